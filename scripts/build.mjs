@@ -1,0 +1,83 @@
+/**
+ * `npm run build [-- --force]`: compiles `worker/` and leaves what Cloudflare runs, `index.js` and its `.wasm`, in `build/`.
+ * `wrangler` runs this too, at its start and whenever a source changes, so it ends at once when there is nothing to do:
+ * cargo would see that by itself, wasm-bindgen and wasm-opt would not.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { gzipSync } from "node:zlib";
+import { main, root, run, say } from "./command.mjs";
+import { setup, wasmTools } from "./setup.mjs";
+
+/** All that the module is made from; folders count with everything in them. */
+const INPUTS = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "package-lock.json", ".cargo", "src", "worker", "scripts/build.mjs", "scripts/setup.mjs"];
+/** What `wrangler` uploads: worker-build has esbuild put all the JavaScript into one file. */
+const OUTPUTS = ["build/index.js", "build/index_bg.wasm"];
+const STAMP = path.join(root, "build", ".stamp");
+
+export async function build({ force = false } = {}) {
+  await setup({ wasm: true });
+  const inputs = digest(INPUTS);
+  if (!force && isCurrent(inputs)) {
+    say("build/ is current");
+    return;
+  }
+  say("compiling the Worker into build/ (a minute or two from scratch, some seconds after that)");
+  const { workerBuild, env } = wasmTools();
+  // worker-build reads its output folder relative to the crate. A stack trace of its own would bury the compiler's errors.
+  await run(workerBuild, ["--release", "--out-dir", "../build", "worker", "--locked"], { env: { ...env, RUST_BACKTRACE: "0" } });
+  // Of the inputs as they were before: an edit made while compiling is compiled next time.
+  writeFileSync(STAMP, stamp(inputs));
+  const { files, total } = measure();
+  say(`${files.map((file) => `${file.name} ${kilobytes(file.raw)}`).join(", ")}; gzipped ${kilobytes(total)} together`);
+}
+
+function isCurrent(inputs) {
+  return existsSync(STAMP) && OUTPUTS.every((file) => existsSync(path.join(root, file))) && readFileSync(STAMP, "utf8") === stamp(inputs);
+}
+
+/** What was built from what: a `build/` that something else wrote does not count as current. */
+function stamp(inputs) {
+  return `${inputs} ${digest(OUTPUTS)}\n`;
+}
+
+/** One hash over the names and contents of files and folders. */
+function digest(names) {
+  const hash = createHash("sha256");
+  for (const name of names) add(path.join(root, name));
+  return hash.digest("hex");
+
+  function add(file) {
+    if (!existsSync(file)) return;
+    const entries = folderEntries(file);
+    if (entries) {
+      for (const entry of entries.sort()) if (entry !== "target") add(path.join(file, entry));
+    } else {
+      const content = readFileSync(file);
+      hash.update(`${path.relative(root, file)}\0${content.length}\0`).update(content);
+    }
+  }
+}
+
+function folderEntries(file) {
+  try {
+    return readdirSync(file);
+  } catch (error) {
+    if (error.code === "ENOTDIR") return undefined;
+    throw error;
+  }
+}
+
+/** The sizes of what is uploaded, as they are and gzipped at level 9. */
+export function measure() {
+  const files = OUTPUTS.map((name) => {
+    const content = readFileSync(path.join(root, name));
+    return { name, raw: content.length, gzipped: gzipSync(content, { level: 9 }).length };
+  });
+  return { files, total: files.reduce((sum, file) => sum + file.gzipped, 0) };
+}
+
+const kilobytes = (bytes) => `${(bytes / 1000).toFixed(1)} kB`;
+
+await main(import.meta.url, (args) => build({ force: args.includes("--force") }));

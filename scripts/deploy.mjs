@@ -1,0 +1,17 @@
+/**
+ * `npm run deploy [-- ARGUMENTS]`: checks the configuration, builds, and hands over to `wrangler deploy` with the arguments.
+ * A configuration that the limiter does not accept is not deployed.
+ */
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { build } from "./build.mjs";
+import { checkConfig } from "./check-config.mjs";
+import { main, root, run } from "./command.mjs";
+
+await main(import.meta.url, async (args) => {
+  const options = { env: { type: "string", short: "e" }, config: { type: "string", short: "c" } };
+  const { env, config } = parseArgs({ args, options, strict: false }).values;
+  await checkConfig({ env, config, deployed: true });
+  await build();
+  await run(process.execPath, [path.join(root, "node_modules", "wrangler", "bin", "wrangler.js"), "deploy", ...args]);
+});

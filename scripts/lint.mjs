@@ -1,0 +1,64 @@
+/**
+ * `npm run lint`: formatting, clippy for both targets (each sees code that the other does not), documentation, lock files,
+ * JavaScript syntax. Every warning is an error here. `npm run lint -- --fix` formats the Rust code first.
+ */
+import { readFileSync, readdirSync } from "node:fs";
+import path from "node:path";
+import { Failure, ended, main, root, run, say, start } from "./command.mjs";
+import { setup } from "./setup.mjs";
+
+const WASM = ["--target", "wasm32-unknown-unknown"];
+const DENY = ["--", "-D", "warnings"];
+const DOC = { env: { RUSTDOCFLAGS: "-D warnings" } };
+
+await main(import.meta.url, async (args) => {
+  await setup();
+  if (args.includes("--fix")) await run("cargo", ["fmt", "--all"]);
+
+  say("formatting");
+  await run("cargo", ["fmt", "--all", "--check"]);
+  say("lock files");
+  checkLockFiles();
+  say("JavaScript syntax");
+  await checkScripts();
+  say("clippy, native");
+  await run("cargo", ["clippy", "--workspace", "--all-targets", "--locked", ...DENY]);
+  say("clippy, wasm32");
+  await run("cargo", ["clippy", "-p", "edge-limiter", "-p", "edge-limiter-worker", "--lib", "--locked", ...WASM, ...DENY]);
+  say("documentation");
+  await run("cargo", ["doc", "--workspace", "--no-deps", "--locked"], DOC);
+  await run("cargo", ["doc", "-p", "edge-limiter-worker", "--lib", "--no-deps", "--locked", ...WASM], DOC);
+  say("lint: ok");
+});
+
+/** Lock files name packages, never where to download them: that is for the machine that installs to know. */
+function checkLockFiles() {
+  const npm = JSON.parse(readFileSync(path.join(root, "package-lock.json"), "utf8")).packages;
+  const addresses = Object.keys(npm).filter((name) => "resolved" in npm[name]);
+  if (addresses.length > 0) {
+    throw new Failure(
+      `package-lock.json names download addresses ("resolved"), for ${addresses[0]} for one.\n` +
+        "Remove them: npm install --package-lock-only --omit-lockfile-registry-resolved",
+    );
+  }
+  const cargo = readFileSync(path.join(root, "Cargo.lock"), "utf8");
+  for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
+    if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`Cargo.lock names a source that is not crates.io: ${source}`);
+  }
+}
+
+async function checkScripts() {
+  const files = scripts(".");
+  const codes = await Promise.all(files.map((file) => ended(start(process.execPath, ["--check", file]))));
+  const bad = files.filter((_, index) => codes[index] !== 0);
+  if (bad.length > 0) throw new Failure(`not valid JavaScript: ${bad.join(", ")}`);
+}
+
+/** Every .mjs of ours. */
+function scripts(folder) {
+  return readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const file = path.join(folder, entry.name);
+    if (entry.isDirectory()) return ["node_modules", "target", "build"].includes(entry.name) || entry.name.startsWith(".") ? [] : scripts(file);
+    return entry.name.endsWith(".mjs") ? [file] : [];
+  });
+}

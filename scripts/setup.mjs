@@ -1,0 +1,160 @@
+/**
+ * What must be on this machine before anything else runs. Every npm command calls `setup` first, so that a fresh
+ * clone needs git, rustup and Node only; when all is there it costs a few hundredths of a second.
+ * Only node's own modules may be imported at the top of the scripts: node_modules may not exist yet.
+ */
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { Failure, environment, main, output, root, run, say } from "./command.mjs";
+import { ensureRedis } from "./redis.mjs";
+
+/** The one place that names worker-build's version. wasm-bindgen's is read from Cargo.lock. */
+const WORKER_BUILD = "0.8.7";
+
+const tools = path.join(root, ".tools");
+const read = (file) => readFileSync(path.join(root, file), "utf8");
+
+/**
+ * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond:
+ * `wasm`, the programs that make the Worker's module; `redis`, a redis-server.
+ */
+export async function setup({ wasm = false, redis = false } = {}) {
+  if (Number(process.versions.node.split(".")[0]) < 20) {
+    throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
+  }
+  const steps = [
+    [nodeModulesAreCurrent, installNodeModules],
+    [toolchainIsInstalled, installToolchain],
+    ...(wasm ? [[() => workerBuild(), installWorkerBuild], [() => wasmBindgen(), installWasmBindgen]] : []),
+  ];
+  if (!steps.every(([isDone]) => isDone())) {
+    await locked(async () => {
+      for (const [isDone, install] of steps) if (!isDone()) await install();
+    });
+  }
+  if (redis) await ensureRedis();
+}
+
+/**
+ * Where worker-build and its helpers are. Naming the helpers keeps worker-build from downloading its own:
+ * everything comes from the two package registries, at the versions of the two lock files.
+ */
+export function wasmTools() {
+  const bin = (name) => path.join(root, "node_modules", ".bin", name);
+  return {
+    workerBuild: workerBuild(),
+    env: { WASM_BINDGEN_BIN: wasmBindgen(), ESBUILD_BIN: bin("esbuild"), WASM_OPT_BIN: bin("wasm-opt") },
+  };
+}
+
+/** npm leaves a copy of the lock file, without what this platform does not need, in node_modules: the two must agree. */
+function nodeModulesAreCurrent() {
+  const copy = path.join(root, "node_modules", ".package-lock.json");
+  if (!existsSync(copy)) return false;
+  const installed = JSON.parse(readFileSync(copy, "utf8")).packages;
+  const wanted = JSON.parse(read("package-lock.json")).packages;
+  const same = (name) => wanted[name]?.version === installed[name].version && wanted[name]?.integrity === installed[name].integrity;
+  return (
+    Object.keys(installed).every(same) &&
+    Object.keys(wanted).every((name) => name === "" || wanted[name].optional || name in installed)
+  );
+}
+
+async function installNodeModules() {
+  say("npm packages: wrangler, esbuild, binaryen and what the tests use (about 20 seconds)");
+  const npm = process.env.npm_execpath;
+  const args = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
+  await (npm?.endsWith(".js") ? run(process.execPath, [npm, ...args]) : run("npm", args));
+}
+
+/** rust-toolchain.toml, as far as it matters here. */
+function toolchain() {
+  const text = read("rust-toolchain.toml");
+  const list = (key) => [...(text.match(new RegExp(`^${key}\\s*=\\s*\\[([^\\]]*)\\]`, "m"))?.[1] ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1]);
+  return { channel: text.match(/^channel\s*=\s*"([^"]+)"/m)[1], targets: list("targets"), components: list("components") };
+}
+
+function toolchainIsInstalled() {
+  const { channel, targets, components } = toolchain();
+  const installed = output("rustup", ["component", "list", "--installed", "--toolchain", channel])?.split("\n");
+  return (
+    installed !== undefined &&
+    targets.every((target) => installed.includes(`rust-std-${target}`)) &&
+    components.every((component) => installed.some((name) => name.startsWith(`${component}-`)))
+  );
+}
+
+/** Asked for by name: rustup does not everywhere install by itself what rust-toolchain.toml names. */
+async function installToolchain() {
+  if (output("rustup", ["--version"]) === undefined) {
+    throw new Failure("rustup is not installed. It provides the Rust compiler this project is built with: https://rustup.rs/");
+  }
+  const { channel, targets, components } = toolchain();
+  say(`Rust ${channel} for ${targets.join(", ")}, with ${components.join(" and ")} (about a minute)`);
+  await run("rustup", ["toolchain", "install", channel, "--profile", "minimal", "--no-self-update"]);
+  if (components.length) await run("rustup", ["component", "add", "--toolchain", channel, ...components]);
+  if (targets.length) await run("rustup", ["target", "add", "--toolchain", channel, ...targets]);
+}
+
+/** The version that the Worker is compiled with; wasm-bindgen's program must be of the very same one. */
+function wasmBindgenVersion() {
+  return read("Cargo.lock").match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)[1];
+}
+
+const workerBuild = () => find("worker-build", WORKER_BUILD);
+const wasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
+
+/** The full path of a program of exactly this version, in `.tools` or else on PATH. */
+function find(name, version) {
+  const folders = [path.join(tools, "bin"), ...environment.PATH.split(path.delimiter)];
+  return folders
+    .map((folder) => path.join(folder, name))
+    .find((program) => existsSync(program) && output(program, ["--version"])?.split(" ").at(-1) === version);
+}
+
+async function installWorkerBuild() {
+  say(`worker-build ${WORKER_BUILD}, which turns the compiled Worker into build/ (compiled once into .tools/, about 3 minutes on 2 cores)`);
+  await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD}`]);
+}
+
+/** Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. */
+async function installWasmBindgen() {
+  const version = wasmBindgenVersion();
+  say(`wasm-bindgen ${version}, the version in Cargo.lock (compiled once into .tools/, about 4 minutes on 2 cores)`);
+  await run("cargo", ["install", "--quiet", "--root", tools, "--force", "wasm-bindgen-cli", "--version", `=${version}`]);
+}
+
+/** Two commands started at once on a fresh clone must not install over each other: the second waits for the first. */
+async function locked(body) {
+  const lock = path.join(tools, "setup.lock");
+  mkdirSync(tools, { recursive: true });
+  for (let waiting = false; ; ) {
+    try {
+      writeFileSync(lock, String(process.pid), { flag: "wx" });
+      break;
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
+      if (!isHeld(lock)) rmSync(lock, { force: true });
+      else if (!waiting) say(`another command is setting up (${path.relative(root, lock)}); waiting for it`);
+      waiting = true;
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+  }
+  try {
+    await body();
+  } finally {
+    rmSync(lock, { force: true });
+  }
+}
+
+/** Whether the process that wrote the lock still runs: one that was killed leaves its lock behind. */
+function isHeld(lock) {
+  try {
+    process.kill(Number(readFileSync(lock, "utf8")) || -1, 0);
+    return true;
+  } catch (error) {
+    return error.code === "EPERM";
+  }
+}
+
+await main(import.meta.url, () => setup({ wasm: true, redis: process.argv.includes("--redis") }));

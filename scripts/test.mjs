@@ -1,0 +1,61 @@
+/**
+ * `npm test`: everything that must hold, the library first (natively), then the built Worker in its real runtime.
+ *   npm test -- native [FILTER]    cargo's tests, those whose name contains FILTER
+ *   npm test -- workers [FILTER]   the *.test.mjs in tests/, the files whose path contains FILTER
+ *   npm test -- FILTER             both
+ * The first stage that fails ends the run and is named.
+ */
+import { readdirSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import path from "node:path";
+import { build } from "./build.mjs";
+import { Failure, main, root, run, say } from "./command.mjs";
+import { setup } from "./setup.mjs";
+
+/** For one test; only a test that hangs takes as long. */
+const TIMEOUT_MS = 300_000;
+
+await main(import.meta.url, async (args) => {
+  const only = ["native", "workers"].includes(args[0]) ? args[0] : undefined;
+  const filter = args[only ? 1 : 0];
+  const files = only === "native" ? [] : testFiles().filter((file) => !filter || file.includes(filter));
+  if (only === "workers" && files.length === 0) throw new Failure(`no file in tests/ has a path containing "${filter ?? ""}"`);
+
+  await setup({ wasm: files.length > 0, redis: true });
+  if (only !== "workers") {
+    await stage("native tests", () => run("cargo", ["test", "--workspace", "--locked", ...(filter ? [filter] : [])]));
+  }
+  if (files.length > 0) {
+    await stage("build", () => build());
+    await stage("tests in the Workers runtime", () => run(process.execPath, [...runner(), ...files]));
+  } else if (only !== "native") {
+    say("no file in tests/ matches: nothing run in the Workers runtime");
+  }
+});
+
+/** Names the stage before and, should it fail, after. */
+async function stage(name, body) {
+  say(name);
+  try {
+    await body();
+  } catch (error) {
+    throw error instanceof Failure ? new Failure(`${name}: ${error.message}`, error.exitCode) : error;
+  }
+}
+
+/** Several files at once only where cores are to spare: they start runtimes of their own and measure time. */
+function runner() {
+  const concurrency = Math.max(1, Math.floor(availableParallelism() / 2));
+  return ["--test", "--test-reporter=spec", `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`];
+}
+
+/** Found by walking, as Node 20 knows no patterns here. tests/load needs programs of its own and is started by hand. */
+function testFiles(folder = "tests") {
+  return readdirSync(path.join(root, folder), { withFileTypes: true })
+    .flatMap((entry) => {
+      const file = path.join(folder, entry.name);
+      if (entry.isDirectory()) return file === path.join("tests", "load") || entry.name === "node_modules" ? [] : testFiles(file);
+      return entry.name.endsWith(".test.mjs") ? [file] : [];
+    })
+    .sort();
+}

@@ -1,0 +1,91 @@
+//! `npm run check-config`: reads one JSON object of variables on standard input; prints what is
+//! wrong with them, or the policies in force when nothing is. Ends with 1 where there are errors.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use edge_limiter::config::{Config, Severity, Vars};
+use edge_limiter::policy::{KeyBy, Mode, Policy};
+use edge_limiter::quota::Algorithm;
+
+fn main() -> ExitCode {
+    let mut json = String::new();
+    if let Err(error) = std::io::stdin().read_to_string(&mut json) {
+        eprintln!("standard input cannot be read: {error}");
+        return ExitCode::from(2);
+    }
+    let Ok(vars) = Vars::from_json(&json) else {
+        eprintln!("standard input must be one JSON object of variables");
+        return ExitCode::from(2);
+    };
+    let compiled = Config::compile(&vars);
+    for problem in &compiled.problems {
+        let word = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        println!("{word}: {problem}");
+    }
+    if compiled.has_errors() {
+        println!("\nThe configuration has errors; each says what is in force meanwhile.");
+        return ExitCode::FAILURE;
+    }
+    print_policies(&compiled.config.policies);
+    ExitCode::SUCCESS
+}
+
+fn print_policies(policies: &[Policy]) {
+    let head = [
+        "policy",
+        "limit",
+        "window",
+        "block",
+        "algorithm",
+        "key",
+        "mode",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(policies.iter().map(row));
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
+}
+
+fn row(policy: &Policy) -> [String; 7] {
+    let quota = &policy.quota;
+    let burst = if quota.algorithm() == Algorithm::TokenBucket && quota.capacity() != quota.limit()
+    {
+        format!("{} (burst {})", quota.limit(), quota.capacity())
+    } else {
+        quota.limit().to_string()
+    };
+    let seconds = |ms: u64| format!("{} s", ms / 1000);
+    [
+        policy.name.clone(),
+        burst,
+        seconds(quota.window().get()),
+        policy
+            .block
+            .map_or_else(|| "-".to_owned(), |block| seconds(block.get())),
+        quota.algorithm().name().to_owned(),
+        match &policy.key {
+            KeyBy::Address => "ip".to_owned(),
+            KeyBy::Global => "global".to_owned(),
+            KeyBy::Header(name) => format!("header:{name} + ip"),
+        },
+        match policy.mode {
+            Mode::Enforce => "enforce",
+            Mode::Shadow => "shadow",
+        }
+        .to_owned(),
+    ]
+}

@@ -1,0 +1,384 @@
+//! Environment to [`Config`]: every rule checked, every breach named.
+//!
+//! A bad value never stops the limiter and never loosens it: it becomes a [`Problem`] that names the
+//! variable and the rule, and a stricter reading is in force meanwhile. No problem carries a value.
+
+use std::fmt;
+
+use crate::client::Ipv6Prefix;
+use crate::policy::{Policy, PolicyId};
+use crate::route::Routes;
+use crate::time::Millis;
+
+mod policies;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod vars;
+
+pub use vars::Vars;
+
+/// Something wrong in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The variable, with the place in it where it is a table.
+    pub variable: String,
+    /// The rule it breaks and what is in force instead. Never the value.
+    pub rule: String,
+    /// Whether it is an error or a warning.
+    pub severity: Severity,
+}
+
+/// How bad a [`Problem`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// A value that could not be taken as given.
+    Error,
+    /// Legal, but hardly meant.
+    Warning,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.rule)
+    }
+}
+
+/// A value that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, for the one place that needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `given` is the secret, in a time that does not depend on where they differ.
+    #[must_use]
+    pub fn matches(&self, given: &str) -> bool {
+        use sha2::{Digest, Sha256};
+        // Equal lengths whatever is given, so that the length is not told either.
+        let (mine, theirs) = (Sha256::digest(&self.0), Sha256::digest(given));
+        mine.iter()
+            .zip(theirs.iter())
+            .fold(0, |differs, (mine, theirs)| differs | (mine ^ theirs))
+            == 0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Where counters are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// In each isolate's memory.
+    Memory,
+    /// In Upstash Redis.
+    Upstash {
+        /// The REST URL.
+        url: String,
+        /// The REST token.
+        token: Secret,
+        /// What every key starts with.
+        prefix: String,
+        /// How long one decision may wait.
+        timeout: Millis,
+    },
+}
+
+/// Which headers tell a client where it stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// `X-RateLimit-Limit`, `-Remaining`, `-Reset`, `-Type`.
+    #[default]
+    XRateLimit,
+    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
+    Ietf,
+    /// None.
+    Silent,
+}
+
+/// Where an admitted request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The `ORIGIN` binding if there is one, else the route's own origin.
+    Route,
+    /// To this URL: scheme, host and port, and a path prefix without a trailing slash.
+    Url(String),
+    /// `ORIGIN_URL` is unusable: to nowhere, rather than to a place nobody meant.
+    Nowhere,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `false`: forward everything but blocked callers.
+    pub enabled: bool,
+    /// Where counters are kept.
+    pub store: StoreConfig,
+    /// The policies in force; a [`PolicyId`] is a place in it.
+    pub policies: Vec<Policy>,
+    /// Policies that every request meets, whatever its route.
+    pub always: Vec<PolicyId>,
+    /// Which policies a request meets.
+    pub routes: Routes,
+    /// Which headers tell a client where it stands.
+    pub dialect: Dialect,
+    /// The header with the caller's address, lower case.
+    pub client_ip_header: String,
+    /// How much of an IPv6 address is one caller.
+    pub ipv6_prefix: Ipv6Prefix,
+    /// Where an admitted request goes.
+    pub origin: Origin,
+    /// Sent to the origin as `X-Edge-Limiter-Secret`.
+    pub origin_secret: Option<Secret>,
+    /// Opens the control plane.
+    pub admin_token: Option<Secret>,
+}
+
+/// A configuration and what is wrong with it.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// What is in force.
+    pub config: Config,
+    /// What is wrong, in the order found.
+    pub problems: Vec<Problem>,
+}
+
+impl Compiled {
+    /// Whether anything could not be taken as given.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+impl Config {
+    /// Reads the environment. Variables that are not the limiter's are left alone.
+    #[must_use]
+    pub fn compile(vars: &Vars) -> Compiled {
+        let mut problems = Problems::default();
+        let table = policies::read(vars, &mut problems);
+        let read = routes::read(vars, &table, &mut problems);
+        table.warn_unused(&read.used, &mut problems);
+        let store = store(vars, &mut problems);
+        for name in NOT_YET {
+            if vars.get(name).is_some() {
+                problems.warn(name, "not supported by this version; it has no effect");
+            }
+        }
+        let always = table.id("ip").into_iter().chain(read.always).collect();
+        let config = Self {
+            enabled: vars.flag("RATE_LIMIT_ENABLED", true, &mut problems),
+            store,
+            policies: table.into_policies(),
+            always,
+            routes: read.routes,
+            dialect: dialect(vars, &mut problems),
+            client_ip_header: client_ip_header(vars, &mut problems),
+            ipv6_prefix: ipv6_prefix(vars, &mut problems),
+            origin: origin(vars, &mut problems),
+            origin_secret: secret(vars, "ORIGIN_SECRET", &mut problems),
+            admin_token: secret(vars, "ADMIN_TOKEN", &mut problems),
+        };
+        Compiled {
+            config,
+            problems: problems.0,
+        }
+    }
+
+    /// The policy of that id.
+    #[must_use]
+    pub fn policy(&self, id: PolicyId) -> Option<&Policy> {
+        self.policies.get(usize::from(id.0))
+    }
+}
+
+/// Names of the design that this version does not act on yet.
+const NOT_YET: [&str; 3] = [
+    "RATE_LIMIT_FALLBACK_FACTOR",
+    "RATE_LIMIT_ALLOWLIST",
+    "RATE_LIMIT_BYPASS_TOKEN",
+];
+
+/// Problems as they are found.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn error(&mut self, variable: impl Into<String>, rule: impl Into<String>) {
+        self.add(variable, rule, Severity::Error);
+    }
+
+    fn warn(&mut self, variable: impl Into<String>, rule: impl Into<String>) {
+        self.add(variable, rule, Severity::Warning);
+    }
+
+    fn add(&mut self, variable: impl Into<String>, rule: impl Into<String>, severity: Severity) {
+        self.0.push(Problem {
+            variable: variable.into(),
+            rule: rule.into(),
+            severity,
+        });
+    }
+}
+
+fn store(vars: &Vars, problems: &mut Problems) -> StoreConfig {
+    const URL: [&str; 2] = ["UPSTASH_REDIS_REST_URL", "KV_REST_API_URL"];
+    const TOKEN: [&str; 2] = ["UPSTASH_REDIS_REST_TOKEN", "KV_REST_API_TOKEN"];
+    let timeout = vars.number("REDIS_TIMEOUT", 1..=60_000, 1000, "milliseconds", problems);
+    let prefix = prefix(vars, problems);
+    let url = URL
+        .iter()
+        .find_map(|name| vars.text(name).map(|text| (name, text)));
+    let token = TOKEN.iter().find_map(|name| vars.text(name));
+    if !vars.flag("REDIS_ENABLED", true, problems) {
+        return StoreConfig::Memory;
+    }
+    let (url_name, url, token) = match (url, token) {
+        (None, None) => return StoreConfig::Memory,
+        (Some(_), None) => {
+            problems.error(
+                TOKEN[0],
+                "is missing beside the URL; memory is in use instead",
+            );
+            return StoreConfig::Memory;
+        }
+        (None, Some(_)) => {
+            problems.error(
+                URL[0],
+                "is missing beside the token; memory is in use instead",
+            );
+            return StoreConfig::Memory;
+        }
+        (Some((name, url)), Some(token)) => (*name, url, token),
+    };
+    match vars::http_url(&url) {
+        Some(parts) if parts.plain && !parts.loopback => problems.warn(
+            url_name,
+            "is http, not https: the token travels in the clear",
+        ),
+        Some(_) => {}
+        None => {
+            problems.error(
+                url_name,
+                "must be a URL such as https://NAME.upstash.io; memory is in use instead",
+            );
+            return StoreConfig::Memory;
+        }
+    }
+    if !vars::fits_header(&token) {
+        problems.error(
+            TOKEN[0],
+            "has characters that no token has; memory is in use instead",
+        );
+        return StoreConfig::Memory;
+    }
+    StoreConfig::Upstash {
+        url,
+        token: Secret(token),
+        prefix,
+        timeout: Millis::new(u64::from(timeout)),
+    }
+}
+
+fn prefix(vars: &Vars, problems: &mut Problems) -> String {
+    let default = || "ratelimit:".to_owned();
+    let Some(prefix) = vars.text("REDIS_KEY_PREFIX") else {
+        return default();
+    };
+    if prefix.len() <= 128 && prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return prefix;
+    }
+    problems.error(
+        "REDIS_KEY_PREFIX",
+        "must be at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
+    );
+    default()
+}
+
+fn dialect(vars: &Vars, problems: &mut Problems) -> Dialect {
+    match vars.text("RATE_LIMIT_HEADERS").as_deref() {
+        None | Some("x-ratelimit") => Dialect::XRateLimit,
+        Some("ietf") => Dialect::Ietf,
+        Some("none") => Dialect::Silent,
+        Some(_) => {
+            problems.error(
+                "RATE_LIMIT_HEADERS",
+                "must be `x-ratelimit`, `ietf` or `none`; `x-ratelimit` is in use instead",
+            );
+            Dialect::XRateLimit
+        }
+    }
+}
+
+fn client_ip_header(vars: &Vars, problems: &mut Problems) -> String {
+    let default = || "cf-connecting-ip".to_owned();
+    let Some(name) = vars.text("CLIENT_IP_HEADER") else {
+        return default();
+    };
+    let name = name.to_ascii_lowercase();
+    if matches!(name.as_str(), "x-forwarded-for" | "forwarded") {
+        problems.error(
+            "CLIENT_IP_HEADER",
+            "must not be a list that clients write themselves; name a header that your platform \
+             sets, such as x-real-ip; cf-connecting-ip is in use instead",
+        );
+        return default();
+    }
+    if vars::is_header_name(&name) {
+        return name;
+    }
+    problems.error(
+        "CLIENT_IP_HEADER",
+        "must be an HTTP header's name; cf-connecting-ip is in use instead",
+    );
+    default()
+}
+
+fn ipv6_prefix(vars: &Vars, problems: &mut Problems) -> Ipv6Prefix {
+    let bits = vars.number("IPV6_PREFIX", 1..=128, 64, "bits", problems);
+    u8::try_from(bits)
+        .ok()
+        .and_then(Ipv6Prefix::new)
+        .unwrap_or_default()
+}
+
+fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
+    let Some(url) = vars.text("ORIGIN_URL") else {
+        return Origin::Route;
+    };
+    match vars::http_url(&url) {
+        Some(parts) if !parts.has_credentials && !parts.has_query => {
+            Origin::Url(url.trim_end_matches('/').to_owned())
+        }
+        _ => {
+            problems.error(
+                "ORIGIN_URL",
+                "must be a URL such as https://app.vercel.app, without user, query or fragment; \
+                 nothing is forwarded until it is mended",
+            );
+            Origin::Nowhere
+        }
+    }
+}
+
+fn secret(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
+    let value = vars.text(name)?;
+    if !vars::fits_header(&value) {
+        problems.error(name, "must be visible ASCII characters; it is not in use");
+        return None;
+    }
+    if value.len() < 16 {
+        problems.warn(name, "is shorter than 16 characters and can be guessed");
+    }
+    Some(Secret(value))
+}

@@ -1,0 +1,362 @@
+//! `RATE_LIMIT_<POLICY>` and `RATE_LIMIT_POLICIES`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use serde_json::Value;
+
+use super::vars::{is_header_name, whole, whole_value};
+use super::{Problems, Vars};
+use crate::policy::{KeyBy, Mode, Policy, PolicyId};
+use crate::quota::{Algorithm, Quota};
+use crate::time::Millis;
+
+/// Requests, seconds, block seconds of the policies that exist unless they are `off`.
+const BUILT_IN: [(&str, [u32; 3]); 7] = [
+    ("general", [120, 60, 0]),
+    ("auth", [30, 60, 600]),
+    ("sensitive", [10, 60, 900]),
+    ("admin", [300, 60, 300]),
+    ("mfa", [5, 60, 900]),
+    ("financial", [20, 60, 900]),
+    ("ip", [1000, 3600, 0]),
+];
+
+/// What a policy of another name has when its value cannot be read: the tightest built-in limit,
+/// without its block, since a slip of the operator's should not lock callers out.
+const STRICTEST: [u32; 3] = [5, 60, 0];
+
+/// After `RATE_LIMIT_`, but no policies.
+const SETTINGS: [&str; 7] = [
+    "ENABLED",
+    "POLICIES",
+    "ROUTES",
+    "HEADERS",
+    "FALLBACK_FACTOR",
+    "ALLOWLIST",
+    "BYPASS_TOKEN",
+];
+
+/// The limiter's own names after the key prefix.
+const TAKEN: [&str; 6] = [
+    "blocked",
+    "blocked_ips",
+    "blocked_ranges",
+    "events",
+    "suspicious",
+    "metrics",
+];
+
+const LONGEST_SECONDS: u32 = 366 * 24 * 60 * 60;
+
+/// The policies in force, and the names that are known but off.
+pub(super) struct Table {
+    policies: Vec<Policy>,
+    off: BTreeSet<String>,
+    named: BTreeSet<String>,
+}
+
+impl Table {
+    pub(super) fn id(&self, name: &str) -> Option<PolicyId> {
+        let place = self
+            .policies
+            .iter()
+            .position(|policy| policy.name == name)?;
+        u16::try_from(place).ok().map(PolicyId)
+    }
+
+    pub(super) fn is_off(&self, name: &str) -> bool {
+        self.off.contains(name)
+    }
+
+    pub(super) fn policy(&self, id: PolicyId) -> Option<&Policy> {
+        self.policies.get(usize::from(id.0))
+    }
+
+    pub(super) fn into_policies(self) -> Vec<Policy> {
+        self.policies
+    }
+
+    /// A typing error in a name makes a policy that nothing uses.
+    pub(super) fn warn_unused(&self, used: &BTreeSet<PolicyId>, problems: &mut Problems) {
+        for policy in &self.policies {
+            let always = matches!(policy.name.as_str(), "ip" | "general");
+            let unused = self.id(&policy.name).is_none_or(|id| !used.contains(&id));
+            if !always && unused && self.named.contains(&policy.name) {
+                problems.warn(
+                    variable(&policy.name),
+                    "makes a policy that no route uses; is the name right?",
+                );
+            }
+        }
+    }
+}
+
+fn variable(policy: &str) -> String {
+    format!("RATE_LIMIT_{}", policy.to_ascii_uppercase())
+}
+
+pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
+    let mut numbers: BTreeMap<String, [u32; 3]> = BUILT_IN
+        .iter()
+        .map(|(name, numbers)| ((*name).to_owned(), *numbers))
+        .collect();
+    numbers.insert("general".to_owned(), general(vars, problems));
+    let mut table = Table {
+        policies: Vec::new(),
+        off: BTreeSet::new(),
+        named: BTreeSet::new(),
+    };
+
+    for name in vars.names_after("RATE_LIMIT_") {
+        if SETTINGS.contains(&name) {
+            continue;
+        }
+        let Some(policy) = policy_name(name, problems) else {
+            continue;
+        };
+        let Some(text) = vars.text(&variable(&policy)) else {
+            continue;
+        };
+        table.named.insert(policy.clone());
+        if text.eq_ignore_ascii_case("off") {
+            numbers.remove(&policy);
+            table.off.insert(policy);
+        } else {
+            let fallback = numbers.get(&policy).copied();
+            let read = limits(&policy, &text, fallback, problems);
+            numbers.insert(policy, read);
+        }
+    }
+
+    let mut options = options(vars, problems);
+    for (name, numbers) in numbers {
+        let chosen = options.remove(&name);
+        table
+            .policies
+            .extend(policy(name, numbers, chosen, problems));
+    }
+    for name in options.into_keys() {
+        if !table.is_off(&name) {
+            problems.error(
+                "RATE_LIMIT_POLICIES",
+                "has options for a policy that does not exist; define RATE_LIMIT_<NAME> or correct the name",
+            );
+        }
+    }
+    table
+}
+
+/// The general policy where `RATE_LIMIT_GENERAL` does not set it.
+fn general(vars: &Vars, problems: &mut Problems) -> [u32; 3] {
+    let max = vars.number(
+        "DEFAULT_RATE_LIMIT_MAX",
+        1..=u32::MAX,
+        120,
+        "requests",
+        problems,
+    );
+    let window = vars.number(
+        "DEFAULT_RATE_LIMIT_WINDOW",
+        1..=LONGEST_SECONDS,
+        60,
+        "seconds",
+        problems,
+    );
+    [max, window, 0]
+}
+
+fn policy_name(name: &str, problems: &mut Problems) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let shaped = (1..=32).contains(&name.len())
+        && name.bytes().all(plain)
+        && name.starts_with(|first: char| first.is_ascii_uppercase());
+    if !shaped {
+        problems.error(
+            "RATE_LIMIT_<POLICY>",
+            "a policy's name must be at most 32 capitals, digits and underscores, a capital first; it is left out",
+        );
+        return None;
+    }
+    let policy = name.to_ascii_lowercase();
+    if TAKEN.contains(&policy.as_str()) {
+        problems.error(
+            variable(&policy),
+            "is a name that the limiter uses itself; choose another",
+        );
+        return None;
+    }
+    Some(policy)
+}
+
+/// `requests,seconds` or `requests,seconds,block_seconds`. A bad block leaves the rest in force; a
+/// bad limit leaves the built-in one in force, or else the strictest.
+fn limits(
+    policy: &str,
+    text: &str,
+    built_in: Option<[u32; 3]>,
+    problems: &mut Problems,
+) -> [u32; 3] {
+    const FORM: &str = "must be `requests,seconds`, `requests,seconds,block_seconds` or `off`, in \
+                        whole numbers (requests from 1, seconds from 1 to 31622400, block from 0)";
+    let fields: Vec<&str> = text.split(',').map(str::trim).collect();
+    let number = |place: usize, least: u32, most: u32| {
+        let number = fields.get(place).and_then(|field| whole(field))?;
+        (least..=most).contains(&number).then_some(number)
+    };
+    let requests = number(0, 1, u32::MAX);
+    let seconds = number(1, 1, LONGEST_SECONDS);
+    let block = if fields.len() == 2 {
+        Some(0)
+    } else {
+        number(2, 0, LONGEST_SECONDS)
+    };
+    match (requests, seconds, block) {
+        (Some(requests), Some(seconds), Some(block)) if fields.len() <= 3 => {
+            [requests, seconds, block]
+        }
+        (Some(requests), Some(seconds), _) => {
+            let block = built_in.map_or(0, |[_, _, block]| block);
+            problems.error(
+                variable(policy),
+                format!("{FORM}; the limit is in force with a block of {block} seconds"),
+            );
+            [requests, seconds, block]
+        }
+        _ => {
+            let stands = built_in.unwrap_or(STRICTEST);
+            let [requests, seconds, block] = stands;
+            problems.error(
+                variable(policy),
+                format!("{FORM}; {requests},{seconds},{block} is in force"),
+            );
+            stands
+        }
+    }
+}
+
+/// Options per policy name, lower case.
+fn options(vars: &Vars, problems: &mut Problems) -> BTreeMap<String, Value> {
+    match vars.table("RATE_LIMIT_POLICIES") {
+        None => BTreeMap::new(),
+        Some(Ok(Value::Object(table))) => table
+            .into_iter()
+            .map(|(name, options)| (name.to_ascii_lowercase(), options))
+            .collect(),
+        Some(_) => {
+            problems.error(
+                "RATE_LIMIT_POLICIES",
+                "must be a table of tables, policy by policy, or its JSON text; no option is in force",
+            );
+            BTreeMap::new()
+        }
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    algorithm: Algorithm,
+    burst: Option<NonZeroU32>,
+    key: KeyBy,
+    mode: Mode,
+}
+
+fn policy(
+    name: String,
+    [requests, seconds, block]: [u32; 3],
+    chosen: Option<Value>,
+    problems: &mut Problems,
+) -> Option<Policy> {
+    let place = format!("RATE_LIMIT_POLICIES.{name}");
+    let options = chosen.map_or_else(Options::default, |value| {
+        read_options(&place, &value, problems)
+    });
+    let limit = NonZeroU32::new(requests)?;
+    let window = Millis::from_secs(seconds);
+    let quota = Quota::new(options.algorithm, limit, window).and_then(|quota| {
+        options
+            .burst
+            .map_or(Ok(quota), |burst| quota.with_burst(burst))
+    });
+    let quota = match quota {
+        Ok(quota) => quota,
+        Err(error) => {
+            problems.error(place, format!("{error}; a sliding window is in force"));
+            Quota::new(Algorithm::SlidingWindow, limit, window).ok()?
+        }
+    };
+    Some(Policy {
+        name,
+        quota,
+        block: (block > 0).then(|| Millis::from_secs(block)),
+        key: options.key,
+        mode: options.mode,
+    })
+}
+
+fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options {
+    let mut options = Options::default();
+    let Value::Object(table) = value else {
+        problems.error(place, "must be a table of options; none is in force");
+        return options;
+    };
+    for (option, value) in table {
+        let text = value.as_str().unwrap_or_default();
+        let taken = match option.as_str() {
+            "algorithm" => Algorithm::named(text).map(|algorithm| options.algorithm = algorithm),
+            "burst" => whole_value(value)
+                .and_then(NonZeroU32::new)
+                .map(|burst| options.burst = Some(burst)),
+            "key" => key_by(text).map(|key| options.key = key),
+            "mode" => mode(text).map(|mode| options.mode = mode),
+            _ => {
+                problems.error(
+                    place,
+                    "has an unknown option; known are algorithm, burst, key and mode",
+                );
+                continue;
+            }
+        };
+        if taken.is_none() {
+            problems.error(format!("{place}.{option}"), rule_of(option));
+        }
+    }
+    if options.burst.is_some() && options.algorithm != Algorithm::TokenBucket {
+        problems.error(
+            format!("{place}.burst"),
+            "needs `algorithm = \"token-bucket\"`; it is not in force",
+        );
+        options.burst = None;
+    }
+    options
+}
+
+fn rule_of(option: &str) -> &'static str {
+    match option {
+        "algorithm" => {
+            "must be `sliding-window`, `token-bucket` or `fixed-window`; `sliding-window` is in force"
+        }
+        "burst" => "must be a whole number from 1; the limit is in force as the burst",
+        "key" => "must be `ip`, `global` or `header:NAME`; `ip` is in force",
+        _ => "must be `enforce` or `shadow`; `enforce` is in force",
+    }
+}
+
+fn key_by(text: &str) -> Option<KeyBy> {
+    match text {
+        "ip" => Some(KeyBy::Address),
+        "global" => Some(KeyBy::Global),
+        _ => {
+            let name = text.strip_prefix("header:")?.to_ascii_lowercase();
+            is_header_name(&name).then_some(KeyBy::Header(name))
+        }
+    }
+}
+
+fn mode(text: &str) -> Option<Mode> {
+    match text {
+        "enforce" => Some(Mode::Enforce),
+        "shadow" => Some(Mode::Shadow),
+        _ => None,
+    }
+}

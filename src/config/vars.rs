@@ -1,0 +1,151 @@
+//! Variables as the platform hands them: text, numbers, booleans, and tables as objects or JSON text.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use serde_json::Value;
+
+use super::Problems;
+
+/// The environment's plain variables and secrets, by name. Bindings are left out.
+#[derive(Clone, Debug, Default)]
+pub struct Vars(BTreeMap<String, Value>);
+
+impl FromIterator<(String, Value)> for Vars {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(vars: I) -> Self {
+        Self(vars.into_iter().collect())
+    }
+}
+
+impl Vars {
+    /// Reads one JSON object of variables.
+    ///
+    /// # Errors
+    ///
+    /// When `json` is not an object.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json).map(Self)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// What follows `prefix` in the names that start with it.
+    pub(super) fn names_after<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .keys()
+            .filter_map(move |name| name.strip_prefix(prefix))
+    }
+
+    /// A variable as text, trimmed; an empty one counts as unset, as in a shell.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        let text = match self.get(name)? {
+            Value::String(text) => text.trim().to_owned(),
+            other => other.to_string(),
+        };
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// `true` or `false`; anything else is a problem and means `default`.
+    pub(super) fn flag(&self, name: &str, default: bool, problems: &mut Problems) -> bool {
+        match self.text(name).as_deref() {
+            None => default,
+            Some(text) if text.eq_ignore_ascii_case("true") => true,
+            Some(text) if text.eq_ignore_ascii_case("false") => false,
+            Some(_) => {
+                problems.error(
+                    name,
+                    format!("must be `true` or `false`; `{default}` is in force"),
+                );
+                default
+            }
+        }
+    }
+
+    /// A whole number in `range`; anything else is a problem and means `default`.
+    pub(super) fn number(
+        &self,
+        name: &str,
+        range: RangeInclusive<u32>,
+        default: u32,
+        unit: &str,
+        problems: &mut Problems,
+    ) -> u32 {
+        let Some(text) = self.text(name) else {
+            return default;
+        };
+        match whole(&text).filter(|number| range.contains(number)) {
+            Some(number) => number,
+            None => {
+                let (least, most) = range.into_inner();
+                problems.error(
+                    name,
+                    format!("must be a whole number of {unit} from {least} to {most}; {default} is in force"),
+                );
+                default
+            }
+        }
+    }
+
+    /// A table: an object or array, or the JSON text of one. `Err`: neither.
+    pub(super) fn table(&self, name: &str) -> Option<Result<Value, ()>> {
+        let value = match self.get(name)? {
+            Value::String(text) if text.trim().is_empty() => return None,
+            Value::String(text) => serde_json::from_str(text).map_err(|_| ()),
+            other => Ok(other.clone()),
+        };
+        Some(value)
+    }
+}
+
+/// A whole number without sign, space or leading plus.
+pub(super) fn whole(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// A whole number in JSON, as a number or as text.
+pub(super) fn whole_value(value: &Value) -> Option<u32> {
+    match value {
+        Value::String(text) => whole(text.trim()),
+        other => other.as_u64().and_then(|number| u32::try_from(number).ok()),
+    }
+}
+
+/// What matters of an absolute `http` or `https` URL.
+pub(super) struct HttpUrl {
+    /// `http`, not `https`.
+    pub(super) plain: bool,
+    /// To this machine.
+    pub(super) loopback: bool,
+    pub(super) has_credentials: bool,
+    pub(super) has_query: bool,
+}
+
+pub(super) fn http_url(text: &str) -> Option<HttpUrl> {
+    let url = reqwest::Url::parse(text).ok()?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return None;
+    }
+    let host = url.host_str()?;
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    Some(HttpUrl {
+        plain: url.scheme() == "http",
+        loopback: host == "localhost" || address.is_ok_and(|address| address.is_loopback()),
+        has_credentials: !url.username().is_empty() || url.password().is_some(),
+        has_query: url.query().is_some() || url.fragment().is_some(),
+    })
+}
+
+/// Whether an HTTP header can carry it as a token.
+pub(super) fn fits_header(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Whether it is an HTTP field name (RFC 9110, token).
+pub(super) fn is_header_name(text: &str) -> bool {
+    let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(tchar)
+}

@@ -1,0 +1,148 @@
+//! The gate: classify, identify, decide. The whole decision about a request, without I/O of its own.
+
+use std::cmp::Reverse;
+
+use crate::client::Caller;
+use crate::config::Config;
+use crate::policy::{Policy, PolicyId};
+use crate::quota::{Outcome, Quota};
+use crate::store::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
+use crate::time::Timestamp;
+
+/// What the gate reads of a request.
+pub trait Request {
+    /// The method as sent.
+    fn method(&self) -> &str;
+    /// The path as sent, without the query.
+    fn path(&self) -> &str;
+    /// A header's value; several of one name are joined by commas. `name` is lower case.
+    fn header(&self, name: &str) -> Option<String>;
+}
+
+/// The gate's answer.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Who asked.
+    pub caller: Caller,
+    /// Units that the request takes.
+    pub cost: u32,
+    /// Whether the request may go ahead.
+    pub admitted: bool,
+    /// The caller's address is blocked everywhere.
+    pub address_block: Option<AddressBlock>,
+    /// Where the caller stands in each enforced quota that was asked.
+    pub enforced: Vec<Standing>,
+    /// The same for quotas in shadow mode.
+    pub shadow: Vec<Standing>,
+}
+
+/// Where a caller stands in one quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The policy's name.
+    pub policy: String,
+    /// The policy's quota.
+    pub quota: Quota,
+    /// What the quota answered.
+    pub answer: Answer,
+}
+
+impl Report {
+    /// The standing that binds: of a denied request the one that denies it longest, otherwise the
+    /// one with the least remaining share.
+    #[must_use]
+    pub fn binding(&self) -> Option<&Standing> {
+        if self.admitted {
+            return self.enforced.iter().min_by(|a, b| {
+                // a.remaining / a.capacity < b.remaining / b.capacity, without division.
+                let share = |this: &Standing, other: &Standing| {
+                    u64::from(this.answer.decision.remaining) * u64::from(other.quota.capacity())
+                };
+                share(a, b).cmp(&share(b, a))
+            });
+        }
+        self.enforced
+            .iter()
+            .filter(|standing| !standing.answer.allows())
+            .min_by_key(|standing| {
+                let hopeless = standing.answer.decision.outcome == Outcome::Impossible;
+                Reverse((hopeless, standing.answer.retry_at()))
+            })
+    }
+}
+
+/// Decides `request` at `now`.
+///
+/// # Errors
+///
+/// [`StoreError`] when `store` does not decide.
+pub async fn decide<S: Store>(
+    config: &Config,
+    store: &S,
+    request: &impl Request,
+    now: Timestamp,
+) -> Result<Report, StoreError> {
+    let header = request.header(&config.client_ip_header);
+    let caller = Caller::identify(header.as_deref(), config.ipv6_prefix);
+    let (policies, cost) = if config.enabled {
+        classify(config, request)
+    } else {
+        (Vec::new(), 1)
+    };
+
+    let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
+    let mut names: Vec<&Policy> = Vec::with_capacity(policies.len());
+    for policy in policies.into_iter().filter_map(|id| config.policy(id)) {
+        for charge in policy.charges(&caller, |name| request.header(name)) {
+            charges.push(charge);
+            names.push(policy);
+        }
+    }
+    let check = Check {
+        address: caller.may_be_blocked().then(|| caller.key().to_owned()),
+        charges,
+        cost,
+    };
+    let verdict = store.decide(&check, now).await?;
+    Ok(report(caller, &check, &names, &verdict))
+}
+
+/// The policies a request meets, without duplicates, and its cost.
+fn classify(config: &Config, request: &impl Request) -> (Vec<PolicyId>, u32) {
+    let class = config.routes.classify(request.method(), request.path());
+    let mut policies = class.policies;
+    for always in &config.always {
+        if !policies.contains(always) {
+            policies.push(*always);
+        }
+    }
+    (policies, class.cost)
+}
+
+fn report(caller: Caller, check: &Check, names: &[&Policy], verdict: &Verdict) -> Report {
+    let mut report = Report {
+        caller,
+        cost: check.cost,
+        admitted: verdict.allows(check),
+        address_block: verdict.address_block,
+        enforced: Vec::with_capacity(names.len()),
+        shadow: Vec::new(),
+    };
+    for ((charge, policy), answer) in check.charges.iter().zip(names).zip(&verdict.answers) {
+        let Some(answer) = *answer else { continue };
+        let standing = Standing {
+            policy: policy.name.clone(),
+            quota: charge.quota,
+            answer,
+        };
+        if charge.enforced {
+            report.enforced.push(standing);
+        } else {
+            report.shadow.push(standing);
+        }
+    }
+    report
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! edge-limiter: a rate limiter that runs at the edge. This crate is all of it that can be decided
+//! without a runtime: pure, and tested natively. A host, such as `worker/` for Cloudflare Workers,
+//! brings the events, the clock and the forwarding.
+//!
+//! # A request's way through
+//!
+//! 1. [`config`] has turned the environment into policies and routes, once.
+//! 2. [`route`] finds the policies that the request's method and path meet.
+//! 3. [`client`] says who the caller is, in one canonical form.
+//! 4. [`policy`] names the caller's quota in each of them; together they are one [`store::Check`].
+//! 5. A [`store::Store`] settles the check in one atomic step: in this isolate's memory
+//!    ([`store::memory`]), or in Upstash Redis in one round trip ([`store::upstash`]), with known
+//!    denials answered without one ([`store::denials`]). What it settles is pure: [`quota`] decides
+//!    for one quota, [`store::settle`] for all of a request.
+//! 6. [`gate`] does 2 to 5, and [`headers`] and [`response`] put its report on the wire.
+//!
+//! Time is a value everywhere ([`time`]): nothing here reads a clock except through [`time::Clock`].
+
+pub mod client;
+pub mod config;
+pub mod gate;
+pub mod headers;
+pub mod health;
+pub mod passed;
+pub mod policy;
+pub mod quota;
+pub mod response;
+pub mod route;
+pub mod store;
+pub mod time;

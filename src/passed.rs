@@ -1,0 +1,67 @@
+//! Marks of the limiters that a request has passed, so that a loop is seen.
+//!
+//! `X-Edge-Limiter-Passed` is a comma-separated list. A deployment finds its own mark in it when an
+//! origin leads back to itself; another deployment in a chain only adds its own. A client that makes
+//! marks up gains nothing but a refusal.
+
+use sha2::{Digest, Sha256};
+
+use crate::config::{Config, StoreConfig};
+
+/// Limiters in one chain; more is a loop through something that alters the marks.
+const MOST: usize = 8;
+
+/// The mark of a deployment: the same in all its isolates, another for another configuration.
+#[must_use]
+pub fn mark(config: &Config) -> String {
+    let mut hash = Sha256::new();
+    // Secrets do not show in it, and go in by themselves.
+    hash.update(format!("{config:?}"));
+    if let StoreConfig::Upstash { token, .. } = &config.store {
+        hash.update(token.reveal());
+    }
+    if let Some(secret) = &config.origin_secret {
+        hash.update(secret.reveal());
+    }
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The marks to send on; `None`: the request has been here before.
+#[must_use]
+pub fn add(marks: Option<&str>, own: &str) -> Option<String> {
+    let mut list: Vec<&str> = marks
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|mark| !mark.is_empty())
+        .collect();
+    if list.len() >= MOST || list.contains(&own) {
+        return None;
+    }
+    list.push(own);
+    Some(list.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::add;
+
+    #[test]
+    fn a_second_pass_is_seen() {
+        let once = add(None, "a").unwrap();
+        let twice = add(Some(&once), "b").unwrap();
+        assert_eq!(twice, "a, b");
+        assert_eq!(add(Some(&twice), "a"), None);
+        assert_eq!(add(Some(&twice), "b"), None);
+    }
+
+    #[test]
+    fn a_chain_has_an_end() {
+        let long = vec!["x"; 8].join(",");
+        assert_eq!(add(Some(&long), "a"), None);
+    }
+}

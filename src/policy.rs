@@ -1,0 +1,83 @@
+//! What is limited: policies, and how a caller's quota in one is named.
+
+use crate::client::{Caller, hashed};
+use crate::quota::Quota;
+use crate::store::Charge;
+use crate::time::Millis;
+
+/// Which policy of a configuration: its place in the list of policies in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyId(pub u16);
+
+/// A named limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Lower case, as in `RATE_LIMIT_<NAME>`.
+    pub name: String,
+    /// How much, over how long, counted how.
+    pub quota: Quota,
+    /// How long a caller stays blocked from the policy after a denial; `None`: not at all.
+    pub block: Option<Millis>,
+    /// Whose quota a request is charged to.
+    pub key: KeyBy,
+    /// Whether it denies.
+    pub mode: Mode,
+}
+
+/// Whose quota a request is charged to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeyBy {
+    /// The caller's address.
+    #[default]
+    Address,
+    /// One quota for everybody.
+    Global,
+    /// The value of a request header, beside the caller's address: what a caller says of itself may
+    /// narrow a limit, never widen it or escape the address's.
+    Header(String),
+}
+
+/// Whether a policy denies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It counts and reports what it would have denied, and touches nothing else.
+    Shadow,
+}
+
+impl Policy {
+    /// The quotas that a request of `caller` is charged to under this policy. `header` reads one of
+    /// its headers.
+    pub fn charges(
+        &self,
+        caller: &Caller,
+        header: impl Fn(&str) -> Option<String>,
+    ) -> impl Iterator<Item = Charge> {
+        let supplied = match &self.key {
+            KeyBy::Header(name) => header(name).map(|value| {
+                let supplied = format!("{name}:{value}");
+                self.charge(&hashed("header", &supplied), self.block)
+            }),
+            KeyBy::Address | KeyBy::Global => None,
+        };
+        let own = match self.key {
+            KeyBy::Global => self.charge("global", None),
+            KeyBy::Address | KeyBy::Header(_) => {
+                let block = self.block.filter(|_| caller.may_be_blocked());
+                self.charge(caller.key(), block)
+            }
+        };
+        supplied.into_iter().chain([own])
+    }
+
+    fn charge(&self, caller: &str, block: Option<Millis>) -> Charge {
+        Charge {
+            key: format!("{}:{caller}", self.name),
+            quota: self.quota,
+            block,
+            enforced: self.mode == Mode::Enforce,
+        }
+    }
+}

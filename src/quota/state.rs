@@ -1,0 +1,205 @@
+//! The state of one quota for one caller, and its text.
+//!
+//! Readable text, so that an operator can `GET` a key and see it. It carries the algorithm and the
+//! width, so that a state written under another configuration is recognised and counts as absent:
+//!
+//! - sliding window: `sw:<width ms>:<clock ms>:<first sub-window>:<offset>=<count>,...`
+//! - token bucket: `tb:<period ms>:<clock ms>:<debt ms x units>`
+//! - fixed window: `fw:<window ms>:<clock ms>:<count>`
+
+use std::fmt;
+
+use super::{Quota, sliding_window};
+use crate::time::{Millis, Timestamp};
+
+/// Numbers in a state are at most this, so that Lua reads them exactly and the sums of a decision
+/// stay exact as well.
+const MAX_NUMBER: u64 = 1 << 52;
+
+/// What a store keeps for one quota and one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Of a sliding window.
+    SlidingWindow(SlidingWindow),
+    /// Of a token bucket.
+    TokenBucket(TokenBucket),
+    /// Of a fixed window.
+    FixedWindow(FixedWindow),
+}
+
+/// Units admitted in one sub-window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubWindow {
+    pub(super) index: u64,
+    pub(super) count: u32,
+}
+
+/// The non-empty sub-windows, in ascending order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlidingWindow {
+    pub(super) width: Millis,
+    pub(super) clock: Timestamp,
+    pub(super) counts: Vec<SubWindow>,
+}
+
+/// What is owed at `clock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenBucket {
+    pub(super) period: Millis,
+    pub(super) clock: Timestamp,
+    pub(super) debt: u64,
+}
+
+/// What was admitted in the window that holds `clock`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FixedWindow {
+    pub(super) window: Millis,
+    pub(super) clock: Timestamp,
+    pub(super) count: u32,
+}
+
+impl State {
+    /// Reads a state's text; `None` for anything that is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.split(':');
+        let tag = fields.next()?;
+        let width = Millis::new(number(fields.next()?)?);
+        let clock = Timestamp::from_millis(number(fields.next()?)?);
+        let third = number(fields.next()?)?;
+        let state = match tag {
+            "sw" => Self::SlidingWindow(SlidingWindow {
+                width,
+                clock,
+                counts: sub_windows(third, fields.next()?)?,
+            }),
+            "tb" => Self::TokenBucket(TokenBucket {
+                period: width,
+                clock,
+                debt: third,
+            }),
+            "fw" => Self::FixedWindow(FixedWindow {
+                window: width,
+                clock,
+                count: u32::try_from(third).ok()?,
+            }),
+            _ => return None,
+        };
+        fields.next().is_none().then_some(state)
+    }
+
+    /// Whether this state was written under a quota of the same algorithm and width.
+    #[must_use]
+    pub fn fits(&self, quota: &Quota) -> bool {
+        use super::Algorithm;
+        match self {
+            Self::SlidingWindow(state) => {
+                quota.algorithm() == Algorithm::SlidingWindow
+                    && state.width == sliding_window::width(quota.window())
+            }
+            Self::TokenBucket(state) => {
+                quota.algorithm() == Algorithm::TokenBucket && state.period == quota.window()
+            }
+            Self::FixedWindow(state) => {
+                quota.algorithm() == Algorithm::FixedWindow && state.window == quota.window()
+            }
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SlidingWindow(state) => {
+                let first = state.counts.first().map_or(0, |sub| sub.index);
+                let (width, clock) = (state.width.get(), state.clock.as_millis());
+                write!(f, "sw:{width}:{clock}:{first}:")?;
+                for (place, sub) in state.counts.iter().enumerate() {
+                    let comma = if place == 0 { "" } else { "," };
+                    write!(f, "{comma}{}={}", sub.index - first, sub.count)?;
+                }
+                Ok(())
+            }
+            Self::TokenBucket(state) => {
+                let (period, clock) = (state.period.get(), state.clock.as_millis());
+                write!(f, "tb:{period}:{clock}:{}", state.debt)
+            }
+            Self::FixedWindow(state) => {
+                let (window, clock) = (state.window.get(), state.clock.as_millis());
+                write!(f, "fw:{window}:{clock}:{}", state.count)
+            }
+        }
+    }
+}
+
+/// Digits only, at most 16 of them, at most [`MAX_NUMBER`].
+fn number(text: &str) -> Option<u64> {
+    let plain = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = if plain {
+        text.parse().ok()?
+    } else {
+        return None;
+    };
+    (value <= MAX_NUMBER).then_some(value)
+}
+
+fn sub_windows(first: u64, list: &str) -> Option<Vec<SubWindow>> {
+    let mut counts: Vec<SubWindow> = Vec::new();
+    for item in list.split(',') {
+        let (offset, count) = item.split_once('=')?;
+        let index = first + number(offset)?;
+        let count = u32::try_from(number(count)?).ok()?;
+        let ascends = counts.last().is_none_or(|last| last.index < index);
+        if !ascends || count == 0 || index > MAX_NUMBER {
+            return None;
+        }
+        counts.push(SubWindow { index, count });
+    }
+    Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::State;
+
+    #[test]
+    fn a_state_reads_back_as_written() {
+        for text in [
+            "sw:1000:1764000000123:1764000000:0=3,1=5,59=1",
+            "tb:60000:1764000000123:180000",
+            "fw:60000:1764000000123:7",
+        ] {
+            assert_eq!(State::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn anything_else_counts_as_absent() {
+        for text in [
+            "",
+            "sw",
+            "sw:1000:5:1",
+            "sw:1000:5:1:",
+            "sw:1000:5:1:0=1,",
+            "sw:1000:5:1:0=0",
+            "sw:1000:5:1:1=1,1=1",
+            "sw:1000:5:1:2=1,1=1",
+            "sw:1000:5:1:0=4294967296",
+            "sw:1000:5:1:0=1:",
+            "tb:60000:5:-1",
+            "tb:60000:5:+1",
+            "tb:60000:5:1.5",
+            "tb:60000:5:1e3",
+            "tb:60000:5:4503599627370497",
+            "tb:60000:5:00000000000000001",
+            "tb:60000:5:1:1",
+            "fw:60000:5:4294967296",
+            "fw:60000: 5:1",
+            "xx:1:1:1",
+            "17",
+            "{\"a\":1}",
+        ] {
+            assert_eq!(State::parse(text), None, "{text:?}");
+        }
+    }
+}

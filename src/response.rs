@@ -1,0 +1,184 @@
+//! Decision to wire: the answers that the limiter gives itself.
+
+use serde_json::{Map, Value, json};
+
+use crate::config::Dialect;
+use crate::gate::Report;
+use crate::headers::{self, Header};
+use crate::quota::Outcome;
+use crate::time::Timestamp;
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers, lower case.
+    pub headers: Vec<Header>,
+    /// The body, JSON.
+    pub body: String,
+}
+
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
+
+/// The problem type of draft-ietf-httpapi-ratelimit-headers-11 for an exceeded quota (RFC 9457).
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+impl Response {
+    /// `body` as JSON, never to be cached.
+    #[must_use]
+    pub fn json(status: u16, body: &Value) -> Self {
+        Self {
+            status,
+            headers: vec![
+                ("content-type", JSON.to_owned()),
+                ("cache-control", "no-store".to_owned()),
+            ],
+            body: body.to_string(),
+        }
+    }
+
+    /// An error of the limiter's own: `{"error": ..., "message": ...}`.
+    #[must_use]
+    pub fn error(status: u16, error: &str, message: &str) -> Self {
+        Self::json(status, &json!({"error": error, "message": message}))
+    }
+
+    /// The 429 to a denied request. `accept` is its `Accept` header.
+    #[must_use]
+    pub fn denied(report: &Report, dialect: Dialect, accept: Option<&str>, now: Timestamp) -> Self {
+        let denial = Denial::of(report, now);
+        let problem = accept.is_some_and(prefers_problem);
+        let body = if problem {
+            denial.problem()
+        } else {
+            denial.plain()
+        };
+        let mut response = Self::json(429, &body);
+        if problem {
+            response.headers[0].1 = PROBLEM_JSON.to_owned();
+        }
+        if let Some(seconds) = denial.retry_after {
+            response.headers.push(("retry-after", seconds.to_string()));
+        }
+        response.headers.extend(headers::of(report, dialect, now));
+        response
+    }
+}
+
+/// What a denied client is told.
+struct Denial<'a> {
+    policy: &'a str,
+    limit: u32,
+    remaining: u32,
+    reset: u64,
+    /// Whole seconds, rounded up; `None`: waiting will not help.
+    retry_after: Option<u64>,
+    blocked: bool,
+    message: String,
+}
+
+impl<'a> Denial<'a> {
+    fn of(report: &'a Report, now: Timestamp) -> Self {
+        let binding = report.binding();
+        let by_address = report.address_block.is_some();
+        let ends = report.address_block.and_then(|block| block.until);
+        let impossible =
+            binding.is_some_and(|standing| standing.answer.decision.outcome == Outcome::Impossible);
+        let retry_at = match binding {
+            Some(_) if impossible => None,
+            // A block without an end is lifted by hand: no time can be named.
+            _ if by_address && ends.is_none() => None,
+            Some(standing) => standing.answer.retry_at().max(ends),
+            None => ends,
+        };
+        // A second at the least: `Retry-After: 0` would invite the caller back at once.
+        let retry_after = retry_at.map(|at| at.since(now).secs_ceil().max(1));
+        let limit = binding.map_or(0, |standing| standing.quota.capacity());
+        let message = match retry_after {
+            Some(seconds) => {
+                format!("Rate limit exceeded. Try again in {}.", in_words(seconds))
+            }
+            None if impossible => format!(
+                "This request costs {} units, and the limit is {limit}. Waiting will not help.",
+                report.cost
+            ),
+            None => "Requests from this address are blocked.".to_owned(),
+        };
+        Self {
+            policy: binding.map_or("blocked", |standing| &standing.policy),
+            limit,
+            remaining: binding.map_or(0, headers::shown_remaining),
+            reset: retry_at
+                .or_else(|| binding.map(headers::shown_reset))
+                .unwrap_or(now)
+                .as_secs_ceil(),
+            retry_after,
+            blocked: by_address
+                || binding.is_some_and(|standing| standing.answer.blocked_until.is_some()),
+            message,
+        }
+    }
+
+    fn plain(&self) -> Value {
+        let mut body = self.common();
+        body.insert("error".to_owned(), json!("Too many requests"));
+        body.insert("message".to_owned(), json!(self.message));
+        body.insert("type".to_owned(), json!(self.policy));
+        Value::Object(body)
+    }
+
+    fn problem(&self) -> Value {
+        let mut body = self.common();
+        body.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
+        body.insert(
+            "title".to_owned(),
+            json!("Request cannot be satisfied as assigned quota has been exceeded"),
+        );
+        body.insert("status".to_owned(), json!(429));
+        body.insert("detail".to_owned(), json!(self.message));
+        body.insert("violated-policies".to_owned(), json!([self.policy]));
+        Value::Object(body)
+    }
+
+    fn common(&self) -> Map<String, Value> {
+        let mut body = Map::new();
+        body.insert("limit".to_owned(), json!(self.limit));
+        body.insert("remaining".to_owned(), json!(self.remaining));
+        body.insert("reset".to_owned(), json!(self.reset));
+        body.insert("retryAfter".to_owned(), json!(self.retry_after));
+        body.insert("blocked".to_owned(), json!(self.blocked));
+        body
+    }
+}
+
+/// Whether an `Accept` header names the problem type, and does not refuse it.
+fn prefers_problem(accept: &str) -> bool {
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts
+            .next()
+            .is_some_and(|name| name.eq_ignore_ascii_case(PROBLEM_JSON));
+        let refused = parts.any(|part| {
+            part.strip_prefix("q=")
+                .is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0))
+        });
+        named && !refused
+    })
+}
+
+/// A waiting time for people, rounded up.
+fn in_words(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds.div_ceil(60), "minute"),
+        3600..86_400 => (seconds.div_ceil(3600), "hour"),
+        _ => (seconds.div_ceil(86_400), "day"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{plural}")
+}
+
+#[cfg(test)]
+mod tests;

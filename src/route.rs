@@ -1,0 +1,176 @@
+//! Which policies a request meets: the first route that its method and path match.
+//!
+//! # What a path is before it is matched
+//!
+//! So that no spelling of a path escapes its route, a path is normalised first, and patterns the
+//! same way:
+//!
+//! 1. It ends before `?` or `#`.
+//! 2. `/` separates segments, and so does a backslash.
+//! 3. Empty segments count for nothing: `//` is `/`, and a trailing slash is dropped.
+//! 4. `.` and `..` are resolved, `%2E` counting as a dot; `..` at the root stays there.
+//! 5. Percent-escapes are decoded exactly once: `%61` is `a`, `%2561` is the text `%61`. What is no
+//!    escape (`%zz`) stays as it is; bytes that are not UTF-8 become U+FFFD. An encoded separator
+//!    (`%2F`, `%5C`) is a character of its segment, and separates nothing.
+//! 6. Letters are folded to lower case, all of Unicode's, one by one.
+//!
+//! Nothing else is: matrix parameters (`/a;v=1`) and Unicode's composed and decomposed forms are
+//! left as they are.
+//!
+//! # Where a path can be read in two ways
+//!
+//! Servers differ on whether `%2F`, `%5C` and a backslash separate segments, on whether `.` and
+//! `..` that appear only once these are decoded are still resolved, and on whether `..` in
+//! `/a//../b` removes `a`. A path that holds any of this is classified in *every* such reading. If
+//! they meet different routes, the policies of all of them apply, with the largest cost (those of
+//! no route included: the default policies, cost 1). The reading can so be stricter than the
+//! origin's own, never looser. An honest `/files/a%2Fb` meets the same route either way, and only
+//! that one.
+
+mod path;
+mod pattern;
+
+use crate::policy::PolicyId;
+
+pub use path::normalise;
+pub use pattern::{PathPattern, PatternError};
+
+/// The cost of a request that meets no route.
+const DEFAULT_COST: u32 = 1;
+
+/// What a request that matches a pattern and a method meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pattern: PathPattern,
+    methods: Vec<String>,
+    policies: Vec<PolicyId>,
+    cost: u32,
+}
+
+impl Route {
+    /// A route for `methods`, or for every method where that is empty. A request that meets it
+    /// spends `cost` units of each of `policies`.
+    #[must_use]
+    pub const fn new(
+        pattern: PathPattern,
+        methods: Vec<String>,
+        policies: Vec<PolicyId>,
+        cost: u32,
+    ) -> Self {
+        Self {
+            pattern,
+            methods,
+            policies,
+            cost,
+        }
+    }
+
+    /// The pattern that a path has to match.
+    #[must_use]
+    pub const fn pattern(&self) -> &PathPattern {
+        &self.pattern
+    }
+
+    /// The policies that the route asks for.
+    #[must_use]
+    pub fn policies(&self) -> &[PolicyId] {
+        &self.policies
+    }
+
+    fn covers(&self, method: &str) -> bool {
+        let named = |wanted: &str| {
+            self.methods
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(wanted))
+        };
+        // Origins answer HEAD by running their GET handler: it costs them the same, and tells an
+        // attacker as much.
+        self.methods.is_empty()
+            || named(method)
+            || (method.eq_ignore_ascii_case("HEAD") && named("GET"))
+    }
+
+    fn matches(&self, method: &str, normal: &str) -> bool {
+        self.covers(method) && self.pattern.matches(normal)
+    }
+}
+
+/// What a request is limited by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// The policies that apply, each once, in the order in which the route names them.
+    pub policies: Vec<PolicyId>,
+    /// How many units of each the request spends.
+    pub cost: u32,
+}
+
+impl Class {
+    fn add(&mut self, policies: &[PolicyId], cost: u32) {
+        for policy in policies {
+            if !self.policies.contains(policy) {
+                self.policies.push(*policy);
+            }
+        }
+        self.cost = self.cost.max(cost);
+    }
+}
+
+/// All routes, in the order in which they are tried, and what applies where none matches.
+///
+/// # Example
+///
+/// ```
+/// # use edge_limiter::{policy::PolicyId, route::{PathPattern, Route, Routes}};
+/// let (general, auth) = (PolicyId(0), PolicyId(1));
+/// let login = Route::new(PathPattern::parse("/api/auth/**")?, vec!["POST".to_owned()], vec![auth], 2);
+/// let routes = Routes::new(vec![login], vec![general]);
+/// assert_eq!(routes.classify("POST", "/API/auth//%6Cogin/").policies, [auth]);
+/// assert_eq!(routes.classify("GET", "/api/auth/login").policies, [general]);
+/// # Ok::<(), edge_limiter::route::PatternError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    routes: Vec<Route>,
+    default: Vec<PolicyId>,
+}
+
+impl Routes {
+    /// Routes, the first that matches winning; `default` applies where none does, at a cost of 1.
+    #[must_use]
+    pub const fn new(routes: Vec<Route>, default: Vec<PolicyId>) -> Self {
+        Self { routes, default }
+    }
+
+    /// What a request with this method and path, both as sent, is limited by.
+    #[must_use]
+    pub fn classify(&self, method: &str, path: &str) -> Class {
+        let usual = normalise(path);
+        let mut met = vec![self.first_match(method, &usual)];
+        for other in path::other_readings(path, &usual) {
+            let route = self.first_match(method, &other);
+            if !met.contains(&route) {
+                met.push(route);
+            }
+        }
+        let mut class = Class {
+            policies: Vec::new(),
+            cost: 0,
+        };
+        for route in met {
+            match route.and_then(|at| self.routes.get(at)) {
+                Some(route) => class.add(&route.policies, route.cost),
+                None => class.add(&self.default, DEFAULT_COST),
+            }
+        }
+        class
+    }
+
+    fn first_match(&self, method: &str, normal: &str) -> Option<usize> {
+        self.routes
+            .iter()
+            .position(|route| route.matches(method, normal))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,384 @@
+//! A path as sent -> the normal form that patterns are matched against, and the other ways to read
+//! it.
+
+use std::borrow::Cow;
+
+/// Which characters separate segments, beside `/`, which always does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Separators(u8);
+
+impl Separators {
+    const SLASH_ONLY: Self = Self(0);
+    /// A backslash as it is.
+    const BACKSLASH: Self = Self(1);
+    /// `%2F`.
+    const ENCODED_SLASH: Self = Self(2);
+    /// `%5C`, and with it the backslash as it is: who splits at one after decoding splits at the
+    /// other.
+    const ENCODED_BACKSLASH: Self = Self(4 | 1);
+    const ALL: Self = Self(7);
+
+    /// Every set that some server is known to use.
+    const SETS: [Self; 6] = [
+        Self::SLASH_ONLY,
+        Self::BACKSLASH,
+        Self::ENCODED_SLASH,
+        Self(Self::BACKSLASH.0 | Self::ENCODED_SLASH.0),
+        Self::ENCODED_BACKSLASH,
+        Self::ALL,
+    ];
+
+    const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The length of the separator with which `bytes` begin, if they begin with one.
+    const fn begins(self, bytes: &[u8]) -> Option<usize> {
+        match bytes {
+            [b'/', ..] => Some(1),
+            [b'\\', ..] if self.has(Self::BACKSLASH) => Some(1),
+            [b'%', b'2', b'f' | b'F', ..] if self.has(Self::ENCODED_SLASH) => Some(3),
+            [b'%', b'5', b'c' | b'C', ..] if self.has(Self::ENCODED_BACKSLASH) => Some(3),
+            _ => None,
+        }
+    }
+
+    /// The pieces of `text` between separators, empty ones too.
+    fn split(self, text: &str) -> impl Iterator<Item = &str> {
+        let mut rest = Some(text);
+        std::iter::from_fn(move || {
+            let text = rest?;
+            for (at, _) in text
+                .bytes()
+                .enumerate()
+                .filter(|(_, byte)| b"/\\%".contains(byte))
+            {
+                if let Some(width) = self.begins(&text.as_bytes()[at..]) {
+                    rest = Some(&text[at + width..]);
+                    return Some(&text[..at]);
+                }
+            }
+            rest = None;
+            Some(text)
+        })
+    }
+}
+
+/// What becomes of `.` and `..`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dots {
+    /// `..` removes the segment before it that is not empty: `//` collapses first, as in nginx.
+    AfterCollapsing,
+    /// `..` removes the segment before it, be it empty: as in URL parsers.
+    BeforeCollapsing,
+    /// They stay, as where a server decodes a path and then no longer looks for them.
+    Kept,
+}
+
+/// One way to read a path: split and resolve it once, or once more after that, as a server does
+/// behind a URL parser.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    first: (Separators, Dots),
+    then: Option<(Separators, Dots)>,
+}
+
+/// The reading that stands for a path where nothing is ambiguous.
+const USUAL: Reading = Reading {
+    first: (Separators::BACKSLASH, Dots::AfterCollapsing),
+    then: None,
+};
+
+/// The path up to a query or fragment.
+pub(super) fn without_query(path: &str) -> &str {
+    path.split(['?', '#']).next().unwrap_or(path)
+}
+
+/// The normal form of a path in its usual reading: see the [module](super) for what that is.
+/// Borrowed where the path already has it.
+#[must_use]
+pub fn normalise(path: &str) -> Cow<'_, str> {
+    let path = without_query(path);
+    if is_normal(path) {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(read(path, USUAL))
+    }
+}
+
+/// The segments of a path in normal form.
+pub(super) fn segments(normal: &str) -> impl Iterator<Item = &str> + Clone {
+    normal.split('/').filter(|segment| !segment.is_empty())
+}
+
+/// The normal forms of a path in its other readings, without those that equal `usual` or each
+/// other. Empty, and without allocation, for nearly every path; at most 23.
+pub(super) fn other_readings(path: &str, usual: &str) -> Vec<String> {
+    let path = without_query(path);
+    let mut others: Vec<String> = Vec::new();
+    for reading in ambiguities(path) {
+        let other = read(path, reading);
+        if other != usual && !others.contains(&other) {
+            others.push(other);
+        }
+    }
+    others
+}
+
+/// The readings that can differ from the usual one for this path.
+fn ambiguities(path: &str) -> Vec<Reading> {
+    let found = found_separators(path);
+    if found == Separators::SLASH_ONLY && !path.contains("//") {
+        return Vec::new();
+    }
+    let has_dots = Separators::ALL.split(path).any(|piece| dots(piece) > 0);
+    let mut readings = Vec::new();
+    for set in Separators::SETS.into_iter().filter(|set| found.has(*set)) {
+        readings.push(Reading {
+            first: (set, Dots::AfterCollapsing),
+            then: None,
+        });
+        if !has_dots {
+            continue;
+        }
+        readings.push(Reading {
+            first: (set, Dots::BeforeCollapsing),
+            then: None,
+        });
+        // A URL parser, ours or the platform's, then a server that decodes what the parser left.
+        let parser = (
+            Separators(set.0 & Separators::BACKSLASH.0),
+            Dots::BeforeCollapsing,
+        );
+        if parser.0 != set {
+            for dots in [Dots::AfterCollapsing, Dots::BeforeCollapsing, Dots::Kept] {
+                readings.push(Reading {
+                    first: parser,
+                    then: Some((set, dots)),
+                });
+            }
+        }
+    }
+    readings
+}
+
+/// The separators beside `/` that occur in the path.
+fn found_separators(path: &str) -> Separators {
+    let bytes = path.as_bytes();
+    let mut found = 0;
+    for at in (0..bytes.len()).filter(|at| matches!(bytes[*at], b'\\' | b'%')) {
+        found |= match (bytes[at], Separators::ALL.begins(&bytes[at..])) {
+            (_, None) => 0,
+            (b'\\', _) => Separators::BACKSLASH.0,
+            _ if bytes[at + 1] == b'2' => Separators::ENCODED_SLASH.0,
+            _ => Separators::ENCODED_BACKSLASH.0,
+        };
+    }
+    Separators(found)
+}
+
+/// The path in one reading, in normal form.
+fn read(
+    path: &str,
+    Reading {
+        first: (separators, dots),
+        then,
+    }: Reading,
+) -> String {
+    // What comes before the first separator is the empty start of an absolute path, not a segment.
+    let start = separators.begins(path.as_bytes()).unwrap_or(0);
+    let mut pieces = resolve(separators.split(&path[start..]), dots);
+    if let Some((separators, dots)) = then {
+        pieces = resolve(
+            pieces.into_iter().flat_map(|piece| separators.split(piece)),
+            dots,
+        );
+    }
+    let mut normal = String::with_capacity(path.len() + 1);
+    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+        normal.push('/');
+        push_decoded(&mut normal, piece);
+    }
+    if normal.is_empty() {
+        normal.push('/');
+    }
+    normal
+}
+
+fn resolve<'a>(pieces: impl Iterator<Item = &'a str>, mode: Dots) -> Vec<&'a str> {
+    let mut kept = Vec::new();
+    for piece in pieces {
+        match dots(piece) {
+            1 if mode != Dots::Kept => {}
+            2 if mode != Dots::Kept => drop(kept.pop()),
+            _ if piece.is_empty() && mode == Dots::AfterCollapsing => {}
+            _ => kept.push(piece),
+        }
+    }
+    kept
+}
+
+/// 1 for `.`, 2 for `..`, `%2E` counting as a dot; 0 for any other segment.
+pub(super) fn dots(piece: &str) -> usize {
+    let mut rest = piece.as_bytes();
+    let mut dots = 0;
+    while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
+        (rest, dots) = (after, dots + 1);
+    }
+    if rest.is_empty() && dots <= 2 {
+        dots
+    } else {
+        0
+    }
+}
+
+/// Appends a segment, or a part of one, decoded once and folded to lower case. A separator that the
+/// reading took for a character of the segment is written `%2f` or `%5c`, so that it never passes
+/// for a separator.
+pub(super) fn push_decoded(normal: &mut String, piece: &str) {
+    let mut rest = piece.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let [byte, after @ ..] = rest {
+        let (byte, after) = match after {
+            [high, low, after @ ..] if *byte == b'%' => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, after),
+                _ => (*byte, &rest[1..]),
+            },
+            _ => (*byte, after),
+        };
+        match byte {
+            b'/' => decoded.extend_from_slice(b"%2f"),
+            b'\\' => decoded.extend_from_slice(b"%5c"),
+            _ => decoded.push(byte),
+        }
+        rest = after;
+    }
+    // Character by character: `str::to_lowercase` folds a sigma by what follows it.
+    normal.extend(
+        String::from_utf8_lossy(&decoded)
+            .chars()
+            .flat_map(char::to_lowercase),
+    );
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Whether the path is in normal form, so far as that is cheap to see.
+fn is_normal(path: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && !matches!(byte, b'%' | b'\\');
+    let Some(relative) = path.strip_prefix('/') else {
+        return false;
+    };
+    path.bytes().all(plain)
+        && (relative.is_empty()
+            || relative
+                .split('/')
+                .all(|piece| !piece.is_empty() && dots(piece) == 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::prelude::*;
+
+    use super::{normalise, other_readings};
+
+    #[test]
+    fn a_path_has_one_normal_form() {
+        let table = [
+            ("/api/auth/login", "/api/auth/login"),
+            ("/API/Auth/Login", "/api/auth/login"),
+            ("//api///auth/login", "/api/auth/login"),
+            ("/api/%61uth/%4Cogin", "/api/auth/login"),
+            ("/api/./auth/../auth/login", "/api/auth/login"),
+            ("/api/%2e/auth/.%2E/auth/login", "/api/auth/login"),
+            ("/api/auth/login/", "/api/auth/login"),
+            ("/api/auth/login/.", "/api/auth/login"),
+            ("/api/auth/login/x/..", "/api/auth/login"),
+            ("\\api\\auth\\login", "/api/auth/login"),
+            ("api/auth/login", "/api/auth/login"),
+            ("/api/auth/login?next=/", "/api/auth/login"),
+            ("/api/auth/login#top", "/api/auth/login"),
+            ("/api/%2e%2e/api/auth/login", "/api/auth/login"),
+            ("/%2e%2e/%2e%2e/etc", "/etc"),
+            ("", "/"),
+            ("/", "/"),
+            ("?", "/"),
+            ("..", "/"),
+            ("*", "/*"),
+            // Kept: encoded separators, a second encoding, escapes that are none, parameters, three
+            // dots.
+            ("/api%2Fauth%5Clogin", "/api%2fauth%5clogin"),
+            ("/a/%252e%252E/b", "/a/%2e%2e/b"),
+            ("/a/%2/%zz/%", "/a/%2/%zz/%"),
+            ("/a;v=1/b", "/a;v=1/b"),
+            ("/a/.../b", "/a/.../b"),
+            ("/a/..;/b", "/a/..;/b"),
+            // What is decoded is a character, nothing more.
+            ("/a%3Fb%23c", "/a?b#c"),
+            ("/a%00b\0c%0A", "/a\0b\0c\n"),
+            ("/%C3%89T%C3%89/É", "/été/é"),
+            ("/%FF%61", "/\u{fffd}a"),
+            ("/\u{212a}", "/k"),
+        ];
+        for (path, normal) in table {
+            assert_eq!(normalise(path), normal, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_normal_path_is_borrowed_and_has_no_other_reading() {
+        for path in ["/", "/api/v2/user-7", "/a.b/..c/;d=1", "/a?x=%2F..%2F"] {
+            assert!(matches!(normalise(path), Cow::Borrowed(_)), "{path:?}");
+            assert_eq!(other_readings(path, &normalise(path)), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_path_is_read_in_every_way_a_server_may() {
+        let table: [(&str, &[&str]); 8] = [
+            ("/a%2Fb", &["/a/b"]),
+            ("/a%5Cb", &["/a/b"]),
+            ("/a\\b", &["/a%5cb"]),
+            ("/a%2fb%5cc", &["/a/b%5cc", "/a%2fb/c", "/a/b/c"]),
+            ("/p%2f..%2fa", &["/a", "/p/../a"]),
+            ("/a//../b", &["/a/b"]),
+            ("/a%252fb", &[]),
+            ("/a//b/", &[]),
+        ];
+        for (path, expected) in table {
+            let mut found = other_readings(path, &normalise(path));
+            let mut expected: Vec<String> =
+                expected.iter().map(|path| (*path).to_owned()).collect();
+            found.sort();
+            expected.sort();
+            assert_eq!(found, expected, "{path:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_is_idempotent_without_percent_signs(path in "[^%]*|[a-zA-Z./\\\\;é]{0,40}") {
+            let once = normalise(&path).into_owned();
+            prop_assert_eq!(normalise(&once), once.as_str());
+        }
+
+        #[test]
+        fn a_normal_form_has_no_empty_segment_and_no_backslash(path in any::<String>()) {
+            let usual = normalise(&path).into_owned();
+            for normal in other_readings(&path, &usual).iter().chain([&usual]) {
+                prop_assert!(normal.starts_with('/') && !normal.contains("//") && !normal.contains('\\'));
+                prop_assert!(normal == "/" || !normal.ends_with('/'));
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The patterns that an operator writes for paths.
+
+use std::fmt;
+
+use super::path;
+
+/// The longest pattern, in bytes: far beyond any real one, and a bound on what matching can cost.
+const LONGEST_PATTERN: usize = 1024;
+
+/// A pattern for paths in normal form: `*` stands for any characters within a segment, any number
+/// of times (`/api/v*/user-*`), and `**` as a whole segment for zero or more segments (`/api/**`
+/// matches `/api` too).
+///
+/// A pattern is normalised as paths are, but for `.` and `..`, which it may not contain. An escaped
+/// `%2A` is a star itself, an escaped separator (`%2F`, `%5C`) that character within its segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    text: String,
+    segments: Vec<Segment>,
+}
+
+/// One segment of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    /// `**`.
+    Any,
+    /// This text.
+    Literal(String),
+    /// `*` between these texts: the first begins the segment, the last ends it.
+    Glob {
+        begins: String,
+        between: Vec<String>,
+        ends: String,
+    },
+}
+
+/// The rule that a path pattern breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatternError {
+    /// It does not start with `/`, so it is no absolute path.
+    NoLeadingSlash,
+    /// It is longer than 1,024 bytes.
+    TooLong,
+    /// It holds `?` or `#`: queries and fragments are not matched, so it could never match as
+    /// meant.
+    QueryOrFragment,
+    /// It has `**` as a part of a segment, where it would have no meaning of its own.
+    PartialDoubleStar,
+    /// It has a segment `.` or `..`: paths are resolved before matching, so it could never match.
+    DotSegment,
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoLeadingSlash => "a path pattern must start with '/'",
+            Self::TooLong => "a path pattern must be at most 1024 bytes long",
+            Self::QueryOrFragment => "a path pattern must not contain '?' or '#'",
+            Self::PartialDoubleStar => "'**' in a path pattern must be a whole segment",
+            Self::DotSegment => "a path pattern must not contain the segments '.' and '..'",
+        })
+    }
+}
+
+impl std::error::Error for PatternError {}
+
+impl PathPattern {
+    /// Compiles a pattern.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that `text` breaks.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        if text.len() > LONGEST_PATTERN {
+            return Err(PatternError::TooLong);
+        }
+        if !text.starts_with('/') {
+            return Err(PatternError::NoLeadingSlash);
+        }
+        if text.contains(['?', '#']) {
+            return Err(PatternError::QueryOrFragment);
+        }
+        let mut segments = Vec::new();
+        for piece in text.split(['/', '\\']).filter(|piece| !piece.is_empty()) {
+            segments.push(Segment::parse(piece)?);
+        }
+        // `**` twice in a row says no more than once.
+        segments.dedup_by(|next, previous| *next == Segment::Any && *previous == Segment::Any);
+        Ok(Self {
+            text: text.to_owned(),
+            segments,
+        })
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether a path in normal form ([`normalise`](super::normalise)) matches.
+    ///
+    /// The classic matching of globs, with segments for characters: on a mismatch only the *last*
+    /// `**` takes one segment more, since an earlier one has nothing to gain by it. So the worst
+    /// case is the product of the two lengths, never exponential.
+    #[must_use]
+    pub fn matches(&self, normal: &str) -> bool {
+        let mut path = path::segments(normal);
+        let mut next = 0;
+        // Where to resume: the segment of the pattern after the last `**`, and the path after what
+        // that took.
+        let mut resume = None;
+        loop {
+            let segment = self.segments.get(next);
+            if segment == Some(&Segment::Any) {
+                next += 1;
+                if next == self.segments.len() {
+                    return true;
+                }
+                resume = Some((next, path.clone()));
+                continue;
+            }
+            match (segment, path.next()) {
+                (None, None) => return true,
+                // The path is used up; were `**` to take more, even less would be left.
+                (Some(_), None) => return false,
+                (Some(segment), Some(text)) if segment.matches(text) => next += 1,
+                _ => {
+                    let Some((after, rest)) = &mut resume else {
+                        return false;
+                    };
+
+                    (next, path) = (*after, rest.clone());
+                }
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn parse(piece: &str) -> Result<Self, PatternError> {
+        if piece == "**" {
+            return Ok(Self::Any);
+        }
+        if piece.contains("**") {
+            return Err(PatternError::PartialDoubleStar);
+        }
+        if path::dots(piece) > 0 {
+            return Err(PatternError::DotSegment);
+        }
+        // Split before decoding, so that `%2A` is no wildcard.
+        let mut texts = piece.split('*').map(|text| {
+            let mut decoded = String::new();
+            path::push_decoded(&mut decoded, text);
+            decoded
+        });
+        let begins = texts.next().unwrap_or_default();
+        let mut between: Vec<String> = texts.collect();
+        Ok(match between.pop() {
+            None => Self::Literal(begins),
+            Some(ends) => Self::Glob {
+                begins,
+                between,
+                ends,
+            },
+        })
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Literal(literal) => literal == text,
+            Self::Glob {
+                begins,
+                between,
+                ends,
+            } => {
+                let middle = text.strip_prefix(begins.as_str());
+                let Some(mut middle) = middle.and_then(|rest| rest.strip_suffix(ends.as_str()))
+                else {
+                    return false;
+                };
+                // The leftmost place for each text leaves the most to the next: no need ever to go
+                // back.
+                between
+                    .iter()
+                    .all(|wanted| match middle.split_once(wanted.as_str()) {
+                        Some((_, after)) => {
+                            middle = after;
+                            true
+                        }
+                        None => false,
+                    })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{PathPattern, PatternError};
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        PathPattern::parse(pattern).unwrap().matches(path)
+    }
+
+    #[test]
+    fn a_star_stays_within_its_segment_and_two_cross_segments() {
+        let table: [(&str, &[&str], &[&str]); 14] = [
+            ("/", &["/"], &["/a"]),
+            ("/api", &["/api"], &["/", "/ap", "/apis", "/api/x"]),
+            ("/API//Auth/", &["/api/auth"], &["/api"]),
+            ("/*", &["/a", "/*"], &["/", "/a/b"]),
+            ("/**", &["/", "/a", "/a/b/c"], &[]),
+            (
+                "/api/**",
+                &["/api", "/api/x", "/api/x/y"],
+                &["/", "/apix", "/x/api"],
+            ),
+            (
+                "/api/**/**/login",
+                &["/api/login", "/api/a/b/login", "/api/login/login"],
+                &["/api", "/api/login/x"],
+            ),
+            (
+                "/**/a/**/b",
+                &["/a/b", "/x/a/y/b", "/a/a/b/b"],
+                &["/b/a", "/a/b/c", "/a"],
+            ),
+            (
+                "/api/v*/user-*",
+                &["/api/v2/user-7", "/api/v/user-"],
+                &["/api/v2/x/user-7", "/api/2/user-7"],
+            ),
+            ("/*a*b*", &["/ab", "/xaybz", "/aab"], &["/ba", "/a", "/a/b"]),
+            ("/ab*ba", &["/abba", "/abxba"], &["/aba", "/ab"]),
+            ("/a%2Ab", &["/a*b"], &["/axb"]),
+            ("/a%2Fb/%61", &["/a%2fb/a"], &["/a/b/a"]),
+            ("/caf%C3%89", &["/café"], &["/cafe"]),
+        ];
+        for (pattern, yes, no) in table {
+            for path in yes {
+                assert!(matches(pattern, path), "{pattern} {path}");
+            }
+            for path in no {
+                assert!(!matches(pattern, path), "{pattern} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_breaks_a_rule_is_refused_by_the_name_of_that_rule() {
+        let long = format!("/{}", "a".repeat(1024));
+        let table = [
+            ("", PatternError::NoLeadingSlash),
+            ("api/secret", PatternError::NoLeadingSlash),
+            ("\\api", PatternError::NoLeadingSlash),
+            ("/api?secret", PatternError::QueryOrFragment),
+            ("/api#secret", PatternError::QueryOrFragment),
+            ("/secret**", PatternError::PartialDoubleStar),
+            ("/***", PatternError::PartialDoubleStar),
+            ("/api/../secret", PatternError::DotSegment),
+            ("/api/%2E/secret", PatternError::DotSegment),
+            (&long, PatternError::TooLong),
+        ];
+        for (pattern, error) in table {
+            assert_eq!(PathPattern::parse(pattern), Err(error), "{pattern}");
+            assert!(!error.to_string().contains("secret"));
+        }
+        assert!(PathPattern::parse(&long[..1024]).is_ok());
+    }
+
+    #[test]
+    fn matching_ends_soon_on_what_would_take_a_backtracking_matcher_for_ever() {
+        // 8,000 segments against 170 `**`, and 16,000 characters against 500 `*`: exponential if
+        // each could go back.
+        let path = "/a".repeat(8000);
+        assert!(!matches(&format!("{}/b", "/**/a".repeat(170)), &path));
+        assert!(matches(&"/**/a".repeat(170), &path));
+        assert!(!matches(&format!("/**{}/b", "/a".repeat(500)), &path));
+        let segment = format!("/{}", "a".repeat(16_000));
+        assert!(!matches(&format!("/{}b", "*a".repeat(500)), &segment));
+        assert!(!matches(&format!("/{}*b*", "*a".repeat(500)), &segment));
+        assert!(matches(&format!("/{}*", "*a".repeat(500)), &segment));
+    }
+
+    /// The meaning of a pattern as plainly as it can be said, on short inputs only: it is
+    /// exponential.
+    fn means(pattern: &[&str], path: &[&str]) -> bool {
+        fn star(pattern: &[u8], text: &[u8]) -> bool {
+            match pattern {
+                [] => text.is_empty(),
+                [b'*', rest @ ..] => (0..=text.len()).any(|taken| star(rest, &text[taken..])),
+                [byte, rest @ ..] => text.first() == Some(byte) && star(rest, &text[1..]),
+            }
+        }
+        match pattern {
+            [] => path.is_empty(),
+            ["**", rest @ ..] => (0..=path.len()).any(|taken| means(rest, &path[taken..])),
+            [segment, rest @ ..] => {
+                path.first()
+                    .is_some_and(|text| star(segment.as_bytes(), text.as_bytes()))
+                    && means(rest, &path[1..])
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_plain_meaning(
+            pattern in prop::collection::vec("\\*\\*|([ab]?\\*)?[ab]{0,2}\\*?b?", 0..6),
+            path in prop::collection::vec("[ab]{1,4}", 0..6),
+        ) {
+            let pattern: Vec<&str> = pattern.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
+            prop_assume!(pattern.iter().all(|segment| *segment == "**" || !segment.contains("**")));
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let matched = matches(&format!("/{}", pattern.join("/")), &format!("/{}", path.join("/")));
+            prop_assert_eq!(matched, means(&pattern, &path));
+        }
+
+        #[test]
+        fn parsing_never_panics(pattern in "/?([*/.%2fé\\\\]|\\PC){0,40}") {
+            let _ = PathPattern::parse(&pattern);
+        }
+    }
+}

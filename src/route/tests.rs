@@ -1,0 +1,290 @@
+//! Laws of classification, and a table of paths meant to slip past their route.
+
+use proptest::prelude::*;
+
+use super::{Class, PathPattern, Route, Routes, normalise};
+use crate::policy::PolicyId;
+
+const GENERAL: PolicyId = PolicyId(0);
+const AUTH: PolicyId = PolicyId(1);
+const USERS: PolicyId = PolicyId(2);
+const PUBLIC: PolicyId = PolicyId(3);
+const IP: PolicyId = PolicyId(4);
+
+fn route(pattern: &str, methods: &[&str], policies: &[PolicyId], cost: u32) -> Route {
+    let methods = methods.iter().map(|method| (*method).to_owned()).collect();
+    Route::new(
+        PathPattern::parse(pattern).unwrap(),
+        methods,
+        policies.to_vec(),
+        cost,
+    )
+}
+
+fn routes() -> Routes {
+    let routes = vec![
+        route("/api/auth/**", &[], &[AUTH, IP], 3),
+        route("/api/v*/user-*", &[], &[USERS], 1),
+        route("/public/**", &[], &[PUBLIC], 2),
+    ];
+    Routes::new(routes, vec![GENERAL])
+}
+
+fn class(policies: &[PolicyId], cost: u32) -> Class {
+    Class {
+        policies: policies.to_vec(),
+        cost,
+    }
+}
+
+#[test]
+fn no_spelling_of_a_path_escapes_its_route() {
+    let auth = class(&[AUTH, IP], 3);
+    // Where an origin may read the path otherwise, what it then meets applies as well.
+    let auth_too = |others: &[PolicyId]| class(&[others, &[AUTH, IP]].concat(), 3);
+    let auth_and = |others: &[PolicyId]| class(&[&[AUTH, IP], others].concat(), 3);
+    let table = [
+        ("/api/auth/login", auth.clone()),
+        ("/API/Auth/Login", auth.clone()),
+        ("//api//auth/login", auth.clone()),
+        ("/api/%61uth/login", auth.clone()),
+        ("/api/./auth/../auth/login", auth.clone()),
+        ("/api/auth/login/", auth.clone()),
+        ("/api/auth/login?next=/public", auth.clone()),
+        ("/api/%2e%2e/api/auth/login", auth.clone()),
+        ("/api/.%2E/api/auth/login", auth.clone()),
+        ("/api/auth/a%2Fb", auth.clone()),
+        ("/api/auth/\0", auth.clone()),
+        ("/api/auth;v=1/login", class(&[GENERAL], 1)),
+        ("\\api\\auth\\login", auth_and(&[GENERAL])),
+        ("/api%2Fauth%2Flogin", auth_too(&[GENERAL])),
+        ("/api%5Cauth%5Clogin", auth_too(&[GENERAL])),
+        (
+            "/public%2f..%2fapi/auth/login",
+            class(&[GENERAL, AUTH, IP, PUBLIC], 3),
+        ),
+        (
+            "/public/%2f..%2f../api/auth/login",
+            class(&[PUBLIC, AUTH, IP], 3),
+        ),
+        ("/public//../api/auth/login", auth_and(&[PUBLIC])),
+        (
+            "/api/auth%2f..%2f..%2fpublic",
+            class(&[GENERAL, PUBLIC, AUTH, IP], 3),
+        ),
+        // One segment to a server that takes `\` for a character, and so the handler of
+        // /api/auth/**.
+        (
+            "/api/auth/x\\..\\..\\..\\public",
+            class(&[PUBLIC, AUTH, IP], 3),
+        ),
+        // Decoded, but no longer resolved: a handler under /api/auth/ to such a server.
+        (
+            "/api%2fauth%2fx%2f..%2f..%2f..%2fpublic",
+            class(&[GENERAL, PUBLIC, AUTH, IP], 3),
+        ),
+        ("/api%252Fauth%252Flogin", class(&[GENERAL], 1)),
+        ("/%2e%2e/%2e%2e/etc", class(&[GENERAL], 1)),
+        ("", class(&[GENERAL], 1)),
+        ("*", class(&[GENERAL], 1)),
+    ];
+    for (path, expected) in table {
+        assert_eq!(routes().classify("GET", path), expected, "{path:?}");
+    }
+}
+
+#[test]
+fn the_first_match_wins() {
+    let ordered = vec![
+        route("/a/b", &[], &[AUTH], 5),
+        route("/a/**", &[], &[USERS], 1),
+    ];
+    let reversed = ordered.iter().rev().cloned().collect();
+    assert_eq!(
+        Routes::new(ordered, vec![]).classify("GET", "/a/b"),
+        class(&[AUTH], 5)
+    );
+    assert_eq!(
+        Routes::new(reversed, vec![]).classify("GET", "/a/b"),
+        class(&[USERS], 1)
+    );
+}
+
+#[test]
+fn a_route_is_for_its_methods_in_any_case_and_get_covers_head() {
+    let routes = Routes::new(
+        vec![
+            route("/**", &["Post", "PURGE"], &[AUTH], 1),
+            route("/**", &["get"], &[USERS], 1),
+        ],
+        vec![GENERAL],
+    );
+    for (method, policy) in [
+        ("POST", AUTH),
+        ("post", AUTH),
+        ("purge", AUTH),
+        ("GET", USERS),
+        ("HEAD", USERS),
+        ("head", USERS),
+        ("PUT", GENERAL),
+        ("", GENERAL),
+    ] {
+        assert_eq!(
+            routes.classify(method, "/"),
+            class(&[policy], 1),
+            "{method}"
+        );
+    }
+    let head_only = Routes::new(vec![route("/**", &["HEAD"], &[AUTH], 1)], vec![GENERAL]);
+    assert_eq!(head_only.classify("GET", "/"), class(&[GENERAL], 1));
+}
+
+#[test]
+fn a_policy_applies_once_and_an_unmatched_request_costs_one() {
+    let routes = Routes::new(
+        vec![route("/a", &[], &[IP, AUTH, IP], 0)],
+        vec![GENERAL, IP, GENERAL],
+    );
+    assert_eq!(routes.classify("GET", "/a"), class(&[IP, AUTH], 0));
+    assert_eq!(routes.classify("GET", "/b"), class(&[GENERAL, IP], 1));
+}
+
+#[test]
+fn the_longest_and_most_ambiguous_path_is_classified_in_bounded_time() {
+    let many = Routes::new(
+        vec![route(&"/**/a*".repeat(170), &["POST"], &[AUTH], 1); 20],
+        vec![GENERAL],
+    );
+    for trick in [
+        "%2f..%5c\\..//a",
+        "/a",
+        "%",
+        "..%2f",
+        "\\",
+        "//..",
+        "%2f%5c\\",
+        "a%00",
+    ] {
+        let path = trick.repeat(16 * 1024 / trick.len());
+        for method in ["GET", "POST"] {
+            assert!(!many.classify(method, &path).policies.is_empty());
+        }
+    }
+}
+
+/// The same path in another spelling, told by `tricks`: as many as the path has characters, and
+/// reused.
+fn respell(path: &str, tricks: &[u8]) -> String {
+    let mut spelled = String::new();
+    for (character, trick) in path.chars().zip(tricks.iter().cycle()) {
+        match (character, trick % 5) {
+            ('/', 1) => spelled.push_str("//"),
+            ('/', 2) => spelled.push_str("/./"),
+            ('/', 3) => spelled.push_str("/%2E/"),
+            ('/', 4) => spelled.push_str("/x/%2e./"),
+            (_, 1) => spelled.extend(character.to_uppercase()),
+            (_, 2) => spelled.push_str(&format!("%{:02x}", u32::from(character))),
+            (_, 3) => spelled.push_str(&format!(
+                "%{:02X}",
+                u32::from(character.to_ascii_uppercase())
+            )),
+            _ => spelled.push(character),
+        }
+    }
+    if tricks.len().is_multiple_of(2) {
+        spelled + "/"
+    } else {
+        spelled
+    }
+}
+
+/// What servers are known to make of a path, each written on its own and not in terms of what is
+/// tested.
+mod origin {
+    fn decode(path: &str) -> String {
+        let mut decoded = path.to_owned();
+        for (escape, plain) in [("%2f", "/"), ("%5c", "\\"), ("%2e", ".")] {
+            decoded = decoded.replace(escape, plain);
+        }
+        decoded
+    }
+
+    fn remove_dots(path: &str) -> String {
+        let mut kept = Vec::new();
+        for segment in path.split('/').skip(1) {
+            match segment.replace("%2e", ".").as_str() {
+                "." => {}
+                ".." => drop(kept.pop()),
+                _ => kept.push(segment),
+            }
+        }
+        format!("/{}", kept.join("/"))
+    }
+
+    fn merge_slashes(path: &str) -> String {
+        let segments: Vec<&str> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .collect();
+        format!("/{}", segments.join("/"))
+    }
+
+    /// A URL parser as in WHATWG's standard.
+    fn url_parser(path: &str) -> String {
+        remove_dots(&path.replace('\\', "/"))
+    }
+
+    /// What the handler that answers the request takes its path to be, in each of several servers.
+    pub(super) fn readings(sent: &str) -> Vec<String> {
+        let parsed = url_parser(sent);
+        [
+            parsed.clone(),
+            // nginx, behind nothing and behind a URL parser.
+            remove_dots(&merge_slashes(&decode(sent))),
+            remove_dots(&merge_slashes(&decode(&parsed))),
+            // Decodes, and never looks for dots again (WSGI).
+            decode(&parsed),
+            // Cleans what it has decoded (Go's ServeMux, which leaves backslashes).
+            remove_dots(&merge_slashes(&decode(&remove_dots(sent)))),
+            // Windows' file names.
+            remove_dots(&merge_slashes(&decode(&parsed).replace('\\', "/"))),
+        ]
+        .map(|path| merge_slashes(&path).replace('\\', "%5c"))
+        .to_vec()
+    }
+}
+
+proptest! {
+    #[test]
+    fn another_spelling_meets_the_same_route(
+        path in prop::sample::select(vec!["/api/auth/login", "/api/auth", "/api/v2/user-7", "/public", "/none", "/"]),
+        tricks in prop::collection::vec(any::<u8>(), 1..40),
+    ) {
+        let expected = routes().classify("GET", path);
+        let spelled = respell(path, &tricks);
+        prop_assert_eq!(routes().classify("GET", &spelled), expected, "{}", spelled);
+    }
+
+    #[test]
+    fn no_origin_reads_a_path_more_strictly_than_it_was_classified(
+        parts in prop::collection::vec(prop::sample::select(vec![
+            "/", "/", "\\", "%2f", "%5c", "..", ".", "%2e", "/api/auth/", "/public/", "api", "auth", "x", "/api%2fauth",
+        ]), 0..12),
+    ) {
+        let sent = format!("/{}", parts.concat());
+        let class = routes().classify("GET", &sent);
+        for read in origin::readings(&sent) {
+            let met = routes().first_match("GET", &read).map(|at| routes().routes[at].policies.clone());
+            for policy in met.unwrap_or(vec![GENERAL]) {
+                prop_assert!(class.policies.contains(&policy), "{sent} is {read} to some origin: {class:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn classifying_never_panics(method in any::<String>(), path in "\\PC*|([/\\\\.%2fF5cCeE?#;*é]|[\0-\x1f]){0,60}") {
+        let class = routes().classify(&method, &path);
+        prop_assert!(!class.policies.is_empty());
+        prop_assert!(normalise(&path).starts_with('/'));
+    }
+}

@@ -1,0 +1,202 @@
+//! Where quotas are kept: one trait, one verb.
+//!
+//! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers
+//! ([`denials`], [`fallback`]) add one thing each and are stores themselves. Every store and every
+//! wrapper passes the suite in `store/conformance.rs`.
+
+use std::fmt;
+
+use crate::quota::{Decision, Outcome, Quota};
+use crate::time::{Millis, Timestamp};
+
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod denials;
+pub mod fallback;
+pub mod memory;
+pub mod settle;
+#[cfg(test)]
+mod stand_in;
+pub mod upstash;
+
+/// What one request asks of a store: every quota it meets, at one cost, together with the block
+/// records that concern its caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The caller's canonical address, under which an operator may have blocked it; `None` where
+    /// the caller may not be blocked by address.
+    pub address: Option<String>,
+    /// The quotas, without duplicates.
+    pub charges: Vec<Charge>,
+    /// Units the request takes from each quota. Zero reads without consuming.
+    pub cost: u32,
+}
+
+/// One quota for one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// `{policy}:{caller}`: names the quota's state in the store.
+    pub key: String,
+    /// How much, over how long, counted how.
+    pub quota: Quota,
+    /// How long the caller stays blocked from this policy after a denial; `None`: not at all.
+    pub block: Option<Millis>,
+    /// `false` in shadow mode: counted and reported, never denying.
+    pub enforced: bool,
+}
+
+impl Charge {
+    /// Whether block records are read and written for it.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        self.enforced && self.block.is_some()
+    }
+}
+
+/// What a store answers.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// An operator's or automatic block of the caller's address.
+    pub address_block: Option<AddressBlock>,
+    /// The version of the blocked ranges that the store holds, if there are any.
+    pub ranges_version: Option<String>,
+    /// One answer per charge, in order. `None` where the store was not asked, because an answer
+    /// remembered for another charge already denies the request.
+    pub answers: Vec<Option<Answer>>,
+}
+
+/// A block of an address everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressBlock {
+    /// When it ends; `None`: when an operator lifts it.
+    pub until: Option<Timestamp>,
+}
+
+/// What one quota answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The quota's own decision. Where another quota or a block denies the request, nothing has
+    /// been consumed, and an allowed decision says what is left without it.
+    pub decision: Decision,
+    /// When the policy's block of this caller ends, if there is one.
+    pub blocked_until: Option<Timestamp>,
+}
+
+impl Answer {
+    /// Whether the quota and its block let the request through.
+    #[must_use]
+    pub const fn allows(&self) -> bool {
+        self.decision.allowed() && self.blocked_until.is_none()
+    }
+
+    /// The first moment at which this quota would let the same request through; `None` if it does
+    /// now, or if waiting will not help.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        let quota = match self.decision.outcome {
+            Outcome::Allowed => None,
+            Outcome::Denied { retry_at } => Some(retry_at),
+            Outcome::Impossible => return None,
+        };
+        quota.max(self.blocked_until)
+    }
+}
+
+impl Verdict {
+    /// Whether the request may go ahead: no block, and room in every enforced quota of `check`,
+    /// which is the check that this verdict answers.
+    #[must_use]
+    pub fn allows(&self, check: &Check) -> bool {
+        self.address_block.is_none()
+            && self
+                .enforced(check)
+                .all(|(_, answer)| answer.is_some_and(|answer| answer.allows()))
+    }
+
+    /// The enforced charges of `check` with their answers.
+    pub fn enforced<'a>(
+        &'a self,
+        check: &'a Check,
+    ) -> impl Iterator<Item = (&'a Charge, Option<&'a Answer>)> {
+        check
+            .charges
+            .iter()
+            .zip(&self.answers)
+            .filter(|(charge, _)| charge.enforced)
+            .map(|(charge, answer)| (charge, answer.as_ref()))
+    }
+}
+
+/// Keeps quotas and block records.
+///
+/// # Contract
+///
+/// - [`decide`](Store::decide) is one atomic step. It reads the records of every charge, decides as
+///   [`settle::settle`] does, and keeps what that says, with no other decision in between.
+/// - A denial is a value, not an error. An error means that the store did not decide; it may all
+///   the same have counted the request (an answer lost on its way).
+/// - Nothing is kept longer than it can matter.
+/// - `now` is the asking isolate's clock; a store has no clock of its own that could change a
+///   decision.
+/// - A decision is sent to a store once. It is never repeated by the store or a wrapper.
+///
+/// Futures are not `Send`: an isolate has one thread.
+#[allow(async_fn_in_trait)]
+pub trait Store {
+    /// Decides one request, consuming `check.cost` of every enforced quota or of none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the store cannot be asked or does not answer as it should.
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError>;
+}
+
+/// Why a store did not decide. Never carries a command, a key or a token: these go to logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// No answer within the time allowed; the call was aborted and may have run.
+    Timeout,
+    /// No connection, or one that broke.
+    Unreachable,
+    /// The token was refused (HTTP 401 or 403).
+    Unauthorized,
+    /// The plan's quota of commands is used up.
+    OverQuota,
+    /// HTTP 429: too many requests a second.
+    Throttled,
+    /// Any other unexpected HTTP status.
+    Status(u16),
+    /// Redis refused the command, with the first word of its error (such as `OOM`, `READONLY`).
+    Refused(String),
+    /// An answer that is not what the command answers.
+    Malformed,
+}
+
+impl StoreError {
+    /// Whether it may pass by itself, without an operator.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        !matches!(self, Self::Unauthorized | Self::OverQuota)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("no answer within REDIS_TIMEOUT"),
+            Self::Unreachable => f.write_str("cannot be reached"),
+            Self::Unauthorized => {
+                f.write_str("the token was refused; check UPSTASH_REDIS_REST_TOKEN")
+            }
+            Self::OverQuota => {
+                f.write_str("the plan's command quota is used up; raise it or wait for the reset")
+            }
+            Self::Throttled => f.write_str("HTTP 429: too many requests a second"),
+            Self::Status(status) => write!(f, "HTTP status {status}"),
+            Self::Refused(word) => write!(f, "Redis refused the command: {word}"),
+            Self::Malformed => f.write_str("an answer that is not what the command answers"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

@@ -1,0 +1,288 @@
+#!lua flags=allow-key-locking
+-- One request against all its quotas and blocks, atomically: src/store/settle.rs and
+-- src/quota/*.rs, where Redis can run them. Shared vectors and a differential test hold the two
+-- together. Without the flag above Upstash takes a lock on the whole database for every script.
+--
+-- KEYS   1: version of the blocked ranges; 2, if ARGV[3] is 1: the address's block record;
+--        then per quota: its state and, if its block is not 0, its block record.
+-- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block, and
+--        1 if enforced, 0 if in shadow mode. Times in ms.
+-- Answer {ranges version, address's block record, then per quota
+--         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until}}
+local CLOCK_TOLERANCE = 2000
+local MAX_NUMBER = 4503599627370496
+local MAX_COUNT = 4294967295
+local fmod, floor, max, min = math.fmod, math.floor, math.max, math.min
+
+local now, cost = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local function div(a, b)
+  return (a - fmod(a, b)) / b
+end
+
+local function div_ceil(a, b)
+  local rest = fmod(a, b)
+  return (a - rest) / b + (rest > 0 and 1 or 0)
+end
+
+-- Never tostring: it writes 1.764e+12 for a time.
+local function text(n)
+  return string.format('%.0f', n)
+end
+
+-- Digits only, at most 16 of them; else nil.
+local function number(s)
+  if s and #s <= 16 and string.find(s, '^%d+$') then
+    local n = tonumber(s)
+    if n <= MAX_NUMBER then
+      return n
+    end
+  end
+  return nil
+end
+
+-- The fields of a state's text if its tag and width are the expected ones.
+local function fields(state, tag, width, count)
+  if not state then
+    return nil
+  end
+  local list = {}
+  for field in string.gmatch(state .. ':', '([^:]*):') do
+    list[#list + 1] = field
+  end
+  if #list ~= count or list[1] ~= tag or number(list[2]) ~= width then
+    return nil
+  end
+  local clock, third = number(list[3]), number(list[4])
+  if not clock or not third then
+    return nil
+  end
+  return clock, third, list[5]
+end
+
+local function decided_at(clock)
+  if clock > now + CLOCK_TOLERANCE then
+    return now, false
+  end
+  return max(now, clock), true
+end
+
+-- Each algorithm answers {outcome, remaining, retry at, reset at, at}, the state to keep if the
+-- request goes ahead, and the one to keep if it does not; a state is {text, expires at}.
+local algorithms = {}
+
+function algorithms.f(state, limit, window)
+  local clock, count = fields(state, 'fw', window, 4)
+  if not clock or count > MAX_COUNT then
+    clock, count = 0, 0
+  end
+  return function(units)
+    local at, believed = decided_at(clock)
+    local here = div(at, window)
+    local used = (not believed or div(clock, window) == here) and count or 0
+    local ends = (here + 1) * window
+    local outcome, retry = 0, ends
+    if units > limit then
+      outcome, retry = 2, 0
+    elseif used + units <= limit then
+      outcome, retry = 1, 0
+    end
+    local function keep(n)
+      return {'fw:' .. text(window) .. ':' .. text(at) .. ':' .. text(n), ends}
+    end
+    local repaired = (not believed and used > 0) and keep(used) or nil
+    local spent = outcome == 1 and units or 0
+    used = used + spent
+    local answer = {outcome, max(0, limit - used), retry, used > 0 and ends or now, at}
+    return answer, spent > 0 and keep(used) or nil, repaired
+  end
+end
+
+function algorithms.t(state, limit, period, burst)
+  local full = burst * period
+  local clock, owed = fields(state, 'tb', period, 4)
+  if not clock then
+    clock, owed = 0, 0
+  end
+  owed = min(owed, full)
+  return function(units)
+    local at, believed = decided_at(clock)
+    local debt = owed
+    if believed then
+      local time = max(0, at - clock)
+      debt = time >= div_ceil(owed, limit) and 0 or owed - time * limit
+    end
+    local price = units * period
+    local outcome, retry = 0, 0
+    if units > burst then
+      outcome = 2
+    elseif debt + price <= full then
+      outcome = 1
+    else
+      retry = at + div_ceil(debt + price - full, limit)
+    end
+    local function keep(n)
+      return {'tb:' .. text(period) .. ':' .. text(at) .. ':' .. text(n), at + div_ceil(n, limit)}
+    end
+    local repaired = (not believed and debt > 0) and keep(debt) or nil
+    local spent = outcome == 1 and price or 0
+    debt = debt + spent
+    local answer = {outcome, div(max(0, full - debt), period), retry, at + div_ceil(debt, limit), at}
+    return answer, spent > 0 and keep(debt) or nil, repaired
+  end
+end
+
+-- The list of {sub-window, count} in a sliding window's text; nil if it is not one.
+local function sub_windows(first, list)
+  local counts, previous = {}, -1
+  for item in string.gmatch(list .. ',', '([^,]*),') do
+    local offset, count = string.match(item, '^(%d+)=(%d+)$')
+    offset, count = number(offset), number(count)
+    if not offset or not count then
+      return nil
+    end
+    local index = first + offset
+    if index <= previous or index > MAX_NUMBER or count == 0 or count > MAX_COUNT then
+      return nil
+    end
+    counts[#counts + 1] = {index, count}
+    previous = index
+  end
+  return counts
+end
+
+local function add(counts, index, units)
+  local place = 1
+  while counts[place] and counts[place][1] < index do
+    place = place + 1
+  end
+  local found = counts[place]
+  if found and found[1] == index then
+    counts[place] = {index, min(found[2] + units, MAX_COUNT)}
+  else
+    table.insert(counts, place, {index, units})
+  end
+end
+
+function algorithms.s(state, limit, window)
+  local width = div_ceil(window, 60)
+  local clock, first, list = fields(state, 'sw', width, 5)
+  local stored = clock and sub_windows(first, list)
+  if not stored then
+    clock, stored = 0, {}
+  end
+  local function leaves_at(index)
+    return (index + 1) * width + window
+  end
+  return function(units)
+    local at, believed = decided_at(clock)
+    local here = div(at, width)
+    local counts, used = {}, 0
+    for _, sub in ipairs(stored) do
+      if not believed and sub[1] > here then
+        add(counts, here, sub[2])
+      elseif leaves_at(sub[1]) > at then
+        counts[#counts + 1] = sub
+      end
+    end
+    for _, sub in ipairs(counts) do
+      used = used + sub[2]
+    end
+    local function keep()
+      local items, base, last = {}, counts[1][1], counts[#counts][1]
+      for i, sub in ipairs(counts) do
+        items[i] = text(sub[1] - base) .. '=' .. text(sub[2])
+      end
+      return {'sw:' .. text(width) .. ':' .. text(at) .. ':' .. text(base) .. ':'
+        .. table.concat(items, ','), leaves_at(last)}
+    end
+    local outcome, retry = 0, 0
+    if units > limit then
+      outcome = 2
+    elseif used + units <= limit then
+      outcome = 1
+    else
+      local need, freed = used + units - limit, 0
+      for _, sub in ipairs(counts) do
+        retry, freed = leaves_at(sub[1]), freed + sub[2]
+        if freed >= need then
+          break
+        end
+      end
+    end
+    local repaired = (not believed and #counts > 0) and keep() or nil
+    local spent = outcome == 1 and units or 0
+    if spent > 0 then
+      add(counts, here, spent)
+    end
+    local reset = #counts > 0 and leaves_at(counts[#counts][1]) or now
+    local answer = {outcome, max(0, limit - used - spent), retry, reset, at}
+    return answer, spent > 0 and keep() or nil, repaired
+  end
+end
+
+local function px(expires)
+  return text(max(1, expires - now))
+end
+
+local held = redis.call('MGET', unpack(KEYS))
+local place = 1
+local address_blocked = false
+local address_block = false
+if ARGV[3] == '1' then
+  place = 2
+  address_block = held[2]
+  if address_block then
+    local ends = number(string.match(address_block, '^{"until":(%d+)'))
+    address_blocked = not ends or ends > now
+    address_block = address_blocked and address_block
+  end
+end
+
+local quotas = {}
+local blocked, admitted, hopeless = address_blocked, true, false
+for i = 4, #ARGV, 6 do
+  local limit, window = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+  local block, enforced = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1'
+  place = place + 1
+  local q = {key = KEYS[place], block = block, enforced = enforced, blocked_until = 0}
+  q.decide = algorithms[ARGV[i]](held[place], limit, window, tonumber(ARGV[i + 3]))
+  q.answer, q.admitted, q.repaired = q.decide(cost)
+  if block > 0 then
+    place = place + 1
+    q.block_key = KEYS[place]
+    local ends = number(held[place])
+    if ends and ends > now then
+      local latest = now + block
+      q.blocked_until = ends > latest + CLOCK_TOLERANCE and latest or ends
+      blocked = true
+    end
+  end
+  if enforced then
+    admitted = admitted and q.answer[1] == 1
+    hopeless = hopeless or q.answer[1] == 2
+  end
+  quotas[#quotas + 1] = q
+end
+admitted = admitted and not blocked
+
+local answers = {held[1], address_block}
+for _, q in ipairs(quotas) do
+  local keep = q.repaired
+  if admitted then
+    keep = q.admitted or q.repaired
+  elseif q.answer[1] == 1 then
+    if q.enforced then
+      q.answer = q.decide(0)
+    end
+  elseif q.block_key and not blocked and not hopeless and cost > 0 then
+    q.blocked_until = now + q.block
+    redis.call('SET', q.block_key, text(q.blocked_until), 'PX', px(q.blocked_until))
+  end
+  if keep then
+    redis.call('SET', q.key, keep[1], 'PX', px(keep[2]))
+  end
+  q.answer[6] = q.blocked_until
+  answers[#answers + 1] = q.answer
+end
+return answers

@@ -1,0 +1,131 @@
+//! One request against all its quotas and blocks at once: the pure step that every store makes
+//! atomically. The memory store runs this; `decide.lua` is the same step in Redis.
+
+use super::{Answer, Charge, Check};
+use crate::quota::{CLOCK_TOLERANCE, Decided, Outcome, State};
+use crate::time::{Millis, Timestamp};
+
+/// What a store holds for one charge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The quota's state.
+    pub state: Option<State>,
+    /// The end of the policy's block of this caller.
+    pub blocked_until: Option<Timestamp>,
+}
+
+/// What to answer for one charge, and what to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The answer.
+    pub answer: Answer,
+    /// The state to keep from now on, where it changes.
+    pub state: Option<State>,
+    /// The end of a block to set.
+    pub block: Option<Timestamp>,
+}
+
+/// Settles `check` over `records` (one per charge, in order). `address_blocked`: the caller's
+/// address is blocked everywhere.
+///
+/// A request goes ahead if no block stands and every enforced quota has room; then every enforced
+/// quota is charged, and every shadow quota that had room. Otherwise nothing is charged. A shadow
+/// quota thus counts just what would have been admitted were it enforced too, which also holds when
+/// an isolate answers a denial from memory. A denial sets the blocks of the policies that deny,
+/// unless a block already stands (a caller does not lengthen it by knocking) or the cost can never
+/// be met.
+#[must_use]
+pub fn settle(
+    check: &Check,
+    records: &[Record],
+    address_blocked: bool,
+    now: Timestamp,
+) -> Vec<Settled> {
+    let found: Vec<Found<'_>> = check
+        .charges
+        .iter()
+        .zip(records)
+        .map(|(charge, record)| Found {
+            charge,
+            record,
+            blocked_until: standing_block(charge, record, now),
+            decided: charge.quota.decide(record.state.as_ref(), check.cost, now),
+        })
+        .collect();
+
+    let enforced = || found.iter().filter(|found| found.charge.enforced);
+    let blocked = address_blocked || enforced().any(|found| found.blocked_until.is_some());
+    let admitted = !blocked && enforced().all(|found| found.decided.decision.allowed());
+    let hopeless = enforced().any(|found| found.decided.decision.outcome == Outcome::Impossible);
+    let sets_blocks = !blocked && !hopeless && check.cost > 0;
+
+    found
+        .into_iter()
+        .map(|found| {
+            if admitted {
+                found.charged()
+            } else {
+                found.turned_away(sets_blocks, now)
+            }
+        })
+        .collect()
+}
+
+struct Found<'a> {
+    charge: &'a Charge,
+    record: &'a Record,
+    blocked_until: Option<Timestamp>,
+    decided: Decided,
+}
+
+impl Found<'_> {
+    fn charged(self) -> Settled {
+        Settled {
+            answer: Answer {
+                decision: self.decided.decision,
+                blocked_until: None,
+            },
+            state: self.decided.admitted.or(self.decided.repaired),
+            block: None,
+        }
+    }
+
+    fn turned_away(self, sets_blocks: bool, now: Timestamp) -> Settled {
+        let denies = !self.decided.decision.allowed();
+        let block = match self.charge.block {
+            Some(length) if self.charge.blocks() && denies && sets_blocks => Some(now + length),
+            _ => None,
+        };
+        let decision = if self.charge.enforced && !denies {
+            // Nothing was taken: say what is left without this request.
+            self.charge
+                .quota
+                .decide(self.record.state.as_ref(), 0, now)
+                .decision
+        } else {
+            self.decided.decision
+        };
+        Settled {
+            answer: Answer {
+                decision,
+                blocked_until: self.blocked_until.max(block),
+            },
+            state: self.decided.repaired,
+            block,
+        }
+    }
+}
+
+/// The end of the block that stands at `now`. A block that ends later than one set now could have
+/// been set at the latest by a clock within the tolerance is a faulty clock's, and ends with the
+/// store's own record of it.
+fn standing_block(charge: &Charge, record: &Record, now: Timestamp) -> Option<Timestamp> {
+    let length: Millis = charge.block.filter(|_| charge.blocks())?;
+    let until = record.blocked_until.filter(|until| *until > now)?;
+    let latest = now + length;
+    Some(if until > latest + CLOCK_TOLERANCE {
+        latest
+    } else {
+        until
+    })
+}

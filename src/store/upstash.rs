@@ -1,0 +1,228 @@
+//! Quotas in Upstash Redis, over its REST API: one script call per decision.
+//!
+//! `EVALSHA` first; `EVAL`, which loads the script as well, where Redis does not know it yet. The
+//! first has then decided nothing, so the decision is still sent once. The protocol is Upstash's
+//! documented one (`POST /` with the command as a JSON array of strings; `result` or `error`).
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
+use crate::quota::{Algorithm, Decision, Outcome};
+use crate::time::{Clock, Millis, Timestamp};
+
+mod transport;
+
+pub use transport::{Http, HttpError, Reply, Transport};
+
+/// The decision as a Redis script.
+pub const SCRIPT: &str = include_str!("decide.lua");
+
+/// The script's name for `EVALSHA`; a test holds it to the text.
+const SCRIPT_SHA1: &str = "";
+
+/// The store in Upstash Redis.
+pub struct Upstash<T, C> {
+    transport: T,
+    clock: C,
+    prefix: String,
+    timeout: Millis,
+}
+
+impl<T: Transport, C: Clock> Upstash<T, C> {
+    /// Keys start with `prefix`; one decision waits at most `timeout`.
+    pub fn new(transport: T, clock: C, prefix: impl Into<String>, timeout: Millis) -> Self {
+        Self {
+            transport,
+            clock,
+            prefix: prefix.into(),
+            timeout,
+        }
+    }
+
+    fn command(&self, verb: &str, script: &str, check: &Check, now: Timestamp) -> String {
+        let prefix = &self.prefix;
+        let mut keys = vec![format!("{prefix}blocked_ranges:version")];
+        if let Some(address) = &check.address {
+            keys.push(format!("{prefix}blocked:{address}"));
+        }
+        let mut arguments = vec![
+            now.as_millis().to_string(),
+            check.cost.to_string(),
+            u8::from(check.address.is_some()).to_string(),
+        ];
+        for charge in &check.charges {
+            keys.push(format!("{prefix}{}", charge.key));
+            if charge.blocks() {
+                keys.push(format!("{prefix}{}:blocked", charge.key));
+            }
+            arguments.extend(charge_arguments(charge));
+        }
+        let head = [verb.to_owned(), script.to_owned(), keys.len().to_string()];
+        let words: Vec<String> = head.into_iter().chain(keys).chain(arguments).collect();
+        Value::from(words).to_string()
+    }
+
+    async fn call(&self, command: String, timeout: Millis) -> Result<Value, StoreError> {
+        let reply = self.transport.post(command, timeout).await?;
+        result(&reply)
+    }
+}
+
+impl<T: Transport, C: Clock> Store for Upstash<T, C> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let started = self.clock.now();
+        let command = self.command("EVALSHA", SCRIPT_SHA1, check, now);
+        let result = match self.call(command, self.timeout).await {
+            Err(StoreError::Refused(word)) if word == "NOSCRIPT" => {
+                let waited = self.clock.now().since(started);
+                let left = self.timeout.get().saturating_sub(waited.get());
+                if left == 0 {
+                    return Err(StoreError::Timeout);
+                }
+                let command = self.command("EVAL", SCRIPT, check, now);
+                self.call(command, Millis::new(left)).await?
+            }
+            other => other?,
+        };
+        verdict(&result, check, now).ok_or(StoreError::Malformed)
+    }
+}
+
+fn charge_arguments(charge: &Charge) -> [String; 6] {
+    let quota = &charge.quota;
+    let algorithm = match quota.algorithm() {
+        Algorithm::SlidingWindow => "s",
+        Algorithm::TokenBucket => "t",
+        Algorithm::FixedWindow => "f",
+    };
+    let block = charge.block.filter(|_| charge.blocks());
+    [
+        algorithm.to_owned(),
+        quota.limit().to_string(),
+        quota.window().get().to_string(),
+        quota.capacity().to_string(),
+        block.unwrap_or_default().get().to_string(),
+        u8::from(charge.enforced).to_string(),
+    ]
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    result: Option<Value>,
+    error: Option<String>,
+}
+
+fn result(reply: &Reply) -> Result<Value, StoreError> {
+    match reply.status {
+        200 | 400 => {}
+        401 | 403 => return Err(StoreError::Unauthorized),
+        429 => return Err(StoreError::Throttled),
+        status => {
+            // Upstash does not document with which status it refuses a plan that is used up.
+            let envelope = serde_json::from_str::<Envelope>(&reply.body).ok();
+            return Err(match envelope.and_then(|envelope| envelope.error) {
+                Some(error) if over_quota(&error) => StoreError::OverQuota,
+                _ => StoreError::Status(status),
+            });
+        }
+    }
+    let envelope: Envelope =
+        serde_json::from_str(&reply.body).map_err(|_| StoreError::Malformed)?;
+    match envelope.error {
+        Some(error) => Err(refusal(&error)),
+        None if reply.status == 400 => Err(StoreError::Status(400)),
+        None => envelope.result.ok_or(StoreError::Malformed),
+    }
+}
+
+fn over_quota(error: &str) -> bool {
+    error.contains("max requests limit exceeded")
+}
+
+/// Keeps the first word alone: Redis quotes commands, and so addresses, in its errors.
+fn refusal(error: &str) -> StoreError {
+    if over_quota(error) {
+        return StoreError::OverQuota;
+    }
+    let word = error.split([' ', ':']).next().unwrap_or_default();
+    match word {
+        "WRONGPASS" | "NOAUTH" | "NOPERM" => StoreError::Unauthorized,
+        _ if !word.is_empty()
+            && word.len() <= 20
+            && word.bytes().all(|byte| byte.is_ascii_uppercase()) =>
+        {
+            StoreError::Refused(word.to_owned())
+        }
+        _ => StoreError::Refused("ERR".to_owned()),
+    }
+}
+
+fn verdict(result: &Value, check: &Check, now: Timestamp) -> Option<Verdict> {
+    let [version, block, answers @ ..] = result.as_array()?.as_slice() else {
+        return None;
+    };
+    if answers.len() != check.charges.len() {
+        return None;
+    }
+    Some(Verdict {
+        address_block: match block {
+            Value::Null => None,
+            block => Some(address_block(block.as_str()?)),
+        },
+        ranges_version: match version {
+            Value::Null => None,
+            version => Some(version.as_str()?.to_owned()),
+        },
+        answers: answers
+            .iter()
+            .map(|found| answer(found, now).map(Some))
+            .collect::<Option<_>>()?,
+    })
+}
+
+/// A record that cannot be read blocks all the same, until it is lifted: the script took it so.
+fn address_block(record: &str) -> AddressBlock {
+    #[derive(Deserialize)]
+    struct Record {
+        until: Option<u64>,
+    }
+    let record = serde_json::from_str::<Record>(record).ok();
+    AddressBlock {
+        until: record
+            .and_then(|record| record.until)
+            .map(Timestamp::from_millis),
+    }
+}
+
+fn answer(found: &Value, now: Timestamp) -> Option<Answer> {
+    let numbers: Vec<u64> = found
+        .as_array()?
+        .iter()
+        .map(Value::as_u64)
+        .collect::<Option<_>>()?;
+    let [outcome, remaining, retry_at, reset_at, at, blocked_until] = numbers.as_slice() else {
+        return None;
+    };
+    let time = |ms: &u64| Timestamp::from_millis(*ms);
+    let outcome = match outcome {
+        0 if time(retry_at) > now => Outcome::Denied {
+            retry_at: time(retry_at),
+        },
+        1 => Outcome::Allowed,
+        2 => Outcome::Impossible,
+        _ => return None,
+    };
+    Some(Answer {
+        decision: Decision {
+            outcome,
+            remaining: u32::try_from(*remaining).ok()?,
+            reset_at: time(reset_at),
+            at: time(at),
+        },
+        blocked_until: Some(time(blocked_until)).filter(|until| *until > now),
+    })
+}
+
+#[cfg(test)]
+mod tests;

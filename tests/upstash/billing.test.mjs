@@ -1,0 +1,99 @@
+import assert from "node:assert/strict";
+import { after, before, beforeEach, test } from "node:test";
+import { call, run } from "./rest-caller.mjs";
+import { startStandIn } from "./stand-in.mjs";
+import { Upstream } from "./upstream.mjs";
+
+const FLAG = "#!lua flags=allow-key-locking\n";
+const READ_AND_WRITE = `${FLAG}redis.call('MGET', KEYS[1], KEYS[2]) redis.call('SET', KEYS[1], ARGV[1], 'PX', 60000) return 1`;
+
+let standIn;
+before(async () => {
+  standIn = await startStandIn();
+});
+beforeEach(() => standIn.reset());
+after(() => standIn.stop());
+
+/** What `work` cost. */
+async function cost(work) {
+  const before = await standIn.billed();
+  await work();
+  return (await standIn.billed()) - before;
+}
+
+test("a command costs 1, asking for the bill nothing", async () => {
+  assert.equal(await cost(() => {}), 0);
+  assert.equal(await cost(() => run(standIn, "GET", "k")), 1);
+  assert.equal(await cost(() => call(standIn, "/__stand-in/stats", undefined, { method: "GET" })), 0);
+  assert.equal(await cost(() => standIn.reset()), -1);
+});
+
+test("a script costs itself and what it runs", async () => {
+  const sha = await run(standIn, "SCRIPT", "LOAD", READ_AND_WRITE);
+  assert.equal(await cost(() => run(standIn, "EVALSHA", sha, 2, "a", "b", "1")), 3);
+  assert.equal(await cost(() => run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1")), 3);
+  assert.equal(await cost(() => run(standIn, "EVAL", "for i = 1, tonumber(ARGV[1]) do redis.call('INCR', KEYS[1]) end", 1, "n", 57)), 58);
+});
+
+test("what fails costs, what is never sent to Redis does not", async () => {
+  await run(standIn, "SET", "s", "text");
+  assert.equal(await cost(() => call(standIn, "/", ["INCR", "s"])), 1);
+  assert.equal(await cost(() => call(standIn, "/", ["GET"])), 1);
+  assert.equal(await cost(() => call(standIn, "/", ["EVALSHA", "a".repeat(40), "0"])), 1);
+  assert.equal(await cost(() => call(standIn, "/", ["SELECT", "1"])), 0);
+  assert.equal(await cost(() => call(standIn, "/", "no JSON")), 0);
+  assert.equal(await cost(() => call(standIn, "/", ["GET", "k"], { headers: { Authorization: "Bearer wrong" } })), 0);
+});
+
+test("pipelines and transactions cost their commands", async () => {
+  const commands = [["SET", "k", "1"], ["INCR", "k"], ["EVAL", READ_AND_WRITE, 2, "a", "b", "1"]];
+  assert.equal(await cost(() => call(standIn, "/pipeline", commands)), 5);
+  assert.equal(await cost(() => call(standIn, "/multi-exec", commands)), 5);
+});
+
+test("another client's commands and scripts cost nothing, even among ours", async () => {
+  const direct = await standIn.redis.client();
+  const total = await cost(async () => {
+    const elsewhere = () => direct.eval("redis.call('INCR', KEYS[1]) return redis.call('GET', KEYS[1])", { keys: ["n"] });
+    const ours = () => run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1");
+    for (let round = 0; round < 10; round++) await Promise.all([elsewhere(), ours(), elsewhere(), ours(), elsewhere()]);
+  });
+  assert.equal(total, 10 * 2 * 3);
+});
+
+test("the bill is complete when asked for, however much Redis still has to tell", async () => {
+  const upstream = new Upstream(standIn.redis); // without HTTP between, whose time would hide it
+  await upstream.command(["EVAL", "for i = 1, 50000 do redis.call('INCR', KEYS[1]) end", "1", "n"]);
+  assert.equal(await upstream.billed(), 50_001);
+  upstream.close();
+});
+
+test("the count is Redis's own: commandstats, under concurrency, agrees", async () => {
+  const direct = await standIn.redis.client();
+  const calls = async () => {
+    const info = await direct.info("commandstats");
+    return [...info.matchAll(/^cmdstat_([^:]+):calls=(\d+)/gm)]
+      .filter(([, name]) => !["info", "echo", "multi", "exec"].includes(name))
+      .reduce((sum, [, , count]) => sum + Number(count), 0);
+  };
+  const before = await calls();
+  const work = (i) => [
+    run(standIn, "EVAL", READ_AND_WRITE, 2, `a${i}`, "b", "new\nline \"lua\" ü"),
+    call(standIn, "/multi-exec", [["INCR", "n"], ["EVAL", "return redis.call('GET', KEYS[1])", 1, "n"]]),
+    call(standIn, "/pipeline", [["SET", `k${i}`, "x"], ["LPUSH", `k${i}`, "wrong type"]]),
+    run(standIn, "EVAL", "redis.pcall('LPUSH', KEYS[1], 'x') return redis.call('TIME')", 1, `k${i}`),
+  ];
+  const billed = await cost(() => Promise.all(Array.from({ length: 60 }, (_, i) => work(i)).flat()));
+  assert.equal(billed, 60 * (3 + 3 + 2 + 3));
+  assert.equal((await calls()) - before, billed);
+});
+
+test("the bill outlives Redis", async () => {
+  await run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1");
+  assert.equal(await standIn.billed(), 3);
+  await standIn.redis.kill();
+  assert.equal(await standIn.billed(), 3);
+  await standIn.redis.start();
+  await run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1");
+  assert.equal(await standIn.billed(), 6);
+});

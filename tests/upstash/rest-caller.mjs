@@ -1,0 +1,31 @@
+/** Calls the stand-in as plain HTTP, for tests that look at the wire. */
+
+/**
+ * @param {{url: string, token: string}} standIn
+ * @param {unknown} [body] sent as JSON; a string or Buffer as it is
+ * @returns {Promise<{status: number, text: string, json: unknown, headers: Headers}>}
+ */
+export async function call({ url, token }, path, body, { method = "POST", headers = {}, signal } = {}) {
+  const raw = body === undefined || typeof body === "string" || Buffer.isBuffer(body);
+  const response = await fetch(url + path, {
+    method,
+    headers: { Authorization: `Bearer ${token}`, ...headers },
+    body: raw ? body : JSON.stringify(body),
+    signal,
+  });
+  const text = await response.text();
+  let json;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    json = undefined;
+  }
+  return { status: response.status, text, json, headers: response.headers };
+}
+
+/** One command; its `result`, or an exception with the answer's error. */
+export async function run(standIn, ...command) {
+  const { json, text } = await call(standIn, "/", command);
+  if (json?.error !== undefined || json === undefined) throw new Error(json?.error ?? text);
+  return json.result;
+}

@@ -1,0 +1,219 @@
+//! The limiter as one environment configures it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use edge_limiter::config::{Compiled, Config, StoreConfig};
+use edge_limiter::gate::{self, Report};
+use edge_limiter::headers::{self, PASSED};
+use edge_limiter::health::{self, StoreHealth};
+use edge_limiter::passed;
+use edge_limiter::response::Response;
+use edge_limiter::store::denials::Denials;
+use edge_limiter::store::fallback::{Change, Fallback};
+use edge_limiter::store::memory::{self, Memory, Seed};
+use edge_limiter::store::upstash::{Http, Upstash};
+use edge_limiter::store::{Check, Store, StoreError, Verdict, denials};
+use edge_limiter::time::{Clock, Timestamp};
+use js_sys::Object;
+use wasm_bindgen::JsValue;
+use worker::{Env, console_error, console_log, console_warn};
+
+use crate::clock::IsolateClock;
+use crate::forward::{self, Target};
+use crate::incoming::Incoming;
+use crate::reply;
+
+/// Everything that outlives a request.
+pub(crate) struct App {
+    compiled: Compiled,
+    store: Stores,
+    /// What this deployment writes into [`PASSED`].
+    mark: String,
+}
+
+/// The store that the configuration asks for.
+enum Stores {
+    Memory(Memory),
+    Upstash(Box<Fallback<Denials<Upstash<Http, IsolateClock>>, Memory>>),
+}
+
+impl Store for Stores {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        match self {
+            Self::Memory(store) => store.decide(check, now).await,
+            Self::Upstash(store) => store.decide(check, now).await,
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<(JsValue, Rc<App>)>> = const { RefCell::new(None) };
+}
+
+/// The app of `env`. Compiled once per environment object, so that a changed variable is seen
+/// without a new isolate.
+pub(crate) fn for_env(env: &Env) -> Result<Rc<App>, getrandom::Error> {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some((known, app)) = current
+            && Object::is(known, env)
+        {
+            return Ok(Rc::clone(app));
+        }
+        let app = Rc::new(App::new(env)?);
+        *current = Some((JsValue::from(env.clone()), Rc::clone(&app)));
+        Ok(app)
+    })
+}
+
+impl App {
+    fn new(env: &Env) -> Result<Self, getrandom::Error> {
+        let compiled = Config::compile(&crate::vars::read(env));
+        for problem in &compiled.problems {
+            console_error!("configuration: {problem}");
+        }
+        Ok(Self {
+            store: stores(&compiled.config)?,
+            mark: passed::mark(&compiled.config),
+            compiled,
+        })
+    }
+
+    pub(crate) async fn answer(
+        &self,
+        request: web_sys::Request,
+        env: &Env,
+    ) -> Result<web_sys::Response, JsValue> {
+        let incoming = Incoming::read(&request);
+        let path = incoming.path();
+        if path == "/_limiter" || path.starts_with("/_limiter/") {
+            return reply::own(&self.control_plane(&incoming));
+        }
+        let marks = incoming.header(PASSED);
+        let Some(marks) = passed::add(marks.as_deref(), &self.mark) else {
+            return reply::own(&Response::error(
+                508,
+                "loop_detected",
+                "This request has already passed this limiter: ORIGIN_URL leads back to it.",
+            ));
+        };
+
+        let config = &self.compiled.config;
+        let now = IsolateClock.now();
+        let report = gate::decide(config, &self.store, &incoming, now).await;
+        let report = match report {
+            Ok(report) => report,
+            // Memory decides what Upstash cannot, and memory does not fail.
+            Err(error) => {
+                console_error!("no store decided: {error}");
+                return Err(JsValue::from_str("no store decided"));
+            }
+        };
+        log_shadow(&report);
+        if !report.admitted {
+            let accept = incoming.header("accept");
+            let denied = Response::denied(&report, config.dialect, accept.as_deref(), now);
+            return reply::own(&denied);
+        }
+        let headers = headers::of(&report, config.dialect, now);
+        let target = Target::of(&incoming, config, env);
+        let mut own = match target {
+            Target::BuiltIn => built_in(&report),
+            Target::Nowhere => Response::error(
+                502,
+                "bad_gateway",
+                "ORIGIN_URL is not usable; see npm run check-config.",
+            ),
+            Target::Url(_) | Target::Binding(_) | Target::Route => {
+                let sent = forward::headers(&incoming, &target, &report.caller, config, &marks)?;
+                match forward::send(&target, &request, &sent).await {
+                    Ok(response) => return reply::with_headers(response, &headers),
+                    Err(_) => Response::error(
+                        502,
+                        "bad_gateway",
+                        "The origin cannot be reached. The request has been counted.",
+                    ),
+                }
+            }
+        };
+        own.headers.extend(headers);
+        reply::own(&own)
+    }
+
+    fn control_plane(&self, incoming: &Incoming) -> Response {
+        if incoming.path() != "/_limiter/health" {
+            return Response::error(404, "not_found", "There is nothing here.");
+        }
+        let store = match &self.store {
+            Stores::Memory(_) => StoreHealth::Memory,
+            Stores::Upstash(store) => match store.failing_since() {
+                None => StoreHealth::Upstash,
+                Some(since) => StoreHealth::Failing { since },
+            },
+        };
+        let authorization = incoming.header("authorization");
+        health::answer(
+            &incoming.method,
+            &self.compiled,
+            store,
+            authorization.as_deref(),
+        )
+    }
+}
+
+fn stores(config: &Config) -> Result<Stores, getrandom::Error> {
+    let memory = || Ok(Memory::new(memory::DEFAULT_ENTRIES, Seed::random()?));
+    let StoreConfig::Upstash {
+        url,
+        token,
+        prefix,
+        timeout,
+    } = &config.store
+    else {
+        return Ok(Stores::Memory(memory()?));
+    };
+    let Ok(http) = Http::new(url, token.reveal()) else {
+        console_error!("UPSTASH_REDIS_REST_URL or its token cannot be used; memory is in use");
+        return Ok(Stores::Memory(memory()?));
+    };
+    let upstash = Upstash::new(http, IsolateClock, prefix.clone(), *timeout);
+    let denials = Denials::new(upstash, denials::DEFAULT_ENTRIES, Seed::random()?);
+    let fallback = Fallback::new(denials, memory()?, log_change);
+    Ok(Stores::Upstash(Box::new(fallback)))
+}
+
+fn log_change(change: Change<'_>) {
+    match change {
+        Change::Failed(error) => console_warn!("Upstash: {error}; memory decides meanwhile"),
+        Change::Recovered => console_log!("Upstash answers again"),
+    }
+}
+
+fn log_shadow(report: &Report) {
+    for standing in &report.shadow {
+        if !standing.answer.decision.allowed() {
+            console_log!(
+                "shadow: policy {} would have denied {}",
+                standing.policy,
+                report.caller.key()
+            );
+        }
+    }
+}
+
+fn built_in(report: &Report) -> Response {
+    let policies: Vec<&str> = report
+        .enforced
+        .iter()
+        .map(|standing| standing.policy.as_str())
+        .collect();
+    Response::json(
+        200,
+        &serde_json::json!({
+            "admitted": true,
+            "message": "Admitted. Set ORIGIN_URL to forward requests to your application.",
+            "caller": report.caller.key(),
+            "policies": policies,
+        }),
+    )
+}

@@ -1,0 +1,24 @@
+//! edge-limiter's host on Cloudflare Workers: events in, clock, forwarding. Everything that can be
+//! decided without the runtime is in the `edge-limiter` crate.
+#![cfg(target_arch = "wasm32")]
+
+mod app;
+mod clock;
+mod forward;
+mod incoming;
+mod reply;
+mod vars;
+
+use worker::{Context, Env, event};
+
+/// One request. Raw request and response: the `worker` crate's own would turn unknown methods into
+/// GET and drop the response's status text.
+#[event(fetch)]
+async fn fetch(
+    request: web_sys::Request,
+    env: Env,
+    _context: Context,
+) -> worker::Result<web_sys::Response> {
+    let app = app::for_env(&env).map_err(|error| worker::Error::RustError(error.to_string()))?;
+    app.answer(request, &env).await.map_err(worker::Error::from)
+}

@@ -1,0 +1,37 @@
+//! The environment object's plain variables.
+
+use edge_limiter::config::Vars;
+use js_sys::{Array, JSON, Object};
+use serde_json::Value;
+use wasm_bindgen::{JsCast, JsValue};
+use worker::Env;
+
+/// Text, numbers, booleans and plain objects of `env`. Bindings are not touched: a service binding
+/// takes any property, `toJSON` too, for a remote call.
+pub(crate) fn read(env: &Env) -> Vars {
+    Object::entries(env.unchecked_ref::<Object>())
+        .iter()
+        .filter_map(|entry| {
+            let entry: Array = entry.dyn_into().ok()?;
+            Some((entry.get(0).as_string()?, value(&entry.get(1))?))
+        })
+        .collect()
+}
+
+fn value(given: &JsValue) -> Option<Value> {
+    if let Some(text) = given.as_string() {
+        return Some(Value::String(text));
+    }
+    let plain = given.as_f64().is_some() || given.as_bool().is_some() || is_data(given);
+    let json = if plain {
+        JSON::stringify(given).ok()?
+    } else {
+        return None;
+    };
+    serde_json::from_str(&String::from(json)).ok()
+}
+
+fn is_data(given: &JsValue) -> bool {
+    let plain = Object::get_prototype_of(&Object::new());
+    Array::is_array(given) || (given.is_object() && Object::get_prototype_of(given) == plain)
+}
