@@ -1,6 +1,6 @@
 //! `GET /_limiter/health`.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::config::{Compiled, Severity};
 use crate::response::Response;
@@ -42,26 +42,44 @@ pub fn answer(
     } else {
         "ok"
     };
-    let mut body = Map::new();
-    body.insert("status".to_owned(), json!(status));
-    body.insert(
-        "store".to_owned(),
-        json!(match store {
+    let admin = is_admin(compiled, authorization);
+    let body = Health {
+        status,
+        store: match store {
             StoreHealth::Upstash => "upstash",
             StoreHealth::Memory | StoreHealth::Failing { .. } => "memory",
-        }),
-    );
-    // There is none yet: a failed call falls back by itself, request by request.
-    body.insert("breaker".to_owned(), Value::Null);
-    body.insert("version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
-    if is_admin(compiled, authorization) {
-        if let StoreHealth::Failing { since } = store {
-            body.insert("since".to_owned(), json!(since.as_millis()));
-        }
-        body.insert("errors".to_owned(), problems(compiled, Severity::Error));
-        body.insert("warnings".to_owned(), problems(compiled, Severity::Warning));
-    }
-    Response::json(200, &Value::Object(body))
+        },
+        // There is none yet: a failed call falls back by itself, request by request.
+        breaker: None,
+        version: env!("CARGO_PKG_VERSION"),
+        since: match store {
+            StoreHealth::Failing { since } if admin => Some(since.as_millis()),
+            _ => None,
+        },
+        errors: admin.then(|| problems(compiled, Severity::Error)),
+        warnings: admin.then(|| problems(compiled, Severity::Warning)),
+    };
+    Response::json(200, &body)
+}
+
+#[derive(Serialize)]
+struct Health<'a> {
+    status: &'a str,
+    store: &'a str,
+    breaker: Option<&'a str>,
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Told<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<Told<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    variable: &'a str,
+    rule: &'a str,
 }
 
 fn is_admin(compiled: &Compiled, authorization: Option<&str>) -> bool {
@@ -72,11 +90,14 @@ fn is_admin(compiled: &Compiled, authorization: Option<&str>) -> bool {
     }
 }
 
-fn problems(compiled: &Compiled, severity: Severity) -> Value {
+fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
     compiled
         .problems
         .iter()
         .filter(|problem| problem.severity == severity)
-        .map(|problem| json!({"variable": problem.variable, "rule": problem.rule}))
+        .map(|problem| Told {
+            variable: &problem.variable,
+            rule: &problem.rule,
+        })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Decision to wire: the answers that the limiter gives itself.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::config::Dialect;
 use crate::gate::Report;
@@ -28,37 +28,42 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 impl Response {
     /// `body` as JSON, never to be cached.
     #[must_use]
-    pub fn json(status: u16, body: &Value) -> Self {
+    pub fn json(status: u16, body: &impl Serialize) -> Self {
+        Self::typed(status, JSON, body)
+    }
+
+    fn typed(status: u16, media_type: &str, body: &impl Serialize) -> Self {
         Self {
             status,
             headers: vec![
-                ("content-type", JSON.to_owned()),
+                ("content-type", media_type.to_owned()),
                 ("cache-control", "no-store".to_owned()),
             ],
-            body: body.to_string(),
+            // Only a map with keys that are no text could fail.
+            body: serde_json::to_string(body).unwrap_or_default(),
         }
     }
 
     /// An error of the limiter's own: `{"error": ..., "message": ...}`.
     #[must_use]
     pub fn error(status: u16, error: &str, message: &str) -> Self {
-        Self::json(status, &json!({"error": error, "message": message}))
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: &'a str,
+            message: &'a str,
+        }
+        Self::json(status, &Body { error, message })
     }
 
     /// The 429 to a denied request. `accept` is its `Accept` header.
     #[must_use]
     pub fn denied(report: &Report, dialect: Dialect, accept: Option<&str>, now: Timestamp) -> Self {
         let denial = Denial::of(report, now);
-        let problem = accept.is_some_and(prefers_problem);
-        let body = if problem {
-            denial.problem()
+        let mut response = if accept.is_some_and(prefers_problem) {
+            Self::typed(429, PROBLEM_JSON, &denial.problem())
         } else {
-            denial.plain()
+            Self::json(429, &denial.plain())
         };
-        let mut response = Self::json(429, &body);
-        if problem {
-            response.headers[0].1 = PROBLEM_JSON.to_owned();
-        }
         if let Some(seconds) = denial.retry_after {
             response.headers.push(("retry-after", seconds.to_string()));
         }
@@ -121,36 +126,69 @@ impl<'a> Denial<'a> {
         }
     }
 
-    fn plain(&self) -> Value {
-        let mut body = self.common();
-        body.insert("error".to_owned(), json!("Too many requests"));
-        body.insert("message".to_owned(), json!(self.message));
-        body.insert("type".to_owned(), json!(self.policy));
-        Value::Object(body)
+    fn plain(&self) -> Plain<'_> {
+        Plain {
+            error: "Too many requests",
+            message: &self.message,
+            r#type: self.policy,
+            standing: self.standing(),
+        }
     }
 
-    fn problem(&self) -> Value {
-        let mut body = self.common();
-        body.insert("type".to_owned(), json!(QUOTA_EXCEEDED));
-        body.insert(
-            "title".to_owned(),
-            json!("Request cannot be satisfied as assigned quota has been exceeded"),
-        );
-        body.insert("status".to_owned(), json!(429));
-        body.insert("detail".to_owned(), json!(self.message));
-        body.insert("violated-policies".to_owned(), json!([self.policy]));
-        Value::Object(body)
+    fn problem(&self) -> Problem<'_> {
+        Problem {
+            r#type: QUOTA_EXCEEDED,
+            title: "Request cannot be satisfied as assigned quota has been exceeded",
+            status: 429,
+            detail: &self.message,
+            violated_policies: [self.policy],
+            standing: self.standing(),
+        }
     }
 
-    fn common(&self) -> Map<String, Value> {
-        let mut body = Map::new();
-        body.insert("limit".to_owned(), json!(self.limit));
-        body.insert("remaining".to_owned(), json!(self.remaining));
-        body.insert("reset".to_owned(), json!(self.reset));
-        body.insert("retryAfter".to_owned(), json!(self.retry_after));
-        body.insert("blocked".to_owned(), json!(self.blocked));
-        body
+    const fn standing(&self) -> InBody {
+        InBody {
+            limit: self.limit,
+            remaining: self.remaining,
+            reset: self.reset,
+            retry_after: self.retry_after,
+            blocked: self.blocked,
+        }
     }
+}
+
+/// The body of a 429.
+#[derive(Serialize)]
+struct Plain<'a> {
+    error: &'a str,
+    message: &'a str,
+    r#type: &'a str,
+    #[serde(flatten)]
+    standing: InBody,
+}
+
+/// The same as RFC 9457 has it.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(rename = "violated-policies")]
+    violated_policies: [&'a str; 1],
+    #[serde(flatten)]
+    standing: InBody,
+}
+
+/// The numbers in both.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InBody {
+    limit: u32,
+    remaining: u32,
+    reset: u64,
+    retry_after: Option<u64>,
+    blocked: bool,
 }
 
 /// Whether an `Accept` header names the problem type, and does not refuse it.

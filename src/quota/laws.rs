@@ -1,1 +1,436 @@
+//! The laws of the decision, as properties.
 
+use std::num::NonZeroU32;
+
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+
+use super::{Algorithm, CLOCK_TOLERANCE, Outcome, Quota, State, sliding_window};
+use crate::time::{Millis, Timestamp};
+
+/// A time like today's, and not at a boundary of anything.
+const START: u64 = 1_764_000_123_456;
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_millis(START + ms)
+}
+
+fn quota(algorithm: Algorithm, limit: u32, window: u64, burst: u32) -> Quota {
+    Quota::new(
+        algorithm,
+        NonZeroU32::new(limit).unwrap(),
+        Millis::new(window),
+    )
+    .and_then(|quota| quota.with_burst(NonZeroU32::new(burst).unwrap()))
+    .unwrap()
+}
+
+fn algorithms() -> impl Strategy<Value = Algorithm> {
+    prop_oneof![
+        Just(Algorithm::SlidingWindow),
+        Just(Algorithm::TokenBucket),
+        Just(Algorithm::FixedWindow),
+    ]
+}
+
+/// Windows from odd little ones, whose sub-windows are a millisecond, to days.
+fn windows() -> impl Strategy<Value = u64> {
+    prop_oneof![1..200u64, 1_000..100_000u64, Just(60_000), Just(86_400_000)]
+}
+
+fn quotas() -> impl Strategy<Value = Quota> {
+    (algorithms(), 1..40u32, windows(), 1..40u32)
+        .prop_map(|(algorithm, limit, window, burst)| quota(algorithm, limit, window, burst))
+}
+
+/// A request: how long after the one before, as a share of the window in 1/64; what it costs; and
+/// how far its isolate's clock is ahead, as a share of the greatest skew in 1/16.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    after: u64,
+    cost: u32,
+    ahead: u64,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..40u64, 0..6u32, 0..=16u64).prop_map(|(after, cost, ahead)| Step {
+        // Mostly bursts, now and then a long pause.
+        after: if after < 24 { after / 8 } else { after },
+        cost,
+        ahead,
+    });
+    proptest::collection::vec(step, 1..120)
+}
+
+struct Admission {
+    /// Milliseconds of real time.
+    real: u64,
+    /// The time at which it was decided.
+    decided: Timestamp,
+    units: u32,
+}
+
+/// Plays `steps` with clocks up to `skew` ms apart, and returns what was admitted and left.
+fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<State>, u64) {
+    let mut state = None;
+    let mut real = 0;
+    let mut admissions = Vec::new();
+    for step in steps {
+        real += step.after * quota.window().get() / 64;
+        let decided = quota.decide(state.as_ref(), step.cost, at(real + step.ahead * skew / 16));
+        if decided.decision.allowed() && step.cost > 0 {
+            admissions.push(Admission {
+                real,
+                decided: decided.decision.at,
+                units: step.cost,
+            });
+            state = decided.admitted;
+            assert!(state.is_some(), "an admission is always recorded");
+        } else {
+            assert_eq!(decided.admitted, None, "nothing else is");
+            state = decided.repaired.or(state);
+        }
+    }
+    (admissions, state, real)
+}
+
+proptest! {
+    /// Law 1, sliding window: no interval of the window's length, less the clocks' difference, holds
+    /// more than the limit.
+    #[test]
+    fn no_window_holds_more_than_the_limit(
+        limit in 1..40u32, window in windows(), steps in steps(), skew in 0..=2000u64,
+    ) {
+        let quota = quota(Algorithm::SlidingWindow, limit, window, 1);
+        let (admissions, _, _) = play(&quota, &steps, skew);
+        for (first, start) in admissions.iter().enumerate() {
+            let held: u32 = admissions[first..]
+                .iter()
+                .take_while(|later| later.real + skew < start.real + window || later.real == start.real)
+                .map(|later| later.units)
+                .sum();
+            prop_assert!(held <= limit || window <= skew, "{held} of {limit}");
+        }
+    }
+
+    /// The price of law 1: nobody waits more than one sub-window longer than under an ideal log.
+    #[test]
+    fn a_sliding_window_denies_only_what_a_log_one_sub_window_longer_would(
+        limit in 1..40u32, window in windows(), steps in steps(),
+    ) {
+        let quota = quota(Algorithm::SlidingWindow, limit, window, 1);
+        let width = sliding_window::width(quota.window()).get();
+        let mut state = None;
+        let mut real = 0;
+        let mut log: Vec<(u64, u32)> = Vec::new();
+        for step in steps {
+            real += step.after * window / 64;
+            let decided = quota.decide(state.as_ref(), step.cost, at(real));
+            if decided.decision.allowed() {
+                log.push((real, step.cost));
+                state = decided.admitted.or(state);
+            } else {
+                let logged: u32 = log
+                    .iter()
+                    .filter(|(time, _)| time + window + width > real)
+                    .map(|(_, units)| units)
+                    .sum();
+                prop_assert!(logged + step.cost > limit);
+            }
+        }
+    }
+
+    /// Law 1, token bucket: over any length of time, the burst and what comes back in that time.
+    #[test]
+    fn a_bucket_admits_its_burst_and_its_rate(
+        limit in 1..40u32, window in windows(), burst in 1..40u32, steps in steps(), skew in 0..=2000u64,
+    ) {
+        let quota = quota(Algorithm::TokenBucket, limit, window, burst);
+        let (admissions, _, _) = play(&quota, &steps, skew);
+        for (first, start) in admissions.iter().enumerate() {
+            let mut units = 0;
+            for end in &admissions[first..] {
+                units += u64::from(end.units);
+                let time = end.real - start.real + skew;
+                prop_assert!(units * window <= u64::from(burst) * window + time * u64::from(limit));
+            }
+        }
+    }
+
+    /// Law 1, fixed window: no window of the grid holds more than the limit, by the times at which
+    /// requests were decided, which never go back.
+    #[test]
+    fn no_fixed_window_holds_more_than_the_limit(
+        limit in 1..40u32, window in windows(), steps in steps(), skew in 0..=2000u64,
+    ) {
+        let quota = quota(Algorithm::FixedWindow, limit, window, 1);
+        let (admissions, _, _) = play(&quota, &steps, skew);
+        for start in &admissions {
+            let index = start.decided.as_millis() / window;
+            let held: u32 = admissions
+                .iter()
+                .filter(|other| other.decided.as_millis() / window == index)
+                .map(|other| other.units)
+                .sum();
+            prop_assert!(held <= limit);
+        }
+        prop_assert!(admissions.windows(2).all(|pair| pair[0].decided <= pair[1].decided));
+    }
+
+    /// Law 3: denied strictly before the announced time, allowed at it; on a clock that is behind or
+    /// ahead of the state's, and on one that finds the state's clock faulty.
+    #[test]
+    fn the_retry_time_is_exact(
+        quota in quotas(), steps in steps(), skew in 0..=2000u64, cost in 1..6u32,
+        shift in prop_oneof![Just(0i64), -2000..2000i64, -10_000_000..10_000_000i64],
+    ) {
+        let (_, state, real) = play(&quota, &steps, skew);
+        let now = Timestamp::from_millis((START + real).checked_add_signed(shift).unwrap());
+        let decided = quota.decide(state.as_ref(), cost, now);
+        let state = decided.repaired.or(state);
+        if let Outcome::Denied { retry_at } = decided.decision.outcome {
+            prop_assert!(retry_at > now);
+            let wait = retry_at.since(now).get();
+            for early in [0, 1, wait / 3, wait / 2, wait - 1] {
+                let then = now + Millis::new(early.min(wait - 1));
+                let again = quota.decide(state.as_ref(), cost, then).decision;
+                prop_assert_eq!(again.outcome, Outcome::Denied { retry_at }, "{} ms in", early);
+            }
+            let then = quota.decide(state.as_ref(), cost, retry_at).decision;
+            prop_assert!(then.allowed());
+        }
+    }
+
+    /// Law 4: a clock that is behind by no more than the tolerance sees what the clock ahead sees.
+    #[test]
+    fn a_clock_behind_reopens_nothing(
+        quota in quotas(), steps in steps(), cost in 1..6u32, behind in 0..=2000u64,
+    ) {
+        let (admissions, state, _) = play(&quota, &steps, 0);
+        if let Some(last) = admissions.last() {
+            let ahead = quota.decide(state.as_ref(), cost, last.decided).decision;
+            let slow = quota.decide(state.as_ref(), cost, last.decided - Millis::new(behind)).decision;
+            prop_assert_eq!(slow.outcome, ahead.outcome);
+            prop_assert_eq!(slow.remaining, ahead.remaining);
+        }
+    }
+
+    /// Law 4: a clock far ahead costs a caller one window and a sub-window (a bucket: its refill) at
+    /// the most, and gives it nothing.
+    #[test]
+    fn a_faulty_clock_neither_locks_out_nor_lets_in(
+        quota in quotas(), steps in steps(), ahead in 2001..10_000_000_000u64,
+    ) {
+        let (admissions, state, _) = play(&quota, &steps, 0);
+        let Some(last) = admissions.last() else { return Ok(()) };
+        let now = last.decided - Millis::new(ahead.min(START));
+        let seen = quota.decide(state.as_ref(), 0, now).decision;
+        let then = quota.decide(state.as_ref(), 0, last.decided).decision;
+        prop_assert!(seen.remaining <= then.remaining);
+        let decided = quota.decide(state.as_ref(), 1, now);
+        if let Outcome::Denied { retry_at } = decided.decision.outcome {
+            let most = quota.refill().get() + quota.window().get().div_ceil(60);
+            prop_assert!(retry_at.since(now).get() <= most);
+            prop_assert!(decided.repaired.is_some(), "the bad clock is taken out");
+        }
+    }
+
+    /// Law 5: a cost above the capacity is told that waiting will not help, and consumes nothing.
+    #[test]
+    fn a_cost_above_the_capacity_is_hopeless(
+        quota in quotas(), steps in steps(), more in 1..1000u32,
+    ) {
+        let (_, state, real) = play(&quota, &steps, 0);
+        let decided = quota.decide(state.as_ref(), quota.capacity() + more, at(real));
+        prop_assert_eq!(decided.decision.outcome, Outcome::Impossible);
+        prop_assert_eq!(decided.admitted, None);
+        let most = quota.decide(None, quota.capacity(), at(real)).decision;
+        prop_assert!(most.allowed());
+        prop_assert_eq!(most.remaining, 0);
+    }
+
+    /// Law 6: once a quota is whole again its state no longer matters, and not a moment earlier.
+    #[test]
+    fn a_state_matters_until_the_reset_and_no_longer(
+        quota in quotas(), steps in steps(), skew in 0..=2000u64, cost in 0..6u32,
+    ) {
+        let (_, state, real) = play(&quota, &steps, skew);
+        let now = at(real);
+        let reset_at = quota.decide(state.as_ref(), 0, now).decision.reset_at;
+        let after = quota.decide(state.as_ref(), cost, reset_at);
+        prop_assert_eq!(after, quota.decide(None, cost, reset_at));
+        if reset_at > now {
+            let before = quota.decide(state.as_ref(), 0, reset_at - Millis::new(1)).decision;
+            prop_assert!(before.remaining < quota.capacity());
+        }
+        let longest = quota.refill().get() + quota.window().get().div_ceil(60) + CLOCK_TOLERANCE.get();
+        prop_assert!(reset_at.since(now).get() <= longest);
+    }
+
+    /// Laws 2 and 7: a denial and a read keep nothing, and a read says what is left.
+    #[test]
+    fn a_read_consumes_nothing(quota in quotas(), steps in steps()) {
+        let (_, state, real) = play(&quota, &steps, 0);
+        let read = quota.decide(state.as_ref(), 0, at(real));
+        prop_assert_eq!(&read.admitted, &None);
+        prop_assert!(read.decision.allowed());
+        let left = read.decision.remaining;
+        if left > 0 {
+            let all = quota.decide(state.as_ref(), left, at(real)).decision;
+            prop_assert!(all.allowed());
+            prop_assert_eq!(all.remaining, 0);
+        }
+        let more = quota.decide(state.as_ref(), left + 1, at(real)).decision;
+        prop_assert!(!more.allowed());
+    }
+
+    /// Law 7: a refund gives back no more than it took, and law 1 holds for what remains consumed.
+    #[test]
+    fn refunds_keep_the_bound(
+        quota in quotas(), steps in steps(), refunded in any::<u64>(), later in 0..80u64,
+    ) {
+        let (mut admissions, state, real) = play(&quota, &steps, 0);
+        let Some(state) = state else { return Ok(()) };
+        let chosen = usize::try_from(refunded).unwrap_or(usize::MAX) % admissions.len();
+        let now = at(real + later * quota.window().get() / 64);
+        let units = admissions[chosen].units;
+        let before = quota.decide(Some(&state), 0, now).decision.remaining;
+        let after = quota.refund(&state, units, admissions[chosen].decided, now);
+        let after = after.unwrap_or(state);
+        let left = quota.decide(Some(&after), 0, now).decision.remaining;
+        prop_assert!(left >= before && left <= before + units);
+
+        // What may be admitted now beside what remains consumed.
+        admissions[chosen].units = 0;
+        let limit = u64::from(quota.limit());
+        let window = quota.window().get();
+        match quota.algorithm() {
+            Algorithm::SlidingWindow => {
+                let held: u32 = admissions.iter()
+                    .filter(|one| one.decided + quota.window() > now)
+                    .map(|one| one.units).sum();
+                prop_assert!(held + left <= quota.limit());
+            }
+            Algorithm::FixedWindow => {
+                let index = now.as_millis() / window;
+                let held: u32 = admissions.iter()
+                    .filter(|one| one.decided.as_millis() / window == index)
+                    .map(|one| one.units).sum();
+                prop_assert!(held + left <= quota.limit());
+            }
+            Algorithm::TokenBucket => {
+                let mut units = u64::from(left);
+                for one in admissions.iter().rev() {
+                    units += u64::from(one.units);
+                    let time = now.since(one.decided).get();
+                    prop_assert!(units * window <= u64::from(quota.capacity()) * window + time * limit);
+                }
+            }
+        }
+    }
+
+    /// Law 7: what has left the window is not given back.
+    #[test]
+    fn a_refund_that_comes_too_late_is_ignored(quota in quotas(), steps in steps()) {
+        let (admissions, state, real) = play(&quota, &steps, 0);
+        let (Some(state), Some(first)) = (state, admissions.first()) else { return Ok(()) };
+        let now = first.decided + quota.refill() + Millis::new(quota.window().get().div_ceil(60));
+        if now > at(real) {
+            let fresh = quota.decide(Some(&state), 0, now).decision;
+            let kept = quota.refund(&state, first.units, first.decided, now).unwrap_or(state);
+            prop_assert_eq!(quota.decide(Some(&kept), 0, now).decision.remaining, fresh.remaining);
+        }
+    }
+
+    /// Law 8: a state of another shape counts as absent, and any state survives its own text.
+    #[test]
+    fn a_state_of_another_shape_counts_as_absent(
+        one in quotas(), other in quotas(), steps in steps(), cost in 0..6u32,
+    ) {
+        let (_, state, real) = play(&one, &steps, 0);
+        let Some(state) = state else { return Ok(()) };
+        prop_assert_eq!(State::parse(&state.to_string()), Some(state.clone()));
+        if !state.fits(&other) {
+            prop_assert_eq!(
+                other.decide(Some(&state), cost, at(real)),
+                other.decide(None, cost, at(real))
+            );
+        }
+    }
+
+    /// Any text, and any number of any size in a state's shape, is decided without a panic.
+    #[test]
+    fn hostile_states_are_survived(
+        quota in quotas(), tag in "sw|tb|fw", width in prop_oneof![Just(None), any::<u64>().prop_map(Some)],
+        clock in any::<u64>(), third in any::<u64>(), list in "[0-9=,]{0,40}", cost in any::<u32>(),
+        now in 0..(1u64 << 45),
+    ) {
+        let own = match quota.algorithm() {
+            Algorithm::SlidingWindow => sliding_window::width(quota.window()).get(),
+            Algorithm::TokenBucket | Algorithm::FixedWindow => quota.window().get(),
+        };
+        let width = width.unwrap_or(own);
+        let shift = clock % 53;
+        let (clock, third) = (clock >> shift, third >> shift);
+        for text in [
+            format!("{tag}:{width}:{clock}:{third}"),
+            format!("{tag}:{width}:{clock}:{third}:{list}"),
+            format!("{tag}:{width}:{clock}:{third}:0={cost}"),
+        ] {
+            let state = State::parse(&text);
+            let decided = quota.decide(state.as_ref(), cost, Timestamp::from_millis(now));
+            if let Some(state) = decided.admitted {
+                prop_assert_eq!(State::parse(&state.to_string()), Some(state));
+            }
+        }
+    }
+}
+
+/// The two-counter estimate admits 197 here; the window must not.
+#[test]
+fn the_burst_that_fools_the_two_counter_estimate_does_not_pass() {
+    let quota = quota(Algorithm::SlidingWindow, 100, 60_000, 1);
+    let mut state = None;
+    let mut admitted = 0;
+    let mut ask = |ms: u64, times: u32| {
+        for _ in 0..times {
+            let decided = quota.decide(state.as_ref(), 1, Timestamp::from_millis(ms));
+            if decided.decision.allowed() {
+                admitted += 1;
+                state = decided.admitted;
+            }
+        }
+    };
+    let minute = START / 60_000 * 60_000;
+    ask(minute + 500, 100);
+    for second in 1..59 {
+        ask(minute + second * 1000 + 500, 10);
+    }
+    assert_eq!(admitted, 100);
+}
+
+#[test]
+fn exact_integers_bound_a_bucket() {
+    let limit = NonZeroU32::new(u32::MAX).unwrap();
+    let day = Millis::from_secs(86_400);
+    assert!(Quota::new(Algorithm::TokenBucket, limit, day).is_err());
+    assert!(Quota::new(Algorithm::SlidingWindow, limit, day).is_ok());
+    assert!(Quota::new(Algorithm::TokenBucket, limit, Millis::from_secs(525)).is_err());
+    assert!(Quota::new(Algorithm::TokenBucket, limit, Millis::from_secs(524)).is_ok());
+}
+
+#[test]
+fn a_rate_above_one_a_millisecond_is_no_unlimited_one() {
+    let quota = quota(Algorithm::TokenBucket, 7000, 1000, 7000);
+    let mut state = None;
+    let mut admitted = 0;
+    for ms in 0..1000 {
+        for _ in 0..20 {
+            let decided = quota.decide(state.as_ref(), 1, at(ms));
+            if decided.decision.allowed() {
+                admitted += 1;
+                state = decided.admitted;
+            }
+        }
+    }
+    assert_eq!(admitted, 7000 + 6993, "the burst, and 999 ms of the rate");
+}

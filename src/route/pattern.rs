@@ -129,7 +129,7 @@ impl PathPattern {
                     let Some((after, rest)) = &mut resume else {
                         return false;
                     };
-
+                    rest.next();
                     (next, path) = (*after, rest.clone());
                 }
             }
@@ -310,11 +310,10 @@ mod tests {
     proptest! {
         #[test]
         fn matching_agrees_with_the_plain_meaning(
-            pattern in prop::collection::vec("\\*\\*|([ab]?\\*)?[ab]{0,2}\\*?b?", 0..6),
+            pattern in prop::collection::vec("\\*\\*|\\*?([ab]{1,2}\\*){0,2}[ab]?", 0..6),
             path in prop::collection::vec("[ab]{1,4}", 0..6),
         ) {
             let pattern: Vec<&str> = pattern.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
-            prop_assume!(pattern.iter().all(|segment| *segment == "**" || !segment.contains("**")));
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let matched = matches(&format!("/{}", pattern.join("/")), &format!("/{}", path.join("/")));
             prop_assert_eq!(matched, means(&pattern, &path));

@@ -157,3 +157,6 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

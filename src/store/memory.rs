@@ -262,9 +262,12 @@ impl Map {
 }
 
 #[cfg(test)]
-impl Memory {
-    /// A store for tests.
-    pub(crate) fn for_tests(entries: usize) -> Self {
-        Self::new(entries, Seed([7; 16]))
+impl Seed {
+    /// Any seed, for tests.
+    pub(crate) const fn fixed() -> Self {
+        Self([7; 16])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ pub use transport::{Http, HttpError, Reply, Transport};
 pub const SCRIPT: &str = include_str!("decide.lua");
 
 /// The script's name for `EVALSHA`; a test holds it to the text.
-const SCRIPT_SHA1: &str = "";
+const SCRIPT_SHA1: &str = "2b38fa24d5a7c3eee9ff2a1313d35ba719216082";
 
 /// The store in Upstash Redis.
 pub struct Upstash<T, C> {

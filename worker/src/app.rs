@@ -24,6 +24,10 @@ use crate::forward::{self, Target};
 use crate::incoming::Incoming;
 use crate::reply;
 
+/// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
+/// greatest length would cost milliseconds of CPU. The query does not count.
+const LONGEST_PATH: usize = 4096;
+
 /// Everything that outlives a request.
 pub(crate) struct App {
     compiled: Compiled,
@@ -86,6 +90,13 @@ impl App {
     ) -> Result<web_sys::Response, JsValue> {
         let incoming = Incoming::read(&request);
         let path = incoming.path();
+        if path.len() > LONGEST_PATH {
+            return reply::own(&Response::error(
+                414,
+                "uri_too_long",
+                "The path is too long.",
+            ));
+        }
         if path == "/_limiter" || path.starts_with("/_limiter/") {
             return reply::own(&self.control_plane(&incoming));
         }
@@ -202,18 +213,21 @@ fn log_shadow(report: &Report) {
 }
 
 fn built_in(report: &Report) -> Response {
-    let policies: Vec<&str> = report
-        .enforced
-        .iter()
-        .map(|standing| standing.policy.as_str())
-        .collect();
+    #[derive(serde::Serialize)]
+    struct Admitted<'a> {
+        admitted: bool,
+        message: &'a str,
+        caller: &'a str,
+        policies: Vec<&'a str>,
+    }
+    let standings = report.enforced.iter();
     Response::json(
         200,
-        &serde_json::json!({
-            "admitted": true,
-            "message": "Admitted. Set ORIGIN_URL to forward requests to your application.",
-            "caller": report.caller.key(),
-            "policies": policies,
-        }),
+        &Admitted {
+            admitted: true,
+            message: "Admitted. Set ORIGIN_URL to forward requests to your application.",
+            caller: report.caller.key(),
+            policies: standings.map(|standing| standing.policy.as_str()).collect(),
+        },
     )
 }

@@ -1,0 +1,234 @@
+//! What is remembered, for how long, and that it never denies what the store would admit.
+
+use std::cell::Cell;
+use std::num::NonZeroU32;
+
+use futures_util::FutureExt;
+use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
+
+use super::{Denials, LONGEST};
+use crate::quota::{Algorithm, Quota};
+use crate::store::conformance::{self, START, charge, check};
+use crate::store::memory::{Memory, Seed};
+use crate::store::{AddressBlock, Charge, Check, Store, StoreError, Verdict};
+use crate::time::{Millis, Timestamp};
+
+/// Counts what reaches the store behind.
+struct Counted<S> {
+    inner: S,
+    asked: Cell<usize>,
+    address_block: Cell<Option<AddressBlock>>,
+}
+
+impl<S: Store> Store for Counted<S> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        self.asked.set(self.asked.get() + 1);
+        let mut verdict = self.inner.decide(check, now).await?;
+        if let Some(block) = self.address_block.get() {
+            verdict.address_block = Some(block);
+        }
+        Ok(verdict)
+    }
+}
+
+fn store(entries: usize) -> Denials<Counted<Memory>> {
+    let counted = Counted {
+        inner: Memory::new(1000, Seed::fixed()),
+        asked: Cell::new(0),
+        address_block: Cell::new(None),
+    };
+    Denials::new(counted, entries, Seed::fixed())
+}
+
+fn ask(store: &impl Store, check: &Check, now: Timestamp) -> (bool, Verdict) {
+    let verdict = store.decide(check, now).now_or_never().unwrap().unwrap();
+    (verdict.allows(check), verdict)
+}
+
+/// One an hour: a denial that outlasts the memory of it.
+fn hourly(key: &str) -> Charge {
+    let quota = Quota::new(
+        Algorithm::FixedWindow,
+        NonZeroU32::MIN,
+        Millis::from_secs(3600),
+    );
+    Charge {
+        quota: quota.unwrap(),
+        ..charge(key, Algorithm::FixedWindow, 1)
+    }
+}
+
+#[tokio::test]
+async fn conforms() {
+    conformance::all(&store(1000)).await;
+}
+
+#[test]
+fn a_known_denial_is_not_asked_again_for_ten_seconds() {
+    let store = store(1000);
+    let check = check(&[hourly("p:a")], 1);
+    assert!(ask(&store, &check, START).0);
+    let (_, told) = ask(&store, &check, START);
+    assert_eq!(store.inner.asked.get(), 2);
+    let last = START + LONGEST - Millis::new(1);
+    for now in [START, START + Millis::new(1), last] {
+        let (allowed, repeated) = ask(&store, &check, now);
+        assert!(!allowed);
+        assert_eq!(
+            repeated.answers, told.answers,
+            "the same answer, on the same clock"
+        );
+    }
+    assert_eq!(store.inner.asked.get(), 2);
+    assert!(!ask(&store, &check, START + LONGEST).0);
+    assert_eq!(
+        store.inner.asked.get(),
+        3,
+        "an unblock elsewhere would be seen now"
+    );
+}
+
+#[test]
+fn another_policy_or_cost_or_caller_is_asked_for_itself() {
+    let store = store(1000);
+    let ten = charge("p:a", Algorithm::FixedWindow, 10);
+    assert!(ask(&store, &check(std::slice::from_ref(&ten), 8), START).0);
+    assert!(!ask(&store, &check(std::slice::from_ref(&ten), 5), START).0);
+    assert!(
+        ask(&store, &check(std::slice::from_ref(&ten), 2), START).0,
+        "a smaller cost fits"
+    );
+    assert!(!ask(&store, &check(std::slice::from_ref(&ten), 1), START).0);
+    let asked = store.inner.asked.get();
+    assert!(!ask(&store, &check(std::slice::from_ref(&ten), 5), START).0);
+    assert!(!ask(&store, &check(std::slice::from_ref(&ten), 1), START).0);
+    assert_eq!(store.inner.asked.get(), asked, "both costs are known");
+    assert!(
+        ask(
+            &store,
+            &check(&[charge("p:b", Algorithm::FixedWindow, 10)], 1),
+            START
+        )
+        .0
+    );
+    assert!(
+        ask(
+            &store,
+            &check(&[charge("q:a", Algorithm::FixedWindow, 10)], 1),
+            START
+        )
+        .0
+    );
+}
+
+#[test]
+fn one_known_denial_is_enough() {
+    let store = store(1000);
+    let tight = hourly("tight:a");
+    let wide = charge("wide:a", Algorithm::SlidingWindow, 100);
+    assert!(ask(&store, &check(std::slice::from_ref(&tight), 1), START).0);
+    assert!(!ask(&store, &check(std::slice::from_ref(&tight), 1), START).0);
+    let asked = store.inner.asked.get();
+    let both = check(&[wide, tight], 1);
+    let (allowed, verdict) = ask(&store, &both, START);
+    assert!(!allowed);
+    assert_eq!(
+        verdict.answers[0], None,
+        "the store was not asked about the other"
+    );
+    assert_eq!(store.inner.asked.get(), asked);
+}
+
+#[test]
+fn a_shadow_denial_is_not_remembered() {
+    let store = store(1000);
+    let quiet = Charge {
+        enforced: false,
+        ..hourly("p:a")
+    };
+    for asked in 1..5 {
+        assert!(ask(&store, &check(std::slice::from_ref(&quiet), 1), START).0);
+        assert_eq!(store.inner.asked.get(), asked);
+    }
+}
+
+#[test]
+fn a_block_of_the_address_is_remembered_for_every_policy_and_cost() {
+    let store = store(1000);
+    store
+        .inner
+        .address_block
+        .set(Some(AddressBlock { until: None }));
+    assert!(!ask(&store, &check(&[hourly("p:a")], 1), START).0);
+    store.inner.address_block.set(None);
+    assert!(!ask(&store, &check(&[hourly("q:a")], 7), START).0);
+    assert_eq!(store.inner.asked.get(), 1);
+    let unblockable = Check {
+        address: None,
+        ..check(&[hourly("q:a")], 1)
+    };
+    assert!(ask(&store, &unblockable, START).0);
+    assert!(
+        ask(&store, &check(&[hourly("r:a")], 1), START + LONGEST).0,
+        "lifted elsewhere"
+    );
+}
+
+#[test]
+fn a_read_is_always_asked() {
+    let store = store(1000);
+    let charge = hourly("p:a");
+    assert!(ask(&store, &check(std::slice::from_ref(&charge), 1), START).0);
+    assert!(!ask(&store, &check(std::slice::from_ref(&charge), 1), START).0);
+    let asked = store.inner.asked.get();
+    assert!(ask(&store, &check(&[charge], 0), START).0);
+    assert_eq!(store.inner.asked.get(), asked + 1);
+}
+
+#[test]
+fn the_memory_is_bounded() {
+    let store = store(10);
+    for caller in 0..1000 {
+        let check = check(&[hourly(&format!("p:{caller}"))], 1);
+        assert!(ask(&store, &check, START).0);
+        assert!(!ask(&store, &check, START).0);
+        let known = store.known.borrow();
+        assert!(known.denials.len() <= 10);
+        assert_eq!(known.denials.len(), known.by_end.len());
+    }
+}
+
+proptest! {
+    /// With and without the memory, the same requests are admitted. What is repeated may name an
+    /// earlier retry than the store would by now, where the caller has consumed at a smaller cost
+    /// since; never a later one.
+    #[test]
+    fn it_changes_no_verdict(
+        requests in proptest::collection::vec((0..3u8, 1..4u32, 0..20_000u64), 1..150),
+        entries in 1..4usize,
+    ) {
+        let with = store(entries);
+        let without = Memory::new(1000, Seed::fixed());
+        let mut now = START;
+        for (caller, cost, pause) in requests {
+            now = now + Millis::new(if pause < 15_000 { pause / 100 } else { pause });
+            let charges = [
+                Charge {
+                    block: (caller == 0).then(|| Millis::from_secs(30)),
+                    ..charge(&format!("p:{caller}"), Algorithm::TokenBucket, 6)
+                },
+                charge(&format!("q:{caller}"), Algorithm::SlidingWindow, 9),
+            ];
+            let check = check(&charges, cost);
+            let (allowed, verdict) = ask(&with, &check, now);
+            let (expected, reference) = ask(&without, &check, now);
+            prop_assert_eq!(allowed, expected);
+            for (answer, reference) in verdict.answers.iter().zip(reference.answers) {
+                if let Some(answer) = answer {
+                    prop_assert!(answer.retry_at() <= reference.unwrap().retry_at());
+                }
+            }
+            prop_assert!(with.known.borrow().denials.len() <= entries);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The memory store: the suite, its bound, and whom it forgets first.
+
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+use super::{Memory, Seed};
+use crate::quota::Algorithm;
+use crate::store::conformance::{self, MINUTE, START, charge, check};
+use crate::store::{Charge, Check, Store};
+use crate::time::{Millis, Timestamp};
+
+fn store(entries: usize) -> Memory {
+    Memory::new(entries, Seed::fixed())
+}
+
+/// Whether a request of `caller` with a limit of `limit` a minute is admitted.
+fn admits(store: &Memory, caller: u32, limit: u32, now: Timestamp) -> bool {
+    let check = one(caller, limit);
+    let verdict = futures_util::FutureExt::now_or_never(store.decide(&check, now));
+    verdict
+        .expect("memory waits for nothing")
+        .unwrap()
+        .allows(&check)
+}
+
+fn one(caller: u32, limit: u32) -> Check {
+    check(
+        &[charge(
+            &format!("p:{caller}"),
+            Algorithm::SlidingWindow,
+            limit,
+        )],
+        1,
+    )
+}
+
+#[tokio::test]
+async fn conforms() {
+    conformance::all(&store(1000)).await;
+}
+
+#[test]
+fn a_seed_is_random() {
+    assert_ne!(Seed::random().unwrap().0, Seed::random().unwrap().0);
+}
+
+#[test]
+fn what_has_expired_is_dropped_as_others_come() {
+    let store = store(1000);
+    for caller in 0..500 {
+        assert!(admits(&store, caller, 10, START));
+    }
+    let later = START + Millis::from_secs(62);
+    for caller in 1000..1250 {
+        assert!(admits(&store, caller, 10, later));
+    }
+    assert_eq!(store.len(), 250);
+}
+
+#[test]
+fn a_limited_caller_outlives_any_number_of_others() {
+    let store = store(100);
+    for caller in 0..10 {
+        assert!(admits(&store, caller, 1, START));
+    }
+    for caller in 1000..5000 {
+        assert!(admits(&store, caller, 10, START));
+        assert!(store.len() <= 100);
+    }
+    for caller in 0..10 {
+        assert!(
+            !admits(&store, caller, 1, START),
+            "caller {caller} was forgotten"
+        );
+    }
+}
+
+#[test]
+fn a_blocked_caller_outlives_any_number_of_others() {
+    let store = store(10);
+    let blocked = Check {
+        charges: vec![Charge {
+            block: Some(Millis::from_secs(600)),
+            ..charge("p:blocked", Algorithm::SlidingWindow, 1)
+        }],
+        ..one(0, 1)
+    };
+    let ask = |now| {
+        let verdict = futures_util::FutureExt::now_or_never(store.decide(&blocked, now));
+        verdict.unwrap().unwrap().allows(&blocked)
+    };
+    assert!(ask(START));
+    assert!(!ask(START));
+    // Past the window, under the block.
+    let later = START + Millis::from_secs(300);
+    for caller in 0..1000 {
+        admits(&store, caller, 10, later);
+    }
+    assert!(!ask(later));
+}
+
+#[test]
+fn the_least_used_goes_first() {
+    let store = store(3);
+    for _ in 0..9 {
+        admits(&store, 1, 10, START);
+    }
+    admits(&store, 2, 10, START);
+    for _ in 0..5 {
+        admits(&store, 3, 10, START);
+    }
+    admits(&store, 4, 10, START);
+    let left = |caller| {
+        store
+            .map
+            .borrow()
+            .places
+            .contains_key(format!("p:{caller}").as_str())
+    };
+    assert_eq!([1, 2, 3, 4].map(left), [true, false, true, true]);
+}
+
+#[test]
+fn a_full_map_of_limited_callers_still_takes_new_ones() {
+    let store = store(5);
+    for caller in 0..50 {
+        assert!(admits(&store, caller, 1, START), "caller {caller}");
+        assert!(!admits(&store, caller, 1, START), "caller {caller}");
+        assert!(store.len() <= 5);
+    }
+}
+
+#[test]
+fn a_denial_of_the_unknown_is_not_kept() {
+    let store = store(5);
+    let hopeless = Check {
+        cost: 9,
+        ..one(1, 1)
+    };
+    let verdict = futures_util::FutureExt::now_or_never(store.decide(&hopeless, START));
+    assert!(!verdict.unwrap().unwrap().allows(&hopeless));
+    assert!(store.is_empty());
+}
+
+proptest! {
+    /// Whatever comes, the bound holds, the indexes agree, and a caller that is limited is not
+    /// forgotten while one that is not limited is remembered.
+    #[test]
+    fn no_limited_caller_is_forgotten_before_an_unlimited_one(
+        requests in proptest::collection::vec((0..30u32, 0..3000u64, any::<bool>()), 1..300),
+        entries in 1..12usize,
+    ) {
+        let store = store(entries);
+        let mut now = START;
+        let mut limited_until: std::collections::HashMap<u32, Timestamp> = Default::default();
+        for (caller, pause, greedy) in requests {
+            now = now + Millis::new(pause);
+            let limit = if greedy { 1 } else { 1000 };
+            let key = caller + if greedy { 100 } else { 0 };
+            let check = one(key, limit);
+            let verdict = futures_util::FutureExt::now_or_never(store.decide(&check, now));
+            let answer = verdict.unwrap().unwrap().answers[0].unwrap();
+            if let Some(until) = answer.retry_at() {
+                limited_until.insert(key, until);
+            }
+            let map = store.map.borrow();
+            prop_assert!(map.places.len() <= entries);
+            prop_assert_eq!(map.by_worth.len(), map.places.len());
+            prop_assert_eq!(map.by_expiry.len(), map.places.len());
+            prop_assert_eq!(map.entries.iter().flatten().count(), map.places.len());
+            // Among those known before this request: a limited one missing means no room-haver left.
+            let missing = limited_until
+                .iter()
+                .any(|(key, until)| *until > now && !map.places.contains_key(format!("p:{key}").as_str()));
+            let spared = map.entries.iter().flatten().any(|entry| {
+                let number: u32 = entry.key[2..].parse().unwrap();
+                number != key && number < 100 && entry.expires > now
+            });
+            if missing && spared {
+                // It can only be that the spared one came after the limited one had to go.
+                prop_assert!(map.places.len() == entries);
+            }
+            limited_until.retain(|key, _| map.places.contains_key(format!("p:{key}").as_str()));
+        }
+    }
+}
+
+#[test]
+fn a_window_that_has_passed_leaves_nothing_behind() {
+    let store = store(10);
+    assert!(admits(&store, 1, 1, START));
+    let reset = START + MINUTE + Millis::new(1000);
+    assert!(admits(&store, 1, 1, reset));
+    assert_eq!(store.len(), 1);
+}

@@ -1,0 +1,181 @@
+/**
+ * The built Worker in bare `workerd serve`, as a child of this process: the real runtime and nothing around it, so that
+ * a test can have several at once, each with its own variables, and nothing between it and the Worker.
+ *
+ * Bare workerd sets no `CF-Connecting-IP`: a test sends it and is thereby whichever caller it wants to be.
+ */
+
+import { spawn } from "node:child_process";
+import { accessSync, constants, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Printed lines that are kept. */
+const REMEMBERED = 10_000;
+
+/**
+ * Starts a Worker and waits until it listens, on a port of its own choosing.
+ *
+ * @param {object} [options]
+ * @param {Record<string, unknown>} [options.vars] strings become text bindings, everything else JSON ones, as wrangler makes them
+ * @param {Record<string, string>} [options.services] service bindings to HTTP servers, e.g. `{ORIGIN: "http://127.0.0.1:1234"}`
+ * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
+ * @returns {Promise<Workerd>}
+ */
+export async function startWorkerd({ vars = {}, services = {}, args = [] } = {}) {
+  const workerd = new Workerd(config(vars, services), args);
+  try {
+    await workerd.start();
+    return workerd;
+  } catch (error) {
+    await workerd.stop();
+    throw error;
+  }
+}
+
+/** One process with one Worker: `url`, `port`, `pid`, `logs()`, `stop()`. */
+class Workerd {
+  #dir = mkdtempSync(join(tmpdir(), "edge-limiter-workerd-"));
+  #args;
+  #child;
+  #gone;
+  #printed = [];
+  #onExit = () => {
+    this.#child?.kill("SIGKILL");
+    rmSync(this.#dir, { recursive: true, force: true });
+  };
+
+  constructor(text, args) {
+    this.#args = args;
+    // Copies: `embed` reads only beneath the file, and a build meanwhile must not change what runs.
+    for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(root, "build", file), join(this.#dir, file));
+    writeFileSync(join(this.#dir, "config.capnp"), text);
+    process.on("exit", this.#onExit);
+  }
+
+  /** The process id; `undefined` once it has ended. */
+  get pid() {
+    return this.#child?.pid;
+  }
+
+  async start() {
+    // workerd says on descriptor 3 when it listens, and where: nothing to poll, no port to guess.
+    const command = [
+      createRequire(import.meta.url).resolve("workerd/bin/workerd"), "serve", "config.capnp",
+      "--socket-addr=http=127.0.0.1:0", "--control-fd=3", ...this.#args,
+    ];
+    // The exit hook does not run when this process is killed by a signal; the kernel's own does (Linux).
+    if (onPath("setpriv")) command.unshift("setpriv", "--pdeathsig", "KILL", "--");
+    const child = spawn(command[0], command.slice(1), { cwd: this.#dir, stdio: ["ignore", "pipe", "pipe", "pipe"] });
+    this.#child = child;
+    // Closed, not only exited: then all that it printed has been read.
+    this.#gone = once(child, "close").catch((error) => this.#printed.push(String(error))).then(() => {
+      this.#child = undefined;
+    });
+    // Read for as long as it runs: a full pipe would block it.
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on("line", (line) => {
+        if (this.#printed.length < REMEMBERED) this.#printed.push(line);
+      });
+    }
+    this.port = await Promise.race([listening(child.stdio[3]), this.#gone]);
+    if (this.port === undefined) throw new Error(`workerd did not start:\n${this.logs()}`);
+    this.url = `http://127.0.0.1:${this.port}`;
+  }
+
+  /** What it printed so far, the Worker's `console` included. */
+  logs() {
+    return this.#printed.join("\n");
+  }
+
+  /** Whether it still runs: it must, whatever a test did to it. */
+  get alive() {
+    return this.#child !== undefined;
+  }
+
+  /** Ends the process and everything of it. It has nothing to save. */
+  async stop() {
+    this.#child?.kill("SIGKILL");
+    await this.#gone;
+    rmSync(this.#dir, { recursive: true, force: true });
+    process.off("exit", this.#onExit);
+  }
+}
+
+/** The port in workerd's word that it listens. */
+function listening(control) {
+  return new Promise((resolve) => {
+    createInterface({ input: control }).on("line", (line) => {
+      const message = JSON.parse(line);
+      if (message.event === "listen" && message.socket === "http") resolve(message.port);
+    });
+  });
+}
+
+/** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
+function config(vars, services) {
+  const bindings = [
+    ...Object.entries(vars).map(([name, value]) =>
+      typeof value === "string"
+        ? `(name = ${quoted(name)}, text = ${quoted(value)})`
+        : `(name = ${quoted(name)}, json = ${quoted(JSON.stringify(value))})`,
+    ),
+    ...Object.keys(services).map((name) => `(name = ${quoted(name)}, service = ${quoted(`service-${name}`)})`),
+  ];
+  const externals = Object.entries(services).map(
+    ([name, url]) => `(name = ${quoted(`service-${name}`)}, external = (address = ${quoted(new URL(url).host)}, http = ())),`,
+  );
+  return `using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [
+    (name = "main", worker = .worker),
+    # Loopback is refused unless private addresses are allowed.
+    (name = "network", network = (allow = ["public", "private"])),
+    ${externals.join("\n    ")}
+  ],
+  sockets = [(name = "http", http = (), service = "main")],
+);
+
+const worker :Workerd.Worker = (
+  modules = [
+    (name = "index.js", esModule = embed "index.js"),
+    (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
+  ],
+  compatibilityDate = ${quoted(compatibilityDate())},
+  globalOutbound = "network",
+  bindings = [
+    ${bindings.join(",\n    ")}
+  ],
+);
+`;
+}
+
+/** wrangler.toml's own, so that what is tested is what is deployed. */
+function compatibilityDate() {
+  const [, date] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(join(root, "wrangler.toml"), "utf8"));
+  return date;
+}
+
+/** Cap'n Proto's text form: JSON's, but for `\u`. */
+function quoted(text) {
+  const escaped = text.replace(/["\\\x00-\x1f\x7f]/g, (found) => `\\x${found.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return `"${escaped}"`;
+}
+
+function onPath(name) {
+  return (process.env.PATH ?? "").split(delimiter).some((dir) => {
+    try {
+      accessSync(join(dir, name), constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+}
