@@ -149,4 +149,4 @@ fn shadow(standings: &[Standing]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

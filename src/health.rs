@@ -101,3 +101,72 @@ fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{StoreHealth, answer};
+    use crate::config::{Compiled, Config, Vars};
+    use crate::time::Timestamp;
+
+    const TOKEN: &str = "Bearer correct-horse-battery";
+
+    fn compiled(bad: bool) -> Compiled {
+        let mut vars = json!({"ADMIN_TOKEN": "correct-horse-battery"});
+        if bad {
+            vars["RATE_LIMIT_HEADERS"] = json!("sEcReT");
+        }
+        Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
+    }
+
+    fn ask(bad: bool, store: StoreHealth, token: Option<&str>) -> Value {
+        let response = answer("GET", &compiled(bad), store, token);
+        assert_eq!(response.status, 200);
+        assert!(!response.body.contains("sEcReT"));
+        serde_json::from_str(&response.body).unwrap()
+    }
+
+    #[test]
+    fn the_public_learn_no_more_than_the_state() {
+        let since = Timestamp::from_millis(7);
+        for token in [
+            None,
+            Some("Bearer wrong"),
+            Some("correct-horse-battery"),
+            Some("Bearer "),
+        ] {
+            let version = env!("CARGO_PKG_VERSION");
+            assert_eq!(
+                ask(false, StoreHealth::Upstash, token),
+                json!({"status": "ok", "store": "upstash", "breaker": null, "version": version})
+            );
+            assert_eq!(
+                ask(false, StoreHealth::Failing { since }, token)["status"],
+                "degraded"
+            );
+            let body = ask(true, StoreHealth::Failing { since }, token);
+            assert_eq!(body["status"], "misconfigured");
+            assert_eq!(body.as_object().unwrap().len(), 4);
+        }
+    }
+
+    #[test]
+    fn the_operator_learns_why() {
+        let since = Timestamp::from_millis(7);
+        let body = ask(true, StoreHealth::Failing { since }, Some(TOKEN));
+        assert_eq!(body["since"], 7);
+        assert_eq!(body["errors"][0]["variable"], "RATE_LIMIT_HEADERS");
+        assert_eq!(body["warnings"], json!([]));
+    }
+
+    #[test]
+    fn it_is_read_only() {
+        for method in ["POST", "DELETE", "get", "PROPFIND"] {
+            assert_eq!(
+                answer(method, &compiled(false), StoreHealth::Memory, None).status,
+                405
+            );
+        }
+    }
+}

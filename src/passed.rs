@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_chain_has_an_end() {
-        let long = vec!["x"; 8].join(",");
+        let long = ["x"; 8].join(",");
         assert_eq!(add(Some(&long), "a"), None);
     }
 }

@@ -1,1 +1,545 @@
+//! Every variable: what it takes, what it says of the rest, and that the stricter reading rules.
 
+use serde_json::{Value, json};
+
+use super::{Compiled, Config, Dialect, Origin, Severity, StoreConfig, Vars};
+use crate::policy::{KeyBy, Mode, Policy};
+use crate::quota::Algorithm;
+
+fn compile(vars: &Value) -> Compiled {
+    Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
+}
+
+/// The configuration of vars that must be without problems.
+fn good(vars: &Value) -> Config {
+    let compiled = compile(vars);
+    assert_eq!(compiled.problems, [], "{vars}");
+    compiled.config
+}
+
+/// Expects just one problem, of that variable.
+fn bad(vars: &Value, variable: &str) -> Config {
+    let compiled = compile(vars);
+    let named: Vec<&str> = compiled
+        .problems
+        .iter()
+        .map(|problem| problem.variable.as_str())
+        .collect();
+    assert_eq!(named, [variable], "{vars}: {:?}", compiled.problems);
+    assert_eq!(compiled.problems[0].severity, Severity::Error);
+    compiled.config
+}
+
+fn policy<'a>(config: &'a Config, name: &str) -> Option<&'a Policy> {
+    config.policies.iter().find(|policy| policy.name == name)
+}
+
+/// requests, seconds, block seconds
+fn limits(config: &Config, name: &str) -> Option<(u32, u64, u64)> {
+    let policy = policy(config, name)?;
+    let block = policy.block.map_or(0, |block| block.get() / 1000);
+    Some((
+        policy.quota.limit(),
+        policy.quota.window().get() / 1000,
+        block,
+    ))
+}
+
+fn names(config: &Config, method: &str, path: &str) -> Vec<String> {
+    let class = config.routes.classify(method, path);
+    class
+        .policies
+        .into_iter()
+        .chain(config.always.clone())
+        .map(|id| config.policy(id).unwrap().name.clone())
+        .collect()
+}
+
+#[test]
+fn nothing_set_is_the_built_in_policies_in_memory() {
+    let config = good(&json!({}));
+    let expected = [
+        ("general", (120, 60, 0)),
+        ("auth", (30, 60, 600)),
+        ("sensitive", (10, 60, 900)),
+        ("admin", (300, 60, 300)),
+        ("mfa", (5, 60, 900)),
+        ("financial", (20, 60, 900)),
+        ("ip", (1000, 3600, 0)),
+    ];
+    for (name, numbers) in expected {
+        assert_eq!(limits(&config, name), Some(numbers), "{name}");
+    }
+    assert_eq!(config.policies.len(), expected.len());
+    assert_eq!(config.store, StoreConfig::Memory);
+    assert_eq!(config.dialect, Dialect::XRateLimit);
+    assert_eq!(config.client_ip_header, "cf-connecting-ip");
+    assert_eq!(config.origin, Origin::Route);
+    assert!(config.enabled);
+    assert_eq!(names(&config, "GET", "/anything"), ["general", "ip"]);
+}
+
+#[test]
+fn a_policy_is_overridden_made_or_switched_off() {
+    let config = good(&json!({
+        "RATE_LIMIT_AUTH": " 5 , 30 ",
+        "RATE_LIMIT_MFA": "3,60,120",
+        "RATE_LIMIT_GENERAL": "off",
+        "RATE_LIMIT_IP": "OFF",
+        "RATE_LIMIT_WEB3_MINT": "1,3600",
+        "RATE_LIMIT_ROUTES": [
+            {"path": "/mint", "policies": ["web3_mint"]},
+            {"path": "/login", "policies": ["auth", "mfa"]},
+        ],
+    }));
+    assert_eq!(limits(&config, "auth"), Some((5, 30, 0)));
+    assert_eq!(limits(&config, "mfa"), Some((3, 60, 120)));
+    assert_eq!(limits(&config, "web3_mint"), Some((1, 3600, 0)));
+    assert_eq!(limits(&config, "general"), None);
+    assert_eq!(names(&config, "GET", "/else"), [""; 0]);
+    assert_eq!(names(&config, "GET", "/mint"), ["web3_mint"]);
+}
+
+#[test]
+fn the_default_limits_are_the_general_policys() {
+    let vars = json!({"DEFAULT_RATE_LIMIT_MAX": "50", "DEFAULT_RATE_LIMIT_WINDOW": 30});
+    assert_eq!(limits(&good(&vars), "general"), Some((50, 30, 0)));
+    let vars = json!({"DEFAULT_RATE_LIMIT_MAX": "50", "RATE_LIMIT_GENERAL": "7,8"});
+    assert_eq!(limits(&good(&vars), "general"), Some((7, 8, 0)));
+    let config = bad(
+        &json!({"DEFAULT_RATE_LIMIT_MAX": "0"}),
+        "DEFAULT_RATE_LIMIT_MAX",
+    );
+    assert_eq!(limits(&config, "general"), Some((120, 60, 0)));
+}
+
+#[test]
+fn a_bad_limit_leaves_the_built_in_one_and_else_the_strictest() {
+    for text in ["", " "] {
+        good(&json!({"RATE_LIMIT_AUTH": text}));
+    }
+    for text in [
+        "x",
+        "30",
+        "30,",
+        ",60",
+        "0,60",
+        "30,0",
+        "-1,60",
+        "+1,60",
+        "1.5,60",
+        "30,60,600,1",
+        "30;60",
+        "4294967296,60",
+        "30,31622401",
+        "unlimited",
+        "none",
+        "of",
+        "1e3,60",
+        "30,60,x,y",
+    ] {
+        let vars = json!({"RATE_LIMIT_AUTH": text, "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["auth"]}]});
+        let config = bad(&vars, "RATE_LIMIT_AUTH");
+        assert_eq!(limits(&config, "auth").unwrap().2, 600, "{text}");
+        assert!(limits(&config, "auth").unwrap().0 <= 30, "{text}");
+    }
+    let vars = json!({"RATE_LIMIT_WEB3": "x", "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["web3"]}]});
+    assert_eq!(
+        limits(&bad(&vars, "RATE_LIMIT_WEB3"), "web3"),
+        Some((5, 60, 0))
+    );
+    let vars = json!({"RATE_LIMIT_AUTH": "3,60,x", "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["auth"]}]});
+    assert_eq!(
+        limits(&bad(&vars, "RATE_LIMIT_AUTH"), "auth"),
+        Some((3, 60, 600))
+    );
+}
+
+#[test]
+fn names_that_cannot_be_policies_are_refused() {
+    for name in [
+        "BLOCKED",
+        "BLOCKED_IPS",
+        "BLOCKED_RANGES",
+        "EVENTS",
+        "SUSPICIOUS",
+        "METRICS",
+    ] {
+        let variable = format!("RATE_LIMIT_{name}");
+        let config = bad(&json!({&variable: "1,1"}), &variable);
+        assert_eq!(config.policies.len(), 7, "{name}");
+    }
+    for name in ["auth", "A-B", "", "1ST", "A B", "Ä", &"A".repeat(33)] {
+        bad(
+            &json!({format!("RATE_LIMIT_{name}"): "1,1"}),
+            "RATE_LIMIT_<POLICY>",
+        );
+    }
+}
+
+#[test]
+fn options_shape_a_policy() {
+    let config = good(&json!({"RATE_LIMIT_POLICIES": {
+        "auth": {"algorithm": "token-bucket", "burst": 5, "key": "global", "mode": "shadow"},
+        "MFA": {"algorithm": "fixed-window", "key": "header:X-Api-Key"},
+    }}));
+    let auth = policy(&config, "auth").unwrap();
+    assert_eq!(auth.quota.algorithm(), Algorithm::TokenBucket);
+    assert_eq!(auth.quota.capacity(), 5);
+    assert_eq!((&auth.key, auth.mode), (&KeyBy::Global, Mode::Shadow));
+    let mfa = policy(&config, "mfa").unwrap();
+    assert_eq!(mfa.quota.algorithm(), Algorithm::FixedWindow);
+    assert_eq!(mfa.key, KeyBy::Header("x-api-key".to_owned()));
+}
+
+#[test]
+fn a_table_may_come_as_json_text() {
+    let config = good(&json!({
+        "RATE_LIMIT_POLICIES": "{\"auth\":{\"mode\":\"shadow\"}}",
+        "RATE_LIMIT_ROUTES": "[{\"path\":\"/login\",\"policies\":[\"auth\"]}]",
+    }));
+    assert_eq!(policy(&config, "auth").unwrap().mode, Mode::Shadow);
+    assert_eq!(names(&config, "GET", "/login"), ["auth", "ip"]);
+}
+
+#[test]
+fn a_bad_option_is_named_and_the_stricter_one_rules() {
+    for (option, value) in [
+        ("algorithm", json!("sliding")),
+        ("algorithm", json!(7)),
+        ("burst", json!(0)),
+        ("burst", json!("many")),
+        ("key", json!("user")),
+        ("key", json!("header:")),
+        ("key", json!("header:a b")),
+        ("mode", json!("Shadow!")),
+        ("mode", json!(null)),
+    ] {
+        let mut options = json!({});
+        options[option] = value;
+        let config = bad(
+            &json!({"RATE_LIMIT_POLICIES": {"auth": options}}),
+            &format!("RATE_LIMIT_POLICIES.auth.{option}"),
+        );
+        let auth = policy(&config, "auth").unwrap();
+        assert_eq!(
+            (auth.quota.algorithm(), auth.mode),
+            (Algorithm::SlidingWindow, Mode::Enforce)
+        );
+        assert_eq!((&auth.key, auth.quota.capacity()), (&KeyBy::Address, 30));
+    }
+    bad(
+        &json!({"RATE_LIMIT_POLICIES": {"auth": {"burst": 5}}}),
+        "RATE_LIMIT_POLICIES.auth.burst",
+    );
+    bad(
+        &json!({"RATE_LIMIT_POLICIES": {"auth": {"unknown": 5}}}),
+        "RATE_LIMIT_POLICIES.auth",
+    );
+    bad(
+        &json!({"RATE_LIMIT_POLICIES": {"auth": 5}}),
+        "RATE_LIMIT_POLICIES.auth",
+    );
+    bad(
+        &json!({"RATE_LIMIT_POLICIES": {"nobody": {}}}),
+        "RATE_LIMIT_POLICIES",
+    );
+    for table in [json!("[]"), json!("{"), json!(5), json!([1])] {
+        bad(
+            &json!({"RATE_LIMIT_POLICIES": table}),
+            "RATE_LIMIT_POLICIES",
+        );
+    }
+    let huge = json!({
+        "RATE_LIMIT_AUTH": "4294967295,86400",
+        "RATE_LIMIT_POLICIES": {"auth": {"algorithm": "token-bucket"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["auth"]}],
+    });
+    let config = bad(&huge, "RATE_LIMIT_POLICIES.auth");
+    assert_eq!(
+        policy(&config, "auth").unwrap().quota.algorithm(),
+        Algorithm::SlidingWindow
+    );
+}
+
+#[test]
+fn routes_choose_policies() {
+    let config = good(&json!({"RATE_LIMIT_ROUTES": [
+        {"path": "/api/auth/**", "methods": ["post"], "policies": ["Auth", "sensitive"], "cost": "2"},
+        {"path": "/health", "policies": []},
+    ]}));
+    assert_eq!(
+        names(&config, "POST", "/api/auth/login"),
+        ["auth", "sensitive", "ip"]
+    );
+    assert_eq!(config.routes.classify("POST", "/api/auth/login").cost, 2);
+    assert_eq!(names(&config, "GET", "/api/auth/login"), ["general", "ip"]);
+    assert_eq!(names(&config, "GET", "/health"), ["ip"]);
+}
+
+#[test]
+fn a_bad_route_is_never_a_looser_one() {
+    let routes = |route: Value| json!({"RATE_LIMIT_ROUTES": [route]});
+    for path in [json!("api"), json!(null), json!(5), json!("/a/**b")] {
+        let config = bad(
+            &routes(json!({"path": path, "policies": ["mfa"]})),
+            "RATE_LIMIT_ROUTES[0].path",
+        );
+        assert_eq!(names(&config, "GET", "/x"), ["general", "ip", "mfa"]);
+    }
+    for methods in [json!("POST"), json!([]), json!(["GE T"]), json!([5])] {
+        let vars = routes(json!({"path": "/x", "methods": methods, "policies": ["mfa"]}));
+        let config = bad(&vars, "RATE_LIMIT_ROUTES[0].methods");
+        assert_eq!(names(&config, "DELETE", "/x"), ["mfa", "ip"]);
+    }
+    let config = bad(
+        &routes(json!({"path": "/x", "policies": ["mfaa"]})),
+        "RATE_LIMIT_ROUTES[0].policies[0]",
+    );
+    assert_eq!(names(&config, "GET", "/x"), ["sensitive", "ip"]);
+    let config = bad(
+        &routes(json!({"path": "/x"})),
+        "RATE_LIMIT_ROUTES[0].policies",
+    );
+    assert_eq!(names(&config, "GET", "/x"), ["general", "ip"]);
+    for cost in [json!(0), json!(-1), json!("x"), json!(1.5)] {
+        let config = bad(
+            &routes(json!({"path": "/x", "policies": [], "cost": cost})),
+            "RATE_LIMIT_ROUTES[0].cost",
+        );
+        assert_eq!(config.routes.classify("GET", "/x").cost, 1);
+    }
+    let config = bad(&routes(json!(5)), "RATE_LIMIT_ROUTES[0]");
+    assert_eq!(names(&config, "GET", "/x"), ["general", "ip", "sensitive"]);
+    for table in [json!("["), json!({}), json!(5)] {
+        let config = bad(&json!({"RATE_LIMIT_ROUTES": table}), "RATE_LIMIT_ROUTES");
+        assert_eq!(names(&config, "GET", "/x"), ["general", "ip", "sensitive"]);
+    }
+    bad(
+        &routes(json!({"path": "/x", "policies": [], "policy": "a"})),
+        "RATE_LIMIT_ROUTES[0]",
+    );
+    bad(
+        &routes(json!({"path": "/x", "policies": ["mfa"], "cost": 6})),
+        "RATE_LIMIT_ROUTES[0].cost",
+    );
+}
+
+#[test]
+fn a_policy_that_no_route_uses_is_a_warning() {
+    let compiled = compile(&json!({"RATE_LIMIT_AUHT": "3,60"}));
+    assert_eq!(compiled.problems.len(), 1);
+    assert_eq!(compiled.problems[0].severity, Severity::Warning);
+    assert_eq!(compiled.problems[0].variable, "RATE_LIMIT_AUHT");
+    assert!(!compiled.has_errors());
+}
+
+#[test]
+fn upstash_needs_both_its_url_and_its_token() {
+    let url = "https://x.upstash.io";
+    let both = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t", "REDIS_TIMEOUT": 250});
+    let StoreConfig::Upstash {
+        prefix, timeout, ..
+    } = good(&both).store
+    else {
+        panic!("memory");
+    };
+    assert_eq!((prefix.as_str(), timeout.get()), ("ratelimit:", 250));
+    let kv = json!({"KV_REST_API_URL": url, "KV_REST_API_TOKEN": "t", "REDIS_KEY_PREFIX": "v:r:"});
+    assert!(matches!(good(&kv).store, StoreConfig::Upstash { prefix, .. } if prefix == "v:r:"));
+
+    let off = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t", "REDIS_ENABLED": false});
+    assert_eq!(good(&off).store, StoreConfig::Memory);
+    let config = bad(
+        &json!({"UPSTASH_REDIS_REST_URL": url}),
+        "UPSTASH_REDIS_REST_TOKEN",
+    );
+    assert_eq!(config.store, StoreConfig::Memory);
+    bad(
+        &json!({"UPSTASH_REDIS_REST_TOKEN": "t"}),
+        "UPSTASH_REDIS_REST_URL",
+    );
+    for url in ["x.upstash.io", "ftp://x", "redis://x", "https://"] {
+        let vars = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t"});
+        assert_eq!(
+            bad(&vars, "UPSTASH_REDIS_REST_URL").store,
+            StoreConfig::Memory
+        );
+    }
+    bad(
+        &json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "a\nb"}),
+        "UPSTASH_REDIS_REST_TOKEN",
+    );
+    let clear =
+        compile(&json!({"UPSTASH_REDIS_REST_URL": "http://x.io", "UPSTASH_REDIS_REST_TOKEN": "t"}));
+    assert_eq!(clear.problems[0].severity, Severity::Warning);
+    good(&json!({"UPSTASH_REDIS_REST_URL": "http://[::1]:8079", "UPSTASH_REDIS_REST_TOKEN": "t"}));
+}
+
+#[test]
+fn the_other_variables_keep_their_rules() {
+    assert!(!good(&json!({"RATE_LIMIT_ENABLED": "False"})).enabled);
+    assert!(bad(&json!({"RATE_LIMIT_ENABLED": "no"}), "RATE_LIMIT_ENABLED").enabled);
+    bad(&json!({"REDIS_ENABLED": 1}), "REDIS_ENABLED");
+    for timeout in [
+        json!(0),
+        json!("60001"),
+        json!(2_147_483_648_u64),
+        json!("1s"),
+    ] {
+        bad(&json!({"REDIS_TIMEOUT": timeout}), "REDIS_TIMEOUT");
+    }
+    for prefix in ["a b", "a\n", "é", &"x".repeat(129)] {
+        bad(
+            &json!({"REDIS_KEY_PREFIX": format!("x{prefix}x")}),
+            "REDIS_KEY_PREFIX",
+        );
+    }
+    assert_eq!(
+        good(&json!({"RATE_LIMIT_HEADERS": "ietf"})).dialect,
+        Dialect::Ietf
+    );
+    assert_eq!(
+        good(&json!({"RATE_LIMIT_HEADERS": "none"})).dialect,
+        Dialect::Silent
+    );
+    bad(&json!({"RATE_LIMIT_HEADERS": "off"}), "RATE_LIMIT_HEADERS");
+    assert_eq!(
+        good(&json!({"CLIENT_IP_HEADER": "X-Real-IP"})).client_ip_header,
+        "x-real-ip"
+    );
+    for name in ["X-Forwarded-For", "forwarded", "a b", "é"] {
+        let config = bad(&json!({"CLIENT_IP_HEADER": name}), "CLIENT_IP_HEADER");
+        assert_eq!(config.client_ip_header, "cf-connecting-ip");
+    }
+    assert_eq!(good(&json!({"IPV6_PREFIX": "56"})).ipv6_prefix.bits(), 56);
+    for bits in [json!(0), json!(129), json!("/64")] {
+        assert_eq!(
+            bad(&json!({"IPV6_PREFIX": bits}), "IPV6_PREFIX")
+                .ipv6_prefix
+                .bits(),
+            64
+        );
+    }
+}
+
+#[test]
+fn a_bad_origin_is_nowhere() {
+    let origin = |url: &str| good(&json!({"ORIGIN_URL": url})).origin;
+    assert_eq!(
+        origin("https://a.vercel.app/"),
+        Origin::Url("https://a.vercel.app".to_owned())
+    );
+    assert_eq!(
+        origin("https://a.io/base/"),
+        Origin::Url("https://a.io/base".to_owned())
+    );
+    for url in [
+        "a.vercel.app",
+        "https://u:p@a.io",
+        "https://a.io/?x",
+        "https://a.io/#x",
+        "file:///x",
+    ] {
+        let config = bad(&json!({"ORIGIN_URL": url}), "ORIGIN_URL");
+        assert_eq!(config.origin, Origin::Nowhere, "{url}");
+    }
+}
+
+#[test]
+fn secrets_are_compared_whole_and_never_shown() {
+    let config =
+        good(&json!({"ADMIN_TOKEN": "a-long-enough-token", "ORIGIN_SECRET": "0123456789abcdef"}));
+    let token = config.admin_token.clone().unwrap();
+    assert!(token.matches("a-long-enough-token"));
+    for wrong in [
+        "",
+        "a-long-enough-toke",
+        "a-long-enough-token ",
+        "A-long-enough-token",
+    ] {
+        assert!(!token.matches(wrong));
+    }
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("a-long-enough-token") && !shown.contains("0123456789abcdef"));
+    assert_eq!(
+        compile(&json!({"ADMIN_TOKEN": "short"})).problems[0].severity,
+        Severity::Warning
+    );
+    assert_eq!(
+        bad(&json!({"ORIGIN_SECRET": "a b"}), "ORIGIN_SECRET").origin_secret,
+        None
+    );
+}
+
+#[test]
+fn no_problem_carries_a_value() {
+    const PLANTED: &str = "pLaNtEd";
+    let routes = json!([{"path": PLANTED, "policies": [PLANTED], "methods": [[PLANTED]], "cost": PLANTED, "x": PLANTED}]);
+    let mut vars = json!({
+        "RATE_LIMIT_ROUTES": routes,
+        "RATE_LIMIT_POLICIES": {"auth": {"algorithm": PLANTED, "key": PLANTED, "mode": PLANTED, "burst": PLANTED}},
+    });
+    for name in [
+        "RATE_LIMIT_ENABLED",
+        "RATE_LIMIT_AUTH",
+        "RATE_LIMIT_NEW",
+        "RATE_LIMIT_HEADERS",
+        "REDIS_TIMEOUT",
+        "REDIS_ENABLED",
+        "UPSTASH_REDIS_REST_URL",
+        "UPSTASH_REDIS_REST_TOKEN",
+        "IPV6_PREFIX",
+        "ORIGIN_URL",
+        "DEFAULT_RATE_LIMIT_MAX",
+        "DEFAULT_RATE_LIMIT_WINDOW",
+        "RATE_LIMIT_ALLOWLIST",
+        "ADMIN_TOKEN",
+        "RATE_LIMIT_BYPASS_TOKEN",
+    ] {
+        vars[name] = json!(PLANTED);
+    }
+    for name in ["REDIS_KEY_PREFIX", "ORIGIN_SECRET", "CLIENT_IP_HEADER"] {
+        vars[name] = json!(format!("{PLANTED} {PLANTED}"));
+    }
+    let compiled = compile(&vars);
+    assert!(compiled.problems.len() >= 18, "{:?}", compiled.problems);
+    for problem in compiled.problems {
+        assert!(
+            !problem.to_string().to_lowercase().contains("planted"),
+            "{problem}"
+        );
+    }
+}
+
+#[test]
+fn any_json_is_survived() {
+    for value in [
+        json!(null),
+        json!(true),
+        json!(-1.5),
+        json!([[]]),
+        json!({"a": {"b": []}}),
+        json!("\u{0}"),
+    ] {
+        let mut vars = json!({});
+        for name in [
+            "RATE_LIMIT_ROUTES",
+            "RATE_LIMIT_POLICIES",
+            "RATE_LIMIT_AUTH",
+            "RATE_LIMIT_HEADERS",
+            "REDIS_TIMEOUT",
+            "ORIGIN_URL",
+            "UPSTASH_REDIS_REST_URL",
+            "CLIENT_IP_HEADER",
+            "IPV6_PREFIX",
+            "ADMIN_TOKEN",
+        ] {
+            vars[name] = value.clone();
+        }
+        vars["RATE_LIMIT_POLICIES"] = json!({"auth": value, "mfa": {"key": value, "burst": value}});
+        vars["RATE_LIMIT_ROUTES"] =
+            json!([value, {"path": value, "policies": value, "methods": value, "cost": value}]);
+        assert_eq!(compile(&vars).config.policies.len(), 7);
+    }
+}

@@ -1,1 +1,275 @@
+//! Requests, end to end through the gate, over the memory store.
 
+use std::collections::HashMap;
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use super::{Report, Request, decide};
+use crate::config::{Config, Vars};
+use crate::store::conformance::START;
+use crate::store::memory::{Memory, Seed};
+use crate::time::{Millis, Timestamp};
+
+#[derive(Clone, Default)]
+struct Asked {
+    path: String,
+    headers: HashMap<String, String>,
+}
+
+impl Request for Asked {
+    fn method(&self) -> &'static str {
+        "GET"
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name).cloned()
+    }
+}
+
+fn from(address: &str, path: &str) -> Asked {
+    Asked {
+        path: path.to_owned(),
+        headers: HashMap::from([("cf-connecting-ip".to_owned(), address.to_owned())]),
+    }
+}
+
+impl Asked {
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name.to_owned(), value.to_owned());
+        self
+    }
+}
+
+struct Gate {
+    config: Config,
+    store: Memory,
+}
+
+impl Gate {
+    fn new(vars: &Value) -> Self {
+        let compiled = Config::compile(&Vars::from_json(&vars.to_string()).unwrap());
+        assert!(!compiled.has_errors(), "{:?}", compiled.problems);
+        Self {
+            config: compiled.config,
+            store: Memory::new(1000, Seed::fixed()),
+        }
+    }
+
+    fn ask(&self, request: &Asked, now: Timestamp) -> Report {
+        let report = decide(&self.config, &self.store, request, now).now_or_never();
+        report.expect("memory waits for nothing").unwrap()
+    }
+
+    /// How many of `times` such requests are admitted at once.
+    fn admits(&self, request: &Asked, times: usize) -> usize {
+        (0..times)
+            .filter(|_| self.ask(request, START).admitted)
+            .count()
+    }
+}
+
+fn policies(report: &Report) -> Vec<&str> {
+    report
+        .enforced
+        .iter()
+        .map(|standing| standing.policy.as_str())
+        .collect()
+}
+
+#[test]
+fn a_request_meets_its_routes_policies_and_the_addresss() {
+    let gate =
+        Gate::new(&json!({"RATE_LIMIT_ROUTES": [{"path": "/login", "policies": ["auth", "mfa"]}]}));
+    assert_eq!(
+        policies(&gate.ask(&from("192.0.2.1", "/login"), START)),
+        ["auth", "mfa", "ip"]
+    );
+    assert_eq!(
+        policies(&gate.ask(&from("192.0.2.1", "/"), START)),
+        ["general", "ip"]
+    );
+}
+
+#[test]
+fn a_policy_met_twice_is_charged_once() {
+    let gate = Gate::new(
+        &json!({"RATE_LIMIT_ROUTES": [{"path": "/x", "policies": ["ip", "ip", "auth"]}]}),
+    );
+    assert_eq!(
+        policies(&gate.ask(&from("192.0.2.1", "/x"), START)),
+        ["ip", "auth"]
+    );
+}
+
+#[test]
+fn the_tightest_share_binds() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "100,60", "RATE_LIMIT_IP": "20,60"}));
+    let report = gate.ask(&from("192.0.2.1", "/"), START);
+    assert_eq!(
+        report.binding().unwrap().policy,
+        "ip",
+        "19 of 20 is less than 99 of 100"
+    );
+}
+
+#[test]
+fn of_several_denials_the_longest_binds() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "1,3600"}));
+    let request = from("192.0.2.1", "/");
+    assert!(gate.ask(&request, START).admitted);
+    let report = gate.ask(&request, START + Millis::new(5));
+    assert!(!report.admitted);
+    assert_eq!(report.binding().unwrap().policy, "ip");
+}
+
+#[test]
+fn callers_are_apart_and_a_network_is_one() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60"}));
+    assert_eq!(gate.admits(&from("192.0.2.1", "/"), 5), 3);
+    assert_eq!(gate.admits(&from("192.0.2.2", "/"), 5), 3);
+    assert_eq!(gate.admits(&from("::ffff:192.0.2.2", "/"), 5), 0);
+    assert_eq!(gate.admits(&from("2001:db8::1", "/"), 2), 2);
+    assert_eq!(gate.admits(&from("2001:db8::ffff:2", "/"), 5), 1);
+    assert_eq!(gate.admits(&from("2001:db8:0:1::1", "/"), 5), 3);
+}
+
+#[test]
+fn a_forged_list_is_nobodys_address() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60"}));
+    for number in 0..3 {
+        let request =
+            from("192.0.2.1", "/").with("x-forwarded-for", &format!("203.0.113.{number}"));
+        assert_eq!(gate.admits(&request, 1), 1);
+    }
+    assert!(
+        !gate
+            .ask(
+                &from("192.0.2.1", "/").with("x-forwarded-for", "203.0.113.9"),
+                START
+            )
+            .admitted
+    );
+}
+
+#[test]
+fn the_unidentified_share_one_quota_and_are_never_blocked() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60,600"}));
+    let nobody = Asked {
+        path: "/".to_owned(),
+        ..Asked::default()
+    };
+    assert_eq!(gate.admits(&nobody, 2), 2);
+    assert_eq!(gate.admits(&from("not an address", "/"), 5), 1);
+    let report = gate.ask(&nobody, START);
+    assert!(!report.admitted);
+    assert_eq!(report.enforced[0].answer.blocked_until, None);
+    assert_eq!(
+        gate.admits(&from("192.0.2.1", "/"), 9),
+        3,
+        "and lock nobody else out"
+    );
+    assert!(gate.ask(&nobody, START + Millis::from_secs(62)).admitted);
+    assert!(
+        !gate
+            .ask(&from("192.0.2.1", "/"), START + Millis::from_secs(62))
+            .admitted
+    );
+}
+
+#[test]
+fn cloudflares_shared_address_is_limited_but_never_blocked() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60,600"}));
+    let shared = from("2a06:98c0:3600::103", "/");
+    assert_eq!(gate.admits(&shared, 9), 3);
+    assert!(gate.ask(&shared, START + Millis::from_secs(62)).admitted);
+}
+
+#[test]
+fn a_header_narrows_a_limit_and_never_escapes_the_addresss() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_API": "3,60",
+        "RATE_LIMIT_POLICIES": {"api": {"key": "header:X-Api-Key"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["api"]}],
+    }));
+    let rotated =
+        |number: usize| from("192.0.2.1", "/").with("x-api-key", &format!("key-{number}"));
+    let admitted = (0..20)
+        .filter(|number| gate.ask(&rotated(*number), START).admitted)
+        .count();
+    assert_eq!(admitted, 3, "a fresh key each time is no fresh quota");
+    // The same key from many addresses is one quota as well.
+    let shared =
+        |number: usize| from(&format!("198.51.100.{number}"), "/").with("x-api-key", "shared");
+    let admitted = (0..20)
+        .filter(|number| gate.ask(&shared(*number), START).admitted)
+        .count();
+    assert_eq!(admitted, 3);
+    let report = gate.ask(&from("203.0.113.7", "/"), START);
+    assert_eq!(
+        policies(&report),
+        ["api", "ip"],
+        "without the header, by the address alone"
+    );
+}
+
+#[test]
+fn a_global_policy_is_one_quota_for_all_and_blocks_nobody() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_SITE": "5,60,600",
+        "RATE_LIMIT_POLICIES": {"site": {"key": "global"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["site"]}],
+    }));
+    let admitted = (0..20)
+        .filter(|n| {
+            gate.ask(&from(&format!("192.0.2.{n}"), "/"), START)
+                .admitted
+        })
+        .count();
+    assert_eq!(admitted, 5);
+    let later = START + Millis::from_secs(62);
+    assert!(gate.ask(&from("192.0.2.1", "/"), later).admitted);
+}
+
+#[test]
+fn a_shadow_policy_reports_and_disturbs_nothing() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_TRIAL": "2,60,600",
+        "RATE_LIMIT_POLICIES": {"trial": {"mode": "shadow"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["general", "trial"]}],
+        "RATE_LIMIT_GENERAL": "10,60",
+    }));
+    let request = from("192.0.2.1", "/");
+    for number in 0..10 {
+        let report = gate.ask(&request, START);
+        assert!(report.admitted);
+        assert_eq!(policies(&report), ["general", "ip"]);
+        assert_eq!(report.enforced[0].answer.decision.remaining, 9 - number);
+        assert_eq!(report.shadow[0].answer.decision.allowed(), number < 2);
+        assert_ne!(report.binding().unwrap().policy, "trial");
+    }
+    let report = gate.ask(&request, START);
+    assert!(!report.admitted);
+    assert_eq!(report.binding().unwrap().policy, "general");
+}
+
+#[test]
+fn a_disabled_limiter_admits_everything() {
+    let gate = Gate::new(&json!({"RATE_LIMIT_ENABLED": false, "RATE_LIMIT_GENERAL": "1,60"}));
+    assert_eq!(gate.admits(&from("192.0.2.1", "/"), 50), 50);
+    assert!(gate.store.is_empty());
+}
+
+#[test]
+fn a_routes_cost_is_taken_from_each_quota() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_GENERAL": "10,60",
+        "RATE_LIMIT_ROUTES": [{"path": "/export", "policies": ["general"], "cost": 4}],
+    }));
+    assert_eq!(gate.admits(&from("192.0.2.1", "/export"), 5), 2);
+    assert_eq!(gate.admits(&from("192.0.2.1", "/"), 5), 2);
+}

@@ -1,1 +1,153 @@
+//! Reports, as headers.
 
+use std::num::NonZeroU32;
+
+use super::{Header, of};
+use crate::client::{Caller, Ipv6Prefix};
+use crate::config::Dialect;
+use crate::gate::{Report, Standing};
+use crate::quota::{Algorithm, Decision, Outcome, Quota};
+use crate::store::Answer;
+use crate::time::{Millis, Timestamp};
+
+const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
+
+pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcome) -> Standing {
+    let limit = NonZeroU32::new(limit).unwrap();
+    Standing {
+        policy: policy.to_owned(),
+        quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
+        answer: Answer {
+            decision: Decision {
+                outcome,
+                remaining,
+                reset_at: NOW + Millis::new(60_100),
+                at: NOW,
+            },
+            blocked_until: None,
+        },
+    }
+}
+
+pub(crate) fn report(admitted: bool, enforced: Vec<Standing>) -> Report {
+    Report {
+        caller: Caller::identify(Some("192.0.2.1"), Ipv6Prefix::default()),
+        cost: 1,
+        admitted,
+        address_block: None,
+        enforced,
+        shadow: Vec::new(),
+    }
+}
+
+fn denied(seconds: u64) -> Outcome {
+    Outcome::Denied {
+        retry_at: NOW + Millis::new(seconds * 1000),
+    }
+}
+
+fn text(headers: &[Header]) -> Vec<String> {
+    headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect()
+}
+
+#[test]
+fn the_usual_dialect() {
+    let standings = vec![
+        standing("general", 120, 119, Outcome::Allowed),
+        standing("auth", 30, 7, Outcome::Allowed),
+    ];
+    let headers = of(&report(true, standings), Dialect::XRateLimit, NOW);
+    assert_eq!(
+        text(&headers),
+        [
+            "x-ratelimit-limit: 30",
+            "x-ratelimit-remaining: 7",
+            // 1764000060.600 s: no earlier than the quota is whole.
+            "x-ratelimit-reset: 1764000061",
+            "x-ratelimit-type: auth",
+        ]
+    );
+}
+
+#[test]
+fn a_denial_resets_when_the_request_would_be_admitted() {
+    let headers = of(
+        &report(false, vec![standing("auth", 30, 2, denied(9))]),
+        Dialect::XRateLimit,
+        NOW,
+    );
+    assert_eq!(text(&headers)[2], "x-ratelimit-reset: 1764000010");
+}
+
+#[test]
+fn under_a_block_nothing_is_left() {
+    let mut blocked = standing("auth", 30, 25, Outcome::Allowed);
+    blocked.answer.blocked_until = Some(NOW + Millis::from_secs(600));
+    let headers = of(&report(false, vec![blocked]), Dialect::XRateLimit, NOW);
+    assert_eq!(
+        text(&headers)[1..3],
+        ["x-ratelimit-remaining: 0", "x-ratelimit-reset: 1764000601"]
+    );
+}
+
+#[test]
+fn the_ietf_dialect_lists_every_policy_once() {
+    let mut tight = standing("api", 10, 3, Outcome::Allowed);
+    tight.answer.decision.reset_at = NOW + Millis::new(1);
+    let standings = vec![
+        standing("api", 10, 9, Outcome::Allowed),
+        tight,
+        standing("ip", 1000, 900, Outcome::Allowed),
+    ];
+    let headers = of(&report(true, standings), Dialect::Ietf, NOW);
+    assert_eq!(
+        text(&headers),
+        [
+            "ratelimit-policy: \"api\";q=10;w=60, \"ip\";q=1000;w=60",
+            "ratelimit: \"api\";r=3;t=1, \"ip\";r=900;t=61",
+        ]
+    );
+}
+
+#[test]
+fn a_buckets_window_is_the_time_its_burst_takes_to_come_back() {
+    let mut bucket = standing("api", 10, 3, Outcome::Allowed);
+    let quota = Quota::new(
+        Algorithm::TokenBucket,
+        NonZeroU32::new(10).unwrap(),
+        Millis::new(60_000),
+    );
+    bucket.quota = quota
+        .unwrap()
+        .with_burst(NonZeroU32::new(5).unwrap())
+        .unwrap();
+    let headers = of(&report(true, vec![bucket]), Dialect::Ietf, NOW);
+    assert_eq!(headers[0].1, "\"api\";q=5;w=30");
+}
+
+#[test]
+fn silence_and_nothing_to_say() {
+    let standings = vec![standing("api", 10, 9, Outcome::Allowed)];
+    assert_eq!(of(&report(true, standings), Dialect::Silent, NOW), []);
+    assert_eq!(of(&report(true, Vec::new()), Dialect::XRateLimit, NOW), []);
+    assert_eq!(of(&report(true, Vec::new()), Dialect::Ietf, NOW), []);
+}
+
+#[test]
+fn shadows_report_themselves() {
+    let mut report = report(true, Vec::new());
+    report.shadow = vec![
+        standing("trial", 10, 4, Outcome::Allowed),
+        standing("web3", 10, 0, denied(9)),
+    ];
+    for dialect in [Dialect::XRateLimit, Dialect::Ietf] {
+        let headers = of(&report, dialect, NOW);
+        assert_eq!(
+            text(&headers),
+            ["x-ratelimit-shadow: trial=admitted;r=4, web3=denied;r=0"]
+        );
+    }
+}

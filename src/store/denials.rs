@@ -4,6 +4,9 @@
 //! more; so an isolate may repeat it until then. Never longer, and never for longer than
 //! [`LONGEST`] without asking again, so that an unblock, a reset or a refund made elsewhere takes
 //! effect.
+//!
+//! A request that is denied from memory by one policy does not reach the store, so it sets no block
+//! of another policy that would have denied it as well.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};

@@ -212,13 +212,13 @@ proptest! {
         let mut now = START;
         for (caller, cost, pause) in requests {
             now = now + Millis::new(if pause < 15_000 { pause / 100 } else { pause });
-            let charges = [
-                Charge {
-                    block: (caller == 0).then(|| Millis::from_secs(30)),
-                    ..charge(&format!("p:{caller}"), Algorithm::TokenBucket, 6)
-                },
-                charge(&format!("q:{caller}"), Algorithm::SlidingWindow, 9),
-            ];
+            let bucket = charge(&format!("p:{caller}"), Algorithm::TokenBucket, 6);
+            let charges = if caller == 0 {
+                let block = Some(Millis::from_secs(30));
+                vec![Charge { block, ..bucket }]
+            } else {
+                vec![bucket, charge(&format!("q:{caller}"), Algorithm::SlidingWindow, 9)]
+            };
             let check = check(&charges, cost);
             let (allowed, verdict) = ask(&with, &check, now);
             let (expected, reference) = ask(&without, &check, now);
