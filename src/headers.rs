@@ -14,7 +14,7 @@ pub const PASSED: &str = "x-edge-limiter-passed";
 /// The emergency bypass, from a client.
 pub const BYPASS: &str = "x-ratelimit-bypass";
 /// What shadow policies would have said.
-pub const SHADOW: &str = "x-ratelimit-shadow";
+pub const SHADOW: &str = "X-RateLimit-Shadow";
 
 /// What a client may not send on to the origin: it is the limiter that says these.
 pub const REMOVED_FROM_REQUESTS: [&str; 4] = [CALLER_ADDRESS, ORIGIN_SECRET, PASSED, BYPASS];
@@ -68,16 +68,16 @@ pub fn shown_reset(standing: &Standing) -> Timestamp {
 
 fn x_ratelimit(standing: &Standing) -> Vec<Header> {
     vec![
-        ("x-ratelimit-limit", standing.quota.capacity().to_string()),
+        ("X-RateLimit-Limit", standing.quota.capacity().to_string()),
         (
-            "x-ratelimit-remaining",
+            "X-RateLimit-Remaining",
             shown_remaining(standing).to_string(),
         ),
         (
-            "x-ratelimit-reset",
+            "X-RateLimit-Reset",
             shown_reset(standing).as_secs_ceil().to_string(),
         ),
-        ("x-ratelimit-type", standing.policy.clone()),
+        ("X-RateLimit-Type", standing.policy.clone()),
     ]
 }
 
@@ -104,8 +104,8 @@ fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
         return Vec::new();
     }
     vec![
-        ("ratelimit-policy", policies.join(", ")),
-        ("ratelimit", limits.join(", ")),
+        ("RateLimit-Policy", policies.join(", ")),
+        ("RateLimit", limits.join(", ")),
     ]
 }
 

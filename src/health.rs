@@ -31,7 +31,7 @@ pub fn answer(
 ) -> Response {
     if !matches!(method, "GET" | "HEAD") {
         let mut response = Response::error(405, "method_not_allowed", "Use GET.");
-        response.headers.push(("allow", "GET, HEAD".to_owned()));
+        response.headers.push(("Allow", "GET, HEAD".to_owned()));
         return response;
     }
     let failing = matches!(store, StoreHealth::Failing { .. });

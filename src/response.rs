@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// The headers, lower case.
+    /// The headers.
     pub headers: Vec<Header>,
     /// The body, JSON.
     pub body: String,
@@ -36,8 +36,8 @@ impl Response {
         Self {
             status,
             headers: vec![
-                ("content-type", media_type.to_owned()),
-                ("cache-control", "no-store".to_owned()),
+                ("Content-Type", media_type.to_owned()),
+                ("Cache-Control", "no-store".to_owned()),
             ],
             // Only a map with keys that are no text could fail.
             body: serde_json::to_string(body).unwrap_or_default(),
@@ -65,7 +65,7 @@ impl Response {
             Self::json(429, &denial.plain())
         };
         if let Some(seconds) = denial.retry_after {
-            response.headers.push(("retry-after", seconds.to_string()));
+            response.headers.push(("Retry-After", seconds.to_string()));
         }
         response.headers.extend(headers::of(report, dialect, now));
         response

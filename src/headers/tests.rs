@@ -63,11 +63,11 @@ fn the_usual_dialect() {
     assert_eq!(
         text(&headers),
         [
-            "x-ratelimit-limit: 30",
-            "x-ratelimit-remaining: 7",
+            "X-RateLimit-Limit: 30",
+            "X-RateLimit-Remaining: 7",
             // 1764000060.600 s: no earlier than the quota is whole.
-            "x-ratelimit-reset: 1764000061",
-            "x-ratelimit-type: auth",
+            "X-RateLimit-Reset: 1764000061",
+            "X-RateLimit-Type: auth",
         ]
     );
 }
@@ -79,7 +79,7 @@ fn a_denial_resets_when_the_request_would_be_admitted() {
         Dialect::XRateLimit,
         NOW,
     );
-    assert_eq!(text(&headers)[2], "x-ratelimit-reset: 1764000010");
+    assert_eq!(text(&headers)[2], "X-RateLimit-Reset: 1764000010");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn under_a_block_nothing_is_left() {
     let headers = of(&report(false, vec![blocked]), Dialect::XRateLimit, NOW);
     assert_eq!(
         text(&headers)[1..3],
-        ["x-ratelimit-remaining: 0", "x-ratelimit-reset: 1764000601"]
+        ["X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 1764000601"]
     );
 }
 
@@ -106,8 +106,8 @@ fn the_ietf_dialect_lists_every_policy_once() {
     assert_eq!(
         text(&headers),
         [
-            "ratelimit-policy: \"api\";q=10;w=60, \"ip\";q=1000;w=60",
-            "ratelimit: \"api\";r=3;t=1, \"ip\";r=900;t=61",
+            "RateLimit-Policy: \"api\";q=10;w=60, \"ip\";q=1000;w=60",
+            "RateLimit: \"api\";r=3;t=1, \"ip\";r=900;t=61",
         ]
     );
 }
@@ -147,7 +147,7 @@ fn shadows_report_themselves() {
         let headers = of(&report, dialect, NOW);
         assert_eq!(
             text(&headers),
-            ["x-ratelimit-shadow: trial=admitted;r=4, web3=denied;r=0"]
+            ["X-RateLimit-Shadow: trial=admitted;r=4, web3=denied;r=0"]
         );
     }
 }

@@ -21,7 +21,7 @@ fn denied(milliseconds: u64) -> Outcome {
 fn answer(report: &Report, accept: Option<&str>) -> (Response, Value) {
     let response = Response::denied(report, Dialect::XRateLimit, accept, NOW);
     assert_eq!(response.status, 429);
-    assert_eq!(header(&response, "cache-control"), Some("no-store"));
+    assert_eq!(header(&response, "Cache-Control"), Some("no-store"));
     let body = serde_json::from_str(&response.body).unwrap();
     (response, body)
 }
@@ -37,9 +37,9 @@ fn a_denial_in_json() {
         &report(false, vec![standing("auth", 30, 0, denied(119_100))]),
         None,
     );
-    assert_eq!(header(&response, "content-type"), Some("application/json"));
-    assert_eq!(header(&response, "retry-after"), Some("120"));
-    assert_eq!(header(&response, "x-ratelimit-type"), Some("auth"));
+    assert_eq!(header(&response, "Content-Type"), Some("application/json"));
+    assert_eq!(header(&response, "Retry-After"), Some("120"));
+    assert_eq!(header(&response, "X-RateLimit-Type"), Some("auth"));
     assert_eq!(
         body,
         json!({
@@ -53,7 +53,7 @@ fn a_denial_in_json() {
             "blocked": false,
         })
     );
-    assert_eq!(header(&response, "x-ratelimit-reset"), Some("1764000120"));
+    assert_eq!(header(&response, "X-RateLimit-Reset"), Some("1764000120"));
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn a_denial_as_a_problem() {
     let report = report(false, vec![standing("auth", 30, 0, denied(1))]);
     let (response, body) = answer(&report, Some("text/html, application/problem+json;q=0.9"));
     assert_eq!(
-        header(&response, "content-type"),
+        header(&response, "Content-Type"),
         Some("application/problem+json")
     );
-    assert_eq!(header(&response, "retry-after"), Some("1"), "never 0");
+    assert_eq!(header(&response, "Retry-After"), Some("1"), "never 0");
     assert_eq!(
         body,
         json!({
@@ -87,11 +87,11 @@ fn the_later_of_block_and_quota_is_told() {
     let mut blocked = standing("auth", 30, 0, denied(60_000));
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(600));
     let (response, body) = answer(&report(false, vec![blocked.clone()]), None);
-    assert_eq!(header(&response, "retry-after"), Some("600"));
+    assert_eq!(header(&response, "Retry-After"), Some("600"));
     assert_eq!(body["blocked"], true);
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(30));
     let (response, _) = answer(&report(false, vec![blocked]), None);
-    assert_eq!(header(&response, "retry-after"), Some("60"));
+    assert_eq!(header(&response, "Retry-After"), Some("60"));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_hopeless_cost_is_not_told_to_wait() {
     let mut report = report(false, vec![standing("auth", 30, 30, Outcome::Impossible)]);
     report.cost = 50;
     let (response, body) = answer(&report, None);
-    assert_eq!(header(&response, "retry-after"), None);
+    assert_eq!(header(&response, "Retry-After"), None);
     assert_eq!(body["retryAfter"], Value::Null);
     assert_eq!(
         body["message"],
@@ -114,14 +114,14 @@ fn a_blocked_address_is_told_when_it_ends_if_it_does() {
         until: Some(NOW + Millis::from_secs(90)),
     });
     let (response, body) = answer(&report, None);
-    assert_eq!(header(&response, "retry-after"), Some("90"));
+    assert_eq!(header(&response, "Retry-After"), Some("90"));
     assert_eq!(
         (&body["blocked"], &body["type"]),
         (&json!(true), &json!("blocked"))
     );
     report.address_block = Some(AddressBlock { until: None });
     let (response, body) = answer(&report, None);
-    assert_eq!(header(&response, "retry-after"), None);
+    assert_eq!(header(&response, "Retry-After"), None);
     assert_eq!(body["message"], "Requests from this address are blocked.");
 }
 

@@ -1,0 +1,334 @@
+/**
+ * Forwarding, in the real runtime: what an origin receives is what the client sent, and what the client receives is what
+ * the origin sent, but for the headers that the limiter says. By each way to an origin that can be shown here; the third,
+ * a route's own origin, exists only on Cloudflare.
+ *
+ * What bare workerd does before the Worker sees anything, and no Worker can change:
+ * - Methods that it does not know (MKCALENDAR; any made-up one) get its own 501. Known are HTTP's own and those of
+ *   WebDAV, DAV search and versioning, PURGE, SUBSCRIBE and so on: `HttpMethod` in capnproto's kj/compat/http.h.
+ * - `.` and `..` in a path, as they are, are resolved, and a fragment is dropped. A target that is a whole URL, or `*`, gets its 500.
+ * - Several headers of one name become one, joined with a comma; hop-by-hop ones (RFC 9110, 7.6.1) end here.
+ */
+
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { brotliCompressSync, gzipSync } from "node:zlib";
+import { randomBytes } from "node:crypto";
+import { startOrigin } from "./harness/origin.mjs";
+import { send } from "./harness/request.mjs";
+import { startWorkerd } from "./harness/workerd.mjs";
+
+const CLIENT = "192.0.2.1";
+const SECRET = "a-secret-of-the-origin";
+const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
+
+const WAYS = [
+  { name: "ORIGIN_URL", base: "", with: (url) => ({ vars: { ORIGIN_URL: url } }) },
+  { name: "ORIGIN_URL with a path", base: "/base", with: (url) => ({ vars: { ORIGIN_URL: `${url}/base/` } }) },
+  { name: "binding ORIGIN", base: "", with: (url) => ({ services: { ORIGIN: url } }) },
+];
+
+for (const way of WAYS) {
+  describe(`forwarding by ${way.name}`, () => {
+    let origin, limiter;
+
+    before(async () => {
+      origin = await startOrigin();
+      const { vars, services } = way.with(origin.url);
+      limiter = await startWorkerd({ vars: { ...VARS, ...vars, ORIGIN_SECRET: SECRET }, services });
+    });
+    after(async () => {
+      await limiter?.stop();
+      await origin?.stop();
+    });
+
+    /** One request through the limiter: what the client got, and what the origin did. */
+    async function pass(options = {}, handler = (_, response) => response.end("origin\n")) {
+      origin.handler = handler;
+      const before = origin.requests.length;
+      const answer = await send(limiter.url, { path: "/", ...options, headers: { "CF-Connecting-IP": CLIENT, ...options.headers } });
+      assert.equal(origin.requests.length, before + 1, `forwarded once: ${answer.status} ${answer.text()}`);
+      return { answer, received: origin.last };
+    }
+
+    for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "PURGE", "TRACE"]) {
+      it(`${method} arrives as ${method}`, async () => {
+        const { answer, received } = await pass({ method, path: "/m" });
+        assert.equal(answer.status, 200);
+        assert.equal(received.method, method);
+        assert.equal((await received.body).length, 0);
+        assert.equal(answer.text(), method === "HEAD" ? "" : "origin\n");
+      });
+    }
+
+    for (const path of [
+      "/a%20b/%2F/?x=1&x=2&y=%26",
+      "//double//",
+      "/UPPER",
+      "/?",
+      "/x?",
+      "/%C3%BC/%e2%82%ac?q=%c3%bc",
+      "/%41%7e;b=c,d",
+      "/%?%zz",
+      "/..%2fb",
+      "//evil.example/x",
+      "/[x]:@!$&'()*+,",
+      "/a?b?c/../d",
+      `/${"long".repeat(2000)}`,
+    ]) {
+      it(`path and query unchanged: ${path.slice(0, 40)}`, async () => {
+        const { received } = await pass({ path });
+        assert.equal(received.url, way.base + path);
+      });
+    }
+
+    it("no path leads out of the origin's own", async () => {
+      for (const path of ["/../x?q", "/%2e%2e/x?q", "/.%2E/%2e%2e/x?q", "/a/%2e%2e/%2e%2e/x?q", "/\\..\\%2e%2e\\x?q"]) {
+        const { received } = await pass({ path });
+        assert.ok(received.url.startsWith(`${way.base}/`), `${path} became ${received.url}`);
+        // By a URL it is resolved on the way, as every URL parser does; by a binding it arrives as the platform has it.
+        if (way.base) assert.equal(received.url, `${way.base}/x?q`);
+      }
+    });
+
+    it("a body of 1 MB is unchanged, with its length", async () => {
+      const body = randomBytes(1024 * 1024);
+      const { received } = await pass({ method: "POST", body });
+      assert.ok(body.equals(await received.body));
+      assert.equal(received.header("content-length"), String(body.length));
+    });
+
+    it("a body of unknown length is unchanged, chunked", async () => {
+      const chunks = [randomBytes(300_000), randomBytes(1), randomBytes(300_000)];
+      const { received } = await pass({ method: "PUT", body: (async function* () { yield* chunks; })() });
+      assert.ok(Buffer.concat(chunks).equals(await received.body));
+      assert.equal(received.header("transfer-encoding"), "chunked");
+      assert.equal(received.header("content-length"), undefined);
+    });
+
+    for (const method of ["GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND"]) {
+      it(`${method} keeps its body`, async () => {
+        const { received } = await pass({ method, body: "hello" });
+        assert.equal((await received.body).toString(), "hello");
+        assert.equal(received.header("content-length"), "5");
+      });
+    }
+
+    it("a compressed request body is not decompressed", async () => {
+      const body = gzipSync("hello");
+      const { received } = await pass({ method: "POST", body, headers: { "Content-Encoding": "gzip" } });
+      assert.ok(body.equals(await received.body));
+      assert.equal(received.header("content-encoding"), "gzip");
+    });
+
+    it("request headers are unchanged, but for the limiter's own", async () => {
+      const kept = {
+        "User-Agent": "test/1", Accept: "*/*", "Accept-Encoding": "br;q=0.5", "Accept-Language": "de", Authorization: "Bearer x",
+        Cookie: "a=1; b=2", Origin: "http://o.example", Referer: "http://r.example/", "Content-Type": "text/x", Range: "bytes=0-1",
+        "If-None-Match": '"e"', "X-Forwarded-For": "203.0.113.9", Forwarded: "for=203.0.113.9", "X-Real-IP": "203.0.113.8", Via: "1.1 x",
+        "X-Empty": "", "X-Long": "x".repeat(8000), "Sec-Fetch-Mode": "cors", DNT: "1", "CF-Ray": "r", "X-RateLimit-Limit": "1",
+      };
+      const { received } = await pass({ headers: { ...kept, "X-Twice": ["a", "b"] } });
+      const expected = {
+        ...kept,
+        "CF-Connecting-IP": CLIENT,
+        "X-Twice": "a, b",
+        Host: way.with("").services ? new URL(limiter.url).host : new URL(origin.url).host,
+        "X-Edge-Limiter-IP": CLIENT,
+        "X-Edge-Limiter-Secret": SECRET,
+        "X-Forwarded-Host": new URL(limiter.url).host,
+        "X-Forwarded-Proto": "http",
+      };
+      const { "x-edge-limiter-passed": passed, ...rest } = named(received.rawHeaders);
+      assert.match(passed, /^[0-9a-f]{16}$/);
+      assert.deepEqual(rest, lowerCase(expected));
+    });
+
+    it("a client's own copies of the limiter's headers do not arrive", async () => {
+      const { received } = await pass({
+        headers: {
+          "X-Edge-Limiter-IP": ["198.51.100.1", "198.51.100.2"], "X-EDGE-LIMITER-SECRET": "guessed", "X-Edge-Limiter-Passed": "made-up",
+          "X-RateLimit-Bypass": "a-token", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "gopher",
+        },
+      });
+      assert.equal(received.header("x-edge-limiter-ip"), CLIENT);
+      assert.equal(received.header("x-edge-limiter-secret"), SECRET);
+      assert.equal(received.header("x-ratelimit-bypass"), undefined);
+      assert.equal(received.header("x-forwarded-host"), new URL(limiter.url).host);
+      assert.equal(received.header("x-forwarded-proto"), "http");
+      // Marks are added to, so that a chain of limiters is seen; a made-up one only shortens the chain.
+      assert.match(received.header("x-edge-limiter-passed"), /^made-up, [0-9a-f]{16}$/);
+    });
+
+    it("the address arrives exact: IPv6 whole, IPv4-mapped as IPv4", async () => {
+      for (const [sent, told] of [["2001:DB8:0:0::1", "2001:db8::1"], ["::ffff:192.0.2.7", "192.0.2.7"], ["192.0.2.9:1234", "192.0.2.9"]]) {
+        const { received } = await pass({ headers: { "CF-Connecting-IP": sent } });
+        assert.equal(received.header("x-edge-limiter-ip"), told);
+      }
+    });
+
+    it("of a caller without an address none arrives, whatever it sent itself", async () => {
+      for (const address of ["", "garbage", "192.0.2.1, 192.0.2.2"]) {
+        const { received } = await pass({ headers: { "CF-Connecting-IP": address, "X-Edge-Limiter-IP": "198.51.100.1" } });
+        assert.equal(received.header("x-edge-limiter-ip"), undefined);
+      }
+    });
+
+    it("several Set-Cookie stay apart", async () => {
+      const cookies = ["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2; Path=/", "c=3"];
+      const { answer } = await pass({}, (_, response) => response.setHeader("Set-Cookie", cookies).end());
+      assert.deepEqual(answer.headers["set-cookie"], cookies);
+    });
+
+    it("status and status text arrive as sent", async () => {
+      for (const [status, text] of [
+        [200, "Fine By Me"], [201, "Created"], [203, "Non-Authoritative"], [400, "Nope"], [404, "Not Here"], [418, "I'm a teapot"],
+        [429, "Origin Says So"], [500, "Oops"], [503, "Later"], [599, "Own"],
+      ]) {
+        const { answer } = await pass({}, (_, response) => response.writeHead(status, text, { "X-From": "origin" }).end("body"));
+        assert.deepEqual([answer.status, answer.statusText, answer.headers["x-from"], answer.text()], [status, text, "origin", "body"]);
+      }
+    });
+
+    it("answers without a body: 204, 205, 304 and HEAD", async () => {
+      for (const status of [204, 205, 304]) {
+        const { answer } = await pass({}, (_, response) => response.writeHead(status, { ETag: '"e"' }).end());
+        assert.deepEqual([answer.status, answer.headers.etag, answer.body.length], [status, '"e"', 0]);
+        assert.ok(answer.headers["x-ratelimit-limit"]);
+      }
+      const { answer } = await pass({ method: "HEAD" }, (_, response) => response.writeHead(200, { "Content-Length": "1234" }).end());
+      assert.deepEqual([answer.status, answer.headers["content-length"], answer.body.length], [200, "1234", 0]);
+    });
+
+    it("206 with its range", async () => {
+      const { answer } = await pass({ headers: { Range: "bytes=2-3" } }, (_, response) =>
+        response.writeHead(206, { "Content-Range": "bytes 2-3/10", "Content-Length": "2" }).end("cd"));
+      assert.deepEqual(
+        [answer.status, answer.headers["content-range"], answer.headers["content-length"], answer.text()],
+        [206, "bytes 2-3/10", "2", "cd"],
+      );
+    });
+
+    for (const [encoding, body] of [
+      ["gzip", gzipSync("compressed ".repeat(1000), { level: 1 })],
+      ["br", brotliCompressSync("compressed ".repeat(1000))],
+      ["zstd", randomBytes(500)],
+    ]) {
+      it(`a body in ${encoding} stays byte for byte, whatever the client accepts`, async () => {
+        for (const accepted of [undefined, encoding, "identity"]) {
+          const headers = accepted ? { "Accept-Encoding": accepted } : {};
+          const { answer, received } = await pass({ headers }, (_, response) =>
+            response.writeHead(200, { "Content-Encoding": encoding, "Content-Length": String(body.length) }).end(body));
+          assert.equal(received.header("accept-encoding"), accepted);
+          assert.equal(answer.headers["content-encoding"], encoding);
+          assert.equal(answer.headers["content-length"], String(body.length));
+          assert.ok(body.equals(answer.body));
+        }
+      });
+    }
+
+    for (const status of [301, 302, 303, 307, 308]) {
+      it(`${status} is handed on, its Location unchanged`, async () => {
+        for (const location of ["/elsewhere?x=%20", "https://elsewhere.example/", "relative", `${origin.url}/own`]) {
+          const { answer } = await pass({ method: "POST", body: "b" }, (_, response) => response.writeHead(status, { Location: location }).end("moved"));
+          assert.deepEqual([answer.status, answer.headers.location, answer.text()], [status, location, "moved"]);
+        }
+      });
+    }
+
+    it("the origin's own rate-limit headers are replaced", async () => {
+      const { answer } = await pass({}, (_, response) => response.writeHead(200, {
+        "X-RateLimit-Limit": ["1", "2"], "X-RateLimit-Remaining": "-1", "X-RateLimit-Reset": "0", "X-RateLimit-Type": "origin",
+        "X-RateLimit-Shadow": "s", RateLimit: '"o";r=1', "RateLimit-Policy": '"o";q=1', "X-RateLimit-Other": "kept", "Retry-After": "9",
+      }).end());
+      const got = named(answer.rawHeaders);
+      assert.equal(got["x-ratelimit-limit"], "100000");
+      assert.equal(got["x-ratelimit-type"], "general");
+      assert.notEqual(got["x-ratelimit-remaining"], "-1");
+      assert.notEqual(got["x-ratelimit-reset"], "0");
+      for (const name of ["x-ratelimit-shadow", "ratelimit", "ratelimit-policy"]) assert.equal(got[name], undefined, name);
+      assert.deepEqual([got["x-ratelimit-other"], got["retry-after"]], ["kept", "9"]);
+    });
+  });
+}
+
+describe("forwarding, configured otherwise", () => {
+  let origin;
+
+  before(async () => {
+    origin = await startOrigin();
+  });
+  after(() => origin?.stop());
+
+  async function withLimiter(vars, body) {
+    const limiter = await startWorkerd({ vars: { ...VARS, ORIGIN_URL: origin.url, ...vars } });
+    try {
+      await body(limiter);
+    } finally {
+      await limiter.stop();
+    }
+  }
+
+  it("without ORIGIN_SECRET a client's copy is removed all the same", () =>
+    withLimiter({}, async (limiter) => {
+      await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT, "X-Edge-Limiter-Secret": "guessed" } });
+      assert.equal(origin.last.header("x-edge-limiter-secret"), undefined);
+    }));
+
+  it("in the dialect `none` the origin's own rate-limit headers pass", () =>
+    withLimiter({ RATE_LIMIT_HEADERS: "none" }, async (limiter) => {
+      origin.handler = (_, response) => response.writeHead(200, "Own", { "X-RateLimit-Limit": "7", RateLimit: '"o";r=1' }).end();
+      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } });
+      assert.deepEqual([answer.statusText, answer.headers["x-ratelimit-limit"], answer.headers.ratelimit], ["Own", "7", '"o";r=1']);
+      assert.equal(answer.headers["x-ratelimit-remaining"], undefined);
+    }));
+
+  it("with RATE_LIMIT_ENABLED=false requests pass without the limiter's numbers", () =>
+    withLimiter({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: "1,60" }, async (limiter) => {
+      origin.handler = (_, response) => response.end("origin\n");
+      for (let request = 0; request < 3; request++) {
+        const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } });
+        assert.deepEqual([answer.status, answer.text(), answer.headers["x-ratelimit-limit"]], [200, "origin\n", undefined]);
+      }
+    }));
+
+  it("a denied request does not reach the origin", () =>
+    withLimiter({ RATE_LIMIT_GENERAL: "1,3600" }, async (limiter) => {
+      const before = origin.requests.length;
+      const statuses = [];
+      for (let request = 0; request < 3; request++) {
+        statuses.push((await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } })).status);
+      }
+      assert.deepEqual(statuses, [200, 429, 429]);
+      assert.equal(origin.requests.length, before + 1);
+    }));
+
+  it("without an origin, on localhost, the limiter answers itself", async () => {
+    const limiter = await startWorkerd({ vars: VARS });
+    try {
+      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } });
+      assert.equal(answer.status, 200);
+      assert.equal(answer.headers["content-type"], "application/json");
+      assert.equal(answer.headers["x-ratelimit-remaining"], "99999");
+      const body = answer.json();
+      assert.deepEqual([body.admitted, body.caller, body.policies], [true, CLIENT, ["general"]]);
+    } finally {
+      await limiter.stop();
+    }
+  });
+});
+
+/** Raw headers as an object, names in lower case, those that the connection needs left out; a name that comes twice fails. */
+function named(rawHeaders) {
+  const headers = {};
+  for (let place = 0; place < rawHeaders.length; place += 2) {
+    const name = rawHeaders[place].toLowerCase();
+    assert.equal(headers[name], undefined, `${name} came twice`);
+    if (name !== "connection") headers[name] = rawHeaders[place + 1];
+  }
+  return headers;
+}
+
+function lowerCase(headers) {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
+}
