@@ -360,3 +360,6 @@ fn mode(text: &str) -> Option<Mode> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

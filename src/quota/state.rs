@@ -9,7 +9,6 @@
 
 use std::fmt;
 
-use super::{Quota, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 /// Numbers in a state are at most this, so that Lua reads them exactly and the sums of a decision
@@ -86,24 +85,6 @@ impl State {
             _ => return None,
         };
         fields.next().is_none().then_some(state)
-    }
-
-    /// Whether this state was written under a quota of the same algorithm and width.
-    #[must_use]
-    pub fn fits(&self, quota: &Quota) -> bool {
-        use super::Algorithm;
-        match self {
-            Self::SlidingWindow(state) => {
-                quota.algorithm() == Algorithm::SlidingWindow
-                    && state.width == sliding_window::width(quota.window())
-            }
-            Self::TokenBucket(state) => {
-                quota.algorithm() == Algorithm::TokenBucket && state.period == quota.window()
-            }
-            Self::FixedWindow(state) => {
-                quota.algorithm() == Algorithm::FixedWindow && state.window == quota.window()
-            }
-        }
     }
 }
 

@@ -225,4 +225,6 @@ fn answer(found: &Value, now: Timestamp) -> Option<Answer> {
 }
 
 #[cfg(test)]
+mod script_tests;
+#[cfg(test)]
 mod tests;
