@@ -7,7 +7,7 @@
  * - Methods that it does not know (MKCALENDAR; any made-up one) get its own 501. Known are HTTP's own and those of
  *   WebDAV, DAV search and versioning, PURGE, SUBSCRIBE and so on: `HttpMethod` in capnproto's kj/compat/http.h.
  * - `.` and `..` in a path, as they are, are resolved, and a fragment is dropped. A target that is a whole URL, or `*`, gets its 500.
- * - Several headers of one name become one, joined with a comma; hop-by-hop ones (RFC 9110, 7.6.1) end here.
+ * - Hop-by-hop headers (RFC 9110, 7.6.1) end here.
  */
 
 import assert from "node:assert/strict";
@@ -74,7 +74,7 @@ for (const way of WAYS) {
       "//evil.example/x",
       "/[x]:@!$&'()*+,",
       "/a?b?c/../d",
-      `/${"long".repeat(2000)}`,
+      `/${"p".repeat(4000)}?${"q".repeat(8000)}`,
     ]) {
       it(`path and query unchanged: ${path.slice(0, 40)}`, async () => {
         const { received } = await pass({ path });
@@ -128,11 +128,10 @@ for (const way of WAYS) {
         "If-None-Match": '"e"', "X-Forwarded-For": "203.0.113.9", Forwarded: "for=203.0.113.9", "X-Real-IP": "203.0.113.8", Via: "1.1 x",
         "X-Empty": "", "X-Long": "x".repeat(8000), "Sec-Fetch-Mode": "cors", DNT: "1", "CF-Ray": "r", "X-RateLimit-Limit": "1",
       };
-      const { received } = await pass({ headers: { ...kept, "X-Twice": ["a", "b"] } });
+      const { received } = await pass({ headers: kept });
       const expected = {
         ...kept,
         "CF-Connecting-IP": CLIENT,
-        "X-Twice": "a, b",
         Host: way.with("").services ? new URL(limiter.url).host : new URL(origin.url).host,
         "X-Edge-Limiter-IP": CLIENT,
         "X-Edge-Limiter-Secret": SECRET,
@@ -142,6 +141,11 @@ for (const way of WAYS) {
       const { "x-edge-limiter-passed": passed, ...rest } = named(received.rawHeaders);
       assert.match(passed, /^[0-9a-f]{16}$/);
       assert.deepEqual(rest, lowerCase(expected));
+    });
+
+    it("a header that comes twice arrives twice", async () => {
+      const { received } = await pass({ headers: { "X-Twice": ["a", "b"] } });
+      assert.deepEqual(received.all("x-twice"), ["a", "b"]);
     });
 
     it("a client's own copies of the limiter's headers do not arrive", async () => {

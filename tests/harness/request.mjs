@@ -41,7 +41,8 @@ export async function send(url, options = {}) {
  * @property {string} [method]
  * @property {string} [path] sent exactly as given
  * @property {Record<string, string | string[]>} [headers]
- * @property {string | Buffer | AsyncIterable<Buffer>} [body] an iterable is sent chunked, each chunk as soon as it comes
+ * @property {string | Buffer | AsyncIterable<Buffer>} [body] an iterable is sent chunk by chunk, each as soon as it comes,
+ *   chunked unless `headers` has a Content-Length
  * @property {Agent} [agent] default: a connection of its own
  * @property {AbortSignal} [signal]
  *
@@ -52,7 +53,11 @@ export async function send(url, options = {}) {
 export async function open(url, { method = "GET", path, headers = {}, body, agent = alone, signal } = {}) {
   const { hostname, port, pathname, search } = new URL(url);
   const whole = typeof body === "string" || Buffer.isBuffer(body);
-  const framing = whole ? { "Content-Length": String(Buffer.byteLength(body)) } : body ? { "Transfer-Encoding": "chunked" } : {};
+  const framing = whole
+    ? { "Content-Length": String(Buffer.byteLength(body)) }
+    : body && !("Content-Length" in headers)
+      ? { "Transfer-Encoding": "chunked" }
+      : {};
   const request = httpRequest({
     hostname, port, method, agent, signal,
     path: path ?? pathname + search,

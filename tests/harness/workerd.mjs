@@ -7,12 +7,13 @@
 
 import { spawn } from "node:child_process";
 import { accessSync, constants, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { within } from "./within.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -39,13 +40,14 @@ export async function startWorkerd({ vars = {}, services = {}, args = [] } = {})
   }
 }
 
-/** One process with one Worker: `url`, `port`, `pid`, `logs()`, `stop()`. */
+/** One process with one Worker: `url`, `port`, `pid`, `logs()`, `logged()`, `stop()`. */
 class Workerd {
   #dir = mkdtempSync(join(tmpdir(), "edge-limiter-workerd-"));
   #args;
   #child;
   #gone;
   #printed = [];
+  #lines = new EventEmitter();
   #onExit = () => {
     this.#child?.kill("SIGKILL");
     rmSync(this.#dir, { recursive: true, force: true });
@@ -82,16 +84,37 @@ class Workerd {
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         if (this.#printed.length < REMEMBERED) this.#printed.push(line);
+        this.#lines.emit("line");
       });
     }
     this.port = await Promise.race([listening(child.stdio[3]), this.#gone]);
     if (this.port === undefined) throw new Error(`workerd did not start:\n${this.logs()}`);
     this.url = `http://127.0.0.1:${this.port}`;
+    // It has read everything: nothing is left behind, even should this process be killed.
+    rmSync(this.#dir, { recursive: true, force: true });
   }
 
   /** What it printed so far, the Worker's `console` included. */
   logs() {
     return this.#printed.join("\n");
+  }
+
+  /**
+   * Waits until it has printed what matches: a response can overtake the lines that were printed before it.
+   *
+   * @param {RegExp} pattern
+   * @returns {Promise<void>}
+   */
+  async logged(pattern) {
+    const stop = new AbortController();
+    const found = async () => {
+      while (!pattern.test(this.logs())) await once(this.#lines, "line", { signal: stop.signal });
+    };
+    try {
+      await within(found(), `${pattern} among what workerd printed`);
+    } finally {
+      stop.abort();
+    }
   }
 
   /** Whether it still runs: it must, whatever a test did to it. */

@@ -1,5 +1,7 @@
 //! An admitted request, on its way to the origin.
 
+use std::borrow::Cow;
+
 use edge_limiter::client::Caller;
 use edge_limiter::config::{Config, Origin};
 use edge_limiter::headers::{CALLER_ADDRESS, ORIGIN_SECRET, PASSED, REMOVED_FROM_REQUESTS};
@@ -9,6 +11,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{Headers, RequestInit, RequestRedirect, WorkerGlobalScope};
 use worker::Env;
+use worker::url::{Position, Url};
 
 use crate::incoming::Incoming;
 
@@ -39,13 +42,29 @@ impl Target {
     pub(crate) fn of(incoming: &Incoming, config: &Config, env: &Env) -> Self {
         match &config.origin {
             Origin::Nowhere => Self::Nowhere,
-            Origin::Url(base) => Self::Url(format!("{base}{}", incoming.path_and_query())),
+            Origin::Url(base) => Self::Url(format!("{base}{}", beneath(base, incoming))),
             Origin::Route => match binding(env) {
                 Some(fetcher) => Self::Binding(fetcher),
                 None if incoming.is_local() => Self::BuiltIn,
                 None => Self::Route,
             },
         }
+    }
+}
+
+/// The path and query that follow `base`. The runtime's URL parser resolves what is left of dots
+/// (`%2e%2e`, `\..`) in the whole URL; behind a path in `base` that could lead out of it, so there they
+/// are resolved before.
+fn beneath<'a>(base: &str, incoming: &'a Incoming) -> Cow<'a, str> {
+    let asked = incoming.path_and_query();
+    let has_path = base.splitn(4, '/').nth(3).is_some();
+    if !has_path {
+        return Cow::Borrowed(asked);
+    }
+    match Url::parse(incoming.url()) {
+        Ok(url) => Cow::Owned(url[Position::BeforePath..].to_owned()),
+        // The runtime has taken the URL already: not reached. The origin's front page is no way out.
+        Err(_) => Cow::Borrowed("/"),
     }
 }
 

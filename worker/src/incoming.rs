@@ -34,6 +34,10 @@ impl Incoming {
         }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.url.get(self.path_from..self.query_from).unwrap_or("/")
     }

@@ -1,0 +1,181 @@
+/** Origins that lead back, cannot be reached, or make no sense: the limiter answers for them, and counts the request. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+import { afterEach, before, describe, it } from "node:test";
+import { startOrigin } from "./harness/origin.mjs";
+import { send } from "./harness/request.mjs";
+import { startWorkerd } from "./harness/workerd.mjs";
+
+const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
+const VARS = { RATE_LIMIT_GENERAL: "100,3600", RATE_LIMIT_IP: "off" };
+
+/** What a test started, ended after it in the opposite order. */
+const started = [];
+const keep = async (starting) => {
+  const thing = await starting;
+  started.push(thing);
+  return thing;
+};
+afterEach(async () => {
+  for (const thing of started.splice(0).reverse()) await thing.stop();
+});
+
+/** A TCP server that does with each connection what `serve` says. */
+async function startTcp(serve) {
+  const sockets = new Set();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {}).on("close", () => sockets.delete(socket));
+    serve(socket, sockets);
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    async stop() {
+      for (const socket of sockets) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+/** A URL that can be given before what it leads to has a port: it hands bytes through to `towards()`. */
+const startDoor = (towards) =>
+  startTcp((socket, sockets) => {
+    const other = connect(towards(), "127.0.0.1");
+    sockets.add(other);
+    other.on("error", () => socket.destroy());
+    socket.pipe(other).pipe(socket);
+  });
+
+describe("loops", () => {
+  it("a limiter that is its own origin answers 508, and counts once", async () => {
+    let limiter;
+    const door = await keep(startDoor(() => limiter.port));
+    limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: door.url } }));
+    for (const left of ["99", "98"]) {
+      const answer = await send(limiter.url, { headers: HEADERS });
+      assert.equal(answer.status, 508);
+      assert.equal(answer.json().error, "loop_detected");
+      assert.equal(answer.headers["x-ratelimit-remaining"], left);
+    }
+  });
+
+  it("a loop by a service binding is seen too", async () => {
+    let limiter;
+    const door = await keep(startDoor(() => limiter.port));
+    limiter = await keep(startWorkerd({ vars: VARS, services: { ORIGIN: door.url } }));
+    const answer = await send(limiter.url, { headers: HEADERS });
+    assert.deepEqual([answer.status, answer.headers["x-ratelimit-remaining"]], [508, "99"]);
+  });
+
+  it("a loop through another limiter is seen where it closes", async () => {
+    let first;
+    const door = await keep(startDoor(() => first.port));
+    const second = await keep(startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: "50,3600", ORIGIN_URL: door.url } }));
+    first = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: second.url } }));
+    assert.equal((await send(first.url, { headers: HEADERS })).headers["x-ratelimit-remaining"], "99");
+    const answer = await send(first.url, { headers: HEADERS });
+    assert.deepEqual([answer.status, answer.json().error], [508, "loop_detected"]);
+    assert.deepEqual([answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]], ["100", "98"]);
+  });
+
+  it("two limiters in a chain both count, and the outer one speaks", async () => {
+    const origin = await keep(startOrigin());
+    const inner = await keep(startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: "2,3600", ORIGIN_URL: origin.url, ORIGIN_SECRET: "of-the-inner-limiter" } }));
+    const outer = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: inner.url, ORIGIN_SECRET: "of-the-outer-limiter" } }));
+    const answers = [];
+    for (let request = 0; request < 3; request++) answers.push(await send(outer.url, { headers: HEADERS }));
+    assert.deepEqual(answers.map((answer) => answer.status), [200, 200, 429]);
+    assert.deepEqual(answers.map((answer) => answer.headers["x-ratelimit-remaining"]), ["99", "98", "97"]);
+    assert.equal(answers[2].json().limit, 2);
+    assert.equal(origin.requests.length, 2);
+    assert.equal(origin.last.header("x-edge-limiter-secret"), "of-the-inner-limiter");
+    assert.match(origin.last.header("x-edge-limiter-passed"), /^[0-9a-f]{16}, [0-9a-f]{16}$/);
+  });
+
+  it("a client that makes up marks gains a refusal at the most", async () => {
+    const origin = await keep(startOrigin());
+    const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: origin.url } }));
+    await send(limiter.url, { headers: HEADERS });
+    const mark = origin.last.header("x-edge-limiter-passed");
+    for (const marks of [mark, ` ,x,,${mark} , y`, Array(8).fill("x").join()]) {
+      const answer = await send(limiter.url, { headers: { ...HEADERS, "X-Edge-Limiter-Passed": marks } });
+      assert.equal(answer.status, 508, marks);
+    }
+    assert.equal(origin.requests.length, 1);
+    assert.equal((await send(limiter.url, { headers: { ...HEADERS, "X-Edge-Limiter-Passed": `${mark}0` } })).status, 200);
+  });
+});
+
+describe("origins out of order", () => {
+  let refusing;
+
+  before(async () => {
+    const gone = await startTcp(() => {});
+    await gone.stop();
+    refusing = gone.url;
+  });
+
+  const ORDERS = [
+    ["refuses connections", async () => ({ url: refusing })],
+    ["closes without an answer", () => keep(startTcp((socket) => socket.once("data", () => socket.end())))],
+    ["resets without an answer", () => keep(startTcp((socket) => socket.once("data", () => socket.resetAndDestroy())))],
+    ["does not speak HTTP", () => keep(startTcp((socket) => socket.once("data", () => socket.end("\x00\x01 what?\r\n\r\n"))))],
+  ];
+  for (const [order, start] of ORDERS) {
+    for (const way of ["ORIGIN_URL", "binding ORIGIN"]) {
+      it(`an origin that ${order}, by ${way}: 502, and counted`, async () => {
+        const { url } = await start();
+        const limiter = await keep(startWorkerd(way === "ORIGIN_URL" ? { vars: { ...VARS, ORIGIN_URL: url } } : { vars: VARS, services: { ORIGIN: url } }));
+        for (const [method, left] of [["GET", "99"], ["POST", "98"]]) {
+          const body = method === "POST" ? "a body" : undefined;
+          expectBadGateway(await send(limiter.url, { method, body, headers: HEADERS }), left);
+        }
+        assert.ok(limiter.alive);
+      });
+    }
+  }
+
+  it("one that comes back is used again", async () => {
+    let origin;
+    const door = await keep(startTcp((socket) => {
+      if (!origin) return socket.resetAndDestroy();
+      const other = connect(origin.port, "127.0.0.1");
+      other.on("error", () => socket.destroy());
+      socket.pipe(other).pipe(socket);
+    }));
+    const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: door.url } }));
+    expectBadGateway(await send(limiter.url, { headers: HEADERS }), "99");
+    origin = await keep(startOrigin());
+    assert.equal((await send(limiter.url, { headers: HEADERS })).text(), "origin\n");
+  });
+
+  for (const bad of ["no URL", "ftp://origin.example", "https://", "http://user:planted-password@127.0.0.1", "http://127.0.0.1/?x=planted-password"]) {
+    it(`ORIGIN_URL ${JSON.stringify(bad)}: 502, and counted`, async () => {
+      const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: bad } }));
+      expectBadGateway(await send(limiter.url, { headers: HEADERS }), "99");
+      assert.equal((await send(limiter.url, { path: "/_limiter/health" })).json().status, "misconfigured");
+      await limiter.logged(/ORIGIN_URL/);
+      assert.doesNotMatch(limiter.logs(), /planted-password/);
+    });
+  }
+
+  it("a bad ORIGIN_URL is not replaced by the binding", async () => {
+    const origin = await keep(startOrigin());
+    const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: "no URL" }, services: { ORIGIN: origin.url } }));
+    expectBadGateway(await send(limiter.url, { headers: HEADERS }), "99");
+    assert.equal(origin.requests.length, 0);
+  });
+});
+
+function expectBadGateway(answer, remaining) {
+  assert.equal(answer.status, 502, answer.text());
+  assert.equal(answer.headers["content-type"], "application/json");
+  assert.equal(answer.headers["cache-control"], "no-store");
+  assert.equal(answer.json().error, "bad_gateway");
+  assert.equal(typeof answer.json().message, "string");
+  assert.deepEqual([answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]], ["100", remaining]);
+}

@@ -1,0 +1,321 @@
+/**
+ * Forwarding streams, in both directions, and WebSockets: each side withholds the rest until the other holds the beginning,
+ * so that a limiter which gathered a whole body first would wait for ever.
+ *
+ * What bare workerd does here with any Worker, a one-line JavaScript one too:
+ * - It notices that a client has left when it next writes to it, so that an origin which is silent then is not told.
+ * - A chunked answer that the origin breaks off is ended as if it were whole. One with a length is seen to be cut.
+ */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { after, before, describe, it } from "node:test";
+import { WebSocket, WebSocketServer } from "ws";
+import { startOrigin } from "./harness/origin.mjs";
+import { open, send } from "./harness/request.mjs";
+import { within } from "./harness/within.mjs";
+import { startWorkerd } from "./harness/workerd.mjs";
+
+const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
+const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
+
+const WAYS = [
+  { name: "ORIGIN_URL", with: (url) => ({ vars: { ...VARS, ORIGIN_URL: url } }) },
+  { name: "binding ORIGIN", with: (url) => ({ vars: VARS, services: { ORIGIN: url } }) },
+];
+
+for (const way of WAYS) {
+  describe(`streams by ${way.name}`, () => {
+    let origin, limiter;
+
+    before(async () => {
+      origin = await startOrigin();
+      limiter = await startWorkerd(way.with(origin.url));
+    });
+    after(async () => {
+      await limiter?.stop();
+      await origin?.stop();
+    });
+
+    it("the client holds the first chunk before the origin sends the second", async () => {
+      const held = deferred();
+      origin.handler = async (_, response) => {
+        response.writeHead(200, { "Content-Type": "application/octet-stream" });
+        response.write("first");
+        await held.promise;
+        response.end("second");
+      };
+      const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
+      const chunks = reader(response);
+      assert.equal(await chunks.next(), "first");
+      held.resolve();
+      assert.equal(await chunks.next(), "second");
+      assert.equal(await chunks.next(), undefined);
+    });
+
+    it("the client holds the headers before the origin sends any body", async () => {
+      const held = deferred();
+      origin.handler = async (_, response) => {
+        response.writeHead(200, { "Content-Length": "4" }).flushHeaders();
+        await held.promise;
+        response.end("body");
+      };
+      const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
+      assert.equal(response.headers["content-length"], "4");
+      held.resolve();
+      assert.equal(await reader(response).next(), "body");
+    });
+
+    it("the origin holds the first chunk before the client sends the second", async () => {
+      const held = deferred();
+      origin.handler = async (request, response) => {
+        const chunks = reader(request);
+        const first = await chunks.next();
+        held.resolve(first);
+        response.end(`${first}|${await chunks.next()}|${await chunks.next()}`);
+      };
+      const body = (async function* () {
+        yield Buffer.from("first");
+        assert.equal(await within(held.promise, "the first chunk at the origin"), "first");
+        yield Buffer.from("second");
+      })();
+      const answer = await within(send(limiter.url, { method: "POST", headers: HEADERS, body }), "the answer");
+      assert.equal(answer.text(), "first|second|undefined");
+    });
+
+    it("an answer may begin before the request's body does", async () => {
+      const answered = deferred();
+      origin.handler = async (request, response) => {
+        const chunks = reader(request);
+        response.write(`got ${await chunks.next()};`);
+        response.end(`got ${await chunks.next()}`);
+      };
+      const body = (async function* () {
+        yield Buffer.from("a");
+        await within(answered.promise, "the beginning of the answer");
+        yield Buffer.from("b");
+      })();
+      const { response } = await within(open(limiter.url, { method: "POST", headers: HEADERS, body }), "the headers");
+      const chunks = reader(response);
+      assert.equal(await chunks.next(), "got a;");
+      answered.resolve();
+      assert.equal(await chunks.next(), "got b");
+    });
+
+    it("server-sent events come one by one", async () => {
+      let next = deferred();
+      origin.handler = async (_, response) => {
+        response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
+        for (let id = 1; id <= 3; id++) {
+          response.write(`id: ${id}\ndata: event\n\n`);
+          await next.promise;
+          next = deferred();
+        }
+        response.end();
+      };
+      const { response } = await within(open(limiter.url, { headers: { ...HEADERS, Accept: "text/event-stream" } }), "the headers");
+      assert.equal(response.headers["content-type"], "text/event-stream");
+      const chunks = reader(response);
+      for (let id = 1; id <= 3; id++) {
+        assert.equal(await chunks.next(), `id: ${id}\ndata: event\n\n`);
+        next.resolve();
+      }
+      assert.equal(await chunks.next(), undefined);
+    });
+
+    it("compressed chunks come one by one as well", async () => {
+      const held = deferred();
+      origin.handler = async (_, response) => {
+        response.writeHead(200, { "Content-Encoding": "gzip", "Content-Type": "text/plain" });
+        response.write("not really gzip");
+        await held.promise;
+        response.end("|nor this");
+      };
+      const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
+      const chunks = reader(response);
+      assert.equal(await chunks.next(), "not really gzip");
+      held.resolve();
+      assert.equal(await chunks.next(), "|nor this");
+    });
+
+    it("20 MB pass whole, both ways", async () => {
+      const piece = Buffer.alloc(1024 * 1024, "0123456789abcdef");
+      origin.handler = (request, response) => {
+        request.on("data", (chunk) => response.write(chunk) || request.pause());
+        response.on("drain", () => request.resume());
+        request.on("end", () => response.end());
+      };
+      const body = (async function* () {
+        for (let sent = 0; sent < 20; sent++) yield piece;
+      })();
+      const { response } = await within(open(limiter.url, { method: "POST", headers: HEADERS, body }), "the headers");
+      let length = 0;
+      for await (const chunk of response) length += chunk.length;
+      assert.equal(length, 20 * piece.length);
+    });
+
+    it("a client that leaves ends a stream at the origin", async () => {
+      const left = deferred();
+      const closed = deferred();
+      origin.handler = async (_, response) => {
+        response.on("close", () => closed.resolve("closed"));
+        response.write("first");
+        await left.promise;
+        while (!response.destroyed) {
+          await Promise.race([new Promise((resolve) => response.write(Buffer.alloc(64 * 1024), resolve)), closed.promise]);
+        }
+      };
+      const { request, response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
+      assert.equal(await reader(response).next(), "first");
+      request.destroy();
+      left.resolve();
+      await within(closed.promise, "the end of the origin's connection");
+    });
+
+    it("an origin that breaks off breaks off for the client, and the Worker lives on", async () => {
+      const held = deferred();
+      origin.handler = async (_, response) => {
+        response.writeHead(200, { "Content-Length": "100" });
+        response.write("first");
+        await held.promise;
+        response.socket.resetAndDestroy();
+      };
+      const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
+      const chunks = reader(response);
+      assert.equal(await chunks.next(), "first");
+      held.resolve();
+      await assert.rejects(chunks.next(), { code: "ECONNRESET" });
+
+      assert.ok(limiter.alive);
+      origin.handler = (_, response) => response.end("still there");
+      assert.equal((await send(limiter.url, { headers: HEADERS })).text(), "still there");
+    });
+
+    it("a client that breaks off breaks off for the origin, and the Worker lives on", async () => {
+      const arrived = deferred();
+      origin.handler = async (request, response, received) => {
+        request.once("data", () => arrived.resolve(received));
+        await received.body;
+        response.end("whole");
+      };
+      const leave = new AbortController();
+      const body = (async function* () {
+        yield Buffer.from("first");
+        await new Promise(() => {});
+      })();
+      const headers = { ...HEADERS, "Content-Length": "100" };
+      const asked = assert.rejects(open(limiter.url, { method: "POST", headers, body, signal: leave.signal }), { name: "AbortError" });
+      const { body: atOrigin } = await within(arrived.promise, "the first chunk at the origin");
+      leave.abort();
+      await asked;
+      await assert.rejects(within(atOrigin, "the end of the body"), { code: "ECONNRESET" });
+
+      origin.handler = (_, response) => response.end("still there");
+      assert.equal((await send(limiter.url, { headers: HEADERS })).text(), "still there");
+    });
+  });
+
+  describe(`WebSockets by ${way.name}`, () => {
+    let origin, sockets, limiter;
+
+    before(async () => {
+      origin = await startOrigin();
+      sockets = new WebSocketServer({ server: origin.server, handleProtocols: (offered) => [...offered].at(-1) });
+      const { vars, ...rest } = way.with(origin.url);
+      limiter = await startWorkerd({
+        ...rest,
+        vars: { ...vars, ORIGIN_SECRET: "a-secret-of-the-origin", RATE_LIMIT_NARROW: "1,3600", RATE_LIMIT_ROUTES: [{ path: "/narrow", policies: ["narrow"] }] },
+      });
+    });
+    after(async () => {
+      await limiter?.stop();
+      for (const socket of sockets?.clients ?? []) socket.terminate();
+      await origin?.stop();
+    });
+
+    const connect = (path, protocols = []) => new WebSocket(`ws://127.0.0.1:${limiter.port}${path}`, protocols, { headers: HEADERS });
+
+    it("text, binary, 900 kB, close code and reason pass, both ways", async () => {
+      const accepted = within(once(sockets, "connection"), "the connection at the origin");
+      const client = connect("/socket?x=%20");
+      const upgraded = once(client, "upgrade");
+      await within(once(client, "open"), "the open socket");
+      const [[server, request], [response]] = await Promise.all([accepted, upgraded]);
+      assert.equal(request.url, "/socket?x=%20");
+      assert.equal(request.headers["x-edge-limiter-ip"], "192.0.2.1");
+      assert.equal(request.headers["x-edge-limiter-secret"], "a-secret-of-the-origin");
+      assert.equal(response.statusCode, 101);
+
+      server.on("message", (data, isBinary) => server.send(data, { binary: isBinary }));
+      for (const sent of ["héllo", Buffer.from([0, 255, 128]), Buffer.alloc(900_000, 7)]) {
+        const echoed = once(client, "message");
+        client.send(sent);
+        const [data, isBinary] = await within(echoed, "the echo");
+        assert.equal(isBinary, Buffer.isBuffer(sent));
+        assert.ok(Buffer.from(sent).equals(data));
+      }
+
+      const atOrigin = once(server, "close");
+      client.close(4001, "enough");
+      const [code, reason] = await within(atOrigin, "the close at the origin");
+      assert.deepEqual([code, String(reason)], [4001, "enough"]);
+    });
+
+    it("the origin's close reaches the client", async () => {
+      sockets.once("connection", (server) => server.close(4002, "go"));
+      const client = connect("/");
+      const [code, reason] = await within(once(client, "close"), "the close");
+      assert.deepEqual([code, String(reason)], [4002, "go"]);
+    });
+
+    it("the subprotocol is negotiated with the origin", async () => {
+      const client = connect("/", ["one", "two"]);
+      await within(once(client, "open"), "the open socket");
+      assert.equal(client.protocol, "two");
+      client.terminate();
+    });
+
+    it("an upgrade that the origin refuses is refused with its answer", async () => {
+      sockets.shouldHandle = () => false;
+      try {
+        const [, response] = await within(once(connect("/"), "unexpected-response"), "the refusal");
+        assert.equal(response.statusCode, 400);
+        assert.equal(response.headers["x-ratelimit-type"], "general");
+        response.destroy();
+      } finally {
+        delete sockets.shouldHandle;
+      }
+    });
+
+    it("over the limit an upgrade is answered 429, and does not reach the origin", async () => {
+      const first = connect("/narrow");
+      await within(once(first, "open"), "the open socket");
+      let reached = false;
+      sockets.once("connection", () => (reached = true));
+      const [, response] = await within(once(connect("/narrow"), "unexpected-response"), "the refusal");
+      assert.equal(response.statusCode, 429);
+      assert.equal(response.headers["x-ratelimit-remaining"], "0");
+      assert.equal(reached, false);
+      response.destroy();
+      first.terminate();
+      sockets.removeAllListeners("connection");
+    });
+  });
+}
+
+function deferred() {
+  const parts = {};
+  parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
+  return parts;
+}
+
+/** The chunks of a stream one by one as text; `undefined` after the last. */
+function reader(stream) {
+  const chunks = stream[Symbol.asyncIterator]();
+  return {
+    async next() {
+      const { value, done } = await within(chunks.next(), "the next chunk");
+      return done ? undefined : value.toString();
+    },
+  };
+}

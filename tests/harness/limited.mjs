@@ -1,0 +1,54 @@
+/**
+ * Limiters on one Redis, through one stand-in for Upstash: what a test of shared limits needs.
+ */
+
+import { startStandIn } from "../upstash/stand-in.mjs";
+import { send } from "./request.mjs";
+import { startWorkerd } from "./workerd.mjs";
+
+/** The prefix of every key. */
+export const PREFIX = "t:";
+
+/**
+ * A stand-in over a Redis of its own, and what starts limiters on it.
+ *
+ * @returns {Promise<{standIn: object, limiter: (vars?: object) => Promise<object>, reset: () => Promise<void>, stop: () => Promise<void>}>}
+ */
+export async function startShared() {
+  const standIn = await startStandIn();
+  const limiters = [];
+  return {
+    standIn,
+    async limiter(vars = {}) {
+      const started = await startWorkerd({
+        vars: {
+          UPSTASH_REDIS_REST_URL: standIn.url,
+          UPSTASH_REDIS_REST_TOKEN: standIn.token,
+          REDIS_KEY_PREFIX: PREFIX,
+          // Nothing here is about time-outs, and the machine may be busy.
+          REDIS_TIMEOUT: 30000,
+          ...vars,
+        },
+      });
+      limiters.push(started);
+      return started;
+    },
+    /** Ends the limiters and forgets everything that Redis holds. */
+    async reset() {
+      await Promise.all(limiters.splice(0).map((limiter) => limiter.stop()));
+      await standIn.reset();
+    },
+    async stop() {
+      await this.reset();
+      await standIn.stop();
+    },
+  };
+}
+
+/** One request of a caller; the answer's status. */
+export async function ask(limiter, caller, path = "/", agent = undefined) {
+  const options = { path, headers: { "CF-Connecting-IP": caller } };
+  if (agent) options.agent = agent;
+  const { status } = await send(limiter.url, options);
+  return status;
+}
