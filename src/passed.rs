@@ -2,7 +2,8 @@
 //!
 //! `X-Edge-Limiter-Passed` is a comma-separated list. A deployment finds its own mark in it when an
 //! origin leads back to itself; another deployment in a chain only adds its own. A client that makes
-//! marks up gains nothing but a refusal.
+//! marks up gains nothing but a refusal. A Worker cannot know its own name, so the mark comes from its
+//! variables: deployments in one chain must differ in one of them, such as `REDIS_KEY_PREFIX`.
 
 use sha2::{Digest, Sha256};
 

@@ -1,7 +1,7 @@
 /**
  * Forwarding, in the real runtime: what an origin receives is what the client sent, and what the client receives is what
- * the origin sent, but for the headers that the limiter says. By each way to an origin that can be shown here; the third,
- * a route's own origin, exists only on Cloudflare.
+ * the origin sent, but for the headers that the limiter says. By `ORIGIN_URL` and by the binding; a route's own origin is in
+ * forward-route.test.mjs.
  *
  * What bare workerd does before the Worker sees anything, and no Worker can change:
  * - Methods that it does not know (MKCALENDAR; any made-up one) get its own 501. Known are HTTP's own and those of

@@ -26,11 +26,13 @@ const REMEMBERED = 10_000;
  * @param {object} [options]
  * @param {Record<string, unknown>} [options.vars] strings become text bindings, everything else JSON ones, as wrangler makes them
  * @param {Record<string, string>} [options.services] service bindings to HTTP servers, e.g. `{ORIGIN: "http://127.0.0.1:1234"}`
+ * @param {string} [options.outbound] the HTTP server that the Worker's own `fetch` reaches, whatever the URL: what a route's
+ *   origin is on Cloudflare. Default: the network
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
-export async function startWorkerd({ vars = {}, services = {}, args = [] } = {}) {
-  const workerd = new Workerd(config(vars, services), args);
+export async function startWorkerd({ vars = {}, services = {}, outbound, args = [] } = {}) {
+  const workerd = new Workerd(config(vars, services, outbound), args);
   try {
     await workerd.start();
     return workerd;
@@ -142,7 +144,7 @@ function listening(control) {
 }
 
 /** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
-function config(vars, services) {
+function config(vars, services, outbound) {
   const bindings = [
     ...Object.entries(vars).map(([name, value]) =>
       typeof value === "string"
@@ -151,9 +153,9 @@ function config(vars, services) {
     ),
     ...Object.keys(services).map((name) => `(name = ${quoted(name)}, service = ${quoted(`service-${name}`)})`),
   ];
-  const externals = Object.entries(services).map(
-    ([name, url]) => `(name = ${quoted(`service-${name}`)}, external = (address = ${quoted(new URL(url).host)}, http = ())),`,
-  );
+  const external = (name, url) => `(name = ${quoted(name)}, external = (address = ${quoted(new URL(url).host)}, http = ())),`;
+  const externals = Object.entries(services).map(([name, url]) => external(`service-${name}`, url));
+  if (outbound) externals.push(external("outbound", outbound));
   return `using Workerd = import "/workerd/workerd.capnp";
 
 const config :Workerd.Config = (
@@ -172,7 +174,7 @@ const worker :Workerd.Worker = (
     (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
   ],
   compatibilityDate = ${quoted(compatibilityDate())},
-  globalOutbound = "network",
+  globalOutbound = ${outbound ? '"outbound"' : '"network"'},
   bindings = [
     ${bindings.join(",\n    ")}
   ],

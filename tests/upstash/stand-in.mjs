@@ -5,7 +5,7 @@
  * differs from Redis's. Where the documentation is silent, the choice made is said beside the code.
  */
 
-import { once } from "node:events";
+import { once, setMaxListeners } from "node:events";
 import { createServer } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { envelope, errorBody } from "./answer.mjs";
@@ -156,6 +156,7 @@ class StandIn {
 
   async #fail(fault, run, response, entry, done) {
     const delays = this.#delays.signal;
+    setMaxListeners(0, delays); // as many as requests are held back
     const result = fault.after ? await run() : undefined;
     switch (fault.kind) {
       case "delay":

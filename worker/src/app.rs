@@ -105,7 +105,7 @@ impl App {
             return reply::own(&Response::error(
                 508,
                 "loop_detected",
-                "This request has already passed this limiter: ORIGIN_URL leads back to it.",
+                "This request has already passed this limiter: its origin leads back to it.",
             ));
         };
 
