@@ -1,114 +1,221 @@
 /**
- * The bound, with real concurrency: two workerd processes, one Redis.
+ * Two workerd processes on one Redis, with requests that truly meet there: a gate before the store holds every call until
+ * the last of them has arrived, and lets them on in random order. So none is answered from memory, and none is first.
  */
 
 import assert from "node:assert/strict";
-import { Agent } from "node:http";
+import { Agent, request as httpRequest } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { startOrigin } from "./harness/origin.mjs";
 import { PREFIX, ask, startShared } from "./harness/limited.mjs";
+import { within } from "./harness/within.mjs";
 
-const LIMIT = 100;
-const IN_FLIGHT = 400;
-/** Nothing refills and no window ends during a test: 100 in ten days are one in 2.4 hours. */
-const WINDOW = 10 * 24 * 3600;
+const AT_ONCE = 400;
+/** A window that starts less than half of its length ago, so that no boundary is near: a fixed one is aligned to the epoch. */
+const WINDOW = [86_400, 100_000, 130_000].find((seconds) => (Date.now() / 1000) % seconds < seconds / 2) ?? 10 ** 7;
 
-const ALGORITHMS = ["sliding-window", "token-bucket", "fixed-window"];
+let shared, gate, redis;
+const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+before(async () => {
+  shared = await startShared();
+  redis = await shared.standIn.redis.client();
+  gate = await startGate(shared.standIn.url);
+});
+after(async () => {
+  agent.destroy();
+  await gate?.stop();
+  await shared?.stop();
+});
+beforeEach(() => shared.reset());
 
-describe("two processes on one Redis", () => {
-  let shared;
-  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
-  before(async () => {
-    shared = await startShared();
-  });
-  after(async () => {
-    agent.destroy();
-    await shared?.stop();
-  });
-  beforeEach(() => shared.reset());
+/** Two limiters behind the gate, the script loaded. */
+async function pair(vars) {
+  const limiters = await Promise.all([1, 2].map(() => shared.limiter({ UPSTASH_REDIS_REST_URL: gate.url, ...vars })));
+  for (const limiter of limiters) assert.equal(await ask(limiter, "192.0.2.250", "/", agent), 200);
+  await redis.flushDb();
+  return limiters;
+}
 
-  const pair = (vars) => Promise.all([shared.limiter(vars), shared.limiter(vars)]);
+/** Sends them all at once, by turns to each process, and through the gate together; who was admitted, by which process. */
+async function atOnce(limiters, callers) {
+  gate.hold(callers.length);
+  const outcomes = await within(
+    Promise.all(callers.map(async (caller, i) => ({ caller, by: i % 2, status: await ask(limiters[i % 2], caller, "/", agent) }))),
+    "every answer", 60_000,
+  );
+  assert.equal(gate.most, callers.length, "calls to the store in flight at one time");
+  assert.deepEqual([...new Set(outcomes.map(({ status }) => status))].filter((status) => status !== 200 && status !== 429), []);
+  for (const limiter of limiters) assert.equal(limiter.logs(), "", "Upstash decided all of it");
+  return outcomes.filter(({ status }) => status === 200);
+}
 
-  /** Sends `count` requests at once, to each limiter in turn; how many were admitted. Every other one must be a denial. */
-  async function admitted(limiters, count, caller, path) {
-    const statuses = await Promise.all(
-      Array.from({ length: count }, (_, i) => ask(limiters[i % limiters.length], caller(i), path, agent)),
-    );
-    assert.ok(statuses.every((status) => status === 200 || status === 429), `${[...new Set(statuses)]}`);
-    return statuses.filter((status) => status === 200).length;
+const count = (list, property) => list.reduce((counts, item) => ({ ...counts, [item[property]]: (counts[item[property]] ?? 0) + 1 }), {});
+
+/** What a quota's state in Redis says is consumed. */
+async function consumed(key) {
+  const text = (await redis.get(PREFIX + key)) ?? "absent";
+  const [tag, width, , third, list] = text.split(":");
+  switch (tag) {
+    case "sw": return list.split(",").reduce((sum, item) => sum + Number(item.split("=")[1]), 0);
+    case "tb": return Math.ceil(Number(third) / Number(width));
+    case "fw": return Number(third);
   }
+  throw new Error(`no state: ${text}`);
+}
 
-  /** That Redis decided all of it: memory would have said so. */
-  function undisturbed(limiters) {
-    for (const limiter of limiters) assert.doesNotMatch(limiter.logs(), /Upstash/);
-  }
-
-  for (const algorithm of ALGORITHMS) {
-    it(`${algorithm}: of ${IN_FLIGHT} requests in flight exactly ${LIMIT} are admitted`, async (t) => {
+describe("requests that meet at the store", () => {
+  for (const algorithm of ["sliding-window", "token-bucket", "fixed-window"]) {
+    it(`${algorithm}: of ${AT_ONCE} in flight exactly 100 pass, by either process`, async (t) => {
       const limiters = await pair({
-        RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW}`,
+        RATE_LIMIT_GENERAL: `100,${WINDOW}`,
         RATE_LIMIT_IP: "off",
         RATE_LIMIT_POLICIES: { general: { algorithm } },
       });
-      const ends = (Math.floor(Date.now() / 1000 / WINDOW) + 1) * WINDOW;
-      assert.ok(ends - Date.now() / 1000 > 60, "a fixed window of ten days ends within this minute: run again");
-      await ask(limiters[0], "192.0.2.250", "/", agent);
-      const before = shared.standIn.requests().count;
-      // Held back before Redis runs them, so that they pile up and none is answered from memory.
-      shared.standIn.faults.set({ kind: "delay", ms: 1500 });
-      assert.equal(await admitted(limiters, IN_FLIGHT, () => "192.0.2.1"), LIMIT);
-      const calls = shared.standIn.requests().count - before;
-      t.diagnostic(`${calls} calls to the store for ${IN_FLIGHT} requests`);
-      assert.equal(calls, IN_FLIGHT, "all were in flight before the first denial came back");
-      undisturbed(limiters);
+      const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
+      const by = count(admitted, "by");
+      t.diagnostic(`${admitted.length} admitted (${by[0]} and ${by[1]}), ${gate.most} in flight`);
+      assert.equal(admitted.length, 100);
+      assert.ok(by[0] > 0 && by[1] > 0, JSON.stringify(by));
+      assert.equal(await consumed("general:192.0.2.1"), 100);
     });
   }
 
-  it("a wide quota is charged what the tight one admits, and no more", async () => {
-    const limiters = await pair({
-      RATE_LIMIT_GENERAL: `10,${WINDOW}`,
-      RATE_LIMIT_IP: `1000,${WINDOW}`,
-      RATE_LIMIT_POLICIES: { ip: { algorithm: "fixed-window" } },
+  for (const [tight, wide] of [["sliding-window", "fixed-window"], ["fixed-window", "token-bucket"], ["token-bucket", "sliding-window"]]) {
+    it(`a tight ${tight} and a wide ${wide}: what one denies the other is not charged`, async () => {
+      const limiters = await pair({
+        RATE_LIMIT_GENERAL: `30,${WINDOW}`,
+        RATE_LIMIT_IP: `100000,${WINDOW}`,
+        RATE_LIMIT_POLICIES: { general: { algorithm: tight }, ip: { algorithm: wide } },
+      });
+      const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
+      assert.equal(admitted.length, 30);
+      assert.equal(await consumed("general:192.0.2.1"), 30);
+      // A bucket of 100000 a day or two drips one per second.
+      const charged = await consumed("ip:192.0.2.1");
+      if (wide === "token-bucket") assert.ok(charged <= 30 && charged >= 1, `${charged}`);
+      else assert.equal(charged, 30);
     });
-    assert.equal(await admitted(limiters, 100, () => "192.0.2.1"), 10);
-    const redis = await shared.standIn.redis.client();
-    const state = await redis.get(`${PREFIX}ip:192.0.2.1`);
-    await redis.destroy();
-    assert.match(state, /:10$/);
-    undisturbed(limiters);
-  });
+  }
 
-  it("callers beside each other each have their limit", async () => {
+  it("callers each have their limit, to the unit", async () => {
     const limiters = await pair({ RATE_LIMIT_GENERAL: `7,${WINDOW}` });
-    assert.equal(await admitted(limiters, 300, (i) => `192.0.2.${1 + (i % 15)}`), 15 * 7);
-    undisturbed(limiters);
+    // By pairs, so that each caller asks both processes.
+    const callers = Array.from({ length: AT_ONCE }, (_, i) => `192.0.2.${1 + ((i >> 1) % 16)}`);
+    const admitted = count(await atOnce(limiters, callers), "caller");
+    assert.deepEqual(admitted, Object.fromEntries([...new Set(callers)].map((caller) => [caller, 7])));
   });
 
-  it("a sliding window never admits more than its limit within its length, across its boundaries", async (t) => {
+  it("a limit that all callers share and one that each has: each request is charged to both or to neither", async (t) => {
+    const limiters = await pair({
+      RATE_LIMIT_GENERAL: `150,${WINDOW}`,
+      RATE_LIMIT_IP: `32,${WINDOW}`,
+      RATE_LIMIT_POLICIES: { general: { key: "global" } },
+    });
+    const callers = Array.from({ length: AT_ONCE }, (_, i) => `192.0.2.${1 + (i % 5)}`);
+    const admitted = await atOnce(limiters, callers);
+    const each = count(admitted, "caller");
+    t.diagnostic(JSON.stringify(each));
+    assert.equal(admitted.length, 150);
+    assert.equal(await consumed("general:global"), 150);
+    for (const [caller, number] of Object.entries(each)) {
+      assert.ok(number <= 32, `${caller}: ${number}`);
+      assert.equal(await consumed(`ip:${caller}`), number, caller);
+    }
+  });
+
+  it("a block that a denial sets is set once, however many are denied at once", async () => {
+    const limiters = await pair({ RATE_LIMIT_GENERAL: `10,${WINDOW},600`, RATE_LIMIT_IP: "off" });
+    const billed = await shared.standIn.billed();
+    const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
+    assert.equal(admitted.length, 10);
+    // Call and MGET for each, a SET for each admission, and one for the block.
+    assert.equal((await shared.standIn.billed()) - billed, 2 * AT_ONCE + 10 + 1);
+  });
+});
+
+describe("the measurement of a window", () => {
+  it("finds what a fixed window lets through around its boundary", async (t) => {
+    const limit = 50;
+    const window = 2000;
+    const limiters = await pair({
+      RATE_LIMIT_GENERAL: `${limit},${window / 1000}`,
+      RATE_LIMIT_IP: "off",
+      RATE_LIMIT_POLICIES: { general: { algorithm: "fixed-window" } },
+    });
+    gate.hold(0);
+    // From the middle of one window into the next.
+    const middle = 1.5 * window - (Date.now() % window);
+    await new Promise((resolve) => setTimeout(resolve, middle % window));
+    const most = densest(await drive(limiters, window), window);
+    t.diagnostic(`${most} within ${window} ms`);
+    assert.ok(most > limit && most <= 2 * limit, `${most}`);
+  });
+
+  it("and never more than its limit of a sliding one, with demand at every moment of four windows", async (t) => {
     const limit = 50;
     const window = 2000;
     const limiters = await pair({ RATE_LIMIT_GENERAL: `${limit},${window / 1000}`, RATE_LIMIT_IP: "off" });
-    await Promise.all(limiters.map((limiter) => ask(limiter, "192.0.2.250", "/", agent)));
-    const admissions = [];
-    const start = performance.now();
-    const drive = async (limiter) => {
-      while (performance.now() - start < 5 * window) {
-        const sent = performance.now();
-        if ((await ask(limiter, "192.0.2.1", "/", agent)) === 200) admissions.push({ sent, received: performance.now() });
-      }
-    };
-    await Promise.all(Array.from({ length: 8 }, (_, i) => drive(limiters[i % 2])));
-
-    admissions.sort((a, b) => a.sent - b.sent);
-    let most = 0;
-    for (const first of admissions) {
-      const end = first.sent + window;
-      const held = admissions.filter(({ sent, received }) => sent >= first.sent && received <= end).length;
-      most = Math.max(most, held);
-    }
-    t.diagnostic(`${admissions.length} admitted in ${5 * window} ms, at most ${most} within ${window} ms`);
-    assert.ok(most <= limit, `${most} within ${window} ms`);
-    // Five windows, each a sub-window longer at the worst, and then time lost on a busy machine.
-    assert.ok(admissions.length >= 3 * limit, `${admissions.length} admitted in all`);
-    undisturbed(limiters);
+    gate.hold(0);
+    const admissions = await drive(limiters, 4 * window + 500);
+    const most = densest(admissions, window);
+    t.diagnostic(`${admissions.length} admitted in all, at most ${most} within ${window} ms`);
+    assert.ok(most <= limit, `${most}`);
+    // A sub-window (34 ms) late each time: the fifth window begins before the end.
+    assert.ok(admissions.length > 3 * limit, `${admissions.length}`);
   });
+
+  /** Demand from both processes for so long; when each admission was sent and received, by a clock that only goes forward. */
+  async function drive(limiters, ms) {
+    const admissions = [];
+    const until = performance.now() + ms;
+    await Promise.all(Array.from({ length: 8 }, async (_, i) => {
+      for (let sent; (sent = performance.now()) < until; ) {
+        if ((await ask(limiters[i % 2], "192.0.2.1", "/", agent)) === 200) admissions.push({ sent, received: performance.now() });
+      }
+    }));
+    return admissions;
+  }
+
+  /** The most admissions that lie, request and response, within one window's length. */
+  function densest(admissions, window) {
+    return Math.max(...admissions.map(({ sent }) =>
+      admissions.filter((other) => other.sent >= sent && other.received <= sent + window).length));
+  }
 });
+
+/** Passes calls on to the store; `hold(n)`: not before the next n are all here. `most`: how many were here at one time since. */
+async function startGate(store) {
+  const onward = new Agent({ keepAlive: true, maxSockets: Infinity });
+  let held = [];
+  let expected = 0;
+  let here = 0;
+  const gate = await startOrigin(async (request, response, received) => {
+    const body = await received.body;
+    gate.most = Math.max(gate.most, ++here);
+    response.on("close", () => here--);
+    const pass = () => {
+      const { host: _, ...headers } = request.headers;
+      httpRequest(new URL(request.url, store), { method: request.method, headers, agent: onward }, (answer) => {
+        response.writeHead(answer.statusCode, answer.headers);
+        answer.pipe(response);
+      }).on("error", () => response.destroy()).end(body);
+    };
+    if (expected === 0) return pass();
+    held.push(pass);
+    if (held.length < expected) return;
+    const waiting = held.map((pass) => [Math.random(), pass]).sort(([a], [b]) => a - b);
+    [held, expected] = [[], 0];
+    for (const [, pass] of waiting) pass();
+  });
+  gate.most = 0;
+  gate.hold = (number) => {
+    gate.most = 0;
+    expected = number;
+  };
+  const { stop } = gate;
+  gate.stop = async () => {
+    onward.destroy();
+    await stop.call(gate);
+  };
+  return gate;
+}

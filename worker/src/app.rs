@@ -12,7 +12,7 @@ use edge_limiter::response::Response;
 use edge_limiter::store::denials::Denials;
 use edge_limiter::store::fallback::{Change, Fallback};
 use edge_limiter::store::memory::{self, Memory, Seed};
-use edge_limiter::store::upstash::{Http, Upstash};
+use edge_limiter::store::upstash::Upstash;
 use edge_limiter::store::{Check, Store, StoreError, Verdict, denials};
 use edge_limiter::time::{Clock, Timestamp};
 use js_sys::Object;
@@ -23,6 +23,7 @@ use crate::clock::IsolateClock;
 use crate::forward::{self, Target};
 use crate::incoming::Incoming;
 use crate::reply;
+use crate::transport::Fetch;
 
 /// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
 /// greatest length would cost milliseconds of CPU. The query does not count.
@@ -39,7 +40,7 @@ pub(crate) struct App {
 /// The store that the configuration asks for.
 enum Stores {
     Memory(Memory),
-    Upstash(Box<Fallback<Denials<Upstash<Http, IsolateClock>>, Memory>>),
+    Upstash(Box<Fallback<Denials<Upstash<Fetch, IsolateClock>>, Memory>>),
 }
 
 impl Store for Stores {
@@ -183,11 +184,11 @@ fn stores(config: &Config) -> Result<Stores, getrandom::Error> {
     else {
         return Ok(Stores::Memory(memory()?));
     };
-    let Ok(http) = Http::new(url, token.reveal()) else {
+    let Ok(fetch) = Fetch::new(url, token.reveal()) else {
         console_error!("UPSTASH_REDIS_REST_URL or its token cannot be used; memory is in use");
         return Ok(Stores::Memory(memory()?));
     };
-    let upstash = Upstash::new(http, IsolateClock, prefix.clone(), *timeout);
+    let upstash = Upstash::new(fetch, IsolateClock, prefix.clone(), *timeout);
     let denials = Denials::new(upstash, denials::DEFAULT_ENTRIES, Seed::random()?);
     let fallback = Fallback::new(denials, memory()?, log_change);
     Ok(Stores::Upstash(Box::new(fallback)))

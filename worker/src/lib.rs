@@ -7,6 +7,7 @@ mod clock;
 mod forward;
 mod incoming;
 mod reply;
+mod transport;
 mod vars;
 
 use worker::{Context, Env, event};

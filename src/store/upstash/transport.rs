@@ -40,7 +40,8 @@ pub enum HttpError {
     Client,
 }
 
-/// The transport over `reqwest`: `fetch` in a Worker, hyper natively.
+/// The transport over `reqwest`, for hosts that bring none of their own. Natively it follows no
+/// redirect; on wasm `reqwest` cannot be told so, and the Workers host has one that does not.
 pub struct Http {
     client: reqwest::Client,
     url: reqwest::Url,

@@ -1,0 +1,286 @@
+/**
+ * The commands of package.json, as a user types them: what they serve or print, how they end, and that nothing of them
+ * is left behind.
+ */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { EventEmitter, once } from "node:events";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { send } from "./harness/request.mjs";
+import { within } from "./harness/within.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** A fresh clone compiles first; here everything is built, but another build may hold cargo's lock. */
+const STARTING_MS = 240_000;
+const ENDING_MS = 30_000;
+
+const linux = { skip: process.platform !== "linux" && "reads /proc" };
+
+describe("npm start", linux, () => {
+  it("serves in memory: an admitted answer with its headers and, past the limit, a 429; SIGINT ends all of it", async (t) => {
+    const port = await freePort();
+    const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port)]);
+    await command.printed(/Ready on/);
+    const url = `http://localhost:${port}`;
+
+    const admitted = await send(url);
+    assert.equal(admitted.status, 200);
+    const { admitted: word, caller, policies } = admitted.json();
+    assert.deepEqual([word, policies.sort()], [true, ["general", "ip"]]);
+    assert.notEqual(caller, "unknown");
+    assert.deepEqual(
+      ["limit", "remaining", "type"].map((name) => admitted.headers[`x-ratelimit-${name}`]),
+      ["120", "119", "general"],
+    );
+    assert.ok(Number(admitted.headers["x-ratelimit-reset"]) > Date.now() / 1000);
+
+    // The rest of the 120, within their minute.
+    const statuses = [];
+    while (statuses.at(-1) !== 429 && statuses.length < 200) statuses.push((await send(url)).status);
+    assert.equal(statuses.length, 120, `${statuses.length} more, the last a ${statuses.at(-1)}`);
+    assert.deepEqual([...new Set(statuses.slice(0, -1))], [200]);
+    const denied = await send(url);
+    assert.equal(denied.status, 429);
+    assert.ok(Number(denied.headers["retry-after"]) > 0);
+    assert.equal(denied.json().type, "general");
+
+    const { status, store } = (await send(url, { path: "/_limiter/health" })).json();
+    assert.deepEqual([status, store], ["ok", "memory"]);
+    await assertEnds(command, () => command.child.kill("SIGINT"));
+    assert.equal(command.child.exitCode, 0, command.output());
+  });
+
+  it("ends with npm, which passes no signal on", async (t) => {
+    const command = run(t, "npm", ["start", "--", "--port", String(await freePort())]);
+    await command.printed(/Ready on/);
+    await assertEnds(command, () => command.child.kill("SIGTERM"));
+  });
+
+  it("says so where the port is taken, and ends", async (t) => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    t.after(() => server.close());
+    const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(server.address().port), "--ip", "127.0.0.1"]);
+    await within(command.closed, "its end", STARTING_MS);
+    assert.notEqual(command.child.exitCode, 0);
+    assert.match(command.output(), /in use/i);
+  });
+});
+
+describe("npm run dev:redis", linux, () => {
+  it("serves with its counters in Redis; Ctrl-C ends all of it", async (t) => {
+    const port = await freePort();
+    const command = run(t, "npm", ["run", "dev:redis", "--", "--port", String(port)]);
+    await command.printed(/Ready on/);
+    const url = `http://localhost:${port}`;
+    const admitted = await send(url);
+    assert.deepEqual([admitted.status, admitted.headers["x-ratelimit-remaining"]], [200, "119"]);
+    const { status, store } = (await send(url, { path: "/_limiter/health" })).json();
+    assert.deepEqual([status, store], ["ok", "upstash"]);
+
+    // Where the command says that they are.
+    const [, redisPort] = /redis-cli -p (\d+)/.exec(command.output());
+    const { createClient } = await import("redis");
+    const redis = createClient({ socket: { port: Number(redisPort), reconnectStrategy: false } });
+    redis.on("error", () => {});
+    await redis.connect();
+    const { caller } = admitted.json();
+    assert.deepEqual((await redis.keys("*")).sort(), [`vibewell:ratelimit:general:${caller}`, `vibewell:ratelimit:ip:${caller}`]);
+    redis.destroy();
+
+    // A terminal signals the whole foreground group.
+    await assertEnds(command, () => process.kill(-command.child.pid, "SIGINT"));
+  });
+});
+
+describe("npm run check-config", () => {
+  const dir = mkdtempSync(join(tmpdir(), "edge-limiter-config-"));
+  after(() => rmSync(dir, { recursive: true, force: true }));
+
+  async function check(t, ...args) {
+    const command = run(t, "npm", ["run", "--silent", "check-config", "--", ...args]);
+    await within(command.closed, "its end", STARTING_MS);
+    return { code: command.child.exitCode, output: command.output() };
+  }
+
+  function toml(vars) {
+    const file = join(dir, "wrangler.toml");
+    writeFileSync(file, `name = "x"\nmain = "index.js"\ncompatibility_date = "2026-04-01"\n${vars}\n`);
+    return file;
+  }
+
+  it("prints the policies of the configuration that is shipped, and is content", async (t) => {
+    const { code, output } = await check(t);
+    assert.equal(code, 0, output);
+    assert.doesNotMatch(output, /error|warning/i);
+    const table = output.split("\n").filter(Boolean).map((line) => line.trim().split(/\s{2,}/));
+    const from = table.findIndex(([first]) => first === "policy");
+    assert.deepEqual(table[from], ["policy", "limit", "window", "block", "algorithm", "key", "mode"]);
+    assert.deepEqual(
+      table.slice(from + 1).map((row) => row.slice(0, 4).join(" ")),
+      ["admin 300 60 s 300 s", "auth 30 60 s 600 s", "financial 20 60 s 900 s", "general 120 60 s -", "ip 1000 3600 s -", "mfa 5 60 s 900 s", "sensitive 10 60 s 900 s"],
+    );
+  });
+
+  it("shows options and warns of what is hardly meant, and is content", async (t) => {
+    const { code, output } = await check(t, "--config", toml(`[vars]
+RATE_LIMIT_IP = "off"
+RATE_LIMIT_BULK = "10,60"
+RATE_LIMIT_TYPO = "10,60"
+RATE_LIMIT_POLICIES = { bulk = { algorithm = "token-bucket", burst = 40, key = "header:X-Api-Key" }, general = { mode = "shadow", algorithm = "fixed-window" } }
+RATE_LIMIT_ROUTES = [{ path = "/bulk", policies = ["bulk"] }]`));
+    assert.equal(code, 0, output);
+    assert.match(output, /^bulk +10 \(burst 40\) +60 s +- +token-bucket +header:x-api-key \+ ip +enforce$/m);
+    assert.match(output, /^general +120 +60 s +- +fixed-window +ip +shadow$/m);
+    assert.doesNotMatch(output, /^ip /m);
+    assert.match(output, /^warning: RATE_LIMIT_TYPO: /m);
+    assert.doesNotMatch(output, /^error/m);
+  });
+
+  it("names every bad variable, ends with 1, and tells no value", async (t) => {
+    const file = toml(`[vars]
+RATE_LIMIT_AUTH = "planted-1"
+RATE_LIMIT_MFA = "5,60,planted-2"
+RATE_LIMIT_ENABLED = "planted-3"
+RATE_LIMIT_HEADERS = "planted-4"
+RATE_LIMIT_BLOCKED = "1,1"
+RATE_LIMIT_POLICIES = { auth = { algorithm = "planted-5", burst = "planted-6", key = "planted 7", mode = "planted-8" }, planted-9 = { mode = "shadow" } }
+RATE_LIMIT_ROUTES = [{ path = "planted-10", policies = ["auth"] }, { path = "/a", policies = ["planted-11"], cost = "planted-12", methods = "planted-13" }, "planted-14"]
+ORIGIN_URL = "planted-15"
+CLIENT_IP_HEADER = "X-Forwarded-For"
+IPV6_PREFIX = "planted-16"
+REDIS_TIMEOUT = -1
+REDIS_KEY_PREFIX = "planted 17"
+REDIS_ENABLED = "planted-18"
+DEFAULT_RATE_LIMIT_MAX = 0
+DEFAULT_RATE_LIMIT_WINDOW = "planted-19"
+UPSTASH_REDIS_REST_URL = "planted-20"`);
+    // Secrets, as a developer keeps them.
+    writeFileSync(join(dir, ".dev.vars"), 'UPSTASH_REDIS_REST_TOKEN="planted-21"\nADMIN_TOKEN="planted 22"\nORIGIN_SECRET="planted-23-good-and-long"\n');
+    const { code, output } = await check(t, "--config", file);
+    rmSync(join(dir, ".dev.vars"));
+    assert.equal(code, 1, output);
+    const errors = [...output.matchAll(/^error: (\S+?): \S/gm)].map(([, variable]) => variable);
+    for (const variable of [
+      "RATE_LIMIT_AUTH", "RATE_LIMIT_MFA", "RATE_LIMIT_ENABLED", "RATE_LIMIT_HEADERS", "RATE_LIMIT_BLOCKED", "RATE_LIMIT_POLICIES",
+      ...["algorithm", "key", "mode"].map((option) => `RATE_LIMIT_POLICIES.auth.${option}`),
+      "RATE_LIMIT_ROUTES[0].path", "RATE_LIMIT_ROUTES[1].policies[0]", "RATE_LIMIT_ROUTES[1].cost", "RATE_LIMIT_ROUTES[1].methods", "RATE_LIMIT_ROUTES[2]",
+      "ORIGIN_URL", "CLIENT_IP_HEADER", "IPV6_PREFIX", "REDIS_TIMEOUT", "REDIS_KEY_PREFIX", "REDIS_ENABLED",
+      "DEFAULT_RATE_LIMIT_MAX", "DEFAULT_RATE_LIMIT_WINDOW", "UPSTASH_REDIS_REST_URL", "ADMIN_TOKEN",
+    ]) {
+      assert.ok(errors.includes(variable), `${variable} among ${errors}`);
+    }
+    // The option or its value: `burst` is wrong both ways.
+    assert.ok(errors.some((variable) => variable.startsWith("RATE_LIMIT_POLICIES.auth.burst")), `${errors}`);
+    assert.doesNotMatch(output, /planted/i);
+    assert.doesNotMatch(output, /^policy /m);
+  });
+
+  it("a file that is no TOML, or is not there, is an error without its text", async (t) => {
+    const broken = await check(t, "--config", toml('[vars]\nADMIN_TOKEN = "planted-1\nORIGIN_SECRET = "planted-2"'));
+    assert.notEqual(broken.code, 0);
+    assert.match(broken.output, /TOML/);
+    assert.doesNotMatch(broken.output, /planted/);
+    const missing = await check(t, "--config", join(dir, "no-such.toml"));
+    assert.notEqual(missing.code, 0);
+    assert.match(missing.output, /no-such\.toml/);
+  });
+
+  it("an unknown option is refused, with the usage", async (t) => {
+    const { code, output } = await check(t, "--no-such");
+    assert.notEqual(code, 0);
+    assert.match(output, /usage:/);
+  });
+});
+
+/**
+ * Runs a command in the repository's root, in a process group of its own, as a shell does; nothing of it outlives the test.
+ */
+function run(t, program, args) {
+  const child = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], detached: true, env: { ...process.env, FORCE_COLOR: "0", NO_COLOR: "1" } });
+  const chunks = [];
+  const news = new EventEmitter();
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (chunk) => {
+      chunks.push(chunk);
+      news.emit("data");
+    });
+  }
+  const closed = once(child, "close");
+  const output = () => Buffer.concat(chunks).toString("utf8");
+  const family = [];
+  t.after(() => {
+    // Those it had when it was last looked at may have lost their parent since.
+    const known = [...family, identity(child.pid), ...descendants(child.pid)];
+    for (const one of known) if (one && identity(one.pid)?.started === one.started) process.kill(one.pid, "SIGKILL");
+  });
+  return {
+    child,
+    closed,
+    family,
+    output,
+    /** Waits for its word; fails at once if it ends before. */
+    async printed(pattern) {
+      const found = new Promise((resolve, reject) => {
+        const look = () => pattern.test(output()) && resolve();
+        look();
+        news.on("data", look);
+        closed.then(() => reject(new Error(`it ended before it printed ${pattern}:\n${output()}`)));
+      });
+      await within(found, `${pattern}`, STARTING_MS);
+    },
+  };
+}
+
+/** That `end` ends the command and every process of it, the processes of those included. */
+async function assertEnds(command, end) {
+  const { family } = command;
+  family.push(identity(command.child.pid), ...descendants(command.child.pid));
+  // workerd and node at least: else nothing would be seen to end.
+  assert.ok(family.some(({ name }) => name.includes("workerd")), `${family.map(({ name }) => name)}`);
+  end();
+  await within(command.closed, "the command's end", ENDING_MS);
+  const gone = async () => {
+    for (;;) {
+      const left = family.filter(({ pid, started }) => identity(pid)?.started === started);
+      if (left.length === 0) return;
+      await new Promise((resolve) => setTimeout(resolve, 50)); // foreign processes: nothing tells of their end
+    }
+  };
+  await within(gone(), `the end of ${family.map(({ pid, name }) => `${pid} ${name}`).join(", ")}`, ENDING_MS);
+}
+
+/** What a process id stands for; `undefined` if nothing, or what only waits to be buried. */
+function identity(pid) {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const name = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+    const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return state === "Z" ? undefined : { pid, name, parent: Number(parent), started: rest[17] };
+  } catch {
+    return undefined;
+  }
+}
+
+function descendants(pid) {
+  if (process.platform !== "linux") return [];
+  const all = readdirSync("/proc").filter((name) => /^\d+$/.test(name)).map((name) => identity(Number(name))).filter(Boolean);
+  const below = (parent) => all.filter((one) => one.parent === parent).flatMap((one) => [one, ...below(one.pid)]);
+  return below(pid);
+}
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
+}

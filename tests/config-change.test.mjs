@@ -1,0 +1,163 @@
+/**
+ * Variables that change, and the forms in which they arrive. What a variable means is tested natively; here it is that the
+ * Worker reads them from the platform's environment object, and again when that is another.
+ */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { afterEach, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Miniflare } from "miniflare";
+import { send } from "./harness/request.mjs";
+import { startWorkerd } from "./harness/workerd.mjs";
+import { startStandIn } from "./upstash/stand-in.mjs";
+
+const CALLER = "198.18.9.1";
+const build = (name) => fileURLToPath(new URL(`../build/${name}`, import.meta.url));
+
+/** Hands the limiter one of several environment objects, each always the same, all in one isolate. */
+const SWITCH = `
+import Limiter from "./index.js";
+const objects = new Map();
+export default {
+  fetch(request, env, context) {
+    const name = request.headers.get("X-Variant") ?? "";
+    if (!objects.has(name)) objects.set(name, { ...env, ...env.VARIANTS[name] });
+    return new Limiter(context, objects.get(name)).fetch(request);
+  },
+};`;
+
+const LIMITER = [
+  { type: "ESModule", path: "index.js", contents: readFileSync(build("index.js"), "utf8") },
+  { type: "CompiledWasm", path: "index_bg.wasm", contents: readFileSync(build("index_bg.wasm")) },
+];
+/** wrangler.toml's own date; `cf: false`: nothing is asked of Cloudflare. */
+const [, compatibilityDate] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(fileURLToPath(new URL("../wrangler.toml", import.meta.url)), "utf8"));
+const OPTIONS = { compatibilityDate, cf: false };
+
+const stops = [];
+afterEach(async () => {
+  for (const stop of stops.splice(0).reverse()) await stop();
+});
+
+function miniflare(options) {
+  const started = new Miniflare({ ...OPTIONS, ...options });
+  stops.push(() => started.dispose());
+  return started;
+}
+
+async function ask(limiter, { variant, path = "/" } = {}) {
+  const headers = { "CF-Connecting-IP": CALLER, ...(variant && { "X-Variant": variant }) };
+  const { status, headers: { "x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining } } = await send(String(await limiter.ready), { path, headers });
+  return [status, limit, remaining].join(" ");
+}
+
+describe("a changed variable", () => {
+  it("is in force with the next environment object, in the same isolate", async () => {
+    const limiter = miniflare({
+      modules: [{ type: "ESModule", path: "switch.js", contents: SWITCH }, ...LIMITER],
+      bindings: {
+        RATE_LIMIT_GENERAL: "2,3600",
+        VARIANTS: { wider: { RATE_LIMIT_GENERAL: "5,3600" }, silent: { RATE_LIMIT_HEADERS: "none" }, off: { RATE_LIMIT_ENABLED: "false" } },
+      },
+    });
+    // One object: compiled once, or memory would start anew each time.
+    assert.equal(await ask(limiter), "200 2 1");
+    assert.equal(await ask(limiter), "200 2 0");
+    assert.equal(await ask(limiter), "429 2 0");
+    assert.equal(await ask(limiter, { variant: "wider" }), "200 5 4");
+    assert.equal(await ask(limiter, { variant: "wider" }), "200 5 3");
+    assert.equal(await ask(limiter, { variant: "silent" }), "200  ");
+    assert.equal(await ask(limiter, { variant: "off" }), "200  ");
+    assert.equal((await ask(limiter)).split(" ")[1], "2");
+  });
+
+  it("keeps the counts where they are in Redis, and moves them nowhere else", async () => {
+    const standIn = await startStandIn();
+    stops.push(() => standIn.stop());
+    const limiter = miniflare({
+      modules: [{ type: "ESModule", path: "switch.js", contents: SWITCH }, ...LIMITER],
+      bindings: {
+        RATE_LIMIT_GENERAL: "2,3600",
+        UPSTASH_REDIS_REST_URL: standIn.url,
+        UPSTASH_REDIS_REST_TOKEN: standIn.token,
+        REDIS_TIMEOUT: 30_000,
+        VARIANTS: {
+          wider: { RATE_LIMIT_GENERAL: "5,3600" },
+          prefixed: { REDIS_KEY_PREFIX: "other:" },
+          memory: { REDIS_ENABLED: false },
+          bucket: { RATE_LIMIT_POLICIES: { general: { algorithm: "token-bucket" } } },
+        },
+      },
+    });
+    for (const expected of ["200 2 1", "200 2 0", "429 2 0"]) assert.equal(await ask(limiter), expected);
+    // The remembered denial was the other object's; what is consumed is consumed.
+    assert.equal(await ask(limiter, { variant: "wider" }), "200 5 2");
+    assert.equal(await ask(limiter), "429 2 0");
+    assert.equal(await ask(limiter, { variant: "prefixed" }), "200 2 1");
+    assert.equal(await ask(limiter, { variant: "memory" }), "200 2 1");
+    // State of another algorithm counts as absent.
+    assert.equal(await ask(limiter, { variant: "bucket" }), "200 2 1");
+    const keys = await (await standIn.redis.client()).keys("*");
+    assert.deepEqual(keys.sort(), ["other:general", "other:ip", "ratelimit:general", "ratelimit:ip"].map((key) => `${key}:${CALLER}`));
+  });
+
+  it("is in force after a reload", async () => {
+    const modules = LIMITER;
+    const limiter = miniflare({ modules, bindings: { RATE_LIMIT_GENERAL: "1,3600" } });
+    assert.equal(await ask(limiter), "200 1 0");
+    assert.equal(await ask(limiter), "429 1 0");
+    await limiter.setOptions({ ...OPTIONS, modules, bindings: { RATE_LIMIT_GENERAL: "7,3600" } });
+    assert.equal(await ask(limiter), "200 7 6");
+  });
+});
+
+describe("tables", () => {
+  const TABLES = {
+    RATE_LIMIT_POLICIES: { bulk: { algorithm: "token-bucket", burst: 4 }, general: { mode: "shadow" } },
+    RATE_LIMIT_ROUTES: [{ path: "/bulk/**", methods: ["GET"], policies: ["bulk"], cost: 3 }],
+  };
+  const VARS = { RATE_LIMIT_GENERAL: "90,3600", RATE_LIMIT_BULK: "10,86400", RATE_LIMIT_IP: "off" };
+
+  const forms = {
+    "as objects": TABLES,
+    "as JSON text": Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, JSON.stringify(table)])),
+    "as JSON text with spaces around": Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, `\n ${JSON.stringify(table, null, 2)}\n`])),
+  };
+  for (const [what, tables] of Object.entries(forms)) {
+    it(`${what} mean the same`, async () => {
+      const workerd = await startWorkerd({ vars: { ...VARS, ...tables } });
+      stops.push(() => workerd.stop());
+      const limiter = { ready: workerd.url };
+      // The burst's 4 less the cost's 3, and then too little.
+      assert.equal(await ask(limiter, { path: "/bulk/load" }), "200 4 1");
+      assert.equal(await ask(limiter, { path: "/bulk/load" }), "429 4 1");
+      const { headers } = await send(workerd.url, { headers: { "CF-Connecting-IP": CALLER } });
+      assert.match(headers["x-ratelimit-shadow"], /general/);
+      assert.equal(headers["x-ratelimit-limit"], undefined);
+      assert.equal(workerd.logs(), "");
+    });
+  }
+
+  it("what is neither is an error, in force the stricter way, and its text is not told", async () => {
+    for (const bad of ["planted", "[planted", '"planted"', 17, true]) {
+      const workerd = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_ROUTES: bad, RATE_LIMIT_POLICIES: bad } });
+      stops.push(() => workerd.stop());
+      const { headers } = await send(workerd.url, { headers: { "CF-Connecting-IP": CALLER } });
+      assert.equal(headers["x-ratelimit-type"], "sensitive");
+      await workerd.logged(/RATE_LIMIT_ROUTES: must be a list/);
+      await workerd.logged(/RATE_LIMIT_POLICIES: must be a table/);
+      assert.doesNotMatch(workerd.logs(), /planted|17/);
+    }
+  });
+
+  it("numbers and flags may be JSON as well as text", async () => {
+    const vars = [{ DEFAULT_RATE_LIMIT_MAX: 4, DEFAULT_RATE_LIMIT_WINDOW: 3600 }, { DEFAULT_RATE_LIMIT_MAX: "4", DEFAULT_RATE_LIMIT_WINDOW: "3600" }];
+    for (const given of vars) {
+      const workerd = await startWorkerd({ vars: { ...given, RATE_LIMIT_IP: "off" } });
+      stops.push(() => workerd.stop());
+      assert.equal(await ask({ ready: workerd.url }), "200 4 3");
+      assert.equal(workerd.logs(), "");
+    }
+  });
+});

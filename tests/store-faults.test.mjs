@@ -1,0 +1,435 @@
+/**
+ * Upstash fails, in every way that the stand-in knows and some of its own: each request is answered all the same, limits
+ * still hold, from memory, and the isolate goes back to Upstash when it answers again. The breaker is not here yet.
+ */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { after, afterEach, before, describe, it } from "node:test";
+import { startOrigin } from "./harness/origin.mjs";
+import { send } from "./harness/request.mjs";
+import { within } from "./harness/within.mjs";
+import { startWorkerd } from "./harness/workerd.mjs";
+import { startRedis } from "./upstash/redis-server.mjs";
+import { startStandIn } from "./upstash/stand-in.mjs";
+
+const LIMIT = 3;
+const TOKEN = "planted-store-token";
+const PREFIX = "planted-prefix:";
+const CALLER = "198.18.7.9";
+
+/** An answer of the script's whose quota part is `numbers`. */
+const answering = (...numbers) => ({ kind: "result", value: [null, null, numbers] });
+/** An answer of that text, with status 200 unless said. */
+const saying = (body, status = 200) => ({ kind: "status", status, body });
+
+const UNREACHABLE = "cannot be reached";
+const MALFORMED = "an answer that is not what the command answers";
+const UNAUTHORIZED = "the token was refused";
+const OVER_QUOTA = "the plan's command quota is used up";
+
+/** What fails, the fault, the reason that is logged; `runs`: Redis decides all the same, and the answer is lost. */
+const FAULTS = [
+  ["connections are reset", { kind: "reset" }, UNREACHABLE],
+  ["connections are reset once Redis has decided", { kind: "reset", after: true }, UNREACHABLE, { runs: true }],
+  ["connections break in the body", { kind: "truncated" }, UNREACHABLE, { runs: true }],
+  ["answers hold half the JSON", { kind: "cut" }, MALFORMED, { runs: true }],
+  ["status 500, JSON", { kind: "status" }, "HTTP status 500"],
+  ["status 500, HTML", { kind: "html", status: 500 }, "HTTP status 500"],
+  ["status 502, empty", { kind: "empty", status: 502 }, "HTTP status 502"],
+  ["status 503 with Retry-After", { kind: "status", status: 503, retryAfter: 3600 }, "HTTP status 503"],
+  ["status 204", { kind: "empty", status: 204 }, "HTTP status 204"],
+  ["status 404", { kind: "html", status: 404 }, "HTTP status 404"],
+  ["status 429", { kind: "status", status: 429, retryAfter: 3600 }, "HTTP 429: too many requests a second"],
+  ["status 400, no JSON", { kind: "html", status: 400 }, MALFORMED],
+  ["status 400 without an error", saying("{}", 400), "HTTP status 400"],
+  ["status 200, HTML", { kind: "html" }, MALFORMED],
+  ["status 200, empty", { kind: "empty" }, MALFORMED],
+  ["the token is refused", { kind: "unauthorized" }, UNAUTHORIZED],
+  ["the token is refused with 403", { kind: "html", status: 403 }, UNAUTHORIZED],
+  ["the token may not run scripts", saying(`{"error":"NOPERM this user has no permissions to run the 'evalsha' command"}`, 400), UNAUTHORIZED],
+  ["the plan is used up", { kind: "quota" }, OVER_QUOTA],
+  ["the plan is used up, with a status of its own", saying('{"error":"ERR max requests limit exceeded. Limit: 1"}', 402), OVER_QUOTA],
+  ["Redis is out of memory", saying('{"error":"OOM command not allowed when used memory > \'maxmemory\'."}', 400), "Redis refused the command: OOM"],
+  [
+    "Redis quotes the command in its error",
+    saying(`{"error":"ERR wrong: ${PREFIX}general:${CALLER} ${TOKEN}"}`, 400),
+    "Redis refused the command: ERR",
+  ],
+  [
+    "an error begins with what it should not tell",
+    saying(`{"error":"${PREFIX}general:${CALLER} ${TOKEN}"}`, 400),
+    "Redis refused the command: ERR",
+  ],
+  ["the error is no text", saying('{"error":{"message":"x"}}', 400), MALFORMED],
+  ["the answer is another JSON object", saying('{"message":"welcome"}'), MALFORMED],
+  ["the answer is a JSON list", saying("[]"), MALFORMED],
+  ["the answer is a JSON null", saying("null"), MALFORMED],
+  ["result null", { kind: "result", value: null }, MALFORMED],
+  ["result an object", { kind: "result", value: { a: 1 } }, MALFORMED],
+  ["result text", { kind: "result", value: "garbage" }, MALFORMED],
+  ["result a number", { kind: "result", value: 1 }, MALFORMED],
+  ["result an empty list", { kind: "result", value: [] }, MALFORMED],
+  ["result without a quota's answer", { kind: "result", value: [null, null] }, MALFORMED],
+  ["result with a quota's answer too many", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0], [1, 2, 0, 1, 1, 0]] }, MALFORMED],
+  ["a quota's answer is no list", { kind: "result", value: [null, null, 1] }, MALFORMED],
+  ["a quota's answer is short", answering(1, 2, 0, 1, 1), MALFORMED],
+  ["a quota's answer is long", answering(1, 2, 0, 1, 1, 0, 0), MALFORMED],
+  ["a negative number", answering(1, -1, 0, 1, 1, 0), MALFORMED],
+  ["a fraction", answering(1, 1.5, 0, 1, 1, 0), MALFORMED],
+  ["a number beyond any limit", answering(1, 2 ** 32, 0, 1, 1, 0), MALFORMED],
+  ["a number that is none to Rust", saying('{"result":[null,null,[1,1e400,0,1,1,0]]}'), MALFORMED],
+  ["numbers as text", answering("1", "2", "0", "1", "1", "0"), MALFORMED],
+  ["an outcome that there is not", answering(3, 2, 0, 1, 1, 0), MALFORMED],
+  ["a denial that is over", answering(0, 0, 1, 1, 1, 0), MALFORMED],
+  ["a block record that is no text", { kind: "result", value: [null, 7, [1, 2, 0, 1, 1, 0]] }, MALFORMED],
+  ["a version that is no text", { kind: "result", value: [7, null, [1, 2, 0, 1, 1, 0]] }, MALFORMED],
+];
+
+/** One caller's requests, and what health says; `vars` win. */
+function limiterOn(store, vars = {}) {
+  return startWorkerd({
+    vars: {
+      UPSTASH_REDIS_REST_URL: store.url,
+      UPSTASH_REDIS_REST_TOKEN: TOKEN,
+      REDIS_KEY_PREFIX: PREFIX,
+      // Only tests of time-outs mean to have any, however busy the machine.
+      REDIS_TIMEOUT: 30_000,
+      RATE_LIMIT_GENERAL: `${LIMIT},3600`,
+      RATE_LIMIT_IP: "off",
+      ...vars,
+    },
+  });
+}
+
+let limiter;
+const ask = (caller = CALLER) => send(limiter.url, { headers: { "CF-Connecting-IP": caller } });
+const statuses = async (caller) => {
+  const seen = [];
+  for (let request = 0; request < LIMIT + 2; request++) seen.push((await ask(caller)).status);
+  return seen;
+};
+const LIMITED = [200, 200, 200, 429, 429];
+
+async function health() {
+  const { status, store } = (await send(limiter.url, { path: "/_limiter/health" })).json();
+  return `${status}, ${store}`;
+}
+
+/** Waits for the change and asserts that it is logged once, and nothing with it, since `from` lines. Returns the lines so far. */
+async function assertLogged(pattern, from) {
+  await limiter.logged(pattern);
+  const lines = limiter.logs().split("\n").filter(Boolean);
+  assert.equal(lines.length, from + 1, lines.slice(from).join("\n"));
+  assert.match(lines[from], pattern);
+  return lines.length;
+}
+
+function assertDiscreet(...texts) {
+  for (const text of texts) {
+    for (const told of [TOKEN, PREFIX, CALLER, "EVAL"]) assert.ok(!text.includes(told), `${told} in: ${text}`);
+  }
+}
+
+const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+
+describe("a store that fails", () => {
+  let standIn;
+  before(async () => {
+    standIn = await startStandIn({ token: TOKEN });
+  });
+  after(() => standIn?.stop());
+  afterEach(async () => {
+    await limiter?.stop();
+    await standIn.reset();
+  });
+
+  for (const [what, fault, reason, { runs = false } = {}] of FAULTS) {
+    it(`${what}: memory decides, and Upstash again when it answers`, async () => {
+      limiter = await limiterOn(standIn);
+      assert.equal((await ask("198.18.7.1")).status, 200); // the script is loaded
+      assert.equal(await health(), "ok, upstash");
+      assert.equal(limiter.logs(), "");
+
+      standIn.faults.set(fault);
+      const { count } = standIn.requests();
+      assert.deepEqual(await statuses(), LIMITED);
+      assert.equal(standIn.requests().count - count, LIMITED.length, "each decision was sent, once");
+      assert.equal(await health(), "degraded, memory");
+      const lines = await assertLogged(exactly(`Upstash: ${reason}`), 0);
+
+      standIn.faults.clear();
+      const answer = await ask();
+      // Redis has its own count of this caller: nothing, or what it decided though the answers were lost.
+      if (runs) assert.equal(answer.status, 429);
+      else assert.deepEqual([answer.status, answer.headers["x-ratelimit-remaining"]], [200, String(LIMIT - 1)]);
+      assert.equal(await health(), "ok, upstash");
+      await assertLogged(/Upstash answers again/, lines);
+      assertDiscreet(limiter.logs());
+    });
+  }
+
+  it("what a lost answer's decision consumed is consumed once", async () => {
+    limiter = await limiterOn(standIn, { RATE_LIMIT_GENERAL: "50,3600" });
+    await ask("198.18.7.1");
+    standIn.faults.set({ kind: "reset", after: true });
+    for (let request = 0; request < 20; request++) assert.equal((await ask()).status, 200);
+    standIn.faults.clear();
+    assert.equal((await ask()).headers["x-ratelimit-remaining"], String(50 - 20 - 1));
+  });
+
+  it("one failure is one request's, not the next one's", async () => {
+    limiter = await limiterOn(standIn, { RATE_LIMIT_GENERAL: "50,3600" });
+    await ask("198.18.7.1");
+    const remaining = [];
+    for (let request = 0; request < 6; request++) {
+      if (request % 2 === 1) standIn.faults.set({ kind: "status", times: 1 });
+      remaining.push((await ask()).headers["x-ratelimit-remaining"]);
+    }
+    // Redis and memory by turns, each by its own count.
+    assert.deepEqual(remaining, ["49", "49", "48", "48", "47", "47"]);
+  });
+
+  it("blocks are set in memory as well", async () => {
+    limiter = await limiterOn(standIn, { RATE_LIMIT_GENERAL: `${LIMIT},3600,7200` });
+    standIn.faults.set({ kind: "status" });
+    assert.deepEqual(await statuses(), LIMITED);
+    const { blocked, retryAfter } = (await ask()).json();
+    assert.equal(blocked, true);
+    assert.ok(retryAfter > 7100 && retryAfter <= 7200, String(retryAfter));
+  });
+
+  it("a denial that Upstash gave before holds, without asking", async () => {
+    limiter = await limiterOn(standIn);
+    assert.deepEqual(await statuses(), LIMITED);
+    standIn.faults.set({ kind: "status" });
+    const { count } = standIn.requests();
+    assert.equal((await ask()).status, 429);
+    assert.equal(standIn.requests().count, count);
+    assert.equal(await health(), "ok, upstash");
+  });
+
+  it("a hundred callers at once are each held to their limit", async () => {
+    limiter = await limiterOn(standIn);
+    standIn.faults.set({ kind: "status" });
+    const callers = Array.from({ length: 100 }, (_, i) => `198.18.8.${i}`);
+    const seen = await Promise.all(callers.flatMap((caller) => [1, 2, 3, 4, 5].map(() => ask(caller))));
+    assert.equal(seen.filter(({ status }) => status === 200).length, 100 * LIMIT);
+    assert.equal(seen.filter(({ status }) => status === 429).length, 100 * 2);
+    await assertLogged(/Upstash: HTTP status 500/, 0);
+  });
+
+  it("NOSCRIPT for ever: EVAL decides, two requests a decision, and nothing is degraded", async () => {
+    limiter = await limiterOn(standIn);
+    standIn.faults.set({ kind: "noscript" });
+    assert.deepEqual(await statuses(), LIMITED);
+    // The fifth was a remembered denial.
+    const sent = standIn.requests().last.map(({ commands }) => commands[0][0]);
+    assert.deepEqual(sent, ["EVALSHA", "EVAL", "EVALSHA", "EVAL", "EVALSHA", "EVAL", "EVALSHA", "EVAL"]);
+    assert.equal(await health(), "ok, upstash");
+    assert.equal(limiter.logs(), "");
+  });
+
+  it("NOSCRIPT to EVAL as well: two requests, no third, and memory", async () => {
+    limiter = await limiterOn(standIn);
+    standIn.faults.set(saying('{"error":"NOSCRIPT No matching script. Please use EVAL."}', 400));
+    assert.deepEqual(await statuses(), LIMITED);
+    assert.equal(standIn.requests().count, 2 * LIMITED.length);
+    assert.equal(await health(), "degraded, memory");
+    await assertLogged(/Upstash: Redis refused the command: NOSCRIPT/, 0);
+  });
+
+  it("the script is forgotten: loaded again, by one decision, with no fault", async () => {
+    limiter = await limiterOn(standIn);
+    await ask("198.18.7.1");
+    await (await standIn.redis.client()).scriptFlush();
+    const { count } = standIn.requests();
+    assert.deepEqual(await statuses(), LIMITED);
+    // Two for the first, one for each other but the last, which is remembered.
+    assert.equal(standIn.requests().count - count, 2 + 3);
+    assert.equal(limiter.logs(), "");
+  });
+
+  it("absurd numbers of the right shape are no reason to break", async () => {
+    limiter = await limiterOn(standIn);
+    const MOST = "18446744073709551615";
+    for (const numbers of [
+      [0, 0, MOST, MOST, MOST, MOST], [1, 4294967295, MOST, MOST, MOST, 0], [2, 4294967295, MOST, MOST, MOST, MOST], [0, 0, "9007199254740993", 0, 0, 0], [1, 0, 0, 0, 0, 0],
+    ]) {
+      for (const dialect of ["x-ratelimit", "ietf"]) {
+        const other = await limiterOn(standIn, { RATE_LIMIT_HEADERS: dialect });
+        try {
+          standIn.faults.set(saying(`{"result":[null,null,[${numbers}]]}`));
+          for (let request = 0; request < 2; request++) {
+            const { status } = await send(other.url, { headers: { "CF-Connecting-IP": CALLER } });
+            assert.ok([200, 429].includes(status), `${status} on ${numbers}`);
+          }
+          standIn.faults.clear();
+          const { status } = await send(other.url, { headers: { "CF-Connecting-IP": "198.18.7.2" } });
+          assert.equal(status, 200);
+        } finally {
+          await other.stop();
+        }
+      }
+      await standIn.reset();
+    }
+  });
+});
+
+describe("a store that does not answer in time", () => {
+  const TIMEOUT = 200;
+  let store;
+  afterEach(async () => {
+    await limiter?.stop();
+    await store?.stop();
+  });
+
+  /** A store that begins its answer with `begin` and never ends it; `aborted(n)` waits until n calls were given up. */
+  async function startStalling(begin) {
+    const gone = [];
+    store = await startOrigin((_, response) => {
+      gone.push(once(response, "close"));
+      begin(response);
+    });
+    return (count) => {
+      assert.equal(gone.length, count, "each decision was sent once");
+      return within(Promise.all(gone), "the end of every call");
+    };
+  }
+
+  for (const [what, begin] of [
+    ["nothing", () => {}],
+    ["headers and no body", (response) => response.writeHead(200, { "Content-Type": "application/json" }).flushHeaders()],
+    ["half an answer", (response) => response.writeHead(200, { "Content-Type": "application/json" }).write('{"result":[null,nu')],
+    ["an answer drop by drop", (response) => {
+      response.writeHead(200, { "Content-Type": "application/json" });
+      const drops = setInterval(() => response.write(" "), 20);
+      response.on("close", () => clearInterval(drops));
+    }],
+    ["an error's headers", (response) => response.writeHead(500).flushHeaders()],
+  ]) {
+    it(`${what}: REDIS_TIMEOUT ends the call, and memory decides`, async () => {
+      const aborted = await startStalling(begin);
+      limiter = await limiterOn(store, { REDIS_TIMEOUT: TIMEOUT });
+      const started = performance.now();
+      assert.deepEqual(await within(statuses(), "the answers"), LIMITED);
+      const took = performance.now() - started;
+      // Waited for, each time, and then no longer.
+      assert.ok(took >= LIMITED.length * TIMEOUT * 0.9, `${took} ms`);
+      await aborted(LIMITED.length);
+      assert.equal(await health(), "degraded, memory");
+      await assertLogged(/Upstash: no answer within REDIS_TIMEOUT/, 0);
+      assertDiscreet(limiter.logs());
+    });
+  }
+
+  it("many at once each wait their own time, not each other's", async () => {
+    const aborted = await startStalling(() => {});
+    limiter = await limiterOn(store, { REDIS_TIMEOUT: 1000 });
+    const answers = Promise.all(Array.from({ length: 50 }, () => ask()));
+    // One after the other they would take 50 s.
+    const seen = await within(answers, "fifty answers");
+    assert.equal(seen.filter(({ status }) => status === 200).length, LIMIT);
+    assert.equal(seen.filter(({ status }) => status === 429).length, 50 - LIMIT);
+    await aborted(50);
+    await assertLogged(/Upstash: no answer within REDIS_TIMEOUT/, 0);
+  });
+
+  it("goes back to Upstash when it answers in time again", async () => {
+    store = await startStandIn({ token: TOKEN });
+    limiter = await limiterOn(store, { REDIS_TIMEOUT: 1000 });
+    store.faults.set({ kind: "hang" });
+    assert.equal((await ask()).status, 200);
+    assert.equal(await health(), "degraded, memory");
+    store.faults.clear();
+    // A busy machine may need more than one.
+    await within((async () => {
+      while ((await health()) !== "ok, upstash") await ask();
+    })(), "recovery");
+    await limiter.logged(/Upstash answers again/);
+  });
+
+  it("NOSCRIPT does not double the time: EVAL has what EVALSHA left", async () => {
+    const gone = [];
+    store = await startOrigin(async (_, response, received) => {
+      const [verb] = JSON.parse(await received.body);
+      if (verb !== "EVALSHA") return gone.push(once(response, "close"));
+      setTimeout(() => response.writeHead(400).end('{"error":"NOSCRIPT No matching script."}'), 1500);
+    });
+    limiter = await limiterOn(store, { REDIS_TIMEOUT: 2000 });
+    const started = performance.now();
+    assert.equal((await ask()).status, 200);
+    const took = performance.now() - started;
+    assert.equal(gone.length, 1);
+    await within(gone[0], "the end of EVAL's call");
+    assert.ok(took >= 1900 && took < 1500 + 2000 - 200, `${took} ms`);
+    await assertLogged(/Upstash: no answer within REDIS_TIMEOUT/, 0);
+  });
+});
+
+describe("a store that is gone", () => {
+  let redis, standIn;
+  before(async () => {
+    redis = await startRedis();
+    standIn = await startStandIn({ redis, token: TOKEN });
+  });
+  after(async () => {
+    await standIn?.stop();
+    await redis?.stop();
+  });
+  afterEach(() => limiter?.stop());
+
+  it("Redis is killed, and comes back empty", async () => {
+    limiter = await limiterOn(standIn);
+    assert.equal((await ask()).headers["x-ratelimit-remaining"], "2");
+    await redis.kill();
+    assert.deepEqual(await statuses("198.18.7.3"), LIMITED);
+    assert.equal(await health(), "degraded, memory");
+    const lines = await assertLogged(/Upstash: HTTP status 500/, 0);
+    await redis.start();
+    // Nothing is left there, the script neither.
+    assert.equal((await ask()).headers["x-ratelimit-remaining"], "2");
+    assert.equal(await health(), "ok, upstash");
+    await assertLogged(/Upstash answers again/, lines);
+  });
+
+  it("nothing listens, and then it does", async () => {
+    limiter = await limiterOn(standIn);
+    const remaining = Number((await ask("198.18.7.4")).headers["x-ratelimit-remaining"]);
+    await standIn.stop();
+    assert.deepEqual(await statuses("198.18.7.4"), LIMITED);
+    assert.equal(await health(), "degraded, memory");
+    const lines = await assertLogged(/Upstash: cannot be reached/, 0);
+    standIn = await startStandIn({ redis, token: TOKEN, port: Number(new URL(standIn.url).port) });
+    assert.equal(Number((await ask("198.18.7.4")).headers["x-ratelimit-remaining"]), remaining - 1);
+    assert.equal(await health(), "ok, upstash");
+    await assertLogged(/Upstash answers again/, lines);
+  });
+
+  it("its name does not resolve", async () => {
+    limiter = await limiterOn({ url: "http://no-such-host.invalid" }, { ADMIN_TOKEN: "planted-admin-token" });
+    assert.deepEqual(await statuses(), LIMITED);
+    assert.equal(await health(), "degraded, memory");
+    assertDiscreet(limiter.logs());
+  });
+});
+
+describe("a store that points elsewhere", () => {
+  let store, elsewhere;
+  afterEach(async () => {
+    await limiter?.stop();
+    await store?.stop();
+    await elsewhere?.stop();
+  });
+
+  for (const status of [301, 302, 303, 307, 308]) {
+    it(`a redirect (${status}) is not followed: neither token nor decision go to another host`, async () => {
+      elsewhere = await startOrigin((_, response) => response.end('{"result":null}'));
+      store = await startOrigin((_, response) => response.writeHead(status, { Location: `${elsewhere.url}/elsewhere` }).end());
+      limiter = await limiterOn(store);
+      assert.deepEqual(await statuses(), LIMITED);
+      assert.equal(store.requests.length, LIMITED.length);
+      assert.deepEqual(elsewhere.requests.map(({ method, rawHeaders }) => [method, ...rawHeaders].join(" ")), []);
+    });
+  }
+});
