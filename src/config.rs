@@ -166,8 +166,8 @@ impl Config {
     #[must_use]
     pub fn compile(vars: &Vars) -> Compiled {
         let mut problems = Problems::default();
-        let table = policies::read(vars, &mut problems);
-        let read = routes::read(vars, &table, &mut problems);
+        let mut table = policies::read(vars, &mut problems);
+        let read = routes::read(vars, &mut table, &mut problems);
         table.warn_unused(&read.used, &mut problems);
         let store = store(vars, &mut problems);
         for name in NOT_YET {
@@ -234,7 +234,13 @@ impl Problems {
 fn store(vars: &Vars, problems: &mut Problems) -> StoreConfig {
     const URL: [&str; 2] = ["UPSTASH_REDIS_REST_URL", "KV_REST_API_URL"];
     const TOKEN: [&str; 2] = ["UPSTASH_REDIS_REST_TOKEN", "KV_REST_API_TOKEN"];
-    let timeout = vars.number("REDIS_TIMEOUT", 1..=60_000, 1000, "milliseconds", problems);
+    let timeout = vars.number(
+        "REDIS_TIMEOUT",
+        1..=60_000,
+        [1000, 1000],
+        "milliseconds",
+        problems,
+    );
     let prefix = prefix(vars, problems);
     let url = URL
         .iter()
@@ -345,7 +351,7 @@ fn client_ip_header(vars: &Vars, problems: &mut Problems) -> String {
 }
 
 fn ipv6_prefix(vars: &Vars, problems: &mut Problems) -> Ipv6Prefix {
-    let bits = vars.number("IPV6_PREFIX", 1..=128, 64, "bits", problems);
+    let bits = vars.number("IPV6_PREFIX", 1..=128, [64, 48], "bits", problems);
     u8::try_from(bits)
         .ok()
         .and_then(Ipv6Prefix::new)

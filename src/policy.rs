@@ -57,8 +57,9 @@ impl Policy {
     ) -> impl Iterator<Item = Charge> {
         let supplied = match &self.key {
             KeyBy::Header(name) => header(name).map(|value| {
+                // Never blocked: whoever knows the value could block its owner.
                 let supplied = format!("{name}:{value}");
-                self.charge(&hashed("header", &supplied), self.block)
+                self.charge(&hashed("header", &supplied), None)
             }),
             KeyBy::Address | KeyBy::Global => None,
         };

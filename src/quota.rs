@@ -13,6 +13,10 @@
 //! the state has counted is taken as counted no later than `now` (it was, in real time), so that a
 //! bad clock costs a caller at most one window and admits nobody twice. Such a state is *repaired*
 //! in the store even when the request is denied, which keeps the announced retry time exact.
+//!
+//! Isolates whose clocks are further apart than the tolerance are outside the bound: taking turns,
+//! each can find the other's state over. So stores keep a state for the tolerance longer than its
+//! window, for those that are within it and behind.
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -45,6 +45,7 @@ pub struct Route {
     methods: Vec<String>,
     policies: Vec<PolicyId>,
     cost: u32,
+    beside: bool,
 }
 
 impl Route {
@@ -62,19 +63,18 @@ impl Route {
             methods,
             policies,
             cost,
+            beside: false,
         }
     }
 
-    /// The pattern that a path has to match.
+    /// The same, beside the routes after it instead of before them: what it asks for applies, and so
+    /// does what they ask for. For a route that may not say what was meant.
     #[must_use]
-    pub const fn pattern(&self) -> &PathPattern {
-        &self.pattern
-    }
-
-    /// The policies that the route asks for.
-    #[must_use]
-    pub fn policies(&self) -> &[PolicyId] {
-        &self.policies
+    pub fn beside_others(self) -> Self {
+        Self {
+            beside: true,
+            ..self
+        }
     }
 
     fn covers(&self, method: &str) -> bool {
@@ -145,12 +145,10 @@ impl Routes {
     #[must_use]
     pub fn classify(&self, method: &str, path: &str) -> Class {
         let usual = normalise(path);
-        let mut met = vec![self.first_match(method, &usual)];
+        let mut met = Vec::new();
+        self.meet(method, &usual, &mut met);
         for other in path::other_readings(path, &usual) {
-            let route = self.first_match(method, &other);
-            if !met.contains(&route) {
-                met.push(route);
-            }
+            self.meet(method, &other, &mut met);
         }
         let mut class = Class {
             policies: Vec::new(),
@@ -165,10 +163,21 @@ impl Routes {
         class
     }
 
-    fn first_match(&self, method: &str, normal: &str) -> Option<usize> {
-        self.routes
-            .iter()
-            .position(|route| route.matches(method, normal))
+    /// Adds the routes that one reading of a path meets, each once: the first that matches, and those
+    /// beside it that come before. `None`: no route but such.
+    fn meet(&self, method: &str, normal: &str, met: &mut Vec<Option<usize>>) {
+        let matching = self.routes.iter().enumerate();
+        let mut matching = matching.filter(|(_, route)| route.matches(method, normal));
+        loop {
+            let next = matching.next();
+            let at = next.map(|(at, _)| at);
+            if !met.contains(&at) {
+                met.push(at);
+            }
+            if next.is_none_or(|(_, route)| !route.beside) {
+                break;
+            }
+        }
     }
 }
 

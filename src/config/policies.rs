@@ -22,9 +22,11 @@ const BUILT_IN: [(&str, [u32; 3]); 7] = [
     ("ip", [1000, 3600, 0]),
 ];
 
-/// What a policy of another name has when its value cannot be read: the tightest built-in limit,
-/// without its block, since a slip of the operator's should not lock callers out.
-const STRICTEST: [u32; 3] = [5, 60, 0];
+/// The tightest built-in numbers: what is in force where it cannot be known what was meant.
+const STRICTEST: [u32; 3] = [5, 60, 900];
+
+/// The policy of requests that meet something unreadable. It can be neither `off` nor a shadow.
+const MISCONFIGURED: &str = "misconfigured";
 
 /// After `RATE_LIMIT_`, but no policies.
 const SETTINGS: [&str; 7] = [
@@ -38,7 +40,8 @@ const SETTINGS: [&str; 7] = [
 ];
 
 /// The limiter's own names after the key prefix.
-const TAKEN: [&str; 6] = [
+const TAKEN: [&str; 7] = [
+    MISCONFIGURED,
     "blocked",
     "blocked_ips",
     "blocked_ranges",
@@ -54,6 +57,8 @@ pub(super) struct Table {
     policies: Vec<Policy>,
     off: BTreeSet<String>,
     named: BTreeSet<String>,
+    /// Options were given that no policy could take.
+    lost_options: bool,
 }
 
 impl Table {
@@ -63,6 +68,27 @@ impl Table {
             .iter()
             .position(|policy| policy.name == name)?;
         u16::try_from(place).ok().map(PolicyId)
+    }
+
+    /// The policy of requests that meet something unreadable.
+    pub(super) fn misconfigured(&mut self) -> Option<PolicyId> {
+        if self.id(MISCONFIGURED).is_none() {
+            let [requests, seconds, block] = STRICTEST;
+            let limit = NonZeroU32::new(requests)?;
+            let window = Millis::from_secs(seconds);
+            self.policies.push(Policy {
+                name: MISCONFIGURED.to_owned(),
+                quota: Quota::new(Algorithm::SlidingWindow, limit, window).ok()?,
+                block: Some(Millis::from_secs(block)),
+                key: KeyBy::Address,
+                mode: Mode::Enforce,
+            });
+        }
+        self.id(MISCONFIGURED)
+    }
+
+    pub(super) const fn lost_options(&self) -> bool {
+        self.lost_options
     }
 
     pub(super) fn is_off(&self, name: &str) -> bool {
@@ -106,6 +132,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
         policies: Vec::new(),
         off: BTreeSet::new(),
         named: BTreeSet::new(),
+        lost_options: false,
     };
 
     for name in vars.names_after("RATE_LIMIT_") {
@@ -129,7 +156,10 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
         }
     }
 
-    let mut options = options(vars, problems);
+    let mut options = options(vars, problems).unwrap_or_else(|| {
+        table.lost_options = true;
+        BTreeMap::new()
+    });
     for (name, numbers) in numbers {
         let chosen = options.remove(&name);
         table
@@ -138,9 +168,11 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
     }
     for name in options.into_keys() {
         if !table.is_off(&name) {
+            table.lost_options = true;
             problems.error(
                 "RATE_LIMIT_POLICIES",
-                "has options for a policy that does not exist; define RATE_LIMIT_<NAME> or correct the name",
+                "has options for a policy that does not exist; define RATE_LIMIT_<NAME> or correct the name \
+                 (every request meets the policy `misconfigured` meanwhile)",
             );
         }
     }
@@ -149,17 +181,19 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
 
 /// The general policy where `RATE_LIMIT_GENERAL` does not set it.
 fn general(vars: &Vars, problems: &mut Problems) -> [u32; 3] {
+    let most = 1..=u32::MAX;
     let max = vars.number(
         "DEFAULT_RATE_LIMIT_MAX",
-        1..=u32::MAX,
-        120,
+        most,
+        [120, 5],
         "requests",
         problems,
     );
+    let longest = 1..=LONGEST_SECONDS;
     let window = vars.number(
         "DEFAULT_RATE_LIMIT_WINDOW",
-        1..=LONGEST_SECONDS,
-        60,
+        longest,
+        [60, 86_400],
         "seconds",
         problems,
     );
@@ -189,8 +223,8 @@ fn policy_name(name: &str, problems: &mut Problems) -> Option<String> {
     Some(policy)
 }
 
-/// `requests,seconds` or `requests,seconds,block_seconds`. A bad block leaves the rest in force; a
-/// bad limit leaves the built-in one in force, or else the strictest.
+/// `requests,seconds` or `requests,seconds,block_seconds`. What can be read of a bad value stands; for
+/// the rest, the strictest does.
 fn limits(
     policy: &str,
     text: &str,
@@ -204,51 +238,42 @@ fn limits(
         let number = fields.get(place).and_then(|field| whole(field))?;
         (least..=most).contains(&number).then_some(number)
     };
-    let requests = number(0, 1, u32::MAX);
-    let seconds = number(1, 1, LONGEST_SECONDS);
+    let limit = number(0, 1, u32::MAX).zip(number(1, 1, LONGEST_SECONDS));
     let block = if fields.len() == 2 {
         Some(0)
     } else {
         number(2, 0, LONGEST_SECONDS)
     };
-    match (requests, seconds, block) {
-        (Some(requests), Some(seconds), Some(block)) if fields.len() <= 3 => {
-            [requests, seconds, block]
-        }
-        (Some(requests), Some(seconds), _) => {
-            let block = built_in.map_or(0, |[_, _, block]| block);
-            problems.error(
-                variable(policy),
-                format!("{FORM}; the limit is in force with a block of {block} seconds"),
-            );
-            [requests, seconds, block]
-        }
-        _ => {
-            let stands = built_in.unwrap_or(STRICTEST);
-            let [requests, seconds, block] = stands;
-            problems.error(
-                variable(policy),
-                format!("{FORM}; {requests},{seconds},{block} is in force"),
-            );
-            stands
-        }
+    if let (Some((requests, seconds)), Some(block), 2..=3) = (limit, block, fields.len()) {
+        return [requests, seconds, block];
     }
+    let (requests, seconds) = limit.unwrap_or((STRICTEST[0], STRICTEST[1]));
+    let strict_block = built_in.map_or(STRICTEST[2], |[_, _, block]| block.max(STRICTEST[2]));
+    let block = block.filter(|block| *block > 0).unwrap_or(strict_block);
+    problems.error(
+        variable(policy),
+        format!("{FORM}; {requests},{seconds},{block} is in force"),
+    );
+    [requests, seconds, block]
 }
 
-/// Options per policy name, lower case.
-fn options(vars: &Vars, problems: &mut Problems) -> BTreeMap<String, Value> {
+/// Options per policy name, lower case; `None` where they cannot be read.
+fn options(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<String, Value>> {
     match vars.table("RATE_LIMIT_POLICIES") {
-        None => BTreeMap::new(),
-        Some(Ok(Value::Object(table))) => table
-            .into_iter()
-            .map(|(name, options)| (name.to_ascii_lowercase(), options))
-            .collect(),
+        None => Some(BTreeMap::new()),
+        Some(Ok(Value::Object(table))) => Some(
+            table
+                .into_iter()
+                .map(|(name, options)| (name.to_ascii_lowercase(), options))
+                .collect(),
+        ),
         Some(_) => {
             problems.error(
                 "RATE_LIMIT_POLICIES",
-                "must be a table of tables, policy by policy, or its JSON text; no option is in force",
+                "must be a table of tables, policy by policy, or its JSON text; every request meets the \
+                 policy `misconfigured` until it is mended",
             );
-            BTreeMap::new()
+            None
         }
     }
 }
@@ -259,11 +284,13 @@ struct Options {
     burst: Option<NonZeroU32>,
     key: KeyBy,
     mode: Mode,
+    /// Something was said that cannot be understood.
+    unclear: bool,
 }
 
 fn policy(
     name: String,
-    [requests, seconds, block]: [u32; 3],
+    numbers: [u32; 3],
     chosen: Option<Value>,
     problems: &mut Problems,
 ) -> Option<Policy> {
@@ -271,18 +298,35 @@ fn policy(
     let options = chosen.map_or_else(Options::default, |value| {
         read_options(&place, &value, problems)
     });
+    let [requests, seconds, block] = if options.unclear {
+        tightened(numbers)
+    } else {
+        numbers
+    };
     let limit = NonZeroU32::new(requests)?;
     let window = Millis::from_secs(seconds);
-    let quota = Quota::new(options.algorithm, limit, window).and_then(|quota| {
-        options
-            .burst
-            .map_or(Ok(quota), |burst| quota.with_burst(burst))
-    });
+    // Stricter than a bucket of either size.
+    let windowed = || {
+        let least = options.burst.map_or(limit, |burst| burst.min(limit));
+        Quota::new(Algorithm::SlidingWindow, least, window)
+    };
+    let quota = match (options.algorithm, options.burst) {
+        (Algorithm::TokenBucket, burst) => Quota::new(Algorithm::TokenBucket, limit, window)
+            .and_then(|quota| quota.with_burst(burst.unwrap_or(limit))),
+        (_, Some(_)) => {
+            problems.error(
+                format!("{place}.burst"),
+                "needs `algorithm = \"token-bucket\"`; a sliding window of the smaller number is in force",
+            );
+            windowed()
+        }
+        (algorithm, None) => Quota::new(algorithm, limit, window),
+    };
     let quota = match quota {
         Ok(quota) => quota,
         Err(error) => {
             problems.error(place, format!("{error}; a sliding window is in force"));
-            Quota::new(Algorithm::SlidingWindow, limit, window).ok()?
+            windowed().ok()?
         }
     };
     Some(Policy {
@@ -294,39 +338,70 @@ fn policy(
     })
 }
 
+fn tightened([requests, seconds, block]: [u32; 3]) -> [u32; 3] {
+    [
+        requests.min(STRICTEST[0]),
+        seconds.max(STRICTEST[1]),
+        block.max(STRICTEST[2]),
+    ]
+}
+
+/// Options of later versions: what they loosen is not loosened yet.
+const NOT_YET: [&str; 3] = ["authenticated", "on_store_failure", "lease"];
+
 fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options {
     let mut options = Options::default();
     let Value::Object(table) = value else {
-        problems.error(place, "must be a table of options; none is in force");
+        problems.error(
+            place,
+            "must be a table of options; the policy is held to 5 requests until it is mended",
+        );
+        options.unclear = true;
         return options;
     };
     for (option, value) in table {
         let text = value.as_str().unwrap_or_default();
-        let taken = match option.as_str() {
+        let understood = match option.as_str() {
             "algorithm" => Algorithm::named(text).map(|algorithm| options.algorithm = algorithm),
-            "burst" => whole_value(value)
-                .and_then(NonZeroU32::new)
-                .map(|burst| options.burst = Some(burst)),
-            "key" => key_by(text).map(|key| options.key = key),
+            "burst" => {
+                let burst = whole_value(value).and_then(NonZeroU32::new);
+                options.burst = Some(burst.unwrap_or(NonZeroU32::MIN));
+                burst.map(drop)
+            }
+            "key" => {
+                let key = key_by(text);
+                let understood = key.is_some();
+                // A user who is not proven is limited by address; of the rest, one quota for all is
+                // the strictest.
+                let strict = if text == "user" {
+                    KeyBy::Address
+                } else {
+                    KeyBy::Global
+                };
+                options.key = key.unwrap_or(strict);
+                understood.then_some(())
+            }
             "mode" => mode(text).map(|mode| options.mode = mode),
+            known if NOT_YET.contains(&known) => {
+                problems.error(
+                    format!("{place}.{known}"),
+                    "is not supported by this version",
+                );
+                Some(())
+            }
             _ => {
+                options.unclear = true;
                 problems.error(
                     place,
-                    "has an unknown option; known are algorithm, burst, key and mode",
+                    "has an unknown option (known are algorithm, burst, key and mode); the policy is \
+                     held to 5 requests until it is mended",
                 );
-                continue;
+                Some(())
             }
         };
-        if taken.is_none() {
+        if understood.is_none() {
             problems.error(format!("{place}.{option}"), rule_of(option));
         }
-    }
-    if options.burst.is_some() && options.algorithm != Algorithm::TokenBucket {
-        problems.error(
-            format!("{place}.burst"),
-            "needs `algorithm = \"token-bucket\"`; it is not in force",
-        );
-        options.burst = None;
     }
     options
 }
@@ -336,8 +411,10 @@ fn rule_of(option: &str) -> &'static str {
         "algorithm" => {
             "must be `sliding-window`, `token-bucket` or `fixed-window`; `sliding-window` is in force"
         }
-        "burst" => "must be a whole number from 1; the limit is in force as the burst",
-        "key" => "must be `ip`, `global` or `header:NAME`; `ip` is in force",
+        "burst" => "must be a whole number from 1; 1 is in force",
+        "key" => {
+            "must be `ip`, `global` or `header:NAME`; `global` is in force, and `ip` in place of `user`"
+        }
         _ => "must be `enforce` or `shadow`; `enforce` is in force",
     }
 }

@@ -15,13 +15,12 @@ const VARIABLE: &str = "RATE_LIMIT_ROUTES";
 /// What the variable says.
 pub(super) struct Read {
     pub(super) routes: Routes,
-    /// Policies of routes whose path cannot be read: they apply on every path, since the path that
-    /// was meant would otherwise go unprotected.
+    /// Policies that every request meets, because it cannot be read which ones were meant to.
     pub(super) always: Vec<PolicyId>,
     pub(super) used: BTreeSet<PolicyId>,
 }
 
-pub(super) fn read(vars: &Vars, table: &Table, problems: &mut Problems) -> Read {
+pub(super) fn read(vars: &Vars, table: &mut Table, problems: &mut Problems) -> Read {
     let mut reader = Reader {
         table,
         problems,
@@ -38,13 +37,16 @@ pub(super) fn read(vars: &Vars, table: &Table, problems: &mut Problems) -> Read 
         Some(_) => {
             reader.problems.error(
                 VARIABLE,
-                "must be a list of routes or its JSON text; every request meets the policy `sensitive` until it is mended",
+                "must be a list of routes or its JSON text; every request meets the policy `misconfigured` until it is mended",
             );
-            reader.always.extend(table.id("sensitive"));
+            reader.distrust();
             Vec::new()
         }
     };
-    let general: Vec<PolicyId> = table.id("general").into_iter().collect();
+    if reader.table.lost_options() {
+        reader.distrust();
+    }
+    let general: Vec<PolicyId> = reader.table.id("general").into_iter().collect();
     Read {
         always: reader.always,
         used: reader.used,
@@ -53,27 +55,35 @@ pub(super) fn read(vars: &Vars, table: &Table, problems: &mut Problems) -> Read 
 }
 
 struct Reader<'a> {
-    table: &'a Table,
+    table: &'a mut Table,
     problems: &'a mut Problems,
     always: Vec<PolicyId>,
     used: BTreeSet<PolicyId>,
 }
 
 impl Reader<'_> {
+    fn distrust(&mut self) {
+        let misconfigured = self.table.misconfigured();
+        self.always.extend(misconfigured);
+    }
+
+    /// A route of which anything cannot be read stands beside the routes after it, so that it hides
+    /// none of them.
     fn route(&mut self, place: &str, value: &Value) -> Option<Route> {
         let Value::Object(route) = value else {
             self.problems.error(
                 place,
-                "must be a table with `path` and `policies`; it is left out, and every request meets the policy `sensitive`",
+                "must be a table with `path` and `policies`; every request meets the policy `misconfigured` until it is mended",
             );
-            self.always.extend(self.table.id("sensitive"));
+            self.distrust();
             return None;
         };
+        let clear = self.problems.0.len();
         for field in route.keys() {
             if !matches!(field.as_str(), "path" | "methods" | "policies" | "cost") {
                 self.problems.error(
                     place,
-                    "has an unknown field; known are path, methods, policies and cost",
+                    "has an unknown field (known are path, methods, policies and cost); it hides no later route",
                 );
             }
         }
@@ -86,7 +96,14 @@ impl Reader<'_> {
             Some(Err(error)) => return self.everywhere(place, &error.to_string(), policies),
             None => return self.everywhere(place, "must be text", policies),
         };
-        Some(Route::new(pattern, methods, policies, cost))
+        let unclear = self.problems.0.len() > clear;
+        self.warn_of_cost(&format!("{place}.cost"), cost, &policies);
+        let route = Route::new(pattern, methods, policies, cost);
+        Some(if unclear {
+            route.beside_others()
+        } else {
+            route
+        })
     }
 
     fn everywhere(&mut self, place: &str, rule: &str, policies: Vec<PolicyId>) -> Option<Route> {
@@ -99,12 +116,15 @@ impl Reader<'_> {
     }
 
     fn policies(&mut self, place: &str, value: Option<&Value>) -> Vec<PolicyId> {
-        let Some(Value::Array(names)) = value else {
-            self.problems.error(
-                place,
-                "must be a list of policies' names (an empty list for none); `general` is in force",
-            );
-            return self.table.id("general").into_iter().collect();
+        let names = match value {
+            Some(Value::Array(names)) => names.as_slice(),
+            other => {
+                self.problems.error(
+                    place,
+                    "must be a list of policies' names (an empty list for none)",
+                );
+                other.map_or(&[Value::Null][..], std::slice::from_ref)
+            }
         };
         let mut policies = Vec::new();
         for (number, name) in names.iter().enumerate() {
@@ -115,9 +135,9 @@ impl Reader<'_> {
             let id = self.table.id(&name).or_else(|| {
                 self.problems.error(
                     format!("{place}[{number}]"),
-                    "names a policy that does not exist; define RATE_LIMIT_<NAME> or correct the name (`sensitive` is in force)",
+                    "names no policy; define RATE_LIMIT_<NAME> or correct the name (`misconfigured` is in force)",
                 );
-                self.table.id("sensitive")
+                self.table.misconfigured()
             });
             self.used.extend(id);
             policies.extend(id);
@@ -151,27 +171,39 @@ impl Reader<'_> {
     }
 
     fn cost(&mut self, place: &str, value: Option<&Value>, policies: &[PolicyId]) -> u32 {
-        let cost = match value {
-            None | Some(Value::Null) => 1,
-            Some(value) => whole_value(value)
-                .filter(|cost| *cost > 0)
-                .unwrap_or_else(|| {
-                    self.problems
-                        .error(place, "must be a whole number from 1; 1 is in force");
-                    1
-                }),
+        let Some(value) = value.filter(|value| !value.is_null()) else {
+            return 1;
         };
-        let too_much = policies.iter().any(|id| {
-            self.table.policy(*id).is_some_and(|policy| {
-                policy.mode == Mode::Enforce && cost > policy.quota.capacity()
+        whole_value(value)
+            .filter(|cost| *cost > 0)
+            .unwrap_or_else(|| {
+                let dearest = self.capacity(policies).unwrap_or(1);
+                self.problems.error(
+                    place,
+                    format!("must be a whole number from 1; {dearest}, the most that is ever admitted, is in force"),
+                );
+                dearest
             })
-        });
-        if too_much {
+    }
+
+    /// The most that the enforced ones of `policies`, and of those that always apply, admit at once.
+    fn capacity(&self, policies: &[PolicyId]) -> Option<u32> {
+        policies
+            .iter()
+            .copied()
+            .chain(self.table.id("ip"))
+            .filter_map(|id| self.table.policy(id))
+            .filter(|policy| policy.mode == Mode::Enforce)
+            .map(|policy| policy.quota.capacity())
+            .min()
+    }
+
+    fn warn_of_cost(&mut self, place: &str, cost: u32, policies: &[PolicyId]) {
+        if self.capacity(policies).is_some_and(|most| cost > most) {
             self.problems.error(
                 place,
-                "is more than one of the route's policies ever allows: every request will be denied",
+                "is more than one of the policies that apply ever allows: every request will be denied",
             );
         }
-        cost
     }
 }

@@ -103,52 +103,108 @@ fn routes_choose_policies() {
     assert_eq!(names(&config, "GET", "/health"), ["ip"]);
 }
 
+/// What a request to `/x` meets where a route before a good one for MFA is bad.
+fn beside_mfa(route: Value, variable: &str) -> (Config, Vec<String>) {
+    let config = bad(
+        &json!({"RATE_LIMIT_ROUTES": [route, {"path": "/x", "policies": ["mfa"]}]}),
+        variable,
+    );
+    let met = names(&config, "POST", "/x");
+    (config, met)
+}
+
 #[test]
-fn a_bad_route_is_never_a_looser_one() {
-    let routes = |route: Value| json!({"RATE_LIMIT_ROUTES": [route]});
-    for path in [json!("api"), json!(null), json!(5), json!("/a/**b")] {
-        let config = bad(
-            &routes(json!({"path": path, "policies": ["mfa"]})),
-            "RATE_LIMIT_ROUTES[0].path",
-        );
-        assert_eq!(names(&config, "GET", "/x"), ["general", "ip", "mfa"]);
+fn a_bad_route_hides_no_later_one() {
+    for methods in [json!("GET"), json!([]), json!(["GE T"]), json!([5])] {
+        let route = json!({"path": "/x", "methods": methods, "policies": []});
+        let (_, met) = beside_mfa(route, "RATE_LIMIT_ROUTES[0].methods");
+        assert_eq!(met, ["mfa", "ip"]);
     }
-    for methods in [json!("POST"), json!([]), json!(["GE T"]), json!([5])] {
-        let vars = routes(json!({"path": "/x", "methods": methods, "policies": ["mfa"]}));
-        let config = bad(&vars, "RATE_LIMIT_ROUTES[0].methods");
-        assert_eq!(names(&config, "DELETE", "/x"), ["mfa", "ip"]);
-    }
-    let config = bad(
-        &routes(json!({"path": "/x", "policies": ["mfaa"]})),
-        "RATE_LIMIT_ROUTES[0].policies[0]",
-    );
-    assert_eq!(names(&config, "GET", "/x"), ["sensitive", "ip"]);
-    let config = bad(
-        &routes(json!({"path": "/x"})),
-        "RATE_LIMIT_ROUTES[0].policies",
-    );
-    assert_eq!(names(&config, "GET", "/x"), ["general", "ip"]);
-    for cost in [json!(0), json!(-1), json!("x"), json!(1.5)] {
-        let config = bad(
-            &routes(json!({"path": "/x", "policies": [], "cost": cost})),
-            "RATE_LIMIT_ROUTES[0].cost",
-        );
-        assert_eq!(config.routes.classify("GET", "/x").cost, 1);
-    }
-    let config = bad(&routes(json!(5)), "RATE_LIMIT_ROUTES[0]");
-    assert_eq!(names(&config, "GET", "/x"), ["general", "ip", "sensitive"]);
-    for table in [json!("["), json!({}), json!(5)] {
-        let config = bad(&json!({"RATE_LIMIT_ROUTES": table}), "RATE_LIMIT_ROUTES");
-        assert_eq!(names(&config, "GET", "/x"), ["general", "ip", "sensitive"]);
-    }
-    bad(
-        &routes(json!({"path": "/x", "policies": [], "policy": "a"})),
+    let (_, met) = beside_mfa(
+        json!({"path": "/x", "method": ["GET"], "policies": []}),
         "RATE_LIMIT_ROUTES[0]",
     );
-    bad(
-        &routes(json!({"path": "/x", "policies": ["mfa"], "cost": 6})),
-        "RATE_LIMIT_ROUTES[0].cost",
+    assert_eq!(met, ["mfa", "ip"]);
+    let (_, met) = beside_mfa(
+        json!({"path": "/x", "policies": "auth"}),
+        "RATE_LIMIT_ROUTES[0].policies",
     );
+    assert_eq!(met, ["auth", "mfa", "ip"], "a lone name is a list of one");
+    for path in [json!("x"), json!(null), json!(5), json!("/a/**b")] {
+        let route = json!({"path": path, "policies": ["auth"]});
+        let (_, met) = beside_mfa(route, "RATE_LIMIT_ROUTES[0].path");
+        assert_eq!(met, ["mfa", "ip", "auth"], "on every path");
+    }
+    for cost in [json!(0), json!(-1), json!("1O"), json!(1.5)] {
+        let route = json!({"path": "/x", "policies": ["auth"], "cost": cost});
+        let (config, met) = beside_mfa(route, "RATE_LIMIT_ROUTES[0].cost");
+        assert_eq!(met, ["auth", "mfa", "ip"]);
+        assert_eq!(
+            config.routes.classify("POST", "/x").cost,
+            30,
+            "the most that is ever admitted"
+        );
+    }
+}
+
+#[test]
+fn what_names_no_policy_meets_a_strict_one() {
+    for (off, shadow) in [("off", "enforce"), ("10,60", "shadow")] {
+        let vars = json!({
+            "RATE_LIMIT_SENSITIVE": off,
+            "RATE_LIMIT_POLICIES": {"sensitive": {"mode": shadow}},
+            "RATE_LIMIT_ROUTES": [{"path": "/x", "policies": ["atuh"]}],
+        });
+        let compiled = compile(&vars);
+        assert!(
+            compiled
+                .problems
+                .iter()
+                .any(|problem| problem.variable == "RATE_LIMIT_ROUTES[0].policies[0]")
+        );
+        let config = compiled.config;
+        assert_eq!(
+            names(&config, "GET", "/x"),
+            ["misconfigured", "general", "ip"]
+        );
+        assert_eq!(limits(&config, "misconfigured"), Some((5, 60, 900)));
+        assert_eq!(
+            policy(&config, "misconfigured").unwrap().mode,
+            Mode::Enforce
+        );
+    }
+    let table = json!({"RATE_LIMIT_ROUTES": [{"path": "/x"}]});
+    let compiled = compile(&table);
+    assert!(compiled.has_errors());
+    assert_eq!(
+        names(&compiled.config, "GET", "/x"),
+        ["misconfigured", "general", "ip"]
+    );
+    for table in [json!("["), json!({}), json!(5)] {
+        let config = bad(&json!({"RATE_LIMIT_ROUTES": table}), "RATE_LIMIT_ROUTES");
+        assert_eq!(
+            names(&config, "GET", "/x"),
+            ["general", "ip", "misconfigured"]
+        );
+    }
+    let config = bad(&json!({"RATE_LIMIT_ROUTES": [5]}), "RATE_LIMIT_ROUTES[0]");
+    assert_eq!(
+        names(&config, "GET", "/x"),
+        ["general", "ip", "misconfigured"]
+    );
+}
+
+#[test]
+fn a_cost_that_is_never_admitted_is_an_error() {
+    let dear = |cost: u32| json!({"RATE_LIMIT_ROUTES": [{"path": "/x", "policies": ["mfa"], "cost": cost}]});
+    bad(&dear(6), "RATE_LIMIT_ROUTES[0].cost");
+    good(&dear(5));
+    let vars = json!({
+        "RATE_LIMIT_IP": "100,3600",
+        "RATE_LIMIT_GENERAL": "1000,60",
+        "RATE_LIMIT_ROUTES": [{"path": "/x", "policies": ["general"], "cost": 200}],
+    });
+    bad(&vars, "RATE_LIMIT_ROUTES[0].cost");
 }
 
 #[test]
@@ -235,7 +291,7 @@ fn the_other_variables_keep_their_rules() {
             bad(&json!({"IPV6_PREFIX": bits}), "IPV6_PREFIX")
                 .ipv6_prefix
                 .bits(),
-            64
+            48
         );
     }
 }
@@ -357,6 +413,7 @@ fn any_json_is_survived() {
         vars["RATE_LIMIT_POLICIES"] = json!({"auth": value, "mfa": {"key": value, "burst": value}});
         vars["RATE_LIMIT_ROUTES"] =
             json!([value, {"path": value, "policies": value, "methods": value, "cost": value}]);
-        assert_eq!(compile(&vars).config.policies.len(), 7);
+        let config = compile(&vars).config;
+        assert!(limits(&config, "mfa").is_some_and(|(requests, ..)| requests <= 5));
     }
 }

@@ -64,12 +64,13 @@ impl Vars {
         }
     }
 
-    /// A whole number in `range`; anything else is a problem and means `default`.
+    /// A whole number in `range`; `default` where it is unset; anything else is a problem and means
+    /// `strict`.
     pub(super) fn number(
         &self,
         name: &str,
         range: RangeInclusive<u32>,
-        default: u32,
+        [default, strict]: [u32; 2],
         unit: &str,
         problems: &mut Problems,
     ) -> u32 {
@@ -82,9 +83,9 @@ impl Vars {
                 let (least, most) = range.into_inner();
                 problems.error(
                     name,
-                    format!("must be a whole number of {unit} from {least} to {most}; {default} is in force"),
+                    format!("must be a whole number of {unit} from {least} to {most}; {strict} is in force"),
                 );
-                default
+                strict
             }
         }
     }

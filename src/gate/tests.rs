@@ -218,6 +218,27 @@ fn a_header_narrows_a_limit_and_never_escapes_the_addresss() {
 }
 
 #[test]
+fn nobody_is_blocked_by_who_knows_its_header() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_API": "3,60,600",
+        "RATE_LIMIT_POLICIES": {"api": {"key": "header:X-User-Id"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["api"]}],
+    }));
+    let attacker = from("203.0.113.66", "/").with("x-user-id", "42");
+    assert_eq!(gate.admits(&attacker, 9), 3);
+    let victim = from("192.0.2.1", "/").with("x-user-id", "42");
+    let report = gate.ask(&victim, START + Millis::from_secs(62));
+    assert!(
+        report.admitted,
+        "the value's quota is whole again, and no block was set on it"
+    );
+    assert!(
+        !gate.ask(&attacker, START + Millis::from_secs(62)).admitted,
+        "the attacker's address is blocked"
+    );
+}
+
+#[test]
 fn a_global_policy_is_one_quota_for_all_and_blocks_nobody() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_SITE": "5,60,600",

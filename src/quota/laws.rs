@@ -233,7 +233,7 @@ proptest! {
     /// Law 4: a clock far ahead costs a caller one window and a sub-window (a bucket: its refill) at
     /// the most, and gives it nothing.
     #[test]
-    fn a_faulty_clock_neither_locks_out_nor_lets_in(
+    fn a_clock_far_ahead_costs_a_caller_one_window_at_most(
         quota in quotas(), steps in steps(), ahead in 2001..10_000_000_000u64,
     ) {
         let (admissions, state, _) = play(&quota, &steps, 0);

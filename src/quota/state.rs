@@ -70,7 +70,7 @@ impl State {
             "sw" => Self::SlidingWindow(SlidingWindow {
                 width,
                 clock,
-                counts: sub_windows(third, fields.next()?)?,
+                counts: sub_windows(third, fields.next()?, width, clock)?,
             }),
             "tb" => Self::TokenBucket(TokenBucket {
                 period: width,
@@ -124,14 +124,16 @@ fn number(text: &str) -> Option<u64> {
     (value <= MAX_NUMBER).then_some(value)
 }
 
-fn sub_windows(first: u64, list: &str) -> Option<Vec<SubWindow>> {
+/// A sub-window after that of the state's clock cannot have been counted: then it is no state.
+fn sub_windows(first: u64, list: &str, width: Millis, clock: Timestamp) -> Option<Vec<SubWindow>> {
+    let last = clock.as_millis().checked_div(width.get())?;
     let mut counts: Vec<SubWindow> = Vec::new();
     for item in list.split(',') {
         let (offset, count) = item.split_once('=')?;
         let index = first + number(offset)?;
         let count = u32::try_from(number(count)?).ok()?;
         let ascends = counts.last().is_none_or(|last| last.index < index);
-        if !ascends || count == 0 || index > MAX_NUMBER {
+        if !ascends || count == 0 || index > last {
             return None;
         }
         counts.push(SubWindow { index, count });
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn a_state_reads_back_as_written() {
         for text in [
-            "sw:1000:1764000000123:1764000000:0=3,1=5,59=1",
+            "sw:1000:1764000059123:1764000000:0=3,1=5,59=1",
             "tb:60000:1764000000123:180000",
             "fw:60000:1764000000123:7",
         ] {
@@ -159,14 +161,17 @@ mod tests {
         for text in [
             "",
             "sw",
-            "sw:1000:5:1",
-            "sw:1000:5:1:",
-            "sw:1000:5:1:0=1,",
-            "sw:1000:5:1:0=0",
-            "sw:1000:5:1:1=1,1=1",
-            "sw:1000:5:1:2=1,1=1",
-            "sw:1000:5:1:0=4294967296",
-            "sw:1000:5:1:0=1:",
+            "sw:1000:9999:1",
+            "sw:1000:9999:1:",
+            "sw:1000:9999:1:0=1,",
+            "sw:1000:1764000000123:1764000001:0=1",
+            "sw:1440000:1764000000000:4503599627370496:0=1",
+            "sw:0:1764000000123:1764000000:0=1",
+            "sw:1000:9999:1:0=0",
+            "sw:1000:9999:1:1=1,1=1",
+            "sw:1000:9999:1:2=1,1=1",
+            "sw:1000:9999:1:0=4294967296",
+            "sw:1000:9999:1:0=1:",
             "tb:60000:5:-1",
             "tb:60000:5:+1",
             "tb:60000:5:1.5",

@@ -274,7 +274,9 @@ proptest! {
         let sent = format!("/{}", parts.concat());
         let class = routes().classify("GET", &sent);
         for read in origin::readings(&sent) {
-            let met = routes().first_match("GET", &read).map(|at| routes().routes[at].policies.clone());
+            let mut met = Vec::new();
+            routes().meet("GET", &read, &mut met);
+            let met = met[0].map(|at| routes().routes[at].policies.clone());
             for policy in met.unwrap_or(vec![GENERAL]) {
                 prop_assert!(class.policies.contains(&policy), "{sent} is {read} to some origin: {class:?}");
             }
@@ -287,4 +289,30 @@ proptest! {
         prop_assert!(!class.policies.is_empty());
         prop_assert!(normalise(&path).starts_with('/'));
     }
+}
+
+#[test]
+fn a_route_beside_others_hides_none_of_them() {
+    let route = |path: &str, policy: u16, cost: u32| {
+        let pattern = PathPattern::parse(path).unwrap();
+        Route::new(pattern, Vec::new(), vec![PolicyId(policy)], cost)
+    };
+    let routes = Routes::new(
+        vec![
+            route("/a/**", 1, 7).beside_others(),
+            route("/a/b", 2, 2),
+            route("/a/b", 3, 9),
+        ],
+        vec![PolicyId(0)],
+    );
+    let class = routes.classify("GET", "/a/b");
+    assert_eq!(
+        (class.policies, class.cost),
+        (vec![PolicyId(1), PolicyId(2)], 7)
+    );
+    let class = routes.classify("GET", "/a/c");
+    assert_eq!(
+        (class.policies, class.cost),
+        (vec![PolicyId(1), PolicyId(0)], 7)
+    );
 }

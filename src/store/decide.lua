@@ -132,8 +132,9 @@ function algorithms.t(state, limit, period, burst)
   end
 end
 
--- The list of {sub-window, count} in a sliding window's text; nil if it is not one.
-local function sub_windows(first, list)
+-- The list of {sub-window, count} in a sliding window's text; nil if it is not one, or if a
+-- sub-window lies after `last`, that of the state's clock.
+local function sub_windows(first, list, last)
   local counts, previous = {}, -1
   for item in string.gmatch(list .. ',', '([^,]*),') do
     local offset, count = string.match(item, '^(%d+)=(%d+)$')
@@ -142,7 +143,7 @@ local function sub_windows(first, list)
       return nil
     end
     local index = first + offset
-    if index <= previous or index > MAX_NUMBER or count == 0 or count > MAX_COUNT then
+    if index <= previous or index > last or count == 0 or count > MAX_COUNT then
       return nil
     end
     counts[#counts + 1] = {index, count}
@@ -167,7 +168,7 @@ end
 function algorithms.s(state, limit, window)
   local width = div_ceil(window, 60)
   local clock, first, list = fields(state, 'sw', width, 5)
-  local stored = clock and sub_windows(first, list)
+  local stored = clock and sub_windows(first, list, div(clock, width))
   if not stored then
     clock, stored = 0, {}
   end
@@ -221,8 +222,8 @@ function algorithms.s(state, limit, window)
   end
 end
 
-local function px(expires)
-  return text(max(1, expires - now))
+local function px(ends)
+  return text(max(1, ends - now))
 end
 
 local held = redis.call('MGET', unpack(KEYS))
@@ -233,7 +234,8 @@ if ARGV[3] == '1' then
   place = 2
   address_block = held[2]
   if address_block then
-    local ends = number(string.match(address_block, '^{"until":(%d+)'))
+    local digits = string.match(address_block, '^{"until":(%d+)')
+    local ends = digits and #digits <= 15 and tonumber(digits)
     address_blocked = not ends or ends > now
     address_block = address_blocked and address_block
   end
@@ -252,9 +254,8 @@ for i = 4, #ARGV, 6 do
     place = place + 1
     q.block_key = KEYS[place]
     local ends = number(held[place])
-    if ends and ends > now then
-      local latest = now + block
-      q.blocked_until = ends > latest + CLOCK_TOLERANCE and latest or ends
+    if ends and ends > now and ends <= now + block + CLOCK_TOLERANCE then
+      q.blocked_until = ends
       blocked = true
     end
   end
@@ -280,7 +281,8 @@ for _, q in ipairs(quotas) do
     redis.call('SET', q.block_key, text(q.blocked_until), 'PX', px(q.blocked_until))
   end
   if keep then
-    redis.call('SET', q.key, keep[1], 'PX', px(keep[2]))
+    -- Kept a little longer: an isolate whose clock is behind is not there yet.
+    redis.call('SET', q.key, keep[1], 'PX', px(keep[2] + CLOCK_TOLERANCE))
   end
   q.answer[6] = q.blocked_until
   answers[#answers + 1] = q.answer

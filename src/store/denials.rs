@@ -97,6 +97,8 @@ impl Known {
         for (charge, answer) in check.charges.iter().zip(&mut verdict.answers) {
             if charge.enforced
                 && let Some(Denial::Quota(known)) = self.get(&charge.key, check.cost, now)
+                // A block that another caller of the key set is none of one that may not be blocked.
+                && (known.blocked_until.is_none() || charge.blocks())
             {
                 *answer = Some(known);
                 denied = true;

@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher13;
 
 use super::settle::{Record, Settled, settle};
 use super::{Check, Store, StoreError, Verdict};
-use crate::quota::Outcome;
+use crate::quota::{CLOCK_TOLERANCE, Outcome};
 use crate::time::Timestamp;
 
 /// Entries that an isolate keeps unless told otherwise. One is about 300 bytes, and 1.3 KB at the
@@ -155,12 +155,14 @@ impl Map {
         let share = used * 255 / u64::from(charge.quota.capacity());
         let until = settled.answer.retry_at().or_else(|| {
             // Nothing left: the next request will be denied.
-            let spent = decision.remaining == 0 && charge.enforced;
-            match charge.quota.decide(state.as_ref(), 1, now).decision.outcome {
-                Outcome::Denied { retry_at } if spent => Some(retry_at),
+            let next = charge.quota.decide(state.as_ref(), 1, now).decision;
+            match next.outcome {
+                Outcome::Denied { retry_at } if decision.remaining == 0 => Some(retry_at),
                 _ => None,
             }
         });
+        // A shadow denies nobody, so nothing is lost with it.
+        let until = until.filter(|_| charge.enforced);
         self.touches += 1;
         let share = u8::try_from(share).unwrap_or(u8::MAX);
         let worth = match until {
@@ -170,7 +172,9 @@ impl Map {
                 touched: self.touches,
             },
         };
-        let expires = Some(decision.reset_at).max(blocked_until).unwrap_or(now);
+        // As long as in Redis: a clock that steps back a little finds the state still there.
+        let whole = decision.reset_at + CLOCK_TOLERANCE;
+        let expires = Some(whole).max(blocked_until).unwrap_or(now);
         self.put(
             Entry {
                 key: charge.key.as_str().into(),

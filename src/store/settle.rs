@@ -3,7 +3,7 @@
 
 use super::{Answer, Charge, Check};
 use crate::quota::{CLOCK_TOLERANCE, Decided, Outcome, State};
-use crate::time::{Millis, Timestamp};
+use crate::time::Timestamp;
 
 /// What a store holds for one charge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,16 +116,12 @@ impl Found<'_> {
     }
 }
 
-/// The end of the block that stands at `now`. A block that ends later than one set now could have
-/// been set at the latest by a clock within the tolerance is a faulty clock's, and ends with the
-/// store's own record of it.
+/// The end of the block that stands at `now`. One that ends later than it could have been set to,
+/// by a clock within the tolerance, is a faulty clock's or an older configuration's, and is ignored.
 fn standing_block(charge: &Charge, record: &Record, now: Timestamp) -> Option<Timestamp> {
-    let length: Millis = charge.block.filter(|_| charge.blocks())?;
-    let until = record.blocked_until.filter(|until| *until > now)?;
-    let latest = now + length;
-    Some(if until > latest + CLOCK_TOLERANCE {
-        latest
-    } else {
-        until
-    })
+    let length = charge.block.filter(|_| charge.blocks())?;
+    let latest = now + length + CLOCK_TOLERANCE;
+    record
+        .blocked_until
+        .filter(|until| *until > now && *until <= latest)
 }

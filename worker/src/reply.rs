@@ -23,8 +23,12 @@ pub(crate) fn with_headers(
     response: web_sys::Response,
     headers: &[Header],
 ) -> Result<web_sys::Response, JsValue> {
-    // An upgraded connection is handed on as it is: a copy would need the socket as well.
-    if response.status() == 101 || headers.is_empty() {
+    if headers.is_empty() {
+        return Ok(response);
+    }
+    // No response can be made with a status outside these (101 would need its socket as well): such
+    // a one goes on as it is.
+    if !(200..600).contains(&response.status()) {
         return Ok(response);
     }
     // A fetched response's headers cannot be changed, a copy's can.

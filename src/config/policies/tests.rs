@@ -38,14 +38,23 @@ fn the_default_limits_are_the_general_policys() {
         &json!({"DEFAULT_RATE_LIMIT_MAX": "0"}),
         "DEFAULT_RATE_LIMIT_MAX",
     );
-    assert_eq!(limits(&config, "general"), Some((120, 60, 0)));
+    assert_eq!(limits(&config, "general"), Some((5, 60, 0)));
 }
 
 #[test]
-fn a_bad_limit_leaves_the_built_in_one_and_else_the_strictest() {
+fn what_cannot_be_read_of_a_limit_is_the_strictest() {
     for text in ["", " "] {
         good(&json!({"RATE_LIMIT_AUTH": text}));
     }
+    let read = |name: &str, text: &str| {
+        let routes = json!([{"path": "/a", "policies": [name]}]);
+        let variable = format!("RATE_LIMIT_{}", name.to_uppercase());
+        let config = bad(
+            &json!({&variable: text, "RATE_LIMIT_ROUTES": routes}),
+            &variable,
+        );
+        limits(&config, name).unwrap()
+    };
     for text in [
         "x",
         "30",
@@ -56,36 +65,28 @@ fn a_bad_limit_leaves_the_built_in_one_and_else_the_strictest() {
         "-1,60",
         "+1,60",
         "1.5,60",
-        "30,60,600,1",
         "30;60",
+        "unlimited",
         "4294967296,60",
         "30,31622401",
-        "unlimited",
         "none",
         "of",
         "1e3,60",
-        "30,60,x,y",
     ] {
-        let vars = json!({"RATE_LIMIT_AUTH": text, "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["auth"]}]});
-        let config = bad(&vars, "RATE_LIMIT_AUTH");
-        assert_eq!(limits(&config, "auth").unwrap().2, 600, "{text}");
-        assert!(limits(&config, "auth").unwrap().0 <= 30, "{text}");
+        for name in ["general", "auth", "ip", "web3"] {
+            assert_eq!(read(name, text), (5, 60, 900), "{name} {text}");
+        }
     }
-    let vars = json!({"RATE_LIMIT_WEB3": "x", "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["web3"]}]});
-    assert_eq!(
-        limits(&bad(&vars, "RATE_LIMIT_WEB3"), "web3"),
-        Some((5, 60, 0))
-    );
-    let vars = json!({"RATE_LIMIT_AUTH": "3,60,x", "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["auth"]}]});
-    assert_eq!(
-        limits(&bad(&vars, "RATE_LIMIT_AUTH"), "auth"),
-        Some((3, 60, 600))
-    );
+    assert_eq!(read("auth", "3,60,x"), (3, 60, 900));
+    assert_eq!(read("web3", "10,60,6OO"), (10, 60, 900));
+    assert_eq!(read("web3", "10,60,600,1"), (10, 60, 600));
+    assert_eq!(read("web3", "1O,60,86400"), (5, 60, 86_400));
 }
 
 #[test]
 fn names_that_cannot_be_policies_are_refused() {
     for name in [
+        "MISCONFIGURED",
         "BLOCKED",
         "BLOCKED_IPS",
         "BLOCKED_RANGES",
@@ -125,11 +126,7 @@ fn a_bad_option_is_named_and_the_stricter_one_rules() {
     for (option, value) in [
         ("algorithm", json!("sliding")),
         ("algorithm", json!(7)),
-        ("burst", json!(0)),
-        ("burst", json!("many")),
         ("key", json!("user")),
-        ("key", json!("header:")),
-        ("key", json!("header:a b")),
         ("mode", json!("Shadow!")),
         ("mode", json!(null)),
     ] {
@@ -146,38 +143,71 @@ fn a_bad_option_is_named_and_the_stricter_one_rules() {
         );
         assert_eq!((&auth.key, auth.quota.capacity()), (&KeyBy::Address, 30));
     }
-    bad(
-        &json!({"RATE_LIMIT_POLICIES": {"auth": {"burst": 5}}}),
-        "RATE_LIMIT_POLICIES.auth.burst",
-    );
-    bad(
-        &json!({"RATE_LIMIT_POLICIES": {"auth": {"unknown": 5}}}),
-        "RATE_LIMIT_POLICIES.auth",
-    );
-    bad(
-        &json!({"RATE_LIMIT_POLICIES": {"auth": 5}}),
-        "RATE_LIMIT_POLICIES.auth",
-    );
-    bad(
-        &json!({"RATE_LIMIT_POLICIES": {"nobody": {}}}),
-        "RATE_LIMIT_POLICIES",
-    );
-    for table in [json!("[]"), json!("{"), json!(5), json!([1])] {
-        bad(
-            &json!({"RATE_LIMIT_POLICIES": table}),
-            "RATE_LIMIT_POLICIES",
-        );
+    for key in ["globl", "header:", "header:a b", "IP", ""] {
+        let vars = json!({"RATE_LIMIT_POLICIES": {"auth": {"key": key}}});
+        let config = bad(&vars, "RATE_LIMIT_POLICIES.auth.key");
+        assert_eq!(policy(&config, "auth").unwrap().key, KeyBy::Global, "{key}");
     }
+    for burst in [json!(0), json!("many"), json!(2.5), json!(-1)] {
+        let options = json!({"algorithm": "token-bucket", "burst": burst});
+        let config = bad(
+            &json!({"RATE_LIMIT_POLICIES": {"auth": options}}),
+            "RATE_LIMIT_POLICIES.auth.burst",
+        );
+        assert_eq!(policy(&config, "auth").unwrap().quota.capacity(), 1);
+    }
+    for options in [json!(5), json!({"algoritm": "fixed-window"})] {
+        let config = bad(
+            &json!({"RATE_LIMIT_POLICIES": {"auth": options}}),
+            "RATE_LIMIT_POLICIES.auth",
+        );
+        assert_eq!(limits(&config, "auth"), Some((5, 60, 900)));
+    }
+    let later = json!({"RATE_LIMIT_POLICIES": {"auth": {"lease": 10}}});
+    assert_eq!(
+        limits(&bad(&later, "RATE_LIMIT_POLICIES.auth.lease"), "auth"),
+        Some((30, 60, 600))
+    );
+}
+
+#[test]
+fn a_burst_without_a_bucket_bounds_the_window() {
+    let burst = json!({"RATE_LIMIT_POLICIES": {"auth": {"burst": 5}}});
+    let config = bad(&burst, "RATE_LIMIT_POLICIES.auth.burst");
+    assert_eq!(limits(&config, "auth"), Some((5, 60, 600)));
+    let typo = json!({"RATE_LIMIT_POLICIES": {"auth": {"algorithm": "token_bucket", "burst": 5}}});
+    assert_eq!(limits(&compile(&typo).config, "auth"), Some((5, 60, 600)));
     let huge = json!({
         "RATE_LIMIT_AUTH": "4294967295,86400",
-        "RATE_LIMIT_POLICIES": {"auth": {"algorithm": "token-bucket"}},
+        "RATE_LIMIT_POLICIES": {"auth": {"algorithm": "token-bucket", "burst": 10}},
         "RATE_LIMIT_ROUTES": [{"path": "/a", "policies": ["auth"]}],
     });
     let config = bad(&huge, "RATE_LIMIT_POLICIES.auth");
+    assert_eq!(limits(&config, "auth"), Some((10, 86_400, 0)));
     assert_eq!(
         policy(&config, "auth").unwrap().quota.algorithm(),
         Algorithm::SlidingWindow
     );
+}
+
+#[test]
+fn options_that_no_policy_can_take_are_distrusted() {
+    for table in [
+        json!("[]"),
+        json!("{"),
+        json!(5),
+        json!([1]),
+        json!({"nobody": {"key": "global"}}),
+    ] {
+        let config = bad(
+            &json!({"RATE_LIMIT_POLICIES": table}),
+            "RATE_LIMIT_POLICIES",
+        );
+        assert_eq!(
+            names(&config, "GET", "/x"),
+            ["general", "ip", "misconfigured"]
+        );
+    }
 }
 
 #[test]

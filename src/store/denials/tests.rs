@@ -140,6 +140,34 @@ fn one_known_denial_is_enough() {
 }
 
 #[test]
+fn a_block_is_not_repeated_to_one_of_the_key_that_may_not_be_blocked() {
+    let store = store(1000);
+    let block = Some(Millis::from_secs(600));
+    let blocking = Charge {
+        block,
+        ..charge("p:a", Algorithm::FixedWindow, 1)
+    };
+    assert!(ask(&store, &check(std::slice::from_ref(&blocking), 1), START).0);
+    assert!(!ask(&store, &check(std::slice::from_ref(&blocking), 1), START).0);
+    let spared = Charge {
+        block: None,
+        ..blocking
+    };
+    let ends = START + Millis::new(60_000);
+    assert!(
+        !ask(
+            &store,
+            &check(std::slice::from_ref(&spared), 1),
+            ends - Millis::new(1)
+        )
+        .0
+    );
+    let (_, verdict) = ask(&store, &check(std::slice::from_ref(&spared), 1), START);
+    assert_eq!(verdict.answers[0].unwrap().blocked_until, None);
+    assert!(ask(&store, &check(&[spared], 1), ends).0);
+}
+
+#[test]
 fn a_shadow_denial_is_not_remembered() {
     let store = store(1000);
     let quiet = Charge {

@@ -51,7 +51,7 @@ fn what_has_expired_is_dropped_as_others_come() {
     for caller in 0..500 {
         assert!(admits(&store, caller, 10, START));
     }
-    let later = START + Millis::from_secs(62);
+    let later = START + Millis::from_secs(64);
     for caller in 1000..1250 {
         assert!(admits(&store, caller, 10, later));
     }
@@ -197,4 +197,21 @@ fn a_window_that_has_passed_leaves_nothing_behind() {
     let reset = START + MINUTE + Millis::new(1000);
     assert!(admits(&store, 1, 1, reset));
     assert_eq!(store.len(), 1);
+}
+
+/// Law 4: a clock that steps back over a window's end does not find the window open again.
+#[test]
+fn a_step_back_reopens_no_window() {
+    let store = store(10);
+    let ask = |key: &str, now| {
+        let check = check(&[charge(key, Algorithm::FixedWindow, 1)], 1);
+        let verdict = futures_util::FutureExt::now_or_never(store.decide(&check, now));
+        verdict.unwrap().unwrap().allows(&check)
+    };
+    let ends = START + MINUTE;
+    assert!(ask("p:1", ends - Millis::new(1)));
+    for other in 2..6 {
+        assert!(ask(&format!("p:{other}"), ends + Millis::new(1500)));
+    }
+    assert!(!ask("p:1", ends - Millis::new(1)));
 }

@@ -13,7 +13,7 @@ use crate::quota::{Algorithm, Quota, State};
 use crate::store::conformance::{MINUTE, check};
 use crate::store::settle::{Record, settle};
 use crate::store::stand_in::StandIn;
-use crate::store::{Charge, Check, Store, Verdict};
+use crate::store::{AddressBlock, Charge, Check, Store, Verdict};
 use crate::time::{Millis, Timestamp};
 
 #[test]
@@ -25,9 +25,10 @@ fn the_scripts_name_is_its_hash() {
     );
 }
 
-/// What Redis would hold: texts, so that every step goes through a state's text.
+/// What Redis would hold: texts, so that every step goes through a state's text, and the end of the
+/// address's block.
 #[derive(Default)]
-struct Model(HashMap<String, String>);
+struct Model(HashMap<String, String>, Option<Timestamp>);
 
 impl Model {
     fn decide(&mut self, check: &Check, now: Timestamp) -> Verdict {
@@ -36,8 +37,12 @@ impl Model {
             .iter()
             .map(|charge| self.record(charge))
             .collect();
-        let settled = settle(check, &records, false, now);
-        let mut verdict = Verdict::default();
+        let until = self.1.filter(|until| *until > now);
+        let settled = settle(check, &records, until.is_some(), now);
+        let mut verdict = Verdict {
+            address_block: until.map(|until| AddressBlock { until: Some(until) }),
+            ..Verdict::default()
+        };
         for (charge, settled) in check.charges.iter().zip(settled) {
             verdict.answers.push(Some(settled.answer));
             if let Some(state) = settled.state {
@@ -55,11 +60,16 @@ impl Model {
         let block = self.0.get(&format!("{}:blocked", charge.key));
         Record {
             state: self.0.get(&charge.key).and_then(|text| State::parse(text)),
-            blocked_until: block
-                .and_then(|text| text.parse().ok())
-                .map(Timestamp::from_millis),
+            blocked_until: block.and_then(|text| time(text)),
         }
     }
+}
+
+/// A time as the script reads it: digits only, and not more than Lua's numbers hold.
+fn time(text: &str) -> Option<Timestamp> {
+    let digits = text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let ms: u64 = text.parse().ok().filter(|_| digits)?;
+    (ms <= 1 << 52).then(|| Timestamp::from_millis(ms))
 }
 
 #[derive(Deserialize)]
@@ -193,7 +203,8 @@ struct RandomCharge {
 struct RandomStep {
     move_by: i64,
     cost: u32,
-    garbage: Option<String>,
+    garbage: Option<Garbage>,
+    address_until: Option<i64>,
     asked: Vec<bool>,
 }
 
@@ -227,25 +238,72 @@ fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
         3 => 0..4_000_000i64,
         1 => -100_000_000..100_000_000i64,
     ];
-    let garbage = prop_oneof![
-        12 => Just(None),
-        1 => "(sw|tb|fw|):[0-9]{1,6}:[0-9]{1,17}:[0-9]{1,17}(:[0-9=,]{0,12})?".prop_map(Some),
-        1 => "[ -~]{0,20}".prop_map(Some),
-    ];
+    let number = || prop_oneof![Just(0u64), 0..20u64, 0..3_000_000_000_000u64, any::<u64>()];
+    let garbage = (
+        number(),
+        number(),
+        number(),
+        number(),
+        "[ -~]{0,20}",
+        0..16usize,
+    );
+    let garbage = proptest::option::weighted(0.2, garbage.prop_map(Garbage));
+    let address_until = proptest::option::weighted(0.1, -5_000..5_000i64);
     let cost = prop_oneof![1 => Just(0u32), 8 => 1..6u32, 1 => 0..2_000_000u32];
-    let step = (
-        move_by,
-        cost,
-        garbage,
-        proptest::collection::vec(any::<bool>(), 3),
-    )
-        .prop_map(|(move_by, cost, garbage, asked)| RandomStep {
+    let asked = proptest::collection::vec(any::<bool>(), 3);
+    let step = (move_by, cost, garbage, address_until, asked).prop_map(
+        |(move_by, cost, garbage, address_until, asked)| RandomStep {
             move_by,
             cost,
             garbage,
+            address_until,
             asked,
-        });
+        },
+    );
     proptest::collection::vec(step, 1..40)
+}
+
+/// What somebody else may have written: often in a state's own shape, with its own width, so that it
+/// gets past the first look.
+#[derive(Clone, Debug)]
+struct Garbage((u64, u64, u64, u64, String, usize));
+
+impl Garbage {
+    fn state(&self, charge: &Charge, now: u64) -> String {
+        let (clock, third, count, offset, ascii, form) = &self.0;
+        let window = charge.quota.window().get();
+        let (tag, width) = match charge.quota.algorithm() {
+            Algorithm::SlidingWindow => ("sw", window.div_ceil(60)),
+            Algorithm::TokenBucket => ("tb", window),
+            Algorithm::FixedWindow => ("fw", window),
+        };
+        let near = now + clock % 6000;
+        let (base, gap) = ((near / width).saturating_sub(70), offset % 80);
+        match form % 8 {
+            0 => ascii.clone(),
+            1 => format!("{tag}:{width}:{clock}:{third}"),
+            2 => format!("{tag}:{width}:{near}:{third}"),
+            3 => format!(
+                "{tag}:{width}:{}:{count}",
+                now.saturating_sub(third % window)
+            ),
+            4 => format!("{tag}:{width}:{clock}:{third}:{offset}={count}"),
+            5 => format!("{tag}:{width}:{near}:{base}:{gap}={}", count % 30),
+            6 => format!("{tag}:{width}:{near}:{base}:5={count},{gap}={}", count % 9),
+            _ => format!("{tag}:{width}:{clock}:{third}:{ascii}"),
+        }
+    }
+
+    fn block(&self, now: u64) -> Option<String> {
+        let (clock, third, _, _, ascii, form) = &self.0;
+        match form {
+            8..10 => Some(ascii.clone()),
+            10..12 => Some(third.to_string()),
+            12..15 => Some((now + clock % 20_000_000).to_string()),
+            15 => Some(format!("+{now}")),
+            _ => None,
+        }
+    }
 }
 
 /// The script and the reference, side by side on a real Redis: the same answers and the same texts,
@@ -278,10 +336,25 @@ async fn compare(
     for (place, step) in steps.iter().enumerate() {
         now = now.saturating_add_signed(step.move_by);
         if let Some(garbage) = &step.garbage {
-            model.0.insert(charges[0].key.clone(), garbage.clone());
+            let key = &charges[0].key;
+            let state = Some((key.clone(), garbage.state(&charges[0], now)));
+            let block = garbage
+                .block(now)
+                .map(|text| (format!("{key}:blocked"), text));
+            for (key, text) in state.into_iter().chain(block) {
+                stand_in
+                    .run(&["SET", &format!("{prefix}{key}"), &text])
+                    .await;
+                model.0.insert(key, text);
+            }
+        }
+        if let Some(ahead) = step.address_until {
+            let until = now.saturating_add_signed(ahead);
+            let record = format!("{{\"until\":{until},\"reason\":\"x\"}}");
             stand_in
-                .run(&["SET", &format!("{prefix}{}", charges[0].key), garbage])
+                .run(&["SET", &format!("{prefix}blocked:192.0.2.1"), &record])
                 .await;
+            model.1 = Some(Timestamp::from_millis(until));
         }
         let asked: Vec<Charge> = charges
             .iter()

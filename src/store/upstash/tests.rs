@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::quota::Algorithm;
+use crate::quota::{Algorithm, CLOCK_TOLERANCE};
 use crate::store::conformance::{self, MINUTE, START, charge, check};
 use crate::store::stand_in::StandIn;
 use crate::store::{AddressBlock, Check, Store, StoreError};
@@ -25,6 +25,29 @@ async fn one_request_once_the_script_is_loaded() {
         store.decide(&check, START).await.unwrap();
     }
     assert_eq!(stand_in.requests().await, 7);
+}
+
+/// Law 4 where Redis forgets by its own clock: an isolate that is behind by the tolerance must still
+/// find the window that another has filled.
+#[tokio::test]
+async fn a_state_outlives_its_window_by_the_tolerance() {
+    let stand_in = StandIn::start();
+    let store = stand_in.store("t:");
+    for algorithm in [
+        Algorithm::SlidingWindow,
+        Algorithm::TokenBucket,
+        Algorithm::FixedWindow,
+    ] {
+        let check = check(&[charge("auth:a", algorithm, 1)], 1);
+        let verdict = store.decide(&check, START).await.unwrap();
+        let whole = verdict.answers[0].unwrap().decision.reset_at.since(START);
+        let ttl = stand_in.run(&["PTTL", "t:auth:a"]).await.as_u64().unwrap();
+        let most = whole.get() + CLOCK_TOLERANCE.get();
+        assert!(
+            ttl > whole.get() && ttl <= most,
+            "{algorithm:?}: {ttl} of {most}"
+        );
+    }
 }
 
 #[tokio::test]
