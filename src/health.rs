@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::admin::Access;
 use crate::config::{Compiled, Severity};
 use crate::response::Response;
 use crate::time::Timestamp;
@@ -20,18 +21,25 @@ pub enum StoreHealth {
     },
 }
 
-/// The answer. It is public; with the admin token (`authorization` is the request's header) it also
-/// says since when the store fails and what is wrong in the configuration.
+/// The answer. It is public; an admin also learns since when the store fails and what is wrong in the
+/// configuration.
 #[must_use]
 pub fn answer(
     method: &str,
     compiled: &Compiled,
     store: StoreHealth,
-    authorization: Option<&str>,
+    access: Access,
+    now: Timestamp,
 ) -> Response {
     if !matches!(method, "GET" | "HEAD") {
         let mut response = Response::error(405, "method_not_allowed", "Use GET.");
         response.headers.push(("Allow", "GET, HEAD".to_owned()));
+        return response;
+    }
+    if let Access::TooMany { retry_at } = access {
+        let mut response = Response::error(429, "too_many_attempts", "Too many wrong tokens.");
+        let seconds = retry_at.since(now).secs_ceil().to_string();
+        response.headers.push(("Retry-After", seconds));
         return response;
     }
     let failing = matches!(store, StoreHealth::Failing { .. });
@@ -42,7 +50,7 @@ pub fn answer(
     } else {
         "ok"
     };
-    let admin = is_admin(compiled, authorization);
+    let admin = access == Access::Admin;
     let body = Health {
         status,
         store: match store {
@@ -82,14 +90,6 @@ struct Told<'a> {
     rule: &'a str,
 }
 
-fn is_admin(compiled: &Compiled, authorization: Option<&str>) -> bool {
-    let given = authorization.and_then(|header| header.strip_prefix("Bearer "));
-    match (&compiled.config.admin_token, given) {
-        (Some(token), Some(given)) => token.matches(given),
-        _ => false,
-    }
-}
-
 fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
     compiled
         .problems
@@ -107,21 +107,22 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{StoreHealth, answer};
+    use crate::admin::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::time::Timestamp;
 
-    const TOKEN: &str = "Bearer correct-horse-battery";
+    const NOW: Timestamp = Timestamp::from_millis(5000);
 
     fn compiled(bad: bool) -> Compiled {
-        let mut vars = json!({"ADMIN_TOKEN": "correct-horse-battery"});
+        let mut vars = json!({});
         if bad {
             vars["RATE_LIMIT_HEADERS"] = json!("sEcReT");
         }
         Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
     }
 
-    fn ask(bad: bool, store: StoreHealth, token: Option<&str>) -> Value {
-        let response = answer("GET", &compiled(bad), store, token);
+    fn ask(bad: bool, store: StoreHealth, access: Access) -> Value {
+        let response = answer("GET", &compiled(bad), store, access, NOW);
         assert_eq!(response.status, 200);
         assert!(!response.body.contains("sEcReT"));
         serde_json::from_str(&response.body).unwrap()
@@ -130,31 +131,35 @@ mod tests {
     #[test]
     fn the_public_learn_no_more_than_the_state() {
         let since = Timestamp::from_millis(7);
-        for token in [
-            None,
-            Some("Bearer wrong"),
-            Some("correct-horse-battery"),
-            Some("Bearer "),
-        ] {
-            let version = env!("CARGO_PKG_VERSION");
-            assert_eq!(
-                ask(false, StoreHealth::Upstash, token),
-                json!({"status": "ok", "store": "upstash", "breaker": null, "version": version})
-            );
-            assert_eq!(
-                ask(false, StoreHealth::Failing { since }, token)["status"],
-                "degraded"
-            );
-            let body = ask(true, StoreHealth::Failing { since }, token);
-            assert_eq!(body["status"], "misconfigured");
-            assert_eq!(body.as_object().unwrap().len(), 4);
-        }
+        let version = env!("CARGO_PKG_VERSION");
+        let access = Access::Public;
+        assert_eq!(
+            ask(false, StoreHealth::Upstash, access),
+            json!({"status": "ok", "store": "upstash", "breaker": null, "version": version})
+        );
+        assert_eq!(
+            ask(false, StoreHealth::Failing { since }, access)["status"],
+            "degraded"
+        );
+        let body = ask(true, StoreHealth::Failing { since }, access);
+        assert_eq!(body["status"], "misconfigured");
+        assert_eq!(body.as_object().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn who_guesses_is_told_to_wait() {
+        let retry_at = NOW + crate::time::Millis::new(1500);
+        let access = Access::TooMany { retry_at };
+        let response = answer("GET", &compiled(true), StoreHealth::Memory, access, NOW);
+        assert_eq!(response.status, 429);
+        assert!(response.headers.contains(&("Retry-After", "2".to_owned())));
+        assert!(!response.body.contains("RATE_LIMIT"));
     }
 
     #[test]
     fn the_operator_learns_why() {
         let since = Timestamp::from_millis(7);
-        let body = ask(true, StoreHealth::Failing { since }, Some(TOKEN));
+        let body = ask(true, StoreHealth::Failing { since }, Access::Admin);
         assert_eq!(body["since"], 7);
         assert_eq!(body["errors"][0]["variable"], "RATE_LIMIT_HEADERS");
         assert_eq!(body["warnings"], json!([]));
@@ -164,7 +169,14 @@ mod tests {
     fn it_is_read_only() {
         for method in ["POST", "DELETE", "get", "PROPFIND"] {
             assert_eq!(
-                answer(method, &compiled(false), StoreHealth::Memory, None).status,
+                answer(
+                    method,
+                    &compiled(false),
+                    StoreHealth::Memory,
+                    Access::Public,
+                    NOW
+                )
+                .status,
                 405
             );
         }

@@ -144,7 +144,7 @@ describe("tables", () => {
       const workerd = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_ROUTES: bad, RATE_LIMIT_POLICIES: bad } });
       stops.push(() => workerd.stop());
       const { headers } = await send(workerd.url, { headers: { "CF-Connecting-IP": CALLER } });
-      assert.equal(headers["x-ratelimit-type"], "sensitive");
+      assert.equal(headers["x-ratelimit-type"], "misconfigured");
       await workerd.logged(/RATE_LIMIT_ROUTES: must be a list/);
       await workerd.logged(/RATE_LIMIT_POLICIES: must be a table/);
       assert.doesNotMatch(workerd.logs(), /planted|17/);

@@ -194,6 +194,13 @@ for (const way of WAYS) {
       }
     });
 
+    it("a status that no Response can be made with goes on as it is", async () => {
+      for (const status of [600, 999]) {
+        const { answer } = await pass({}, (_, response) => response.writeHead(status, "Odd").end("body"));
+        assert.deepEqual([answer.status, answer.text()], [status, "body"]);
+      }
+    });
+
     it("answers without a body: 204, 205, 304 and HEAD", async () => {
       for (const status of [204, 205, 304]) {
         const { answer } = await pass({}, (_, response) => response.writeHead(status, { ETag: '"e"' }).end());

@@ -135,4 +135,21 @@ describe("the rest of the control plane", () => {
     assert.equal((await ask({ path: "/_limiterx", headers: { "CF-Connecting-IP": "192.0.2.1" } })).json().admitted, true);
     assert.equal((await ask({ path: "/_limiter/health?x=1" })).status, 200);
   });
+
+  it("wrong tokens are limited per address, and the right one from there is not looked at", async () => {
+    const limiter = await startWorkerd({ vars: { ADMIN_TOKEN: "the-admin-token-of-this", RATE_LIMIT_ENABLED: false } });
+    try {
+      const ask = (token, address) =>
+        send(limiter.url, { path: "/_limiter/health", headers: { "CF-Connecting-IP": address, Authorization: `Bearer ${token}` } });
+      const statuses = [];
+      for (let i = 0; i < 12; i++) statuses.push((await ask(`guess-${i}`, "192.0.2.1")).status);
+      assert.deepEqual(statuses, [...Array(10).fill(200), 429, 429]);
+      const refused = await ask("the-admin-token-of-this", "192.0.2.1");
+      assert.equal(refused.status, 429);
+      assert.ok(Number(refused.headers["retry-after"]) > 0);
+      assert.deepEqual((await ask("the-admin-token-of-this", "192.0.2.2")).json().errors, []);
+    } finally {
+      await limiter.stop();
+    }
+  });
 });

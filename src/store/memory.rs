@@ -77,6 +77,14 @@ impl Memory {
         self.map.borrow().places.len()
     }
 
+    /// Forgets what is held under `key`.
+    pub fn forget(&self, key: &str) {
+        let mut map = self.map.borrow_mut();
+        if let Some(place) = map.places.get(key).copied() {
+            map.remove(place);
+        }
+    }
+
     /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,8 +1,10 @@
 //! The limiter as one environment configures it.
 
 use std::cell::RefCell;
+use std::error::Error;
 use std::rc::Rc;
 
+use edge_limiter::admin::Doorkeeper;
 use edge_limiter::config::{Compiled, Config, StoreConfig};
 use edge_limiter::gate::{self, Report};
 use edge_limiter::headers::{self, PASSED};
@@ -33,6 +35,7 @@ const LONGEST_PATH: usize = 4096;
 pub(crate) struct App {
     compiled: Compiled,
     store: Stores,
+    doorkeeper: Doorkeeper,
     /// What this deployment writes into [`PASSED`].
     mark: String,
 }
@@ -58,7 +61,7 @@ thread_local! {
 
 /// The app of `env`. Compiled once per environment object, so that a changed variable is seen
 /// without a new isolate.
-pub(crate) fn for_env(env: &Env) -> Result<Rc<App>, getrandom::Error> {
+pub(crate) fn for_env(env: &Env) -> Result<Rc<App>, Box<dyn Error>> {
     CURRENT.with_borrow_mut(|current| {
         if let Some((known, app)) = current
             && Object::is(known, env)
@@ -72,13 +75,14 @@ pub(crate) fn for_env(env: &Env) -> Result<Rc<App>, getrandom::Error> {
 }
 
 impl App {
-    fn new(env: &Env) -> Result<Self, getrandom::Error> {
+    fn new(env: &Env) -> Result<Self, Box<dyn Error>> {
         let compiled = Config::compile(&crate::vars::read(env));
         for problem in &compiled.problems {
             console_error!("configuration: {problem}");
         }
         Ok(Self {
             store: stores(&compiled.config)?,
+            doorkeeper: Doorkeeper::new(Seed::random()?)?,
             mark: passed::mark(&compiled.config),
             compiled,
         })
@@ -99,7 +103,7 @@ impl App {
             ));
         }
         if path == "/_limiter" || path.starts_with("/_limiter/") {
-            return reply::own(&self.control_plane(&incoming));
+            return reply::own(&self.control_plane(&incoming).await);
         }
         let marks = incoming.header(PASSED);
         let Some(marks) = passed::add(marks.as_deref(), &self.mark) else {
@@ -152,7 +156,7 @@ impl App {
         reply::own(&own)
     }
 
-    fn control_plane(&self, incoming: &Incoming) -> Response {
+    async fn control_plane(&self, incoming: &Incoming) -> Response {
         if incoming.path() != "/_limiter/health" {
             return Response::error(404, "not_found", "There is nothing here.");
         }
@@ -163,13 +167,15 @@ impl App {
                 Some(since) => StoreHealth::Failing { since },
             },
         };
+        let config = &self.compiled.config;
+        let now = IsolateClock.now();
         let authorization = incoming.header("authorization");
-        health::answer(
-            &incoming.method,
-            &self.compiled,
-            store,
-            authorization.as_deref(),
-        )
+        let client_ip = incoming.header(&config.client_ip_header);
+        let access = self
+            .doorkeeper
+            .access(config, authorization.as_deref(), client_ip.as_deref(), now)
+            .await;
+        health::answer(&incoming.method, &self.compiled, store, access, now)
     }
 }
 
