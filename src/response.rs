@@ -64,7 +64,7 @@ impl Response {
         } else {
             Self::json(429, &denial.plain())
         };
-        if let Some(seconds) = denial.retry_after {
+        if let Some(seconds) = denial.standing.retry_after {
             response.headers.push(("Retry-After", seconds.to_string()));
         }
         response.headers.extend(headers::of(report, dialect, now));
@@ -75,13 +75,8 @@ impl Response {
 /// What a denied client is told.
 struct Denial<'a> {
     policy: &'a str,
-    limit: u32,
-    remaining: u32,
-    reset: u64,
-    /// Whole seconds, rounded up; `None`: waiting will not help.
-    retry_after: Option<u64>,
-    blocked: bool,
     message: String,
+    standing: InBody,
 }
 
 impl<'a> Denial<'a> {
@@ -113,16 +108,18 @@ impl<'a> Denial<'a> {
         };
         Self {
             policy: binding.map_or("blocked", |standing| &standing.policy),
-            limit,
-            remaining: binding.map_or(0, headers::shown_remaining),
-            reset: retry_at
-                .or_else(|| binding.map(headers::shown_reset))
-                .unwrap_or(now)
-                .as_secs_ceil(),
-            retry_after,
-            blocked: by_address
-                || binding.is_some_and(|standing| standing.answer.blocked_until.is_some()),
             message,
+            standing: InBody {
+                limit,
+                remaining: binding.map_or(0, headers::shown_remaining),
+                reset: retry_at
+                    .or_else(|| binding.map(headers::shown_reset))
+                    .unwrap_or(now)
+                    .as_secs_ceil(),
+                retry_after,
+                blocked: by_address
+                    || binding.is_some_and(|standing| standing.answer.blocked_until.is_some()),
+            },
         }
     }
 
@@ -131,7 +128,7 @@ impl<'a> Denial<'a> {
             error: "Too many requests",
             message: &self.message,
             r#type: self.policy,
-            standing: self.standing(),
+            standing: &self.standing,
         }
     }
 
@@ -142,17 +139,7 @@ impl<'a> Denial<'a> {
             status: 429,
             detail: &self.message,
             violated_policies: [self.policy],
-            standing: self.standing(),
-        }
-    }
-
-    const fn standing(&self) -> InBody {
-        InBody {
-            limit: self.limit,
-            remaining: self.remaining,
-            reset: self.reset,
-            retry_after: self.retry_after,
-            blocked: self.blocked,
+            standing: &self.standing,
         }
     }
 }
@@ -164,7 +151,7 @@ struct Plain<'a> {
     message: &'a str,
     r#type: &'a str,
     #[serde(flatten)]
-    standing: InBody,
+    standing: &'a InBody,
 }
 
 /// The same as RFC 9457 has it.
@@ -177,7 +164,7 @@ struct Problem<'a> {
     #[serde(rename = "violated-policies")]
     violated_policies: [&'a str; 1],
     #[serde(flatten)]
-    standing: InBody,
+    standing: &'a InBody,
 }
 
 /// The numbers in both.
@@ -187,6 +174,7 @@ struct InBody {
     limit: u32,
     remaining: u32,
     reset: u64,
+    /// Whole seconds, rounded up; `None`: waiting will not help.
     retry_after: Option<u64>,
     blocked: bool,
 }

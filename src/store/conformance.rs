@@ -3,6 +3,7 @@
 
 use std::num::NonZeroU32;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::{Answer, Charge, Check, Store, Verdict};
@@ -71,6 +72,12 @@ pub(crate) fn check(charges: &[Charge], cost: u32) -> Check {
         charges: charges.to_vec(),
         cost,
     }
+}
+
+/// Decides with a store that waits for nothing.
+pub(crate) fn at_once(store: &impl Store, check: &Check, now: Timestamp) -> Verdict {
+    let decided = store.decide(check, now).now_or_never();
+    decided.expect("it waits for nothing").unwrap()
 }
 
 async fn ask(store: &impl Store, charges: &[Charge], cost: u32, now: Timestamp) -> (bool, Verdict) {

@@ -161,16 +161,21 @@ impl Map {
         let blocked_until = settled.answer.blocked_until.or(record.blocked_until);
         let used = u64::from(charge.quota.capacity().saturating_sub(decision.remaining));
         let share = used * 255 / u64::from(charge.quota.capacity());
-        let until = settled.answer.retry_at().or_else(|| {
-            // Nothing left: the next request will be denied.
-            let next = charge.quota.decide(state.as_ref(), 1, now).decision;
-            match next.outcome {
-                Outcome::Denied { retry_at } if decision.remaining == 0 => Some(retry_at),
-                _ => None,
+        // With nothing left, the next request will be denied.
+        let next = || {
+            let spent = decision.remaining == 0;
+            let next = spent.then(|| charge.quota.decide(state.as_ref(), 1, now).decision);
+            match next?.outcome {
+                Outcome::Denied { retry_at } => Some(retry_at),
+                Outcome::Allowed | Outcome::Impossible => None,
             }
-        });
+        };
         // A shadow denies nobody, so nothing is lost with it.
-        let until = until.filter(|_| charge.enforced);
+        let until = if charge.enforced {
+            settled.answer.retry_at().or_else(next)
+        } else {
+            None
+        };
         self.touches += 1;
         let share = u8::try_from(share).unwrap_or(u8::MAX);
         let worth = match until {
@@ -182,7 +187,7 @@ impl Map {
         };
         // As long as in Redis: a clock that steps back a little finds the state still there.
         let whole = decision.reset_at + CLOCK_TOLERANCE;
-        let expires = Some(whole).max(blocked_until).unwrap_or(now);
+        let expires = blocked_until.map_or(whole, |until| until.max(whole));
         self.put(
             Entry {
                 key: charge.key.as_str().into(),

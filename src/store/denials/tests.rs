@@ -3,12 +3,11 @@
 use std::cell::Cell;
 use std::num::NonZeroU32;
 
-use futures_util::FutureExt;
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Denials, LONGEST};
 use crate::quota::{Algorithm, Quota};
-use crate::store::conformance::{self, START, charge, check};
+use crate::store::conformance::{self, START, at_once, charge, check};
 use crate::store::memory::{Memory, Seed};
 use crate::store::{AddressBlock, Charge, Check, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -41,7 +40,7 @@ fn store(entries: usize) -> Denials<Counted<Memory>> {
 }
 
 fn ask(store: &impl Store, check: &Check, now: Timestamp) -> (bool, Verdict) {
-    let verdict = store.decide(check, now).now_or_never().unwrap().unwrap();
+    let verdict = at_once(store, check, now);
     (verdict.allows(check), verdict)
 }
 

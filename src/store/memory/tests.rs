@@ -6,8 +6,8 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Entry, Memory, Seed, Worth};
 use crate::quota::Algorithm;
-use crate::store::conformance::{self, MINUTE, START, charge, check};
-use crate::store::{Charge, Check, Store};
+use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
+use crate::store::{Charge, Check};
 use crate::time::{Millis, Timestamp};
 
 fn store(entries: usize) -> Memory {
@@ -17,11 +17,7 @@ fn store(entries: usize) -> Memory {
 /// Whether a request of `caller` with a limit of `limit` a minute is admitted.
 fn admits(store: &Memory, caller: u32, limit: u32, now: Timestamp) -> bool {
     let check = one(caller, limit);
-    let verdict = futures_util::FutureExt::now_or_never(store.decide(&check, now));
-    verdict
-        .expect("memory waits for nothing")
-        .unwrap()
-        .allows(&check)
+    at_once(store, &check, now).allows(&check)
 }
 
 fn one(caller: u32, limit: u32) -> Check {
@@ -86,10 +82,7 @@ fn a_blocked_caller_outlives_any_number_of_others() {
         }],
         ..one(0, 1)
     };
-    let ask = |now| {
-        let verdict = futures_util::FutureExt::now_or_never(store.decide(&blocked, now));
-        verdict.unwrap().unwrap().allows(&blocked)
-    };
+    let ask = |now| at_once(&store, &blocked, now).allows(&blocked);
     assert!(ask(START));
     assert!(!ask(START));
     // Past the window, under the block.
@@ -138,8 +131,7 @@ fn a_denial_of_the_unknown_is_not_kept() {
         cost: 9,
         ..one(1, 1)
     };
-    let verdict = futures_util::FutureExt::now_or_never(store.decide(&hopeless, START));
-    assert!(!verdict.unwrap().unwrap().allows(&hopeless));
+    assert!(!at_once(&store, &hopeless, START).allows(&hopeless));
     assert!(store.is_empty());
 }
 
@@ -205,8 +197,7 @@ fn a_step_back_reopens_no_window() {
     let store = store(10);
     let ask = |key: &str, now| {
         let check = check(&[charge(key, Algorithm::FixedWindow, 1)], 1);
-        let verdict = futures_util::FutureExt::now_or_never(store.decide(&check, now));
-        verdict.unwrap().unwrap().allows(&check)
+        at_once(&store, &check, now).allows(&check)
     };
     let ends = START + MINUTE;
     assert!(ask("p:1", ends - Millis::new(1)));
