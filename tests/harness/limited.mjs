@@ -2,6 +2,7 @@
  * Limiters on one Redis, through one stand-in for Upstash: what a test of shared limits needs.
  */
 
+import assert from "node:assert/strict";
 import { startStandIn } from "../upstash/stand-in.mjs";
 import { send } from "./request.mjs";
 import { startWorkerd } from "./workerd.mjs";
@@ -12,13 +13,19 @@ export const PREFIX = "t:";
 /**
  * A stand-in over a Redis of its own, and what starts limiters on it.
  *
- * @returns {Promise<{standIn: object, limiter: (vars?: object) => Promise<object>, reset: () => Promise<void>, stop: () => Promise<void>}>}
+ * @returns {Promise<{standIn: object, limiter: (vars?: object) => Promise<object>, warm: (vars: object) => Promise<object>, reset: () => Promise<void>, stop: () => Promise<void>}>}
  */
 export async function startShared() {
   const standIn = await startStandIn();
   const limiters = [];
   return {
     standIn,
+    /** A limiter whose script Redis has, and which has asked for nobody that a test asks for. */
+    async warm(vars) {
+      const started = await this.limiter(vars);
+      assert.equal(await ask(started, "192.0.2.250"), 200);
+      return started;
+    },
     async limiter(vars = {}) {
       const started = await startWorkerd({
         vars: {

@@ -6,14 +6,15 @@
  */
 
 import { spawn } from "node:child_process";
-import { accessSync, constants, copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { EventEmitter, once } from "node:events";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { within } from "./within.mjs";
+import { onPath } from "../upstash/on-path.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -192,15 +193,4 @@ function compatibilityDate() {
 function quoted(text) {
   const escaped = text.replace(/["\\\x00-\x1f\x7f]/g, (found) => `\\x${found.charCodeAt(0).toString(16).padStart(2, "0")}`);
   return `"${escaped}"`;
-}
-
-function onPath(name) {
-  return (process.env.PATH ?? "").split(delimiter).some((dir) => {
-    try {
-      accessSync(join(dir, name), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }

@@ -5,13 +5,14 @@
  */
 
 import { spawn } from "node:child_process";
-import { accessSync, constants, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { once } from "node:events";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { createClient } from "redis";
+import { freePort } from "./free-port.mjs";
+import { onPath } from "./on-path.mjs";
 
 /** Between asking the system for a free port and Redis binding it, somebody else can take it. */
 const PORT_ATTEMPTS = 5;
@@ -25,7 +26,7 @@ const PORT_ATTEMPTS = 5;
  * @returns {Promise<RedisServer>}
  */
 export async function startRedis({ port, args = [] } = {}) {
-  if (!executable("redis-server")) {
+  if (!onPath("redis-server")) {
     throw new Error("redis-server is not on PATH. Install it: apt-get install redis-server (Debian, Ubuntu), brew install redis (macOS)");
   }
   for (let attempt = 1; ; attempt++) {
@@ -71,7 +72,7 @@ class RedisServer {
       "--save", "", "--appendonly", "no", ...this.#args,
     ];
     // The exit hook does not run when this process is killed by a signal; the kernel's own does (Linux).
-    if (executable("setpriv")) command.unshift("setpriv", "--pdeathsig", "KILL", "--");
+    if (onPath("setpriv")) command.unshift("setpriv", "--pdeathsig", "KILL", "--");
     const child = spawn(command[0], command.slice(1), { stdio: ["ignore", "pipe", "pipe"] });
     this.#child = child;
     const exited = once(child, "exit").then(() => {
@@ -135,24 +136,4 @@ async function ready(child, exited) {
   const error = new Error(`redis-server did not start:\n${printed.join("\n")}`);
   error.portTaken = printed.some((line) => line.includes("Address already in use"));
   throw error;
-}
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address();
-  server.close();
-  await once(server, "close");
-  return port;
-}
-
-function executable(name) {
-  return (process.env.PATH ?? "").split(delimiter).some((dir) => {
-    try {
-      accessSync(join(dir, name), constants.X_OK);
-      return true;
-    } catch {
-      return false;
-    }
-  });
 }
