@@ -1,10 +1,10 @@
 /**
  * `npm run lint`: formatting, clippy for both targets (each sees code that the other does not), documentation, lock files,
- * JavaScript syntax. Every warning is an error here. `npm run lint -- --fix` formats the Rust code first.
+ * JavaScript. Every warning is an error here. `npm run lint -- --fix` formats the Rust code first.
  */
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import path from "node:path";
-import { Failure, ended, main, root, run, say, start } from "./command.mjs";
+import { Failure, main, root, run, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
 const WASM = ["--target", "wasm32-unknown-unknown"];
@@ -19,8 +19,8 @@ await main(import.meta.url, async (args) => {
   await run("cargo", ["fmt", "--all", "--check"]);
   say("lock files");
   checkLockFiles();
-  say("JavaScript syntax");
-  await checkScripts();
+  say("JavaScript");
+  await run(path.join("node_modules", ".bin", "eslint"), ["--max-warnings", "0", "."]);
   say("clippy, native");
   await run("cargo", ["clippy", "--workspace", "--all-targets", "--locked", ...DENY]);
   say("clippy, wasm32");
@@ -45,20 +45,4 @@ function checkLockFiles() {
   for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
     if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`Cargo.lock names a source that is not crates.io: ${source}`);
   }
-}
-
-async function checkScripts() {
-  const files = scripts(".");
-  const codes = await Promise.all(files.map((file) => ended(start(process.execPath, ["--check", file]))));
-  const bad = files.filter((_, index) => codes[index] !== 0);
-  if (bad.length > 0) throw new Failure(`not valid JavaScript: ${bad.join(", ")}`);
-}
-
-/** Every .mjs of ours. */
-function scripts(folder) {
-  return readdirSync(path.join(root, folder), { withFileTypes: true }).flatMap((entry) => {
-    const file = path.join(folder, entry.name);
-    if (entry.isDirectory()) return ["node_modules", "target", "build"].includes(entry.name) || entry.name.startsWith(".") ? [] : scripts(file);
-    return entry.name.endsWith(".mjs") ? [file] : [];
-  });
 }
