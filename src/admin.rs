@@ -76,12 +76,7 @@ impl Doorkeeper {
     async fn count(&self, caller: &Caller, now: Timestamp) -> Outcome {
         let check = Check {
             address: None,
-            charges: vec![Charge {
-                key: caller.key().to_owned(),
-                quota: self.quota,
-                block: None,
-                enforced: true,
-            }],
+            charges: vec![Charge::new(caller.key(), self.quota)],
             cost: 1,
         };
         let verdict = self.wrong.decide(&check, now).await.unwrap_or_default();

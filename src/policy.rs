@@ -2,7 +2,7 @@
 
 use crate::client::{Caller, hashed};
 use crate::quota::Quota;
-use crate::store::Charge;
+use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
 
 /// Which policy of a configuration: its place in the list of policies in force.
@@ -22,6 +22,8 @@ pub struct Policy {
     pub key: KeyBy,
     /// Whether it denies.
     pub mode: Mode,
+    /// What becomes of its requests when the shared store does not decide.
+    pub on_store_failure: OnFailure,
 }
 
 /// Whose quota a request is charged to.
@@ -75,10 +77,10 @@ impl Policy {
 
     fn charge(&self, caller: &str, block: Option<Millis>) -> Charge {
         Charge {
-            key: format!("{}:{caller}", self.name),
-            quota: self.quota,
             block,
             enforced: self.mode == Mode::Enforce,
+            on_failure: self.on_store_failure,
+            ..Charge::new(format!("{}:{caller}", self.name), self.quota)
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::quota::{Decision, Outcome, Quota};
+use crate::quota::{Decision, Outcome, Quota, State};
 use crate::time::{Millis, Timestamp};
 
 #[cfg(test)]
@@ -43,9 +43,49 @@ pub struct Charge {
     pub block: Option<Millis>,
     /// `false` in shadow mode: counted and reported, never denying.
     pub enforced: bool,
+    /// What becomes of the request when the store does not decide.
+    pub on_failure: OnFailure,
+    /// What was admitted to the quota elsewhere and is not counted yet. A store adds it before it
+    /// decides, whatever the verdict, up to the limit.
+    pub owed: Option<Owed>,
+}
+
+/// What becomes of a request when the store does not decide. Of several the strictest, the last here,
+/// rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnFailure {
+    /// It is admitted as far as this quota goes, unless the caller is known to be blocked.
+    Allow,
+    /// The isolate's memory decides.
+    #[default]
+    Memory,
+    /// It is turned away with a 503.
+    Deny,
+}
+
+/// Units that an isolate admitted by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owed {
+    /// A store that may lose an answer adds what comes under the same name once.
+    pub name: String,
+    /// The units, as a quota that admitted nothing else has them.
+    pub state: State,
 }
 
 impl Charge {
+    /// An enforced quota that blocks nobody, and nothing else said.
+    #[must_use]
+    pub fn new(key: impl Into<String>, quota: Quota) -> Self {
+        Self {
+            key: key.into(),
+            quota,
+            block: None,
+            enforced: true,
+            on_failure: OnFailure::default(),
+            owed: None,
+        }
+    }
+
     /// Whether block records are read and written for it.
     #[must_use]
     pub fn blocks(&self) -> bool {
@@ -63,6 +103,11 @@ pub struct Verdict {
     /// One answer per charge, in order. `None` where the store was not asked, because an answer
     /// remembered for another charge already denies the request.
     pub answers: Vec<Option<Answer>>,
+    /// What the store holds for each charge from now on; empty where it was not asked, or does not
+    /// say.
+    pub states: Vec<Option<State>>,
+    /// The shared store did not decide, and memory stood in for it.
+    pub degraded: bool,
 }
 
 /// A block of an address everywhere.

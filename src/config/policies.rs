@@ -9,6 +9,7 @@ use super::vars::{is_header_name, whole, whole_value};
 use super::{Problems, Vars};
 use crate::policy::{KeyBy, Mode, Policy, PolicyId};
 use crate::quota::{Algorithm, Quota};
+use crate::store::OnFailure;
 use crate::time::Millis;
 
 /// Requests, seconds, block seconds of the policies that exist unless they are `off`.
@@ -82,6 +83,7 @@ impl Table {
                 block: Some(Millis::from_secs(block)),
                 key: KeyBy::Address,
                 mode: Mode::Enforce,
+                on_store_failure: OnFailure::Memory,
             });
         }
         self.id(MISCONFIGURED)
@@ -284,6 +286,7 @@ struct Options {
     burst: Option<NonZeroU32>,
     key: KeyBy,
     mode: Mode,
+    on_store_failure: OnFailure,
     /// Something was said that cannot be understood.
     unclear: bool,
 }
@@ -335,6 +338,7 @@ fn policy(
         block: (block > 0).then(|| Millis::from_secs(block)),
         key: options.key,
         mode: options.mode,
+        on_store_failure: options.on_store_failure,
     })
 }
 
@@ -347,7 +351,7 @@ fn tightened([requests, seconds, block]: [u32; 3]) -> [u32; 3] {
 }
 
 /// Options of later versions: what they loosen is not loosened yet.
-const NOT_YET: [&str; 3] = ["authenticated", "on_store_failure", "lease"];
+const NOT_YET: [&str; 2] = ["authenticated", "lease"];
 
 fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options {
     let mut options = Options::default();
@@ -382,6 +386,11 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
                 understood.then_some(())
             }
             "mode" => mode(text).map(|mode| options.mode = mode),
+            "on_store_failure" => {
+                let rule = on_store_failure(text);
+                options.on_store_failure = rule.unwrap_or(OnFailure::Deny);
+                rule.map(drop)
+            }
             known if NOT_YET.contains(&known) => {
                 problems.error(
                     format!("{place}.{known}"),
@@ -393,8 +402,8 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
                 options.unclear = true;
                 problems.error(
                     place,
-                    "has an unknown option (known are algorithm, burst, key and mode); the policy is \
-                     held to 5 requests until it is mended",
+                    "has an unknown option (known are algorithm, burst, key, mode and on_store_failure); \
+                     the policy is held to 5 requests until it is mended",
                 );
                 Some(())
             }
@@ -415,6 +424,7 @@ fn rule_of(option: &str) -> &'static str {
         "key" => {
             "must be `ip`, `global` or `header:NAME`; `global` is in force, and `ip` in place of `user`"
         }
+        "on_store_failure" => "must be `memory`, `allow` or `deny`; `deny` is in force",
         _ => "must be `enforce` or `shadow`; `enforce` is in force",
     }
 }
@@ -427,6 +437,15 @@ fn key_by(text: &str) -> Option<KeyBy> {
             let name = text.strip_prefix("header:")?.to_ascii_lowercase();
             is_header_name(&name).then_some(KeyBy::Header(name))
         }
+    }
+}
+
+fn on_store_failure(text: &str) -> Option<OnFailure> {
+    match text {
+        "memory" => Some(OnFailure::Memory),
+        "allow" => Some(OnFailure::Allow),
+        "deny" => Some(OnFailure::Deny),
+        _ => None,
     }
 }
 

@@ -40,12 +40,8 @@ pub(crate) async fn all(store: &impl Store) {
 }
 
 pub(crate) fn charge(key: &str, algorithm: Algorithm, limit: u32) -> Charge {
-    Charge {
-        key: key.to_owned(),
-        quota: Quota::new(algorithm, NonZeroU32::new(limit).unwrap(), MINUTE).unwrap(),
-        block: None,
-        enforced: true,
-    }
+    let limit = NonZeroU32::new(limit).unwrap();
+    Charge::new(key, Quota::new(algorithm, limit, MINUTE).unwrap())
 }
 
 fn sliding(key: &str, limit: u32) -> Charge {

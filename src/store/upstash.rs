@@ -178,6 +178,7 @@ fn verdict(result: &Value, check: &Check, now: Timestamp) -> Option<Verdict> {
             .iter()
             .map(|found| answer(found, now).map(Some))
             .collect::<Option<_>>()?,
+        ..Verdict::default()
     })
 }
 

@@ -153,14 +153,11 @@ impl VectorCharge {
             Millis::new(self.window),
         );
         let burst = self.burst.unwrap_or(self.limit);
+        let quota = quota.unwrap().with_burst(burst.try_into().unwrap());
         Charge {
-            key: self.key.clone(),
-            quota: quota
-                .unwrap()
-                .with_burst(burst.try_into().unwrap())
-                .unwrap(),
             block: self.block.map(Millis::new),
             enforced: !self.shadow,
+            ..Charge::new(self.key.clone(), quota.unwrap())
         }
     }
 }
@@ -412,14 +409,11 @@ impl RandomCharge {
             limit.try_into().unwrap(),
             Millis::new(random.window),
         );
+        let quota = quota.unwrap().with_burst(random.burst.try_into().unwrap());
         Charge {
-            key: format!("p{place}:192.0.2.1"),
-            quota: quota
-                .unwrap()
-                .with_burst(random.burst.try_into().unwrap())
-                .unwrap(),
             block: random.block.map(Millis::new),
             enforced: random.enforced,
+            ..Charge::new(format!("p{place}:192.0.2.1"), quota.unwrap())
         }
     }
 }
