@@ -9,6 +9,9 @@ use std::fmt;
 use crate::quota::{Decision, Outcome, Quota, State};
 use crate::time::{Millis, Timestamp};
 
+pub mod backoff;
+pub mod breaker;
+pub mod capped;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod denials;
@@ -215,13 +218,23 @@ pub enum StoreError {
     Refused(String),
     /// An answer that is not what the command answers.
     Malformed,
+    /// Not asked: the breaker keeps calls back.
+    Open {
+        /// When the next may go through, on this isolate's clock.
+        until: Timestamp,
+    },
+    /// Not asked: the isolate has spent its commands of this second.
+    OverCap,
 }
 
 impl StoreError {
-    /// Whether it may pass by itself, without an operator.
+    /// Whether the store failed in a way that may pass by itself, so that asking again may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        !matches!(self, Self::Unauthorized | Self::OverQuota)
+        !matches!(
+            self,
+            Self::Unauthorized | Self::OverQuota | Self::Open { .. } | Self::OverCap
+        )
     }
 }
 
@@ -240,6 +253,8 @@ impl fmt::Display for StoreError {
             Self::Status(status) => write!(f, "HTTP status {status}"),
             Self::Refused(word) => write!(f, "Redis refused the command: {word}"),
             Self::Malformed => f.write_str("an answer that is not what the command answers"),
+            Self::Open { .. } => f.write_str("not asked: it has failed too often"),
+            Self::OverCap => f.write_str("not asked: REDIS_MAX_COMMANDS_PER_SECOND is reached"),
         }
     }
 }

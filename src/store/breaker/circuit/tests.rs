@@ -1,0 +1,233 @@
+//! When the circuit opens, for how long, and who gets through.
+
+use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::strategy::{Just, Strategy};
+
+use super::{Circuit, Ended, FIRST_WAIT, IN_A_ROW, State, Waits};
+use crate::store::conformance::START;
+use crate::time::{Millis, Timestamp};
+
+const WAITS: Waits = Waits {
+    doublings: 4,
+    probe: Millis::new(2000),
+};
+
+/// No jitter: the whole wait.
+const WHOLE: u32 = 0;
+
+fn circuit() -> Circuit {
+    Circuit::new(WAITS)
+}
+
+/// One call that is let through at `now` and ends there.
+fn call(circuit: &mut Circuit, ended: Ended, now: Timestamp) -> bool {
+    let permit = circuit.permit(now).expect("a call is let through");
+    circuit.ended(permit, ended, now, WHOLE)
+}
+
+/// Opens it with failures at `now`, and says until when.
+fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
+    while circuit.state() == State::Closed {
+        call(circuit, Ended::Badly, now);
+    }
+    match circuit.state() {
+        State::Open { until } => until,
+        state => panic!("{state}"),
+    }
+}
+
+#[test]
+fn failures_in_a_row_open_it() {
+    let mut circuit = circuit();
+    for number in 1..=IN_A_ROW {
+        assert_eq!(circuit.state(), State::Closed);
+        let changed = call(&mut circuit, Ended::Badly, START);
+        assert_eq!(changed, number == IN_A_ROW);
+    }
+    let until = START + FIRST_WAIT;
+    assert_eq!(circuit.state(), State::Open { until });
+}
+
+#[test]
+fn a_success_between_failures_starts_the_row_anew() {
+    let mut circuit = circuit();
+    for _ in 0..9 {
+        call(&mut circuit, Ended::Badly, START);
+        for _ in 0..4 {
+            call(&mut circuit, Ended::Well, START);
+        }
+    }
+    assert_eq!(circuit.state(), State::Closed);
+}
+
+#[test]
+fn half_of_the_last_twenty_open_it() {
+    let mut circuit = circuit();
+    for number in 1..=10 {
+        assert_eq!(circuit.state(), State::Closed, "failure {number}");
+        call(&mut circuit, Ended::Well, START);
+        call(&mut circuit, Ended::Badly, START);
+    }
+    assert!(matches!(circuit.state(), State::Open { .. }));
+}
+
+#[test]
+fn what_an_operator_must_mend_opens_it_at_once_and_for_longest() {
+    let mut circuit = circuit();
+    assert!(call(&mut circuit, Ended::Hopelessly, START));
+    let longest = Millis::new(FIRST_WAIT.get() << WAITS.doublings);
+    let until = START + longest;
+    assert_eq!(circuit.state(), State::Open { until });
+    // The probe as well.
+    assert!(call(&mut circuit, Ended::Hopelessly, until));
+    let until = until + longest;
+    assert_eq!(circuit.state(), State::Open { until });
+}
+
+#[test]
+fn open_lets_nothing_through_before_the_wait_is_over_and_one_at_it() {
+    let mut circuit = circuit();
+    let until = opened(&mut circuit, START);
+    assert_eq!(circuit.permit(until - Millis::new(1)), Err(until));
+    assert!(circuit.permit(until).is_ok());
+    let given_up = until + WAITS.probe;
+    for now in [until, until + Millis::new(1), given_up - Millis::new(1)] {
+        assert_eq!(circuit.permit(now), Err(given_up));
+    }
+}
+
+#[test]
+fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
+    let mut circuit = circuit();
+    let until = opened(&mut circuit, START);
+    assert!(call(&mut circuit, Ended::Well, until));
+    assert_eq!(circuit.state(), State::Closed);
+    for _ in 1..IN_A_ROW {
+        assert!(!call(&mut circuit, Ended::Badly, until));
+    }
+    assert!(call(&mut circuit, Ended::Badly, until));
+    let until = until + FIRST_WAIT;
+    assert_eq!(
+        circuit.state(),
+        State::Open { until },
+        "the first wait again"
+    );
+}
+
+#[test]
+fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
+    let mut circuit = circuit();
+    let mut at = opened(&mut circuit, START);
+    let mut waits = Vec::new();
+    for _ in 0..7 {
+        assert!(call(&mut circuit, Ended::Badly, at));
+        let State::Open { until } = circuit.state() else {
+            panic!("{}", circuit.state());
+        };
+        waits.push(until.since(at).get());
+        at = until;
+    }
+    assert_eq!(waits, [200, 400, 800, 1600, 1600, 1600, 1600]);
+}
+
+#[test]
+fn a_probe_that_never_reports_is_given_up() {
+    let mut circuit = circuit();
+    let until = opened(&mut circuit, START);
+    let lost = circuit.permit(until).unwrap();
+    let again = until + WAITS.probe;
+    let second = circuit.permit(again).unwrap();
+    assert!(!circuit.ended(lost, Ended::Well, again, WHOLE), "too late");
+    assert!(circuit.ended(second, Ended::Well, again, WHOLE));
+    assert_eq!(circuit.state(), State::Closed);
+}
+
+#[test]
+fn a_probe_that_is_not_made_leaves_its_place_to_the_next() {
+    let mut circuit = circuit();
+    let until = opened(&mut circuit, START);
+    assert!(!call(&mut circuit, Ended::Unmade, until));
+    assert!(call(&mut circuit, Ended::Well, until));
+    // Closed, it says nothing.
+    assert!(!call(&mut circuit, Ended::Unmade, until));
+    assert_eq!(circuit.state(), State::Closed);
+}
+
+#[test]
+fn outcomes_of_calls_from_before_it_opened_change_nothing() {
+    let mut circuit = circuit();
+    let late: Vec<_> = (0..3).map(|_| circuit.permit(START).unwrap()).collect();
+    let until = opened(&mut circuit, START);
+    let state = State::Open { until };
+    for (permit, ended) in late
+        .into_iter()
+        .zip([Ended::Well, Ended::Badly, Ended::Hopelessly])
+    {
+        assert!(!circuit.ended(permit, ended, START, WHOLE));
+        assert_eq!(circuit.state(), state);
+    }
+}
+
+#[test]
+fn a_clock_that_steps_back_far_does_not_keep_it_open() {
+    let mut circuit = circuit();
+    opened(&mut circuit, START);
+    assert!(circuit.permit(START - Millis::from_secs(3600)).is_ok());
+}
+
+fn endings() -> impl Strategy<Value = Ended> {
+    prop_oneof![
+        3 => Just(Ended::Well),
+        5 => Just(Ended::Badly),
+        1 => Just(Ended::Hopelessly),
+        1 => Just(Ended::Unmade),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, a wait is at most the longest and at least half of the first, nobody gets
+    /// through before it is over, and between two probes lies a report or the deadline.
+    #[test]
+    fn whatever_happens_the_wait_is_within_bounds_and_kept(
+        steps in proptest::collection::vec((0..3000u64, any::<bool>(), endings(), any::<u32>()), 1..200),
+    ) {
+        let mut circuit = circuit();
+        let mut now = START;
+        let mut under_way = Vec::new();
+        let mut probe_until = None;
+        for (passes, asks, ended, dice) in steps {
+            now = now + Millis::new(passes);
+            if asks {
+                let before = circuit.state();
+                match circuit.permit(now) {
+                    Ok(permit) => {
+                        if let State::Open { until } | State::HalfOpen { until } = before {
+                            prop_assert!(until <= now);
+                            prop_assert!(probe_until.is_none_or(|probe_until| probe_until <= now));
+                            probe_until = Some(now + WAITS.probe);
+                        }
+                        under_way.push(permit);
+                    }
+                    Err(until) => {
+                        prop_assert!(until > now);
+                        prop_assert_eq!(circuit.state(), before);
+                    }
+                }
+            } else if let Some(permit) = under_way.pop() {
+                let before = circuit.state();
+                if circuit.ended(permit, ended, now, dice) {
+                    prop_assert!(circuit.state() != before);
+                }
+                if circuit.state() != before {
+                    probe_until = None;
+                }
+                if let (State::Open { until }, false) = (circuit.state(), circuit.state() == before) {
+                    let wait = until.since(now).get();
+                    let longest = FIRST_WAIT.get() << WAITS.doublings;
+                    let shortest = if ended == Ended::Unmade { 0 } else { FIRST_WAIT.get() / 2 };
+                    prop_assert!((shortest..=longest).contains(&wait), "{}", wait);
+                }
+            }
+        }
+    }
+}
