@@ -1,9 +1,10 @@
 //! Remembered denials: a caller that is known to be denied costs no I/O.
 //!
 //! A denial by quota is exact until its retry time, since others of the same key can only consume
-//! more; so an isolate may repeat it until then. Never longer, and never for longer than
-//! [`LONGEST`] without asking again, so that an unblock, a reset or a refund made elsewhere takes
-//! effect.
+//! more; so an isolate may repeat it until then. Never for longer than [`LONGEST`] without asking
+//! again, so that an unblock, a reset or a refund made elsewhere takes effect. One request asks, and
+//! the others hear what is remembered meanwhile: a flood costs one question, however wide it is. If
+//! the store does not answer it, the denial stands: blocks outlast an outage.
 //!
 //! A request that is denied from memory by one policy does not reach the store, so it sets no block
 //! of another policy that would have denied it as well.
@@ -19,6 +20,12 @@ use crate::time::{Millis, Timestamp};
 
 /// How long a denial is repeated without asking the store again.
 pub const LONGEST: Millis = Millis::new(10_000);
+
+/// How long the others wait for the answer to the one that asks again, before another does.
+const ASKING: Millis = Millis::new(2000);
+
+/// Of a denial that time does not end: a block to be lifted by hand, a cost that can never be met.
+const ENDLESS: Millis = Millis::from_secs(24 * 60 * 60);
 
 /// Denials that an isolate remembers unless told otherwise; one is about 200 bytes.
 pub const DEFAULT_ENTRIES: usize = 20_000;
@@ -42,20 +49,32 @@ impl<S> Denials<S> {
             }),
         }
     }
+
+    /// The store that is asked.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
 }
 
 impl<S: Store> Store for Denials<S> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        if check.cost > 0
-            && let Some(verdict) = self.known.borrow().verdict(check, now)
-        {
-            return Ok(verdict);
+        if check.cost == 0 {
+            return self.inner.decide(check, now).await;
         }
-        let verdict = self.inner.decide(check, now).await?;
-        if check.cost > 0 && !verdict.allows(check) {
-            self.known.borrow_mut().learn(check, &verdict, now);
+        let known = self.known.borrow_mut().verdict(check, now);
+        let known = match known {
+            Some((verdict, Asking::Others)) => return Ok(verdict),
+            Some((verdict, Asking::This)) => Some(verdict),
+            None => None,
+        };
+        match (self.inner.decide(check, now).await, known) {
+            (Ok(verdict), _) => {
+                self.known.borrow_mut().learn(check, &verdict, now);
+                Ok(verdict)
+            }
+            (Err(_), Some(known)) => Ok(known),
+            (Err(error), None) => Err(error),
         }
-        Ok(verdict)
     }
 }
 
@@ -65,15 +84,33 @@ enum Denial {
     Quota(Answer),
 }
 
-/// The denials of one key, one per cost: requests of other costs are asked for themselves.
+/// Who asks the store whether a denial still stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// Nobody has to yet, or another request does.
+    Others,
+    /// The request at hand.
+    This,
+}
+
+/// A denial of one cost: requests of other costs are asked for themselves.
+#[derive(Clone, Copy)]
 struct Remembered {
-    per_cost: Vec<(u32, Denial, Timestamp)>,
+    cost: u32,
+    denial: Denial,
+    ends: Timestamp,
+    ask_from: Timestamp,
+}
+
+/// The denials of one key.
+struct Entry {
+    per_cost: Vec<Remembered>,
     ends: Timestamp,
 }
 
 struct Known {
     most: usize,
-    denials: HashMap<Rc<str>, Remembered, Seed>,
+    denials: HashMap<Rc<str>, Entry, Seed>,
     by_end: BTreeSet<(Timestamp, Rc<str>)>,
 }
 
@@ -81,64 +118,103 @@ struct Known {
 const ANY_COST: u32 = 0;
 
 impl Known {
-    /// The denial of `check`, if one is known to hold at `now`.
-    fn verdict(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+    /// The denial of `check`, if one is known to stand at `now`, and who asks whether it still does.
+    fn verdict(&mut self, check: &Check, now: Timestamp) -> Option<(Verdict, Asking)> {
         let mut verdict = Verdict {
             answers: vec![None; check.charges.len()],
             ..Verdict::default()
         };
-        let mut denied = false;
+        let mut asking = None;
+        let mut stands = |remembered: &Remembered| {
+            let others = remembered.ask_from > now || asking == Some(Asking::Others);
+            asking = Some(if others { Asking::Others } else { Asking::This });
+        };
         if let Some(address) = &check.address
-            && let Some(Denial::Address(block)) = self.get(address, ANY_COST, now)
+            && let Some(known) = self.get(address, ANY_COST, now)
+            && let Denial::Address(block) = known.denial
         {
             verdict.address_block = Some(block);
-            denied = true;
+            stands(known);
         }
         for (charge, answer) in check.charges.iter().zip(&mut verdict.answers) {
             if charge.enforced
-                && let Some(Denial::Quota(known)) = self.get(&charge.key, check.cost, now)
+                && let Some(known) = self.get(&charge.key, check.cost, now)
+                && let Denial::Quota(denial) = known.denial
                 // A block that another caller of the key set is none of one that may not be blocked.
-                && (known.blocked_until.is_none() || charge.blocks())
+                && (denial.blocked_until.is_none() || charge.blocks())
             {
-                *answer = Some(known);
-                denied = true;
+                *answer = Some(denial);
+                stands(known);
             }
         }
-        denied.then_some(verdict)
+        let asking = asking?;
+        if asking == Asking::This {
+            let address = check.address.as_deref().map(|address| (address, ANY_COST));
+            let keys = check
+                .charges
+                .iter()
+                .map(|charge| (charge.key.as_str(), check.cost));
+            for (key, cost) in keys.chain(address) {
+                self.is_asked(key, cost, now);
+            }
+        }
+        Some((verdict, asking))
     }
 
-    fn get(&self, key: &str, cost: u32, now: Timestamp) -> Option<Denial> {
-        self.denials
-            .get(key)?
-            .per_cost
-            .iter()
-            .find(|(known, _, end)| *known == cost && *end > now)
-            .map(|(_, denial, _)| *denial)
+    fn get(&self, key: &str, cost: u32, now: Timestamp) -> Option<&Remembered> {
+        let entry = self.denials.get(key)?;
+        let mut per_cost = entry.per_cost.iter();
+        per_cost.find(|known| known.cost == cost && known.ends > now)
+    }
+
+    /// A deadline, not a flag: a request that is cancelled never says that it is over.
+    fn is_asked(&mut self, key: &str, cost: u32, now: Timestamp) {
+        let known = self.denials.get_mut(key).map(|entry| &mut entry.per_cost);
+        for known in known.into_iter().flatten() {
+            if known.cost == cost {
+                known.ask_from = now + ASKING;
+            }
+        }
     }
 
     fn learn(&mut self, check: &Check, verdict: &Verdict, now: Timestamp) {
-        if let (Some(address), Some(block)) = (&check.address, verdict.address_block) {
-            let end = block.until.unwrap_or(now + LONGEST);
-            self.remember(address, ANY_COST, Denial::Address(block), end, now);
+        if let Some(address) = &check.address {
+            let until = |block: AddressBlock| block.until.unwrap_or(now + ENDLESS);
+            let denial = verdict
+                .address_block
+                .map(|block| (Denial::Address(block), until(block)));
+            self.remember(address, ANY_COST, denial, now);
         }
         for (charge, answer) in verdict.enforced(check) {
-            if let Some(answer) = answer.filter(|answer| !answer.allows()) {
-                // A cost that can never be met is denied for as long as the configuration stands.
-                let end = match answer.decision.outcome {
-                    Outcome::Impossible => Some(now + LONGEST),
-                    Outcome::Allowed | Outcome::Denied { .. } => answer.retry_at(),
-                };
-                let end = end.unwrap_or(now);
-                self.remember(&charge.key, check.cost, Denial::Quota(*answer), end, now);
-            }
+            let Some(answer) = answer else { continue };
+            let ends = match answer.decision.outcome {
+                Outcome::Impossible => Some(now + ENDLESS),
+                Outcome::Allowed | Outcome::Denied { .. } => answer.retry_at(),
+            };
+            let denial = ends.map(|ends| (Denial::Quota(*answer), ends));
+            self.remember(&charge.key, check.cost, denial, now);
         }
     }
 
-    fn remember(&mut self, key: &str, cost: u32, denial: Denial, end: Timestamp, now: Timestamp) {
-        let end = end.min(now + LONGEST);
+    /// Remembers what the store says now, be it that there is no denial any more.
+    fn remember(
+        &mut self,
+        key: &str,
+        cost: u32,
+        denial: Option<(Denial, Timestamp)>,
+        now: Timestamp,
+    ) {
         let mut per_cost = self.forget(key);
-        per_cost.retain(|(known, _, end)| *known != cost && *end > now);
-        per_cost.push((cost, denial, end));
+        per_cost.retain(|known| known.cost != cost && known.ends > now);
+        per_cost.extend(denial.map(|(denial, ends)| Remembered {
+            cost,
+            denial,
+            ends,
+            ask_from: now + LONGEST,
+        }));
+        let Some(ends) = per_cost.iter().map(|known| known.ends).max() else {
+            return;
+        };
         // Ended ones make room first; then those that end soonest, which save the least.
         while let Some((ends, first)) = self.by_end.first().cloned() {
             if ends > now && self.denials.len() < self.most {
@@ -147,16 +223,15 @@ impl Known {
             self.forget(&first);
         }
         let key: Rc<str> = key.into();
-        let ends = per_cost.iter().map(|(_, _, end)| *end).max().unwrap_or(end);
         self.by_end.insert((ends, Rc::clone(&key)));
-        self.denials.insert(key, Remembered { per_cost, ends });
+        self.denials.insert(key, Entry { per_cost, ends });
     }
 
-    fn forget(&mut self, key: &str) -> Vec<(u32, Denial, Timestamp)> {
+    fn forget(&mut self, key: &str) -> Vec<Remembered> {
         match self.denials.remove_entry(key) {
-            Some((key, remembered)) => {
-                self.by_end.remove(&(remembered.ends, key));
-                remembered.per_cost
+            Some((key, entry)) => {
+                self.by_end.remove(&(entry.ends, key));
+                entry.per_cost
             }
             None => Vec::new(),
         }

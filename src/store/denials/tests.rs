@@ -1,8 +1,10 @@
 //! What is remembered, for how long, and that it never denies what the store would admit.
 
 use std::cell::Cell;
+use std::future::pending;
 use std::num::NonZeroU32;
 
+use futures_util::FutureExt;
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Denials, LONGEST};
@@ -17,11 +19,24 @@ struct Counted<S> {
     inner: S,
     asked: Cell<usize>,
     address_block: Cell<Option<AddressBlock>>,
+    behaves: Cell<Behaves>,
+}
+
+#[derive(Clone, Copy)]
+enum Behaves {
+    Answers,
+    Hangs,
+    Fails,
 }
 
 impl<S: Store> Store for Counted<S> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         self.asked.set(self.asked.get() + 1);
+        match self.behaves.get() {
+            Behaves::Answers => {}
+            Behaves::Hangs => pending().await,
+            Behaves::Fails => return Err(StoreError::Timeout),
+        }
         let mut verdict = self.inner.decide(check, now).await?;
         if let Some(block) = self.address_block.get() {
             verdict.address_block = Some(block);
@@ -35,6 +50,7 @@ fn store(entries: usize) -> Denials<Counted<Memory>> {
         inner: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
         address_block: Cell::new(None),
+        behaves: Cell::new(Behaves::Answers),
     };
     Denials::new(counted, entries, Seed::fixed())
 }
@@ -85,6 +101,69 @@ fn a_known_denial_is_not_asked_again_for_ten_seconds() {
         3,
         "an unblock elsewhere would be seen now"
     );
+}
+
+/// A denial that is due to be asked again; how often the store was asked so far.
+fn due(store: &Denials<Counted<Memory>>, check: &Check) -> usize {
+    assert!(ask(store, check, START).0);
+    assert!(!ask(store, check, START).0);
+    store.inner.asked.get()
+}
+
+#[test]
+fn one_request_asks_again_and_the_others_hear_what_is_known() {
+    let store = store(1000);
+    let check = check(&[hourly("p:a")], 1);
+    let asked = due(&store, &check);
+    store.inner.behaves.set(Behaves::Hangs);
+    // It is dropped before it is answered, as a request is whose client has left.
+    assert!(
+        store
+            .decide(&check, START + LONGEST)
+            .now_or_never()
+            .is_none()
+    );
+    for ms in [0, 1, 1999] {
+        assert!(!ask(&store, &check, START + LONGEST + Millis::new(ms)).0);
+    }
+    assert_eq!(store.inner.asked.get(), asked + 1);
+    store.inner.behaves.set(Behaves::Answers);
+    assert!(!ask(&store, &check, START + LONGEST + Millis::new(2000)).0);
+    assert_eq!(
+        store.inner.asked.get(),
+        asked + 2,
+        "another asks in its place"
+    );
+    assert!(!ask(&store, &check, START + LONGEST + Millis::new(11_999)).0);
+    assert_eq!(store.inner.asked.get(), asked + 2);
+}
+
+#[test]
+fn a_denial_stands_while_the_store_does_not_answer() {
+    let store = store(1000);
+    let check = check(&[hourly("p:a")], 1);
+    let asked = due(&store, &check);
+    store.inner.behaves.set(Behaves::Fails);
+    for seconds in 10..3500 {
+        assert!(!ask(&store, &check, START + Millis::from_secs(seconds)).0);
+    }
+    assert_eq!(store.inner.asked.get(), asked + 3490 / 2);
+    let ends = START + Millis::from_secs(3600);
+    let over = store.decide(&check, ends).now_or_never().unwrap();
+    assert_eq!(over, Err(StoreError::Timeout), "nothing is known any more");
+}
+
+#[test]
+fn once_the_store_admits_nothing_is_remembered() {
+    let store = store(1000);
+    let check = check(&[hourly("p:a")], 1);
+    due(&store, &check);
+    // Reset elsewhere.
+    store.inner.inner.forget("p:a");
+    assert!(!ask(&store, &check, START + Millis::new(9999)).0);
+    assert!(ask(&store, &check, START + LONGEST).0);
+    let known = store.known.borrow();
+    assert!(known.denials.is_empty() && known.by_end.is_empty());
 }
 
 #[test]
