@@ -7,7 +7,7 @@
 //! # Clocks
 //!
 //! `now` is the asking isolate's clock. A state remembers the latest time at which a caller was
-//! admitted (its *clock*), and a decision is made at the later of the two, so that an isolate whose
+//! admitted or units were absorbed (its *clock*), and a decision is made at the later of the two, so that an isolate whose
 //! clock is a little behind cannot reopen a window. A state whose clock is more than
 //! [`CLOCK_TOLERANCE`] ahead of `now` was written by a faulty clock: that clock is ignored, and what
 //! the state has counted is taken as counted no later than `now` (it was, in real time), so that a
@@ -23,6 +23,7 @@ use std::num::NonZeroU32;
 
 use crate::time::{Millis, Timestamp};
 
+mod decision;
 mod fixed_window;
 #[cfg(test)]
 mod laws;
@@ -30,6 +31,8 @@ mod sliding_window;
 mod state;
 mod token_bucket;
 
+use decision::decided_at;
+pub use decision::{Decided, Decision, Outcome};
 pub use state::{FixedWindow, SlidingWindow, State, SubWindow, TokenBucket};
 
 /// How far a state's clock may be ahead of the asking isolate's before it is taken for a fault.
@@ -204,6 +207,26 @@ impl Quota {
         }
     }
 
+    /// Adds to `state` what was admitted elsewhere: `owed` is what a quota that admitted nothing
+    /// else would hold. Units are added at the time at which they were admitted, the earliest first,
+    /// as far as there is room; what no longer counts at `now` is nothing, and what is later than
+    /// the decision's time counts as admitted then. The result's clock is that time, and a faulty
+    /// one is repaired. With no `state` it is the owed units by themselves, so that what is owed can
+    /// be gathered.
+    ///
+    /// A bucket's two debts have both been drained until `now`, as they were apart.
+    ///
+    /// `None`: there is nothing to add (an owed state of another shape is nothing), keep the state
+    /// as it is.
+    #[must_use]
+    pub fn absorb(&self, state: Option<&State>, owed: &State, now: Timestamp) -> Option<State> {
+        match self.algorithm {
+            Algorithm::SlidingWindow => sliding_window::absorb(self, state, owed, now),
+            Algorithm::TokenBucket => token_bucket::absorb(self, state, owed, now),
+            Algorithm::FixedWindow => fixed_window::absorb(self, state, owed, now),
+        }
+    }
+
     /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`]).
     /// What that admission no longer weighs is not given back, so the algorithm's bound holds for
     /// what remains consumed. `None`: there is nothing to take back, keep the state as it is.
@@ -220,63 +243,5 @@ impl Quota {
             Algorithm::TokenBucket => token_bucket::refund(self, state, units, admitted_at, now),
             Algorithm::FixedWindow => fixed_window::refund(self, state, units, admitted_at),
         }
-    }
-}
-
-/// What a quota says to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// There is room for the request's cost.
-    Allowed,
-    /// There is none now.
-    Denied {
-        /// The first moment, on the asking isolate's clock, at which the same request would be
-        /// admitted if nobody else consumed: denied strictly before it, allowed at it.
-        retry_at: Timestamp,
-    },
-    /// The cost exceeds the quota's capacity: waiting will not help.
-    Impossible,
-}
-
-/// One quota's answer to one request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// Whether there is room.
-    pub outcome: Outcome,
-    /// Units left; after this request if it is allowed.
-    pub remaining: u32,
-    /// When the quota is whole again if nobody consumes any more.
-    pub reset_at: Timestamp,
-    /// The time at which the decision was made: the later of the asking clock and the state's.
-    /// A refund of this admission names it.
-    pub at: Timestamp,
-}
-
-impl Decision {
-    /// Whether the quota has room for the request.
-    #[must_use]
-    pub const fn allowed(&self) -> bool {
-        matches!(self.outcome, Outcome::Allowed)
-    }
-}
-
-/// A decision and the states to keep.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decided {
-    /// The answer.
-    pub decision: Decision,
-    /// The state to keep if the request goes ahead; `None` when it may not, or costs nothing.
-    pub admitted: Option<State>,
-    /// The state to keep if the request does not go ahead: only where a faulty clock had to be
-    /// taken out of it.
-    pub repaired: Option<State>,
-}
-
-/// The time of a decision over a state whose clock is `clock`, and whether that clock is believed.
-fn decided_at(clock: Timestamp, now: Timestamp) -> (Timestamp, bool) {
-    if clock > now + CLOCK_TOLERANCE {
-        (now, false)
-    } else {
-        (now.max(clock), true)
     }
 }

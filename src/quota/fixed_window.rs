@@ -11,17 +11,60 @@ fn index(at: Timestamp, window: Millis) -> u64 {
     at.as_millis() / window.get()
 }
 
-pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
-    let window = quota.window();
-    let (clock, count) = match state {
-        Some(State::FixedWindow(state)) if state.window == window => (state.clock, state.count),
-        _ => (Timestamp::default(), 0),
-    };
-    let (at, believed) = decided_at(clock, now);
-    // A clock that ran ahead counted what was taken no later than now.
-    let current = !believed || index(clock, window) == index(at, window);
-    let used = if current { count } else { 0 };
+fn of_window(state: &State, window: Millis) -> Option<&FixedWindow> {
+    match state {
+        State::FixedWindow(state) if state.window == window => Some(state),
+        _ => None,
+    }
+}
 
+/// What a state says at the time of a decision.
+struct Held {
+    window: Millis,
+    at: Timestamp,
+    believed: bool,
+    used: u32,
+}
+
+impl Held {
+    fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
+        let window = quota.window();
+        let state = state.and_then(|state| of_window(state, window));
+        let (clock, count) =
+            state.map_or_else(Default::default, |state| (state.clock, state.count));
+        let (at, believed) = decided_at(clock, now);
+        let mut held = Self {
+            window,
+            at,
+            believed,
+            used: 0,
+        };
+        if held.counts(clock) {
+            held.used = count;
+        }
+        held
+    }
+
+    /// Whether what was counted by `clock` counts now. A clock that ran ahead counted what was taken
+    /// no later than now.
+    fn counts(&self, clock: Timestamp) -> bool {
+        clock > self.at || index(clock, self.window) == index(self.at, self.window)
+    }
+
+    fn keep(&self, count: u32) -> State {
+        State::FixedWindow(FixedWindow {
+            window: self.window,
+            clock: self.at,
+            count,
+        })
+    }
+}
+
+pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+    let held = Held::at(quota, state, now);
+    let Held {
+        window, at, used, ..
+    } = held;
     let ends = Timestamp::from_millis((index(at, window) + 1) * window.get());
     let limit = quota.limit();
     let outcome = if cost > limit {
@@ -31,14 +74,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     } else {
         Outcome::Denied { retry_at: ends }
     };
-    let keep = |count| {
-        State::FixedWindow(FixedWindow {
-            window,
-            clock: at,
-            count,
-        })
-    };
-    let repaired = (!believed && used > 0).then(|| keep(used));
+    let repaired = (!held.believed && used > 0).then(|| held.keep(used));
     let spent = if outcome == Outcome::Allowed { cost } else { 0 };
     let used = used + spent;
     Decided {
@@ -48,9 +84,22 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             reset_at: if used > 0 { ends } else { now },
             at,
         },
-        admitted: (spent > 0).then(|| keep(used)),
+        admitted: (spent > 0).then(|| held.keep(used)),
         repaired,
     }
+}
+
+pub(super) fn absorb(
+    quota: &Quota,
+    state: Option<&State>,
+    owed: &State,
+    now: Timestamp,
+) -> Option<State> {
+    let held = Held::at(quota, state, now);
+    let owed = of_window(owed, held.window).filter(|owed| held.counts(owed.clock))?;
+    let room = quota.limit().saturating_sub(held.used);
+    let added = owed.count.min(room);
+    (added > 0).then(|| held.keep(held.used + added))
 }
 
 pub(super) fn refund(
@@ -59,15 +108,12 @@ pub(super) fn refund(
     units: u32,
     admitted_at: Timestamp,
 ) -> Option<State> {
-    let State::FixedWindow(state) = state else {
-        return None;
-    };
     let window = quota.window();
-    let same = state.window == window && index(admitted_at, window) == index(state.clock, window);
+    let mut state = *of_window(state, window)?;
+    let same = index(admitted_at, window) == index(state.clock, window);
     if !same || units == 0 || state.count == 0 {
         return None;
     }
-    let mut state = *state;
     state.count = state.count.saturating_sub(units);
     Some(State::FixedWindow(state))
 }

@@ -7,6 +7,8 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 use super::{Algorithm, CLOCK_TOLERANCE, Outcome, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
+mod absorb;
+
 /// A time like today's, and not at a boundary of anything.
 const START: u64 = 1_764_000_123_456;
 

@@ -24,23 +24,78 @@ fn leaves_at(index: u64, width: Millis, window: Millis) -> Timestamp {
     Timestamp::from_millis((index + 1) * width.get() + window.get())
 }
 
-pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
-    let window = quota.window();
-    let width = width(window);
-    let (clock, mut counts) = match state {
-        Some(State::SlidingWindow(state)) if state.width == width => {
-            (state.clock, state.counts.clone())
-        }
-        _ => (Timestamp::default(), Vec::new()),
-    };
-    let (at, believed) = decided_at(clock, now);
-    let here = at.as_millis() / width.get();
-    if !believed {
-        bring_back(&mut counts, here);
+fn of_width(state: &State, width: Millis) -> Option<&SlidingWindow> {
+    match state {
+        State::SlidingWindow(state) if state.width == width => Some(state),
+        _ => None,
     }
-    counts.retain(|sub| leaves_at(sub.index, width, window) > at);
+}
 
-    let used: u64 = counts.iter().map(|sub| u64::from(sub.count)).sum();
+/// What a state says at the time of a decision.
+struct Held {
+    window: Millis,
+    width: Millis,
+    at: Timestamp,
+    believed: bool,
+    counts: Vec<SubWindow>,
+}
+
+impl Held {
+    fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
+        let window = quota.window();
+        let width = width(window);
+        let state = state.and_then(|state| of_width(state, width));
+        let clock = state.map_or_else(Timestamp::default, |state| state.clock);
+        let (at, believed) = decided_at(clock, now);
+        let mut held = Self {
+            window,
+            width,
+            at,
+            believed,
+            counts: Vec::new(),
+        };
+        held.counts = state.map_or_else(Vec::new, |state| held.counting(&state.counts));
+        held
+    }
+
+    /// The sub-window of the decision.
+    fn here(&self) -> u64 {
+        self.at.as_millis() / self.width.get()
+    }
+
+    /// Those of `counts` that have not left yet.
+    fn counting(&self, counts: &[SubWindow]) -> Vec<SubWindow> {
+        let mut counts = counts.to_vec();
+        bring_back(&mut counts, self.here());
+        counts.retain(|sub| leaves_at(sub.index, self.width, self.window) > self.at);
+        counts
+    }
+
+    fn used(&self) -> u64 {
+        self.counts.iter().map(|sub| u64::from(sub.count)).sum()
+    }
+
+    fn keep(&self, counts: Vec<SubWindow>) -> State {
+        State::SlidingWindow(SlidingWindow {
+            width: self.width,
+            clock: self.at,
+            counts,
+        })
+    }
+}
+
+/// Of `limit` units, what `used` leaves.
+fn left(limit: u32, used: u64) -> u32 {
+    u32::try_from(u64::from(limit).saturating_sub(used)).unwrap_or(u32::MAX)
+}
+
+pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+    let mut held = Held::at(quota, state, now);
+    let used = held.used();
+    let mut counts = std::mem::take(&mut held.counts);
+    let Held {
+        window, width, at, ..
+    } = held;
     let limit = u64::from(quota.limit());
     let outcome = if u64::from(cost) > limit {
         Outcome::Impossible
@@ -51,32 +106,46 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             retry_at: room_at(&counts, used + u64::from(cost) - limit, width, window),
         }
     };
-    let keep = |counts: Vec<SubWindow>| {
-        State::SlidingWindow(SlidingWindow {
-            width,
-            clock: at,
-            counts,
-        })
-    };
-    let repaired = (!believed && !counts.is_empty()).then(|| keep(counts.clone()));
+    let repaired = (!held.believed && !counts.is_empty()).then(|| held.keep(counts.clone()));
     let spent = if outcome == Outcome::Allowed { cost } else { 0 };
     if spent > 0 {
-        add(&mut counts, here, spent);
+        add(&mut counts, held.here(), spent);
     }
-    let left = limit.saturating_sub(used + u64::from(spent));
     let reset_at = counts
         .last()
         .map_or(now, |last| leaves_at(last.index, width, window));
     Decided {
         decision: Decision {
             outcome,
-            remaining: u32::try_from(left).unwrap_or(u32::MAX),
+            remaining: left(quota.limit(), used + u64::from(spent)),
             reset_at,
             at,
         },
-        admitted: (spent > 0).then(|| keep(counts)),
+        admitted: (spent > 0).then(|| held.keep(counts)),
         repaired,
     }
+}
+
+pub(super) fn absorb(
+    quota: &Quota,
+    state: Option<&State>,
+    owed: &State,
+    now: Timestamp,
+) -> Option<State> {
+    let mut held = Held::at(quota, state, now);
+    let owed = of_width(owed, held.width)?;
+    let all = left(quota.limit(), held.used());
+    let mut room = all;
+    for sub in held.counting(&owed.counts) {
+        let units = sub.count.min(room);
+        if units == 0 {
+            break;
+        }
+        add(&mut held.counts, sub.index, units);
+        room -= units;
+    }
+    let counts = std::mem::take(&mut held.counts);
+    (room < all).then(|| held.keep(counts))
 }
 
 /// Counts of sub-windows later than `here` were written by a clock that ran ahead: they were taken
@@ -123,12 +192,10 @@ pub(super) fn refund(
     admitted_at: Timestamp,
 ) -> Option<State> {
     let width = width(quota.window());
-    let State::SlidingWindow(state) = state else {
-        return None;
-    };
+    let state = of_width(state, width)?;
     let index = admitted_at.as_millis() / width.get();
     let place = state.counts.iter().position(|sub| sub.index == index)?;
-    if state.width != width || units == 0 {
+    if units == 0 {
         return None;
     }
     let mut state = state.clone();

@@ -9,23 +9,62 @@ use super::state::{State, TokenBucket};
 use super::{Decided, Decision, Outcome, Quota, decided_at};
 use crate::time::{Millis, Timestamp};
 
-pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
-    let period = quota.window();
-    let rate = u64::from(quota.limit());
-    let full = u64::from(quota.capacity()) * period.get();
-    let (clock, owed) = match state {
-        Some(State::TokenBucket(state)) if state.period == period => (state.clock, state.debt),
-        _ => (Timestamp::default(), 0),
-    };
-    // More than a full bucket's debt is left from a larger burst: nobody pays for that for long.
-    let owed = owed.min(full);
-    let (at, believed) = decided_at(clock, now);
-    let debt = if believed {
-        drained(owed, at.since(clock), rate)
-    } else {
-        owed
-    };
+fn of_period(state: &State, period: Millis) -> Option<&TokenBucket> {
+    match state {
+        State::TokenBucket(state) if state.period == period => Some(state),
+        _ => None,
+    }
+}
 
+/// What a state says at the time of a decision.
+struct Held {
+    period: Millis,
+    rate: u64,
+    full: u64,
+    at: Timestamp,
+    believed: bool,
+    debt: u64,
+}
+
+impl Held {
+    fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
+        let period = quota.window();
+        let rate = u64::from(quota.limit());
+        let full = u64::from(quota.capacity()) * period.get();
+        let state = state.and_then(|state| of_period(state, period));
+        let (clock, debt) = state.map_or_else(Default::default, |state| (state.clock, state.debt));
+        let (at, believed) = decided_at(clock, now);
+        Self {
+            period,
+            rate,
+            full,
+            at,
+            believed,
+            // More than a full bucket's debt is left from a larger burst: nobody pays for that for
+            // long. Of a clock that ran ahead, no time has passed.
+            debt: drained(debt.min(full), at.since(clock), rate),
+        }
+    }
+
+    fn keep(&self, debt: u64) -> State {
+        State::TokenBucket(TokenBucket {
+            period: self.period,
+            clock: self.at,
+            debt,
+        })
+    }
+}
+
+pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+    let held = Held::at(quota, state, now);
+    let Held {
+        period,
+        rate,
+        full,
+        at,
+        debt,
+        ..
+    } = held;
     let price = u64::from(cost) * period.get();
     let outcome = if cost > quota.capacity() {
         Outcome::Impossible
@@ -36,14 +75,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             retry_at: at + Millis::new((debt + price - full).div_ceil(rate)),
         }
     };
-    let keep = |debt| {
-        State::TokenBucket(TokenBucket {
-            period,
-            clock: at,
-            debt,
-        })
-    };
-    let repaired = (!believed && debt > 0).then(|| keep(debt));
+    let repaired = (!held.believed && debt > 0).then(|| held.keep(debt));
     let spent = if outcome == Outcome::Allowed {
         price
     } else {
@@ -57,7 +89,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             reset_at: at + Millis::new(debt.div_ceil(rate)),
             at,
         },
-        admitted: (spent > 0).then(|| keep(debt)),
+        admitted: (spent > 0).then(|| held.keep(debt)),
         repaired,
     }
 }
@@ -72,6 +104,19 @@ fn drained(debt: u64, time: Millis, rate: u64) -> u64 {
     }
 }
 
+pub(super) fn absorb(
+    quota: &Quota,
+    state: Option<&State>,
+    owed: &State,
+    now: Timestamp,
+) -> Option<State> {
+    let held = Held::at(quota, state, now);
+    let owed = of_period(owed, held.period)?;
+    let left = drained(owed.debt, held.at.since(owed.clock), held.rate);
+    let added = left.min(held.full - held.debt);
+    (added > 0).then(|| held.keep(held.debt + added))
+}
+
 /// A bucket does not tell whose tokens have come back since, so only what this admission must still
 /// weigh is taken off: had it never been made, the debt could be smaller by no less than that.
 pub(super) fn refund(
@@ -81,11 +126,9 @@ pub(super) fn refund(
     admitted_at: Timestamp,
     now: Timestamp,
 ) -> Option<State> {
-    let State::TokenBucket(state) = state else {
-        return None;
-    };
+    let state = of_period(state, quota.window())?;
     let (at, believed) = decided_at(state.clock, now);
-    if state.period != quota.window() || !believed || at < admitted_at {
+    if !believed || at < admitted_at {
         return None;
     }
     let rate = u64::from(quota.limit());
