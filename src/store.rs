@@ -181,6 +181,9 @@ impl Verdict {
 ///
 /// - [`decide`](Store::decide) is one atomic step. It reads the records of every charge, decides as
 ///   [`settle::settle`] does, and keeps what that says, with no other decision in between.
+/// - What is [owed](Charge::owed) is added before the decision and stays whatever the verdict. A
+///   store whose answer can be lost adds what comes under one [name](Owed::name) once, and knows the
+///   name for as long as the units count.
 /// - A denial is a value, not an error. An error means that the store did not decide; it may all
 ///   the same have counted the request (an answer lost on its way).
 /// - Nothing is kept longer than it can matter.

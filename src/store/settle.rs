@@ -33,7 +33,7 @@ pub struct Settled {
 /// quota thus counts just what would have been admitted were it enforced too, which also holds when
 /// an isolate answers a denial from memory. A denial sets the blocks of the policies that deny,
 /// unless a block already stands (a caller does not lengthen it by knocking) or the cost can never
-/// be met.
+/// be met. What is owed to a quota has been admitted: it is added first, and kept in any case.
 #[must_use]
 pub fn settle(
     check: &Check,
@@ -45,12 +45,7 @@ pub fn settle(
         .charges
         .iter()
         .zip(records)
-        .map(|(charge, record)| Found {
-            charge,
-            record,
-            blocked_until: standing_block(charge, record, now),
-            decided: charge.quota.decide(record.state.as_ref(), check.cost, now),
-        })
+        .map(|(charge, record)| Found::new(charge, record, check.cost, now))
         .collect();
 
     let enforced = || found.iter().filter(|found| found.charge.enforced);
@@ -74,18 +69,35 @@ pub fn settle(
 struct Found<'a> {
     charge: &'a Charge,
     record: &'a Record,
+    absorbed: Option<State>,
     blocked_until: Option<Timestamp>,
     decided: Decided,
 }
 
-impl Found<'_> {
+impl<'a> Found<'a> {
+    fn new(charge: &'a Charge, record: &'a Record, cost: u32, now: Timestamp) -> Self {
+        let held = record.state.as_ref();
+        let owed = charge.owed.as_ref();
+        let absorbed = owed.and_then(|owed| charge.quota.absorb(held, &owed.state, now));
+        let decided = charge.quota.decide(absorbed.as_ref().or(held), cost, now);
+        Self {
+            charge,
+            record,
+            absorbed,
+            blocked_until: standing_block(charge, record, now),
+            decided,
+        }
+    }
+
     fn charged(self) -> Settled {
         Settled {
             answer: Answer {
                 decision: self.decided.decision,
                 blocked_until: None,
             },
-            state: self.decided.admitted.or(self.decided.repaired),
+            state: (self.decided.admitted)
+                .or(self.decided.repaired)
+                .or(self.absorbed),
             block: None,
         }
     }
@@ -98,10 +110,8 @@ impl Found<'_> {
         };
         let decision = if self.charge.enforced && !denies {
             // Nothing was taken: say what is left without this request.
-            self.charge
-                .quota
-                .decide(self.record.state.as_ref(), 0, now)
-                .decision
+            let state = self.absorbed.as_ref().or(self.record.state.as_ref());
+            self.charge.quota.decide(state, 0, now).decision
         } else {
             self.decided.decision
         };
@@ -110,7 +120,7 @@ impl Found<'_> {
                 decision,
                 blocked_until: self.blocked_until.max(block),
             },
-            state: self.decided.repaired,
+            state: self.decided.repaired.or(self.absorbed),
             block,
         }
     }
