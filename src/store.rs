@@ -17,6 +17,8 @@ pub(crate) mod conformance;
 pub mod denials;
 pub mod fallback;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod reference;
 pub mod settle;
 #[cfg(test)]
 mod stand_in;

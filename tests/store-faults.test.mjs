@@ -19,7 +19,7 @@ const PREFIX = "planted-prefix:";
 const CALLER = "198.18.7.9";
 
 /** An answer of the script's whose quota part is `numbers`. */
-const answering = (...numbers) => ({ kind: "result", value: [null, null, numbers] });
+const answering = (...numbers) => ({ kind: "result", value: [null, null, [...numbers, ""]] });
 /** An answer of that text, with status 200 unless said. */
 const saying = (body, status = 200) => ({ kind: "status", status, body });
 
@@ -71,19 +71,21 @@ const FAULTS = [
   ["result a number", { kind: "result", value: 1 }, MALFORMED],
   ["result an empty list", { kind: "result", value: [] }, MALFORMED],
   ["result without a quota's answer", { kind: "result", value: [null, null] }, MALFORMED],
-  ["result with a quota's answer too many", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0], [1, 2, 0, 1, 1, 0]] }, MALFORMED],
+  ["result with a quota's answer too many", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, ""], [1, 2, 0, 1, 1, 0, ""]] }, MALFORMED],
   ["a quota's answer is no list", { kind: "result", value: [null, null, 1] }, MALFORMED],
   ["a quota's answer is short", answering(1, 2, 0, 1, 1), MALFORMED],
   ["a quota's answer is long", answering(1, 2, 0, 1, 1, 0, 0), MALFORMED],
+  ["a quota's answer is without a state", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0]] }, MALFORMED],
+  ["a state that is no text", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, 0]] }, MALFORMED],
   ["a negative number", answering(1, -1, 0, 1, 1, 0), MALFORMED],
   ["a fraction", answering(1, 1.5, 0, 1, 1, 0), MALFORMED],
   ["a number beyond any limit", answering(1, 2 ** 32, 0, 1, 1, 0), MALFORMED],
-  ["a number that is none to Rust", saying('{"result":[null,null,[1,1e400,0,1,1,0]]}'), MALFORMED],
+  ["a number that is none to Rust", saying('{"result":[null,null,[1,1e400,0,1,1,0,""]]}'), MALFORMED],
   ["numbers as text", answering("1", "2", "0", "1", "1", "0"), MALFORMED],
   ["an outcome that there is not", answering(3, 2, 0, 1, 1, 0), MALFORMED],
   ["a denial that is over", answering(0, 0, 1, 1, 1, 0), MALFORMED],
-  ["a block record that is no text", { kind: "result", value: [null, 7, [1, 2, 0, 1, 1, 0]] }, MALFORMED],
-  ["a version that is no text", { kind: "result", value: [7, null, [1, 2, 0, 1, 1, 0]] }, MALFORMED],
+  ["a block record that is no text", { kind: "result", value: [null, 7, [1, 2, 0, 1, 1, 0, ""]] }, MALFORMED],
+  ["a version that is no text", { kind: "result", value: [7, null, [1, 2, 0, 1, 1, 0, ""]] }, MALFORMED],
 ];
 
 /** One caller's requests, and what health says; `vars` win. */
@@ -259,7 +261,7 @@ describe("a store that fails", () => {
       for (const dialect of ["x-ratelimit", "ietf"]) {
         const other = await limiterOn(standIn, { RATE_LIMIT_HEADERS: dialect });
         try {
-          standIn.faults.set(saying(`{"result":[null,null,[${numbers}]]}`));
+          standIn.faults.set(saying(`{"result":[null,null,[${numbers},""]]}`));
           for (let request = 0; request < 2; request++) {
             const { status } = await send(other.url, { headers: { "CF-Connecting-IP": CALLER } });
             assert.ok([200, 429].includes(status), `${status} on ${numbers}`);

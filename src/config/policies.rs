@@ -41,8 +41,9 @@ const SETTINGS: [&str; 7] = [
 ];
 
 /// The limiter's own names after the key prefix.
-const TAKEN: [&str; 7] = [
+const TAKEN: [&str; 8] = [
     MISCONFIGURED,
+    "absorbed",
     "blocked",
     "blocked_ips",
     "blocked_ranges",

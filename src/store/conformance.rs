@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use super::{Answer, Charge, Check, Store, Verdict};
+use super::{Answer, Charge, Check, Owed, Store, Verdict};
 use crate::quota::{Algorithm, Outcome, Quota};
 use crate::time::{Millis, Timestamp};
 
@@ -14,7 +14,7 @@ use crate::time::{Millis, Timestamp};
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 pub(crate) const MINUTE: Millis = Millis::new(60_000);
 
-const ALGORITHMS: [Algorithm; 3] = [
+pub(crate) const ALGORITHMS: [Algorithm; 3] = [
     Algorithm::SlidingWindow,
     Algorithm::TokenBucket,
     Algorithm::FixedWindow,
@@ -25,6 +25,7 @@ pub(crate) async fn all(store: &impl Store) {
         admits_the_limit_and_then_denies(store, algorithm).await;
         the_retry_time_is_exact(store, algorithm).await;
         many_at_once_admit_the_limit(store, algorithm).await;
+        what_is_owed_is_counted_first(store, algorithm).await;
     }
     a_denial_by_one_quota_consumes_nothing_of_another(store).await;
     a_cost_is_taken_whole_or_not_at_all(store).await;
@@ -59,6 +60,18 @@ fn shadow(key: &str, limit: u32) -> Charge {
     Charge {
         enforced: false,
         ..sliding(key, limit)
+    }
+}
+
+/// The charge with units admitted at `at` and owed to it under `name`.
+pub(crate) fn owing(charge: &Charge, name: &str, units: u32, at: Timestamp) -> Charge {
+    let taken = charge.quota.decide(None, units, at).admitted;
+    Charge {
+        owed: taken.map(|state| Owed {
+            name: name.to_owned(),
+            state,
+        }),
+        ..charge.clone()
     }
 }
 
@@ -125,6 +138,33 @@ async fn many_at_once_admit_the_limit(store: &impl Store, algorithm: Algorithm) 
     let admitted = all.iter().filter(|(allowed, _)| *allowed).count();
     assert_eq!(admitted, 20, "{algorithm:?}");
     assert_eq!(left(store, &charges[1], START).await, 980);
+}
+
+async fn what_is_owed_is_counted_first(store: &impl Store, algorithm: Algorithm) {
+    let tight = charge(&format!("owed-{algorithm:?}:a"), algorithm, 5);
+    let shadow = Charge {
+        enforced: false,
+        ..charge(&format!("owed-shadow-{algorithm:?}:a"), algorithm, 9)
+    };
+    let owing = |charge, which, units| {
+        let name = format!("owed-{algorithm:?}-{which}");
+        owing(charge, &name, units, START)
+    };
+    let charges = [owing(&tight, "first", 3), shadow.clone()];
+    let (allowed, verdict) = ask(store, &charges, 1, START).await;
+    assert!(allowed, "{algorithm:?}");
+    assert_eq!(answer(&verdict, 0).decision.remaining, 1, "{algorithm:?}");
+
+    // Whatever the verdict, and at most up to the limit.
+    let charges = [owing(&tight, "second", 4), owing(&shadow, "third", 2)];
+    let (allowed, verdict) = ask(store, &charges, 1, START).await;
+    assert!(!allowed, "{algorithm:?}");
+    let retry_at = answer(&verdict, 0).retry_at().unwrap();
+    assert_eq!(left(store, &tight, START).await, 0, "{algorithm:?}");
+    assert_eq!(left(store, &shadow, START).await, 6, "{algorithm:?}");
+    let tight = [tight];
+    assert!(!ask(store, &tight, 1, retry_at - Millis::new(1)).await.0);
+    assert!(ask(store, &tight, 1, retry_at).await.0, "{algorithm:?}");
 }
 
 async fn a_denial_by_one_quota_consumes_nothing_of_another(store: &impl Store) {

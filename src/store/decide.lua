@@ -4,11 +4,14 @@
 -- together. Without the flag above Upstash takes a lock on the whole database for every script.
 --
 -- KEYS   1: version of the blocked ranges; 2, if ARGV[3] is 1: the address's block record;
---        then per quota: its state and, if its block is not 0, its block record.
--- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block, and
---        1 if enforced, 0 if in shadow mode. Times in ms.
+--        then per quota: its state; if units are owed to it, the key that says that they have been
+--        added; if its block is not 0, its block record.
+-- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block,
+--        1 if enforced, 0 if in shadow mode, and the owed units as a state's text, '' for none.
+--        Times in ms.
 -- Answer {ranges version, address's block record, then per quota
---         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until}}
+--         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until,
+--          the state's text as it is held from now on, '' for none}}
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
@@ -67,19 +70,32 @@ local function decided_at(clock)
   return max(now, clock), true
 end
 
--- Each algorithm answers {outcome, remaining, retry at, reset at, at}, the state to keep if the
--- request goes ahead, and the one to keep if it does not; a state is {text, expires at}.
+-- Each algorithm reads the texts of a state and of what is owed to it. What it returns decides a
+-- request of so many units: {outcome, remaining, retry at, reset at, at}, the state to keep if the
+-- request goes ahead, the one to keep if it does not (nil: as it is), and whether units that are
+-- owed have been added to both. A state to keep is {text, expires at}.
 local algorithms = {}
 
-function algorithms.f(state, limit, window)
-  local clock, count = fields(state, 'fw', window, 4)
-  if not clock or count > MAX_COUNT then
-    clock, count = 0, 0
+function algorithms.f(state, owed, limit, window)
+  local function read(s)
+    local clock, count = fields(s, 'fw', window, 4)
+    if not clock or count > MAX_COUNT then
+      return 0, 0
+    end
+    return clock, count
   end
+  local clock, count = read(state)
+  local owed_clock, owed_count = read(owed)
   return function(units)
     local at, believed = decided_at(clock)
     local here = div(at, window)
-    local used = (not believed or div(clock, window) == here) and count or 0
+    -- A clock that ran ahead counted what was taken no later than now.
+    local function counting(when, n)
+      return (when > at or div(when, window) == here) and n or 0
+    end
+    local used = counting(clock, count)
+    local added = max(0, min(counting(owed_clock, owed_count), limit - used))
+    used = used + added
     local ends = (here + 1) * window
     local outcome, retry = 0, ends
     if units > limit then
@@ -90,28 +106,33 @@ function algorithms.f(state, limit, window)
     local function keep(n)
       return {'fw:' .. text(window) .. ':' .. text(at) .. ':' .. text(n), ends}
     end
-    local repaired = (not believed and used > 0) and keep(used) or nil
+    local changed = added > 0 or (not believed and used > 0)
+    local kept = changed and keep(used) or nil
     local spent = outcome == 1 and units or 0
     used = used + spent
     local answer = {outcome, max(0, limit - used), retry, used > 0 and ends or now, at}
-    return answer, spent > 0 and keep(used) or nil, repaired
+    return answer, spent > 0 and keep(used) or kept, kept, added > 0
   end
 end
 
-function algorithms.t(state, limit, period, burst)
+-- What is left of a debt after a time. Compared before it is multiplied, to stay exact.
+local function drained(debt, time, rate)
+  return time >= div_ceil(debt, rate) and 0 or debt - time * rate
+end
+
+function algorithms.t(state, owed, limit, period, burst)
   local full = burst * period
-  local clock, owed = fields(state, 'tb', period, 4)
-  if not clock then
-    clock, owed = 0, 0
+  local function read(s)
+    local clock, debt = fields(s, 'tb', period, 4)
+    return clock or 0, debt or 0
   end
-  owed = min(owed, full)
+  local clock, held = read(state)
+  local owed_clock, owed_debt = read(owed)
   return function(units)
     local at, believed = decided_at(clock)
-    local debt = owed
-    if believed then
-      local time = max(0, at - clock)
-      debt = time >= div_ceil(owed, limit) and 0 or owed - time * limit
-    end
+    local debt = drained(min(held, full), max(0, at - clock), limit)
+    local added = min(drained(owed_debt, max(0, at - owed_clock), limit), full - debt)
+    debt = debt + added
     local price = units * period
     local outcome, retry = 0, 0
     if units > burst then
@@ -124,11 +145,12 @@ function algorithms.t(state, limit, period, burst)
     local function keep(n)
       return {'tb:' .. text(period) .. ':' .. text(at) .. ':' .. text(n), at + div_ceil(n, limit)}
     end
-    local repaired = (not believed and debt > 0) and keep(debt) or nil
+    local changed = added > 0 or (not believed and debt > 0)
+    local kept = changed and keep(debt) or nil
     local spent = outcome == 1 and price or 0
     debt = debt + spent
     local answer = {outcome, div(max(0, full - debt), period), retry, at + div_ceil(debt, limit), at}
-    return answer, spent > 0 and keep(debt) or nil, repaired
+    return answer, spent > 0 and keep(debt) or kept, kept, added > 0
   end
 end
 
@@ -152,26 +174,32 @@ local function sub_windows(first, list, last)
   return counts
 end
 
+-- From the end, where nearly all are added.
 local function add(counts, index, units)
-  local place = 1
-  while counts[place] and counts[place][1] < index do
-    place = place + 1
+  local place = #counts
+  while place > 0 and counts[place][1] > index do
+    place = place - 1
   end
   local found = counts[place]
   if found and found[1] == index then
     counts[place] = {index, min(found[2] + units, MAX_COUNT)}
   else
-    table.insert(counts, place, {index, units})
+    table.insert(counts, place + 1, {index, units})
   end
 end
 
-function algorithms.s(state, limit, window)
+function algorithms.s(state, owed, limit, window)
   local width = div_ceil(window, 60)
-  local clock, first, list = fields(state, 'sw', width, 5)
-  local stored = clock and sub_windows(first, list, div(clock, width))
-  if not stored then
-    clock, stored = 0, {}
+  local function read(s)
+    local clock, first, list = fields(s, 'sw', width, 5)
+    local counts = clock and sub_windows(first, list, div(clock, width))
+    if not counts then
+      return 0, {}
+    end
+    return clock, counts
   end
+  local clock, stored = read(state)
+  local _, owed_counts = read(owed)
   local function leaves_at(index)
     return (index + 1) * width + window
   end
@@ -179,16 +207,25 @@ function algorithms.s(state, limit, window)
     local at, believed = decided_at(clock)
     local here = div(at, width)
     local counts, used = {}, 0
-    for _, sub in ipairs(stored) do
-      if not believed and sub[1] > here then
-        add(counts, here, sub[2])
-      elseif leaves_at(sub[1]) > at then
-        counts[#counts + 1] = sub
+    -- Adds what has not left, up to `room` units, and returns how many that was. What a clock that
+    -- ran ahead counted was taken no later than now.
+    local function take(subs, room)
+      local taken = 0
+      for _, sub in ipairs(subs) do
+        local index, n = min(sub[1], here), min(sub[2], room - taken)
+        if n > 0 and leaves_at(index) > at then
+          add(counts, index, n)
+          taken = taken + n
+        end
       end
+      return taken
     end
+    take(stored, math.huge)
     for _, sub in ipairs(counts) do
       used = used + sub[2]
     end
+    local added = take(owed_counts, limit - used)
+    used = used + added
     local function keep()
       local items, base, last = {}, counts[1][1], counts[#counts][1]
       for i, sub in ipairs(counts) do
@@ -211,14 +248,15 @@ function algorithms.s(state, limit, window)
         end
       end
     end
-    local repaired = (not believed and #counts > 0) and keep() or nil
+    local changed = added > 0 or (not believed and #counts > 0)
+    local kept = changed and keep() or nil
     local spent = outcome == 1 and units or 0
     if spent > 0 then
       add(counts, here, spent)
     end
     local reset = #counts > 0 and leaves_at(counts[#counts][1]) or now
     local answer = {outcome, max(0, limit - used - spent), retry, reset, at}
-    return answer, spent > 0 and keep() or nil, repaired
+    return answer, spent > 0 and keep() or kept, kept, added > 0
   end
 end
 
@@ -243,13 +281,19 @@ end
 
 local quotas = {}
 local blocked, admitted, hopeless = address_blocked, true, false
-for i = 4, #ARGV, 6 do
+for i = 4, #ARGV, 7 do
   local limit, window = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local block, enforced = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1'
+  local block, enforced, owed = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 6]
   place = place + 1
-  local q = {key = KEYS[place], block = block, enforced = enforced, blocked_until = 0}
-  q.decide = algorithms[ARGV[i]](held[place], limit, window, tonumber(ARGV[i + 3]))
-  q.answer, q.admitted, q.repaired = q.decide(cost)
+  local q = {key = KEYS[place], held = held[place], block = block, enforced = enforced,
+    blocked_until = 0}
+  if owed ~= '' then
+    place = place + 1
+    q.absorbed_key = KEYS[place]
+    owed = not held[place] and owed
+  end
+  q.decide = algorithms[ARGV[i]](q.held, owed, limit, window, tonumber(ARGV[i + 3]))
+  q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost)
   if block > 0 then
     place = place + 1
     q.block_key = KEYS[place]
@@ -269,9 +313,9 @@ admitted = admitted and not blocked
 
 local answers = {held[1], address_block}
 for _, q in ipairs(quotas) do
-  local keep = q.repaired
+  local keep = q.kept
   if admitted then
-    keep = q.admitted or q.repaired
+    keep = q.admitted
   elseif q.answer[1] == 1 then
     if q.enforced then
       q.answer = q.decide(0)
@@ -282,9 +326,14 @@ for _, q in ipairs(quotas) do
   end
   if keep then
     -- Kept a little longer: an isolate whose clock is behind is not there yet.
-    redis.call('SET', q.key, keep[1], 'PX', px(keep[2] + CLOCK_TOLERANCE))
+    local ms = px(keep[2] + CLOCK_TOLERANCE)
+    redis.call('SET', q.key, keep[1], 'PX', ms)
+    if q.absorbed then
+      redis.call('SET', q.absorbed_key, text(now), 'PX', ms)
+    end
   end
   q.answer[6] = q.blocked_until
+  q.answer[7] = keep and keep[1] or q.held or ''
   answers[#answers + 1] = q.answer
 end
 return answers

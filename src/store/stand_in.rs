@@ -74,6 +74,15 @@ impl StandIn {
 
     /// HTTP requests received so far.
     pub(crate) async fn requests(&self) -> u64 {
+        self.stat("requests").await
+    }
+
+    /// Commands that Upstash would have billed so far.
+    pub(crate) async fn billed(&self) -> u64 {
+        self.stat("billed").await
+    }
+
+    async fn stat(&self, name: &str) -> u64 {
         let stats = reqwest::Client::new()
             .get(format!("{}/__stand-in/stats", self.url))
             .bearer_auth(&self.token)
@@ -84,7 +93,7 @@ impl StandIn {
             .await
             .unwrap();
         let stats: Value = serde_json::from_str(&stats).unwrap();
-        stats["requests"].as_u64().unwrap()
+        stats[name].as_u64().unwrap()
     }
 }
 

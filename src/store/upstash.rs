@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
-use crate::quota::{Algorithm, Decision, Outcome};
+use crate::quota::{Algorithm, Decision, Outcome, State};
 use crate::time::{Clock, Millis, Timestamp};
 
 mod transport;
@@ -19,7 +19,7 @@ pub use transport::{Http, HttpError, Reply, Transport};
 pub const SCRIPT: &str = include_str!("decide.lua");
 
 /// The script's name for `EVALSHA`; a test holds it to the text.
-const SCRIPT_SHA1: &str = "f4aa9951a986f06d6485630cc93ef247b267cd10";
+const SCRIPT_SHA1: &str = "b4beacf8aa84b39f98248c734cac4d7f26de08cd";
 
 /// The store in Upstash Redis.
 pub struct Upstash<T, C> {
@@ -53,6 +53,9 @@ impl<T: Transport, C: Clock> Upstash<T, C> {
         ];
         for charge in &check.charges {
             keys.push(format!("{prefix}{}", charge.key));
+            if let Some(owed) = &charge.owed {
+                keys.push(format!("{prefix}absorbed:{}", owed.name));
+            }
             if charge.blocks() {
                 keys.push(format!("{prefix}{}:blocked", charge.key));
             }
@@ -89,7 +92,7 @@ impl<T: Transport, C: Clock> Store for Upstash<T, C> {
     }
 }
 
-fn charge_arguments(charge: &Charge) -> [String; 6] {
+fn charge_arguments(charge: &Charge) -> [String; 7] {
     let quota = &charge.quota;
     let algorithm = match quota.algorithm() {
         Algorithm::SlidingWindow => "s",
@@ -97,6 +100,7 @@ fn charge_arguments(charge: &Charge) -> [String; 6] {
         Algorithm::FixedWindow => "f",
     };
     let block = charge.block.filter(|_| charge.blocks());
+    let owed = charge.owed.as_ref();
     [
         algorithm.to_owned(),
         quota.limit().to_string(),
@@ -104,6 +108,7 @@ fn charge_arguments(charge: &Charge) -> [String; 6] {
         quota.capacity().to_string(),
         block.unwrap_or_default().get().to_string(),
         u8::from(charge.enforced).to_string(),
+        owed.map(|owed| owed.state.to_string()).unwrap_or_default(),
     ]
 }
 
@@ -165,6 +170,11 @@ fn verdict(result: &Value, check: &Check, now: Timestamp) -> Option<Verdict> {
     if answers.len() != check.charges.len() {
         return None;
     }
+    let answers: Vec<_> = answers
+        .iter()
+        .map(|found| answer(found, now))
+        .collect::<Option<_>>()?;
+    let (answers, states) = answers.into_iter().unzip();
     Some(Verdict {
         address_block: match block {
             Value::Null => None,
@@ -174,17 +184,15 @@ fn verdict(result: &Value, check: &Check, now: Timestamp) -> Option<Verdict> {
             Value::Null => None,
             version => Some(version.as_str()?.to_owned()),
         },
-        answers: answers
-            .iter()
-            .map(|found| answer(found, now).map(Some))
-            .collect::<Option<_>>()?,
-        ..Verdict::default()
+        answers,
+        states,
+        degraded: false,
     })
 }
 
 /// The record starts with `{"until":MILLISECONDS` if the block has an end; the script reads it the
 /// same way. Any other record blocks until it is lifted.
-fn address_block(record: &str) -> AddressBlock {
+pub(super) fn address_block(record: &str) -> AddressBlock {
     let digits = record.strip_prefix("{\"until\":").map(|rest| {
         let end = rest.find(|digit: char| !digit.is_ascii_digit());
         &rest[..end.unwrap_or(rest.len())]
@@ -197,12 +205,11 @@ fn address_block(record: &str) -> AddressBlock {
     }
 }
 
-fn answer(found: &Value, now: Timestamp) -> Option<Answer> {
-    let numbers: Vec<u64> = found
-        .as_array()?
-        .iter()
-        .map(Value::as_u64)
-        .collect::<Option<_>>()?;
+/// One quota's answer, which is never absent, and its state: what is no state's text is absent.
+fn answer(found: &Value, now: Timestamp) -> Option<(Option<Answer>, Option<State>)> {
+    let (state, numbers) = found.as_array()?.split_last()?;
+    let state = State::parse(state.as_str()?);
+    let numbers: Vec<u64> = numbers.iter().map(Value::as_u64).collect::<Option<_>>()?;
     let [outcome, remaining, retry_at, reset_at, at, blocked_until] = numbers.as_slice() else {
         return None;
     };
@@ -215,7 +222,7 @@ fn answer(found: &Value, now: Timestamp) -> Option<Answer> {
         2 => Outcome::Impossible,
         _ => return None,
     };
-    Some(Answer {
+    let answer = Answer {
         decision: Decision {
             outcome,
             remaining: u32::try_from(*remaining).ok()?,
@@ -223,10 +230,13 @@ fn answer(found: &Value, now: Timestamp) -> Option<Answer> {
             at: time(at),
         },
         blocked_until: Some(time(blocked_until)).filter(|until| *until > now),
-    })
+    };
+    Some((Some(answer), state))
 }
 
 #[cfg(test)]
 mod script_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vector_tests;

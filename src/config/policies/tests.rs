@@ -88,6 +88,7 @@ fn names_that_cannot_be_policies_are_refused() {
     for name in [
         "MISCONFIGURED",
         "BLOCKED",
+        "ABSORBED",
         "BLOCKED_IPS",
         "BLOCKED_RANGES",
         "EVENTS",

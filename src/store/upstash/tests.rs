@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::quota::{Algorithm, CLOCK_TOLERANCE};
-use crate::store::conformance::{self, MINUTE, START, charge, check};
+use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
+use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, charge, check, owing};
 use crate::store::stand_in::StandIn;
 use crate::store::{AddressBlock, Check, Store, StoreError};
 use crate::time::Millis;
@@ -33,11 +33,7 @@ async fn one_request_once_the_script_is_loaded() {
 async fn a_state_outlives_its_window_by_the_tolerance() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
-    for algorithm in [
-        Algorithm::SlidingWindow,
-        Algorithm::TokenBucket,
-        Algorithm::FixedWindow,
-    ] {
+    for algorithm in ALGORITHMS {
         let check = check(&[charge("auth:a", algorithm, 1)], 1);
         let verdict = store.decide(&check, START).await.unwrap();
         let whole = verdict.answers[0].unwrap().decision.reset_at.since(START);
@@ -47,6 +43,73 @@ async fn a_state_outlives_its_window_by_the_tolerance() {
             ttl > whole.get() && ttl <= most,
             "{algorithm:?}: {ttl} of {most}"
         );
+    }
+}
+
+#[tokio::test]
+async fn what_is_owed_under_one_name_is_added_once() {
+    let stand_in = StandIn::start();
+    let store = stand_in.store("t:");
+    for algorithm in ALGORITHMS {
+        let key = format!("auth-{algorithm:?}:2001:db8::/64");
+        let name = format!("{algorithm:?}");
+        let owing = owing(&charge(&key, algorithm, 10), &name, 3, START);
+        let check = check(&[owing], 1);
+        for left in [6, 5, 4] {
+            let verdict = store.decide(&check, START).await.unwrap();
+            assert_eq!(verdict.answers[0].unwrap().decision.remaining, left);
+        }
+        let state = stand_in.run(&["PTTL", &format!("t:{key}")]).await;
+        let absorbed = stand_in.run(&["PTTL", &format!("t:absorbed:{name}")]).await;
+        let (state, absorbed) = (state.as_u64().unwrap(), absorbed.as_u64().unwrap());
+        assert!(
+            absorbed > 0 && absorbed <= state,
+            "{algorithm:?}: {absorbed} ms, and {state} of the state"
+        );
+    }
+}
+
+#[tokio::test]
+async fn absorbing_costs_one_command() {
+    let stand_in = StandIn::start();
+    let store = stand_in.store("t:");
+    let charge = charge("auth:a", Algorithm::SlidingWindow, 10);
+    let owing = |name, units| owing(&charge, name, units, START);
+    store.decide(&check(&[], 1), START).await.unwrap();
+    for (charge, cost, billed) in [
+        (charge.clone(), 1, 3),
+        // The script, the read, the state, the name.
+        (owing("first", 2), 1, 4),
+        (owing("first", 2), 1, 3),
+        (owing("second", 9), 1, 4),
+        (owing("third", 1), 1, 2),
+    ] {
+        let before = stand_in.billed().await;
+        let check = check(&[charge], cost);
+        store.decide(&check, START).await.unwrap();
+        assert_eq!(stand_in.billed().await - before, billed, "{check:?}");
+    }
+}
+
+/// What stands in a key is told as a state only where it is one.
+#[tokio::test]
+async fn the_state_that_is_held_is_told() {
+    let stand_in = StandIn::start();
+    let store = stand_in.store("t:");
+    let charges = [charge("auth:a", Algorithm::FixedWindow, 1)];
+    let held = |text: &str| vec![State::parse(text)];
+    for (given, cost, expected) in [
+        (None, 0, vec![None]),
+        (Some("garbage \"\u{1}\u{e9}"), 0, vec![None]),
+        (None, 1, held("fw:60000:1764000000000:1")),
+        (None, 1, held("fw:60000:1764000000000:1")),
+        (Some("tb:60000:5:1"), 0, held("tb:60000:5:1")),
+    ] {
+        if let Some(text) = given {
+            stand_in.run(&["SET", "t:auth:a", text]).await;
+        }
+        let verdict = store.decide(&check(&charges, cost), START).await.unwrap();
+        assert_eq!(verdict.states, expected, "{given:?} at a cost of {cost}");
     }
 }
 
@@ -146,16 +209,21 @@ async fn every_kind_of_bad_answer_is_an_error() {
         json!("garbage"),
         json!([]),
         json!([null, null]),
-        json!([null, null, [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]),
-        json!([null, null, [1, 2, 3, 4, 5]]),
-        json!([null, null, [3, 1, 1, 1, 1, 1]]),
-        json!([null, null, [1, -1, 1, 1, 1, 1]]),
-        json!([null, null, [1, 1.5, 1, 1, 1, 1]]),
-        json!([null, null, [1, "1", 1, 1, 1, 1]]),
-        json!([null, null, [1, 4_294_967_296_u64, 1, 1, 1, 1]]),
-        json!([null, null, [0, 0, 1, 1, 1, 1]]),
-        json!([null, 17, [1, 1, 1, 1, 1, 1]]),
-        json!([17, null, [1, 1, 1, 1, 1, 1]]),
+        json!([null, null, [1, 2, 3, 4, 5, 6, ""], [1, 2, 3, 4, 5, 6, ""]]),
+        json!([null, null, [1, 2, 3, 4, 5, ""]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1, 1]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1, null]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1, "", ""]]),
+        json!([null, null, []]),
+        json!([null, null, [3, 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, -1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, 1.5, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, "1", 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, 4_294_967_296_u64, 1, 1, 1, 1, ""]]),
+        json!([null, null, [0, 0, 1, 1, 1, 1, ""]]),
+        json!([null, 17, [1, 1, 1, 1, 1, 1, ""]]),
+        json!([17, null, [1, 1, 1, 1, 1, 1, ""]]),
     ] {
         stand_in
             .fault(json!({"kind": "result", "value": wrong.clone()}))

@@ -1,0 +1,225 @@
+//! Random quotas, requests, clocks, owed units and garbage.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+
+use crate::quota::{Algorithm, Quota, State};
+use crate::store::{Charge, Owed};
+use crate::time::Millis;
+
+#[derive(Clone, Debug)]
+pub(super) struct RandomCharge {
+    algorithm: usize,
+    limit: u32,
+    window: u64,
+    burst: u32,
+    block: Option<u64>,
+    enforced: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct RandomStep {
+    pub(super) move_by: i64,
+    pub(super) cost: u32,
+    pub(super) garbage: Option<Garbage>,
+    pub(super) address_until: Option<i64>,
+    pub(super) asked: Vec<bool>,
+    pub(super) owed: Vec<Option<RandomOwed>>,
+}
+
+pub(super) fn random_charges() -> impl Strategy<Value = Vec<RandomCharge>> {
+    let charge = (
+        0..3usize,
+        prop_oneof![1..20u32, Just(1_000_000u32)],
+        // Long enough that nothing expires in real time while it must still be there.
+        prop_oneof![3_600_000..90_000_000u64, Just(31_622_400_000u64)],
+        1..30u32,
+        prop_oneof![Just(None), (600_000..10_000_000u64).prop_map(Some)],
+        proptest::bool::weighted(0.75),
+    )
+        .prop_map(
+            |(algorithm, limit, window, burst, block, enforced)| RandomCharge {
+                algorithm,
+                limit,
+                window,
+                burst,
+                block,
+                enforced,
+            },
+        );
+    proptest::collection::vec(charge, 1..4)
+}
+
+impl RandomCharge {
+    pub(super) fn read((place, random): (usize, &Self)) -> Charge {
+        let algorithm = [
+            Algorithm::SlidingWindow,
+            Algorithm::TokenBucket,
+            Algorithm::FixedWindow,
+        ][random.algorithm];
+        let limit = if algorithm == Algorithm::TokenBucket {
+            random.limit.min(50_000)
+        } else {
+            random.limit
+        };
+        let quota = Quota::new(
+            algorithm,
+            limit.try_into().unwrap(),
+            Millis::new(random.window),
+        );
+        let quota = quota.unwrap().with_burst(random.burst.try_into().unwrap());
+        Charge {
+            block: random.block.map(Millis::new),
+            enforced: random.enforced,
+            ..Charge::new(format!("p{place}:192.0.2.1"), quota.unwrap())
+        }
+    }
+}
+
+pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
+    let move_by = prop_oneof![
+        4 => Just(0i64),
+        3 => -3000..3000i64,
+        3 => 0..4_000_000i64,
+        1 => -100_000_000..100_000_000i64,
+    ];
+    let number = || prop_oneof![Just(0u64), 0..20u64, 0..3_000_000_000_000u64, any::<u64>()];
+    let garbage = (
+        number(),
+        number(),
+        number(),
+        number(),
+        "[ -~]{0,20}",
+        0..16usize,
+    );
+    let garbage = proptest::option::weighted(0.2, garbage.prop_map(Garbage));
+    let address_until = proptest::option::weighted(0.1, -5_000..5_000i64);
+    let cost = prop_oneof![1 => Just(0u32), 8 => 1..6u32, 1 => 0..2_000_000u32];
+    let asked = proptest::collection::vec(any::<bool>(), 3);
+    let owed = proptest::collection::vec(proptest::option::weighted(0.3, random_owed()), 3);
+    let step = (move_by, cost, garbage, address_until, asked, owed).prop_map(
+        |(move_by, cost, garbage, address_until, asked, owed)| RandomStep {
+            move_by,
+            cost,
+            garbage,
+            address_until,
+            asked,
+            owed,
+        },
+    );
+    proptest::collection::vec(step, 1..40)
+}
+
+/// What somebody else may have written: often in a state's own shape, with its own width, so that it
+/// gets past the first look.
+#[derive(Clone, Debug)]
+pub(super) struct Garbage((u64, u64, u64, u64, String, usize));
+
+impl Garbage {
+    pub(super) fn state(&self, charge: &Charge, now: u64) -> String {
+        let (clock, third, count, offset, ascii, form) = &self.0;
+        let window = charge.quota.window().get();
+        let (tag, width) = shape(&charge.quota);
+        let near = now + clock % 6000;
+        let (base, gap) = ((near / width).saturating_sub(70), offset % 80);
+        match form % 8 {
+            0 => ascii.clone(),
+            1 => format!("{tag}:{width}:{clock}:{third}"),
+            2 => format!("{tag}:{width}:{near}:{third}"),
+            3 => format!(
+                "{tag}:{width}:{}:{count}",
+                now.saturating_sub(third % window)
+            ),
+            4 => format!("{tag}:{width}:{clock}:{third}:{offset}={count}"),
+            5 => format!("{tag}:{width}:{near}:{base}:{gap}={}", count % 30),
+            6 => format!("{tag}:{width}:{near}:{base}:5={count},{gap}={}", count % 9),
+            _ => format!("{tag}:{width}:{clock}:{third}:{ascii}"),
+        }
+    }
+
+    pub(super) fn block(&self, now: u64) -> Option<String> {
+        let (clock, third, _, _, ascii, form) = &self.0;
+        match form {
+            8..10 => Some(ascii.clone()),
+            10..12 => Some(third.to_string()),
+            12..15 => Some((now + clock % 20_000_000).to_string()),
+            15 => Some(format!("+{now}")),
+            _ => None,
+        }
+    }
+}
+
+/// What an isolate may have admitted: now, a while or very long ago, or by a clock that is ahead; more
+/// than there is room for; under a configuration of another shape; under a name used before.
+#[derive(Clone, Debug)]
+pub(super) struct RandomOwed {
+    name: u8,
+    other_shape: bool,
+    /// In a window's thousandths.
+    ago: u64,
+    ahead: u64,
+    parts: BTreeMap<u64, u32>,
+}
+
+fn random_owed() -> impl Strategy<Value = RandomOwed> {
+    let ago = prop_oneof![2 => Just(0u64), 2 => 0..1000u64, 1 => 0..5000u64];
+    let ahead = prop_oneof![4 => Just(0u64), 2 => 0..3000u64, 1 => 0..100_000_000u64];
+    let count = prop_oneof![6 => 1..4u32, 1 => 1..2_000_000u32, 1 => 1..=u32::MAX];
+    let parts = proptest::collection::btree_map(0..70u64, count, 1..4);
+    (0..12u8, proptest::bool::weighted(0.1), ago, ahead, parts).prop_map(
+        |(name, other_shape, ago, ahead, parts)| RandomOwed {
+            name,
+            other_shape,
+            ago,
+            ahead,
+            parts,
+        },
+    )
+}
+
+impl RandomOwed {
+    /// To `charge` at `now`.
+    pub(super) fn read(&self, charge: &Charge, now: u64) -> Owed {
+        let window = charge.quota.window().get();
+        let (tag, mut width) = shape(&charge.quota);
+        let clock = now - (self.ago * window / 1000).min(now) + self.ahead;
+        if self.other_shape {
+            width += 1;
+        }
+        let sum: u64 = self.parts.values().map(|count| u64::from(*count)).sum();
+        let text = match charge.quota.algorithm() {
+            Algorithm::SlidingWindow => {
+                let first = (clock / width).saturating_sub(69);
+                let last = clock / width - first;
+                let parts = self.parts.iter().filter(|(offset, _)| **offset <= last);
+                let list: Vec<String> = parts
+                    .map(|(offset, count)| format!("{offset}={count}"))
+                    .collect();
+                format!("{tag}:{width}:{clock}:{first}:{}", list.join(","))
+            }
+            // A debt within what a state's text may hold.
+            Algorithm::TokenBucket => {
+                let debt = (sum.saturating_mul(width) - clock % width).min(1 << 52);
+                format!("{tag}:{width}:{clock}:{debt}")
+            }
+            Algorithm::FixedWindow => {
+                format!("{tag}:{width}:{clock}:{}", sum.min(u64::from(u32::MAX)))
+            }
+        };
+        Owed {
+            name: format!("n{}", self.name),
+            state: State::parse(&text).unwrap_or_else(|| panic!("{text}")),
+        }
+    }
+}
+
+/// The tag and the width of a quota's states.
+fn shape(quota: &Quota) -> (&'static str, u64) {
+    let window = quota.window().get();
+    match quota.algorithm() {
+        Algorithm::SlidingWindow => ("sw", window.div_ceil(60)),
+        Algorithm::TokenBucket => ("tb", window),
+        Algorithm::FixedWindow => ("fw", window),
+    }
+}

@@ -1,0 +1,143 @@
+//! The script and the reference on scenarios whose numbers were worked out by hand.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::quota::{Algorithm, Outcome, Quota, State};
+use crate::store::conformance::{at_once, check};
+use crate::store::reference::Reference;
+use crate::store::stand_in::StandIn;
+use crate::store::{Charge, Owed, Store, Verdict};
+use crate::time::{Millis, Timestamp};
+
+#[derive(Deserialize)]
+struct Vectors {
+    scenarios: Vec<Scenario>,
+}
+
+#[derive(Deserialize)]
+struct Scenario {
+    name: String,
+    charges: Vec<VectorCharge>,
+    steps: Vec<VectorStep>,
+}
+
+#[derive(Deserialize)]
+struct VectorCharge {
+    key: String,
+    algorithm: String,
+    limit: u32,
+    window: u64,
+    burst: Option<u32>,
+    block: Option<u64>,
+    #[serde(default)]
+    shadow: bool,
+}
+
+#[derive(Deserialize)]
+struct VectorStep {
+    now: u64,
+    cost: u32,
+    #[serde(default)]
+    given: HashMap<String, String>,
+    /// By the state's key: the name under which it is owed, and the owed state.
+    #[serde(default)]
+    owed: HashMap<String, (String, String)>,
+    expect: Vec<(String, u32, u64, u64, u64)>,
+    keeps: HashMap<String, Option<String>>,
+}
+
+/// Both implementations, step by step, on scenarios whose numbers were worked out by hand.
+#[tokio::test]
+async fn shared_vectors() {
+    let text = include_str!("../../../tests/vectors/decide.json");
+    let vectors: Vectors = serde_json::from_str(text).unwrap();
+    let stand_in = StandIn::start();
+    for (number, scenario) in vectors.scenarios.iter().enumerate() {
+        let prefix = format!("vector-{number}:");
+        let store = stand_in.store(&prefix);
+        let reference = Reference::default();
+        let charges: Vec<Charge> = scenario.charges.iter().map(VectorCharge::read).collect();
+        for (place, step) in scenario.steps.iter().enumerate() {
+            let place = format!("{}, step {place}", scenario.name);
+            for (key, text) in &step.given {
+                reference.set(key, text);
+                stand_in
+                    .run(&["SET", &format!("{prefix}{key}"), text])
+                    .await;
+            }
+            let charges: Vec<Charge> = charges.iter().map(|one| step.owing(one)).collect();
+            let check = check(&charges, step.cost);
+            let now = Timestamp::from_millis(step.now);
+            let model = at_once(&reference, &check, now);
+            let script = store.decide(&check, now).await.unwrap();
+            assert_eq!(shown(&model), step.expect, "{place}: the reference");
+            assert_eq!(shown(&script), step.expect, "{place}: the script");
+            assert_eq!(script.states, model.states, "{place}");
+            for (key, text) in &step.keeps {
+                let held = stand_in.run(&["GET", &format!("{prefix}{key}")]).await;
+                assert_eq!(
+                    reference.text(key),
+                    *text,
+                    "{place}: the reference keeps {key}"
+                );
+                assert_eq!(held, json!(text), "{place}: the script keeps {key}");
+            }
+        }
+    }
+}
+
+impl VectorCharge {
+    fn read(&self) -> Charge {
+        let quota = Quota::new(
+            Algorithm::named(&self.algorithm).unwrap(),
+            self.limit.try_into().unwrap(),
+            Millis::new(self.window),
+        );
+        let burst = self.burst.unwrap_or(self.limit);
+        let quota = quota.unwrap().with_burst(burst.try_into().unwrap());
+        Charge {
+            block: self.block.map(Millis::new),
+            enforced: !self.shadow,
+            ..Charge::new(self.key.clone(), quota.unwrap())
+        }
+    }
+}
+
+impl VectorStep {
+    fn owing(&self, charge: &Charge) -> Charge {
+        let owed = self.owed.get(&charge.key).map(|(name, text)| Owed {
+            name: name.clone(),
+            state: State::parse(text).unwrap(),
+        });
+        Charge {
+            owed,
+            ..charge.clone()
+        }
+    }
+}
+
+/// Word, remaining, retry at, reset at, blocked until; zero for none.
+fn shown(verdict: &Verdict) -> Vec<(String, u32, u64, u64, u64)> {
+    verdict
+        .answers
+        .iter()
+        .map(|answer| {
+            let answer = answer.unwrap();
+            let (word, retry_at) = match answer.decision.outcome {
+                Outcome::Allowed => ("allowed", 0),
+                Outcome::Denied { retry_at } => ("denied", retry_at.as_millis()),
+                Outcome::Impossible => ("impossible", 0),
+            };
+            (
+                word.to_owned(),
+                answer.decision.remaining,
+                retry_at,
+                answer.decision.reset_at.as_millis(),
+                answer.blocked_until.map_or(0, Timestamp::as_millis),
+            )
+        })
+        .collect()
+}
