@@ -8,14 +8,15 @@ use std::fmt;
 use crate::client::Ipv6Prefix;
 use crate::policy::{Policy, PolicyId};
 use crate::route::Routes;
-use crate::time::Millis;
 
 mod policies;
 mod routes;
+mod store;
 #[cfg(test)]
 mod tests;
 mod vars;
 
+pub use store::StoreConfig;
 pub use vars::Vars;
 
 /// Something wrong in the configuration.
@@ -72,24 +73,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
-}
-
-/// Where counters are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreConfig {
-    /// In each isolate's memory.
-    Memory,
-    /// In Upstash Redis.
-    Upstash {
-        /// The REST URL.
-        url: String,
-        /// The REST token.
-        token: Secret,
-        /// What every key starts with.
-        prefix: String,
-        /// How long one decision may wait.
-        timeout: Millis,
-    },
 }
 
 /// Which headers tell a client where it stands.
@@ -169,7 +152,7 @@ impl Config {
         let mut table = policies::read(vars, &mut problems);
         let read = routes::read(vars, &mut table, &mut problems);
         table.warn_unused(&read.used, &mut problems);
-        let store = store(vars, &mut problems);
+        let store = store::read(vars, &mut problems);
         for name in NOT_YET {
             if vars.get(name).is_some() {
                 problems.warn(name, "not supported by this version; it has no effect");
@@ -203,11 +186,7 @@ impl Config {
 }
 
 /// Names of the design that this version does not act on yet.
-const NOT_YET: [&str; 3] = [
-    "RATE_LIMIT_FALLBACK_FACTOR",
-    "RATE_LIMIT_ALLOWLIST",
-    "RATE_LIMIT_BYPASS_TOKEN",
-];
+const NOT_YET: [&str; 2] = ["RATE_LIMIT_ALLOWLIST", "RATE_LIMIT_BYPASS_TOKEN"];
 
 /// Problems as they are found.
 #[derive(Default)]
@@ -229,86 +208,6 @@ impl Problems {
             severity,
         });
     }
-}
-
-fn store(vars: &Vars, problems: &mut Problems) -> StoreConfig {
-    const URL: [&str; 2] = ["UPSTASH_REDIS_REST_URL", "KV_REST_API_URL"];
-    const TOKEN: [&str; 2] = ["UPSTASH_REDIS_REST_TOKEN", "KV_REST_API_TOKEN"];
-    let timeout = vars.number(
-        "REDIS_TIMEOUT",
-        1..=60_000,
-        [1000, 1000],
-        "milliseconds",
-        problems,
-    );
-    let prefix = prefix(vars, problems);
-    let url = URL
-        .iter()
-        .find_map(|name| vars.text(name).map(|text| (name, text)));
-    let token = TOKEN.iter().find_map(|name| vars.text(name));
-    if !vars.flag("REDIS_ENABLED", true, problems) {
-        return StoreConfig::Memory;
-    }
-    let (url_name, url, token) = match (url, token) {
-        (None, None) => return StoreConfig::Memory,
-        (Some(_), None) => {
-            problems.error(
-                TOKEN[0],
-                "is missing beside the URL; memory is in use instead",
-            );
-            return StoreConfig::Memory;
-        }
-        (None, Some(_)) => {
-            problems.error(
-                URL[0],
-                "is missing beside the token; memory is in use instead",
-            );
-            return StoreConfig::Memory;
-        }
-        (Some((name, url)), Some(token)) => (*name, url, token),
-    };
-    match vars::http_url(&url) {
-        Some(parts) if parts.plain && !parts.loopback => problems.warn(
-            url_name,
-            "is http, not https: the token travels in the clear",
-        ),
-        Some(_) => {}
-        None => {
-            problems.error(
-                url_name,
-                "must be a URL such as https://NAME.upstash.io; memory is in use instead",
-            );
-            return StoreConfig::Memory;
-        }
-    }
-    if !vars::fits_header(&token) {
-        problems.error(
-            TOKEN[0],
-            "has characters that no token has; memory is in use instead",
-        );
-        return StoreConfig::Memory;
-    }
-    StoreConfig::Upstash {
-        url,
-        token: Secret(token),
-        prefix,
-        timeout: Millis::new(u64::from(timeout)),
-    }
-}
-
-fn prefix(vars: &Vars, problems: &mut Problems) -> String {
-    let default = || "ratelimit:".to_owned();
-    let Some(prefix) = vars.text("REDIS_KEY_PREFIX") else {
-        return default();
-    };
-    if prefix.len() <= 128 && prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return prefix;
-    }
-    problems.error(
-        "REDIS_KEY_PREFIX",
-        "must be at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
-    );
-    default()
 }
 
 fn dialect(vars: &Vars, problems: &mut Problems) -> Dialect {

@@ -28,6 +28,8 @@ pub struct Report {
     pub cost: u32,
     /// Whether the request may go ahead.
     pub admitted: bool,
+    /// The shared store did not decide, and this isolate's memory did in its place.
+    pub degraded: bool,
     /// The caller's address is blocked everywhere.
     pub address_block: Option<AddressBlock>,
     /// Where the caller stands in each enforced quota that was asked.
@@ -75,7 +77,7 @@ impl Report {
 ///
 /// # Errors
 ///
-/// [`StoreError`] when `store` does not decide.
+/// [`StoreError`] when `store` does not decide: the request can neither be admitted nor denied.
 pub async fn decide<S: Store>(
     config: &Config,
     store: &S,
@@ -124,6 +126,7 @@ fn report(caller: Caller, check: &Check, names: &[&Policy], verdict: &Verdict) -
         caller,
         cost: check.cost,
         admitted: verdict.allows(check),
+        degraded: verdict.degraded,
         address_block: verdict.address_block,
         enforced: Vec::with_capacity(names.len()),
         shadow: Vec::new(),

@@ -16,16 +16,20 @@ pub const BYPASS: &str = "x-ratelimit-bypass";
 /// What shadow policies would have said.
 pub const SHADOW: &str = "X-RateLimit-Shadow";
 
+/// Says `memory` while this isolate's memory stands in for the shared store.
+pub const STORE: &str = "X-RateLimit-Store";
+
 /// What a client may not send on to the origin: it is the limiter that says these.
 pub const REMOVED_FROM_REQUESTS: [&str; 4] = [CALLER_ADDRESS, ORIGIN_SECRET, PASSED, BYPASS];
 
 /// What an origin may not say beside the limiter, in any dialect but `none`.
-pub const REMOVED_FROM_RESPONSES: [&str; 7] = [
+pub const REMOVED_FROM_RESPONSES: [&str; 8] = [
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
     "x-ratelimit-reset",
     "x-ratelimit-type",
     SHADOW,
+    STORE,
     "ratelimit",
     "ratelimit-policy",
 ];
@@ -41,6 +45,9 @@ pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
         Dialect::XRateLimit => report.binding().map(x_ratelimit).unwrap_or_default(),
         Dialect::Ietf => ietf(report, now),
     };
+    if report.degraded {
+        headers.push((STORE, "memory".to_owned()));
+    }
     if !report.shadow.is_empty() {
         headers.push((SHADOW, shadow(&report.shadow)));
     }

@@ -5,29 +5,26 @@ use serde::Serialize;
 use crate::admin::Access;
 use crate::config::{Compiled, Severity};
 use crate::response::Response;
+use crate::store::breaker::Status;
+use crate::store::breaker::circuit::State;
 use crate::time::Timestamp;
 
 /// How the store does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreHealth {
     /// Memory, as configured.
     Memory,
-    /// Upstash answers.
-    Upstash,
-    /// Upstash is configured but fails; memory decides.
-    Failing {
-        /// Since when, on this isolate's clock.
-        since: Timestamp,
-    },
+    /// Upstash, unless its breaker is open; memory decides meanwhile.
+    Upstash(Status),
 }
 
-/// The answer. It is public; an admin also learns since when the store fails and what is wrong in the
-/// configuration.
+/// The answer. It is public; an admin also learns since when the store fails, why, when it is asked
+/// again, and what is wrong in the configuration.
 #[must_use]
 pub fn answer(
     method: &str,
     compiled: &Compiled,
-    store: StoreHealth,
+    store: &StoreHealth,
     access: Access,
     now: Timestamp,
 ) -> Response {
@@ -42,10 +39,15 @@ pub fn answer(
         response.headers.push(("Retry-After", seconds));
         return response;
     }
-    let failing = matches!(store, StoreHealth::Failing { .. });
+    let breaker = match store {
+        StoreHealth::Memory => None,
+        StoreHealth::Upstash(status) => Some(status),
+    };
+    let closed = |status: &&Status| status.state == State::Closed;
+    let failing = breaker.filter(|status| !closed(status));
     let status = if compiled.has_errors() {
         "misconfigured"
-    } else if failing {
+    } else if failing.is_some() {
         "degraded"
     } else {
         "ok"
@@ -53,17 +55,13 @@ pub fn answer(
     let admin = access == Access::Admin;
     let body = Health {
         status,
-        store: match store {
-            StoreHealth::Upstash => "upstash",
-            StoreHealth::Memory | StoreHealth::Failing { .. } => "memory",
+        store: match breaker.filter(closed) {
+            Some(_) => "upstash",
+            None => "memory",
         },
-        // There is none yet: a failed call falls back by itself, request by request.
-        breaker: None,
+        breaker: breaker.map(|status| status.state.to_string()),
         version: env!("CARGO_PKG_VERSION"),
-        since: match store {
-            StoreHealth::Failing { since } if admin => Some(since.as_millis()),
-            _ => None,
-        },
+        failing: failing.filter(|_| admin).map(Failing::of),
         errors: admin.then(|| problems(compiled, Severity::Error)),
         warnings: admin.then(|| problems(compiled, Severity::Warning)),
     };
@@ -74,14 +72,36 @@ pub fn answer(
 struct Health<'a> {
     status: &'a str,
     store: &'a str,
-    breaker: Option<&'a str>,
+    breaker: Option<String>,
     version: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<u64>,
+    failing: Option<Failing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Told<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<Vec<Told<'a>>>,
+}
+
+/// Times in ms since the epoch, on this isolate's clock.
+#[derive(Serialize)]
+struct Failing {
+    since: Option<u64>,
+    why: Option<String>,
+    next_try: Option<u64>,
+}
+
+impl Failing {
+    fn of(status: &Status) -> Self {
+        let trouble = status.trouble.as_ref();
+        Self {
+            since: trouble.map(|(since, _)| since.as_millis()),
+            why: trouble.map(|(_, why)| why.to_string()),
+            next_try: match status.state {
+                State::Open { until } => Some(until.as_millis()),
+                State::Closed | State::HalfOpen { .. } => None,
+            },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -109,6 +129,9 @@ mod tests {
     use super::{StoreHealth, answer};
     use crate::admin::Access;
     use crate::config::{Compiled, Config, Vars};
+    use crate::store::StoreError;
+    use crate::store::breaker::Status;
+    use crate::store::breaker::circuit::State;
     use crate::time::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_millis(5000);
@@ -121,64 +144,77 @@ mod tests {
         Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
     }
 
-    fn ask(bad: bool, store: StoreHealth, access: Access) -> Value {
+    fn ask(bad: bool, store: &StoreHealth, access: Access) -> Value {
         let response = answer("GET", &compiled(bad), store, access, NOW);
         assert_eq!(response.status, 200);
         assert!(!response.body.contains("sEcReT"));
         serde_json::from_str(&response.body).unwrap()
     }
 
+    fn upstash(state: State) -> StoreHealth {
+        let since = Timestamp::from_millis(7);
+        let failing = state != State::Closed;
+        StoreHealth::Upstash(Status {
+            state,
+            trouble: failing.then_some((since, StoreError::OverQuota)),
+        })
+    }
+
     #[test]
     fn the_public_learn_no_more_than_the_state() {
-        let since = Timestamp::from_millis(7);
+        let until = Timestamp::from_millis(9000);
         let version = env!("CARGO_PKG_VERSION");
-        let access = Access::Public;
+        for (state, status, store, breaker) in [
+            (State::Closed, "ok", "upstash", "closed"),
+            (State::Open { until }, "degraded", "memory", "open"),
+            (State::HalfOpen { until }, "degraded", "memory", "half-open"),
+        ] {
+            assert_eq!(
+                ask(false, &upstash(state), Access::Public),
+                json!({"status": status, "store": store, "breaker": breaker, "version": version})
+            );
+            let body = ask(true, &upstash(state), Access::Public);
+            assert_eq!(body["status"], "misconfigured");
+            assert_eq!(body.as_object().unwrap().len(), 4);
+        }
         assert_eq!(
-            ask(false, StoreHealth::Upstash, access),
-            json!({"status": "ok", "store": "upstash", "breaker": null, "version": version})
+            ask(false, &StoreHealth::Memory, Access::Public),
+            json!({"status": "ok", "store": "memory", "breaker": null, "version": version})
         );
-        assert_eq!(
-            ask(false, StoreHealth::Failing { since }, access)["status"],
-            "degraded"
-        );
-        let body = ask(true, StoreHealth::Failing { since }, access);
-        assert_eq!(body["status"], "misconfigured");
-        assert_eq!(body.as_object().unwrap().len(), 4);
     }
 
     #[test]
     fn who_guesses_is_told_to_wait() {
         let retry_at = NOW + crate::time::Millis::new(1500);
         let access = Access::TooMany { retry_at };
-        let response = answer("GET", &compiled(true), StoreHealth::Memory, access, NOW);
+        let response = answer("GET", &compiled(true), &StoreHealth::Memory, access, NOW);
         assert_eq!(response.status, 429);
         assert!(response.headers.contains(&("Retry-After", "2".to_owned())));
         assert!(!response.body.contains("RATE_LIMIT"));
     }
 
     #[test]
-    fn the_operator_learns_why() {
-        let since = Timestamp::from_millis(7);
-        let body = ask(true, StoreHealth::Failing { since }, Access::Admin);
-        assert_eq!(body["since"], 7);
+    fn the_operator_learns_since_when_and_why() {
+        let until = Timestamp::from_millis(9000);
+        let body = ask(true, &upstash(State::Open { until }), Access::Admin);
+        let why = StoreError::OverQuota.to_string();
+        let failing = json!({"since": 7, "why": why, "next_try": 9000});
+        assert_eq!(body["failing"], failing);
         assert_eq!(body["errors"][0]["variable"], "RATE_LIMIT_HEADERS");
         assert_eq!(body["warnings"], json!([]));
+
+        let body = ask(false, &upstash(State::HalfOpen { until }), Access::Admin);
+        assert_eq!(body["failing"]["next_try"], json!(null));
+        let body = ask(false, &upstash(State::Closed), Access::Admin);
+        assert_eq!(body.get("failing"), None);
     }
 
     #[test]
     fn it_is_read_only() {
         for method in ["POST", "DELETE", "get", "PROPFIND"] {
-            assert_eq!(
-                answer(
-                    method,
-                    &compiled(false),
-                    StoreHealth::Memory,
-                    Access::Public,
-                    NOW
-                )
-                .status,
-                405
-            );
+            let store = StoreHealth::Memory;
+            let response = answer(method, &compiled(false), &store, Access::Public, NOW);
+            assert_eq!(response.status, 405);
         }
     }
 }

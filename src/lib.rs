@@ -10,8 +10,9 @@
 //! 4. [`policy`] names the caller's quota in each of them; together they are one [`store::Check`].
 //! 5. A [`store::Store`] settles the check in one atomic step: in this isolate's memory
 //!    ([`store::memory`]), or in Upstash Redis in one round trip ([`store::upstash`]), with known
-//!    denials answered without one ([`store::denials`]). What it settles is pure: [`quota`] decides
-//!    for one quota, [`store::settle`] for all of a request.
+//!    denials answered without one ([`store::denials`]), and memory where Upstash fails
+//!    ([`store::fallback`]). What it settles is pure: [`quota`] decides for one quota,
+//!    [`store::settle`] for all of a request.
 //! 6. [`gate`] does 2 to 5, and [`headers`] and [`response`] put its report on the wire.
 //!
 //! Time is a value everywhere ([`time`]): nothing here reads a clock except through [`time::Clock`].

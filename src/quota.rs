@@ -227,6 +227,50 @@ impl Quota {
         }
     }
 
+    /// What of `owed` is not in `counted`, an earlier form of it: what has been admitted since.
+    /// `None`: nothing.
+    #[must_use]
+    pub fn newer(&self, owed: &State, counted: &State) -> Option<State> {
+        match self.algorithm {
+            Algorithm::SlidingWindow => sliding_window::newer(self, owed, counted),
+            Algorithm::TokenBucket => token_bucket::newer(self, owed, counted),
+            Algorithm::FixedWindow => fixed_window::newer(self, owed, counted),
+        }
+    }
+
+    /// The same at `thousandths` of the size, rounded down and at least 1; as it is where that would
+    /// be too large for exact counting.
+    #[must_use]
+    pub fn scaled(&self, thousandths: u32) -> Self {
+        let scale = |number: NonZeroU32| {
+            let scaled = u64::from(number.get()) * u64::from(thousandths) / 1000;
+            let scaled = u32::try_from(scaled).unwrap_or(u32::MAX);
+            NonZeroU32::new(scaled).unwrap_or(NonZeroU32::MIN)
+        };
+        let scaled = Self {
+            limit: scale(self.limit),
+            burst: scale(self.burst),
+            ..*self
+        };
+        scaled.checked().unwrap_or(*self)
+    }
+
+    /// The same with as many units as can be counted: it denies nobody, and counts.
+    #[must_use]
+    pub fn boundless(&self) -> Self {
+        let most = match self.algorithm {
+            Algorithm::TokenBucket => MAX_DEBT / self.window.get(),
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => u64::from(u32::MAX),
+        };
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
+        Self {
+            limit: most,
+            burst: most,
+            ..*self
+        }
+    }
+
     /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`]).
     /// What that admission no longer weighs is not given back, so the algorithm's bound holds for
     /// what remains consumed. `None`: there is nothing to take back, keep the state as it is.

@@ -55,6 +55,20 @@ impl Response {
         Self::json(status, &Body { error, message })
     }
 
+    /// The 503 to a request that nothing may decide while the shared store does not: `retry_at` is
+    /// when it is asked again, if that is known.
+    #[must_use]
+    pub fn unavailable(retry_at: Option<Timestamp>, now: Timestamp) -> Self {
+        let mut response = Self::error(
+            503,
+            "rate_limit_unavailable",
+            "The rate limit cannot be checked at the moment. Try again later.",
+        );
+        let wait = retry_at.unwrap_or(now).since(now).secs_ceil().max(1);
+        response.headers.push(("Retry-After", wait.to_string()));
+        response
+    }
+
     /// The 429 to a denied request. `accept` is its `Accept` header.
     #[must_use]
     pub fn denied(report: &Report, dialect: Dialect, accept: Option<&str>, now: Timestamp) -> Self {

@@ -1,7 +1,9 @@
 //! Where quotas are kept: one trait, one verb.
 //!
-//! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers
-//! ([`denials`], [`fallback`]) add one thing each and are stores themselves. Every store and every
+//! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers add one
+//! thing each and are stores themselves. Around Upstash stand, from the inside: [`capped`], a cap on
+//! what is spent; [`mirror`], continuity with memory; [`breaker`]; [`denials`] that are remembered;
+//! and [`fallback`], what becomes of a request that none of these decides. Every store and every
 //! wrapper passes the suite in `store/conformance.rs`.
 
 use std::fmt;
@@ -17,6 +19,7 @@ pub(crate) mod conformance;
 pub mod denials;
 pub mod fallback;
 pub mod memory;
+pub mod mirror;
 #[cfg(test)]
 pub(crate) mod reference;
 pub mod settle;
@@ -71,7 +74,7 @@ pub enum OnFailure {
 /// Units that an isolate admitted by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owed {
-    /// A store that may lose an answer adds what comes under the same name once.
+    /// A store that may lose an answer adds, of what comes again under the same name, what is new.
     pub name: String,
     /// The units, as a quota that admitted nothing else has them.
     pub state: State,

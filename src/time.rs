@@ -72,6 +72,14 @@ impl Timestamp {
     }
 }
 
+impl Add for Millis {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+}
+
 impl Add<Millis> for Timestamp {
     type Output = Self;
 

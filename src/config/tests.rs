@@ -1,9 +1,12 @@
 //! Every variable: what it takes, what it says of the rest, and that the stricter reading rules.
 
+use std::num::NonZeroU32;
+
 use serde_json::{Value, json};
 
 use super::{Compiled, Config, Dialect, Origin, Severity, StoreConfig, Vars};
 use crate::policy::{Mode, Policy};
+use crate::store::OnFailure;
 
 pub(super) fn compile(vars: &Value) -> Compiled {
     Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
@@ -249,6 +252,96 @@ fn upstash_needs_both_its_url_and_its_token() {
     good(&json!({"UPSTASH_REDIS_REST_URL": "http://[::1]:8079", "UPSTASH_REDIS_REST_TOKEN": "t"}));
 }
 
+/// What of the configuration says how a failing store is dealt with: retries, their delay in ms,
+/// doublings, cap, factor in thousandths.
+fn resilience(config: &Config) -> (u32, u64, u32, Option<u32>, u32) {
+    let StoreConfig::Upstash {
+        retries,
+        doublings,
+        max_commands,
+        fallback_factor,
+        ..
+    } = &config.store
+    else {
+        panic!("memory");
+    };
+    let cap = max_commands.map(NonZeroU32::get);
+    let delay = retries.delay.get();
+    (retries.count, delay, *doublings, cap, *fallback_factor)
+}
+
+#[test]
+fn how_a_failing_store_is_dealt_with() {
+    let with = |name: &str, value: Value| {
+        let mut vars =
+            json!({"UPSTASH_REDIS_REST_URL": "https://x.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
+        vars[name] = value;
+        vars
+    };
+    let set = |name, value| resilience(&good(&with(name, value)));
+    assert_eq!(set("REDIS_TIMEOUT", json!(5)), (2, 50, 10, None, 1200));
+    assert_eq!(set("REDIS_RETRY_COUNT", json!(0)).0, 0);
+    assert_eq!(set("REDIS_RETRY_DELAY", json!("7")).1, 7);
+    assert_eq!(set("REDIS_MAX_RECONNECT_ATTEMPTS", json!(3)).2, 3);
+    assert_eq!(set("REDIS_MAX_COMMANDS_PER_SECOND", json!(50)).3, Some(50));
+    for (value, factor) in [
+        (json!(1.25), 1250),
+        (json!("0.01"), 10),
+        (json!("10"), 10_000),
+        (json!("1.005"), 1005),
+        (json!(2), 2000),
+    ] {
+        assert_eq!(set("RATE_LIMIT_FALLBACK_FACTOR", value).4, factor);
+    }
+
+    let refused = |name, value| resilience(&bad(&with(name, value), name));
+    assert_eq!(refused("REDIS_RETRY_COUNT", json!(11)).0, 0);
+    assert_eq!(refused("REDIS_RETRY_DELAY", json!(0)).1, 1000);
+    assert_eq!(refused("REDIS_MAX_RECONNECT_ATTEMPTS", json!("-1")).2, 10);
+    for cap in [json!(49), json!(0), json!("1e3"), json!(true)] {
+        let refused = refused("REDIS_MAX_COMMANDS_PER_SECOND", cap);
+        assert_eq!(refused.3, Some(50), "a cap was wanted");
+    }
+    for factor in [
+        "0",
+        "0.009",
+        "10.001",
+        "1.2345",
+        ".5",
+        "1.",
+        "-1",
+        "1,2",
+        "1e1",
+        "NaN",
+        "99999999999",
+    ] {
+        assert_eq!(
+            refused("RATE_LIMIT_FALLBACK_FACTOR", json!(factor)).4,
+            1000,
+            "{factor}"
+        );
+    }
+}
+
+#[test]
+fn what_becomes_of_requests_while_the_store_is_out() {
+    let rule = |config: &Config| policy(config, "mfa").unwrap().on_store_failure;
+    assert_eq!(rule(&good(&json!({}))), OnFailure::Memory);
+    for (word, meant) in [
+        ("memory", OnFailure::Memory),
+        ("allow", OnFailure::Allow),
+        ("deny", OnFailure::Deny),
+    ] {
+        let vars = json!({"RATE_LIMIT_POLICIES": {"mfa": {"on_store_failure": word}}});
+        assert_eq!(rule(&good(&vars)), meant);
+    }
+    for word in [json!("open"), json!(true), json!("Allow")] {
+        let vars = json!({"RATE_LIMIT_POLICIES": {"mfa": {"on_store_failure": word}}});
+        let config = bad(&vars, "RATE_LIMIT_POLICIES.mfa.on_store_failure");
+        assert_eq!(rule(&config), OnFailure::Deny);
+    }
+}
+
 #[test]
 fn the_other_variables_keep_their_rules() {
     assert!(!good(&json!({"RATE_LIMIT_ENABLED": "False"})).enabled);
@@ -351,7 +444,7 @@ fn no_problem_carries_a_value() {
     let routes = json!([{"path": PLANTED, "policies": [PLANTED], "methods": [[PLANTED]], "cost": PLANTED, "x": PLANTED}]);
     let mut vars = json!({
         "RATE_LIMIT_ROUTES": routes,
-        "RATE_LIMIT_POLICIES": {"auth": {"algorithm": PLANTED, "key": PLANTED, "mode": PLANTED, "burst": PLANTED}},
+        "RATE_LIMIT_POLICIES": {"auth": {"algorithm": PLANTED, "key": PLANTED, "mode": PLANTED, "on_store_failure": PLANTED, "burst": PLANTED}},
     });
     for name in [
         "RATE_LIMIT_ENABLED",
@@ -367,6 +460,9 @@ fn no_problem_carries_a_value() {
         "DEFAULT_RATE_LIMIT_MAX",
         "DEFAULT_RATE_LIMIT_WINDOW",
         "RATE_LIMIT_ALLOWLIST",
+        "RATE_LIMIT_FALLBACK_FACTOR",
+        "REDIS_RETRY_COUNT",
+        "REDIS_MAX_COMMANDS_PER_SECOND",
         "ADMIN_TOKEN",
         "RATE_LIMIT_BYPASS_TOKEN",
     ] {

@@ -107,6 +107,16 @@ pub(super) fn whole(text: &str) -> Option<u32> {
     if digits { text.parse().ok() } else { None }
 }
 
+/// A decimal number with at most three decimals, in thousandths.
+pub(super) fn thousandths(text: &str) -> Option<u32> {
+    let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let places = u32::try_from(decimals.len())
+        .ok()
+        .filter(|places| *places <= 3)?;
+    let decimals = whole(decimals)? * 10_u32.pow(3 - places);
+    whole(units)?.checked_mul(1000)?.checked_add(decimals)
+}
+
 /// A whole number in JSON, as a number or as text.
 pub(super) fn whole_value(value: &Value) -> Option<u32> {
     match value {

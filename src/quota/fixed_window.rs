@@ -102,6 +102,17 @@ pub(super) fn absorb(
     (added > 0).then(|| held.keep(held.used + added))
 }
 
+pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
+    let window = quota.window();
+    let mut owed = *of_window(owed, window)?;
+    let same = |counted: &&FixedWindow| index(counted.clock, window) == index(owed.clock, window);
+    let counted = of_window(counted, window).filter(same);
+    owed.count = owed
+        .count
+        .saturating_sub(counted.map_or(0, |counted| counted.count));
+    (owed.count > 0).then_some(State::FixedWindow(owed))
+}
+
 pub(super) fn refund(
     quota: &Quota,
     state: &State,

@@ -148,6 +148,21 @@ pub(super) fn absorb(
     (room < all).then(|| held.keep(counts))
 }
 
+pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
+    let width = width(quota.window());
+    let mut owed = of_width(owed, width)?.clone();
+    let counted = of_width(counted, width);
+    for sub in &mut owed.counts {
+        let mut known = counted.iter().flat_map(|counted| &counted.counts);
+        let known = known.find(|known| known.index == sub.index);
+        sub.count = sub
+            .count
+            .saturating_sub(known.map_or(0, |known| known.count));
+    }
+    owed.counts.retain(|sub| sub.count > 0);
+    (!owed.counts.is_empty()).then_some(State::SlidingWindow(owed))
+}
+
 /// Counts of sub-windows later than `here` were written by a clock that ran ahead: they were taken
 /// no later than now.
 fn bring_back(counts: &mut Vec<SubWindow>, here: u64) {

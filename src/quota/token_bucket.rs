@@ -117,6 +117,17 @@ pub(super) fn absorb(
     (added > 0).then(|| held.keep(held.debt + added))
 }
 
+pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
+    let period = quota.window();
+    let mut owed = *of_period(owed, period)?;
+    if let Some(counted) = of_period(counted, period) {
+        let since = owed.clock.since(counted.clock);
+        let left = drained(counted.debt, since, u64::from(quota.limit()));
+        owed.debt = owed.debt.saturating_sub(left);
+    }
+    (owed.debt > 0).then_some(State::TokenBucket(owed))
+}
+
 /// A bucket does not tell whose tokens have come back since, so only what this admission must still
 /// weigh is taken off: had it never been made, the debt could be smaller by no less than that.
 pub(super) fn refund(

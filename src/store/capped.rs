@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::num::NonZeroU32;
 
 use super::{Check, Store, StoreError, Verdict};
-use crate::quota::{Algorithm, Quota, QuotaError, State};
+use crate::quota::{Algorithm, Quota, State};
 use crate::time::{Millis, Timestamp};
 
 /// A store that is not asked once its isolate has spent its commands.
@@ -16,23 +16,15 @@ pub struct Capped<S> {
 
 impl<S> Capped<S> {
     /// At most `per_second` commands in any second; `None`: as many as it takes.
-    ///
-    /// # Errors
-    ///
-    /// None for any number; the type is [`Quota::new`]'s.
-    pub fn new(inner: S, per_second: Option<NonZeroU32>) -> Result<Self, QuotaError> {
-        let second = Millis::from_secs(1);
-        let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, second);
-        Ok(Self {
+    #[must_use]
+    pub fn new(inner: S, per_second: Option<NonZeroU32>) -> Self {
+        // A window of a second is one for any limit.
+        let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
+        Self {
             inner,
-            cap: per_second.map(quota).transpose()?,
+            cap: per_second.and_then(quota),
             spent: RefCell::new(None),
-        })
-    }
-
-    /// The store behind the cap.
-    pub const fn inner(&self) -> &S {
-        &self.inner
+        }
     }
 
     /// Whether `commands` more may be spent; if so, they are.
@@ -92,30 +84,27 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let memory = || Memory::new(1000, Seed::fixed());
-        conformance::all(&Capped::new(memory(), None).unwrap()).await;
+        conformance::all(&Capped::new(memory(), None)).await;
         let plenty = NonZeroU32::new(1_000_000);
-        conformance::all(&Capped::new(memory(), plenty).unwrap()).await;
+        conformance::all(&Capped::new(memory(), plenty)).await;
     }
 
     #[test]
     fn no_second_holds_more_than_the_cap() {
-        let store = Capped::new(Counted(Cell::new(0)), NonZeroU32::new(30)).unwrap();
+        let store = Capped::new(Counted(Cell::new(0)), NonZeroU32::new(30));
         // Three commands each: the script, the read, the state.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let mut asked_at = Vec::new();
         for ms in 0..5000 {
-            let before = store.inner().0.get();
+            let before = store.inner.0.get();
             let decided = store.decide(&check, START + Millis::new(ms)).now_or_never();
             match decided.unwrap() {
-                Ok(_) => assert_eq!(store.inner().0.get(), before + 1),
+                Ok(_) => assert_eq!(store.inner.0.get(), before + 1),
                 Err(error) => {
-                    assert_eq!(
-                        (error, store.inner().0.get()),
-                        (StoreError::OverCap, before)
-                    );
+                    assert_eq!((error, store.inner.0.get()), (StoreError::OverCap, before));
                 }
             }
-            if store.inner().0.get() > before {
+            if store.inner.0.get() > before {
                 asked_at.push(ms);
             }
         }

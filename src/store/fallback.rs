@@ -1,137 +1,124 @@
-//! Another store for the requests that the first one fails to decide.
+//! What becomes of a request when the shared store does not decide it.
+//!
+//! Each quota says for itself ([`OnFailure`]), and the strictest rules: one that says `deny` turns
+//! the request away, else those that say `memory` are decided in this isolate, and those that say
+//! `allow` count what is admitted and deny nobody but the callers that they are known to block.
+//!
+//! # The bound
+//!
+//! While the store is out, one isolate holds a caller to the limit times the fallback factor, from
+//! where the store's last answers left the caller. Isolates do not know of each other: across a fleet
+//! the bound is *isolates x factor x limit*. Once the store is back, what was admitted meanwhile is
+//! counted in it once, up to the limit: with the next decision about the caller, or by
+//! [`settle_up`](Fallback::settle_up).
 
 use std::cell::Cell;
+use std::rc::Rc;
 
-use super::{Check, Store, StoreError, Verdict};
-use crate::time::Timestamp;
+use super::backoff::{Dice, Pause, Retries};
+use super::memory::Memory;
+use super::{Charge, Check, OnFailure, Store, StoreError, Verdict};
+use crate::quota::Quota;
+use crate::time::{Clock, Millis, Timestamp};
 
-/// Asks `first`; what it fails to decide, `second` does.
-pub struct Fallback<A, B> {
-    first: A,
-    second: B,
-    on_change: fn(Change<'_>),
-    failing_since: Cell<Option<Timestamp>>,
+/// Keys that are settled up in one call, and calls in one go.
+const AT_ONCE: usize = 16;
+const CALLS: usize = 8;
+
+/// How long one settling keeps others from beginning, should it never report.
+const SETTLING: Millis = Millis::new(10_000);
+
+/// A shared store, and this isolate's memory where it does not decide.
+pub struct Fallback<S> {
+    shared: S,
+    memory: Rc<Memory>,
+    factor: u32,
+    settling_until: Cell<Timestamp>,
 }
 
-/// The first store began to fail, or answers again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change<'a> {
-    /// It failed, having answered before.
-    Failed(&'a StoreError),
-    /// It answered, having failed before.
-    Recovered,
-}
-
-impl<A, B> Fallback<A, B> {
-    /// `on_change` is told when `first` begins to fail and when it answers again, not each failure.
-    #[must_use]
-    pub const fn new(first: A, second: B, on_change: fn(Change<'_>)) -> Self {
+impl<S> Fallback<S> {
+    /// `memory` decides by limits of `factor` thousandths of their size what `shared` does not. It
+    /// must be the memory that `shared` keeps current.
+    pub fn new(shared: S, memory: Rc<Memory>, factor: u32) -> Self {
         Self {
-            first,
-            second,
-            on_change,
-            failing_since: Cell::new(None),
+            shared,
+            memory,
+            factor,
+            settling_until: Cell::default(),
         }
     }
 
-    /// Since when the first store fails; `None` while it answers.
-    #[must_use]
-    pub const fn failing_since(&self) -> Option<Timestamp> {
-        self.failing_since.get()
+    /// The shared store.
+    pub const fn shared(&self) -> &S {
+        &self.shared
+    }
+
+    fn stand_in(&self, charge: &Charge, rule: OnFailure) -> Quota {
+        match rule {
+            OnFailure::Allow => charge.quota.boundless(),
+            OnFailure::Memory | OnFailure::Deny => charge.quota.scaled(self.factor),
+        }
     }
 }
 
-impl<A: Store, B: Store> Store for Fallback<A, B> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        match self.first.decide(check, now).await {
-            Ok(verdict) => {
-                if self.failing_since.take().is_some() {
-                    (self.on_change)(Change::Recovered);
-                }
-                Ok(verdict)
-            }
-            Err(error) => {
-                if self.failing_since.get().is_none() {
-                    self.failing_since.set(Some(now));
-                    (self.on_change)(Change::Failed(&error));
-                }
-                self.second.decide(check, now).await
-            }
+impl<S: Store> Fallback<S> {
+    /// Whether there is something to settle up, and nobody at it. If so, the one who asked is: call
+    /// [`settle_up`](Self::settle_up).
+    #[must_use]
+    pub fn should_settle_up(&self, now: Timestamp) -> bool {
+        let free = self.settling_until.get() <= now && self.memory.owes();
+        if free {
+            self.settling_until.set(now + SETTLING);
         }
+        free
+    }
+
+    /// Has the shared store count what memory admitted in its place, of callers that have not come
+    /// back since as well: a part of it, in calls that are repeated as `retries` says. In the
+    /// background, once the store answers again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it fails again; nothing is lost by it.
+    pub async fn settle_up(
+        &self,
+        retries: Retries,
+        pause: &impl Pause,
+        dice: Dice,
+        clock: &impl Clock,
+    ) -> Result<(), StoreError> {
+        for _ in 0..CALLS {
+            let Some(debts) = self.memory.debts(AT_ONCE, clock.now()) else {
+                break;
+            };
+            let call = async || self.shared.decide(&debts, clock.now()).await;
+            retries.run(pause, dice, call).await?;
+        }
+        self.settling_until.set(Timestamp::default());
+        Ok(())
+    }
+}
+
+impl<S: Store> Store for Fallback<S> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let error = match self.shared.decide(check, now).await {
+            Ok(verdict) => return Ok(verdict),
+            Err(error) => error,
+        };
+        // Over the cap a flood would lift the very limits that it runs into.
+        let least = match error {
+            StoreError::OverCap => OnFailure::Memory,
+            _ => OnFailure::Allow,
+        };
+        let rule = |charge: &Charge| charge.on_failure.max(least);
+        let mut enforced = check.charges.iter().filter(|charge| charge.enforced);
+        if enforced.any(|charge| rule(charge) == OnFailure::Deny) {
+            return Err(error);
+        }
+        let stand_in = |charge: &Charge| self.stand_in(charge, rule(charge));
+        Ok(self.memory.stand_in(check, now, stand_in))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::{Cell, RefCell};
-
-    use futures_util::FutureExt;
-
-    use super::{Change, Fallback};
-    use crate::quota::Algorithm;
-    use crate::store::conformance::{self, START, charge, check};
-    use crate::store::memory::{Memory, Seed};
-    use crate::store::{Check, Store, StoreError, Verdict};
-    use crate::time::{Millis, Timestamp};
-
-    /// Fails on demand, without having decided.
-    struct Faulty {
-        inner: Memory,
-        fails: Cell<bool>,
-    }
-
-    impl Store for Faulty {
-        async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-            if self.fails.get() {
-                return Err(StoreError::Timeout);
-            }
-            self.inner.decide(check, now).await
-        }
-    }
-
-    fn store(on_change: fn(Change<'_>)) -> Fallback<Faulty, Memory> {
-        let memory = || Memory::new(1000, Seed::fixed());
-        let faulty = Faulty {
-            inner: memory(),
-            fails: Cell::new(false),
-        };
-        Fallback::new(faulty, memory(), on_change)
-    }
-
-    #[tokio::test]
-    async fn conforms_with_a_store_that_answers() {
-        conformance::all(&store(|_| {})).await;
-    }
-
-    #[tokio::test]
-    async fn conforms_with_a_store_that_fails() {
-        let store = store(|_| {});
-        store.first.fails.set(true);
-        conformance::all(&store).await;
-    }
-
-    thread_local! {
-        static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-    }
-
-    #[test]
-    fn each_change_is_told_once() {
-        let store = store(|change| TOLD.with_borrow_mut(|told| told.push(format!("{change:?}"))));
-        let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
-        let ask = |ms| store.decide(&check, START + Millis::new(ms)).now_or_never();
-        for (ms, fails) in [
-            (0, false),
-            (1, true),
-            (2, true),
-            (3, true),
-            (4, false),
-            (5, false),
-        ] {
-            store.first.fails.set(fails);
-            assert!(ask(ms).unwrap().is_ok());
-            let since = fails.then(|| START + Millis::new(1));
-            assert_eq!(store.failing_since(), since);
-        }
-        assert_eq!(TOLD.take(), ["Failed(Timeout)", "Recovered"]);
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::settle::{Record, settle};
 use super::upstash::address_block;
-use super::{AddressBlock, Charge, Check, Store, StoreError, Verdict};
+use super::{AddressBlock, Charge, Check, Owed, Store, StoreError, Verdict};
 use crate::quota::State;
 use crate::time::Timestamp;
 
@@ -48,16 +48,20 @@ impl Reference {
     fn fresh(&self, check: &Check) -> Check {
         let mut check = check.clone();
         for charge in &mut check.charges {
-            let known = absorbed_key(charge).is_some_and(|key| self.text(&key).is_some());
-            charge.owed.take_if(|_| known);
+            let counted = absorbed_key(charge).and_then(|key| State::parse(&self.text(&key)?));
+            if let (Some(owed), Some(counted)) = (&charge.owed, counted) {
+                let newer = charge.quota.newer(&owed.state, &counted);
+                let name = owed.name.clone();
+                charge.owed = newer.map(|state| Owed { name, state });
+            }
         }
         check
     }
 }
 
 impl Store for Reference {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        let check = self.fresh(check);
+    async fn decide(&self, asked: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let check = self.fresh(asked);
         let records: Vec<_> = (check.charges.iter())
             .map(|charge| self.record(charge))
             .collect();
@@ -67,8 +71,12 @@ impl Store for Reference {
             if let Some(state) = &settled.state {
                 self.set(&charge.key, state.to_string());
             }
-            if let Some(key) = absorbed_key(charge).filter(|_| absorbs(charge, record, now)) {
-                self.set(key, now.as_millis().to_string());
+            if absorbs(charge, record, now) {
+                let owed = asked.charges.iter().find(|asked| asked.key == charge.key);
+                let owed = owed.and_then(|asked| asked.owed.as_ref());
+                if let (Some(key), Some(owed)) = (absorbed_key(charge), owed) {
+                    self.set(key, owed.state.to_string());
+                }
             }
             if let Some(until) = settled.block {
                 self.set(block_key(charge), until.as_millis().to_string());
@@ -98,7 +106,7 @@ fn absorbed_key(charge: &Charge) -> Option<String> {
 /// Whether there was anything to add.
 fn absorbs(charge: &Charge, record: &Record, now: Timestamp) -> bool {
     let held = record.state.as_ref();
-    let absorb = |owed: &super::Owed| charge.quota.absorb(held, &owed.state, now);
+    let absorb = |owed: &Owed| charge.quota.absorb(held, &owed.state, now);
     charge.owed.as_ref().and_then(absorb).is_some()
 }
 

@@ -11,17 +11,22 @@ use edge_limiter::headers::{self, PASSED};
 use edge_limiter::health::{self, StoreHealth};
 use edge_limiter::passed;
 use edge_limiter::response::Response;
-use edge_limiter::store::denials::Denials;
-use edge_limiter::store::fallback::{Change, Fallback};
+use edge_limiter::store::backoff::{self, Retries};
+use edge_limiter::store::breaker::circuit::{State, Waits};
+use edge_limiter::store::breaker::{Breaker, Status};
+use edge_limiter::store::capped::Capped;
+use edge_limiter::store::denials::{self, Denials};
+use edge_limiter::store::fallback::Fallback;
 use edge_limiter::store::memory::{self, Memory, Seed};
+use edge_limiter::store::mirror::Mirror;
 use edge_limiter::store::upstash::Upstash;
-use edge_limiter::store::{Check, Store, StoreError, Verdict, denials};
-use edge_limiter::time::{Clock, Timestamp};
+use edge_limiter::store::{Check, Store, StoreError, Verdict};
+use edge_limiter::time::{Clock, Millis, Timestamp};
 use js_sys::Object;
 use wasm_bindgen::JsValue;
 use worker::{Env, console_error, console_log, console_warn};
 
-use crate::clock::IsolateClock;
+use crate::clock::{IsolateClock, Timer};
 use crate::forward::{self, Target};
 use crate::incoming::Incoming;
 use crate::reply;
@@ -43,14 +48,23 @@ pub(crate) struct App {
 /// The store that the configuration asks for.
 enum Stores {
     Memory(Memory),
-    Upstash(Box<Fallback<Denials<Upstash<Fetch, IsolateClock>>, Memory>>),
+    Upstash(Box<Shared>),
 }
+
+/// Upstash, and what stands around it. From the inside: a cap on what is spent, continuity with
+/// memory, the breaker, remembered denials, and memory where all that comes to nothing.
+struct Shared {
+    store: Fallback<Denials<Guarded>>,
+    retries: Retries,
+}
+
+type Guarded = Breaker<Mirror<Capped<Upstash<Fetch, IsolateClock>>>, IsolateClock>;
 
 impl Store for Stores {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         match self {
             Self::Memory(store) => store.decide(check, now).await,
-            Self::Upstash(store) => store.decide(check, now).await,
+            Self::Upstash(shared) => shared.store.decide(check, now).await,
         }
     }
 }
@@ -119,10 +133,13 @@ impl App {
         let report = gate::decide(config, &self.store, &incoming, now).await;
         let report = match report {
             Ok(report) => report,
-            // Memory decides what Upstash cannot, and memory does not fail.
+            // A policy says `deny`. Why is in the log since the breaker's state changed.
             Err(error) => {
-                console_error!("no store decided: {error}");
-                return Err(JsValue::from_str("no store decided"));
+                let retry_at = match error {
+                    StoreError::Open { until } => Some(until),
+                    _ => None,
+                };
+                return reply::own(&Response::unavailable(retry_at, now));
             }
         };
         log_shadow(&report);
@@ -156,16 +173,33 @@ impl App {
         reply::own(&own)
     }
 
+    /// What is left to do once the response is on its way, if anything is.
+    pub(crate) fn afterwards(self: Rc<Self>) -> Option<impl Future<Output = ()> + 'static> {
+        let due = match &self.store {
+            Stores::Memory(_) => false,
+            Stores::Upstash(shared) => {
+                let closed = shared.breaker().status().state == State::Closed;
+                closed && shared.store.should_settle_up(IsolateClock.now())
+            }
+        };
+        due.then_some(async move {
+            if let Stores::Upstash(shared) = &self.store {
+                // A failure is the breaker's to tell, and another request tries again.
+                let _ = shared
+                    .store
+                    .settle_up(shared.retries, &Timer, backoff::dice, &IsolateClock)
+                    .await;
+            }
+        })
+    }
+
     async fn control_plane(&self, incoming: &Incoming) -> Response {
         if incoming.path() != "/_limiter/health" {
             return Response::error(404, "not_found", "There is nothing here.");
         }
         let store = match &self.store {
             Stores::Memory(_) => StoreHealth::Memory,
-            Stores::Upstash(store) => match store.failing_since() {
-                None => StoreHealth::Upstash,
-                Some(since) => StoreHealth::Failing { since },
-            },
+            Stores::Upstash(shared) => StoreHealth::Upstash(shared.breaker().status()),
         };
         let config = &self.compiled.config;
         let now = IsolateClock.now();
@@ -175,35 +209,65 @@ impl App {
             .doorkeeper
             .access(config, authorization.as_deref(), client_ip.as_deref(), now)
             .await;
-        health::answer(&incoming.method, &self.compiled, store, access, now)
+        health::answer(&incoming.method, &self.compiled, &store, access, now)
     }
 }
 
-fn stores(config: &Config) -> Result<Stores, getrandom::Error> {
-    let memory = || Ok(Memory::new(memory::DEFAULT_ENTRIES, Seed::random()?));
+impl Shared {
+    const fn breaker(&self) -> &Guarded {
+        self.store.shared().inner()
+    }
+}
+
+fn stores(config: &Config) -> Result<Stores, Box<dyn Error>> {
+    let memory = Memory::new(memory::DEFAULT_ENTRIES, Seed::random()?);
     let StoreConfig::Upstash {
         url,
         token,
         prefix,
         timeout,
+        retries,
+        doublings,
+        max_commands,
+        fallback_factor,
     } = &config.store
     else {
-        return Ok(Stores::Memory(memory()?));
+        return Ok(Stores::Memory(memory));
     };
     let Ok(fetch) = Fetch::new(url, token.reveal()) else {
         console_error!("UPSTASH_REDIS_REST_URL or its token cannot be used; memory is in use");
-        return Ok(Stores::Memory(memory()?));
+        return Ok(Stores::Memory(memory));
+    };
+    let memory = Rc::new(memory);
+    let waits = Waits {
+        doublings: *doublings,
+        probe: *timeout + GRACE,
     };
     let upstash = Upstash::new(fetch, IsolateClock, prefix.clone(), *timeout);
-    let denials = Denials::new(upstash, denials::DEFAULT_ENTRIES, Seed::random()?);
-    let fallback = Fallback::new(denials, memory()?, log_change);
-    Ok(Stores::Upstash(Box::new(fallback)))
+    let mirror = Mirror::new(Capped::new(upstash, *max_commands), Rc::clone(&memory));
+    let breaker = Breaker::new(mirror, IsolateClock, waits, backoff::dice, log_change);
+    let denials = Denials::new(breaker, denials::DEFAULT_ENTRIES, Seed::random()?);
+    Ok(Stores::Upstash(Box::new(Shared {
+        store: Fallback::new(denials, memory, *fallback_factor),
+        retries: *retries,
+    })))
 }
 
-fn log_change(change: Change<'_>) {
-    match change {
-        Change::Failed(error) => console_warn!("Upstash: {error}; memory decides meanwhile"),
-        Change::Recovered => console_log!("Upstash answers again"),
+/// What a call that is given up at its timeout may take longer, on a busy machine.
+const GRACE: Millis = Millis::from_secs(1);
+
+fn log_change(status: &Status) {
+    let why = status.trouble.as_ref().map(|(_, why)| why.to_string());
+    let why = why.unwrap_or_default();
+    match status.state {
+        State::Closed => console_log!("Upstash answers again; limits are shared again"),
+        State::HalfOpen { .. } => {
+            console_log!("Upstash: one request asks whether it answers again")
+        }
+        State::Open { until } => {
+            let wait = until.since(IsolateClock.now()).get();
+            console_warn!("Upstash: {why}; not asked for {wait} ms, memory decides meanwhile");
+        }
     }
 }
 

@@ -18,8 +18,12 @@ use worker::{Context, Env, event};
 async fn fetch(
     request: web_sys::Request,
     env: Env,
-    _context: Context,
+    context: Context,
 ) -> worker::Result<web_sys::Response> {
     let app = app::for_env(&env).map_err(|error| worker::Error::RustError(error.to_string()))?;
-    app.answer(request, &env).await.map_err(worker::Error::from)
+    let response = app.answer(request, &env).await;
+    if let Some(rest) = app.afterwards() {
+        context.wait_until(rest);
+    }
+    response.map_err(worker::Error::from)
 }

@@ -1,10 +1,8 @@
 //! The memory store: the suite, its bound, and whom it forgets first.
 
-use std::collections::HashMap;
+use proptest::prelude::{prop_assert, proptest};
 
-use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
-
-use super::{Entry, Memory, Seed, Worth};
+use super::{Memory, Seed};
 use crate::quota::Algorithm;
 use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
 use crate::store::{Charge, Check};
@@ -104,13 +102,8 @@ fn the_least_used_goes_first() {
         admits(&store, 3, 10, START);
     }
     admits(&store, 4, 10, START);
-    let left = |caller| {
-        store
-            .map
-            .borrow()
-            .places
-            .contains_key(format!("p:{caller}").as_str())
-    };
+    let held = store.map.borrow().held();
+    let left = |caller: u32| held.contains_key(&format!("p:{caller}"));
     assert_eq!([1, 2, 3, 4].map(left), [true, false, true, true]);
 }
 
@@ -135,22 +128,6 @@ fn a_denial_of_the_unknown_is_not_kept() {
     assert!(store.is_empty());
 }
 
-/// Who is held, and until when it is limited, if it is.
-fn held(store: &Memory) -> HashMap<u32, Option<Timestamp>> {
-    let map = store.map.borrow();
-    let number = |entry: &Entry| entry.key.strip_prefix("p:").unwrap().parse().unwrap();
-    let entries = map.entries.iter().flatten();
-    entries
-        .map(|entry| {
-            let until = match entry.worth {
-                Worth::Limited { until } => Some(until),
-                Worth::Room { .. } => None,
-            };
-            (number(entry), until)
-        })
-        .collect()
-}
-
 proptest! {
     /// Whatever comes, the bound holds, the indexes agree, and no caller that is limited is
     /// forgotten while one that is not stays.
@@ -163,21 +140,18 @@ proptest! {
         let mut now = START;
         for (caller, pause, limit) in requests {
             now = now + Millis::new(pause);
-            let before = held(&store);
+            let before = store.map.borrow().held();
             admits(&store, caller, limit, now);
-            let after = held(&store);
+            let after = store.map.borrow().held();
             let limited = |until: &Option<Timestamp>| until.is_some_and(|until| until > now);
             let lost = before.iter().any(|(key, until)| limited(until) && !after.contains_key(key));
             let spared = before.iter().any(|(key, until)| {
-                *key != caller && !limited(until) && after.contains_key(key)
+                *key != format!("p:{caller}") && !limited(until) && after.contains_key(key)
             });
             prop_assert!(!(lost && spared), "{before:?} {after:?}");
 
-            let map = store.map.borrow();
-            prop_assert!(map.places.len() <= entries);
-            prop_assert_eq!(map.by_worth.len(), map.places.len());
-            prop_assert_eq!(map.by_expiry.len(), map.places.len());
-            prop_assert_eq!(map.entries.iter().flatten().count(), map.places.len());
+            prop_assert!(after.len() <= entries);
+            prop_assert!(store.map.borrow().indexes_agree());
         }
     }
 }

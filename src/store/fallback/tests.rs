@@ -1,0 +1,497 @@
+//! What becomes of requests while the shared store is out, and what is left of it when it is back.
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
+
+use super::{AT_ONCE, CALLS, Fallback};
+use crate::quota::{Algorithm, Outcome, Quota};
+use crate::store::backoff::{Pause, Retries};
+use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
+use crate::store::memory::{Memory, Seed};
+use crate::store::mirror::Mirror;
+use crate::store::reference::Reference;
+use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
+use crate::time::{Clock, Millis, Timestamp};
+
+const ALGORITHMS: [Algorithm; 3] = [
+    Algorithm::SlidingWindow,
+    Algorithm::TokenBucket,
+    Algorithm::FixedWindow,
+];
+
+/// A store that fails as told, with or without having decided.
+#[derive(Clone)]
+struct Faulty {
+    inner: Rc<Reference>,
+    fails: Rc<RefCell<Option<StoreError>>>,
+    runs: Rc<Cell<bool>>,
+    asked: Rc<Cell<usize>>,
+}
+
+impl Store for Faulty {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        self.asked.set(self.asked.get() + 1);
+        let fails = self.fails.borrow().clone();
+        let Some(error) = fails else {
+            return self.inner.decide(check, now).await;
+        };
+        if self.runs.get() {
+            self.inner.decide(check, now).await?;
+        }
+        Err(error)
+    }
+}
+
+struct Isolate {
+    store: Fallback<Mirror<Faulty>>,
+    shared: Faulty,
+}
+
+impl Isolate {
+    /// One of a fleet on the same `redis`.
+    fn on(redis: &Rc<Reference>, factor: u32) -> Self {
+        let shared = Faulty {
+            inner: Rc::clone(redis),
+            fails: Rc::default(),
+            runs: Rc::default(),
+            asked: Rc::default(),
+        };
+        let memory = Rc::new(Memory::new(1000, Seed::random().unwrap()));
+        let mirror = Mirror::new(shared.clone(), Rc::clone(&memory));
+        Self {
+            store: Fallback::new(mirror, memory, factor),
+            shared,
+        }
+    }
+
+    fn alone(factor: u32) -> Self {
+        Self::on(&Rc::default(), factor)
+    }
+
+    fn fail(&self, error: StoreError) {
+        *self.shared.fails.borrow_mut() = Some(error);
+    }
+
+    fn recover(&self) {
+        self.shared.fails.take();
+    }
+
+    fn ask(&self, charges: &[Charge], cost: u32, now: Timestamp) -> (bool, Verdict) {
+        let check = check(charges, cost);
+        let verdict = at_once(&self.store, &check, now);
+        (verdict.allows(&check), verdict)
+    }
+
+    fn admits(&self, charges: &[Charge], now: Timestamp) -> bool {
+        self.ask(charges, 1, now).0
+    }
+
+    /// How many of `requests` are admitted.
+    fn admitted(&self, charges: &[Charge], requests: usize, now: Timestamp) -> usize {
+        (0..requests).filter(|_| self.admits(charges, now)).count()
+    }
+
+    /// What the shared store itself says is left.
+    fn left(&self, charge: &Charge, now: Timestamp) -> u32 {
+        let read = check(std::slice::from_ref(charge), 0);
+        let verdict = at_once(&*self.shared.inner, &read, now);
+        verdict.answers[0].unwrap().decision.remaining
+    }
+
+    fn settle_up(&self, retries: Retries, now: Timestamp) -> Result<(), StoreError> {
+        assert!(self.store.should_settle_up(now));
+        let clock = At(now);
+        let settling = self.store.settle_up(retries, &Never, || 0, &clock);
+        settling.now_or_never().unwrap()
+    }
+}
+
+struct At(Timestamp);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+}
+
+struct Never;
+
+impl Pause for Never {
+    async fn pause(&self, _: Millis) {}
+}
+
+const ONCE: Retries = Retries {
+    count: 0,
+    delay: Millis::ZERO,
+};
+
+fn ruled(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
+    Charge {
+        on_failure,
+        ..charge(key, Algorithm::SlidingWindow, limit)
+    }
+}
+
+#[tokio::test]
+async fn conforms_with_a_store_that_answers() {
+    conformance::all(&Isolate::alone(1200).store).await;
+}
+
+#[tokio::test]
+async fn conforms_with_a_store_that_fails() {
+    let isolate = Isolate::alone(1000);
+    isolate.fail(StoreError::Timeout);
+    conformance::all(&isolate.store).await;
+}
+
+#[test]
+fn memory_goes_on_from_where_the_store_stopped() {
+    for algorithm in ALGORITHMS {
+        for (factor, more) in [(1000, 5), (1200, 11), (2000, 35), (500, 0)] {
+            let isolate = Isolate::alone(factor);
+            let charges = [charge("p:a", algorithm, 30)];
+            assert_eq!(isolate.admitted(&charges, 25, START), 25);
+            isolate.fail(StoreError::Timeout);
+            assert_eq!(
+                isolate.admitted(&charges, 100, START),
+                more,
+                "{algorithm:?} x {factor}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_another_isolate_admitted_is_known_as_of_the_last_answer() {
+    let redis = Rc::default();
+    let (here, there) = (Isolate::on(&redis, 1000), Isolate::on(&redis, 1000));
+    let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
+    assert_eq!(there.admitted(&charges, 20, START), 20);
+    assert!(here.admits(&charges, START));
+    here.fail(StoreError::Timeout);
+    assert_eq!(here.admitted(&charges, 100, START), 9);
+}
+
+#[test]
+fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
+    for algorithm in ALGORITHMS {
+        let isolate = Isolate::alone(1200);
+        let charges = [charge("p:a", algorithm, 30)];
+        assert_eq!(isolate.admitted(&charges, 10, START), 10);
+        isolate.fail(StoreError::Timeout);
+        assert_eq!(isolate.admitted(&charges, 12, START), 12);
+        assert_eq!(isolate.left(&charges[0], START), 20, "not told yet");
+        isolate.recover();
+        let (allowed, verdict) = isolate.ask(&charges, 1, START);
+        assert!(allowed && !verdict.degraded);
+        assert_eq!(isolate.left(&charges[0], START), 7, "{algorithm:?}");
+        assert_eq!(isolate.admitted(&charges, 100, START), 7);
+
+        // More than the limit: up to it, and this request is denied for it.
+        let isolate = Isolate::alone(1200);
+        isolate.fail(StoreError::Timeout);
+        assert_eq!(isolate.admitted(&charges, 100, START), 36);
+        isolate.recover();
+        assert!(!isolate.admits(&charges, START));
+        assert_eq!(isolate.left(&charges[0], START), 0);
+        assert!(!isolate.store.memory.owes());
+    }
+}
+
+#[test]
+fn an_answer_that_was_lost_has_it_counted_once_all_the_same() {
+    let isolate = Isolate::alone(1000);
+    let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
+    isolate.fail(StoreError::Timeout);
+    assert_eq!(isolate.admitted(&charges, 10, START), 10);
+    // It decides, which counts the ten and this one, and memory admits this one as well.
+    isolate.shared.runs.set(true);
+    assert!(isolate.admits(&charges, START));
+    assert_eq!(isolate.left(&charges[0], START), 30 - 11);
+    isolate.recover();
+    assert!(isolate.admits(&charges, START));
+    assert_eq!(isolate.left(&charges[0], START), 30 - 13);
+    // The request whose answer was lost has been admitted twice, as the docs say.
+}
+
+#[test]
+fn callers_that_do_not_come_back_are_settled_up() {
+    let isolate = Isolate::alone(1000);
+    isolate.fail(StoreError::Timeout);
+    let callers = AT_ONCE * CALLS + 5;
+    let key = |caller: usize| [charge(&format!("p:{caller}"), Algorithm::FixedWindow, 30)];
+    for caller in 0..callers {
+        assert_eq!(isolate.admitted(&key(caller), 3, START), 3);
+    }
+    isolate.recover();
+    let asked = isolate.shared.asked.get();
+    isolate.settle_up(ONCE, START).unwrap();
+    assert_eq!(
+        isolate.shared.asked.get() - asked,
+        CALLS,
+        "a part of it in one go"
+    );
+    isolate.settle_up(ONCE, START).unwrap();
+    assert!(!isolate.store.should_settle_up(START), "nothing is left");
+    for caller in 0..callers {
+        assert_eq!(isolate.left(&key(caller)[0], START), 27);
+    }
+}
+
+#[test]
+fn settling_up_is_repeated_and_loses_nothing_where_it_fails() {
+    let isolate = Isolate::alone(1000);
+    let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
+    isolate.fail(StoreError::Timeout);
+    assert_eq!(isolate.admitted(&charges, 10, START), 10);
+    // It runs, and its answer is lost.
+    isolate.shared.runs.set(true);
+    let asked = isolate.shared.asked.get();
+    let retries = Retries {
+        count: 2,
+        delay: Millis::new(50),
+    };
+    let failed = isolate.settle_up(retries, START);
+    assert_eq!(failed, Err(StoreError::Timeout));
+    assert_eq!(isolate.shared.asked.get() - asked, 3);
+    assert!(!isolate.store.should_settle_up(START + Millis::new(9999)));
+    isolate.recover();
+    isolate
+        .settle_up(retries, START + Millis::new(10_000))
+        .unwrap();
+    let left = isolate.left(&charges[0], START + Millis::new(10_000));
+    assert_eq!(left, 20, "once");
+}
+
+#[test]
+fn settling_up_lifts_no_block() {
+    let isolate = Isolate::alone(1000);
+    let blocking = [Charge {
+        block: Some(Millis::from_secs(600)),
+        ..charge("p:a", Algorithm::SlidingWindow, 3)
+    }];
+    isolate.fail(StoreError::Timeout);
+    assert_eq!(isolate.admitted(&blocking, 4, START), 3);
+    isolate.recover();
+    isolate.settle_up(ONCE, START).unwrap();
+    isolate.fail(StoreError::Timeout);
+    let later = START + Millis::from_secs(300);
+    assert!(!isolate.admits(&blocking, later), "known to be blocked");
+}
+
+#[test]
+fn a_block_that_the_store_set_holds_without_it() {
+    for rule in [OnFailure::Memory, OnFailure::Allow] {
+        let isolate = Isolate::alone(1200);
+        let blocking = [Charge {
+            block: Some(Millis::from_secs(600)),
+            ..ruled("p:a", 3, rule)
+        }];
+        assert_eq!(isolate.admitted(&blocking, 5, START), 3);
+        isolate.fail(StoreError::Timeout);
+        let ends = START + Millis::from_secs(600);
+        for now in [START, START + MINUTE + MINUTE, ends - Millis::new(1)] {
+            let (allowed, verdict) = isolate.ask(&blocking, 1, now);
+            assert!(!allowed, "{rule:?}");
+            assert_eq!(verdict.answers[0].unwrap().blocked_until, Some(ends));
+        }
+        assert!(isolate.admits(&blocking, ends));
+    }
+}
+
+#[test]
+fn allow_denies_nobody_and_its_requests_are_counted_afterwards() {
+    let isolate = Isolate::alone(1000);
+    let charges = [ruled("p:a", 3, OnFailure::Allow)];
+    assert_eq!(isolate.admitted(&charges, 2, START), 2);
+    isolate.fail(StoreError::Timeout);
+    assert_eq!(isolate.admitted(&charges, 100, START), 100);
+    let (_, verdict) = isolate.ask(&charges, 1, START);
+    let decision = verdict.answers[0].unwrap().decision;
+    assert_eq!(decision.remaining, 0, "of the quota's own");
+    isolate.recover();
+    assert!(!isolate.admits(&charges, START));
+    // What no quota can ever meet, none admits.
+    isolate.fail(StoreError::Timeout);
+    let (allowed, verdict) = isolate.ask(&charges, 4, START);
+    assert!(!allowed);
+    let outcome = verdict.answers[0].unwrap().decision.outcome;
+    assert_eq!(outcome, Outcome::Impossible);
+}
+
+#[test]
+fn deny_is_an_error_and_consumes_nothing() {
+    let isolate = Isolate::alone(1000);
+    let charges = [ruled("p:a", 3, OnFailure::Deny)];
+    isolate.fail(StoreError::Status(500));
+    for _ in 0..5 {
+        let check = check(&charges, 1);
+        let decided = isolate.store.decide(&check, START).now_or_never().unwrap();
+        assert_eq!(decided, Err(StoreError::Status(500)));
+    }
+    assert!(isolate.store.memory.is_empty());
+    isolate.recover();
+    assert_eq!(isolate.admitted(&charges, 5, START), 3);
+}
+
+#[test]
+fn of_several_rules_the_strictest_rules() {
+    use OnFailure::{Allow, Deny, Memory};
+    for (rules, admitted) in [
+        ([Allow, Allow], Some(20)),
+        ([Memory, Allow], Some(3)),
+        ([Allow, Memory], Some(7)),
+        ([Memory, Memory], Some(3)),
+        ([Allow, Deny], None),
+        ([Deny, Memory], None),
+    ] {
+        let isolate = Isolate::alone(1000);
+        isolate.fail(StoreError::Timeout);
+        let charges = [ruled("p:a", 3, rules[0]), ruled("q:a", 7, rules[1])];
+        match admitted {
+            Some(admitted) => assert_eq!(isolate.admitted(&charges, 20, START), admitted),
+            None => {
+                let check = check(&charges, 1);
+                let decided = isolate.store.decide(&check, START).now_or_never();
+                assert!(decided.unwrap().is_err(), "{rules:?}");
+            }
+        }
+        // A shadow has no say.
+        let shadow = Charge {
+            enforced: false,
+            ..charges[1].clone()
+        };
+        if rules[0] != Deny {
+            isolate.ask(&[charges[0].clone(), shadow], 1, START);
+        }
+    }
+}
+
+#[test]
+fn beyond_the_cap_memory_decides_even_where_a_failure_would_admit_all() {
+    let isolate = Isolate::alone(1000);
+    isolate.fail(StoreError::OverCap);
+    let charges = [ruled("p:a", 3, OnFailure::Allow)];
+    assert_eq!(isolate.admitted(&charges, 20, START), 3);
+}
+
+#[test]
+fn an_admitted_request_is_told_where_it_stands_in_its_own_quota() {
+    let isolate = Isolate::alone(2000);
+    isolate.fail(StoreError::Timeout);
+    let charges = [charge("p:a", Algorithm::SlidingWindow, 3)];
+    let remaining: Vec<u32> = (0..6)
+        .map(|_| {
+            let (allowed, verdict) = isolate.ask(&charges, 1, START);
+            assert!(allowed && verdict.degraded);
+            verdict.answers[0].unwrap().decision.remaining
+        })
+        .collect();
+    assert_eq!(remaining, [2, 1, 0, 0, 0, 0]);
+    let (allowed, verdict) = isolate.ask(&charges, 1, START);
+    assert!(!allowed);
+    let retry_at = verdict.answers[0].unwrap().retry_at().unwrap();
+    assert!(!isolate.admits(&charges, retry_at - Millis::new(1)));
+    assert!(isolate.admits(&charges, retry_at));
+}
+
+#[test]
+fn a_state_that_is_gone_elsewhere_is_gone_here() {
+    let isolate = Isolate::alone(1000);
+    let charges = [charge("p:a", Algorithm::SlidingWindow, 3)];
+    assert_eq!(isolate.admitted(&charges, 3, START), 3);
+    // Reset by an operator, and seen by a request that is denied by another quota.
+    isolate.shared.inner.set("p:a", "");
+    isolate.ask(&charges, 0, START);
+    isolate.fail(StoreError::Timeout);
+    assert_eq!(isolate.admitted(&charges, 5, START), 3);
+}
+
+#[test]
+fn a_quota_scales_within_what_can_be_counted() {
+    let quota =
+        |algorithm, limit| Quota::new(algorithm, NonZeroU32::new(limit).unwrap(), MINUTE).unwrap();
+    for algorithm in ALGORITHMS {
+        for (limit, factor, scaled) in [
+            (30, 1200, 36),
+            (4, 1200, 4),
+            (5, 1200, 6),
+            (1, 10, 1),
+            (30, 500, 15),
+            (30, 1000, 30),
+        ] {
+            let scaled = quota(algorithm, scaled);
+            assert_eq!(quota(algorithm, limit).scaled(factor), scaled);
+        }
+    }
+    let widest = quota(Algorithm::SlidingWindow, u32::MAX);
+    assert_eq!(widest.scaled(10_000), widest);
+    let fullest = quota(
+        Algorithm::TokenBucket,
+        ((1_u64 << 51) / 60_000).min(u64::from(u32::MAX)) as u32,
+    );
+    assert_eq!(fullest.boundless(), fullest);
+}
+
+/// A step: which isolate, whether its store fails, the caller, time that passes.
+fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8, u64)>> {
+    proptest::collection::vec((0..3usize, 0..4u8, 0..2u8, 0..4000u64), 1..150)
+}
+
+proptest! {
+    /// Whatever fails and comes back, lost answers included: no window's length holds more than each
+    /// isolate's factor of the limit and the shared limit besides; and while every store answers and
+    /// nothing is owed, not more than the limit.
+    #[test]
+    fn a_fleet_stays_within_its_bound(
+        steps in steps(),
+        algorithm in 0..3usize,
+        factor in 500..2000u32,
+    ) {
+        const LIMIT: u32 = 10;
+        let redis = Rc::default();
+        let fleet: Vec<Isolate> = (0..3).map(|_| Isolate::on(&redis, factor)).collect();
+        let mut now = START;
+        let mut admitted: Vec<(Timestamp, usize, u8, bool)> = Vec::new();
+        for (isolate, fails, caller, passes) in steps {
+            now = now + Millis::new(passes);
+            let charges = [charge(&format!("p:{caller}"), ALGORITHMS[algorithm], LIMIT)];
+            let one = &fleet[isolate];
+            match fails {
+                0 | 1 => one.recover(),
+                lost => {
+                    one.fail(StoreError::Timeout);
+                    one.shared.runs.set(lost == 3);
+                }
+            }
+            let (allowed, verdict) = one.ask(&charges, 1, now);
+            prop_assert_eq!(verdict.degraded, fails > 1);
+            if allowed {
+                admitted.push((now, isolate, caller, verdict.degraded));
+            }
+        }
+        // A fixed window and a bucket admit up to twice that in a window's length.
+        let twice = if ALGORITHMS[algorithm] == Algorithm::SlidingWindow { 1 } else { 2 };
+        for (place, (first, ..)) in admitted.iter().enumerate() {
+            for caller in 0..2 {
+                let within = || {
+                    let from_first = admitted[place..].iter();
+                    from_first
+                        .take_while(|(at, ..)| at.since(*first) < MINUTE)
+                        .filter(move |(_, _, of, _)| *of == caller)
+                };
+                let shared = within().filter(|(.., degraded)| !degraded).count();
+                prop_assert!(shared <= (LIMIT * twice) as usize);
+                for isolate in 0..3 {
+                    let alone = within().filter(|(_, by, _, degraded)| *degraded && *by == isolate);
+                    let most = (LIMIT * factor / 1000).max(1) * twice;
+                    prop_assert!(alone.count() <= most as usize);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The bounded map behind the memory store: what it holds per key, and what it forgets first.
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use super::Seed;
+use super::owing::Owing;
+use crate::quota::{CLOCK_TOLERANCE, Outcome};
+use crate::store::settle::{Record, Settled, settle};
+use crate::store::{Answer, Charge, Check};
+use crate::time::Timestamp;
+
+/// What forgetting an entry would cost, the cheapest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Worth {
+    /// Has room: by the share of its limit in use (in 255ths), then by the last touch.
+    Room { share: u8, touched: u64 },
+    /// Is limited or blocked until then.
+    Limited { until: Timestamp },
+}
+
+pub(super) struct Entry {
+    key: Rc<str>,
+    record: Record,
+    owing: Option<Box<Owing>>,
+    expires: Timestamp,
+    share: u8,
+    worth: Worth,
+}
+
+pub(super) struct Map {
+    most: usize,
+    places: HashMap<Rc<str>, u32, Seed>,
+    entries: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_worth: BTreeSet<(Worth, u32)>,
+    by_expiry: BTreeSet<(Timestamp, u32)>,
+    /// Entries that owe something to the shared store.
+    owing: BTreeSet<u32>,
+    touches: u64,
+}
+
+impl Map {
+    pub(super) fn new(entries: usize, seed: Seed) -> Self {
+        Self {
+            most: entries.max(1),
+            places: HashMap::with_hasher(seed),
+            entries: Vec::new(),
+            free: Vec::new(),
+            by_worth: BTreeSet::new(),
+            by_expiry: BTreeSet::new(),
+            owing: BTreeSet::new(),
+            touches: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn record(&self, key: &str, now: Timestamp) -> Record {
+        self.places
+            .get(key)
+            .and_then(|place| self.entries.get(*place as usize)?.as_ref())
+            .filter(|entry| entry.expires > now)
+            .map_or_else(Record::default, |entry| entry.record.clone())
+    }
+
+    /// What `check` comes to over what is held, answer by answer with what stands afterwards.
+    pub(super) fn settle(&self, check: &Check, now: Timestamp) -> Vec<(Answer, Record)> {
+        let records: Vec<Record> = check
+            .charges
+            .iter()
+            .map(|charge| self.record(&charge.key, now))
+            .collect();
+        let settled = settle(check, &records, false, now);
+        let after = |(settled, record): (Settled, Record)| {
+            let record = Record {
+                state: settled.state.or(record.state),
+                blocked_until: settled.answer.blocked_until.or(record.blocked_until),
+            };
+            (settled.answer, record)
+        };
+        settled.into_iter().zip(records).map(after).collect()
+    }
+
+    /// Writes down what stands after `answer`. A denial changes no state, but the caller is limited
+    /// from now on as far as eviction goes.
+    pub(super) fn keep(
+        &mut self,
+        charge: &Charge,
+        record: Record,
+        answer: &Answer,
+        now: Timestamp,
+    ) {
+        let owing = self.take(&charge.key);
+        let Record {
+            state,
+            blocked_until,
+        } = &record;
+        if state.is_none() && blocked_until.is_none() {
+            return;
+        }
+        let decision = answer.decision;
+        let used = u64::from(charge.quota.capacity().saturating_sub(decision.remaining));
+        let share = used * 255 / u64::from(charge.quota.capacity());
+        // With nothing left, the next request will be denied.
+        let next = || {
+            let spent = decision.remaining == 0;
+            let next = spent.then(|| charge.quota.decide(state.as_ref(), 1, now).decision);
+            match next?.outcome {
+                Outcome::Denied { retry_at } => Some(retry_at),
+                Outcome::Allowed | Outcome::Impossible => None,
+            }
+        };
+        // A shadow denies nobody, so nothing is lost with it.
+        let until = if charge.enforced {
+            answer.retry_at().or_else(next)
+        } else {
+            None
+        };
+        self.touches += 1;
+        let share = u8::try_from(share).unwrap_or(u8::MAX);
+        let worth = match until {
+            Some(until) => Worth::Limited { until },
+            None => Worth::Room {
+                share,
+                touched: self.touches,
+            },
+        };
+        // As long as in Redis: a clock that steps back a little finds the state still there.
+        let whole = decision.reset_at + CLOCK_TOLERANCE;
+        let expires = blocked_until.map_or(whole, |until| until.max(whole));
+        self.put(
+            Entry {
+                key: charge.key.as_str().into(),
+                record,
+                owing,
+                expires,
+                share,
+                worth,
+            },
+            now,
+        );
+    }
+
+    /// Writes down that `cost` units were admitted at `at` without the shared store.
+    pub(super) fn owe(
+        &mut self,
+        charge: &Charge,
+        cost: u32,
+        at: Timestamp,
+        namer: impl FnOnce() -> String,
+    ) {
+        let Some(place) = self.places.get(charge.key.as_str()).copied() else {
+            return;
+        };
+        if let Some(entry) = self.entry(place) {
+            let new = || Box::new(Owing::new(charge.quota, charge.enforced));
+            entry.owing.get_or_insert_with(new).add(cost, at, namer);
+            self.owing.insert(place);
+        }
+    }
+
+    /// Whether anything is owed at all.
+    pub(super) fn owes(&self) -> bool {
+        !self.owing.is_empty()
+    }
+
+    pub(super) fn owing(&self, key: &str) -> Option<&Owing> {
+        let place = self.places.get(key).copied()?;
+        let entry = self.entries.get(place as usize)?.as_ref()?;
+        entry.owing.as_deref()
+    }
+
+    /// The store has counted all that was owed under `key`.
+    pub(super) fn settled(&mut self, key: &str) {
+        if let Some(place) = self.places.get(key).copied() {
+            self.owing.remove(&place);
+            if let Some(entry) = self.entry(place) {
+                entry.owing = None;
+            }
+        }
+    }
+
+    /// Some of the keys that owe, each as a charge of its quota.
+    pub(super) fn debtors(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
+        self.drop_expired(now);
+        let entries = self.owing.iter().filter_map(|place| {
+            let entry = self.entries.get(*place as usize)?.as_ref()?;
+            let owing = entry.owing.as_ref()?;
+            Some(Charge {
+                enforced: owing.enforced,
+                ..Charge::new(&*entry.key, owing.quota)
+            })
+        });
+        entries.take(most).collect()
+    }
+
+    pub(super) fn forget(&mut self, key: &str) {
+        self.take(key);
+    }
+
+    /// Forgets a key; what it owes is left to the caller.
+    fn take(&mut self, key: &str) -> Option<Box<Owing>> {
+        let place = self.places.get(key).copied()?;
+        self.remove(place)?.owing
+    }
+
+    fn entry(&mut self, place: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(place as usize)?.as_mut()
+    }
+
+    fn put(&mut self, entry: Entry, now: Timestamp) {
+        self.drop_expired(now);
+        while self.places.len() >= self.most {
+            self.evict(now);
+        }
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.by_worth.insert((entry.worth, place));
+        self.by_expiry.insert((entry.expires, place));
+        if entry.owing.is_some() {
+            self.owing.insert(place);
+        }
+        self.places.insert(Rc::clone(&entry.key), place);
+        if let Some(slot) = self.entries.get_mut(place as usize) {
+            *slot = Some(entry);
+        }
+    }
+
+    fn remove(&mut self, place: u32) -> Option<Entry> {
+        let entry = self.entries.get_mut(place as usize)?.take()?;
+        self.places.remove(&entry.key);
+        self.by_worth.remove(&(entry.worth, place));
+        self.by_expiry.remove(&(entry.expires, place));
+        self.owing.remove(&place);
+        self.free.push(place);
+        Some(entry)
+    }
+
+    /// Expiry without timers: everything when the map is full, otherwise two entries for each one
+    /// that is written, so that no request pays for many.
+    fn drop_expired(&mut self, now: Timestamp) {
+        let full = self.places.len() >= self.most;
+        let mut left = if full { usize::MAX } else { 2 };
+        while let Some((expires, place)) = self.by_expiry.first().copied() {
+            if expires > now || left == 0 {
+                break;
+            }
+            self.remove(place);
+            left -= 1;
+        }
+    }
+
+    fn evict(&mut self, now: Timestamp) {
+        // Those whose limit has passed since have room again and take their place among the rest.
+        let first_limited = (
+            Worth::Limited {
+                until: Timestamp::default(),
+            },
+            0,
+        );
+        let released: Vec<u32> = self
+            .by_worth
+            .range(first_limited..)
+            .take_while(|(worth, _)| matches!(worth, Worth::Limited { until } if *until <= now))
+            .map(|(_, place)| *place)
+            .collect();
+        for place in released {
+            let slot = self.entries.get_mut(place as usize);
+            if let Some(entry) = slot.and_then(Option::as_mut) {
+                self.by_worth.remove(&(entry.worth, place));
+                entry.worth = Worth::Room {
+                    share: entry.share,
+                    touched: self.touches,
+                };
+                self.by_worth.insert((entry.worth, place));
+            }
+        }
+        if let Some((_, place)) = self.by_worth.first().copied() {
+            self.remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Map {
+    /// Who is held, and until when it is limited, if it is.
+    pub(super) fn held(&self) -> HashMap<String, Option<Timestamp>> {
+        let entries = self.entries.iter().flatten();
+        entries
+            .map(|entry| {
+                let until = match entry.worth {
+                    Worth::Limited { until } => Some(until),
+                    Worth::Room { .. } => None,
+                };
+                (entry.key.to_string(), until)
+            })
+            .collect()
+    }
+
+    /// Whether all that knows an entry's place knows the same.
+    pub(super) fn indexes_agree(&self) -> bool {
+        let entries = self.entries.iter().flatten();
+        let owing = entries.clone().filter(|entry| entry.owing.is_some());
+        let held = self.places.len();
+        [self.by_worth.len(), self.by_expiry.len(), entries.count()] == [held; 3]
+            && owing.count() == self.owing.len()
+            && held + self.free.len() == self.entries.len()
+    }
+}
