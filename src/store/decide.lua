@@ -4,8 +4,8 @@
 -- together. Without the flag above Upstash takes a lock on the whole database for every script.
 --
 -- KEYS   1: version of the blocked ranges; 2, if ARGV[3] is 1: the address's block record;
---        then per quota: its state; if units are owed to it, the key that says that they have been
---        added; if its block is not 0, its block record.
+--        then per quota: its state; if units are owed to it, the key that says which of them have
+--        been added before; if its block is not 0, its block record.
 -- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block,
 --        1 if enforced, 0 if in shadow mode, and the owed units as a state's text, '' for none.
 --        Times in ms.
@@ -70,13 +70,14 @@ local function decided_at(clock)
   return max(now, clock), true
 end
 
--- Each algorithm reads the texts of a state and of what is owed to it. What it returns decides a
+-- Each algorithm reads the texts of a state, of what is owed to it, and of what of that has been
+-- added before, an earlier form of it that is taken off. What it returns decides a
 -- request of so many units: {outcome, remaining, retry at, reset at, at}, the state to keep if the
 -- request goes ahead, the one to keep if it does not (nil: as it is), and whether units that are
 -- owed have been added to both. A state to keep is {text, expires at}.
 local algorithms = {}
 
-function algorithms.f(state, owed, limit, window)
+function algorithms.f(state, owed, counted, limit, window)
   local function read(s)
     local clock, count = fields(s, 'fw', window, 4)
     if not clock or count > MAX_COUNT then
@@ -86,6 +87,10 @@ function algorithms.f(state, owed, limit, window)
   end
   local clock, count = read(state)
   local owed_clock, owed_count = read(owed)
+  local counted_clock, counted_count = read(counted)
+  if div(counted_clock, window) == div(owed_clock, window) then
+    owed_count = max(0, owed_count - counted_count)
+  end
   return function(units)
     local at, believed = decided_at(clock)
     local here = div(at, window)
@@ -120,7 +125,7 @@ local function drained(debt, time, rate)
   return time >= div_ceil(debt, rate) and 0 or debt - time * rate
 end
 
-function algorithms.t(state, owed, limit, period, burst)
+function algorithms.t(state, owed, counted, limit, period, burst)
   local full = burst * period
   local function read(s)
     local clock, debt = fields(s, 'tb', period, 4)
@@ -128,6 +133,9 @@ function algorithms.t(state, owed, limit, period, burst)
   end
   local clock, held = read(state)
   local owed_clock, owed_debt = read(owed)
+  local counted_clock, counted_debt = read(counted)
+  local before = drained(counted_debt, max(0, owed_clock - counted_clock), limit)
+  owed_debt = max(0, owed_debt - before)
   return function(units)
     local at, believed = decided_at(clock)
     local debt = drained(min(held, full), max(0, at - clock), limit)
@@ -188,7 +196,7 @@ local function add(counts, index, units)
   end
 end
 
-function algorithms.s(state, owed, limit, window)
+function algorithms.s(state, owed, counted, limit, window)
   local width = div_ceil(window, 60)
   local function read(s)
     local clock, first, list = fields(s, 'sw', width, 5)
@@ -200,6 +208,10 @@ function algorithms.s(state, owed, limit, window)
   end
   local clock, stored = read(state)
   local _, owed_counts = read(owed)
+  local _, before = read(counted)
+  for _, sub in ipairs(before) do
+    add(owed_counts, sub[1], -sub[2])
+  end
   local function leaves_at(index)
     return (index + 1) * width + window
   end
@@ -290,9 +302,10 @@ for i = 4, #ARGV, 7 do
   if owed ~= '' then
     place = place + 1
     q.absorbed_key = KEYS[place]
-    owed = not held[place] and owed
+    q.owed, q.counted = owed, held[place]
   end
-  q.decide = algorithms[ARGV[i]](q.held, owed, limit, window, tonumber(ARGV[i + 3]))
+  local algorithm, burst = algorithms[ARGV[i]], tonumber(ARGV[i + 3])
+  q.decide = algorithm(q.held, q.owed, q.counted, limit, window, burst)
   q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost)
   if block > 0 then
     place = place + 1
@@ -329,7 +342,7 @@ for _, q in ipairs(quotas) do
     local ms = px(keep[2] + CLOCK_TOLERANCE)
     redis.call('SET', q.key, keep[1], 'PX', ms)
     if q.absorbed then
-      redis.call('SET', q.absorbed_key, text(now), 'PX', ms)
+      redis.call('SET', q.absorbed_key, q.owed, 'PX', ms)
     end
   end
   q.answer[6] = q.blocked_until

@@ -19,7 +19,7 @@ pub use transport::{Http, HttpError, Reply, Transport};
 pub const SCRIPT: &str = include_str!("decide.lua");
 
 /// The script's name for `EVALSHA`; a test holds it to the text.
-const SCRIPT_SHA1: &str = "b4beacf8aa84b39f98248c734cac4d7f26de08cd";
+const SCRIPT_SHA1: &str = "9b17de42e9deefe9a3d9424761e6ea2fead90197";
 
 /// The store in Upstash Redis.
 pub struct Upstash<T, C> {
