@@ -315,4 +315,23 @@ proptest! {
             prop_assert_eq!(State::parse(&after.to_string()), Some(after));
         }
     }
+
+    /// What has been added once is added no second time, and nothing of the rest is lost.
+    #[test]
+    fn an_earlier_form_and_what_is_newer_are_the_whole(
+        quota in quotas(), steps in steps(), earlier in 0..30usize,
+    ) {
+        let (_, earlier, _) = play(&quota, &steps[..earlier.min(steps.len())], 0);
+        let (_, whole, _) = play(&quota, &steps, 0);
+        let (Some(earlier), Some(whole)) = (earlier, whole) else { return Ok(()) };
+        let now = clock(Some(&whole));
+        let newer = quota.newer(&whole, &earlier);
+        let sum = newer.as_ref().and_then(|newer| quota.absorb(Some(&earlier), newer, now));
+        prop_assert_eq!(
+            weighs(&quota, &sum.unwrap_or_else(|| earlier.clone()), now),
+            weighs(&quota, &whole, now)
+        );
+        prop_assert_eq!(quota.newer(&earlier, &earlier), None);
+        prop_assert_eq!(newer.is_none(), earlier == whole);
+    }
 }
