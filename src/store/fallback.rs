@@ -33,6 +33,8 @@ pub struct Fallback<S> {
     shared: S,
     memory: Rc<Memory>,
     factor: u32,
+    /// Whether `shared` decided the latest request.
+    answers: Cell<bool>,
     settling_until: Cell<Timestamp>,
 }
 
@@ -44,6 +46,7 @@ impl<S> Fallback<S> {
             shared,
             memory,
             factor,
+            answers: Cell::new(true),
             settling_until: Cell::default(),
         }
     }
@@ -62,11 +65,11 @@ impl<S> Fallback<S> {
 }
 
 impl<S: Store> Fallback<S> {
-    /// Whether there is something to settle up, and nobody at it. If so, the one who asked is: call
-    /// [`settle_up`](Self::settle_up).
+    /// Whether there is something to settle up with a store that answers, and nobody at it. If so,
+    /// the one who asked is: call [`settle_up`](Self::settle_up).
     #[must_use]
     pub fn should_settle_up(&self, now: Timestamp) -> bool {
-        let free = self.settling_until.get() <= now && self.memory.owes();
+        let free = self.settling_until.get() <= now && self.answers.get() && self.memory.owes();
         if free {
             self.settling_until.set(now + SETTLING);
         }
@@ -101,7 +104,9 @@ impl<S: Store> Fallback<S> {
 
 impl<S: Store> Store for Fallback<S> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        let error = match self.shared.decide(check, now).await {
+        let decided = self.shared.decide(check, now).await;
+        self.answers.set(decided.is_ok());
+        let error = match decided {
             Ok(verdict) => return Ok(verdict),
             Err(error) => error,
         };
