@@ -119,14 +119,13 @@ impl Memory {
                 .filter(|(charge, _)| charge.enforced)
         };
         let admitted = check.cost > 0 && enforced().all(|(_, (answer, _))| answer.allows());
-        let charges = check.charges.iter().zip(&stood_in.charges);
-        for ((charge, stood_in), (mut answer, record)) in charges.zip(settled) {
+        for (charge, (mut answer, record)) in check.charges.iter().zip(settled) {
             if answer.decision.allowed() {
                 let own = charge.quota.decide(record.state.as_ref(), 0, now).decision;
                 answer.decision.remaining = own.remaining;
                 answer.decision.reset_at = own.reset_at;
             }
-            map.keep(stood_in, record, &answer, now);
+            map.keep(charge, record, &answer, now);
             if admitted && answer.decision.allowed() {
                 map.owe(charge, check.cost, answer.decision.at, || self.name());
             }
