@@ -13,7 +13,7 @@ export const PREFIX = "t:";
 /**
  * A stand-in over a Redis of its own, and what starts limiters on it.
  *
- * @returns {Promise<{standIn: object, limiter: (vars?: object) => Promise<object>, warm: (vars: object) => Promise<object>, reset: () => Promise<void>, stop: () => Promise<void>}>}
+ * @returns {Promise<{standIn: object, limiter: (vars?: object, options?: object) => Promise<object>, warm: (vars?: object, options?: object) => Promise<object>, reset: () => Promise<void>, stop: () => Promise<void>}>}
  */
 export async function startShared() {
   const standIn = await startStandIn();
@@ -21,13 +21,14 @@ export async function startShared() {
   return {
     standIn,
     /** A limiter whose script Redis has, and which has asked for nobody that a test asks for. */
-    async warm(vars) {
-      const started = await this.limiter(vars);
+    async warm(vars, options) {
+      const started = await this.limiter(vars, options);
       assert.equal(await ask(started, "192.0.2.250"), 200);
       return started;
     },
-    async limiter(vars = {}) {
+    async limiter(vars = {}, options = {}) {
       const started = await startWorkerd({
+        ...options,
         vars: {
           UPSTASH_REDIS_REST_URL: standIn.url,
           UPSTASH_REDIS_REST_TOKEN: standIn.token,

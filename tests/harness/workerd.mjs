@@ -29,11 +29,15 @@ const REMEMBERED = 10_000;
  * @param {Record<string, string>} [options.services] service bindings to HTTP servers, e.g. `{ORIGIN: "http://127.0.0.1:1234"}`
  * @param {string} [options.outbound] the HTTP server that the Worker's own `fetch` reaches, whatever the URL: what a route's
  *   origin is on Cloudflare. Default: the network
+ * @param {Record<string, string | Buffer>} [options.modules] modules before the Worker's own, the first of which is the main
+ *   one: text is JavaScript, a buffer WebAssembly. They may import `./index.js`
+ * @param {boolean} [options.inspected] whether V8's inspector listens, at `inspector`
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
-export async function startWorkerd({ vars = {}, services = {}, outbound, args = [] } = {}) {
-  const workerd = new Workerd(config(vars, services, outbound), args);
+export async function startWorkerd({ vars = {}, services = {}, outbound, modules = {}, inspected = false, args = [] } = {}) {
+  const inspector = inspected ? ["--inspector-addr=127.0.0.1:0"] : [];
+  const workerd = new Workerd(config(vars, services, outbound, modules), modules, [...inspector, ...args]);
   try {
     await workerd.start();
     return workerd;
@@ -43,7 +47,7 @@ export async function startWorkerd({ vars = {}, services = {}, outbound, args = 
   }
 }
 
-/** One process with one Worker: `url`, `port`, `pid`, `logs()`, `logged()`, `stop()`. */
+/** One process with one Worker: `url`, `port`, `pid`, `inspector`, `logs()`, `logged()`, `stop()`. */
 class Workerd {
   #dir = mkdtempSync(join(tmpdir(), "edge-limiter-workerd-"));
   #args;
@@ -56,10 +60,11 @@ class Workerd {
     rmSync(this.#dir, { recursive: true, force: true });
   };
 
-  constructor(text, args) {
+  constructor(text, modules, args) {
     this.#args = args;
     // Copies: `embed` reads only beneath the file, and a build meanwhile must not change what runs.
     for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(root, "build", file), join(this.#dir, file));
+    for (const [file, content] of Object.entries(modules)) writeFileSync(join(this.#dir, file), content);
     writeFileSync(join(this.#dir, "config.capnp"), text);
     process.on("exit", this.#onExit);
   }
@@ -90,9 +95,12 @@ class Workerd {
         this.#lines.emit("line");
       });
     }
-    this.port = await Promise.race([listening(child.stdio[3]), this.#gone]);
-    if (this.port === undefined) throw new Error(`workerd did not start:\n${this.logs()}`);
+    const ports = await Promise.race([listening(child.stdio[3]), this.#gone]);
+    if (ports === undefined) throw new Error(`workerd did not start:\n${this.logs()}`);
+    this.port = ports.http;
     this.url = `http://127.0.0.1:${this.port}`;
+    /** Where V8's inspector listens, if it was asked for. */
+    this.inspector = ports.inspector && `ws://127.0.0.1:${ports.inspector}/main`;
     // It has read everything: nothing is left behind, even should this process be killed.
     rmSync(this.#dir, { recursive: true, force: true });
   }
@@ -134,18 +142,20 @@ class Workerd {
   }
 }
 
-/** The port in workerd's word that it listens. */
+/** The ports in workerd's word that it listens. The inspector's comes first, where there is one. */
 function listening(control) {
+  const ports = {};
   return new Promise((resolve) => {
     createInterface({ input: control }).on("line", (line) => {
-      const message = JSON.parse(line);
-      if (message.event === "listen" && message.socket === "http") resolve(message.port);
+      const { event, socket, port } = JSON.parse(line);
+      if (event === "listen-inspector") ports.inspector = port;
+      if (event === "listen" && socket === "http") resolve({ ...ports, http: port });
     });
   });
 }
 
 /** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
-function config(vars, services, outbound) {
+function config(vars, services, outbound, modules) {
   const bindings = [
     ...Object.entries(vars).map(([name, value]) =>
       typeof value === "string"
@@ -154,6 +164,8 @@ function config(vars, services, outbound) {
     ),
     ...Object.keys(services).map((name) => `(name = ${quoted(name)}, service = ${quoted(`service-${name}`)})`),
   ];
+  const before = Object.entries(modules).map(([name, content]) =>
+    `(name = ${quoted(name)}, ${typeof content === "string" ? "esModule" : "wasm"} = embed ${quoted(name)}),`);
   const external = (name, url) => `(name = ${quoted(name)}, external = (address = ${quoted(new URL(url).host)}, http = ())),`;
   const externals = Object.entries(services).map(([name, url]) => external(`service-${name}`, url));
   if (outbound) externals.push(external("outbound", outbound));
@@ -171,6 +183,7 @@ const config :Workerd.Config = (
 
 const worker :Workerd.Worker = (
   modules = [
+    ${before.join("\n    ")}
     (name = "index.js", esModule = embed "index.js"),
     (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
   ],
