@@ -1,0 +1,181 @@
+/**
+ * A flood does not amplify: what it costs the store does not grow with it, nor does what the isolate keeps, and it frees
+ * nobody who is denied.
+ */
+
+import assert from "node:assert/strict";
+import { Agent } from "node:http";
+import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { INSIDE, callers, memoryOf, pass } from "./harness/inside.mjs";
+import { ask, startShared } from "./harness/limited.mjs";
+import { send } from "./harness/request.mjs";
+import { startWorkerd } from "./harness/workerd.mjs";
+
+const HOUR = 3600;
+const CALLER = "192.0.2.1";
+const FLOOD = 20_000;
+const IN_FLIGHT = 50;
+
+/** How long a denial is repeated without asking the store, as the README says. */
+const LONGEST_MS = 10_000;
+
+describe("what a flood costs the store", () => {
+  let shared;
+  before(async () => {
+    shared = await startShared();
+  });
+  after(() => shared?.stop());
+  beforeEach(() => shared.reset());
+
+  /** So many requests, so many of them in flight at any time: what they were answered, what they cost, what they took. */
+  async function flood(limiter, callerOf, requests = FLOOD) {
+    const agent = new Agent({ keepAlive: true, maxSockets: IN_FLIGHT });
+    const [billed, started] = [await shared.standIn.billed(), performance.now()];
+    const statuses = {};
+    let sent = 0;
+    await Promise.all(Array.from({ length: IN_FLIGHT }, async () => {
+      while (sent < requests) {
+        const status = await ask(limiter, callerOf(sent++), "/", agent);
+        statuses[status] = (statuses[status] ?? 0) + 1;
+      }
+    }));
+    agent.destroy();
+    return { statuses, billed: (await shared.standIn.billed()) - billed, seconds: (performance.now() - started) / 1000 };
+  }
+
+  /** How many of so many requests, one after the other, are admitted; the rest is denied. */
+  async function admitted(limiter, caller, requests) {
+    let count = 0;
+    for (let request = 0; request < requests; request++) {
+      const status = await ask(limiter, caller);
+      assert.ok(status === 200 || status === 429, `${status}`);
+      if (status === 200) count++;
+    }
+    return count;
+  }
+
+  it(`${FLOOD} requests of a denied caller are fewer than 250 commands`, async (t) => {
+    const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR}` }, { modules: INSIDE });
+    await ask(limiter, CALLER);
+    let [billed, seconds] = [0, 0];
+    // Four parts, each due to ask again: else a quick machine would be done before it comes to that.
+    for (let part = 0; part < 4; part++) {
+      const cost = await flood(limiter, () => CALLER, FLOOD / 4);
+      assert.deepEqual(cost.statuses, { 429: FLOOD / 4 });
+      assert.ok(cost.billed >= 2, "the denial was asked for");
+      billed += cost.billed;
+      seconds += cost.seconds;
+      await pass(limiter, LONGEST_MS);
+    }
+    t.diagnostic(`${billed} commands in ${seconds.toFixed(1)} s`);
+    assert.ok(billed < 250, `${billed}`);
+  });
+
+  it(`${IN_FLIGHT} requests at once of a caller whose denial is due are one question`, async () => {
+    const { standIn } = shared;
+    const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR}` }, { modules: INSIDE });
+    for (const status of [200, 429, 429]) assert.equal(await ask(limiter, CALLER), status);
+    await pass(limiter, LONGEST_MS);
+    const [billed, { count }] = [await standIn.billed(), standIn.requests()];
+    // Long enough that all of them come while the first is asking.
+    standIn.faults.set({ kind: "delay", ms: 500 });
+    const statuses = await Promise.all(Array.from({ length: IN_FLIGHT }, () => ask(limiter, CALLER)));
+    assert.deepEqual(statuses, Array(IN_FLIGHT).fill(429));
+    assert.deepEqual([(await standIn.billed()) - billed, standIn.requests().count - count], [2, 1]);
+  });
+
+  it(`${FLOOD} callers are no more commands a second than REDIS_MAX_COMMANDS_PER_SECOND, and one of them is limited`, async (t) => {
+    const cap = 100;
+    const limit = 10;
+    const limiter = await shared.warm({
+      RATE_LIMIT_GENERAL: `${limit},${HOUR}`,
+      RATE_LIMIT_IP: "off",
+      RATE_LIMIT_FALLBACK_FACTOR: "1",
+      REDIS_MAX_COMMANDS_PER_SECOND: cap,
+    });
+    const { statuses, billed, seconds } = await flood(limiter, (number) => `10.0.${number >> 8}.${number & 255}`);
+    t.diagnostic(`${billed} commands in ${seconds.toFixed(1)} s`);
+    assert.deepEqual(statuses, { 200: FLOOD });
+    assert.ok(billed <= cap * (seconds + 1), `${billed} in ${seconds} s`);
+    // Hardly fewer either: the store is asked as far as it may be.
+    assert.ok(billed >= (cap / 2) * Math.floor(seconds), `${billed} in ${seconds} s`);
+
+    // In the middle of such a flood, by the store or by memory, as it comes.
+    const others = flood(limiter, (number) => `10.1.${number >> 8}.${number & 255}`, 2000);
+    assert.equal(await admitted(limiter, CALLER, 100), limit);
+    assert.deepEqual((await others).statuses, { 200: 2000 });
+  });
+
+  it("a policy that says `deny` answers 503 beyond that, and one that says `allow` is decided by memory", async () => {
+    const limit = 40;
+    const limiter = await shared.warm({
+      RATE_LIMIT_GENERAL: `${limit},${HOUR}`,
+      RATE_LIMIT_STRICT: `${limit},${HOUR}`,
+      RATE_LIMIT_IP: "off",
+      RATE_LIMIT_POLICIES: { general: { on_store_failure: "allow" }, strict: { on_store_failure: "deny" } },
+      RATE_LIMIT_ROUTES: [{ path: "/strict", policies: ["strict"] }],
+      RATE_LIMIT_FALLBACK_FACTOR: "1",
+      REDIS_MAX_COMMANDS_PER_SECOND: 50,
+    });
+    const strict = await Promise.all(Array.from({ length: 200 }, () =>
+      send(limiter.url, { path: "/strict", headers: { "CF-Connecting-IP": CALLER } })));
+    const refused = strict.filter(({ status }) => status === 503);
+    assert.ok(refused.length > 0);
+    for (const answer of refused) {
+      assert.equal(answer.json().error, "rate_limit_unavailable");
+      assert.ok(Number(answer.headers["retry-after"]) >= 1);
+    }
+    assert.equal(await admitted(limiter, CALLER, 200), limit);
+  });
+});
+
+describe("what an isolate keeps", () => {
+  /** As src/store/memory.rs has it. */
+  const ENTRIES = 50_000;
+  const [DENIED, BLOCKED] = ["192.0.2.1", "192.0.2.2"];
+
+  let limiter;
+  afterEach(() => limiter?.stop());
+
+  const modes = {
+    "memory is the store": {},
+    // Where nothing listens.
+    "memory stands in for a store that is gone": {
+      UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "token", RATE_LIMIT_FALLBACK_FACTOR: "1",
+    },
+  };
+  for (const [mode, vars] of Object.entries(modes)) {
+    it(`${mode}: bounded, and it forgets nobody who is denied`, async (t) => {
+      limiter = await startWorkerd({
+        modules: INSIDE,
+        vars: {
+          ...vars,
+          RATE_LIMIT_GENERAL: `2,${HOUR}`,
+          RATE_LIMIT_AUTH: `1,60,${HOUR}`,
+          RATE_LIMIT_IP: "off",
+          RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }],
+        },
+      });
+      for (const status of [200, 200, 429]) assert.equal(await ask(limiter, DENIED), status);
+      for (const status of [200, 429]) assert.equal(await ask(limiter, BLOCKED, "/auth"), status);
+      const started = performance.now();
+      const before = await memoryOf(limiter);
+      assert.deepEqual(await callers(limiter, 0, ENTRIES), { 200: ENTRIES });
+      const full = await memoryOf(limiter);
+      assert.deepEqual(await callers(limiter, ENTRIES, ENTRIES / 2), { 200: ENTRIES / 2 });
+      const after = await memoryOf(limiter);
+      const megabytes = [before, full, after].map((bytes) => (bytes / 1e6).toFixed(1));
+      t.diagnostic(`${megabytes.join(", ")} MB of linear memory, ${((performance.now() - started) / 1000).toFixed(1)} s`);
+      // As many bytes a caller again would be half of the growth. Of an isolate's 128 MB:
+      assert.ok(after - full < (full - before) / 4, `${before}, ${full}, ${after}`);
+      assert.ok(after < 64e6, `${after}`);
+
+      assert.equal(await ask(limiter, DENIED), 429);
+      // Were it forgotten, this would be the first request of two.
+      const blocked = await send(limiter.url, { path: "/auth", headers: { "CF-Connecting-IP": BLOCKED } });
+      assert.deepEqual([blocked.status, blocked.json().blocked], [429, true]);
+      // Others are: the first of them has its limit anew, which is what the bound costs.
+      assert.equal((await send(limiter.url, { headers: { "CF-Connecting-IP": "10.0.0.0" } })).headers["x-ratelimit-remaining"], "1");
+    });
+  }
+});
