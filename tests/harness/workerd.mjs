@@ -114,12 +114,14 @@ class Workerd {
    * Waits until it has printed what matches: a response can overtake the lines that were printed before it.
    *
    * @param {RegExp} pattern
+   * @param {number} [times] how often
    * @returns {Promise<void>}
    */
-  async logged(pattern) {
+  async logged(pattern, times = 1) {
     const stop = new AbortController();
+    const everywhere = new RegExp(pattern, "g");
     const found = async () => {
-      while (!pattern.test(this.logs())) await once(this.#lines, "line", { signal: stop.signal });
+      while ([...this.logs().matchAll(everywhere)].length < times) await once(this.#lines, "line", { signal: stop.signal });
     };
     try {
       await within(found(), `${pattern} among what workerd printed`);
