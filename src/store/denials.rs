@@ -4,7 +4,8 @@
 //! more; so an isolate may repeat it until then. Never for longer than [`LONGEST`] without asking
 //! again, so that an unblock, a reset or a refund made elsewhere takes effect. One request asks, and
 //! the others hear what is remembered meanwhile: a flood costs one question, however wide it is. If
-//! the store does not answer it, the denial stands: blocks outlast an outage.
+//! the store does not answer it, the denial stands, but for a quota's that a failing store lets admit
+//! ([`OnFailure::Allow`]): blocks outlast an outage.
 //!
 //! A request that is denied from memory by one policy does not reach the store, so it sets no block
 //! of another policy that would have denied it as well.
@@ -14,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::memory::Seed;
-use super::{AddressBlock, Answer, Check, Store, StoreError, Verdict};
+use super::{AddressBlock, Answer, Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::quota::Outcome;
 use crate::time::{Millis, Timestamp};
 
@@ -72,10 +73,29 @@ impl<S: Store> Store for Denials<S> {
                 self.known.borrow_mut().learn(check, &verdict, now);
                 Ok(verdict)
             }
-            (Err(_), Some(known)) => Ok(known),
+            (Err(error), Some(known))
+                if error == StoreError::OverCap || outlasts(&known, check, now) =>
+            {
+                Ok(known)
+            }
+            (Err(error), Some(_)) => {
+                self.known.borrow_mut().forget_quotas(check, now);
+                Err(error)
+            }
             (Err(error), None) => Err(error),
         }
     }
+}
+
+/// Whether a denial is one that a failing store does not lift.
+fn outlasts(known: &Verdict, check: &Check, now: Timestamp) -> bool {
+    let stands = |(charge, answer): (&Charge, Option<&Answer>)| {
+        answer.is_some_and(|answer| {
+            let blocked = answer.blocked_until.is_some_and(|until| until > now);
+            blocked || charge.on_failure != OnFailure::Allow
+        })
+    };
+    known.address_block.is_some() || known.enforced(check).any(stands)
 }
 
 #[derive(Clone, Copy)]
@@ -193,6 +213,13 @@ impl Known {
             };
             let denial = ends.map(|ends| (Denial::Quota(*answer), ends));
             self.remember(&charge.key, check.cost, denial, now);
+        }
+    }
+
+    /// Forgets what is known of the quotas of `check`.
+    fn forget_quotas(&mut self, check: &Check, now: Timestamp) {
+        for charge in &check.charges {
+            self.remember(&charge.key, check.cost, None, now);
         }
     }
 

@@ -1,17 +1,17 @@
 //! What is remembered, for how long, and that it never denies what the store would admit.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::num::NonZeroU32;
 
 use futures_util::FutureExt;
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-use super::{Denials, LONGEST};
+use super::{ASKING, Denials, LONGEST};
 use crate::quota::{Algorithm, Quota};
 use crate::store::conformance::{self, START, at_once, charge, check};
 use crate::store::memory::{Memory, Seed};
-use crate::store::{AddressBlock, Charge, Check, Store, StoreError, Verdict};
+use crate::store::{AddressBlock, Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
 /// Counts what reaches the store behind.
@@ -19,23 +19,24 @@ struct Counted<S> {
     inner: S,
     asked: Cell<usize>,
     address_block: Cell<Option<AddressBlock>>,
-    behaves: Cell<Behaves>,
+    behaves: RefCell<Behaves>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Behaves {
     Answers,
     Hangs,
-    Fails,
+    Fails(StoreError),
 }
 
 impl<S: Store> Store for Counted<S> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         self.asked.set(self.asked.get() + 1);
-        match self.behaves.get() {
+        let behaves = self.behaves.borrow().clone();
+        match behaves {
             Behaves::Answers => {}
             Behaves::Hangs => pending().await,
-            Behaves::Fails => return Err(StoreError::Timeout),
+            Behaves::Fails(error) => return Err(error),
         }
         let mut verdict = self.inner.decide(check, now).await?;
         if let Some(block) = self.address_block.get() {
@@ -50,7 +51,7 @@ fn store(entries: usize) -> Denials<Counted<Memory>> {
         inner: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
         address_block: Cell::new(None),
-        behaves: Cell::new(Behaves::Answers),
+        behaves: RefCell::new(Behaves::Answers),
     };
     Denials::new(counted, entries, Seed::fixed())
 }
@@ -115,7 +116,7 @@ fn one_request_asks_again_and_the_others_hear_what_is_known() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
     let asked = due(&store, &check);
-    store.inner.behaves.set(Behaves::Hangs);
+    store.inner.behaves.replace(Behaves::Hangs);
     // It is dropped before it is answered, as a request is whose client has left.
     assert!(
         store
@@ -127,7 +128,7 @@ fn one_request_asks_again_and_the_others_hear_what_is_known() {
         assert!(!ask(&store, &check, START + LONGEST + Millis::new(ms)).0);
     }
     assert_eq!(store.inner.asked.get(), asked + 1);
-    store.inner.behaves.set(Behaves::Answers);
+    store.inner.behaves.replace(Behaves::Answers);
     assert!(!ask(&store, &check, START + LONGEST + Millis::new(2000)).0);
     assert_eq!(
         store.inner.asked.get(),
@@ -143,7 +144,10 @@ fn a_denial_stands_while_the_store_does_not_answer() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
     let asked = due(&store, &check);
-    store.inner.behaves.set(Behaves::Fails);
+    store
+        .inner
+        .behaves
+        .replace(Behaves::Fails(StoreError::Timeout));
     for seconds in 10..3500 {
         assert!(!ask(&store, &check, START + Millis::from_secs(seconds)).0);
     }
@@ -151,6 +155,50 @@ fn a_denial_stands_while_the_store_does_not_answer() {
     let ends = START + Millis::from_secs(3600);
     let over = store.decide(&check, ends).now_or_never().unwrap();
     assert_eq!(over, Err(StoreError::Timeout), "nothing is known any more");
+}
+
+#[test]
+fn where_a_failing_store_admits_only_a_block_outlasts_it() {
+    let store = store(1000);
+    let allow = |key: &str, block: Option<Millis>| Charge {
+        block,
+        on_failure: OnFailure::Allow,
+        ..hourly(key)
+    };
+    let block = Some(Millis::from_secs(60));
+    let quota = check(&[allow("p:a", None)], 1);
+    let blocked = check(&[allow("p:b", block)], 1);
+    let strict = check(&[allow("p:c", None), hourly("q:c")], 1);
+    for check in [&quota, &blocked, &strict] {
+        due(&store, check);
+    }
+    let failed = |check: &Check, after: Millis| {
+        let decided = store.decide(check, START + after).now_or_never();
+        decided.unwrap().map(|verdict| verdict.allows(check))
+    };
+    // A cap is no failure: a flood would lift the limit that it runs into.
+    store
+        .inner
+        .behaves
+        .replace(Behaves::Fails(StoreError::OverCap));
+    assert_eq!(failed(&quota, LONGEST), Ok(false));
+    store
+        .inner
+        .behaves
+        .replace(Behaves::Fails(StoreError::Timeout));
+    let after = LONGEST + ASKING;
+    for ms in 0..3 {
+        let after = after + Millis::new(ms);
+        assert_eq!(failed(&quota, after), Err(StoreError::Timeout));
+        assert_eq!(failed(&blocked, after), Ok(false));
+        assert_eq!(failed(&strict, after), Ok(false));
+    }
+    let over = Millis::from_secs(60);
+    assert_eq!(failed(&blocked, over), Err(StoreError::Timeout));
+    assert_eq!(failed(&strict, over), Ok(false));
+    // The store's word counts again as soon as there is one.
+    store.inner.behaves.replace(Behaves::Answers);
+    assert_eq!(failed(&quota, over), Ok(false));
 }
 
 #[test]
