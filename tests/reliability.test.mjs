@@ -257,6 +257,7 @@ describe("the store fails under load", { concurrency: AT_ONCE }, () => {
         await story.break();
         await story.mend();
         await story.load.stop();
+        await story.limiter.stop(); // and all that it logged has been read
         const seen = { ...story, changes: story.changes(), lost: (address) => story.lost(address) };
         judgeAnswers(seen);
         judgeLimits(seen);
