@@ -13,7 +13,7 @@ import { send } from "./harness/request.mjs";
 import { within } from "./harness/within.mjs";
 import { startWorkerd } from "./harness/workerd.mjs";
 import { FAULTS, Store } from "./reliability/faults.mjs";
-import { HEAD_START, IN_FLIGHT, LIMIT, Load, POLICIES, VARS, WIDENED } from "./reliability/load.mjs";
+import { HEAD_START, IN_FLIGHT, LIMIT, Load, POLICIES, VARS, WIDENED, WITHINS } from "./reliability/load.mjs";
 import { keep, row, table } from "./reliability/matrix.mjs";
 
 const ADMIN_TOKEN = "the-admin-token-of-the-fault-suite";
@@ -46,6 +46,10 @@ function mostWaits(ms, { hopeless }) {
   }
 }
 
+const INTRODUCTION = `On workerd and a real Redis behind a stand-in for Upstash's REST API. Per policy, limited to ${LIMIT} requests an
+hour, ${WITHINS} callers ask steadily within their limit and one far over it, which had ${HEAD_START} when the fault came;
+the factor is ${WIDENED / LIMIT}, the longest wait ${LONGEST_WAIT_MS} ms. Answers and calls are those while the fault lasted.`;
+
 class Story {
   constructor(fault) {
     this.fault = fault;
@@ -66,6 +70,10 @@ class Story {
       },
     });
     this.load = new Load(this.limiter.url);
+    // An isolate's first requests are slow, and on a busy machine later than a short REDIS_TIMEOUT allows.
+    for (let request = 0; request < IN_A_ROW - 1; request++) {
+      await send(this.limiter.url, { path: "/memory", headers: { "CF-Connecting-IP": "198.18.9.1" } });
+    }
   }
 
   async stop() {
@@ -234,7 +242,8 @@ function judgeCalls({ fault, first, further, lasted, changes }) {
   // Opened, each failed probe opened it again, and the last one closed it.
   assert.deepEqual([count("asks"), count("closed")], [count("open"), 1]);
   const waits = mostWaits(lasted, fault);
-  assert.ok(first <= (IN_A_ROW + 2 * IN_FLIGHT) * fault.calls, `${first} calls until it was open`);
+  // Beside those that it takes, what was under way when it opened.
+  assert.ok(first <= ((fault.hopeless ? 1 : IN_A_ROW) + 2 * IN_FLIGHT) * fault.calls, `${first} calls until it was open`);
   assert.ok(further <= waits * fault.calls, `${further} calls while it was open, in at most ${waits} waits`);
   // Where nobody listens, nobody can count.
   assert.ok(count("asks") <= mostWaits(lasted + ALLOWANCE_MS, fault));
@@ -245,7 +254,7 @@ describe("the store fails under load", { concurrency: AT_ONCE }, () => {
   after(() => {
     const seen = FAULTS.filter((fault) => rows.has(fault)).map((fault) => rows.get(fault));
     console.log(table(seen));
-    if (process.env.WRITE_DOCS && seen.length === FAULTS.length) keep(seen);
+    if (process.env.WRITE_DOCS && seen.length === FAULTS.length) keep(INTRODUCTION, seen);
   });
 
   for (const fault of FAULTS) {

@@ -83,14 +83,14 @@ const DEFAULTS = { timeout: LONG_MS, mayRun: false, probes: 2, hopeless: false, 
 export const FAULTS = [
   { what: "connection refused", why: UNREACHABLE, mayRun: true, fail: (store) => store.close(), mend: (store) => store.open() },
   { what: "connection reset in the middle of the answer", why: UNREACHABLE, mayRun: true, ...injected({ kind: "truncated" }) },
-  { what: "no answer", why: LATE, timeout: SHORT_MS, probes: 1, ...injected({ kind: "hang" }) },
-  { what: "slower than the time allowed", why: LATE, timeout: SHORT_MS, probes: 1, mayRun: true, ...injected({ kind: "delay", ms: 2 * SHORT_MS }) },
   { what: "HTTP 429", why: "HTTP 429: too many requests a second", ...injected({ kind: "status", status: 429, retryAfter: 60 }) },
   { what: "HTTP 500", why: "HTTP status 500", ...injected({ kind: "status", status: 500 }) },
   { what: "HTTP 502 with HTML", why: "HTTP status 502", ...injected({ kind: "html", status: 502 }) },
   { what: "HTTP 200, empty", why: MALFORMED, ...injected({ kind: "empty" }) },
   { what: "half of the JSON", why: MALFORMED, mayRun: true, ...injected({ kind: "cut" }) },
   { what: "a result of another type", why: MALFORMED, ...injected({ kind: "result", value: { a: 1 } }) },
+  { what: `no answer (REDIS_TIMEOUT ${SHORT_MS})`, why: LATE, timeout: SHORT_MS, probes: 1, ...injected({ kind: "hang" }) },
+  { what: `answers after ${2 * SHORT_MS} ms (REDIS_TIMEOUT ${SHORT_MS})`, why: LATE, timeout: SHORT_MS, probes: 1, mayRun: true, ...injected({ kind: "delay", ms: 2 * SHORT_MS }) },
   {
     what: "`NOSCRIPT` to `EVAL` as well", why: "Redis refused the command: NOSCRIPT", calls: 2,
     ...injected({ kind: "status", status: 400, body: '{"error":"NOSCRIPT No matching script. Please use EVAL."}' }),
@@ -118,7 +118,7 @@ export const FAULTS = [
     fail: (store) => store.command("REPLICAOF", "127.0.0.1", "1"),
     mend: (store) => store.command("REPLICAOF", "NO", "ONE"),
   },
-  // No failures, and not to be taken for any.
-  { what: "slow, within the time allowed", why: null, ...injected({ kind: "delay", ms: 100 }) },
+  // No failures, nor to be taken for any.
+  { what: "answers after 100 ms, within the time allowed", why: null, ...injected({ kind: "delay", ms: 100 }) },
   { what: "`NOSCRIPT` for ever", why: null, calls: 2, ...injected({ kind: "noscript" }) },
 ].map((fault) => ({ ...DEFAULTS, ...fault }));

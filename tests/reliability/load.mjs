@@ -31,7 +31,7 @@ const WITHIN = { loops: 1, pause: 80 };
 const OVER = { loops: 4, pause: 40 };
 
 /** Callers of each kind, per policy. */
-const WITHINS = 2;
+export const WITHINS = 2;
 
 /** Requests that are in flight together at the most. */
 export const IN_FLIGHT = POLICIES.length * (WITHINS * WITHIN.loops + OVER.loops);

@@ -2,14 +2,12 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { POLICIES } from "./load.mjs";
 
 const DOCUMENT = fileURLToPath(new URL("../../docs/reliability.md", import.meta.url));
 const [BEGIN, END] = ["<!-- the matrix begins -->", "<!-- the matrix ends -->"];
 
-const HEADINGS = [
-  "fault", "on `memory`, within the limit", "on `memory`, over it", "on `allow`, within", "on `allow`, over", "on `deny`, all",
-  "calls to the store", "breaker", "slowest answer", "recovered after",
-];
+const HEADINGS = ["fault", "on `memory`", "on `allow`", "on `deny`", "calls to the store", "breaker", "slowest answer", "back after"];
 
 /** `41 x 200, 5 x 429`. */
 function statuses(answers) {
@@ -30,23 +28,15 @@ function statuses(answers) {
  * @param {number} [seen.recovered] ms
  */
 export function row({ fault, load, first, further, changes, recovered }) {
-  const meanwhile = ({ from, to }) => from === "failing" && to === "failing";
-  const during = (callers) => callers.flatMap((caller) => caller.answers.filter(meanwhile));
-  const cells = ["memory", "allow"].flatMap((policy) => {
-    const { within, over } = load.of(policy);
-    return [statuses(during(within)), statuses(during([over]))];
-  });
-  const { within, over } = load.of("deny");
-  const failed = fault.why !== null;
-  const slowest = Math.max(...during(load.callers).map(({ ms }) => ms));
-  const asked = changes.filter((change) => change === "asks").length;
-  return [
-    fault.what, ...cells, statuses(during([...within, over])),
-    failed ? `${first} until it opened, then ${further}` : String(first + further),
-    failed ? `opened; ${asked} ${asked === 1 ? "probe" : "probes"}` : "stayed closed",
-    `${Math.round(slowest)} ms`,
-    failed ? `${Math.round(recovered)} ms` : "-",
-  ];
+  const during = (callers) => callers.flatMap(({ answers }) => answers.filter(({ from, to }) => from === "failing" && to === "failing"));
+  const [memory, allow, deny] = POLICIES.map((policy) => load.of(policy));
+  const both = ({ within, over }) => `within ${statuses(during(within))}; over ${statuses(during([over]))}`;
+  const slowest = `${Math.round(Math.max(...during(load.callers).map(({ ms }) => ms)))} ms`;
+  const cells = [fault.what, both(memory), both(allow)];
+  if (fault.why === null) return [...cells, both(deny), String(first + further), "stayed closed", slowest, "-"];
+  const calls = first + further === 0 ? "none arrived" : `${first} until it opened, then ${further}`;
+  const probes = changes.filter((change) => change === "asks").length;
+  return [...cells, statuses(during([...deny.within, deny.over])), calls, `opened, ${probes} probes`, slowest, `${Math.round(recovered)} ms`];
 }
 
 /** The rows as Markdown. */
@@ -55,11 +45,11 @@ export function table(rows) {
   return [line(HEADINGS), line(HEADINGS.map(() => "---")), ...rows.map(line)].join("\n");
 }
 
-/** Replaces the table in the document. */
-export function keep(rows) {
+/** Replaces what the document has between its marks. */
+export function keep(introduction, rows) {
   const text = readFileSync(DOCUMENT, "utf8");
   const [begin, end] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
   if (begin < BEGIN.length || end < begin) throw new Error(`${DOCUMENT} has no place for the table`);
-  writeFileSync(DOCUMENT, `${text.slice(0, begin)}\n${table(rows)}\n${text.slice(end)}`);
+  writeFileSync(DOCUMENT, `${text.slice(0, begin)}\n${introduction}\n\n${table(rows)}\n${text.slice(end)}`);
 }
 
