@@ -111,13 +111,16 @@ describe("health", () => {
     const ask = await start({
       ADMIN_TOKEN, ORIGIN_SECRET: "planted-origin-secret", UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1/planted-path", UPSTASH_REDIS_REST_TOKEN: "planted-store-token",
     });
-    // Its store cannot be reached: that is logged as well.
-    const request = await ask({ path: "/", headers: { "CF-Connecting-IP": "192.0.2.1" } });
+    // Its store cannot be reached: after five failures that is logged as well.
+    let request;
+    for (let failure = 0; failure < 5; failure++) request = await ask({ path: "/", headers: { "CF-Connecting-IP": "192.0.2.1" } });
     const answer = await ask({ ...HEALTH, headers: admin });
-    const { status, store, since } = answer.json();
-    assert.deepEqual([request.status, status, store], [200, "degraded", "memory"]);
-    assert.ok(Math.abs(since - Date.now()) < 60_000);
-    assert.equal((await ask(HEALTH)).json().since, undefined);
+    const { status, store, breaker, failing } = answer.json();
+    assert.deepEqual([request.status, status, store, breaker], [200, "degraded", "memory", "open"]);
+    assert.equal(failing.why, "cannot be reached");
+    assert.ok(Math.abs(failing.since - Date.now()) < 60_000);
+    assert.ok(failing.next_try > failing.since);
+    assert.equal((await ask(HEALTH)).json().failing, undefined);
     await limiter.logged(/memory decides/);
     for (const text of [request.text(), answer.text(), limiter.logs()]) assert.doesNotMatch(text, /planted/);
   });
