@@ -264,8 +264,13 @@ impl Quota {
         };
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
+        // A bucket's rate stays, or what it counts would be gone at once.
+        let limit = match self.algorithm {
+            Algorithm::TokenBucket => self.limit,
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => most,
+        };
         Self {
-            limit: most,
+            limit,
             burst: most,
             ..*self
         }

@@ -236,6 +236,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the store may have decided, and counted the request, all the same.
+    #[must_use]
+    pub const fn may_have_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout | Self::Unreachable | Self::Status(_) | Self::Malformed
+        )
+    }
+
     /// Whether the store failed in a way that may pass by itself, so that asking again may help.
     #[must_use]
     pub const fn is_transient(&self) -> bool {

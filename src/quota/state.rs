@@ -58,6 +58,16 @@ pub struct FixedWindow {
 }
 
 impl State {
+    /// The latest time that it knows of.
+    #[must_use]
+    pub const fn clock(&self) -> Timestamp {
+        match self {
+            Self::SlidingWindow(state) => state.clock,
+            Self::TokenBucket(state) => state.clock,
+            Self::FixedWindow(state) => state.clock,
+        }
+    }
+
     /// Reads a state's text; `None` for anything that is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

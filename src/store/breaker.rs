@@ -1,6 +1,7 @@
 //! A breaker: a store that fails is not asked for a while.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::mem::{Discriminant, discriminant};
 
 use self::circuit::{Circuit, Ended, State, Waits};
 use super::backoff::Dice;
@@ -17,6 +18,8 @@ pub struct Breaker<S, C> {
     on_change: fn(&Status),
     circuit: RefCell<Circuit>,
     trouble: RefCell<Option<(Timestamp, StoreError)>>,
+    /// The kind of state that `on_change` was told last.
+    told: Cell<Discriminant<State>>,
 }
 
 /// How the breaker stands.
@@ -38,6 +41,7 @@ impl<S, C: Clock> Breaker<S, C> {
             on_change,
             circuit: RefCell::new(Circuit::new(waits)),
             trouble: RefCell::new(None),
+            told: Cell::new(discriminant(&State::Closed)),
         }
     }
 
@@ -47,6 +51,15 @@ impl<S, C: Clock> Breaker<S, C> {
         Status {
             state: self.circuit.borrow().state(),
             trouble: self.trouble.borrow().clone(),
+        }
+    }
+
+    /// Once per change: not for a probe after one that was given up or never made.
+    fn tell(&self) {
+        let status = self.status();
+        let kind = discriminant(&status.state);
+        if self.told.replace(kind) != kind {
+            (self.on_change)(&status);
         }
     }
 
@@ -60,12 +73,9 @@ impl<S, C: Clock> Breaker<S, C> {
 
 impl<S: Store, C: Clock> Store for Breaker<S, C> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        let before = self.circuit.borrow().state();
         let permit = self.circuit.borrow_mut().permit(now);
         let permit = permit.map_err(|until| StoreError::Open { until })?;
-        if self.circuit.borrow().state() != before {
-            (self.on_change)(&self.status());
-        }
+        self.tell();
         let result = self.inner.decide(check, now).await;
         // The clock again: the wait begins now, not when the call did.
         let now = self.clock.now();
@@ -79,7 +89,7 @@ impl<S: Store, C: Clock> Store for Breaker<S, C> {
         let changed = (self.circuit.borrow_mut()).ended(permit, ended, now, (self.dice)());
         if changed {
             self.learn(outcome, now);
-            (self.on_change)(&self.status());
+            self.tell();
         }
         result
     }

@@ -146,7 +146,9 @@ impl Known {
         };
         let mut asking = None;
         let mut stands = |remembered: &Remembered| {
-            let others = remembered.ask_from > now || asking == Some(Asking::Others);
+            // A clock that has stepped back would have nobody ask for as long.
+            let asked = remembered.ask_from > now && remembered.ask_from <= now + LONGEST;
+            let others = asked || asking == Some(Asking::Others);
             asking = Some(if others { Asking::Others } else { Asking::This });
         };
         if let Some(address) = &check.address
@@ -242,12 +244,14 @@ impl Known {
         let Some(ends) = per_cost.iter().map(|known| known.ends).max() else {
             return;
         };
-        // Ended ones make room first; then those that end soonest, which save the least.
-        while let Some((ends, first)) = self.by_end.first().cloned() {
-            if ends > now && self.denials.len() < self.most {
-                break;
+        // Ended ones make room first, then those that end soonest, which save the least; two at a
+        // time, so that no request pays for many.
+        for _ in 0..2 {
+            if let Some((ends, first)) = self.by_end.first().cloned()
+                && (ends <= now || self.denials.len() >= self.most)
+            {
+                self.forget(&first);
             }
-            self.forget(&first);
         }
         let key: Rc<str> = key.into();
         self.by_end.insert((ends, Rc::clone(&key)));

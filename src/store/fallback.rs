@@ -8,9 +8,11 @@
 //!
 //! While the store is out, one isolate holds a caller to the limit times the fallback factor, from
 //! where the store's last answers left the caller. Isolates do not know of each other: across a fleet
-//! the bound is *isolates x factor x limit*. Once the store is back, what was admitted meanwhile is
-//! counted in it once, up to the limit: with the next decision about the caller, or by
-//! [`settle_up`](Fallback::settle_up).
+//! the bound is *isolates x factor x limit*, in any window's length, however often the store fails in
+//! it. Once the store is back, what was admitted meanwhile is counted in it once, up to the limit:
+//! with the next decision about the caller, or by [`settle_up`](Fallback::settle_up). What the store
+//! may have counted although its answer was lost is not sent again: a caller within its limit is
+//! never denied for a request that was counted twice.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,8 +24,8 @@ use crate::quota::Quota;
 use crate::time::{Clock, Millis, Timestamp};
 
 /// Keys that are settled up in one call, and calls in one go.
-const AT_ONCE: usize = 16;
-const CALLS: usize = 8;
+const AT_ONCE: usize = 8;
+const CALLS: usize = 16;
 
 /// How long one settling keeps others from beginning, should it never report.
 const SETTLING: Millis = Millis::new(10_000);
@@ -110,18 +112,20 @@ impl<S: Store> Store for Fallback<S> {
             Ok(verdict) => return Ok(verdict),
             Err(error) => error,
         };
-        // Over the cap a flood would lift the very limits that it runs into.
-        let least = match error {
+        // The cap is no failure, and a flood reaches it: it must neither lift the limits that it runs
+        // into nor turn everybody else away.
+        let rule = |charge: &Charge| match error {
             StoreError::OverCap => OnFailure::Memory,
-            _ => OnFailure::Allow,
+            _ => charge.on_failure,
         };
-        let rule = |charge: &Charge| charge.on_failure.max(least);
         let mut enforced = check.charges.iter().filter(|charge| charge.enforced);
         if enforced.any(|charge| rule(charge) == OnFailure::Deny) {
             return Err(error);
         }
         let stand_in = |charge: &Charge| self.stand_in(charge, rule(charge));
-        Ok(self.memory.stand_in(check, now, stand_in))
+        Ok(self
+            .memory
+            .stand_in(check, error.may_have_run(), now, stand_in))
     }
 }
 

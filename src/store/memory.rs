@@ -11,9 +11,7 @@ use std::hash::BuildHasher;
 use siphasher::sip::SipHasher13;
 
 use self::map::Map;
-use super::settle::Record;
-use super::{Charge, Check, Owed, Store, StoreError, Verdict};
-use crate::quota::Quota;
+use super::{Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 
 /// Entries that an isolate keeps unless told otherwise. One is about 300 bytes, and 1.3 KB at the
@@ -52,6 +50,7 @@ impl BuildHasher for Seed {
 pub struct Memory {
     map: RefCell<Map>,
     seed: Seed,
+    /// Names given so far to what is owed.
     named: Cell<u64>,
 }
 
@@ -82,136 +81,6 @@ impl Memory {
     pub fn forget(&self, key: &str) {
         self.map.borrow_mut().forget(key);
     }
-
-    /// Decides while the shared store does not, each charge by the quota that `stand_in` names for
-    /// it, and keeps in mind what it admits until the shared store has counted it. What a cost can
-    /// never meet in its own quota, it does not meet in another; and an admitted request is told
-    /// where it stands in its own.
-    pub fn stand_in(
-        &self,
-        check: &Check,
-        now: Timestamp,
-        stand_in: impl Fn(&Charge) -> Quota,
-    ) -> Verdict {
-        let standing = |charge: &Charge| {
-            let possible = check.cost <= charge.quota.capacity();
-            let quota = possible.then(|| stand_in(charge));
-            Charge {
-                quota: quota.unwrap_or(charge.quota),
-                ..charge.clone()
-            }
-        };
-        let stood_in = Check {
-            charges: check.charges.iter().map(standing).collect(),
-            ..check.clone()
-        };
-        let mut map = self.map.borrow_mut();
-        let settled = map.settle(&stood_in, now);
-        let mut verdict = Verdict {
-            degraded: true,
-            ..Verdict::default()
-        };
-        let enforced = || {
-            stood_in
-                .charges
-                .iter()
-                .zip(&settled)
-                .filter(|(charge, _)| charge.enforced)
-        };
-        let admitted = check.cost > 0 && enforced().all(|(_, (answer, _))| answer.allows());
-        for (charge, (mut answer, record)) in check.charges.iter().zip(settled) {
-            if answer.decision.allowed() {
-                let own = charge.quota.decide(record.state.as_ref(), 0, now).decision;
-                answer.decision.remaining = own.remaining;
-                answer.decision.reset_at = own.reset_at;
-            }
-            map.keep(charge, record, &answer, now);
-            if admitted && answer.decision.allowed() {
-                map.owe(charge, check.cost, answer.decision.at, || self.name());
-            }
-            verdict.answers.push(Some(answer));
-        }
-        verdict
-    }
-
-    /// `check` with what is owed to its charges, if anything is.
-    #[must_use]
-    pub fn with_owed(&self, check: &Check) -> Option<Check> {
-        let map = self.map.borrow();
-        if !map.owes() {
-            return None;
-        }
-        let owed: Vec<Option<Owed>> = check
-            .charges
-            .iter()
-            .map(|charge| map.owing(&charge.key)?.owed())
-            .collect();
-        if owed.iter().all(Option::is_none) {
-            return None;
-        }
-        let mut check = check.clone();
-        for (charge, owed) in check.charges.iter_mut().zip(owed) {
-            charge.owed = owed;
-        }
-        Some(check)
-    }
-
-    /// Takes over what the shared store holds after it has decided `check`, so that this memory can
-    /// stand in for it from there.
-    pub fn learn(&self, check: &Check, verdict: &Verdict, now: Timestamp) {
-        let mut map = self.map.borrow_mut();
-        let answers = check
-            .charges
-            .iter()
-            .zip(&verdict.answers)
-            .zip(&verdict.states);
-        for ((charge, answer), state) in answers {
-            let Some(answer) = answer else { continue };
-            let mut state = state.clone();
-            if let Some(owing) = map.owing(&charge.key) {
-                let (with_rest, settled) = owing.counted(state, charge.owed.as_ref(), now);
-                state = with_rest;
-                if settled {
-                    map.settled(&charge.key);
-                }
-            }
-            // Of a block that was not asked about nothing is learnt.
-            let blocked_until = if charge.blocks() {
-                answer.blocked_until
-            } else {
-                map.record(&charge.key, now).blocked_until
-            };
-            let record = Record {
-                state,
-                blocked_until,
-            };
-            map.keep(charge, record, answer, now);
-        }
-    }
-
-    /// Whether anything is owed to the shared store.
-    #[must_use]
-    pub fn owes(&self) -> bool {
-        self.map.borrow().owes()
-    }
-
-    /// A check that takes nothing, of at most `most` keys to which something is owed: for the shared
-    /// store to count it, should their callers not come back here.
-    #[must_use]
-    pub fn debts(&self, most: usize, now: Timestamp) -> Option<Check> {
-        let charges = self.map.borrow_mut().debtors(most, now);
-        (!charges.is_empty()).then_some(Check {
-            address: None,
-            charges,
-            cost: 0,
-        })
-    }
-
-    /// A name that nobody else gives.
-    fn name(&self) -> String {
-        let number = self.named.replace(self.named.get() + 1);
-        format!("{:016x}", self.seed.hash_one(number))
-    }
 }
 
 impl Store for Memory {
@@ -231,6 +100,7 @@ impl Store for Memory {
 
 mod map;
 mod owing;
+mod stand_in;
 
 #[cfg(test)]
 impl Seed {

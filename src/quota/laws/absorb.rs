@@ -42,12 +42,7 @@ fn weighs(quota: &Quota, state: &State, at: Timestamp) -> u64 {
 }
 
 fn clock(state: Option<&State>) -> Timestamp {
-    match state {
-        Some(State::SlidingWindow(state)) => state.clock,
-        Some(State::TokenBucket(state)) => state.clock,
-        Some(State::FixedWindow(state)) => state.clock,
-        None => Timestamp::default(),
-    }
+    state.map_or_else(Timestamp::default, State::clock)
 }
 
 /// A quota, what the shared store holds of it, what an isolate with up to three times the limit

@@ -77,8 +77,8 @@ impl Waits {
     /// The wait after the circuit has opened `opened` times in a row, before its jitter.
     #[must_use]
     pub fn after(&self, opened: u32) -> Millis {
-        // Thirty-two doublings are 13 years.
-        let doublings = opened.min(self.doublings).min(32);
+        // Twenty doublings are 29 hours.
+        let doublings = opened.min(self.doublings).min(20);
         Millis::new(FIRST_WAIT.get() << doublings)
     }
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
-use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
+use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{AT_ONCE, CALLS, Fallback};
 use crate::quota::{Algorithm, Outcome, Quota};
@@ -74,6 +74,11 @@ impl Isolate {
 
     fn fail(&self, error: StoreError) {
         *self.shared.fails.borrow_mut() = Some(error);
+    }
+
+    /// Refuses every call, surely without having decided it.
+    fn down(&self) {
+        self.fail(StoreError::Refused("OOM".to_owned()));
     }
 
     fn recover(&self) {
@@ -148,7 +153,7 @@ async fn conforms_with_a_store_that_answers() {
 #[tokio::test]
 async fn conforms_with_a_store_that_fails() {
     let isolate = Isolate::alone(1000);
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     conformance::all(&isolate.store).await;
 }
 
@@ -159,7 +164,7 @@ fn memory_goes_on_from_where_the_store_stopped() {
             let isolate = Isolate::alone(factor);
             let charges = [charge("p:a", algorithm, 30)];
             assert_eq!(isolate.admitted(&charges, 25, START), 25);
-            isolate.fail(StoreError::Timeout);
+            isolate.down();
             assert_eq!(
                 isolate.admitted(&charges, 100, START),
                 more,
@@ -176,7 +181,7 @@ fn what_another_isolate_admitted_is_known_as_of_the_last_answer() {
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
     assert_eq!(there.admitted(&charges, 20, START), 20);
     assert!(here.admits(&charges, START));
-    here.fail(StoreError::Timeout);
+    here.down();
     assert_eq!(here.admitted(&charges, 100, START), 9);
 }
 
@@ -186,7 +191,7 @@ fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
         let isolate = Isolate::alone(1200);
         let charges = [charge("p:a", algorithm, 30)];
         assert_eq!(isolate.admitted(&charges, 10, START), 10);
-        isolate.fail(StoreError::Timeout);
+        isolate.down();
         assert_eq!(isolate.admitted(&charges, 12, START), 12);
         assert_eq!(isolate.left(&charges[0], START), 20, "not told yet");
         isolate.recover();
@@ -197,7 +202,7 @@ fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
 
         // More than the limit: up to it, and this request is denied for it.
         let isolate = Isolate::alone(1200);
-        isolate.fail(StoreError::Timeout);
+        isolate.down();
         assert_eq!(isolate.admitted(&charges, 100, START), 36);
         isolate.recover();
         assert!(!isolate.admits(&charges, START));
@@ -207,25 +212,125 @@ fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
 }
 
 #[test]
-fn an_answer_that_was_lost_has_it_counted_once_all_the_same() {
+fn an_answer_that_was_lost_has_all_of_it_counted_once() {
     let isolate = Isolate::alone(1000);
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     assert_eq!(isolate.admitted(&charges, 10, START), 10);
-    // It decides, which counts the ten and this one, and memory admits this one as well.
+    // It decides, which counts the ten and this one; memory admits this one as well, and owes no more.
+    isolate.fail(StoreError::Timeout);
     isolate.shared.runs.set(true);
     assert!(isolate.admits(&charges, START));
     assert_eq!(isolate.left(&charges[0], START), 30 - 11);
+    // More is owed under the same name meanwhile.
+    isolate.down();
+    isolate.shared.runs.set(false);
+    assert_eq!(isolate.admitted(&charges, 4, START), 4);
     isolate.recover();
     assert!(isolate.admits(&charges, START));
-    assert_eq!(isolate.left(&charges[0], START), 30 - 13);
-    // The request whose answer was lost has been admitted twice, as the docs say.
+    assert_eq!(isolate.left(&charges[0], START), 30 - 16);
+    assert!(!isolate.store.memory.owes());
+}
+
+/// A slow store decides what it is given up for: who stays within the limit is not denied for that.
+#[test]
+fn a_request_whose_answer_was_lost_is_not_counted_twice() {
+    for error in [
+        StoreError::Timeout,
+        StoreError::Unreachable,
+        StoreError::Malformed,
+        StoreError::Status(502),
+    ] {
+        let isolate = Isolate::alone(1200);
+        let mfa = [Charge {
+            block: Some(Millis::from_secs(900)),
+            ..charge("mfa:a", Algorithm::SlidingWindow, 5)
+        }];
+        isolate.fail(error);
+        isolate.shared.runs.set(true);
+        assert_eq!(isolate.admitted(&mfa, 3, START), 3);
+        isolate.recover();
+        assert_eq!(isolate.admitted(&mfa, 3, START), 2);
+    }
+}
+
+/// Each time that the store is back, memory takes over a state that holds no more than the limit.
+#[test]
+fn many_short_outages_grant_no_more_than_one() {
+    for algorithm in ALGORITHMS {
+        for settles in [true, false] {
+            let isolate = Isolate::alone(1200);
+            let charges = [charge("p:a", algorithm, 30)];
+            let mut alone = 0;
+            for _ in 0..20 {
+                isolate.down();
+                alone += isolate.admitted(&charges, 100, START);
+                isolate.recover();
+                if settles && isolate.store.memory.owes() {
+                    isolate.settle_up(ONCE, START).unwrap();
+                } else {
+                    isolate.ask(&charges, 1, START);
+                }
+            }
+            assert_eq!(alone, 36, "{algorithm:?}");
+        }
+    }
+}
+
+/// A bucket that stands in drains by another rate than the one that is owed to.
+#[test]
+fn what_is_owed_to_a_bucket_is_kept_until_it_has_drained() {
+    for (rule, factor) in [
+        (OnFailure::Allow, 1000),
+        (OnFailure::Memory, 2000),
+        (OnFailure::Memory, 10_000),
+    ] {
+        let isolate = Isolate::alone(factor);
+        let charges = [Charge {
+            on_failure: rule,
+            ..charge("p:a", Algorithm::TokenBucket, 30)
+        }];
+        isolate.down();
+        let mut remaining = Vec::new();
+        for _ in 0..30 {
+            let (allowed, verdict) = isolate.ask(&charges, 1, START);
+            assert!(allowed);
+            remaining.push(verdict.answers[0].unwrap().decision.remaining);
+        }
+        assert_eq!(
+            (remaining[0], remaining[29]),
+            (29, 0),
+            "{rule:?} x {factor}"
+        );
+        // A token comes back every two seconds; another caller's request drops what has expired.
+        let later = START + Millis::from_secs(20);
+        isolate.admits(&[charge("p:b", Algorithm::TokenBucket, 30)], later);
+        isolate.recover();
+        assert_eq!(isolate.admitted(&charges, 100, later), 10);
+    }
+}
+
+/// The first to be decided is the last to be answered.
+#[test]
+fn an_answer_that_comes_late_takes_nothing_back() {
+    for algorithm in ALGORITHMS {
+        let isolate = Isolate::alone(1000);
+        let check = check(&[charge("p:a", algorithm, 30)], 1);
+        let verdicts: Vec<Verdict> = (0..30)
+            .map(|_| at_once(&*isolate.shared.inner, &check, START))
+            .collect();
+        for verdict in verdicts.iter().rev() {
+            isolate.store.memory.learn(&check, verdict, START);
+        }
+        isolate.down();
+        assert_eq!(isolate.admitted(&check.charges, 100, START), 0);
+    }
 }
 
 #[test]
 fn callers_that_do_not_come_back_are_settled_up() {
     let isolate = Isolate::alone(1000);
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     let callers = AT_ONCE * CALLS + 5;
     let key = |caller: usize| [charge(&format!("p:{caller}"), Algorithm::FixedWindow, 30)];
     for caller in 0..callers {
@@ -250,10 +355,11 @@ fn callers_that_do_not_come_back_are_settled_up() {
 fn settling_up_is_repeated_and_loses_nothing_where_it_fails() {
     let isolate = Isolate::alone(1000);
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     assert_eq!(isolate.admitted(&charges, 10, START), 10);
     assert!(!isolate.store.should_settle_up(START), "with whom?");
     // It runs, and its answer is lost.
+    isolate.fail(StoreError::Timeout);
     isolate.shared.runs.set(true);
     let asked = isolate.shared.asked.get();
     let retries = Retries {
@@ -279,11 +385,11 @@ fn settling_up_lifts_no_block() {
         block: Some(Millis::from_secs(600)),
         ..charge("p:a", Algorithm::SlidingWindow, 3)
     }];
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     assert_eq!(isolate.admitted(&blocking, 4, START), 3);
     isolate.recover();
     isolate.settle_up(ONCE, START).unwrap();
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     let later = START + Millis::from_secs(300);
     assert!(!isolate.admits(&blocking, later), "known to be blocked");
 }
@@ -297,7 +403,7 @@ fn a_block_that_the_store_set_holds_without_it() {
             ..ruled("p:a", 3, rule)
         }];
         assert_eq!(isolate.admitted(&blocking, 5, START), 3);
-        isolate.fail(StoreError::Timeout);
+        isolate.down();
         let ends = START + Millis::from_secs(600);
         for now in [START, START + MINUTE + MINUTE, ends - Millis::new(1)] {
             let (allowed, verdict) = isolate.ask(&blocking, 1, now);
@@ -313,7 +419,7 @@ fn allow_denies_nobody_and_its_requests_are_counted_afterwards() {
     let isolate = Isolate::alone(1000);
     let charges = [ruled("p:a", 3, OnFailure::Allow)];
     assert_eq!(isolate.admitted(&charges, 2, START), 2);
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     assert_eq!(isolate.admitted(&charges, 100, START), 100);
     let (_, verdict) = isolate.ask(&charges, 1, START);
     let decision = verdict.answers[0].unwrap().decision;
@@ -321,7 +427,7 @@ fn allow_denies_nobody_and_its_requests_are_counted_afterwards() {
     isolate.recover();
     assert!(!isolate.admits(&charges, START));
     // What no quota can ever meet, none admits.
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     let (allowed, verdict) = isolate.ask(&charges, 4, START);
     assert!(!allowed);
     let outcome = verdict.answers[0].unwrap().decision.outcome;
@@ -355,7 +461,7 @@ fn of_several_rules_the_strictest_rules() {
         ([Deny, Memory], None),
     ] {
         let isolate = Isolate::alone(1000);
-        isolate.fail(StoreError::Timeout);
+        isolate.down();
         let charges = [ruled("p:a", 3, rules[0]), ruled("q:a", 7, rules[1])];
         match admitted {
             Some(admitted) => assert_eq!(isolate.admitted(&charges, 20, START), admitted),
@@ -377,17 +483,19 @@ fn of_several_rules_the_strictest_rules() {
 }
 
 #[test]
-fn beyond_the_cap_memory_decides_even_where_a_failure_would_admit_all() {
-    let isolate = Isolate::alone(1000);
-    isolate.fail(StoreError::OverCap);
-    let charges = [ruled("p:a", 3, OnFailure::Allow)];
-    assert_eq!(isolate.admitted(&charges, 20, START), 3);
+fn beyond_the_cap_memory_decides_whatever_a_failure_would_do() {
+    for rule in [OnFailure::Allow, OnFailure::Memory, OnFailure::Deny] {
+        let isolate = Isolate::alone(1000);
+        isolate.fail(StoreError::OverCap);
+        let charges = [ruled("p:a", 3, rule)];
+        assert_eq!(isolate.admitted(&charges, 20, START), 3);
+    }
 }
 
 #[test]
 fn an_admitted_request_is_told_where_it_stands_in_its_own_quota() {
     let isolate = Isolate::alone(2000);
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     let charges = [charge("p:a", Algorithm::SlidingWindow, 3)];
     let remaining: Vec<u32> = (0..6)
         .map(|_| {
@@ -412,7 +520,7 @@ fn a_state_that_is_gone_elsewhere_is_gone_here() {
     // Reset by an operator, and seen by a request that is denied by another quota.
     isolate.shared.inner.set("p:a", "");
     isolate.ask(&charges, 0, START);
-    isolate.fail(StoreError::Timeout);
+    isolate.down();
     assert_eq!(isolate.admitted(&charges, 5, START), 3);
 }
 
@@ -442,15 +550,16 @@ fn a_quota_scales_within_what_can_be_counted() {
     assert_eq!(fullest.boundless(), fullest);
 }
 
-/// A step: which isolate, whether its store fails, the caller, time that passes.
-fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8, u64)>> {
-    proptest::collection::vec((0..3usize, 0..4u8, 0..2u8, 0..4000u64), 1..150)
+/// A step: which isolate, how its store does, the caller, how many ask at once, time that passes.
+fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8, usize, u64)>> {
+    let passes = prop_oneof![8 => 0..100u64, 2 => 100..20_000u64];
+    proptest::collection::vec((0..3usize, 0..5u8, 0..2u8, 1..15usize, passes), 1..120)
 }
 
 proptest! {
-    /// Whatever fails and comes back, lost answers included: no window's length holds more than each
-    /// isolate's factor of the limit and the shared limit besides; and while every store answers and
-    /// nothing is owed, not more than the limit.
+    /// Whatever fails and comes back, in however short a time, lost answers and settling included: no
+    /// window's length holds more than the limit from the store, and from each isolate alone more
+    /// than its factor of it.
     #[test]
     fn a_fleet_stays_within_its_bound(
         steps in steps(),
@@ -462,21 +571,28 @@ proptest! {
         let fleet: Vec<Isolate> = (0..3).map(|_| Isolate::on(&redis, factor)).collect();
         let mut now = START;
         let mut admitted: Vec<(Timestamp, usize, u8, bool)> = Vec::new();
-        for (isolate, fails, caller, passes) in steps {
+        for (isolate, does, caller, asks, passes) in steps {
             now = now + Millis::new(passes);
             let charges = [charge(&format!("p:{caller}"), ALGORITHMS[algorithm], LIMIT)];
             let one = &fleet[isolate];
-            match fails {
+            match does {
                 0 | 1 => one.recover(),
+                2 => one.down(),
                 lost => {
                     one.fail(StoreError::Timeout);
                     one.shared.runs.set(lost == 3);
                 }
             }
-            let (allowed, verdict) = one.ask(&charges, 1, now);
-            prop_assert_eq!(verdict.degraded, fails > 1);
-            if allowed {
-                admitted.push((now, isolate, caller, verdict.degraded));
+            for _ in 0..asks {
+                let (allowed, verdict) = one.ask(&charges, 1, now);
+                prop_assert_eq!(verdict.degraded, does > 1);
+                if allowed {
+                    admitted.push((now, isolate, caller, verdict.degraded));
+                }
+            }
+            if one.store.should_settle_up(now) {
+                let settling = one.store.settle_up(ONCE, &Never, || 0, &At(now)).now_or_never();
+                prop_assert_eq!(settling, Some(Ok(())));
             }
         }
         // A fixed window and a bucket admit up to twice that in a window's length.

@@ -130,7 +130,10 @@ impl Map {
         };
         // As long as in Redis: a clock that steps back a little finds the state still there.
         let whole = decision.reset_at + CLOCK_TOLERANCE;
-        let expires = blocked_until.map_or(whole, |until| until.max(whole));
+        let owed_until = owing.as_ref().map(|owing| owing.until(now));
+        let expires = whole
+            .max(blocked_until.unwrap_or_default())
+            .max(owed_until.unwrap_or_default());
         self.put(
             Entry {
                 key: charge.key.as_str().into(),
@@ -157,7 +160,14 @@ impl Map {
         };
         if let Some(entry) = self.entry(place) {
             let new = || Box::new(Owing::new(charge.quota, charge.enforced));
-            entry.owing.get_or_insert_with(new).add(cost, at, namer);
+            let owing = entry.owing.get_or_insert_with(new);
+            owing.add(cost, at, namer);
+            // A bucket that stands in may drain faster than the one that is owed to.
+            let before = entry.expires;
+            let after = before.max(owing.until(at));
+            entry.expires = after;
+            self.by_expiry.remove(&(before, place));
+            self.by_expiry.insert((after, place));
             self.owing.insert(place);
         }
     }
@@ -241,11 +251,10 @@ impl Map {
         Some(entry)
     }
 
-    /// Expiry without timers: everything when the map is full, otherwise two entries for each one
-    /// that is written, so that no request pays for many.
+    /// Expiry without timers: two entries for each one that is written, so that no request pays for
+    /// many, and a full map has room for one.
     fn drop_expired(&mut self, now: Timestamp) {
-        let full = self.places.len() >= self.most;
-        let mut left = if full { usize::MAX } else { 2 };
+        let mut left = 2;
         while let Some((expires, place)) = self.by_expiry.first().copied() {
             if expires > now || left == 0 {
                 break;
@@ -256,7 +265,8 @@ impl Map {
     }
 
     fn evict(&mut self, now: Timestamp) {
-        // Those whose limit has passed since have room again and take their place among the rest.
+        // Those whose limit has passed since have room again and take their place among the rest: some
+        // of them at a time, for the same reason.
         let first_limited = (
             Worth::Limited {
                 until: Timestamp::default(),
@@ -267,6 +277,7 @@ impl Map {
             .by_worth
             .range(first_limited..)
             .take_while(|(worth, _)| matches!(worth, Worth::Limited { until } if *until <= now))
+            .take(16)
             .map(|(_, place)| *place)
             .collect();
         for place in released {

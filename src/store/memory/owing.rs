@@ -1,6 +1,6 @@
 //! What was admitted to one quota while the shared store was out, until the store has counted it.
 
-use crate::quota::{Quota, State};
+use crate::quota::{CLOCK_TOLERANCE, Quota, State};
 use crate::store::Owed;
 use crate::time::Timestamp;
 
@@ -40,6 +40,12 @@ impl Owing {
                 });
             }
         }
+    }
+
+    /// When nothing of it counts any more, by any clock within the tolerance.
+    pub(super) fn until(&self, now: Timestamp) -> Timestamp {
+        let state = self.owed.as_ref().map(|owed| &owed.state);
+        self.quota.decide(state, 0, now).decision.reset_at + CLOCK_TOLERANCE
     }
 
     pub(super) fn owed(&self) -> Option<Owed> {
