@@ -131,7 +131,7 @@ const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 /** What the log may hold, and how often it does: opened for that reason, asked, closed. */
 function logged(reason) {
   const kinds = [
-    new RegExp(`Upstash: ${exactly(reason).source}.*; not asked for \\d+ ms, memory decides meanwhile$`),
+    new RegExp(`Upstash: ${exactly(reason).source}.*; not asked for \\d+ ms, on_store_failure rules meanwhile$`),
     /Upstash: one request asks whether it answers again$/,
     /Upstash answers again; limits are shared again$/,
   ];

@@ -84,15 +84,16 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
         (Some((name, url)), Some(token)) => (*name, url, token),
     };
     match vars::http_url(&url) {
-        Some(parts) if parts.plain && !parts.loopback => problems.warn(
+        Some(parts) if parts.plain && !parts.loopback && !parts.has_credentials => problems.warn(
             url_name,
             "is http, not https: the token travels in the clear",
         ),
-        Some(_) => {}
-        None => {
+        Some(parts) if !parts.has_credentials => {}
+        _ => {
             problems.error(
                 url_name,
-                "must be a URL such as https://NAME.upstash.io; memory is in use instead",
+                "must be a URL such as https://NAME.upstash.io, without user and password; memory is \
+                 in use instead",
             );
             return StoreConfig::Memory;
         }

@@ -235,7 +235,13 @@ fn upstash_needs_both_its_url_and_its_token() {
         &json!({"UPSTASH_REDIS_REST_TOKEN": "t"}),
         "UPSTASH_REDIS_REST_URL",
     );
-    for url in ["x.upstash.io", "ftp://x", "redis://x", "https://"] {
+    for url in [
+        "x.upstash.io",
+        "ftp://x",
+        "redis://x",
+        "https://",
+        "https://default:secret@x.io",
+    ] {
         let vars = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t"});
         assert_eq!(
             bad(&vars, "UPSTASH_REDIS_REST_URL").store,

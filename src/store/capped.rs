@@ -1,6 +1,6 @@
 //! A cap on what one isolate may spend, in commands that the store bills.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 
 use super::{Check, Store, StoreError, Verdict};
@@ -11,19 +11,27 @@ use crate::time::{Millis, Timestamp};
 pub struct Capped<S> {
     inner: S,
     cap: Option<Quota>,
+    on_reached: fn(),
     spent: RefCell<Option<State>>,
+    told: Cell<Option<Timestamp>>,
 }
 
+/// How long the cap may be reached again without another word of it.
+const SILENCE: Millis = Millis::from_secs(60);
+
 impl<S> Capped<S> {
-    /// At most `per_second` commands in any second; `None`: as many as it takes.
+    /// At most `per_second` commands in any second; `None`: as many as it takes. `on_reached` is told
+    /// that there were more, once a minute while there are.
     #[must_use]
-    pub fn new(inner: S, per_second: Option<NonZeroU32>) -> Self {
+    pub fn new(inner: S, per_second: Option<NonZeroU32>, on_reached: fn()) -> Self {
         // A window of a second is one for any limit.
         let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
         Self {
             inner,
             cap: per_second.and_then(quota),
+            on_reached,
             spent: RefCell::new(None),
+            told: Cell::new(None),
         }
     }
 
@@ -42,6 +50,11 @@ impl<S> Capped<S> {
 impl<S: Store> Store for Capped<S> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         if !self.spend(most_commands(check), now) {
+            let told = self.told.get();
+            if told.is_none_or(|told| now.since(told) >= SILENCE) {
+                self.told.set(Some(now));
+                (self.on_reached)();
+            }
             return Err(StoreError::OverCap);
         }
         self.inner.decide(check, now).await
@@ -84,14 +97,20 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let memory = || Memory::new(1000, Seed::fixed());
-        conformance::all(&Capped::new(memory(), None)).await;
+        conformance::all(&Capped::new(memory(), None, || {})).await;
         let plenty = NonZeroU32::new(1_000_000);
-        conformance::all(&Capped::new(memory(), plenty)).await;
+        conformance::all(&Capped::new(memory(), plenty, || {})).await;
+    }
+
+    thread_local! {
+        static TOLD: Cell<u32> = const { Cell::new(0) };
     }
 
     #[test]
     fn no_second_holds_more_than_the_cap() {
-        let store = Capped::new(Counted(Cell::new(0)), NonZeroU32::new(30));
+        let store = Capped::new(Counted(Cell::new(0)), NonZeroU32::new(30), || {
+            TOLD.set(TOLD.get() + 1)
+        });
         // Three commands each: the script, the read, the state.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let mut asked_at = Vec::new();
@@ -116,5 +135,6 @@ mod tests {
         }
         // Hardly less than the cap, either: a second and a sub-window apart.
         assert_eq!(asked_at.len(), 50);
+        assert_eq!(TOLD.get(), 1);
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
-use crate::quota::{Algorithm, Decision, Outcome, State};
+use crate::quota::{Algorithm, CLOCK_TOLERANCE, Decision, Outcome, State};
 use crate::time::{Clock, Millis, Timestamp};
 
 mod transport;
@@ -122,12 +122,12 @@ fn result(reply: &Reply) -> Result<Value, StoreError> {
     match reply.status {
         200 | 400 => {}
         401 | 403 => return Err(StoreError::Unauthorized),
-        429 => return Err(StoreError::Throttled),
         status => {
             // Upstash does not document with which status it refuses a plan that is used up.
             let envelope = serde_json::from_str::<Envelope>(&reply.body).ok();
             return Err(match envelope.and_then(|envelope| envelope.error) {
                 Some(error) if over_quota(&error) => StoreError::OverQuota,
+                _ if status == 429 => StoreError::Throttled,
                 _ => StoreError::Status(status),
             });
         }
@@ -143,6 +143,7 @@ fn result(reply: &Reply) -> Result<Value, StoreError> {
 
 fn over_quota(error: &str) -> bool {
     error.contains("max requests limit exceeded")
+        || error.contains("max daily request limit exceeded")
 }
 
 /// Keeps the first word alone: Redis quotes commands, and so addresses, in its errors.
@@ -172,7 +173,11 @@ fn verdict(result: &Value, check: &Check, now: Timestamp) -> Option<Verdict> {
     }
     let answers: Vec<_> = answers
         .iter()
-        .map(|found| answer(found, now))
+        .zip(&check.charges)
+        .map(|(found, charge)| {
+            answer(found, now)
+                .filter(|(answer, _)| possible(answer.as_ref(), charge, check.cost, now))
+        })
         .collect::<Option<_>>()?;
     let (answers, states) = answers.into_iter().unzip();
     Some(Verdict {
@@ -203,6 +208,26 @@ pub(super) fn address_block(record: &str) -> AddressBlock {
             .and_then(|digits| digits.parse().ok())
             .map(Timestamp::from_millis),
     }
+}
+
+/// Whether a quota can answer so: nonsense of the right shape must not become a denial.
+fn possible(answer: Option<&Answer>, charge: &Charge, cost: u32, now: Timestamp) -> bool {
+    let Some(answer) = answer else { return false };
+    let quota = &charge.quota;
+    let latest = now + quota.refill() + quota.window() + CLOCK_TOLERANCE;
+    let block = charge.block.filter(|_| charge.blocks());
+    let in_time = match answer.decision.outcome {
+        Outcome::Denied { retry_at } => retry_at <= latest,
+        Outcome::Allowed | Outcome::Impossible => true,
+    };
+    let hopeless = answer.decision.outcome == Outcome::Impossible;
+    let blocked = answer.blocked_until;
+    in_time
+        && hopeless == (cost > quota.capacity())
+        && answer.decision.remaining <= quota.capacity()
+        && answer.decision.reset_at <= latest
+        && blocked
+            .is_none_or(|until| block.is_some_and(|block| until <= now + block + CLOCK_TOLERANCE))
 }
 
 /// One quota's answer, which is never absent, and its state: what is no state's text is absent.

@@ -133,7 +133,7 @@ impl App {
         let report = gate::decide(config, &self.store, &incoming, now).await;
         let report = match report {
             Ok(report) => report,
-            // A policy says `deny`. Why is in the log since the breaker's state changed.
+            // A policy says `deny`.
             Err(error) => {
                 let retry_at = match error {
                     StoreError::Open { until } => Some(until),
@@ -244,7 +244,12 @@ fn stores(config: &Config) -> Result<Stores, Box<dyn Error>> {
         probe: *timeout + GRACE,
     };
     let upstash = Upstash::new(fetch, IsolateClock, prefix.clone(), *timeout);
-    let mirror = Mirror::new(Capped::new(upstash, *max_commands), Rc::clone(&memory));
+    let capped = Capped::new(upstash, *max_commands, || {
+        console_warn!(
+            "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (told once a minute)"
+        );
+    });
+    let mirror = Mirror::new(capped, Rc::clone(&memory));
     let breaker = Breaker::new(mirror, IsolateClock, waits, backoff::dice, log_change);
     let denials = Denials::new(breaker, denials::DEFAULT_ENTRIES, Seed::random()?);
     Ok(Stores::Upstash(Box::new(Shared {
@@ -266,7 +271,9 @@ fn log_change(status: &Status) {
         }
         State::Open { until } => {
             let wait = until.since(IsolateClock.now()).get();
-            console_warn!("Upstash: {why}; not asked for {wait} ms, memory decides meanwhile");
+            console_warn!(
+                "Upstash: {why}; not asked for {wait} ms, on_store_failure rules meanwhile"
+            );
         }
     }
 }

@@ -157,3 +157,25 @@ fn what_was_not_asked_is_no_failure() {
     assert_eq!(store.status().state, State::Closed);
     assert!(TOLD.take().is_empty());
 }
+
+#[test]
+fn probes_that_are_not_made_are_no_news() {
+    let store = store();
+    fail(&store, Some(StoreError::Timeout));
+    for _ in 0..5 {
+        let _ = ask(&store);
+    }
+    NOW.set(START + Millis::new(150));
+    fail(&store, Some(StoreError::OverCap));
+    for _ in 0..500 {
+        let _ = ask(&store);
+    }
+    fail(&store, None);
+    assert!(ask(&store).is_ok());
+    let told = TOLD.take();
+    let states: Vec<_> = told
+        .iter()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(states, ["open", "half-open", "closed"]);
+}

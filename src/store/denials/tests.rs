@@ -202,6 +202,18 @@ fn where_a_failing_store_admits_only_a_block_outlasts_it() {
 }
 
 #[test]
+fn a_clock_that_steps_back_far_has_it_asked_again() {
+    let store = store(1000);
+    let check = check(&[charge("p:a", Algorithm::SlidingWindow, 1)], 1);
+    let ahead = START + Millis::from_secs(3600);
+    assert!(ask(&store, &check, ahead).0);
+    assert!(!ask(&store, &check, ahead).0);
+    let asked = store.inner.asked.get();
+    ask(&store, &check, START);
+    assert_eq!(store.inner.asked.get(), asked + 1);
+}
+
+#[test]
 fn once_the_store_admits_nothing_is_remembered() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);

@@ -156,6 +156,20 @@ proptest! {
     }
 }
 
+/// No request pays for many: a flood that ends all at once is cleared by those that follow.
+#[test]
+fn what_has_ended_is_cleared_a_little_at_a_time() {
+    let store = store(1000);
+    for caller in 0..1000 {
+        admits(&store, caller, 10, START);
+    }
+    let later = START + MINUTE + MINUTE;
+    for request in 1..=400 {
+        admits(&store, 5000 + request, 10, later);
+        assert_eq!(store.len(), 1000 - request as usize, "two go, one comes");
+    }
+}
+
 #[test]
 fn a_window_that_has_passed_leaves_nothing_behind() {
     let store = store(10);

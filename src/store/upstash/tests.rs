@@ -1,11 +1,13 @@
 //! The Upstash store against a real Redis, and against everything that can come back instead.
 
+use futures_util::FutureExt;
 use serde_json::json;
 
+use super::{Reply, Transport, Upstash};
 use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, charge, check, owing};
-use crate::store::stand_in::StandIn;
-use crate::store::{AddressBlock, Check, Store, StoreError};
+use crate::store::stand_in::{RealClock, StandIn};
+use crate::store::{AddressBlock, Charge, Check, Store, StoreError, Verdict};
 use crate::time::Millis;
 
 #[tokio::test]
@@ -254,4 +256,81 @@ async fn nobody_there_is_unreachable() {
         store.decide(&check, START).await,
         Err(StoreError::Unreachable)
     );
+}
+
+/// Answers whatever it was given.
+struct Fixed(u16, String);
+
+impl Transport for Fixed {
+    async fn post(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
+        let Self(status, body) = self;
+        Ok(Reply {
+            status: *status,
+            body: body.clone(),
+        })
+    }
+}
+
+fn told(status: u16, body: impl ToString, check: &Check) -> Result<Verdict, StoreError> {
+    let transport = Fixed(status, body.to_string());
+    let store = Upstash::new(transport, RealClock, "t:", Millis::new(1000));
+    store.decide(check, START).now_or_never().unwrap()
+}
+
+/// What no quota of 30 a minute can come to is not believed: it would deny, or block, for ever.
+#[test]
+fn nonsense_of_the_right_shape_is_malformed() {
+    let plain = charge("auth:a", Algorithm::SlidingWindow, 30);
+    let block = Some(Millis::from_secs(600));
+    let blocking = Charge {
+        block,
+        ..plain.clone()
+    };
+    let now = START.as_millis();
+    let (soon, blocked) = (now + 61_000, now + 600_000);
+    let believed = |charge: &Charge, numbers: [u64; 6]| {
+        let [outcome, remaining, retry_at, reset_at, at, until] = numbers;
+        let answer = json!([outcome, remaining, retry_at, reset_at, at, until, ""]);
+        let body = json!({"result": [null, null, answer]});
+        let told = told(200, body, &check(std::slice::from_ref(charge), 1));
+        assert!(told.is_ok() || told == Err(StoreError::Malformed));
+        told.is_ok()
+    };
+    assert!(believed(&plain, [1, 29, 0, soon, now, 0]));
+    assert!(believed(&plain, [0, 0, soon, soon, now, 0]));
+    assert!(believed(&blocking, [0, 0, soon, soon, now, blocked]));
+    for numbers in [
+        [0, 0, 9_007_199_254_740_991, soon, now, 0],
+        [0, 0, now + 600_000, soon, now, 0],
+        [1, 31, 0, soon, now, 0],
+        [1, 29, 0, 9_007_199_254_740_991, now, 0],
+        [2, 0, 0, soon, now, 0],
+        [1, 29, 0, soon, now, blocked],
+    ] {
+        assert!(!believed(&plain, numbers), "{numbers:?}");
+    }
+    assert!(!believed(
+        &blocking,
+        [0, 0, soon, soon, now, blocked + 3000]
+    ));
+    // And what can never be met is never told to be allowed.
+    let body = json!({"result": [null, null, [1, 0, 0, soon, now, 0, ""]]});
+    let hopeless = told(200, body, &check(&[plain], 31));
+    assert_eq!(hopeless, Err(StoreError::Malformed));
+}
+
+#[test]
+fn a_used_up_plan_is_known_by_either_of_its_messages_and_any_status() {
+    let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 30)], 1);
+    for message in [
+        "ERR max requests limit exceeded. Limit: 500000, Usage: 500000.",
+        "ERR max daily request limit exceeded. Limit: 10000, Usage: 10001.",
+    ] {
+        for status in [200, 400, 402, 429, 503] {
+            let failed = told(status, json!({"error": message}), &check);
+            assert_eq!(failed, Err(StoreError::OverQuota), "{status}");
+        }
+    }
+    let busy = told(429, "slow down", &check);
+    assert_eq!(busy, Err(StoreError::Throttled));
 }
