@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Algorithm, CLOCK_TOLERANCE, Outcome, Quota, State, sliding_window};
+use super::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Outcome, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 mod absorb;
@@ -451,4 +451,21 @@ fn a_rate_above_one_a_millisecond_is_no_unlimited_one() {
         }
     }
     assert_eq!(admitted, 7000 + 6993, "the burst, and 999 ms of the rate");
+}
+
+#[test]
+fn no_cost_is_too_large_for_the_longest_window() {
+    for algorithm in [
+        Algorithm::SlidingWindow,
+        Algorithm::TokenBucket,
+        Algorithm::FixedWindow,
+    ] {
+        let quota = quota(algorithm, 10, MAX_WINDOW.get(), 10);
+        let hopeless = quota.decide(None, u32::MAX, at(0));
+        assert_eq!(hopeless.decision.outcome, Outcome::Impossible);
+        let held = quota.decide(None, 10, at(0)).admitted.unwrap();
+        let after = quota.refund(&held, u32::MAX, at(0), at(0)).unwrap();
+        let left = quota.decide(Some(&after), 0, at(0)).decision.remaining;
+        assert_eq!(left, 10, "more than was taken is all of it");
+    }
 }

@@ -65,7 +65,8 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
         debt,
         ..
     } = held;
-    let price = u64::from(cost) * period.get();
+    // It overflows only for a cost far above the capacity, which is impossible whatever its price.
+    let price = u64::from(cost).saturating_mul(period.get());
     let outcome = if cost > quota.capacity() {
         Outcome::Impossible
     } else if debt + price <= full {
@@ -143,7 +144,7 @@ pub(super) fn refund(
         return None;
     }
     let rate = u64::from(quota.limit());
-    let price = u64::from(units) * state.period.get();
+    let price = u64::from(units).saturating_mul(state.period.get());
     let weighs = drained(price, at.since(admitted_at), rate);
     if weighs == 0 {
         return None;
