@@ -469,3 +469,16 @@ fn no_cost_is_too_large_for_the_longest_window() {
         assert_eq!(left, 10, "more than was taken is all of it");
     }
 }
+
+/// A burst that was made smaller leaves a debt above the bucket's size, which counts as a full one's.
+#[test]
+fn a_refund_to_a_bucket_that_was_larger_takes_nothing() {
+    let larger = quota(Algorithm::TokenBucket, 10, 60_000, 40);
+    let smaller = quota(Algorithm::TokenBucket, 10, 60_000, 10);
+    let held = larger.decide(None, 40, at(0)).admitted.unwrap();
+    let before = smaller.decide(Some(&held), 0, at(30_000)).decision;
+    assert_eq!(before.remaining, 5);
+    let after = smaller.refund(&held, 6, at(0), at(30_000)).unwrap();
+    let after = smaller.decide(Some(&after), 0, at(30_000)).decision;
+    assert_eq!(after.remaining, 5, "34 units are more than a full bucket");
+}

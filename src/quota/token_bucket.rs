@@ -138,20 +138,14 @@ pub(super) fn refund(
     admitted_at: Timestamp,
     now: Timestamp,
 ) -> Option<State> {
-    let state = of_period(state, quota.window())?;
-    let (at, believed) = decided_at(state.clock, now);
-    if !believed || at < admitted_at {
+    let held = Held::at(quota, Some(state), now);
+    let state = of_period(state, held.period)?;
+    if !held.believed || held.at < admitted_at {
         return None;
     }
-    let rate = u64::from(quota.limit());
-    let price = u64::from(units).saturating_mul(state.period.get());
-    let weighs = drained(price, at.since(admitted_at), rate);
-    if weighs == 0 {
-        return None;
-    }
-    Some(State::TokenBucket(TokenBucket {
-        period: state.period,
-        clock: at,
-        debt: drained(state.debt, at.since(state.clock), rate).saturating_sub(weighs),
-    }))
+    let price = u64::from(units).saturating_mul(held.period.get());
+    let weighs = drained(price, held.at.since(admitted_at), held.rate);
+    // Of more than a full bucket's debt, what is above it goes first: a decision counts none of that.
+    let debt = drained(state.debt, held.at.since(state.clock), held.rate).saturating_sub(weighs);
+    (weighs > 0).then(|| held.keep(debt.min(held.debt)))
 }
