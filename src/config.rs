@@ -263,7 +263,7 @@ fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
     };
     match vars::http_url(&url) {
         Some(parts) if !parts.has_credentials && !parts.has_query => {
-            Origin::Url(url.trim_end_matches('/').to_owned())
+            Origin::Url(parts.text.trim_end_matches('/').to_owned())
         }
         _ => {
             problems.error(

@@ -418,6 +418,22 @@ fn a_bad_origin_is_nowhere() {
     }
 }
 
+/// A host looks at the text for where the path begins.
+#[test]
+fn an_origin_is_written_as_it_is_understood() {
+    for url in [
+        "https:a.io/base",
+        "https:\\\\a.io\\base/",
+        "HTTPS://A.io/x/../base",
+    ] {
+        assert_eq!(
+            good(&json!({"ORIGIN_URL": url})).origin,
+            Origin::Url("https://a.io/base".to_owned()),
+            "{url}"
+        );
+    }
+}
+
 #[test]
 fn secrets_are_compared_whole_and_never_shown() {
     let config =

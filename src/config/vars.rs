@@ -127,6 +127,8 @@ pub(super) fn whole_value(value: &Value) -> Option<u32> {
 
 /// What matters of an absolute `http` or `https` URL.
 pub(super) struct HttpUrl {
+    /// As URL parsers write it: `https:a.io\b` is `https://a.io/b`.
+    pub(super) text: String,
     /// `http`, not `https`.
     pub(super) plain: bool,
     /// To this machine.
@@ -147,6 +149,7 @@ pub(super) fn http_url(text: &str) -> Option<HttpUrl> {
         loopback: host == "localhost" || address.is_ok_and(|address| address.is_loopback()),
         has_credentials: !url.username().is_empty() || url.password().is_some(),
         has_query: url.query().is_some() || url.fragment().is_some(),
+        text: url.into(),
     })
 }
 
