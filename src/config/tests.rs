@@ -412,6 +412,7 @@ fn a_bad_origin_is_nowhere() {
         "https://a.io/?x",
         "https://a.io/#x",
         "file:///x",
+        "https://MÜNCHEN.de",
     ] {
         let config = bad(&json!({"ORIGIN_URL": url}), "ORIGIN_URL");
         assert_eq!(config.origin, Origin::Nowhere, "{url}");
