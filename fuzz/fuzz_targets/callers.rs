@@ -1,0 +1,107 @@
+//! Any text as the platform's header: it names one network, in one form of harmless characters, or
+//! nobody. The first byte is the prefix's length, the rest the header's value.
+
+#![no_main]
+
+use std::net::IpAddr;
+
+use edge_limiter::client::{Caller, Ipv6Prefix, canonical_network, hashed};
+use libfuzzer_sys::fuzz_target;
+
+/// `2001:db8:…/128` with eight full groups, or `ffff:…:255.255.255.255`.
+const LONGEST_KEY: usize = 49;
+const LONGEST_HEADER: usize = 128;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((bits, header)) = data.split_first() else {
+        return;
+    };
+    let Some(prefix) = Ipv6Prefix::new(*bits) else {
+        assert!(!(1..=128).contains(bits));
+        return;
+    };
+    let header = String::from_utf8_lossy(header);
+    let caller = Caller::identify(Some(&header), prefix);
+    key_is_harmless(&caller);
+    match caller.address() {
+        Some(address) => one_network(&header, &caller, address, prefix),
+        None => {
+            assert!(!caller.may_be_blocked());
+            assert_eq!(caller, Caller::identify(None, prefix));
+        }
+    }
+    plain_addresses_are_understood(&header, &caller, prefix);
+    supplied_values_are_hashed(&header);
+});
+
+fn key_is_harmless(caller: &Caller) {
+    let key = caller.key();
+    let harmless = |byte: u8| b"0123456789abcdef:./".contains(&byte);
+    if caller.address().is_none() {
+        assert_eq!(key, "unknown");
+    } else {
+        assert!(key.bytes().all(harmless), "{key}");
+        assert!((2..=LONGEST_KEY).contains(&key.len()), "{key}");
+    }
+}
+
+fn one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefix) {
+    assert!(header.len() <= LONGEST_HEADER);
+    assert!(!header.contains(','), "a list is no address");
+    assert!(
+        header
+            .trim_ascii()
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic())
+    );
+
+    let key = caller.key();
+    assert_eq!(address, address.to_canonical(), "a mapped address is IPv4");
+    assert_eq!(canonical_network(address, prefix), key);
+    let exact = Caller::identify(Some(&address.to_string()), prefix);
+    assert_eq!(&exact, caller, "the address alone names the same caller");
+    let (network, bits) = match key.split_once('/') {
+        Some((network, bits)) => (network, Some(bits.to_owned())),
+        None => (key, None),
+    };
+    assert_eq!(Caller::identify(Some(network), prefix).key(), key);
+    assert_eq!(
+        bits,
+        (address.is_ipv6() && prefix.bits() < 128).then(|| prefix.bits().to_string())
+    );
+
+    let padded = format!(" {header}\t");
+    if padded.len() <= LONGEST_HEADER {
+        assert_eq!(&Caller::identify(Some(&padded), prefix), caller);
+    }
+    for listed in [format!("{header},{header}"), format!("{header} {header}")] {
+        assert_eq!(Caller::identify(Some(&listed), prefix).address(), None);
+    }
+}
+
+fn plain_addresses_are_understood(header: &str, caller: &Caller, prefix: Ipv6Prefix) {
+    if header.len() > LONGEST_HEADER {
+        assert_eq!(caller.address(), None);
+        return;
+    }
+    let Ok(plain) = header.trim_ascii().parse::<IpAddr>() else {
+        return;
+    };
+    assert_eq!(caller.address(), Some(plain.to_canonical()));
+    let with_port = match plain {
+        IpAddr::V4(address) => format!("{address}:65535"),
+        IpAddr::V6(address) => format!("[{address}]:65535"),
+    };
+    assert_eq!(&Caller::identify(Some(&with_port), prefix), caller);
+}
+
+fn supplied_values_are_hashed(value: &str) {
+    let key = hashed("header", value);
+    let digits = key.strip_prefix("header-").unwrap();
+    assert_eq!(digits.len(), 32);
+    assert!(
+        digits
+            .bytes()
+            .all(|byte| b"0123456789abcdef".contains(&byte))
+    );
+}

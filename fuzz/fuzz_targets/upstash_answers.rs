@@ -1,0 +1,465 @@
+//! Anything at all as Upstash's answer: a verdict with an answer for every charge, or an error that
+//! shows nothing of what came.
+//!
+//! Text that starts with a digit is the number of charges and, after lines of `--`, the replies: a
+//! status, a line's end, a body. Any other input is structured and near what Upstash answers.
+
+#![no_main]
+
+use std::cell::{Cell as Counter, RefCell};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use edge_limiter::quota::{Algorithm, Outcome, Quota, State};
+use edge_limiter::store::upstash::{Reply, Transport, Upstash};
+use edge_limiter::store::{Charge, Check, Owed, Store, StoreError, Verdict};
+use edge_limiter::time::{Clock, Millis, Timestamp};
+use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Value, json};
+
+const YEAR_10000: u64 = 253_402_300_800_000;
+const TIMEOUT: u64 = 1000;
+const MOST_CHARGES: usize = 6;
+/// Stands in bodies for what must not be told.
+const PLANTED: &str = "pLaNtEd~secret";
+
+fuzz_target!(|data: &[u8]| {
+    let exchange = if data.first().is_some_and(u8::is_ascii_digit) {
+        Exchange::written(&String::from_utf8_lossy(data))
+    } else {
+        let Ok(given) = Given::arbitrary_take_rest(Unstructured::new(data)) else {
+            return;
+        };
+        Exchange::structured(given)
+    };
+    exchange.check();
+});
+
+/// One decision and all that comes back for it.
+struct Exchange {
+    now: Timestamp,
+    check: Check,
+    replies: Vec<Result<Reply, StoreError>>,
+    /// How far the clock moves between two readings of it.
+    tick: u64,
+}
+
+impl Exchange {
+    fn written(text: &str) -> Self {
+        let mut parts = text.split("\n--\n");
+        let charges = parts.next().and_then(|count| count.trim().parse().ok());
+        let charges = 0..charges.unwrap_or(1_usize).min(MOST_CHARGES);
+        Self {
+            now: Timestamp::from_millis(1_764_000_000_000),
+            check: Check {
+                address: Some("192.0.2.1".to_owned()),
+                charges: charges.map(|at| charge(at, true, true)).collect(),
+                cost: 1,
+            },
+            replies: parts
+                .map(|part| {
+                    let (status, body) = part.split_once('\n').unwrap_or(("200", part));
+                    let status = status.parse().unwrap_or(200);
+                    let body = body.to_owned();
+                    Ok(Reply { status, body })
+                })
+                .collect(),
+            tick: 1,
+        }
+    }
+
+    fn structured(given: Given<'_>) -> Self {
+        let now = given.now % YEAR_10000;
+        let charges = given.charges.iter().take(MOST_CHARGES);
+        let charges: Vec<Charge> = charges
+            .enumerate()
+            .map(|(at, [blocks, enforced])| charge(at, *blocks, *enforced))
+            .collect();
+        Self {
+            now: Timestamp::from_millis(now),
+            replies: [given.first, given.second]
+                .map(|reply| reply.build(now, charges.len()))
+                .to_vec(),
+            check: Check {
+                address: given.address.map(str::to_owned),
+                charges,
+                cost: given.cost,
+            },
+            tick: u64::from(given.tick),
+        }
+    }
+
+    fn check(self) {
+        let asked = RefCell::new(Vec::new());
+        let transport = Scripted {
+            replies: &self.replies,
+            asked: &asked,
+        };
+        let clock = Ticking {
+            now: Counter::new(self.now.as_millis()),
+            tick: self.tick,
+        };
+        let store = Upstash::new(transport, clock, "t:", Millis::new(TIMEOUT));
+        let verdict = at_once(store.decide(&self.check, self.now));
+
+        let asked = asked.borrow();
+        self.is_sent_once(&asked);
+        let last = self.replies.get(asked.len() - 1);
+        match verdict {
+            Ok(verdict) => self.says_what_came(&verdict, last.unwrap().as_ref().unwrap()),
+            Err(error) => self.shows_nothing(&error),
+        }
+    }
+
+    /// `EVALSHA`, and `EVAL` only where Redis did not know the script.
+    fn is_sent_once(&self, asked: &[(String, Millis)]) {
+        let mut verbs = Vec::new();
+        for (command, timeout) in asked {
+            assert!(*timeout > Millis::ZERO && timeout.get() <= TIMEOUT);
+            let words: Vec<String> = serde_json::from_str(command).unwrap();
+            let keys: usize = words[2].parse().unwrap();
+            assert!(keys > 0 && words.len() >= 3 + keys + 3);
+            assert!(words[3..3 + keys].iter().all(|key| key.starts_with("t:")));
+            verbs.push(words[0].clone());
+        }
+        assert!(verbs == ["EVALSHA"] || verbs == ["EVALSHA", "EVAL"]);
+        if verbs.len() == 2 {
+            let first = self.replies[0].as_ref().unwrap();
+            assert!(
+                matches!(first.status, 200 | 400) && error_in(&first.body).starts_with("NOSCRIPT")
+            );
+        }
+    }
+
+    fn says_what_came(&self, verdict: &Verdict, reply: &Reply) {
+        assert_eq!(reply.status, 200);
+        let body: Value = serde_json::from_str(&reply.body).unwrap();
+        let result = body["result"].as_array().unwrap();
+        assert_eq!(verdict.answers.len(), self.check.charges.len());
+        assert_eq!(verdict.states.len(), verdict.answers.len());
+        assert!(!verdict.degraded);
+        for ((answer, state), said) in verdict
+            .answers
+            .iter()
+            .zip(&verdict.states)
+            .zip(&result[2..])
+        {
+            assert_eq!(state, &State::parse(said[6].as_str().unwrap()));
+            let answer = answer.unwrap();
+            let decision = answer.decision;
+            assert_eq!(said[1], json!(decision.remaining));
+            assert_eq!(said[3], json!(decision.reset_at.as_millis()));
+            assert_eq!(said[4], json!(decision.at.as_millis()));
+            let outcome = match decision.outcome {
+                Outcome::Denied { retry_at } => {
+                    assert!(retry_at > self.now);
+                    assert_eq!(said[2], json!(retry_at.as_millis()));
+                    0
+                }
+                Outcome::Allowed => 1,
+                Outcome::Impossible => 2,
+            };
+            assert_eq!(said[0], json!(outcome));
+            assert!(answer.blocked_until.is_none_or(|until| until > self.now));
+            assert!(answer.retry_at().is_none_or(|at| at > self.now));
+        }
+        assert_eq!(verdict.address_block.is_some(), !result[1].is_null());
+        let blocked = verdict.address_block.is_some()
+            || verdict
+                .enforced(&self.check)
+                .any(|(_, answer)| !answer.unwrap().allows());
+        assert_eq!(verdict.allows(&self.check), !blocked);
+    }
+
+    fn shows_nothing(&self, error: &StoreError) {
+        let replies = || self.replies.iter().filter_map(|reply| reply.as_ref().ok());
+        let shown = error.to_string();
+        match error {
+            StoreError::Refused(word) => {
+                assert_eq!(shown, format!("Redis refused the command: {word}"));
+                assert!((1..=20).contains(&word.len()));
+                assert!(word.bytes().all(|byte| byte.is_ascii_uppercase()));
+                let first_word = |reply: &Reply| {
+                    let text = error_in(&reply.body);
+                    text.split([' ', ':']).next() == Some(word)
+                };
+                assert!(word == "ERR" || replies().any(first_word));
+            }
+            StoreError::Status(status) => {
+                assert_eq!(shown, format!("HTTP status {status}"));
+                assert!(replies().any(|reply| reply.status == *status));
+            }
+            _ => assert!(shown.len() < 80),
+        }
+        assert!(!format!("{shown}{error:?}").contains(PLANTED));
+    }
+}
+
+/// The one place where a charge is made.
+fn charge(at: usize, blocks: bool, enforced: bool) -> Charge {
+    let limit = 10.try_into().unwrap();
+    let quota = Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000));
+    Charge {
+        block: blocks.then(|| Millis::new(600_000)),
+        enforced,
+        owed: blocks.then(|| Owed {
+            name: format!("p{at}"),
+            state: State::parse("sw:1000:1764000000000:1764000000:0=3").unwrap(),
+        }),
+        ..Charge::new(format!("p{at}:192.0.2.1"), quota.unwrap())
+    }
+}
+
+/// The error that a body tells, if it does.
+fn error_in(body: &str) -> String {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    body["error"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Nothing here waits, so the first poll is the last.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("waits for nothing"),
+    }
+}
+
+struct Scripted<'a> {
+    replies: &'a [Result<Reply, StoreError>],
+    asked: &'a RefCell<Vec<(String, Millis)>>,
+}
+
+impl Transport for Scripted<'_> {
+    async fn post(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+        let mut asked = self.asked.borrow_mut();
+        asked.push((body, timeout));
+        let reply = self.replies.get(asked.len() - 1).cloned();
+        reply.unwrap_or(Err(StoreError::Unreachable))
+    }
+}
+
+struct Ticking {
+    now: Counter<u64>,
+    tick: u64,
+}
+
+impl Clock for Ticking {
+    fn now(&self) -> Timestamp {
+        let now = self.now.get();
+        self.now.set(now + self.tick);
+        Timestamp::from_millis(now)
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+struct Given<'a> {
+    now: u64,
+    cost: u32,
+    tick: u16,
+    address: Option<&'a str>,
+    charges: Vec<[bool; 2]>,
+    first: GivenReply<'a>,
+    second: GivenReply<'a>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum GivenReply<'a> {
+    Timeout,
+    Unreachable,
+    Http(Status, Body<'a>),
+    Decided(Body<'a>),
+    NoScript,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Status {
+    Ok,
+    Bad,
+    Unauthorized,
+    Throttled,
+    Other(u16),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Body<'a> {
+    Text(&'a str),
+    Error(FirstWord<'a>, &'a str),
+    Both(FirstWord<'a>, Cell<'a>),
+    Bare(Cell<'a>),
+    Result {
+        version: Cell<'a>,
+        block: Block<'a>,
+        answers: Vec<GivenAnswer<'a>>,
+        /// Whether there are as many answers as charges.
+        fits: bool,
+    },
+}
+
+#[derive(Arbitrary, Debug)]
+enum FirstWord<'a> {
+    NoScript,
+    WrongPass,
+    OverQuota,
+    Planted,
+    Word(&'a str),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Block<'a> {
+    None,
+    Until(u64, &'a str),
+    Other(Cell<'a>),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Cell<'a> {
+    Null,
+    Text(&'a str),
+    Number(u64),
+    Signed(i64),
+    Fraction(f64),
+    Flag(bool),
+    Planted,
+}
+
+#[derive(Arbitrary, Debug)]
+enum GivenAnswer<'a> {
+    Near {
+        outcome: u8,
+        remaining: u32,
+        /// From now.
+        times: [i32; 4],
+        state: GivenState<'a>,
+    },
+    Far(Vec<Cell<'a>>),
+    Other(Cell<'a>),
+}
+
+/// A state's text, or what comes instead of it.
+#[derive(Arbitrary, Debug)]
+enum GivenState<'a> {
+    Empty,
+    Text(&'a str),
+    Counted(u32),
+    Other(Option<Cell<'a>>),
+}
+
+impl GivenReply<'_> {
+    fn build(self, now: u64, charges: usize) -> Result<Reply, StoreError> {
+        let reply = |status, body: String| Ok(Reply { status, body });
+        match self {
+            Self::Timeout => Err(StoreError::Timeout),
+            Self::Unreachable => Err(StoreError::Unreachable),
+            Self::NoScript => reply(
+                400,
+                json!({"error": "NOSCRIPT No matching script."}).to_string(),
+            ),
+            Self::Decided(body) => reply(200, body.build(now, charges)),
+            Self::Http(status, body) => {
+                let status = match status {
+                    Status::Ok => 200,
+                    Status::Bad => 400,
+                    Status::Unauthorized => 401,
+                    Status::Throttled => 429,
+                    Status::Other(status) => status,
+                };
+                reply(status, body.build(now, charges))
+            }
+        }
+    }
+}
+
+impl Body<'_> {
+    fn build(self, now: u64, charges: usize) -> String {
+        let body = match self {
+            Self::Text(text) => return format!("{text}{PLANTED}"),
+            Self::Error(word, rest) => json!({"error": format!("{}{rest} {PLANTED}", word.text())}),
+            Self::Both(word, cell) => json!({"error": word.text(), "result": cell.build()}),
+            Self::Bare(cell) => json!({"result": cell.build()}),
+            Self::Result {
+                version,
+                block,
+                answers,
+                fits,
+            } => {
+                let mut answers: Vec<Value> = answers
+                    .into_iter()
+                    .map(|answer| answer.build(now))
+                    .collect();
+                if fits && !answers.is_empty() {
+                    answers = answers.into_iter().cycle().take(charges).collect();
+                }
+                let head = [version.build(), block.build(now)];
+                json!({"result": head.into_iter().chain(answers).collect::<Vec<Value>>()})
+            }
+        };
+        body.to_string()
+    }
+}
+
+impl FirstWord<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Self::NoScript => "NOSCRIPT",
+            Self::WrongPass => "WRONGPASS",
+            Self::OverQuota => "ERR max requests limit exceeded.",
+            Self::Planted => PLANTED,
+            Self::Word(word) => word,
+        }
+    }
+}
+
+impl Block<'_> {
+    fn build(self, now: u64) -> Value {
+        match self {
+            Self::None => Value::Null,
+            Self::Until(after, rest) => {
+                let until = now.saturating_add(after);
+                json!(format!("{{\"until\":{until}{rest}"))
+            }
+            Self::Other(cell) => cell.build(),
+        }
+    }
+}
+
+impl Cell<'_> {
+    fn build(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Text(text) => json!(text),
+            Self::Number(number) => json!(number),
+            Self::Signed(number) => json!(number),
+            Self::Fraction(number) => json!(number),
+            Self::Flag(flag) => json!(flag),
+            Self::Planted => json!(PLANTED),
+        }
+    }
+}
+
+impl GivenAnswer<'_> {
+    fn build(self, now: u64) -> Value {
+        match self {
+            Self::Near {
+                outcome,
+                remaining,
+                times,
+                state,
+            } => {
+                let times = times.map(|shift| json!(now.saturating_add_signed(i64::from(shift))));
+                let mut answer = vec![json!(outcome % 4), json!(remaining)];
+                answer.extend(times);
+                answer.extend(match state {
+                    GivenState::Empty => Some(json!("")),
+                    GivenState::Text(text) => Some(json!(text)),
+                    GivenState::Counted(count) => Some(json!(format!("fw:60000:{now}:{count}"))),
+                    GivenState::Other(cell) => cell.map(Cell::build),
+                });
+                Value::from(answer)
+            }
+            Self::Far(cells) => cells.into_iter().map(Cell::build).collect(),
+            Self::Other(cell) => cell.build(),
+        }
+    }
+}
