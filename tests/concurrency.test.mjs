@@ -7,12 +7,10 @@ import assert from "node:assert/strict";
 import { Agent, request as httpRequest } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { startOrigin } from "./harness/origin.mjs";
-import { PREFIX, ask, startShared } from "./harness/limited.mjs";
+import { WINDOW, ask, consumed, startShared } from "./harness/limited.mjs";
 import { within } from "./harness/within.mjs";
 
 const AT_ONCE = 400;
-/** A window that starts less than half of its length ago, so that no boundary is near: a fixed one is aligned to the epoch. */
-const WINDOW = [86_400, 100_000, 130_000].find((seconds) => (Date.now() / 1000) % seconds < seconds / 2) ?? 10 ** 7;
 
 let shared, gate, redis;
 const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
@@ -51,18 +49,6 @@ async function atOnce(limiters, callers) {
 
 const count = (list, property) => list.reduce((counts, item) => ({ ...counts, [item[property]]: (counts[item[property]] ?? 0) + 1 }), {});
 
-/** What a quota's state in Redis says is consumed. */
-async function consumed(key) {
-  const text = (await redis.get(PREFIX + key)) ?? "absent";
-  const [tag, width, , third, list] = text.split(":");
-  switch (tag) {
-    case "sw": return list.split(",").reduce((sum, item) => sum + Number(item.split("=")[1]), 0);
-    case "tb": return Math.ceil(Number(third) / Number(width));
-    case "fw": return Number(third);
-  }
-  throw new Error(`no state: ${text}`);
-}
-
 describe("requests that meet at the store", () => {
   for (const algorithm of ["sliding-window", "token-bucket", "fixed-window"]) {
     it(`${algorithm}: of ${AT_ONCE} in flight exactly 100 pass, by either process`, async (t) => {
@@ -76,7 +62,7 @@ describe("requests that meet at the store", () => {
       t.diagnostic(`${admitted.length} admitted (${by[0]} and ${by[1]}), ${gate.most} in flight`);
       assert.equal(admitted.length, 100);
       assert.ok(by[0] > 0 && by[1] > 0, JSON.stringify(by));
-      assert.equal(await consumed("general:192.0.2.1"), 100);
+      assert.equal(await consumed(redis, "general:192.0.2.1"), 100);
     });
   }
 
@@ -89,9 +75,9 @@ describe("requests that meet at the store", () => {
       });
       const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
       assert.equal(admitted.length, 30);
-      assert.equal(await consumed("general:192.0.2.1"), 30);
+      assert.equal(await consumed(redis, "general:192.0.2.1"), 30);
       // A bucket of 100000 a day or two drips one per second.
-      const charged = await consumed("ip:192.0.2.1");
+      const charged = await consumed(redis, "ip:192.0.2.1");
       if (wide === "token-bucket") assert.ok(charged <= 30 && charged >= 1, `${charged}`);
       else assert.equal(charged, 30);
     });
@@ -116,10 +102,10 @@ describe("requests that meet at the store", () => {
     const each = count(admitted, "caller");
     t.diagnostic(JSON.stringify(each));
     assert.equal(admitted.length, 150);
-    assert.equal(await consumed("general:global"), 150);
+    assert.equal(await consumed(redis, "general:global"), 150);
     for (const [caller, number] of Object.entries(each)) {
       assert.ok(number <= 32, `${caller}: ${number}`);
-      assert.equal(await consumed(`ip:${caller}`), number, caller);
+      assert.equal(await consumed(redis, `ip:${caller}`), number, caller);
     }
   });
 

@@ -10,6 +10,9 @@ import { startWorkerd } from "./workerd.mjs";
 /** The prefix of every key. */
 export const PREFIX = "t:";
 
+/** A window that starts less than half of its length ago, so that no boundary is near: a fixed one is aligned to the epoch. */
+export const WINDOW = [86_400, 100_000, 130_000].find((seconds) => (Date.now() / 1000) % seconds < seconds / 2) ?? 10 ** 7;
+
 /**
  * A stand-in over a Redis of its own, and what starts limiters on it.
  *
@@ -59,4 +62,16 @@ export async function ask(limiter, caller, path = "/", agent = undefined) {
   if (agent) options.agent = agent;
   const { status } = await send(limiter.url, options);
   return status;
+}
+
+/** What a quota's state in Redis says is consumed. `key`: without the prefix. */
+export async function consumed(redis, key) {
+  const text = (await redis.get(PREFIX + key)) ?? "absent";
+  const [tag, width, , third, list] = text.split(":");
+  switch (tag) {
+    case "sw": return list.split(",").reduce((sum, item) => sum + Number(item.split("=")[1]), 0);
+    case "tb": return Math.ceil(Number(third) / Number(width));
+    case "fw": return Number(third);
+  }
+  throw new Error(`no state: ${text}`);
 }
