@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
 import { startOrigin } from "./harness/origin.mjs";
 import { INSIDE, TRAP } from "./harness/inside.mjs";
+import { DOWN } from "./harness/limited.mjs";
 import { open, send } from "./harness/request.mjs";
 import { within } from "./harness/within.mjs";
 import { startWorkerd } from "./harness/workerd.mjs";
@@ -225,7 +226,7 @@ describe("a trap, with Upstash as the store", () => {
     await start(upstash(standIn));
     const other = { "CF-Connecting-IP": "198.18.7.1" };
     assert.equal((await ask(other)).status, 200); // the script is loaded
-    standIn.faults.set({ kind: "status", times: 2 });
+    standIn.faults.set({ ...DOWN, times: 2 });
     for (const remaining of [4, 3]) assert.equal(await standing(), `200 ${remaining}`);
     // The store's first answer is to this caller, its second to the settling up.
     assert.equal((await ask({ ...other, [TRAP]: "status 2" })).status, 200);
