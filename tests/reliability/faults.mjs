@@ -71,19 +71,20 @@ const injected = (fault) => ({
  * @property {(store: Store) => Promise<unknown>} mend
  * @property {number} timeout REDIS_TIMEOUT
  * @property {boolean} mayRun whether Redis may count a decision whose answer is then lost
+ * @property {boolean} clear whether the failure says that the decision has not run
  * @property {number} probes that fail before the fault is mended
  * @property {boolean} hopeless whether the breaker opens at once, for its longest wait
  * @property {boolean} forgets whether Redis loses what it had
  * @property {number} calls HTTP requests that one decision is
  * @property {string[]} redisArgs
  */
-const DEFAULTS = { timeout: LONG_MS, mayRun: false, probes: 2, hopeless: false, forgets: false, calls: 1, redisArgs: [] };
+const DEFAULTS = { timeout: LONG_MS, mayRun: false, clear: false, probes: 2, hopeless: false, forgets: false, calls: 1, redisArgs: [] };
 
 /** @type {Fault[]} */
 export const FAULTS = [
   { what: "connection refused", why: UNREACHABLE, mayRun: true, fail: (store) => store.close(), mend: (store) => store.open() },
   { what: "connection reset in the middle of the answer", why: UNREACHABLE, mayRun: true, ...injected({ kind: "truncated" }) },
-  { what: "HTTP 429", why: "HTTP 429: too many requests a second", ...injected({ kind: "status", status: 429, retryAfter: 60 }) },
+  { what: "HTTP 429", clear: true, why: "HTTP 429: too many requests a second", ...injected({ kind: "status", status: 429, retryAfter: 60 }) },
   { what: "HTTP 500", why: "HTTP status 500", ...injected({ kind: "status", status: 500 }) },
   { what: "HTTP 502 with HTML", why: "HTTP status 502", ...injected({ kind: "html", status: 502 }) },
   { what: "HTTP 200, empty", why: MALFORMED, ...injected({ kind: "empty" }) },
@@ -92,11 +93,11 @@ export const FAULTS = [
   { what: `no answer (REDIS_TIMEOUT ${SHORT_MS})`, why: LATE, timeout: SHORT_MS, probes: 1, ...injected({ kind: "hang" }) },
   { what: `answers after ${2 * SHORT_MS} ms (REDIS_TIMEOUT ${SHORT_MS})`, why: LATE, timeout: SHORT_MS, probes: 1, mayRun: true, ...injected({ kind: "delay", ms: 2 * SHORT_MS }) },
   {
-    what: "`NOSCRIPT` to `EVAL` as well", why: "Redis refused the command: NOSCRIPT", calls: 2,
+    what: "`NOSCRIPT` to `EVAL` as well", clear: true, why: "Redis refused the command: NOSCRIPT", calls: 2,
     ...injected({ kind: "status", status: 400, body: '{"error":"NOSCRIPT No matching script. Please use EVAL."}' }),
   },
-  { what: "the plan is used up", why: "the plan's command quota is used up; raise it or wait for the reset", hopeless: true, probes: 1, ...injected({ kind: "quota" }) },
-  { what: "the token is refused", why: "the token was refused; check UPSTASH_REDIS_REST_TOKEN", hopeless: true, probes: 1, ...injected({ kind: "unauthorized" }) },
+  { what: "the plan is used up", clear: true, why: "the plan's command quota is used up; raise it or wait for the reset", hopeless: true, probes: 1, ...injected({ kind: "quota" }) },
+  { what: "the token is refused", clear: true, why: "the token was refused; check UPSTASH_REDIS_REST_TOKEN", hopeless: true, probes: 1, ...injected({ kind: "unauthorized" }) },
   {
     what: "Redis killed and started again", why: "HTTP status 500", mayRun: true, redisArgs: KEPT,
     fail: ({ redis }) => redis.kill(),
@@ -108,13 +109,13 @@ export const FAULTS = [
     mend: ({ redis }) => redis.start(),
   },
   {
-    what: "Redis out of memory", why: "Redis refused the command: OOM",
+    what: "Redis out of memory", clear: true, why: "Redis refused the command: OOM",
     fail: (store) => store.command("CONFIG", "SET", "maxmemory", "1"),
     mend: (store) => store.command("CONFIG", "SET", "maxmemory", "0"),
   },
   {
     // Port 1: nobody is there, so it keeps what it has and waits for its master.
-    what: "Redis a read-only replica", why: "Redis refused the command: READONLY",
+    what: "Redis a read-only replica", clear: true, why: "Redis refused the command: READONLY",
     fail: (store) => store.command("REPLICAOF", "127.0.0.1", "1"),
     mend: (store) => store.command("REPLICAOF", "NO", "ONE"),
   },
