@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { PREFIX, ask, startShared } from "./harness/limited.mjs";
+import { DOWN, PREFIX, ask, startShared } from "./harness/limited.mjs";
 import { send } from "./harness/request.mjs";
 import { within } from "./harness/within.mjs";
 
@@ -151,7 +151,7 @@ describe("remembered denials", () => {
 
   it("no denial is remembered where memory decides while Upstash is out", async () => {
     const limiter = await warm({ RATE_LIMIT_GENERAL: `10,${HOUR}`, RATE_LIMIT_FALLBACK_FACTOR: "0.1" });
-    shared.standIn.faults.set({ kind: "status" });
+    shared.standIn.faults.set(DOWN);
     assert.equal(await ask(limiter, CALLER), 200);
     assert.equal(await ask(limiter, CALLER), 429);
     shared.standIn.faults.clear();
