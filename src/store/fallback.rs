@@ -97,7 +97,12 @@ impl<S: Store> Fallback<S> {
                 break;
             };
             let call = async || self.shared.decide(&debts, clock.now()).await;
-            retries.run(pause, dice, call).await?;
+            let settled = retries.run(pause, dice, call).await;
+            if settled == Err(StoreError::OverCap) {
+                // There is more to spend in a second.
+                self.settling_until.set(clock.now() + Millis::from_secs(1));
+            }
+            settled?;
         }
         self.settling_until.set(Timestamp::default());
         Ok(())

@@ -379,6 +379,18 @@ fn settling_up_is_repeated_and_loses_nothing_where_it_fails() {
 }
 
 #[test]
+fn settling_up_goes_on_in_a_second_where_it_meets_the_cap() {
+    let isolate = Isolate::alone(1000);
+    isolate.down();
+    isolate.admits(&[charge("p:a", Algorithm::SlidingWindow, 30)], START);
+    isolate.fail(StoreError::OverCap);
+    assert_eq!(isolate.settle_up(ONCE, START), Err(StoreError::OverCap));
+    let second = START + Millis::from_secs(1);
+    assert!(!isolate.store.should_settle_up(second - Millis::new(1)));
+    assert!(isolate.store.should_settle_up(second));
+}
+
+#[test]
 fn settling_up_lifts_no_block() {
     let isolate = Isolate::alone(1000);
     let blocking = [Charge {
