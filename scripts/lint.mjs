@@ -41,8 +41,10 @@ function checkLockFiles() {
         "Remove them: npm install --package-lock-only --omit-lockfile-registry-resolved",
     );
   }
-  const cargo = readFileSync(path.join(root, "Cargo.lock"), "utf8");
-  for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
-    if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`Cargo.lock names a source that is not crates.io: ${source}`);
+  for (const file of ["Cargo.lock", "fuzz/Cargo.lock"]) {
+    const cargo = readFileSync(path.join(root, file), "utf8");
+    for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
+      if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} names a source that is not crates.io: ${source}`);
+    }
   }
 }

@@ -71,6 +71,26 @@ pub enum OnFailure {
     Deny,
 }
 
+impl OnFailure {
+    /// Its name in `RATE_LIMIT_POLICIES`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Memory => "memory",
+            Self::Deny => "deny",
+        }
+    }
+
+    /// The rule of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Allow, Self::Memory, Self::Deny]
+            .into_iter()
+            .find(|rule| rule.name() == name)
+    }
+}
+
 /// Units that an isolate admitted by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owed {

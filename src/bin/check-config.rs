@@ -44,6 +44,7 @@ fn print_policies(policies: &[Policy]) {
         "algorithm",
         "key",
         "mode",
+        "on store failure",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(policies.iter().map(row));
@@ -60,7 +61,7 @@ fn print_policies(policies: &[Policy]) {
     }
 }
 
-fn row(policy: &Policy) -> [String; 7] {
+fn row(policy: &Policy) -> [String; 8] {
     let quota = &policy.quota;
     let burst = if quota.algorithm() == Algorithm::TokenBucket && quota.capacity() != quota.limit()
     {
@@ -87,5 +88,6 @@ fn row(policy: &Policy) -> [String; 7] {
             Mode::Shadow => "shadow",
         }
         .to_owned(),
+        policy.on_store_failure.name().to_owned(),
     ]
 }

@@ -126,10 +126,8 @@ fn variable(policy: &str) -> String {
 }
 
 pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
-    let mut numbers: BTreeMap<String, [u32; 3]> = BUILT_IN
-        .iter()
-        .map(|(name, numbers)| ((*name).to_owned(), *numbers))
-        .collect();
+    let mut numbers: BTreeMap<String, [u32; 3]> = BTreeMap::new();
+    numbers.extend(BUILT_IN.map(|(name, numbers)| (name.to_owned(), numbers)));
     numbers.insert("general".to_owned(), general(vars, problems));
     let mut table = Table {
         policies: Vec::new(),
@@ -264,12 +262,15 @@ fn limits(
 fn options(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<String, Value>> {
     match vars.table("RATE_LIMIT_POLICIES") {
         None => Some(BTreeMap::new()),
-        Some(Ok(Value::Object(table))) => Some(
-            table
-                .into_iter()
-                .map(|(name, options)| (name.to_ascii_lowercase(), options))
-                .collect(),
-        ),
+        Some(Ok(Value::Object(table))) => {
+            let mut options = BTreeMap::new();
+            options.extend(
+                table
+                    .into_iter()
+                    .map(|(name, options)| (name.to_ascii_lowercase(), options)),
+            );
+            Some(options)
+        }
         Some(_) => {
             problems.error(
                 "RATE_LIMIT_POLICIES",
@@ -388,7 +389,7 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
             }
             "mode" => mode(text).map(|mode| options.mode = mode),
             "on_store_failure" => {
-                let rule = on_store_failure(text);
+                let rule = OnFailure::named(text);
                 options.on_store_failure = rule.unwrap_or(OnFailure::Deny);
                 rule.map(drop)
             }
@@ -438,15 +439,6 @@ fn key_by(text: &str) -> Option<KeyBy> {
             let name = text.strip_prefix("header:")?.to_ascii_lowercase();
             is_header_name(&name).then_some(KeyBy::Header(name))
         }
-    }
-}
-
-fn on_store_failure(text: &str) -> Option<OnFailure> {
-    match text {
-        "memory" => Some(OnFailure::Memory),
-        "allow" => Some(OnFailure::Allow),
-        "deny" => Some(OnFailure::Deny),
-        _ => None,
     }
 }
 

@@ -14,7 +14,10 @@ pub struct Vars(BTreeMap<String, Value>);
 
 impl FromIterator<(String, Value)> for Vars {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(vars: I) -> Self {
-        Self(vars.into_iter().collect())
+        // One by one: `collect` sorts first, by code that nothing else here needs.
+        let mut map = BTreeMap::new();
+        map.extend(vars);
+        Self(map)
     }
 }
 
