@@ -61,7 +61,8 @@ function recovered(limiter, caller = CALLER, faults = [], path = "/") {
 /** Waits until so much of a quota is consumed in Redis: what is settled in the background comes after the response. */
 function settled(key, units) {
   return within((async () => {
-    while ((await consumed(redis, key)) < units) await new Promise(setImmediate);
+    const held = async () => ((await redis.exists(PREFIX + key)) ? consumed(redis, key) : 0);
+    while ((await held()) < units) await new Promise(setImmediate);
   })(), `${units} of ${key} in Redis`);
 }
 
