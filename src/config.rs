@@ -158,7 +158,8 @@ impl Config {
                 problems.warn(name, "not supported by this version; it has no effect");
             }
         }
-        let always = table.id("ip").into_iter().chain(read.always).collect();
+        let always: Vec<PolicyId> = table.id("ip").into_iter().chain(read.always).collect();
+        table.warn_useless_leases(&always, &mut problems);
         let config = Self {
             enabled: vars.flag("RATE_LIMIT_ENABLED", true, &mut problems),
             store,

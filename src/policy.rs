@@ -24,6 +24,8 @@ pub struct Policy {
     pub mode: Mode,
     /// What becomes of its requests when the shared store does not decide.
     pub on_store_failure: OnFailure,
+    /// The most units that an isolate may take beforehand; 0 and 1 stand for none.
+    pub lease: u32,
 }
 
 /// Whose quota a request is charged to.
@@ -80,6 +82,7 @@ impl Policy {
             block,
             enforced: self.mode == Mode::Enforce,
             on_failure: self.on_store_failure,
+            lease: self.lease,
             ..Charge::new(format!("{}:{caller}", self.name), self.quota)
         }
     }

@@ -27,12 +27,14 @@ mod decision;
 mod fixed_window;
 #[cfg(test)]
 mod laws;
+mod lease;
 mod sliding_window;
 mod state;
 mod token_bucket;
 
 use decision::decided_at;
 pub use decision::{Decided, Decision, Outcome};
+pub use lease::Lease;
 pub use state::{FixedWindow, SlidingWindow, State, SubWindow, TokenBucket};
 
 /// How far a state's clock may be ahead of the asking isolate's before it is taken for a fault.
@@ -42,8 +44,8 @@ pub const CLOCK_TOLERANCE: Millis = Millis::new(2000);
 /// last integer that Lua's numbers hold exactly.
 pub const MAX_WINDOW: Millis = Millis::new(366 * 24 * 60 * 60 * 1000);
 
-/// The largest debt a token bucket may stand for, in ms x units. A lease may add a tenth to it, and
-/// the sum must stay an exact integer in Lua, whose numbers are exact up to 2^53.
+/// The largest debt a token bucket may stand for, in ms x units: sums of two of them stay exact
+/// integers in Lua, whose numbers are exact up to 2^53.
 const MAX_DEBT: u64 = 1 << 51;
 
 /// How a quota counts.

@@ -3,8 +3,8 @@
 //! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers add one
 //! thing each and are stores themselves. Around Upstash stand, from the inside: [`capped`], a cap on
 //! what is spent; [`mirror`], continuity with memory; [`breaker`]; [`denials`] that are remembered;
-//! and [`fallback`], what becomes of a request that none of these decides. Every store and every
-//! wrapper passes the suite in `store/conformance.rs`.
+//! [`lease`], units that are taken beforehand; and [`fallback`], what becomes of a request that none
+//! of these decides. Every store and every wrapper passes the suite in `store/conformance.rs`.
 
 use std::fmt;
 
@@ -18,6 +18,7 @@ pub mod capped;
 pub(crate) mod conformance;
 pub mod denials;
 pub mod fallback;
+pub mod lease;
 pub mod memory;
 pub mod mirror;
 #[cfg(test)]
@@ -53,6 +54,12 @@ pub struct Charge {
     pub enforced: bool,
     /// What becomes of the request when the store does not decide.
     pub on_failure: OnFailure,
+    /// The most units that an isolate may hold beforehand, those of the request among them: 0 and 1
+    /// stand for none. A store does not read it; the wrapper that holds them does ([`lease`]).
+    pub lease: u32,
+    /// Units to take beside the request's, should it go ahead, as far as the quota lets itself be
+    /// [leased](Quota::lease).
+    pub advance: u32,
     /// What was admitted to the quota elsewhere and is not counted yet. A store adds it before it
     /// decides, whatever the verdict, up to the limit.
     pub owed: Option<Owed>,
@@ -110,6 +117,8 @@ impl Charge {
             block: None,
             enforced: true,
             on_failure: OnFailure::default(),
+            lease: 0,
+            advance: 0,
             owed: None,
         }
     }
@@ -151,6 +160,9 @@ pub struct Answer {
     /// The quota's own decision. Where another quota or a block denies the request, nothing has
     /// been consumed, and an allowed decision says what is left without it.
     pub decision: Decision,
+    /// Units taken beside the request's, of those [asked for](Charge::advance). The decision's
+    /// remaining units are with them, its reset is after them.
+    pub advanced: u32,
     /// When the policy's block of this caller ends, if there is one.
     pub blocked_until: Option<Timestamp>,
 }

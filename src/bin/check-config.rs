@@ -45,6 +45,7 @@ fn print_policies(policies: &[Policy]) {
         "key",
         "mode",
         "on store failure",
+        "lease",
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(policies.iter().map(row));
@@ -61,7 +62,7 @@ fn print_policies(policies: &[Policy]) {
     }
 }
 
-fn row(policy: &Policy) -> [String; 8] {
+fn row(policy: &Policy) -> [String; 9] {
     let quota = &policy.quota;
     let burst = if quota.algorithm() == Algorithm::TokenBucket && quota.capacity() != quota.limit()
     {
@@ -89,5 +90,10 @@ fn row(policy: &Policy) -> [String; 8] {
         }
         .to_owned(),
         policy.on_store_failure.name().to_owned(),
+        if policy.lease > 1 {
+            policy.lease.to_string()
+        } else {
+            "-".to_owned()
+        },
     ]
 }

@@ -85,6 +85,7 @@ impl Table {
                 key: KeyBy::Address,
                 mode: Mode::Enforce,
                 on_store_failure: OnFailure::Memory,
+                lease: 0,
             });
         }
         self.id(MISCONFIGURED)
@@ -104,6 +105,26 @@ impl Table {
 
     pub(super) fn into_policies(self) -> Vec<Policy> {
         self.policies
+    }
+
+    /// A lease is in use where every policy that can deny the request has one.
+    pub(super) fn warn_useless_leases(&self, always: &[PolicyId], problems: &mut Problems) {
+        let none = |policy: &&Policy| policy.lease < 2 && policy.mode == Mode::Enforce;
+        let mut always = always.iter().filter_map(|id| self.policy(*id));
+        let Some(without) = always.find(none) else {
+            return;
+        };
+        for policy in self.policies.iter().filter(|policy| policy.lease > 1) {
+            problems.warn(
+                format!("RATE_LIMIT_POLICIES.{}.lease", policy.name),
+                format!(
+                    "is not in use: every request meets the policy `{}` too, which has none; give it one, \
+                     or set {}=off",
+                    without.name,
+                    variable(&without.name),
+                ),
+            );
+        }
     }
 
     /// A typing error in a name makes a policy that nothing uses.
@@ -289,6 +310,7 @@ struct Options {
     key: KeyBy,
     mode: Mode,
     on_store_failure: OnFailure,
+    lease: Option<NonZeroU32>,
     /// Something was said that cannot be understood.
     unclear: bool,
 }
@@ -330,10 +352,15 @@ fn policy(
     let quota = match quota {
         Ok(quota) => quota,
         Err(error) => {
-            problems.error(place, format!("{error}; a sliding window is in force"));
+            problems.error(&place, format!("{error}; a sliding window is in force"));
             windowed().ok()?
         }
     };
+    let lease = options.lease.map_or(0, NonZeroU32::get);
+    let sensible = lease <= quota.capacity();
+    if !sensible {
+        problems.error(format!("{place}.lease"), rule_of("lease"));
+    }
     Some(Policy {
         name,
         quota,
@@ -341,6 +368,7 @@ fn policy(
         key: options.key,
         mode: options.mode,
         on_store_failure: options.on_store_failure,
+        lease: if sensible { lease } else { 0 },
     })
 }
 
@@ -353,7 +381,7 @@ fn tightened([requests, seconds, block]: [u32; 3]) -> [u32; 3] {
 }
 
 /// Options of later versions: what they loosen is not loosened yet.
-const NOT_YET: [&str; 2] = ["authenticated", "lease"];
+const NOT_YET: [&str; 1] = ["authenticated"];
 
 fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options {
     let mut options = Options::default();
@@ -393,6 +421,10 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
                 options.on_store_failure = rule.unwrap_or(OnFailure::Deny);
                 rule.map(drop)
             }
+            "lease" => {
+                options.lease = whole_value(value).and_then(NonZeroU32::new);
+                options.lease.map(drop)
+            }
             known if NOT_YET.contains(&known) => {
                 problems.error(
                     format!("{place}.{known}"),
@@ -404,7 +436,7 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
                 options.unclear = true;
                 problems.error(
                     place,
-                    "has an unknown option (known are algorithm, burst, key, mode and on_store_failure); \
+                    "has an unknown option (known are algorithm, burst, key, mode, on_store_failure and lease); \
                      the policy is held to 5 requests until it is mended",
                 );
                 Some(())
@@ -425,6 +457,9 @@ fn rule_of(option: &str) -> &'static str {
         "burst" => "must be a whole number from 1; 1 is in force",
         "key" => {
             "must be `ip`, `global` or `header:NAME`; `global` is in force, and `ip` in place of `user`"
+        }
+        "lease" => {
+            "must be a whole number from 1 to the policy's limit (or burst); nothing is leased meanwhile"
         }
         "on_store_failure" => "must be `memory`, `allow` or `deny`; `deny` is in force",
         _ => "must be `enforce` or `shadow`; `enforce` is in force",

@@ -18,6 +18,7 @@ pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcom
         policy: policy.to_owned(),
         quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
         answer: Answer {
+            advanced: 0,
             decision: Decision {
                 outcome,
                 remaining,

@@ -11,6 +11,11 @@ fn index(at: Timestamp, window: Millis) -> u64 {
     at.as_millis() / window.get()
 }
 
+/// The end of the window that holds `at`.
+pub(super) fn ends(at: Timestamp, window: Millis) -> Timestamp {
+    Timestamp::from_millis((index(at, window) + 1) * window.get())
+}
+
 fn of_window(state: &State, window: Millis) -> Option<&FixedWindow> {
     match state {
         State::FixedWindow(state) if state.window == window => Some(state),
@@ -65,7 +70,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     let Held {
         window, at, used, ..
     } = held;
-    let ends = Timestamp::from_millis((index(at, window) + 1) * window.get());
+    let ends = ends(at, window);
     let limit = quota.limit();
     let outcome = if cost > limit {
         Outcome::Impossible
@@ -87,6 +92,12 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
         admitted: (spent > 0).then(|| held.keep(used)),
         repaired,
     }
+}
+
+/// A lease ends with its window, so its units are taken like any others.
+pub(super) fn lease(quota: &Quota, state: Option<&State>, units: u32, now: Timestamp) -> State {
+    let held = Held::at(quota, state, now);
+    held.keep(held.used + units)
 }
 
 pub(super) fn absorb(

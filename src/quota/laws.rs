@@ -8,6 +8,7 @@ use super::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Outcome, Quota, State, slidi
 use crate::time::{Millis, Timestamp};
 
 mod absorb;
+mod lease;
 
 /// A time like today's, and not at a boundary of anything.
 const START: u64 = 1_764_000_123_456;

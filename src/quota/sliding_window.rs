@@ -7,6 +7,7 @@
 //! than an ideal log would have it wait. (The usual two-counter estimate is cheaper by some bytes
 //! and admits 197 of a limit of 100 inside 59 s of a minute.)
 
+use super::lease::lead;
 use super::state::{SlidingWindow, State, SubWindow};
 use super::{Decided, Decision, Outcome, Quota, decided_at};
 use crate::time::{Millis, Timestamp};
@@ -54,7 +55,13 @@ impl Held {
             believed,
             counts: Vec::new(),
         };
-        held.counts = state.map_or_else(Vec::new, |state| held.counting(&state.counts));
+        if let Some(state) = state {
+            let mut counts = state.counts.clone();
+            if !believed {
+                held.bring_back(&mut counts, Some(clock.as_millis() / width.get() + 1));
+            }
+            held.counts = held.counting(counts);
+        }
         held
     }
 
@@ -64,11 +71,23 @@ impl Held {
     }
 
     /// Those of `counts` that have not left yet.
-    fn counting(&self, counts: &[SubWindow]) -> Vec<SubWindow> {
-        let mut counts = counts.to_vec();
-        bring_back(&mut counts, self.here());
+    fn counting(&self, mut counts: Vec<SubWindow>) -> Vec<SubWindow> {
         counts.retain(|sub| leaves_at(sub.index, self.width, self.window) > self.at);
         counts
+    }
+
+    /// Counts of sub-windows later than the decision's were written by a clock that ran ahead: they
+    /// were taken no later than now, but for those from `leased` on, which are later than that clock as
+    /// well. They are as far ahead of now as they were of it, or one more: the part of a sub-window
+    /// that is over may be larger now than it was then.
+    fn bring_back(&self, counts: &mut Vec<SubWindow>, leased: Option<u64>) {
+        let here = self.here();
+        let first = counts.partition_point(|sub| sub.index <= here);
+        for late in counts.split_off(first) {
+            let ahead = leased.and_then(|leased| late.index.checked_sub(leased));
+            let ahead = ahead.map_or(0, |ahead| (ahead + 2).min(lead(self.width)));
+            add(counts, here + ahead, late.count);
+        }
     }
 
     fn used(&self) -> u64 {
@@ -126,6 +145,19 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     }
 }
 
+pub(super) fn lease(
+    quota: &Quota,
+    state: Option<&State>,
+    units: u32,
+    ends: Timestamp,
+    now: Timestamp,
+) -> State {
+    let mut held = Held::at(quota, state, now);
+    let mut counts = std::mem::take(&mut held.counts);
+    add(&mut counts, ends.as_millis() / held.width.get(), units);
+    held.keep(counts)
+}
+
 pub(super) fn absorb(
     quota: &Quota,
     state: Option<&State>,
@@ -136,7 +168,9 @@ pub(super) fn absorb(
     let owed = of_width(owed, held.width)?;
     let all = left(quota.limit(), held.used());
     let mut room = all;
-    for sub in held.counting(&owed.counts) {
+    let mut counts = owed.counts.clone();
+    held.bring_back(&mut counts, None);
+    for sub in held.counting(counts) {
         let units = sub.count.min(room);
         if units == 0 {
             break;
@@ -161,15 +195,6 @@ pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<Stat
     }
     owed.counts.retain(|sub| sub.count > 0);
     (!owed.counts.is_empty()).then_some(State::SlidingWindow(owed))
-}
-
-/// Counts of sub-windows later than `here` were written by a clock that ran ahead: they were taken
-/// no later than now.
-fn bring_back(counts: &mut Vec<SubWindow>, here: u64) {
-    let first = counts.partition_point(|sub| sub.index <= here);
-    for late in counts.split_off(first) {
-        add(counts, here, late.count);
-    }
 }
 
 fn add(counts: &mut Vec<SubWindow>, index: u64, units: u32) {

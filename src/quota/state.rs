@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use super::lease::lead;
 use crate::time::{Millis, Timestamp};
 
 /// Numbers in a state are at most this, so that Lua reads them exactly and the sums of a decision
@@ -134,9 +135,10 @@ fn number(text: &str) -> Option<u64> {
     (value <= MAX_NUMBER).then_some(value)
 }
 
-/// A sub-window after that of the state's clock cannot have been counted: then it is no state.
+/// A sub-window that neither the state's clock nor a lease can have reached cannot have been counted:
+/// then it is no state.
 fn sub_windows(first: u64, list: &str, width: Millis, clock: Timestamp) -> Option<Vec<SubWindow>> {
-    let last = clock.as_millis().checked_div(width.get())?;
+    let last = clock.as_millis().checked_div(width.get())? + lead(width);
     let mut counts: Vec<SubWindow> = Vec::new();
     for item in list.split(',') {
         let (offset, count) = item.split_once('=')?;
@@ -174,7 +176,7 @@ mod tests {
             "sw:1000:9999:1",
             "sw:1000:9999:1:",
             "sw:1000:9999:1:0=1,",
-            "sw:1000:1764000000123:1764000001:0=1",
+            "sw:1000:1764000000123:1764000006:0=1",
             "sw:1440000:1764000000000:4503599627370496:0=1",
             "sw:0:1764000000123:1764000000:0=1",
             "sw:1000:9999:1:0=0",

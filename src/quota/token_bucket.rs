@@ -105,6 +105,18 @@ fn drained(debt: u64, time: Millis, rate: u64) -> u64 {
     }
 }
 
+pub(super) fn lease(
+    quota: &Quota,
+    state: Option<&State>,
+    units: u32,
+    ends: Timestamp,
+    now: Timestamp,
+) -> State {
+    let held = Held::at(quota, state, now);
+    let drains = ends.since(held.at).get() * held.rate;
+    held.keep(held.debt.max(drains) + u64::from(units) * held.period.get())
+}
+
 pub(super) fn absorb(
     quota: &Quota,
     state: Option<&State>,

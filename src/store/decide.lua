@@ -7,11 +7,11 @@
 --        then per quota: its state; if units are owed to it, the key that says which of them have
 --        been added before; if its block is not 0, its block record.
 -- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block,
---        1 if enforced, 0 if in shadow mode, and the owed units as a state's text, '' for none.
---        Times in ms.
+--        1 if enforced, 0 if in shadow mode, units to take in advance at the most, and the owed
+--        units as a state's text, '' for none. Times in ms.
 -- Answer {ranges version, address's block record, then per quota
 --         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until,
---          the state's text as it is held from now on, '' for none}}
+--          units taken in advance, the state's text as it is held from now on, '' for none}}
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
@@ -70,11 +70,22 @@ local function decided_at(clock)
   return max(now, clock), true
 end
 
+-- How long units that are taken in advance may be held: src/quota/lease.rs.
+local function lease_time(window)
+  return min(5000, div(window, 10))
+end
+
+-- How many of them there are to be had.
+local function leased(most, remaining, time)
+  return time > 0 and min(most, div(remaining, 4)) or 0
+end
+
 -- Each algorithm reads the texts of a state, of what is owed to it, and of what of that has been
 -- added before, an earlier form of it that is taken off. What it returns decides a
--- request of so many units: {outcome, remaining, retry at, reset at, at}, the state to keep if the
--- request goes ahead, the one to keep if it does not (nil: as it is), and whether units that are
--- owed have been added to both. A state to keep is {text, expires at}.
+-- request of so many units, and takes so many more in advance if there is room for it: {outcome,
+-- remaining, retry at, reset at, at, 0, taken in advance}, the state to keep if the request goes
+-- ahead, the one to keep if it does not (nil: as it is), and whether units that are owed have been
+-- added to both. A state to keep is {text, expires at}.
 local algorithms = {}
 
 function algorithms.f(state, owed, counted, limit, window)
@@ -91,7 +102,7 @@ function algorithms.f(state, owed, counted, limit, window)
   if div(counted_clock, window) == div(owed_clock, window) then
     owed_count = max(0, owed_count - counted_count)
   end
-  return function(units)
+  return function(units, most)
     local at, believed = decided_at(clock)
     local here = div(at, window)
     -- A clock that ran ahead counted what was taken no later than now.
@@ -115,8 +126,13 @@ function algorithms.f(state, owed, counted, limit, window)
     local kept = changed and keep(used) or nil
     local spent = outcome == 1 and units or 0
     used = used + spent
-    local answer = {outcome, max(0, limit - used), retry, used > 0 and ends or now, at}
-    return answer, spent > 0 and keep(used) or kept, kept, added > 0
+    local remaining, advanced = max(0, limit - used), 0
+    if outcome == 1 then
+      advanced = leased(most, remaining, lease_time(window))
+    end
+    used = used + advanced
+    local answer = {outcome, remaining, retry, used > 0 and ends or now, at, 0, advanced}
+    return answer, spent + advanced > 0 and keep(used) or kept, kept, added > 0
   end
 end
 
@@ -136,7 +152,7 @@ function algorithms.t(state, owed, counted, limit, period, burst)
   local counted_clock, counted_debt = read(counted)
   local before = drained(counted_debt, max(0, owed_clock - counted_clock), limit)
   owed_debt = max(0, owed_debt - before)
-  return function(units)
+  return function(units, most)
     local at, believed = decided_at(clock)
     local debt = drained(min(held, full), max(0, at - clock), limit)
     local added = min(drained(owed_debt, max(0, at - owed_clock), limit), full - debt)
@@ -157,13 +173,21 @@ function algorithms.t(state, owed, counted, limit, period, burst)
     local kept = changed and keep(debt) or nil
     local spent = outcome == 1 and price or 0
     debt = debt + spent
-    local answer = {outcome, div(max(0, full - debt), period), retry, at + div_ceil(debt, limit), at}
-    return answer, spent > 0 and keep(debt) or kept, kept, added > 0
+    local remaining, advanced = div(max(0, full - debt), period), 0
+    if outcome == 1 then
+      local time = min(lease_time(period), div(div_ceil(full, limit), 10))
+      advanced = leased(most, remaining, time)
+      if advanced > 0 then
+        debt = max(debt, time * limit) + advanced * period
+      end
+    end
+    local answer = {outcome, remaining, retry, at + div_ceil(debt, limit), at, 0, advanced}
+    return answer, spent + advanced > 0 and keep(debt) or kept, kept, added > 0
   end
 end
 
 -- The list of {sub-window, count} in a sliding window's text; nil if it is not one, or if a
--- sub-window lies after `last`, that of the state's clock.
+-- sub-window lies after `last`, the latest that the state's clock or a lease can have reached.
 local function sub_windows(first, list, last)
   local counts, previous = {}, -1
   for item in string.gmatch(list .. ',', '([^,]*),') do
@@ -198,9 +222,10 @@ end
 
 function algorithms.s(state, owed, counted, limit, window)
   local width = div_ceil(window, 60)
+  local lead = min(6, div_ceil(5000, width))
   local function read(s)
     local clock, first, list = fields(s, 'sw', width, 5)
-    local counts = clock and sub_windows(first, list, div(clock, width))
+    local counts = clock and sub_windows(first, list, div(clock, width) + lead)
     if not counts then
       return 0, {}
     end
@@ -215,16 +240,26 @@ function algorithms.s(state, owed, counted, limit, window)
   local function leaves_at(index)
     return (index + 1) * width + window
   end
-  return function(units)
+  return function(units, most)
     local at, believed = decided_at(clock)
     local here = div(at, width)
     local counts, used = {}, 0
-    -- Adds what has not left, up to `room` units, and returns how many that was. What a clock that
-    -- ran ahead counted was taken no later than now.
-    local function take(subs, room)
+    -- What a clock that ran ahead counted was taken no later than now; what was leased by it is as
+    -- far ahead of now as it was of that clock, or one sub-window more.
+    local function brought_back(index, last)
+      if index <= here then
+        return index
+      end
+      return here + (index > last and min(index - last + 1, lead) or 0)
+    end
+    -- Adds what has not left, up to `room` units, and returns how many that was.
+    local function take(subs, room, last)
       local taken = 0
       for _, sub in ipairs(subs) do
-        local index, n = min(sub[1], here), min(sub[2], room - taken)
+        local index, n = sub[1], min(sub[2], room - taken)
+        if last then
+          index = brought_back(index, last)
+        end
         if n > 0 and leaves_at(index) > at then
           add(counts, index, n)
           taken = taken + n
@@ -232,11 +267,11 @@ function algorithms.s(state, owed, counted, limit, window)
       end
       return taken
     end
-    take(stored, math.huge)
+    take(stored, math.huge, not believed and div(clock, width))
     for _, sub in ipairs(counts) do
       used = used + sub[2]
     end
-    local added = take(owed_counts, limit - used)
+    local added = take(owed_counts, limit - used, math.huge)
     used = used + added
     local function keep()
       local items, base, last = {}, counts[1][1], counts[#counts][1]
@@ -266,9 +301,17 @@ function algorithms.s(state, owed, counted, limit, window)
     if spent > 0 then
       add(counts, here, spent)
     end
+    local remaining, advanced = max(0, limit - used - spent), 0
+    if outcome == 1 then
+      local time = lease_time(window)
+      advanced = leased(most, remaining, time)
+      if advanced > 0 then
+        add(counts, div(at + time, width), advanced)
+      end
+    end
     local reset = #counts > 0 and leaves_at(counts[#counts][1]) or now
-    local answer = {outcome, max(0, limit - used - spent), retry, reset, at}
-    return answer, spent > 0 and keep() or kept, kept, added > 0
+    local answer = {outcome, remaining, retry, reset, at, 0, advanced}
+    return answer, spent + advanced > 0 and keep() or kept, kept, added > 0
   end
 end
 
@@ -293,12 +336,12 @@ end
 
 local quotas = {}
 local blocked, admitted, hopeless = address_blocked, true, false
-for i = 4, #ARGV, 7 do
+for i = 4, #ARGV, 8 do
   local limit, window = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local block, enforced, owed = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 6]
+  local block, enforced, owed = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 7]
   place = place + 1
   local q = {key = KEYS[place], held = held[place], block = block, enforced = enforced,
-    blocked_until = 0}
+    most = tonumber(ARGV[i + 6]), blocked_until = 0}
   if owed ~= '' then
     place = place + 1
     q.absorbed_key = KEYS[place]
@@ -306,7 +349,7 @@ for i = 4, #ARGV, 7 do
   end
   local algorithm, burst = algorithms[ARGV[i]], tonumber(ARGV[i + 3])
   q.decide = algorithm(q.held, q.owed, q.counted, limit, window, burst)
-  q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost)
+  q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost, q.most)
   if block > 0 then
     place = place + 1
     q.block_key = KEYS[place]
@@ -330,9 +373,7 @@ for _, q in ipairs(quotas) do
   if admitted then
     keep = q.admitted
   elseif q.answer[1] == 1 then
-    if q.enforced then
-      q.answer = q.decide(0)
-    end
+    q.answer = q.decide(q.enforced and 0 or cost, 0)
   elseif q.block_key and not blocked and not hopeless and cost > 0 then
     q.blocked_until = now + q.block
     redis.call('SET', q.block_key, text(q.blocked_until), 'PX', px(q.blocked_until))
@@ -346,7 +387,7 @@ for _, q in ipairs(quotas) do
     end
   end
   q.answer[6] = q.blocked_until
-  q.answer[7] = keep and keep[1] or q.held or ''
+  q.answer[8] = keep and keep[1] or q.held or ''
   answers[#answers + 1] = q.answer
 end
 return answers

@@ -33,7 +33,8 @@ pub struct Settled {
 /// quota thus counts just what would have been admitted were it enforced too, which also holds when
 /// an isolate answers a denial from memory. A denial sets the blocks of the policies that deny,
 /// unless a block already stands (a caller does not lengthen it by knocking) or the cost can never
-/// be met. What is owed to a quota has been admitted: it is added first, and kept in any case.
+/// be met. What is owed to a quota has been admitted: it is added first, and kept in any case. What
+/// is taken in advance is taken last, and only of a request that goes ahead.
 #[must_use]
 pub fn settle(
     check: &Check,
@@ -58,7 +59,7 @@ pub fn settle(
         .into_iter()
         .map(|found| {
             if admitted {
-                found.charged()
+                found.charged(now)
             } else {
                 found.turned_away(sets_blocks, now)
             }
@@ -89,15 +90,30 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn charged(self) -> Settled {
+    fn charged(self, now: Timestamp) -> Settled {
+        let mut decision = self.decided.decision;
+        let mut state = (self.decided.admitted)
+            .or(self.decided.repaired)
+            .or(self.absorbed);
+        let mut advanced = 0;
+        let most = self.charge.advance;
+        if most > 0 && decision.allowed() {
+            let quota = &self.charge.quota;
+            let held = state.as_ref().or(self.record.state.as_ref());
+            if let Some(lease) = quota.lease(held, most, now) {
+                let after = quota.decide(Some(&lease.state), 0, now).decision;
+                decision.reset_at = after.reset_at;
+                advanced = lease.units;
+                state = Some(lease.state);
+            }
+        }
         Settled {
             answer: Answer {
-                decision: self.decided.decision,
+                decision,
+                advanced,
                 blocked_until: None,
             },
-            state: (self.decided.admitted)
-                .or(self.decided.repaired)
-                .or(self.absorbed),
+            state,
             block: None,
         }
     }
@@ -118,6 +134,7 @@ impl<'a> Found<'a> {
         Settled {
             answer: Answer {
                 decision,
+                advanced: 0,
                 blocked_until: self.blocked_until.max(block),
             },
             state: self.decided.repaired.or(self.absorbed),

@@ -19,7 +19,7 @@ pub use transport::{Http, HttpError, Reply, Transport};
 pub const SCRIPT: &str = include_str!("decide.lua");
 
 /// The script's name for `EVALSHA`; a test holds it to the text.
-const SCRIPT_SHA1: &str = "9b17de42e9deefe9a3d9424761e6ea2fead90197";
+const SCRIPT_SHA1: &str = "cc91b81a586b2a6eab3d131a3eb8f7479a35d90c";
 
 /// The store in Upstash Redis.
 pub struct Upstash<T, C> {
@@ -92,7 +92,7 @@ impl<T: Transport, C: Clock> Store for Upstash<T, C> {
     }
 }
 
-fn charge_arguments(charge: &Charge) -> [String; 7] {
+fn charge_arguments(charge: &Charge) -> [String; 8] {
     let quota = &charge.quota;
     let algorithm = match quota.algorithm() {
         Algorithm::SlidingWindow => "s",
@@ -108,6 +108,7 @@ fn charge_arguments(charge: &Charge) -> [String; 7] {
         quota.capacity().to_string(),
         block.unwrap_or_default().get().to_string(),
         u8::from(charge.enforced).to_string(),
+        charge.advance.to_string(),
         owed.map(|owed| owed.state.to_string()).unwrap_or_default(),
     ]
 }
@@ -221,10 +222,17 @@ fn possible(answer: Option<&Answer>, charge: &Charge, cost: u32, now: Timestamp)
         Outcome::Allowed | Outcome::Impossible => true,
     };
     let hopeless = answer.decision.outcome == Outcome::Impossible;
+    // Only of a quota that has room.
+    let taken = if answer.decision.allowed() {
+        charge.advance.min(answer.decision.remaining)
+    } else {
+        0
+    };
     let blocked = answer.blocked_until;
     in_time
         && hopeless == (cost > quota.capacity())
         && answer.decision.remaining <= quota.capacity()
+        && answer.advanced <= taken
         && answer.decision.reset_at <= latest
         && blocked
             .is_none_or(|until| block.is_some_and(|block| until <= now + block + CLOCK_TOLERANCE))
@@ -235,7 +243,16 @@ fn answer(found: &Value, now: Timestamp) -> Option<(Option<Answer>, Option<State
     let (state, numbers) = found.as_array()?.split_last()?;
     let state = State::parse(state.as_str()?);
     let numbers: Vec<u64> = numbers.iter().map(Value::as_u64).collect::<Option<_>>()?;
-    let [outcome, remaining, retry_at, reset_at, at, blocked_until] = numbers.as_slice() else {
+    let [
+        outcome,
+        remaining,
+        retry_at,
+        reset_at,
+        at,
+        blocked_until,
+        advanced,
+    ] = numbers.as_slice()
+    else {
         return None;
     };
     let time = |ms: &u64| Timestamp::from_millis(*ms);
@@ -254,6 +271,7 @@ fn answer(found: &Value, now: Timestamp) -> Option<(Option<Answer>, Option<State
             reset_at: time(reset_at),
             at: time(at),
         },
+        advanced: u32::try_from(*advanced).ok()?,
         blocked_until: Some(time(blocked_until)).filter(|until| *until > now),
     };
     Some((Some(answer), state))

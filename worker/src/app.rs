@@ -17,6 +17,7 @@ use edge_limiter::store::breaker::{Breaker, Status};
 use edge_limiter::store::capped::Capped;
 use edge_limiter::store::denials::{self, Denials};
 use edge_limiter::store::fallback::Fallback;
+use edge_limiter::store::lease::{self, Leases};
 use edge_limiter::store::memory::{self, Memory, Seed};
 use edge_limiter::store::mirror::Mirror;
 use edge_limiter::store::upstash::Upstash;
@@ -24,7 +25,7 @@ use edge_limiter::store::{Check, Store, StoreError, Verdict};
 use edge_limiter::time::{Clock, Millis, Timestamp};
 use js_sys::Object;
 use wasm_bindgen::JsValue;
-use worker::{Env, console_error, console_log, console_warn};
+use worker::{Context, Env, console_error, console_log, console_warn};
 
 use crate::clock::{IsolateClock, Timer};
 use crate::forward::{self, Target};
@@ -52,9 +53,9 @@ enum Stores {
 }
 
 /// Upstash, and what stands around it. From the inside: a cap on what is spent, continuity with
-/// memory, the breaker, remembered denials, and memory where all that comes to nothing.
+/// memory, the breaker, remembered denials, leases, and memory where all that comes to nothing.
 struct Shared {
-    store: Fallback<Denials<Guarded>>,
+    store: Fallback<Leases<Denials<Guarded>>>,
     retries: Retries,
 }
 
@@ -103,9 +104,10 @@ impl App {
     }
 
     pub(crate) async fn answer(
-        &self,
+        self: &Rc<Self>,
         request: web_sys::Request,
         env: &Env,
+        context: &Context,
     ) -> Result<web_sys::Response, JsValue> {
         let incoming = Incoming::read(&request);
         let path = incoming.path();
@@ -131,6 +133,7 @@ impl App {
         let config = &self.compiled.config;
         let now = IsolateClock.now();
         let report = gate::decide(config, &self.store, &incoming, now).await;
+        self.fetch_ahead(context);
         let report = match report {
             Ok(report) => report,
             // A policy says `deny`.
@@ -171,6 +174,24 @@ impl App {
         };
         own.headers.extend(headers);
         reply::own(&own)
+    }
+
+    /// Takes units for requests to come, while this one goes on.
+    fn fetch_ahead(self: &Rc<Self>, context: &Context) {
+        let Stores::Upstash(shared) = &self.store else {
+            return;
+        };
+        let Some(wish) = shared.store.shared().wish() else {
+            return;
+        };
+        let app = Rc::clone(self);
+        context.wait_until(async move {
+            if let Stores::Upstash(shared) = &app.store {
+                let leases = shared.store.shared();
+                // A failure is the breaker's to tell, and requests ask for themselves.
+                let _ = leases.fetch_ahead(&wish, IsolateClock.now()).await;
+            }
+        });
     }
 
     /// What is left to do once the response is on its way, if anything is.
@@ -215,7 +236,7 @@ impl App {
 
 impl Shared {
     const fn breaker(&self) -> &Guarded {
-        self.store.shared().inner()
+        self.store.shared().inner().inner()
     }
 }
 
@@ -252,8 +273,9 @@ fn stores(config: &Config) -> Result<Stores, Box<dyn Error>> {
     let mirror = Mirror::new(capped, Rc::clone(&memory));
     let breaker = Breaker::new(mirror, IsolateClock, waits, backoff::dice, log_change);
     let denials = Denials::new(breaker, denials::DEFAULT_ENTRIES, Seed::random()?);
+    let leases = Leases::new(denials, lease::DEFAULT_ENTRIES, Seed::random()?);
     Ok(Stores::Upstash(Box::new(Shared {
-        store: Fallback::new(denials, memory, *fallback_factor),
+        store: Fallback::new(leases, memory, *fallback_factor),
         retries: *retries,
     })))
 }

@@ -21,7 +21,7 @@ async fn fetch(
     context: Context,
 ) -> worker::Result<web_sys::Response> {
     let app = app::for_env(&env).map_err(|error| worker::Error::RustError(error.to_string()))?;
-    let response = app.answer(request, &env).await;
+    let response = app.answer(request, &env, &context).await;
     if let Some(rest) = app.afterwards() {
         context.wait_until(rest);
     }

@@ -1,6 +1,6 @@
 //! Policies and their options.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::Severity;
 use crate::config::tests::{bad, compile, good, limits, names, policy};
@@ -164,11 +164,45 @@ fn a_bad_option_is_named_and_the_stricter_one_rules() {
         );
         assert_eq!(limits(&config, "auth"), Some((5, 60, 900)));
     }
-    let later = json!({"RATE_LIMIT_POLICIES": {"auth": {"lease": 10}}});
+    let later = json!({"RATE_LIMIT_POLICIES": {"auth": {"authenticated": 10}}});
     assert_eq!(
-        limits(&bad(&later, "RATE_LIMIT_POLICIES.auth.lease"), "auth"),
+        limits(
+            &bad(&later, "RATE_LIMIT_POLICIES.auth.authenticated"),
+            "auth"
+        ),
         Some((30, 60, 600))
     );
+    for lease in [json!(0), json!(31), json!("all"), json!(-1)] {
+        let options =
+            json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": {"auth": {"lease": lease}}});
+        let config = bad(&options, "RATE_LIMIT_POLICIES.auth.lease");
+        assert_eq!(policy(&config, "auth").unwrap().lease, 0);
+    }
+}
+
+#[test]
+fn a_lease_needs_one_of_every_policy_that_each_request_meets() {
+    let of = |vars: &Value| {
+        let compiled = compile(vars);
+        let warned = compiled.problems.iter().map(|problem| {
+            assert_eq!(problem.severity, Severity::Warning);
+            problem.variable.clone()
+        });
+        let lease = policy(&compiled.config, "auth").unwrap().lease;
+        (lease, warned.collect::<Vec<_>>())
+    };
+    let auth = json!({"auth": {"lease": 30}});
+    let useless = "RATE_LIMIT_POLICIES.auth.lease".to_owned();
+    assert_eq!(
+        of(&json!({"RATE_LIMIT_POLICIES": auth})),
+        (30, vec![useless])
+    );
+    let off = json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": auth});
+    assert_eq!(of(&off), (30, vec![]));
+    let shadow = json!({"auth": {"lease": 30}, "ip": {"mode": "shadow"}});
+    assert_eq!(of(&json!({"RATE_LIMIT_POLICIES": shadow})), (30, vec![]));
+    let both = json!({"auth": {"lease": 30}, "ip": {"lease": 100}});
+    assert_eq!(of(&json!({"RATE_LIMIT_POLICIES": both})), (30, vec![]));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The script against the reference, on a real Redis.
 
+use std::cell::Cell;
+
 use proptest::prelude::Strategy;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -32,16 +34,18 @@ async fn the_script_is_the_reference() {
     const SEQUENCES: usize = 150;
     let stand_in = StandIn::start();
     let mut runner = TestRunner::deterministic();
-    let (mut compared, mut absorbed) = (0, 0);
+    let (mut compared, mut absorbed, mut leased) = (0, 0, 0);
     for sequence in 0..SEQUENCES {
         let charges = random_charges().new_tree(&mut runner).unwrap().current();
         let steps = random_steps().new_tree(&mut runner).unwrap().current();
         let pair = Pair::new(&stand_in, sequence);
         compared += pair.compare(&charges, &steps).await;
         absorbed += pair.absorbed();
+        leased += pair.leased.get();
     }
     assert!(compared > SEQUENCES * 10, "{compared} decisions compared");
     assert!(absorbed > SEQUENCES, "{absorbed} names absorbed");
+    assert!(leased > SEQUENCES, "{leased} leases taken");
 }
 
 /// Both, holding the same.
@@ -49,6 +53,8 @@ struct Pair<'a> {
     stand_in: &'a StandIn,
     prefix: String,
     reference: Reference,
+    /// Quotas of which units were taken in advance, each time.
+    leased: Cell<usize>,
 }
 
 impl<'a> Pair<'a> {
@@ -57,6 +63,7 @@ impl<'a> Pair<'a> {
             stand_in,
             prefix: format!("random-{sequence}:"),
             reference: Reference::default(),
+            leased: Cell::new(0),
         }
     }
 
@@ -79,10 +86,12 @@ impl<'a> Pair<'a> {
         for (place, step) in steps.iter().enumerate() {
             now = now.saturating_add_signed(step.move_by);
             self.prepare(&charges[0], step, now).await;
-            let asked: Vec<Charge> = (charges.iter().zip(&step.asked).zip(&step.owed))
+            let beside = step.owed.iter().zip(&step.advance);
+            let asked: Vec<Charge> = (charges.iter().zip(&step.asked).zip(beside))
                 .filter(|((_, asked), _)| **asked)
-                .map(|((charge, _), owed)| Charge {
+                .map(|((charge, _), (owed, advance))| Charge {
                     owed: owed.as_ref().map(|owed| owed.read(charge, now)),
+                    advance: *advance,
                     ..charge.clone()
                 })
                 .collect();
@@ -118,6 +127,9 @@ impl<'a> Pair<'a> {
         let expected = at_once(&self.reference, check, now);
         let script = store.decide(check, now).await.unwrap();
         assert_eq!(script, expected, "{what}");
+        let answers = script.answers.iter().flatten();
+        let leased = answers.filter(|answer| answer.advanced > 0).count();
+        self.leased.set(self.leased.get() + leased);
         for charge in &check.charges {
             let name = charge.owed.as_ref().map(|owed| &owed.name);
             let absorbed = name.map(|name| format!("absorbed:{name}"));

@@ -288,33 +288,47 @@ fn nonsense_of_the_right_shape_is_malformed() {
     };
     let now = START.as_millis();
     let (soon, blocked) = (now + 61_000, now + 600_000);
-    let believed = |charge: &Charge, numbers: [u64; 6]| {
-        let [outcome, remaining, retry_at, reset_at, at, until] = numbers;
-        let answer = json!([outcome, remaining, retry_at, reset_at, at, until, ""]);
+    let leasing = Charge {
+        advance: 5,
+        ..plain.clone()
+    };
+    let believed = |charge: &Charge, numbers: [u64; 7]| {
+        let [outcome, remaining, retry_at, reset_at, at, until, advanced] = numbers;
+        let answer = json!([
+            outcome, remaining, retry_at, reset_at, at, until, advanced, ""
+        ]);
         let body = json!({"result": [null, null, answer]});
         let told = told(200, body, &check(std::slice::from_ref(charge), 1));
         assert!(told.is_ok() || told == Err(StoreError::Malformed));
         told.is_ok()
     };
-    assert!(believed(&plain, [1, 29, 0, soon, now, 0]));
-    assert!(believed(&plain, [0, 0, soon, soon, now, 0]));
-    assert!(believed(&blocking, [0, 0, soon, soon, now, blocked]));
+    assert!(believed(&plain, [1, 29, 0, soon, now, 0, 0]));
+    assert!(believed(&plain, [0, 0, soon, soon, now, 0, 0]));
+    assert!(believed(&blocking, [0, 0, soon, soon, now, blocked, 0]));
+    assert!(believed(&leasing, [1, 29, 0, soon + 5000, now, 0, 5]));
     for numbers in [
-        [0, 0, 9_007_199_254_740_991, soon, now, 0],
-        [0, 0, now + 600_000, soon, now, 0],
-        [1, 31, 0, soon, now, 0],
-        [1, 29, 0, 9_007_199_254_740_991, now, 0],
-        [2, 0, 0, soon, now, 0],
-        [1, 29, 0, soon, now, blocked],
+        [0, 0, 9_007_199_254_740_991, soon, now, 0, 0],
+        [0, 0, now + 600_000, soon, now, 0, 0],
+        [1, 31, 0, soon, now, 0, 0],
+        [1, 29, 0, 9_007_199_254_740_991, now, 0, 0],
+        [2, 0, 0, soon, now, 0, 0],
+        [1, 29, 0, soon, now, blocked, 0],
     ] {
         assert!(!believed(&plain, numbers), "{numbers:?}");
     }
+    for numbers in [
+        [1, 29, 0, soon, now, 0, 6],
+        [1, 3, 0, soon, now, 0, 4],
+        [0, 3, soon, soon, now, 0, 1],
+    ] {
+        assert!(!believed(&leasing, numbers), "{numbers:?}");
+    }
     assert!(!believed(
         &blocking,
-        [0, 0, soon, soon, now, blocked + 3000]
+        [0, 0, soon, soon, now, blocked + 3000, 0]
     ));
     // And what can never be met is never told to be allowed.
-    let body = json!({"result": [null, null, [1, 0, 0, soon, now, 0, ""]]});
+    let body = json!({"result": [null, null, [1, 0, 0, soon, now, 0, 0, ""]]});
     let hopeless = told(200, body, &check(&[plain], 31));
     assert_eq!(hopeless, Err(StoreError::Malformed));
 }

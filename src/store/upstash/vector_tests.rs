@@ -45,6 +45,9 @@ struct VectorStep {
     /// By the state's key: the name under which it is owed, and the owed state.
     #[serde(default)]
     owed: HashMap<String, (String, String)>,
+    /// By the state's key: units to take in advance, and how many of them are taken.
+    #[serde(default)]
+    advance: HashMap<String, (u32, u32)>,
     expect: Vec<(String, u32, u64, u64, u64)>,
     keeps: HashMap<String, Option<String>>,
 }
@@ -68,7 +71,7 @@ async fn shared_vectors() {
                     .run(&["SET", &format!("{prefix}{key}"), text])
                     .await;
             }
-            let charges: Vec<Charge> = charges.iter().map(|one| step.owing(one)).collect();
+            let charges: Vec<Charge> = charges.iter().map(|one| step.of(one)).collect();
             let check = check(&charges, step.cost);
             let now = Timestamp::from_millis(step.now);
             let model = at_once(&reference, &check, now);
@@ -76,6 +79,11 @@ async fn shared_vectors() {
             assert_eq!(shown(&model), step.expect, "{place}: the reference");
             assert_eq!(shown(&script), step.expect, "{place}: the script");
             assert_eq!(script.states, model.states, "{place}");
+            for (charge, answer) in check.charges.iter().zip(&script.answers) {
+                let taken = step.advance.get(&charge.key).map_or(0, |(_, taken)| *taken);
+                assert_eq!(answer.unwrap().advanced, taken, "{place}: {}", charge.key);
+            }
+            assert_eq!(script.answers, model.answers, "{place}");
             for (key, text) in &step.keeps {
                 let held = stand_in.run(&["GET", &format!("{prefix}{key}")]).await;
                 assert_eq!(
@@ -107,13 +115,15 @@ impl VectorCharge {
 }
 
 impl VectorStep {
-    fn owing(&self, charge: &Charge) -> Charge {
+    fn of(&self, charge: &Charge) -> Charge {
         let owed = self.owed.get(&charge.key).map(|(name, text)| Owed {
             name: name.clone(),
             state: State::parse(text).unwrap(),
         });
+        let advance = self.advance.get(&charge.key).map_or(0, |(most, _)| *most);
         Charge {
             owed,
+            advance,
             ..charge.clone()
         }
     }

@@ -26,12 +26,14 @@ pub(super) struct RandomStep {
     pub(super) address_until: Option<i64>,
     pub(super) asked: Vec<bool>,
     pub(super) owed: Vec<Option<RandomOwed>>,
+    /// Units to take in advance.
+    pub(super) advance: Vec<u32>,
 }
 
 pub(super) fn random_charges() -> impl Strategy<Value = Vec<RandomCharge>> {
     let charge = (
         0..3usize,
-        prop_oneof![1..20u32, Just(1_000_000u32)],
+        prop_oneof![1..20u32, 20..100u32, Just(1_000_000u32)],
         // Long enough that nothing expires in real time while it must still be there.
         prop_oneof![3_600_000..90_000_000u64, Just(31_622_400_000u64)],
         1..30u32,
@@ -98,14 +100,17 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
     let cost = prop_oneof![1 => Just(0u32), 8 => 1..6u32, 1 => 0..2_000_000u32];
     let asked = proptest::collection::vec(any::<bool>(), 3);
     let owed = proptest::collection::vec(proptest::option::weighted(0.3, random_owed()), 3);
-    let step = (move_by, cost, garbage, address_until, asked, owed).prop_map(
-        |(move_by, cost, garbage, address_until, asked, owed)| RandomStep {
+    let advance = prop_oneof![4 => Just(0u32), 4 => 1..10u32, 1 => Just(1_000_000u32)];
+    let advance = proptest::collection::vec(advance, 3);
+    let step = (move_by, cost, garbage, address_until, asked, owed, advance).prop_map(
+        |(move_by, cost, garbage, address_until, asked, owed, advance)| RandomStep {
             move_by,
             cost,
             garbage,
             address_until,
             asked,
             owed,
+            advance,
         },
     );
     proptest::collection::vec(step, 1..40)

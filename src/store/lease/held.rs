@@ -1,0 +1,293 @@
+//! What an isolate holds of each quota, and how much of it is asked for.
+
+use std::collections::HashMap;
+
+use crate::quota::{Decision, Outcome, Quota};
+use crate::store::memory::Seed;
+use crate::store::{Answer, Charge, Check, Verdict};
+use crate::time::{Millis, Timestamp};
+
+/// How long the others wait for the answer to the one that asks for units, before another does. A
+/// deadline, not a flag: a request that is cancelled never says that it is over.
+const ASKING: Millis = Millis::new(2000);
+
+/// Nothing is held for as long.
+const LONG: Millis = Millis::new(10_000);
+
+/// Two generations: what has not been touched for one is forgotten with the older, whether time or
+/// the number of callers ends it.
+pub(super) struct Held {
+    most: usize,
+    current: HashMap<String, Holding, Seed>,
+    previous: HashMap<String, Holding, Seed>,
+    since: Timestamp,
+}
+
+/// Units handed out together.
+struct Grant {
+    units: u32,
+    ends: Timestamp,
+}
+
+#[derive(Default)]
+struct Holding {
+    /// In the order in which they were handed out.
+    grants: Vec<Grant>,
+    /// The store's latest answer, and to what cost; its remaining units are those beside what is held.
+    latest: Option<(u32, Answer)>,
+    demand: Demand,
+    asking_until: Timestamp,
+    /// The quota has given less than it was asked for: until then nobody asks in the background.
+    scarce_until: Timestamp,
+}
+
+/// Units admitted in the current period, as long as a lease, and in the one before.
+#[derive(Default)]
+struct Demand {
+    since: Timestamp,
+    current: u32,
+    before: u32,
+}
+
+impl Demand {
+    fn add(&mut self, units: u32, period: Millis, now: Timestamp) {
+        let age = now.since(self.since);
+        if age >= period {
+            let adjoins = age.get() < 2 * period.get();
+            self.before = if adjoins { self.current } else { 0 };
+            self.current = 0;
+            self.since = if adjoins { self.since + period } else { now };
+        }
+        self.current = self.current.saturating_add(units);
+    }
+
+    /// What is asked for in a lease's time, if it goes on.
+    fn expected(&self, period: Millis, now: Timestamp) -> u32 {
+        let age = now.since(self.since).get();
+        if age < period.get() {
+            self.current.max(self.before)
+        } else if age < 2 * period.get() {
+            self.current
+        } else {
+            0
+        }
+    }
+}
+
+impl Holding {
+    fn units(&self, now: Timestamp) -> u32 {
+        let standing = self.grants.iter().filter(|grant| grant.ends > now);
+        standing.map(|grant| grant.units).sum()
+    }
+
+    /// Takes what there is enough of: the oldest first.
+    fn take(&mut self, units: u32, now: Timestamp) {
+        self.grants.retain(|grant| grant.ends > now);
+        let mut due = units;
+        for grant in &mut self.grants {
+            let part = due.min(grant.units);
+            grant.units -= part;
+            due -= part;
+        }
+        self.grants.retain(|grant| grant.units > 0);
+    }
+
+    /// How many units are worth holding: half of what is expected, so that most of what is held is
+    /// spent.
+    fn target(&self, quota: &Quota, lease: u32, now: Timestamp) -> u32 {
+        lease.min(self.demand.expected(quota.lease_time(), now) / 2)
+    }
+
+    /// A shadow's denial of `cost` that stands: it counts nothing until then.
+    fn known_denial(&self, charge: &Charge, cost: u32, now: Timestamp) -> Option<Answer> {
+        let (denied, answer) = self.latest.filter(|_| !charge.enforced)?;
+        match answer.decision.outcome {
+            Outcome::Denied { retry_at } if retry_at > now && cost >= denied => Some(answer),
+            _ => None,
+        }
+    }
+
+    fn answer(&self, now: Timestamp) -> Answer {
+        let latest = self.latest.map(|(_, answer)| answer.decision);
+        let beside = latest.map_or(0, |latest| latest.remaining);
+        Answer {
+            decision: Decision {
+                outcome: Outcome::Allowed,
+                remaining: beside.saturating_add(self.units(now)),
+                reset_at: latest.map_or(now, |latest| latest.reset_at),
+                at: now,
+            },
+            advanced: 0,
+            blocked_until: None,
+        }
+    }
+}
+
+impl Held {
+    pub(super) fn new(entries: usize, seed: &Seed) -> Self {
+        Self {
+            most: entries.div_ceil(2).max(1),
+            current: HashMap::with_hasher(seed.clone()),
+            previous: HashMap::with_hasher(seed.clone()),
+            since: Timestamp::default(),
+        }
+    }
+
+    /// Admits the request from what is held, if all of its quotas can be drawn on; with what to ask
+    /// for in the background, if little is left.
+    pub(super) fn spend(
+        &mut self,
+        check: &Check,
+        now: Timestamp,
+    ) -> Option<(Verdict, Option<Check>)> {
+        for charge in &check.charges {
+            let holding = self.get(&charge.key, now)?;
+            let enough = holding.units(now) >= check.cost;
+            if !enough && holding.known_denial(charge, check.cost, now).is_none() {
+                return None;
+            }
+        }
+        let mut verdict = Verdict::default();
+        for charge in &check.charges {
+            let holding = self.get(&charge.key, now)?;
+            let answer = if holding.units(now) >= check.cost {
+                holding.take(check.cost, now);
+                let period = charge.quota.lease_time();
+                holding.demand.add(check.cost, period, now);
+                Some(holding.answer(now))
+            } else {
+                holding.known_denial(charge, check.cost, now)
+            };
+            verdict.answers.push(answer);
+        }
+        let wish = self.wish(check, now);
+        Some((verdict, wish))
+    }
+
+    /// Asks for more once half of what is worth holding has been spent.
+    fn wish(&mut self, check: &Check, now: Timestamp) -> Option<Check> {
+        let mut low = false;
+        for charge in &check.charges {
+            let holding = self.get(&charge.key, now)?;
+            let target = holding.target(&charge.quota, lease_of(charge, check), now);
+            let waits = holding.asking_until > now || holding.scarce_until > now;
+            low |= !waits && holding.units(now) < target.div_ceil(2);
+        }
+        low.then(|| {
+            let mut wish = self.asking(check, now);
+            wish.cost = 0;
+            wish
+        })
+    }
+
+    /// The check, with the units that each of its quotas is to give in advance.
+    pub(super) fn asking(&mut self, check: &Check, now: Timestamp) -> Check {
+        let mut asking = check.clone();
+        for charge in &mut asking.charges {
+            let lease = lease_of(charge, check);
+            let Some(holding) = self.get(&charge.key, now) else {
+                continue;
+            };
+            if holding.asking_until > now {
+                continue;
+            }
+            let target = holding.target(&charge.quota, lease, now);
+            // With those of the request, no more than the lease.
+            let most = target.min(lease.saturating_sub(check.cost));
+            charge.advance = most.saturating_sub(holding.units(now));
+            if charge.advance > 0 {
+                holding.asking_until = now + ASKING;
+            }
+        }
+        asking
+    }
+
+    /// Takes over what the store has answered, and adds to the answers what is held beside them.
+    pub(super) fn learn(&mut self, check: &Check, verdict: &mut Verdict, now: Timestamp) {
+        let admitted = verdict.allows(check);
+        let blocked = verdict.address_block.is_some();
+        for (charge, answer) in check.charges.iter().zip(&mut verdict.answers) {
+            let Some(answer) = answer else { continue };
+            if blocked || answer.blocked_until.is_some() {
+                self.current.remove(&charge.key);
+                self.previous.remove(&charge.key);
+                continue;
+            }
+            let holding = self.entry(&charge.key, now);
+            let held = holding.units(now);
+            let mut latest = *answer;
+            latest.decision.remaining -= answer.advanced.min(latest.decision.remaining);
+            holding.latest = Some((check.cost, latest));
+            if charge.advance > 0 {
+                holding.asking_until = Timestamp::default();
+                if answer.advanced < charge.advance {
+                    let period = charge.quota.lease_time();
+                    holding.scarce_until = now + Millis::new(period.get() / 2);
+                }
+            }
+            if admitted && answer.decision.allowed() {
+                let period = charge.quota.lease_time();
+                holding.demand.add(check.cost, period, now);
+            }
+            if answer.advanced > 0 {
+                holding.grants.push(Grant {
+                    units: answer.advanced,
+                    ends: charge.quota.lease_ends(answer.decision.at, now),
+                });
+            }
+            let remaining = answer.decision.remaining.saturating_add(held);
+            answer.decision.remaining = remaining.min(charge.quota.capacity());
+        }
+    }
+
+    /// The one that asked has failed.
+    pub(super) fn forget_asking(&mut self, check: &Check, now: Timestamp) {
+        for charge in check.charges.iter().filter(|charge| charge.advance > 0) {
+            if let Some(holding) = self.get(&charge.key, now) {
+                holding.asking_until = Timestamp::default();
+            }
+        }
+    }
+
+    fn get(&mut self, key: &str, now: Timestamp) -> Option<&mut Holding> {
+        self.turn(now);
+        if !self.current.contains_key(key)
+            && let Some((key, holding)) = self.previous.remove_entry(key)
+        {
+            self.current.insert(key, holding);
+        }
+        self.current.get_mut(key)
+    }
+
+    fn entry(&mut self, key: &str, now: Timestamp) -> &mut Holding {
+        self.get(key, now);
+        self.current.entry(key.to_owned()).or_default()
+    }
+
+    fn turn(&mut self, now: Timestamp) {
+        if now.since(self.since) >= LONG || self.current.len() >= self.most {
+            self.previous = std::mem::replace(
+                &mut self.current,
+                HashMap::with_hasher(self.previous.hasher().clone()),
+            );
+            self.since = now;
+        }
+    }
+}
+
+/// A shadow without a lease of its own has the largest of those beside it: it counts what is
+/// admitted, and asks nothing of anybody.
+fn lease_of(charge: &Charge, check: &Check) -> u32 {
+    if charge.enforced || charge.lease > 1 {
+        return charge.lease;
+    }
+    let leases = check.charges.iter().map(|charge| charge.lease);
+    leases.max().unwrap_or_default()
+}
+
+#[cfg(test)]
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.current.len() + self.previous.len()
+    }
+}

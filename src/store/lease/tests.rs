@@ -1,0 +1,485 @@
+use std::cell::Cell;
+use std::num::NonZeroU32;
+
+use futures_util::FutureExt;
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
+
+use super::{DEFAULT_ENTRIES, Leases};
+use crate::quota::{Algorithm, Quota};
+use crate::store::conformance::{self, ALGORITHMS, START, at_once, charge, check};
+use crate::store::memory::{Memory, Seed};
+use crate::store::reference::Reference;
+use crate::store::{Charge, Check, Store, StoreError, Verdict};
+use crate::time::{Millis, Timestamp};
+
+/// A store that counts what reaches it, and fails when told to.
+#[derive(Default)]
+struct Counted {
+    store: Reference,
+    calls: Cell<u32>,
+    fails: Cell<bool>,
+}
+
+impl Store for Counted {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        self.calls.set(self.calls.get() + 1);
+        if self.fails.get() {
+            return Err(StoreError::Unreachable);
+        }
+        self.store.decide(check, now).await
+    }
+}
+
+impl Store for &Counted {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        (*self).decide(check, now).await
+    }
+}
+
+fn leases<S: Store>(store: S) -> Leases<S> {
+    Leases::new(store, DEFAULT_ENTRIES, Seed::fixed())
+}
+
+fn leased(key: &str, limit: u32, lease: u32) -> Charge {
+    Charge {
+        lease,
+        ..charge(key, Algorithm::SlidingWindow, limit)
+    }
+}
+
+fn ms(ms: u64) -> Timestamp {
+    START + Millis::new(ms)
+}
+
+/// Fetches what is wished for, as a host does in the background.
+fn fetch<S: Store>(leases: &Leases<S>, now: Timestamp) -> u32 {
+    let mut fetched = 0;
+    while let Some(wish) = leases.wish() {
+        assert_eq!(wish.cost, 0, "the background consumes nothing");
+        let done = leases.fetch_ahead(&wish, now).now_or_never();
+        done.expect("it waits for nothing").unwrap();
+        fetched += 1;
+    }
+    fetched
+}
+
+#[tokio::test]
+async fn conforms() {
+    conformance::all(&leases(Memory::new(1000, Seed::fixed()))).await;
+}
+
+/// A hundred requests a second from one caller: next to none of them waits for the store.
+#[test]
+fn a_hot_caller_waits_for_no_round_trip() {
+    for algorithm in ALGORITHMS {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        let hot = Charge {
+            lease: 100,
+            ..charge("p:a", algorithm, 10_000)
+        };
+        let check = check(&[hot], 1);
+        let mut waited = 0;
+        for request in 0..6000 {
+            let now = ms(request * 10);
+            let before = store.calls.get();
+            let verdict = at_once(&isolate, &check, now);
+            assert!(verdict.allows(&check), "{algorithm:?}: {request}");
+            waited += store.calls.get() - before;
+            fetch(&isolate, now);
+        }
+        assert!(waited <= 15, "{algorithm:?}: {waited} waited");
+        assert!(
+            store.calls.get() < 300,
+            "{algorithm:?}: {} calls",
+            store.calls.get()
+        );
+    }
+}
+
+/// What a caller is told counts down by one, whether the store was asked or not.
+#[test]
+fn the_remaining_units_count_down() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let check = check(&[leased("p:a", 1000, 50)], 1);
+    for request in 0..200 {
+        let verdict = at_once(&isolate, &check, ms(request));
+        let answer = verdict.answers[0].unwrap();
+        assert_eq!(
+            answer.decision.remaining,
+            999 - u32::try_from(request).unwrap()
+        );
+        assert!(answer.decision.reset_at > ms(60_000));
+        fetch(&isolate, ms(request));
+    }
+    assert!(store.calls.get() < 40, "{}", store.calls.get());
+}
+
+/// A caller that comes now and then is charged for what it asks, and for hardly anything else.
+#[test]
+fn a_slow_caller_wastes_next_to_nothing() {
+    for (pace, most) in [(500, 4), (1500, 3), (3000, 3), (6000, 0), (20_000, 0)] {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        let check = check(&[leased("p:a", 300, 100)], 1);
+        let requests = 60_000 / pace;
+        for request in 0..requests {
+            let now = ms(request * pace);
+            assert!(at_once(&isolate, &check, now).allows(&check));
+            fetch(&isolate, now);
+        }
+        let left = at_once(&store, &Check { cost: 0, ..check }, ms(59_999));
+        let taken = 300 - u64::from(left.answers[0].unwrap().decision.remaining);
+        assert!(
+            (requests..=requests + most).contains(&taken),
+            "{pace}: {taken} for {requests}"
+        );
+    }
+}
+
+/// Two quotas, of which one has no lease: each request asks.
+#[test]
+fn a_quota_without_a_lease_is_asked_each_time() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let plain = charge("ip:a", Algorithm::SlidingWindow, 1000);
+    let check = check(&[leased("p:a", 1000, 50), plain], 1);
+    for request in 0..100 {
+        assert!(at_once(&isolate, &check, ms(request)).allows(&check));
+    }
+    assert_eq!((store.calls.get(), isolate.wish()), (100, None));
+    let held = store.store.text("p:a").unwrap();
+    assert_eq!(
+        held.split('=').nth(1),
+        Some("100"),
+        "nothing was taken in advance: {held}"
+    );
+}
+
+/// The limit is the limit, with one isolate and with two; the last units are not leased.
+#[test]
+fn the_limit_is_spent_to_the_last_unit() {
+    for algorithm in ALGORITHMS {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        let hot = Charge {
+            lease: 50,
+            ..charge("p:a", algorithm, 100)
+        };
+        let check = check(&[hot], 1);
+        let mut admitted = 0;
+        for _ in 0..300 {
+            admitted += u32::from(at_once(&isolate, &check, START).allows(&check));
+            fetch(&isolate, START);
+        }
+        // A bucket has leased units on top of what drains while they are held: a tenth of its burst.
+        let least = if algorithm == Algorithm::TokenBucket {
+            90
+        } else {
+            100
+        };
+        assert!(
+            (least..=100).contains(&admitted),
+            "{algorithm:?}: {admitted}"
+        );
+    }
+}
+
+/// A policy's own block ends what is held; so does a block of the address.
+#[test]
+fn a_block_ends_a_lease() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let blocking = Charge {
+        block: Some(Millis::from_secs(600)),
+        ..leased("p:a", 100, 50)
+    };
+    let one = check(&[blocking.clone()], 1);
+    for _ in 0..10 {
+        assert!(at_once(&isolate, &one, START).allows(&one));
+    }
+    let all = check(&[blocking], 100);
+    assert!(!at_once(&isolate, &all, START).allows(&all));
+    assert!(!at_once(&isolate, &one, START).allows(&one), "blocked");
+
+    let other = check(&[leased("p:b", 1000, 50)], 1);
+    for _ in 0..20 {
+        assert!(at_once(&isolate, &other, START).allows(&other));
+    }
+    store.store.set("blocked:192.0.2.1", "{\"reason\":\"x\"}");
+    let held = (0..50).take_while(|_| at_once(&isolate, &other, START).allows(&other));
+    assert!(held.count() < 50, "no more than was held");
+    assert!(!at_once(&isolate, &other, ms(1)).allows(&other));
+}
+
+/// A block made elsewhere is seen by the next call in the background.
+#[test]
+fn what_is_fetched_ahead_brings_a_block_along() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let check = check(&[leased("p:a", 10_000, 100)], 1);
+    let mut admitted_after = 0;
+    for request in 0..3000u32 {
+        let now = ms(u64::from(request) * 10);
+        if request == 2000 {
+            store.store.set("blocked:192.0.2.1", "{\"reason\":\"x\"}");
+        }
+        let allowed = at_once(&isolate, &check, now).allows(&check);
+        admitted_after += u32::from(allowed && request >= 2000);
+        fetch(&isolate, now);
+    }
+    assert!((1..=100).contains(&admitted_after), "{admitted_after}");
+}
+
+/// What is held is held no longer than the quota says, on the isolate's clock.
+#[test]
+fn what_is_not_spent_in_time_is_not_spent() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let check = check(&[leased("p:a", 1000, 100)], 1);
+    for request in 0..50 {
+        at_once(&isolate, &check, ms(request));
+        fetch(&isolate, ms(request));
+    }
+    let before = store.calls.get();
+    at_once(&isolate, &check, ms(49));
+    assert_eq!(store.calls.get(), before, "something is held");
+    at_once(&isolate, &check, ms(49 + 5000));
+    assert_eq!(store.calls.get(), before + 1, "nothing is");
+}
+
+/// A shadow beside a lease counts what is admitted, with no lease of its own; and when it would
+/// deny, it says so without a call for each request.
+#[test]
+fn a_shadow_counts_what_a_lease_admits() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let shadow = Charge {
+        enforced: false,
+        ..charge("shadow:a", Algorithm::SlidingWindow, 300)
+    };
+    let check = check(&[leased("p:a", 10_000, 100), shadow], 1);
+    let mut would_deny = 0;
+    for request in 0..2000 {
+        let now = ms(request * 10);
+        let verdict = at_once(&isolate, &check, now);
+        assert!(verdict.allows(&check));
+        would_deny += u32::from(!verdict.answers[1].unwrap().decision.allowed());
+        fetch(&isolate, now);
+    }
+    assert_eq!(would_deny, 1700, "300 of 2,000 in 20 s");
+    assert!(store.calls.get() < 150, "{} calls", store.calls.get());
+}
+
+/// Only one of those that find nothing asks for more, however many they are; and when it fails, the
+/// next one does.
+#[test]
+fn one_asks_for_all() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let check = check(&[leased("p:a", 1000, 100)], 1);
+    for _ in 0..20 {
+        at_once(&isolate, &check, START);
+    }
+    // Long after the lease, and many at once: before any of them has an answer.
+    let now = ms(5500);
+    let asking: Vec<Check> = (0..50)
+        .map(|_| isolate.held.borrow_mut().asking(&check, now))
+        .collect();
+    let ahead: Vec<u32> = asking
+        .iter()
+        .map(|check| check.charges[0].advance)
+        .collect();
+    assert!(
+        ahead[0] > 0 && ahead[1..].iter().all(|units| *units == 0),
+        "{ahead:?}"
+    );
+    isolate.held.borrow_mut().forget_asking(&asking[0], now);
+    let next = isolate.held.borrow_mut().asking(&check, now);
+    assert_eq!(next.charges[0].advance, ahead[0]);
+    // One that never reports keeps the others for two seconds.
+    let later = isolate.held.borrow_mut().asking(&check, ms(5501));
+    assert_eq!(later.charges[0].advance, 0);
+}
+
+/// An outage is the inner store's to tell; what is held is spent meanwhile, and no more than that.
+#[test]
+fn a_failing_store_leaves_what_is_held() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let check = check(&[leased("p:a", 1000, 100)], 1);
+    for _ in 0..100 {
+        at_once(&isolate, &check, START);
+        fetch(&isolate, START);
+    }
+    store.fails.set(true);
+    let decide = || isolate.decide(&check, START).now_or_never().unwrap();
+    let admitted = (0..200).take_while(|_| decide().is_ok()).count();
+    assert!((1..=100).contains(&admitted), "{admitted}");
+    assert_eq!(decide(), Err(StoreError::Unreachable));
+}
+
+/// Callers beyond the bound push out those that have not come for the longest time.
+#[test]
+fn the_leases_of_many_callers_are_bounded() {
+    let store = Counted::default();
+    let isolate = Leases::new(&store, 100, Seed::fixed());
+    let hot = check(&[leased("p:hot", 1_000_000, 100)], 1);
+    for request in 0..20_000u64 {
+        let now = ms(request);
+        if request % 5 == 0 {
+            at_once(&isolate, &hot, now);
+            fetch(&isolate, now);
+        } else {
+            let one = check(&[leased(&format!("p:{request}"), 1000, 100)], 1);
+            at_once(&isolate, &one, now);
+        }
+        assert!(isolate.held.borrow().len() <= 101);
+    }
+    let hot_calls = store.calls.get() - 16_000;
+    assert!(
+        hot_calls < 400,
+        "the hot one still has its lease: {hot_calls} calls of 4,000"
+    );
+}
+
+/// What one isolate of several does next.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    isolate: usize,
+    /// In 1/200 of the window.
+    after: u64,
+    cost: u32,
+    other_policy: bool,
+    fetches: bool,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let after = prop_oneof![20 => Just(0u64), 6 => 0..3u64, 1 => 0..60u64];
+    let cost = prop_oneof![8 => Just(1u32), 1 => 0..4u32];
+    let step = (
+        0..4usize,
+        after,
+        cost,
+        any::<bool>(),
+        proptest::bool::weighted(0.7),
+    )
+        .prop_map(|(isolate, after, cost, other_policy, fetches)| Step {
+            isolate,
+            after,
+            cost,
+            other_policy,
+            fetches,
+        });
+    proptest::collection::vec(step, 1..400)
+}
+
+/// Plays `steps` over isolates that share one store, whose clocks are up to `skew` ms apart; returns
+/// when in real time how many units of the first quota were admitted, and how many calls it took.
+fn fleet(quota: Quota, lease: u32, steps: &[Step], skew: u64) -> (Vec<(u64, u32)>, u32) {
+    let store = Counted::default();
+    let isolates: Vec<_> = (0..4).map(|_| leases(&store)).collect();
+    let first = Charge {
+        lease,
+        ..Charge::new("p:a", quota)
+    };
+    let second = leased("q:a", 10_000, 20);
+    let mut real = 0;
+    let mut admitted = Vec::new();
+    for step in steps {
+        real += step.after * quota.window().get() / 200;
+        let now = ms(real + u64::try_from(step.isolate).unwrap() * skew / 3);
+        let isolate = &isolates[step.isolate];
+        let charges = if step.other_policy {
+            vec![first.clone(), second.clone()]
+        } else {
+            vec![first.clone()]
+        };
+        let check = check(&charges, step.cost);
+        if at_once(isolate, &check, now).allows(&check) && step.cost > 0 {
+            admitted.push((real, step.cost));
+        }
+        if step.fetches {
+            fetch(isolate, now);
+        }
+    }
+    (admitted, store.calls.get())
+}
+
+fn quota(algorithm: Algorithm, limit: u32, window: u64, burst: u32) -> Quota {
+    let quota = Quota::new(
+        algorithm,
+        NonZeroU32::new(limit).unwrap(),
+        Millis::new(window),
+    );
+    quota
+        .unwrap()
+        .with_burst(NonZeroU32::new(burst).unwrap())
+        .unwrap()
+}
+
+proptest! {
+    /// Law 1 over a fleet: no interval of the window's length, less the clocks' difference, holds
+    /// more than the limit.
+    #[test]
+    fn no_window_holds_more_than_the_limit(
+        limit in 1..150u32, lease in 2..60u32, window in prop_oneof![Just(1000u64), Just(60_000u64), 10..100_000u64],
+        steps in steps(), skew in prop_oneof![Just(0), 0..=2000u64],
+    ) {
+        let quota = quota(Algorithm::SlidingWindow, limit, window, 1);
+        let (admitted, _) = fleet(quota, lease, &steps, skew);
+        for (first, (start, _)) in admitted.iter().enumerate() {
+            let within = |(at, _): &&(u64, u32)| at + skew < start + window || at == start;
+            let held: u32 = admitted[first..].iter().take_while(within).map(|(_, units)| units).sum();
+            prop_assert!(held <= limit || window <= skew, "{held} of {limit}");
+        }
+    }
+
+    /// Law 1 over a fleet, token bucket: the burst, and what comes back in the time.
+    #[test]
+    fn a_bucket_admits_its_burst_and_its_rate(
+        limit in 1..150u32, burst in 1..150u32, lease in 2..60u32, window in prop_oneof![Just(1000u64), Just(60_000u64)],
+        steps in steps(), skew in prop_oneof![Just(0), 0..=2000u64],
+    ) {
+        let quota = quota(Algorithm::TokenBucket, limit, window, burst);
+        let (admitted, _) = fleet(quota, lease, &steps, skew);
+        for (first, (start, _)) in admitted.iter().enumerate() {
+            let mut units = 0;
+            for (end, cost) in &admitted[first..] {
+                units += u64::from(*cost);
+                let time = end - start + skew;
+                prop_assert!(units * window <= u64::from(burst) * window + time * u64::from(limit));
+            }
+        }
+    }
+
+    /// Law 1 over a fleet, fixed window.
+    #[test]
+    fn no_fixed_window_holds_more_than_the_limit(
+        limit in 1..150u32, lease in 2..60u32, window in prop_oneof![Just(1000u64), Just(60_000u64)],
+        steps in steps(),
+    ) {
+        let quota = quota(Algorithm::FixedWindow, limit, window, 1);
+        let (admitted, _) = fleet(quota, lease, &steps, 0);
+        for (start, _) in &admitted {
+            let index = |real: u64| ms(real).as_millis() / window;
+            let held: u32 = admitted
+                .iter()
+                .filter(|(at, _)| index(*at) == index(*start))
+                .map(|(_, units)| units)
+                .sum();
+            prop_assert!(held <= limit, "{held} of {limit}");
+        }
+    }
+
+    /// Leases never cost a fleet more calls than it has requests, beside those in the background,
+    /// and admit at least half of what is admitted without them.
+    #[test]
+    fn a_lease_costs_little(steps in steps()) {
+        let quota = quota(Algorithm::SlidingWindow, 100, 60_000, 1);
+        let plain: u32 = fleet(quota, 0, &steps, 0).0.iter().map(|(_, units)| units).sum();
+        let leased: u32 = fleet(quota, 30, &steps, 0).0.iter().map(|(_, units)| units).sum();
+        prop_assert!(leased * 2 >= plain, "{leased} of {plain}");
+    }
+}
