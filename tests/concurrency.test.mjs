@@ -8,6 +8,7 @@ import { Agent, request as httpRequest } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { startOrigin } from "./harness/origin.mjs";
 import { WINDOW, ask, consumed, startShared } from "./harness/limited.mjs";
+import { densest, drive } from "./harness/window.mjs";
 import { within } from "./harness/within.mjs";
 
 const AT_ONCE = 400;
@@ -132,7 +133,7 @@ describe("the measurement of a window", () => {
     // From the middle of one window into the next.
     const middle = 1.5 * window - (Date.now() % window);
     await new Promise((resolve) => setTimeout(resolve, middle % window));
-    const most = densest(await drive(limiters, window), window);
+    const most = densest(await drive(limiters, agent, window), window);
     t.diagnostic(`${most} within ${window} ms`);
     assert.ok(most > limit && most <= 2 * limit, `${most}`);
   });
@@ -142,31 +143,13 @@ describe("the measurement of a window", () => {
     const window = 2000;
     const limiters = await pair({ RATE_LIMIT_GENERAL: `${limit},${window / 1000}`, RATE_LIMIT_IP: "off" });
     gate.hold(0);
-    const admissions = await drive(limiters, 4 * window + 500);
+    const admissions = await drive(limiters, agent, 4 * window + 500);
     const most = densest(admissions, window);
     t.diagnostic(`${admissions.length} admitted in all, at most ${most} within ${window} ms`);
     assert.ok(most <= limit, `${most}`);
     // A sub-window (34 ms) late each time: the fifth window begins before the end.
     assert.ok(admissions.length > 3 * limit, `${admissions.length}`);
   });
-
-  /** Demand from both processes for so long; when each admission was sent and received, by a clock that only goes forward. */
-  async function drive(limiters, ms) {
-    const admissions = [];
-    const until = performance.now() + ms;
-    await Promise.all(Array.from({ length: 8 }, async (_, i) => {
-      for (let sent; (sent = performance.now()) < until; ) {
-        if ((await ask(limiters[i % 2], "192.0.2.1", "/", agent)) === 200) admissions.push({ sent, received: performance.now() });
-      }
-    }));
-    return admissions;
-  }
-
-  /** The most admissions that lie, request and response, within one window's length. */
-  function densest(admissions, window) {
-    return Math.max(...admissions.map(({ sent }) =>
-      admissions.filter((other) => other.sent >= sent && other.received <= sent + window).length));
-  }
 });
 
 /** Passes calls on to the store; `hold(n)`: not before the next n are all here. `most`: how many were here at one time since. */

@@ -1,0 +1,144 @@
+/**
+ * Leases in the runtime: several workerd processes on one Redis hold a caller to its limit as they do without, most requests
+ * ask nobody, and a hot caller waits for no round trip.
+ */
+
+import assert from "node:assert/strict";
+import { Agent } from "node:http";
+import { after, before, beforeEach, describe, it } from "node:test";
+import { PREFIX, WINDOW, ask, startShared } from "./harness/limited.mjs";
+import { send } from "./harness/request.mjs";
+import { densest, drive, overflow } from "./harness/window.mjs";
+import { within } from "./harness/within.mjs";
+
+const CALLER = "192.0.2.1";
+
+describe("leases", () => {
+  let shared, redis;
+  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
+  before(async () => {
+    shared = await startShared();
+    redis = await shared.standIn.redis.client();
+  });
+  after(async () => {
+    agent.destroy();
+    await redis?.destroy();
+    await shared?.stop();
+  });
+  beforeEach(() => shared.reset());
+
+  const leased = (limit, options = {}) => ({
+    RATE_LIMIT_GENERAL: limit,
+    RATE_LIMIT_IP: "off",
+    RATE_LIMIT_POLICIES: { general: { lease: 100, ...options } },
+  });
+
+  /** What `body` cost, and what it returned. */
+  async function cost(body) {
+    const { standIn } = shared;
+    const before = { billed: await standIn.billed(), calls: standIn.requests().count };
+    const result = await body();
+    // What is fetched ahead may still be on its way.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    return { billed: (await standIn.billed()) - before.billed, calls: standIn.requests().count - before.calls, result };
+  }
+
+  /** So many requests at so many a second, of one caller; their answers. */
+  async function paced(limiter, requests, perSecond) {
+    const start = performance.now();
+    const answers = [];
+    for (let i = 0; i < requests; i++) {
+      const due = start + (i * 1000) / perSecond - performance.now();
+      if (due > 0) await new Promise((resolve) => setTimeout(resolve, due));
+      answers.push(send(limiter.url, { headers: { "CF-Connecting-IP": CALLER }, agent }));
+    }
+    return Promise.all(answers);
+  }
+
+  it("100 requests a second of one caller: under 0.1 round trips and 0.3 billed commands each, none denied", async (t) => {
+    const limiter = await shared.warm(leased("10000,60"));
+    const requests = 800;
+    const { billed, calls, result } = await cost(() => paced(limiter, requests, 100));
+    t.diagnostic(`${calls / requests} round trips and ${billed / requests} commands for each request`);
+    assert.deepEqual([...new Set(result.map(({ status }) => status))], [200]);
+    assert.ok(calls < 0.1 * requests, `${calls} calls`);
+    assert.ok(billed < 0.3 * requests, `${billed} commands`);
+    // What the caller is told goes down by one each time, wherever the units come from.
+    const remaining = result.map(({ headers }) => Number(headers["x-ratelimit-remaining"])).sort((a, b) => b - a);
+    assert.deepEqual(remaining, Array.from({ length: requests }, (_, i) => 9999 - i));
+  });
+
+  it("a hot caller does not wait: with a store that hangs, what is held is spent", async () => {
+    const limiter = await shared.warm(leased("100000,60"));
+    await paced(limiter, 300, 200);
+    shared.standIn.faults.set({ kind: "hang" });
+    const answers = await within(paced(limiter, 20, 200), "answers without the store", 10_000);
+    for (const { status, headers } of answers) {
+      assert.equal(status, 200);
+      assert.equal(headers["x-ratelimit-store"], undefined, "the units were the shared store's");
+    }
+  });
+
+  it("a policy without a lease beside it: every request asks once, and takes nothing in advance", async () => {
+    const limiter = await shared.warm({ ...leased(`1000,${WINDOW}`), RATE_LIMIT_IP: `1000,${WINDOW}` });
+    const { billed, calls } = await cost(async () => {
+      for (let i = 0; i < 50; i++) assert.equal(await ask(limiter, CALLER), 200);
+    });
+    assert.deepEqual({ billed, calls }, { billed: 200, calls: 50 });
+    const counts = (await redis.get(`${PREFIX}general:${CALLER}`)).match(/=\d+/g);
+    assert.deepEqual(counts, ["=50"]);
+  });
+
+  it("a block made elsewhere is in force after a lease at the most", async () => {
+    const limiter = await shared.warm(leased(`100000,${WINDOW}`));
+    await paced(limiter, 200, 200);
+    await redis.set(`${PREFIX}blocked:${CALLER}`, '{"reason":"x"}');
+    const statuses = (await paced(limiter, 200, 200)).map(({ status }) => status);
+    const last = statuses.lastIndexOf(200);
+    assert.ok(last < 100, `${last + 1} requests after the block`);
+    assert.ok(statuses.includes(429));
+  });
+
+  describe("four processes, and demand at every moment", () => {
+    const limit = 400;
+    const window = 2000;
+    /** Calls that took units: each writes the state once, and one that is denied writes nothing. */
+    const taking = async (body) => {
+      const written = async () => Number((await redis.info("commandstats")).match(/cmdstat_set:calls=(\d+)/)?.[1] ?? 0);
+      const before = await written();
+      const result = await body();
+      return { result, calls: (await written()) - before };
+    };
+    const processes = (options) =>
+      Promise.all([1, 2, 3, 4].map(() => shared.warm(leased(`${limit},${window / 1000}`, options))));
+
+    it("sliding window: no window holds more than the limit", async (t) => {
+      const limiters = await processes({});
+      const { calls, result } = await taking(() => drive(limiters, agent, 4 * window + 500));
+      const most = densest(result, window);
+      t.diagnostic(`${result.length} admitted by ${calls} calls, at most ${most} within ${window} ms`);
+      assert.ok(most <= limit, `${most}`);
+      assert.ok(calls < 0.7 * result.length, "leases are in use");
+      assert.ok(result.length > 2.5 * limit, `${result.length}`);
+    });
+
+    it("token bucket: no stretch of time holds more than the burst and the rate", async (t) => {
+      const burst = 200;
+      const limiters = await processes({ algorithm: "token-bucket", burst });
+      const { calls, result } = await taking(() => drive(limiters, agent, 4 * window));
+      const most = overflow(result, burst, limit / window);
+      t.diagnostic(`${result.length} admitted by ${calls} calls, ${most.toFixed(1)} above the burst and the rate`);
+      assert.ok(most <= 0, `${most}`);
+      // Once the burst is spent there is next to nothing left to lease.
+      assert.ok(calls < result.length - 20, "leases are in use");
+      assert.ok(result.length > 2.5 * limit, `${result.length}`);
+    });
+  });
+
+  it("the measurement finds a bucket that overflows", () => {
+    const steady = Array.from({ length: 50 }, (_, i) => ({ sent: i * 10, received: i * 10 + 1 }));
+    assert.ok(overflow(steady, 1, 0.1) <= 1);
+    const burst = Array.from({ length: 12 }, () => ({ sent: 100, received: 101 }));
+    assert.ok(Math.abs(overflow([...steady, ...burst], 10, 0.1) - 2.9) < 1);
+  });
+});
