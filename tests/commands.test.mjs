@@ -123,7 +123,7 @@ describe("npm run check-config", () => {
     assert.doesNotMatch(output, /error|warning/i);
     const table = output.split("\n").filter(Boolean).map((line) => line.trim().split(/\s{2,}/));
     const from = table.findIndex(([first]) => first === "policy");
-    assert.deepEqual(table[from], ["policy", "limit", "window", "block", "algorithm", "key", "mode", "on store failure"]);
+    assert.deepEqual(table[from], ["policy", "limit", "window", "block", "algorithm", "key", "mode", "on store failure", "lease"]);
     assert.deepEqual(
       table.slice(from + 1).map((row) => row.slice(0, 4).join(" ")),
       ["admin 300 60 s 300 s", "auth 30 60 s 600 s", "financial 20 60 s 900 s", "general 120 60 s -", "ip 1000 3600 s -", "mfa 5 60 s 900 s", "sensitive 10 60 s 900 s"],
@@ -135,11 +135,11 @@ describe("npm run check-config", () => {
 RATE_LIMIT_IP = "off"
 RATE_LIMIT_BULK = "10,60"
 RATE_LIMIT_TYPO = "10,60"
-RATE_LIMIT_POLICIES = { bulk = { algorithm = "token-bucket", burst = 40, key = "header:X-Api-Key", on_store_failure = "deny" }, general = { mode = "shadow", algorithm = "fixed-window" } }
+RATE_LIMIT_POLICIES = { bulk = { algorithm = "token-bucket", burst = 40, key = "header:X-Api-Key", on_store_failure = "deny", lease = 8 }, general = { mode = "shadow", algorithm = "fixed-window" } }
 RATE_LIMIT_ROUTES = [{ path = "/bulk", policies = ["bulk"] }]`));
     assert.equal(code, 0, output);
-    assert.match(output, /^bulk +10 \(burst 40\) +60 s +- +token-bucket +header:x-api-key \+ ip +enforce +deny$/m);
-    assert.match(output, /^general +120 +60 s +- +fixed-window +ip +shadow +memory$/m);
+    assert.match(output, /^bulk +10 \(burst 40\) +60 s +- +token-bucket +header:x-api-key \+ ip +enforce +deny +8$/m);
+    assert.match(output, /^general +120 +60 s +- +fixed-window +ip +shadow +memory +-$/m);
     assert.doesNotMatch(output, /^ip /m);
     assert.match(output, /^warning: RATE_LIMIT_TYPO: /m);
     assert.doesNotMatch(output, /^error/m);

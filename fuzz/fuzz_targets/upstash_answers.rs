@@ -145,12 +145,14 @@ impl Exchange {
             .zip(&verdict.states)
             .zip(&result[2..])
         {
-            assert_eq!(state, &State::parse(said[6].as_str().unwrap()));
+            assert_eq!(state, &State::parse(said[7].as_str().unwrap()));
             let answer = answer.unwrap();
             let decision = answer.decision;
             assert_eq!(said[1], json!(decision.remaining));
             assert_eq!(said[3], json!(decision.reset_at.as_millis()));
             assert_eq!(said[4], json!(decision.at.as_millis()));
+            assert_eq!(said[6], json!(answer.advanced));
+            assert!(answer.advanced == 0 || decision.allowed());
             let outcome = match decision.outcome {
                 Outcome::Denied { retry_at } => {
                     assert!(retry_at > self.now);
@@ -203,6 +205,7 @@ fn charge(at: usize, blocks: bool, enforced: bool) -> Charge {
     Charge {
         block: blocks.then(|| Millis::new(600_000)),
         enforced,
+        advance: u32::from(enforced),
         owed: blocks.then(|| Owed {
             name: format!("p{at}"),
             state: State::parse("sw:1000:1764000000000:1764000000:0=3").unwrap(),
@@ -331,6 +334,7 @@ enum GivenAnswer<'a> {
         remaining: u32,
         /// From now.
         times: [i32; 4],
+        advanced: u8,
         state: GivenState<'a>,
     },
     Far(Vec<Cell<'a>>),
@@ -445,11 +449,13 @@ impl GivenAnswer<'_> {
                 outcome,
                 remaining,
                 times,
+                advanced,
                 state,
             } => {
                 let times = times.map(|shift| json!(now.saturating_add_signed(i64::from(shift))));
                 let mut answer = vec![json!(outcome % 4), json!(remaining)];
                 answer.extend(times);
+                answer.push(json!(advanced % 4));
                 answer.extend(match state {
                     GivenState::Empty => Some(json!("")),
                     GivenState::Text(text) => Some(json!(text)),
