@@ -1,6 +1,6 @@
 //! Any text as a quota's state and as what is owed to it, and any quota over them: the text reads
-//! back as written, and every decision, refund and absorption keeps the laws that hold for one state
-//! (`src/quota/laws.rs` has those that hold over many requests).
+//! back as written, and every decision, lease, refund and absorption keeps the laws that hold for one
+//! state (`src/quota/laws.rs` has those that hold over many requests).
 //!
 //! Times are before the year 10,000. A clock beyond it may overflow a sum, and no platform has one.
 
@@ -59,6 +59,7 @@ impl Number {
 struct Step {
     cost: Number,
     after: Number,
+    leased: Number,
     refunded: Option<Refund>,
 }
 
@@ -83,6 +84,7 @@ fuzz_target!(|input: Input<'_>| {
     for step in input.steps {
         now = now + Millis::new(u64::from(step.after.get()));
         state = decided(&quota, state, step.cost.get(), now);
+        state = leased(&quota, state.as_ref(), step.leased.get(), now).or(state);
         if let (Some(refund), Some(held)) = (step.refunded, &state) {
             state = refunded(&quota, held, refund, now).or(state);
         }
@@ -180,6 +182,19 @@ fn decided(quota: &Quota, state: Option<State>, cost: u32, now: Timestamp) -> Op
         "what is kept is what was said"
     );
     held
+}
+
+fn leased(quota: &Quota, held: Option<&State>, most: u32, now: Timestamp) -> Option<State> {
+    let before = quota.decide(held, 0, now).decision;
+    let lease = quota.lease(held, most, now)?;
+    reads_back(&lease.state);
+    assert!(lease.units >= 1 && lease.units <= most);
+    assert_eq!(lease.state.clock(), before.at, "a lease is no clock");
+    let after = quota.decide(Some(&lease.state), 0, now).decision;
+    assert!(after.remaining + lease.units <= before.remaining);
+    let ends = quota.lease_ends(before.at, now);
+    assert!(ends > now && after.reset_at >= ends);
+    Some(lease.state)
 }
 
 fn refunded(quota: &Quota, held: &State, refund: Refund, now: Timestamp) -> Option<State> {
