@@ -4,7 +4,7 @@
  * cargo would see that by itself, wasm-bindgen and wasm-opt would not.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
 import { main, root, run, say } from "./command.mjs";
@@ -12,7 +12,7 @@ import { setup, wasmTools } from "./setup.mjs";
 
 /** All that the module is made from; folders count with everything in them. */
 const INPUTS = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "package-lock.json", ".cargo", "src", "worker", "scripts/build.mjs", "scripts/setup.mjs"];
-/** What `wrangler` uploads: worker-build has esbuild put all the JavaScript into one file. */
+/** What `wrangler` uploads: all the JavaScript in one file. */
 const OUTPUTS = ["build/index.js", "build/index_bg.wasm"];
 const STAMP = path.join(root, "build", ".stamp");
 
@@ -24,15 +24,24 @@ export async function build({ force = false } = {}) {
     return;
   }
   say("compiling the Worker into build/ (a minute or two from scratch, some seconds after that)");
-  const { workerBuild, env } = wasmTools();
-  // worker-build reads its output folder relative to the crate. A stack trace of its own would bury the compiler's errors.
-  await run(workerBuild, ["--release", "--out-dir", "../build", "worker", "--locked"], { env: { ...env, RUST_BACKTRACE: "0" } });
-  await optimise(path.join(root, "build", "index_bg.wasm"), env);
+  const tools = wasmTools();
+  await run("cargo", ["build", "--release", "--lib", "--package", "edge-limiter-worker", "--target", TARGET, "--locked"]);
+  const module = path.join(root, "target", TARGET, "release", "edge_limiter_worker.wasm");
+  await run(tools.wasmBindgen, [module, "--target", "module", "--out-dir", STAGE, "--out-name", "index", "--no-typescript", ...RECOVERY]);
+  mkdirSync(path.join(root, "build"), { recursive: true });
+  await optimise(tools.wasmOpt);
+  await bundle(tools.esbuild);
   // Of the inputs as they were before: an edit made while compiling is compiled next time.
   writeFileSync(STAMP, stamp(inputs));
   const { files, total } = measure();
   say(`${files.map((file) => `${file.name} ${kilobytes(file.raw)}`).join(", ")}; gzipped ${kilobytes(total)} together`);
 }
+
+const TARGET = "wasm32-unknown-unknown";
+/** What wasm-bindgen writes, before it is optimised and bundled. */
+const STAGE = path.join(root, "target", "stage");
+/** After a panic, which aborts: how worker/js/entry.js starts a new instance, and what keeps others out of the old one. */
+const RECOVERY = ["--experimental-reset-state-function", "--force-enable-abort-handler"];
 
 /**
  * Features by name, so that a newer binaryen emits nothing that workerd does not know yet. Function names are an eighth of
@@ -40,9 +49,22 @@ export async function build({ force = false } = {}) {
  */
 const FEATURES = ["bulk-memory", "exception-handling", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
 
-async function optimise(file, env) {
+async function optimise(wasmOpt) {
   const features = FEATURES.map((feature) => `--enable-${feature}`);
-  await run(env.WASM_OPT_BIN, [file, "-Oz", "--strip-debug", "--strip-producers", ...features, "-o", file]);
+  const output = path.join(root, "build", "index_bg.wasm");
+  await run(wasmOpt, [path.join(STAGE, "index_bg.wasm"), "-Oz", "--strip-debug", "--strip-producers", ...features, "-o", output]);
+}
+
+/** The glue and the Worker's own JavaScript, as one module beside the Wasm. */
+async function bundle(esbuild) {
+  const glue = path.join(STAGE, "index.js");
+  // A proposal that workerd does not read yet; there, importing a `.wasm` gives its module in any case.
+  writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
+  for (const file of ["entry.js", "microtasks.js"]) copyFileSync(path.join(root, "worker", "js", file), path.join(STAGE, file));
+  await run(esbuild, [
+    path.join(STAGE, "entry.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", "--external:cloudflare:*",
+    `--inject:${path.join(STAGE, "microtasks.js")}`, `--outfile=${path.join(root, "build", "index.js")}`, "--log-level=warning",
+  ]);
 }
 
 function isCurrent(inputs) {

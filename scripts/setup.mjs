@@ -8,9 +8,6 @@ import path from "node:path";
 import { Failure, environment, main, output, root, run, say } from "./command.mjs";
 import { ensureRedis } from "./redis.mjs";
 
-/** The one place that names worker-build's version. wasm-bindgen's is read from Cargo.lock. */
-const WORKER_BUILD = "0.8.7";
-
 const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
 
@@ -25,7 +22,7 @@ export async function setup({ wasm = false, redis = false } = {}) {
   const steps = [
     [nodeModulesAreCurrent, installNodeModules],
     [toolchainIsInstalled, installToolchain],
-    ...(wasm ? [[() => workerBuild(), installWorkerBuild], [() => wasmBindgen(), installWasmBindgen]] : []),
+    ...(wasm ? [[() => wasmBindgen(), installWasmBindgen]] : []),
   ];
   if (!steps.every(([isDone]) => isDone())) {
     await locked(async () => {
@@ -35,16 +32,10 @@ export async function setup({ wasm = false, redis = false } = {}) {
   if (redis) await ensureRedis();
 }
 
-/**
- * Where worker-build and its helpers are. Naming the helpers keeps worker-build from downloading its own:
- * everything comes from the two package registries, at the versions of the two lock files.
- */
+/** Where the programs are that make the Worker's module, at the versions of the two lock files. */
 export function wasmTools() {
   const bin = (name) => path.join(root, "node_modules", ".bin", name);
-  return {
-    workerBuild: workerBuild(),
-    env: { WASM_BINDGEN_BIN: wasmBindgen(), ESBUILD_BIN: bin("esbuild"), WASM_OPT_BIN: bin("wasm-opt") },
-  };
+  return { wasmBindgen: wasmBindgen(), wasmOpt: bin("wasm-opt"), esbuild: bin("esbuild") };
 }
 
 /** npm leaves a copy of the lock file, without what this platform does not need, in node_modules: the two must agree. */
@@ -101,7 +92,6 @@ function wasmBindgenVersion() {
   return read("Cargo.lock").match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)[1];
 }
 
-const workerBuild = () => find("worker-build", WORKER_BUILD);
 const wasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
 
 /** The full path of a program of exactly this version, in `.tools` or else on PATH. */
@@ -110,11 +100,6 @@ function find(name, version) {
   return folders
     .map((folder) => path.join(folder, name))
     .find((program) => existsSync(program) && output(program, ["--version"])?.split(" ").at(-1) === version);
-}
-
-async function installWorkerBuild() {
-  say(`worker-build ${WORKER_BUILD}, which turns the compiled Worker into build/ (compiled once into .tools/, about 3 minutes on 2 cores)`);
-  await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD}`]);
 }
 
 /** Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. */

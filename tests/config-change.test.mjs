@@ -17,13 +17,13 @@ const build = (name) => fileURLToPath(new URL(`../build/${name}`, import.meta.ur
 
 /** Hands the limiter one of several environment objects, each always the same, all in one isolate. */
 const SWITCH = `
-import Limiter from "./index.js";
+import limiter from "./index.js";
 const objects = new Map();
 export default {
   fetch(request, env, context) {
     const name = request.headers.get("X-Variant") ?? "";
     if (!objects.has(name)) objects.set(name, { ...env, ...env.VARIANTS[name] });
-    return new Limiter(context, objects.get(name)).fetch(request);
+    return limiter.fetch(request, objects.get(name), context);
   },
 };`;
 

@@ -60,13 +60,11 @@ WebAssembly.Instance = new Proxy(Instance, {
 `;
 
 const MAIN = `
-import { WorkerEntrypoint } from "cloudflare:workers";
 import { inside } from "./inside.js";
-import Limiter from "./index.js";
+import limiter from "./index.js";
 
-export default class extends WorkerEntrypoint {
-  async fetch(request) {
-    const limiter = new Limiter(this.ctx, this.env);
+export default {
+  async fetch(request, env, context) {
     const { headers } = request;
     if (headers.has("${CLOCK}")) {
       inside.ahead += Number(headers.get("${CLOCK}"));
@@ -77,15 +75,16 @@ export default class extends WorkerEntrypoint {
       const statuses = {};
       for (let number = first; number < first + count; number++) {
         const address = [10, number >> 16, (number >> 8) & 255, number & 255].join(".");
-        const { status } = await limiter.fetch(new Request(request.url, { headers: { "CF-Connecting-IP": address } }));
+        const one = new Request(request.url, { headers: { "CF-Connecting-IP": address } });
+        const { status } = await limiter.fetch(one, env, context);
         statuses[status] = (statuses[status] ?? 0) + 1;
       }
       return Response.json(statuses);
     }
     if (headers.has("${TRAP}")) inside.arm(headers.get("${TRAP}"));
-    return limiter.fetch(request);
-  }
-}
+    return limiter.fetch(request, env, context);
+  },
+};
 `;
 
 /** For `startWorkerd`. */
