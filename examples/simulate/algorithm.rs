@@ -1,0 +1,67 @@
+//! The algorithms beside each other, without regions: every request is decided as it arrives.
+
+use std::num::NonZeroU32;
+
+use edge_limiter::quota::{Algorithm, Quota};
+use edge_limiter::time::Timestamp;
+
+use crate::exact_log::ExactLog;
+use crate::failure::Failure;
+use crate::rule::{Ours, Rule};
+use crate::ruling::Ruling;
+use crate::trace::{Request, Trace};
+use crate::two_counter::TwoCounter;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contestant {
+    IdealLog,
+    TwoCounter,
+    Ours(Algorithm),
+}
+
+impl Contestant {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::IdealLog,
+        Self::Ours(Algorithm::SlidingWindow),
+        Self::TwoCounter,
+        Self::Ours(Algorithm::FixedWindow),
+        Self::Ours(Algorithm::TokenBucket),
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::IdealLog => "ideal log",
+            Self::TwoCounter => "two-counter estimate",
+            Self::Ours(algorithm) => algorithm.name(),
+        }
+    }
+
+    /// What becomes of `trace`.
+    pub(crate) fn rulings(self, trace: &Trace, quota: &Quota) -> Result<Vec<Ruling>, Failure> {
+        Ok(match self {
+            Self::IdealLog => play::<ExactLog>(trace, quota),
+            Self::TwoCounter => play::<TwoCounter>(trace, quota),
+            Self::Ours(algorithm) => play::<Ours>(trace, &of(quota, algorithm)?),
+        })
+    }
+}
+
+/// The same limit and window, counted otherwise; a bucket's burst is the limit.
+fn of(quota: &Quota, algorithm: Algorithm) -> Result<Quota, Failure> {
+    NonZeroU32::new(quota.limit())
+        .and_then(|limit| Quota::new(algorithm, limit, quota.window()).ok())
+        .ok_or_else(|| Failure::new("--limit and --window are too large for a token bucket"))
+}
+
+fn play<R: Rule>(trace: &Trace, quota: &Quota) -> Vec<Ruling> {
+    let mut callers: Vec<R> = trace.callers.iter().map(|_| R::default()).collect();
+    let decide = |request: &Request| {
+        let now = Timestamp::from_millis(request.at);
+        Ruling::at_once(callers[request.caller as usize].admits(quota, request.cost, now))
+    };
+    trace.requests.iter().map(decide).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! A database of the simulation: a store that decides at once, and counts what that would be billed.
+
+use std::cell::Cell;
+
+use edge_limiter::store::memory::{Memory, Seed};
+use edge_limiter::store::{Check, Store, Verdict};
+use edge_limiter::time::Timestamp;
+use futures_util::FutureExt;
+
+use crate::exact_log::ExactLog;
+use crate::failure::Failure;
+use crate::rule::Ruled;
+use crate::two_counter::TwoCounter;
+
+/// More than any trace has callers: nobody is forgotten.
+const ENTRIES: usize = 1 << 24;
+
+/// How a database decides.
+enum Counting {
+    /// As the library does, in its memory store; the script in Redis is the same function.
+    Limiter(Memory),
+    TwoCounters(Ruled<TwoCounter>),
+    Logs(Ruled<ExactLog>),
+}
+
+pub(crate) struct Database {
+    counting: Counting,
+    calls: Cell<u64>,
+    written: Cell<u64>,
+}
+
+impl Database {
+    fn new(counting: Counting) -> Self {
+        Self {
+            counting,
+            calls: Cell::default(),
+            written: Cell::default(),
+        }
+    }
+
+    pub(crate) fn limiter() -> Result<Self, Failure> {
+        Ok(Self::new(Counting::Limiter(Memory::new(ENTRIES, seed()?))))
+    }
+
+    pub(crate) fn two_counters() -> Self {
+        Self::new(Counting::TwoCounters(Ruled::default()))
+    }
+
+    pub(crate) fn logs() -> Self {
+        Self::new(Counting::Logs(Ruled::default()))
+    }
+
+    /// One atomic decision.
+    pub(crate) fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, Failure> {
+        let decided = match &self.counting {
+            Counting::Limiter(memory) => memory.decide(check, now).now_or_never(),
+            Counting::TwoCounters(rules) => rules.decide(check, now).now_or_never(),
+            Counting::Logs(rules) => rules.decide(check, now).now_or_never(),
+        };
+        let verdict = decided
+            .ok_or_else(|| Failure::new("a store in memory does not wait"))?
+            .map_err(|error| Failure::new(format!("a store in memory failed: {error}")))?;
+        let admitted = verdict.allows(check) && check.cost > 0;
+        let changed = |advanced: u32| admitted || advanced > 0;
+        let answers = verdict.answers.iter().flatten();
+        let written = answers.filter(|answer| changed(answer.advanced)).count();
+        self.calls.set(self.calls.get() + 1);
+        self.written.set(self.written.get() + written as u64);
+        Ok(verdict)
+    }
+
+    /// Round trips so far.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.get()
+    }
+
+    /// Commands that Upstash would bill for the limiter's script: `EVALSHA` and `MGET` for each call,
+    /// and a `SET` for each state that changes, as `tests/billing.test.mjs` counts on a real Redis.
+    pub(crate) fn billed(&self) -> u64 {
+        2 * self.calls.get() + self.written.get()
+    }
+}
+
+/// A secret for a map's hasher. No figure depends on it: maps are looked up, never walked.
+pub(crate) fn seed() -> Result<Seed, Failure> {
+    Seed::random().map_err(|error| Failure::new(format!("the system gives no randomness: {error}")))
+}

@@ -1,0 +1,119 @@
+//! What leases spare: one caller that asks one isolate more and more often, within its limit, in the
+//! region that is farthest from the primary.
+
+use std::num::NonZeroU32;
+
+use edge_limiter::quota::{Algorithm, Quota};
+use edge_limiter::time::Millis;
+
+use crate::dice::Dice;
+use crate::document::Section;
+use crate::failure::Failure;
+use crate::mode::Mode;
+use crate::table::{Table, count, decimal, percent};
+use crate::trace::{Request, Trace};
+use crate::world::{Setting, replay};
+
+/// Requests a second.
+const RATES: [u32; 6] = [1, 2, 5, 10, 50, 100];
+
+/// How long each asks, in minutes.
+const MINUTES: u32 = 2;
+
+/// The leases that are compared.
+const LEASES: [u32; 3] = [10, 50, 200];
+
+/// At an edge of the window's grid.
+const START: u64 = 1_764_000_000_000;
+
+/// Round trips and waits by the rate and the lease.
+pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
+    let per_lease = LEASES.map(|lease| format!("lease of {lease}: round trips, waiting"));
+    let mut table = Table::new(
+        [
+            "requests a second",
+            "limit a minute",
+            "without a lease: round trips",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(per_lease),
+    );
+    for rate in RATES {
+        let trace = asking(rate, farthest(setting), setting.seed);
+        let requests = trace.requests.len() as u128;
+        // A quarter more than is asked for.
+        let limit = rate * 75;
+        let quota = NonZeroU32::new(limit)
+            .and_then(|limit| {
+                let window = Millis::from_secs(60);
+                Quota::new(Algorithm::SlidingWindow, limit, window).ok()
+            })
+            .ok_or_else(|| Failure::new("a limit is at least 1"))?;
+        let with = |lease| Setting {
+            quota,
+            lease,
+            ..setting.clone()
+        };
+        let strict = replay(Mode::Strict, &trace, &with(0))?;
+        let mut cells = vec![
+            count(rate.into()),
+            count(limit.into()),
+            decimal(strict.calls.into(), requests, 2),
+        ];
+        for lease in LEASES {
+            let run = replay(Mode::Lease, &trace, &with(lease))?;
+            let waiting = trace.requests.len() as u64 - run.answered_at_once;
+            let calls = decimal(run.calls.into(), requests, 2);
+            cells.push(format!("{calls}, {}", percent(waiting, requests as u64)));
+        }
+        table.row(cells);
+    }
+    Ok(Section {
+        name: "the leases",
+        text: table.markdown(),
+    })
+}
+
+/// The region that is farthest from the primary.
+fn farthest(setting: &Setting) -> u8 {
+    let regions = setting.network.regions.iter().zip(0..);
+    let farthest = regions.max_by_key(|(region, _)| region.to_primary);
+    farthest.map_or(0, |(_, place)| place)
+}
+
+/// By chance, evenly over the time, at the first isolate of the region.
+fn asking(rate: u32, region: u8, seed: u64) -> Trace {
+    let mut dice = Dice::of(seed, u64::from(rate));
+    let length = u64::from(MINUTES) * 60_000;
+    let requests = (0..rate * MINUTES * 60).map(|_| Request {
+        at: START + dice.below(length),
+        region,
+        isolate: 0,
+        caller: 0,
+        cost: 1,
+    });
+    Trace::sorted(requests.collect(), vec!["hot".to_owned()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leases;
+    use crate::testing::setting;
+
+    #[test]
+    fn the_oftener_a_caller_asks_the_fewer_of_its_requests_wait() {
+        let text = leases(&setting("iad=2,fra=90", 100, 60_000)).unwrap().text;
+        let waiting: Vec<f64> = text
+            .lines()
+            .skip(2)
+            .filter_map(|line| {
+                let last = line.trim_end_matches(" % |").rsplit(", ").next()?;
+                last.trim_start_matches("< ").parse().ok()
+            })
+            .collect();
+        assert_eq!(waiting.len(), 6, "{text}");
+        assert!(waiting.is_sorted_by(|one, next| one >= next), "{text}");
+        assert!(waiting[0] > 5.0 && waiting[5] < 1.0, "{text}");
+    }
+}

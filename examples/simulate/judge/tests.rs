@@ -1,0 +1,81 @@
+use super::{judge, worst_within};
+use edge_limiter::quota::Algorithm;
+use edge_limiter::time::Millis;
+
+use crate::dice::Dice;
+use crate::ruling::Ruling;
+use crate::testing::{one_caller, quota, random};
+use crate::trace::Trace;
+
+const WINDOW: u64 = 1000;
+
+/// Units of `caller` admitted in `[from, from + length)`, one request after another.
+fn within(trace: &Trace, admitted: &[bool], caller: u32, from: u64, length: u64) -> u64 {
+    let held = trace.requests.iter().zip(admitted);
+    held.filter(|(request, admitted)| {
+        let inside = request.at >= from && request.at < from + length;
+        **admitted && request.caller == caller && inside
+    })
+    .map(|(request, _)| u64::from(request.cost))
+    .sum()
+}
+
+#[test]
+fn the_scan_finds_what_trying_every_interval_finds() {
+    let quota = quota(Algorithm::SlidingWindow, 12, WINDOW);
+    for seed in 0..30 {
+        let trace = random(seed, 150, WINDOW);
+        let mut dice = Dice::of(seed, 0);
+        let rulings: Vec<Ruling> = (trace.requests.iter())
+            .map(|_| Ruling::at_once(dice.percent(60)))
+            .collect();
+        let admitted: Vec<bool> = rulings.iter().map(|ruling| ruling.admitted).collect();
+        let starts = |length| {
+            let trace = &trace;
+            let admitted = &admitted;
+            (trace.requests.iter())
+                .map(move |first| within(trace, admitted, first.caller, first.at, length))
+                .max()
+        };
+        let judged = judge(&trace, &quota, &rulings);
+        assert_eq!(Some(judged.worst), starts(WINDOW));
+        let shorter = worst_within(&trace, &quota, &rulings, Millis::new(WINDOW - 200));
+        assert_eq!(shorter, starts(WINDOW - 200));
+
+        // Denied with room: by the units before the request, each counted anew.
+        let with_room = (0..admitted.len()).filter(|place| {
+            let request = &trace.requests[*place];
+            let from = request.at + 1 - WINDOW;
+            let before = &admitted[..*place];
+            let held = within(&trace, before, request.caller, from, WINDOW);
+            !admitted[*place] && held + u64::from(request.cost) <= 12
+        });
+        assert_eq!(judged.denied_with_room, with_room.count() as u64);
+    }
+}
+
+#[test]
+fn the_excess_is_what_must_go_for_the_rest_to_keep_to_the_limit() {
+    let quota = quota(Algorithm::SlidingWindow, 2, WINDOW);
+    let trace = one_caller([0, 1, 2, 3, 999, 1000]);
+    let judged = judge(&trace, &quota, &[Ruling::at_once(true); 6]);
+    assert_eq!(judged.worst, 5);
+    assert_eq!(judged.excess, 3, "those at 2, 3 and 999");
+    assert_eq!(judged.denied_with_room, 0);
+}
+
+#[test]
+fn a_request_that_was_overtaken_had_no_room() {
+    let quota = quota(Algorithm::SlidingWindow, 1, WINDOW);
+    let trace = one_caller([0, 10]);
+    let judged = |waited| {
+        let denied = Ruling {
+            admitted: false,
+            waited,
+        };
+        let judged = judge(&trace, &quota, &[denied, Ruling::at_once(true)]);
+        judged.denied_with_room
+    };
+    assert_eq!(judged(9_000), 1, "it had its answer before the other came");
+    assert_eq!(judged(10_000), 0);
+}

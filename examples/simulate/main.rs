@@ -1,0 +1,147 @@
+//! `npm run simulate`: replays a traffic trace over several regions with given latencies, in every
+//! mode that a limiter can be run in, and reports how far each lets callers over the limit, or
+//! denies them what they had left. `--help` lists the options; docs/scaling.md explains the tables.
+//!
+//! The decisions are the library's: its quotas, its memory store, and around it the wrappers that
+//! stand around Upstash in the Worker. Only the network is made up.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A program that prints.
+
+use std::process::ExitCode;
+
+use document::Section;
+use failure::Failure;
+use mode::Mode;
+use options::{Options, Source, USAGE};
+use report::Judged;
+use trace::Trace;
+
+mod agenda;
+mod algorithm;
+mod cost;
+mod database;
+mod dice;
+mod document;
+mod exact_log;
+mod failure;
+mod hot_caller;
+mod isolate;
+mod judge;
+mod mode;
+mod network;
+mod options;
+mod remote;
+mod replicas;
+mod report;
+mod rule;
+mod ruling;
+mod table;
+#[cfg(test)]
+mod testing;
+mod trace;
+mod traffic;
+mod two_counter;
+mod world;
+
+fn main() -> ExitCode {
+    match simulate(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn simulate(args: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let Some(options) = Options::read(args)? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    let sections = sections(&options)?;
+    if options.write {
+        return write(&sections);
+    }
+    for section in sections {
+        println!("{}\n\n{}", section.name, section.text);
+    }
+    Ok(())
+}
+
+fn sections(options: &Options) -> Result<Vec<Section>, Failure> {
+    let setting = &options.setting;
+    let trace = match &options.source {
+        Source::Chance(traffic) => traffic.trace()?,
+        Source::File(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::new(format!("--trace {path}: {error}")))?;
+            let regions = &setting.network.regions;
+            Trace::read(&text, regions, setting.isolates, setting.seed)?
+        }
+    };
+    let judged = all_modes(&trace, options)?;
+    let introduction = report::introduction(&trace, setting);
+    Ok(vec![
+        report::costs(&judged, setting, options.cpu),
+        report::modes(&introduction, &judged, setting),
+        report::latencies(&judged, &trace, setting),
+        hot_caller::leases(setting)?,
+        report::algorithms(&trace, setting)?,
+    ])
+}
+
+/// Every mode in a thread of its own: they have nothing in common but the trace.
+fn all_modes(trace: &Trace, options: &Options) -> Result<Vec<Judged>, Failure> {
+    let setting = &options.setting;
+    std::thread::scope(|scope| {
+        let threads = Mode::ALL.map(|mode| {
+            scope.spawn(move || {
+                let run = world::replay(mode, trace, setting)?;
+                Judged::new(mode, run, trace, setting)
+            })
+        });
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Judged, Failure>>| {
+            (thread.join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+fn write(sections: &[Section]) -> Result<(), Failure> {
+    let path = document::PATH;
+    let failed = |error: std::io::Error| {
+        Failure::new(format!(
+            "{path}: {error}; run this in the repository's root"
+        ))
+    };
+    let page = std::fs::read_to_string(path).map_err(failed)?;
+    std::fs::write(path, document::with(&page, sections)?).map_err(failed)?;
+    println!("written: {path}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{document, sections};
+    use crate::options::Options;
+
+    /// What `--write` needs, with a small trace.
+    #[test]
+    fn the_page_has_a_place_for_every_table() {
+        let small = "--requests 5000 --minutes 1 --callers 100 --limit 10";
+        let options = Options::read(small.split(' ').map(str::to_owned));
+        let options = options.unwrap().unwrap();
+        let sections = sections(&options).unwrap();
+        assert!(
+            sections
+                .iter()
+                .all(|section| section.text.contains("| ---"))
+        );
+        let page = include_str!("../../docs/scaling.md");
+        let written = document::with(page, &sections).unwrap();
+        assert!(
+            sections
+                .iter()
+                .all(|section| written.contains(&section.text))
+        );
+    }
+}

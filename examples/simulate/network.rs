@@ -1,0 +1,118 @@
+//! How long messages take between the isolates of a region and a database.
+
+use crate::dice::Dice;
+use crate::failure::Failure;
+
+/// A length of simulated time, or a moment, in microseconds.
+pub(crate) type Micros = u64;
+
+/// A place with isolates, and how far the primary database is from them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub(crate) name: String,
+    /// There and back, undisturbed.
+    pub(crate) to_primary: Micros,
+}
+
+/// The regions and what disturbs their messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    pub(crate) regions: Vec<Region>,
+    /// There and back to a database in the same region, undisturbed.
+    pub(crate) local: Micros,
+    /// By how many hundredths a message can be slower, by chance.
+    pub(crate) jitter: u64,
+    pub(crate) seed: u64,
+}
+
+/// Which database a message is for, or from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Primary,
+    Near,
+}
+
+impl Network {
+    /// Reads `iad=2,fra=90`: names with their round trip to the primary database, in ms.
+    pub(crate) fn regions(text: &str) -> Result<Vec<Region>, Failure> {
+        let wrong = || {
+            Failure::new(format!(
+                "--regions {text}: give names with their round trip to the primary database in ms, \
+                 such as iad=2,fra=90,syd=210"
+            ))
+        };
+        let mut regions: Vec<Region> = Vec::new();
+        for part in text.split(',') {
+            let (name, ms) = part.split_once('=').ok_or_else(wrong)?;
+            let (name, ms) = (name.trim(), ms.trim().parse::<u32>().map_err(|_| wrong())?);
+            if name.is_empty() || regions.iter().any(|other| other.name == name) {
+                return Err(wrong());
+            }
+            regions.push(Region {
+                name: name.to_owned(),
+                to_primary: Micros::from(ms) * 1000,
+            });
+        }
+        if regions.len() > usize::from(u8::MAX) {
+            return Err(Failure::new("--regions: 255 are the most"));
+        }
+        Ok(regions)
+    }
+
+    /// How long one message takes, one way; `message` tells it from the others.
+    pub(crate) fn one_way(&self, region: usize, place: Place, message: u64) -> Micros {
+        let least = self.least(region, place);
+        let more = least * self.jitter / 100;
+        least + Dice::of(self.seed, message).below(more + 1)
+    }
+
+    /// How long it takes undisturbed.
+    fn least(&self, region: usize, place: Place) -> Micros {
+        let round_trip = match place {
+            Place::Primary => self.regions.get(region).map_or(0, |one| one.to_primary),
+            Place::Near => self.local,
+        };
+        round_trip / 2
+    }
+
+    /// The longest way to the primary less the shortest: by how much a request can overtake another.
+    pub(crate) fn spread(&self) -> Micros {
+        let ways = || (0..self.regions.len()).map(|region| self.least(region, Place::Primary));
+        let longest = ways().max().unwrap_or_default();
+        longest + longest * self.jitter / 100 - ways().min().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Micros, Network, Place};
+
+    fn network() -> Network {
+        Network {
+            regions: Network::regions("iad=2,fra=90").unwrap(),
+            local: 2000,
+            jitter: 50,
+            seed: 7,
+        }
+    }
+
+    #[test]
+    fn regions_are_read_or_refused() {
+        assert_eq!(network().regions[1].to_primary, 90_000);
+        for wrong in ["", "iad", "iad=", "iad=x", "=2", "iad=2,iad=3", "iad=-1"] {
+            assert!(Network::regions(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_takes_its_time_and_up_to_the_jitter_more() {
+        let network = network();
+        let times: Vec<Micros> = (0..1000)
+            .map(|message| network.one_way(1, Place::Primary, message))
+            .collect();
+        assert!(times.iter().all(|time| (45_000..=67_500).contains(time)));
+        assert!(times.iter().any(|time| *time > 66_000));
+        assert_eq!(network.spread(), 66_500);
+        assert_eq!(times[3], network.one_way(1, Place::Primary, 3));
+    }
+}

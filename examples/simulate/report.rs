@@ -1,0 +1,275 @@
+//! The tables.
+
+use edge_limiter::time::Millis;
+
+use crate::algorithm::Contestant;
+use crate::cost::{Cpu, of_commands};
+use crate::document::Section;
+use crate::failure::Failure;
+use crate::judge::{Judgement, judge, worst_within};
+use crate::mode::Mode;
+use crate::ruling::Run;
+use crate::table::{Table, count, decimal, difference, percent};
+use crate::trace::Trace;
+use crate::world::Setting;
+
+/// A mode, what became of the trace in it, and what that did to the limit.
+pub(crate) struct Judged {
+    pub(crate) mode: Mode,
+    pub(crate) run: Run,
+    pub(crate) judgement: Judgement,
+}
+
+impl Judged {
+    /// Judges a run; an error where it breaks the bound that its mode has.
+    pub(crate) fn new(
+        mode: Mode,
+        run: Run,
+        trace: &Trace,
+        setting: &Setting,
+    ) -> Result<Self, Failure> {
+        let judgement = judge(trace, &setting.quota, &run.rulings);
+        if let Some(bound) = mode.bound(setting) {
+            let length = mode.bound_length(setting);
+            let worst = worst_within(trace, &setting.quota, &run.rulings, length);
+            if worst.is_some_and(|worst| worst > bound) {
+                return Err(Failure::new(format!(
+                    "{}: {} units within {} ms, the bound is {bound}",
+                    mode.name(),
+                    worst.unwrap_or_default(),
+                    length.get(),
+                )));
+            }
+        }
+        Ok(Self {
+            mode,
+            run,
+            judgement,
+        })
+    }
+}
+
+/// What was simulated, in a sentence.
+pub(crate) fn introduction(trace: &Trace, setting: &Setting) -> String {
+    let first = trace.requests.first().map_or(0, |request| request.at);
+    let last = trace.requests.last().map_or(0, |request| request.at);
+    let regions: Vec<String> = (setting.network.regions.iter())
+        .map(|region| format!("{} {} ms", region.name, region.to_primary / 1000))
+        .collect();
+    format!(
+        "{} requests of {} callers in {} minutes; {} units per {} s; {} isolates in each region; \
+         round trips to the primary: {}; jitter {} %, clocks within {} ms.\n",
+        count(trace.requests.len() as u64),
+        count(trace.callers.len() as u64),
+        decimal(u128::from(last - first), 60_000, 0),
+        setting.quota.limit(),
+        setting.quota.window().get() / 1000,
+        setting.isolates,
+        regions.join(", "),
+        setting.network.jitter,
+        setting.skew,
+    )
+}
+
+/// Over- and under-admission, mode by mode.
+pub(crate) fn modes(introduction: &str, judged: &[Judged], setting: &Setting) -> Section {
+    let ideal = judged.iter().find(|one| one.mode == Mode::IdealLog);
+    let mut table = Table::new([
+        "mode",
+        "admitted",
+        "denied",
+        "worst interval",
+        "bound",
+        "in excess, of the admitted",
+        "denied with room, of the denied",
+        "admitted, against the ideal log",
+        "round trips per request",
+    ]);
+    for one in judged {
+        let it = &one.judgement;
+        table.row([
+            name(one.mode, setting),
+            count(it.admitted),
+            count(it.denied()),
+            worst(it, setting),
+            one.mode
+                .bound(setting)
+                .map_or_else(|| "-".to_owned(), count),
+            shared(it.excess, it.admitted),
+            shared(it.denied_with_room, it.denied()),
+            ideal.map_or_else(String::new, |ideal| {
+                difference(it.admitted, ideal.judgement.admitted)
+            }),
+            decimal(u128::from(one.run.calls), it.requests.into(), 2),
+        ]);
+    }
+    Section {
+        name: "the modes",
+        text: format!("{introduction}\n{}", table.markdown()),
+    }
+}
+
+/// What the limiter adds to the time of admitted requests, by region.
+pub(crate) fn latencies(judged: &[Judged], trace: &Trace, setting: &Setting) -> Section {
+    let regions = &setting.network.regions;
+    let head = regions
+        .iter()
+        .map(|region| format!("{}, p50 / p99", region.name));
+    let mut table = Table::new(
+        ["mode".to_owned()]
+            .into_iter()
+            .chain(head)
+            .chain(["waited for nothing".to_owned()]),
+    );
+    for one in judged {
+        let cells = (0..regions.len()).map(|region| {
+            let rulings = trace.requests.iter().zip(&one.run.rulings);
+            let mut waits: Vec<u64> = rulings
+                .filter(|(request, ruling)| {
+                    usize::from(request.region) == region && ruling.admitted
+                })
+                .map(|(_, ruling)| ruling.waited)
+                .collect();
+            waits.sort_unstable();
+            let at = |hundredth: usize| {
+                let place = (waits.len() * hundredth).div_ceil(100).saturating_sub(1);
+                let wait = waits.get(place).copied();
+                wait.map_or_else(|| "-".to_owned(), |wait| decimal(wait.into(), 1000, 0))
+            };
+            format!("{} / {} ms", at(50), at(99))
+        });
+        let at_once = (one.run.rulings.iter())
+            .filter(|ruling| ruling.admitted && ruling.waited == 0)
+            .count() as u64;
+        table.row(
+            [one.mode.name().to_owned()]
+                .into_iter()
+                .chain(cells)
+                .chain([percent(at_once, one.judgement.admitted)]),
+        );
+    }
+    Section {
+        name: "the latencies",
+        text: table.markdown(),
+    }
+}
+
+/// What a million requests of the same kind cost, in the modes that the limiter has.
+pub(crate) fn costs(judged: &[Judged], setting: &Setting, cpu: Option<Cpu>) -> Section {
+    let head = ["mode", "round trips", "billed commands", "Upstash"];
+    let of_cpu = ["CPU ms per request", "CPU"];
+    let beside = of_cpu.iter().filter(|_| cpu.is_some());
+    let mut table = Table::new(head.iter().chain(beside).copied());
+    for one in judged {
+        if !Mode::OURS.contains(&one.mode) {
+            continue;
+        }
+        let requests = one.run.rulings.len() as u128;
+        let per_million = |number: u64| decimal(u128::from(number) * 1_000_000, requests, 0);
+        let grouped = |number| {
+            per_million(number)
+                .parse()
+                .map_or_else(|_| "-".to_owned(), count)
+        };
+        let cells = [
+            name(one.mode, setting),
+            grouped(one.run.calls),
+            grouped(one.run.billed),
+            of_commands(&one.run),
+        ];
+        let beside = cpu.map(|cpu| cpu.cells(&one.run)).into_iter().flatten();
+        table.row(cells.into_iter().chain(beside));
+    }
+    Section {
+        name: "the cost",
+        text: table.markdown(),
+    }
+}
+
+/// The algorithms without regions.
+pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Failure> {
+    let quota = &setting.quota;
+    let ideal = Contestant::IdealLog.rulings(trace, quota)?;
+    let yardstick = judge(trace, quota, &ideal);
+    let mut table = Table::new([
+        "algorithm",
+        "admitted",
+        "denied",
+        "worst interval",
+        "in excess, of the admitted",
+        "denied with room, of the denied",
+        "admitted, against the ideal log",
+        "verdicts unlike the ideal log's",
+    ]);
+    for contestant in Contestant::ALL {
+        let rulings = contestant.rulings(trace, quota)?;
+        let it = judge(trace, quota, &rulings);
+        let unlike = (rulings.iter().zip(&ideal)).filter(|(one, other)| one != other);
+        let unlike = unlike.count() as u64;
+        table.row([
+            contestant.name().to_owned(),
+            count(it.admitted),
+            count(it.denied()),
+            worst(&it, setting),
+            shared(it.excess, it.admitted),
+            shared(it.denied_with_room, it.denied()),
+            difference(it.admitted, yardstick.admitted),
+            shared(unlike, it.requests),
+        ]);
+    }
+    Ok(Section {
+        name: "the algorithms",
+        text: table.markdown(),
+    })
+}
+
+fn name(mode: Mode, setting: &Setting) -> String {
+    match mode {
+        Mode::Lease => format!("{} of {}", mode.name(), setting.lease),
+        _ => mode.name().to_owned(),
+    }
+}
+
+fn worst(judgement: &Judgement, setting: &Setting) -> String {
+    let limit = u64::from(setting.quota.limit());
+    let over = judgement.worst.saturating_sub(limit);
+    match over {
+        0 => count(judgement.worst),
+        _ => format!("{} (+{})", count(judgement.worst), percent(over, limit)),
+    }
+}
+
+fn shared(part: u64, whole: u64) -> String {
+    format!("{} ({})", count(part), percent(part, whole))
+}
+
+impl Mode {
+    /// The most units that a caller can be admitted in any interval of
+    /// [`bound_length`](Self::bound_length). `None`: there is no such bound.
+    pub(crate) fn bound(self, setting: &Setting) -> Option<u64> {
+        let limit = u64::from(setting.quota.limit());
+        let regions = setting.network.regions.len() as u64;
+        match self {
+            Self::Strict | Self::Lease | Self::IdealLog => Some(limit),
+            Self::TwoCounter => Some(2 * limit),
+            Self::Regional => Some(regions * limit),
+            Self::Divided => Some(regions * (limit / regions).max(1)),
+            Self::Memory => Some(regions * u64::from(setting.isolates) * limit),
+            Self::Replicated => None,
+        }
+    }
+
+    /// The window, less the most by which the order of decisions can differ from that of arrivals, and
+    /// clocks from one another.
+    pub(crate) fn bound_length(self, setting: &Setting) -> Millis {
+        let (window, network) = (setting.quota.window(), &setting.network);
+        let messages = match self {
+            Self::Memory => return window,
+            Self::Regional | Self::Divided => network.local / 2 * network.jitter / 100,
+            _ => network.spread(),
+        };
+        // Arrivals are in whole milliseconds, clocks as well.
+        let apart = messages.div_ceil(1000) + setting.skew + 1;
+        Millis::new(window.get().saturating_sub(apart))
+    }
+}

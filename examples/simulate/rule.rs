@@ -1,0 +1,63 @@
+//! Ways to count other than the library's, and a store that keeps one per caller.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use edge_limiter::quota::{Decision, Outcome, Quota, State};
+use edge_limiter::store::{Answer, Check, Store, StoreError, Verdict};
+use edge_limiter::time::{Millis, Timestamp};
+
+/// What decides for one caller, and counts what it admits.
+pub(crate) trait Rule: Default {
+    /// Whether `cost` units are admitted at `now`; then they are counted.
+    fn admits(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool;
+}
+
+/// The library's own rule, by the quota's algorithm.
+#[derive(Debug, Default)]
+pub(crate) struct Ours(Option<State>);
+
+impl Rule for Ours {
+    fn admits(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool {
+        let decided = quota.decide(self.0.as_ref(), cost, now);
+        let admitted = decided.decision.allowed();
+        if let Some(state) = decided.admitted.or(decided.repaired) {
+            self.0 = Some(state);
+        }
+        admitted
+    }
+}
+
+/// A store of one rule per key, for checks of one charge. Its answers say whether there is room, and
+/// nothing of what is left or when there will be more.
+#[derive(Debug, Default)]
+pub(crate) struct Ruled<R>(RefCell<HashMap<String, R>>);
+
+impl<R: Rule> Store for Ruled<R> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let mut rules = self.0.borrow_mut();
+        let answers = check.charges.iter().map(|charge| {
+            let rule = rules.entry(charge.key.clone()).or_default();
+            let allowed = rule.admits(&charge.quota, check.cost, now);
+            let soon = now + Millis::new(1);
+            let outcome = match allowed {
+                true => Outcome::Allowed,
+                false => Outcome::Denied { retry_at: soon },
+            };
+            Some(Answer {
+                decision: Decision {
+                    outcome,
+                    remaining: 0,
+                    reset_at: soon,
+                    at: now,
+                },
+                advanced: 0,
+                blocked_until: None,
+            })
+        });
+        Ok(Verdict {
+            answers: answers.collect(),
+            ..Verdict::default()
+        })
+    }
+}

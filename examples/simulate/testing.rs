@@ -1,0 +1,75 @@
+//! What the tests have in common.
+
+use std::num::NonZeroU32;
+
+use edge_limiter::quota::{Algorithm, Quota};
+use edge_limiter::time::{Millis, Timestamp};
+
+use crate::dice::Dice;
+use crate::network::Network;
+use crate::trace::{Request, Trace};
+use crate::world::Setting;
+
+/// At an edge of every window used here.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
+
+pub(crate) fn quota(algorithm: Algorithm, limit: u32, window: u64) -> Quota {
+    Quota::new(
+        algorithm,
+        NonZeroU32::new(limit).unwrap(),
+        Millis::new(window),
+    )
+    .unwrap()
+}
+
+/// Three regions, four isolates each.
+pub(crate) fn setting(regions: &str, limit: u32, window: u64) -> Setting {
+    Setting {
+        network: Network {
+            regions: Network::regions(regions).unwrap(),
+            local: 2000,
+            jitter: 25,
+            seed: 1,
+        },
+        quota: quota(Algorithm::SlidingWindow, limit, window),
+        lease: 20,
+        isolates: 4,
+        skew: 0,
+        lag: 0,
+        seed: 1,
+    }
+}
+
+/// One request of cost 1 at each of `times` (ms after [`START`]), all of one caller at one isolate.
+pub(crate) fn one_caller(times: impl IntoIterator<Item = u64>) -> Trace {
+    let requests = times.into_iter().map(|after| Request {
+        at: START.as_millis() + after,
+        region: 0,
+        isolate: 0,
+        caller: 0,
+        cost: 1,
+    });
+    Trace::sorted(requests.collect(), vec!["a".to_owned()])
+}
+
+/// A few callers in bursts and pauses, at random isolates of three regions, at costs of 1 to 3.
+pub(crate) fn random(seed: u64, requests: u32, window: u64) -> Trace {
+    let mut dice = Dice::of(seed, 0);
+    let mut at = START.as_millis() + dice.below(window);
+    let requests = (0..requests).map(|_| {
+        at += match dice.below(30) {
+            0 => dice.below(window),
+            1..=8 => dice.below(window / 50),
+            _ => dice.below(3),
+        };
+        Request {
+            at,
+            region: u8::try_from(dice.below(3)).unwrap(),
+            isolate: u16::try_from(dice.below(4)).unwrap(),
+            caller: u32::try_from(dice.below(3)).unwrap(),
+            cost: 1 + u32::try_from(dice.below(3)).unwrap(),
+        }
+    });
+    let callers = ["a", "b", "c"].map(str::to_owned).to_vec();
+    Trace::sorted(requests.collect(), callers)
+}

@@ -1,0 +1,273 @@
+//! Replays a trace over regions: isolates that ask, messages on their way, databases that decide.
+
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use edge_limiter::quota::Quota;
+use edge_limiter::store::{Charge, Check};
+use edge_limiter::time::Millis;
+
+use crate::agenda::Agenda;
+use crate::database::Database;
+use crate::dice::Dice;
+use crate::failure::Failure;
+use crate::isolate::Isolate;
+use crate::mode::Mode;
+use crate::network::{Micros, Network, Place};
+use crate::remote::Letter;
+use crate::replicas;
+use crate::ruling::{Ruling, Run};
+use crate::trace::{Request, Trace};
+
+/// What all modes have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    pub(crate) network: Network,
+    pub(crate) quota: Quota,
+    /// Units that an isolate may hold in lease mode.
+    pub(crate) lease: u32,
+    /// Isolates per region.
+    pub(crate) isolates: u16,
+    /// The greatest difference between two isolates' clocks, in ms.
+    pub(crate) skew: u64,
+    /// How much longer than a message a replica takes to show a write.
+    pub(crate) lag: Micros,
+    pub(crate) seed: u64,
+}
+
+impl Setting {
+    /// How far an isolate's clock is ahead of true time.
+    pub(crate) fn ahead(&self, region: usize, isolate: usize) -> Millis {
+        let number = region * usize::from(self.isolates) + isolate;
+        let mut dice = Dice::of(self.seed, (1 << 62) + number as u64);
+        Millis::new(dice.below(self.skew + 1))
+    }
+
+    /// The quota with its share of the limit for one of the regions; at least 1.
+    fn divided(&self) -> Result<Quota, Failure> {
+        let regions = u32::try_from(self.network.regions.len()).unwrap_or(u32::MAX);
+        let share = NonZeroU32::new(self.quota.limit() / regions).unwrap_or(NonZeroU32::MIN);
+        Quota::new(self.quota.algorithm(), share, self.quota.window())
+            .map_err(|error| Failure::new(error.to_string()))
+    }
+}
+
+/// Runs `trace` through one mode.
+pub(crate) fn replay(mode: Mode, trace: &Trace, setting: &Setting) -> Result<Run, Failure> {
+    if mode == Mode::Replicated {
+        return Ok(replicas::replay(trace, setting));
+    }
+    World::new(mode, trace, setting)?.run()
+}
+
+/// Something that an isolate does and that may wait for an answer: whether a request is admitted, or
+/// `None` for work in the background.
+type Doing = Pin<Box<dyn Future<Output = Result<Option<bool>, Failure>>>>;
+
+struct Task {
+    doing: Doing,
+    isolate: Rc<Isolate>,
+    /// Place in the trace, and the moment of arrival.
+    request: Option<(usize, Micros)>,
+    waited: bool,
+}
+
+enum Event {
+    /// A question is at the database.
+    Asked(Task, Letter),
+    /// The answer is back.
+    Answered(Task),
+}
+
+struct World<'a> {
+    trace: &'a Trace,
+    setting: &'a Setting,
+    quota: Quota,
+    lease: u32,
+    place: Place,
+    isolates: Vec<Rc<Isolate>>,
+    databases: Vec<Database>,
+    agenda: Agenda<Event>,
+    messages: u64,
+    run: Run,
+}
+
+impl<'a> World<'a> {
+    fn new(mode: Mode, trace: &'a Trace, setting: &'a Setting) -> Result<Self, Failure> {
+        let regions = setting.network.regions.len();
+        let isolate = |region, number| {
+            let ahead = setting.ahead(region, number);
+            Ok(Rc::new(match mode {
+                Mode::Memory => Isolate::alone(region, ahead)?,
+                Mode::TwoCounter | Mode::IdealLog => Isolate::bare(region, ahead)?,
+                _ => Isolate::deployed(region, ahead)?,
+            }))
+        };
+        let isolates = (0..regions)
+            .flat_map(|region| (0..usize::from(setting.isolates)).map(move |one| (region, one)))
+            .map(|(region, one)| isolate(region, one))
+            .collect::<Result<_, Failure>>()?;
+        let databases = match mode {
+            Mode::Regional | Mode::Divided => (0..regions)
+                .map(|_| Database::limiter())
+                .collect::<Result<_, _>>()?,
+            Mode::TwoCounter => vec![Database::two_counters()],
+            Mode::IdealLog => vec![Database::logs()],
+            _ => vec![Database::limiter()?],
+        };
+        Ok(Self {
+            trace,
+            setting,
+            quota: match mode {
+                Mode::Divided => setting.divided()?,
+                _ => setting.quota,
+            },
+            lease: match mode {
+                Mode::Lease => setting.lease,
+                _ => 0,
+            },
+            place: match mode {
+                Mode::Regional | Mode::Divided => Place::Near,
+                _ => Place::Primary,
+            },
+            isolates,
+            databases,
+            agenda: Agenda::default(),
+            messages: 0,
+            run: Run {
+                rulings: vec![Ruling::default(); trace.requests.len()],
+                ..Run::default()
+            },
+        })
+    }
+
+    fn run(mut self) -> Result<Run, Failure> {
+        for place in 0..self.trace.requests.len() {
+            let at = self.trace.requests[place].at * 1000;
+            self.play_until(at)?;
+            self.arrive(place, at)?;
+        }
+        self.play_until(Micros::MAX)?;
+        self.run.calls = self.databases.iter().map(Database::calls).sum();
+        self.run.billed = self.databases.iter().map(Database::billed).sum();
+        Ok(self.run)
+    }
+
+    fn play_until(&mut self, until: Micros) -> Result<(), Failure> {
+        while let Some((at, event)) = self.agenda.next_before(until) {
+            match event {
+                Event::Asked(task, letter) => {
+                    let region = task.isolate.region;
+                    let place = match self.place {
+                        Place::Primary => 0,
+                        Place::Near => region,
+                    };
+                    let verdict = self.databases[place].decide(&letter.check, letter.now)?;
+                    task.isolate.mailbox.deliver(letter.number, verdict);
+                    let back = at + self.travel(region);
+                    self.agenda.enter(back, Event::Answered(task));
+                }
+                Event::Answered(task) => self.go_on(task, at)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, place: usize, at: Micros) -> Result<(), Failure> {
+        let request = &self.trace.requests[place];
+        let isolate = self.isolate_of(request);
+        let check = self.check(request);
+        let now = isolate.clock(at);
+        let asking = Rc::clone(&isolate);
+        self.go_on(
+            Task {
+                doing: Box::pin(async move {
+                    let decided = asking.decide(&check, now).await;
+                    let verdict = decided.map_err(|error| Failure::new(error.to_string()))?;
+                    Ok(Some(verdict.allows(&check)))
+                }),
+                isolate,
+                request: Some((place, at)),
+                waited: false,
+            },
+            at,
+        )
+    }
+
+    /// Lets a task do what it can now: it ends, or a question of its is on its way.
+    fn go_on(&mut self, mut task: Task, at: Micros) -> Result<(), Failure> {
+        let polled = task
+            .doing
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(done) = polled else {
+            let letter = (task.isolate.mailbox.collect())
+                .ok_or_else(|| Failure::new("a store waits for nothing that was asked"))?;
+            task.waited = true;
+            let there = at + self.travel(task.isolate.region);
+            self.agenda.enter(there, Event::Asked(task, letter));
+            return Ok(());
+        };
+        if let (Some(admitted), Some((place, arrived))) = (done?, task.request) {
+            self.run.rulings[place] = Ruling {
+                admitted,
+                waited: at - arrived,
+            };
+            self.run.answered_at_once += u64::from(!task.waited);
+            self.fetch_ahead(&task.isolate, at)?;
+        }
+        Ok(())
+    }
+
+    /// As the Worker does after each decision.
+    fn fetch_ahead(&mut self, isolate: &Rc<Isolate>, at: Micros) -> Result<(), Failure> {
+        let Some(wish) = isolate.wish() else {
+            return Ok(());
+        };
+        let now = isolate.clock(at);
+        let asking = Rc::clone(isolate);
+        self.go_on(
+            Task {
+                doing: Box::pin(async move {
+                    let fetched = asking.fetch_ahead(&wish, now).await;
+                    fetched.map_err(|error| Failure::new(error.to_string()))?;
+                    Ok(None)
+                }),
+                isolate: Rc::clone(isolate),
+                request: None,
+                waited: false,
+            },
+            at,
+        )
+    }
+
+    fn travel(&mut self, region: usize) -> Micros {
+        self.messages += 1;
+        self.setting
+            .network
+            .one_way(region, self.place, self.messages)
+    }
+
+    fn isolate_of(&self, request: &Request) -> Rc<Isolate> {
+        let first = usize::from(request.region) * usize::from(self.setting.isolates);
+        Rc::clone(&self.isolates[first + usize::from(request.isolate)])
+    }
+
+    fn check(&self, request: &Request) -> Check {
+        let caller = &self.trace.callers[request.caller as usize];
+        Check {
+            address: None,
+            charges: vec![Charge {
+                lease: self.lease,
+                ..Charge::new(format!("policy:{caller}"), self.quota)
+            }],
+            cost: request.cost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use super::{Setting, replay};
+use crate::judge::{judge, worst_within};
+use crate::mode::Mode;
+use crate::ruling::Run;
+use crate::testing::{one_caller, random, setting};
+use crate::trace::Trace;
+
+const REGIONS: &str = "iad=2,fra=90,syd=210";
+const LIMIT: u32 = 12;
+const WINDOW: u64 = 20_000;
+
+fn admitted(run: &Run) -> Vec<bool> {
+    run.rulings.iter().map(|ruling| ruling.admitted).collect()
+}
+
+/// The most units in an interval as long as the mode's bound is for, and that bound.
+fn worst(mode: Mode, trace: &Trace, setting: &Setting) -> (u64, Option<u64>) {
+    let run = replay(mode, trace, setting).unwrap();
+    let length = mode.bound_length(setting);
+    let worst = worst_within(trace, &setting.quota, &run.rulings, length);
+    (worst.unwrap(), mode.bound(setting))
+}
+
+/// Law 1, over regions: with no message slower than another and no clock ahead, without deduction.
+#[test]
+fn strict_and_lease_never_let_anybody_over() {
+    let even = Setting {
+        lease: 8,
+        ..setting("iad=0,fra=0,syd=0", LIMIT, WINDOW)
+    };
+    for seed in 0..10 {
+        let trace = random(seed, 1000, WINDOW);
+        for mode in [Mode::Strict, Mode::Lease, Mode::IdealLog] {
+            let run = replay(mode, &trace, &even).unwrap();
+            let judged = judge(&trace, &even.quota, &run.rulings);
+            assert!(judged.worst <= u64::from(LIMIT), "{mode:?}: {judged:?}");
+            assert_eq!(judged.excess, 0, "{mode:?}");
+            assert!(judged.admitted > 0 && judged.denied() > 0, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn every_mode_keeps_to_its_bound() {
+    let skewed = Setting {
+        skew: 300,
+        lease: 8,
+        ..setting(REGIONS, LIMIT, WINDOW)
+    };
+    for seed in 0..10 {
+        let trace = random(seed, 1000, WINDOW);
+        for mode in Mode::ALL {
+            let (worst, bound) = worst(mode, &trace, &skewed);
+            assert!(
+                bound.is_none_or(|bound| worst <= bound),
+                "{mode:?}: {worst}"
+            );
+        }
+    }
+}
+
+/// A hundred thousand requests of one caller everywhere reach the bounds: they are no looser than
+/// they must be.
+#[test]
+fn a_flood_reaches_the_bounds() {
+    let setting = setting(REGIONS, LIMIT, WINDOW);
+    let mut trace = one_caller((0..40_000).map(|number| number / 10));
+    for (number, request) in trace.requests.iter_mut().enumerate() {
+        request.region = u8::try_from(number % 3).unwrap();
+        request.isolate = u16::try_from(number / 3 % 4).unwrap();
+    }
+    for mode in [Mode::Strict, Mode::Regional, Mode::Divided, Mode::Memory] {
+        let (worst, bound) = worst(mode, &trace, &setting);
+        assert_eq!(Some(worst), bound, "{mode:?}");
+    }
+    let replicated = worst(Mode::Replicated, &trace, &setting).0;
+    assert!(replicated > 10 * u64::from(LIMIT), "{replicated}");
+}
+
+/// A replica shows nothing of a burst that is shorter than the way to the primary and back.
+#[test]
+fn a_replica_admits_all_that_it_has_not_seen_yet() {
+    let setting = setting("syd=200", LIMIT, WINDOW);
+    let trace = one_caller((0..200).chain([500]));
+    let run = replay(Mode::Replicated, &trace, &setting).unwrap();
+    assert!(admitted(&run)[..200].iter().all(|admitted| *admitted));
+    assert!(!run.rulings[200].admitted);
+}
+
+/// What README promises of round trips and billed commands.
+#[test]
+fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
+    let setting = setting("syd=200", LIMIT, WINDOW);
+    let trace = one_caller((0..300).map(|number| number * 10));
+    let run = replay(Mode::Strict, &trace, &setting).unwrap();
+    let admitted = admitted(&run).iter().filter(|admitted| **admitted).count() as u64;
+    assert_eq!(admitted, u64::from(LIMIT));
+    let denials = run.calls - admitted;
+    assert!(
+        denials > 0 && denials < 30,
+        "those asked before the first was back: {denials}"
+    );
+    assert_eq!(run.billed, 3 * admitted + 2 * denials);
+    assert_eq!(run.answered_at_once, 300 - run.calls);
+    let waited = run.rulings[0].waited;
+    assert!((200_000..=250_000).contains(&waited), "{waited}");
+}
+
+#[test]
+fn a_lease_spares_round_trips() {
+    let setting = setting("syd=200", 1000, 60_000);
+    let trace = one_caller((0..600).map(|number| number * 100));
+    let strict = replay(Mode::Strict, &trace, &setting).unwrap();
+    let lease = replay(Mode::Lease, &trace, &setting).unwrap();
+    assert_eq!(strict.calls, 600);
+    assert!(lease.calls < 200, "{}", lease.calls);
+}
+
+#[test]
+fn the_same_seed_makes_the_same_run() {
+    let setting = setting(REGIONS, LIMIT, WINDOW);
+    let trace = random(3, 1500, WINDOW);
+    for mode in Mode::ALL {
+        let one = replay(mode, &trace, &setting).unwrap();
+        assert_eq!(one, replay(mode, &trace, &setting).unwrap(), "{mode:?}");
+    }
+}
