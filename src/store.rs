@@ -2,8 +2,8 @@
 //!
 //! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers add one
 //! thing each and are stores themselves. Around Upstash stand, from the inside: [`capped`], a cap on
-//! what is spent; [`mirror`], continuity with memory; [`breaker`]; [`denials`] that are remembered;
-//! [`lease`], units that are taken beforehand; and [`fallback`], what becomes of a request that none
+//! what is spent; [`mirror`], continuity with memory; [`breaker`]; [`lease`], units that are taken
+//! beforehand; [`denials`] that are remembered; and [`fallback`], what becomes of a request that none
 //! of these decides. Every store and every wrapper passes the suite in `store/conformance.rs`.
 
 use std::fmt;

@@ -360,6 +360,11 @@ fn policy(
     let sensible = lease <= quota.capacity();
     if !sensible {
         problems.error(format!("{place}.lease"), rule_of("lease"));
+    } else if lease > 1 && block > 0 {
+        problems.warn(
+            format!("{place}.lease"),
+            "is not in use for a policy that blocks: a caller would be blocked for units that it never spent",
+        );
     }
     Some(Policy {
         name,
@@ -368,7 +373,7 @@ fn policy(
         key: options.key,
         mode: options.mode,
         on_store_failure: options.on_store_failure,
-        lease: if sensible { lease } else { 0 },
+        lease: if sensible && block == 0 { lease } else { 0 },
     })
 }
 

@@ -179,6 +179,7 @@ function algorithms.t(state, owed, counted, limit, period, burst)
       advanced = leased(most, remaining, time)
       if advanced > 0 then
         debt = max(debt, time * limit) + advanced * period
+        remaining = div(max(0, full - debt), period) + advanced
       end
     end
     local answer = {outcome, remaining, retry, at + div_ceil(debt, limit), at, 0, advanced}

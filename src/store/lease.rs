@@ -2,13 +2,14 @@
 //!
 //! A quota whose policy has a `lease` may be drawn on for some of the units that its caller is about
 //! to ask for: what it has asked for lately tells how many. They are counted as taken, at the end of
-//! the time for which they are held ([`Quota::lease`]), so the quota's bound holds whoever spends
+//! the time for which they are held ([`Quota::lease`](crate::quota::Quota::lease)), so the quota's bound holds whoever spends
 //! them when. Requests that find enough of them, in every quota they meet, cost no I/O; the first of
 //! those to find few leaves a [wish](Leases::wish) for more, to be
 //! [fetched](Leases::fetch_ahead) in the background.
 //!
 //! The price: what is held and not spent in time is lost to the caller until it leaves the window,
-//! and up to a lease of requests go ahead after a block or a reset made elsewhere.
+//! and up to a lease of requests go ahead after a block or a reset made elsewhere. A quota whose denial
+//! sets a block is not leased: nobody is to be blocked for units that were never spent.
 
 use std::cell::RefCell;
 
@@ -71,7 +72,7 @@ impl<S: Store> Leases<S> {
         let mut held = self.held.borrow_mut();
         match &mut decided {
             Ok(verdict) => held.learn(check, verdict, now),
-            Err(_) => held.forget_asking(check, now),
+            Err(error) => held.learn_failure(check, error, now),
         }
         decided
     }
@@ -95,10 +96,10 @@ impl<S: Store> Store for Leases<S> {
     }
 }
 
-/// Whether every quota that can deny has a lease.
+/// Whether every quota that can deny has a lease, and none of them blocks.
 fn may_lease(check: &Check) -> bool {
     let mut enforced = check.charges.iter().filter(|charge| charge.enforced);
-    enforced.clone().next().is_some() && enforced.all(|charge| charge.lease > 1)
+    enforced.clone().next().is_some() && enforced.all(|charge| charge.lease > 1 && !charge.blocks())
 }
 
 #[cfg(test)]

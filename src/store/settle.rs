@@ -103,6 +103,7 @@ impl<'a> Found<'a> {
             if let Some(lease) = quota.lease(held, most, now) {
                 let after = quota.decide(Some(&lease.state), 0, now).decision;
                 decision.reset_at = after.reset_at;
+                decision.remaining = after.remaining + lease.units;
                 advanced = lease.units;
                 state = Some(lease.state);
             }

@@ -19,7 +19,7 @@ pub use transport::{Http, HttpError, Reply, Transport};
 pub const SCRIPT: &str = include_str!("decide.lua");
 
 /// The script's name for `EVALSHA`; a test holds it to the text.
-const SCRIPT_SHA1: &str = "cc91b81a586b2a6eab3d131a3eb8f7479a35d90c";
+const SCRIPT_SHA1: &str = "c5d32294a093f4b395e039e9c0d8f4ec527edeb9";
 
 /// The store in Upstash Redis.
 pub struct Upstash<T, C> {

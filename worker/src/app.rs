@@ -53,9 +53,9 @@ enum Stores {
 }
 
 /// Upstash, and what stands around it. From the inside: a cap on what is spent, continuity with
-/// memory, the breaker, remembered denials, leases, and memory where all that comes to nothing.
+/// memory, the breaker, leases, remembered denials, and memory where all that comes to nothing.
 struct Shared {
-    store: Fallback<Leases<Denials<Guarded>>>,
+    store: Fallback<Denials<Leases<Guarded>>>,
     retries: Retries,
 }
 
@@ -181,15 +181,14 @@ impl App {
         let Stores::Upstash(shared) = &self.store else {
             return;
         };
-        let Some(wish) = shared.store.shared().wish() else {
+        let Some(wish) = shared.leases().wish() else {
             return;
         };
         let app = Rc::clone(self);
         context.wait_until(async move {
             if let Stores::Upstash(shared) = &app.store {
-                let leases = shared.store.shared();
                 // A failure is the breaker's to tell, and requests ask for themselves.
-                let _ = leases.fetch_ahead(&wish, IsolateClock.now()).await;
+                let _ = shared.leases().fetch_ahead(&wish, IsolateClock.now()).await;
             }
         });
     }
@@ -235,8 +234,12 @@ impl App {
 }
 
 impl Shared {
+    const fn leases(&self) -> &Leases<Guarded> {
+        self.store.shared().inner()
+    }
+
     const fn breaker(&self) -> &Guarded {
-        self.store.shared().inner().inner()
+        self.leases().inner()
     }
 }
 
@@ -272,10 +275,10 @@ fn stores(config: &Config) -> Result<Stores, Box<dyn Error>> {
     });
     let mirror = Mirror::new(capped, Rc::clone(&memory));
     let breaker = Breaker::new(mirror, IsolateClock, waits, backoff::dice, log_change);
-    let denials = Denials::new(breaker, denials::DEFAULT_ENTRIES, Seed::random()?);
-    let leases = Leases::new(denials, lease::DEFAULT_ENTRIES, Seed::random()?);
+    let leases = Leases::new(breaker, lease::DEFAULT_ENTRIES, Seed::random()?);
+    let denials = Denials::new(leases, denials::DEFAULT_ENTRIES, Seed::random()?);
     Ok(Stores::Upstash(Box::new(Shared {
-        store: Fallback::new(leases, memory, *fallback_factor),
+        store: Fallback::new(denials, memory, *fallback_factor),
         retries: *retries,
     })))
 }

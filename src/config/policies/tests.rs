@@ -188,21 +188,30 @@ fn a_lease_needs_one_of_every_policy_that_each_request_meets() {
             assert_eq!(problem.severity, Severity::Warning);
             problem.variable.clone()
         });
-        let lease = policy(&compiled.config, "auth").unwrap().lease;
+        let lease = policy(&compiled.config, "general").unwrap().lease;
         (lease, warned.collect::<Vec<_>>())
     };
-    let auth = json!({"auth": {"lease": 30}});
-    let useless = "RATE_LIMIT_POLICIES.auth.lease".to_owned();
+    let plain = json!({"general": {"lease": 30}});
+    let useless = "RATE_LIMIT_POLICIES.general.lease".to_owned();
     assert_eq!(
-        of(&json!({"RATE_LIMIT_POLICIES": auth})),
+        of(&json!({"RATE_LIMIT_POLICIES": plain})),
         (30, vec![useless])
     );
-    let off = json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": auth});
+    let off = json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": plain});
     assert_eq!(of(&off), (30, vec![]));
-    let shadow = json!({"auth": {"lease": 30}, "ip": {"mode": "shadow"}});
+    let shadow = json!({"general": {"lease": 30}, "ip": {"mode": "shadow"}});
     assert_eq!(of(&json!({"RATE_LIMIT_POLICIES": shadow})), (30, vec![]));
-    let both = json!({"auth": {"lease": 30}, "ip": {"lease": 100}});
+    let both = json!({"general": {"lease": 30}, "ip": {"lease": 100}});
     assert_eq!(of(&json!({"RATE_LIMIT_POLICIES": both})), (30, vec![]));
+
+    let blocks = json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": {"auth": {"lease": 30}}});
+    let compiled = compile(&blocks);
+    assert_eq!(
+        compiled.problems[0].variable,
+        "RATE_LIMIT_POLICIES.auth.lease"
+    );
+    assert_eq!(compiled.problems[0].severity, Severity::Warning);
+    assert_eq!(policy(&compiled.config, "auth").unwrap().lease, 0);
 }
 
 #[test]

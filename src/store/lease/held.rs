@@ -4,15 +4,22 @@ use std::collections::HashMap;
 
 use crate::quota::{Decision, Outcome, Quota};
 use crate::store::memory::Seed;
-use crate::store::{Answer, Charge, Check, Verdict};
+use crate::store::{Answer, Charge, Check, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
 /// How long the others wait for the answer to the one that asks for units, before another does. A
 /// deadline, not a flag: a request that is cancelled never says that it is over.
 const ASKING: Millis = Millis::new(2000);
 
-/// Nothing is held for as long.
+/// Nothing is held for as long; and nothing is asked for in advance for as long after a call that may
+/// have run although it failed: each would be counted, and be of no use.
 const LONG: Millis = Millis::new(10_000);
+
+/// Whether a time that was set to no more than `most` ahead is still to come. One further ahead was
+/// set by a clock that has stepped back since.
+fn to_come(until: Timestamp, most: Millis, now: Timestamp) -> bool {
+    until > now && until <= now + most
+}
 
 /// Two generations: what has not been touched for one is forgotten with the older, whether time or
 /// the number of callers ends it.
@@ -21,6 +28,8 @@ pub(super) struct Held {
     current: HashMap<String, Holding, Seed>,
     previous: HashMap<String, Holding, Seed>,
     since: Timestamp,
+    /// Nothing is asked for in advance until then.
+    paused_until: Timestamp,
 }
 
 /// Units handed out together.
@@ -37,7 +46,7 @@ struct Holding {
     latest: Option<(u32, Answer)>,
     demand: Demand,
     asking_until: Timestamp,
-    /// The quota has given less than it was asked for: until then nobody asks in the background.
+    /// The quota has given nothing: until then nobody asks for more.
     scarce_until: Timestamp,
 }
 
@@ -52,8 +61,8 @@ struct Demand {
 impl Demand {
     fn add(&mut self, units: u32, period: Millis, now: Timestamp) {
         let age = now.since(self.since);
-        if age >= period {
-            let adjoins = age.get() < 2 * period.get();
+        if age >= period || self.since > now {
+            let adjoins = self.since <= now && age.get() < 2 * period.get();
             self.before = if adjoins { self.current } else { 0 };
             self.current = 0;
             self.since = if adjoins { self.since + period } else { now };
@@ -75,14 +84,21 @@ impl Demand {
 }
 
 impl Holding {
-    fn units(&self, now: Timestamp) -> u32 {
-        let standing = self.grants.iter().filter(|grant| grant.ends > now);
+    fn units(&self, quota: &Quota, now: Timestamp) -> u32 {
+        let time = quota.lease_time();
+        let standing = self.grants.iter();
+        let standing = standing.filter(|grant| to_come(grant.ends, time, now));
         standing.map(|grant| grant.units).sum()
     }
 
+    fn drop_ended(&mut self, quota: &Quota, now: Timestamp) {
+        let time = quota.lease_time();
+        self.grants.retain(|grant| to_come(grant.ends, time, now));
+    }
+
     /// Takes what there is enough of: the oldest first.
-    fn take(&mut self, units: u32, now: Timestamp) {
-        self.grants.retain(|grant| grant.ends > now);
+    fn take(&mut self, units: u32, quota: &Quota, now: Timestamp) {
+        self.drop_ended(quota, now);
         let mut due = units;
         for grant in &mut self.grants {
             let part = due.min(grant.units);
@@ -103,17 +119,28 @@ impl Holding {
         let (denied, answer) = self.latest.filter(|_| !charge.enforced)?;
         match answer.decision.outcome {
             Outcome::Denied { retry_at } if retry_at > now && cost >= denied => Some(answer),
+            Outcome::Impossible if cost >= denied => Some(answer),
             _ => None,
         }
     }
 
-    fn answer(&self, now: Timestamp) -> Answer {
+    fn is_asked(&self, now: Timestamp) -> bool {
+        to_come(self.asking_until, ASKING, now)
+    }
+
+    /// Whether there is something to be had in advance, as far as is known.
+    fn may_give(&self, now: Timestamp) -> bool {
+        let little = |(_, answer): (u32, Answer)| answer.decision.remaining < 4;
+        !to_come(self.scarce_until, LONG, now) && !self.latest.is_some_and(little)
+    }
+
+    fn answer(&self, quota: &Quota, now: Timestamp) -> Answer {
         let latest = self.latest.map(|(_, answer)| answer.decision);
         let beside = latest.map_or(0, |latest| latest.remaining);
         Answer {
             decision: Decision {
                 outcome: Outcome::Allowed,
-                remaining: beside.saturating_add(self.units(now)),
+                remaining: beside.saturating_add(self.units(quota, now)),
                 reset_at: latest.map_or(now, |latest| latest.reset_at),
                 at: now,
             },
@@ -130,6 +157,7 @@ impl Held {
             current: HashMap::with_hasher(seed.clone()),
             previous: HashMap::with_hasher(seed.clone()),
             since: Timestamp::default(),
+            paused_until: Timestamp::default(),
         }
     }
 
@@ -142,7 +170,7 @@ impl Held {
     ) -> Option<(Verdict, Option<Check>)> {
         for charge in &check.charges {
             let holding = self.get(&charge.key, now)?;
-            let enough = holding.units(now) >= check.cost;
+            let enough = holding.units(&charge.quota, now) >= check.cost;
             if !enough && holding.known_denial(charge, check.cost, now).is_none() {
                 return None;
             }
@@ -150,11 +178,11 @@ impl Held {
         let mut verdict = Verdict::default();
         for charge in &check.charges {
             let holding = self.get(&charge.key, now)?;
-            let answer = if holding.units(now) >= check.cost {
-                holding.take(check.cost, now);
+            let answer = if holding.units(&charge.quota, now) >= check.cost {
+                holding.take(check.cost, &charge.quota, now);
                 let period = charge.quota.lease_time();
                 holding.demand.add(check.cost, period, now);
-                Some(holding.answer(now))
+                Some(holding.answer(&charge.quota, now))
             } else {
                 holding.known_denial(charge, check.cost, now)
             };
@@ -170,31 +198,47 @@ impl Held {
         for charge in &check.charges {
             let holding = self.get(&charge.key, now)?;
             let target = holding.target(&charge.quota, lease_of(charge, check), now);
-            let waits = holding.asking_until > now || holding.scarce_until > now;
-            low |= !waits && holding.units(now) < target.div_ceil(2);
+            let waits = holding.is_asked(now) || !holding.may_give(now);
+            low |= !waits && holding.units(&charge.quota, now) < target.div_ceil(2);
         }
-        low.then(|| {
-            let mut wish = self.asking(check, now);
-            wish.cost = 0;
-            wish
-        })
+        if !low || !self.may_ask(check, now) {
+            return None;
+        }
+        let mut wish = self.asking(check, now);
+        wish.cost = 0;
+        Some(wish)
+    }
+
+    /// Whether units may be asked for in advance: of every quota that can deny, or those of the others
+    /// would be counted for nothing.
+    fn may_ask(&mut self, check: &Check, now: Timestamp) -> bool {
+        let paused = to_come(self.paused_until, LONG, now);
+        let mut enforced = check.charges.iter().filter(|charge| charge.enforced);
+        !paused
+            && enforced.all(|charge| {
+                self.get(&charge.key, now)
+                    .is_some_and(|it| it.may_give(now))
+            })
     }
 
     /// The check, with the units that each of its quotas is to give in advance.
     pub(super) fn asking(&mut self, check: &Check, now: Timestamp) -> Check {
         let mut asking = check.clone();
+        if !self.may_ask(check, now) {
+            return asking;
+        }
         for charge in &mut asking.charges {
             let lease = lease_of(charge, check);
             let Some(holding) = self.get(&charge.key, now) else {
                 continue;
             };
-            if holding.asking_until > now {
+            if holding.is_asked(now) || !holding.may_give(now) {
                 continue;
             }
             let target = holding.target(&charge.quota, lease, now);
             // With those of the request, no more than the lease.
             let most = target.min(lease.saturating_sub(check.cost));
-            charge.advance = most.saturating_sub(holding.units(now));
+            charge.advance = most.saturating_sub(holding.units(&charge.quota, now));
             if charge.advance > 0 {
                 holding.asking_until = now + ASKING;
             }
@@ -214,13 +258,18 @@ impl Held {
                 continue;
             }
             let holding = self.entry(&charge.key, now);
-            let held = holding.units(now);
+            holding.drop_ended(&charge.quota, now);
+            let held = holding.units(&charge.quota, now);
             let mut latest = *answer;
             latest.decision.remaining -= answer.advanced.min(latest.decision.remaining);
-            holding.latest = Some((check.cost, latest));
+            // A read does not lift what denies.
+            let reads = check.cost == 0;
+            if !reads || holding.known_denial(charge, u32::MAX, now).is_none() {
+                holding.latest = Some((check.cost, latest));
+            }
             if charge.advance > 0 {
                 holding.asking_until = Timestamp::default();
-                if answer.advanced < charge.advance {
+                if answer.advanced == 0 {
                     let period = charge.quota.lease_time();
                     holding.scarce_until = now + Millis::new(period.get() / 2);
                 }
@@ -229,19 +278,27 @@ impl Held {
                 let period = charge.quota.lease_time();
                 holding.demand.add(check.cost, period, now);
             }
-            if answer.advanced > 0 {
+            // Of several that asked, because the first took long, no more than a lease is kept.
+            let most = lease_of(charge, check).saturating_sub(held);
+            let units = answer.advanced.min(most);
+            if units > 0 {
                 holding.grants.push(Grant {
-                    units: answer.advanced,
+                    units,
                     ends: charge.quota.lease_ends(answer.decision.at, now),
                 });
             }
-            let remaining = answer.decision.remaining.saturating_add(held);
-            answer.decision.remaining = remaining.min(charge.quota.capacity());
+            if answer.decision.allowed() {
+                let remaining = answer.decision.remaining.saturating_add(held);
+                answer.decision.remaining = remaining.min(charge.quota.capacity());
+            }
         }
     }
 
-    /// The one that asked has failed.
-    pub(super) fn forget_asking(&mut self, check: &Check, now: Timestamp) {
+    /// The one that asked has failed: another may ask, unless what it took may have been counted.
+    pub(super) fn learn_failure(&mut self, check: &Check, error: &StoreError, now: Timestamp) {
+        if error.may_have_run() {
+            self.paused_until = now + LONG;
+        }
         for charge in check.charges.iter().filter(|charge| charge.advance > 0) {
             if let Some(holding) = self.get(&charge.key, now) {
                 holding.asking_until = Timestamp::default();
@@ -265,7 +322,8 @@ impl Held {
     }
 
     fn turn(&mut self, now: Timestamp) {
-        if now.since(self.since) >= LONG || self.current.len() >= self.most {
+        let over = now.since(self.since) >= LONG || self.since > now;
+        if over || self.current.len() >= self.most {
             self.previous = std::mem::replace(
                 &mut self.current,
                 HashMap::with_hasher(self.previous.hasher().clone()),
@@ -289,5 +347,10 @@ fn lease_of(charge: &Charge, check: &Check) -> u32 {
 impl Held {
     pub(super) fn len(&self) -> usize {
         self.current.len() + self.previous.len()
+    }
+
+    pub(super) fn grants(&self) -> usize {
+        let held = self.current.values().chain(self.previous.values());
+        held.map(|holding| holding.grants.len()).sum()
     }
 }

@@ -7,6 +7,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 use super::{DEFAULT_ENTRIES, Leases};
 use crate::quota::{Algorithm, Quota};
 use crate::store::conformance::{self, ALGORITHMS, START, at_once, charge, check};
+use crate::store::denials::Denials;
 use crate::store::memory::{Memory, Seed};
 use crate::store::reference::Reference;
 use crate::store::{Charge, Check, Store, StoreError, Verdict};
@@ -18,6 +19,8 @@ struct Counted {
     store: Reference,
     calls: Cell<u32>,
     fails: Cell<bool>,
+    /// It decides, and the answer is lost.
+    loses: Cell<bool>,
 }
 
 impl Store for Counted {
@@ -26,7 +29,11 @@ impl Store for Counted {
         if self.fails.get() {
             return Err(StoreError::Unreachable);
         }
-        self.store.decide(check, now).await
+        let decided = self.store.decide(check, now).await;
+        if self.loses.get() {
+            return Err(StoreError::Timeout);
+        }
+        decided
     }
 }
 
@@ -186,31 +193,37 @@ fn the_limit_is_spent_to_the_last_unit() {
     }
 }
 
-/// A policy's own block ends what is held; so does a block of the address.
+/// Nobody is blocked for units that were never spent.
 #[test]
-fn a_block_ends_a_lease() {
+fn a_policy_that_blocks_is_not_leased() {
     let store = Counted::default();
     let isolate = leases(&store);
     let blocking = Charge {
         block: Some(Millis::from_secs(600)),
         ..leased("p:a", 100, 50)
     };
-    let one = check(&[blocking.clone()], 1);
-    for _ in 0..10 {
+    let one = check(&[blocking], 1);
+    for request in 1..=50 {
         assert!(at_once(&isolate, &one, START).allows(&one));
+        assert_eq!((store.calls.get(), isolate.wish()), (request, None));
     }
-    let all = check(&[blocking], 100);
-    assert!(!at_once(&isolate, &all, START).allows(&all));
-    assert!(!at_once(&isolate, &one, START).allows(&one), "blocked");
+}
 
-    let other = check(&[leased("p:b", 1000, 50)], 1);
-    for _ in 0..20 {
-        assert!(at_once(&isolate, &other, START).allows(&other));
+/// A block of the address ends what is held, learnt in whatever way.
+#[test]
+fn a_block_of_the_address_ends_a_lease() {
+    let store = Counted::default();
+    let denials = Denials::new(leases(&store), 100, Seed::fixed());
+    let isolate = denials.inner();
+    let leased = check(&[leased("p:b", 1000, 50)], 1);
+    for _ in 0..40 {
+        assert!(at_once(&denials, &leased, START).allows(&leased));
+        fetch(isolate, START);
     }
+    let plain = check(&[charge("q:b", Algorithm::SlidingWindow, 10)], 1);
     store.store.set("blocked:192.0.2.1", "{\"reason\":\"x\"}");
-    let held = (0..50).take_while(|_| at_once(&isolate, &other, START).allows(&other));
-    assert!(held.count() < 50, "no more than was held");
-    assert!(!at_once(&isolate, &other, ms(1)).allows(&other));
+    assert!(!at_once(&denials, &plain, START).allows(&plain));
+    assert!(!at_once(&denials, &leased, START).allows(&leased));
 }
 
 /// A block made elsewhere is seen by the next call in the background.
@@ -295,7 +308,12 @@ fn one_asks_for_all() {
         ahead[0] > 0 && ahead[1..].iter().all(|units| *units == 0),
         "{ahead:?}"
     );
-    isolate.held.borrow_mut().forget_asking(&asking[0], now);
+    // It has surely taken nothing.
+    let refused = StoreError::Refused("OOM".to_owned());
+    isolate
+        .held
+        .borrow_mut()
+        .learn_failure(&asking[0], &refused, now);
     let next = isolate.held.borrow_mut().asking(&check, now);
     assert_eq!(next.charges[0].advance, ahead[0]);
     // One that never reports keeps the others for two seconds.
@@ -318,6 +336,157 @@ fn a_failing_store_leaves_what_is_held() {
     let admitted = (0..200).take_while(|_| decide().is_ok()).count();
     assert!((1..=100).contains(&admitted), "{admitted}");
     assert_eq!(decide(), Err(StoreError::Unreachable));
+}
+
+/// Each call whose answer is lost may have taken units that nobody spends: one does, and then none for
+/// a while, however many fail.
+#[test]
+fn lost_answers_cost_a_lease_at_the_most() {
+    let store = Counted::default();
+    let isolate = leases(&store);
+    let hot = leased("p:a", 1000, 500);
+    let check = check(&[hot], 1);
+    for request in 0..200 {
+        at_once(&isolate, &check, ms(request * 10));
+        fetch(&isolate, ms(request * 10));
+    }
+    let used = |now| {
+        let read = Check {
+            cost: 0,
+            ..check.clone()
+        };
+        1000 - at_once(&store.store, &read, now).answers[0]
+            .unwrap()
+            .decision
+            .remaining
+    };
+    let before = used(ms(2000));
+    store.loses.set(true);
+    let (mut failed, mut admitted) = (0, 0);
+    for request in 0..400 {
+        let now = ms(2000 + request * 10);
+        match isolate.decide(&check, now).now_or_never().unwrap() {
+            Ok(_) => admitted += 1,
+            Err(_) => failed += 1,
+        }
+        while let Some(wish) = isolate.wish() {
+            let lost = isolate.fetch_ahead(&wish, now).now_or_never().unwrap();
+            assert_eq!(lost, Err(StoreError::Timeout));
+        }
+    }
+    assert!(
+        admitted > 0 && failed > 100,
+        "{admitted} admitted, {failed} failed"
+    );
+    let taken = used(ms(6000)) - before;
+    assert!(
+        taken <= failed + 100,
+        "{taken} were taken for {failed} failures"
+    );
+}
+
+/// A clock that ran an hour ahead and is set right holds nothing of that hour.
+#[test]
+fn a_clock_that_is_set_back_holds_nothing() {
+    let store = Counted::default();
+    let (bad, good) = (leases(&store), leases(&store));
+    let check = check(&[leased("p:a", 100, 50)], 1);
+    for _ in 0..20 {
+        at_once(&bad, &check, ms(3_600_000));
+        fetch(&bad, ms(3_600_000));
+    }
+    at_once(&good, &check, ms(1000));
+    let later = ms(600_000);
+    let admit = |isolate| {
+        (0..200)
+            .filter(|_| at_once(isolate, &check, later).allows(&check))
+            .count()
+    };
+    assert_eq!(admit(&good) + admit(&bad), 100);
+}
+
+/// A shadow that denies, for a time or whatever the time, prevents no lease from being of use.
+#[test]
+fn a_shadow_that_denies_makes_nobody_wait() {
+    for (limit, cost) in [(5, 10), (300, 1), (3, 1)] {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        let shadow = Charge {
+            enforced: false,
+            ..charge("s:a", Algorithm::SlidingWindow, limit)
+        };
+        let check = check(&[leased("p:a", 1_000_000, 1000), shadow], cost);
+        let mut waited = 0;
+        for request in 0..6000 {
+            let now = ms(request * 10);
+            let before = store.calls.get();
+            assert!(at_once(&isolate, &check, now).allows(&check));
+            waited += store.calls.get() - before;
+            fetch(&isolate, now);
+        }
+        assert!(waited < 30, "{limit}: {waited} of 6,000 waited");
+    }
+}
+
+/// Where one quota has nothing to lease, the others are not charged for nothing, and what ended is
+/// dropped.
+#[test]
+fn a_quota_that_is_used_up_has_none_taken_beside_it() {
+    let small = Charge {
+        lease: 3,
+        ..Charge::new("g:a", quota(Algorithm::TokenBucket, 60, 60_000, 3))
+    };
+    for tight in [leased("g:a", 60, 20), small] {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        let loose = Charge {
+            lease: 100,
+            ..Charge::new(
+                "ip:a",
+                quota(Algorithm::SlidingWindow, 100_000, 3_600_000, 1),
+            )
+        };
+        let both = check(&[tight, loose.clone()], 1);
+        let mut admitted = 0;
+        for request in 0..600 {
+            let now = ms(request * 500);
+            admitted += u32::from(at_once(&isolate, &both, now).allows(&both));
+            fetch(&isolate, now);
+        }
+        let read = check(&[loose], 0);
+        let left = at_once(&store.store, &read, ms(300_000)).answers[0].unwrap();
+        let counted = 100_000 - left.decision.remaining;
+        assert!(
+            counted <= admitted * 11 / 10,
+            "{counted} counted of {admitted}"
+        );
+        let held = isolate.held.borrow();
+        assert!(held.grants() < 20, "{} grants", held.grants());
+    }
+}
+
+/// What a bucket's lease costs is told with it.
+#[test]
+fn a_bucket_tells_what_is_left_beside_a_lease() {
+    for requests in [3, 4, 5, 12] {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        let hot = Charge {
+            lease: 50,
+            ..charge("p:a", Algorithm::TokenBucket, 200)
+        };
+        let check = check(&[hot], 1);
+        let ask = || {
+            let verdict = at_once(&isolate, &check, START);
+            (
+                verdict.allows(&check),
+                verdict.answers[0].unwrap().decision.remaining,
+            )
+        };
+        let told = (0..requests).map(|_| ask().1).last().unwrap();
+        let admitted = (0..200).take_while(|_| ask().0).count();
+        assert_eq!(admitted, told as usize, "after {requests}");
+    }
 }
 
 /// Callers beyond the bound push out those that have not come for the longest time.
@@ -479,7 +648,10 @@ proptest! {
     fn a_lease_costs_little(steps in steps()) {
         let quota = quota(Algorithm::SlidingWindow, 100, 60_000, 1);
         let plain: u32 = fleet(quota, 0, &steps, 0).0.iter().map(|(_, units)| units).sum();
-        let leased: u32 = fleet(quota, 30, &steps, 0).0.iter().map(|(_, units)| units).sum();
+        let (leased, calls) = fleet(quota, 30, &steps, 0);
+        let leased: u32 = leased.iter().map(|(_, units)| units).sum();
+        let requests = u32::try_from(steps.len()).unwrap();
+        prop_assert!(calls <= requests, "{calls} calls for {requests} requests");
         prop_assert!(leased * 2 >= plain, "{leased} of {plain}");
     }
 }

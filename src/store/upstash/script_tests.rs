@@ -8,11 +8,11 @@ use proptest::test_runner::TestRunner;
 use serde_json::json;
 
 use super::{SCRIPT, SCRIPT_SHA1};
-use crate::store::conformance::{MINUTE, at_once, check};
+use crate::store::conformance::{at_once, check};
 use crate::store::reference::Reference;
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, Store, Verdict};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 mod random;
 
@@ -153,6 +153,6 @@ fn ends_soon(check: &Check, verdict: &Verdict, now: Timestamp) -> bool {
         .any(|(charge, state)| {
             let decided = charge.quota.decide(state.as_ref(), 0, now);
             let at = decided.decision.reset_at;
-            at > now && at < now + MINUTE
+            at > now && at < now + Millis::from_secs(20)
         })
 }

@@ -35,7 +35,11 @@ pub(super) fn random_charges() -> impl Strategy<Value = Vec<RandomCharge>> {
         0..3usize,
         prop_oneof![1..20u32, 20..100u32, Just(1_000_000u32)],
         // Long enough that nothing expires in real time while it must still be there.
-        prop_oneof![3_600_000..90_000_000u64, Just(31_622_400_000u64)],
+        prop_oneof![
+            3_600_000..90_000_000u64,
+            40_000..400_000u64,
+            Just(31_622_400_000u64)
+        ],
         1..30u32,
         prop_oneof![Just(None), (600_000..10_000_000u64).prop_map(Some)],
         proptest::bool::weighted(0.75),
