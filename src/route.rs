@@ -27,8 +27,11 @@
 //! origin's own, never looser. An honest `/files/a%2Fb` meets the same route either way, and only
 //! that one.
 
+mod index;
 mod path;
 mod pattern;
+
+use index::Index;
 
 use crate::policy::PolicyId;
 
@@ -131,14 +134,19 @@ impl Class {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
     routes: Vec<Route>,
+    index: Index,
     default: Vec<PolicyId>,
 }
 
 impl Routes {
     /// Routes, the first that matches winning; `default` applies where none does, at a cost of 1.
     #[must_use]
-    pub const fn new(routes: Vec<Route>, default: Vec<PolicyId>) -> Self {
-        Self { routes, default }
+    pub fn new(routes: Vec<Route>, default: Vec<PolicyId>) -> Self {
+        Self {
+            index: Index::new(&routes),
+            routes,
+            default,
+        }
     }
 
     /// What a request with this method and path, both as sent, is limited by.
@@ -166,8 +174,11 @@ impl Routes {
     /// Adds the routes that one reading of a path meets, each once: the first that matches, and those
     /// beside it that come before. `None`: no route but such.
     fn meet(&self, method: &str, normal: &str, met: &mut Vec<Option<usize>>) {
-        let matching = self.routes.iter().enumerate();
-        let mut matching = matching.filter(|(_, route)| route.matches(method, normal));
+        let candidates = self.index.candidates(&self.routes, normal);
+        let routes = candidates
+            .iter()
+            .filter_map(|at| Some((*at, self.routes.get(*at)?)));
+        let mut matching = routes.filter(|(_, route)| route.matches(method, normal));
         loop {
             let next = matching.next();
             let at = next.map(|(at, _)| at);

@@ -17,21 +17,23 @@ const LONGEST_PATTERN: usize = 1024;
 pub struct PathPattern {
     text: String,
     segments: Vec<Segment>,
+    /// The place of the first `**`, or the number of segments.
+    first_any: usize,
 }
 
-/// One segment of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+/// One segment of a pattern. [`Index`](super::index::Index) relies on the order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Segment {
     /// `**`.
     Any,
-    /// This text.
-    Literal(String),
     /// `*` between these texts: the first begins the segment, the last ends it.
     Glob {
         begins: String,
         between: Vec<String>,
         ends: String,
     },
+    /// This text.
+    Literal(String),
 }
 
 /// The rule that a path pattern breaks.
@@ -86,8 +88,10 @@ impl PathPattern {
         }
         // `**` twice in a row says no more than once.
         segments.dedup_by(|next, previous| *next == Segment::Any && *previous == Segment::Any);
+        let any = segments.iter().position(|next| *next == Segment::Any);
         Ok(Self {
             text: text.to_owned(),
+            first_any: any.unwrap_or(segments.len()),
             segments,
         })
     }
@@ -96,6 +100,24 @@ impl PathPattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The segments in the order in which they say most of a path: those before the first `**`, it,
+    /// then from the last one backwards, since those end the path.
+    pub(super) fn step(&self, number: usize) -> Option<&Segment> {
+        match number.checked_sub(self.first_any + 1) {
+            None => self.segments.get(number),
+            Some(back) => self
+                .segments
+                .get(self.first_any + 1..)?
+                .iter()
+                .nth_back(back),
+        }
+    }
+
+    /// All of them.
+    pub(super) fn steps(&self) -> impl Iterator<Item = &Segment> {
+        (0..self.segments.len()).filter_map(|number| self.step(number))
     }
 
     /// Whether a path in normal form ([`normalise`](super::normalise)) matches.
@@ -166,7 +188,7 @@ impl Segment {
         })
     }
 
-    fn matches(&self, text: &str) -> bool {
+    pub(super) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Literal(literal) => literal == text,

@@ -316,3 +316,89 @@ fn a_route_beside_others_hides_none_of_them() {
         (vec![PolicyId(1), PolicyId(0)], 7)
     );
 }
+
+/// What a request meets, each route tried in its turn.
+fn tried_one_by_one(routes: &Routes, method: &str, normal: &str) -> Vec<Option<usize>> {
+    let mut met = Vec::new();
+    for (at, route) in routes.routes.iter().enumerate() {
+        if route.covers(method) && route.pattern.matches(normal) {
+            met.push(Some(at));
+            if !route.beside {
+                return met;
+            }
+        }
+    }
+    met.push(None);
+    met
+}
+
+/// A segment of a pattern; those that share a beginning or an end are the hard ones to tell apart.
+fn segment() -> impl Strategy<Value = String> {
+    prop_oneof![
+        2 => Just("**".to_owned()),
+        4 => "[ab]{1,2}",
+        3 => "[ab]{0,3}\\*[ab]{0,2}",
+        1 => "[ab]?\\*[ab]\\*b?",
+        1 => "é|é\\*|\\*é",
+    ]
+}
+
+fn table(most: usize) -> impl Strategy<Value = Routes> {
+    let methods = prop::sample::subsequence(vec!["GET", "POST"], 0..=1);
+    let segments = prop::collection::vec(segment(), 0..5);
+    let drawn = (segments, methods, prop::bool::weighted(0.1));
+    prop::collection::vec(drawn, 0..most).prop_map(|drawn| {
+        let routes = drawn.iter().map(|(segments, methods, beside)| {
+            let route = route(&format!("/{}", segments.join("/")), methods, &[AUTH], 1);
+            if *beside {
+                route.beside_others()
+            } else {
+                route
+            }
+        });
+        Routes::new(routes.collect(), vec![GENERAL])
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_index_finds_what_trying_each_route_finds(
+        routes in table(60),
+        paths in prop::collection::vec(prop::collection::vec("[ab]{1,4}|é[ab]?|[ab]é", 0..6), 1..6),
+    ) {
+        for path in paths {
+            let normal = format!("/{}", path.join("/"));
+            for method in ["GET", "POST"] {
+                let mut met = Vec::new();
+                routes.meet(method, &normal, &mut met);
+                prop_assert_eq!(met, tried_one_by_one(&routes, method, &normal), "{} {}", method, normal);
+            }
+        }
+    }
+}
+
+/// How many routes of a thousand a path has tried.
+fn tried(pattern: impl Fn(usize) -> String, path: &str) -> usize {
+    let routes = (0..1000).map(|at| route(&pattern(at), &[], &[AUTH], 1));
+    let routes = Routes::new(routes.collect(), vec![GENERAL]);
+    let normal = normalise(path);
+    assert!(
+        routes
+            .routes
+            .iter()
+            .any(|route| route.matches("GET", &normal))
+    );
+    routes.index.candidates(&routes.routes, &normal).len()
+}
+
+#[test]
+fn of_a_thousand_routes_those_are_tried_that_a_path_may_meet() {
+    assert_eq!(tried(|at| format!("/api/r{at}"), "/api/r999"), 1);
+    assert_eq!(tried(|at| format!("/api/r{at}/**"), "/api/r7/x/y"), 1);
+    assert_eq!(tried(|at| format!("/api/*/r{at}"), "/api/42/r999"), 1);
+    assert_eq!(tried(|at| format!("/r{at}-*/x"), "/r999-7/x"), 1);
+    assert_eq!(tried(|at| format!("/**/r{at}"), "/a/b/c/r999"), 1);
+    assert_eq!(tried(|at| format!("/a/**/r{at}/*"), "/a/b/c/r999/d"), 1);
+    // These are tried: nothing but the rest of a path tells them apart.
+    assert_eq!(tried(|at| format!("/**/r{at}/**"), "/a/r999/b"), 1000);
+}
