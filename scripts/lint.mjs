@@ -8,15 +8,21 @@ import { Failure, main, root, run, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
 const WASM = ["--target", "wasm32-unknown-unknown"];
+/** Outside of the workspace, so that criterion costs nobody else a minute of compiling. */
+const BENCHES = "bench/core/Cargo.toml";
 const DENY = ["--", "-D", "warnings"];
 const DOC = { env: { RUSTDOCFLAGS: "-D warnings" } };
 
 await main(import.meta.url, async (args) => {
   await setup();
-  if (args.includes("--fix")) await run("cargo", ["fmt", "--all"]);
+  if (args.includes("--fix")) {
+    await run("cargo", ["fmt", "--all"]);
+    await run("cargo", ["fmt", "--manifest-path", BENCHES]);
+  }
 
   say("formatting");
   await run("cargo", ["fmt", "--all", "--check"]);
+  await run("cargo", ["fmt", "--check", "--manifest-path", BENCHES]);
   say("lock files");
   checkLockFiles();
   say("JavaScript");
@@ -41,7 +47,7 @@ function checkLockFiles() {
         "Remove them: npm install --package-lock-only --omit-lockfile-registry-resolved",
     );
   }
-  for (const file of ["Cargo.lock", "fuzz/Cargo.lock"]) {
+  for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "fuzz/Cargo.lock"]) {
     const cargo = readFileSync(path.join(root, file), "utf8");
     for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
       if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} names a source that is not crates.io: ${source}`);

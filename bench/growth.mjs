@@ -1,0 +1,266 @@
+/** `node bench/growth.mjs [--quick]`: what a decision costs as callers, policies, routes and sub-windows grow, as Markdown. */
+
+import { Failure, main, say } from "../scripts/command.mjs";
+import { setup } from "../scripts/setup.mjs";
+import { compile, inWasm, natively } from "./measured.mjs";
+import { NOW, SUB_WINDOW, startScript } from "./script.mjs";
+import { inWords, shapeOf } from "./shape.mjs";
+import { number, table, whole } from "./table.mjs";
+
+/** Bytes that Cloudflare allows a variable. */
+const VARIABLE = 5 * 1024;
+/** Callers that decisions are measured with where their number is of no matter. */
+const SOME_CALLERS = 100;
+/** Fewer callers' memory is lost in what the allocator holds anyway. */
+const WEIGHABLE = 10_000;
+
+const FULL = {
+  redis: [1, 10, 100, 1000, 10_000, 100_000, 1_000_000],
+  memory: [1, 10, 100, 1000, 10_000, 50_000, 100_000, 200_000],
+  policies: [1, 2, 3, 4, 5, 6, 7, 8],
+  routes: [1, 10, 100, 1000],
+  subWindows: [1, 15, 30, 60],
+  decisions: 10_000,
+  stretches: 10,
+  seconds: 0.5,
+};
+
+/** What is measured so means nothing. */
+const QUICK = {
+  redis: [1, 10, 100], memory: [1, 10, 100], policies: [1, 2, 4], routes: [1, 10, 100], subWindows: [1, 2, 3],
+  decisions: 60, stretches: 2, seconds: 0.005,
+};
+
+/**
+ * @param {object} [options]
+ * @param {boolean} [options.quick] tiny sizes, for a smoke test
+ * @param {(line: string) => void} [options.say] told of progress
+ * @returns {Promise<string>} a section of Markdown
+ */
+export async function growth({ quick = false, say: tell = () => {} } = {}) {
+  const sizes = quick ? QUICK : FULL;
+  tell("compiling bench/core, natively and for WebAssembly");
+  await compile();
+  const script = await startScript();
+  try {
+    const inRedis = await measureRedis(script, sizes, tell);
+    tell("callers in memory, policies, routes and sub-windows in the core");
+    const core = new Core(sizes.seconds);
+    const parts = [
+      "## How a decision's cost grows",
+      "Processor time throughout, of several stretches the least. The words under a table are derived from its numbers by `bench/shape.mjs`.",
+      callersInRedis(inRedis.callers),
+      await callersInMemory(core, sizes),
+      await policies(core, sizes, inRedis.policies),
+      await routes(core, sizes),
+      await subWindows(core, sizes, inRedis.subWindows),
+    ];
+    return `${parts.join("\n\n")}\n`;
+  } finally {
+    await script.stop();
+  }
+}
+
+/** Everything that a Redis is needed for: rows of `{size, cpu, script, commands, …}` by table. */
+export async function measureRedis(script, sizes, tell) {
+  return {
+    policies: await redisPolicies(script, sizes, tell),
+    subWindows: await redisSubWindows(script, sizes, tell),
+    callers: await redisCallers(script, sizes, tell),
+  };
+}
+
+/** In an order that no cache foresees. */
+function pick(round, of) {
+  return (Math.imul(round, 2654435769) >>> 0) % of;
+}
+
+async function redisCallers(script, { redis, decisions, stretches }, tell) {
+  await script.command("FLUSHALL");
+  const empty = await script.bytes();
+  const rows = [];
+  let held = 0;
+  for (const size of redis) {
+    tell(`${whole(size)} callers in Redis`);
+    await script.fill(held, size);
+    held = size;
+    const callers = await script.callers();
+    if (callers !== size) throw new Failure(`Redis holds ${callers} callers, not ${size}`);
+    const bytes = ((await script.bytes()) - empty) / size;
+    const asked = Array.from({ length: decisions }, (_, round) => script.decision(pick(round, size)));
+    rows.push({ size, bytes, ...(await script.measure(asked, stretches)) });
+  }
+  return rows;
+}
+
+async function redisPolicies(script, { policies: counts, decisions, stretches }, tell) {
+  tell("policies per request in Redis");
+  const rows = [];
+  for (const size of counts) {
+    await script.command("FLUSHALL");
+    const asked = Array.from({ length: decisions }, (_, round) => script.decision(round % SOME_CALLERS, { policies: size }));
+    rows.push({ size, ...(await script.measure(asked, stretches)) });
+  }
+  return rows;
+}
+
+async function redisSubWindows(script, { subWindows: counts, decisions, stretches }, tell) {
+  tell("sub-windows in Redis");
+  const rows = [];
+  for (const size of counts) {
+    await script.command("FLUSHALL");
+    const times = Array.from({ length: size }, (_, at) => NOW + at * SUB_WINDOW);
+    const callers = Array.from({ length: SOME_CALLERS }, (_, caller) => caller);
+    for (const now of times) await script.all(callers.map((caller) => script.decision(caller, { now })));
+    const state = await script.state(0);
+    const occupied = state.split(",").length;
+    if (occupied !== size) throw new Failure(`a state occupies ${occupied} sub-windows, not ${size}`);
+    const now = times.at(-1);
+    const asked = Array.from({ length: decisions }, (_, round) => script.decision(round % SOME_CALLERS, { now }));
+    rows.push({ size, bytes: state.length, ...(await script.measure(asked, stretches)) });
+  }
+  return rows;
+}
+
+/** The loops of bench/core. */
+class Core {
+  constructor(seconds) {
+    this.seconds = seconds;
+  }
+
+  native(name, sizes) {
+    return natively(sizes.map((size) => [name, size]), this.seconds);
+  }
+
+  wasm(native) {
+    return inWasm(native, this.seconds);
+  }
+}
+
+/** A table whose first column is the size, and the shapes of some of its columns. */
+function section(title, what, columns, allowed) {
+  const sizes = columns[0].rows.map(({ size }) => size);
+  const cells = sizes.map((size, i) => [whole(size), ...columns.map(({ rows, of = ns }) => number(of(rows[i])))]);
+  const shapes = columns
+    .filter(({ isCost = true }) => isCost)
+    .map(({ heading, rows, of = ns }) => {
+      const points = rows.map((row) => ({ size: row.size, cost: of(row) }));
+      return `- ${heading}: ${inWords(shapeOf(points), what, allowed)}`;
+    });
+  return [`### ${title}`, table([what, ...columns.map(({ heading }) => heading)], cells), shapes.join("\n")].join("\n\n");
+}
+
+const ns = (row) => row.ns;
+const weight = ({ size, bytes }) => (size >= WEIGHABLE ? bytes / size : undefined);
+
+function callersInRedis(rows) {
+  const part = section(
+    "Callers in Redis",
+    "callers",
+    [
+      { heading: "Redis's CPU, µs", rows, of: (row) => row.cpu },
+      { heading: "of it the script, µs", rows, of: (row) => row.script },
+      { heading: "billed commands", rows, of: (row) => row.commands },
+      { heading: "bytes per caller", rows, of: (row) => (row.size >= WEIGHABLE ? row.bytes : undefined), isCost: false },
+    ],
+    "logarithmic",
+  );
+  return `${part}\n\nOne quota, one sub-window occupied. A real Redis, decisions pipelined; its CPU includes reading and answering commands.`;
+}
+
+async function callersInMemory(core, { memory }) {
+  const held = await core.native("MemoryHeld", memory);
+  const evicting = await core.native("MemoryEvicting", memory);
+  const expiring = await core.native("MemoryExpiring", memory);
+  const denial = await core.native("Denial", memory);
+  const gate = await core.native("Gate", memory);
+  const [heldWasm, evictingWasm] = [core.wasm(held), core.wasm(evicting)];
+  const part = section(
+    "Callers in memory",
+    "callers",
+    [
+      { heading: "held, ns", rows: held },
+      { heading: "held, Wasm, ns", rows: heldWasm },
+      { heading: "new, one evicted, ns", rows: evicting },
+      { heading: "new, one evicted, Wasm, ns", rows: evictingWasm },
+      { heading: "new, one expired, ns", rows: expiring },
+      { heading: "remembered denial, ns", rows: denial },
+      { heading: "whole gate, ns", rows: gate },
+      { heading: "bytes per caller", rows: held, of: weight, isCost: false },
+      { heading: "bytes per caller, Wasm", rows: heldWasm, of: weight, isCost: false },
+    ],
+    "logarithmic",
+  );
+  return `${part}\n\nThe map takes 50,000 entries unless told otherwise: from there on, a new caller evicts another. Here its bound is the number of callers.
+The map is a hash table beside two balanced trees; what is held also outgrows the processor's caches, which is in these times.`;
+}
+
+async function policies(core, { policies: counts }, redis) {
+  const part = section(
+    "Policies per request",
+    "policies",
+    [
+      { heading: "billed commands", rows: redis, of: (row) => row.commands },
+      { heading: "Redis's CPU, µs", rows: redis, of: (row) => row.cpu },
+      { heading: "of it the script, µs", rows: redis, of: (row) => row.script },
+      { heading: "memory store, ns", rows: await core.native("MemoryQuotas", counts) },
+    ],
+    "linear",
+  );
+  return `${part}\n\nEach policy is a quota of its own, read, decided and written: linear is the natural shape.`;
+}
+
+async function routes(core, { routes: counts }) {
+  const kinds = [
+    ["`/api/r{i}`", "Literal"], ["`/api/*/r{i}`", "Star"], ["`/api/r{i}/**`", "Below"], ["`/**/r{i}`", "Above"], ["all four in turn", "Mixed"],
+  ];
+  const columns = [];
+  for (const [pattern, kind] of kinds) {
+    for (const which of ["last", "none"]) {
+      const name = `Routes${kind}${which[0].toUpperCase()}${which.slice(1)}`;
+      columns.push({ heading: `${pattern}, ${which}`, rows: await core.native(name, counts) });
+    }
+  }
+  const part = section("Routes", "routes", columns, "logarithmic");
+  const alike = section(
+    "Routes that a path does not tell apart by its segments",
+    "routes",
+    [
+      { heading: "`/files/*-r{i}.txt`, last, ns", rows: await core.native("RoutesEndsLast", counts) },
+      { heading: "`/**/r{i}/**`, last, ns", rows: await core.native("RoutesMiddleLast", counts) },
+    ],
+    "linear",
+  );
+  const config = section("Reading a configuration", "routes", [{ heading: "ns", rows: await core.native("Config", counts) }], "linear");
+  const most = Math.floor(VARIABLE / `${JSON.stringify({ path: "/**/r99/**", policies: ["auth"] })},`.length);
+  return [
+    part,
+    "Natively, nanoseconds; a path that meets the last route, and one that meets none.",
+    alike,
+    `Each of these is tried in its turn. Linear is within the target because there can be but few: Cloudflare allows a variable 5 KB, about ${most} such routes.`,
+    config,
+    "Once for each `env` object, not for each request.",
+  ].join("\n\n");
+}
+
+async function subWindows(core, { subWindows: counts }, redis) {
+  const part = section(
+    "Sub-windows occupied",
+    "sub-windows",
+    [
+      { heading: "pure decision, ns", rows: await core.native("SlidingAllowed", counts) },
+      { heading: "denied, ns", rows: await core.native("SlidingDenied", counts) },
+      { heading: "text read and written, ns", rows: await core.native("StateText", counts) },
+      { heading: "Redis's CPU, µs", rows: redis, of: (row) => row.cpu },
+      { heading: "of it the script, µs", rows: redis, of: (row) => row.script },
+      { heading: "bytes of state", rows: redis, of: (row) => row.bytes },
+    ],
+    "linear",
+  );
+  return `${part}\n\nEvery sub-window is read and summed: linear is the natural shape, and 60 and the one under way are the most there can be.`;
+}
+
+await main(import.meta.url, async (args) => {
+  await setup({ redis: true });
+  console.log(await growth({ quick: args.includes("--quick"), say }));
+});

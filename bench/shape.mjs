@@ -1,0 +1,67 @@
+/** How a cost grows, said from measured numbers alone. */
+
+/** From the mildest to the worst. */
+export const SHAPES = ["flat", "logarithmic", "linear", "worse than linear"];
+
+/** Less than this from the cheapest to the dearest is no growth: measuring twice differs by as much. */
+const NO_GROWTH = 1.5;
+
+/** The exponent of a power law from which a rise at the end is no logarithm's; that of a square root. */
+const STEEP = 0.5;
+/** And from which it is more than proportional. */
+const STEEPER = 1.25;
+
+/**
+ * @param {{size: number, cost: number}[]} points by ascending size, at least three
+ * @returns {{shape: string, growth: number, sizes: number}} `growth`: the last cost by the first; `sizes`: the same of the sizes
+ */
+export function shapeOf(points) {
+  if (points.length < 3) throw new Error("a shape takes at least three points");
+  const [first, last] = [points[0], points.at(-1)];
+  const costs = points.map(({ cost }) => cost);
+  if (!costs.every((cost) => cost > 0)) throw new Error("a cost is not positive: nothing was measured");
+  const result = (shape) => ({ shape, growth: last.cost / first.cost, sizes: last.size / first.size });
+  // Falling is no growth either.
+  if (Math.max(...costs) / Math.min(...costs) < NO_GROWTH || last.cost <= first.cost) return result("flat");
+
+  const exponent = rise(points);
+  if (exponent > STEEPER) return result("worse than linear");
+  const [line, logarithm] = [misfit(points, (size) => size), misfit(points, Math.log)];
+  const isLine = exponent >= STEEP || (line < 0.1 && line < logarithm / 2);
+  return result(isLine ? "linear" : "logarithmic");
+}
+
+/** The exponent of the power law between the last point and one that is a tenth or less of its size, or else half of it. */
+function rise(points) {
+  const last = points.at(-1);
+  const before = (part) => points.findLast(({ size }) => size <= last.size / part);
+  const earlier = before(10) ?? before(2) ?? points[0];
+  return Math.log(last.cost / earlier.cost) / Math.log(last.size / earlier.size);
+}
+
+/** How far the best `a + b x f(size)` is from the costs: the root of the mean squared relative error. */
+function misfit(points, f) {
+  // Least squares with each point's weight 1 / cost, so that the cheap ones count as much.
+  let [w, x, y, xx, xy] = [0, 0, 0, 0, 0];
+  for (const { size, cost } of points) {
+    const [weight, value] = [1 / cost ** 2, f(size)];
+    w += weight;
+    x += weight * value;
+    y += weight * cost;
+    xx += weight * value ** 2;
+    xy += weight * value * cost;
+  }
+  const b = (w * xy - x * y) / (w * xx - x * x);
+  const a = (y - b * x) / w;
+  const squares = points.map(({ size, cost }) => ((a + b * f(size) - cost) / cost) ** 2);
+  return Math.sqrt(squares.reduce((sum, square) => sum + square) / points.length);
+}
+
+/** In words, with whether it is within what is allowed. */
+export function inWords({ shape, growth, sizes }, what, allowed) {
+  const times = (number) => `${number >= 100 ? Math.round(number).toLocaleString("en") : number.toPrecision(2)} times`;
+  const within = SHAPES.indexOf(shape) <= SHAPES.indexOf(allowed);
+  const target = allowed === "flat" ? "flat" : `no worse than ${allowed}`;
+  const verdict = within ? `within the target, ${target}` : `**misses the target**, ${target}`;
+  return `${shape}, ${times(growth)} the cost for ${times(sizes)} the ${what}: ${verdict}`;
+}

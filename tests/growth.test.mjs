@@ -1,0 +1,74 @@
+/** The measuring of growth itself, at sizes that mean nothing: what it counts, and how it puts numbers into words. */
+
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { measureRedis } from "../bench/growth.mjs";
+import { startScript } from "../bench/script.mjs";
+import { inWords, shapeOf } from "../bench/shape.mjs";
+
+const DECADES = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
+const points = (sizes, cost) => sizes.map((size, i) => ({ size, cost: cost(size, i) }));
+/** A busy machine's: the same each time, up to 15 % either way. */
+const noisy = (cost) => (size, i) => cost(size) * (1 + 0.15 * Math.sin(5 * i + size));
+
+describe("the shape of a growth", () => {
+  const cases = [
+    ["nothing grows", DECADES, () => 7, "flat"],
+    ["what gets cheaper", DECADES, (size) => 9 - Math.log10(size), "flat"],
+    ["a binary search", DECADES, (size) => 3 + Math.log2(size), "logarithmic"],
+    ["a table that outgrows a cache", DECADES, (size) => (size < 5000 ? 800 : 3500), "logarithmic"],
+    ["a scan", [1, 10, 100, 1000], (size) => 200 + 43 * size, "linear"],
+    ["a scan that is cheap beside the rest", [1, 10, 100, 1000], (size) => 1000 + size, "linear"],
+    ["sub-windows", [1, 15, 30, 60], (size) => 50 + 1.5 * size, "linear"],
+    ["policies", [1, 2, 3, 4, 5, 6, 7, 8], (size) => 2 + size, "linear"],
+    ["sorting", DECADES, (size) => 5 + size * Math.log2(size + 1), "linear"],
+    ["pairs", [1, 10, 100, 1000], (size) => 50 + size ** 2, "worse than linear"],
+    ["pairs of few", [1, 2, 4, 8], (size) => size ** 2, "worse than linear"],
+  ];
+  for (const [what, sizes, cost, shape] of cases) {
+    it(`of ${what} is ${shape}`, () => {
+      assert.equal(shapeOf(points(sizes, cost)).shape, shape);
+    });
+  }
+
+  it("is the same on a busy machine, where the growth is plain", () => {
+    for (const [what, sizes, cost, shape] of cases.filter(([what]) => !["a scan that is cheap beside the rest", "sub-windows", "policies"].includes(what))) {
+      assert.equal(shapeOf(points(sizes, noisy(cost))).shape, shape, what);
+    }
+  });
+
+  it("comes from numbers, or not at all", () => {
+    assert.throws(() => shapeOf(points([1, 10], () => 1)), /three points/);
+    assert.throws(() => shapeOf(points([1, 10, 100], () => 0)), /nothing was measured/);
+  });
+
+  it("is held to its target", () => {
+    const scan = shapeOf(points([1, 10, 100, 1000], (size) => 200 + 43 * size));
+    assert.equal(inWords(scan, "routes", "logarithmic"), "linear, 178 times the cost for 1,000 times the routes: **misses the target**, no worse than logarithmic");
+    assert.match(inWords(scan, "routes", "linear"), /: within the target, no worse than linear$/);
+  });
+});
+
+describe("growth in Redis", () => {
+  let script;
+  before(async () => {
+    script = await startScript();
+  });
+  after(() => script?.stop());
+
+  it("counts what a decision is billed, whatever there is", async () => {
+    const sizes = { redis: [1, 10, 300], policies: [1, 2, 8], subWindows: [1, 15, 60], decisions: 40, stretches: 2 };
+    const { callers, policies, subWindows } = await measureRedis(script, sizes, () => {});
+    const of = (rows, field) => rows.map((row) => row[field]);
+    assert.deepEqual(of(callers, "size"), [1, 10, 300]);
+    assert.deepEqual(of(callers, "commands"), [3, 3, 3]);
+    assert.deepEqual(of(policies, "commands"), [3, 4, 10]);
+    assert.deepEqual(of(subWindows, "commands"), [3, 3, 3]);
+    // sw:60000:<13 digits>:<8 digits>: and an item for each.
+    const items = (count) => Array.from({ length: count }, (_, i) => `${i}=1`).join(",").length;
+    assert.deepEqual(of(subWindows, "bytes"), [1, 15, 60].map((count) => 32 + items(count)));
+    for (const row of [...callers, ...policies, ...subWindows]) {
+      assert.ok(row.cpu > 0 && row.script > 0, JSON.stringify(row));
+    }
+  });
+});
