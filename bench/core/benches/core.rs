@@ -20,6 +20,10 @@ fn sizes(case: Case) -> &'static [u32] {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this runs natively, and time is what it measures"
+)]
 fn core(criterion: &mut Criterion) {
     for case in Case::ALL {
         let mut group = criterion.benchmark_group(format!("{case:?}"));
