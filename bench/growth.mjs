@@ -21,14 +21,15 @@ const FULL = {
   routes: [1, 10, 100, 1000],
   subWindows: [1, 15, 30, 60],
   decisions: 10_000,
-  stretches: 10,
-  seconds: 0.5,
+  stretches: 20,
+  seconds: 0.25,
+  passes: 3,
 };
 
 /** What is measured so means nothing. */
 const QUICK = {
   redis: [1, 10, 100], memory: [1, 10, 100], policies: [1, 2, 4], routes: [1, 10, 100], subWindows: [1, 2, 3],
-  decisions: 60, stretches: 2, seconds: 0.005,
+  decisions: 60, stretches: 2, seconds: 0.005, passes: 1,
 };
 
 /**
@@ -45,7 +46,7 @@ export async function growth({ quick = false, say: tell = () => {} } = {}) {
   try {
     const inRedis = await measureRedis(script, sizes, tell);
     tell("callers in memory, policies, routes and sub-windows in the core");
-    const core = new Core(sizes.seconds);
+    const core = new Core(sizes);
     const parts = [
       "## How a decision's cost grows",
       "Processor time throughout, of several stretches the least. The words under a table are derived from its numbers by `bench/shape.mjs`.",
@@ -61,11 +62,11 @@ export async function growth({ quick = false, say: tell = () => {} } = {}) {
   }
 }
 
-/** Everything that a Redis is needed for: rows of `{size, cpu, script, commands, …}` by table. */
+/** Everything that a Redis is needed for: rows of `{size, cpu, commands, …}` by table. */
 export async function measureRedis(script, sizes, tell) {
   return {
-    policies: await redisPolicies(script, sizes, tell),
-    subWindows: await redisSubWindows(script, sizes, tell),
+    policies: await cheapest(sizes.passes, () => redisPolicies(script, sizes, tell), "cpu"),
+    subWindows: await cheapest(sizes.passes, () => redisSubWindows(script, sizes, tell), "cpu"),
     callers: await redisCallers(script, sizes, tell),
   };
 }
@@ -122,19 +123,30 @@ async function redisSubWindows(script, { subWindows: counts, decisions, stretche
   return rows;
 }
 
-/** The loops of bench/core. */
+/** The loops of bench/core. Each size has its turn, and again: a busy minute of the machine then weighs on no size alone. */
 class Core {
-  constructor(seconds) {
+  constructor({ seconds, passes }) {
     this.seconds = seconds;
+    this.passes = passes;
   }
 
   native(name, sizes) {
-    return natively(sizes.map((size) => [name, size]), this.seconds);
+    return cheapest(this.passes, () => natively(sizes.map((size) => [name, size]), this.seconds), "ns");
   }
 
   wasm(native) {
-    return inWasm(native, this.seconds);
+    return cheapest(this.passes, () => inWasm(native, this.seconds), "ns");
   }
+}
+
+/** Measures the same rows several times and has of each the one that costs least. */
+async function cheapest(passes, measure, cost) {
+  let rows = await measure();
+  for (let pass = 1; pass < passes; pass += 1) {
+    const again = await measure();
+    rows = rows.map((row, i) => (again[i][cost] < row[cost] ? again[i] : row));
+  }
+  return rows;
 }
 
 /** A table whose first column is the size, and the shapes of some of its columns. */
@@ -159,7 +171,6 @@ function callersInRedis(rows) {
     "callers",
     [
       { heading: "Redis's CPU, µs", rows, of: (row) => row.cpu },
-      { heading: "of it the script, µs", rows, of: (row) => row.script },
       { heading: "billed commands", rows, of: (row) => row.commands },
       { heading: "bytes per caller", rows, of: (row) => (row.size >= WEIGHABLE ? row.bytes : undefined), isCost: false },
     ],
@@ -174,7 +185,7 @@ async function callersInMemory(core, { memory }) {
   const expiring = await core.native("MemoryExpiring", memory);
   const denial = await core.native("Denial", memory);
   const gate = await core.native("Gate", memory);
-  const [heldWasm, evictingWasm] = [core.wasm(held), core.wasm(evicting)];
+  const [heldWasm, evictingWasm] = [await core.wasm(held), await core.wasm(evicting)];
   const part = section(
     "Callers in memory",
     "callers",
@@ -202,7 +213,6 @@ async function policies(core, { policies: counts }, redis) {
     [
       { heading: "billed commands", rows: redis, of: (row) => row.commands },
       { heading: "Redis's CPU, µs", rows: redis, of: (row) => row.cpu },
-      { heading: "of it the script, µs", rows: redis, of: (row) => row.script },
       { heading: "memory store, ns", rows: await core.native("MemoryQuotas", counts) },
     ],
     "linear",
@@ -252,7 +262,6 @@ async function subWindows(core, { subWindows: counts }, redis) {
       { heading: "denied, ns", rows: await core.native("SlidingDenied", counts) },
       { heading: "text read and written, ns", rows: await core.native("StateText", counts) },
       { heading: "Redis's CPU, µs", rows: redis, of: (row) => row.cpu },
-      { heading: "of it the script, µs", rows: redis, of: (row) => row.script },
       { heading: "bytes of state", rows: redis, of: (row) => row.bytes },
     ],
     "linear",

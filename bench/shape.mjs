@@ -31,12 +31,16 @@ export function shapeOf(points) {
   return result(isLine ? "linear" : "logarithmic");
 }
 
-/** The exponent of the power law between the last point and one that is a tenth or less of its size, or else half of it. */
+/** The exponent of the power law that fits the last points best: those of a tenth of its size and more. */
 function rise(points) {
-  const last = points.at(-1);
-  const before = (part) => points.findLast(({ size }) => size <= last.size / part);
-  const earlier = before(10) ?? before(2) ?? points[0];
-  return Math.log(last.cost / earlier.cost) / Math.log(last.size / earlier.size);
+  const last = points.at(-1).size;
+  // A rounding error must not leave the tenth itself out.
+  const end = points.filter(({ size }, i) => size >= 0.0999 * last || i >= points.length - 2);
+  const logs = end.map(({ size, cost }) => [Math.log(size), Math.log(cost)]);
+  const mean = (place) => logs.reduce((sum, pair) => sum + pair[place], 0) / logs.length;
+  const [x, y] = [mean(0), mean(1)];
+  const sum = (f) => logs.reduce((total, pair) => total + f(pair), 0);
+  return sum(([a, b]) => (a - x) * (b - y)) / sum(([a]) => (a - x) ** 2);
 }
 
 /** How far the best `a + b x f(size)` is from the costs: the root of the mean squared relative error. */
