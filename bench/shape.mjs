@@ -3,7 +3,7 @@
 /** From the mildest to the worst. */
 export const SHAPES = ["flat", "logarithmic", "linear", "worse than linear"];
 
-/** Less than this from the cheapest to the dearest is no growth: measuring twice differs by as much. */
+/** Less than this from the least to the last is no growth: measuring twice differs by as much. */
 const NO_GROWTH = 1.5;
 
 /** The exponent of a power law from which a rise at the end is no logarithm's; that of a square root. */
@@ -21,8 +21,8 @@ export function shapeOf(points) {
   const costs = points.map(({ cost }) => cost);
   if (!costs.every((cost) => cost > 0)) throw new Error("a cost is not positive: nothing was measured");
   const result = (shape) => ({ shape, growth: last.cost / first.cost, sizes: last.size / first.size });
-  // Falling is no growth either.
-  if (Math.max(...costs) / Math.min(...costs) < NO_GROWTH || last.cost <= first.cost) return result("flat");
+  // By the least and not by the first, which another program may have made dear. Falling is no growth.
+  if (last.cost / Math.min(...costs) < NO_GROWTH) return result("flat");
 
   const exponent = rise(points);
   if (exponent > STEEPER) return result("worse than linear");
