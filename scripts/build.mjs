@@ -10,20 +10,47 @@ import { gzipSync } from "node:zlib";
 import { main, root, run, say } from "./command.mjs";
 import { setup, wasmTools } from "./setup.mjs";
 
-/** All that the module is made from; folders count with everything in them. */
-const INPUTS = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "package-lock.json", ".cargo", "src", "worker", "scripts/build.mjs", "scripts/setup.mjs"];
+/** What every module is made with, and from; folders count with everything in them. */
+const ALWAYS = ["rust-toolchain.toml", "package-lock.json", ".cargo", "scripts/build.mjs", "scripts/setup.mjs"];
+const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker"];
 /** What `wrangler` uploads: all the JavaScript in one file. */
-const OUTPUTS = ["build/index.js", "build/index_bg.wasm"];
-const STAMP = path.join(root, "build", ".stamp");
+const OUTPUTS = ["index.js", "index_bg.wasm"];
 
 export async function build({ force = false } = {}) {
   await setup({ wasm: true });
-  const inputs = digest(INPUTS);
-  if (!force && isCurrent(inputs)) {
+  const current = await make("build", INPUTS, compile, { force, takes: "a minute or two from scratch, some seconds after that" });
+  if (current) {
     say("build/ is current");
     return;
   }
-  say("compiling the Worker into build/ (a minute or two from scratch, some seconds after that)");
+  const { files, total } = measure();
+  say(`${files.map((file) => `${file.name} ${kilobytes(file.raw)}`).join(", ")}; gzipped ${kilobytes(total)} together`);
+}
+
+/**
+ * Makes a Worker in Rust, and says whether there was nothing to do.
+ *
+ * @param {string} folder where `index.js` and `index_bg.wasm` go
+ * @param {string[]} inputs what they are made from, beyond what all are
+ * @param {() => Promise<void>} how
+ * @param {{force?: boolean, takes: string}} options `takes`: how long, for who waits
+ */
+export async function make(folder, inputs, how, { force = false, takes }) {
+  const from = digest([...inputs, ...ALWAYS]);
+  const outputs = OUTPUTS.map((file) => path.join(folder, file));
+  const stampFile = path.join(root, folder, ".stamp");
+  // What was built from what: a folder that something else wrote does not count as current.
+  const stamp = () => `${from} ${digest(outputs)}\n`;
+  const exist = [stampFile, ...outputs.map((file) => path.join(root, file))].every((file) => existsSync(file));
+  if (!force && exist && readFileSync(stampFile, "utf8") === stamp()) return true;
+  say(`compiling into ${folder}/ (${takes})`);
+  await how();
+  // Of the inputs as they were before: an edit made while compiling is compiled next time.
+  writeFileSync(stampFile, stamp());
+  return false;
+}
+
+async function compile() {
   const tools = wasmTools();
   await run("cargo", ["build", "--release", "--lib", "--package", "edge-limiter-worker", "--target", TARGET, "--locked"]);
   const module = path.join(root, "target", TARGET, "release", "edge_limiter_worker.wasm");
@@ -31,10 +58,6 @@ export async function build({ force = false } = {}) {
   mkdirSync(path.join(root, "build"), { recursive: true });
   await optimise(tools.wasmOpt);
   await bundle(tools.esbuild);
-  // Of the inputs as they were before: an edit made while compiling is compiled next time.
-  writeFileSync(STAMP, stamp(inputs));
-  const { files, total } = measure();
-  say(`${files.map((file) => `${file.name} ${kilobytes(file.raw)}`).join(", ")}; gzipped ${kilobytes(total)} together`);
 }
 
 const TARGET = "wasm32-unknown-unknown";
@@ -67,15 +90,6 @@ async function bundle(esbuild) {
   ]);
 }
 
-function isCurrent(inputs) {
-  return existsSync(STAMP) && OUTPUTS.every((file) => existsSync(path.join(root, file))) && readFileSync(STAMP, "utf8") === stamp(inputs);
-}
-
-/** What was built from what: a `build/` that something else wrote does not count as current. */
-function stamp(inputs) {
-  return `${inputs} ${digest(OUTPUTS)}\n`;
-}
-
 /** One hash over the names and contents of files and folders. */
 function digest(names) {
   const hash = createHash("sha256");
@@ -105,7 +119,8 @@ function folderEntries(file) {
 
 /** The sizes of what is uploaded, as they are and gzipped at level 9. */
 export function measure() {
-  const files = OUTPUTS.map((name) => {
+  const files = OUTPUTS.map((file) => {
+    const name = path.join("build", file);
     const content = readFileSync(path.join(root, name));
     return { name, raw: content.length, gzipped: gzipSync(content, { level: 9 }).length };
   });
