@@ -53,7 +53,7 @@ async function wranglerDev(args) {
 }
 
 /** Starts the stand-in and reads the one line that says where it listens. It ends with its standard input. */
-async function startUpstash() {
+export async function startUpstash() {
   say("starting a local Redis and a stand-in for Upstash's REST API");
   const child = start(process.execPath, [path.join("tests", "upstash", "cli.mjs")], {
     stdio: ["pipe", "pipe", "inherit"],

@@ -6,7 +6,7 @@
  */
 
 import { spawn } from "node:child_process";
-import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { EventEmitter, once } from "node:events";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -31,13 +31,15 @@ const REMEMBERED = 10_000;
  *   origin is on Cloudflare. Default: the network
  * @param {Record<string, string | Buffer>} [options.modules] modules before the Worker's own, the first of which is the main
  *   one: text is JavaScript, a buffer WebAssembly. They may import `./index.js`
+ * @param {string} [options.folder] where another Worker's `index.js` is, and its `index_bg.wasm` if it has one; default: `build`
  * @param {boolean} [options.inspected] whether V8's inspector listens, at `inspector`
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
-export async function startWorkerd({ vars = {}, services = {}, outbound, modules = {}, inspected = false, args = [] } = {}) {
+export async function startWorkerd({ vars = {}, services = {}, outbound, modules = {}, folder = join(root, "build"), inspected = false, args = [] } = {}) {
   const inspector = inspected ? ["--inspector-addr=127.0.0.1:0"] : [];
-  const workerd = new Workerd(config(vars, services, outbound, modules), modules, [...inspector, ...args]);
+  const files = ["index.js", "index_bg.wasm"].filter((file) => file === "index.js" || existsSync(join(folder, file)));
+  const workerd = new Workerd(config(vars, services, outbound, modules, files), modules, folder, files, [...inspector, ...args]);
   try {
     await workerd.start();
     return workerd;
@@ -60,10 +62,10 @@ class Workerd {
     rmSync(this.#dir, { recursive: true, force: true });
   };
 
-  constructor(text, modules, args) {
+  constructor(text, modules, folder, files, args) {
     this.#args = args;
     // Copies: `embed` reads only beneath the file, and a build meanwhile must not change what runs.
-    for (const file of ["index.js", "index_bg.wasm"]) copyFileSync(join(root, "build", file), join(this.#dir, file));
+    for (const file of files) copyFileSync(join(folder, file), join(this.#dir, file));
     for (const [file, content] of Object.entries(modules)) writeFileSync(join(this.#dir, file), content);
     writeFileSync(join(this.#dir, "config.capnp"), text);
     process.on("exit", this.#onExit);
@@ -157,7 +159,7 @@ function listening(control) {
 }
 
 /** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
-function config(vars, services, outbound, modules) {
+function config(vars, services, outbound, modules, files) {
   const bindings = [
     ...Object.entries(vars).map(([name, value]) =>
       typeof value === "string"
@@ -166,8 +168,9 @@ function config(vars, services, outbound, modules) {
     ),
     ...Object.keys(services).map((name) => `(name = ${quoted(name)}, service = ${quoted(`service-${name}`)})`),
   ];
-  const before = Object.entries(modules).map(([name, content]) =>
-    `(name = ${quoted(name)}, ${typeof content === "string" ? "esModule" : "wasm"} = embed ${quoted(name)}),`);
+  const module = (name, kind) => `(name = ${quoted(name)}, ${kind} = embed ${quoted(name)}),`;
+  const before = Object.entries(modules).map(([name, content]) => module(name, typeof content === "string" ? "esModule" : "wasm"));
+  const own = files.map((file) => module(file, file.endsWith(".js") ? "esModule" : "wasm"));
   const external = (name, url) => `(name = ${quoted(name)}, external = (address = ${quoted(new URL(url).host)}, http = ())),`;
   const externals = Object.entries(services).map(([name, url]) => external(`service-${name}`, url));
   if (outbound) externals.push(external("outbound", outbound));
@@ -185,9 +188,7 @@ const config :Workerd.Config = (
 
 const worker :Workerd.Worker = (
   modules = [
-    ${before.join("\n    ")}
-    (name = "index.js", esModule = embed "index.js"),
-    (name = "index_bg.wasm", wasm = embed "index_bg.wasm"),
+    ${[...before, ...own].join("\n    ")}
   ],
   compatibilityDate = ${quoted(compatibilityDate())},
   globalOutbound = ${outbound ? '"outbound"' : '"network"'},
