@@ -8,21 +8,17 @@ import { Failure, main, root, run, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
 const WASM = ["--target", "wasm32-unknown-unknown"];
-/** Outside of the workspace, so that criterion costs nobody else a minute of compiling. */
-const BENCHES = "bench/core/Cargo.toml";
 const DENY = ["--", "-D", "warnings"];
+/** The project's own, and those that only measure, which cost nobody else a minute of compiling. */
+const WORKSPACES = [[], ["--manifest-path", "bench/core/Cargo.toml"], ["--manifest-path", "bench/workers/Cargo.toml"]];
 const DOC = { env: { RUSTDOCFLAGS: "-D warnings" } };
 
 await main(import.meta.url, async (args) => {
   await setup();
-  if (args.includes("--fix")) {
-    await run("cargo", ["fmt", "--all"]);
-    await run("cargo", ["fmt", "--manifest-path", BENCHES]);
-  }
+  if (args.includes("--fix")) for (const workspace of WORKSPACES) await run("cargo", ["fmt", "--all", ...workspace]);
 
   say("formatting");
-  await run("cargo", ["fmt", "--all", "--check"]);
-  await run("cargo", ["fmt", "--check", "--manifest-path", BENCHES]);
+  for (const workspace of WORKSPACES) await run("cargo", ["fmt", "--all", "--check", ...workspace]);
   say("lock files");
   checkLockFiles();
   say("JavaScript");
@@ -47,10 +43,25 @@ function checkLockFiles() {
         "Remove them: npm install --package-lock-only --omit-lockfile-registry-resolved",
     );
   }
-  for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "fuzz/Cargo.lock"]) {
+  for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "bench/workers/Cargo.lock", "fuzz/Cargo.lock"]) {
     const cargo = readFileSync(path.join(root, file), "utf8");
     for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
       if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} names a source that is not crates.io: ${source}`);
     }
   }
+  // Else the bench would compare versions, not programs.
+  const [ours, floors] = ["Cargo.lock", "bench/workers/Cargo.lock"].map(lockedPackages);
+  const other = floors.find((locked) => !locked.startsWith("rust-") && !ours.includes(locked));
+  if (other) {
+    throw new Failure(
+      `bench/workers/Cargo.lock has ${other}, Cargo.lock has not. Make them the same:\n` +
+        "cp Cargo.lock bench/workers/ && cargo metadata --format-version 1 --manifest-path bench/workers/Cargo.toml > /dev/null",
+    );
+  }
+}
+
+/** `NAME VERSION` of every package in a lock file of cargo's. */
+function lockedPackages(file) {
+  const text = readFileSync(path.join(root, file), "utf8");
+  return [...text.matchAll(/^name = "(.*)"\nversion = "(.*)"$/gm)].map(([, name, version]) => `${name} ${version}`);
 }

@@ -1,0 +1,122 @@
+/** Who is measured, how each is configured, and what shows that it does what its row says. */
+
+import assert from "node:assert/strict";
+import { send } from "../tests/harness/request.mjs";
+
+/** So high that nobody is denied: what is measured is deciding, not what follows from it. */
+const LIMIT = 100_000;
+const WINDOW_S = 60;
+
+/** Distinct callers that take turns. */
+const CALLERS = 1000;
+
+const HOUR = 3600;
+
+/** Units that an isolate takes at once, in the row with leases. */
+const LEASE = 100;
+
+/** How often a remembered denial is asked for again in so many seconds: every ten, the first of which began a little before. */
+const againIn = (seconds) => Math.floor((seconds + 1) / 10);
+
+/** One of the callers that take turns, and the only caller of a round where there is one. */
+const oneOf = (number) => `10.0.${number >> 8}.${number & 255}`;
+const hot = (round) => `10.1.${round >> 8}.${round & 255}`;
+
+const MANY = Array.from({ length: CALLERS }, (_, number) => oneOf(number));
+const many = () => MANY;
+
+const OTHERS = { LIMIT: String(LIMIT), WINDOW_MS: String(WINDOW_S * 1000) };
+const ONE_QUOTA = { RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW_S}`, RATE_LIMIT_IP: "off" };
+const TWO_QUOTAS = { RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW_S}`, RATE_LIMIT_IP: `${LIMIT},${HOUR}` };
+
+const GREETING = { status: 200, has: ["Hello World!"] };
+const COUNTED = { status: 200, has: ["X-RateLimit-Limit: 100000\r\n", "X-RateLimit-Remaining: ", "X-RateLimit-Reset: "] };
+const FROM_MEMORY = "X-RateLimit-Store: memory";
+const GENERAL = { ...COUNTED, has: [...COUNTED.has, '"policies":["general"]'], lacks: [FROM_MEMORY] };
+const BOTH = { ...GENERAL, has: [...COUNTED.has, '"general"', '"ip"'] };
+
+/**
+ * @typedef {object} Contestant
+ * @property {string} name as `--only` has it
+ * @property {string} title as the tables have it
+ * @property {string} worker which program: a folder of `bench/build`, or `edge-limiter`
+ * @property {boolean} upstash whether it counts in Upstash
+ * @property {Record<string, unknown>} vars
+ * @property {(round: number) => string[]} callers
+ * @property {object} expected of every answer, see `load`
+ * @property {object} [costs] `roundTrips` and `billed` per decision: a number, exactly, or a predicate
+ * @property {(server: object, caller: string) => Promise<void>} [prepare] before each stretch that is measured
+ * @property {(health: object) => string | undefined} [refuses] why the row cannot be measured, by the limiter's own word
+ */
+
+/** @returns {Contestant[]} in the order of the tables */
+export function contestants({ requests }) {
+  const rows = [
+    { name: "js", title: "bare Worker, JavaScript", worker: "js-bare", callers: many, expected: GREETING },
+    { name: "rust", title: "hello-world, Rust", worker: "rust-hello", callers: many, expected: GREETING },
+    {
+      name: "js-floor", title: "minimal limiter, JavaScript", worker: "js-floor", upstash: true,
+      vars: OTHERS, callers: many, expected: COUNTED, costs: { roundTrips: 1 },
+    },
+    {
+      name: "rust-floor", title: "minimal limiter, Rust", worker: "rust-floor", upstash: true,
+      vars: OTHERS, callers: many, expected: COUNTED, costs: { roundTrips: 1 },
+    },
+    {
+      name: "upstash-ratelimit", title: "@upstash/ratelimit, one quota", worker: "upstash-ratelimit", upstash: true,
+      vars: OTHERS, callers: many, expected: COUNTED, costs: { roundTrips: 1 },
+    },
+    {
+      name: "hono-rate-limiter", title: "hono-rate-limiter, memory", worker: "hono-rate-limiter",
+      vars: OTHERS, callers: many, expected: { status: 200, has: ["RateLimit-Limit: 100000\r\n", "RateLimit-Remaining: "] },
+    },
+    { name: "memory", title: "edge-limiter, memory, one quota", vars: ONE_QUOTA, callers: many, expected: GENERAL },
+    {
+      name: "one-quota", title: "edge-limiter, one quota", upstash: true,
+      vars: ONE_QUOTA, callers: many, expected: GENERAL, costs: { roundTrips: 1, billed: 3 },
+    },
+    {
+      name: "two-quotas", title: "edge-limiter, two quotas", upstash: true,
+      vars: TWO_QUOTAS, callers: many, expected: BOTH, costs: { roundTrips: 1, billed: 4 },
+    },
+    {
+      name: "remembered-denial", title: "edge-limiter, remembered denial", upstash: true,
+      vars: { ...TWO_QUOTAS, RATE_LIMIT_GENERAL: `1,${HOUR}` }, callers: (round) => [hot(round)],
+      expected: { status: 429, has: ["Retry-After: ", '"type":"general"'], lacks: [FROM_MEMORY] },
+      costs: {
+        roundTrips: (number, { seconds, requests }) => number * requests <= againIn(seconds),
+        billed: (number, { seconds, requests }) => number * requests <= 2 * againIn(seconds),
+      },
+      async prepare(server, caller) {
+        for (const status of [200, 429]) assert.equal((await ask(server, caller)).status, status);
+      },
+    },
+    {
+      name: "lease", title: `edge-limiter, one quota, lease of ${LEASE}`, upstash: true,
+      vars: { ...ONE_QUOTA, RATE_LIMIT_GENERAL: `${Math.max(10_000, 2 * requests)},60`, RATE_LIMIT_POLICIES: { general: { lease: LEASE } } },
+      callers: (round) => [hot(round)],
+      expected: { status: 200, has: ["X-RateLimit-Remaining: ", '"policies":["general"]'], lacks: [FROM_MEMORY] },
+      // Or it leases nothing.
+      costs: { roundTrips: (number) => number < 0.5 },
+      refuses: ({ status }) => (status === "misconfigured" ? "this edge-limiter does not take the option `lease`" : undefined),
+    },
+    {
+      name: "fallback", title: "edge-limiter, two quotas, breaker open", upstash: true,
+      // A refused token opens the breaker with the first failure, for the longest wait: here, days.
+      vars: { ...TWO_QUOTAS, UPSTASH_REDIS_REST_TOKEN: "refused", REDIS_MAX_RECONNECT_ATTEMPTS: "20" },
+      callers: many, expected: { status: 200, has: [FROM_MEMORY, '"general"', '"ip"'] }, costs: { roundTrips: 0, billed: 0 },
+      async prepare(server, caller) {
+        await ask(server, caller);
+        assert.equal((await health(server)).breaker, "open");
+      },
+    },
+  ];
+  return rows.map((row) => ({ worker: "edge-limiter", upstash: false, vars: {}, costs: {}, prepare: async () => {}, ...row }));
+}
+
+const ask = (server, caller) => send(server.url, { headers: { "CF-Connecting-IP": caller } });
+
+/** What an edge-limiter says of itself. */
+export async function health(server) {
+  return (await send(server.url, { path: "/_limiter/health" })).json();
+}

@@ -1,0 +1,129 @@
+/** edge-limiter beside other limiters and beside what cannot be beaten: one run, one machine, one Redis. */
+
+import { Failure, say } from "../scripts/command.mjs";
+import { startWorkerd } from "../tests/harness/workerd.mjs";
+import { contestants, health } from "./contestants.mjs";
+import { memory } from "./memory.mjs";
+import { assertWorkerd } from "./process.mjs";
+import { programs, sizeOf } from "./programs.mjs";
+import { memoryTable, number, requestsTable, shortTable, sizesTable, targetsTable } from "./report.mjs";
+import { idle, rounds } from "./rounds.mjs";
+import { starts } from "./startup.mjs";
+import { spread } from "./statistics.mjs";
+import { targets } from "./targets.mjs";
+import { startStandIn } from "./upstash.mjs";
+
+/** What an idle Worker may use of a second, in microseconds: more, and it would be counted as some request's. */
+const IDLE = 5000;
+
+/** The bare Worker that start-ups are compared with. */
+const BARE = "js";
+
+/**
+ * @param {object} options see scripts/bench.mjs
+ * @returns {Promise<string>} Markdown
+ */
+export async function peers(options) {
+  const { only, requests } = options;
+  const all = contestants(options);
+  const unknown = only?.find((name) => !all.some((row) => row.name === name));
+  if (unknown) throw new Failure(`--only: there is no ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`, 2);
+  const wanted = all.filter(({ name }) => !only || only.includes(name));
+  const folders = await programs(wanted.map(({ worker }) => worker));
+  const standIn = await startStandIn();
+  const running = [];
+  try {
+    const { runners, skipped } = await start(wanted, folders, standIn, running);
+    const rows = runners.map(({ contestant }) => contestant);
+    await standIn.delay(options.redisDelayMs);
+    const samples = await rounds(runners, standIn, options);
+    await standIn.delay(0);
+    const resting = await idle(runners);
+    if (resting > IDLE) throw new Failure(`an idle Worker uses ${number(resting)} µs of CPU a second: requests cannot be told from that`);
+    await Promise.all(running.splice(0).map((server) => server.stop()));
+
+    const starting = options.starts > 0 ? summary(await starts(runners, options.starts)) : {};
+    const growth = options.callers > 0 ? await memory(runners, options.callers) : {};
+    const sizes = Object.fromEntries(Object.entries(folders).map(([worker, folder]) => [worker, sizeOf(folder)]));
+    const titles = Object.fromEntries(rows.map(({ name, title }) => [name, title]));
+    const judged = targets({ titles, samples, sizes, starting });
+    options.inShort = shortTable({ rows, samples });
+    options.figures.peers = { requests, skipped, samples, sizes, starting, growth, targets: judged };
+    return markdown({ rows, samples, sizes, starting, growth, judged, skipped, resting, options });
+  } finally {
+    await Promise.all(running.map((server) => server.stop()));
+    await standIn.stop();
+  }
+}
+
+/** All of them, each in a workerd of its own that runs for the whole time; those that say they cannot be measured not. */
+async function start(wanted, folders, standIn, running) {
+  process.setMaxListeners(wanted.length + process.getMaxListeners()); // each has one on this process's end
+  const [runners, skipped] = [[], []];
+  for (const contestant of wanted) {
+    const vars = { ...(contestant.upstash && { ...standIn.vars, REDIS_TIMEOUT: "30000" }), ...contestant.vars };
+    const options = { vars, folder: folders[contestant.worker] };
+    const server = await startWorkerd(options);
+    running.push(server);
+    assertWorkerd(server.pid);
+    const why = contestant.refuses?.(await health(server));
+    if (why) {
+      say(`skipped: ${contestant.title}: ${why}`);
+      skipped.push({ title: contestant.title, why });
+    } else {
+      runners.push({ contestant, options, server });
+    }
+  }
+  if (runners.length === 0) throw new Failure("nothing is left to be measured");
+  return { runners, skipped };
+}
+
+/** Medians of the starts, and by how much they are beyond the bare Worker's of the same turn. */
+function summary(starting) {
+  const bare = starting[BARE];
+  return Object.fromEntries(Object.entries(starting).map(([name, figures]) => {
+    const beyond = (figure) => (bare && name !== BARE ? spread(figures[figure].map((ms, turn) => ms - bare[figure][turn])) : undefined);
+    return [name, { wall: spread(figures.wall), cpu: spread(figures.cpu), beyond: beyond("wall"), cpuBeyond: beyond("cpu") }];
+  }));
+}
+
+function markdown({ rows, samples, sizes, starting, growth, judged, skipped, resting, options }) {
+  const { rounds, requests, connections, callers, redisDelayMs } = options;
+  const [must, stretch] = [true, false].map((kind) => judged.filter((target) => target.must === kind));
+  const parts = [
+    "## Beside others",
+    `Each row is a Worker in a workerd process of its own (\`workerd serve\`); those that count in Redis share one, a real one behind
+one stand-in for Upstash's REST API${redisDelayMs > 0 ? `, which adds ${redisDelayMs} ms to every call` : ""}. Nobody has an origin: all answer by
+themselves, limiters with a JSON body of much the same length. In each of ${rounds} rounds every row gets ${requests} requests over ${connections}
+connections, in an order of chance, after a warm-up; all processes run all the time (the busiest of them used ${number(resting)} µs of CPU a
+second while nobody asked). 1000 callers take turns, all of them admitted; in the rows of the remembered denial and of the lease there is one caller, another one
+each round. Every answer's status and headers are checked, and round trips and billed commands are counted by the stand-in.
+
+CPU is that of the workerd process per request, by the kernel's account of its threads. Figures are medians over the rounds; in
+brackets, here and below, the quartiles. Ratios are taken within a round. Latencies and requests a second include the load
+itself, the stand-in and Redis, which share the machine: they are for comparison with each other.`,
+    requestsTable({ rows, samples }),
+    ...skipped.map(({ title, why }) => `Not measured: ${title} (${why}).`),
+    "### Targets",
+    ...section("These must be met:", must),
+    ...section("These are hoped for:", stretch),
+    "### Size and start-up",
+    `As uploaded, the JavaScript of others minified. The first answer is that of a workerd process, from before its start, medians of
+${options.starts}; beyond that of the bare Worker in the same turn is what the isolate itself needs, and for those that count in Redis the first
+decision with it, which sends its script. CPU is the process's until then, beyond the bare Worker's likewise. (KB: 1000 bytes.)`,
+    sizesTable({ rows, sizes, starting }),
+  ];
+  if (Object.keys(growth).length > 0) {
+    parts.push(
+      "### Memory",
+      `By how much the workerd process grew over one request each of ${callers} callers, all admitted, after as many of one caller as it
+takes to fill caches. The bare Worker keeps nothing of a caller: what it grows by is the runtime's. edge-limiter keeps at most 50 000
+entries (\`DEFAULT_ENTRIES\` in src/store/memory.rs) and then forgets the callers that have used the least; the others have no bound.
+On Upstash it keeps what the store answered, so that it can stand in for it.`,
+      memoryTable({ rows, growth }),
+    );
+  }
+  return parts.join("\n\n");
+}
+
+const section = (title, judged) => (judged.length > 0 ? [title, targetsTable(judged)] : []);

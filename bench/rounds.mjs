@@ -1,0 +1,74 @@
+/**
+ * Rounds: in each, every contestant gets the same number of requests, in an order of chance. Whatever else the machine
+ * does falls on all of them alike, and what is compared is compared within a round.
+ */
+
+import { setTimeout as delay } from "node:timers/promises";
+import { Failure, say } from "../scripts/command.mjs";
+import { load, messages } from "./load.mjs";
+import { cpuOf } from "./process.mjs";
+import { shuffled } from "./statistics.mjs";
+
+/** Before a stretch that is measured, so that caches are warm and connections open, as many requests by this. */
+const WARM_UP = 10;
+
+/** What a Worker still has to do when it has answered. */
+const AFTERWARDS_MS = 20;
+
+/**
+ * @param {{contestant: import("./contestants.mjs").Contestant, server: object}[]} runners
+ * @param {object} standIn
+ * @param {{rounds: number, requests: number, connections: number}} options
+ * @returns {Promise<Record<string, object[]>>} by the contestant's name a sample a round
+ */
+export async function rounds(runners, standIn, { rounds, requests, connections }) {
+  const samples = Object.fromEntries(runners.map(({ contestant }) => [contestant.name, []]));
+  say(`warming up: ${requests} requests each`);
+  for (const runner of runners) await stretch(runner, standIn, { round: 0, requests, connections });
+  for (let round = 1; round <= rounds; round++) {
+    say(`round ${round} of ${rounds}`);
+    for (const runner of shuffled(runners)) {
+      samples[runner.contestant.name].push(await stretch(runner, standIn, { round, requests, connections }));
+    }
+  }
+  return samples;
+}
+
+async function stretch({ contestant, server }, standIn, { round, requests, connections }) {
+  const { title, callers, expected, costs, prepare } = contestant;
+  const addresses = callers(round);
+  const sent = { port: server.port, messages: messages(addresses), connections, expected };
+  let before, cpu;
+  try {
+    await prepare(server, addresses[0]);
+    await load({ ...sent, requests: Math.ceil(requests / WARM_UP) });
+    before = await standIn.counts();
+    const { seconds, ...latencies } = await load({ ...sent, requests, begin: () => (cpu = cpuOf(server.pid)) });
+    await delay(AFTERWARDS_MS);
+    cpu = cpuOf(server.pid) - cpu;
+    const after = await standIn.counts();
+    const roundTrips = (after.requests - before.requests) / requests;
+    const billed = (after.billed - before.billed) / requests;
+    check(costs, { roundTrips, billed }, { seconds, requests });
+    return { cpu: cpu / requests, ...latencies, rate: requests / seconds, roundTrips, billed };
+  } catch (error) {
+    throw new Failure(`${title}: ${error.message}`);
+  }
+}
+
+/** A row that costs something else measures something else. */
+function check(costs, measured, stretch) {
+  for (const [name, wanted] of Object.entries(costs)) {
+    const is = typeof wanted === "function" ? wanted(measured[name], stretch) : measured[name] === wanted;
+    if (!is) throw new Error(`${name} per decision: ${measured[name]}, expected ${wanted}`);
+  }
+}
+
+/** Microseconds of CPU a second that Workers use when nobody asks them. */
+export async function idle(runners) {
+  const before = runners.map(({ server }) => cpuOf(server.pid));
+  const started = performance.now();
+  await delay(1000);
+  const seconds = (performance.now() - started) / 1000;
+  return Math.max(...runners.map(({ server }, place) => (cpuOf(server.pid) - before[place]) / seconds));
+}

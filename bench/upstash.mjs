@@ -1,0 +1,25 @@
+/** The stand-in for Upstash in a process of its own, so that its work is not the load's. */
+
+import { startUpstash } from "../scripts/start.mjs";
+import { call } from "../tests/upstash/rest-caller.mjs";
+
+export async function startStandIn() {
+  const standIn = await startUpstash();
+  const control = async (path, body, method = "POST") => {
+    const { status, json, text } = await call(standIn, `/__stand-in/${path}`, body, { method });
+    if (status !== 200) throw new Error(`the stand-in answered ${status}: ${text}`);
+    return json;
+  };
+  return {
+    vars: { UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: standIn.token },
+    /** Requests and billed commands so far. */
+    async counts() {
+      const { requests, billed } = await control("stats", undefined, "GET");
+      return { requests, billed };
+    },
+    /** Lets every request come to Redis so many milliseconds late; 0 ends that. */
+    delay: (ms) => control("faults", ms > 0 ? { kind: "delay", ms } : []),
+    reset: () => control("reset"),
+    stop: () => standIn.stop(),
+  };
+}

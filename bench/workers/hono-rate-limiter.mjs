@@ -1,0 +1,29 @@
+/** `hono-rate-limiter` as its documentation uses it, counting in its own memory: a fixed window. */
+
+import { Hono } from "hono";
+import { rateLimiter } from "hono-rate-limiter";
+import { body } from "./answer.mjs";
+
+/** Made by the first request: its store sets a timer, which a Worker may not do before. */
+let app;
+
+function make(env) {
+  const app = new Hono();
+  app.use(rateLimiter({
+    windowMs: Number(env.WINDOW_MS),
+    limit: Number(env.LIMIT),
+    keyGenerator: (context) => context.req.header("CF-Connecting-IP") ?? "unknown",
+  }));
+  app.get("/", (context) => {
+    context.header("Cache-Control", "no-store");
+    return context.json(body(context.req.header("CF-Connecting-IP"), true));
+  });
+  return app;
+}
+
+export default {
+  fetch(request, env, context) {
+    app ??= make(env);
+    return app.fetch(request, env, context);
+  },
+};

@@ -1,0 +1,21 @@
+/** `@upstash/ratelimit` as its README has it: made once, one sliding window, default options. */
+
+import { Ratelimit } from "@upstash/ratelimit";
+import { Redis } from "@upstash/redis/cloudflare";
+import { answer, callerOf } from "./answer.mjs";
+
+/** Kept over requests, so that its own cache of denials works. */
+let ratelimit;
+
+export default {
+  async fetch(request, env, context) {
+    ratelimit ??= new Ratelimit({
+      redis: Redis.fromEnv(env),
+      limiter: Ratelimit.slidingWindow(Number(env.LIMIT), `${Number(env.WINDOW_MS)} ms`),
+    });
+    const caller = callerOf(request);
+    const { success, limit, remaining, reset, pending } = await ratelimit.limit(caller);
+    context.waitUntil(pending);
+    return answer(caller, { admitted: success, limit, remaining, reset: Math.ceil(reset / 1000) });
+  },
+};

@@ -1,0 +1,107 @@
+/**
+ * `npm run bench [-- SECTION…] [OPTIONS]`: measures, and prints Markdown. Sections are named below; without one, those by default.
+ *   --write              into docs/benchmarks.md as well, in place of what the sections had there, and in short into the README
+ *   --json FILE          the figures behind it
+ *   --redis-delay-ms N   what each call to Redis takes longer, as if it were that far away
+ *   --only NAME[,NAME]   these contestants alone
+ *   --rounds N, --requests N (a round and contestant), --connections N
+ *   --starts N           of each contestant, for its start-up; 0: none
+ *   --callers N          for the memory that they take; 0: none
+ */
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import path from "node:path";
+import { parseArgs } from "node:util";
+import { build } from "./build.mjs";
+import { Failure, main, root, say } from "./command.mjs";
+import { setup } from "./setup.mjs";
+
+/** Each is `bench/NAME.mjs`, which exports a function of its name from options to Markdown. */
+const SECTIONS = {
+  peers: { byDefault: true },
+};
+
+const DOCUMENT = path.join(root, "docs", "benchmarks.md");
+const README = path.join(root, "README.md");
+
+/** Where the README has the first section's figures in short. */
+const IN_SHORT = /(<!-- bench -->)[^]*(<!-- end of bench -->)/;
+
+/** With the least that makes sense. */
+const NUMBERS = {
+  "redis-delay-ms": { default: "0", least: 0 },
+  rounds: { default: "7", least: 1 },
+  requests: { default: "2000", least: 10 },
+  connections: { default: "8", least: 1 },
+  starts: { default: "7", least: 0 },
+  callers: { default: "100000", least: 0 },
+};
+
+await main(import.meta.url, async (args) => {
+  const { sections, options, write, json } = read(args);
+  await setup({ wasm: true, redis: true });
+  await build();
+  const { provenance } = await import("../bench/machine.mjs");
+  const began = performance.now();
+  const written = {};
+  for (const section of sections) {
+    const { [section]: measure } = await import(`../bench/${section}.mjs`);
+    written[section] = `${await measure(options)}\n\n${sources(provenance())}`;
+    console.log(`\n${written[section]}\n`);
+  }
+  say(`measured in ${Math.round((performance.now() - began) / 1000)} s`);
+  if (json) writeFileSync(json, JSON.stringify({ ...provenance(), ...options.figures }, null, 2));
+  if (write) {
+    writeFileSync(DOCUMENT, document(written));
+    if (options.inShort) writeFileSync(README, readFileSync(README, "utf8").replace(IN_SHORT, `$1\n\n${options.inShort}\n\n$2`));
+    say(`written: ${path.relative(root, DOCUMENT)}`);
+  }
+});
+
+function read(args) {
+  const names = Object.keys(SECTIONS);
+  const usage = `usage: npm run bench -- [${names.join("|")}] [--write] [--json FILE] [--only NAME,NAME] ${Object.keys(NUMBERS).map((name) => `[--${name} N]`).join(" ")}`;
+  const wrong = (message) => new Failure(`${message}\n${usage}`, 2);
+  const strings = Object.fromEntries(Object.entries(NUMBERS).map(([name, { default: value }]) => [name, { type: "string", default: value }]));
+  let values, positionals;
+  try {
+    ({ values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { write: { type: "boolean", default: false }, json: { type: "string" }, only: { type: "string" }, ...strings },
+    }));
+  } catch (error) {
+    throw wrong(error.message);
+  }
+  const unknown = positionals.find((name) => !names.includes(name));
+  if (unknown) throw wrong(`there is no section ${unknown}`);
+  const options = { only: values.only?.split(","), figures: {} };
+  for (const [name, { least }] of Object.entries(NUMBERS)) {
+    const number = Number(values[name]);
+    if (!/^\d+$/.test(values[name]) || number < least) throw wrong(`--${name}: a whole number, at least ${least}, not ${values[name]}`);
+    options[name.replace(/-(.)/g, (_, letter) => letter.toUpperCase())] = number;
+  }
+  if (values.write && (values.only || options.redisDelayMs > 0)) {
+    throw wrong("--write: docs/benchmarks.md has all contestants, and no delay; leave --only and --redis-delay-ms out");
+  }
+  const sections = positionals.length > 0 ? positionals : names.filter((name) => SECTIONS[name].byDefault);
+  return { sections, options, write: values.write, json: values.json };
+}
+
+/** What the document says, with the sections that were measured in place of their former selves. */
+function document(written) {
+  const former = existsSync(DOCUMENT) ? readFileSync(DOCUMENT, "utf8") : "";
+  const sections = Object.keys(SECTIONS).flatMap((name) => {
+    const [begin, end] = [`<!-- ${name} -->`, `<!-- end of ${name} -->`];
+    const text = written[name] ?? former.split(begin)[1]?.split(end)[0].trim();
+    return text ? [`${begin}\n\n${text}\n\n${end}`] : [];
+  });
+  const head = `# Benchmarks
+
+Written by \`npm run bench -- --write\`; not by hand. \`npm run bench -- --redis-delay-ms 20\` shows what round trips cost with a Redis that
+is 20 ms away. Absolute figures are this machine's; ratios carry over further.`;
+  return `${[head, ...sections].join("\n\n")}\n`;
+}
+
+function sources(provenance) {
+  return `Measured with: ${Object.entries(provenance).map(([name, value]) => `${name} ${value}`).join("; ")}.`;
+}
