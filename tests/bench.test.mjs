@@ -1,0 +1,134 @@
+/**
+ * `npm run bench`, with so few requests that its times say nothing: that what it counts is right, that it refuses to measure
+ * what is not there, and that nothing of it is left behind. The Rust floors are left out, which would have to be compiled.
+ */
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import { load, messages } from "../bench/load.mjs";
+import { quantile, spread } from "../bench/statistics.mjs";
+import { ratio, targets } from "../bench/targets.mjs";
+import { startOrigin } from "./harness/origin.mjs";
+import { send } from "./harness/request.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Runs it to its end. */
+async function bench(...args) {
+  const child = spawn(process.execPath, ["scripts/bench.mjs", ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  let printed = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (printed += chunk));
+  const [code] = await once(child, "close");
+  return { code, printed };
+}
+
+describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" }, () => {
+  const folder = mkdtempSync(join(tmpdir(), "edge-limiter-bench-"));
+  after(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("counts round trips and billed commands, adds the delay that was asked for, and leaves nothing behind", async () => {
+    const json = join(folder, "figures.json");
+    const names = ["js", "js-floor", "hono-rate-limiter", "memory", "one-quota", "two-quotas", "remembered-denial", "fallback"];
+    const delay = 20;
+    const { code, printed } = await bench(
+      "peers", "--only", names.join(","), "--rounds", "1", "--requests", "40", "--starts", "1", "--callers", "50",
+      "--redis-delay-ms", String(delay), "--json", json,
+    );
+    assert.equal(code, 0, printed);
+    const { samples, sizes, growth, targets: judged } = JSON.parse(readFileSync(json, "utf8")).peers;
+    const costs = Object.fromEntries(Object.entries(samples).map(([name, [{ roundTrips, billed }]]) => [name, [roundTrips, billed]]));
+    const { "js-floor": [roundTrips, billed], ...exact } = costs;
+    assert.deepEqual(exact, {
+      js: [0, 0], "hono-rate-limiter": [0, 0], memory: [0, 0],
+      "one-quota": [1, 3], "two-quotas": [1, 4], "remembered-denial": [0, 0], fallback: [0, 0],
+    });
+    // It begins a window for some callers, at a command more.
+    assert.ok(roundTrips === 1 && billed >= 2 && billed <= 3, `${roundTrips}, ${billed}`);
+
+    for (const name of names) assert.ok(samples[name][0].cpu > 0, `${name}: ${samples[name][0].cpu}`);
+    // A timer of Node's may be a millisecond early.
+    for (const name of ["js-floor", "one-quota", "two-quotas"]) assert.ok(samples[name][0].p50 >= delay - 1, `${name}: ${samples[name][0].p50}`);
+    assert.ok(sizes["edge-limiter"].wasm > 0 && sizes["js-floor"].wasm === 0);
+    assert.ok(growth.memory.linear >= 0);
+    assert.ok(judged.some(({ target, must }) => must && target.startsWith("size")));
+
+    const [url] = /http:\/\/127\.0\.0\.1:\d+/.exec(printed);
+    await assert.rejects(send(url), { code: "ECONNREFUSED" });
+  });
+
+  const mistakes = [
+    [["--round", "3"], /--round/],
+    [["--rounds", "0"], /--rounds: a whole number, at least 1/],
+    [["--requests", "many"], /--requests: a whole number/],
+    [["nonsense"], /no section nonsense/],
+    [["--only", "one-quota,nobody"], /there is no nobody; there are js, /],
+    [["--write", "--only", "js"], /leave --only/],
+  ];
+  for (const [args, message] of mistakes) {
+    it(`${args.join(" ")} is refused`, async () => {
+      const { code, printed } = await bench(...args);
+      assert.equal(code, 2, printed);
+      assert.match(printed, message);
+    });
+  }
+});
+
+describe("the load", () => {
+  const sent = { requests: 20, connections: 4, messages: messages(["192.0.2.1", "192.0.2.2"]) };
+
+  it("sends as many requests as it says, of each caller in turn", async () => {
+    const origin = await startOrigin((_, response) => response.end("fine"));
+    try {
+      const { seconds, p50, p99, p999 } = await load({ ...sent, port: origin.port, expected: { status: 200, has: ["fine"], lacks: ["foul"] } });
+      assert.ok(seconds > 0 && p50 > 0 && p50 <= p99 && p99 <= p999);
+      const callers = origin.requests.map((request) => request.header("CF-Connecting-IP"));
+      assert.deepEqual([callers.length, callers.filter((caller) => caller === "192.0.2.1").length], [20, 10]);
+    } finally {
+      await origin.stop();
+    }
+  });
+
+  const answers = {
+    "another status": (response) => response.writeHead(500, { "Content-Length": 4 }).end("fine"),
+    "what must be in it missing": (response) => response.end("other"),
+    "what must not be in it": (response) => response.end("fine and foul"),
+  };
+  for (const [what, answer] of Object.entries(answers)) {
+    it(`fails on an answer with ${what}, be it one of many`, async () => {
+      const origin = await startOrigin((_, response) => (origin.requests.length === 15 ? answer(response) : response.end("fine")));
+      try {
+        await assert.rejects(load({ ...sent, port: origin.port, expected: { status: 200, has: ["fine"], lacks: ["foul"] } }), /expected .*, got:\nHTTP/);
+      } finally {
+        await origin.stop();
+      }
+    });
+  }
+});
+
+describe("what becomes of the figures", () => {
+  it("quantiles lie between values by proportion", () => {
+    assert.deepEqual([0, 0.25, 0.5, 0.99, 1].map((share) => quantile([10, 20, 30, 40, 50], share)), [10, 20, 30, 49.6, 50]);
+    assert.deepEqual(spread([9, 1, 5]), { median: 5, low: 3, high: 7 });
+  });
+
+  it("ratios are taken within a round", () => {
+    // Of the medians it would be 20 / 2.
+    const samples = { "two-quotas": [{ cpu: 10 }, { cpu: 20 }, { cpu: 90 }], "upstash-ratelimit": [{ cpu: 2 }, { cpu: 1 }, { cpu: 3 }] };
+    assert.equal(ratio(samples, "two-quotas", "upstash-ratelimit").median, 20);
+    assert.equal(ratio(samples, "two-quotas", "rust-floor"), undefined);
+  });
+
+  it("a target is met at its bound and not beyond", () => {
+    const judge = (cpu) => {
+      const samples = { "remembered-denial": [{ cpu }], rust: [{ cpu: 100 }] };
+      return targets({ titles: {}, samples, sizes: {}, starting: {} }).map(({ must, met }) => [must, met]);
+    };
+    assert.deepEqual([judge(100), judge(120), judge(121)], [[[true, true], [false, true]], [[true, true], [false, false]], [[true, false], [false, false]]]);
+  });
+});
