@@ -103,6 +103,16 @@ describe("billed commands and round trips", () => {
     assert.deepEqual(await costOf(limiter, 200, "192.0.2.1"), { billed: 2, requests: 1 });
   });
 
+  it("an open breaker costs nothing: memory decides", async () => {
+    // Refused once, not asked for again for as long as the breaker waits at the longest: here, days.
+    const limiter = await shared.limiter({ UPSTASH_REDIS_REST_TOKEN: "refused", REDIS_MAX_RECONNECT_ATTEMPTS: "20" });
+    assert.deepEqual(await costOf(limiter, 200, "192.0.2.1"), { billed: 0, requests: 1 });
+    const open = await cost(async () => {
+      for (let i = 0; i < 50; i++) assert.equal(await ask(limiter, `192.0.2.${i}`), 200);
+    });
+    assert.deepEqual(open, { billed: 0, requests: 0 });
+  });
+
   it("health costs nothing", async () => {
     const limiter = await warm({});
     assert.deepEqual(await costOf(limiter, 200, "192.0.2.1", "/_limiter/health"), { billed: 0, requests: 0 });
