@@ -3,33 +3,41 @@
 import { say } from "../scripts/command.mjs";
 import { INSIDE, memoryOf } from "../tests/harness/inside.mjs";
 import { startWorkerd } from "../tests/harness/workerd.mjs";
+import { heapOf } from "./heap.mjs";
 import { load, messages } from "./load.mjs";
 import { residentOf } from "./process.mjs";
 
 /** Of which contestants: those that are to be compared, and one that keeps nothing of a caller, to show what is noise. */
 const OF = ["js", "upstash-ratelimit", "hono-rate-limiter", "memory", "one-quota"];
 
-/** Before the first look, so that what any number of requests makes grow has grown. */
-const BEFORE = 10_000;
+/** Requests before the first look, so that what is made once has been made. */
+const BEFORE = 2000;
 
 const CONNECTIONS = 32;
 
+const ONE = "192.0.2.1";
+
 /**
- * @returns {Promise<Record<string, {resident: number, linear?: number}>>} by name, by how many bytes the process (`resident`) and
- *   WebAssembly's memory (`linear`) grew
+ * @returns {Promise<Record<string, {heap: number, linear: number, resident: number}>>} by name, by how many bytes there grew
+ *   what is alive of JavaScript (`heap`), WebAssembly's memory (`linear`), and the process with all its garbage (`resident`)
  */
 export async function memory(runners, callers) {
   const grown = {};
   for (const { contestant, options } of runners.filter(({ contestant }) => OF.includes(contestant.name))) {
     say(`memory of ${callers} callers: ${contestant.title}`);
     const limiter = contestant.worker === "edge-limiter";
-    const server = await startWorkerd({ ...options, ...(limiter && { modules: INSIDE }) });
+    const server = await startWorkerd({ ...options, inspected: true, ...(limiter && { modules: INSIDE }) });
     try {
-      const sent = { port: server.port, connections: CONNECTIONS, expected: contestant.expected };
-      const look = async () => ({ resident: residentOf(server.pid), ...(limiter && { linear: await memoryOf(server) }) });
-      await load({ ...sent, messages: messages(["192.0.2.1"]), requests: Math.min(BEFORE, callers) });
+      const ask = (addresses, requests) =>
+        load({ port: server.port, connections: CONNECTIONS, expected: contestant.expected, messages: messages(addresses), requests });
+      const look = async () => ({
+        resident: residentOf(server.pid),
+        linear: limiter ? await memoryOf(server) : 0,
+        heap: await heapOf(server, () => ask([ONE], 1)),
+      });
+      await ask([ONE], BEFORE);
       const before = await look();
-      await load({ ...sent, messages: messages(addresses(callers)), requests: callers });
+      await ask(addresses(callers), callers);
       const after = await look();
       grown[contestant.name] = Object.fromEntries(Object.keys(after).map((kind) => [kind, after[kind] - before[kind]]));
     } finally {

@@ -1,6 +1,8 @@
 /** edge-limiter beside other limiters and beside what cannot be beaten: one run, one machine, one Redis. */
 
-import { Failure, say } from "../scripts/command.mjs";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { Failure, root, say } from "../scripts/command.mjs";
 import { startWorkerd } from "../tests/harness/workerd.mjs";
 import { contestants, health } from "./contestants.mjs";
 import { memory } from "./memory.mjs";
@@ -116,14 +118,22 @@ decision with it, which sends its script. CPU is the process's until then, beyon
   if (Object.keys(growth).length > 0) {
     parts.push(
       "### Memory",
-      `By how much the workerd process grew over one request each of ${callers} callers, all admitted, after as many of one caller as it
-takes to fill caches. The bare Worker keeps nothing of a caller: what it grows by is the runtime's. edge-limiter keeps at most 50 000
-entries (\`DEFAULT_ENTRIES\` in src/store/memory.rs) and then forgets the callers that have used the least; the others have no bound.
-On Upstash it keeps what the store answered, so that it can stand in for it.`,
+      `By how much each grew over one request each of ${callers} callers, all admitted: the JavaScript that is alive after a garbage
+collection (by V8's inspector), WebAssembly's linear memory, and the whole process with its garbage, of which the bare Worker, that
+keeps nothing, makes as much. edge-limiter keeps at most ${number(bound())} entries (\`DEFAULT_ENTRIES\` in src/store/memory.rs) and then forgets the
+callers that have used the least; on Upstash it keeps what the store answered, so that it can stand in for it.
+\`hono-rate-limiter\` has a timer to forget by, and no bound; \`@upstash/ratelimit\` keeps those that it denies, and they
+are not among these.`,
       memoryTable({ rows, growth }),
     );
   }
   return parts.join("\n\n");
+}
+
+/** As the source has it. */
+function bound() {
+  const source = readFileSync(path.join(root, "src", "store", "memory.rs"), "utf8");
+  return Number(/DEFAULT_ENTRIES: usize = ([\d_]+)/.exec(source)[1].replaceAll("_", ""));
 }
 
 const section = (title, judged) => (judged.length > 0 ? [title, targetsTable(judged)] : []);

@@ -69,10 +69,10 @@ export function sizesTable({ rows, sizes, starting }) {
 
 export function memoryTable({ rows, growth }) {
   const lines = rows.filter(({ name }) => growth[name]).map(({ name, title }) => {
-    const { resident, linear } = growth[name];
-    return [title, megabytes(resident), linear === undefined ? "–" : megabytes(linear)];
+    const { heap, linear, resident } = growth[name];
+    return [title, ...[heap, linear, heap + linear, resident].map(megabytes)];
   });
-  return table(["", "process, MB", "of that Wasm memory, MB"], lines);
+  return table(["", "JavaScript, MB", "Wasm, MB", "both, MB", "process, MB"], lines);
 }
 
 export function targetsTable(judged) {
