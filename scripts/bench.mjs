@@ -18,6 +18,8 @@ import { setup } from "./setup.mjs";
 /** Each is `bench/NAME.mjs`, which exports a function of its name from options to Markdown. */
 const SECTIONS = {
   peers: { byDefault: true },
+  core: { byDefault: true },
+  growth: { byDefault: false },
 };
 
 const DOCUMENT = path.join(root, "docs", "benchmarks.md");

@@ -8,14 +8,17 @@ import path from "node:path";
 import { Failure, environment, main, output, root, run, say } from "./command.mjs";
 import { ensureRedis } from "./redis.mjs";
 
+/** What the bench's Workers in Rust are built with, as is usual; wasm-bindgen's version is read from Cargo.lock. */
+const WORKER_BUILD = "0.8.7";
+
 const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
 
 /**
  * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond:
- * `wasm`, the programs that make the Worker's module; `redis`, a redis-server.
+ * `wasm`, the programs that make the Worker's module; `redis`, a redis-server; `workerBuild`, for the bench.
  */
-export async function setup({ wasm = false, redis = false } = {}) {
+export async function setup({ wasm = false, redis = false, workerBuild = false } = {}) {
   if (Number(process.versions.node.split(".")[0]) < 20) {
     throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
   }
@@ -23,6 +26,7 @@ export async function setup({ wasm = false, redis = false } = {}) {
     [nodeModulesAreCurrent, installNodeModules],
     [toolchainIsInstalled, installToolchain],
     ...(wasm ? [[() => wasmBindgen(), installWasmBindgen]] : []),
+    ...(workerBuild ? [[() => findWorkerBuild(), installWorkerBuild]] : []),
   ];
   if (!steps.every(([isDone]) => isDone())) {
     await locked(async () => {
@@ -36,6 +40,14 @@ export async function setup({ wasm = false, redis = false } = {}) {
 export function wasmTools() {
   const bin = (name) => path.join(root, "node_modules", ".bin", name);
   return { wasmBindgen: wasmBindgen(), wasmOpt: bin("wasm-opt"), esbuild: bin("esbuild") };
+}
+
+/** worker-build, and what keeps it from downloading programs of its own. Needs `setup({ wasm: true, workerBuild: true })`. */
+export function workerBuild() {
+  const { wasmBindgen, wasmOpt, esbuild } = wasmTools();
+  // A stack trace of its own would bury the compiler's errors.
+  const env = { WASM_BINDGEN_BIN: wasmBindgen, WASM_OPT_BIN: wasmOpt, ESBUILD_BIN: esbuild, RUST_BACKTRACE: "0" };
+  return { program: findWorkerBuild(), env };
 }
 
 /** npm leaves a copy of the lock file, without what this platform does not need, in node_modules: the two must agree. */
@@ -92,6 +104,7 @@ function wasmBindgenVersion() {
   return read("Cargo.lock").match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)[1];
 }
 
+const findWorkerBuild = () => find("worker-build", WORKER_BUILD);
 const wasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
 
 /** The full path of a program of exactly this version, in `.tools` or else on PATH. */
@@ -100,6 +113,11 @@ function find(name, version) {
   return folders
     .map((folder) => path.join(folder, name))
     .find((program) => existsSync(program) && output(program, ["--version"])?.split(" ").at(-1) === version);
+}
+
+async function installWorkerBuild() {
+  say(`worker-build ${WORKER_BUILD}, which builds the bench's Workers in Rust (compiled once into .tools/, about 3 minutes on 2 cores)`);
+  await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD}`]);
 }
 
 /** Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. */

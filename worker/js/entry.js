@@ -14,7 +14,7 @@ function told(error) {
   trapped = true;
 }
 onTrap(told);
-addEventListener("error", (event) => told(event.error));
+globalThis.addEventListener("error", (event) => told(event.error));
 
 // Both are in an error's stack: the Wasm functions' and the ones that called them.
 Error.stackTraceLimit = 100;

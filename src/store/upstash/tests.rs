@@ -161,13 +161,17 @@ async fn an_operators_block_rides_along() {
 #[tokio::test]
 async fn every_kind_of_bad_answer_is_an_error() {
     let stand_in = StandIn::start();
-    let store = stand_in.store_within(Millis::new(300));
+    // Only what never answers is to meet its time-out, however busy the machine is.
+    let (store, hasty) = (
+        stand_in.store("t:"),
+        stand_in.store_within(Millis::new(300)),
+    );
     let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 1000)], 1);
-    stand_in.store("t:").decide(&check, START).await.unwrap();
+    store.decide(&check, START).await.unwrap();
     let refused = |word: &str| StoreError::Refused(word.to_owned());
     let cases = [
         (json!({"kind": "hang"}), StoreError::Timeout),
-        (json!({"kind": "delay", "ms": 5000}), StoreError::Timeout),
+        (json!({"kind": "delay", "ms": 60_000}), StoreError::Timeout),
         (json!({"kind": "reset"}), StoreError::Unreachable),
         (json!({"kind": "truncated"}), StoreError::Unreachable),
         (json!({"kind": "cut"}), StoreError::Malformed),
@@ -197,6 +201,8 @@ async fn every_kind_of_bad_answer_is_an_error() {
     ];
     for (fault, expected) in cases {
         stand_in.fault(fault.clone()).await;
+        let late = expected == StoreError::Timeout;
+        let store = if late { &hasty } else { &store };
         let failed = store.decide(&check, START).await;
         // With every EVALSHA unknown, EVAL still decides.
         if expected == refused("NOSCRIPT") {
@@ -211,21 +217,26 @@ async fn every_kind_of_bad_answer_is_an_error() {
         json!("garbage"),
         json!([]),
         json!([null, null]),
-        json!([null, null, [1, 2, 3, 4, 5, 6, ""], [1, 2, 3, 4, 5, 6, ""]]),
-        json!([null, null, [1, 2, 3, 4, 5, ""]]),
-        json!([null, null, [1, 1, 1, 1, 1, 1]]),
+        json!([
+            null,
+            null,
+            [1, 2, 1, 3, 4, 5, 6, ""],
+            [1, 2, 1, 3, 4, 5, 6, ""]
+        ]),
+        json!([null, null, [1, 2, 1, 3, 4, 5, ""]]),
         json!([null, null, [1, 1, 1, 1, 1, 1, 1]]),
-        json!([null, null, [1, 1, 1, 1, 1, 1, null]]),
-        json!([null, null, [1, 1, 1, 1, 1, 1, "", ""]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1, 1, 1]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1, 1, null]]),
+        json!([null, null, [1, 1, 1, 1, 1, 1, 1, "", ""]]),
         json!([null, null, []]),
-        json!([null, null, [3, 1, 1, 1, 1, 1, ""]]),
-        json!([null, null, [1, -1, 1, 1, 1, 1, ""]]),
-        json!([null, null, [1, 1.5, 1, 1, 1, 1, ""]]),
-        json!([null, null, [1, "1", 1, 1, 1, 1, ""]]),
-        json!([null, null, [1, 4_294_967_296_u64, 1, 1, 1, 1, ""]]),
-        json!([null, null, [0, 0, 1, 1, 1, 1, ""]]),
-        json!([null, 17, [1, 1, 1, 1, 1, 1, ""]]),
-        json!([17, null, [1, 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [3, 1, 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, -1, 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, 1.5, 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, "1", 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [1, 4_294_967_296_u64, 1, 1, 1, 1, 1, ""]]),
+        json!([null, null, [0, 0, 1, 1, 1, 1, 1, ""]]),
+        json!([null, 17, [1, 1, 1, 1, 1, 1, 1, ""]]),
+        json!([17, null, [1, 1, 1, 1, 1, 1, 1, ""]]),
     ] {
         stand_in
             .fault(json!({"kind": "result", "value": wrong.clone()}))
