@@ -166,7 +166,7 @@ describe("a trap, with Upstash as the store", () => {
     assertTrapped(await ask({ [TRAP]: "now" }));
     assert.equal(await standing(), "200 2");
     // Counted, but its answer is not read any more.
-    assertTrapped(await ask({ [TRAP]: "status" }));
+    assertTrapped(await ask({ [TRAP]: "isArray" }));
     assert.equal(await standing(), "200 0");
     for (let request = 0; request < 2; request++) assert.equal(await standing(), "429 0");
     // The remembered denial went with the instance; the store's does not.
@@ -211,7 +211,7 @@ describe("a trap, with Upstash as the store", () => {
     // None but the probe reads an answer of the store's.
     const probe = await within((async () => {
       for (;;) {
-        const answer = await ask({ [TRAP]: "status" });
+        const answer = await ask({ [TRAP]: "isArray" });
         if (answer.status !== 200) return answer;
       }
     })(), "the probe");
@@ -229,7 +229,7 @@ describe("a trap, with Upstash as the store", () => {
     standIn.faults.set({ ...DOWN, times: 2 });
     for (const remaining of [4, 3]) assert.equal(await standing(), `200 ${remaining}`);
     // The store's first answer is to this caller, its second to the settling up.
-    assert.equal((await ask({ ...other, [TRAP]: "status 2" })).status, 200);
+    assert.equal((await ask({ ...other, [TRAP]: "isArray 2" })).status, 200);
     await assertLogged();
     assert.equal(await standing(), "200 2");
   });

@@ -74,21 +74,21 @@ const FAULTS = [
   ["result a number", { kind: "result", value: 1 }, MALFORMED],
   ["result an empty list", { kind: "result", value: [] }, MALFORMED],
   ["result without a quota's answer", { kind: "result", value: [null, null] }, MALFORMED],
-  ["result with a quota's answer too many", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, ""], [1, 2, 0, 1, 1, 0, ""]] }, MALFORMED],
+  ["result with a quota's answer too many", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, 0, ""], [1, 2, 0, 1, 1, 0, 0, ""]] }, MALFORMED],
   ["a quota's answer is no list", { kind: "result", value: [null, null, 1] }, MALFORMED],
-  ["a quota's answer is short", answering(1, 2, 0, 1, 1), MALFORMED],
-  ["a quota's answer is long", answering(1, 2, 0, 1, 1, 0, 0), MALFORMED],
-  ["a quota's answer is without a state", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0]] }, MALFORMED],
-  ["a state that is no text", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, 0]] }, MALFORMED],
-  ["a negative number", answering(1, -1, 0, 1, 1, 0), MALFORMED],
-  ["a fraction", answering(1, 1.5, 0, 1, 1, 0), MALFORMED],
-  ["a number beyond any limit", answering(1, 2 ** 32, 0, 1, 1, 0), MALFORMED],
-  ["a number that is none to Rust", saying('{"result":[null,null,[1,1e400,0,1,1,0,""]]}'), MALFORMED],
-  ["numbers as text", answering("1", "2", "0", "1", "1", "0"), MALFORMED],
-  ["an outcome that there is not", answering(3, 2, 0, 1, 1, 0), MALFORMED],
-  ["a denial that is over", answering(0, 0, 1, 1, 1, 0), MALFORMED],
-  ["a block record that is no text", { kind: "result", value: [null, 7, [1, 2, 0, 1, 1, 0, ""]] }, MALFORMED],
-  ["a version that is no text", { kind: "result", value: [7, null, [1, 2, 0, 1, 1, 0, ""]] }, MALFORMED],
+  ["a quota's answer is short", answering(1, 2, 0, 1, 1, 0), MALFORMED],
+  ["a quota's answer is long", answering(1, 2, 0, 1, 1, 0, 0, 0), MALFORMED],
+  ["a quota's answer is without a state", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, 0]] }, MALFORMED],
+  ["a state that is no text", { kind: "result", value: [null, null, [1, 2, 0, 1, 1, 0, 0, 0]] }, MALFORMED],
+  ["a negative number", answering(1, -1, 0, 1, 1, 0, 0), MALFORMED],
+  ["a fraction", answering(1, 1.5, 0, 1, 1, 0, 0), MALFORMED],
+  ["a number beyond any limit", answering(1, 2 ** 32, 0, 1, 1, 0, 0), MALFORMED],
+  ["a number that is none to Rust", saying('{"result":[null,null,[1,1e400,0,1,1,0,0,""]]}'), MALFORMED],
+  ["numbers as text", answering("1", "2", "0", "1", "1", "0", "0"), MALFORMED],
+  ["an outcome that there is not", answering(3, 2, 0, 1, 1, 0, 0), MALFORMED],
+  ["a denial that is over", answering(0, 0, 1, 1, 1, 0, 0), MALFORMED],
+  ["a block record that is no text", { kind: "result", value: [null, 7, [1, 2, 0, 1, 1, 0, 0, ""]] }, MALFORMED],
+  ["a version that is no text", { kind: "result", value: [7, null, [1, 2, 0, 1, 1, 0, 0, ""]] }, MALFORMED],
 ];
 
 /** A failure that says that the decision has not run. */
@@ -335,13 +335,13 @@ describe("a store that fails", () => {
 
   it("absurd answers of the right shape are no reason to break", async () => {
     const MOST = "18446744073709551615";
-    const SOUND_NUMBERS = [1, 2, 0, 1, 1, 0];
+    const SOUND_NUMBERS = [1, 2, 0, 1, 1, 0, 0];
     for (const [numbers, state] of [
-      [[0, 0, MOST, MOST, MOST, MOST], ""],
-      [[1, 4294967295, MOST, MOST, MOST, 0], ""],
-      [[2, 4294967295, MOST, MOST, MOST, MOST], ""],
-      [[0, 0, "9007199254740993", 0, 0, 0], ""],
-      [[1, 0, 0, 0, 0, 0], ""],
+      [[0, 0, MOST, MOST, MOST, MOST, 0], ""],
+      [[1, 4294967295, MOST, MOST, MOST, 0, 0], ""],
+      [[2, 4294967295, MOST, MOST, MOST, MOST, 0], ""],
+      [[0, 0, "9007199254740993", 0, 0, 0, 0], ""],
+      [[1, 0, 0, 0, 0, 0, 0], ""],
       [SOUND_NUMBERS, "garbage"],
       [SOUND_NUMBERS, "sw:60000:4503599627370496:75059993789:0=4294967295"],
       [SOUND_NUMBERS, "sw:0:1:1:0=1"],

@@ -86,7 +86,13 @@ impl<S: Store, C: Clock> Store for Breaker<S, C> {
             Err(error) if error.is_transient() => Ended::Badly,
             Err(_) => Ended::Hopelessly,
         };
-        let changed = (self.circuit.borrow_mut()).ended(permit, ended, now, (self.dice)());
+        // A call that went well needs no jitter, and randomness is a call of the platform's.
+        let dice = if ended == Ended::Well {
+            0
+        } else {
+            (self.dice)()
+        };
+        let changed = (self.circuit.borrow_mut()).ended(permit, ended, now, dice);
         if changed {
             self.learn(outcome, now);
             self.tell();

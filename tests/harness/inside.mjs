@@ -8,7 +8,7 @@ import { send } from "./request.mjs";
 
 /**
  * The header of a request in which to trap, as a Rust panic that aborts does: at the next call of an import that it names by
- * its beginning (`now`, `status`), or a later one (`status 2` is the second).
+ * its beginning (`now`, `isArray`), or a later one (`isArray 2` is the second).
  */
 export const TRAP = "X-Inside-Trap";
 

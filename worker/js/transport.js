@@ -1,6 +1,7 @@
 /**
- * The store's call in one crossing from Rust. What comes of it is a status and a text; what goes wrong is `undefined` for a
- * call that took too long, and an exception for one that failed.
+ * The store's call, in one crossing from Rust: a status and a text, `undefined` for what took longer than `timeout` ms, an
+ * exception for a connection that failed. The timer ends with the call: one that is still to come would keep a request alive
+ * that has trapped meanwhile.
  */
 export async function post(url, headers, body, timeout) {
   const controller = new AbortController();
@@ -10,8 +11,8 @@ export async function post(url, headers, body, timeout) {
     controller.abort();
   }, timeout);
   try {
-    // A redirect would carry a decision, and so callers' addresses, to wherever it points.
     const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal: controller.signal });
+    // What ends the call ends the reading of its body as well.
     return [response.status, await response.text()];
   } catch (error) {
     if (late) return undefined;
