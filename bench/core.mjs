@@ -43,7 +43,7 @@ export async function core({ quick = false, say: tell = () => {} } = {}) {
   return [
     "## The pure core",
     "",
-    "One Rust loop on one thread, of the profile that is deployed (`opt-level = \"s\"`, link-time optimisation), natively and in",
+    "One Rust loop on one thread, of the profile that is deployed (`opt-level = \"z\"`, link-time optimisation), natively and in",
     `WebAssembly in Node ${process.versions.node} (V8 ${process.versions.v8}), there without \`wasm-opt\`. Both come to the same checksum. Processor`,
     "time, the least of seven stretches.",
     "",

@@ -2,19 +2,26 @@
 
 use edge_limiter::headers::{Header, REMOVED_FROM_RESPONSES};
 use edge_limiter::response::Response;
+use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen::{JsCast, JsValue};
-use web_sys::{Headers, ResponseInit};
+use web_sys::ResponseInit;
+
+#[wasm_bindgen(module = "/js/reply.js")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn reply(status: u16, body: &str, headers: &str) -> Result<web_sys::Response, JsValue>;
+}
 
 /// An answer of the limiter's own.
 pub(crate) fn own(response: &Response) -> Result<web_sys::Response, JsValue> {
-    let headers = Headers::new()?;
+    let mut headers = String::with_capacity(256);
     for (name, value) in &response.headers {
-        headers.set(name, value)?;
+        for part in [*name, value] {
+            headers.push_str(part);
+            headers.push('\n');
+        }
     }
-    let init = ResponseInit::new();
-    init.set_status(response.status);
-    init.set_headers(&headers);
-    web_sys::Response::new_with_opt_str_and_init(Some(&response.body), &init)
+    reply(response.status, &response.body, &headers)
 }
 
 /// The origin's answer with the limiter's headers: status, status text, headers and body as they
