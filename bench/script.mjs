@@ -65,7 +65,7 @@ class Script {
   decision(caller, { policies = 1, now = NOW } = {}) {
     const numbers = Array.from({ length: policies }, (_, policy) => policy);
     const keys = [`${PREFIX}blocked_ranges:version`, `${PREFIX}blocked:${address(caller)}`, ...numbers.map((policy) => key(caller, policy))];
-    const quota = ["s", LIMIT, WINDOW, LIMIT, 0, 1, ""];
+    const quota = ["s", LIMIT, WINDOW, LIMIT, 0, 1, 0, ""];
     return ["EVALSHA", this.sha, keys.length, ...keys, now, 1, 1, ...numbers.flatMap(() => quota)].map(String);
   }
 
