@@ -65,7 +65,7 @@ describe("a trap, with memory as the store", () => {
   const places = {
     "as the clock is read": "now",
     "as a header is read": "get",
-    "as the answer is made": "new_with_opt_str_and_init",
+    "as the answer is made": "reply",
   };
   for (const [place, name] of Object.entries(places)) {
     it(`${place}: its request is a bare 500, and counters start afresh`, async () => {
