@@ -26,7 +26,7 @@ use crate::time::{Millis, Timestamp};
 mod decision;
 mod fixed_window;
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 mod lease;
 mod sliding_window;
 mod state;
@@ -34,7 +34,7 @@ mod token_bucket;
 
 use decision::decided_at;
 pub use decision::{Decided, Decision, Outcome};
-pub use lease::Lease;
+pub use lease::{LEAST_LEASED, Lease};
 pub use state::{FixedWindow, SlidingWindow, State, SubWindow, TokenBucket};
 
 /// How far a state's clock may be ahead of the asking isolate's before it is taken for a fault.

@@ -8,6 +8,7 @@ use super::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Outcome, Quota, State, slidi
 use crate::time::{Millis, Timestamp};
 
 mod absorb;
+pub(crate) mod bounds;
 mod lease;
 
 /// A time like today's, and not at a boundary of anything.
@@ -88,6 +89,11 @@ struct Admission {
     units: u32,
 }
 
+fn real(admissions: &[Admission]) -> Vec<bounds::Admitted> {
+    let real = |one: &Admission| (one.real, one.units);
+    admissions.iter().map(real).collect()
+}
+
 /// Plays `steps` with clocks up to `skew` ms apart, and returns what was admitted and left.
 fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<State>, u64) {
     let mut state = None;
@@ -121,14 +127,7 @@ proptest! {
     ) {
         let quota = quota(Algorithm::SlidingWindow, limit, window, 1);
         let (admissions, _, _) = play(&quota, &steps, skew);
-        for (first, start) in admissions.iter().enumerate() {
-            let held: u32 = admissions[first..]
-                .iter()
-                .take_while(|later| later.real + skew < start.real + window || later.real == start.real)
-                .map(|later| later.units)
-                .sum();
-            prop_assert!(held <= limit || window <= skew, "{held} of {limit}");
-        }
+        bounds::of_a_window(&real(&admissions), limit, window, skew)?;
     }
 
     /// The price of law 1: nobody waits more than one sub-window longer than under an ideal log.
@@ -165,14 +164,7 @@ proptest! {
     ) {
         let quota = quota(Algorithm::TokenBucket, limit, window, burst);
         let (admissions, _, _) = play(&quota, &steps, skew);
-        for (first, start) in admissions.iter().enumerate() {
-            let mut units = 0;
-            for end in &admissions[first..] {
-                units += u64::from(end.units);
-                let time = end.real - start.real + skew;
-                prop_assert!(units * window <= u64::from(burst) * window + time * u64::from(limit));
-            }
-        }
+        bounds::of_a_bucket(&real(&admissions), &quota, skew)?;
     }
 
     /// Law 1, fixed window: no window of the grid holds more than the limit, by the times at which
@@ -204,19 +196,7 @@ proptest! {
     ) {
         let (_, state, real) = play(&quota, &steps, skew);
         let now = Timestamp::from_millis((START + real).checked_add_signed(shift).unwrap());
-        let decided = quota.decide(state.as_ref(), cost, now);
-        let state = decided.repaired.or(state);
-        if let Outcome::Denied { retry_at } = decided.decision.outcome {
-            prop_assert!(retry_at > now);
-            let wait = retry_at.since(now).get();
-            for early in [0, 1, wait / 3, wait / 2, wait - 1] {
-                let then = now + Millis::new(early.min(wait - 1));
-                let again = quota.decide(state.as_ref(), cost, then).decision;
-                prop_assert_eq!(again.outcome, Outcome::Denied { retry_at }, "{} ms in", early);
-            }
-            let then = quota.decide(state.as_ref(), cost, retry_at).decision;
-            prop_assert!(then.allowed());
-        }
+        bounds::of_the_retry_time(&quota, state, cost, now)?;
     }
 
     /// Law 4: a clock that is behind by no more than the tolerance sees what the clock ahead sees.
@@ -274,13 +254,7 @@ proptest! {
     ) {
         let (_, state, real) = play(&quota, &steps, skew);
         let now = at(real);
-        let reset_at = quota.decide(state.as_ref(), 0, now).decision.reset_at;
-        let after = quota.decide(state.as_ref(), cost, reset_at);
-        prop_assert_eq!(after, quota.decide(None, cost, reset_at));
-        if reset_at > now {
-            let before = quota.decide(state.as_ref(), 0, reset_at - Millis::new(1)).decision;
-            prop_assert!(before.remaining < quota.capacity());
-        }
+        let reset_at = bounds::of_the_reset(&quota, state.as_ref(), cost, now)?;
         let longest = quota.refill().get() + quota.window().get().div_ceil(60) + CLOCK_TOLERANCE.get();
         prop_assert!(reset_at.since(now).get() <= longest);
     }

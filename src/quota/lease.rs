@@ -13,9 +13,10 @@ use crate::time::{Millis, Timestamp};
 /// The longest time for which units may be held.
 const LONGEST: Millis = Millis::new(5000);
 
-/// Of what a quota has left, a lease takes at most this part: the others that draw on it are left
-/// room, and what is held shrinks to nothing as the quota runs low.
-const SHARE: u32 = 4;
+/// Of what a quota has left, a lease takes at most the part that this divides it into: the others that
+/// draw on it are left room, and what is held shrinks to nothing as the quota runs low. With fewer
+/// units left there is none to be had.
+pub const LEAST_LEASED: u32 = 4;
 
 /// Units handed out beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Quota {
     #[must_use]
     pub fn lease(&self, state: Option<&State>, most: u32, now: Timestamp) -> Option<Lease> {
         let decision = self.decide(state, 0, now).decision;
-        let units = most.min(decision.remaining / SHARE);
+        let units = most.min(decision.remaining / LEAST_LEASED);
         let ends = decision.at + self.lease_time();
         if units == 0 || ends == decision.at {
             return None;

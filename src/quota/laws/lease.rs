@@ -3,17 +3,9 @@
 
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Step, at, fits, quota, quotas, steps, windows};
-use crate::quota::{Algorithm, Outcome, Quota, State, sliding_window};
+use super::{Admission, Step, at, bounds, fits, quota, quotas, real, steps, windows};
+use crate::quota::{Algorithm, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
-
-/// Units that were spent: when in real time, and when by the clock that the decision went by.
-#[derive(Clone, Copy, Debug)]
-struct Spent {
-    real: u64,
-    decided: Timestamp,
-    units: u32,
-}
 
 /// What an isolate takes in advance at a step, and in how many 64ths of the lease's time it spends
 /// that.
@@ -49,7 +41,7 @@ fn play(
     steps: &[Step],
     ahead: &[Ahead],
     skew: u64,
-) -> (Vec<Spent>, Option<State>, u64) {
+) -> (Vec<Admission>, Option<State>, u64) {
     let mut state: Option<State> = None;
     let mut real = 0;
     let mut spent = Vec::new();
@@ -62,7 +54,7 @@ fn play(
             continue;
         }
         let decision = decided.decision;
-        spent.push(Spent {
+        spent.push(Admission {
             real,
             decided: decision.at,
             units: step.cost,
@@ -71,7 +63,7 @@ fn play(
         if let Some(lease) = quota.lease(state.as_ref(), ahead.most, now) {
             let time = quota.lease_ends(decision.at, now).since(now).get();
             let later = (time * ahead.within / 64).min(time - 1);
-            spent.push(Spent {
+            spent.push(Admission {
                 real: real + later,
                 decided: decision.at + Millis::new(later),
                 units: lease.units,
@@ -91,14 +83,7 @@ proptest! {
     ) {
         let quota = quota(Algorithm::SlidingWindow, limit, window, 1);
         let (spent, _, _) = play(&quota, &steps, &ahead, skew);
-        for (first, start) in spent.iter().enumerate() {
-            let held: u32 = spent[first..]
-                .iter()
-                .take_while(|later| later.real + skew < start.real + window || later.real == start.real)
-                .map(|later| later.units)
-                .sum();
-            prop_assert!(held <= limit || window <= skew, "{held} of {limit}");
-        }
+        bounds::of_a_window(&real(&spent), limit, window, skew)?;
     }
 
     /// Law 1, token bucket.
@@ -109,14 +94,7 @@ proptest! {
     ) {
         let quota = quota(Algorithm::TokenBucket, limit, window, burst);
         let (spent, _, _) = play(&quota, &steps, &ahead, skew);
-        for (first, start) in spent.iter().enumerate() {
-            let mut units = 0;
-            for end in &spent[first..] {
-                units += u64::from(end.units);
-                let time = end.real - start.real + skew;
-                prop_assert!(units * window <= u64::from(burst) * window + time * u64::from(limit));
-            }
-        }
+        bounds::of_a_bucket(&real(&spent), &quota, skew)?;
     }
 
     /// Law 1, fixed window: no window of the grid holds more than the limit.
@@ -169,18 +147,7 @@ proptest! {
     ) {
         let (_, state, real) = play(&quota, &steps, &ahead, skew);
         let now = Timestamp::from_millis(at(real).as_millis().checked_add_signed(shift).unwrap());
-        let decided = quota.decide(state.as_ref(), cost, now);
-        let state = decided.repaired.or(state);
-        if let Outcome::Denied { retry_at } = decided.decision.outcome {
-            prop_assert!(retry_at > now);
-            let wait = retry_at.since(now).get();
-            for early in [0, 1, wait / 3, wait / 2, wait - 1] {
-                let then = now + Millis::new(early.min(wait - 1));
-                let again = quota.decide(state.as_ref(), cost, then).decision;
-                prop_assert_eq!(again.outcome, Outcome::Denied { retry_at }, "{} ms in", early);
-            }
-            let then = quota.decide(state.as_ref(), cost, retry_at).decision;
-            prop_assert!(then.allowed());
+        if let Some(wait) = bounds::of_the_retry_time(&quota, state, cost, now)? {
             // The window, a sub-window, and a lease.
             let most = quota.refill() + quota.lease_time() + Millis::new(quota.window().get().div_ceil(60));
             prop_assert!(wait <= most.get() + 2000);
@@ -218,14 +185,7 @@ proptest! {
         quota in larger_quotas(), steps in steps(), ahead in ahead(), cost in 0..6u32,
     ) {
         let (_, state, real) = play(&quota, &steps, &ahead, 0);
-        let now = at(real);
-        let reset_at = quota.decide(state.as_ref(), 0, now).decision.reset_at;
-        let after = quota.decide(state.as_ref(), cost, reset_at);
-        prop_assert_eq!(after, quota.decide(None, cost, reset_at));
-        if reset_at > now {
-            let before = quota.decide(state.as_ref(), 0, reset_at - Millis::new(1)).decision;
-            prop_assert!(before.remaining < quota.capacity());
-        }
+        bounds::of_the_reset(&quota, state.as_ref(), cost, at(real))?;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::quota::{Decision, Outcome, Quota};
+use crate::quota::{Decision, LEAST_LEASED, Outcome, Quota};
 use crate::store::memory::Seed;
 use crate::store::{Answer, Charge, Check, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -130,7 +130,7 @@ impl Holding {
 
     /// Whether there is something to be had in advance, as far as is known.
     fn may_give(&self, now: Timestamp) -> bool {
-        let little = |(_, answer): (u32, Answer)| answer.decision.remaining < 4;
+        let little = |(_, answer): (u32, Answer)| answer.decision.remaining < LEAST_LEASED;
         !to_come(self.scarce_until, LONG, now) && !self.latest.is_some_and(little)
     }
 
@@ -201,12 +201,13 @@ impl Held {
             let waits = holding.is_asked(now) || !holding.may_give(now);
             low |= !waits && holding.units(&charge.quota, now) < target.div_ceil(2);
         }
-        if !low || !self.may_ask(check, now) {
+        if !low {
             return None;
         }
         let mut wish = self.asking(check, now);
         wish.cost = 0;
-        Some(wish)
+        let asks = wish.charges.iter().any(|charge| charge.advance > 0);
+        asks.then_some(wish)
     }
 
     /// Whether units may be asked for in advance: of every quota that can deny, or those of the others

@@ -5,6 +5,7 @@ use futures_util::FutureExt;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 
 use super::{DEFAULT_ENTRIES, Leases};
+use crate::quota::laws::bounds;
 use crate::quota::{Algorithm, Quota};
 use crate::store::conformance::{self, ALGORITHMS, START, at_once, charge, check};
 use crate::store::denials::Denials;
@@ -598,11 +599,7 @@ proptest! {
     ) {
         let quota = quota(Algorithm::SlidingWindow, limit, window, 1);
         let (admitted, _) = fleet(quota, lease, &steps, skew);
-        for (first, (start, _)) in admitted.iter().enumerate() {
-            let within = |(at, _): &&(u64, u32)| at + skew < start + window || at == start;
-            let held: u32 = admitted[first..].iter().take_while(within).map(|(_, units)| units).sum();
-            prop_assert!(held <= limit || window <= skew, "{held} of {limit}");
-        }
+        bounds::of_a_window(&admitted, limit, window, skew)?;
     }
 
     /// Law 1 over a fleet, token bucket: the burst, and what comes back in the time.
@@ -613,14 +610,7 @@ proptest! {
     ) {
         let quota = quota(Algorithm::TokenBucket, limit, window, burst);
         let (admitted, _) = fleet(quota, lease, &steps, skew);
-        for (first, (start, _)) in admitted.iter().enumerate() {
-            let mut units = 0;
-            for (end, cost) in &admitted[first..] {
-                units += u64::from(*cost);
-                let time = end - start + skew;
-                prop_assert!(units * window <= u64::from(burst) * window + time * u64::from(limit));
-            }
-        }
+        bounds::of_a_bucket(&admitted, &quota, skew)?;
     }
 
     /// Law 1 over a fleet, fixed window.
