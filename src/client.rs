@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use sha2::{Digest, Sha256};
 
+pub mod range;
+
 /// The key of the bucket that all callers without a usable address share.
 const UNIDENTIFIED: &str = "unknown";
 

@@ -1,0 +1,343 @@
+//! Ranges of addresses (CIDR), and finding the ones that an address is in.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The longest text that is looked at: the longest address takes 45 bytes, a length 4.
+const LONGEST: usize = 64;
+
+/// An IPv4-mapped IPv6 address has this many bits before its IPv4 ones.
+const MAPPED_BITS: u8 = 96;
+
+/// A network: the addresses that share their first `bits` bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Range {
+    /// Its first address: what follows the prefix is zero. Never IPv4-mapped.
+    first: IpAddr,
+    bits: u8,
+}
+
+impl Range {
+    /// The range that `text` names: an address, which is a range of one, or `ADDRESS/BITS`. What
+    /// follows the prefix in the address is left out; an IPv4-mapped range is the IPv4 one. `None`
+    /// for anything else: a port, brackets, a zone, leading zeros.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use edge_limiter::client::range::Range;
+    /// let range = Range::parse("10.1.2.3/8").unwrap();
+    /// assert_eq!(range.to_string(), "10.0.0.0/8");
+    /// assert!(range.contains("10.255.0.1".parse().unwrap()));
+    /// assert_eq!(Range::parse("::ffff:10.0.0.0/104"), Some(range));
+    /// ```
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let (address, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, bits)) => (address, Some(number(bits)?)),
+        };
+        let written: IpAddr = address.parse().ok()?;
+        let canonical = written.to_canonical();
+        let bits = match bits {
+            None => width(canonical),
+            Some(bits) if written == canonical => bits,
+            Some(bits) => bits.checked_sub(MAPPED_BITS)?,
+        };
+        Self::new(canonical, bits)
+    }
+
+    /// The range of the addresses that share `bits` bits with `address`; `None` where it has fewer.
+    #[must_use]
+    pub fn new(address: IpAddr, bits: u8) -> Option<Self> {
+        let address = address.to_canonical();
+        if bits > width(address) {
+            return None;
+        }
+        let first = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+            }
+        };
+        Some(Self { first, bits })
+    }
+
+    /// The first address.
+    #[must_use]
+    pub const fn first(self) -> IpAddr {
+        self.first
+    }
+
+    /// How many bits its addresses share: up to 32, for IPv6 up to 128.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Whether `address` is in it.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        Self::new(address, self.bits).is_some_and(|range| range == self)
+    }
+
+    /// Whether every address of `other` is in it.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.bits <= other.bits && self.contains(other.first)
+    }
+
+    /// Its first and last address as numbers.
+    fn span(self) -> (u128, u128) {
+        let first = number_of(self.first);
+        let free = u32::from(width(self.first) - self.bits);
+        let rest = u128::MAX.checked_shr(128 - free).unwrap_or(0);
+        (first, first | rest)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        if self.bits < width(self.first) {
+            write!(f, "/{}", self.bits)?;
+        }
+        Ok(())
+    }
+}
+
+const fn width(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn number_of(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// Digits alone: `u8::from_str` would take `+8` too.
+fn number(text: &str) -> Option<u8> {
+    let digits = text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// Something said of each of many ranges.
+///
+/// # Design
+///
+/// Two ranges are apart or one holds the other. So they are sorted by where they begin, each knows
+/// the narrowest one around it, and finding all that hold an address is a binary search and a walk
+/// outwards, of at most one step per bit.
+#[derive(Clone, Debug)]
+pub struct RangeMap<T> {
+    v4: Vec<Entry<T>>,
+    v6: Vec<Entry<T>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<T> {
+    range: Range,
+    last: u128,
+    around: Option<usize>,
+    value: T,
+}
+
+impl<T> Default for RangeMap<T> {
+    fn default() -> Self {
+        Self {
+            v4: Vec::new(),
+            v6: Vec::new(),
+        }
+    }
+}
+
+impl<T> FromIterator<(Range, T)> for RangeMap<T> {
+    /// Of a range that comes twice, what is said last counts.
+    fn from_iter<I: IntoIterator<Item = (Range, T)>>(ranges: I) -> Self {
+        let mut map = Self::default();
+        for (range, value) in ranges {
+            let entry = Entry {
+                range,
+                last: range.span().1,
+                around: None,
+                value,
+            };
+            match range.first() {
+                IpAddr::V4(_) => map.v4.push(entry),
+                IpAddr::V6(_) => map.v6.push(entry),
+            }
+        }
+        nest(&mut map.v4);
+        nest(&mut map.v6);
+        map
+    }
+}
+
+/// Sorts, and tells each entry the narrowest one around it.
+fn nest<T>(entries: &mut Vec<Entry<T>>) {
+    // The latest of equal ones first, so that it is the one that is kept.
+    entries.reverse();
+    entries.sort_by_key(|entry| (number_of(entry.range.first()), entry.range.bits()));
+    entries.dedup_by_key(|entry| entry.range);
+    let mut open: Vec<usize> = Vec::new();
+    for place in 0..entries.len() {
+        let first = number_of(entries[place].range.first());
+        while open.last().is_some_and(|outer| entries[*outer].last < first) {
+            open.pop();
+        }
+        entries[place].around = open.last().copied();
+        open.push(place);
+    }
+}
+
+impl<T> RangeMap<T> {
+    /// The ranges that hold `address`, the narrowest first, and what is said of them.
+    pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = (Range, &T)> {
+        let address = address.to_canonical();
+        let number = number_of(address);
+        let entries = match address {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        };
+        let after = entries.partition_point(|entry| number_of(entry.range.first()) <= number);
+        let mut next = after.checked_sub(1);
+        std::iter::from_fn(move || {
+            let entry = entries.get(next?)?;
+            next = entry.around;
+            Some(entry)
+        })
+        .filter(move |entry| entry.last >= number)
+        .map(|entry| (entry.range, &entry.value))
+    }
+
+    /// How many ranges there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Range, &T)> {
+        let entries = self.v4.iter().chain(&self.v6);
+        entries.map(|entry| (entry.range, &entry.value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::{Range, RangeMap};
+
+    #[test]
+    fn what_names_a_range_and_what_does_not() {
+        for (text, canonical) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1/32", "192.0.2.1"),
+            ("192.0.2.1/0", "0.0.0.0/0"),
+            ("192.0.2.130/25", "192.0.2.128/25"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1/120", "192.0.2.0/24"),
+            ("2001:DB8::1/32", "2001:db8::/32"),
+            ("2001:db8::1/128", "2001:db8::1"),
+            ("::/0", "::/0"),
+        ] {
+            let range = Range::parse(text).unwrap();
+            assert_eq!(range.to_string(), canonical, "{text}");
+            assert_eq!(Range::parse(canonical), Some(range));
+        }
+        for text in [
+            "",
+            "/",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.0.0.0/8/8",
+            "10.0.0.0/256",
+            "10.0.0.0/255.0.0.0",
+            "10.0.0.0 /8",
+            "10.0.0",
+            "010.0.0.1",
+            "10.0.0.1:80",
+            "[::1]",
+            "fe80::1%eth0",
+            "::1/129",
+            "::ffff:10.0.0.1/8",
+            "*",
+            "localhost",
+        ] {
+            assert_eq!(Range::parse(text), None, "{text}");
+        }
+    }
+
+    /// Few distinct prefixes, so that ranges often hold one another.
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        let v4 = prop::sample::select(vec![0x0A00_0000_u32, 0x0A00_00FF, 0x0A01_0000, 0xC000_0201]);
+        let v6 = prop::sample::select(vec![0x2001_0db8_u128 << 96, (0x2001_0db8_u128 << 96) | 7]);
+        prop_oneof![
+            (v4, 0_u32..4).prop_map(|(base, more)| IpAddr::V4(Ipv4Addr::from_bits(base ^ more))),
+            (v6, 0_u128..4).prop_map(|(base, more)| IpAddr::V6(Ipv6Addr::from_bits(base ^ more))),
+            any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))),
+        ]
+    }
+
+    fn ranges() -> impl Strategy<Value = Range> {
+        (addresses(), 0_u8..=128)
+            .prop_filter_map("too many bits", |(address, bits)| Range::new(address, bits))
+    }
+
+    proptest! {
+        #[test]
+        fn finds_what_a_scan_finds(
+            said in prop::collection::vec((ranges(), any::<u8>()), 0..60),
+            address in addresses(),
+        ) {
+            let map: RangeMap<u8> = said.iter().copied().collect();
+            let mut last_said = said.clone();
+            last_said.reverse();
+            let mut scanned: Vec<(Range, u8)> = Vec::new();
+            for (range, value) in last_said {
+                if range.contains(address) && scanned.iter().all(|(known, _)| *known != range) {
+                    scanned.push((range, value));
+                }
+            }
+            scanned.sort_by_key(|(range, _)| std::cmp::Reverse(range.bits()));
+            let found: Vec<(Range, u8)> =
+                map.holding(address).map(|(range, value)| (range, *value)).collect();
+            prop_assert_eq!(found, scanned);
+        }
+
+        #[test]
+        fn covering_is_holding_every_address(outer in ranges(), inner in ranges()) {
+            let (first, last) = inner.span();
+            let same = outer.first().is_ipv4() == inner.first().is_ipv4();
+            let (outer_first, outer_last) = outer.span();
+            prop_assert_eq!(
+                outer.covers(inner),
+                same && outer_first <= first && last <= outer_last
+            );
+        }
+    }
+}
