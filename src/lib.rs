@@ -20,6 +20,7 @@
 pub mod admin;
 pub mod client;
 pub mod config;
+pub mod database;
 pub mod gate;
 pub mod headers;
 pub mod health;

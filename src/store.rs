@@ -25,7 +25,7 @@ pub mod mirror;
 pub(crate) mod reference;
 pub mod settle;
 #[cfg(test)]
-mod stand_in;
+pub(crate) mod stand_in;
 pub mod upstash;
 
 /// What one request asks of a store: every quota it meets, at one cost, together with the block

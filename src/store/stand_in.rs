@@ -45,6 +45,10 @@ impl StandIn {
         Http::new(&self.url, &self.token).unwrap()
     }
 
+    pub(crate) fn transport(&self, path: &str) -> Http {
+        Http::new(&format!("{}{path}", self.url), &self.token).unwrap()
+    }
+
     pub(crate) fn store(&self, prefix: &str) -> Upstash<Http, RealClock> {
         Upstash::new(self.http(), RealClock, prefix, TIMEOUT)
     }

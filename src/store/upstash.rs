@@ -119,6 +119,11 @@ struct Envelope {
     error: Option<String>,
 }
 
+/// Why an answer is none.
+pub(crate) fn failure(reply: &Reply) -> StoreError {
+    result(reply).err().unwrap_or(StoreError::Malformed)
+}
+
 fn result(reply: &Reply) -> Result<Value, StoreError> {
     match reply.status {
         200 | 400 => {}
@@ -148,7 +153,7 @@ fn over_quota(error: &str) -> bool {
 }
 
 /// Keeps the first word alone: Redis quotes commands, and so addresses, in its errors.
-fn refusal(error: &str) -> StoreError {
+pub(crate) fn refusal(error: &str) -> StoreError {
     if over_quota(error) {
         return StoreError::OverQuota;
     }

@@ -1,0 +1,302 @@
+//! The database in this isolate: the commands that the limiter uses, as Redis runs them.
+//!
+//! Bounded: full, it drops what expires soonest. What has no end is the callers' to bound.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{Command, Database};
+use crate::store::StoreError;
+use crate::time::{Millis, Timestamp};
+
+/// Keys that an isolate keeps unless told otherwise.
+pub const DEFAULT_KEYS: usize = 20_000;
+
+/// Records in memory.
+pub struct Isolate {
+    held: RefCell<Held>,
+}
+
+struct Held {
+    most: usize,
+    keys: BTreeMap<String, Entry>,
+    by_expiry: BTreeSet<(Timestamp, String)>,
+}
+
+struct Entry {
+    content: Content,
+    expires: Option<Timestamp>,
+}
+
+enum Content {
+    Text(String),
+    Hash(BTreeMap<String, String>),
+    Sorted(Sorted),
+}
+
+/// Scores are whole numbers from 0.
+#[derive(Default)]
+struct Sorted {
+    scores: BTreeMap<String, u64>,
+    by_score: BTreeSet<(u64, String)>,
+}
+
+impl Isolate {
+    /// Keeps up to `most` keys (at least one).
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self {
+            held: RefCell::new(Held {
+                most: most.max(1),
+                keys: BTreeMap::new(),
+                by_expiry: BTreeSet::new(),
+            }),
+        }
+    }
+}
+
+impl Default for Isolate {
+    fn default() -> Self {
+        Self::new(DEFAULT_KEYS)
+    }
+}
+
+impl Database for Isolate {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        let mut held = self.held.borrow_mut();
+        held.expire(now);
+        let refused = || StoreError::Refused("ERR".to_owned());
+        let replies = commands.iter().map(|command| {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let reply = held.apply(&words, now).ok_or_else(refused);
+            held.drop_empty(words.get(1).copied().unwrap_or_default());
+            reply
+        });
+        replies.collect()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+impl Held {
+    /// `None`: not a command that it knows, or one of another kind of key.
+    fn apply(&mut self, words: &[&str], now: Timestamp) -> Option<Value> {
+        Some(match *words {
+            ["GET", key] => self.text(key).into(),
+            ["MGET", ref keys @ ..] => keys.iter().map(|key| self.text(key)).collect(),
+            ["SET", key, value] => self.set(key, value, None),
+            ["SET", key, value, "PX", ms] => self.set(key, value, Some(now + millis(ms)?)),
+            ["DEL", ref keys @ ..] => {
+                let removed = keys.iter().filter(|key| self.remove(key).is_some());
+                removed.count().into()
+            }
+            ["PEXPIRE", key, ms] => self.set_expiry(key, now + millis(ms)?).into(),
+            ["INCRBY", key, by] => {
+                let sum = match self.text(key) {
+                    None => 0,
+                    Some(text) => text.parse::<u64>().ok()?,
+                } + by.parse::<u64>().ok()?;
+                let expires = self.keys.get(key).and_then(|entry| entry.expires);
+                self.set(key, &sum.to_string(), expires);
+                sum.into()
+            }
+            ["HSET", key, field, value] => {
+                let new = self.hash(key)?.insert(field.to_owned(), value.to_owned());
+                u8::from(new.is_none()).into()
+            }
+            ["HGET", key, field] => self.hash(key)?.get(field).cloned().into(),
+            ["HLEN", key] => self.hash(key)?.len().into(),
+            ["HGETALL", key] => {
+                let fields = self.hash(key)?.iter();
+                fields.flat_map(|(field, value)| [field.as_str(), value.as_str()]).collect()
+            }
+            ["HDEL", key, ref fields @ ..] => {
+                let hash = self.hash(key)?;
+                let removed = fields.iter().filter(|field| hash.remove(**field).is_some());
+                removed.count().into()
+            }
+            ["ZADD", key, ref pairs @ ..] if pairs.len() % 2 == 0 => {
+                let sorted = self.sorted(key)?;
+                let mut new = 0_u64;
+                for pair in pairs.chunks_exact(2) {
+                    new += u64::from(sorted.put(pair[1], pair[0].parse().ok()?));
+                }
+                new.into()
+            }
+            ["ZINCRBY", key, by, member] => {
+                let sorted = self.sorted(key)?;
+                let sum = sorted.scores.get(member).unwrap_or(&0) + by.parse::<u64>().ok()?;
+                sorted.put(member, sum);
+                sum.to_string().into()
+            }
+            ["ZREM", key, ref members @ ..] => {
+                let sorted = self.sorted(key)?;
+                let removed = members.iter().filter(|member| sorted.remove(member));
+                removed.count().into()
+            }
+            ["ZCARD", key] => self.sorted(key)?.scores.len().into(),
+            ["ZREMRANGEBYSCORE", key, "-inf", most] => {
+                let most = most.parse().ok()?;
+                self.sorted(key)?.remove_first(|_, score| score <= most).into()
+            }
+            ["ZREMRANGEBYRANK", key, "0", last] => {
+                let kept: usize = last.strip_prefix('-')?.parse().ok()?;
+                let sorted = self.sorted(key)?;
+                let surplus = (sorted.scores.len() + 1).saturating_sub(kept);
+                sorted.remove_first(|place, _| place < surplus).into()
+            }
+            ["ZRANGEBYSCORE", key, least, "+inf", "WITHSCORES", "LIMIT", skipped, most] => {
+                let from = (score_from(least)?, String::new());
+                let found = self.sorted(key)?.by_score.range(from..);
+                page(found, skipped, most)?
+            }
+            ["ZREVRANGEBYSCORE", key, most_score, "-inf", "WITHSCORES", "LIMIT", skipped, most] => {
+                let end = match most_score {
+                    "+inf" => u64::MAX,
+                    score => score.parse::<u64>().ok()?.saturating_add(1),
+                };
+                let found = self.sorted(key)?.by_score.range(..(end, String::new()));
+                page(found.rev(), skipped, most)?
+            }
+            _ => return None,
+        })
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        match &self.keys.get(key)?.content {
+            Content::Text(text) => Some(text.clone()),
+            Content::Hash(_) | Content::Sorted(_) => None,
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str, expires: Option<Timestamp>) -> Value {
+        self.remove(key);
+        self.put(key, Content::Text(value.to_owned()), expires);
+        "OK".into()
+    }
+
+    fn hash(&mut self, key: &str) -> Option<&mut BTreeMap<String, String>> {
+        match self.entry(key, || Content::Hash(BTreeMap::new()))? {
+            Content::Hash(hash) => Some(hash),
+            Content::Text(_) | Content::Sorted(_) => None,
+        }
+    }
+
+    fn sorted(&mut self, key: &str) -> Option<&mut Sorted> {
+        match self.entry(key, || Content::Sorted(Sorted::default()))? {
+            Content::Sorted(sorted) => Some(sorted),
+            Content::Text(_) | Content::Hash(_) => None,
+        }
+    }
+
+    fn entry(&mut self, key: &str, new: impl FnOnce() -> Content) -> Option<&mut Content> {
+        if !self.keys.contains_key(key) {
+            self.put(key, new(), None);
+        }
+        self.keys.get_mut(key).map(|entry| &mut entry.content)
+    }
+
+    fn put(&mut self, key: &str, content: Content, expires: Option<Timestamp>) {
+        if self.keys.len() >= self.most
+            && let Some((_, soonest)) = self.by_expiry.first().cloned()
+        {
+            self.remove(&soonest);
+        }
+        if let Some(expires) = expires {
+            self.by_expiry.insert((expires, key.to_owned()));
+        }
+        self.keys.insert(key.to_owned(), Entry { content, expires });
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Entry> {
+        let entry = self.keys.remove(key)?;
+        if let Some(expires) = entry.expires {
+            self.by_expiry.remove(&(expires, key.to_owned()));
+        }
+        Some(entry)
+    }
+
+    /// An empty hash or sorted set is none.
+    fn drop_empty(&mut self, key: &str) {
+        let empty = self.keys.get(key).is_some_and(|entry| match &entry.content {
+            Content::Text(_) => false,
+            Content::Hash(hash) => hash.is_empty(),
+            Content::Sorted(sorted) => sorted.scores.is_empty(),
+        });
+        if empty {
+            self.remove(key);
+        }
+    }
+
+    fn set_expiry(&mut self, key: &str, expires: Timestamp) -> u8 {
+        match self.remove(key) {
+            Some(entry) => {
+                self.put(key, entry.content, Some(expires));
+                1
+            }
+            None => 0,
+        }
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some((expires, key)) = self.by_expiry.first().cloned()
+            && expires <= now
+        {
+            self.remove(&key);
+        }
+    }
+}
+
+impl Sorted {
+    /// Whether the member is new.
+    fn put(&mut self, member: &str, score: u64) -> bool {
+        let old = self.scores.insert(member.to_owned(), score);
+        if let Some(old) = old {
+            self.by_score.remove(&(old, member.to_owned()));
+        }
+        self.by_score.insert((score, member.to_owned()));
+        old.is_none()
+    }
+
+    fn remove(&mut self, member: &str) -> bool {
+        let score = self.scores.remove(member);
+        score.is_some_and(|score| self.by_score.remove(&(score, member.to_owned())))
+    }
+
+    /// Removes from the lowest on while `goes` says so, told each one's place and score.
+    fn remove_first(&mut self, goes: impl Fn(usize, u64) -> bool) -> u64 {
+        let mut removed = 0;
+        while let Some((score, member)) = self.by_score.first().cloned()
+            && goes(removed, score)
+        {
+            self.remove(&member);
+            removed += 1;
+        }
+        removed as u64
+    }
+}
+
+fn millis(text: &str) -> Option<Millis> {
+    text.parse().ok().map(Millis::new)
+}
+
+fn score_from(text: &str) -> Option<u64> {
+    // Exclusive where it starts with a bracket.
+    match text.strip_prefix('(') {
+        None => text.parse().ok(),
+        Some(above) => above.parse::<u64>().ok()?.checked_add(1),
+    }
+}
+
+fn page<'a>(
+    found: impl Iterator<Item = &'a (u64, String)>,
+    skipped: &str,
+    most: &str,
+) -> Option<Value> {
+    let found = found.skip(skipped.parse().ok()?).take(most.parse().ok()?);
+    Some(found.flat_map(|(score, member)| [json!(member), json!(score.to_string())]).collect())
+}

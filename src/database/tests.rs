@@ -1,0 +1,130 @@
+//! The isolate's database against a real Redis: the same commands, the same replies.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::isolate::Isolate;
+use super::rest::Rest;
+use super::{Command, Database, command};
+use crate::store::StoreError;
+use crate::store::conformance::START;
+use crate::store::stand_in::StandIn;
+use crate::time::Millis;
+
+fn words(line: &str) -> Command {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+/// Commands of every kind, over few keys of each, so that they meet.
+fn commands() -> impl Strategy<Value = String> {
+    let key = |kind: char| (0..2_u8).prop_map(move |number| format!("k:{kind}{number}"));
+    let member = prop::sample::select(vec!["a", "b", "c", "10.0.0.0/8"]);
+    let small = 0..5_u8;
+    prop_oneof![
+        key('t').prop_map(|key| format!("GET {key}")),
+        (key('t'), key('t')).prop_map(|(a, b)| format!("MGET {a} {b} k:none")),
+        (key('t'), small.clone()).prop_map(|(key, value)| format!("SET {key} {value}")),
+        (key('t'), small.clone()).prop_map(|(key, by)| format!("INCRBY {key} {by}")),
+        (key('t'), key('h')).prop_map(|(a, b)| format!("DEL {a} {b} k:none")),
+        key('t').prop_map(|key| format!("PEXPIRE {key} 1000000")),
+        (key('h'), member.clone(), small.clone())
+            .prop_map(|(key, field, value)| format!("HSET {key} {field} {value}")),
+        (key('h'), member.clone()).prop_map(|(key, field)| format!("HGET {key} {field}")),
+        (key('h'), member.clone()).prop_map(|(key, field)| format!("HDEL {key} {field} none")),
+        key('h').prop_map(|key| format!("HLEN {key}")),
+        (key('z'), small.clone(), member.clone(), small.clone(), member.clone())
+            .prop_map(|(key, a, b, c, d)| format!("ZADD {key} {a} {b} {c} {d}")),
+        (key('z'), small.clone(), member.clone())
+            .prop_map(|(key, by, member)| format!("ZINCRBY {key} {by} {member}")),
+        (key('z'), member.clone()).prop_map(|(key, member)| format!("ZREM {key} {member} none")),
+        key('z').prop_map(|key| format!("ZCARD {key}")),
+        (key('z'), small.clone())
+            .prop_map(|(key, most)| format!("ZREMRANGEBYSCORE {key} -inf {most}")),
+        (key('z'), 1..5_u8).prop_map(|(key, kept)| format!("ZREMRANGEBYRANK {key} 0 -{kept}")),
+        (key('z'), prop::sample::select(vec!["0", "2", "(2"]), 0..2_u8, 0..4_u8).prop_map(
+            |(key, least, skipped, most)| {
+                format!("ZRANGEBYSCORE {key} {least} +inf WITHSCORES LIMIT {skipped} {most}")
+            }
+        ),
+        (key('z'), prop::sample::select(vec!["+inf", "2"]), 0..2_u8, 0..4_u8).prop_map(
+            |(key, most_score, skipped, most)| {
+                format!("ZREVRANGEBYSCORE {key} {most_score} -inf WITHSCORES LIMIT {skipped} {most}")
+            }
+        ),
+    ]
+}
+
+/// One Redis for all the cases, each of which begins with nothing.
+#[test]
+fn runs_commands_as_redis_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stand_in = StandIn::start();
+    let redis = Rest::new(stand_in.transport("/multi-exec"), Millis::new(30_000));
+    let cases = ProptestConfig::with_cases(150);
+    proptest!(cases, |(lines in prop::collection::vec(commands(), 1..30))| {
+        let all = ["t0", "t1", "h0", "h1", "z0", "z1"].map(|name| format!("k:{name}"));
+        let clear: Command = ["DEL".to_owned()].into_iter().chain(all).collect();
+        let lines: Vec<Command> = lines.iter().map(|line| words(line)).collect();
+        let asked: Vec<Command> = [clear].into_iter().chain(lines.clone()).collect();
+        let theirs = runtime.block_on(redis.run(asked, START)).unwrap().split_off(1);
+        let ours = runtime.block_on(Isolate::default().run(lines.clone(), START)).unwrap();
+        prop_assert_eq!(ours, theirs, "{:?}", lines);
+    });
+}
+
+async fn one(database: &Isolate, line: &str, after: u32) -> Result<Value, StoreError> {
+    let now = START + Millis::from_secs(after);
+    Ok(database.run(vec![words(line)], now).await?.remove(0))
+}
+
+#[tokio::test]
+async fn a_hash_as_redis_tells_it() {
+    let database = Isolate::default();
+    for line in ["HSET h b 1", "HSET h a 2"] {
+        one(&database, line, 0).await.unwrap();
+    }
+    assert_eq!(one(&database, "HGETALL h", 0).await, Ok(json!(["a", "2", "b", "1"])));
+}
+
+#[tokio::test]
+async fn what_expires_is_gone() {
+    let database = Isolate::default();
+    one(&database, "SET a 1 PX 5000", 0).await.unwrap();
+    one(&database, "ZADD z 1 m", 0).await.unwrap();
+    one(&database, "PEXPIRE z 7000", 0).await.unwrap();
+    assert_eq!(one(&database, "GET a", 4).await, Ok(json!("1")));
+    assert_eq!(one(&database, "INCRBY a 2", 4).await, Ok(json!(3)), "and keeps its end");
+    assert_eq!(one(&database, "GET a", 5).await, Ok(Value::Null));
+    assert_eq!(one(&database, "ZCARD z", 6).await, Ok(json!(1)));
+    assert_eq!(one(&database, "ZCARD z", 7).await, Ok(json!(0)));
+}
+
+#[tokio::test]
+async fn full_it_drops_what_ends_soonest() {
+    let database = Isolate::new(3);
+    for line in ["SET endless 1", "SET late 1 PX 9000", "SET soon 1 PX 3000", "SET new 1 PX 5000"] {
+        one(&database, line, 0).await.unwrap();
+    }
+    let kept = one(&database, "MGET endless late soon new", 0).await;
+    assert_eq!(kept, Ok(json!(["1", "1", null, "1"])));
+}
+
+#[tokio::test]
+async fn what_it_does_not_know_it_refuses() {
+    let database = Isolate::default();
+    for line in ["FLUSHALL", "GET", "SET a", "ZADD z 1", "ZADD z -1 m", "HGETALL"] {
+        assert!(one(&database, line, 0).await.is_err(), "{line}");
+    }
+    one(&database, "SET text 1", 0).await.unwrap();
+    assert!(one(&database, "HGETALL text", 0).await.is_err());
+    assert_eq!(command(["GET", "a b"]), ["GET", "a b"]);
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_told_by_its_first_word() {
+    let stand_in = StandIn::start();
+    let redis = Rest::new(stand_in.transport("/multi-exec"), Millis::new(30_000));
+    let wrong = vec![words("SET k:s 1"), words("HGETALL k:s")];
+    let told = redis.run(wrong, START).await;
+    assert_eq!(told, Err(StoreError::Refused("WRONGTYPE".to_owned())));
+}
