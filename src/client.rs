@@ -76,6 +76,9 @@ enum Origin {
 }
 
 impl Caller {
+    /// The address that strangers share, and that is never blocked.
+    pub const SHARED: IpAddr = IpAddr::V6(CLOUDFLARE_WORKERS);
+
     /// The caller that `header`, the value of the platform's header, names.
     ///
     /// # Example
@@ -121,7 +124,7 @@ impl Caller {
     #[must_use]
     pub fn may_be_blocked(&self) -> bool {
         self.address()
-            .is_some_and(|address| address != IpAddr::V6(CLOUDFLARE_WORKERS))
+            .is_some_and(|address| address != Self::SHARED)
     }
 }
 

@@ -134,7 +134,9 @@ pub(crate) fn texts(reply: &Value) -> Vec<&str> {
 /// A reply's texts in pairs: fields with their values, or members with their scores.
 pub(crate) fn pairs(reply: &Value) -> Vec<(&str, &str)> {
     let list = texts(reply);
-    list.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+    list.chunks_exact(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect()
 }
 
 #[cfg(test)]

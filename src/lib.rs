@@ -18,6 +18,7 @@
 //! Time is a value everywhere ([`time`]): nothing here reads a clock except through [`time::Clock`].
 
 pub mod admin;
+pub mod blocklist;
 pub mod client;
 pub mod config;
 pub mod database;

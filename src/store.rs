@@ -3,8 +3,8 @@
 //! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers add one
 //! thing each and are stores themselves. Around Upstash stand, from the inside: [`capped`], a cap on
 //! what is spent; [`mirror`], continuity with memory; [`breaker`]; [`lease`], units that are taken
-//! beforehand; [`denials`] that are remembered; and [`fallback`], what becomes of a request that none
-//! of these decides. Every store and every wrapper passes the suite in `store/conformance.rs`.
+//! beforehand; [`denials`] that are remembered; [`fallback`], what becomes of a request that none of
+//! these decides; and [`blocked`] ranges. Every store and every wrapper passes the suite in `store/conformance.rs`.
 
 use std::fmt;
 
@@ -12,6 +12,7 @@ use crate::quota::{Decision, Outcome, Quota, State};
 use crate::time::{Millis, Timestamp};
 
 pub mod backoff;
+pub mod blocked;
 pub mod breaker;
 pub mod capped;
 #[cfg(test)]

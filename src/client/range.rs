@@ -194,7 +194,10 @@ fn nest<T>(entries: &mut Vec<Entry<T>>) {
     let mut open: Vec<usize> = Vec::new();
     for place in 0..entries.len() {
         let first = number_of(entries[place].range.first());
-        while open.last().is_some_and(|outer| entries[*outer].last < first) {
+        while open
+            .last()
+            .is_some_and(|outer| entries[*outer].last < first)
+        {
             open.pop();
         }
         entries[place].around = open.last().copied();

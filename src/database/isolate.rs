@@ -112,7 +112,9 @@ impl Held {
             ["HLEN", key] => self.hash(key)?.len().into(),
             ["HGETALL", key] => {
                 let fields = self.hash(key)?.iter();
-                fields.flat_map(|(field, value)| [field.as_str(), value.as_str()]).collect()
+                fields
+                    .flat_map(|(field, value)| [field.as_str(), value.as_str()])
+                    .collect()
             }
             ["HDEL", key, ref fields @ ..] => {
                 let hash = self.hash(key)?;
@@ -141,7 +143,9 @@ impl Held {
             ["ZCARD", key] => self.sorted(key)?.scores.len().into(),
             ["ZREMRANGEBYSCORE", key, "-inf", most] => {
                 let most = most.parse().ok()?;
-                self.sorted(key)?.remove_first(|_, score| score <= most).into()
+                self.sorted(key)?
+                    .remove_first(|_, score| score <= most)
+                    .into()
             }
             ["ZREMRANGEBYRANK", key, "0", last] => {
                 let kept: usize = last.strip_prefix('-')?.parse().ok()?;
@@ -149,12 +153,30 @@ impl Held {
                 let surplus = (sorted.scores.len() + 1).saturating_sub(kept);
                 sorted.remove_first(|place, _| place < surplus).into()
             }
-            ["ZRANGEBYSCORE", key, least, "+inf", "WITHSCORES", "LIMIT", skipped, most] => {
+            [
+                "ZRANGEBYSCORE",
+                key,
+                least,
+                "+inf",
+                "WITHSCORES",
+                "LIMIT",
+                skipped,
+                most,
+            ] => {
                 let from = (score_from(least)?, String::new());
                 let found = self.sorted(key)?.by_score.range(from..);
                 page(found, skipped, most)?
             }
-            ["ZREVRANGEBYSCORE", key, most_score, "-inf", "WITHSCORES", "LIMIT", skipped, most] => {
+            [
+                "ZREVRANGEBYSCORE",
+                key,
+                most_score,
+                "-inf",
+                "WITHSCORES",
+                "LIMIT",
+                skipped,
+                most,
+            ] => {
                 let end = match most_score {
                     "+inf" => u64::MAX,
                     score => score.parse::<u64>().ok()?.saturating_add(1),
@@ -222,11 +244,14 @@ impl Held {
 
     /// An empty hash or sorted set is none.
     fn drop_empty(&mut self, key: &str) {
-        let empty = self.keys.get(key).is_some_and(|entry| match &entry.content {
-            Content::Text(_) => false,
-            Content::Hash(hash) => hash.is_empty(),
-            Content::Sorted(sorted) => sorted.scores.is_empty(),
-        });
+        let empty = self
+            .keys
+            .get(key)
+            .is_some_and(|entry| match &entry.content {
+                Content::Text(_) => false,
+                Content::Hash(hash) => hash.is_empty(),
+                Content::Sorted(sorted) => sorted.scores.is_empty(),
+            });
         if empty {
             self.remove(key);
         }
@@ -298,5 +323,9 @@ fn page<'a>(
     most: &str,
 ) -> Option<Value> {
     let found = found.skip(skipped.parse().ok()?).take(most.parse().ok()?);
-    Some(found.flat_map(|(score, member)| [json!(member), json!(score.to_string())]).collect())
+    Some(
+        found
+            .flat_map(|(score, member)| [json!(member), json!(score.to_string())])
+            .collect(),
+    )
 }

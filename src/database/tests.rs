@@ -32,7 +32,13 @@ fn commands() -> impl Strategy<Value = String> {
         (key('h'), member.clone()).prop_map(|(key, field)| format!("HGET {key} {field}")),
         (key('h'), member.clone()).prop_map(|(key, field)| format!("HDEL {key} {field} none")),
         key('h').prop_map(|key| format!("HLEN {key}")),
-        (key('z'), small.clone(), member.clone(), small.clone(), member.clone())
+        (
+            key('z'),
+            small.clone(),
+            member.clone(),
+            small.clone(),
+            member.clone()
+        )
             .prop_map(|(key, a, b, c, d)| format!("ZADD {key} {a} {b} {c} {d}")),
         (key('z'), small.clone(), member.clone())
             .prop_map(|(key, by, member)| format!("ZINCRBY {key} {by} {member}")),
@@ -41,23 +47,36 @@ fn commands() -> impl Strategy<Value = String> {
         (key('z'), small.clone())
             .prop_map(|(key, most)| format!("ZREMRANGEBYSCORE {key} -inf {most}")),
         (key('z'), 1..5_u8).prop_map(|(key, kept)| format!("ZREMRANGEBYRANK {key} 0 -{kept}")),
-        (key('z'), prop::sample::select(vec!["0", "2", "(2"]), 0..2_u8, 0..4_u8).prop_map(
-            |(key, least, skipped, most)| {
+        (
+            key('z'),
+            prop::sample::select(vec!["0", "2", "(2"]),
+            0..2_u8,
+            0..4_u8
+        )
+            .prop_map(|(key, least, skipped, most)| {
                 format!("ZRANGEBYSCORE {key} {least} +inf WITHSCORES LIMIT {skipped} {most}")
-            }
-        ),
-        (key('z'), prop::sample::select(vec!["+inf", "2"]), 0..2_u8, 0..4_u8).prop_map(
-            |(key, most_score, skipped, most)| {
-                format!("ZREVRANGEBYSCORE {key} {most_score} -inf WITHSCORES LIMIT {skipped} {most}")
-            }
-        ),
+            }),
+        (
+            key('z'),
+            prop::sample::select(vec!["+inf", "2"]),
+            0..2_u8,
+            0..4_u8
+        )
+            .prop_map(|(key, most_score, skipped, most)| {
+                format!(
+                    "ZREVRANGEBYSCORE {key} {most_score} -inf WITHSCORES LIMIT {skipped} {most}"
+                )
+            }),
     ]
 }
 
 /// One Redis for all the cases, each of which begins with nothing.
 #[test]
 fn runs_commands_as_redis_does() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let stand_in = StandIn::start();
     let redis = Rest::new(stand_in.transport("/multi-exec"), Millis::new(30_000));
     let cases = ProptestConfig::with_cases(150);
@@ -83,7 +102,10 @@ async fn a_hash_as_redis_tells_it() {
     for line in ["HSET h b 1", "HSET h a 2"] {
         one(&database, line, 0).await.unwrap();
     }
-    assert_eq!(one(&database, "HGETALL h", 0).await, Ok(json!(["a", "2", "b", "1"])));
+    assert_eq!(
+        one(&database, "HGETALL h", 0).await,
+        Ok(json!(["a", "2", "b", "1"]))
+    );
 }
 
 #[tokio::test]
@@ -93,7 +115,11 @@ async fn what_expires_is_gone() {
     one(&database, "ZADD z 1 m", 0).await.unwrap();
     one(&database, "PEXPIRE z 7000", 0).await.unwrap();
     assert_eq!(one(&database, "GET a", 4).await, Ok(json!("1")));
-    assert_eq!(one(&database, "INCRBY a 2", 4).await, Ok(json!(3)), "and keeps its end");
+    assert_eq!(
+        one(&database, "INCRBY a 2", 4).await,
+        Ok(json!(3)),
+        "and keeps its end"
+    );
     assert_eq!(one(&database, "GET a", 5).await, Ok(Value::Null));
     assert_eq!(one(&database, "ZCARD z", 6).await, Ok(json!(1)));
     assert_eq!(one(&database, "ZCARD z", 7).await, Ok(json!(0)));
@@ -102,7 +128,12 @@ async fn what_expires_is_gone() {
 #[tokio::test]
 async fn full_it_drops_what_ends_soonest() {
     let database = Isolate::new(3);
-    for line in ["SET endless 1", "SET late 1 PX 9000", "SET soon 1 PX 3000", "SET new 1 PX 5000"] {
+    for line in [
+        "SET endless 1",
+        "SET late 1 PX 9000",
+        "SET soon 1 PX 3000",
+        "SET new 1 PX 5000",
+    ] {
         one(&database, line, 0).await.unwrap();
     }
     let kept = one(&database, "MGET endless late soon new", 0).await;
@@ -112,7 +143,14 @@ async fn full_it_drops_what_ends_soonest() {
 #[tokio::test]
 async fn what_it_does_not_know_it_refuses() {
     let database = Isolate::default();
-    for line in ["FLUSHALL", "GET", "SET a", "ZADD z 1", "ZADD z -1 m", "HGETALL"] {
+    for line in [
+        "FLUSHALL",
+        "GET",
+        "SET a",
+        "ZADD z 1",
+        "ZADD z -1 m",
+        "HGETALL",
+    ] {
         assert!(one(&database, line, 0).await.is_err(), "{line}");
     }
     one(&database, "SET text 1", 0).await.unwrap();

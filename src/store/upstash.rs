@@ -203,7 +203,7 @@ fn verdict(result: &Value, check: &Check, now: Timestamp) -> Option<Verdict> {
 
 /// The record starts with `{"until":MILLISECONDS` if the block has an end; the script reads it the
 /// same way. Any other record blocks until it is lifted.
-pub(super) fn address_block(record: &str) -> AddressBlock {
+pub(crate) fn address_block(record: &str) -> AddressBlock {
     let digits = record.strip_prefix("{\"until\":").map(|rest| {
         let end = rest.find(|digit: char| !digit.is_ascii_digit());
         &rest[..end.unwrap_or(rest.len())]

@@ -1,0 +1,241 @@
+//! Blocks of addresses and ranges, everywhere: what an operator or the escalation has set.
+//!
+//! An address's block is a record that every decision reads ([`crate::store`]). Ranges are in one
+//! hash, of which each isolate keeps a [copy](copy::Known); a version that rides in every decision
+//! says when the copy is old.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::range::Range;
+use crate::client::{Caller, Ipv6Prefix, canonical_network};
+use crate::time::Timestamp;
+
+pub mod copy;
+pub mod records;
+
+/// Ranges wider than these are refused: a slip of the finger would lock out a continent.
+const LEAST_BITS_V4: u8 = 8;
+const LEAST_BITS_V6: u8 = 16;
+
+/// What is blocked, in canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One caller: [`Caller::key`].
+    Address(String),
+    /// All callers in a range.
+    Range(Range),
+}
+
+/// Why something must not be blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is on the allow-list, and would stay admitted.
+    Allowed,
+    /// It holds too many callers.
+    TooWide,
+    /// It holds the address that all Workers of other zones share.
+    Shared,
+}
+
+impl Refusal {
+    /// What to tell the operator.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Allowed => {
+                "This is on RATE_LIMIT_ALLOWLIST, which a block does not touch; take it off the list first."
+            }
+            Self::TooWide => {
+                "This range is too wide: /8 is the widest for IPv4, /16 for IPv6. Block what is narrower."
+            }
+            Self::Shared => {
+                "This is or holds 2a06:98c0:3600::103, the address that every Worker of other zones has: a \
+                 block would stop strangers. Block what is narrower."
+            }
+        }
+    }
+}
+
+impl Target {
+    /// What `text`, an address or a range, means where an IPv6 caller is `prefix` bits.
+    #[must_use]
+    pub fn parse(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
+        let range = Range::parse(text)?;
+        let caller_bits = match range.first() {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => prefix.bits(),
+        };
+        Some(if range.bits() >= caller_bits {
+            Self::Address(canonical_network(range.first(), prefix))
+        } else {
+            Self::Range(range)
+        })
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Address(key) => key.clone(),
+            Self::Range(range) => range.to_string(),
+        }
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub fn range(&self) -> Option<Range> {
+        match self {
+            Self::Address(key) => Range::parse(key),
+            Self::Range(range) => Some(*range),
+        }
+    }
+
+    /// Why it must not be blocked, if it must not. `allowed` is the allow-list.
+    #[must_use]
+    pub fn refusal(&self, allowed: &[Range]) -> Option<Refusal> {
+        let range = self.range()?;
+        let least = match range.first() {
+            IpAddr::V4(_) => LEAST_BITS_V4,
+            IpAddr::V6(_) => LEAST_BITS_V6,
+        };
+        if range.bits() < least {
+            return Some(Refusal::TooWide);
+        }
+        if range.contains(Caller::SHARED) {
+            return Some(Refusal::Shared);
+        }
+        let covered = allowed.iter().any(|allowed| allowed.covers(range));
+        covered.then_some(Refusal::Allowed)
+    }
+}
+
+/// Who or what blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// Somebody with the admin token.
+    Operator,
+    /// Too many denials.
+    Escalation,
+}
+
+/// A block, as its record has it. The end comes first: the script reads it there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// When it ends, in ms since the epoch; `None`: when it is lifted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// When it was set, in ms since the epoch.
+    pub since: u64,
+    /// Who or what set it.
+    pub by: By,
+    /// Why, in the operator's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Block {
+    /// The record's text.
+    #[must_use]
+    pub fn to_record(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// What a record says. One that cannot be read blocks until it is lifted, as the script has it,
+    /// unless it begins with an end.
+    #[must_use]
+    pub fn from_record(record: &str) -> Self {
+        serde_json::from_str(record).unwrap_or_else(|_| Self {
+            until: crate::store::upstash::address_block(record)
+                .until
+                .map(Timestamp::as_millis),
+            since: 0,
+            by: By::Operator,
+            reason: None,
+        })
+    }
+
+    /// Whether it stands.
+    #[must_use]
+    pub fn stands(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now.as_millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Block, By, Refusal, Target};
+    use crate::client::Ipv6Prefix;
+    use crate::client::range::Range;
+    use crate::store::upstash::address_block;
+    use crate::time::Timestamp;
+
+    fn target(text: &str) -> Target {
+        Target::parse(text, Ipv6Prefix::default()).unwrap()
+    }
+
+    #[test]
+    fn a_target_is_a_caller_or_holds_many() {
+        for (text, canonical, one) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1/32", "192.0.2.1", true),
+            ("192.0.2.1/31", "192.0.2.0/31", false),
+            ("2001:db8::1", "2001:db8::/64", true),
+            ("2001:db8::1/96", "2001:db8::/64", true),
+            ("2001:db8::1/63", "2001:db8::/63", false),
+        ] {
+            let target = target(text);
+            assert_eq!(target.text(), canonical);
+            assert_eq!(matches!(target, Target::Address(_)), one, "{text}");
+            assert_eq!(
+                super::Target::parse(canonical, Ipv6Prefix::default()),
+                Some(target)
+            );
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_blocked_is_refused() {
+        let allowed = ["10.0.0.0/8", "2001:db8::/32"].map(|text| Range::parse(text).unwrap());
+        for (text, refusal) in [
+            ("0.0.0.0/0", Some(Refusal::TooWide)),
+            ("::/0", Some(Refusal::TooWide)),
+            ("11.0.0.0/7", Some(Refusal::TooWide)),
+            ("11.0.0.0/8", None),
+            ("2a06::/15", Some(Refusal::TooWide)),
+            ("2a06::/16", Some(Refusal::Shared)),
+            ("2a06:98c0:3600::103", Some(Refusal::Shared)),
+            ("2a06:98c0:3600:1::/64", None),
+            ("10.1.2.3", Some(Refusal::Allowed)),
+            ("10.0.0.0/8", Some(Refusal::Allowed)),
+            ("2001:db8:7::/48", Some(Refusal::Allowed)),
+            ("2001::/16", None),
+        ] {
+            assert_eq!(target(text).refusal(&allowed), refusal, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_script_reads_the_end_of_a_record() {
+        let mut block = Block {
+            until: Some(1_764_000_000_000),
+            since: 5,
+            by: By::Escalation,
+            reason: Some("\"until\":7 }\u{2028}<b>".to_owned()),
+        };
+        for until in [Some(1_764_000_000_000), None] {
+            block.until = until;
+            let record = block.to_record();
+            assert_eq!(Block::from_record(&record), block);
+            assert_eq!(
+                address_block(&record).until,
+                until.map(Timestamp::from_millis)
+            );
+        }
+        for (garbage, until) in [("", None), ("{\"until\":5,", Some(5)), ("[1]", None)] {
+            assert_eq!(Block::from_record(garbage).until, until);
+        }
+    }
+}

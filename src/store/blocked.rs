@@ -1,0 +1,139 @@
+//! Blocked ranges, and blocked addresses while the shared store does not say: from this isolate's
+//! copy of them ([`crate::blocklist`]).
+//!
+//! In a shared database the address's own block is part of every decision, and so is the version of
+//! the rest, at no command of its own. A request that finds another version than the copy's has the
+//! copy loaded before it goes on: one call more, by one request, when something has changed. A range
+//! that denies is asked about again every few seconds, so that one lifted elsewhere is soon forgotten.
+//! While the store is out, the last copy rules, for ranges and addresses alike.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{AddressBlock, Check, Store, StoreError, Verdict};
+use crate::blocklist::Target;
+use crate::blocklist::copy::Known;
+use crate::database::{Database, Records};
+use crate::time::Timestamp;
+
+/// A store that answers callers in blocked ranges itself.
+pub struct Blocked<S, D> {
+    inner: S,
+    records: Rc<Records<D>>,
+    known: RefCell<Known>,
+}
+
+impl<S, D: Database> Blocked<S, D> {
+    /// `records` are in the database that `inner` decides in.
+    pub fn new(inner: S, records: Rc<Records<D>>) -> Self {
+        Self {
+            inner,
+            records,
+            known: RefCell::default(),
+        }
+    }
+
+    /// The store that is asked.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// Loads the copy anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database; the copy stays as it was.
+    pub async fn reload(&self, now: Timestamp) -> Result<(), StoreError> {
+        let loaded = self.records.known_blocks(now).await?;
+        self.known.borrow_mut().replace(loaded, now);
+        Ok(())
+    }
+
+    /// Has a block in force here that the database could not be told of.
+    pub fn add(&self, target: &Target, block: AddressBlock) {
+        self.known.borrow_mut().add(target, block);
+    }
+
+    async fn compare(&self, version: Option<&str>, now: Timestamp) {
+        let load = self.known.borrow_mut().compare(version, now);
+        if load {
+            // The last copy stays if it fails, and another request tries again.
+            let _ = self.reload(now).await;
+        }
+    }
+
+    fn in_range(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
+        let found = self.known.borrow().range(address, now);
+        found.map(|(_, block)| block)
+    }
+
+    fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
+        self.known.borrow().any(address, now)
+    }
+}
+
+fn denied(block: AddressBlock, check: &Check) -> Verdict {
+    Verdict {
+        address_block: Some(block),
+        answers: vec![None; check.charges.len()],
+        ..Verdict::default()
+    }
+}
+
+impl<S: Store, D: Database> Blocked<S, D> {
+    /// Whether the range that denies a caller still stands, by the store's word.
+    async fn ask_again(&self, check: &Check, now: Timestamp) {
+        let question = Check {
+            address: check.address.clone(),
+            charges: Vec::new(),
+            cost: check.cost,
+        };
+        if let Ok(verdict) = self.inner.decide(&question, now).await
+            && !verdict.degraded
+        {
+            self.compare(verdict.ranges_version.as_deref(), now).await;
+        }
+    }
+}
+
+impl<S: Store, D: Database> Store for Blocked<S, D> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let Some(address) = &check.address else {
+            return self.inner.decide(check, now).await;
+        };
+        if !self.records.is_shared() {
+            return match self.any(address, now) {
+                Some(block) => Ok(denied(block, check)),
+                None => self.inner.decide(check, now).await,
+            };
+        }
+        if let Some(block) = self.in_range(address, now) {
+            if self.known.borrow_mut().should_ask(now) {
+                self.ask_again(check, now).await;
+            }
+            if self.in_range(address, now).is_some() {
+                return Ok(denied(block, check));
+            }
+        }
+        let mut decided = self.inner.decide(check, now).await;
+        match &mut decided {
+            Ok(verdict) if !verdict.degraded => {
+                // What memory answers says nothing of the version.
+                if verdict.ranges_version.is_some() {
+                    self.compare(verdict.ranges_version.as_deref(), now).await;
+                }
+                if verdict.address_block.is_none() {
+                    verdict.address_block = self.in_range(address, now);
+                }
+                decided
+            }
+            _ => match self.any(address, now) {
+                Some(block) => Ok(denied(block, check)),
+                None => decided,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
