@@ -22,6 +22,7 @@ pub mod blocklist;
 pub mod client;
 pub mod config;
 pub mod database;
+pub mod events;
 pub mod gate;
 pub mod headers;
 pub mod health;

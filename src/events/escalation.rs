@@ -1,0 +1,303 @@
+//! Escalation: who is denied too often is blocked everywhere, for longer each time.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Batch, Event, Kind};
+use crate::blocklist::{Block, By};
+use crate::client::range::Range;
+use crate::database::{Command, Database, Records, command, whole};
+use crate::store::StoreError;
+use crate::time::{Millis, Timestamp};
+
+/// Parts of the time in which denials are counted: a denial counts for up to one of them longer.
+const PARTS: u64 = 10;
+
+/// The longest block that it sets: a day.
+pub const LONGEST: Millis = Millis::from_secs(24 * 60 * 60);
+
+/// How long a repetition is remembered.
+const REMEMBERED: Millis = Millis::from_secs(2 * 24 * 60 * 60);
+
+/// When to block, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Escalation {
+    /// More denials than these.
+    pub denials: u32,
+    /// In this time.
+    pub window: Millis,
+    /// The first block. Each further one is twice as long as the one before, up to [`LONGEST`].
+    pub block: Millis,
+}
+
+impl Escalation {
+    fn part(&self) -> u64 {
+        self.window.get().div_ceil(PARTS).max(1)
+    }
+
+    fn counters(&self, address: &str, now: Timestamp) -> Vec<String> {
+        let latest = now.as_millis() / self.part();
+        let parts = 0..=PARTS;
+        parts
+            .map(|back| format!("escalation:{address}:{}", latest.saturating_sub(back)))
+            .collect()
+    }
+
+    fn block_of(&self, repetition: u64) -> Millis {
+        let doublings = u32::try_from(repetition.saturating_sub(1))
+            .unwrap_or(u32::MAX)
+            .min(40);
+        let length = self.block.get().saturating_mul(1 << doublings);
+        Millis::new(length.min(LONGEST.get()))
+    }
+}
+
+/// Denials by a policy of each address in a batch. A block's denials do not prolong it, and who
+/// cannot be told from strangers is not blocked.
+fn denials(batch: &Batch) -> BTreeMap<&str, u64> {
+    let mut denials = BTreeMap::new();
+    for event in &batch.events {
+        let counts = event.kind == Kind::Denied && event.policy != super::records::BLOCKED;
+        let address = Range::parse(&event.caller);
+        if counts && address.is_some_and(|range| !range.contains(crate::client::Caller::SHARED)) {
+            *denials.entry(event.caller.as_str()).or_default() += event.count;
+        }
+    }
+    denials
+}
+
+impl<D: Database> Records<D> {
+    /// Counts the denials of a batch, and blocks who has too many: their addresses, with the blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn escalate(
+        &self,
+        batch: &Batch,
+        rule: &Escalation,
+        now: Timestamp,
+    ) -> Result<Vec<(String, Block)>, StoreError> {
+        let denials = denials(batch);
+        let mut commands = Vec::with_capacity(3 * denials.len());
+        let expiry = (rule.window + Millis::new(2 * rule.part()))
+            .get()
+            .to_string();
+        for (address, count) in &denials {
+            let counters = rule.counters(address, now);
+            let keys = counters.iter().map(|name| self.key(name));
+            let latest = self.key(counters.first().map(String::as_str).unwrap_or_default());
+            commands.push(command(["INCRBY", &latest, &count.to_string()]));
+            commands.push(command(["PEXPIRE", &latest, &expiry]));
+            commands.push(["MGET".to_owned()].into_iter().chain(keys).collect());
+        }
+        let replies = self.run_all(commands, now).await?;
+        let mut escalated = Vec::new();
+        for ((address, _), reply) in denials.iter().zip(replies.chunks_exact(3)) {
+            let counted = reply[2].as_array().map(Vec::as_slice).unwrap_or_default();
+            let sum: u64 = counted.iter().map(whole).sum();
+            if sum > u64::from(rule.denials)
+                && let Some(block) = self.block_denied(address, rule, now).await?
+            {
+                escalated.push(((*address).to_owned(), block));
+            }
+        }
+        Ok(escalated)
+    }
+
+    /// Blocks `address`, unless another isolate does, or it is blocked for longer already.
+    async fn block_denied(
+        &self,
+        address: &str,
+        rule: &Escalation,
+        now: Timestamp,
+    ) -> Result<Option<Block>, StoreError> {
+        // Whoever takes the counters away is the one who blocks.
+        if self.delete(&rule.counters(address, now), now).await? == 0 {
+            return Ok(None);
+        }
+        let repetitions = self.key(&format!("escalated:{address}"));
+        let [repetition, _, held] = self
+            .run(
+                [
+                    command(["INCRBY", &repetitions, "1"]),
+                    command(["PEXPIRE", &repetitions, &REMEMBERED.get().to_string()]),
+                    command(["GET", &self.key(&format!("blocked:{address}"))]),
+                ],
+                now,
+            )
+            .await?;
+        let until = (now + rule.block_of(whole(&repetition))).as_millis();
+        let longer = |record: &Value| {
+            let held = record.as_str().map(Block::from_record);
+            held.is_some_and(|held| held.until.is_none_or(|held| held >= until))
+        };
+        if longer(&held) {
+            return Ok(None);
+        }
+        let block = Block {
+            until: Some(until),
+            since: now.as_millis(),
+            by: By::Escalation,
+            reason: Some(format!(
+                "denied more than {} times in {} s",
+                rule.denials,
+                rule.window.secs_ceil()
+            )),
+        };
+        let mut commands: Vec<Command> = self.set_address(address, &block, now).into();
+        let event = escalation(address, &block);
+        commands.extend(self.append(std::slice::from_ref(&event), now));
+        self.run_all(commands, now).await?;
+        Ok(Some(block))
+    }
+}
+
+fn escalation(address: &str, block: &Block) -> Event {
+    Event {
+        id: format!("escalation-{}-{}", block.since, address),
+        time: block.since,
+        last: block.since,
+        kind: Kind::Escalated,
+        caller: address.to_owned(),
+        policy: super::records::BLOCKED.to_owned(),
+        method: String::new(),
+        path: String::new(),
+        status: 0,
+        count: 1,
+        ray: None,
+        country: None,
+        asn: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::{Escalation, LONGEST};
+    use crate::blocklist::{Block, By, Target};
+    use crate::database::Records;
+    use crate::database::isolate::Isolate;
+    use crate::events::tests::denied;
+    use crate::events::{Batch, Details, Recorder};
+    use crate::store::conformance::START;
+    use crate::store::memory::Seed;
+    use crate::time::{Millis, Timestamp};
+
+    const RULE: Escalation = Escalation {
+        denials: 5,
+        window: Millis::from_secs(60),
+        block: Millis::from_secs(30),
+    };
+
+    fn at(seconds: u32) -> Timestamp {
+        START + Millis::from_secs(seconds)
+    }
+
+    fn batch(caller: &str, policy: &str, count: u32) -> Batch {
+        let recorder = Recorder::new(Seed::fixed());
+        for _ in 0..count {
+            recorder.note(&denied(caller, policy), START, Details::default);
+        }
+        recorder.take()
+    }
+
+    /// The length of the block that so many denials lead to, in seconds.
+    fn blocks(records: &Records<Isolate>, batch: &Batch, seconds: u32) -> Option<u64> {
+        let escalated = records.escalate(batch, &RULE, at(seconds)).now_or_never();
+        let escalated = escalated.unwrap().unwrap();
+        let until = escalated.first()?.1.until.unwrap();
+        Some((until - at(seconds).as_millis()) / 1000)
+    }
+
+    fn records() -> Records<Isolate> {
+        Records::new(Isolate::default(), "t:")
+    }
+
+    #[test]
+    fn more_than_so_many_in_the_time_block() {
+        let records = records();
+        assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 5), 0), None);
+        assert_eq!(
+            blocks(&records, &batch("192.0.2.2", "auth", 1), 0),
+            None,
+            "another caller"
+        );
+        assert_eq!(
+            blocks(&records, &batch("192.0.2.1", "auth", 1), 59),
+            Some(30)
+        );
+        let known = records
+            .known_blocks(at(60))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        assert!(known.any("192.0.2.1", at(60)).is_some());
+        assert!(known.any("192.0.2.1", at(89)).is_none());
+        assert!(known.any("192.0.2.2", at(60)).is_none());
+    }
+
+    #[test]
+    fn what_is_long_past_does_not() {
+        let records = records();
+        assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 5), 0), None);
+        assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 1), 67), None);
+    }
+
+    #[test]
+    fn each_time_twice_as_long_up_to_a_day() {
+        let records = records();
+        let lengths: Vec<u64> = (0..14_u32)
+            .filter_map(|time| {
+                // Each after the block before it.
+                let after = time * 90_000;
+                blocks(&records, &batch("192.0.2.1", "auth", 6), after)
+            })
+            .collect();
+        let day = LONGEST.secs_ceil();
+        let expected: Vec<u64> = (0..14).map(|time| (30_u64 << time).min(day)).collect();
+        assert_eq!(lengths, expected);
+    }
+
+    #[test]
+    fn neither_a_blocks_own_denials_nor_strangers_count() {
+        let records = records();
+        for (caller, policy) in [
+            ("192.0.2.1", "blocked"),
+            ("unknown", "auth"),
+            ("2a06:98c0:3600::/64", "auth"),
+        ] {
+            assert_eq!(
+                blocks(&records, &batch(caller, policy, 100), 0),
+                None,
+                "{caller}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_longer_block_of_an_operators_stays() {
+        let records = records();
+        let own = Block {
+            until: None,
+            since: 0,
+            by: By::Operator,
+            reason: None,
+        };
+        let target = Target::Address("192.0.2.1".to_owned());
+        records
+            .block(&target, &own, START)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 100), 0), None);
+        let held = records
+            .look_up(&target, START)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        assert_eq!(held, Some(own));
+    }
+}

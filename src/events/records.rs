@@ -1,0 +1,398 @@
+//! The events' records: written in batches, read in pages, and what is counted from them.
+
+use std::collections::BTreeMap;
+
+use super::{Batch, Event, Kind};
+use crate::database::{Command, Database, Records, command, pairs, whole};
+use crate::store::StoreError;
+use crate::time::{Millis, Timestamp};
+
+/// What stands for a policy where an address's block denies.
+pub const BLOCKED: &str = "blocked";
+
+/// Records kept, and for how long.
+const MOST: usize = 5000;
+const KEPT: Millis = Millis::from_secs(7 * 24 * 60 * 60);
+
+/// Callers, times policies, whose denials are counted in an hour, and for how many hours.
+const MOST_SUSPICIOUS: usize = 10_000;
+/// The hours over which denials can be asked for, the current one among them.
+pub const HOURS: u32 = 24;
+const HOUR: u64 = 60 * 60 * 1000;
+
+/// Members of an hour that are read.
+const READ: usize = 1000;
+
+const EVENTS: &str = "events";
+const LEFT_OUT: &str = "events:left_out";
+
+/// A page of events, the newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The records.
+    pub events: Vec<Event>,
+    /// Events of the last week that no record counts.
+    pub left_out: u64,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Cursor>,
+}
+
+/// Where a page begins: behind so many records of a moment, in ms since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    moment: u64,
+    skipped: usize,
+}
+
+impl Cursor {
+    /// As it stands in a URL.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}-{}", self.moment, self.skipped)
+    }
+
+    /// What [`text`](Self::text) wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (moment, skipped) = text.split_once('-')?;
+        let cursor = Self {
+            moment: moment.parse().ok()?,
+            skipped: skipped.parse().ok()?,
+        };
+        (cursor.moment < 1 << 53 && cursor.skipped <= MOST).then_some(cursor)
+    }
+}
+
+/// A caller that has been denied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspicious {
+    /// The caller's key.
+    pub caller: String,
+    /// How often.
+    pub denied: u64,
+    /// How often by each policy.
+    pub policies: BTreeMap<String, u64>,
+}
+
+fn hour_key(hour: u64) -> String {
+    format!("suspicious:{hour}")
+}
+
+impl<D: Database> Records<D> {
+    /// Writes a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database; it may have been written all the same.
+    pub async fn record(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
+        let mut commands = self.append(&batch.events, now);
+        if batch.left_out > 0 {
+            let key = self.key(LEFT_OUT);
+            commands.push(command(["INCRBY", &key, &batch.left_out.to_string()]));
+            commands.push(command(["PEXPIRE", &key, &KEPT.get().to_string()]));
+        }
+        let denied = batch
+            .events
+            .iter()
+            .filter(|event| event.kind == Kind::Denied);
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for event in denied {
+            let member = format!("{} {}", event.policy, event.caller);
+            *counts.entry(member).or_default() += event.count;
+        }
+        if !counts.is_empty() {
+            let key = self.key(&hour_key(now.as_millis() / HOUR));
+            for (member, count) in counts {
+                commands.push(command(["ZINCRBY", &key, &count.to_string(), &member]));
+            }
+            commands.push(bound(&key, MOST_SUSPICIOUS));
+            let expiry = (u64::from(HOURS) + 1) * HOUR;
+            commands.push(command(["PEXPIRE", &key, &expiry.to_string()]));
+        }
+        if !batch.blocks.is_empty() {
+            commands.push(self.listing(&batch.blocks));
+            commands.push(self.listing_bound());
+        }
+        self.run_all(commands, now).await.map(drop)
+    }
+
+    /// The commands that add events and keep the log to its bounds.
+    pub(super) fn append(&self, events: &[Event], now: Timestamp) -> Vec<Command> {
+        if events.is_empty() {
+            return Vec::new();
+        }
+        let key = self.key(EVENTS);
+        let mut add = command(["ZADD", &key]);
+        for event in events {
+            add.push(event.last.to_string());
+            add.push(serde_json::to_string(event).unwrap_or_default());
+        }
+        let oldest = (now - KEPT).as_millis().to_string();
+        vec![
+            add,
+            command(["ZREMRANGEBYSCORE", &key, "-inf", &oldest]),
+            bound(&key, MOST),
+            command(["PEXPIRE", &key, &KEPT.get().to_string()]),
+        ]
+    }
+
+    /// At most `most` events, the newest first, from `cursor` on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn events(
+        &self,
+        cursor: Option<Cursor>,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let (from, skipped) = match cursor {
+            Some(cursor) => (cursor.moment.to_string(), cursor.skipped),
+            None => ("+inf".to_owned(), 0),
+        };
+        let [listed, left_out] = self
+            .run(
+                [
+                    page_of(&self.key(EVENTS), &from, skipped, most + 1),
+                    command(["GET", &self.key(LEFT_OUT)]),
+                ],
+                now,
+            )
+            .await?;
+        let listed = pairs(&listed);
+        let mut page = Page {
+            left_out: whole(&left_out),
+            ..Page::default()
+        };
+        let mut at = cursor.unwrap_or(Cursor {
+            moment: u64::MAX,
+            skipped: 0,
+        });
+        for (record, moment) in listed.iter().take(most) {
+            let moment = moment.parse().unwrap_or_default();
+            let skipped = if moment == at.moment {
+                at.skipped + 1
+            } else {
+                1
+            };
+            at = Cursor { moment, skipped };
+            page.events
+                .extend(serde_json::from_str::<Event>(record).ok());
+        }
+        page.next = (listed.len() > most).then_some(at);
+        Ok(page)
+    }
+
+    /// Forgets the events before `before`; how many records.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn forget_events(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let before = before.as_millis().to_string();
+        let forget = command(["ZREMRANGEBYSCORE", &self.key(EVENTS), "-inf", &before]);
+        let [removed] = self.run([forget], now).await?;
+        Ok(whole(&removed))
+    }
+
+    /// The callers that were denied most in the last `hours` hours (the current one among them), of
+    /// each hour's thousand most denied, a policy each.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn suspicious(
+        &self,
+        hours: u32,
+        most: usize,
+        now: Timestamp,
+    ) -> Result<Vec<Suspicious>, StoreError> {
+        let latest = now.as_millis() / HOUR;
+        let reads = (0..u64::from(hours.min(HOURS)))
+            .map(|back| self.key(&hour_key(latest.saturating_sub(back))))
+            .map(|key| page_of(&key, "+inf", 0, READ));
+        let replies = self.run_all(reads.collect(), now).await?;
+        let mut callers: BTreeMap<String, Suspicious> = BTreeMap::new();
+        for (member, count) in replies.iter().flat_map(pairs) {
+            let Some((policy, caller)) = member.split_once(' ') else {
+                continue;
+            };
+            let count: u64 = count.parse().unwrap_or_default();
+            let known = callers.entry(caller.to_owned()).or_default();
+            known.denied += count;
+            *known.policies.entry(policy.to_owned()).or_default() += count;
+        }
+        let mut list: Vec<Suspicious> = Vec::new();
+        list.extend(
+            callers
+                .into_iter()
+                .map(|(caller, known)| Suspicious { caller, ..known }),
+        );
+        list.sort_by_key(|known| std::cmp::Reverse(known.denied));
+        list.truncate(most);
+        Ok(list)
+    }
+}
+
+fn bound(key: &str, most: usize) -> Command {
+    command(["ZREMRANGEBYRANK", key, "0", &format!("-{}", most + 1)])
+}
+
+fn page_of(key: &str, from: &str, skipped: usize, most: usize) -> Command {
+    let [skipped, most] = [skipped.to_string(), most.to_string()];
+    command([
+        "ZREVRANGEBYSCORE",
+        key,
+        from,
+        "-inf",
+        "WITHSCORES",
+        "LIMIT",
+        &skipped,
+        &most,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::{Cursor, Page};
+    use crate::database::Records;
+    use crate::database::isolate::Isolate;
+    use crate::events::tests::denied;
+    use crate::events::{Details, Recorder};
+    use crate::store::conformance::START;
+    use crate::store::memory::Seed;
+    use crate::time::{Millis, Timestamp};
+
+    fn at(seconds: u32) -> Timestamp {
+        START + Millis::from_secs(seconds)
+    }
+
+    struct Log {
+        recorder: Recorder,
+        records: Records<Isolate>,
+    }
+
+    impl Log {
+        fn new() -> Self {
+            Self {
+                recorder: Recorder::new(Seed::fixed()),
+                records: Records::new(Isolate::default(), "t:"),
+            }
+        }
+
+        fn deny(&self, caller: &str, policy: &str, times: u32, seconds: u32) {
+            for _ in 0..times {
+                self.recorder
+                    .note(&denied(caller, policy), at(seconds), Details::default);
+            }
+        }
+
+        fn write(&self, seconds: u32) {
+            let batch = self.recorder.take();
+            let written = self.records.record(&batch, at(seconds));
+            written.now_or_never().unwrap().unwrap();
+        }
+
+        fn page(&self, cursor: Option<Cursor>, most: usize, seconds: u32) -> Page {
+            let page = self.records.events(cursor, most, at(seconds));
+            page.now_or_never().unwrap().unwrap()
+        }
+    }
+
+    #[test]
+    fn pages_lead_through_all_the_newest_first() {
+        let log = Log::new();
+        for second in 0..10 {
+            for caller in 0..25 {
+                log.deny(&format!("c{caller}"), "auth", 1, second);
+            }
+            log.write(second);
+        }
+        let (mut cursor, mut seen) = (None, Vec::new());
+        loop {
+            let page = log.page(cursor, 7, 10);
+            assert!(page.events.len() <= 7);
+            seen.extend(page.events);
+            let Some(next) = page.next else { break };
+            assert_eq!(Cursor::parse(&next.text()), Some(next));
+            cursor = Some(next);
+        }
+        assert_eq!(seen.len(), 250);
+        assert!(seen.windows(2).all(|two| two[0].last >= two[1].last));
+        seen.sort_by(|a, b| a.id.cmp(&b.id));
+        seen.dedup_by(|a, b| a.id == b.id);
+        assert_eq!(seen.len(), 250, "none twice");
+    }
+
+    #[test]
+    fn the_log_is_bounded_by_number_and_age() {
+        let log = Log::new();
+        for second in 0..60 {
+            for caller in 0..150 {
+                log.deny(&format!("c{caller}"), "auth", 1, second);
+            }
+            log.write(second);
+        }
+        let page = log.page(None, 10_000, 60);
+        assert_eq!((page.events.len(), page.left_out), (5000, 60 * 50));
+        log.deny("late", "auth", 1, 8 * 86_400);
+        log.write(8 * 86_400);
+        assert_eq!(log.page(None, 10_000, 8 * 86_400).events.len(), 1);
+    }
+
+    #[test]
+    fn old_ones_are_forgotten_on_demand() {
+        let log = Log::new();
+        for second in [0, 100, 200] {
+            log.deny("a", "auth", 1, second);
+            log.write(second);
+        }
+        let forget = |before| {
+            let forgotten = log.records.forget_events(at(before), at(200));
+            forgotten.now_or_never().unwrap().unwrap()
+        };
+        assert_eq!([forget(99), forget(100), forget(100)], [1, 1, 0]);
+        assert_eq!(log.page(None, 10, 200).events.len(), 1);
+    }
+
+    #[test]
+    fn the_most_denied_come_first_with_their_policies() {
+        let log = Log::new();
+        log.deny("2001:db8::/64", "auth", 5, 0);
+        log.deny("2001:db8::/64", "mfa", 2, 0);
+        log.deny("192.0.2.1", "auth", 6, 0);
+        log.write(0);
+        log.deny("192.0.2.2", "auth", 9, 3600);
+        log.write(3600);
+        let asked = |hours, most| {
+            let found = log.records.suspicious(hours, most, at(3600));
+            let found = found.now_or_never().unwrap().unwrap();
+            found
+                .into_iter()
+                .map(|known| (known.caller, known.denied))
+                .collect::<Vec<_>>()
+        };
+        let expected = [("192.0.2.2", 9), ("2001:db8::/64", 7), ("192.0.2.1", 6)]
+            .map(|(a, b)| (a.to_owned(), b));
+        assert_eq!(asked(24, 10), expected);
+        assert_eq!(asked(2, 1), expected[..1]);
+        assert_eq!(asked(1, 10), expected[..1]);
+        let found = log
+            .records
+            .suspicious(24, 10, at(3600))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            format!("{:?}", found[1].policies),
+            r#"{"auth": 5, "mfa": 2}"#
+        );
+    }
+}
