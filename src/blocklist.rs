@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::range::Range;
+use crate::client::range::{Range, RangeMap};
 use crate::client::{Caller, Ipv6Prefix, canonical_network};
 use crate::time::Timestamp;
 
@@ -94,7 +94,7 @@ impl Target {
 
     /// Why it must not be blocked, if it must not. `allowed` is the allow-list.
     #[must_use]
-    pub fn refusal(&self, allowed: &[Range]) -> Option<Refusal> {
+    pub fn refusal(&self, allowed: &RangeMap<()>) -> Option<Refusal> {
         let range = self.range()?;
         let least = match range.first() {
             IpAddr::V4(_) => LEAST_BITS_V4,
@@ -106,7 +106,7 @@ impl Target {
         if range.contains(Caller::SHARED) {
             return Some(Refusal::Shared);
         }
-        let covered = allowed.iter().any(|allowed| allowed.covers(range));
+        let covered = (allowed.holding(range.first())).any(|(allowed, ())| allowed.covers(range));
         covered.then_some(Refusal::Allowed)
     }
 }
@@ -198,7 +198,9 @@ mod tests {
 
     #[test]
     fn what_must_not_be_blocked_is_refused() {
-        let allowed = ["10.0.0.0/8", "2001:db8::/32"].map(|text| Range::parse(text).unwrap());
+        let allowed = ["10.0.0.0/8", "2001:db8::/32"];
+        let allowed = allowed.map(|text| (Range::parse(text).unwrap(), ()));
+        let allowed = allowed.into_iter().collect();
         for (text, refusal) in [
             ("0.0.0.0/0", Some(Refusal::TooWide)),
             ("::/0", Some(Refusal::TooWide)),

@@ -9,6 +9,7 @@ use crate::client::Ipv6Prefix;
 use crate::policy::{Policy, PolicyId};
 use crate::route::Routes;
 
+mod abuse;
 mod policies;
 mod routes;
 mod store;
@@ -16,6 +17,7 @@ mod store;
 mod tests;
 mod vars;
 
+pub use abuse::Abuse;
 pub use store::StoreConfig;
 pub use vars::Vars;
 
@@ -123,6 +125,10 @@ pub struct Config {
     pub origin_secret: Option<Secret>,
     /// Opens the control plane.
     pub admin_token: Option<Secret>,
+    /// Opens `POST /_limiter/check`, and nothing else.
+    pub check_token: Option<Secret>,
+    /// Exemptions, blocks and records.
+    pub abuse: Abuse,
 }
 
 /// A configuration and what is wrong with it.
@@ -153,11 +159,6 @@ impl Config {
         let read = routes::read(vars, &mut table, &mut problems);
         table.warn_unused(&read.used, &mut problems);
         let store = store::read(vars, &mut problems);
-        for name in NOT_YET {
-            if vars.get(name).is_some() {
-                problems.warn(name, "not supported by this version; it has no effect");
-            }
-        }
         let always: Vec<PolicyId> = table.id("ip").into_iter().chain(read.always).collect();
         table.warn_useless_leases(&always, &mut problems);
         let config = Self {
@@ -172,6 +173,8 @@ impl Config {
             origin: origin(vars, &mut problems),
             origin_secret: secret(vars, "ORIGIN_SECRET", &mut problems),
             admin_token: secret(vars, "ADMIN_TOKEN", &mut problems),
+            check_token: secret(vars, "CHECK_TOKEN", &mut problems),
+            abuse: abuse::read(vars, &mut problems),
         };
         Compiled {
             config,
@@ -185,9 +188,6 @@ impl Config {
         self.policies.get(usize::from(id.0))
     }
 }
-
-/// Names of the design that this version does not act on yet.
-const NOT_YET: [&str; 2] = ["RATE_LIMIT_ALLOWLIST", "RATE_LIMIT_BYPASS_TOKEN"];
 
 /// Problems as they are found.
 #[derive(Default)]

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use crate::client::Caller;
 use crate::config::Config;
+use crate::headers::BYPASS;
 use crate::policy::{Policy, PolicyId};
 use crate::quota::{Outcome, Quota};
 use crate::store::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
@@ -26,6 +27,8 @@ pub struct Report {
     pub caller: Caller,
     /// Units that the request takes.
     pub cost: u32,
+    /// Why it was not asked of any quota.
+    pub exempt: Option<Exempt>,
     /// Whether the request may go ahead.
     pub admitted: bool,
     /// The shared store did not decide, and this isolate's memory did in its place.
@@ -36,6 +39,15 @@ pub struct Report {
     pub enforced: Vec<Standing>,
     /// The same for quotas in shadow mode.
     pub shadow: Vec<Standing>,
+}
+
+/// Why a request is not limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exempt {
+    /// Its address is on the allow-list.
+    Allowed,
+    /// It has the bypass token.
+    Bypassed,
 }
 
 /// Where a caller stands in one quota.
@@ -86,6 +98,12 @@ pub async fn decide<S: Store>(
 ) -> Result<Report, StoreError> {
     let header = request.header(&config.client_ip_header);
     let caller = Caller::identify(header.as_deref(), config.ipv6_prefix);
+    if let Some(exempt) = exempt(config, request, &caller) {
+        return Ok(Report {
+            exempt: Some(exempt),
+            ..report(caller, &Check::default(), &[], &Verdict::default())
+        });
+    }
     let (policies, cost) = if config.enabled {
         classify(config, request)
     } else {
@@ -109,6 +127,17 @@ pub async fn decide<S: Store>(
     Ok(report(caller, &check, &names, &verdict))
 }
 
+fn exempt(config: &Config, request: &impl Request, caller: &Caller) -> Option<Exempt> {
+    if let Some(address) = caller.address()
+        && config.abuse.allowlist.holding(address).next().is_some()
+    {
+        return Some(Exempt::Allowed);
+    }
+    let token = config.abuse.bypass_token.as_ref()?;
+    let given = request.header(BYPASS)?;
+    token.matches(&given).then_some(Exempt::Bypassed)
+}
+
 /// The policies a request meets, without duplicates, and its cost.
 fn classify(config: &Config, request: &impl Request) -> (Vec<PolicyId>, u32) {
     let class = config.routes.classify(request.method(), request.path());
@@ -125,6 +154,7 @@ fn report(caller: Caller, check: &Check, names: &[&Policy], verdict: &Verdict) -
     let mut report = Report {
         caller,
         cost: check.cost,
+        exempt: None,
         admitted: verdict.allows(check),
         degraded: verdict.degraded,
         address_block: verdict.address_block,

@@ -31,7 +31,7 @@ pub mod upstash;
 
 /// What one request asks of a store: every quota it meets, at one cost, together with the block
 /// records that concern its caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
     /// The caller's canonical address, under which an operator may have blocked it; `None` where
     /// the caller may not be blocked by address.

@@ -30,7 +30,7 @@ const STRICTEST: [u32; 3] = [5, 60, 900];
 const MISCONFIGURED: &str = "misconfigured";
 
 /// After `RATE_LIMIT_`, but no policies.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 10] = [
     "ENABLED",
     "POLICIES",
     "ROUTES",
@@ -38,15 +38,21 @@ const SETTINGS: [&str; 7] = [
     "FALLBACK_FACTOR",
     "ALLOWLIST",
     "BYPASS_TOKEN",
+    "ESCALATION",
+    "EVENTS",
+    "EVENT_SAMPLE",
 ];
 
 /// The limiter's own names after the key prefix.
-const TAKEN: [&str; 8] = [
+const TAKEN: [&str; 11] = [
     MISCONFIGURED,
     "absorbed",
     "blocked",
     "blocked_ips",
+    "blocked_policies",
     "blocked_ranges",
+    "escalated",
+    "escalation",
     "events",
     "suspicious",
     "metrics",

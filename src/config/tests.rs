@@ -487,7 +487,11 @@ fn no_problem_carries_a_value() {
         "REDIS_RETRY_COUNT",
         "REDIS_MAX_COMMANDS_PER_SECOND",
         "ADMIN_TOKEN",
+        "CHECK_TOKEN",
         "RATE_LIMIT_BYPASS_TOKEN",
+        "RATE_LIMIT_ESCALATION",
+        "RATE_LIMIT_EVENTS",
+        "RATE_LIMIT_EVENT_SAMPLE",
     ] {
         vars[name] = json!(PLANTED);
     }
@@ -526,6 +530,9 @@ fn any_json_is_survived() {
             "CLIENT_IP_HEADER",
             "IPV6_PREFIX",
             "ADMIN_TOKEN",
+            "RATE_LIMIT_ALLOWLIST",
+            "RATE_LIMIT_ESCALATION",
+            "RATE_LIMIT_EVENT_SAMPLE",
         ] {
             vars[name] = value.clone();
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Report, Request, decide};
+use super::{Exempt, Report, Request, decide};
 use crate::config::{Config, Vars};
 use crate::store::conformance::START;
 use crate::store::memory::{Memory, Seed};
@@ -293,4 +293,36 @@ fn a_routes_cost_is_taken_from_each_quota() {
     }));
     assert_eq!(gate.admits(&from("192.0.2.1", "/export"), 5), 2);
     assert_eq!(gate.admits(&from("192.0.2.1", "/"), 5), 2);
+}
+
+#[test]
+fn who_is_exempt_is_asked_of_no_quota() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_GENERAL": "1,60",
+        "RATE_LIMIT_ALLOWLIST": "10.0.0.0/8, 2001:db8::7",
+        "RATE_LIMIT_BYPASS_TOKEN": "correct-horse-battery",
+    }));
+    for (request, exempt) in [
+        (from("10.1.2.3", "/"), Some(Exempt::Allowed)),
+        (from("2001:db8::7", "/"), Some(Exempt::Allowed)),
+        (from("2001:db8::8", "/"), None),
+        (from("192.0.2.1", "/"), None),
+        (
+            from("192.0.2.1", "/").with("x-ratelimit-bypass", "correct-horse-battery"),
+            Some(Exempt::Bypassed),
+        ),
+        (
+            from("192.0.2.2", "/").with("x-ratelimit-bypass", "correct-horse-batterie"),
+            None,
+        ),
+        (from("192.0.2.3", "/").with("x-ratelimit-bypass", ""), None),
+    ] {
+        for time in 0..3 {
+            let report = gate.ask(&request, START);
+            assert_eq!(report.exempt, exempt);
+            assert_eq!(report.admitted, exempt.is_some() || time == 0);
+            assert_eq!(report.enforced.is_empty(), exempt.is_some());
+        }
+    }
+    assert_eq!(gate.store.len(), 2 * 4, "nothing is counted for them");
 }

@@ -32,6 +32,7 @@ pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcom
 
 pub(crate) fn report(admitted: bool, enforced: Vec<Standing>) -> Report {
     Report {
+        exempt: None,
         degraded: false,
         caller: Caller::identify(Some("192.0.2.1"), Ipv6Prefix::default()),
         cost: 1,

@@ -1,0 +1,230 @@
+//! Who is exempt, who is blocked by itself, and what is recorded.
+
+use std::num::NonZeroU32;
+
+use serde_json::Value;
+
+use super::vars::{self, Vars};
+use super::{Problems, Secret, secret};
+use crate::client::range::{Range, RangeMap};
+use crate::events::escalation::Escalation;
+use crate::time::Millis;
+
+/// Exemptions, blocks and records, as configured.
+#[derive(Clone, Debug)]
+pub struct Abuse {
+    /// Addresses that are never limited.
+    pub allowlist: RangeMap<()>,
+    /// Sent as `X-RateLimit-Bypass`, it passes every limit.
+    pub bypass_token: Option<Secret>,
+    /// Whether callers are blocked for too many denials, and when.
+    pub escalation: Option<Escalation>,
+    /// Whether events are recorded.
+    pub events: bool,
+    /// Thousandths of the admitted requests that are recorded.
+    pub sample: u32,
+}
+
+pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
+    let abuse = Abuse {
+        allowlist: allowlist(vars, problems),
+        bypass_token: secret(vars, "RATE_LIMIT_BYPASS_TOKEN", problems),
+        escalation: escalation(vars, problems),
+        events: vars.flag("RATE_LIMIT_EVENTS", true, problems),
+        sample: sample(vars, problems),
+    };
+    if !abuse.events && abuse.escalation.is_some() {
+        problems.warn(
+            "RATE_LIMIT_ESCALATION",
+            "counts what RATE_LIMIT_EVENTS records, which is off: nobody is blocked by it",
+        );
+    }
+    abuse
+}
+
+/// A list, its JSON text, or text with commas.
+fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
+    const NAME: &str = "RATE_LIMIT_ALLOWLIST";
+    const RULE: &str = "must be a list of addresses and ranges such as 192.0.2.1, 10.0.0.0/8";
+    let entries: Vec<String> = match vars.get(NAME) {
+        None => return RangeMap::default(),
+        Some(Value::String(text)) if !text.trim_start().starts_with('[') => text
+            .split(',')
+            .map(|entry| entry.trim().to_owned())
+            .collect(),
+        Some(_) => match vars.table(NAME) {
+            Some(Ok(Value::Array(list))) => {
+                let text = |entry: &Value| entry.as_str().unwrap_or("?").trim().to_owned();
+                list.iter().map(text).collect()
+            }
+            _ => {
+                problems.error(NAME, format!("{RULE}; nobody is exempt until it is mended"));
+                return RangeMap::default();
+            }
+        },
+    };
+    let named = entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| !entry.is_empty());
+    let mut ranges = Vec::new();
+    for (place, entry) in named {
+        match Range::parse(entry) {
+            Some(range) => ranges.push((range, ())),
+            None => problems.error(
+                format!("{NAME}[{place}]"),
+                "must be an address or a range such as 10.0.0.0/8; it is left out",
+            ),
+        }
+    }
+    ranges.into_iter().collect()
+}
+
+fn escalation(vars: &Vars, problems: &mut Problems) -> Option<Escalation> {
+    const NAME: &str = "RATE_LIMIT_ESCALATION";
+    /// What is in force where the value cannot be read.
+    const ELSE: [u32; 3] = [100, 600, 600];
+    let text = vars
+        .text(NAME)
+        .filter(|text| !text.eq_ignore_ascii_case("off"))?;
+    let numbers: Option<Vec<u32>> = text
+        .split(',')
+        .map(|number| vars::whole(number.trim()))
+        .collect();
+    let read = match numbers.as_deref() {
+        Some(&[denials, seconds @ 10..=86_400, block @ 1..=86_400]) if denials > 0 => {
+            [denials, seconds, block]
+        }
+        _ => {
+            problems.error(
+                NAME,
+                "must be `denials,seconds,block_seconds` in whole numbers (denials from 1, seconds from 10 to \
+                 86400, block from 1 to 86400) or `off`; 100,600,600 is in force",
+            );
+            ELSE
+        }
+    };
+    let [denials, seconds, block] = read;
+    Some(Escalation {
+        denials: NonZeroU32::new(denials)?.get(),
+        window: Millis::from_secs(seconds),
+        block: Millis::from_secs(block),
+    })
+}
+
+fn sample(vars: &Vars, problems: &mut Problems) -> u32 {
+    const NAME: &str = "RATE_LIMIT_EVENT_SAMPLE";
+    let Some(text) = vars.text(NAME) else {
+        return 0;
+    };
+    let share = vars::thousandths(&text).filter(|share| *share <= 1000);
+    if share.is_none() {
+        problems.error(
+            NAME,
+            "must be a share from 0 to 1 with at most three decimals; no admitted request is recorded",
+        );
+    }
+    share.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::config::{Compiled, Config, Vars};
+    use crate::events::escalation::Escalation;
+    use crate::time::Millis;
+
+    fn compile(vars: &Value) -> Compiled {
+        Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
+    }
+
+    fn allowed(list: &Value) -> (Vec<String>, Vec<String>) {
+        let compiled = compile(&json!({"RATE_LIMIT_ALLOWLIST": list}));
+        let ranges = compiled.config.abuse.allowlist.iter();
+        let problems = compiled.problems.iter();
+        (
+            ranges.map(|(range, ())| range.to_string()).collect(),
+            problems.map(|problem| problem.variable.clone()).collect(),
+        )
+    }
+
+    #[test]
+    fn an_allowlist_in_every_form() {
+        let both = ["10.0.0.0/8", "192.0.2.1"].map(str::to_owned).to_vec();
+        for list in [
+            json!("192.0.2.1, 10.1.2.3/8"),
+            json!("192.0.2.1,,10.0.0.0/8,"),
+            json!(["192.0.2.1", " 10.0.0.0/8"]),
+            json!(r#"["192.0.2.1","10.0.0.0/8"]"#),
+        ] {
+            assert_eq!(allowed(&list), (both.clone(), vec![]), "{list}");
+        }
+        assert_eq!(allowed(&json!("")), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_is_no_address_is_left_out_and_named_by_its_place() {
+        let (ranges, problems) = allowed(&json!("192.0.2.1, sEcReT, 10.0.0.0/33"));
+        assert_eq!(ranges, ["192.0.2.1"]);
+        assert_eq!(
+            problems,
+            ["RATE_LIMIT_ALLOWLIST[1]", "RATE_LIMIT_ALLOWLIST[2]"]
+        );
+        for list in [json!(7), json!({"a": 1}), json!("[1"), json!(true)] {
+            let (ranges, problems) = allowed(&list);
+            assert_eq!((ranges.len(), problems.len()), (0, 1), "{list}");
+        }
+        let (ranges, problems) = allowed(&json!([1, "10.0.0.0/8"]));
+        assert_eq!((ranges.len(), problems.len()), (1, 1));
+    }
+
+    #[test]
+    fn escalation_is_off_unless_set() {
+        let read = |value: Value| {
+            let compiled = compile(&json!({"RATE_LIMIT_ESCALATION": value}));
+            (compiled.config.abuse.escalation, compiled.has_errors())
+        };
+        let rule = |denials, seconds, block| Escalation {
+            denials,
+            window: Millis::from_secs(seconds),
+            block: Millis::from_secs(block),
+        };
+        assert_eq!(compile(&json!({})).config.abuse.escalation, None);
+        assert_eq!(read(json!("off")), (None, false));
+        assert_eq!(read(json!("5, 60, 30")), (Some(rule(5, 60, 30)), false));
+        for bad in [
+            "5,60",
+            "0,60,30",
+            "5,9,30",
+            "5,60,0",
+            "5,60,86401",
+            "a,b,c",
+            "5,60,30,1",
+        ] {
+            assert_eq!(read(json!(bad)), (Some(rule(100, 600, 600)), true), "{bad}");
+        }
+    }
+
+    #[test]
+    fn escalation_without_events_is_a_warning() {
+        let vars = json!({"RATE_LIMIT_ESCALATION": "5,60,30", "RATE_LIMIT_EVENTS": false});
+        let compiled = compile(&vars);
+        assert_eq!(compiled.problems.len(), 1);
+        assert!(!compiled.has_errors());
+    }
+
+    #[test]
+    fn a_sample_is_a_share() {
+        let read = |value: Value| {
+            let compiled = compile(&json!({"RATE_LIMIT_EVENT_SAMPLE": value}));
+            (compiled.config.abuse.sample, compiled.has_errors())
+        };
+        assert_eq!(read(json!(0)), (0, false));
+        assert_eq!(read(json!(1)), (1000, false));
+        assert_eq!(read(json!("0.05")), (50, false));
+        for bad in [json!(2), json!(-1), json!("half"), json!(0.0001)] {
+            assert_eq!(read(bad), (0, true));
+        }
+    }
+}
