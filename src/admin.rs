@@ -1,186 +1,273 @@
-//! Who may see what is behind the admin token.
+//! The control plane: what an operator sees and does, over HTTP.
+//!
+//! Everything but health needs a token ([`door`]). What comes in is hostile until it has been read
+//! ([`input`]): a name becomes part of a key only in a form that this crate has written itself. What
+//! goes out is JSON. Times are in milliseconds since the epoch.
 
-use std::num::NonZeroU32;
+use serde::Serialize;
 
+use crate::blocklist::Target;
 use crate::client::Caller;
-use crate::config::Config;
-use crate::quota::{Algorithm, Outcome, Quota, QuotaError};
-use crate::store::memory::{Memory, Seed};
-use crate::store::{Charge, Check, Store};
-use crate::time::{Millis, Timestamp};
+use crate::config::{Compiled, Config, Secret};
+use crate::database::{Database, Records};
+use crate::events::{Details, Kind, Note, Recorder};
+use crate::health::{self, StoreHealth};
+use crate::response::Response;
+use crate::store::{AddressBlock, Store, StoreError};
+use crate::time::Timestamp;
 
-/// Wrong tokens that an address may try in [`WINDOW`], whatever `RATE_LIMIT_ENABLED` says.
-const ATTEMPTS: NonZeroU32 = NonZeroU32::new(10).unwrap();
-const WINDOW: Millis = Millis::from_secs(60);
+pub mod door;
+pub mod input;
 
-/// Addresses whose wrong attempts an isolate remembers.
-const ENTRIES: usize = 10_000;
+mod blocked;
+mod check;
+mod log;
+mod usage;
 
-/// What a request to the control plane may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Everything.
-    Admin,
-    /// What is public: no token, or a wrong one.
-    Public,
-    /// Nothing until then: too many wrong tokens came from this address.
-    TooMany {
-        /// When the next attempt is looked at.
-        retry_at: Timestamp,
-    },
+use door::{Access, Doorkeeper};
+use input::{Bad, Input};
+
+/// Where the control plane is.
+pub const ROOT: &str = "/_limiter";
+
+/// The longest body that is read, in bytes.
+pub const LONGEST_BODY: usize = 16 * 1024;
+
+/// A request to the control plane.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The method as sent.
+    pub method: String,
+    /// The path as sent, beneath [`ROOT`].
+    pub path: String,
+    /// The query as sent, without its question mark.
+    pub query: String,
+    /// The `Authorization` header.
+    pub authorization: Option<String>,
+    /// The body; `None`: longer than [`LONGEST_BODY`], or not UTF-8.
+    pub body: Option<String>,
+    /// Who asks.
+    pub client_ip: Option<String>,
 }
 
-/// Checks admin tokens and counts the wrong ones, per address, in this isolate.
-pub struct Doorkeeper {
-    wrong: Memory,
-    quota: Quota,
-}
-
-impl Doorkeeper {
-    /// Nobody has tried anything yet.
+/// What else the isolate knows and has to be told.
+#[allow(async_fn_in_trait)]
+pub trait Isolate {
+    /// Forgets what is known of a quota's key or of an address.
+    fn forget(&self, key: &str);
+    /// Gives up units of a quota that are held beforehand.
+    fn drop_lease(&self, key: &str);
+    /// Loads the copy of the blocks anew.
     ///
     /// # Errors
     ///
-    /// None in practice: the quota is a constant.
-    pub fn new(seed: Seed) -> Result<Self, QuotaError> {
-        Ok(Self {
-            wrong: Memory::new(ENTRIES, seed),
-            quota: Quota::new(Algorithm::SlidingWindow, ATTEMPTS, WINDOW)?,
-        })
+    /// [`StoreError`] of the database.
+    async fn reload_blocks(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// Has a block in force here that the database could not be told of.
+    fn add_block(&self, target: &Target, block: AddressBlock);
+    /// Writes the events that are gathered.
+    async fn write_events(&self, now: Timestamp);
+}
+
+/// All that the control plane works with.
+pub struct Plane<'a, S, D, I> {
+    /// The configuration.
+    pub compiled: &'a Compiled,
+    /// How the store does.
+    pub health: StoreHealth,
+    /// What decides.
+    pub store: &'a S,
+    /// Blocks, events and counts.
+    pub records: &'a Records<D>,
+    /// Who checks tokens.
+    pub door: &'a Doorkeeper,
+    /// Where wrong tokens are noted.
+    pub recorder: &'a Recorder,
+    /// What else the isolate knows.
+    pub isolate: &'a I,
+}
+
+/// Why a request is not answered with what it asks for.
+enum Failed {
+    Bad(Bad),
+    NotFound,
+    Method(&'static str),
+    TooLarge,
+    Refused(String),
+    Store(StoreError),
+    /// The database failed, and what was asked is in force in this isolate alone.
+    OnlyHere,
+}
+
+impl From<Bad> for Failed {
+    fn from(bad: Bad) -> Self {
+        Self::Bad(bad)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Failed {
+    fn response(self) -> Response {
+        match self {
+            Self::Bad(Bad(message)) => Response::error(400, "bad_request", &message),
+            Self::NotFound => Response::error(404, "not_found", "There is nothing here."),
+            Self::Method(allowed) => {
+                let message = format!("Use {allowed}.");
+                let mut response = Response::error(405, "method_not_allowed", &message);
+                response.headers.push(("Allow", allowed.to_owned()));
+                response
+            }
+            Self::TooLarge => {
+                let message = format!("The body must be UTF-8 of at most {LONGEST_BODY} bytes.");
+                Response::error(413, "too_large", &message)
+            }
+            Self::Refused(message) => Response::error(409, "refused", &message),
+            Self::Store(error) => {
+                let message = format!("The shared store does not answer: {error}. Try again.");
+                Response::error(503, "store_unavailable", &message)
+            }
+            Self::OnlyHere => Response::error(
+                503,
+                "store_unavailable",
+                "The shared store does not answer: this is in force in one isolate alone. Send it again.",
+            ),
+        }
+    }
+}
+
+type Answered = Result<Response, Failed>;
+
+fn ok(body: &impl Serialize) -> Answered {
+    Ok(Response::json(200, body))
+}
+
+impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+    /// Answers.
+    pub async fn answer(&self, request: &Request, now: Timestamp) -> Response {
+        let config = &self.compiled.config;
+        let caller = Caller::identify(request.client_ip.as_deref(), config.ipv6_prefix);
+        let input = Input::read(request);
+        let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
+        let is_health = segments == ["health"];
+        let tokens = tokens(config, &segments);
+        if tokens.is_empty() && !is_health {
+            return Failed::NotFound.response();
+        }
+        let authorization = request.authorization.as_deref();
+        let access = self.door.access(&tokens, authorization, &caller, now).await;
+        if matches!(access, Access::Refused | Access::TooMany { .. }) {
+            self.note_refusal(&caller, request, now);
+        }
+        if is_health {
+            return health::answer(&request.method, self.compiled, &self.health, access, now);
+        }
+        match access {
+            Access::Admin => {}
+            Access::Public | Access::Refused => return unauthorized(),
+            Access::TooMany { retry_at } => return too_many(retry_at, now),
+        }
+        let answered = self.route(&segments, request, &input, now).await;
+        answered.unwrap_or_else(Failed::response)
     }
 
-    /// What the bearer of this `Authorization` header may see. Past the limit a token is not even
-    /// compared, so that the answer tells nothing.
-    pub async fn access(
+    async fn route(
         &self,
-        config: &Config,
-        authorization: Option<&str>,
-        client_ip: Option<&str>,
+        segments: &[&str],
+        request: &Request,
+        input: &Input,
         now: Timestamp,
-    ) -> Access {
-        let (Some(token), Some(header)) = (&config.admin_token, authorization) else {
-            return Access::Public;
-        };
-        let caller = Caller::identify(client_ip, config.ipv6_prefix);
-        if let Outcome::Denied { retry_at } = self.count(&caller, now).await {
-            return Access::TooMany { retry_at };
+    ) -> Answered {
+        let method = request.method.as_str();
+        let reads = matches!(method, "GET" | "HEAD");
+        match *segments {
+            _ if input.unreadable => {
+                Err(Bad::from("The path or query must be UTF-8 under its percent-encoding.").into())
+            }
+            ["blocked"] if reads => self.list_blocked(input, now).await,
+            ["blocked"] => Err(Failed::Method("GET, HEAD")),
+            ["blocked", target] => match method {
+                _ if reads => self.look_up(target, input, now).await,
+                "PUT" => self.block(target, input, request, now).await,
+                "DELETE" => self.lift(target, input, now).await,
+                _ => Err(Failed::Method("GET, HEAD, PUT, DELETE")),
+            },
+            ["events"] => match method {
+                _ if reads => self.events(input, now).await,
+                "DELETE" => self.forget_events(input, now).await,
+                _ => Err(Failed::Method("GET, HEAD, DELETE")),
+            },
+            ["suspicious"] if reads => self.suspicious(input, now).await,
+            ["suspicious"] => Err(Failed::Method("GET, HEAD")),
+            ["policies"] if reads => self.policies(input),
+            ["policies"] => Err(Failed::Method("GET, HEAD")),
+            ["usage", policy, caller] => match method {
+                _ if reads => self.usage(policy, caller, input, now).await,
+                "DELETE" => self.reset(policy, caller, input, now).await,
+                _ => Err(Failed::Method("GET, HEAD, DELETE")),
+            },
+            ["check"] if method == "POST" => self.check(input, request, now).await,
+            ["check"] => Err(Failed::Method("POST")),
+            _ => Err(Failed::NotFound),
         }
-        let given = header.strip_prefix("Bearer ").unwrap_or_default();
-        if token.matches(given) {
-            self.forgive(&caller);
-            return Access::Admin;
-        }
-        Access::Public
     }
 
-    async fn count(&self, caller: &Caller, now: Timestamp) -> Outcome {
-        let check = Check {
-            address: None,
-            charges: vec![Charge::new(caller.key(), self.quota)],
-            cost: 1,
+    fn note_refusal(&self, caller: &Caller, request: &Request, now: Timestamp) {
+        let note = Note {
+            kind: Kind::Refused,
+            caller: caller.key(),
+            policy: "admin",
+            method: &request.method,
+            status: 401,
         };
-        let verdict = self.wrong.decide(&check, now).await.unwrap_or_default();
-        let answer = verdict.answers.first().copied().flatten();
-        answer.map_or(Outcome::Allowed, |answer| answer.decision.outcome)
+        self.recorder.note(&note, now, || Details {
+            path: format!("{ROOT}{}", request.path),
+            ..Details::default()
+        });
     }
 
-    /// A right token takes back what its own attempt was counted for, and the earlier ones with it.
-    fn forgive(&self, caller: &Caller) {
-        self.wrong.forget(caller.key());
+    fn config(&self) -> &Config {
+        &self.compiled.config
     }
+}
+
+/// What opens a path.
+fn tokens<'a>(config: &'a Config, segments: &[&str]) -> Vec<&'a Secret> {
+    let check = config
+        .check_token
+        .as_ref()
+        .filter(|_| segments == ["check"]);
+    config
+        .admin_token
+        .as_ref()
+        .into_iter()
+        .chain(check)
+        .collect()
+}
+
+fn unauthorized() -> Response {
+    let mut response = Response::error(
+        401,
+        "unauthorized",
+        "Send the token as `Authorization: Bearer TOKEN`.",
+    );
+    response
+        .headers
+        .push(("WWW-Authenticate", "Bearer".to_owned()));
+    response
+}
+
+/// The answer to who has sent too many wrong tokens.
+pub(crate) fn too_many(retry_at: Timestamp, now: Timestamp) -> Response {
+    let mut response = Response::error(429, "too_many_attempts", "Too many wrong tokens.");
+    let seconds = retry_at.since(now).secs_ceil().max(1).to_string();
+    response.headers.push(("Retry-After", seconds));
+    response
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use serde_json::json;
-
-    use super::{Access, Doorkeeper};
-    use crate::config::{Config, Vars};
-    use crate::store::conformance::START;
-    use crate::store::memory::Seed;
-    use crate::time::Millis;
-
-    const RIGHT: Option<&str> = Some("Bearer correct-horse-battery");
-    const WRONG: Option<&str> = Some("Bearer correct-horse-batterie");
-
-    struct Door {
-        keeper: Doorkeeper,
-        config: Config,
-    }
-
-    impl Door {
-        fn new(vars: &serde_json::Value) -> Self {
-            Self {
-                keeper: Doorkeeper::new(Seed::fixed()).unwrap(),
-                config: Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config,
-            }
-        }
-
-        fn ask(&self, authorization: Option<&str>, address: &str, seconds: u32) -> Access {
-            let now = START + Millis::from_secs(seconds);
-            let access = self
-                .keeper
-                .access(&self.config, authorization, Some(address), now);
-            access.now_or_never().unwrap()
-        }
-    }
-
-    fn door() -> Door {
-        Door::new(&json!({"ADMIN_TOKEN": "correct-horse-battery", "RATE_LIMIT_ENABLED": false}))
-    }
-
-    #[test]
-    fn the_token_opens_and_nothing_else_does() {
-        let door = door();
-        assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Admin);
-        for wrong in [
-            None,
-            WRONG,
-            Some("correct-horse-battery"),
-            Some("Bearer "),
-            Some(""),
-        ] {
-            assert_eq!(door.ask(wrong, "192.0.2.1", 0), Access::Public);
-        }
-        let closed = Door::new(&json!({}));
-        for any in [Some("Bearer "), RIGHT] {
-            assert_eq!(closed.ask(any, "192.0.2.1", 0), Access::Public);
-        }
-    }
-
-    #[test]
-    fn wrong_tokens_are_limited_per_address() {
-        let door = door();
-        for _ in 0..10 {
-            assert_eq!(door.ask(WRONG, "192.0.2.1", 0), Access::Public);
-        }
-        let Access::TooMany { retry_at } = door.ask(WRONG, "192.0.2.1", 0) else {
-            panic!("let through");
-        };
-        assert_eq!(retry_at, START + Millis::from_secs(61));
-        assert!(
-            matches!(door.ask(RIGHT, "192.0.2.1", 60), Access::TooMany { .. }),
-            "not even the right one"
-        );
-        assert_eq!(
-            door.ask(RIGHT, "192.0.2.2", 0),
-            Access::Admin,
-            "elsewhere it opens"
-        );
-        assert_eq!(door.ask(RIGHT, "192.0.2.1", 61), Access::Admin);
-        assert_eq!(
-            door.ask(None, "192.0.2.1", 0),
-            Access::Public,
-            "what is public stays so"
-        );
-    }
-
-    #[test]
-    fn the_right_token_is_not_limited() {
-        let door = door();
-        for _ in 0..50 {
-            assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Admin);
-        }
-    }
-}
+mod tests;

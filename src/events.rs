@@ -148,9 +148,8 @@ impl Recorder {
         }
     }
 
-    /// Notes an event. `details` is asked only for the first of like ones. Whether the batch has
-    /// nobody who writes it: then the one who noted does, [`FLUSH_AFTER`] from now.
-    pub fn note(&self, note: &Note, now: Timestamp, details: impl FnOnce() -> Details) -> bool {
+    /// Notes an event. `details` is asked only for the first of like ones.
+    pub fn note(&self, note: &Note, now: Timestamp, details: impl FnOnce() -> Details) {
         let like = self.seed.hash_one(note);
         let mut open = self.open.borrow_mut();
         if let Some(event) = open.events.get_mut(&like) {
@@ -162,6 +161,15 @@ impl Recorder {
             open.named += 1;
             let id = format!("{:016x}", self.seed.hash_one((open.named, now.as_millis())));
             open.events.insert(like, first(id, note, now, details()));
+        }
+    }
+
+    /// Whether there is something to write and nobody who does: then the one who asks does,
+    /// [`FLUSH_AFTER`] from now.
+    pub fn should_write(&self, now: Timestamp) -> bool {
+        let mut open = self.open.borrow_mut();
+        if open.events.is_empty() && open.left_out == 0 {
+            return false;
         }
         let free = open.until <= now || open.until > now + GIVEN_UP;
         if free {
@@ -283,7 +291,8 @@ pub(crate) mod tests {
                 }
             };
             let now = START + Millis::new(ms);
-            assert_eq!(recorder.note(&denied("a", "auth"), now, details), ms == 0);
+            recorder.note(&denied("a", "auth"), now, details);
+            assert_eq!(recorder.should_write(now), ms == 0);
         }
         let batch = recorder.take();
         let [event] = batch.events.as_slice() else {
@@ -294,10 +303,9 @@ pub(crate) mod tests {
             (2000, 1999, "/a")
         );
         assert!(recorder.take().is_empty());
-        assert!(
-            recorder.note(&denied("a", "auth"), START, Details::default),
-            "another batch"
-        );
+        assert!(!recorder.should_write(START));
+        recorder.note(&denied("a", "auth"), START, Details::default);
+        assert!(recorder.should_write(START), "another batch");
     }
 
     #[test]
@@ -322,7 +330,8 @@ pub(crate) mod tests {
         let recorder = recorder();
         let note = |seconds| {
             let now = START + Millis::from_secs(seconds);
-            recorder.note(&denied("a", "auth"), now, Details::default)
+            recorder.note(&denied("a", "auth"), now, Details::default);
+            recorder.should_write(now)
         };
         assert_eq!([0, 14, 15, 16].map(note), [true, false, true, false]);
     }

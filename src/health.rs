@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::admin::Access;
+use crate::admin::door::Access;
+use crate::admin::too_many;
 use crate::config::{Compiled, Severity};
 use crate::response::Response;
 use crate::store::breaker::Status;
@@ -34,10 +35,7 @@ pub fn answer(
         return response;
     }
     if let Access::TooMany { retry_at } = access {
-        let mut response = Response::error(429, "too_many_attempts", "Too many wrong tokens.");
-        let seconds = retry_at.since(now).secs_ceil().to_string();
-        response.headers.push(("Retry-After", seconds));
-        return response;
+        return too_many(retry_at, now);
     }
     let breaker = match store {
         StoreHealth::Memory => None,
@@ -127,7 +125,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{StoreHealth, answer};
-    use crate::admin::Access;
+    use crate::admin::door::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::store::StoreError;
     use crate::store::breaker::Status;

@@ -77,7 +77,9 @@ impl Policy {
         supplied.into_iter().chain([own])
     }
 
-    fn charge(&self, caller: &str, block: Option<Millis>) -> Charge {
+    /// The quota of one caller's key, whose denial sets `block`.
+    #[must_use]
+    pub fn charge(&self, caller: &str, block: Option<Millis>) -> Charge {
         Charge {
             block,
             enforced: self.mode == Mode::Enforce,

@@ -51,6 +51,11 @@ impl<S> Denials<S> {
         }
     }
 
+    /// Forgets the denials of a quota's key, or of an address: the store is asked again.
+    pub fn forget(&self, key: &str) {
+        self.known.borrow_mut().forget(key);
+    }
+
     /// The store that is asked.
     pub const fn inner(&self) -> &S {
         &self.inner
@@ -133,6 +138,9 @@ struct Known {
     denials: HashMap<Rc<str>, Entry, Seed>,
     by_end: BTreeSet<(Timestamp, Rc<str>)>,
 }
+
+/// Costs of a key of which a denial is remembered.
+const COSTS: usize = 8;
 
 /// An address's block denies any cost.
 const ANY_COST: u32 = 0;
@@ -235,6 +243,9 @@ impl Known {
     ) {
         let mut per_cost = self.forget(key);
         per_cost.retain(|known| known.cost != cost && known.ends > now);
+        if per_cost.len() >= COSTS {
+            per_cost.remove(0);
+        }
         per_cost.extend(denial.map(|(denial, ends)| Remembered {
             cost,
             denial,

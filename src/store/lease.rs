@@ -49,6 +49,11 @@ impl<S> Leases<S> {
         &self.inner
     }
 
+    /// Forgets the lease of a quota: its units are lost until they leave the window.
+    pub fn forget(&self, key: &str) {
+        self.held.borrow_mut().forget(key);
+    }
+
     /// What is held has become little: the check that takes more of it, for the background. Each
     /// wish is told once.
     pub fn wish(&self) -> Option<Check> {

@@ -307,6 +307,11 @@ impl Held {
         }
     }
 
+    pub(super) fn forget(&mut self, key: &str) {
+        self.current.remove(key);
+        self.previous.remove(key);
+    }
+
     fn get(&mut self, key: &str, now: Timestamp) -> Option<&mut Holding> {
         self.turn(now);
         if !self.current.contains_key(key)

@@ -1,0 +1,284 @@
+//! `/_limiter/blocked`: addresses and ranges, and policies' own blocks.
+
+use serde::{Deserialize, Serialize};
+
+use super::input::{Bad, Input, body};
+use super::{Answered, Failed, Isolate, Plane, Request, ok};
+use crate::blocklist::records::{Cursor, MOST, NotSet};
+use crate::blocklist::{Block, By, Target};
+use crate::database::Database;
+use crate::store::{AddressBlock, Charge, Check, Store, StoreError};
+use crate::time::{Millis, Timestamp};
+
+/// Blocks of a page.
+const PAGE: [u32; 2] = [1, 1000];
+const USUAL: Option<u32> = Some(100);
+
+/// The longest block but one without an end: a year.
+const LONGEST_SECONDS: u32 = 366 * 24 * 60 * 60;
+
+/// Characters of a reason.
+const LONGEST_REASON: usize = 200;
+
+/// What a block is set with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    seconds: Option<u32>,
+    reason: Option<String>,
+}
+
+/// A block with its target.
+#[derive(Serialize)]
+struct Listed<'a> {
+    target: &'a str,
+    until: Option<u64>,
+    since: u64,
+    by: By,
+    reason: Option<&'a str>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(target: &'a str, block: &'a Block) -> Self {
+        Self {
+            target,
+            until: block.until,
+            since: block.since,
+            by: block.by,
+            reason: block.reason.as_deref(),
+        }
+    }
+}
+
+/// A policy's own block.
+#[derive(Serialize)]
+struct ListedPolicy<'a> {
+    policy: &'a str,
+    caller: &'a str,
+    until: u64,
+}
+
+impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+    pub(super) async fn list_blocked(&self, input: &Input, now: Timestamp) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            blocked: Vec<Listed<'a>>,
+            policies: Vec<ListedPolicy<'a>>,
+            cursor: Option<String>,
+        }
+        input.only(&["limit", "cursor"])?;
+        let most = input.number("limit", PAGE, USUAL)? as usize;
+        let cursor = input.cursor(Cursor::parse)?;
+        self.isolate.write_events(now).await;
+        let page = self
+            .records
+            .blocks(cursor.as_ref().unwrap_or(&Cursor::FIRST), most, now)
+            .await?;
+        let policies = match cursor {
+            None => self.records.policy_blocks(most, now).await?,
+            Some(_) => Vec::new(),
+        };
+        ok(&Body {
+            scope: self.records.scope(),
+            blocked: page
+                .blocks
+                .iter()
+                .map(|(target, block)| Listed::of(target, block))
+                .collect(),
+            policies: policies
+                .iter()
+                .filter_map(|block| {
+                    let (policy, caller) = block.key.split_once(':')?;
+                    Some(ListedPolicy {
+                        policy,
+                        caller,
+                        until: block.until,
+                    })
+                })
+                .collect(),
+            cursor: page.next.as_ref().map(Cursor::text),
+        })
+    }
+
+    pub(super) async fn look_up(&self, target: &str, input: &Input, now: Timestamp) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            target: &'a str,
+            blocked: bool,
+            until: Option<u64>,
+            since: Option<u64>,
+            by: Option<By>,
+            reason: Option<&'a str>,
+            covered_by: Option<String>,
+        }
+        input.only(&[])?;
+        let target = self.target(target)?;
+        let own = self.records.look_up(&target, now).await?;
+        let covering = match (&own, &target) {
+            (None, Target::Address(address)) => {
+                let known = self.records.known_blocks(now).await?;
+                known.range(address, now)
+            }
+            _ => None,
+        };
+        let until = match (&own, covering) {
+            (Some(own), _) => own.until,
+            (None, Some((_, block))) => block.until.map(Timestamp::as_millis),
+            (None, None) => None,
+        };
+        ok(&Body {
+            scope: self.records.scope(),
+            target: &target.text(),
+            blocked: own.is_some() || covering.is_some(),
+            until,
+            since: own.as_ref().map(|own| own.since),
+            by: own.as_ref().map(|own| own.by),
+            reason: own.as_ref().and_then(|own| own.reason.as_deref()),
+            covered_by: covering.map(|(range, _)| range.to_string()),
+        })
+    }
+
+    pub(super) async fn block(
+        &self,
+        target: &str,
+        input: &Input,
+        request: &Request,
+        now: Timestamp,
+    ) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            #[serde(flatten)]
+            block: Listed<'a>,
+        }
+        input.only(&[])?;
+        let target = self.target(target)?;
+        let wanted: Wanted = body(request, Some(Wanted::default()))?;
+        let until = match wanted.seconds {
+            None => None,
+            Some(seconds @ 1..=LONGEST_SECONDS) => Some(now + Millis::from_secs(seconds)),
+            Some(_) => {
+                let rule = format!("`seconds` must be a whole number from 1 to {LONGEST_SECONDS}.");
+                return Err(Bad(rule).into());
+            }
+        };
+        let reason = reason(wanted.reason)?;
+        if let Some(refusal) = target.refusal(&self.config().abuse.allowlist) {
+            return Err(Failed::Refused(refusal.message().to_owned()));
+        }
+        let block = Block {
+            until: until.map(Timestamp::as_millis),
+            since: now.as_millis(),
+            by: By::Operator,
+            reason,
+        };
+        match self.records.block(&target, &block, now).await {
+            Ok(()) => {}
+            Err(NotSet::Full) => {
+                let message =
+                    format!("There are {MOST} blocks of this kind already; lift some first.");
+                return Err(Failed::Refused(message));
+            }
+            Err(NotSet::Failed(_)) => {
+                self.isolate.add_block(&target, AddressBlock { until });
+                return Err(Failed::OnlyHere);
+            }
+        }
+        // The shared records are set: a copy that cannot be loaded now is loaded by a request.
+        let _ = self.isolate.reload_blocks(now).await;
+        if let Target::Address(address) = &target {
+            for charge in self.charges_of(address) {
+                self.isolate.drop_lease(&charge.key);
+            }
+        }
+        ok(&Body {
+            scope: self.records.scope(),
+            block: Listed::of(&target.text(), &block),
+        })
+    }
+
+    pub(super) async fn lift(&self, target: &str, input: &Input, now: Timestamp) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            target: &'a str,
+            lifted: bool,
+            policies_lifted: u64,
+        }
+        input.only(&[])?;
+        let target = self.target(target)?;
+        let lifted = self.records.lift(&target, now).await?;
+        let policies_lifted = match &target {
+            Target::Address(address) => self.lift_policies(address, now).await?,
+            Target::Range(_) => 0,
+        };
+        if let Target::Address(address) = &target {
+            self.isolate.forget(address);
+        }
+        let _ = self.isolate.reload_blocks(now).await;
+        ok(&Body {
+            scope: self.records.scope(),
+            target: &target.text(),
+            lifted,
+            policies_lifted,
+        })
+    }
+
+    /// Lifts the policies' own blocks of an address; the quotas that set them are whole again, or
+    /// the next request would be blocked anew.
+    async fn lift_policies(&self, address: &str, now: Timestamp) -> Result<u64, StoreError> {
+        let charges: Vec<Charge> = self.charges_of(address).filter(Charge::blocks).collect();
+        let check = Check {
+            address: None,
+            charges,
+            cost: 0,
+        };
+        let verdict = self.store.decide(&check, now).await?;
+        let answers = check.charges.iter().zip(&verdict.answers);
+        let standing: Vec<String> = answers
+            .filter(|(_, answer)| answer.is_some_and(|answer| answer.blocked_until.is_some()))
+            .map(|(charge, _)| charge.key.clone())
+            .collect();
+        self.reset_quotas(&standing, now).await?;
+        Ok(standing.len() as u64)
+    }
+
+    /// Makes quotas whole, and lifts the blocks that they set.
+    pub(super) async fn reset_quotas(
+        &self,
+        keys: &[String],
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.records.lift_policies(keys, now).await?;
+        self.records.delete(keys, now).await?;
+        for key in keys {
+            self.isolate.forget(key);
+        }
+        Ok(())
+    }
+
+    /// The quotas of an address under every policy.
+    fn charges_of(&self, address: &str) -> impl Iterator<Item = Charge> {
+        let policies = self.config().policies.iter();
+        policies.map(move |policy| policy.charge(address, policy.block))
+    }
+
+    fn target(&self, text: &str) -> Result<Target, Bad> {
+        const RULE: &str = "The target must be an address such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0%2F8.";
+        Target::parse(text, self.config().ipv6_prefix).ok_or(Bad::from(RULE))
+    }
+}
+
+/// It is shown in lists and pages: no character that is none.
+fn reason(given: Option<String>) -> Result<Option<String>, Bad> {
+    let Some(reason) = given else { return Ok(None) };
+    if reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control) {
+        let rule = format!(
+            "`reason` must be at most {LONGEST_REASON} characters, none of them a control character."
+        );
+        return Err(Bad(rule));
+    }
+    Ok(Some(reason).filter(|reason| !reason.is_empty()))
+}

@@ -1,0 +1,84 @@
+//! `/_limiter/events` and `/_limiter/suspicious`.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::input::Input;
+use super::{Answered, Isolate, Plane, ok};
+use crate::database::Database;
+use crate::events::Event;
+use crate::events::records::{Cursor, HOURS};
+use crate::store::Store;
+use crate::time::{Millis, Timestamp};
+
+const PAGE: [u32; 2] = [1, 1000];
+
+impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+    pub(super) async fn events(&self, input: &Input, now: Timestamp) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            events: Vec<Event>,
+            left_out: u64,
+            cursor: Option<String>,
+        }
+        input.only(&["limit", "cursor"])?;
+        let most = input.number("limit", PAGE, Some(100))? as usize;
+        let cursor = input.cursor(Cursor::parse)?;
+        self.isolate.write_events(now).await;
+        let page = self.records.events(cursor, most, now).await?;
+        ok(&Body {
+            scope: self.records.scope(),
+            events: page.events,
+            left_out: page.left_out,
+            cursor: page.next.as_ref().map(Cursor::text),
+        })
+    }
+
+    pub(super) async fn forget_events(&self, input: &Input, now: Timestamp) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            removed: u64,
+        }
+        input.only(&["older_than_seconds"])?;
+        let seconds = input.number("older_than_seconds", [0, u32::MAX], None)?;
+        self.isolate.write_events(now).await;
+        let before = now - Millis::from_secs(seconds);
+        ok(&Body {
+            scope: self.records.scope(),
+            removed: self.records.forget_events(before, now).await?,
+        })
+    }
+
+    pub(super) async fn suspicious(&self, input: &Input, now: Timestamp) -> Answered {
+        #[derive(Serialize)]
+        struct Caller<'a> {
+            caller: &'a str,
+            denied: u64,
+            policies: &'a BTreeMap<String, u64>,
+        }
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            hours: u32,
+            callers: Vec<Caller<'a>>,
+        }
+        input.only(&["limit", "hours"])?;
+        let most = input.number("limit", PAGE, Some(20))? as usize;
+        let hours = input.number("hours", [1, HOURS], Some(1))?;
+        self.isolate.write_events(now).await;
+        let found = self.records.suspicious(hours, most, now).await?;
+        let callers = found.iter().map(|known| Caller {
+            caller: &known.caller,
+            denied: known.denied,
+            policies: &known.policies,
+        });
+        ok(&Body {
+            scope: self.records.scope(),
+            hours,
+            callers: callers.collect(),
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! `/_limiter/usage/{policy}/{caller}` and `/_limiter/policies`.
+
+use serde::Serialize;
+
+use super::input::{Input, caller_key, policy};
+use super::{Answered, Failed, Isolate, Plane, ok};
+use crate::database::Database;
+use crate::policy::{KeyBy, Mode, Policy};
+use crate::store::{Charge, Check, Store};
+use crate::time::{Millis, Timestamp};
+
+impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+    pub(super) async fn usage(
+        &self,
+        policy: &str,
+        caller: &str,
+        input: &Input,
+        now: Timestamp,
+    ) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            policy: &'a str,
+            caller: &'a str,
+            limit: u32,
+            used: u32,
+            remaining: u32,
+            reset: u64,
+            blocked_until: Option<u64>,
+            retry_at: Option<u64>,
+        }
+        input.only(&[])?;
+        let (policy, key, charge) = self.named(policy, caller)?;
+        let check = Check {
+            address: None,
+            charges: vec![Charge { lease: 0, ..charge }],
+            cost: 0,
+        };
+        let verdict = self.store.decide(&check, now).await?;
+        let answer = verdict.answers.first().copied().flatten();
+        let answer = answer.ok_or(crate::store::StoreError::Malformed)?;
+        let quota = policy.quota;
+        let remaining = answer.decision.remaining;
+        ok(&Body {
+            // What memory says in the store's place, it says for this isolate.
+            scope: if verdict.degraded {
+                "isolate"
+            } else {
+                self.records.scope()
+            },
+            policy: &policy.name,
+            caller: &key,
+            limit: quota.capacity(),
+            used: quota.capacity().saturating_sub(remaining),
+            remaining,
+            reset: answer.decision.reset_at.as_millis(),
+            blocked_until: answer.blocked_until.map(Timestamp::as_millis),
+            retry_at: answer.retry_at().map(Timestamp::as_millis),
+        })
+    }
+
+    pub(super) async fn reset(
+        &self,
+        policy: &str,
+        caller: &str,
+        input: &Input,
+        now: Timestamp,
+    ) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            scope: &'a str,
+            policy: &'a str,
+            caller: &'a str,
+            reset: bool,
+        }
+        input.only(&[])?;
+        let (policy, key, charge) = self.named(policy, caller)?;
+        self.reset_quotas(&[charge.key], now).await?;
+        ok(&Body {
+            scope: self.records.scope(),
+            policy: &policy.name,
+            caller: &key,
+            reset: true,
+        })
+    }
+
+    pub(super) fn policies(&self, input: &Input) -> Answered {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            enabled: bool,
+            policies: Vec<Told<'a>>,
+        }
+        input.only(&[])?;
+        let config = self.config();
+        let always: Vec<&Policy> = config
+            .always
+            .iter()
+            .filter_map(|id| config.policy(*id))
+            .collect();
+        let told = |policy| Told::of(policy, always.contains(&policy));
+        ok(&Body {
+            enabled: config.enabled,
+            policies: config.policies.iter().map(told).collect(),
+        })
+    }
+
+    fn named(&self, name: &str, caller: &str) -> Result<(&Policy, String, Charge), Failed> {
+        let policy = policy(&self.config().policies, name).ok_or(Failed::NotFound)?;
+        let key = caller_key(caller, self.config().ipv6_prefix)?;
+        let charge = policy.charge(&key, policy.block);
+        Ok((policy, key, charge))
+    }
+}
+
+/// A policy, as an operator is told of it.
+#[derive(Serialize)]
+struct Told<'a> {
+    name: &'a str,
+    algorithm: &'a str,
+    limit: u32,
+    window_seconds: u64,
+    burst: Option<u32>,
+    block_seconds: Option<u64>,
+    key: String,
+    mode: &'a str,
+    on_store_failure: &'a str,
+    lease: Option<u32>,
+    always: bool,
+}
+
+impl<'a> Told<'a> {
+    fn of(policy: &'a Policy, always: bool) -> Self {
+        let quota = &policy.quota;
+        Self {
+            name: &policy.name,
+            algorithm: quota.algorithm().name(),
+            limit: quota.limit(),
+            window_seconds: quota.window().secs_ceil(),
+            burst: Some(quota.capacity()).filter(|burst| *burst != quota.limit()),
+            block_seconds: policy.block.map(Millis::secs_ceil),
+            key: match &policy.key {
+                KeyBy::Address => "ip".to_owned(),
+                KeyBy::Global => "global".to_owned(),
+                KeyBy::Header(name) => format!("header:{name}"),
+            },
+            mode: match policy.mode {
+                Mode::Enforce => "enforce",
+                Mode::Shadow => "shadow",
+            },
+            on_store_failure: policy.on_store_failure.name(),
+            lease: Some(policy.lease).filter(|lease| *lease > 1),
+            always,
+        }
+    }
+}
