@@ -4,34 +4,34 @@ use std::cell::RefCell;
 use std::error::Error;
 use std::rc::Rc;
 
-use edge_limiter::admin::Doorkeeper;
-use edge_limiter::config::{Compiled, Config, StoreConfig};
+use edge_limiter::admin::door::Doorkeeper;
+use edge_limiter::admin::{self, Isolate, LONGEST_BODY, Plane};
+use edge_limiter::blocklist::Target as BlockTarget;
+use edge_limiter::config::{Compiled, Config};
 use edge_limiter::gate::{self, Report};
 use edge_limiter::headers::{self, PASSED};
-use edge_limiter::health::{self, StoreHealth};
 use edge_limiter::passed;
 use edge_limiter::response::Response;
-use edge_limiter::store::backoff::{self, Retries};
-use edge_limiter::store::breaker::circuit::{State, Waits};
-use edge_limiter::store::breaker::{Breaker, Status};
-use edge_limiter::store::capped::Capped;
-use edge_limiter::store::denials::{self, Denials};
-use edge_limiter::store::fallback::Fallback;
-use edge_limiter::store::lease::{self, Leases};
-use edge_limiter::store::memory::{self, Memory, Seed};
-use edge_limiter::store::mirror::Mirror;
-use edge_limiter::store::upstash::Upstash;
-use edge_limiter::store::{Check, Store, StoreError, Verdict};
-use edge_limiter::time::{Clock, Millis, Timestamp};
-use js_sys::Object;
+use edge_limiter::store::memory::Seed;
+use edge_limiter::store::{AddressBlock, StoreError};
+use edge_limiter::time::{Clock, Timestamp};
+use js_sys::{Object, Promise};
 use wasm_bindgen::JsValue;
-use worker::{Context, Env, console_error, console_log, console_warn};
+use wasm_bindgen::prelude::wasm_bindgen;
+use wasm_bindgen_futures::JsFuture;
+use worker::{Context, Env, console_error, console_log};
 
-use crate::clock::{IsolateClock, Timer};
+use crate::clock::IsolateClock;
 use crate::forward::{self, Target};
 use crate::incoming::Incoming;
+use crate::record::Log;
 use crate::reply;
-use crate::transport::Fetch;
+use crate::stores::Stores;
+
+#[wasm_bindgen(module = "/js/body.js")]
+extern "C" {
+    fn text(request: &web_sys::Request, most: usize) -> Promise;
+}
 
 /// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
 /// greatest length would cost milliseconds of CPU. The query does not count.
@@ -40,34 +40,11 @@ const LONGEST_PATH: usize = 4096;
 /// Everything that outlives a request.
 pub(crate) struct App {
     compiled: Compiled,
-    store: Stores,
+    stores: Stores,
+    log: Log,
     doorkeeper: Doorkeeper,
     /// What this deployment writes into [`PASSED`].
     mark: String,
-}
-
-/// The store that the configuration asks for.
-enum Stores {
-    Memory(Memory),
-    Upstash(Box<Shared>),
-}
-
-/// Upstash, and what stands around it. From the inside: a cap on what is spent, continuity with
-/// memory, the breaker, leases, remembered denials, and memory where all that comes to nothing.
-struct Shared {
-    store: Fallback<Denials<Leases<Guarded>>>,
-    retries: Retries,
-}
-
-type Guarded = Breaker<Mirror<Capped<Upstash<Fetch, IsolateClock>>>, IsolateClock>;
-
-impl Store for Stores {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        match self {
-            Self::Memory(store) => store.decide(check, now).await,
-            Self::Upstash(shared) => shared.store.decide(check, now).await,
-        }
-    }
 }
 
 thread_local! {
@@ -95,9 +72,11 @@ impl App {
         for problem in &compiled.problems {
             console_error!("configuration: {problem}");
         }
+        let (stores, records) = Stores::new(&compiled.config)?;
         Ok(Self {
-            store: stores(&compiled.config)?,
-            doorkeeper: Doorkeeper::new(Seed::random()?)?,
+            stores,
+            log: Log::new(&compiled.config.abuse, records)?,
+            doorkeeper: Doorkeeper::new(&compiled.config, Seed::random()?)?,
             mark: passed::mark(&compiled.config),
             compiled,
         })
@@ -118,8 +97,13 @@ impl App {
                 "The path is too long.",
             ));
         }
-        if path == "/_limiter" || path.starts_with("/_limiter/") {
-            return reply::own(&self.control_plane(&incoming).await);
+        if let Some(rest) = path.strip_prefix(admin::ROOT)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            let rest = rest.to_owned();
+            let response = self.control_plane(rest, &incoming, &request).await;
+            self.write_later(context);
+            return reply::own(&response);
         }
         let marks = incoming.header(PASSED);
         let Some(marks) = passed::add(marks.as_deref(), &self.mark) else {
@@ -132,7 +116,7 @@ impl App {
 
         let config = &self.compiled.config;
         let now = IsolateClock.now();
-        let report = gate::decide(config, &self.store, &incoming, now).await;
+        let report = gate::decide(config, &self.stores, &incoming, now).await;
         self.fetch_ahead(context);
         let report = match report {
             Ok(report) => report,
@@ -146,6 +130,8 @@ impl App {
             }
         };
         log_shadow(&report);
+        self.log.note(&report, &incoming, &request, now);
+        self.write_later(context);
         if !report.admitted {
             let accept = incoming.header("accept");
             let denied = Response::denied(&report, config.dialect, accept.as_deref(), now);
@@ -178,128 +164,80 @@ impl App {
 
     /// Takes units for requests to come, while this one goes on.
     fn fetch_ahead(self: &Rc<Self>, context: &Context) {
-        let Stores::Upstash(shared) = &self.store else {
-            return;
-        };
-        let Some(wish) = shared.leases().wish() else {
-            return;
-        };
-        let app = Rc::clone(self);
-        context.wait_until(async move {
-            if let Stores::Upstash(shared) = &app.store {
-                // A failure is the breaker's to tell, and requests ask for themselves.
-                let _ = shared.leases().fetch_ahead(&wish, IsolateClock.now()).await;
-            }
-        });
+        if let Some(wish) = self.stores.wish() {
+            let app = Rc::clone(self);
+            context.wait_until(async move { app.stores.fetch_ahead(&wish).await });
+        }
+    }
+
+    /// Has the events written, if there are any and nobody is to write them yet.
+    fn write_later(self: &Rc<Self>, context: &Context) {
+        if self.log.recorder.should_write(IsolateClock.now()) {
+            let app = Rc::clone(self);
+            context.wait_until(async move { app.log.write_later(&app.stores).await });
+        }
     }
 
     /// What is left to do once the response is on its way, if anything is.
     pub(crate) fn afterwards(self: Rc<Self>) -> Option<impl Future<Output = ()> + 'static> {
-        let due = match &self.store {
-            Stores::Memory(_) => false,
-            Stores::Upstash(shared) => {
-                let closed = shared.breaker().status().state == State::Closed;
-                closed && shared.store.should_settle_up(IsolateClock.now())
-            }
-        };
-        due.then_some(async move {
-            if let Stores::Upstash(shared) = &self.store {
-                // A failure is the breaker's to tell, and another request tries again.
-                let _ = shared
-                    .store
-                    .settle_up(shared.retries, &Timer, backoff::dice, &IsolateClock)
-                    .await;
-            }
-        })
+        let due = self.stores.should_settle_up();
+        due.then_some(async move { self.stores.settle_up().await })
     }
 
-    async fn control_plane(&self, incoming: &Incoming) -> Response {
-        if incoming.path() != "/_limiter/health" {
-            return Response::error(404, "not_found", "There is nothing here.");
-        }
-        let store = match &self.store {
-            Stores::Memory(_) => StoreHealth::Memory,
-            Stores::Upstash(shared) => StoreHealth::Upstash(shared.breaker().status()),
-        };
+    async fn control_plane(
+        &self,
+        path: String,
+        incoming: &Incoming,
+        request: &web_sys::Request,
+    ) -> Response {
         let config = &self.compiled.config;
-        let now = IsolateClock.now();
-        let authorization = incoming.header("authorization");
-        let client_ip = incoming.header(&config.client_ip_header);
-        let access = self
-            .doorkeeper
-            .access(config, authorization.as_deref(), client_ip.as_deref(), now)
-            .await;
-        health::answer(&incoming.method, &self.compiled, &store, access, now)
+        let takes_body = matches!(incoming.method.as_str(), "PUT" | "POST");
+        let body = if takes_body {
+            let read = JsFuture::from(text(request, LONGEST_BODY)).await;
+            read.ok().and_then(|text| text.as_string())
+        } else {
+            Some(String::new())
+        };
+        let request = admin::Request {
+            method: incoming.method.clone(),
+            path,
+            query: incoming.query().to_owned(),
+            authorization: incoming.header("authorization"),
+            body,
+            client_ip: incoming.header(&config.client_ip_header),
+        };
+        let plane = Plane {
+            compiled: &self.compiled,
+            health: self.stores.health(),
+            store: &self.stores,
+            records: &self.log.records,
+            door: &self.doorkeeper,
+            recorder: &self.log.recorder,
+            isolate: self,
+        };
+        plane.answer(&request, IsolateClock.now()).await
     }
 }
 
-impl Shared {
-    const fn leases(&self) -> &Leases<Guarded> {
-        self.store.shared().inner()
+impl Isolate for App {
+    fn forget(&self, key: &str) {
+        self.stores.forget(key);
     }
 
-    const fn breaker(&self) -> &Guarded {
-        self.leases().inner()
+    fn drop_lease(&self, key: &str) {
+        self.stores.drop_lease(key);
     }
-}
 
-fn stores(config: &Config) -> Result<Stores, Box<dyn Error>> {
-    let memory = Memory::new(memory::DEFAULT_ENTRIES, Seed::random()?);
-    let StoreConfig::Upstash {
-        url,
-        token,
-        prefix,
-        timeout,
-        retries,
-        doublings,
-        max_commands,
-        fallback_factor,
-    } = &config.store
-    else {
-        return Ok(Stores::Memory(memory));
-    };
-    let Ok(fetch) = Fetch::new(url, token.reveal()) else {
-        console_error!("UPSTASH_REDIS_REST_URL or its token cannot be used; memory is in use");
-        return Ok(Stores::Memory(memory));
-    };
-    let memory = Rc::new(memory);
-    let waits = Waits {
-        doublings: *doublings,
-        probe: *timeout + GRACE,
-    };
-    let upstash = Upstash::new(fetch, IsolateClock, prefix.clone(), *timeout);
-    let capped = Capped::new(upstash, *max_commands, || {
-        console_warn!(
-            "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (told once a minute)"
-        );
-    });
-    let mirror = Mirror::new(capped, Rc::clone(&memory));
-    let breaker = Breaker::new(mirror, IsolateClock, waits, backoff::dice, log_change);
-    let leases = Leases::new(breaker, lease::DEFAULT_ENTRIES, Seed::random()?);
-    let denials = Denials::new(leases, denials::DEFAULT_ENTRIES, Seed::random()?);
-    Ok(Stores::Upstash(Box::new(Shared {
-        store: Fallback::new(denials, memory, *fallback_factor),
-        retries: *retries,
-    })))
-}
+    async fn reload_blocks(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.stores.reload_blocks(now).await
+    }
 
-/// What a call that is given up at its timeout may take longer, on a busy machine.
-const GRACE: Millis = Millis::from_secs(1);
+    fn add_block(&self, target: &BlockTarget, block: AddressBlock) {
+        self.stores.add_block(target, block);
+    }
 
-fn log_change(status: &Status) {
-    let why = status.trouble.as_ref().map(|(_, why)| why.to_string());
-    let why = why.unwrap_or_default();
-    match status.state {
-        State::Closed => console_log!("Upstash answers again; limits are shared again"),
-        State::HalfOpen { .. } => {
-            console_log!("Upstash: one request asks whether it answers again")
-        }
-        State::Open { until } => {
-            let wait = until.since(IsolateClock.now()).get();
-            console_warn!(
-                "Upstash: {why}; not asked for {wait} ms, on_store_failure rules meanwhile"
-            );
-        }
+    async fn write_events(&self, _: Timestamp) {
+        self.log.write(&self.stores).await;
     }
 }
 

@@ -42,6 +42,12 @@ impl Incoming {
         self.url.get(self.path_from..self.query_from).unwrap_or("/")
     }
 
+    /// Without its question mark; what follows a `#` is not sent.
+    pub(crate) fn query(&self) -> &str {
+        let rest = self.url.get(self.query_from..).unwrap_or_default();
+        rest.strip_prefix('?').unwrap_or_default()
+    }
+
     pub(crate) fn path_and_query(&self) -> &str {
         self.url.get(self.path_from..).unwrap_or("/")
     }

@@ -6,7 +6,9 @@ mod app;
 mod clock;
 mod forward;
 mod incoming;
+mod record;
 mod reply;
+mod stores;
 mod transport;
 mod vars;
 
