@@ -1,0 +1,154 @@
+/** Blocks where Redis is shared: in force in other processes, during an outage, and at no cost to decisions. */
+
+import assert from "node:assert/strict";
+import { after, before, beforeEach, describe, it } from "node:test";
+import { ADMIN_TOKEN, ELSEWHERE_MS, blocked, control, eventually, good, has, isAdmitted, isBlocked, refused } from "./harness/control.mjs";
+import { DOWN, PREFIX, ask, startShared } from "./harness/limited.mjs";
+
+const HOUR = 3600;
+
+/** A target, and two callers that it means. */
+const TARGETS = [
+  ["192.0.2.1", ["192.0.2.1", "::ffff:192.0.2.1"]],
+  ["2001:db8:0:1::/64", ["2001:db8:0:1::5", "2001:db8:0:1::6"]],
+  ["10.0.0.0/8", ["10.1.1.1", "10.2.2.2"]],
+  ["2001:db8:ff00::/40", ["2001:db8:ff00::1", "2001:db8:ff01::1"]],
+];
+
+describe("blocks that are shared", () => {
+  let shared, standIn, redis;
+  before(async () => {
+    shared = await startShared();
+    ({ standIn } = shared);
+    redis = await standIn.redis.client();
+  });
+  after(() => shared?.stop());
+  beforeEach(() => shared.reset());
+
+  const start = (vars) => shared.warm({ ADMIN_TOKEN, RATE_LIMIT_IP: "off", REDIS_MAX_RECONNECT_ATTEMPTS: 0, ...vars });
+  const two = (vars) => Promise.all([start(vars), start(vars)]);
+  const block = async (limiter, json = {}) => {
+    for (const [target] of TARGETS) await good(limiter, "PUT", blocked(target), { json });
+  };
+
+  /** The status of one request, the commands and the HTTP requests that it cost: "200 3 1". */
+  async function costOf(limiter, caller) {
+    const [billed, { count }] = [await standIn.billed(), standIn.requests()];
+    const status = await ask(limiter, caller);
+    return [status, (await standIn.billed()) - billed, standIn.requests().count - count].join(" ");
+  }
+
+  it("are in force and shown in another process, and lifted there", async () => {
+    const [here, there] = await two();
+    // It has asked for them before, and has its copy of what is blocked: nothing.
+    for (const [, callers] of TARGETS) for (const caller of callers) await isAdmitted(there, caller);
+    await block(here, { seconds: 6000, reason: "elsewhere" });
+    for (const [target, callers] of TARGETS) {
+      for (const caller of callers) await eventually(() => isBlocked(there, caller, 6000));
+      await isAdmitted(there, "192.0.2.2");
+      assert.deepEqual(await good(there, "GET", blocked(target)), await good(here, "GET", blocked(target)));
+      has(await good(there, "GET", blocked(target)), { target, blocked: true, reason: "elsewhere" });
+    }
+    assert.deepEqual((await good(there, "GET", "blocked")).blocked.map(({ target }) => target).sort(), TARGETS.map(([target]) => target).sort());
+
+    for (const [target] of TARGETS) has(await good(here, "DELETE", blocked(target)), { lifted: true });
+    const from = performance.now();
+    await Promise.all(TARGETS.flatMap(([, callers]) => callers.map(async (caller) => {
+      // Within ten seconds, and what the answer and a busy machine take.
+      await eventually(() => isAdmitted(there, caller), ELSEWHERE_MS + 2000);
+      assert.ok(performance.now() - from < ELSEWHERE_MS + 2000);
+    })));
+  });
+
+  it("of an address are in force by the next request in a process that was never asked for it", async () => {
+    const [here, there] = await two();
+    await good(here, "PUT", blocked("192.0.2.1"));
+    await isBlocked(there, "192.0.2.1", null);
+    await good(there, "PUT", blocked("2001:db8::1"), { json: { seconds: 60 } });
+    await isBlocked(here, "2001:db8::2", 60);
+  });
+
+  it("are in force in a process that starts later", async () => {
+    const here = await start();
+    await block(here);
+    const late = await start();
+    for (const [, callers] of TARGETS) for (const caller of callers) await eventually(() => isBlocked(late, caller, null));
+  });
+
+  it("in Redis have the documented keys, which end with them", async () => {
+    const here = await start();
+    await good(here, "PUT", blocked("192.0.2.1"), { json: { seconds: 600, reason: "x" } });
+    await good(here, "PUT", blocked("2001:db8::1"));
+    const left = await redis.pTTL(`${PREFIX}blocked:192.0.2.1`);
+    assert.ok(left > 590_000 && left <= 600_000, `${left}`);
+    assert.equal(await redis.pTTL(`${PREFIX}blocked:2001:db8::/64`), -1);
+    assert.deepEqual((await redis.zRange(`${PREFIX}blocked_ips`, 0, -1)).sort(), ["192.0.2.1", "2001:db8::/64"]);
+    await good(here, "DELETE", blocked("192.0.2.1"));
+    assert.equal(await redis.exists(`${PREFIX}blocked:192.0.2.1`), 0);
+    assert.deepEqual(await redis.zRange(`${PREFIX}blocked_ips`, 0, -1), ["2001:db8::/64"]);
+  });
+
+  it("hold during an outage: from the last copy, in both processes, and after it", async () => {
+    const [here, there] = await two({ RATE_LIMIT_FALLBACK_FACTOR: "1" });
+    await block(here);
+    for (const [, [caller]] of TARGETS) await eventually(() => isBlocked(there, caller, null));
+    standIn.faults.set(DOWN);
+    for (let round = 0; round < 3; round++) {
+      for (const [target, [known, other]] of TARGETS) {
+        for (const limiter of [here, there]) {
+          await isBlocked(limiter, known, null);
+          // One that was not asked for before: of the same range, or the same caller by another of its addresses.
+          await isBlocked(limiter, other, null);
+        }
+        await isAdmitted(there, `203.0.113.${round}`, `/?${target}`);
+      }
+    }
+    // Nothing can be set now, and it says so.
+    await refused(503, here, "PUT", blocked("192.0.2.9"));
+    await refused(503, here, "GET", "blocked");
+    await isAdmitted(here, "192.0.2.9");
+
+    standIn.faults.clear();
+    for (const [, callers] of TARGETS) for (const caller of callers) await isBlocked(there, caller, null);
+    await eventually(async () => assert.equal((await control(here, "GET", "blocked")).status, 200));
+    has(await good(here, "DELETE", blocked("10.0.0.0/8")), { lifted: true });
+    await eventually(() => isAdmitted(there, "10.1.1.1"), ELSEWHERE_MS + 2000);
+  });
+
+  it("cost a decision nothing while nothing changes: 3 commands and one round trip for one quota", async () => {
+    const here = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR}` });
+    assert.equal(await costOf(here, "192.0.2.2"), "200 3 1", "none blocked");
+    await block(here);
+    const late = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR}` });
+    for (const limiter of [here, late]) {
+      // A copy may have to be fetched once.
+      await eventually(async () => assert.equal(await costOf(limiter, "192.0.2.2"), "200 3 1"));
+      for (let i = 0; i < 20; i++) assert.equal(await costOf(limiter, `192.0.2.${10 + i}`), "200 3 1");
+    }
+    for (const limiter of [here, late]) for (const [, [caller]] of TARGETS) await isBlocked(limiter, caller, null);
+  });
+
+  it("of two operators at once are all there", async () => {
+    const limiters = await two();
+    const targets = Array.from({ length: 40 }, (_, i) => (i % 2 ? `10.${i}.0.0/16` : `192.0.2.${i}`));
+    await Promise.all(targets.map((target, i) => good(limiters[(i >> 1) % 2], "PUT", blocked(target))));
+    for (const limiter of limiters) {
+      assert.deepEqual((await good(limiter, "GET", "blocked")).blocked.map(({ target }) => target).sort(), [...targets].sort());
+      for (const target of targets) await eventually(() => isBlocked(limiter, target.replace("0.0/16", "7.7"), null));
+    }
+  });
+
+  it("set by a policy are listed and lifted from a process that did not set them", async () => {
+    const [here, there] = await two({ RATE_LIMIT_AUTH: "2,1,600", RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
+    for (const status of [200, 200, 429]) assert.equal(await ask(here, "192.0.2.1", "/auth"), status);
+    await isBlocked(there, "192.0.2.1", 600, "/auth");
+    const { policies } = await good(there, "GET", "blocked");
+    assert.deepEqual(policies.map(({ policy, caller }) => [policy, caller]), [["auth", "192.0.2.1"]]);
+    // Not asked for meanwhile, and looked at without being asked for: its quota is whole again, and the block alone is left.
+    await eventually(async () => has(await good(there, "GET", "usage/auth/192.0.2.1"), { used: 0 }));
+    has(await good(there, "DELETE", blocked("192.0.2.1")), { lifted: false, policies_lifted: 1 });
+    await isAdmitted(there, "192.0.2.1", "/auth");
+    await eventually(() => isAdmitted(here, "192.0.2.1", "/auth"), ELSEWHERE_MS + 2000);
+    assert.deepEqual((await good(here, "GET", "blocked")).policies, []);
+  });
+});
