@@ -139,7 +139,7 @@ describe("blocks that are shared", () => {
   });
 
   it("set by a policy are listed and lifted from a process that did not set them", async () => {
-    const [here, there] = await two({ RATE_LIMIT_AUTH: "2,1,600", RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
+    const [here, there] = await two({ RATE_LIMIT_AUTH: "2,5,600", RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
     for (const status of [200, 200, 429]) assert.equal(await ask(here, "192.0.2.1", "/auth"), status);
     await isBlocked(there, "192.0.2.1", 600, "/auth");
     const { policies } = await good(there, "GET", "blocked");
