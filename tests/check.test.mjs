@@ -67,7 +67,7 @@ describe("check", () => {
       });
 
       it("of several is all or nothing", async () => {
-        const limiter = await start();
+        const limiter = await start({ RATE_LIMIT_AUTH: `2,${WINDOW}` });
         const both = { checks: [{ policy: "general", identifier: "alice" }, { policy: "auth", identifier: "bob" }] };
         const first = await check(limiter, both);
         has(first, { allowed: true });

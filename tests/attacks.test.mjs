@@ -1,0 +1,236 @@
+/** Attacks on the control plane's door: tokens, paths, methods, origins, and what its answers and logs give away. */
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import {
+  ADMIN_TOKEN, BYPASS_TOKEN, CHECK_TOKEN, MODES, OPERATOR, RECORDED_MS, blocked, control, eventually, get, good, has, isAdmitted, isBlocked, refused, usage,
+} from "./harness/control.mjs";
+import { DOWN, startShared } from "./harness/limited.mjs";
+import { raw } from "./harness/raw.mjs";
+import { send } from "./harness/request.mjs";
+
+const VICTIM = "192.0.2.1";
+
+/** Every call that there is, none of which may be had without a token. */
+const CALLS = [
+  ["GET", "blocked"], ["GET", "blocked/192.0.2.1"], ["PUT", "blocked/192.0.2.2"], ["DELETE", "blocked/192.0.2.1"], ["GET", "events"], ["DELETE", "events?older_than_seconds=1"],
+  ["GET", "suspicious"], ["GET", "policies"], ["GET", "usage/general/192.0.2.1"], ["DELETE", "usage/general/192.0.2.1"], ["POST", "check"],
+];
+
+describe("attacks on the control plane", () => {
+  let shared, limiter;
+  before(async () => {
+    shared = await startShared();
+  });
+  after(() => shared?.stop());
+  beforeEach(async () => {
+    await shared.reset();
+    limiter = await start();
+    await good(limiter, "PUT", blocked(VICTIM), { json: { reason: "planted-reason" } });
+  });
+  afterEach(() => assert.ok(limiter.alive));
+
+  const start = (vars) => shared.limiter({
+    ADMIN_TOKEN, CHECK_TOKEN, RATE_LIMIT_BYPASS_TOKEN: BYPASS_TOKEN, RATE_LIMIT_IP: "off", RATE_LIMIT_GENERAL: "1000,60", RATE_LIMIT_ADMIN: "100000,60", ...vars,
+  });
+
+  /** Whatever was tried: the victim is blocked still, and nobody else. */
+  async function untouched() {
+    const list = await good(limiter, "GET", "blocked");
+    assert.deepEqual(list.blocked.map(({ target, reason }) => [target, reason]), [[VICTIM, "planted-reason"]]);
+    await isBlocked(limiter, VICTIM, null);
+    await isAdmitted(limiter, "192.0.2.2");
+  }
+
+  /** That an answer tells nothing of what the control plane knows. */
+  function tellsNothing({ status, text }, what) {
+    assert.ok(status !== 500, `${what}: ${status}`);
+    assert.doesNotMatch(text, /planted-reason|"scope"|"lifted"|"policies"|"reset":true|"allowed"/, what);
+  }
+
+  it("no token, or a wrong one: 401 for every call", async () => {
+    const wrong = [
+      undefined, "", "Bearer", "Bearer ", "bearer", `Basic ${ADMIN_TOKEN}`, `Basic ${Buffer.from(`admin:${ADMIN_TOKEN}`).toString("base64")}`, `Token ${ADMIN_TOKEN}`, ADMIN_TOKEN,
+      "Bearer undefined", "Bearer null", "Bearer true", "Bearer *", `Bearer ${ADMIN_TOKEN.slice(0, -1)}`, `Bearer ${ADMIN_TOKEN}x`, `Bearer ${ADMIN_TOKEN.toUpperCase()}`,
+      `Bearer ${ADMIN_TOKEN} ${ADMIN_TOKEN}`, `Bearer ${ADMIN_TOKEN},${ADMIN_TOKEN}`, `Bearer "${ADMIN_TOKEN}"`, `Bearer ${"x".repeat(10_000)}`, `Bearer ${ADMIN_TOKEN.repeat(400)}`,
+      "Bearer \xff\xfe", `Bearer ${ADMIN_TOKEN}\xe9`, `Bearer ${BYPASS_TOKEN}`, `Bearer ${shared.standIn.token}`,
+    ];
+    for (const [i, Authorization] of wrong.entries()) {
+      for (const [method, path] of CALLS) {
+        const options = { token: null, from: `10.0.${i}.1`, headers: Authorization === undefined ? {} : { Authorization } };
+        const answer = await refused(401, limiter, method, path, options);
+        assert.equal(answer.headers["www-authenticate"], "Bearer");
+        tellsNothing({ status: answer.status, text: answer.text() }, `${method} ${path} ${Authorization}`);
+      }
+    }
+    // Nor in other places.
+    for (const path of [`blocked?token=${ADMIN_TOKEN}`, `blocked?access_token=${ADMIN_TOKEN}`, `blocked?authorization=Bearer%20${ADMIN_TOKEN}`]) {
+      await refused(401, limiter, "GET", path, { token: null });
+    }
+    for (const headers of [{ Cookie: `token=${ADMIN_TOKEN}` }, { "X-Admin-Token": ADMIN_TOKEN }, { "Proxy-Authorization": `Bearer ${ADMIN_TOKEN}` }]) {
+      await refused(401, limiter, "GET", "blocked", { token: null, headers });
+    }
+    await untouched();
+  });
+
+  it("a scheme in lower case: as the right one or as none, and never more than the token opens", async () => {
+    for (const scheme of ["bearer", "BEARER"]) {
+      const { status } = await control(limiter, "GET", "blocked", { token: null, headers: { Authorization: `${scheme} ${ADMIN_TOKEN}` } });
+      assert.ok([200, 401].includes(status), `${status}`);
+      await refused(401, limiter, "GET", "blocked", { token: null, headers: { Authorization: `${scheme} ${ADMIN_TOKEN}x` } });
+    }
+  });
+
+  it("tokens that no client would send", async () => {
+    for (const authorization of [`Bearer ${ADMIN_TOKEN}\0`, "Bearer \0", `Bearer \0${ADMIN_TOKEN}`, "Bearer \x01\x7f", `Bearer ${ADMIN_TOKEN}\xff`, `Bearer ${Buffer.from("ü€\u{1f600}").toString("latin1")}`]) {
+      const answer = await raw(limiter, ["GET /_limiter/blocked HTTP/1.1", "CF-Connecting-IP: 192.0.2.77", `Authorization: ${authorization}`]);
+      tellsNothing(answer, authorization);
+      assert.ok([0, 400, 401].includes(answer.status), `${answer.status}`);
+    }
+    // Twice, which joins them.
+    const twice = await raw(limiter, ["GET /_limiter/blocked HTTP/1.1", "CF-Connecting-IP: 192.0.2.77", "Authorization: Bearer x", `Authorization: Bearer ${ADMIN_TOKEN}`]);
+    tellsNothing(twice, "twice");
+    assert.ok([400, 401].includes(twice.status), `${twice.status}`);
+    await untouched();
+  });
+
+  for (const [mode, { vars: own }] of Object.entries(MODES)) {
+    it(`wrong tokens of one address are limited, in ${mode}, be the limiter disabled`, async () => {
+      const throttled = await start({ ...own, RATE_LIMIT_ADMIN: "5,60,60", RATE_LIMIT_ENABLED: "false" });
+      const attempt = (i, from) => control(throttled, ...CALLS[i % CALLS.length], { token: `guess-${i}`, from });
+      for (let i = 0; i < 5; i++) assert.equal((await attempt(i, "192.0.2.66")).status, 401);
+      for (let i = 5; i < 15; i++) {
+        const answer = await attempt(i, "192.0.2.66");
+        assert.deepEqual([answer.status, answer.json().error], [429, "too_many_attempts"]);
+        const wait = Number(answer.headers["retry-after"]);
+        assert.ok(wait > 0 && wait <= 62, `${wait}`);
+      }
+      // Were the right one looked at now, guessing would go on.
+      await refused(429, throttled, "GET", "blocked", { from: "192.0.2.66" });
+      // Others are not meant, and the right token is not limited.
+      for (let i = 0; i < 20; i++) await good(throttled, "GET", "policies", { from: "192.0.2.67" });
+      await refused(401, throttled, "GET", "policies", { token: "wrong", from: "2001:db8::1" });
+      for (let i = 0; i < 4; i++) assert.equal((await attempt(i, `2001:db8::${i + 2}`)).status, 401);
+      await refused(429, throttled, "GET", "policies", { token: "wrong", from: "2001:db8::9" });
+      // Health is public, and the traffic of that address is not the control plane's.
+      await isAdmitted(throttled, "192.0.2.66");
+    });
+  }
+
+  it("a flood of wrong tokens costs the store few commands", async () => {
+    const throttled = await start({ RATE_LIMIT_ADMIN: "5,60,60" });
+    const { standIn } = shared;
+    const before = await standIn.billed();
+    for (let i = 0; i < 500; i++) {
+      const { status } = await control(throttled, "GET", "blocked", { token: `guess-${i}`, from: "192.0.2.66" });
+      assert.equal(status, i < 5 ? 401 : 429);
+    }
+    const billed = (await standIn.billed()) - before;
+    assert.ok(billed < 100, `${billed}`);
+    await eventually(async () => {
+      const { events } = await good(throttled, "GET", "events");
+      assert.ok(events.some(({ kind, caller }) => kind === "refused" && caller === "192.0.2.66"));
+      assert.ok(events.length < 20, `${events.length}`);
+    }, RECORDED_MS);
+  });
+
+  it("other ways to write a path: never an answer of the control plane without a token, never a failure", async () => {
+    const tricks = [
+      "/_limiter//blocked", "/_limiter/../_limiter/blocked", "/%5flimiter/blocked", "/%5Flimiter/blocked", "/_LIMITER/blocked", "/_limiter/BLOCKED", "/_limiter/blocked/..%2fevents",
+      "/_limiter/blocked/../events", "/_limiter/blocked;x", "/_limiter;/blocked", "/_limiter/;/blocked", "/_limiter/blocked/", "/_limiter/blocked//", "/_limiter/blocked/192.0.2.1/",
+      "//_limiter/blocked", "///_limiter/blocked", "/./_limiter/blocked", "/_limiter/./blocked", "/_limiter/health/../blocked", "/_limiter/health/..%2fblocked", "/_limiter/health/%2e%2e/blocked",
+      "/_limiter/health%2f..%2fblocked", "/_limiter/health;/../blocked", "/_limiter/health/blocked", "/_limiter/health?/../blocked", "/_limiter\\blocked", "/_limiter%2fblocked", "/_limiter%5cblocked",
+      "/_limiter/blocked%00", "/_limiter/blocked%0a", "/_limiter/%62locked", "/_limiter/%2562locked", "/_limiter/blocked%2f192.0.2.1", "/_limiter/blocked/%", "/_limiter/blocked/%zz",
+      "/_limiter/blocked/%ff", "/_limiter/blocked#/health", "/x/../_limiter/blocked", "/_limiter/blocked?", "/_limiter/blocked?path=health", `/_limiter/${"a/".repeat(2000)}`, `/_limiter/blocked/${"1".repeat(8000)}`,
+      "/_limiter/usage/general/192.0.2.1/", "/_limiter/usage//192.0.2.1", "/_limiter/usage/general/..%2f..%2fblocked", "/_limiter/events.json", "/_limiter/blocked.css", "/_limiter/..",
+    ];
+    for (const path of tricks) {
+      for (const method of ["GET", "DELETE"]) {
+        const answer = await send(limiter.url, { method, path, headers: { "CF-Connecting-IP": "192.0.2.3" } });
+        tellsNothing({ status: answer.status, text: answer.text() }, `${method} ${path}`);
+        // What is public, or a refusal.
+        if (answer.status === 200) assert.match(answer.text(), /^\{"(admitted":true|status":"ok")/, path);
+        else assert.ok([400, 401, 404, 405].includes(answer.status), `${path}: ${answer.status}`);
+      }
+      // Even with it, nothing fails.
+      const known = await send(limiter.url, { path, headers: { "CF-Connecting-IP": OPERATOR, Authorization: `Bearer ${ADMIN_TOKEN}` } });
+      assert.notEqual(known.status, 500, path);
+    }
+    for (const line of ["GET /_limiter/blocked\0 HTTP/1.1", "GET /_limiter/\xff\xfe HTTP/1.1", "GET _limiter/blocked HTTP/1.1", "GET  /_limiter/blocked HTTP/1.1", "GET /_limiter/blocked HTTP/0.9"]) {
+      tellsNothing({ ...(await raw(limiter, [line, "CF-Connecting-IP: 192.0.2.3"])), status: 0 }, line);
+    }
+    await untouched();
+  });
+
+  it("methods: only those that are documented, whatever else a request says of its method", async () => {
+    const overrides = ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "_method"];
+    for (const name of overrides) {
+      has(await good(limiter, "GET", blocked(VICTIM), { headers: { [name]: "DELETE" } }), { blocked: true });
+      await refused(405, limiter, "POST", blocked(VICTIM), { headers: { [name]: "DELETE" }, json: { _method: "DELETE" } });
+    }
+    const { status } = await control(limiter, "GET", `${blocked(VICTIM)}?_method=DELETE`);
+    assert.ok([200, 400].includes(status));
+    const allowed = {
+      blocked: ["GET"], [blocked(VICTIM)]: ["GET", "PUT", "DELETE"], events: ["GET", "DELETE"], suspicious: ["GET"], policies: ["GET"],
+      [usage("general", VICTIM)]: ["GET", "DELETE"], check: ["POST"],
+    };
+    for (const [path, methods] of Object.entries(allowed)) {
+      for (const method of ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"]) {
+        if (methods.includes(method)) continue;
+        const { headers } = await refused(405, limiter, method, path);
+        const named = headers.allow.split(", ").filter((name) => name !== "HEAD").sort();
+        assert.deepEqual(named, [...methods].sort(), path);
+      }
+    }
+    await untouched();
+  });
+
+  it("no other origin is let in: no CORS header, and no preflight succeeds", async () => {
+    for (const origin of ["https://evil.example", "null", limiter.url]) {
+      for (const [method, path] of [...CALLS, ["GET", "health"], ["GET", "nosuch"]]) {
+        for (const token of [null, "wrong"]) await control(limiter, method, path, { token, from: "192.0.2.67", headers: { Origin: origin } });
+        const headers = { Origin: origin, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization" };
+        for (const token of [null, ADMIN_TOKEN]) {
+          const answer = await control(limiter, "OPTIONS", path, { token, headers });
+          assert.ok(path === "nosuch" ? [401, 404].includes(answer.status) : [401, 405].includes(answer.status), `${path}: ${answer.status}`);
+        }
+      }
+      const answer = await control(limiter, "GET", "blocked", { headers: { Origin: origin } });
+      assert.equal(answer.status, 200);
+    }
+    await untouched();
+  });
+
+  it("no answer and no log holds a secret, whatever fails", async () => {
+    const secrets = [ADMIN_TOKEN, CHECK_TOKEN, BYPASS_TOKEN, shared.standIn.token];
+    const seen = [];
+    const call = async (...args) => {
+      const answer = await control(limiter, ...args);
+      seen.push(answer.rawHeaders.join("\n"), answer.text());
+    };
+    await get(limiter, "192.0.2.4", `/?x=1`, { headers: { "X-RateLimit-Bypass": BYPASS_TOKEN, Authorization: `Bearer ${ADMIN_TOKEN}` } });
+    for (const faults of [[], [DOWN], [{ kind: "html" }], [{ kind: "unauthorized" }]]) {
+      shared.standIn.faults.set(...faults);
+      for (const [method, path] of [...CALLS, ["GET", "health"], ["GET", "nosuch"], ["PATCH", "blocked"]]) {
+        for (const token of [ADMIN_TOKEN, CHECK_TOKEN, null, `${ADMIN_TOKEN}x`]) {
+          await call(method, path, { token, body: method === "POST" ? `{"policy":"general","identifier":"a","cost":0}` : undefined });
+          await call(method, path, { token, body: `{${ADMIN_TOKEN}`, headers: { "X-RateLimit-Bypass": BYPASS_TOKEN } });
+        }
+      }
+    }
+    shared.standIn.faults.clear();
+    await eventually(async () => assert.equal((await control(limiter, "GET", "events")).status, 200), RECORDED_MS);
+    await call("GET", "events?limit=1000");
+    for (const text of [...seen, limiter.logs()]) {
+      for (const secret of secrets) assert.ok(!text.includes(secret), `${text.slice(0, 300)}`);
+    }
+  });
+
+  it("without ADMIN_TOKEN there is nothing but health", async () => {
+    const closed = await start({ ADMIN_TOKEN: "", CHECK_TOKEN: "" });
+    for (const [method, path] of [...CALLS, ["OPTIONS", "blocked"], ["GET", "nosuch"]]) {
+      for (const token of [null, "", "undefined", ADMIN_TOKEN, CHECK_TOKEN]) await refused(404, closed, method, path, { token });
+    }
+    await good(closed, "GET", "health", { token: null });
+  });
+});

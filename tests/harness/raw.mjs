@@ -1,0 +1,36 @@
+/** Bytes sent as they are, for what no HTTP client would send. */
+
+import { connect } from "node:net";
+import { within } from "./within.mjs";
+
+/**
+ * Sends a request's head, and its body if it has one, and reads until the connection ends.
+ *
+ * @param {{port: number}} limiter
+ * @param {(string | Buffer)[]} lines of the head; bytes above 127 of a string are sent as Latin-1
+ * @param {string | Buffer} [body]
+ * @returns {Promise<{status: number, text: string}>} `status` 0: closed without an answer
+ */
+export async function raw(limiter, lines, body = "") {
+  const bytes = (part) => (Buffer.isBuffer(part) ? part : Buffer.from(part, "latin1"));
+  const head = [...lines, "Host: limiter", "Connection: close", `Content-Length: ${bytes(body).length}`, ""];
+  const socket = connect(limiter.port, "127.0.0.1");
+  const chunks = [];
+  const ended = new Promise((resolve) => {
+    socket.on("data", (chunk) => chunks.push(chunk));
+    socket.on("error", () => {}); // "close" follows
+    socket.on("close", resolve);
+  });
+  for (const line of head) {
+    socket.write(bytes(line));
+    socket.write("\r\n");
+  }
+  socket.end(bytes(body));
+  try {
+    await within(ended, "the end of the connection");
+  } finally {
+    socket.destroy();
+  }
+  const text = Buffer.concat(chunks).toString("latin1");
+  return { status: Number(/^HTTP\/1\.1 (\d{3})/.exec(text)?.[1] ?? 0), text };
+}
