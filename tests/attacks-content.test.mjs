@@ -56,8 +56,8 @@ describe("attacks by content", () => {
   });
 
   it("markup and control characters in paths are recorded as text, and come back as JSON", async () => {
-    const paths = [`/<script>alert(1)</script>`, "/%3Cscript%3E%0d%0aX-Evil:%201%00%1b[31m", "/\xff\xfe", "/%ff%fe%c0%af", `/"},{"kind":"admitted`, `/${"long/".repeat(1500)}`];
-    for (const [i, path] of paths.entries()) for (const status of [200, 429]) assert.equal(await ask(limiter, `192.0.2.${10 + i}`, path), status, path);
+    const paths = [`/<script>alert(1)</script>`, "/%3Cscript%3E%0d%0aX-Evil:%201%00%1b[31m", "/\xff\xfe", "/%ff%fe%c0%af", `/"},{"kind":"admitted`, `/${"long/".repeat(300)}`];
+    for (const [i, path] of paths.entries()) for (const status of [200, 429]) assert.equal(await ask(limiter, `192.0.2.${10 + i}`, path), status, path.slice(0, 60));
     // A method, a ray and an agent may be anybody's as well.
     for (let request = 0; request < 2; request++) {
       await raw(limiter, ["GET / HTTP/1.1", "CF-Connecting-IP: 192.0.2.9", `CF-Ray: ${SCRIPT}`, `User-Agent: ${SCRIPT}\xff`]);
@@ -160,7 +160,7 @@ describe("attacks by content", () => {
       for (const path of ["blocked?limit=", "events?limit=", "suspicious?limit=", "suspicious?hours="]) await refused(400, limiter, "GET", path + sent);
       if (number !== "0") await refused(400, limiter, "DELETE", `events?older_than_seconds=${sent}`);
     }
-    for (const cursor of ["-1", "1.5", "0", "99999999999999999999", "NaN", "*", "%00", "%ff", "a".repeat(5000), "%7B%7D", "..%2F", "1764000000000-0", "%F0%9F%98%80"]) {
+    for (const cursor of ["-1", "1.5", "0", "99999999999999999999", "NaN", "*", "%00", "%ff", "a".repeat(1000), "%7B%7D", "..%2F", "1764000000000-0", "%F0%9F%98%80"]) {
       for (const path of ["blocked", "events"]) {
         const { status } = await control(limiter, "GET", `${path}?cursor=${cursor}`);
         assert.ok([200, 400].includes(status), `${path} ${cursor}: ${status}`);
@@ -170,7 +170,7 @@ describe("attacks by content", () => {
       const { status } = await control(limiter, "GET", `blocked?${query}`);
       assert.ok([200, 400].includes(status), `${query}: ${status}`);
     }
-    for (const target of ["1".repeat(5000), "192.0.2.1/99999999999999999999", "::/18446744073709551616", "1.1.1.1/1e1", "%25", "192.0.2.1/+24", "192.0.2.1/024", ":".repeat(1000)]) {
+    for (const target of ["1".repeat(500), "192.0.2.1/99999999999999999999", "::/18446744073709551616", "1.1.1.1/1e1", "%25", "192.0.2.1/+24", "192.0.2.1/024", ":".repeat(200)]) {
       for (const method of ["GET", "PUT", "DELETE"]) await refused(400, limiter, method, blocked(target));
     }
     assert.deepEqual(await list(), []);

@@ -27,7 +27,7 @@ describe("usage", () => {
 
   for (const [mode, { vars: own, scope }] of Object.entries(MODES)) {
     const start = (vars) => shared.limiter({
-      ADMIN_TOKEN, RATE_LIMIT_GENERAL: `10,${WINDOW}`, RATE_LIMIT_IP: "off", RATE_LIMIT_AUTH: `2,${WINDOW},600`,
+      ADMIN_TOKEN, RATE_LIMIT_GENERAL: `10,${WINDOW}`, RATE_LIMIT_IP: "off", RATE_LIMIT_AUTH: "2,60,600",
       RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }], ...own, ...vars,
     });
     const read = (limiter, policy, caller) => good(limiter, "GET", usage(policy, caller));
@@ -137,7 +137,7 @@ describe("usage", () => {
         for (const policy of policies) assert.deepEqual(Object.keys(policy).sort(), fields);
         has(of("general"), { algorithm: "token-bucket", limit: 10, window_seconds: WINDOW, burst: 5, key: "ip", mode: "enforce", on_store_failure: "deny", lease: 3, always: false });
         has(of("shy"), { algorithm: "sliding-window", limit: 7, window_seconds: 30, key: "global", mode: "shadow", on_store_failure: "memory", always: false });
-        has(of("auth"), { limit: 2, window_seconds: WINDOW, block_seconds: 600 });
+        has(of("auth"), { limit: 2, window_seconds: 60, block_seconds: 600 });
         has(of("ip"), { limit: 1000, window_seconds: HOUR, always: true });
         const disabled = await start({ RATE_LIMIT_ENABLED: "false" });
         assert.equal((await good(disabled, "GET", "policies")).enabled, false);
