@@ -13,7 +13,7 @@ use crate::database::{Database, Records};
 use crate::events::{Details, Kind, Note, Recorder};
 use crate::health::{self, StoreHealth};
 use crate::response::Response;
-use crate::store::{AddressBlock, Store, StoreError};
+use crate::store::{AddressBlock, Check, Store, StoreError};
 use crate::time::Timestamp;
 
 pub mod door;
@@ -44,11 +44,47 @@ pub struct Request {
     pub query: String,
     /// The `Authorization` header.
     pub authorization: Option<String>,
-    /// The body; `None`: longer than [`LONGEST_BODY`], or not UTF-8.
-    pub body: Option<String>,
     /// Who asks.
     pub client_ip: Option<String>,
+    /// The body, read once the request has been let in.
+    pub body: Body,
 }
+
+/// A request's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// It is a text, or there is none.
+    Text(String),
+    /// It is longer than [`LONGEST_BODY`].
+    TooLong,
+    /// It is not UTF-8.
+    NotText,
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
+impl Request {
+    /// Whether its body is looked at.
+    #[must_use]
+    pub fn takes_body(&self) -> bool {
+        matches!(self.method.as_str(), "PUT" | "POST")
+    }
+}
+
+/// What becomes of a request at the door.
+pub enum Door {
+    /// It is let in, to [`Plane::answer`].
+    In(Admitted),
+    /// This is its answer.
+    Out(Response),
+}
+
+/// That a request came with a token that opens what it asks for.
+pub struct Admitted(());
 
 /// What else the isolate knows and has to be told.
 #[allow(async_fn_in_trait)]
@@ -63,6 +99,8 @@ pub trait Isolate {
     ///
     /// [`StoreError`] of the database.
     async fn reload_blocks(&self, now: Timestamp) -> Result<(), StoreError>;
+    /// When a check that has just been read would be admitted, if not at `now`.
+    fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp>;
     /// Has a block in force here that the database could not be told of.
     fn add_block(&self, target: &Target, block: AddressBlock);
     /// Writes the events that are gathered.
@@ -123,7 +161,7 @@ impl Failed {
                 response
             }
             Self::TooLarge => {
-                let message = format!("The body must be UTF-8 of at most {LONGEST_BODY} bytes.");
+                let message = format!("The body must have at most {LONGEST_BODY} bytes.");
                 Response::error(413, "too_large", &message)
             }
             Self::Refused(message) => Response::error(409, "refused", &message),
@@ -147,30 +185,35 @@ fn ok(body: &impl Serialize) -> Answered {
 }
 
 impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
-    /// Answers.
-    pub async fn answer(&self, request: &Request, now: Timestamp) -> Response {
+    /// Looks at the token. The body is not needed for it.
+    pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
         let config = &self.compiled.config;
         let caller = Caller::identify(request.client_ip.as_deref(), config.ipv6_prefix);
-        let input = Input::read(request);
-        let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
+        let segments = Input::read(request).segments;
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
-            return Failed::NotFound.response();
+            return Door::Out(Failed::NotFound.response());
         }
         let authorization = request.authorization.as_deref();
         let access = self.door.access(&tokens, authorization, &caller, now).await;
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }
-        if is_health {
-            return health::answer(&request.method, self.compiled, &self.health, access, now);
-        }
-        match access {
-            Access::Admin => {}
-            Access::Public | Access::Refused => return unauthorized(),
-            Access::TooMany { retry_at } => return too_many(retry_at, now),
-        }
+        Door::Out(match access {
+            _ if is_health => {
+                health::answer(&request.method, self.compiled, &self.health, access, now)
+            }
+            Access::Admin => return Door::In(Admitted(())),
+            Access::Public | Access::Refused => unauthorized(),
+            Access::TooMany { retry_at } => too_many(retry_at, now),
+        })
+    }
+
+    /// Answers a request that [`door`](Self::door) has let in.
+    pub async fn answer(&self, _: Admitted, request: &Request, now: Timestamp) -> Response {
+        let input = Input::read(request);
+        let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
         let answered = self.route(&segments, request, &input, now).await;
         answered.unwrap_or_else(Failed::response)
     }
@@ -236,11 +279,11 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
 }
 
 /// What opens a path.
-fn tokens<'a>(config: &'a Config, segments: &[&str]) -> Vec<&'a Secret> {
+fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<&'a Secret> {
     let check = config
         .check_token
         .as_ref()
-        .filter(|_| segments == ["check"]);
+        .filter(|_| *segments == ["check"]);
     config
         .admin_token
         .as_ref()

@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::client::range::{Range, RangeMap};
 use crate::client::{Caller, Ipv6Prefix, canonical_network};
@@ -35,7 +36,7 @@ pub enum Refusal {
     Allowed,
     /// It holds too many callers.
     TooWide,
-    /// It holds the address that all Workers of other zones share.
+    /// It is the address that all Workers of other zones share.
     Shared,
 }
 
@@ -51,8 +52,8 @@ impl Refusal {
                 "This range is too wide: /8 is the widest for IPv4, /16 for IPv6. Block what is narrower."
             }
             Self::Shared => {
-                "This is or holds 2a06:98c0:3600::103, the address that every Worker of other zones has: a \
-                 block would stop strangers. Block what is narrower."
+                "This is 2a06:98c0:3600::103, the address that every Worker of other zones has: it is never \
+                 blocked, since a block would stop strangers."
             }
         }
     }
@@ -103,7 +104,8 @@ impl Target {
         if range.bits() < least {
             return Some(Refusal::TooWide);
         }
-        if range.contains(Caller::SHARED) {
+        // In a wider range it is passed over: `Caller::may_be_blocked`.
+        if matches!(self, Self::Address(_)) && range.contains(Caller::SHARED) {
             return Some(Refusal::Shared);
         }
         let covered = (allowed.holding(range.first())).any(|(allowed, ())| allowed.covers(range));
@@ -112,7 +114,7 @@ impl Target {
 }
 
 /// Who or what blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum By {
     /// Somebody with the admin token.
@@ -122,7 +124,7 @@ pub enum By {
 }
 
 /// A block, as its record has it. The end comes first: the script reads it there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Block {
     /// When it ends, in ms since the epoch; `None`: when it is lifted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,14 +149,20 @@ impl Block {
     /// unless it begins with an end.
     #[must_use]
     pub fn from_record(record: &str) -> Self {
-        serde_json::from_str(record).unwrap_or_else(|_| Self {
+        let value: Value = serde_json::from_str(record).unwrap_or_default();
+        let escalated = value["by"] == "escalation";
+        Self {
             until: crate::store::upstash::address_block(record)
                 .until
                 .map(Timestamp::as_millis),
-            since: 0,
-            by: By::Operator,
-            reason: None,
-        })
+            since: value["since"].as_u64().unwrap_or_default(),
+            by: if escalated {
+                By::Escalation
+            } else {
+                By::Operator
+            },
+            reason: value["reason"].as_str().map(str::to_owned),
+        }
     }
 
     /// Whether it stands.
@@ -207,7 +215,8 @@ mod tests {
             ("11.0.0.0/7", Some(Refusal::TooWide)),
             ("11.0.0.0/8", None),
             ("2a06::/15", Some(Refusal::TooWide)),
-            ("2a06::/16", Some(Refusal::Shared)),
+            ("2a06::/16", None),
+            ("2a06:98c0:3600::/64", Some(Refusal::Shared)),
             ("2a06:98c0:3600::103", Some(Refusal::Shared)),
             ("2a06:98c0:3600:1::/64", None),
             ("10.1.2.3", Some(Refusal::Allowed)),

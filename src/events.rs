@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::store::memory::Seed;
 use crate::time::{Millis, Timestamp};
@@ -29,7 +29,7 @@ const MOST: usize = 100;
 const LONGEST_PATH: usize = 256;
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A request was denied.
@@ -45,7 +45,7 @@ pub enum Kind {
 }
 
 /// A record of one event, or of many alike.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
     /// Names it.
     pub id: String,
@@ -63,7 +63,7 @@ pub struct Event {
     pub method: String,
     /// The first one's path, cut to 256 bytes.
     pub path: String,
-    /// The status of the limiter's answer; 0 where the origin answered.
+    /// The answer's status; 0 where it was not known yet.
     pub status: u16,
     /// How many.
     pub count: u64,
@@ -86,7 +86,7 @@ pub struct Note<'a> {
     pub policy: &'a str,
     /// The request's method.
     pub method: &'a str,
-    /// The status of the limiter's answer; 0 where the origin answers.
+    /// The answer's status; 0 where it is not known yet.
     pub status: u16,
 }
 

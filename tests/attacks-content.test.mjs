@@ -100,12 +100,22 @@ describe("attacks by content", () => {
     assert.ok([200, 400].includes(lone.status), `${lone.status}`);
   });
 
+  /** That a body is refused: by a 413, or, of one much too long, by an end to the connection while it is being sent. */
+  async function isTooLong({ method, path, body }) {
+    const isLong = typeof body.length !== "number" || body.length > 64 * 1024;
+    try {
+      return (await control(limiter, method, path, { body })).status === 413;
+    } catch (error) {
+      if (isLong && ["ECONNRESET", "EPIPE"].includes(error.code)) return true;
+      throw error;
+    }
+  }
+
   it("bodies that are too long are refused, and the process lives on", async () => {
     for (const size of [17_000, 2 ** 20]) {
       for (const body of ["x".repeat(size), JSON.stringify({ reason: "x".repeat(size) }), Buffer.alloc(size), " ".repeat(size)]) {
         for (const [method, path] of [["PUT", blocked(CALLER)], ["POST", "check"]]) {
-          const { status } = await control(limiter, method, path, { body });
-          assert.ok([413, 400].includes(status), `${method} ${size}: ${status}`);
+          assert.ok(await isTooLong({ method, path, body }), `${method} ${size}`);
         }
       }
     }
@@ -114,11 +124,10 @@ describe("attacks by content", () => {
       for (let i = 0; i < 64; i++) yield Buffer.alloc(16_384, "x");
     };
     for (const [method, path] of [["PUT", blocked(CALLER)], ["POST", "check"]]) {
-      const { status } = await control(limiter, method, path, { body: chunks() });
-      assert.ok([413, 400].includes(status), `${method}: ${status}`);
+      assert.ok(await isTooLong({ method, path, body: chunks() }), method);
     }
     // From whoever has no token it is not even read.
-    await refused(401, limiter, "PUT", blocked(CALLER), { body: "x".repeat(2 ** 20), token: null });
+    await refused(401, limiter, "PUT", blocked(CALLER), { body: "x".repeat(17_000), token: null });
     for (const [method, path] of [["GET", "blocked"], ["DELETE", blocked(CALLER)]]) {
       const { status } = await control(limiter, method, path, { body: "x".repeat(100_000) });
       assert.ok([200, 400, 413].includes(status), `${method}: ${status}`);

@@ -103,10 +103,12 @@ describe("blocks that are shared", () => {
         await isAdmitted(there, `203.0.113.${round}`, `/?${target}`);
       }
     }
-    // Nothing can be set now, and it says so.
-    await refused(503, here, "PUT", blocked("192.0.2.9"));
+    // What is set now is in force where it was set, which is said; and there is no list.
+    const { message } = (await refused(503, here, "PUT", blocked("192.0.2.9"))).json();
+    assert.match(message, /one isolate alone\. Send it again/);
+    await isBlocked(here, "192.0.2.9", null);
+    await isAdmitted(there, "192.0.2.9");
     await refused(503, here, "GET", "blocked");
-    await isAdmitted(here, "192.0.2.9");
 
     standIn.faults.clear();
     for (const [, callers] of TARGETS) for (const caller of callers) await isBlocked(there, caller, null);

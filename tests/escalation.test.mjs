@@ -119,7 +119,7 @@ describe("escalation", () => {
 
   it("blocks in all processes", async () => {
     const vars = { ...VARS, RATE_LIMIT_ESCALATION: "5,60,30" };
-    const [here, there] = await Promise.all([shared.warm(vars), shared.warm(vars)]);
+    const [here, there] = await Promise.all([shared.limiter(vars), shared.limiter(vars)]);
     await isAdmitted(there, CALLER, "/open");
     await isAdmitted(there, "2001:db8::9", "/open");
     await deny(here, CALLER, 6);

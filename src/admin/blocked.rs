@@ -1,8 +1,8 @@
 //! `/_limiter/blocked`: addresses and ranges, and policies' own blocks.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::input::{Bad, Input, body};
+use super::input::{Bad, Fields, Input};
 use super::{Answered, Failed, Isolate, Plane, Request, ok};
 use crate::blocklist::records::{Cursor, MOST, NotSet};
 use crate::blocklist::{Block, By, Target};
@@ -20,17 +20,11 @@ const LONGEST_SECONDS: u32 = 366 * 24 * 60 * 60;
 /// Characters of a reason.
 const LONGEST_REASON: usize = 200;
 
-/// What a block is set with.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Wanted {
-    seconds: Option<u32>,
-    reason: Option<String>,
-}
-
 /// A block with its target.
 #[derive(Serialize)]
 struct Listed<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
     target: &'a str,
     until: Option<u64>,
     since: u64,
@@ -41,6 +35,7 @@ struct Listed<'a> {
 impl<'a> Listed<'a> {
     fn of(target: &'a str, block: &'a Block) -> Self {
         Self {
+            scope: None,
             target,
             until: block.until,
             since: block.since,
@@ -147,24 +142,13 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         request: &Request,
         now: Timestamp,
     ) -> Answered {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            scope: &'a str,
-            #[serde(flatten)]
-            block: Listed<'a>,
-        }
         input.only(&[])?;
         let target = self.target(target)?;
-        let wanted: Wanted = body(request, Some(Wanted::default()))?;
-        let until = match wanted.seconds {
-            None => None,
-            Some(seconds @ 1..=LONGEST_SECONDS) => Some(now + Millis::from_secs(seconds)),
-            Some(_) => {
-                let rule = format!("`seconds` must be a whole number from 1 to {LONGEST_SECONDS}.");
-                return Err(Bad(rule).into());
-            }
-        };
-        let reason = reason(wanted.reason)?;
+        let mut fields = Fields::of_body(request, true)?;
+        fields.only(&["seconds", "reason"])?;
+        let seconds = fields.number("seconds", [1, LONGEST_SECONDS])?;
+        let until = seconds.map(|seconds| now + Millis::from_secs(seconds));
+        let reason = reason(fields.text("reason")?)?;
         if let Some(refusal) = target.refusal(&self.config().abuse.allowlist) {
             return Err(Failed::Refused(refusal.message().to_owned()));
         }
@@ -186,16 +170,18 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
                 return Err(Failed::OnlyHere);
             }
         }
-        // The shared records are set: a copy that cannot be loaded now is loaded by a request.
+        // The records are set: a copy that cannot be loaded now is loaded by a request.
         let _ = self.isolate.reload_blocks(now).await;
         if let Target::Address(address) = &target {
+            // What is remembered of it is of an earlier block.
+            self.isolate.forget(address);
             for charge in self.charges_of(address) {
                 self.isolate.drop_lease(&charge.key);
             }
         }
-        ok(&Body {
-            scope: self.records.scope(),
-            block: Listed::of(&target.text(), &block),
+        ok(&Listed {
+            scope: Some(self.records.scope()),
+            ..Listed::of(&target.text(), &block)
         })
     }
 
@@ -209,6 +195,8 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         }
         input.only(&[])?;
         let target = self.target(target)?;
+        // What is gathered of a policy's block would list it anew.
+        self.isolate.write_events(now).await;
         let lifted = self.records.lift(&target, now).await?;
         let policies_lifted = match &target {
             Target::Address(address) => self.lift_policies(address, now).await?,

@@ -1,8 +1,8 @@
 //! `POST /_limiter/check`: decisions for servers that limit inside their own routes.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use super::input::{Bad, Input, body, identified, policy};
+use super::input::{Bad, Fields, Input, identified, policy};
 use super::{Answered, Isolate, Plane, ROOT, Request, ok};
 use crate::database::Database;
 use crate::events::{Details, Kind, Note};
@@ -13,40 +13,49 @@ use crate::time::Timestamp;
 /// Quotas in one check.
 const MOST: usize = 16;
 
-/// One quota, or several that admit together or not at all.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Asked {
-    policy: Option<String>,
-    identifier: Option<String>,
-    checks: Option<Vec<One>>,
-    cost: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct One {
     policy: String,
     identifier: String,
 }
 
-impl Asked {
-    fn list(self) -> Result<(Vec<One>, u32), Bad> {
-        const RULE: &str =
-            "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 of them.";
-        let cost = self.cost.unwrap_or(1);
-        let list = match (self.policy, self.identifier, self.checks) {
-            (Some(policy), Some(identifier), None) => vec![One { policy, identifier }],
-            (None, None, Some(checks)) if (1..=MOST).contains(&checks.len()) => checks,
-            _ => return Err(Bad::from(RULE)),
-        };
-        Ok((list, cost))
+impl One {
+    fn read(fields: &mut Fields) -> Result<Option<Self>, Bad> {
+        let (policy, identifier) = (fields.text("policy")?, fields.text("identifier")?);
+        let both = policy.zip(identifier);
+        Ok(both.map(|(policy, identifier)| Self { policy, identifier }))
     }
 }
 
-/// Where one quota stands.
-#[derive(Serialize)]
+/// One quota, or several that admit together or not at all; and the cost.
+fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), Bad> {
+    const RULE: &str =
+        "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 of them.";
+    let cost = fields.number("cost", [0, u32::MAX])?.unwrap_or(1);
+    let list = match fields.list("checks")? {
+        None => {
+            fields.only(&["policy", "identifier", "cost"])?;
+            vec![One::read(&mut fields)?.ok_or(Bad::from(RULE))?]
+        }
+        Some(checks) if (1..=MOST).contains(&checks.len()) => {
+            fields.only(&["checks", "cost"])?;
+            let mut list = Vec::with_capacity(checks.len());
+            for check in checks {
+                let mut fields = Fields::of(check)?;
+                fields.only(&["policy", "identifier"])?;
+                list.push(One::read(&mut fields)?.ok_or(Bad::from(RULE))?);
+            }
+            list
+        }
+        Some(_) => return Err(Bad::from(RULE)),
+    };
+    Ok((list, cost))
+}
+
+/// Where one quota stands, or all of them.
+#[derive(Clone, Serialize)]
 struct Standing<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identifier: Option<&'a str>,
     allowed: bool,
     policy: &'a str,
     limit: u32,
@@ -54,33 +63,24 @@ struct Standing<'a> {
     reset: u64,
     retry_after: Option<u64>,
     blocked: bool,
-}
-
-#[derive(Serialize)]
-struct Named<'a> {
-    identifier: &'a str,
-    #[serde(flatten)]
-    standing: &'a Standing<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    results: Vec<Self>,
 }
 
 impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
     pub(super) async fn check(&self, input: &Input, request: &Request, now: Timestamp) -> Answered {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            #[serde(flatten)]
-            binding: &'a Standing<'a>,
-            results: Vec<Named<'a>>,
-        }
         input.only(&[])?;
-        let asked: Asked = body(request, None)?;
-        let (list, cost) = asked.list()?;
+        let (list, cost) = asked(Fields::of_body(request, false)?)?;
         let (check, policies) = self.charges(&list, cost)?;
         let verdict = self.store.decide(&check, now).await?;
         let allowed = verdict.allows(&check);
-        let standings: Vec<Standing> = policies
-            .iter()
-            .zip(&verdict.answers)
-            .map(|(policy, answer)| standing(policy, answer.as_ref(), verdict.address_block, now))
+        let block = verdict.address_block;
+        let asked = list.iter().zip(&policies).zip(&verdict.answers);
+        let standings: Vec<Standing> = asked
+            .map(|((one, policy), answer)| Standing {
+                identifier: Some(&one.identifier),
+                ..standing(policy, answer.as_ref(), block, now)
+            })
             .collect();
         // The one that denies longest, or that has the least left; one that was not asked says nothing.
         let binding = standings.iter().min_by_key(|standing| {
@@ -91,27 +91,16 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
                 standing.remaining,
             )
         });
-        let Some(binding) = binding else {
+        let Some(mut binding) = binding.cloned() else {
             return Err(Bad::from("`checks` is empty.").into());
         };
         if !allowed {
             self.note_denial(&check, &list, binding.policy, now);
         }
-        let binding = Standing {
-            allowed,
-            ..*binding
-        };
-        ok(&Body {
-            binding: &binding,
-            results: list
-                .iter()
-                .zip(&standings)
-                .map(|(one, standing)| Named {
-                    identifier: &one.identifier,
-                    standing,
-                })
-                .collect(),
-        })
+        binding.identifier = None;
+        binding.allowed = allowed;
+        binding.results = standings;
+        ok(&binding)
     }
 
     fn charges(&self, list: &[One], cost: u32) -> Result<(Check, Vec<&Policy>), Bad> {
@@ -184,6 +173,8 @@ fn standing<'a>(
     };
     let reset = answer.map_or(now, |answer| answer.decision.reset_at);
     Standing {
+        identifier: None,
+        results: Vec::new(),
         allowed: block.is_none() && answer.is_none_or(Answer::allows),
         policy: &policy.name,
         limit: capacity,

@@ -1,9 +1,9 @@
 //! What came in, read: path segments, a query's parameters, a body.
 
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
-use super::{Failed, Request};
+use super::{Body, Failed, Request};
 use crate::client::range::Range;
 use crate::client::{Caller, Ipv6Prefix, hashed};
 use crate::policy::Policy;
@@ -20,9 +20,6 @@ impl From<&str> for Bad {
 
 /// Digits of a hash in a key.
 const DIGITS: usize = 32;
-
-/// Names of a caller's own choosing, in bytes.
-pub const LONGEST_NAME: usize = 1024;
 
 /// A path and a query.
 #[derive(Clone, Debug, Default)]
@@ -99,11 +96,7 @@ impl Input {
         [least, most]: [u32; 2],
         default: Option<u32>,
     ) -> Result<u32, Bad> {
-        let rule = || {
-            Bad(format!(
-                "`{name}` must be a whole number from {least} to {most}."
-            ))
-        };
+        let rule = || out_of_range(name, [least, most]);
         let Some(text) = self.parameter(name) else {
             return default.ok_or_else(rule);
         };
@@ -129,50 +122,120 @@ impl Input {
     }
 }
 
-/// A JSON body; an empty one is `T`'s default if there is one.
-pub(super) fn body<T: DeserializeOwned>(request: &Request, or: Option<T>) -> Result<T, Failed> {
-    let text = request.body.as_deref().ok_or(Failed::TooLarge)?;
-    match or {
-        Some(default) if text.is_empty() => Ok(default),
+/// A JSON object, field by field.
+#[derive(Debug)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// The object that a body is; an empty body is an object without fields where `may_be_empty`.
+    pub(super) fn of_body(request: &Request, may_be_empty: bool) -> Result<Self, Failed> {
+        let text = match &request.body {
+            Body::Text(text) => text,
+            Body::TooLong => return Err(Failed::TooLarge),
+            Body::NotText => return Err(Bad::from("The body must be UTF-8.").into()),
+        };
+        if may_be_empty && text.is_empty() {
+            return Ok(Self(Map::new()));
+        }
         // What serde says can show what was sent.
-        _ => serde_json::from_str(text).map_err(|error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            Failed::Bad(Bad(format!(
-                "The body must be JSON with the fields that the documentation names, and no others: see {place}."
-            )))
-        }),
+        let value = serde_json::from_str(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            Bad(format!(
+                "The body must be JSON: see line {line}, column {column}."
+            ))
+        })?;
+        Ok(Self::of(value)?)
     }
+
+    pub(super) fn of(value: Value) -> Result<Self, Bad> {
+        match value {
+            Value::Object(fields) => Ok(Self(fields)),
+            _ => Err(Bad::from("A JSON object is expected.")),
+        }
+    }
+
+    /// That there are no fields but these.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Bad> {
+        if self.0.keys().all(|name| known.contains(&name.as_str())) {
+            return Ok(());
+        }
+        Err(Bad(format!("The fields are {}.", known.join(", "))))
+    }
+
+    /// A text, if it is there.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Bad> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Bad(format!("`{name}` must be a text."))),
+        }
+    }
+
+    /// A whole number from `least` to `most`, if it is there.
+    pub(super) fn number(
+        &mut self,
+        name: &str,
+        [least, most]: [u32; 2],
+    ) -> Result<Option<u32>, Bad> {
+        let number = match self.0.remove(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value.as_u64().and_then(|number| u32::try_from(number).ok()),
+        };
+        let fits = number.filter(|number| (least..=most).contains(number));
+        let rule = || out_of_range(name, [least, most]);
+        fits.map(Some).ok_or_else(rule)
+    }
+
+    /// A list, if it is there.
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Bad> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(_) => Err(Bad(format!("`{name}` must be a list."))),
+        }
+    }
+}
+
+fn out_of_range(name: &str, [least, most]: [u32; 2]) -> Bad {
+    Bad(format!(
+        "`{name}` must be a whole number from {least} to {most}."
+    ))
 }
 
 /// The key of a caller that an operator names: an address, `unknown`, `global`, `id:NAME`, or a hash
 /// as lists show it.
 pub(super) fn caller_key(text: &str, prefix: Ipv6Prefix) -> Result<String, Bad> {
-    const RULE: &str = "The caller must be an address, `unknown`, `global`, `id:NAME`, or a key as lists show it, such as \
-                        `user-` and 32 hexadecimal digits.";
+    const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, or a key as lists show \
+                        it, such as `user-` and 32 hexadecimal digits.";
     if matches!(text, "unknown" | "global") || is_hashed(text) {
         return Ok(text.to_owned());
     }
-    if let Some(name) = text.strip_prefix("id:") {
-        return identifier_key(name);
+    match text.split_once(':') {
+        Some(("user", name)) => return named_key("user", name),
+        Some(("id", name)) => return named_key("id", name),
+        _ => {}
     }
     address_key(text, prefix).ok_or(Bad::from(RULE))
 }
 
-/// The key of an identifier that a server names: an address's own, or a hash.
+/// The key of an identifier that a server names: an address's own, a user's, or a hash.
 pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<(String, bool), Bad> {
-    match address_key(text, prefix) {
-        Some(key) => Ok((key, true)),
-        None => Ok((identifier_key(text)?, false)),
+    if let Some(key) = address_key(text, prefix) {
+        return Ok((key, true));
     }
+    let key = match text.split_once(':') {
+        Some(("user", name)) => named_key("user", name),
+        _ => named_key("id", text),
+    };
+    Ok((key?, false))
 }
 
-fn identifier_key(name: &str) -> Result<String, Bad> {
-    if name.is_empty() || name.len() > LONGEST_NAME {
-        return Err(Bad(format!(
-            "An identifier must have 1 to {LONGEST_NAME} bytes."
-        )));
+/// However long a name is, it is hashed; that it has an end, the bounds of bodies and paths see to.
+fn named_key(kind: &str, name: &str) -> Result<String, Bad> {
+    if name.is_empty() {
+        return Err(Bad::from("A name must not be empty."));
     }
-    Ok(hashed("id", name))
+    Ok(hashed(kind, name))
 }
 
 fn address_key(text: &str, prefix: Ipv6Prefix) -> Option<String> {

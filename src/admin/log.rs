@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::input::Input;
 use super::{Answered, Isolate, Plane, ok};
 use crate::database::Database;
-use crate::events::Event;
 use crate::events::records::{Cursor, HOURS};
 use crate::store::Store;
 use crate::time::{Millis, Timestamp};
@@ -19,7 +19,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
-            events: Vec<Event>,
+            events: Vec<Value>,
             left_out: u64,
             cursor: Option<String>,
         }

@@ -39,6 +39,8 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         let verdict = self.store.decide(&check, now).await?;
         let answer = verdict.answers.first().copied().flatten();
         let answer = answer.ok_or(crate::store::StoreError::Malformed)?;
+        let one = Check { cost: 1, ..check };
+        let retry_at = answer.retry_at().max(self.isolate.retry_at(&one, now));
         let quota = policy.quota;
         let remaining = answer.decision.remaining;
         ok(&Body {
@@ -55,7 +57,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             remaining,
             reset: answer.decision.reset_at.as_millis(),
             blocked_until: answer.blocked_until.map(Timestamp::as_millis),
-            retry_at: answer.retry_at().map(Timestamp::as_millis),
+            retry_at: retry_at.map(Timestamp::as_millis),
         })
     }
 

@@ -57,10 +57,10 @@ impl Known {
         let standing = (self.ranges.holding(first))
             .map(|(range, block)| (range, *block))
             .filter(|(_, block)| stands(block, now));
-        standing.max_by_key(|(_, block)| block.until.map_or(u64::MAX, Timestamp::as_millis))
+        standing.max_by_key(|(_, block)| ends(*block))
     }
 
-    /// The same, or a block of the address itself.
+    /// The longest of these and of a block of the address itself.
     #[must_use]
     pub fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
         let own = self
@@ -68,7 +68,7 @@ impl Known {
             .get(address)
             .filter(|block| stands(block, now));
         let range = self.range(address, now).map(|(_, block)| block);
-        own.copied().or(range)
+        longer(own.copied(), range)
     }
 
     /// Adds a block that the database could not be told of.
@@ -115,6 +115,18 @@ impl Known {
         }
         due
     }
+}
+
+/// The one that ends last.
+#[must_use]
+pub fn longer(one: Option<AddressBlock>, other: Option<AddressBlock>) -> Option<AddressBlock> {
+    one.into_iter()
+        .chain(other)
+        .max_by_key(|block| ends(*block))
+}
+
+fn ends(block: AddressBlock) -> u64 {
+    block.until.map_or(u64::MAX, Timestamp::as_millis)
 }
 
 fn stands(block: &AddressBlock, now: Timestamp) -> bool {

@@ -26,6 +26,11 @@ fn record_of(address: &str) -> String {
     format!("blocked:{address}")
 }
 
+/// Where the store keeps the block that a quota has set.
+fn blocked(quota: &str) -> String {
+    format!("{quota}:blocked")
+}
+
 /// Why a block was not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotSet {
@@ -354,35 +359,37 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Vec<PolicyBlock>, StoreError> {
         let key = self.key(POLICIES);
-        let most = most.to_string();
-        let [_, listed] = self
-            .run(
-                [
-                    command([
-                        "ZREMRANGEBYSCORE",
-                        &key,
-                        "-inf",
-                        &now.as_millis().to_string(),
-                    ]),
-                    command([
-                        "ZREVRANGEBYSCORE",
-                        &key,
-                        "+inf",
-                        "-inf",
-                        "WITHSCORES",
-                        "LIMIT",
-                        "0",
-                        &most,
-                    ]),
-                ],
-                now,
-            )
-            .await?;
-        let blocks = pairs(&listed).into_iter().map(|(key, until)| PolicyBlock {
+        let (most, now_ms) = (most.to_string(), now.as_millis().to_string());
+        let tidy = command(["ZREMRANGEBYSCORE", &key, "-inf", &now_ms]);
+        let latest = command([
+            "ZREVRANGEBYSCORE",
+            &key,
+            "+inf",
+            "-inf",
+            "WITHSCORES",
+            "LIMIT",
+            "0",
+            &most,
+        ]);
+        let [_, listed] = self.run([tidy, latest], now).await?;
+        let listed = pairs(&listed).into_iter().map(|(key, until)| PolicyBlock {
             key: key.to_owned(),
             until: until.parse().unwrap_or_default(),
         });
-        Ok(blocks.collect())
+        let listed: Vec<PolicyBlock> = listed.collect();
+        if listed.is_empty() || !self.is_shared() {
+            return Ok(listed);
+        }
+        // An isolate that remembers a block may have listed it after it was lifted elsewhere.
+        let keys = listed.iter().map(|block| self.key(&blocked(&block.key)));
+        let read: Command = ["MGET".to_owned()].into_iter().chain(keys).collect();
+        let [records] = self.run([read], now).await?;
+        let records = records.as_array().map(Vec::as_slice).unwrap_or_default();
+        let standing = listed.into_iter().zip(records);
+        Ok(standing
+            .filter(|(_, record)| !record.is_null())
+            .map(|(block, _)| block)
+            .collect())
     }
 
     /// Lifts policies' own blocks of `{policy}:{caller}` keys; how many there were.
@@ -394,7 +401,7 @@ impl<D: Database> Records<D> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let names: Vec<String> = keys.iter().map(|key| format!("{key}:blocked")).collect();
+        let names: Vec<String> = keys.iter().map(|key| blocked(key)).collect();
         let head = ["ZREM".to_owned(), self.key(POLICIES)];
         let unlist: Command = head.into_iter().chain(keys.iter().cloned()).collect();
         let [removed, unlisted] = self.run([self.deletion(&names), unlist], now).await?;

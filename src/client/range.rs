@@ -127,10 +127,10 @@ fn number_of(address: IpAddr) -> u128 {
     }
 }
 
-/// Digits alone: `u8::from_str` would take `+8` too.
+/// As it is written alone: `u8::from_str` would take `+8` and `08` too.
 fn number(text: &str) -> Option<u8> {
-    let digits = text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if digits { text.parse().ok() } else { None }
+    let number: u8 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// Something said of each of many ranges.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use super::{AddressBlock, Check, Store, StoreError, Verdict};
 use crate::blocklist::Target;
-use crate::blocklist::copy::Known;
+use crate::blocklist::copy::{Known, longer};
 use crate::database::{Database, Records};
 use crate::time::Timestamp;
 
@@ -107,11 +107,13 @@ impl<S: Store, D: Database> Store for Blocked<S, D> {
                 None => self.inner.decide(check, now).await,
             };
         }
-        if let Some(block) = self.in_range(address, now) {
+        if self.in_range(address, now).is_some() {
             if self.known.borrow_mut().should_ask(now) {
                 self.ask_again(check, now).await;
             }
-            if self.in_range(address, now).is_some() {
+            if self.in_range(address, now).is_some()
+                && let Some(block) = self.any(address, now)
+            {
                 return Ok(denied(block, check));
             }
         }
@@ -122,9 +124,8 @@ impl<S: Store, D: Database> Store for Blocked<S, D> {
                 if verdict.ranges_version.is_some() {
                     self.compare(verdict.ranges_version.as_deref(), now).await;
                 }
-                if verdict.address_block.is_none() {
-                    verdict.address_block = self.in_range(address, now);
-                }
+                let range = self.in_range(address, now);
+                verdict.address_block = longer(verdict.address_block, range);
                 decided
             }
             _ => match self.any(address, now) {

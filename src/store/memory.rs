@@ -83,6 +83,14 @@ impl Memory {
         self.len() == 0
     }
 
+    /// When `check` would be admitted, if not at `now`, by what is held: nothing is consumed.
+    #[must_use]
+    pub fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
+        let settled = self.map.borrow().settle(check, now);
+        let answers = settled.iter().filter_map(|(answer, _)| answer.retry_at());
+        answers.max()
+    }
+
     /// Forgets what is held under `key`.
     pub fn forget(&self, key: &str) {
         self.map.borrow_mut().forget(key);

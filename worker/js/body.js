@@ -1,5 +1,5 @@
 /**
- * A request's body as text, read no further than it may be long: `undefined` for a longer one, and for one that is not
+ * A request's body as text, read no further than it may be long: `undefined` for a longer one, `null` for one that is not
  * UTF-8.
  */
 export async function text(request, most) {
@@ -17,7 +17,8 @@ export async function text(request, most) {
     try {
       whole += decoder.decode(value, { stream: !done });
     } catch {
-      return undefined;
+      await reader.cancel();
+      return null;
     }
     if (done) return whole;
   }

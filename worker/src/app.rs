@@ -5,15 +5,16 @@ use std::error::Error;
 use std::rc::Rc;
 
 use edge_limiter::admin::door::Doorkeeper;
-use edge_limiter::admin::{self, Isolate, LONGEST_BODY, Plane};
+use edge_limiter::admin::{self, Body, Door, Isolate, LONGEST_BODY, Plane};
 use edge_limiter::blocklist::Target as BlockTarget;
 use edge_limiter::config::{Compiled, Config};
+use edge_limiter::events::Kind;
 use edge_limiter::gate::{self, Report};
 use edge_limiter::headers::{self, PASSED};
 use edge_limiter::passed;
 use edge_limiter::response::Response;
 use edge_limiter::store::memory::Seed;
-use edge_limiter::store::{AddressBlock, StoreError};
+use edge_limiter::store::{AddressBlock, Check, StoreError};
 use edge_limiter::time::{Clock, Timestamp};
 use js_sys::{Object, Promise};
 use wasm_bindgen::JsValue;
@@ -130,9 +131,17 @@ impl App {
             }
         };
         log_shadow(&report);
-        self.log.note(&report, &incoming, &request, now);
-        self.write_later(context);
+        let kind = self.log.kind(&report);
+        let note = |noted, status| {
+            if let Some(kind) = kind.filter(|kind| *kind == noted) {
+                self.log.note(kind, status, &report, &incoming, &request);
+            }
+            self.write_later(context);
+        };
+        // Whatever comes of it; the sample tells what came of it.
+        note(Kind::Bypassed, 0);
         if !report.admitted {
+            note(Kind::Denied, 429);
             let accept = incoming.header("accept");
             let denied = Response::denied(&report, config.dialect, accept.as_deref(), now);
             return reply::own(&denied);
@@ -149,7 +158,10 @@ impl App {
             Target::Url(_) | Target::Binding(_) | Target::Route => {
                 let sent = forward::headers(&incoming, &target, &report.caller, config, &marks)?;
                 match forward::send(&target, &request, &sent).await {
-                    Ok(response) => return reply::with_headers(response, &headers),
+                    Ok(response) => {
+                        note(Kind::Admitted, response.status());
+                        return reply::with_headers(response, &headers);
+                    }
                     Err(_) => Response::error(
                         502,
                         "bad_gateway",
@@ -158,6 +170,7 @@ impl App {
                 }
             }
         };
+        note(Kind::Admitted, own.status);
         own.headers.extend(headers);
         reply::own(&own)
     }
@@ -191,20 +204,13 @@ impl App {
         request: &web_sys::Request,
     ) -> Response {
         let config = &self.compiled.config;
-        let takes_body = matches!(incoming.method.as_str(), "PUT" | "POST");
-        let body = if takes_body {
-            let read = JsFuture::from(text(request, LONGEST_BODY)).await;
-            read.ok().and_then(|text| text.as_string())
-        } else {
-            Some(String::new())
-        };
-        let request = admin::Request {
+        let mut asked = admin::Request {
             method: incoming.method.clone(),
             path,
             query: incoming.query().to_owned(),
             authorization: incoming.header("authorization"),
-            body,
             client_ip: incoming.header(&config.client_ip_header),
+            body: Body::default(),
         };
         let plane = Plane {
             compiled: &self.compiled,
@@ -215,13 +221,29 @@ impl App {
             recorder: &self.log.recorder,
             isolate: self,
         };
-        plane.answer(&request, IsolateClock.now()).await
+        let admitted = match plane.door(&asked, IsolateClock.now()).await {
+            Door::Out(answer) => return answer,
+            Door::In(admitted) => admitted,
+        };
+        if asked.takes_body() {
+            let read = JsFuture::from(text(request, LONGEST_BODY)).await;
+            asked.body = match read {
+                Ok(read) if read.is_undefined() => Body::TooLong,
+                Ok(read) => read.as_string().map_or(Body::NotText, Body::Text),
+                Err(_) => Body::NotText,
+            };
+        }
+        plane.answer(admitted, &asked, IsolateClock.now()).await
     }
 }
 
 impl Isolate for App {
     fn forget(&self, key: &str) {
         self.stores.forget(key);
+    }
+
+    fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
+        self.stores.retry_at(check, now)
     }
 
     fn drop_lease(&self, key: &str) {

@@ -9,7 +9,7 @@ use edge_limiter::events::{Details, FLUSH_AFTER, Kind, Note, Recorder};
 use edge_limiter::gate::{Exempt, Report};
 use edge_limiter::store::backoff::Pause;
 use edge_limiter::store::memory::Seed;
-use edge_limiter::time::{Clock, Timestamp};
+use edge_limiter::time::Clock;
 use js_sys::Reflect;
 use wasm_bindgen::JsValue;
 
@@ -39,21 +39,26 @@ impl Log {
         })
     }
 
-    /// Notes what became of a request.
+    /// As what a request is noted, if it is.
+    pub(crate) fn kind(&self, report: &Report) -> Option<Kind> {
+        match report.exempt {
+            Some(Exempt::Bypassed) => Some(Kind::Bypassed),
+            _ if !self.abuse.events => None,
+            _ if !report.admitted => Some(Kind::Denied),
+            _ => self.takes().then_some(Kind::Admitted),
+        }
+    }
+
+    /// Notes what became of a request: `status` is its answer's, 0 where that is not known yet.
     pub(crate) fn note(
         &self,
+        kind: Kind,
+        status: u16,
         report: &Report,
         incoming: &Incoming,
         request: &web_sys::Request,
-        now: Timestamp,
     ) {
-        let kind = match report.exempt {
-            Some(Exempt::Bypassed) => Kind::Bypassed,
-            _ if !self.abuse.events => return,
-            _ if !report.admitted => Kind::Denied,
-            _ if self.takes() => Kind::Admitted,
-            _ => return,
-        };
+        let now = IsolateClock.now();
         let binding = report.binding();
         let policy = match (&report.address_block, binding) {
             (Some(_), _) => BLOCKED,
@@ -66,7 +71,7 @@ impl Log {
             caller,
             policy,
             method: &incoming.method,
-            status: if report.admitted { 0 } else { 429 },
+            status,
         };
         self.recorder
             .note(&note, now, || details(incoming, request));

@@ -196,6 +196,14 @@ impl Stores {
         }
     }
 
+    pub(crate) fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
+        let memory = match self {
+            Self::Memory(store) => store.inner(),
+            Self::Upstash(shared) => &*shared.memory,
+        };
+        memory.retry_at(check, now)
+    }
+
     pub(crate) fn drop_lease(&self, key: &str) {
         if let Self::Upstash(shared) = self {
             shared.leases().forget(key);
