@@ -19,6 +19,7 @@ const FULL = {
   memory: [1, 10, 100, 1000, 10_000, 50_000, 100_000, 200_000],
   policies: [1, 2, 3, 4, 5, 6, 7, 8],
   routes: [1, 10, 100, 1000],
+  ranges: [10, 100, 1000, 10_000],
   subWindows: [1, 15, 30, 60],
   decisions: 10_000,
   stretches: 20,
@@ -28,7 +29,7 @@ const FULL = {
 
 /** What is measured so means nothing. */
 const QUICK = {
-  redis: [1, 10, 100], memory: [1, 10, 100], policies: [1, 2, 4], routes: [1, 10, 100], subWindows: [1, 2, 3],
+  redis: [1, 10, 100], memory: [1, 10, 100], policies: [1, 2, 4], routes: [1, 10, 100], ranges: [10, 100], subWindows: [1, 2, 3],
   decisions: 60, stretches: 2, seconds: 0.005, passes: 1,
 };
 
@@ -45,7 +46,7 @@ export async function growth({ quick = false, say: tell = () => {} } = {}) {
   const script = await startScript();
   try {
     const inRedis = await measureRedis(script, sizes, tell);
-    tell("callers in memory, policies, routes and sub-windows in the core");
+    tell("callers in memory, policies, routes, ranges and sub-windows in the core");
     const core = new Core(sizes);
     const parts = [
       "## How a decision's cost grows",
@@ -54,6 +55,7 @@ export async function growth({ quick = false, say: tell = () => {} } = {}) {
       await callersInMemory(core, sizes),
       await policies(core, sizes, inRedis.policies),
       await routes(core, sizes),
+      await ranges(core, sizes),
       await subWindows(core, sizes, inRedis.subWindows),
     ];
     return `${parts.join("\n\n")}\n`;
@@ -250,6 +252,27 @@ async function routes(core, { routes: counts }) {
     `Each of these is tried in its turn. Linear is within the target because there can be but few: Cloudflare allows a variable 5 KB, about ${most} such routes.`,
     config,
     "Once for each `env` object, not for each request.",
+  ].join("\n\n");
+}
+
+async function ranges(core, { ranges: counts }) {
+  const held = section(
+    "Blocked ranges",
+    "ranges",
+    [
+      { heading: "apart, in one, ns", rows: await core.native("RangesIn", counts) },
+      { heading: "apart, in none, ns", rows: await core.native("RangesOut", counts) },
+      { heading: "in three wide ones, ns", rows: await core.native("RangesNested", counts) },
+      { heading: "IPv6, in one, ns", rows: await core.native("RangesSix", counts) },
+    ],
+    "logarithmic",
+  );
+  const built = section("Loading blocked ranges", "ranges", [{ heading: "ns", rows: await core.native("RangesBuilt", counts) }], "linear");
+  return [
+    held,
+    "Finding the ranges that hold a caller's address, natively: a binary search, and a step for each range around it. The allow-list is searched the same way.",
+    built,
+    "Once for each change of the list. Sorting is a little more than linear.",
   ].join("\n\n");
 }
 

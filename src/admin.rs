@@ -4,6 +4,9 @@
 //! ([`input`]): a name becomes part of a key only in a form that this crate has written itself. What
 //! goes out is JSON. Times are in milliseconds since the epoch.
 
+use std::future::ready;
+use std::pin::Pin;
+
 use serde::Serialize;
 
 use crate::blocklist::Target;
@@ -214,49 +217,53 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
     pub async fn answer(&self, _: Admitted, request: &Request, now: Timestamp) -> Response {
         let input = Input::read(request);
         let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
-        let answered = self.route(&segments, request, &input, now).await;
+        let answered = match self.route(&segments, request, &input, now) {
+            Ok(answer) => answer.await,
+            Err(failed) => Err(failed),
+        };
         answered.unwrap_or_else(Failed::response)
     }
 
-    async fn route(
-        &self,
-        segments: &[&str],
-        request: &Request,
-        input: &Input,
+    /// Whoever answers the request.
+    fn route<'a>(
+        &'a self,
+        segments: &[&'a str],
+        request: &'a Request,
+        input: &'a Input,
         now: Timestamp,
-    ) -> Answered {
+    ) -> Result<Pin<Box<dyn Future<Output = Answered> + 'a>>, Failed> {
         let method = request.method.as_str();
         let reads = matches!(method, "GET" | "HEAD");
-        match *segments {
+        Ok(match *segments {
             _ if input.unreadable => {
-                Err(Bad::from("The path or query must be UTF-8 under its percent-encoding.").into())
+                let rule = "The path or query must be UTF-8 under its percent-encoding.";
+                return Err(Bad::from(rule).into());
             }
-            ["blocked"] if reads => self.list_blocked(input, now).await,
-            ["blocked"] => Err(Failed::Method("GET, HEAD")),
+            ["blocked"] if reads => Box::pin(self.list_blocked(input, now)),
+            ["blocked"] => return Err(Failed::Method("GET, HEAD")),
             ["blocked", target] => match method {
-                _ if reads => self.look_up(target, input, now).await,
-                "PUT" => self.block(target, input, request, now).await,
-                "DELETE" => self.lift(target, input, now).await,
-                _ => Err(Failed::Method("GET, HEAD, PUT, DELETE")),
+                _ if reads => Box::pin(self.look_up(target, input, now)),
+                "PUT" => Box::pin(self.block(target, input, request, now)),
+                "DELETE" => Box::pin(self.lift(target, input, now)),
+                _ => return Err(Failed::Method("GET, HEAD, PUT, DELETE")),
             },
             ["events"] => match method {
-                _ if reads => self.events(input, now).await,
-                "DELETE" => self.forget_events(input, now).await,
-                _ => Err(Failed::Method("GET, HEAD, DELETE")),
+                _ if reads => Box::pin(self.events(input, now)),
+                "DELETE" => Box::pin(self.forget_events(input, now)),
+                _ => return Err(Failed::Method("GET, HEAD, DELETE")),
             },
-            ["suspicious"] if reads => self.suspicious(input, now).await,
-            ["suspicious"] => Err(Failed::Method("GET, HEAD")),
-            ["policies"] if reads => self.policies(input),
-            ["policies"] => Err(Failed::Method("GET, HEAD")),
+            ["suspicious"] if reads => Box::pin(self.suspicious(input, now)),
+            ["policies"] if reads => Box::pin(ready(self.policies(input))),
+            ["suspicious" | "policies"] => return Err(Failed::Method("GET, HEAD")),
             ["usage", policy, caller] => match method {
-                _ if reads => self.usage(policy, caller, input, now).await,
-                "DELETE" => self.reset(policy, caller, input, now).await,
-                _ => Err(Failed::Method("GET, HEAD, DELETE")),
+                _ if reads => Box::pin(self.usage(policy, caller, input, now)),
+                "DELETE" => Box::pin(self.reset(policy, caller, input, now)),
+                _ => return Err(Failed::Method("GET, HEAD, DELETE")),
             },
-            ["check"] if method == "POST" => self.check(input, request, now).await,
-            ["check"] => Err(Failed::Method("POST")),
-            _ => Err(Failed::NotFound),
-        }
+            ["check"] if method == "POST" => Box::pin(self.check(input, request, now)),
+            ["check"] => return Err(Failed::Method("POST")),
+            _ => return Err(Failed::NotFound),
+        })
     }
 
     fn note_refusal(&self, caller: &Caller, request: &Request, now: Timestamp) {

@@ -51,6 +51,12 @@ impl<D: Database> Records<D> {
         }
     }
 
+    /// Where they are.
+    #[cfg(test)]
+    pub(crate) const fn database(&self) -> &D {
+        &self.database
+    }
+
     /// Who sees the records: `shared`, or this `isolate` alone.
     #[must_use]
     pub fn scope(&self) -> &'static str {

@@ -188,7 +188,7 @@ impl Recorder {
         }
     }
 
-    /// What is to be written, the oldest first; the next event opens another batch.
+    /// What is to be written; the next event opens another batch.
     pub fn take(&self) -> Batch {
         let open = self.open.take();
         self.open.borrow_mut().named = open.named;
@@ -198,7 +198,6 @@ impl Recorder {
             blocks: Vec::new(),
         };
         batch.events.extend(open.events.into_values());
-        batch.events.sort_unstable_by_key(|event| event.time);
         batch.blocks.extend(open.blocks);
         batch
     }

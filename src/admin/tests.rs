@@ -1,1 +1,301 @@
+//! What holds for every answer of the control plane, whatever is asked; the calls themselves are
+//! tested where they run, in `tests/`.
 
+use std::cell::RefCell;
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::door::Doorkeeper;
+use super::{Body, Door, Isolate, Plane, Request};
+use crate::blocklist::Target;
+use crate::config::{Compiled, Config, Vars};
+use crate::database::{Command, Database, Records, isolate};
+use crate::events::Recorder;
+use crate::health::StoreHealth;
+use crate::response::Response;
+use crate::store::conformance::START;
+use crate::store::memory::{Memory, Seed};
+use crate::store::{AddressBlock, Check, Store, StoreError, Verdict};
+use crate::time::Timestamp;
+
+const TOKEN: &str = "correct-horse-battery-staple";
+
+/// A database that only ever sees keys in a form of our own.
+#[derive(Default)]
+struct Watched {
+    inner: isolate::Isolate,
+    commands: RefCell<u32>,
+}
+
+fn is_our_own(key: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    key.starts_with("t:")
+        && key.len() < 120
+        && key
+            .bytes()
+            .all(|byte| plain(byte) || b":./_-".contains(&byte))
+}
+
+impl Database for Watched {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        *self.commands.borrow_mut() += 1;
+        for command in &commands {
+            let keys = match command[0].as_str() {
+                "MGET" | "DEL" => &command[1..],
+                _ => &command[1..2],
+            };
+            assert!(keys.iter().all(|key| is_our_own(key)), "{command:?}");
+        }
+        self.inner.run(commands, now).await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// A store that only ever sees keys in a form of our own.
+struct Asked<'a>(&'a Memory);
+
+impl Store for Asked<'_> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        for charge in &check.charges {
+            assert!(is_our_own(&format!("t:{}", charge.key)), "{}", charge.key);
+        }
+        self.0.decide(check, now).await
+    }
+}
+
+struct Desk {
+    compiled: Compiled,
+    memory: Memory,
+    records: Records<Watched>,
+    door: Doorkeeper,
+    recorder: Recorder,
+}
+
+impl Isolate for Desk {
+    fn forget(&self, key: &str) {
+        self.memory.forget(key);
+    }
+
+    fn drop_lease(&self, _: &str) {}
+
+    async fn reload_blocks(&self, _: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
+        self.memory.retry_at(check, now)
+    }
+
+    fn add_block(&self, _: &Target, _: AddressBlock) {}
+
+    async fn write_events(&self, now: Timestamp) {
+        let _ = self.records.record(&self.recorder.take(), now).await;
+    }
+}
+
+impl Desk {
+    fn new() -> Self {
+        let vars = json!({
+            "ADMIN_TOKEN": TOKEN,
+            "CHECK_TOKEN": "another-token-of-this-test",
+            "RATE_LIMIT_ALLOWLIST": "198.51.100.0/24",
+            "RATE_LIMIT_AUTH": "5,60,600",
+        });
+        let compiled = Config::compile(&Vars::from_json(&vars.to_string()).unwrap());
+        Self {
+            door: Doorkeeper::new(&compiled.config, Seed::fixed()).unwrap(),
+            compiled,
+            memory: Memory::new(100, Seed::fixed()),
+            records: Records::new(Watched::default(), "t:"),
+            recorder: Recorder::new(Seed::fixed()),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Response {
+        let store = Asked(&self.memory);
+        let plane = Plane {
+            compiled: &self.compiled,
+            health: StoreHealth::Memory,
+            store: &store,
+            records: &self.records,
+            door: &self.door,
+            recorder: &self.recorder,
+            isolate: self,
+        };
+        let answered = async {
+            match plane.door(request, START).await {
+                Door::Out(answer) => answer,
+                Door::In(admitted) => plane.answer(admitted, request, START).await,
+            }
+        };
+        answered.now_or_never().unwrap()
+    }
+
+    fn call(&self, method: &str, path: &str, body: &str) -> Response {
+        self.ask(&request(method, path, "", body))
+    }
+}
+
+fn request(method: &str, path: &str, query: &str, body: &str) -> Request {
+    Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        authorization: Some(format!("Bearer {TOKEN}")),
+        client_ip: Some("198.18.0.1".to_owned()),
+        body: Body::Text(body.to_owned()),
+    }
+}
+
+/// Something that the parts of a call are made of, or near it.
+fn part() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => proptest::sample::select(vec![
+            "blocked", "events", "suspicious", "policies", "usage", "check", "health", "auth", "general", "unknown",
+            "global", "192.0.2.1", "10.0.0.0%2F8", "2001:db8::1", "198.51.100.7", "user:alice", "id:*", "*", "..", "",
+            "user-0123456789abcdef0123456789abcdef", "192.0.2.1:blocked", "%00", "%ff", "a%0d%0ab",
+        ]).prop_map(str::to_owned),
+        1 => "\\PC{0,20}",
+    ]
+}
+
+fn query() -> impl Strategy<Value = String> {
+    let name =
+        proptest::sample::select(vec!["limit", "cursor", "hours", "older_than_seconds", "x"]);
+    let value = prop_oneof!["[0-9]{0,12}", "\\PC{0,12}", "[ar][0-9.:/-]{0,12}"];
+    proptest::collection::vec((name, value), 0..3).prop_map(|pairs| {
+        let pairs = pairs.iter().map(|(name, value)| format!("{name}={value}"));
+        pairs.collect::<Vec<_>>().join("&")
+    })
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (0_u32..100).prop_map(Value::from),
+        part().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let name = proptest::sample::select(vec![
+            "seconds",
+            "reason",
+            "policy",
+            "identifier",
+            "cost",
+            "checks",
+            "x",
+        ]);
+        let name = name.prop_map(str::to_owned);
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::hash_map(name, inner, 0..4)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+fn body() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => value().prop_map(|value| value.to_string()),
+        1 => "\\PC{0,40}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_asked_is_answered_as_documented(
+        calls in proptest::collection::vec(
+            (
+                proptest::sample::select(vec!["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH"]),
+                proptest::collection::vec(part(), 0..4),
+                query(),
+                body(),
+            ),
+            1..8,
+        ),
+    ) {
+        let desk = Desk::new();
+        for (method, parts, query, body) in calls {
+            let path = format!("/{}", parts.join("/"));
+            let answer = desk.ask(&request(method, &path, &query, &body));
+            prop_assert!(
+                matches!(answer.status, 200 | 400 | 404 | 405 | 409),
+                "{method} {path}: {}", answer.status
+            );
+            let told: Value = serde_json::from_str(&answer.body).unwrap();
+            prop_assert!(answer.headers.contains(&("Cache-Control", "no-store".to_owned())));
+            if answer.status != 200 {
+                prop_assert!(told["error"].is_string() && told["message"].is_string());
+            }
+            let hidden = answer.body.contains(TOKEN) || answer.body.contains("another-token");
+            prop_assert!(!hidden);
+        }
+    }
+
+    #[test]
+    fn without_a_token_nothing_is_asked_of_anybody(
+        method in proptest::sample::select(vec!["GET", "PUT", "POST", "DELETE"]),
+        parts in proptest::collection::vec(part(), 1..4),
+        authorization in prop_oneof![Just(None), "\\PC{0,40}".prop_map(Some)],
+    ) {
+        let desk = Desk::new();
+        let path = format!("/{}", parts.join("/"));
+        let answer = desk.ask(&Request {
+            authorization,
+            body: Body::TooLong,
+            ..request(method, &path, "", "")
+        });
+        let is_health = parts == ["health"];
+        prop_assert!(is_health || answer.status == 401, "{path}: {}", answer.status);
+        prop_assert_eq!(*desk.records.database().commands.borrow(), 0);
+    }
+}
+
+#[test]
+fn a_caller_named_by_a_pattern_resets_nobody() {
+    let desk = Desk::new();
+    let check = r#"{"policy":"auth","identifier":"192.0.2.1","cost":3}"#;
+    assert_eq!(desk.call("POST", "/check", check).status, 200);
+    let star = r#"{"policy":"auth","identifier":"*","cost":2}"#;
+    assert_eq!(desk.call("POST", "/check", star).status, 200);
+    for pattern in ["*", "192.0.2.*", "192.0.2.?", "[1]"] {
+        let path = format!("/usage/auth/{pattern}");
+        assert_eq!(desk.call("DELETE", &path, "").status, 400, "{pattern}");
+    }
+    let used = |caller: &str| {
+        let told = desk.call("GET", &format!("/usage/auth/{caller}"), "");
+        let told: Value = serde_json::from_str(&told.body).unwrap();
+        told["used"].as_u64()
+    };
+    // One whose name is a star is somebody, and only itself.
+    assert_eq!([used("192.0.2.1"), used("id:*")], [Some(3), Some(2)]);
+    assert_eq!(desk.call("DELETE", "/usage/auth/id:*", "").status, 200);
+    assert_eq!([used("192.0.2.1"), used("id:*")], [Some(3), Some(0)]);
+}
+
+#[test]
+fn a_body_is_not_read_as_anything_but_an_object() {
+    let desk = Desk::new();
+    for body in ["[]", "[60]", "60", "\"60\"", "null", "true", "{", "{}{}"] {
+        assert_eq!(
+            desk.call("PUT", "/blocked/192.0.2.1", body).status,
+            400,
+            "{body}"
+        );
+    }
+    for (body, status) in [(Body::TooLong, 413), (Body::NotText, 400)] {
+        let request = Request {
+            body,
+            ..request("PUT", "/blocked/192.0.2.1", "", "")
+        };
+        assert_eq!(desk.ask(&request).status, status);
+    }
+    assert_eq!(desk.call("PUT", "/blocked/192.0.2.1", "").status, 200);
+}

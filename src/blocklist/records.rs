@@ -1,13 +1,14 @@
 //! The blocks' records: set, lifted, looked up, listed, copied.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::copy::Known;
 use super::{Block, Target};
 use crate::client::range::{Range, RangeMap};
-use crate::database::{Command, Database, Records, command, pairs, texts, whole};
+use crate::database::{Command, Database, Records, command, pairs, whole};
+use crate::store::upstash::address_block;
 use crate::store::{AddressBlock, StoreError};
 use crate::time::Timestamp;
 
@@ -229,7 +230,11 @@ impl<D: Database> Records<D> {
             .into_iter()
             .filter(|(range, _)| after.is_none_or(|after| range.as_str() > after))
             .peekable();
-        page.blocks.extend(rest.by_ref().take(left));
+        let records = rest.by_ref().take(left);
+        page.blocks.extend(records.map(|(range, record)| {
+            let block = Block::from_record(record.as_str().unwrap_or_default());
+            (range, block)
+        }));
         if rest.peek().is_some() {
             let last = page.blocks.last().filter(|_| left > 0);
             page.next = Some(match (last, after) {
@@ -297,7 +302,7 @@ impl<D: Database> Records<D> {
     }
 
     /// All ranges, as they are written.
-    async fn ranges(&self, now: Timestamp) -> Result<BTreeMap<String, Block>, StoreError> {
+    async fn ranges(&self, now: Timestamp) -> Result<Map<String, Value>, StoreError> {
         let [held] = self
             .run([command(["HGETALL", &self.key(RANGES)])], now)
             .await?;
@@ -338,7 +343,10 @@ impl<D: Database> Records<D> {
         let (standing, _) = read_ranges(&ranges, now);
         let ranges: RangeMap<AddressBlock> = standing
             .into_iter()
-            .filter_map(|(range, found)| Some((Range::parse(&range)?, block(found.until))))
+            .filter_map(|(range, record)| {
+                let block = address_block(record.as_str()?);
+                Some((Range::parse(&range)?, block))
+            })
             .collect();
         let mut known = HashMap::new();
         for (address, score) in pairs(&addresses) {
@@ -449,13 +457,18 @@ fn page_of(key: &str, from: u64, skipped: usize, most: usize) -> Command {
     ])
 }
 
-/// Ranges that stand, and those that have ended.
-fn read_ranges(held: &Value, now: Timestamp) -> (BTreeMap<String, Block>, Vec<String>) {
-    let (mut standing, mut ended) = (BTreeMap::new(), Vec::new());
-    for pair in texts(held).chunks_exact(2) {
-        let (range, block) = (pair[0].to_owned(), Block::from_record(pair[1]));
-        if block.stands(now) {
-            standing.insert(range, block);
+fn stands(record: &str, now: Timestamp) -> bool {
+    let AddressBlock { until } = address_block(record);
+    until.is_none_or(|until| until > now)
+}
+
+/// Ranges' records that stand, and those that have ended.
+fn read_ranges(held: &Value, now: Timestamp) -> (Map<String, Value>, Vec<String>) {
+    let (mut standing, mut ended) = (Map::new(), Vec::new());
+    for (range, record) in pairs(held) {
+        let range = range.to_owned();
+        if stands(record, now) {
+            standing.insert(range, record.into());
         } else {
             ended.push(range);
         }

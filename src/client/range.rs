@@ -1,5 +1,6 @@
 //! Ranges of addresses (CIDR), and finding the ones that an address is in.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -142,16 +143,18 @@ fn number(text: &str) -> Option<u8> {
 /// outwards, of at most one step per bit.
 #[derive(Clone, Debug)]
 pub struct RangeMap<T> {
-    v4: Vec<Entry<T>>,
-    v6: Vec<Entry<T>>,
+    v4: Vec<Entry>,
+    v6: Vec<Entry>,
+    values: Vec<T>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry<T> {
+struct Entry {
     range: Range,
     last: u128,
     around: Option<usize>,
-    value: T,
+    /// The place of what is said of it.
+    value: usize,
 }
 
 impl<T> Default for RangeMap<T> {
@@ -159,6 +162,7 @@ impl<T> Default for RangeMap<T> {
         Self {
             v4: Vec::new(),
             v6: Vec::new(),
+            values: Vec::new(),
         }
     }
 }
@@ -172,8 +176,9 @@ impl<T> FromIterator<(Range, T)> for RangeMap<T> {
                 range,
                 last: range.span().1,
                 around: None,
-                value,
+                value: map.values.len(),
             };
+            map.values.push(value);
             match range.first() {
                 IpAddr::V4(_) => map.v4.push(entry),
                 IpAddr::V6(_) => map.v6.push(entry),
@@ -186,10 +191,12 @@ impl<T> FromIterator<(Range, T)> for RangeMap<T> {
 }
 
 /// Sorts, and tells each entry the narrowest one around it.
-fn nest<T>(entries: &mut Vec<Entry<T>>) {
+fn nest(entries: &mut Vec<Entry>) {
     // The latest of equal ones first, so that it is the one that is kept.
-    entries.reverse();
-    entries.sort_by_key(|entry| (number_of(entry.range.first()), entry.range.bits()));
+    entries.sort_unstable_by_key(|entry| {
+        let (first, bits) = (number_of(entry.range.first()), entry.range.bits());
+        (first, bits, Reverse(entry.value))
+    });
     entries.dedup_by_key(|entry| entry.range);
     let mut open: Vec<usize> = Vec::new();
     for place in 0..entries.len() {
@@ -222,7 +229,7 @@ impl<T> RangeMap<T> {
             Some(entry)
         })
         .filter(move |entry| entry.last >= number)
-        .map(|entry| (entry.range, &entry.value))
+        .filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)))
     }
 
     /// How many ranges there are.
@@ -240,7 +247,7 @@ impl<T> RangeMap<T> {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (Range, &T)> {
         let entries = self.v4.iter().chain(&self.v6);
-        entries.map(|entry| (entry.range, &entry.value))
+        entries.filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)))
     }
 }
 

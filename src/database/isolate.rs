@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::{Command, Database};
 use crate::store::StoreError;
@@ -22,7 +22,8 @@ pub struct Isolate {
 struct Held {
     most: usize,
     keys: BTreeMap<String, Entry>,
-    by_expiry: BTreeSet<(Timestamp, String)>,
+    /// In ms since the epoch.
+    by_expiry: BTreeSet<(u64, String)>,
 }
 
 struct Entry {
@@ -32,7 +33,8 @@ struct Entry {
 
 enum Content {
     Text(String),
-    Hash(BTreeMap<String, String>),
+    /// Of texts.
+    Hash(Map<String, Value>),
     Sorted(Sorted),
 }
 
@@ -105,7 +107,7 @@ impl Held {
                 sum.into()
             }
             ["HSET", key, field, value] => {
-                let new = self.hash(key)?.insert(field.to_owned(), value.to_owned());
+                let new = self.hash(key)?.insert(field.to_owned(), value.into());
                 u8::from(new.is_none()).into()
             }
             ["HGET", key, field] => self.hash(key)?.get(field).cloned().into(),
@@ -113,7 +115,7 @@ impl Held {
             ["HGETALL", key] => {
                 let fields = self.hash(key)?.iter();
                 fields
-                    .flat_map(|(field, value)| [field.as_str(), value.as_str()])
+                    .flat_map(|(field, value)| [field.as_str().into(), value.clone()])
                     .collect()
             }
             ["HDEL", key, ref fields @ ..] => {
@@ -201,8 +203,8 @@ impl Held {
         "OK".into()
     }
 
-    fn hash(&mut self, key: &str) -> Option<&mut BTreeMap<String, String>> {
-        match self.entry(key, || Content::Hash(BTreeMap::new()))? {
+    fn hash(&mut self, key: &str) -> Option<&mut Map<String, Value>> {
+        match self.entry(key, || Content::Hash(Map::new()))? {
             Content::Hash(hash) => Some(hash),
             Content::Text(_) | Content::Sorted(_) => None,
         }
@@ -229,7 +231,7 @@ impl Held {
             self.remove(&soonest);
         }
         if let Some(expires) = expires {
-            self.by_expiry.insert((expires, key.to_owned()));
+            self.by_expiry.insert((expires.as_millis(), key.to_owned()));
         }
         self.keys.insert(key.to_owned(), Entry { content, expires });
     }
@@ -237,7 +239,8 @@ impl Held {
     fn remove(&mut self, key: &str) -> Option<Entry> {
         let entry = self.keys.remove(key)?;
         if let Some(expires) = entry.expires {
-            self.by_expiry.remove(&(expires, key.to_owned()));
+            self.by_expiry
+                .remove(&(expires.as_millis(), key.to_owned()));
         }
         Some(entry)
     }
@@ -269,7 +272,7 @@ impl Held {
 
     fn expire(&mut self, now: Timestamp) {
         while let Some((expires, key)) = self.by_expiry.first().cloned()
-            && expires <= now
+            && expires <= now.as_millis()
         {
             self.remove(&key);
         }
@@ -325,7 +328,7 @@ fn page<'a>(
     let found = found.skip(skipped.parse().ok()?).take(most.parse().ok()?);
     Some(
         found
-            .flat_map(|(score, member)| [json!(member), json!(score.to_string())])
+            .flat_map(|(score, member)| [Value::from(&**member), score.to_string().into()])
             .collect(),
     )
 }

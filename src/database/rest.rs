@@ -1,6 +1,5 @@
 //! The database in Upstash Redis, over its REST API: `POST /multi-exec`.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Command, Database};
@@ -26,12 +25,6 @@ impl<T: Transport> Rest<T> {
 
 impl<T: Transport> Database for Rest<T> {
     async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
-        #[derive(Deserialize)]
-        struct Reply {
-            #[serde(default)]
-            result: Value,
-            error: Option<String>,
-        }
         let reply = self
             .transport
             .post(Value::from(commands).to_string(), self.timeout)
@@ -40,13 +33,16 @@ impl<T: Transport> Database for Rest<T> {
             // Never a result: a refusal, or a status.
             return Err(upstash::failure(&reply));
         }
-        let replies: Vec<Reply> =
-            serde_json::from_str(&reply.body).map_err(|_| upstash::failure(&reply))?;
-        let results = replies.into_iter().map(|reply| match reply.error {
-            Some(error) => Err(upstash::refusal(&error)),
-            None => Ok(reply.result),
-        });
-        results.collect()
+        let Ok(Value::Array(mut replies)) = serde_json::from_str(&reply.body) else {
+            return Err(upstash::failure(&reply));
+        };
+        for reply in &mut replies {
+            if let Some(error) = reply["error"].as_str() {
+                return Err(upstash::refusal(error));
+            }
+            *reply = reply.get_mut("result").map(Value::take).unwrap_or_default();
+        }
+        Ok(replies)
     }
 
     fn is_shared(&self) -> bool {

@@ -55,13 +55,13 @@ impl Escalation {
 
 /// Denials by a policy of each address in a batch. A block's denials do not prolong it, and who
 /// cannot be told from strangers is not blocked.
-fn denials(batch: &Batch) -> BTreeMap<&str, u64> {
+fn denials(batch: &Batch) -> BTreeMap<String, u64> {
     let mut denials = BTreeMap::new();
     for event in &batch.events {
         let counts = event.kind == Kind::Denied && event.policy != super::records::BLOCKED;
         let address = Range::parse(&event.caller);
         if counts && address.is_some_and(|range| !range.contains(crate::client::Caller::SHARED)) {
-            *denials.entry(event.caller.as_str()).or_default() += event.count;
+            *denials.entry(event.caller.clone()).or_default() += event.count;
         }
     }
     denials
@@ -100,7 +100,7 @@ impl<D: Database> Records<D> {
             if sum > u64::from(rule.denials)
                 && let Some(block) = self.block_denied(address, rule, now).await?
             {
-                escalated.push(((*address).to_owned(), block));
+                escalated.push((address.clone(), block));
             }
         }
         Ok(escalated)

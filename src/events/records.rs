@@ -219,23 +219,32 @@ impl<D: Database> Records<D> {
             .map(|back| self.key(&hour_key(latest.saturating_sub(back))))
             .map(|key| page_of(&key, "+inf", 0, READ));
         let replies = self.run_all(reads.collect(), now).await?;
-        let mut callers: BTreeMap<String, Suspicious> = BTreeMap::new();
+        // By caller and policy, so that what is of one caller stands together.
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for (member, count) in replies.iter().flat_map(pairs) {
             let Some((policy, caller)) = member.split_once(' ') else {
                 continue;
             };
             let count: u64 = count.parse().unwrap_or_default();
-            let known = callers.entry(caller.to_owned()).or_default();
-            known.denied += count;
-            *known.policies.entry(policy.to_owned()).or_default() += count;
+            *counts.entry(format!("{caller} {policy}")).or_default() += count;
         }
         let mut list: Vec<Suspicious> = Vec::new();
-        list.extend(
-            callers
-                .into_iter()
-                .map(|(caller, known)| Suspicious { caller, ..known }),
-        );
-        list.sort_by_key(|known| std::cmp::Reverse(known.denied));
+        for (member, count) in counts {
+            let Some((caller, policy)) = member.split_once(' ') else {
+                continue;
+            };
+            if list.last().is_none_or(|last| last.caller != caller) {
+                list.push(Suspicious {
+                    caller: caller.to_owned(),
+                    ..Suspicious::default()
+                });
+            }
+            if let Some(last) = list.last_mut() {
+                last.denied += count;
+                last.policies.insert(policy.to_owned(), count);
+            }
+        }
+        list.sort_unstable_by(|a, b| (b.denied, &a.caller).cmp(&(a.denied, &b.caller)));
         list.truncate(most);
         Ok(list)
     }

@@ -102,7 +102,8 @@ impl App {
             && (rest.is_empty() || rest.starts_with('/'))
         {
             let rest = rest.to_owned();
-            let response = self.control_plane(rest, &incoming, &request).await;
+            // Apart, so that what waits for a decision is not the larger for it.
+            let response = Box::pin(self.control_plane(rest, &incoming, &request)).await;
             self.write_later(context);
             return reply::own(&response);
         }

@@ -1,10 +1,12 @@
 //! What is measured.
 
 use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use edge_limiter::client::range::{Range, RangeMap};
 use edge_limiter::config::{Config, Vars};
 use edge_limiter::gate::{self, Request};
 use edge_limiter::policy::PolicyId;
@@ -77,13 +79,23 @@ pub enum Case {
     RoutesEndsLast,
     /// `/**/r{i}/**`, and a path that meets the last: only their middles tell them apart.
     RoutesMiddleLast,
+    /// Who holds an address: so many ranges apart, and an address in one of them.
+    RangesIn,
+    /// The same, and an address in none.
+    RangesOut,
+    /// So many ranges within three wide ones, and an address in one of them.
+    RangesNested,
+    /// IPv6 ranges apart, and an address in one of them.
+    RangesSix,
+    /// So many ranges are put in order, as a changed list is.
+    RangesBuilt,
     /// A configuration of so many routes is read.
     Config,
 }
 
 impl Case {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 31] = [
         Self::SlidingAllowed,
         Self::SlidingDenied,
         Self::BucketAllowed,
@@ -109,6 +121,11 @@ impl Case {
         Self::RoutesMixedNone,
         Self::RoutesEndsLast,
         Self::RoutesMiddleLast,
+        Self::RangesIn,
+        Self::RangesOut,
+        Self::RangesNested,
+        Self::RangesSix,
+        Self::RangesBuilt,
         Self::Config,
     ];
 
@@ -150,6 +167,11 @@ impl Case {
             Self::RoutesMixedNone => routes(MIXED, size, false),
             Self::RoutesEndsLast => routes(ENDS, size, true),
             Self::RoutesMiddleLast => routes(MIDDLE, size, true),
+            Self::RangesIn => ranges(IN, size, true),
+            Self::RangesOut => ranges(OUT, size, false),
+            Self::RangesNested => ranges(NESTED, size, true),
+            Self::RangesSix => ranges(SIX, size, true),
+            Self::RangesBuilt => ranges_built(size),
             Self::Config => config(size),
         }
     }
@@ -387,6 +409,63 @@ fn routes(shape: Shape, number: u32, meets_last: bool) -> Loop {
             .iter()
             .map(|policy| u64::from(policy.0))
             .sum()
+    })
+}
+
+/// The range of a number, and an address to look for.
+type Net = fn(u32) -> (String, IpAddr);
+
+const IN: Net = |at| {
+    let [a, b, c] = net(at);
+    (
+        format!("{a}.{b}.{c}.0/24"),
+        Ipv4Addr::new(a, b, c, 77).into(),
+    )
+};
+const OUT: Net = |at| {
+    let [a, b, c] = net(at);
+    (
+        format!("{a}.{b}.{c}.0/25"),
+        Ipv4Addr::new(a, b, c, 200).into(),
+    )
+};
+const NESTED: Net = |at| {
+    let (range, address) = IN(at);
+    let wide = |at| format!("0.0.0.0/{at}");
+    (if at < 3 { wide(at) } else { range }, address)
+};
+const SIX: Net = |at| {
+    let [high, low] = [(at >> 16) as u16, at as u16];
+    let address = Ipv6Addr::new(0x2001, 0xdb8, high, low, 0, 0, 0, 7);
+    (format!("2001:db8:{high:x}:{low:x}::/64"), address.into())
+};
+
+fn net(at: u32) -> [u8; 3] {
+    let [_, a, b, c] = at.to_be_bytes();
+    [a + 1, b, c]
+}
+
+fn ranges(shape: Net, number: u32, holds: bool) -> Loop {
+    let all = (0..number).map(|at| Range::parse(&shape(at).0).expect("a range"));
+    let map: RangeMap<u32> = all.zip(0..).collect();
+    assert_eq!(map.len(), number as usize);
+    let addresses: Vec<IpAddr> = (0..number).map(|at| shape(at).1).collect();
+    rounds(move |round| {
+        let address = addresses[someone(round, number) as usize];
+        let held = map.holding(black_box(address)).map(|(_, value)| value);
+        let (held, sum) = held.fold((0, 0), |(held, sum), value| (held + 1, sum + value));
+        assert_eq!(held > 0, holds);
+        u64::from(held + sum)
+    })
+}
+
+fn ranges_built(number: u32) -> Loop {
+    let all: Vec<Range> = (0..number)
+        .map(|at| Range::parse(&IN(someone(at, 1 << 24)).0).expect("a range"))
+        .collect();
+    rounds(move |_| {
+        let map: RangeMap<()> = black_box(&all).iter().map(|range| (*range, ())).collect();
+        map.len() as u64
     })
 }
 
