@@ -93,17 +93,25 @@ impl Target {
         }
     }
 
+    /// Whether it holds more callers than anybody can mean.
+    #[must_use]
+    pub fn is_too_wide(&self) -> bool {
+        self.range().is_some_and(|range| {
+            range.bits()
+                < match range.first() {
+                    IpAddr::V4(_) => LEAST_BITS_V4,
+                    IpAddr::V6(_) => LEAST_BITS_V6,
+                }
+        })
+    }
+
     /// Why it must not be blocked, if it must not. `allowed` is the allow-list.
     #[must_use]
     pub fn refusal(&self, allowed: &RangeMap<()>) -> Option<Refusal> {
-        let range = self.range()?;
-        let least = match range.first() {
-            IpAddr::V4(_) => LEAST_BITS_V4,
-            IpAddr::V6(_) => LEAST_BITS_V6,
-        };
-        if range.bits() < least {
+        if self.is_too_wide() {
             return Some(Refusal::TooWide);
         }
+        let range = self.range()?;
         // In a wider range it is passed over: `Caller::may_be_blocked`.
         if matches!(self, Self::Address(_)) && range.contains(Caller::SHARED) {
             return Some(Refusal::Shared);

@@ -13,7 +13,13 @@
 //!    denials answered without one ([`store::denials`]), and memory where Upstash fails
 //!    ([`store::fallback`]). What it settles is pure: [`quota`] decides for one quota,
 //!    [`store::settle`] for all of a request.
+//!    Around all of that, blocked ranges deny from the isolate's copy ([`store::blocked`]).
 //! 6. [`gate`] does 2 to 5, and [`headers`] and [`response`] put its report on the wire.
+//! 7. [`events`] gathers what was denied, to be written once the response is on its way.
+//!
+//! Beside it are the records that operators see and act on ([`blocklist`], [`events`]), in the same
+//! Redis by a plain transaction or in the isolate ([`database`]), and the calls they do it with
+//! ([`admin`]).
 //!
 //! Time is a value everywhere ([`time`]): nothing here reads a clock except through [`time::Clock`].
 

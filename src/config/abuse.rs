@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::vars::{self, Vars};
 use super::{Problems, Secret, secret};
+use crate::blocklist::Target;
 use crate::client::range::{Range, RangeMap};
 use crate::events::escalation::Escalation;
 use crate::time::Millis;
@@ -70,7 +71,15 @@ fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
     let mut ranges = Vec::new();
     for (place, entry) in named {
         match Range::parse(entry) {
-            Some(range) => ranges.push((range, ())),
+            Some(range) => {
+                if Target::Range(range).is_too_wide() {
+                    problems.warn(
+                        format!("{NAME}[{place}]"),
+                        "is so wide that hardly anybody is limited",
+                    );
+                }
+                ranges.push((range, ()));
+            }
             None => problems.error(
                 format!("{NAME}[{place}]"),
                 "must be an address or a range such as 10.0.0.0/8; it is left out",
@@ -177,6 +186,18 @@ mod tests {
         }
         let (ranges, problems) = allowed(&json!([1, "10.0.0.0/8"]));
         assert_eq!((ranges.len(), problems.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_list_that_exempts_nearly_everybody_is_a_warning() {
+        let compiled = compile(&json!({"RATE_LIMIT_ALLOWLIST": "10.0.0.0/8, 10.0.0.0/0, ::/3"}));
+        let named = compiled.problems.iter().map(|problem| &*problem.variable);
+        let named: Vec<&str> = named.collect();
+        assert_eq!(
+            named,
+            ["RATE_LIMIT_ALLOWLIST[1]", "RATE_LIMIT_ALLOWLIST[2]"]
+        );
+        assert!(!compiled.has_errors());
     }
 
     #[test]
