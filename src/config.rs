@@ -8,6 +8,7 @@ use std::fmt;
 use crate::client::Ipv6Prefix;
 use crate::policy::{Policy, PolicyId};
 use crate::route::Routes;
+use crate::user;
 
 mod abuse;
 mod policies;
@@ -15,6 +16,7 @@ mod routes;
 mod store;
 #[cfg(test)]
 mod tests;
+mod users;
 mod vars;
 
 pub use abuse::Abuse;
@@ -129,6 +131,8 @@ pub struct Config {
     pub check_token: Option<Secret>,
     /// Exemptions, blocks and records.
     pub abuse: Abuse,
+    /// How users are proven.
+    pub users: user::Settings,
 }
 
 /// A configuration and what is wrong with it.
@@ -159,6 +163,10 @@ impl Config {
         let read = routes::read(vars, &mut table, &mut problems);
         table.warn_unused(&read.used, &mut problems);
         let store = store::read(vars, &mut problems);
+        let users = users::read(vars, table.asks_for_users(), &mut problems);
+        if !users.prove_anybody() {
+            table.ask_for_nobody();
+        }
         let always: Vec<PolicyId> = table.id("ip").into_iter().chain(read.always).collect();
         table.warn_useless_leases(&always, &mut problems);
         let config = Self {
@@ -175,6 +183,7 @@ impl Config {
             admin_token: secret(vars, "ADMIN_TOKEN", &mut problems),
             check_token: secret(vars, "CHECK_TOKEN", &mut problems),
             abuse: abuse::read(vars, &mut problems),
+            users,
         };
         Compiled {
             config,

@@ -9,6 +9,7 @@ use crate::policy::{Policy, PolicyId};
 use crate::quota::{Outcome, Quota};
 use crate::store::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
+use crate::user::Prove;
 
 /// What the gate reads of a request.
 pub trait Request {
@@ -85,7 +86,7 @@ impl Report {
     }
 }
 
-/// Decides `request` at `now`.
+/// Decides `request` at `now`. `prove` says who the user is, where a policy asks.
 ///
 /// # Errors
 ///
@@ -93,6 +94,7 @@ impl Report {
 pub async fn decide<S: Store>(
     config: &Config,
     store: &S,
+    prove: &impl Prove,
     request: &impl Request,
     now: Timestamp,
 ) -> Result<Report, StoreError> {
@@ -110,10 +112,20 @@ pub async fn decide<S: Store>(
         (Vec::new(), 1)
     };
 
+    let policies: Vec<&Policy> = policies
+        .into_iter()
+        .filter_map(|id| config.policy(id))
+        .collect();
+    let user = if policies.iter().any(|policy| policy.user.is_some()) {
+        // Apart, so that a decision that asks for nobody is not the larger for it.
+        Box::pin(prove.user(|name| request.header(name), now)).await
+    } else {
+        None
+    };
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
     let mut names: Vec<&Policy> = Vec::with_capacity(policies.len());
-    for policy in policies.into_iter().filter_map(|id| config.policy(id)) {
-        for charge in policy.charges(&caller, |name| request.header(name)) {
+    for policy in policies {
+        for charge in policy.charges(&caller, user.as_deref(), |name| request.header(name)) {
             charges.push(charge);
             names.push(policy);
         }

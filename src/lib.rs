@@ -6,7 +6,8 @@
 //!
 //! 1. [`config`] has turned the environment into policies and routes, once.
 //! 2. [`route`] finds the policies that the request's method and path meet.
-//! 3. [`client`] says who the caller is, in one canonical form.
+//! 3. [`client`] says who the caller is, in one canonical form; where a policy asks, [`user`] says which
+//!    user is proven to have sent the request.
 //! 4. [`policy`] names the caller's quota in each of them; together they are one [`store::Check`].
 //! 5. A [`store::Store`] settles the check in one atomic step: in this isolate's memory
 //!    ([`store::memory`]), or in Upstash Redis in one round trip ([`store::upstash`]), with known
@@ -39,3 +40,4 @@ pub mod response;
 pub mod route;
 pub mod store;
 pub mod time;
+pub mod user;

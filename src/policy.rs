@@ -5,6 +5,9 @@ use crate::quota::Quota;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
 
+/// What a proven user's key starts with.
+const USER: &str = "user-";
+
 /// Which policy of a configuration: its place in the list of policies in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId(pub u16);
@@ -16,6 +19,8 @@ pub struct Policy {
     pub name: String,
     /// How much, over how long, counted how.
     pub quota: Quota,
+    /// The same for a proven user, who is charged to a quota of its own in place of its address's.
+    pub user: Option<Quota>,
     /// How long a caller stays blocked from the policy after a denial; `None`: not at all.
     pub block: Option<Millis>,
     /// Whose quota a request is charged to.
@@ -52,11 +57,12 @@ pub enum Mode {
 }
 
 impl Policy {
-    /// The quotas that a request of `caller` is charged to under this policy. `header` reads one of
-    /// its headers.
+    /// The quotas that a request of `caller` is charged to under this policy. `user` is the key of the
+    /// one who is proven to have sent it ([`crate::user`]); `header` reads one of its headers.
     pub fn charges(
         &self,
         caller: &Caller,
+        user: Option<&str>,
         header: impl Fn(&str) -> Option<String>,
     ) -> impl Iterator<Item = Charge> {
         let supplied = match &self.key {
@@ -67,9 +73,10 @@ impl Policy {
             }),
             KeyBy::Address | KeyBy::Global => None,
         };
-        let own = match self.key {
-            KeyBy::Global => self.charge("global", None),
-            KeyBy::Address | KeyBy::Header(_) => {
+        let own = match (&self.key, user.filter(|_| self.user.is_some())) {
+            (KeyBy::Global, _) => self.charge("global", None),
+            (_, Some(user)) => self.charge(user, self.block),
+            (KeyBy::Address | KeyBy::Header(_), None) => {
                 let block = self.block.filter(|_| caller.may_be_blocked());
                 self.charge(caller.key(), block)
             }
@@ -80,12 +87,15 @@ impl Policy {
     /// The quota of one caller's key, whose denial sets `block`.
     #[must_use]
     pub fn charge(&self, caller: &str, block: Option<Millis>) -> Charge {
+        let quota = (self.user)
+            .filter(|_| caller.starts_with(USER))
+            .unwrap_or(self.quota);
         Charge {
             block,
             enforced: self.mode == Mode::Enforce,
             on_failure: self.on_store_failure,
-            lease: self.lease,
-            ..Charge::new(format!("{}:{caller}", self.name), self.quota)
+            lease: self.lease.min(quota.capacity()),
+            ..Charge::new(format!("{}:{caller}", self.name), quota)
         }
     }
 }

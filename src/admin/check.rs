@@ -75,11 +75,13 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         let verdict = self.store.decide(&check, now).await?;
         let allowed = verdict.allows(&check);
         let block = verdict.address_block;
-        let asked = list.iter().zip(&policies).zip(&verdict.answers);
+        let asked = list.iter().zip(&policies).zip(&check.charges);
         let standings: Vec<Standing> = asked
-            .map(|((one, policy), answer)| Standing {
+            .zip(&verdict.answers)
+            .map(|(((one, policy), charge), answer)| Standing {
                 identifier: Some(&one.identifier),
-                ..standing(policy, answer.as_ref(), block, now)
+                policy: &policy.name,
+                ..standing(charge, answer.as_ref(), block, now)
             })
             .collect();
         // The one that denies longest, or that has the least left; one that was not asked says nothing.
@@ -159,12 +161,11 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
 
 /// `answer` is absent where a block, or another quota that is known to deny, has decided.
 fn standing<'a>(
-    policy: &'a Policy,
+    charge: &Charge,
     answer: Option<&Answer>,
     block: Option<AddressBlock>,
     now: Timestamp,
 ) -> Standing<'a> {
-    let capacity = policy.quota.capacity();
     let ends = block.and_then(|block| block.until);
     let retry_at = match answer {
         _ if block.is_some() && ends.is_none() => None,
@@ -176,8 +177,8 @@ fn standing<'a>(
         identifier: None,
         results: Vec::new(),
         allowed: block.is_none() && answer.is_none_or(Answer::allows),
-        policy: &policy.name,
-        limit: capacity,
+        policy: "",
+        limit: charge.quota.capacity(),
         remaining: answer.map_or(0, |answer| answer.decision.remaining),
         reset: retry_at.unwrap_or(reset).as_millis(),
         retry_after: retry_at.map(|at| at.since(now).secs_ceil().max(1)),

@@ -31,6 +31,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         }
         input.only(&[])?;
         let (policy, key, charge) = self.named(policy, caller)?;
+        let quota = charge.quota;
         let check = Check {
             address: None,
             charges: vec![Charge { lease: 0, ..charge }],
@@ -41,7 +42,6 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         let answer = answer.ok_or(crate::store::StoreError::Malformed)?;
         let one = Check { cost: 1, ..check };
         let retry_at = answer.retry_at().max(self.isolate.retry_at(&one, now));
-        let quota = policy.quota;
         let remaining = answer.decision.remaining;
         ok(&Body {
             // What memory says in the store's place, it says for this isolate.
@@ -127,6 +127,7 @@ struct Told<'a> {
     mode: &'a str,
     on_store_failure: &'a str,
     lease: Option<u32>,
+    authenticated: Option<u32>,
     always: bool,
 }
 
@@ -141,6 +142,7 @@ impl<'a> Told<'a> {
             burst: Some(quota.capacity()).filter(|burst| *burst != quota.limit()),
             block_seconds: policy.block.map(Millis::secs_ceil),
             key: match &policy.key {
+                _ if policy.user.is_some() => "user".to_owned(),
                 KeyBy::Address => "ip".to_owned(),
                 KeyBy::Global => "global".to_owned(),
                 KeyBy::Header(name) => format!("header:{name}"),
@@ -151,6 +153,7 @@ impl<'a> Told<'a> {
             },
             on_store_failure: policy.on_store_failure.name(),
             lease: Some(policy.lease).filter(|lease| *lease > 1),
+            authenticated: policy.user.map(|quota| quota.limit()),
             always,
         }
     }

@@ -80,7 +80,10 @@ fn row(policy: &Policy) -> [String; 9] {
             .map_or_else(|| "-".to_owned(), |block| seconds(block.get())),
         quota.algorithm().name().to_owned(),
         match &policy.key {
-            KeyBy::Address => "ip".to_owned(),
+            KeyBy::Address => match &policy.user {
+                Some(quota) => format!("user {}, else ip", quota.limit()),
+                None => "ip".to_owned(),
+            },
             KeyBy::Global => "global".to_owned(),
             KeyBy::Header(name) => format!("header:{name} + ip"),
         },

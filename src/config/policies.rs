@@ -30,7 +30,7 @@ const STRICTEST: [u32; 3] = [5, 60, 900];
 const MISCONFIGURED: &str = "misconfigured";
 
 /// After `RATE_LIMIT_`, but no policies.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 16] = [
     "ENABLED",
     "POLICIES",
     "ROUTES",
@@ -41,6 +41,12 @@ const SETTINGS: [&str; 10] = [
     "ESCALATION",
     "EVENTS",
     "EVENT_SAMPLE",
+    "JWT_SECRET",
+    "JWT_KEYS",
+    "JWT_JWKS_URL",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
+    "JWT_COOKIE",
 ];
 
 /// The limiter's own names after the key prefix.
@@ -87,6 +93,7 @@ impl Table {
             self.policies.push(Policy {
                 name: MISCONFIGURED.to_owned(),
                 quota: Quota::new(Algorithm::SlidingWindow, limit, window).ok()?,
+                user: None,
                 block: Some(Millis::from_secs(block)),
                 key: KeyBy::Address,
                 mode: Mode::Enforce,
@@ -111,6 +118,18 @@ impl Table {
 
     pub(super) fn into_policies(self) -> Vec<Policy> {
         self.policies
+    }
+
+    /// Whether a policy asks who the user is.
+    pub(super) fn asks_for_users(&self) -> bool {
+        self.policies.iter().any(|policy| policy.user.is_some())
+    }
+
+    /// Nobody can be proven.
+    pub(super) fn ask_for_nobody(&mut self) {
+        for policy in &mut self.policies {
+            policy.user = None;
+        }
     }
 
     /// A lease is in use where every policy that can deny the request has one.
@@ -314,6 +333,9 @@ struct Options {
     algorithm: Algorithm,
     burst: Option<NonZeroU32>,
     key: KeyBy,
+    /// A proven user has a quota of its own.
+    by_user: bool,
+    authenticated: Option<NonZeroU32>,
     mode: Mode,
     on_store_failure: OnFailure,
     lease: Option<NonZeroU32>,
@@ -372,15 +394,58 @@ fn policy(
             "is not in use for a policy that blocks: a caller would be blocked for units that it never spent",
         );
     }
+    let user = users_quota(&place, &options, &quota, problems);
     Some(Policy {
         name,
         quota,
+        user,
         block: (block > 0).then(|| Millis::from_secs(block)),
         key: options.key,
         mode: options.mode,
         on_store_failure: options.on_store_failure,
         lease: if sensible && block == 0 { lease } else { 0 },
     })
+}
+
+/// The quota of a proven user, if it has one of its own.
+fn users_quota(
+    place: &str,
+    options: &Options,
+    quota: &Quota,
+    problems: &mut Problems,
+) -> Option<Quota> {
+    let limit = options.authenticated;
+    if options.unclear || (limit.is_none() && !options.by_user) {
+        return None;
+    }
+    let Some(limit) = limit else {
+        return Some(*quota);
+    };
+    let place = format!("{place}.authenticated");
+    if options.key != KeyBy::Address {
+        problems.error(place, rule_of("authenticated"));
+        return None;
+    }
+    if limit.get() < quota.limit() {
+        problems.warn(
+            &place,
+            "is less than the limit of callers who are not proven",
+        );
+    }
+    let made = Quota::new(quota.algorithm(), limit, quota.window());
+    let made = match options.burst {
+        Some(burst) if quota.algorithm() == Algorithm::TokenBucket => {
+            made.and_then(|quota| quota.with_burst(burst))
+        }
+        _ => made,
+    };
+    match made {
+        Ok(quota) => Some(quota),
+        Err(error) => {
+            problems.error(place, error.to_string());
+            None
+        }
+    }
 }
 
 fn tightened([requests, seconds, block]: [u32; 3]) -> [u32; 3] {
@@ -390,9 +455,6 @@ fn tightened([requests, seconds, block]: [u32; 3]) -> [u32; 3] {
         block.max(STRICTEST[2]),
     ]
 }
-
-/// Options of later versions: what they loosen is not loosened yet.
-const NOT_YET: [&str; 1] = ["authenticated"];
 
 fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options {
     let mut options = Options::default();
@@ -413,18 +475,20 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
                 options.burst = Some(burst.unwrap_or(NonZeroU32::MIN));
                 burst.map(drop)
             }
+            "key" if text == "user" => {
+                options.by_user = true;
+                Some(())
+            }
             "key" => {
                 let key = key_by(text);
                 let understood = key.is_some();
-                // A user who is not proven is limited by address; of the rest, one quota for all is
-                // the strictest.
-                let strict = if text == "user" {
-                    KeyBy::Address
-                } else {
-                    KeyBy::Global
-                };
-                options.key = key.unwrap_or(strict);
+                // One quota for all is the strictest.
+                options.key = key.unwrap_or(KeyBy::Global);
                 understood.then_some(())
+            }
+            "authenticated" => {
+                options.authenticated = whole_value(value).and_then(NonZeroU32::new);
+                options.authenticated.map(drop)
             }
             "mode" => mode(text).map(|mode| options.mode = mode),
             "on_store_failure" => {
@@ -436,18 +500,11 @@ fn read_options(place: &str, value: &Value, problems: &mut Problems) -> Options 
                 options.lease = whole_value(value).and_then(NonZeroU32::new);
                 options.lease.map(drop)
             }
-            known if NOT_YET.contains(&known) => {
-                problems.error(
-                    format!("{place}.{known}"),
-                    "is not supported by this version",
-                );
-                Some(())
-            }
             _ => {
                 options.unclear = true;
                 problems.error(
                     place,
-                    "has an unknown option (known are algorithm, burst, key, mode, on_store_failure and lease); \
+                    "has an unknown option (known are algorithm, authenticated, burst, key, mode, on_store_failure and lease); \
                      the policy is held to 5 requests until it is mended",
                 );
                 Some(())
@@ -465,10 +522,12 @@ fn rule_of(option: &str) -> &'static str {
         "algorithm" => {
             "must be `sliding-window`, `token-bucket` or `fixed-window`; `sliding-window` is in force"
         }
-        "burst" => "must be a whole number from 1; 1 is in force",
-        "key" => {
-            "must be `ip`, `global` or `header:NAME`; `global` is in force, and `ip` in place of `user`"
+        "authenticated" => {
+            "must be a whole number from 1, for a policy whose key is `ip` or `user`; proven users have no \
+             limit of their own meanwhile"
         }
+        "burst" => "must be a whole number from 1; 1 is in force",
+        "key" => "must be `ip`, `user`, `global` or `header:NAME`; `global` is in force",
         "lease" => {
             "must be a whole number from 1 to the policy's limit (or burst); nothing is leased meanwhile"
         }

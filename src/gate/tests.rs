@@ -6,10 +6,12 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::{Exempt, Report, Request, decide};
+use crate::client::hashed;
 use crate::config::{Config, Vars};
 use crate::store::conformance::START;
 use crate::store::memory::{Memory, Seed};
 use crate::time::{Millis, Timestamp};
+use crate::user::Prove;
 
 #[derive(Clone, Default)]
 struct Asked {
@@ -45,6 +47,15 @@ impl Asked {
     }
 }
 
+/// Takes a header at its word.
+struct SaysSo;
+
+impl Prove for SaysSo {
+    async fn user(&self, header: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<String> {
+        header("x-proven").map(|name| hashed("user", name))
+    }
+}
+
 struct Gate {
     config: Config,
     store: Memory,
@@ -61,7 +72,7 @@ impl Gate {
     }
 
     fn ask(&self, request: &Asked, now: Timestamp) -> Report {
-        let report = decide(&self.config, &self.store, request, now).now_or_never();
+        let report = decide(&self.config, &self.store, &SaysSo, request, now).now_or_never();
         report.expect("memory waits for nothing").unwrap()
     }
 
@@ -325,4 +336,72 @@ fn who_is_exempt_is_asked_of_no_quota() {
         }
     }
     assert_eq!(gate.store.len(), 2 * 4, "nothing is counted for them");
+}
+
+fn progressive() -> Gate {
+    Gate::new(&json!({
+        "RATE_LIMIT_JWT_SECRET": "a-secret-of-at-least-32-characters",
+        "RATE_LIMIT_GENERAL": "3,60",
+        "RATE_LIMIT_AUTH": "3,60,600",
+        "RATE_LIMIT_IP": "15,60",
+        "RATE_LIMIT_POLICIES": {"general": {"authenticated": 10}, "auth": {"key": "user"}},
+        "RATE_LIMIT_ROUTES": [
+            {"path": "/auth", "policies": ["auth"]},
+            {"path": "/ip", "policies": []},
+        ],
+    }))
+}
+
+#[test]
+fn a_proven_user_has_a_limit_of_its_own_wherever_it_is() {
+    let gate = progressive();
+    let alice = |address| from(address, "/").with("x-proven", "alice");
+    assert_eq!(gate.admits(&from("192.0.2.1", "/"), 4), 3);
+    assert_eq!(
+        gate.admits(&alice("192.0.2.1"), 6),
+        6,
+        "past its address's limit"
+    );
+    assert_eq!(
+        gate.admits(&alice("192.0.2.2"), 6),
+        4,
+        "one quota at both addresses"
+    );
+    assert_eq!(
+        gate.admits(&from("192.0.2.2", "/"), 4),
+        3,
+        "its address's is untouched"
+    );
+    let bob = from("192.0.2.1", "/").with("x-proven", "bob");
+    assert_eq!(
+        gate.admits(&bob, 20),
+        6,
+        "the address's own policy is met by all of them"
+    );
+}
+
+#[test]
+fn what_a_user_does_blocks_the_user_and_not_its_address() {
+    let gate = progressive();
+    let alice = from("192.0.2.1", "/auth").with("x-proven", "alice");
+    assert_eq!(gate.admits(&alice, 4), 3);
+    let denied = gate.ask(&alice, START + Millis::from_secs(300));
+    assert!(denied.binding().unwrap().answer.blocked_until.is_some());
+    assert_eq!(gate.admits(&from("192.0.2.1", "/auth"), 4), 3);
+    let elsewhere = from("192.0.2.9", "/auth").with("x-proven", "alice");
+    assert_eq!(gate.admits(&elsewhere, 1), 0);
+}
+
+#[test]
+fn nobody_is_asked_who_they_are_where_no_policy_cares() {
+    struct Never;
+    impl Prove for Never {
+        async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<String> {
+            panic!("asked")
+        }
+    }
+    let gate = progressive();
+    let request = from("192.0.2.1", "/ip");
+    let report = decide(&gate.config, &gate.store, &Never, &request, START).now_or_never();
+    assert!(report.unwrap().unwrap().admitted);
 }

@@ -16,6 +16,7 @@ use edge_limiter::response::Response;
 use edge_limiter::store::memory::Seed;
 use edge_limiter::store::{AddressBlock, Check, StoreError};
 use edge_limiter::time::{Clock, Timestamp};
+use edge_limiter::user::{Users, proofs};
 use js_sys::{Object, Promise};
 use wasm_bindgen::JsValue;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -28,6 +29,7 @@ use crate::incoming::Incoming;
 use crate::record::Log;
 use crate::reply;
 use crate::stores::Stores;
+use crate::users::Runtime;
 
 #[wasm_bindgen(module = "/js/body.js")]
 extern "C" {
@@ -44,6 +46,7 @@ pub(crate) struct App {
     stores: Stores,
     log: Log,
     doorkeeper: Doorkeeper,
+    users: Users<Runtime>,
     /// What this deployment writes into [`PASSED`].
     mark: String,
 }
@@ -78,6 +81,12 @@ impl App {
             stores,
             log: Log::new(&compiled.config.abuse, records)?,
             doorkeeper: Doorkeeper::new(&compiled.config, Seed::random()?)?,
+            users: Users::new(
+                compiled.config.users.clone(),
+                Runtime,
+                proofs::DEFAULT_ENTRIES,
+                Seed::random()?,
+            ),
             mark: passed::mark(&compiled.config),
             compiled,
         })
@@ -118,7 +127,7 @@ impl App {
 
         let config = &self.compiled.config;
         let now = IsolateClock.now();
-        let report = gate::decide(config, &self.stores, &incoming, now).await;
+        let report = gate::decide(config, &self.stores, &self.users, &incoming, now).await;
         self.fetch_ahead(context);
         let report = match report {
             Ok(report) => report,
@@ -176,11 +185,15 @@ impl App {
         reply::own(&own)
     }
 
-    /// Takes units for requests to come, while this one goes on.
+    /// Takes units and keys for requests to come, while this one goes on.
     fn fetch_ahead(self: &Rc<Self>, context: &Context) {
         if let Some(wish) = self.stores.wish() {
             let app = Rc::clone(self);
             context.wait_until(async move { app.stores.fetch_ahead(&wish).await });
+        }
+        if self.users.should_fetch(IsolateClock.now()) {
+            let app = Rc::clone(self);
+            context.wait_until(async move { app.users.fetch(IsolateClock.now()).await });
         }
     }
 

@@ -10,6 +10,7 @@ mod record;
 mod reply;
 mod stores;
 mod transport;
+mod users;
 mod vars;
 
 use worker::{Context, Env, event};

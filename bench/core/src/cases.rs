@@ -16,6 +16,7 @@ use edge_limiter::store::denials::Denials;
 use edge_limiter::store::memory::{Memory, Seed};
 use edge_limiter::store::{Charge, Check, Store};
 use edge_limiter::time::{Millis, Timestamp};
+use edge_limiter::user::Nobody;
 use serde_json::{Value, json};
 
 use crate::Loop;
@@ -365,7 +366,7 @@ fn the_gate(callers: u32) -> Loop {
     let ask = move |caller: u32| {
         let [_, b, c, d] = caller.to_be_bytes();
         let request = Get(format!("100.{b}.{c}.{d}"));
-        let report = ready(gate::decide(&config, &memory, &request, black_box(NOW)));
+        let report = ready(gate::decide(&config, &memory, &Nobody, &request, black_box(NOW)));
         let report = report.expect("decides");
         assert!(report.admitted && report.enforced.len() == 2);
         report

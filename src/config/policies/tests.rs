@@ -127,7 +127,6 @@ fn a_bad_option_is_named_and_the_stricter_one_rules() {
     for (option, value) in [
         ("algorithm", json!("sliding")),
         ("algorithm", json!(7)),
-        ("key", json!("user")),
         ("mode", json!("Shadow!")),
         ("mode", json!(null)),
     ] {
@@ -164,14 +163,6 @@ fn a_bad_option_is_named_and_the_stricter_one_rules() {
         );
         assert_eq!(limits(&config, "auth"), Some((5, 60, 900)));
     }
-    let later = json!({"RATE_LIMIT_POLICIES": {"auth": {"authenticated": 10}}});
-    assert_eq!(
-        limits(
-            &bad(&later, "RATE_LIMIT_POLICIES.auth.authenticated"),
-            "auth"
-        ),
-        Some((30, 60, 600))
-    );
     for lease in [json!(0), json!(31), json!("all"), json!(-1)] {
         let options =
             json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": {"auth": {"lease": lease}}});

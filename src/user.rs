@@ -1,0 +1,226 @@
+//! Proven users: whom a JSON Web Token (RFC 7519) names as the sender of a request, if its signature
+//! verifies against a configured key. Only what is proven raises a limit; everybody else stays limited
+//! by address, whatever was sent.
+//!
+//! A token is looked at where a policy asks who the user is. What verified is remembered until the
+//! token expires ([`proofs`]), so that a repeated token costs no signature. Keys come from the
+//! configuration or from an identity provider's document ([`keys`]), which is fetched when it is first
+//! needed. No request waits for another one's fetch: until the keys are there, its sender is
+//! unproven.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use sha2::{Digest, Sha256};
+
+use self::keys::{Fetching, Key};
+use self::proofs::Proofs;
+use self::token::{Expected, Token};
+use crate::client::hashed;
+use crate::store::memory::Seed;
+use crate::time::{Millis, Timestamp};
+
+pub mod keys;
+pub mod proofs;
+pub mod token;
+
+/// Keys that a signature is tried with, at most.
+const TRIED: usize = 4;
+
+/// How long a token that did not verify is not tried again.
+const REFUSED_FOR: Millis = Millis::from_secs(60);
+
+/// How users are proven.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Keys of the configuration.
+    pub keys: Vec<Key>,
+    /// Where an identity provider publishes its keys (RFC 7517).
+    pub jwks_url: Option<String>,
+    /// What a token has to say.
+    pub expected: Expected,
+    /// The cookie that holds the token where no `Authorization` header does.
+    pub cookie: Option<String>,
+}
+
+impl Settings {
+    /// Whether anybody can be proven.
+    #[must_use]
+    pub const fn prove_anybody(&self) -> bool {
+        !self.keys.is_empty() || self.jwks_url.is_some()
+    }
+}
+
+/// Says who sent a request.
+#[allow(async_fn_in_trait)]
+pub trait Prove {
+    /// The key of the user who is proven to have sent a request: `user-` and a hash. `header` reads
+    /// one of its headers, by its name in lower case.
+    async fn user(&self, header: impl Fn(&str) -> Option<String>, now: Timestamp)
+    -> Option<String>;
+}
+
+/// Proves nobody.
+pub struct Nobody;
+
+impl Prove for Nobody {
+    async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<String> {
+        None
+    }
+}
+
+/// What a runtime does for proofs.
+#[allow(async_fn_in_trait)]
+pub trait Platform {
+    /// Whether `signature` is that of `key` over `signed`.
+    async fn verify(&self, key: &Key, signed: &str, signature: &[u8]) -> bool;
+    /// The document at `url`, if it comes in time and is not too long.
+    async fn fetch(&self, url: &str) -> Option<String>;
+}
+
+/// What a signature came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verified {
+    Yes,
+    No,
+    NoKey,
+}
+
+/// Proves users by their tokens.
+pub struct Users<P> {
+    settings: Settings,
+    platform: P,
+    own: Rc<[Key]>,
+    fetched: RefCell<Rc<[Key]>>,
+    fetching: Cell<Fetching>,
+    proofs: RefCell<Proofs>,
+}
+
+impl<P: Platform> Users<P> {
+    /// Nobody is known yet. Up to `entries` tokens are remembered.
+    pub fn new(settings: Settings, platform: P, entries: usize, seed: Seed) -> Self {
+        Self {
+            own: settings.keys.clone().into(),
+            settings,
+            platform,
+            fetched: RefCell::new(Rc::new([])),
+            fetching: Cell::default(),
+            proofs: RefCell::new(Proofs::new(entries, seed)),
+        }
+    }
+
+    /// Whether the provider's keys are old, and the one who asks is to [fetch](Self::fetch) them
+    /// once its request is answered.
+    pub fn should_fetch(&self, now: Timestamp) -> bool {
+        let mut fetching = self.fetching.get();
+        let due = self.settings.jwks_url.is_some() && fetching.is_old(now) && fetching.begin(now);
+        self.fetching.set(fetching);
+        due
+    }
+
+    /// Fetches the provider's keys, after [`should_fetch`](Self::should_fetch) said so. If it fails,
+    /// the old ones stay.
+    pub async fn fetch(&self, now: Timestamp) {
+        let Some(url) = &self.settings.jwks_url else {
+            return;
+        };
+        let document = self.platform.fetch(url).await;
+        let keys = document.as_deref().and_then(keys::published);
+        let mut fetching = self.fetching.get();
+        fetching.end(keys.is_some(), now);
+        self.fetching.set(fetching);
+        if let Some(keys) = keys
+            && *keys != **self.fetched.borrow()
+        {
+            *self.fetched.borrow_mut() = keys.into();
+            // A key that is withdrawn proves nobody any longer.
+            self.proofs.borrow_mut().clear();
+        }
+    }
+
+    async fn verify(&self, token: &Token<'_>) -> Verified {
+        let fetched = Rc::clone(&self.fetched.borrow());
+        let mut verified = Verified::NoKey;
+        let fitting = self.own.iter().chain(&*fetched);
+        for key in fitting.filter(|key| key.fits(token)).take(TRIED) {
+            verified = Verified::No;
+            if (self.platform)
+                .verify(key, token.signed, &token.signature)
+                .await
+            {
+                return Verified::Yes;
+            }
+        }
+        verified
+    }
+
+    async fn prove(&self, text: &str, now: Timestamp) -> Option<String> {
+        if text.len() > token::LONGEST {
+            return None;
+        }
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        if let Some(known) = self.proofs.borrow_mut().get(&digest, now) {
+            return known;
+        }
+        let token = Token::parse(text)?;
+        let (subject, until) = token.subject(&self.settings.expected, now)?;
+        let mut verified = self.verify(&token).await;
+        let unknown =
+            verified == Verified::NoKey || (verified == Verified::No && token.key_id.is_none());
+        if unknown && self.should_look_again(now) {
+            self.fetch(now).await;
+            verified = self.verify(&token).await;
+        }
+        let (user, until) = match verified {
+            Verified::Yes => (Some(hashed("user", subject)), until),
+            Verified::No => (None, now + REFUSED_FOR),
+            // Its key may be published yet.
+            Verified::NoKey => return None,
+        };
+        let mut proofs = self.proofs.borrow_mut();
+        proofs.put(digest, user.clone(), until, now);
+        user
+    }
+
+    /// Whether the provider may have keys that are not known here, and this request asks for them.
+    fn should_look_again(&self, now: Timestamp) -> bool {
+        let mut fetching = self.fetching.get();
+        let due =
+            self.settings.jwks_url.is_some() && fetching.may_be_news(now) && fetching.begin(now);
+        self.fetching.set(fetching);
+        due
+    }
+}
+
+impl<P: Platform> Prove for Users<P> {
+    async fn user(
+        &self,
+        header: impl Fn(&str) -> Option<String>,
+        now: Timestamp,
+    ) -> Option<String> {
+        let cookie = self.settings.cookie.as_deref();
+        let token = bearer(&header).or_else(|| {
+            let cookies = header("cookie")?;
+            cookie_named(&cookies, cookie?).map(str::to_owned)
+        })?;
+        self.prove(&token, now).await
+    }
+}
+
+fn bearer(header: &impl Fn(&str) -> Option<String>) -> Option<String> {
+    let value = header("authorization")?;
+    let (scheme, token) = value.trim_ascii().split_once(' ')?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+fn cookie_named<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+    let pairs = cookies.split(';').filter_map(|pair| pair.split_once('='));
+    pairs
+        .map(|(known, value)| (known.trim_ascii(), value.trim_ascii()))
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests;

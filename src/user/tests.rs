@@ -1,0 +1,602 @@
+//! Tokens, keys and proofs. The platform here "signs" by a hash of key and text, so that a signature
+//! proves what it should; real signatures are tested in the Workers runtime, `tests/users.test.mjs`.
+
+use std::cell::{Cell, RefCell};
+
+use base64::Engine;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::keys::{Algorithm, Key, Unusable};
+use super::token::{Expected, LONGEST, Token};
+use super::{Platform, Prove, Settings, Users};
+use crate::client::hashed;
+use crate::store::conformance::START;
+use crate::store::memory::Seed;
+use crate::time::{Millis, Timestamp};
+
+const SECRET: &str = "a-secret-of-at-least-32-characters";
+const HOUR: u64 = 3600;
+
+fn at(seconds: u32) -> Timestamp {
+    START + Millis::from_secs(seconds)
+}
+
+fn now_seconds() -> u64 {
+    START.as_millis() / 1000
+}
+
+fn encode(text: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+/// What stands for a signature of `length` bytes.
+fn signature(material: &str, signed: &str, length: usize) -> Vec<u8> {
+    let digest = Sha256::digest(format!("{material} {signed}"));
+    digest.iter().copied().cycle().take(length).collect()
+}
+
+fn jwk(id: &str) -> Value {
+    json!({"kty": "EC", "crv": "P-256", "kid": id, "x": encode([7; 32]), "y": encode(Sha256::digest(id))})
+}
+
+fn rsa(id: &str) -> Value {
+    let modulus: Vec<u8> = Sha256::digest(id)
+        .iter()
+        .copied()
+        .cycle()
+        .take(256)
+        .collect();
+    json!({"kty": "RSA", "kid": id, "n": encode(modulus), "e": "AQAB"})
+}
+
+fn signed_by(key: &Key, header: &Value, claims: &Value) -> String {
+    let signed = format!(
+        "{}.{}",
+        encode(header.to_string()),
+        encode(claims.to_string())
+    );
+    let length = match key.algorithm {
+        Algorithm::Hs256 => 32,
+        Algorithm::Rs256 => 256,
+        Algorithm::Es256 => 64,
+    };
+    let signature = signature(key.material(), &signed, length);
+    format!("{signed}.{}", encode(signature))
+}
+
+fn claims() -> Value {
+    json!({"sub": "alice", "iss": "https://id.example", "aud": "shop", "exp": now_seconds() + HOUR})
+}
+
+/// `claims()` with one of them replaced, or taken out by `null`.
+fn but(name: &str, value: Value) -> Value {
+    let mut claims = claims();
+    match value {
+        Value::Null => claims.as_object_mut().unwrap().remove(name),
+        value => claims
+            .as_object_mut()
+            .unwrap()
+            .insert(name.to_owned(), value),
+    };
+    claims
+}
+
+fn hs256(claims: &Value) -> String {
+    signed_by(
+        &Key::secret(SECRET),
+        &json!({"alg": "HS256", "typ": "JWT"}),
+        claims,
+    )
+}
+
+fn es256(id: &str) -> String {
+    let key = Key::public(&jwk(id)).unwrap();
+    signed_by(&key, &json!({"alg": "ES256", "kid": id}), &claims())
+}
+
+#[derive(Default)]
+struct Fake {
+    document: RefCell<Option<String>>,
+    fetches: Cell<u32>,
+    verifications: Cell<u32>,
+}
+
+impl Platform for &Fake {
+    async fn verify(&self, key: &Key, signed: &str, given: &[u8]) -> bool {
+        self.verifications.set(self.verifications.get() + 1);
+        signature(key.material(), signed, given.len()) == given
+    }
+
+    async fn fetch(&self, url: &str) -> Option<String> {
+        assert_eq!(url, "https://id.example/keys");
+        self.fetches.set(self.fetches.get() + 1);
+        self.document.borrow().clone()
+    }
+}
+
+impl Fake {
+    fn publishes(&self, keys: &[Value]) {
+        *self.document.borrow_mut() = Some(json!({"keys": keys}).to_string());
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        keys: vec![Key::secret(SECRET), Key::public(&rsa("own")).unwrap()],
+        jwks_url: None,
+        expected: Expected {
+            issuer: Some("https://id.example".to_owned()),
+            audience: Some("shop".to_owned()),
+        },
+        cookie: None,
+    }
+}
+
+fn provider() -> Settings {
+    Settings {
+        keys: Vec::new(),
+        jwks_url: Some("https://id.example/keys".to_owned()),
+        ..settings()
+    }
+}
+
+fn users(settings: Settings, fake: &Fake) -> Users<&Fake> {
+    Users::new(settings, fake, 100, Seed::fixed())
+}
+
+fn ask(users: &Users<&Fake>, token: &str, now: Timestamp) -> Option<String> {
+    let header = |name: &str| (name == "authorization").then(|| format!("Bearer {token}"));
+    users.user(header, now).now_or_never().unwrap()
+}
+
+fn is_proven(token: &str) -> bool {
+    let fake = Fake::default();
+    let user = ask(&users(settings(), &fake), token, START);
+    assert!(
+        user.is_none() || user == Some(hashed("user", "alice")),
+        "{user:?}"
+    );
+    user.is_some()
+}
+
+#[test]
+fn a_token_that_verifies_names_its_user() {
+    assert!(is_proven(&hs256(&claims())));
+    let key = Key::public(&rsa("own")).unwrap();
+    for header in [
+        json!({"alg": "RS256"}),
+        json!({"alg": "RS256", "kid": "own", "typ": "at+JWT", "x": [1]}),
+    ] {
+        assert!(is_proven(&signed_by(&key, &header, &claims())));
+    }
+    for now in [
+        but("aud", json!(["other", "shop"])),
+        but("nbf", json!(now_seconds())),
+        but("nbf", json!(now_seconds() + 9)),
+        but("exp", json!(now_seconds() as f64 + 0.5)),
+        but("exp", json!(253_402_300_799_u64)),
+        but("iat", json!("whatever")),
+    ] {
+        assert!(is_proven(&hs256(&now)), "{now}");
+    }
+}
+
+#[test]
+fn claims_that_do_not_hold_prove_nobody() {
+    for claims in [
+        but("exp", Value::Null),
+        but("exp", json!(now_seconds())),
+        but("exp", json!(now_seconds() - 1)),
+        but("exp", json!((now_seconds() + HOUR).to_string())),
+        but("exp", json!(-1)),
+        but("exp", json!(1e300)),
+        but("exp", json!(now_seconds() * 1000)),
+        but("exp", json!([now_seconds() + HOUR])),
+        but("nbf", json!(now_seconds() + 11)),
+        but("nbf", json!("0")),
+        but("nbf", json!(1e300)),
+        but("iss", Value::Null),
+        but("iss", json!("https://id.example/")),
+        but("iss", json!(["https://id.example"])),
+        but("aud", Value::Null),
+        but("aud", json!("shops")),
+        but("aud", json!(["sho", "p"])),
+        but("aud", json!({"shop": "shop"})),
+        but("aud", json!([["shop"]])),
+        but("sub", Value::Null),
+        but("sub", json!("")),
+        but("sub", json!(7)),
+        but("sub", json!("a".repeat(1025))),
+        json!([claims()]),
+        json!("alice"),
+    ] {
+        assert!(!is_proven(&hs256(&claims)), "{claims}");
+    }
+}
+
+#[test]
+fn the_algorithm_is_the_keys_and_never_the_tokens_to_choose() {
+    let unsigned = |alg: &str| {
+        format!(
+            "{}.{}.",
+            encode(json!({"alg": alg}).to_string()),
+            encode(claims().to_string())
+        )
+    };
+    for alg in ["none", "None", "NONE", "nOnE", ""] {
+        assert!(!is_proven(&unsigned(alg)), "{alg}");
+        assert!(!is_proven(&(unsigned(alg) + &encode([0; 32]))), "{alg}");
+    }
+    // The public key's text as a secret: all its spellings are public.
+    let public = Key::public(&rsa("own")).unwrap();
+    for secret in [
+        public.material(),
+        &rsa("own").to_string(),
+        rsa("own")["n"].as_str().unwrap(),
+        "",
+    ] {
+        let forged = signed_by(
+            &Key::secret(secret),
+            &json!({"alg": "HS256", "kid": "own"}),
+            &claims(),
+        );
+        assert!(!is_proven(&forged), "{secret}");
+    }
+    for alg in [
+        "hs256", "HS512", "RS512", "PS256", "ES384", "EdDSA", "HS256 ", "dir",
+    ] {
+        let forged = signed_by(&Key::secret(SECRET), &json!({"alg": alg}), &claims());
+        assert!(!is_proven(&forged), "{alg}");
+    }
+    for header in [
+        json!({"alg": "RS256", "kid": "own"}),
+        json!({"alg": "ES256"}),
+        json!({}),
+        json!({"alg": ["HS256"]}),
+        json!({"alg": "HS256", "crit": ["exp"]}),
+        json!({"alg": "HS256", "crit": []}),
+        json!({"alg": "HS256", "typ": "JWE"}),
+        json!({"alg": "HS256", "typ": 7}),
+        json!({"alg": "HS256", "kid": 7}),
+        json!(["HS256"]),
+    ] {
+        assert!(
+            !is_proven(&signed_by(&Key::secret(SECRET), &header, &claims())),
+            "{header}"
+        );
+    }
+}
+
+#[test]
+fn what_is_malformed_or_huge_is_not_looked_at() {
+    let good = hs256(&claims());
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+        panic!("{good}")
+    };
+    let padded = URL_SAFE.encode(claims().to_string() + " ");
+    let mut malformed = vec![
+        String::new(),
+        ".".repeat(2),
+        ".".repeat(5000),
+        format!("{header}.{payload}"),
+        format!("{good}."),
+        format!("{good}.{signature}"),
+        format!("{header}.{payload}.{}", &signature[1..]),
+        format!("{header}.{payload}.{signature}="),
+        format!("{header}.{padded}.{signature}"),
+        format!("{header} .{payload}.{signature}"),
+        good.replace('.', "\n."),
+        format!("{}.{payload}.{signature}", encode(b"\xff\xfe")),
+        format!("{}.{payload}.{signature}", encode("{")),
+        format!("{}.{payload}.{signature}", encode("[".repeat(3000))),
+        format!("{header}.{}.{signature}", encode("{\"a\":".repeat(900))),
+    ];
+    malformed.push(hs256(&but("filler", json!("x".repeat(LONGEST)))));
+    for token in malformed {
+        assert!(!is_proven(&token), "{}", &token[..token.len().min(200)]);
+    }
+    assert!(is_proven(&hs256(&but("filler", json!("x".repeat(5000))))));
+    // Trailing bits that decode to the same bytes would be another spelling of the same token.
+    let last = good.chars().last().unwrap();
+    for other in ('A'..='Z').filter(|other| *other != last) {
+        assert!(!is_proven(&format!("{}{other}", &good[..good.len() - 1])));
+    }
+}
+
+#[test]
+fn of_a_name_that_comes_twice_the_last_counts() {
+    let header = encode(json!({"alg": "HS256"}).to_string());
+    let twice = |first: &str, second: &str| {
+        let rest = r#""iss":"https://id.example","aud":"shop""#;
+        let exp = now_seconds() + HOUR;
+        let claims = format!(r#"{{"sub":"{first}","sub":"{second}",{rest},"exp":{exp}}}"#);
+        let signed = format!("{header}.{}", encode(claims));
+        let signature = signature(SECRET, &signed, 32);
+        format!("{signed}.{}", encode(signature))
+    };
+    let fake = Fake::default();
+    let users = users(settings(), &fake);
+    assert_eq!(
+        ask(&users, &twice("bob", "alice"), START),
+        Some(hashed("user", "alice"))
+    );
+}
+
+#[test]
+fn a_proof_is_remembered_until_the_token_expires_and_no_longer() {
+    let fake = Fake::default();
+    let users = users(settings(), &fake);
+    let token = hs256(&but("exp", json!(now_seconds() + 100)));
+    for seconds in [0, 1, 50, 99] {
+        assert!(ask(&users, &token, at(seconds)).is_some());
+    }
+    assert_eq!(fake.verifications.get(), 1);
+    assert_eq!(ask(&users, &token, at(100)), None);
+    let forged = format!(
+        "{}{}",
+        &hs256(&claims())[..hs256(&claims()).len() - 43],
+        encode([0; 32])
+    );
+    for seconds in [0, 1, 59] {
+        assert_eq!(ask(&users, &forged, at(seconds)), None);
+    }
+    assert_eq!(
+        fake.verifications.get(),
+        2,
+        "a refusal is remembered as well"
+    );
+    let other = Users::new(
+        Settings {
+            keys: vec![Key::secret("another-secret-of-at-least-32-chars")],
+            ..settings()
+        },
+        &fake,
+        100,
+        Seed::fixed(),
+    );
+    assert_eq!(
+        ask(&other, &token, START),
+        None,
+        "what one configuration takes, another does not"
+    );
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let fake = Fake::default();
+    let users = users(settings(), &fake);
+    for number in 0..1000 {
+        assert!(ask(&users, &hs256(&but("jti", json!(number))), START).is_some());
+        assert!(users.proofs.borrow().len() <= 100);
+    }
+    let hot = hs256(&claims());
+    let before = fake.verifications.get();
+    for number in 0..500 {
+        ask(&users, &hs256(&but("jti", json!(number))), START);
+        ask(&users, &hot, START);
+    }
+    assert_eq!(
+        fake.verifications.get() - before,
+        501,
+        "who is asked for stays"
+    );
+}
+
+#[test]
+fn keys_are_fetched_once_and_again_when_they_are_old() {
+    let fake = Fake::default();
+    fake.publishes(&[json!("garbage"), jwk("a"), json!({"kty": "oct", "k": "AA"})]);
+    let users = users(provider(), &fake);
+    assert!(!users.should_fetch(START), "not before anybody needs them");
+    assert!(ask(&users, &es256("a"), START).is_some());
+    let refetch = |seconds| {
+        let due = users.should_fetch(at(seconds));
+        if due {
+            users.fetch(at(seconds)).now_or_never().unwrap();
+        }
+        due
+    };
+    assert_eq!(
+        [1, 599, 600, 601, 1199, 1200].map(refetch),
+        [false, false, true, false, false, true]
+    );
+    assert_eq!(fake.fetches.get(), 3);
+    *fake.document.borrow_mut() = None;
+    assert!(refetch(1800));
+    assert!(
+        !refetch(1809),
+        "after a failure nobody asks for some seconds"
+    );
+    assert!(
+        ask(&users, &es256("a"), at(1805)).is_some(),
+        "the old keys stay"
+    );
+    assert_eq!(
+        [1810, 1829, 1830].map(refetch),
+        [true, false, true],
+        "longer each time"
+    );
+    fake.publishes(&[jwk("b")]);
+    assert!(refetch(1900));
+    assert_eq!(
+        ask(&users, &es256("a"), at(1901)),
+        None,
+        "a key that is withdrawn proves nobody"
+    );
+    assert!(ask(&users, &es256("b"), at(1901)).is_some());
+}
+
+#[test]
+fn a_key_that_is_not_known_is_looked_for_once_a_minute() {
+    let fake = Fake::default();
+    fake.publishes(&[jwk("a")]);
+    let users = users(provider(), &fake);
+    for second in 0..60 {
+        for forged in 0..20 {
+            assert_eq!(
+                ask(&users, &es256(&format!("x{second}-{forged}")), at(second)),
+                None
+            );
+        }
+    }
+    assert_eq!(fake.fetches.get(), 1);
+    fake.publishes(&[jwk("a"), jwk("new")]);
+    assert_eq!(ask(&users, &es256("new"), at(59)), None);
+    assert!(
+        ask(&users, &es256("new"), at(60)).is_some(),
+        "by the first request that may ask again"
+    );
+    assert_eq!(fake.fetches.get(), 2);
+}
+
+#[test]
+fn while_the_provider_is_out_it_is_asked_seldom() {
+    let fake = Fake::default();
+    let users = users(provider(), &fake);
+    for second in 0..300 {
+        assert_eq!(ask(&users, &es256("a"), at(second)), None);
+    }
+    // At 0, 10, 30, 70, 150.
+    assert_eq!(fake.fetches.get(), 5);
+    for garbage in ["", "null", "[]", "{}", "{\"keys\":{}}", "<html>"] {
+        *fake.document.borrow_mut() = Some(garbage.to_owned());
+        assert_eq!(ask(&users, &es256("a"), at(100_000)), None);
+    }
+}
+
+#[test]
+fn one_fetches_and_the_others_go_on_unproven() {
+    struct Slow;
+    impl Platform for Slow {
+        async fn verify(&self, _: &Key, _: &str, _: &[u8]) -> bool {
+            true
+        }
+
+        async fn fetch(&self, _: &str) -> Option<String> {
+            std::future::pending().await
+        }
+    }
+    let users = Users::new(provider(), Slow, 100, Seed::fixed());
+    let header = |name: &str| (name == "authorization").then(|| format!("Bearer {}", es256("a")));
+    let mut first = Box::pin(users.user(header, START));
+    assert!(
+        first.as_mut().now_or_never().is_none(),
+        "waits for the keys"
+    );
+    assert_eq!(users.user(header, START).now_or_never(), Some(None));
+    drop(first);
+    assert_eq!(users.user(header, at(4)).now_or_never(), Some(None));
+    assert!(
+        users.user(header, at(5)).now_or_never().is_none(),
+        "a cancelled one is not waited for long"
+    );
+}
+
+#[test]
+fn a_token_is_in_the_header_or_else_in_the_cookie() {
+    let fake = Fake::default();
+    let by_cookie = Settings {
+        cookie: Some("session".to_owned()),
+        ..settings()
+    };
+    let users = users(by_cookie, &fake);
+    let token = hs256(&claims());
+    let asked = |authorization: Option<String>, cookie: Option<String>| {
+        let header = |name: &str| match name {
+            "authorization" => authorization.clone(),
+            "cookie" => cookie.clone(),
+            _ => None,
+        };
+        users.user(header, START).now_or_never().unwrap().is_some()
+    };
+    for header in [
+        format!("Bearer {token}"),
+        format!("bearer  {token} "),
+        format!("BEARER {token}"),
+    ] {
+        assert!(asked(Some(header), None));
+    }
+    for header in [
+        token.clone(),
+        format!("Basic {token}"),
+        "Bearer ".to_owned(),
+        format!("Bearer {token}, {token}"),
+    ] {
+        assert!(!asked(Some(header), None));
+    }
+    let cookie = |text: String| Some(text);
+    assert!(asked(None, cookie(format!("a=b; session={token}; c"))));
+    assert!(asked(
+        Some("Basic x".to_owned()),
+        cookie(format!("session={token}"))
+    ));
+    assert!(!asked(None, cookie(format!("xsession={token}; session"))));
+    assert!(
+        !asked(
+            Some("Bearer x".to_owned()),
+            cookie(format!("session={token}"))
+        ),
+        "the header first"
+    );
+}
+
+#[test]
+fn only_public_keys_of_a_known_kind_are_taken() {
+    for (name, value) in [
+        ("use", json!("sig")),
+        ("alg", json!("ES256")),
+        ("x5c", json!(["x"])),
+    ] {
+        let mut key = jwk("a");
+        key[name] = value;
+        assert!(Key::public(&key).is_ok());
+    }
+    for (name, value, why) in [
+        ("use", json!("enc"), Unusable::Unsupported),
+        ("alg", json!("RS256"), Unusable::Unsupported),
+        ("alg", json!("HS256"), Unusable::Unsupported),
+        ("crv", json!("P-384"), Unusable::Unsupported),
+        ("x", json!("AQ"), Unusable::Unsupported),
+        ("kty", json!("OKP"), Unusable::Unsupported),
+        ("d", json!("AQ"), Unusable::Private),
+        ("k", json!("AQ"), Unusable::Private),
+    ] {
+        let mut key = jwk("a");
+        key[name] = value;
+        assert_eq!(Key::public(&key), Err(why), "{name}");
+    }
+    for n in [encode([1; 255]), encode([1; 1025]), "=".repeat(400)] {
+        assert!(Key::public(&json!({"kty": "RSA", "n": n, "e": "AQAB"})).is_err());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_more_than_unproven(text in "\\PC{0,200}", dots in 0_usize..4) {
+        let text = text + &".".repeat(dots);
+        prop_assert!(!is_proven(&text));
+    }
+
+    #[test]
+    fn no_change_of_a_token_is_proven(place in any::<prop::sample::Index>(), byte in 33_u8..127) {
+        let good = hs256(&claims());
+        let place = place.index(good.len());
+        let mut changed = good.clone().into_bytes();
+        prop_assume!(changed[place] != byte);
+        changed[place] = byte;
+        let changed = String::from_utf8(changed).unwrap();
+        prop_assert!(!is_proven(&changed), "{}", changed);
+    }
+
+    #[test]
+    fn parts_of_any_json_are_read_or_refused(header in "\\PC{0,60}", claims in "\\PC{0,60}", signature in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let text = format!("{}.{}.{}", encode(header), encode(claims), encode(signature));
+        if let Some(token) = Token::parse(&text) {
+            prop_assert!(text.starts_with(token.signed));
+        }
+    }
+}

@@ -1,0 +1,299 @@
+/** Users who are proven by a JSON Web Token, with real keys and signatures: limits of their own, and nothing for what is not proven. */
+
+import assert from "node:assert/strict";
+import { createHmac, createPublicKey, createSign, generateKeyPairSync } from "node:crypto";
+import { createServer } from "node:http";
+import { once } from "node:events";
+import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { ADMIN_TOKEN, MODES, control, eventually, good, has, usage } from "./harness/control.mjs";
+import { WINDOW, startShared } from "./harness/limited.mjs";
+import { send } from "./harness/request.mjs";
+
+const SECRET = "a-secret-of-at-least-32-characters-of-this-test";
+const RSA = generateKeyPairSync("rsa", { modulusLength: 2048 });
+const EC = generateKeyPairSync("ec", { namedCurve: "P-256" });
+const STRANGER = generateKeyPairSync("rsa", { modulusLength: 2048 });
+const HOUR = 3600;
+
+const jwk = ({ publicKey }, kid) => ({ ...publicKey.export({ format: "jwk" }), kid, use: "sig" });
+const encode = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
+const soon = () => Math.floor(Date.now() / 1000) + HOUR;
+
+/** How each algorithm signs. */
+const SIGN = {
+  HS256: (text, secret = SECRET) => createHmac("sha256", secret).update(text).digest("base64url"),
+  RS256: (text, { privateKey } = RSA) => createSign("sha256").update(text).sign(privateKey, "base64url"),
+  ES256: (text, { privateKey } = EC) => createSign("sha256").update(text).sign({ key: privateKey, dsaEncoding: "ieee-p1363" }, "base64url"),
+};
+
+/** A token of `sub`. */
+function token(sub, { alg = "HS256", header = {}, claims = {}, key } = {}) {
+  const signed = `${encode({ alg, typ: "JWT", ...header })}.${encode({ sub, iss: "https://id.example", aud: "shop", exp: soon(), ...claims })}`;
+  return `${signed}.${SIGN[alg](signed, key)}`;
+}
+
+const VARS = {
+  ADMIN_TOKEN,
+  RATE_LIMIT_IP: "off",
+  RATE_LIMIT_GENERAL: `3,${WINDOW}`,
+  RATE_LIMIT_POLICIES: { general: { authenticated: 10 } },
+  RATE_LIMIT_JWT_ISSUER: "https://id.example",
+  RATE_LIMIT_JWT_AUDIENCE: "shop",
+};
+const HMAC = { ...VARS, RATE_LIMIT_JWT_SECRET: SECRET };
+const PUBLIC = { ...VARS, RATE_LIMIT_JWT_KEYS: { keys: [jwk(RSA, "rsa"), jwk(EC, "ec")] } };
+
+/** An identity provider on loopback that publishes keys: `url`, `keys`, `asked`, and `answer`, which may be replaced. */
+async function startProvider() {
+  const provider = {
+    keys: [], asked: 0,
+    answer: (response) => response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify({ keys: provider.keys })),
+  };
+  const server = createServer((request, response) => {
+    provider.asked += 1;
+    provider.answer(response, request);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  provider.url = `http://127.0.0.1:${server.address().port}/keys`;
+  provider.stop = () => {
+    server.closeAllConnections();
+    server.close();
+  };
+  return provider;
+}
+
+describe("proven users", () => {
+  let shared;
+  before(async () => {
+    shared = await startShared();
+  });
+  after(() => shared?.stop());
+  beforeEach(() => shared.reset());
+
+  function request(limiter, caller, bearer, { path = "/", headers = {} } = {}) {
+    const authorization = bearer === undefined ? {} : { Authorization: `Bearer ${bearer}` };
+    return send(limiter.url, { path, headers: { "CF-Connecting-IP": caller, ...authorization, ...headers } });
+  }
+
+  /** The limit that a request is told, which says whether it is proven. */
+  async function limit(limiter, caller, bearer, options) {
+    return Number((await request(limiter, caller, bearer, options)).headers["x-ratelimit-limit"]);
+  }
+
+  async function admitted(limiter, caller, bearer, times) {
+    let count = 0;
+    for (let i = 0; i < times; i++) count += Number((await request(limiter, caller, bearer)).status === 200);
+    return count;
+  }
+
+  for (const [mode, { vars: own, scope }] of Object.entries(MODES)) {
+    it(`have the policy's limit for proven users, each their own, wherever they are: in ${mode}`, async () => {
+      const limiter = await shared.limiter({ ...HMAC, ...own });
+      assert.equal(await admitted(limiter, "192.0.2.1", undefined, 5), 3);
+      assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 6), 6, "past its address's limit");
+      assert.equal(await admitted(limiter, "192.0.2.2", token("alice"), 6), 4, "one quota at both addresses");
+      assert.equal(await admitted(limiter, "192.0.2.2", undefined, 5), 3, "its address's is untouched");
+      assert.equal(await admitted(limiter, "192.0.2.1", token("bob"), 12), 10, "two users behind one address are two");
+      has(await good(limiter, "GET", usage("general", "user:alice")), { scope, limit: 10, used: 10, remaining: 0 });
+      has(await good(limiter, "DELETE", usage("general", "user:alice")), { reset: true });
+      has(await good(limiter, "GET", usage("general", "user:alice")), { used: 0 });
+      has(await good(limiter, "GET", usage("general", "user:bob")), { used: 10 });
+      const { caller } = await good(limiter, "GET", usage("general", "user:bob"));
+      assert.match(caller, /^user-[0-9a-f]{32}$/);
+      has(await good(limiter, "GET", usage("general", caller)), { used: 10 });
+      const check = await good(limiter, "POST", "check", { json: { policy: "general", identifier: "user:alice", cost: 4 } });
+      has(check, { allowed: true, limit: 10, remaining: 6 });
+      assert.equal(await admitted(limiter, "192.0.2.3", token("alice"), 8), 6, "what a server checks is the same quota");
+      has((await good(limiter, "GET", "policies")).policies.find(({ name }) => name === "general"), { key: "user", limit: 3, authenticated: 10 });
+    });
+  }
+
+  it("are proven by RS256 and ES256 too, with `key = \"user\"` within the policy's own limit", async () => {
+    const limiter = await shared.limiter({ ...PUBLIC, RATE_LIMIT_POLICIES: { general: { key: "user" } } });
+    for (const [alg, user] of [["RS256", "alice"], ["ES256", "bob"]]) {
+      for (const header of [{}, { kid: alg === "RS256" ? "rsa" : "ec" }]) {
+        const own = `${user}-${Object.keys(header)}`;
+        assert.equal(await admitted(limiter, "192.0.2.1", token(own, { alg, header }), 5), 3, alg);
+      }
+    }
+    assert.equal(await admitted(limiter, "192.0.2.1", undefined, 5), 3);
+  });
+
+  it("are blocked themselves for what they do, not their addresses; an address's block stops them as well", async () => {
+    const limiter = await shared.limiter({ ...HMAC, RATE_LIMIT_GENERAL: `3,${WINDOW},600` });
+    assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 12), 10);
+    const denied = await request(limiter, "192.0.2.7", token("alice"));
+    assert.deepEqual([denied.status, denied.json().blocked], [429, true]);
+    assert.equal(await admitted(limiter, "192.0.2.1", undefined, 1), 1);
+    await good(limiter, "PUT", "blocked/192.0.2.1", { json: { seconds: 60 } });
+    assert.equal(await admitted(limiter, "192.0.2.1", token("bob"), 2), 0);
+    assert.equal(await admitted(limiter, "192.0.2.2", token("bob"), 2), 2);
+  });
+
+  it("nobody is proven by what does not verify, which stays limited by address", async () => {
+    const limiter = await shared.limiter({ ...PUBLIC, ...HMAC });
+    const good = token("alice");
+    assert.equal(await limit(limiter, "192.0.2.1", good), 10);
+    const [header, payload, signature] = good.split(".");
+    const now = Math.floor(Date.now() / 1000);
+    const pem = RSA.publicKey.export({ type: "spki", format: "pem" });
+    const der = RSA.publicKey.export({ type: "spki", format: "der" });
+    const publicSecrets = [pem, pem.trim(), der, JSON.stringify(jwk(RSA, "rsa")), JSON.stringify(RSA.publicKey.export({ format: "jwk" })), createPublicKey(pem).export({ format: "jwk" }).n, ""];
+    const attacks = {
+      "no signature": `${header}.${payload}.`,
+      "two parts": `${header}.${payload}`,
+      "four parts": `${good}.${signature}`,
+      "another's payload": `${header}.${encode({ sub: "root", iss: "https://id.example", aud: "shop", exp: soon() })}.${signature}`,
+      "another secret": token("alice", { key: "another-secret-of-at-least-32-characters" }),
+      "a stranger's key": token("alice", { alg: "RS256", key: STRANGER }),
+      "a stranger's key, by a known name": token("alice", { alg: "RS256", key: STRANGER, header: { kid: "rsa" } }),
+      "its own key in the header": token("alice", { alg: "RS256", key: STRANGER, header: { jwk: jwk(STRANGER, "rsa") } }),
+      "its own key's place in the header": token("alice", { alg: "RS256", key: STRANGER, header: { jku: "http://127.0.0.1:1/keys", x5u: "http://127.0.0.1:1/x" } }),
+      "an unknown kid": token("alice", { alg: "RS256", header: { kid: "other" } }),
+      "a kid that is a path": token("alice", { alg: "RS256", header: { kid: "../../etc/passwd" }, key: STRANGER }),
+      "the EC key's name on RS256": token("alice", { alg: "RS256", header: { kid: "ec" } }),
+      expired: token("alice", { claims: { exp: now - 1 } }),
+      "no expiry": token("alice", { claims: { exp: undefined } }),
+      "not yet": token("alice", { claims: { nbf: now + 120 } }),
+      "another issuer": token("alice", { claims: { iss: "https://evil.example" } }),
+      "another audience": token("alice", { claims: { aud: ["bank", "school"] } }),
+      "no subject": token("alice", { claims: { sub: undefined } }),
+      "a critical extension": token("alice", { header: { crit: ["exp"] } }),
+      padded: `${header}.${payload}.${signature}=`,
+      huge: token("alice", { claims: { filler: "x".repeat(9000) } }),
+      nested: `${header}.${encode("[".repeat(3000))}.${signature}`,
+      "not base64": `${header}.%%%.${signature}`,
+      "not JSON": `${encode("nonsense")}.${payload}.${signature}`,
+      "DER in place of r and s": (() => {
+        const signed = `${encode({ alg: "ES256" })}.${payload}`;
+        return `${signed}.${createSign("sha256").update(signed).sign(EC.privateKey, "base64url")}`;
+      })(),
+      "a blank ES256 signature": `${encode({ alg: "ES256" })}.${payload}.${Buffer.alloc(64).toString("base64url")}`,
+    };
+    for (const alg of ["none", "None", "NONE", "nonE"]) {
+      attacks[`alg ${alg}`] = `${encode({ alg, typ: "JWT" })}.${payload}.`;
+      attacks[`alg ${alg}, signed`] = `${encode({ alg, typ: "JWT" })}.${payload}.${signature}`;
+    }
+    publicSecrets.forEach((secret, i) => {
+      for (const kid of [undefined, "rsa"]) attacks[`the public key as a secret ${i} ${kid}`] = token("alice", { header: { kid }, key: secret });
+    });
+    for (const [what, bearer] of Object.entries(attacks)) assert.equal(await limit(limiter, "192.0.2.2", bearer), 3, what);
+    const control = token("alice", { alg: "RS256", header: { kid: "rsa" } });
+    assert.equal(await limit(limiter, "192.0.2.2", control), 10);
+    // All of those were charged to the address, which has long had enough.
+    assert.equal((await request(limiter, "192.0.2.2", attacks.expired)).status, 429);
+    for (const text of [limiter.logs()]) assert.ok(!text.includes(payload) && !text.includes(SECRET));
+  });
+
+  it("a token may be in a cookie, if that is named; the origin gets it as it was sent", async () => {
+    const limiter = await shared.limiter({ ...HMAC, RATE_LIMIT_JWT_COOKIE: "session" });
+    const cookie = (value) => ({ headers: { Cookie: value } });
+    assert.equal(await limit(limiter, "192.0.2.1", undefined, cookie(`theme=dark; session=${token("alice")}`)), 10);
+    assert.equal(await limit(limiter, "192.0.2.1", undefined, cookie(`xsession=${token("alice")}`)), 3);
+    assert.equal(await limit(limiter, "192.0.2.1", "nonsense", cookie(`session=${token("alice")}`)), 3, "the header is what counts");
+    const without = await shared.limiter(HMAC);
+    assert.equal(await limit(without, "192.0.2.1", undefined, cookie(`session=${token("alice")}`)), 3);
+  });
+
+  it("a token is not looked at where no policy asks for it", async () => {
+    const limiter = await shared.limiter({ ...HMAC, RATE_LIMIT_POLICIES: {} });
+    assert.equal(await limit(limiter, "192.0.2.1", token("alice")), 3);
+    const { warnings } = await good(limiter, "GET", "health");
+    assert.ok(warnings.some(({ variable }) => variable === "RATE_LIMIT_JWT_*"));
+  });
+
+  describe("by an identity provider's keys", () => {
+    let provider;
+    beforeEach(async () => {
+      provider = await startProvider();
+    });
+    afterEach(() => provider.stop());
+    const start = (vars) => shared.limiter({ ...VARS, RATE_LIMIT_GENERAL: `100000,${WINDOW}`, RATE_LIMIT_POLICIES: { general: { authenticated: 200000 } }, RATE_LIMIT_JWT_JWKS_URL: provider.url, ...vars });
+    const PROVEN = 200000;
+    const UNPROVEN = 100000;
+
+    it("are proven once these are fetched, which is once", async () => {
+      provider.keys = [jwk(RSA, "rsa"), jwk(EC, "ec")];
+      const limiter = await start();
+      assert.equal(await limit(limiter, "192.0.2.1"), UNPROVEN);
+      assert.equal(provider.asked, 0, "not before it is needed");
+      const tokens = [token("alice", { alg: "RS256", header: { kid: "rsa" } }), token("bob", { alg: "ES256", header: { kid: "ec" } })];
+      assert.equal(await limit(limiter, "192.0.2.1", tokens[0]), PROVEN);
+      const limits = await Promise.all(Array.from({ length: 100 }, (_, i) => limit(limiter, "192.0.2.1", tokens[i % 2])));
+      assert.deepEqual([...new Set(limits)], [PROVEN]);
+      assert.equal(provider.asked, 1);
+    });
+
+    it("a flood of unknown names and forged signatures asks for them no more than once", async () => {
+      provider.keys = [jwk(RSA, "rsa")];
+      const limiter = await start();
+      const forged = (i) => token("alice", { alg: "RS256", key: STRANGER, header: { kid: i % 2 ? `kid-${i}` : "rsa" }, claims: { jti: i } });
+      for (let round = 0; round < 4; round++) {
+        const limits = await Promise.all(Array.from({ length: 50 }, (_, i) => limit(limiter, "192.0.2.1", forged(round * 50 + i))));
+        assert.deepEqual([...new Set(limits)], [UNPROVEN]);
+      }
+      assert.equal(provider.asked, 1);
+      assert.equal(await limit(limiter, "192.0.2.1", token("alice", { alg: "RS256", header: { kid: "rsa" } })), PROVEN);
+      assert.equal(provider.asked, 1);
+    });
+
+    it("a secret that the provider publishes, and a private key, are not taken", async () => {
+      provider.keys = [{ kty: "oct", k: encode(SECRET), kid: "hmac", alg: "HS256" }, { ...RSA.privateKey.export({ format: "jwk" }), kid: "rsa" }];
+      const limiter = await start();
+      assert.equal(await limit(limiter, "192.0.2.1", token("alice", { header: { kid: "hmac" } })), UNPROVEN);
+      assert.equal(await limit(limiter, "192.0.2.1", token("alice", { alg: "RS256", header: { kid: "rsa" } })), UNPROVEN);
+    });
+
+    const FAILURES = {
+      "that is down": (response) => response.socket.destroy(),
+      "that answers 500": (response) => response.writeHead(500).end("no"),
+      "that redirects": (response, request) => (request.url === "/keys" ? response.writeHead(302, { Location: "/elsewhere" }).end() : response.writeHead(200).end(JSON.stringify({ keys: [jwk(RSA, "rsa")] }))),
+      "that sends a document without end": (response) => {
+        response.writeHead(200);
+        const more = () => response.writable && response.write(" ".repeat(16_384), more);
+        more();
+      },
+      "that sends nonsense": (response) => response.writeHead(200).end("<html>"),
+    };
+    for (const [what, answer] of Object.entries(FAILURES)) {
+      it(`a provider ${what} proves nobody, fails nobody, and is not asked at once again`, async () => {
+        provider.answer = answer;
+        const limiter = await start();
+        const bearer = token("alice", { alg: "RS256", header: { kid: "rsa" } });
+        for (let i = 0; i < 10; i++) {
+          const { status, headers } = await request(limiter, "192.0.2.1", bearer);
+          assert.deepEqual([status, headers["x-ratelimit-limit"]], [200, String(UNPROVEN)]);
+        }
+        assert.equal(provider.asked, 1);
+        assert.ok(!limiter.logs().includes(bearer));
+      });
+    }
+
+    it("a provider that does not answer holds up one request for two seconds, and no other", async () => {
+      provider.answer = () => {};
+      const limiter = await start();
+      const bearer = token("alice", { alg: "RS256", header: { kid: "rsa" } });
+      let waits = true;
+      const first = limit(limiter, "192.0.2.1", bearer).finally(() => {
+        waits = false;
+      });
+      await eventually(async () => assert.equal(provider.asked, 1));
+      for (let i = 0; i < 10; i++) assert.equal(await limit(limiter, "192.0.2.2", bearer), UNPROVEN);
+      assert.ok(waits, "the others were answered while one waited");
+      assert.equal(await first, UNPROVEN);
+      assert.equal(provider.asked, 1);
+    });
+  });
+
+  it("what proves nobody is said, without a value", async () => {
+    const limiter = await shared.limiter({ ...VARS, RATE_LIMIT_JWT_SECRET: "planted-short", RATE_LIMIT_JWT_JWKS_URL: "http://planted.example/" });
+    const answer = await control(limiter, "GET", "health");
+    assert.deepEqual(
+      answer.json().errors.map(({ variable }) => variable).sort(),
+      ["RATE_LIMIT_JWT_JWKS_URL", "RATE_LIMIT_JWT_SECRET", "RATE_LIMIT_POLICIES"],
+    );
+    assert.ok(!answer.text().includes("planted") && !limiter.logs().includes("planted"));
+    assert.equal(await limit(limiter, "192.0.2.1", token("alice")), 3);
+  });
+});
