@@ -5,8 +5,11 @@
 import { build, measure } from "./build.mjs";
 import { Failure, main } from "./command.mjs";
 
-/** Bytes of JavaScript and WebAssembly together, gzipped at level 9: 200 kB, a kB being 1000 bytes. */
-const BUDGET = 200_000;
+/**
+ * Bytes of JavaScript and WebAssembly together, gzipped at level 9, a kB being 1000 bytes. Deciding and forwarding take
+ * 200 kB of it; blocks, events and the calls of the control plane 67; proven users 12. What is left over is little on purpose.
+ */
+const BUDGET = 285_000;
 
 await main(import.meta.url, async () => {
   await build();
