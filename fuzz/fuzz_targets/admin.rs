@@ -40,7 +40,9 @@ fn is_our_own(key: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     key.starts_with("t:")
         && key.len() < 120
-        && key.bytes().all(|byte| plain(byte) || b":./_-".contains(&byte))
+        && key
+            .bytes()
+            .all(|byte| plain(byte) || b":./_-".contains(&byte))
 }
 
 impl Database for Watched {
@@ -97,7 +99,10 @@ impl Isolate for Desk {
     fn add_block(&self, _: &Target, _: AddressBlock) {}
 
     async fn write_events(&self, now: Timestamp) {
-        self.records.record(&self.recorder.take(), now).await.unwrap();
+        self.records
+            .record(&self.recorder.take(), now)
+            .await
+            .unwrap();
     }
 }
 
@@ -151,10 +156,17 @@ impl Desk {
                 Door::In(admitted) => plane.answer(admitted, &request, NOW).await,
             }
         });
-        assert!(matches!(answer.status, 200 | 400 | 404 | 405 | 409 | 413), "{}", answer.status);
+        assert!(
+            matches!(answer.status, 200 | 400 | 404 | 405 | 409 | 413),
+            "{}",
+            answer.status
+        );
         assert!(!answer.body.contains(TOKEN) || head.contains(TOKEN));
         let told: Value = serde_json::from_str(&answer.body).unwrap();
-        assert_eq!(answer.status == 200, told["error"].is_null() || told["message"].is_null());
+        assert_eq!(
+            answer.status == 200,
+            told["error"].is_null() || told["message"].is_null()
+        );
         for (_, value) in &answer.headers {
             assert!(value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
         }

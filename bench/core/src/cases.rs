@@ -366,7 +366,13 @@ fn the_gate(callers: u32) -> Loop {
     let ask = move |caller: u32| {
         let [_, b, c, d] = caller.to_be_bytes();
         let request = Get(format!("100.{b}.{c}.{d}"));
-        let report = ready(gate::decide(&config, &memory, &Nobody, &request, black_box(NOW)));
+        let report = ready(gate::decide(
+            &config,
+            &memory,
+            &Nobody,
+            &request,
+            black_box(NOW),
+        ));
         let report = report.expect("decides");
         assert!(report.admitted && report.enforced.len() == 2);
         report
