@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::input::{Bad, Fields, Input};
 use super::{Answered, Failed, Isolate, Plane, Request, ok};
-use crate::blocklist::records::{Cursor, MOST, NotSet};
+use crate::blocklist::records::{Cursor, NotSet};
 use crate::blocklist::{Block, By, Target};
 use crate::database::Database;
 use crate::store::{AddressBlock, Charge, Check, Store, StoreError};
@@ -160,9 +160,9 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         };
         match self.records.block(&target, &block, now).await {
             Ok(()) => {}
-            Err(NotSet::Full) => {
+            Err(NotSet::Full(most)) => {
                 let message =
-                    format!("There are {MOST} blocks of this kind already; lift some first.");
+                    format!("There are {most} blocks of this kind already; lift some first.");
                 return Err(Failed::Refused(message));
             }
             Err(NotSet::Failed(_)) => {

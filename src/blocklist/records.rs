@@ -12,8 +12,11 @@ use crate::store::upstash::address_block;
 use crate::store::{AddressBlock, StoreError};
 use crate::time::Timestamp;
 
-/// Ranges, and addresses, that may be blocked at a time: what an isolate's copy holds.
+/// Ranges that may be blocked at a time, and addresses that an isolate's copy holds.
 pub const MOST: u64 = 10_000;
+
+/// Addresses that an operator may block at a time in a shared database; in an isolate, [`MOST`].
+pub const MOST_ADDRESSES: u64 = 100_000;
 
 /// A score beyond every time, for blocks without an end. What is added keeps them apart.
 const ENDLESS: u64 = 5_000_000_000_000_000;
@@ -23,8 +26,13 @@ const RANGES: &str = "blocked_ranges";
 const VERSION: &str = "blocked_ranges:version";
 const POLICIES: &str = "blocked_policies";
 
-fn record_of(address: &str) -> String {
+pub(crate) fn record_of(address: &str) -> String {
     format!("blocked:{address}")
+}
+
+/// Where it is counted how often the escalation has blocked an address.
+pub(crate) fn repetitions_of(address: &str) -> String {
+    format!("escalated:{address}")
 }
 
 /// Where the store keeps the block that a quota has set.
@@ -35,8 +43,8 @@ fn blocked(quota: &str) -> String {
 /// Why a block was not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotSet {
-    /// There are [`MOST`] already.
-    Full,
+    /// There are so many already.
+    Full(u64),
     /// The database failed.
     Failed(StoreError),
 }
@@ -86,7 +94,8 @@ impl Cursor {
         }
         let (score, skipped) = text.strip_prefix('a')?.split_once('-')?;
         let (score, skipped) = (score.parse().ok()?, skipped.parse().ok()?);
-        (score <= 2 * ENDLESS && skipped as u64 <= MOST).then_some(Self::Addresses(score, skipped))
+        (score <= 2 * ENDLESS && skipped as u64 <= MOST_ADDRESSES)
+            .then_some(Self::Addresses(score, skipped))
     }
 }
 
@@ -113,13 +122,27 @@ impl<D: Database> Records<D> {
     ) -> Result<(), NotSet> {
         let record = block.to_record();
         let (addresses, ranges) = (self.key(ADDRESSES), self.key(RANGES));
-        let count = match target {
-            Target::Address(_) => command(["ZCARD", &addresses]),
-            Target::Range(_) => command(["HLEN", &ranges]),
+        let (count, most) = match target {
+            Target::Address(_) => {
+                let tidy = tidy(&addresses, now);
+                let [_, count] = self
+                    .run([tidy, command(["ZCARD", &addresses])], now)
+                    .await?;
+                let shared = self.is_shared();
+                (whole(&count), if shared { MOST_ADDRESSES } else { MOST })
+            }
+            Target::Range(_) => {
+                let [count] = self.run([command(["HLEN", &ranges])], now).await?;
+                let count = match whole(&count) {
+                    // Those that have ended count until somebody looks.
+                    MOST.. => self.ranges(now).await?.len() as u64,
+                    fewer => fewer,
+                };
+                (count, MOST)
+            }
         };
-        let [count] = self.run([count], now).await?;
-        if whole(&count) >= MOST && self.look_up(target, now).await?.is_none() {
-            return Err(NotSet::Full);
+        if count >= most && self.look_up(target, now).await?.is_none() {
+            return Err(NotSet::Full(most));
         }
         let changed = command(["INCRBY", &self.key(VERSION), "1"]);
         match target {
@@ -135,7 +158,7 @@ impl<D: Database> Records<D> {
         Ok(())
     }
 
-    /// The commands that block an address, without a word to other isolates' copies.
+    /// The commands that block an address and list it, without a word to other isolates' copies.
     pub(crate) fn set_address(&self, address: &str, block: &Block, now: Timestamp) -> [Command; 2] {
         let key = self.key(&record_of(address));
         let record = block.to_record();
@@ -163,7 +186,10 @@ impl<D: Database> Records<D> {
             Target::Address(address) => {
                 let remove = command(["DEL", &self.key(&record_of(address))]);
                 let unlist = command(["ZREM", &self.key(ADDRESSES), address]);
-                let [removed, _, _] = self.run([remove, unlist, changed], now).await?;
+                // Lifted, it begins anew.
+                let pardon = command(["DEL", &self.key(&repetitions_of(address))]);
+                let commands = [remove, unlist, pardon, changed];
+                let [removed, _, _, _] = self.run(commands, now).await?;
                 removed
             }
             Target::Range(range) => {
@@ -255,20 +281,8 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Vec<(String, u64)>, StoreError> {
         let key = self.key(ADDRESSES);
-        let [_, listed] = self
-            .run(
-                [
-                    command([
-                        "ZREMRANGEBYSCORE",
-                        &key,
-                        "-inf",
-                        &now.as_millis().to_string(),
-                    ]),
-                    page_of(&key, from, skipped, most),
-                ],
-                now,
-            )
-            .await?;
+        let commands = [tidy(&key, now), page_of(&key, from, skipped, most)];
+        let [_, listed] = self.run(commands, now).await?;
         let scored = pairs(&listed).into_iter();
         Ok(scored
             .map(|(address, score)| (address.to_owned(), score.parse().unwrap_or_default()))
@@ -332,7 +346,8 @@ impl<D: Database> Records<D> {
                 [
                     command(["GET", &self.key(VERSION)]),
                     command(["HGETALL", &self.key(RANGES)]),
-                    page_of(&self.key(ADDRESSES), now.as_millis() + 1, 0, most),
+                    // Those that end last, should there be more than fit.
+                    latest(&self.key(ADDRESSES), most),
                 ],
                 now,
             )
@@ -351,7 +366,9 @@ impl<D: Database> Records<D> {
         let mut known = HashMap::new();
         for (address, score) in pairs(&addresses) {
             let until = score.parse().ok().filter(|score| *score < ENDLESS);
-            known.insert(address.to_owned(), block(until));
+            if until.is_none_or(|until| until > now.as_millis()) {
+                known.insert(address.to_owned(), block(until));
+            }
         }
         Ok(Known::new(version_of(&version), ranges, known))
     }
@@ -367,19 +384,8 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Vec<PolicyBlock>, StoreError> {
         let key = self.key(POLICIES);
-        let (most, now_ms) = (most.to_string(), now.as_millis().to_string());
-        let tidy = command(["ZREMRANGEBYSCORE", &key, "-inf", &now_ms]);
-        let latest = command([
-            "ZREVRANGEBYSCORE",
-            &key,
-            "+inf",
-            "-inf",
-            "WITHSCORES",
-            "LIMIT",
-            "0",
-            &most,
-        ]);
-        let [_, listed] = self.run([tidy, latest], now).await?;
+        let commands = [tidy(&key, now), latest(&key, most)];
+        let [_, listed] = self.run(commands, now).await?;
         let listed = pairs(&listed).into_iter().map(|(key, until)| PolicyBlock {
             key: key.to_owned(),
             until: until.parse().unwrap_or_default(),
@@ -443,6 +449,30 @@ impl<D: Database> Records<D> {
     }
 }
 
+/// The command that takes what has ended out of a list.
+fn tidy(key: &str, now: Timestamp) -> Command {
+    command([
+        "ZREMRANGEBYSCORE",
+        key,
+        "-inf",
+        &now.as_millis().to_string(),
+    ])
+}
+
+/// The command that reads those of a list that end last.
+fn latest(key: &str, most: usize) -> Command {
+    command([
+        "ZREVRANGEBYSCORE",
+        key,
+        "+inf",
+        "-inf",
+        "WITHSCORES",
+        "LIMIT",
+        "0",
+        &most.to_string(),
+    ])
+}
+
 fn page_of(key: &str, from: u64, skipped: usize, most: usize) -> Command {
     let [from, skipped, most] = [from.to_string(), skipped.to_string(), most.to_string()];
     command([
@@ -483,3 +513,6 @@ fn version_of(reply: &Value) -> Option<String> {
         other => Some(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

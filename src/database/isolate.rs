@@ -91,7 +91,10 @@ impl Held {
             ["GET", key] => self.text(key).into(),
             ["MGET", ref keys @ ..] => keys.iter().map(|key| self.text(key)).collect(),
             ["SET", key, value] => self.set(key, value, None),
-            ["SET", key, value, "PX", ms] => self.set(key, value, Some(now + millis(ms)?)),
+            ["SET", key, _, "PX", _, "NX"] if self.keys.contains_key(key) => Value::Null,
+            ["SET", key, value, "PX", ms] | ["SET", key, value, "PX", ms, "NX"] => {
+                self.set(key, value, Some(now + millis(ms)?))
+            }
             ["DEL", ref keys @ ..] => {
                 let removed = keys.iter().filter(|key| self.remove(key).is_some());
                 removed.count().into()

@@ -24,6 +24,8 @@ fn commands() -> impl Strategy<Value = String> {
         key('t').prop_map(|key| format!("GET {key}")),
         (key('t'), key('t')).prop_map(|(a, b)| format!("MGET {a} {b} k:none")),
         (key('t'), small.clone()).prop_map(|(key, value)| format!("SET {key} {value}")),
+        (key('t'), small.clone())
+            .prop_map(|(key, value)| format!("SET {key} {value} PX 100000 NX")),
         (key('t'), small.clone()).prop_map(|(key, by)| format!("INCRBY {key} {by}")),
         (key('t'), key('h')).prop_map(|(a, b)| format!("DEL {a} {b} k:none")),
         key('t').prop_map(|key| format!("PEXPIRE {key} 1000000")),

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::{Batch, Event, Kind};
+use crate::blocklist::records::repetitions_of;
 use crate::blocklist::{Block, By};
 use crate::client::range::Range;
-use crate::database::{Command, Database, Records, command, whole};
+use crate::database::{Database, Records, command, whole};
 use crate::store::StoreError;
 use crate::time::{Millis, Timestamp};
 
@@ -106,7 +105,7 @@ impl<D: Database> Records<D> {
         Ok(escalated)
     }
 
-    /// Blocks `address`, unless another isolate does, or it is blocked for longer already.
+    /// Blocks `address`, unless another isolate does, or it is blocked already.
     async fn block_denied(
         &self,
         address: &str,
@@ -117,25 +116,12 @@ impl<D: Database> Records<D> {
         if self.delete(&rule.counters(address, now), now).await? == 0 {
             return Ok(None);
         }
-        let repetitions = self.key(&format!("escalated:{address}"));
-        let [repetition, _, held] = self
-            .run(
-                [
-                    command(["INCRBY", &repetitions, "1"]),
-                    command(["PEXPIRE", &repetitions, &REMEMBERED.get().to_string()]),
-                    command(["GET", &self.key(&format!("blocked:{address}"))]),
-                ],
-                now,
-            )
-            .await?;
+        let repetitions = self.key(&repetitions_of(address));
+        let remembered = REMEMBERED.get().to_string();
+        let count = command(["INCRBY", &repetitions, "1"]);
+        let expire = command(["PEXPIRE", &repetitions, &remembered]);
+        let [repetition, _] = self.run([count, expire], now).await?;
         let until = (now + rule.block_of(whole(&repetition))).as_millis();
-        let longer = |record: &Value| {
-            let held = record.as_str().map(Block::from_record);
-            held.is_some_and(|held| held.until.is_none_or(|held| held >= until))
-        };
-        if longer(&held) {
-            return Ok(None);
-        }
         let block = Block {
             until: Some(until),
             since: now.as_millis(),
@@ -146,7 +132,14 @@ impl<D: Database> Records<D> {
                 rule.window.secs_ceil()
             )),
         };
-        let mut commands: Vec<Command> = self.set_address(address, &block, now).into();
+        let [mut set, list] = self.set_address(address, &block, now);
+        // An operator's block, which may come at this moment, stays as it is.
+        set.push("NX".to_owned());
+        let [done] = self.run([set], now).await?;
+        if done.is_null() {
+            return Ok(None);
+        }
+        let mut commands = vec![list];
         let event = escalation(address, &block);
         commands.extend(self.append(std::slice::from_ref(&event), now));
         self.run_all(commands, now).await?;
@@ -259,6 +252,18 @@ mod tests {
         let day = LONGEST.secs_ceil();
         let expected: Vec<u64> = (0..14).map(|time| (30_u64 << time).min(day)).collect();
         assert_eq!(lengths, expected);
+    }
+
+    #[test]
+    fn who_is_pardoned_begins_anew() {
+        let records = records();
+        let denied = batch("192.0.2.1", "auth", 6);
+        assert_eq!(blocks(&records, &denied, 0), Some(30));
+        assert_eq!(blocks(&records, &denied, 31), Some(60));
+        let target = Target::Address("192.0.2.1".to_owned());
+        let lifted = records.lift(&target, at(40)).now_or_never().unwrap();
+        assert_eq!(lifted, Ok(true));
+        assert_eq!(blocks(&records, &denied, 41), Some(30));
     }
 
     #[test]
