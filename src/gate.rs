@@ -26,6 +26,8 @@ pub trait Request {
 pub struct Report {
     /// Who asked.
     pub caller: Caller,
+    /// The key of the user who is proven to have asked, where a policy wants to know.
+    pub user: Option<String>,
     /// Units that the request takes.
     pub cost: u32,
     /// Why it was not asked of any quota.
@@ -56,13 +58,22 @@ pub enum Exempt {
 pub struct Standing {
     /// The policy's name.
     pub policy: String,
-    /// The policy's quota.
+    /// The quota that was asked: the policy's, or that of its proven users.
     pub quota: Quota,
+    /// Whether it is a proven user's.
+    pub is_users: bool,
     /// What the quota answered.
     pub answer: Answer,
 }
 
 impl Report {
+    /// The key of whoever was charged in this standing.
+    #[must_use]
+    pub fn charged(&self, standing: &Standing) -> &str {
+        let user = self.user.as_deref().filter(|_| standing.is_users);
+        user.unwrap_or_else(|| self.caller.key())
+    }
+
     /// The standing that binds: of a denied request the one that denies it longest, otherwise the
     /// one with the least remaining share.
     #[must_use]
@@ -103,7 +114,7 @@ pub async fn decide<S: Store>(
     if let Some(exempt) = exempt(config, request, &caller) {
         return Ok(Report {
             exempt: Some(exempt),
-            ..report(caller, &Check::default(), &[], &Verdict::default())
+            ..report(caller, None, &Check::default(), &[], &Verdict::default())
         });
     }
     let (policies, cost) = if config.enabled {
@@ -136,7 +147,7 @@ pub async fn decide<S: Store>(
         cost,
     };
     let verdict = store.decide(&check, now).await?;
-    Ok(report(caller, &check, &names, &verdict))
+    Ok(report(caller, user, &check, &names, &verdict))
 }
 
 fn exempt(config: &Config, request: &impl Request, caller: &Caller) -> Option<Exempt> {
@@ -162,9 +173,16 @@ fn classify(config: &Config, request: &impl Request) -> (Vec<PolicyId>, u32) {
     (policies, class.cost)
 }
 
-fn report(caller: Caller, check: &Check, names: &[&Policy], verdict: &Verdict) -> Report {
+fn report(
+    caller: Caller,
+    user: Option<String>,
+    check: &Check,
+    names: &[&Policy],
+    verdict: &Verdict,
+) -> Report {
     let mut report = Report {
         caller,
+        user,
         cost: check.cost,
         exempt: None,
         admitted: verdict.allows(check),
@@ -178,6 +196,7 @@ fn report(caller: Caller, check: &Check, names: &[&Policy], verdict: &Verdict) -
         let standing = Standing {
             policy: policy.name.clone(),
             quota: charge.quota,
+            is_users: report.user.is_some() && policy.user.is_some(),
             answer,
         };
         if charge.enforced {

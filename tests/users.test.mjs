@@ -131,6 +131,22 @@ describe("proven users", () => {
     assert.equal(await admitted(limiter, "192.0.2.2", token("bob"), 2), 2);
   });
 
+  for (const [mode, { vars: own }] of Object.entries(MODES)) {
+    it(`are recorded by themselves, and what they do escalates to no address: in ${mode}`, async () => {
+      const limiter = await shared.limiter({ ...HMAC, ...own, RATE_LIMIT_GENERAL: `3,${WINDOW},600`, RATE_LIMIT_ESCALATION: "5,60,60" });
+      assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 30), 10);
+      const { caller } = await good(limiter, "GET", usage("general", "user:alice"));
+      const { callers } = await good(limiter, "GET", "suspicious");
+      assert.deepEqual(callers, [{ caller, denied: 20, policies: { general: 20 } }]);
+      const { blocked, policies } = await good(limiter, "GET", "blocked");
+      assert.deepEqual([blocked, policies.map(({ policy, caller: name }) => [policy, name])], [[], [["general", caller]]]);
+      assert.equal(await admitted(limiter, "192.0.2.1", undefined, 3), 3);
+      await good(limiter, "DELETE", usage("general", caller));
+      assert.equal(await admitted(limiter, "192.0.2.2", token("alice"), 1), 1);
+      assert.deepEqual((await good(limiter, "GET", "blocked")).policies, []);
+    });
+  }
+
   it("nobody is proven by what does not verify, which stays limited by address", async () => {
     const limiter = await shared.limiter({ ...PUBLIC, ...HMAC });
     const good = token("alice");

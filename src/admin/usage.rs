@@ -77,6 +77,8 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         }
         input.only(&[])?;
         let (policy, key, charge) = self.named(policy, caller)?;
+        // What is gathered of the policy's block would list it anew.
+        self.isolate.write_events(now).await;
         self.reset_quotas(&[charge.key], now).await?;
         ok(&Body {
             scope: self.records.scope(),

@@ -386,7 +386,9 @@ fn what_a_user_does_blocks_the_user_and_not_its_address() {
     let alice = from("192.0.2.1", "/auth").with("x-proven", "alice");
     assert_eq!(gate.admits(&alice, 4), 3);
     let denied = gate.ask(&alice, START + Millis::from_secs(300));
-    assert!(denied.binding().unwrap().answer.blocked_until.is_some());
+    let standing = denied.binding().unwrap();
+    assert!(standing.answer.blocked_until.is_some());
+    assert_eq!(denied.charged(standing), hashed("user", "alice"));
     assert_eq!(gate.admits(&from("192.0.2.1", "/auth"), 4), 3);
     let elsewhere = from("192.0.2.9", "/auth").with("x-proven", "alice");
     assert_eq!(gate.admits(&elsewhere, 1), 0);

@@ -17,6 +17,7 @@ pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcom
     Standing {
         policy: policy.to_owned(),
         quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
+        is_users: false,
         answer: Answer {
             advanced: 0,
             decision: Decision {
@@ -32,6 +33,7 @@ pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcom
 
 pub(crate) fn report(admitted: bool, enforced: Vec<Standing>) -> Report {
     Report {
+        user: None,
         exempt: None,
         degraded: false,
         caller: Caller::identify(Some("192.0.2.1"), Ipv6Prefix::default()),

@@ -60,12 +60,12 @@ impl Log {
     ) {
         let now = IsolateClock.now();
         let binding = report.binding();
-        let policy = match (&report.address_block, binding) {
-            (Some(_), _) => BLOCKED,
-            (None, Some(standing)) => &standing.policy,
-            (None, None) => "",
+        // What a user does is not its address's doing.
+        let (policy, caller) = match (&report.address_block, binding) {
+            (Some(_), _) => (BLOCKED, report.caller.key()),
+            (None, Some(standing)) => (standing.policy.as_str(), report.charged(standing)),
+            (None, None) => ("", report.caller.key()),
         };
-        let caller = report.caller.key();
         let note = Note {
             kind,
             caller,
