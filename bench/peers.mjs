@@ -103,7 +103,7 @@ one stand-in for Upstash's REST API${redisDelayMs > 0 ? `, which adds ${redisDel
 themselves, limiters with a JSON body of much the same length. In each of ${rounds} rounds every row gets ${requests} requests over ${connections}
 connections, in an order of chance, after a warm-up; all processes run all the time (the busiest of them used ${number(resting)} µs of CPU a
 second while nobody asked). 1000 callers take turns, all of them admitted; in the rows of the remembered denial and of the lease there is one caller, another one
-each round. Every answer's status and headers are checked, and round trips and billed commands are counted by the stand-in.
+each round; what is recorded of denials, a call some seconds later, counts. Every answer's status and headers are checked, and round trips and billed commands are counted by the stand-in.
 
 CPU is that of the workerd process per request, by the kernel's account of its threads. Figures are medians over the rounds; in
 brackets, here and below, the quartiles. Ratios are taken within a round. Latencies and requests a second include the load

@@ -12,7 +12,7 @@ import { shuffled } from "./statistics.mjs";
 /** Before a stretch that is measured, so that caches are warm and connections open, as many requests by this. */
 const WARM_UP = 10;
 
-/** What a Worker still has to do when it has answered. */
+/** What a Worker still has to do when it has answered, unless its contestant says how long. */
 const AFTERWARDS_MS = 20;
 
 /**
@@ -35,21 +35,23 @@ export async function rounds(runners, standIn, { rounds, requests, connections }
 }
 
 async function stretch({ contestant, server }, standIn, { round, requests, connections }) {
-  const { title, callers, expected, costs, prepare } = contestant;
+  const { title, callers, expected, costs, prepare, afterwards = AFTERWARDS_MS } = contestant;
   const addresses = callers(round);
   const sent = { port: server.port, messages: messages(addresses), connections, expected };
   let before, cpu;
   try {
     await prepare(server, addresses[0]);
     await load({ ...sent, requests: Math.ceil(requests / WARM_UP) });
+    // What the warm-up leaves to be done is no part of it.
+    await delay(afterwards);
     before = await standIn.counts();
     const { seconds, ...latencies } = await load({ ...sent, requests, begin: () => (cpu = cpuOf(server.pid)) });
-    await delay(AFTERWARDS_MS);
+    await delay(afterwards);
     cpu = cpuOf(server.pid) - cpu;
     const after = await standIn.counts();
     const roundTrips = (after.requests - before.requests) / requests;
     const billed = (after.billed - before.billed) / requests;
-    check(costs, { roundTrips, billed }, { seconds, requests });
+    check(costs, { roundTrips, billed }, { seconds: seconds + (2 * afterwards) / 1000, requests });
     return { cpu: cpu / requests, ...latencies, rate: requests / seconds, roundTrips, billed };
   } catch (error) {
     throw new Failure(`${title}: ${error.message}`);

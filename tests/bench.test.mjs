@@ -43,11 +43,13 @@ describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" 
     assert.equal(code, 0, printed);
     const { samples, sizes, growth, targets: judged } = JSON.parse(readFileSync(json, "utf8")).peers;
     const costs = Object.fromEntries(Object.entries(samples).map(([name, [{ roundTrips, billed }]]) => [name, [roundTrips, billed]]));
-    const { "js-floor": [roundTrips, billed], ...exact } = costs;
+    const { "js-floor": [roundTrips, billed], "remembered-denial": recorded, ...exact } = costs;
     assert.deepEqual(exact, {
       js: [0, 0], "hono-rate-limiter": [0, 0], memory: [0, 0],
-      "one-quota": [1, 3], "two-quotas": [1, 4], "remembered-denial": [0, 0], fallback: [0, 0],
+      "one-quota": [1, 3], "two-quotas": [1, 4], fallback: [0, 0],
     });
+    // All its denials are one record, in one call.
+    assert.deepEqual([recorded[0] * 40, Math.round(recorded[1] * 40)], [1, 7]);
     // It begins a window for some callers, at a command more.
     assert.ok(roundTrips === 1 && billed >= 2 && billed <= 3, `${roundTrips}, ${billed}`);
 
