@@ -83,7 +83,7 @@ impl<D: Database> Records<D> {
         commands: [Command; N],
         now: Timestamp,
     ) -> Result<[Value; N], StoreError> {
-        let replies = self.database.run(commands.into(), now).await?;
+        let replies = self.run_all(commands.into(), now).await?;
         replies.try_into().map_err(|_| StoreError::Malformed)
     }
 

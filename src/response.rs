@@ -201,8 +201,9 @@ fn prefers_problem(accept: &str) -> bool {
             .next()
             .is_some_and(|name| name.eq_ignore_ascii_case(PROBLEM_JSON));
         let refused = parts.any(|part| {
-            part.strip_prefix("q=")
-                .is_some_and(|weight| weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0))
+            part.strip_prefix("q=").is_some_and(|weight| {
+                weight.starts_with('0') && weight.bytes().all(|byte| b"0.".contains(&byte))
+            })
         });
         named && !refused
     })

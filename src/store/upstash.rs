@@ -4,7 +4,6 @@
 //! first has then decided nothing, so the decision is still sent once. The protocol is Upstash's
 //! documented one (`POST /` with the command as a JSON array of strings; `result` or `error`).
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
@@ -113,10 +112,26 @@ fn charge_arguments(charge: &Charge) -> [String; 8] {
     ]
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Envelope {
     result: Option<Value>,
     error: Option<String>,
+}
+
+impl Envelope {
+    fn read(body: &str) -> Option<Self> {
+        let Value::Object(mut fields) = serde_json::from_str(body).ok()? else {
+            return None;
+        };
+        Some(Self {
+            result: fields.remove("result").filter(|result| !result.is_null()),
+            error: match fields.remove("error") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(error)) => Some(error),
+                Some(_) => return None,
+            },
+        })
+    }
 }
 
 /// Why an answer is none.
@@ -130,16 +145,15 @@ fn result(reply: &Reply) -> Result<Value, StoreError> {
         401 | 403 => return Err(StoreError::Unauthorized),
         status => {
             // Upstash does not document with which status it refuses a plan that is used up.
-            let envelope = serde_json::from_str::<Envelope>(&reply.body).ok();
-            return Err(match envelope.and_then(|envelope| envelope.error) {
+            let envelope = Envelope::read(&reply.body).unwrap_or_default();
+            return Err(match envelope.error {
                 Some(error) if over_quota(&error) => StoreError::OverQuota,
                 _ if status == 429 => StoreError::Throttled,
                 _ => StoreError::Status(status),
             });
         }
     }
-    let envelope: Envelope =
-        serde_json::from_str(&reply.body).map_err(|_| StoreError::Malformed)?;
+    let envelope = Envelope::read(&reply.body).ok_or(StoreError::Malformed)?;
     match envelope.error {
         Some(error) => Err(refusal(&error)),
         None if reply.status == 400 => Err(StoreError::Status(400)),
