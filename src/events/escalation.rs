@@ -118,10 +118,9 @@ impl<D: Database> Records<D> {
         }
         let repetitions = self.key(&repetitions_of(address));
         let remembered = REMEMBERED.get().to_string();
-        let count = command(["INCRBY", &repetitions, "1"]);
-        let expire = command(["PEXPIRE", &repetitions, &remembered]);
-        let [repetition, _] = self.run([count, expire], now).await?;
-        let until = (now + rule.block_of(whole(&repetition))).as_millis();
+        let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
+        let repetition = whole(&earlier).saturating_add(1);
+        let until = (now + rule.block_of(repetition)).as_millis();
         let block = Block {
             until: Some(until),
             since: now.as_millis(),
@@ -139,7 +138,10 @@ impl<D: Database> Records<D> {
         if done.is_null() {
             return Ok(None);
         }
-        let mut commands = vec![list];
+        // Counted only now: whoever is told of denials from before the block finds it there.
+        let count = command(["INCRBY", &repetitions, "1"]);
+        let expire = command(["PEXPIRE", &repetitions, &remembered]);
+        let mut commands = vec![list, count, expire];
         let event = escalation(address, &block);
         commands.extend(self.append(std::slice::from_ref(&event), now));
         self.run_all(commands, now).await?;
@@ -264,6 +266,18 @@ mod tests {
         let lifted = records.lift(&target, at(40)).now_or_never().unwrap();
         assert_eq!(lifted, Ok(true));
         assert_eq!(blocks(&records, &denied, 41), Some(30));
+    }
+
+    #[test]
+    fn denials_that_are_told_late_are_no_repetition() {
+        let records = records();
+        let late = batch("192.0.2.1", "auth", 6);
+        assert_eq!(blocks(&records, &late, 0), Some(30));
+        // As other isolates tell of the same flood, or this one of what it has denied from memory.
+        for seconds in 0..10 {
+            assert_eq!(blocks(&records, &late, seconds), None);
+        }
+        assert_eq!(blocks(&records, &late, 90), Some(60));
     }
 
     #[test]
