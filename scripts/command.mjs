@@ -23,6 +23,7 @@ export const environment = {
   WRANGLER_HIDE_BANNER: "true",
   CLOUDFLARE_CF_FETCH_ENABLED: process.env.CLOUDFLARE_CF_FETCH_ENABLED ?? "false",
   PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD: "1",
+  ARTILLERY_DISABLE_TELEMETRY: "true",
 };
 
 /** A failure whose message is all that the reader needs; `exitCode` is what the script ends with. */

@@ -35,13 +35,15 @@ await main(import.meta.url, async (args) => {
 
 /** Lock files name packages, never where to download them: that is for the machine that installs to know. */
 function checkLockFiles() {
-  const npm = JSON.parse(readFileSync(path.join(root, "package-lock.json"), "utf8")).packages;
-  const addresses = Object.keys(npm).filter((name) => "resolved" in npm[name]);
-  if (addresses.length > 0) {
-    throw new Failure(
-      `package-lock.json names download addresses ("resolved"), for ${addresses[0]} for one.\n` +
-        "Remove them: npm install --package-lock-only --omit-lockfile-registry-resolved",
-    );
+  for (const file of ["package-lock.json", "tests/load/package-lock.json"]) {
+    const npm = JSON.parse(readFileSync(path.join(root, file), "utf8")).packages;
+    const addresses = Object.keys(npm).filter((name) => "resolved" in npm[name]);
+    if (addresses.length > 0) {
+      throw new Failure(
+        `${file} names download addresses ("resolved"), for ${addresses[0]} for one.\n` +
+          "Remove them, in its folder: npm install --package-lock-only --omit-lockfile-registry-resolved",
+      );
+    }
   }
   for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "bench/workers/Cargo.lock", "fuzz/Cargo.lock"]) {
     const cargo = readFileSync(path.join(root, file), "utf8");

@@ -11,22 +11,26 @@ import { ensureRedis } from "./redis.mjs";
 /** What the bench's Workers in Rust are built with, as is usual; wasm-bindgen's version is read from Cargo.lock. */
 const WORKER_BUILD = "0.8.7";
 
+/** What only the load tests need is a package of its own. */
+const LOAD = path.join(root, "tests", "load");
+
 const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
 
 /**
- * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond:
- * `wasm`, the programs that make the Worker's module; `redis`, a redis-server; `workerBuild`, for the bench.
+ * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond: `wasm`, the programs that make the
+ * Worker's module; `redis`, a redis-server; `workerBuild`, for the bench; `load`, Artillery.
  */
-export async function setup({ wasm = false, redis = false, workerBuild = false } = {}) {
+export async function setup({ wasm = false, redis = false, workerBuild = false, load = false } = {}) {
   if (Number(process.versions.node.split(".")[0]) < 20) {
     throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
   }
   const steps = [
-    [nodeModulesAreCurrent, installNodeModules],
+    [() => nodeModulesAreCurrent(root), () => installNodeModules(root, "wrangler, esbuild, binaryen and what the tests use (about 20 seconds)")],
     [toolchainIsInstalled, installToolchain],
     ...(wasm ? [[() => wasmBindgen(), installWasmBindgen]] : []),
     ...(workerBuild ? [[() => findWorkerBuild(), installWorkerBuild]] : []),
+    ...(load ? [[() => nodeModulesAreCurrent(LOAD), () => installNodeModules(LOAD, "Artillery (590 MB in tests/load, about a minute)")]] : []),
   ];
   if (!steps.every(([isDone]) => isDone())) {
     await locked(async () => {
@@ -51,11 +55,11 @@ export function workerBuild() {
 }
 
 /** npm leaves a copy of the lock file, without what this platform does not need, in node_modules: the two must agree. */
-function nodeModulesAreCurrent() {
-  const copy = path.join(root, "node_modules", ".package-lock.json");
+function nodeModulesAreCurrent(folder) {
+  const copy = path.join(folder, "node_modules", ".package-lock.json");
   if (!existsSync(copy)) return false;
   const installed = JSON.parse(readFileSync(copy, "utf8")).packages;
-  const wanted = JSON.parse(read("package-lock.json")).packages;
+  const wanted = JSON.parse(readFileSync(path.join(folder, "package-lock.json"), "utf8")).packages;
   const same = (name) => wanted[name]?.version === installed[name].version && wanted[name]?.integrity === installed[name].integrity;
   return (
     Object.keys(installed).every(same) &&
@@ -63,11 +67,11 @@ function nodeModulesAreCurrent() {
   );
 }
 
-async function installNodeModules() {
-  say("npm packages: wrangler, esbuild, binaryen and what the tests use (about 20 seconds)");
+async function installNodeModules(folder, what) {
+  say(`npm packages: ${what}`);
   const npm = process.env.npm_execpath;
   const args = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
-  await (npm?.endsWith(".js") ? run(process.execPath, [npm, ...args]) : run("npm", args));
+  await (npm?.endsWith(".js") ? run(process.execPath, [npm, ...args], { cwd: folder }) : run("npm", args, { cwd: folder }));
 }
 
 /** rust-toolchain.toml, as far as it matters here. */

@@ -1,0 +1,85 @@
+/**
+ * `npm run load-test [-- SCENARIO… OPTIONS]`: Artillery against the built Worker in workerd on a real
+ * Redis, all on this machine's loopback. Fails if anything is admitted that should be denied, or denied that should be admitted.
+ *   --vus N              virtual users, instead of each scenario's own
+ *   --seconds N          over which they come (of ramp: that a step takes)
+ *   --json FILE          the report, which is also in tests/load/reports
+ *   --var NAME=VALUE     a variable of the limiters; another limit has to make a scenario fail
+ */
+import { parseArgs } from "node:util";
+import { build } from "./build.mjs";
+import { Failure, main, say } from "./command.mjs";
+import { setup } from "./setup.mjs";
+
+/** Each is `tests/load/scenarios/NAME.yml` and `NAME.mjs`. */
+const SUITES = {
+  load: ["authentication", "api", "payments", "sensitive", "distributed", "ramp"],
+};
+
+/** Fewer virtual users do not reach the limits; a longer run would outlast the window in which these are known to the unit. */
+const NUMBERS = { vus: [50, 5000], seconds: [5, 45] };
+
+await main(import.meta.url, async ([suite, ...args]) => {
+  const { scenarios, options, json } = read(suite, args);
+  await setup({ wasm: true, redis: true, load: true });
+  await build();
+  const { runScenario } = await import("../tests/load/harness/scenario.mjs");
+  const { keep, table } = await import("../tests/load/harness/report.mjs");
+  const results = [];
+  for (const name of scenarios) {
+    say(name);
+    const notes = [];
+    const note = (line) => {
+      notes.push(line);
+      say(`  ${line}`);
+    };
+    const result = await runScenario(name, { ...options, note });
+    results.push({ ...result, notes });
+    say(`  ${result.broken.length === 0 ? `ok: ${result.proves}` : "FAILED"}`);
+    for (const { what, found, wanted } of result.broken) say(`  FAILED: ${what}: ${short(found)}, has to be ${wanted}`);
+  }
+  console.log(`\n${table(results)}\n`);
+  say(`report: ${keep(suite, options, results, json)}`);
+  const failed = results.filter(({ broken }) => broken.length > 0).map(({ name }) => name);
+  if (failed.length > 0) throw new Failure(`not as it has to be: ${failed.join(", ")}`);
+});
+
+/** The report has all of it. */
+function short(found) {
+  const text = JSON.stringify(found) ?? "nothing";
+  return text.length <= 300 ? text : `${text.slice(0, 300)}…`;
+}
+
+function read(suite, args) {
+  const names = SUITES[suite];
+  if (!names) throw new Failure(`usage: node scripts/load.mjs ${Object.keys(SUITES).join("|")}`, 2);
+  const wrong = (message) =>
+    new Failure(`${message}\nusage: npm run ${suite}-test -- [${names.join("|")}]… [--vus N] [--seconds N] [--json FILE] [--var NAME=VALUE]…`, 2);
+  let values, positionals;
+  try {
+    ({ values, positionals } = parseArgs({
+      args,
+      allowPositionals: true,
+      options: { vus: { type: "string" }, seconds: { type: "string" }, json: { type: "string" }, var: { type: "string", multiple: true, default: [] } },
+    }));
+  } catch (error) {
+    throw wrong(error.message);
+  }
+  const unknown = positionals.find((name) => !names.includes(name));
+  if (unknown) throw wrong(`there is no scenario ${unknown}`);
+  const options = { vars: Object.fromEntries(values.var.map(variable)) };
+  for (const [name, [least, most]] of Object.entries(NUMBERS)) {
+    if (values[name] === undefined) continue;
+    options[name] = Number(values[name]);
+    if (!/^\d+$/.test(values[name]) || options[name] < least || options[name] > most) throw wrong(`--${name}: a whole number from ${least} to ${most}, not ${values[name]}`);
+  }
+  return { scenarios: positionals.length > 0 ? positionals : names, options, json: values.json };
+
+  function variable(text) {
+    const [, name, value] = /^([A-Z0-9_]+)=(.*)$/.exec(text) ?? [];
+    if (!name) throw wrong(`--var: NAME=VALUE, not ${text}`);
+    // Where Redis is, is not for the caller to say: nothing leaves this machine.
+    if (/_URL$|_TOKEN$|^REDIS_(ENABLED|KEY_PREFIX)$/.test(name)) throw wrong(`--var: ${name} is set by the test itself`);
+    return [name, value];
+  }
+}

@@ -1,0 +1,62 @@
+/** What an operator sees and does at one of the limiters. */
+
+import { setTimeout as delay } from "node:timers/promises";
+import { Failure } from "../../../scripts/command.mjs";
+import { send } from "../../harness/request.mjs";
+import { ADMIN_TOKEN, OPERATOR } from "../limits.mjs";
+
+/** What takes effect elsewhere does so within ten seconds, records are written some seconds after what they record; and the machine is busy. */
+const IN_TIME_MS = 20_000;
+
+const PAUSE_MS = 100;
+
+export function operatorOf(limiter) {
+  async function call(method, path, json) {
+    const answer = await send(limiter.url, {
+      method, path: `/_limiter/${path}`, body: json && JSON.stringify(json),
+      headers: { "CF-Connecting-IP": OPERATOR, Authorization: `Bearer ${ADMIN_TOKEN}` },
+    });
+    if (answer.status !== 200) throw new Failure(`${method} ${path}: ${answer.status} ${answer.text()}`);
+    return answer.json();
+  }
+
+  /** All pages of a list, one after the other. */
+  async function* pages(path) {
+    for (let cursor = ""; cursor !== null; ) {
+      const page = await call("GET", `${path}?limit=1000${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+      yield page;
+      ({ cursor } = page);
+    }
+  }
+
+  return {
+    eventually,
+    block: (target, json) => call("PUT", `blocked/${encodeURIComponent(target)}`, json),
+    lift: async (target) => (await call("DELETE", `blocked/${encodeURIComponent(target)}`)).lifted,
+    async blocked() {
+      const all = [];
+      for await (const { blocked } of pages("blocked")) all.push(...blocked);
+      return all;
+    },
+    /** Requests that the event log tells of as denied, or refused for a wrong token, and those that it says it leaves out. */
+    async recorded() {
+      let sum = 0;
+      let leftOut = 0;
+      for await (const { events, left_out } of pages("events")) {
+        leftOut = left_out;
+        for (const { kind, count } of events) if (kind === "denied" || kind === "refused") sum += count;
+      }
+      return sum + leftOut;
+    },
+  };
+}
+
+/** What `look` finds as soon as it is `enough`, or else in the end. */
+export async function eventually(look, enough) {
+  const end = performance.now() + IN_TIME_MS;
+  for (;;) {
+    const found = await look();
+    if (enough(found) || performance.now() > end) return found;
+    await delay(PAUSE_MS);
+  }
+}

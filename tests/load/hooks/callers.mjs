@@ -1,0 +1,42 @@
+/** Who a virtual user is: `{{ caller }}` in the YAML, sent as `CF-Connecting-IP`, which bare workerd leaves to the client. */
+
+let callers = 0;
+
+/** An address that no other virtual user has, nor, where there are several runs, one of another run. */
+export async function newCaller(context) {
+  context.vars.caller = numbered(10, (context.vars.step ?? 0) * 65_536 + callers++);
+}
+
+/** The same for whom a scenario has to tell from the others. */
+export async function newAttacker(context) {
+  context.vars.caller = numbered(100, callers++);
+}
+
+const numbered = (first, number) => [first, (number >> 16) & 255, (number >> 8) & 255, number & 255].join(".");
+
+const upTo = (number) => Math.floor(Math.random() * number);
+
+/** A part of an IPv6 address. */
+const group = () => upTo(65_536).toString(16);
+
+/** Another address out of the same /64 for each request, in either case of letters. */
+export async function anotherOfItsNetwork(_request, context) {
+  const address = `2001:db8:bad:1:${group()}:${group()}:${group()}:${group()}`;
+  context.vars.caller = Math.random() < 0.5 ? address : address.toUpperCase();
+}
+
+/** Another address out of 203.0.113.0/24 or 2001:db8:bad::/48 for each request, the first and the last of them as well. */
+export async function anotherOfTheRange(_request, context) {
+  context.vars.caller = any([
+    () => `203.0.113.${any([() => 0, () => 255, () => upTo(256)])}`,
+    () => `::ffff:203.0.113.${upTo(256)}`,
+    () => `2001:db8:bad:${any([() => "0", () => "ffff", group])}:${group()}::${group()}`,
+  ]);
+}
+
+/** One right beside these, also for each request. */
+export async function anotherNextDoor(_request, context) {
+  context.vars.caller = any([() => `203.0.112.${upTo(256)}`, () => `203.0.114.${upTo(256)}`, () => `2001:db8:bac:${group()}::${group()}`, () => `2001:db8:bae:${group()}::${group()}`]);
+}
+
+const any = (choices) => choices[upTo(choices.length)]();
