@@ -1,5 +1,5 @@
 /**
- * `npm run load-test [-- SCENARIO… OPTIONS]`: Artillery against the built Worker in workerd on a real
+ * `npm run load-test [-- SCENARIO… OPTIONS]` and `npm run security-test`: Artillery against the built Worker in workerd on a real
  * Redis, all on this machine's loopback. Fails if anything is admitted that should be denied, or denied that should be admitted.
  *   --vus N              virtual users, instead of each scenario's own
  *   --seconds N          over which they come (of ramp: that a step takes)
@@ -14,6 +14,7 @@ import { setup } from "./setup.mjs";
 /** Each is `tests/load/scenarios/NAME.yml` and `NAME.mjs`. */
 const SUITES = {
   load: ["authentication", "api", "payments", "sensitive", "distributed", "ramp"],
+  security: ["brute-force", "header-spoofing", "path-tricks", "token-guessing", "escalation", "blocked-range", "flood", "oversized"],
 };
 
 /** Fewer virtual users do not reach the limits; a longer run would outlast the window in which these are known to the unit. */
