@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::time::Timestamp;
 
 pub mod isolate;

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 
 use serde::Serialize;
 
-use crate::store::memory::Seed;
+use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 pub mod escalation;
@@ -256,8 +256,8 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{Batch, Details, Kind, MOST, Note, Recorder};
+    use crate::seed::Seed;
     use crate::store::conformance::START;
-    use crate::store::memory::Seed;
     use crate::time::Millis;
 
     pub(crate) fn denied<'a>(caller: &'a str, policy: &'a str) -> Note<'a> {

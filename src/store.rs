@@ -6,10 +6,10 @@
 //! beforehand; [`denials`] that are remembered; [`fallback`], what becomes of a request that none of
 //! these decides; and [`blocked`] ranges. Every store and every wrapper passes the suite in `store/conformance.rs`.
 
-use std::fmt;
-
 use crate::quota::{Decision, Outcome, Quota, State};
 use crate::time::{Millis, Timestamp};
+
+pub use crate::error::StoreError;
 
 pub mod backoff;
 pub mod blocked;
@@ -239,74 +239,3 @@ pub trait Store {
     /// [`StoreError`] when the store cannot be asked or does not answer as it should.
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError>;
 }
-
-/// Why a store did not decide. Never carries a command, a key or a token: these go to logs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreError {
-    /// No answer within the time allowed; the call was aborted and may have run.
-    Timeout,
-    /// No connection, or one that broke.
-    Unreachable,
-    /// The token was refused (HTTP 401 or 403).
-    Unauthorized,
-    /// The plan's quota of commands is used up.
-    OverQuota,
-    /// HTTP 429: too many requests a second.
-    Throttled,
-    /// Any other unexpected HTTP status.
-    Status(u16),
-    /// Redis refused the command, with the first word of its error (such as `OOM`, `READONLY`).
-    Refused(String),
-    /// An answer that is not what the command answers.
-    Malformed,
-    /// Not asked: the breaker keeps calls back.
-    Open {
-        /// When the next may go through, on this isolate's clock.
-        until: Timestamp,
-    },
-    /// Not asked: the isolate has spent its commands of this second.
-    OverCap,
-}
-
-impl StoreError {
-    /// Whether the store may have decided, and counted the request, all the same.
-    #[must_use]
-    pub const fn may_have_run(&self) -> bool {
-        matches!(
-            self,
-            Self::Timeout | Self::Unreachable | Self::Status(_) | Self::Malformed
-        )
-    }
-
-    /// Whether the store failed in a way that may pass by itself, so that asking again may help.
-    #[must_use]
-    pub const fn is_transient(&self) -> bool {
-        !matches!(
-            self,
-            Self::Unauthorized | Self::OverQuota | Self::Open { .. } | Self::OverCap
-        )
-    }
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Timeout => f.write_str("no answer within REDIS_TIMEOUT"),
-            Self::Unreachable => f.write_str("cannot be reached"),
-            Self::Unauthorized => {
-                f.write_str("the token was refused; check UPSTASH_REDIS_REST_TOKEN")
-            }
-            Self::OverQuota => {
-                f.write_str("the plan's command quota is used up; raise it or wait for the reset")
-            }
-            Self::Throttled => f.write_str("HTTP 429: too many requests a second"),
-            Self::Status(status) => write!(f, "HTTP status {status}"),
-            Self::Refused(word) => write!(f, "Redis refused the command: {word}"),
-            Self::Malformed => f.write_str("an answer that is not what the command answers"),
-            Self::Open { .. } => f.write_str("not asked: it has failed too often"),
-            Self::OverCap => f.write_str("not asked: REDIS_MAX_COMMANDS_PER_SECOND is reached"),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}

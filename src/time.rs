@@ -95,3 +95,75 @@ impl Sub<Millis> for Timestamp {
         Self(self.0.saturating_sub(length.0))
     }
 }
+
+/// A time that is waited for, which a clock set back does not postpone.
+///
+/// An isolate's clock can be set back, by hours. A moment that was noted before then lies further
+/// ahead than it was ever set to, and whatever waits for it would wait for as long. Such a deadline
+/// is over.
+///
+/// It is a deadline rather than a flag wherever it says that something is under way: a request that is
+/// cancelled never reports that it is done.
+///
+/// # Example
+///
+/// ```
+/// # use edge_limiter::time::{Deadline, Millis, Timestamp};
+/// let now = Timestamp::from_millis(1_764_000_000_000);
+/// let deadline = Deadline::after(Millis::new(2000), now);
+/// assert!(deadline.is_pending(now + Millis::new(1999)));
+/// assert!(!deadline.is_pending(now + Millis::new(2000)));
+/// assert!(!deadline.is_pending(now - Millis::new(1)));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadline {
+    at: Timestamp,
+    length: Millis,
+}
+
+impl Deadline {
+    /// One that is over.
+    pub const OVER: Self = Self {
+        at: Timestamp(0),
+        length: Millis::ZERO,
+    };
+
+    /// `length` after `now`.
+    #[must_use]
+    pub fn after(length: Millis, now: Timestamp) -> Self {
+        Self {
+            at: now + length,
+            length,
+        }
+    }
+
+    /// Whether it is still to come at `now`.
+    #[must_use]
+    pub fn is_pending(self, now: Timestamp) -> bool {
+        self.at > now && self.at <= now + self.length
+    }
+
+    /// When it ends, on the clock by which it was set.
+    #[must_use]
+    pub const fn at(self) -> Timestamp {
+        self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert_eq, proptest};
+
+    use super::{Deadline, Millis, Timestamp};
+
+    proptest! {
+        /// Whatever the clock does: never longer than it was set for, and as long as that by a clock that
+        /// goes forward.
+        #[test]
+        fn a_deadline_is_pending_for_its_length_alone(set in 0..10_000u64, length in 0..5000u64, now in 0..20_000u64) {
+            let deadline = Deadline::after(Millis::new(length), Timestamp::from_millis(set));
+            let expected = now >= set && now < set + length;
+            prop_assert_eq!(deadline.is_pending(Timestamp::from_millis(now)), expected);
+        }
+    }
+}

@@ -17,7 +17,7 @@ use self::keys::{Fetching, Key};
 use self::proofs::Proofs;
 use self::token::{Expected, Token};
 use crate::client::hashed;
-use crate::store::memory::Seed;
+use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 pub mod keys;

@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 
-use edge_limiter::store::memory::{Memory, Seed};
+use edge_limiter::seed::Seed;
+use edge_limiter::store::memory::Memory;
 use edge_limiter::store::{Check, Store, Verdict};
 use edge_limiter::time::Timestamp;
 use futures_util::FutureExt;

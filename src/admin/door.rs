@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use crate::client::Caller;
 use crate::config::{Config, Secret};
 use crate::quota::{Algorithm, Quota, QuotaError};
-use crate::store::memory::{Memory, Seed};
+use crate::seed::Seed;
+use crate::store::memory::Memory;
 use crate::store::{Charge, Check, Store};
 use crate::time::{Millis, Timestamp};
 
@@ -117,8 +118,8 @@ mod tests {
     use super::{Access, Doorkeeper};
     use crate::client::Caller;
     use crate::config::{Config, Secret, Vars};
+    use crate::seed::Seed;
     use crate::store::conformance::START;
-    use crate::store::memory::Seed;
     use crate::time::Millis;
 
     const RIGHT: Option<&str> = Some("Bearer correct-horse-battery");

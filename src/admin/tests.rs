@@ -15,8 +15,9 @@ use crate::database::{Command, Database, Records, isolate};
 use crate::events::Recorder;
 use crate::health::StoreHealth;
 use crate::response::Response;
+use crate::seed::Seed;
 use crate::store::conformance::START;
-use crate::store::memory::{Memory, Seed};
+use crate::store::memory::Memory;
 use crate::store::{AddressBlock, Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 

@@ -8,8 +8,9 @@ use super::copy::Known;
 use super::{Block, Target};
 use crate::client::range::{Range, RangeMap};
 use crate::database::{Command, Database, Records, command, pairs, whole};
+use crate::error::StoreError;
+use crate::store::AddressBlock;
 use crate::store::upstash::address_block;
-use crate::store::{AddressBlock, StoreError};
 use crate::time::Timestamp;
 
 /// Ranges that may be blocked at a time, and addresses that an isolate's copy holds.

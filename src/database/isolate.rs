@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::{Command, Database};
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
 /// Keys that an isolate keeps unless told otherwise.

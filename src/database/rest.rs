@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Command, Database};
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::store::upstash::{self, Transport};
 use crate::time::{Millis, Timestamp};
 

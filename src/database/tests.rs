@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::isolate::Isolate;
 use super::rest::Rest;
 use super::{Command, Database, command};
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::store::conformance::START;
 use crate::store::stand_in::StandIn;
 use crate::time::Millis;

@@ -7,7 +7,7 @@ use crate::blocklist::records::repetitions_of;
 use crate::blocklist::{Block, By};
 use crate::client::range::Range;
 use crate::database::{Database, Records, command, whole};
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
 /// Parts of the time in which denials are counted: a denial counts for up to one of them longer.
@@ -177,8 +177,8 @@ mod tests {
     use crate::database::isolate::Isolate;
     use crate::events::tests::denied;
     use crate::events::{Batch, Details, Recorder};
+    use crate::seed::Seed;
     use crate::store::conformance::START;
-    use crate::store::memory::Seed;
     use crate::time::{Millis, Timestamp};
 
     const RULE: Escalation = Escalation {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Batch, Event, Kind};
 use crate::database::{Command, Database, Records, command, pairs, whole};
-use crate::store::StoreError;
+use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
 /// What stands for a policy where an address's block denies.
@@ -278,8 +278,8 @@ mod tests {
     use crate::database::isolate::Isolate;
     use crate::events::tests::denied;
     use crate::events::{Details, Recorder};
+    use crate::seed::Seed;
     use crate::store::conformance::START;
-    use crate::store::memory::Seed;
     use crate::time::{Millis, Timestamp};
 
     fn at(seconds: u32) -> Timestamp {

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{Exempt, Report, Request, decide};
 use crate::client::hashed;
 use crate::config::{Config, Vars};
+use crate::seed::Seed;
 use crate::store::conformance::START;
-use crate::store::memory::{Memory, Seed};
+use crate::store::memory::Memory;
 use crate::time::{Millis, Timestamp};
 use crate::user::Prove;
 

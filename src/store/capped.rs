@@ -79,8 +79,9 @@ mod tests {
 
     use super::Capped;
     use crate::quota::Algorithm;
+    use crate::seed::Seed;
     use crate::store::conformance::{self, START, charge, check};
-    use crate::store::memory::{Memory, Seed};
+    use crate::store::memory::Memory;
     use crate::store::{Check, Store, StoreError, Verdict};
     use crate::time::{Millis, Timestamp};
 

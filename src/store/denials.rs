@@ -14,9 +14,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::memory::Seed;
 use super::{AddressBlock, Answer, Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::quota::Outcome;
+use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 /// How long a denial is repeated without asking the store again.

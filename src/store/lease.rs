@@ -14,8 +14,8 @@
 use std::cell::RefCell;
 
 use self::held::Held;
-use super::memory::Seed;
 use super::{Check, Store, StoreError, Verdict};
+use crate::seed::Seed;
 use crate::time::Timestamp;
 
 mod held;

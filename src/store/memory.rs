@@ -6,51 +6,15 @@
 //! entries for more than `n` active callers the bound on a caller is its limit per stay in the map.
 
 use std::cell::{Cell, RefCell};
-use std::hash::BuildHasher;
-
-use siphasher::sip::SipHasher13;
 
 use self::map::Map;
 use super::{Check, Store, StoreError, Verdict};
+use crate::seed::Seed;
 use crate::time::Timestamp;
 
 /// Entries that an isolate keeps unless told otherwise. One is about 300 bytes, and 1.3 KB at the
 /// most (a sliding window with every sub-window in use), of an isolate's 128 MB.
 pub const DEFAULT_ENTRIES: usize = 50_000;
-
-/// A secret for the map's hasher, so that nobody can choose keys that collide.
-///
-/// `wasm32-unknown-unknown` has no source of its own behind std's `RandomState`, whose keys are
-/// predictable there.
-#[derive(Clone)]
-pub struct Seed([u8; 16]);
-
-impl Seed {
-    /// A fresh secret. Workers have randomness only while a request is being served.
-    ///
-    /// # Errors
-    ///
-    /// When the platform has none to give.
-    pub fn random() -> Result<Self, getrandom::Error> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
-    }
-
-    /// These bytes, for a measurement that is to be the same every time. They are no secret.
-    #[must_use]
-    pub const fn known(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl BuildHasher for Seed {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_key(&self.0)
-    }
-}
 
 /// The store in memory.
 pub struct Memory {
@@ -115,14 +79,6 @@ impl Store for Memory {
 mod map;
 mod owing;
 mod stand_in;
-
-#[cfg(test)]
-impl Seed {
-    /// Any seed, for tests.
-    pub(crate) const fn fixed() -> Self {
-        Self::known([7; 16])
-    }
-}
 
 #[cfg(test)]
 mod tests;

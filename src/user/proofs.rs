@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::memory::Seed;
+use crate::seed::Seed;
 use crate::time::Timestamp;
 
 /// Tokens that an isolate remembers unless told otherwise; one is about 120 bytes.

@@ -14,8 +14,8 @@ use super::keys::{Algorithm, Key, Unusable};
 use super::token::{Expected, LONGEST, Token};
 use super::{Platform, Prove, Settings, Users};
 use crate::client::hashed;
+use crate::seed::Seed;
 use crate::store::conformance::START;
-use crate::store::memory::Seed;
 use crate::time::{Millis, Timestamp};
 
 const SECRET: &str = "a-secret-of-at-least-32-characters";

@@ -13,7 +13,7 @@ use edge_limiter::gate::{self, Report};
 use edge_limiter::headers::{self, PASSED};
 use edge_limiter::passed;
 use edge_limiter::response::Response;
-use edge_limiter::store::memory::Seed;
+use edge_limiter::seed::Seed;
 use edge_limiter::store::{AddressBlock, Check, StoreError};
 use edge_limiter::time::{Clock, Timestamp};
 use edge_limiter::user::{Users, proofs};

@@ -9,8 +9,9 @@ use crate::client::Ipv6Prefix;
 use crate::database::isolate::Isolate;
 use crate::database::{Command, Database, Records};
 use crate::quota::Algorithm;
+use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
-use crate::store::memory::{Memory, Seed};
+use crate::store::memory::Memory;
 use crate::store::{Check, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 

@@ -7,8 +7,9 @@ use futures_util::FutureExt;
 use super::circuit::{State, Waits};
 use super::{Breaker, Status};
 use crate::quota::Algorithm;
+use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
-use crate::store::memory::{Memory, Seed};
+use crate::store::memory::Memory;
 use crate::store::{Check, Store, StoreError, Verdict};
 use crate::time::{Clock, Millis, Timestamp};
 

@@ -9,8 +9,9 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{ASKING, Denials, LONGEST};
 use crate::quota::{Algorithm, Quota};
+use crate::seed::Seed;
 use crate::store::conformance::{self, START, at_once, charge, check};
-use crate::store::memory::{Memory, Seed};
+use crate::store::memory::Memory;
 use crate::store::{AddressBlock, Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 

@@ -9,9 +9,10 @@ use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, propt
 
 use super::{AT_ONCE, CALLS, Fallback};
 use crate::quota::{Algorithm, Outcome, Quota};
+use crate::seed::Seed;
 use crate::store::backoff::{Pause, Retries};
 use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
-use crate::store::memory::{Memory, Seed};
+use crate::store::memory::Memory;
 use crate::store::mirror::Mirror;
 use crate::store::reference::Reference;
 use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};

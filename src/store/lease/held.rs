@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::quota::{Decision, LEAST_LEASED, Outcome, Quota};
-use crate::store::memory::Seed;
+use crate::seed::Seed;
 use crate::store::{Answer, Charge, Check, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 

@@ -35,11 +35,6 @@ async fn conforms() {
 }
 
 #[test]
-fn a_seed_is_random() {
-    assert_ne!(Seed::random().unwrap().0, Seed::random().unwrap().0);
-}
-
-#[test]
 fn what_has_expired_is_dropped_as_others_come() {
     let store = store(1000);
     for caller in 0..500 {
