@@ -9,14 +9,17 @@ use std::pin::Pin;
 
 use serde::Serialize;
 
-use crate::blocklist::Target;
 use crate::client::Caller;
 use crate::config::{Compiled, Config, Secret};
-use crate::database::{Database, Records};
-use crate::events::{Details, Kind, Note, Recorder};
-use crate::health::{self, StoreHealth};
+use crate::effects::Effects;
+use crate::events::{Details, Kind, Note};
+use crate::journal::Journal;
+use crate::redis::Database;
+use crate::redis::records::Records;
 use crate::response::Response;
-use crate::store::{AddressBlock, Check, Store, StoreError};
+use crate::store::StoreError;
+use crate::store::shared::SharedStore;
+use crate::store::stack::Stack;
 use crate::time::Timestamp;
 
 pub mod door;
@@ -24,10 +27,11 @@ pub mod input;
 
 mod blocked;
 mod check;
+mod health;
 mod log;
 mod usage;
 
-use door::{Access, Doorkeeper};
+use door::{Access, Doorkeeper, too_many};
 use input::{Bad, Input};
 
 /// Where the control plane is.
@@ -89,43 +93,16 @@ pub enum Door {
 /// That a request came with a token that opens what it asks for.
 pub struct Admitted(());
 
-/// What else the isolate knows and has to be told.
-#[allow(async_fn_in_trait)]
-pub trait Isolate {
-    /// Forgets what is known of a quota's key or of an address.
-    fn forget(&self, key: &str);
-    /// Gives up units of a quota that are held beforehand.
-    fn drop_lease(&self, key: &str);
-    /// Loads the copy of the blocks anew.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] of the database.
-    async fn reload_blocks(&self, now: Timestamp) -> Result<(), StoreError>;
-    /// When a check that has just been read would be admitted, if not at `now`.
-    fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp>;
-    /// Has a block in force here that the database could not be told of.
-    fn add_block(&self, target: &Target, block: AddressBlock);
-    /// Writes the events that are gathered.
-    async fn write_events(&self, now: Timestamp);
-}
-
 /// All that the control plane works with.
-pub struct Plane<'a, S, D, I> {
+pub struct Plane<'a, S, D, E> {
     /// The configuration.
     pub compiled: &'a Compiled,
-    /// How the store does.
-    pub health: StoreHealth,
-    /// What decides.
-    pub store: &'a S,
-    /// Blocks, events and counts.
-    pub records: &'a Records<D>,
+    /// What decides, and what the isolate knows.
+    pub stack: &'a Stack<S, D, E>,
     /// Who checks tokens.
     pub door: &'a Doorkeeper,
-    /// Where wrong tokens are noted.
-    pub recorder: &'a Recorder,
-    /// What else the isolate knows.
-    pub isolate: &'a I,
+    /// Where wrong tokens are noted; blocks, events and counts.
+    pub journal: &'a Journal<D>,
 }
 
 /// Why a request is not answered with what it asks for.
@@ -187,7 +164,7 @@ fn ok(body: &impl Serialize) -> Answered {
     Ok(Response::json(200, body))
 }
 
-impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
     pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
         let config = &self.compiled.config;
@@ -205,7 +182,8 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         }
         Door::Out(match access {
             _ if is_health => {
-                health::answer(&request.method, self.compiled, &self.health, access, now)
+                let health = self.stack.health();
+                health::answer(&request.method, self.compiled, &health, access, now)
             }
             Access::Admin => return Door::In(Admitted(())),
             Access::Public | Access::Refused => unauthorized(),
@@ -274,10 +252,19 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             method: &request.method,
             status: 401,
         };
-        self.recorder.note(&note, now, || Details {
+        self.journal.recorder().note(&note, now, || Details {
             path: format!("{ROOT}{}", request.path),
             ..Details::default()
         });
+    }
+
+    fn records(&self) -> &Records<D> {
+        self.journal.records()
+    }
+
+    /// What has happened until now is in the lists.
+    async fn write_events(&self, now: Timestamp) {
+        self.journal.write(self.stack, now).await;
     }
 
     fn config(&self) -> &Config {
@@ -308,14 +295,6 @@ fn unauthorized() -> Response {
     response
         .headers
         .push(("WWW-Authenticate", "Bearer".to_owned()));
-    response
-}
-
-/// The answer to who has sent too many wrong tokens.
-pub(crate) fn too_many(retry_at: Timestamp, now: Timestamp) -> Response {
-    let mut response = Response::error(429, "too_many_attempts", "Too many wrong tokens.");
-    let seconds = retry_at.since(now).secs_ceil().max(1).to_string();
-    response.headers.push(("Retry-After", seconds));
     response
 }
 

@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use serde::Serialize;
 
 use crate::seed::Seed;
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
 pub mod escalation;
 pub mod records;
@@ -19,14 +19,14 @@ pub mod records;
 /// How long after the first event of a batch it is written.
 pub const FLUSH_AFTER: Millis = Millis::new(3000);
 
-/// How long the one who opened a batch is waited for, should it be cancelled.
-const GIVEN_UP: Millis = Millis::new(15_000);
+/// How long nobody else writes a batch while one is to, should that one be cancelled.
+const WRITING: Millis = Millis::new(15_000);
 
 /// Distinct events in a batch. Each can cost some commands.
-const MOST: usize = 100;
+const MAX_EVENTS_PER_BATCH: usize = 100;
 
 /// Bytes of a path that are kept.
-const LONGEST_PATH: usize = 256;
+const MAX_PATH_BYTES: usize = 256;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -75,7 +75,7 @@ pub struct Event {
     pub asn: Option<u32>,
 }
 
-/// What tells like events from others.
+/// The key by which events are merged into one record.
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct Note<'a> {
     /// What happened.
@@ -133,8 +133,8 @@ struct Open {
     events: HashMap<u64, Event>,
     left_out: u64,
     blocks: HashMap<String, u64>,
-    /// Until when somebody is to write it.
-    until: Timestamp,
+    /// While somebody is to write it.
+    writing: Deadline,
     named: u64,
 }
 
@@ -155,7 +155,7 @@ impl Recorder {
         if let Some(event) = open.events.get_mut(&like) {
             event.count += 1;
             event.last = now.as_millis();
-        } else if open.events.len() >= MOST {
+        } else if open.events.len() >= MAX_EVENTS_PER_BATCH {
             open.left_out += 1;
         } else {
             open.named += 1;
@@ -164,16 +164,16 @@ impl Recorder {
         }
     }
 
-    /// Whether there is something to write and nobody who does: then the one who asks does,
+    /// Whether there is something to write and nobody is to write it: then the one who asks is,
     /// [`FLUSH_AFTER`] from now.
     pub fn should_write(&self, now: Timestamp) -> bool {
         let mut open = self.open.borrow_mut();
         if open.events.is_empty() && open.left_out == 0 {
             return false;
         }
-        let free = open.until <= now || open.until > now + GIVEN_UP;
+        let free = !open.writing.is_pending(now);
         if free {
-            open.until = now + GIVEN_UP;
+            open.writing = Deadline::after(WRITING, now);
         }
         free
     }
@@ -183,7 +183,7 @@ impl Recorder {
         let blocks = &mut self.open.borrow_mut().blocks;
         if let Some(known) = blocks.get_mut(key) {
             *known = until.as_millis();
-        } else if blocks.len() < MOST {
+        } else if blocks.len() < MAX_EVENTS_PER_BATCH {
             blocks.insert(key.to_owned(), until.as_millis());
         }
     }
@@ -217,14 +217,14 @@ impl Recorder {
             if let Some(newer) = open.events.get_mut(&like) {
                 newer.count += event.count;
                 newer.time = newer.time.min(event.time);
-            } else if open.events.len() < MOST {
+            } else if open.events.len() < MAX_EVENTS_PER_BATCH {
                 open.events.insert(like, event);
             } else {
                 open.left_out += event.count;
             }
         }
         for (key, until) in batch.blocks {
-            if open.blocks.len() < MOST {
+            if open.blocks.len() < MAX_EVENTS_PER_BATCH {
                 open.blocks.entry(key).or_insert(until);
             }
         }
@@ -233,8 +233,8 @@ impl Recorder {
 
 fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
     let mut path = details.path;
-    if path.len() > LONGEST_PATH {
-        path.truncate(path.floor_char_boundary(LONGEST_PATH));
+    if path.len() > MAX_PATH_BYTES {
+        path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
     }
     Event {
         id,
@@ -255,7 +255,7 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{Batch, Details, Kind, MOST, Note, Recorder};
+    use super::{Batch, Details, Kind, MAX_EVENTS_PER_BATCH, Note, Recorder};
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::Millis;
@@ -320,7 +320,7 @@ pub(crate) mod tests {
         let batch = recorder.take();
         assert_eq!(
             (batch.events.len(), counts(&batch) + batch.left_out),
-            (MOST, 1000)
+            (MAX_EVENTS_PER_BATCH, 1000)
         );
     }
 
@@ -356,7 +356,7 @@ pub(crate) mod tests {
         );
         assert_eq!(batch.blocks, failed.blocks);
         for _ in 0..2 {
-            for caller in 0..MOST {
+            for caller in 0..MAX_EVENTS_PER_BATCH {
                 recorder.note(
                     &denied(&caller.to_string(), "auth"),
                     START,
@@ -366,7 +366,10 @@ pub(crate) mod tests {
             recorder.put_back(batch.clone());
         }
         let batch = recorder.take();
-        assert_eq!(counts(&batch) + batch.left_out, 2 * (MOST as u64) + 6);
+        assert_eq!(
+            counts(&batch) + batch.left_out,
+            2 * (MAX_EVENTS_PER_BATCH as u64) + 6
+        );
     }
 
     #[test]

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 
+use crate::blocklist::AddressBlock;
 use crate::client::Caller;
 use crate::config::Config;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, PolicyId};
 use crate::quota::{Outcome, Quota};
-use crate::store::{AddressBlock, Answer, Charge, Check, Store, StoreError, Verdict};
+use crate::store::{Answer, Charge, Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
 

@@ -47,6 +47,17 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.get_mut(key)
     }
 
+    /// The entry of `key`, which is in use; a new one where there is none.
+    pub fn get_or_default<Q>(&mut self, key: &Q, now: Timestamp) -> &mut V
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        V: Default,
+    {
+        self.get(key, now);
+        self.young.entry(key.to_owned()).or_default()
+    }
+
     /// Puts an entry in place of one that is there.
     pub fn insert(&mut self, key: K, value: V, now: Timestamp) {
         self.turn(now);

@@ -1,33 +1,33 @@
 //! Where quotas are kept: one trait, one verb.
 //!
-//! [`memory`] keeps them in this isolate, [`upstash`] in Redis over REST, and the wrappers add one
-//! thing each and are stores themselves. Around Upstash stand, from the inside: [`capped`], a cap on
-//! what is spent; [`mirror`], continuity with memory; [`breaker`]; [`lease`], units that are taken
-//! beforehand; [`denials`] that are remembered; [`fallback`], what becomes of a request that none of
-//! these decides; and [`blocked`] ranges. Every store and every wrapper passes the suite in `store/conformance.rs`.
+//! [`memory`] keeps them in this isolate, [`redis`] in Redis, and the wrappers add one thing each.
+//! [`stack`] composes what production runs, once. Every store and every wrapper passes the suite in
+//! `store/conformance.rs`.
 
-use crate::quota::{Decision, Outcome, Quota, State};
+use crate::blocklist::AddressBlock;
+use crate::quota::{Decision, Outcome, Quota};
 use crate::time::{Millis, Timestamp};
 
 pub use crate::error::StoreError;
 
-pub mod backoff;
 pub mod blocked;
 pub mod breaker;
 pub mod capped;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod decide;
 pub mod denials;
 pub mod fallback;
-pub mod lease;
+pub mod leases;
 pub mod memory;
-pub mod mirror;
+pub mod redis;
 #[cfg(test)]
 pub(crate) mod reference;
-pub mod settle;
+pub mod retries;
+pub mod shared;
+pub mod stack;
 #[cfg(test)]
 pub(crate) mod stand_in;
-pub mod upstash;
 
 /// What one request asks of a store: every quota it meets, at one cost, together with the block
 /// records that concern its caller.
@@ -56,14 +56,8 @@ pub struct Charge {
     /// What becomes of the request when the store does not decide.
     pub on_failure: OnFailure,
     /// The most units that an isolate may hold beforehand, those of the request among them: 0 and 1
-    /// stand for none. A store does not read it; the wrapper that holds them does ([`lease`]).
+    /// stand for none. A store does not read it; the wrapper that holds them does ([`leases`]).
     pub lease: u32,
-    /// Units to take beside the request's, should it go ahead, as far as the quota lets itself be
-    /// [leased](Quota::lease).
-    pub advance: u32,
-    /// What was admitted to the quota elsewhere and is not counted yet. A store adds it before it
-    /// decides, whatever the verdict, up to the limit.
-    pub owed: Option<Owed>,
 }
 
 /// What becomes of a request when the store does not decide. Of several the strictest, the last here,
@@ -99,15 +93,6 @@ impl OnFailure {
     }
 }
 
-/// Units that an isolate admitted by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owed {
-    /// A store that may lose an answer adds, of what comes again under the same name, what is new.
-    pub name: String,
-    /// The units, as a quota that admitted nothing else has them.
-    pub state: State,
-}
-
 impl Charge {
     /// An enforced quota that blocks nobody, and nothing else said.
     #[must_use]
@@ -119,8 +104,6 @@ impl Charge {
             enforced: true,
             on_failure: OnFailure::default(),
             lease: 0,
-            advance: 0,
-            owed: None,
         }
     }
 
@@ -136,23 +119,11 @@ impl Charge {
 pub struct Verdict {
     /// An operator's or automatic block of the caller's address.
     pub address_block: Option<AddressBlock>,
-    /// The version of the blocked ranges that the store holds, if there are any.
-    pub ranges_version: Option<String>,
     /// One answer per charge, in order. `None` where the store was not asked, because an answer
     /// remembered for another charge already denies the request.
     pub answers: Vec<Option<Answer>>,
-    /// What the store holds for each charge from now on; empty where it was not asked, or does not
-    /// say.
-    pub states: Vec<Option<State>>,
     /// The shared store did not decide, and memory stood in for it.
     pub degraded: bool,
-}
-
-/// A block of an address everywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AddressBlock {
-    /// When it ends; `None`: when an operator lifts it.
-    pub until: Option<Timestamp>,
 }
 
 /// What one quota answers.
@@ -161,9 +132,6 @@ pub struct Answer {
     /// The quota's own decision. Where another quota or a block denies the request, nothing has
     /// been consumed, and an allowed decision says what is left without it.
     pub decision: Decision,
-    /// Units taken beside the request's, of those [asked for](Charge::advance). The decision's
-    /// remaining units are with them, its reset is after them.
-    pub advanced: u32,
     /// When the policy's block of this caller ends, if there is one.
     pub blocked_until: Option<Timestamp>,
 }
@@ -218,10 +186,7 @@ impl Verdict {
 /// # Contract
 ///
 /// - [`decide`](Store::decide) is one atomic step. It reads the records of every charge, decides as
-///   [`settle::settle`] does, and keeps what that says, with no other decision in between.
-/// - What is [owed](Charge::owed) is added before the decision and stays whatever the verdict. A
-///   store whose answer can be lost adds what comes under one [name](Owed::name) once, and knows the
-///   name for as long as the units count.
+///   [`decide::decide`] does, and keeps what that says, with no other decision in between.
 /// - A denial is a value, not an error. An error means that the store did not decide; it may all
 ///   the same have counted the request (an answer lost on its way).
 /// - Nothing is kept longer than it can matter.

@@ -3,11 +3,15 @@
 use serde::Serialize;
 
 use super::input::{Bad, Fields, Input};
-use super::{Answered, Failed, Isolate, Plane, Request, ok};
-use crate::blocklist::records::{Cursor, NotSet};
-use crate::blocklist::{Block, By, Target};
-use crate::database::Database;
-use crate::store::{AddressBlock, Charge, Check, Store, StoreError};
+use super::{Answered, Failed, Plane, Request, ok};
+use crate::blocklist::pages::Cursor;
+use crate::blocklist::records::NotSet;
+use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::effects::Effects;
+use crate::redis::Database;
+use crate::redis::keys::Key;
+use crate::store::shared::SharedStore;
+use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
 /// Blocks of a page.
@@ -53,7 +57,7 @@ struct ListedPolicy<'a> {
     until: u64,
 }
 
-impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn list_blocked(&self, input: &Input, now: Timestamp) -> Answered {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -65,17 +69,17 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         input.only(&["limit", "cursor"])?;
         let most = input.number("limit", PAGE, USUAL)? as usize;
         let cursor = input.cursor(Cursor::parse)?;
-        self.isolate.write_events(now).await;
+        self.write_events(now).await;
         let page = self
-            .records
+            .records()
             .blocks(cursor.as_ref().unwrap_or(&Cursor::FIRST), most, now)
             .await?;
         let policies = match cursor {
-            None => self.records.policy_blocks(most, now).await?,
+            None => self.records().policy_blocks(most, now).await?,
             Some(_) => Vec::new(),
         };
         ok(&Body {
-            scope: self.records.scope(),
+            scope: self.records().scope(),
             blocked: page
                 .blocks
                 .iter()
@@ -110,10 +114,10 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         }
         input.only(&[])?;
         let target = self.target(target)?;
-        let own = self.records.look_up(&target, now).await?;
+        let own = self.records().look_up(&target, now).await?;
         let covering = match (&own, &target) {
             (None, Target::Address(address)) => {
-                let known = self.records.known_blocks(now).await?;
+                let known = self.records().blocklist_copy(now).await?;
                 known.range(address, now)
             }
             _ => None,
@@ -124,7 +128,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             (None, None) => None,
         };
         ok(&Body {
-            scope: self.records.scope(),
+            scope: self.records().scope(),
             target: &target.text(),
             blocked: own.is_some() || covering.is_some(),
             until,
@@ -158,7 +162,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             by: By::Operator,
             reason,
         };
-        match self.records.block(&target, &block, now).await {
+        match self.records().block(&target, &block, now).await {
             Ok(()) => {}
             Err(NotSet::Full(most)) => {
                 let message =
@@ -166,21 +170,21 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
                 return Err(Failed::Refused(message));
             }
             Err(NotSet::Failed(_)) => {
-                self.isolate.add_block(&target, AddressBlock { until });
+                self.stack.add_block(&target, AddressBlock { until });
                 return Err(Failed::OnlyHere);
             }
         }
         // The records are set: a copy that cannot be loaded now is loaded by a request.
-        let _ = self.isolate.reload_blocks(now).await;
+        let _ = self.stack.reload_blocks(now).await;
         if let Target::Address(address) = &target {
             // What is remembered of it is of an earlier block.
-            self.isolate.forget(address);
+            self.stack.forget(address);
             for charge in self.charges_of(address) {
-                self.isolate.drop_lease(&charge.key);
+                self.stack.drop_lease(&charge.key);
             }
         }
         ok(&Listed {
-            scope: Some(self.records.scope()),
+            scope: Some(self.records().scope()),
             ..Listed::of(&target.text(), &block)
         })
     }
@@ -196,18 +200,18 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         input.only(&[])?;
         let target = self.target(target)?;
         // What is gathered of a policy's block would list it anew.
-        self.isolate.write_events(now).await;
-        let lifted = self.records.lift(&target, now).await?;
+        self.write_events(now).await;
+        let lifted = self.records().lift(&target, now).await?;
         let policies_lifted = match &target {
             Target::Address(address) => self.lift_policies(address, now).await?,
             Target::Range(_) => 0,
         };
         if let Target::Address(address) = &target {
-            self.isolate.forget(address);
+            self.stack.forget(address);
         }
-        let _ = self.isolate.reload_blocks(now).await;
+        let _ = self.stack.reload_blocks(now).await;
         ok(&Body {
-            scope: self.records.scope(),
+            scope: self.records().scope(),
             target: &target.text(),
             lifted,
             policies_lifted,
@@ -223,7 +227,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             charges,
             cost: 0,
         };
-        let verdict = self.store.decide(&check, now).await?;
+        let verdict = self.stack.decide(&check, now).await?;
         let answers = check.charges.iter().zip(&verdict.answers);
         let standing: Vec<String> = answers
             .filter(|(_, answer)| answer.is_some_and(|answer| answer.blocked_until.is_some()))
@@ -239,10 +243,11 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         keys: &[String],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.records.lift_policies(keys, now).await?;
-        self.records.delete(keys, now).await?;
+        self.records().lift_policies(keys, now).await?;
+        let quotas: Vec<Key> = keys.iter().map(|key| Key::Quota(key)).collect();
+        self.records().delete(&quotas, now).await?;
         for key in keys {
-            self.isolate.forget(key);
+            self.stack.forget(key);
         }
         Ok(())
     }

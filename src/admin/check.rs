@@ -3,11 +3,14 @@
 use serde::Serialize;
 
 use super::input::{Bad, Fields, Input, identified, policy};
-use super::{Answered, Isolate, Plane, ROOT, Request, ok};
-use crate::database::Database;
+use super::{Answered, Plane, ROOT, Request, ok};
+use crate::blocklist::AddressBlock;
+use crate::effects::Effects;
 use crate::events::{Details, Kind, Note};
 use crate::policy::Policy;
-use crate::store::{AddressBlock, Answer, Charge, Check, Store};
+use crate::redis::Database;
+use crate::store::shared::SharedStore;
+use crate::store::{Answer, Charge, Check, Store};
 use crate::time::Timestamp;
 
 /// Quotas in one check.
@@ -67,12 +70,12 @@ struct Standing<'a> {
     results: Vec<Self>,
 }
 
-impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn check(&self, input: &Input, request: &Request, now: Timestamp) -> Answered {
         input.only(&[])?;
         let (list, cost) = asked(Fields::of_body(request, false)?)?;
         let (check, policies) = self.charges(&list, cost)?;
-        let verdict = self.store.decide(&check, now).await?;
+        let verdict = self.stack.decide(&check, now).await?;
         let allowed = verdict.allows(&check);
         let block = verdict.address_block;
         let asked = list.iter().zip(&policies).zip(&check.charges);
@@ -152,7 +155,7 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             method: "POST",
             status: 200,
         };
-        self.recorder.note(&note, now, || Details {
+        self.journal.recorder().note(&note, now, || Details {
             path: format!("{ROOT}/check"),
             ..Details::default()
         });

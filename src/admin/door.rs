@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use crate::client::Caller;
 use crate::config::{Config, Secret};
 use crate::quota::{Algorithm, Quota, QuotaError};
+use crate::response::Response;
 use crate::seed::Seed;
 use crate::store::memory::Memory;
 use crate::store::{Charge, Check, Store};
@@ -108,6 +109,14 @@ impl Doorkeeper {
     fn forgive(&self, caller: &Caller) {
         self.wrong.forget(caller.key());
     }
+}
+
+/// The answer to an address that has sent too many wrong tokens.
+pub(super) fn too_many(retry_at: Timestamp, now: Timestamp) -> Response {
+    let mut response = Response::error(429, "too_many_attempts", "Too many wrong tokens.");
+    let seconds = retry_at.since(now).secs_ceil().max(1).to_string();
+    response.headers.push(("Retry-After", seconds));
+    response
 }
 
 #[cfg(test)]

@@ -6,15 +6,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::input::Input;
-use super::{Answered, Isolate, Plane, ok};
-use crate::database::Database;
+use super::{Answered, Plane, ok};
+use crate::effects::Effects;
 use crate::events::records::{Cursor, HOURS};
-use crate::store::Store;
+use crate::redis::Database;
+use crate::store::shared::SharedStore;
 use crate::time::{Millis, Timestamp};
 
 const PAGE: [u32; 2] = [1, 1000];
 
-impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn events(&self, input: &Input, now: Timestamp) -> Answered {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -26,10 +27,10 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         input.only(&["limit", "cursor"])?;
         let most = input.number("limit", PAGE, Some(100))? as usize;
         let cursor = input.cursor(Cursor::parse)?;
-        self.isolate.write_events(now).await;
-        let page = self.records.events(cursor, most, now).await?;
+        self.write_events(now).await;
+        let page = self.records().events(cursor, most, now).await?;
         ok(&Body {
-            scope: self.records.scope(),
+            scope: self.records().scope(),
             events: page.events,
             left_out: page.left_out,
             cursor: page.next.as_ref().map(Cursor::text),
@@ -44,11 +45,11 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         }
         input.only(&["older_than_seconds"])?;
         let seconds = input.number("older_than_seconds", [0, u32::MAX], None)?;
-        self.isolate.write_events(now).await;
+        self.write_events(now).await;
         let before = now - Millis::from_secs(seconds);
         ok(&Body {
-            scope: self.records.scope(),
-            removed: self.records.forget_events(before, now).await?,
+            scope: self.records().scope(),
+            removed: self.records().forget_events(before, now).await?,
         })
     }
 
@@ -68,15 +69,15 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         input.only(&["limit", "hours"])?;
         let most = input.number("limit", PAGE, Some(20))? as usize;
         let hours = input.number("hours", [1, HOURS], Some(1))?;
-        self.isolate.write_events(now).await;
-        let found = self.records.suspicious(hours, most, now).await?;
+        self.write_events(now).await;
+        let found = self.records().suspicious(hours, most, now).await?;
         let callers = found.iter().map(|known| Caller {
             caller: &known.caller,
             denied: known.denied,
             policies: &known.policies,
         });
         ok(&Body {
-            scope: self.records.scope(),
+            scope: self.records().scope(),
             hours,
             callers: callers.collect(),
         })

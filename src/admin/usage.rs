@@ -3,13 +3,15 @@
 use serde::Serialize;
 
 use super::input::{Input, caller_key, policy};
-use super::{Answered, Failed, Isolate, Plane, ok};
-use crate::database::Database;
+use super::{Answered, Failed, Plane, ok};
+use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
+use crate::redis::Database;
+use crate::store::shared::SharedStore;
 use crate::store::{Charge, Check, Store};
 use crate::time::{Millis, Timestamp};
 
-impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn usage(
         &self,
         policy: &str,
@@ -37,18 +39,18 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
             charges: vec![Charge { lease: 0, ..charge }],
             cost: 0,
         };
-        let verdict = self.store.decide(&check, now).await?;
+        let verdict = self.stack.decide(&check, now).await?;
         let answer = verdict.answers.first().copied().flatten();
         let answer = answer.ok_or(crate::store::StoreError::Malformed)?;
         let one = Check { cost: 1, ..check };
-        let retry_at = answer.retry_at().max(self.isolate.retry_at(&one, now));
+        let retry_at = answer.retry_at().max(self.stack.retry_at(&one, now));
         let remaining = answer.decision.remaining;
         ok(&Body {
             // What memory says in the store's place, it says for this isolate.
             scope: if verdict.degraded {
                 "isolate"
             } else {
-                self.records.scope()
+                self.records().scope()
             },
             policy: &policy.name,
             caller: &key,
@@ -78,10 +80,10 @@ impl<S: Store, D: Database, I: Isolate> Plane<'_, S, D, I> {
         input.only(&[])?;
         let (policy, key, charge) = self.named(policy, caller)?;
         // What is gathered of the policy's block would list it anew.
-        self.isolate.write_events(now).await;
+        self.write_events(now).await;
         self.reset_quotas(&[charge.key], now).await?;
         ok(&Body {
-            scope: self.records.scope(),
+            scope: self.records().scope(),
             policy: &policy.name,
             caller: &key,
             reset: true,

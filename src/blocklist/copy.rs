@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::Target;
+use super::block::AddressBlock;
+use super::target::Target;
 use crate::client::range::{Range, RangeMap};
-use crate::store::AddressBlock;
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
-/// How long the copy stands without a word from the store that it is the latest.
+/// How long the copy counts as the latest without a word from the store.
 const FRESH: Millis = Millis::new(5000);
 
 /// How long others keep from asking, and from loading, while one does.
@@ -15,17 +15,17 @@ const UNDER_WAY: Millis = Millis::new(2000);
 
 /// What an isolate knows of the blocks.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct BlocklistCopy {
     version: Option<String>,
     ranges: RangeMap<AddressBlock>,
     addresses: HashMap<String, AddressBlock>,
-    /// When it was last known to be the latest.
-    checked: Timestamp,
-    asking_until: Timestamp,
-    loading_until: Timestamp,
+    /// While it counts as the latest.
+    fresh: Deadline,
+    asking: Deadline,
+    loading: Deadline,
 }
 
-impl Known {
+impl BlocklistCopy {
     /// What a database holds at `version`.
     #[must_use]
     pub fn new(
@@ -56,22 +56,19 @@ impl Known {
         let first = Range::parse(address)?.first();
         let standing = (self.ranges.holding(first))
             .map(|(range, block)| (range, *block))
-            .filter(|(_, block)| stands(block, now));
-        standing.max_by_key(|(_, block)| ends(*block))
+            .filter(|(_, block)| block.stands(now));
+        standing.max_by_key(|(_, block)| block.ends())
     }
 
     /// The longest of these and of a block of the address itself.
     #[must_use]
     pub fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
-        let own = self
-            .addresses
-            .get(address)
-            .filter(|block| stands(block, now));
+        let own = self.addresses.get(address).copied();
         let range = self.range(address, now).map(|(_, block)| block);
-        longer(own.copied(), range)
+        AddressBlock::longer(own.filter(|block| block.stands(now)), range)
     }
 
-    /// Adds a block that the database could not be told of.
+    /// Adds a block that could not be written to the database.
     pub fn add(&mut self, target: &Target, block: AddressBlock) {
         match target {
             Target::Address(address) => {
@@ -87,7 +84,7 @@ impl Known {
     /// Takes what was loaded at `now`.
     pub fn replace(&mut self, loaded: Self, now: Timestamp) {
         *self = Self {
-            checked: now,
+            fresh: Deadline::after(FRESH, now),
             ..loaded
         };
     }
@@ -96,44 +93,23 @@ impl Known {
     /// asks is to load it.
     pub fn compare(&mut self, version: Option<&str>, now: Timestamp) -> bool {
         if self.version.as_deref() == version {
-            self.checked = now;
+            self.fresh = Deadline::after(FRESH, now);
             return false;
         }
-        let free = is_over(self.loading_until, now);
-        if free {
-            self.loading_until = now + UNDER_WAY;
-        }
-        free
+        begin(&mut self.loading, now)
     }
 
     /// Whether the copy has to be compared before it denies again, by the one who asks.
     pub fn should_ask(&mut self, now: Timestamp) -> bool {
-        let fresh = now.since(self.checked) < FRESH && self.checked <= now + FRESH;
-        let due = !fresh && is_over(self.asking_until, now);
-        if due {
-            self.asking_until = now + UNDER_WAY;
-        }
-        due
+        !self.fresh.is_pending(now) && begin(&mut self.asking, now)
     }
 }
 
-/// The one that ends last.
-#[must_use]
-pub fn longer(one: Option<AddressBlock>, other: Option<AddressBlock>) -> Option<AddressBlock> {
-    one.into_iter()
-        .chain(other)
-        .max_by_key(|block| ends(*block))
-}
-
-fn ends(block: AddressBlock) -> u64 {
-    block.until.map_or(u64::MAX, Timestamp::as_millis)
-}
-
-fn stands(block: &AddressBlock, now: Timestamp) -> bool {
-    block.until.is_none_or(|until| until > now)
-}
-
-/// A deadline that a clock has left behind by stepping back is over as well.
-fn is_over(deadline: Timestamp, now: Timestamp) -> bool {
-    deadline <= now || deadline > now + UNDER_WAY
+/// Whether nobody is at it; then the one who asks is.
+fn begin(under_way: &mut Deadline, now: Timestamp) -> bool {
+    let free = !under_way.is_pending(now);
+    if free {
+        *under_way = Deadline::after(UNDER_WAY, now);
+    }
+    free
 }

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use super::vars::{self, Vars};
 use super::{Problems, Secret};
-use crate::store::backoff::Retries;
+use crate::store::retries::Retries;
+use crate::store::stack::Rules;
 use crate::time::Millis;
 
 /// Where counters are kept.
@@ -20,16 +21,8 @@ pub enum StoreConfig {
         token: Secret,
         /// What every key starts with.
         prefix: String,
-        /// How long one decision may wait.
-        timeout: Millis,
-        /// How calls that may be repeated are.
-        retries: Retries,
-        /// Doublings of the open breaker's wait.
-        doublings: u32,
-        /// Commands that one isolate may spend in a second.
-        max_commands: Option<NonZeroU32>,
-        /// Thousandths of a limit that one isolate admits while the store is out.
-        fallback_factor: u32,
+        /// How the limiter deals with it.
+        rules: Rules,
     },
 }
 
@@ -109,11 +102,13 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
         url,
         token: Secret(token),
         prefix,
-        timeout: Millis::new(u64::from(timeout)),
-        retries,
-        doublings,
-        max_commands,
-        fallback_factor,
+        rules: Rules {
+            timeout: Millis::new(u64::from(timeout)),
+            retries,
+            doublings,
+            max_commands,
+            fallback_factor,
+        },
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Batch, Event, Kind};
-use crate::blocklist::records::repetitions_of;
 use crate::blocklist::{Block, By};
 use crate::client::range::Range;
-use crate::database::{Database, Records, command, whole};
 use crate::error::StoreError;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::{Database, command, whole};
 use crate::time::{Millis, Timestamp};
 
 /// Parts of the time in which denials are counted: a denial counts for up to one of them longer.
@@ -35,11 +36,11 @@ impl Escalation {
         self.window.get().div_ceil(PARTS).max(1)
     }
 
-    fn counters(&self, address: &str, now: Timestamp) -> Vec<String> {
+    fn counters<'a>(&self, address: &'a str, now: Timestamp) -> Vec<Key<'a>> {
         let latest = now.as_millis() / self.part();
         let parts = 0..=PARTS;
         parts
-            .map(|back| format!("escalation:{address}:{}", latest.saturating_sub(back)))
+            .map(|back| Key::Escalation(address, latest.saturating_sub(back)))
             .collect()
     }
 
@@ -85,8 +86,8 @@ impl<D: Database> Records<D> {
             .to_string();
         for (address, count) in &denials {
             let counters = rule.counters(address, now);
-            let keys = counters.iter().map(|name| self.key(name));
-            let latest = self.key(counters.first().map(String::as_str).unwrap_or_default());
+            let keys: Vec<String> = counters.iter().map(|key| self.key(*key)).collect();
+            let latest = keys.first().cloned().unwrap_or_default();
             commands.push(command(["INCRBY", &latest, &count.to_string()]));
             commands.push(command(["PEXPIRE", &latest, &expiry]));
             commands.push(["MGET".to_owned()].into_iter().chain(keys).collect());
@@ -116,7 +117,7 @@ impl<D: Database> Records<D> {
         if self.delete(&rule.counters(address, now), now).await? == 0 {
             return Ok(None);
         }
-        let repetitions = self.key(&repetitions_of(address));
+        let repetitions = self.key(Key::Escalated(address));
         let remembered = REMEMBERED.get().to_string();
         let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
         let repetition = whole(&earlier).saturating_add(1);
@@ -173,10 +174,11 @@ mod tests {
 
     use super::{Escalation, LONGEST};
     use crate::blocklist::{Block, By, Target};
-    use crate::database::Records;
-    use crate::database::isolate::Isolate;
     use crate::events::tests::denied;
     use crate::events::{Batch, Details, Recorder};
+    use crate::redis::emulator::Emulator;
+    use crate::redis::keys::Keys;
+    use crate::redis::records::Records;
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::{Millis, Timestamp};
@@ -200,15 +202,15 @@ mod tests {
     }
 
     /// The length of the block that so many denials lead to, in seconds.
-    fn blocks(records: &Records<Isolate>, batch: &Batch, seconds: u32) -> Option<u64> {
+    fn blocks(records: &Records<Emulator>, batch: &Batch, seconds: u32) -> Option<u64> {
         let escalated = records.escalate(batch, &RULE, at(seconds)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
         let until = escalated.first()?.1.until.unwrap();
         Some((until - at(seconds).as_millis()) / 1000)
     }
 
-    fn records() -> Records<Isolate> {
-        Records::new(Isolate::default(), "t:")
+    fn records() -> Records<Emulator> {
+        Records::new(Emulator::default(), Keys::new("t:"))
     }
 
     #[test]
@@ -225,7 +227,7 @@ mod tests {
             Some(30)
         );
         let known = records
-            .known_blocks(at(60))
+            .blocklist_copy(at(60))
             .now_or_never()
             .unwrap()
             .unwrap();

@@ -5,28 +5,27 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Batch, Event, Kind};
-use crate::database::{Command, Database, Records, command, pairs, whole};
 use crate::error::StoreError;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database, command, pairs, whole};
 use crate::time::{Millis, Timestamp};
 
 /// What stands for a policy where an address's block denies.
 pub const BLOCKED: &str = "blocked";
 
 /// Records kept, and for how long.
-const MOST: usize = 5000;
+const MAX_EVENTS: usize = 5000;
 const KEPT: Millis = Millis::from_secs(7 * 24 * 60 * 60);
 
 /// Callers, times policies, whose denials are counted in an hour, and for how many hours.
-const MOST_SUSPICIOUS: usize = 10_000;
+const MAX_SUSPICIOUS_PER_HOUR: usize = 10_000;
 /// The hours over which denials can be asked for, the current one among them.
 pub const HOURS: u32 = 24;
-const HOUR: u64 = 60 * 60 * 1000;
+const HOUR_MS: u64 = 60 * 60 * 1000;
 
 /// Members of an hour that are read.
-const READ: usize = 1000;
-
-const EVENTS: &str = "events";
-const LEFT_OUT: &str = "events:left_out";
+const READ_PER_HOUR: usize = 1000;
 
 /// A page of events, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +60,7 @@ impl Cursor {
             moment: moment.parse().ok()?,
             skipped: skipped.parse().ok()?,
         };
-        (cursor.moment < 1 << 53 && cursor.skipped <= MOST).then_some(cursor)
+        (cursor.moment < 1 << 53 && cursor.skipped <= MAX_EVENTS).then_some(cursor)
     }
 }
 
@@ -76,10 +75,6 @@ pub struct Suspicious {
     pub policies: BTreeMap<String, u64>,
 }
 
-fn hour_key(hour: u64) -> String {
-    format!("suspicious:{hour}")
-}
-
 impl<D: Database> Records<D> {
     /// Writes a batch.
     ///
@@ -89,7 +84,7 @@ impl<D: Database> Records<D> {
     pub async fn record(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
         let mut commands = self.append(&batch.events, now);
         if batch.left_out > 0 {
-            let key = self.key(LEFT_OUT);
+            let key = self.key(Key::EventsLeftOut);
             commands.push(command(["INCRBY", &key, &batch.left_out.to_string()]));
             commands.push(command(["PEXPIRE", &key, &KEPT.get().to_string()]));
         }
@@ -103,12 +98,12 @@ impl<D: Database> Records<D> {
             *counts.entry(member).or_default() += event.count;
         }
         if !counts.is_empty() {
-            let key = self.key(&hour_key(now.as_millis() / HOUR));
+            let key = self.key(Key::Suspicious(now.as_millis() / HOUR_MS));
             for (member, count) in counts {
                 commands.push(command(["ZINCRBY", &key, &count.to_string(), &member]));
             }
-            commands.push(bound(&key, MOST_SUSPICIOUS));
-            let expiry = (u64::from(HOURS) + 1) * HOUR;
+            commands.push(bound(&key, MAX_SUSPICIOUS_PER_HOUR));
+            let expiry = (u64::from(HOURS) + 1) * HOUR_MS;
             commands.push(command(["PEXPIRE", &key, &expiry.to_string()]));
         }
         if !batch.blocks.is_empty() {
@@ -123,7 +118,7 @@ impl<D: Database> Records<D> {
         if events.is_empty() {
             return Vec::new();
         }
-        let key = self.key(EVENTS);
+        let key = self.key(Key::Events);
         let mut add = command(["ZADD", &key]);
         for event in events {
             add.push(event.last.to_string());
@@ -133,7 +128,7 @@ impl<D: Database> Records<D> {
         vec![
             add,
             command(["ZREMRANGEBYSCORE", &key, "-inf", &oldest]),
-            bound(&key, MOST),
+            bound(&key, MAX_EVENTS),
             command(["PEXPIRE", &key, &KEPT.get().to_string()]),
         ]
     }
@@ -156,8 +151,8 @@ impl<D: Database> Records<D> {
         let [listed, left_out] = self
             .run(
                 [
-                    page_of(&self.key(EVENTS), &from, skipped, most + 1),
-                    command(["GET", &self.key(LEFT_OUT)]),
+                    page_of(&self.key(Key::Events), &from, skipped, most + 1),
+                    command(["GET", &self.key(Key::EventsLeftOut)]),
                 ],
                 now,
             )
@@ -197,7 +192,7 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let before = before.as_millis().to_string();
-        let forget = command(["ZREMRANGEBYSCORE", &self.key(EVENTS), "-inf", &before]);
+        let forget = command(["ZREMRANGEBYSCORE", &self.key(Key::Events), "-inf", &before]);
         let [removed] = self.run([forget], now).await?;
         Ok(whole(&removed))
     }
@@ -214,10 +209,10 @@ impl<D: Database> Records<D> {
         most: usize,
         now: Timestamp,
     ) -> Result<Vec<Suspicious>, StoreError> {
-        let latest = now.as_millis() / HOUR;
+        let latest = now.as_millis() / HOUR_MS;
         let reads = (0..u64::from(hours.min(HOURS)))
-            .map(|back| self.key(&hour_key(latest.saturating_sub(back))))
-            .map(|key| page_of(&key, "+inf", 0, READ));
+            .map(|back| self.key(Key::Suspicious(latest.saturating_sub(back))))
+            .map(|key| page_of(&key, "+inf", 0, READ_PER_HOUR));
         let replies = self.run_all(reads.collect(), now).await?;
         // By caller and policy, so that what is of one caller stands together.
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -274,10 +269,11 @@ mod tests {
     use serde_json::Value;
 
     use super::{Cursor, Page};
-    use crate::database::Records;
-    use crate::database::isolate::Isolate;
     use crate::events::tests::denied;
     use crate::events::{Details, Recorder};
+    use crate::redis::emulator::Emulator;
+    use crate::redis::keys::Keys;
+    use crate::redis::records::Records;
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::{Millis, Timestamp};
@@ -288,14 +284,14 @@ mod tests {
 
     struct Log {
         recorder: Recorder,
-        records: Records<Isolate>,
+        records: Records<Emulator>,
     }
 
     impl Log {
         fn new() -> Self {
             Self {
                 recorder: Recorder::new(Seed::fixed()),
-                records: Records::new(Isolate::default(), "t:"),
+                records: Records::new(Emulator::default(), Keys::new("t:")),
             }
         }
 

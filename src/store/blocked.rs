@@ -10,17 +10,19 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::{AddressBlock, Check, Store, StoreError, Verdict};
-use crate::blocklist::Target;
-use crate::blocklist::copy::{Known, longer};
-use crate::database::{Database, Records};
+use super::shared::{Question, Reply, SharedStore};
+use super::{Check, StoreError, Verdict};
+use crate::blocklist::copy::BlocklistCopy;
+use crate::blocklist::{AddressBlock, Target};
+use crate::redis::Database;
+use crate::redis::records::Records;
 use crate::time::Timestamp;
 
 /// A store that answers callers in blocked ranges itself.
 pub struct Blocked<S, D> {
     inner: S,
     records: Rc<Records<D>>,
-    known: RefCell<Known>,
+    copy: RefCell<BlocklistCopy>,
 }
 
 impl<S, D: Database> Blocked<S, D> {
@@ -29,7 +31,7 @@ impl<S, D: Database> Blocked<S, D> {
         Self {
             inner,
             records,
-            known: RefCell::default(),
+            copy: RefCell::default(),
         }
     }
 
@@ -44,18 +46,18 @@ impl<S, D: Database> Blocked<S, D> {
     ///
     /// [`StoreError`] of the database; the copy stays as it was.
     pub async fn reload(&self, now: Timestamp) -> Result<(), StoreError> {
-        let loaded = self.records.known_blocks(now).await?;
-        self.known.borrow_mut().replace(loaded, now);
+        let loaded = self.records.blocklist_copy(now).await?;
+        self.copy.borrow_mut().replace(loaded, now);
         Ok(())
     }
 
-    /// Has a block in force here that the database could not be told of.
+    /// Puts a block in force here that could not be written to the database.
     pub fn add(&self, target: &Target, block: AddressBlock) {
-        self.known.borrow_mut().add(target, block);
+        self.copy.borrow_mut().add(target, block);
     }
 
     async fn compare(&self, version: Option<&str>, now: Timestamp) {
-        let load = self.known.borrow_mut().compare(version, now);
+        let load = self.copy.borrow_mut().compare(version, now);
         if load {
             // The last copy stays if it fails, and another request tries again.
             let _ = self.reload(now).await;
@@ -63,24 +65,24 @@ impl<S, D: Database> Blocked<S, D> {
     }
 
     fn in_range(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
-        let found = self.known.borrow().range(address, now);
+        let found = self.copy.borrow().range(address, now);
         found.map(|(_, block)| block)
     }
 
     fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
-        self.known.borrow().any(address, now)
+        self.copy.borrow().any(address, now)
     }
 }
 
-fn denied(block: AddressBlock, check: &Check) -> Verdict {
-    Verdict {
+fn denied(block: AddressBlock, check: &Check) -> Reply {
+    Reply::from(Verdict {
         address_block: Some(block),
         answers: vec![None; check.charges.len()],
         ..Verdict::default()
-    }
+    })
 }
 
-impl<S: Store, D: Database> Blocked<S, D> {
+impl<S: SharedStore, D: Database> Blocked<S, D> {
     /// Whether the range that denies a caller still stands, by the store's word.
     async fn ask_again(&self, check: &Check, now: Timestamp) {
         let question = Check {
@@ -88,27 +90,29 @@ impl<S: Store, D: Database> Blocked<S, D> {
             charges: Vec::new(),
             cost: check.cost,
         };
-        if let Ok(verdict) = self.inner.decide(&question, now).await
-            && !verdict.degraded
+        if let Ok(reply) = self.inner.ask(&Question::new(&question), now).await
+            && !reply.verdict.degraded
         {
-            self.compare(verdict.ranges_version.as_deref(), now).await;
+            self.compare(reply.ranges_version.as_deref(), now).await;
         }
     }
 }
 
-impl<S: Store, D: Database> Store for Blocked<S, D> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl<S: SharedStore, D: Database> SharedStore for Blocked<S, D> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let check = question.check;
         let Some(address) = &check.address else {
-            return self.inner.decide(check, now).await;
+            return self.inner.ask(question, now).await;
         };
         if !self.records.is_shared() {
             return match self.any(address, now) {
                 Some(block) => Ok(denied(block, check)),
-                None => self.inner.decide(check, now).await,
+                None => self.inner.ask(question, now).await,
             };
         }
         if self.in_range(address, now).is_some() {
-            if self.known.borrow_mut().should_ask(now) {
+            let should_ask = self.copy.borrow_mut().should_ask(now);
+            if should_ask {
                 self.ask_again(check, now).await;
             }
             if self.in_range(address, now).is_some()
@@ -117,20 +121,21 @@ impl<S: Store, D: Database> Store for Blocked<S, D> {
                 return Ok(denied(block, check));
             }
         }
-        let mut decided = self.inner.decide(check, now).await;
-        match &mut decided {
-            Ok(verdict) if !verdict.degraded => {
+        let mut reply = self.inner.ask(question, now).await;
+        match &mut reply {
+            Ok(decided) if !decided.verdict.degraded => {
                 // What memory answers says nothing of the version.
-                if verdict.ranges_version.is_some() {
-                    self.compare(verdict.ranges_version.as_deref(), now).await;
+                if decided.ranges_version.is_some() {
+                    self.compare(decided.ranges_version.as_deref(), now).await;
                 }
                 let range = self.in_range(address, now);
-                verdict.address_block = longer(verdict.address_block, range);
-                decided
+                let verdict = &mut decided.verdict;
+                verdict.address_block = AddressBlock::longer(verdict.address_block, range);
+                reply
             }
             _ => match self.any(address, now) {
                 Some(block) => Ok(denied(block, check)),
-                None => decided,
+                None => reply,
             },
         }
     }

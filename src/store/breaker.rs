@@ -3,23 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::mem::{Discriminant, discriminant};
 
-use self::circuit::{Circuit, Ended, State, Waits};
-use super::backoff::Dice;
-use super::{Check, Store, StoreError, Verdict};
-use crate::time::{Clock, Timestamp};
+use self::circuit::{Circuit, Outcome, State, Waits};
+use super::StoreError;
+use super::shared::{Question, Reply, SharedStore};
+use crate::effects::{Effects, Level};
+use crate::time::Timestamp;
 
 pub mod circuit;
 
 /// A store that is asked only while its circuit lets calls through.
-pub struct Breaker<S, C> {
+pub struct Breaker<S, E> {
     inner: S,
-    clock: C,
-    dice: Dice,
-    on_change: fn(&Status),
+    effects: E,
     circuit: RefCell<Circuit>,
     trouble: RefCell<Option<(Timestamp, StoreError)>>,
-    /// The kind of state that `on_change` was told last.
-    told: Cell<Discriminant<State>>,
+    /// The kind of state that was logged last.
+    logged: Cell<Discriminant<State>>,
 }
 
 /// How the breaker stands.
@@ -31,17 +30,15 @@ pub struct Status {
     pub trouble: Option<(Timestamp, StoreError)>,
 }
 
-impl<S, C: Clock> Breaker<S, C> {
-    /// `on_change` is told each change of state, once.
-    pub fn new(inner: S, clock: C, waits: Waits, dice: Dice, on_change: fn(&Status)) -> Self {
+impl<S, E: Effects> Breaker<S, E> {
+    /// Each change of state is logged once.
+    pub fn new(inner: S, waits: Waits, effects: E) -> Self {
         Self {
             inner,
-            clock,
-            dice,
-            on_change,
+            effects,
             circuit: RefCell::new(Circuit::new(waits)),
             trouble: RefCell::new(None),
-            told: Cell::new(discriminant(&State::Closed)),
+            logged: Cell::new(discriminant(&State::Closed)),
         }
     }
 
@@ -54,12 +51,37 @@ impl<S, C: Clock> Breaker<S, C> {
         }
     }
 
-    /// Once per change: not for a probe after one that was given up or never made.
-    fn tell(&self) {
-        let status = self.status();
-        let kind = discriminant(&status.state);
-        if self.told.replace(kind) != kind {
-            (self.on_change)(&status);
+    /// Whether calls go through.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.circuit.borrow().state() == State::Closed
+    }
+
+    /// Once per change: not for a probe after one that never reported or was not sent.
+    fn log(&self, now: Timestamp) {
+        let state = self.circuit.borrow().state();
+        let kind = discriminant(&state);
+        if self.logged.replace(kind) == kind {
+            return;
+        }
+        match state {
+            State::Closed => self
+                .effects
+                .log(Level::Info, "Redis answers again: limits are shared again"),
+            State::HalfOpen { .. } => self.effects.log(
+                Level::Info,
+                "Redis: one request asks whether it answers again",
+            ),
+            State::Open { until } => {
+                let trouble = self.trouble.borrow();
+                let why = trouble.as_ref().map(|(_, error)| error.to_string());
+                let line = format!(
+                    "Redis: {}: it is not asked for {} ms, and `on_store_failure` rules meanwhile",
+                    why.unwrap_or_default(),
+                    until.since(now).get()
+                );
+                self.effects.log(Level::Warn, &line);
+            }
         }
     }
 
@@ -71,31 +93,29 @@ impl<S, C: Clock> Breaker<S, C> {
     }
 }
 
-impl<S: Store, C: Clock> Store for Breaker<S, C> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl<S: SharedStore, E: Effects> SharedStore for Breaker<S, E> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         let permit = self.circuit.borrow_mut().permit(now);
         let permit = permit.map_err(|until| StoreError::Open { until })?;
-        self.tell();
-        let result = self.inner.decide(check, now).await;
+        self.log(now);
+        let result = self.inner.ask(question, now).await;
         // The clock again: the wait begins now, not when the call did.
-        let now = self.clock.now();
-        let outcome = result.as_ref().map(drop);
-        let ended = match outcome {
-            Ok(()) => Ended::Well,
-            Err(StoreError::Open { .. } | StoreError::OverCap) => Ended::Unmade,
-            Err(error) if error.is_transient() => Ended::Badly,
-            Err(_) => Ended::Hopelessly,
+        let now = self.effects.now();
+        let outcome = match &result {
+            Ok(_) => Outcome::Success,
+            Err(StoreError::Open { .. } | StoreError::OverCap) => Outcome::NotSent,
+            Err(error) if error.is_transient() => Outcome::Transient,
+            Err(_) => Outcome::Permanent,
         };
         // A call that went well needs no jitter, and randomness is a call of the platform's.
-        let dice = if ended == Ended::Well {
-            0
-        } else {
-            (self.dice)()
+        let random = match outcome {
+            Outcome::Success => 0,
+            _ => self.effects.random(),
         };
-        let changed = (self.circuit.borrow_mut()).ended(permit, ended, now, dice);
+        let changed = (self.circuit.borrow_mut()).ended(permit, outcome, now, random);
         if changed {
-            self.learn(outcome, now);
-            self.tell();
+            self.learn(result.as_ref().map(drop), now);
+            self.log(now);
         }
         result
     }

@@ -3,35 +3,37 @@
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 
-use super::{Check, Store, StoreError, Verdict};
+use super::StoreError;
+use super::shared::{Question, Reply, SharedStore};
+use crate::effects::{Effects, Level};
 use crate::quota::{Algorithm, Quota, State};
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
 /// A store that is not asked once its isolate has spent its commands.
-pub struct Capped<S> {
+pub struct Capped<S, E> {
     inner: S,
+    effects: E,
     cap: Option<Quota>,
-    on_reached: fn(),
     spent: RefCell<Option<State>>,
-    told: Cell<Option<Timestamp>>,
+    silent: Cell<Deadline>,
 }
 
-/// How long the cap may be reached again without another word of it.
+/// How long the cap may be reached again without another log line.
 const SILENCE: Millis = Millis::from_secs(60);
 
-impl<S> Capped<S> {
-    /// At most `per_second` commands in any second; `None`: as many as it takes. `on_reached` is told
-    /// that there were more, once a minute while there are.
+impl<S, E: Effects> Capped<S, E> {
+    /// At most `per_second` commands in any second; `None`: as many as it takes. That there were more
+    /// is logged, once a minute while there are.
     #[must_use]
-    pub fn new(inner: S, per_second: Option<NonZeroU32>, on_reached: fn()) -> Self {
+    pub fn new(inner: S, per_second: Option<NonZeroU32>, effects: E) -> Self {
         // A window of a second is one for any limit.
         let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
         Self {
             inner,
+            effects,
             cap: per_second.and_then(quota),
-            on_reached,
             spent: RefCell::new(None),
-            told: Cell::new(None),
+            silent: Cell::default(),
         }
     }
 
@@ -45,29 +47,38 @@ impl<S> Capped<S> {
         }
         decided.decision.allowed()
     }
-}
 
-impl<S: Store> Store for Capped<S> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        if !self.spend(most_commands(check), now) {
-            let told = self.told.get();
-            if told.is_none_or(|told| now.since(told) >= SILENCE) {
-                self.told.set(Some(now));
-                (self.on_reached)();
-            }
-            return Err(StoreError::OverCap);
+    fn log(&self, now: Timestamp) {
+        if !self.silent.get().is_pending(now) {
+            self.silent.set(Deadline::after(SILENCE, now));
+            self.effects.log(
+                Level::Warn,
+                "REDIS_MAX_COMMANDS_PER_SECOND is reached: memory decides further requests (logged once a minute)",
+            );
         }
-        self.inner.decide(check, now).await
     }
 }
 
-/// The most commands that deciding `check` can cost: the script and its one read, and per quota the
-/// state, a block, and the name of what was owed. (Loading the script, one more, is once in a
-/// store's lifetime.)
-fn most_commands(check: &Check) -> u32 {
-    let writes =
-        |charge: &super::Charge| 1 + u32::from(charge.blocks()) + u32::from(charge.owed.is_some());
-    2 + check.charges.iter().map(writes).sum::<u32>()
+impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        if !self.spend(most_commands(question), now) {
+            self.log(now);
+            return Err(StoreError::OverCap);
+        }
+        self.inner.ask(question, now).await
+    }
+}
+
+/// The most commands that a decision can cost: the script and its one read, and per quota the
+/// state, a block, and the name of a backlog. (Loading the script, one more, is once in a store's
+/// lifetime.)
+fn most_commands(question: &Question<'_>) -> u32 {
+    let charges = question.check.charges.iter().enumerate();
+    let writes = charges.map(|(place, charge)| {
+        let backlog = question.extra(place).backlog.is_some();
+        1 + u32::from(charge.blocks()) + u32::from(backlog)
+    });
+    2 + writes.sum::<u32>()
 }
 
 #[cfg(test)]
@@ -78,40 +89,38 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::Capped;
+    use crate::effects::testing::Manual;
     use crate::quota::Algorithm;
     use crate::seed::Seed;
     use crate::store::conformance::{self, START, charge, check};
     use crate::store::memory::Memory;
-    use crate::store::{Check, Store, StoreError, Verdict};
+    use crate::store::shared::{Question, Reply, SharedStore};
+    use crate::store::{Store, StoreError};
     use crate::time::{Millis, Timestamp};
 
     /// Counts what reaches the store behind.
     struct Counted(Cell<u32>);
 
-    impl Store for Counted {
-        async fn decide(&self, _: &Check, _: Timestamp) -> Result<Verdict, StoreError> {
+    impl SharedStore for Counted {
+        async fn ask(&self, _: &Question<'_>, _: Timestamp) -> Result<Reply, StoreError> {
             self.0.set(self.0.get() + 1);
-            Ok(Verdict::default())
+            Ok(Reply::default())
         }
     }
 
     #[tokio::test]
     async fn conforms() {
         let memory = || Memory::new(1000, Seed::fixed());
-        conformance::all(&Capped::new(memory(), None, || {})).await;
+        conformance::all(&Capped::new(memory(), None, Manual::default())).await;
         let plenty = NonZeroU32::new(1_000_000);
-        conformance::all(&Capped::new(memory(), plenty, || {})).await;
-    }
-
-    thread_local! {
-        static TOLD: Cell<u32> = const { Cell::new(0) };
+        conformance::all(&Capped::new(memory(), plenty, Manual::default())).await;
     }
 
     #[test]
     fn no_second_holds_more_than_the_cap() {
-        let store = Capped::new(Counted(Cell::new(0)), NonZeroU32::new(30), || {
-            TOLD.set(TOLD.get() + 1)
-        });
+        let effects = Manual::default();
+        let counted = Counted(Cell::new(0));
+        let store = Capped::new(counted, NonZeroU32::new(30), effects.clone());
         // Three commands each: the script, the read, the state.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let mut asked_at = Vec::new();
@@ -136,6 +145,6 @@ mod tests {
         }
         // Hardly less than the cap, either: a second and a sub-window apart.
         assert_eq!(asked_at.len(), 50);
-        assert_eq!(TOLD.get(), 1);
+        assert_eq!(effects.lines().len(), 1);
     }
 }

@@ -1,9 +1,9 @@
 //! Remembered denials: a caller that is known to be denied costs no I/O.
 //!
 //! A denial by quota is exact until its retry time, since others of the same key can only consume
-//! more; so an isolate may repeat it until then. Never for longer than [`LONGEST`] without asking
+//! more; so an isolate may repeat it until then. Never for longer than [`MAX_AGE`] without asking
 //! again, so that an unblock, a reset or a refund made elsewhere takes effect. One request asks, and
-//! the others hear what is remembered meanwhile: a flood costs one question, however wide it is. If
+//! the others get what is remembered meanwhile: a flood costs one question, however wide it is. If
 //! the store does not answer it, the denial stands, but for a quota's that a failing store lets admit
 //! ([`OnFailure::Allow`]): blocks outlast an outage.
 //!
@@ -14,16 +14,18 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::{AddressBlock, Answer, Charge, Check, OnFailure, Store, StoreError, Verdict};
+use super::shared::{Question, Reply, SharedStore};
+use super::{Answer, Charge, Check, OnFailure, StoreError, Verdict};
+use crate::blocklist::AddressBlock;
 use crate::quota::Outcome;
 use crate::seed::Seed;
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
 /// How long a denial is repeated without asking the store again.
-pub const LONGEST: Millis = Millis::new(10_000);
+pub const MAX_AGE: Millis = Millis::new(10_000);
 
 /// How long the others wait for the answer to the one that asks again, before another does.
-const ASKING: Millis = Millis::new(2000);
+const REVALIDATING: Millis = Millis::new(2000);
 
 /// Of a denial that time does not end: a block to be lifted by hand, a cost that can never be met.
 const ENDLESS: Millis = Millis::from_secs(24 * 60 * 60);
@@ -34,7 +36,7 @@ pub const DEFAULT_ENTRIES: usize = 20_000;
 /// A store that repeats its inner store's denials from memory.
 pub struct Denials<S> {
     inner: S,
-    known: RefCell<Known>,
+    remembered: RefCell<DenialMap>,
 }
 
 impl<S> Denials<S> {
@@ -43,7 +45,7 @@ impl<S> Denials<S> {
     pub fn new(inner: S, entries: usize, seed: Seed) -> Self {
         Self {
             inner,
-            known: RefCell::new(Known {
+            remembered: RefCell::new(DenialMap {
                 most: entries.max(1),
                 denials: HashMap::with_hasher(seed),
                 by_end: BTreeSet::new(),
@@ -53,7 +55,7 @@ impl<S> Denials<S> {
 
     /// Forgets the denials of a quota's key, or of an address: the store is asked again.
     pub fn forget(&self, key: &str) {
-        self.known.borrow_mut().forget(key);
+        self.remembered.borrow_mut().forget(key);
     }
 
     /// The store that is asked.
@@ -62,29 +64,31 @@ impl<S> Denials<S> {
     }
 }
 
-impl<S: Store> Store for Denials<S> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl<S: SharedStore> SharedStore for Denials<S> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let check = question.check;
         if check.cost == 0 {
-            return self.inner.decide(check, now).await;
+            return self.inner.ask(question, now).await;
         }
-        let known = self.known.borrow_mut().verdict(check, now);
-        let known = match known {
-            Some((verdict, Asking::Others)) => return Ok(verdict),
-            Some((verdict, Asking::This)) => Some(verdict),
+        let remembered = self.remembered.borrow_mut().verdict(check, now);
+        let remembered = match remembered {
+            Some((verdict, Revalidation::NotDue)) => return Ok(verdict.into()),
+            Some((verdict, Revalidation::Due)) => Some(verdict),
             None => None,
         };
-        match (self.inner.decide(check, now).await, known) {
-            (Ok(verdict), _) => {
-                self.known.borrow_mut().learn(check, &verdict, now);
-                Ok(verdict)
+        match (self.inner.ask(question, now).await, remembered) {
+            (Ok(reply), _) => {
+                let mut remembered = self.remembered.borrow_mut();
+                remembered.learn(check, &reply.verdict, now);
+                Ok(reply)
             }
-            (Err(error), Some(known))
-                if error == StoreError::OverCap || outlasts(&known, check, now) =>
+            (Err(error), Some(remembered))
+                if error == StoreError::OverCap || outlasts(&remembered, check, now) =>
             {
-                Ok(known)
+                Ok(remembered.into())
             }
             (Err(error), Some(_)) => {
-                self.known.borrow_mut().forget_quotas(check, now);
+                self.remembered.borrow_mut().forget_quotas(check, now);
                 Err(error)
             }
             (Err(error), None) => Err(error),
@@ -109,13 +113,13 @@ enum Denial {
     Quota(Answer),
 }
 
-/// Who asks the store whether a denial still stands.
+/// Whether the request at hand asks the store if a denial still stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Asking {
-    /// Nobody has to yet, or another request does.
-    Others,
-    /// The request at hand.
-    This,
+enum Revalidation {
+    /// No revalidation is due, or one is in flight.
+    NotDue,
+    /// This request revalidates.
+    Due,
 }
 
 /// A denial of one cost: requests of other costs are asked for themselves.
@@ -124,7 +128,8 @@ struct Remembered {
     cost: u32,
     denial: Denial,
     ends: Timestamp,
-    ask_from: Timestamp,
+    /// Until then it is repeated without asking.
+    fresh: Deadline,
 }
 
 /// The denials of one key.
@@ -133,7 +138,7 @@ struct Entry {
     ends: Timestamp,
 }
 
-struct Known {
+struct DenialMap {
     most: usize,
     denials: HashMap<Rc<str>, Entry, Seed>,
     by_end: BTreeSet<(Timestamp, Rc<str>)>,
@@ -145,19 +150,22 @@ const COSTS: usize = 8;
 /// An address's block denies any cost.
 const ANY_COST: u32 = 0;
 
-impl Known {
-    /// The denial of `check`, if one is known to stand at `now`, and who asks whether it still does.
-    fn verdict(&mut self, check: &Check, now: Timestamp) -> Option<(Verdict, Asking)> {
+impl DenialMap {
+    /// The denial of `check`, if one is known to stand at `now`, and whether it is to be revalidated.
+    fn verdict(&mut self, check: &Check, now: Timestamp) -> Option<(Verdict, Revalidation)> {
         let mut verdict = Verdict {
             answers: vec![None; check.charges.len()],
             ..Verdict::default()
         };
-        let mut asking = None;
+        let mut revalidation = None;
         let mut stands = |remembered: &Remembered| {
-            // A clock that has stepped back would have nobody ask for as long.
-            let asked = remembered.ask_from > now && remembered.ask_from <= now + LONGEST;
-            let others = asked || asking == Some(Asking::Others);
-            asking = Some(if others { Asking::Others } else { Asking::This });
+            let fresh = remembered.fresh.is_pending(now);
+            let not_due = fresh || revalidation == Some(Revalidation::NotDue);
+            revalidation = Some(if not_due {
+                Revalidation::NotDue
+            } else {
+                Revalidation::Due
+            });
         };
         if let Some(address) = &check.address
             && let Some(known) = self.get(address, ANY_COST, now)
@@ -177,18 +185,18 @@ impl Known {
                 stands(known);
             }
         }
-        let asking = asking?;
-        if asking == Asking::This {
+        let revalidation = revalidation?;
+        if revalidation == Revalidation::Due {
             let address = check.address.as_deref().map(|address| (address, ANY_COST));
             let keys = check
                 .charges
                 .iter()
                 .map(|charge| (charge.key.as_str(), check.cost));
             for (key, cost) in keys.chain(address) {
-                self.is_asked(key, cost, now);
+                self.revalidates(key, cost, now);
             }
         }
-        Some((verdict, asking))
+        Some((verdict, revalidation))
     }
 
     fn get(&self, key: &str, cost: u32, now: Timestamp) -> Option<&Remembered> {
@@ -198,11 +206,11 @@ impl Known {
     }
 
     /// A deadline, not a flag: a request that is cancelled never says that it is over.
-    fn is_asked(&mut self, key: &str, cost: u32, now: Timestamp) {
+    fn revalidates(&mut self, key: &str, cost: u32, now: Timestamp) {
         let known = self.denials.get_mut(key).map(|entry| &mut entry.per_cost);
         for known in known.into_iter().flatten() {
             if known.cost == cost {
-                known.ask_from = now + ASKING;
+                known.fresh = Deadline::after(REVALIDATING, now);
             }
         }
     }
@@ -250,7 +258,7 @@ impl Known {
             cost,
             denial,
             ends,
-            ask_from: now + LONGEST,
+            fresh: Deadline::after(MAX_AGE, now),
         }));
         let Some(ends) = per_cost.iter().map(|known| known.ends).max() else {
             return;

@@ -1,122 +1,100 @@
-//! What becomes of a request when the shared store does not decide it.
+//! This isolate's memory, and the shared store where there is one: what becomes of a request that the
+//! shared store does not decide, and continuity between the two.
 //!
 //! Each quota says for itself ([`OnFailure`]), and the strictest rules: one that says `deny` turns
 //! the request away, else those that say `memory` are decided in this isolate, and those that say
 //! `allow` count what is admitted and deny nobody but the callers that they are known to block.
+//!
+//! # Continuity
+//!
+//! The shared store's answers keep the memory current, so that it stands in from where the store
+//! stopped. What it admits alone is its backlog: it goes to the store with the next decision about the
+//! caller, or by [`reconcile`](Fallback::reconcile), and is counted once.
 //!
 //! # The bound
 //!
 //! While the store is out, one isolate holds a caller to the limit times the fallback factor, from
 //! where the store's last answers left the caller. Isolates do not know of each other: across a fleet
 //! the bound is *isolates x factor x limit*, in any window's length, however often the store fails in
-//! it. Once the store is back, what was admitted meanwhile is counted in it once, up to the limit:
-//! with the next decision about the caller, or by [`settle_up`](Fallback::settle_up). What the store
-//! may have counted although its answer was lost is not sent again: a caller within its limit is
-//! never denied for a request that was counted twice.
+//! it. Once the store is back, what was admitted meanwhile is counted in it once, up to the limit.
+//! What the store may have counted although its answer was lost is not sent again: a caller within its
+//! limit is never denied for a request that was counted twice.
 
 use std::cell::Cell;
-use std::rc::Rc;
 
-use super::backoff::{Dice, Pause, Retries};
+use super::leases::Prefetch;
 use super::memory::Memory;
-use super::{Charge, Check, OnFailure, Store, StoreError, Verdict};
+use super::retries::Retries;
+use super::shared::{Question, Reply, SharedStore};
+use super::{Charge, Check, OnFailure, StoreError, Verdict};
+use crate::effects::Effects;
 use crate::quota::Quota;
-use crate::time::{Clock, Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
-/// Keys that are settled up in one call, and calls in one go.
-const AT_ONCE: usize = 8;
+/// Quotas that are reconciled in one call, and calls in one go.
+const QUOTAS_PER_CALL: usize = 8;
 const CALLS: usize = 16;
 
-/// How long one settling keeps others from beginning, should it never report.
-const SETTLING: Millis = Millis::new(10_000);
+/// How long one reconciliation keeps others from beginning, should it never report.
+const RECONCILING: Millis = Millis::new(10_000);
 
-/// A shared store, and this isolate's memory where it does not decide.
+/// A shared store, if there is one, and this isolate's memory where it does not decide.
 pub struct Fallback<S> {
-    shared: S,
-    memory: Rc<Memory>,
+    shared: Option<S>,
+    memory: Memory,
     factor: u32,
-    /// Whether `shared` decided the latest request.
+    /// Whether the shared store decided the latest request.
     answers: Cell<bool>,
-    settling_until: Cell<Timestamp>,
+    reconciling: Cell<Deadline>,
 }
 
 impl<S> Fallback<S> {
-    /// `memory` decides by limits of `factor` thousandths of their size what `shared` does not. It
-    /// must be the memory that `shared` keeps current.
-    pub fn new(shared: S, memory: Rc<Memory>, factor: u32) -> Self {
+    /// `memory` decides by limits of `factor` thousandths of their size what `shared` does not.
+    pub const fn new(shared: S, memory: Memory, factor: u32) -> Self {
         Self {
-            shared,
+            shared: Some(shared),
             memory,
             factor,
             answers: Cell::new(true),
-            settling_until: Cell::default(),
+            reconciling: Cell::new(Deadline::OVER),
+        }
+    }
+
+    /// `memory` decides everything: there is no shared store.
+    pub const fn in_memory(memory: Memory) -> Self {
+        Self {
+            shared: None,
+            memory,
+            factor: 1000,
+            answers: Cell::new(true),
+            reconciling: Cell::new(Deadline::OVER),
         }
     }
 
     /// The shared store.
-    pub const fn shared(&self) -> &S {
-        &self.shared
+    pub const fn shared(&self) -> Option<&S> {
+        self.shared.as_ref()
     }
 
-    fn stand_in(&self, charge: &Charge, rule: OnFailure) -> Quota {
+    /// This isolate's memory.
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    fn substitute(&self, charge: &Charge, rule: OnFailure) -> Quota {
         match rule {
             OnFailure::Allow => charge.quota.boundless(),
             OnFailure::Memory | OnFailure::Deny => charge.quota.scaled(self.factor),
         }
     }
-}
 
-impl<S: Store> Fallback<S> {
-    /// Whether there is something to settle up with a store that answers, and nobody at it. If so,
-    /// the one who asked is: call [`settle_up`](Self::settle_up).
-    #[must_use]
-    pub fn should_settle_up(&self, now: Timestamp) -> bool {
-        let free = self.settling_until.get() <= now && self.answers.get() && self.memory.owes();
-        if free {
-            self.settling_until.set(now + SETTLING);
-        }
-        free
-    }
-
-    /// Has the shared store count what memory admitted in its place, of callers that have not come
-    /// back since as well: a part of it, in calls that are repeated as `retries` says. In the
-    /// background, once the store answers again.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when it fails again; nothing is lost by it.
-    pub async fn settle_up(
+    /// Decides in memory what the shared store has not, because of `error`.
+    fn decide_alone(
         &self,
-        retries: Retries,
-        pause: &impl Pause,
-        dice: Dice,
-        clock: &impl Clock,
-    ) -> Result<(), StoreError> {
-        for _ in 0..CALLS {
-            let Some(debts) = self.memory.debts(AT_ONCE, clock.now()) else {
-                break;
-            };
-            let call = async || self.shared.decide(&debts, clock.now()).await;
-            let settled = retries.run(pause, dice, call).await;
-            if settled == Err(StoreError::OverCap) {
-                // There is more to spend in a second.
-                self.settling_until.set(clock.now() + Millis::from_secs(1));
-            }
-            settled?;
-        }
-        self.settling_until.set(Timestamp::default());
-        Ok(())
-    }
-}
-
-impl<S: Store> Store for Fallback<S> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        let decided = self.shared.decide(check, now).await;
-        self.answers.set(decided.is_ok());
-        let error = match decided {
-            Ok(verdict) => return Ok(verdict),
-            Err(error) => error,
-        };
+        check: &Check,
+        error: StoreError,
+        now: Timestamp,
+    ) -> Result<Verdict, StoreError> {
         // The cap is no failure, and a flood reaches it: it must neither lift the limits that it runs
         // into nor turn everybody else away.
         let rule = |charge: &Charge| match error {
@@ -127,10 +105,100 @@ impl<S: Store> Store for Fallback<S> {
         if enforced.any(|charge| rule(charge) == OnFailure::Deny) {
             return Err(error);
         }
-        let stand_in = |charge: &Charge| self.stand_in(charge, rule(charge));
+        let substitute = |charge: &Charge| self.substitute(charge, rule(charge));
         Ok(self
             .memory
-            .stand_in(check, error.may_have_run(), now, stand_in))
+            .decide_alone(check, error.may_have_run(), now, substitute))
+    }
+}
+
+impl<S: SharedStore> Fallback<S> {
+    /// Asks the shared store, with the backlog, and keeps the memory current.
+    async fn ask_shared(
+        &self,
+        shared: &S,
+        mut question: Question<'_>,
+        now: Timestamp,
+    ) -> Result<Reply, StoreError> {
+        self.memory.add_backlog(&mut question);
+        let mut reply = shared.ask(&question, now).await?;
+        let holdings = std::mem::take(&mut reply.holdings);
+        self.memory.learn(&question, &reply.verdict, holdings, now);
+        Ok(reply)
+    }
+
+    /// Leases units in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the shared store fails. Nothing is lost by it.
+    pub async fn prefetch(&self, prefetch: &Prefetch, now: Timestamp) -> Result<(), StoreError> {
+        let Some(shared) = &self.shared else {
+            return Ok(());
+        };
+        let extras = prefetch.extras();
+        let question = Question::with(&prefetch.check, &extras);
+        self.ask_shared(shared, question, now).await.map(drop)
+    }
+
+    /// Whether there is a backlog, a store that answers, and nobody at it. If so, the one who asked is:
+    /// call [`reconcile`](Self::reconcile).
+    #[must_use]
+    pub fn should_reconcile(&self, now: Timestamp) -> bool {
+        let free = !self.reconciling.get().is_pending(now);
+        let due = free && self.answers.get() && self.memory.has_backlog();
+        if due {
+            self.reconciling.set(Deadline::after(RECONCILING, now));
+        }
+        due
+    }
+
+    /// Has the shared store count what memory admitted in its place, of callers that have not come
+    /// back since as well: a part of it, in calls that are repeated as `retries` says. In the
+    /// background, once the store answers again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it fails again; nothing is lost by it.
+    pub async fn reconcile(
+        &self,
+        retries: Retries,
+        effects: &impl Effects,
+    ) -> Result<(), StoreError> {
+        let Some(shared) = &self.shared else {
+            return Ok(());
+        };
+        for _ in 0..CALLS {
+            let Some(check) = (self.memory).check_to_reconcile(QUOTAS_PER_CALL, effects.now())
+            else {
+                break;
+            };
+            let call =
+                async || (self.ask_shared(shared, Question::new(&check), effects.now())).await;
+            let reconciled = retries.run(effects, call).await;
+            if matches!(reconciled, Err(StoreError::OverCap)) {
+                // There is more to spend in a second.
+                let second = Millis::from_secs(1);
+                self.reconciling.set(Deadline::after(second, effects.now()));
+            }
+            reconciled?;
+        }
+        self.reconciling.set(Deadline::OVER);
+        Ok(())
+    }
+}
+
+impl<S: SharedStore> SharedStore for Fallback<S> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let Some(shared) = &self.shared else {
+            return self.memory.ask(question, now).await;
+        };
+        let reply = self.ask_shared(shared, question.clone(), now).await;
+        self.answers.set(reply.is_ok());
+        match reply {
+            Ok(reply) => Ok(reply),
+            Err(error) => Ok(self.decide_alone(question.check, error, now)?.into()),
+        }
     }
 }
 

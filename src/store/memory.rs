@@ -8,7 +8,8 @@
 use std::cell::{Cell, RefCell};
 
 use self::map::Map;
-use super::{Check, Store, StoreError, Verdict};
+use super::shared::{Holding, Question, Reply, SharedStore};
+use super::{Check, StoreError, Verdict};
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
@@ -20,7 +21,7 @@ pub const DEFAULT_ENTRIES: usize = 50_000;
 pub struct Memory {
     map: RefCell<Map>,
     seed: Seed,
-    /// Names given so far to what is owed.
+    /// Names given so far to backlogs.
     named: Cell<u64>,
 }
 
@@ -50,8 +51,8 @@ impl Memory {
     /// When `check` would be admitted, if not at `now`, by what is held: nothing is consumed.
     #[must_use]
     pub fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
-        let settled = self.map.borrow().settle(check, now);
-        let answers = settled.iter().filter_map(|(answer, _)| answer.retry_at());
+        let rulings = self.map.borrow().decide(&Question::new(check), now);
+        let answers = rulings.iter().filter_map(|ruling| ruling.answer.retry_at());
         answers.max()
     }
 
@@ -61,24 +62,34 @@ impl Memory {
     }
 }
 
-impl Store for Memory {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl SharedStore for Memory {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         let mut map = self.map.borrow_mut();
-        let mut answers = Vec::with_capacity(check.charges.len());
-        for (charge, (answer, record)) in check.charges.iter().zip(map.settle(check, now)) {
-            answers.push(Some(answer));
-            map.keep(charge, record, &answer, now);
+        let charges = &question.check.charges;
+        let mut answers = Vec::with_capacity(charges.len());
+        let mut holdings = Vec::with_capacity(charges.len());
+        for (charge, ruled) in charges.iter().zip(map.decide(question, now)) {
+            answers.push(Some(ruled.answer));
+            holdings.push(Holding {
+                leased: ruled.leased,
+                state: ruled.record.state.clone(),
+            });
+            map.keep(charge, ruled.record, &ruled.answer, now);
         }
-        Ok(Verdict {
-            answers,
-            ..Verdict::default()
+        Ok(Reply {
+            verdict: Verdict {
+                answers,
+                ..Verdict::default()
+            },
+            holdings,
+            ranges_version: None,
         })
     }
 }
 
+mod backlog;
 mod map;
-mod owing;
-mod stand_in;
+mod outage;
 
 #[cfg(test)]
 mod tests;

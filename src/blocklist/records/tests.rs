@@ -2,11 +2,13 @@
 
 use futures_util::FutureExt;
 
-use super::{Cursor, MOST, NotSet};
+use super::{MAX_RANGES, NotSet};
+use crate::blocklist::pages::Cursor;
 use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
-use crate::database::Records;
-use crate::database::isolate::Isolate;
+use crate::redis::emulator::Emulator;
+use crate::redis::keys::Keys;
+use crate::redis::records::Records;
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -14,8 +16,8 @@ fn at(seconds: u32) -> Timestamp {
     START + Millis::from_secs(seconds)
 }
 
-fn records() -> Records<Isolate> {
-    Records::new(Isolate::default(), "t:")
+fn records() -> Records<Emulator> {
+    Records::new(Emulator::default(), Keys::new("t:"))
 }
 
 fn target(text: &str) -> Target {
@@ -23,7 +25,7 @@ fn target(text: &str) -> Target {
 }
 
 /// Blocks `text` from `from` for so many seconds.
-fn block(records: &Records<Isolate>, text: &str, from: u32, seconds: u32) -> Result<(), NotSet> {
+fn block(records: &Records<Emulator>, text: &str, from: u32, seconds: u32) -> Result<(), NotSet> {
     let block = Block {
         until: Some(at(from + seconds).as_millis()),
         since: at(from).as_millis(),
@@ -40,16 +42,19 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
     for kind in ["", "/31"] {
         let records = records();
         let name = |number: u64| format!("10.{}.{}.0{kind}", number >> 8, number & 255);
-        for number in 0..MOST {
+        for number in 0..MAX_RANGES {
             assert_eq!(block(&records, &name(number), 0, 60), Ok(()));
         }
-        assert_eq!(block(&records, &name(MOST), 0, 60), Err(NotSet::Full(MOST)));
+        assert_eq!(
+            block(&records, &name(MAX_RANGES), 0, 60),
+            Err(NotSet::Full(MAX_RANGES))
+        );
         assert_eq!(
             block(&records, &name(7), 1, 60),
             Ok(()),
             "one that is there is replaced"
         );
-        assert_eq!(block(&records, &name(MOST), 60, 60), Ok(()));
+        assert_eq!(block(&records, &name(MAX_RANGES), 60, 60), Ok(()));
         let page = records.blocks(&Cursor::FIRST, 1000, at(60)).now_or_never();
         let listed: Vec<String> = page
             .unwrap()
@@ -58,7 +63,7 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
             .into_iter()
             .map(|(name, _)| name)
             .collect();
-        let expected = [7, MOST].map(|number| target(&name(number)).text());
+        let expected = [7, MAX_RANGES].map(|number| target(&name(number)).text());
         assert_eq!(listed, expected);
     }
 }

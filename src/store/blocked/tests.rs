@@ -61,7 +61,7 @@ impl Store for Decisions {
         }
         self.asked.set(self.asked.get() + 1);
         let records = Records::new(self.database.held.clone(), "t:");
-        let known = records.known_blocks(now).await?;
+        let known = records.blocklist_copy(now).await?;
         verdict.ranges_version = known.version().map(str::to_owned);
         let address = check.address.as_deref().unwrap_or_default();
         let own = Target::Address(address.to_owned());

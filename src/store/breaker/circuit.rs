@@ -1,36 +1,36 @@
-//! The circuit as a pure state machine: every step takes `now`, and `dice` where chance is wanted.
+//! The circuit as a pure state machine: every step takes `now`, and `random` where chance is wanted.
 //!
 //! Closed, calls go through. Open, none does until a wait is over; then one call, the probe, does,
 //! and its outcome closes the circuit or opens it for twice as long. A probe that never reports (its
-//! request was cancelled) is given up at a deadline: a flag would lock the circuit for ever.
+//! request was cancelled) ends at a deadline: a flag would lock the circuit for ever.
 //!
 //! Source of the pattern: M. Nygard, "Release It!", stability pattern "Circuit Breaker".
 
 use std::fmt;
 
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
 /// Failures in a row that open a closed circuit.
-const IN_A_ROW: u32 = 5;
+const FAILURES_IN_A_ROW: u32 = 5;
 /// Outcomes that are remembered, and how many failures among them open it: a store that fails now
 /// and then has half of all requests wait for nothing.
-const REMEMBERED: u32 = 20;
-const AMONG_THEM: u32 = 10;
+const REMEMBERED_OUTCOMES: u32 = 20;
+const FAILURES_AMONG_THEM: u32 = 10;
 
 /// The first wait. Short, for most failures pass at once; a probe costs one request its wait.
 pub const FIRST_WAIT: Millis = Millis::new(100);
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum Outcome {
     /// The store answered.
-    Well,
-    /// It did not, which may pass by itself.
-    Badly,
+    Success,
+    /// It did not, which may pass.
+    Transient,
     /// It will not until an operator acts, or for long.
-    Hopelessly,
-    /// It was not made after all.
-    Unmade,
+    Permanent,
+    /// The call was not made after all.
+    NotSent,
 }
 
 /// Where the circuit is.
@@ -38,14 +38,14 @@ pub enum Ended {
 pub enum State {
     /// Calls go through.
     Closed,
-    /// None does before `until`.
+    /// No call goes through before `until`.
     Open {
         /// When the next call may go through.
         until: Timestamp,
     },
-    /// One is under way; others do not before `until`.
+    /// One call is under way; no other goes through before `until`.
     HalfOpen {
-        /// When the probe is given up.
+        /// When the probe's time is over.
         until: Timestamp,
     },
 }
@@ -69,7 +69,7 @@ pub struct Permit(u64);
 pub struct Waits {
     /// Doublings of [`FIRST_WAIT`] before the wait stays as it is.
     pub doublings: u32,
-    /// How long a probe may take before it is given up.
+    /// How long a probe may take.
     pub probe: Millis,
 }
 
@@ -88,6 +88,8 @@ impl Waits {
 pub struct Circuit {
     waits: Waits,
     state: State,
+    /// Calls are held back until then.
+    held_back: Deadline,
     /// Counts changes of state: an outcome says something of the state that its call began in.
     epoch: u64,
     /// Times it has opened since it was last closed.
@@ -104,6 +106,7 @@ impl Circuit {
         Self {
             waits,
             state: State::Closed,
+            held_back: Deadline::OVER,
             epoch: 0,
             opened: 0,
             in_a_row: 0,
@@ -123,68 +126,71 @@ impl Circuit {
     ///
     /// The time before which it is no use to ask again.
     pub fn permit(&mut self, now: Timestamp) -> Result<Permit, Timestamp> {
-        // A clock that has stepped back far would have it wait for ever.
-        let longest = now + self.waits.after(u32::MAX).max(self.waits.probe);
-        let waits = |until| until > now && until <= longest;
-        match self.state {
-            State::Closed => {}
-            State::Open { until } | State::HalfOpen { until } if waits(until) => return Err(until),
-            State::Open { .. } | State::HalfOpen { .. } => {
-                let until = now + self.waits.probe;
-                self.enter(State::HalfOpen { until });
-            }
+        if self.held_back.is_pending(now) {
+            return Err(self.held_back.at());
+        }
+        if self.state != State::Closed {
+            let until = now + self.waits.probe;
+            self.enter(
+                State::HalfOpen { until },
+                Deadline::after(self.waits.probe, now),
+            );
         }
         Ok(Permit(self.epoch))
     }
 
-    /// What became of a call, and whether that changed the state. `dice` is any number, the more even
-    /// its distribution the better: isolates that failed together should not come back together.
-    pub fn ended(&mut self, permit: Permit, ended: Ended, now: Timestamp, dice: u32) -> bool {
+    /// What became of a call, and whether that changed the state. `random` is any number, the more
+    /// even its distribution the better: isolates that failed together should not come back together.
+    pub fn ended(&mut self, permit: Permit, outcome: Outcome, now: Timestamp, random: u32) -> bool {
         if permit.0 != self.epoch {
             return false;
         }
         let probing = self.state != State::Closed;
-        if ended == Ended::Unmade {
+        if outcome == Outcome::NotSent {
             if probing {
                 // The next request is the probe.
-                self.enter(State::Open { until: now });
+                self.enter(State::Open { until: now }, Deadline::OVER);
             }
             return false;
         }
-        self.outcomes = self.outcomes << 1 | u32::from(ended != Ended::Well);
-        if ended == Ended::Well {
+        self.outcomes = self.outcomes << 1 | u32::from(outcome != Outcome::Success);
+        if outcome == Outcome::Success {
             self.in_a_row = 0;
             if probing {
                 self.opened = 0;
                 self.outcomes = 0;
-                self.enter(State::Closed);
+                self.enter(State::Closed, Deadline::OVER);
             }
             return probing;
         }
         self.in_a_row += 1;
-        let among_them = (self.outcomes & ((1 << REMEMBERED) - 1)).count_ones();
-        let enough = self.in_a_row >= IN_A_ROW || among_them >= AMONG_THEM;
-        if ended == Ended::Hopelessly {
+        let among_them = (self.outcomes & ((1 << REMEMBERED_OUTCOMES) - 1)).count_ones();
+        let enough = self.in_a_row >= FAILURES_IN_A_ROW || among_them >= FAILURES_AMONG_THEM;
+        if outcome == Outcome::Permanent {
             self.opened = self.waits.doublings;
         } else if !probing && !enough {
             return false;
         }
-        let wait = jittered(self.waits.after(self.opened), dice);
+        let wait = jittered(self.waits.after(self.opened), random);
         self.opened = self.opened.saturating_add(1);
-        self.enter(State::Open { until: now + wait });
+        self.enter(
+            State::Open { until: now + wait },
+            Deadline::after(wait, now),
+        );
         true
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: State, held_back: Deadline) {
         self.state = state;
+        self.held_back = held_back;
         self.epoch += 1;
     }
 }
 
 /// Between half of the wait and the whole.
-fn jittered(wait: Millis, dice: u32) -> Millis {
+fn jittered(wait: Millis, random: u32) -> Millis {
     let half = wait.get() / 2;
-    Millis::new(wait.get() - half * u64::from(dice) / u64::from(u32::MAX))
+    Millis::new(wait.get() - half * u64::from(random) / u64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -4,14 +4,17 @@ use std::cell::{Cell, RefCell};
 
 use futures_util::FutureExt;
 
+use super::Breaker;
 use super::circuit::{State, Waits};
-use super::{Breaker, Status};
+use crate::effects::Effects;
+use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
 use crate::store::memory::Memory;
-use crate::store::{Check, Store, StoreError, Verdict};
-use crate::time::{Clock, Millis, Timestamp};
+use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::{Store, StoreError, Verdict};
+use crate::time::{Millis, Timestamp};
 
 /// Fails as told; counts its calls.
 struct Faulty {
@@ -20,39 +23,20 @@ struct Faulty {
     asked: Cell<u32>,
 }
 
-impl Store for Faulty {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl SharedStore for Faulty {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let error = self.fails.borrow().clone();
         match error {
             Some(error) => Err(error),
-            None => self.inner.decide(check, now).await,
+            None => self.inner.ask(question, now).await,
         }
     }
 }
 
-thread_local! {
-    static NOW: Cell<Timestamp> = const { Cell::new(START) };
-    static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
+type Faults = Breaker<Faulty, Manual>;
 
-struct TestClock;
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        NOW.get()
-    }
-}
-
-fn tell(status: &Status) {
-    let why = status.trouble.as_ref().map(|(_, error)| error.to_string());
-    let line = format!("{} {}", status.state, why.unwrap_or_default());
-    TOLD.with_borrow_mut(|told| told.push(line.trim().to_owned()));
-}
-
-fn store() -> Breaker<Faulty, TestClock> {
-    NOW.set(START);
-    TOLD.take();
+fn store() -> Faults {
     let faulty = Faulty {
         inner: Memory::new(1000, Seed::fixed()),
         fails: RefCell::new(None),
@@ -62,17 +46,32 @@ fn store() -> Breaker<Faulty, TestClock> {
         doublings: 10,
         probe: Millis::new(2000),
     };
-    Breaker::new(faulty, TestClock, waits, || 0, tell)
+    Breaker::new(faulty, waits, Manual::default())
 }
 
-fn ask(store: &Breaker<Faulty, TestClock>) -> Result<Verdict, StoreError> {
+fn set_clock(store: &Faults, time: Timestamp) {
+    store.effects.set(time.since(START).get());
+}
+
+fn ask(store: &Faults) -> Result<Verdict, StoreError> {
     let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
-    store.decide(&check, NOW.get()).now_or_never().unwrap()
+    let now = store.effects.now();
+    store.decide(&check, now).now_or_never().unwrap()
 }
 
-fn fail(store: &Breaker<Faulty, TestClock>, error: Option<StoreError>) {
+fn fail(store: &Faults, error: Option<StoreError>) {
     *store.inner.fails.borrow_mut() = error;
 }
+
+/// The changes of state that were logged, without how long it waits.
+fn logged(store: &Faults) -> Vec<String> {
+    let lines = store.effects.lines().into_iter();
+    let why = |line: String| line.split(": it is").next().unwrap_or_default().to_owned();
+    lines.map(why).collect()
+}
+
+const HALF_OPEN: &str = "Redis: one request asks whether it answers again";
+const CLOSED: &str = "Redis answers again: limits are shared again";
 
 #[tokio::test]
 async fn conforms() {
@@ -94,7 +93,7 @@ fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
     }
     assert_eq!(store.inner.asked.get(), 5);
 
-    NOW.set(until);
+    set_clock(&store, until);
     fail(&store, Some(StoreError::Status(502)));
     assert_eq!(ask(&store), Err(StoreError::Status(502)));
     assert!(matches!(ask(&store), Err(StoreError::Open { .. })));
@@ -106,19 +105,19 @@ fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
         "since the first, the latest reason"
     );
 
-    NOW.set(until + Millis::new(200));
+    set_clock(&store, until + Millis::new(200));
     fail(&store, None);
     assert!(ask(&store).is_ok());
     assert!(ask(&store).is_ok());
     assert_eq!(store.status().trouble, None);
     assert_eq!(
-        TOLD.take(),
+        logged(&store),
         [
-            "open no answer within REDIS_TIMEOUT",
-            "half-open no answer within REDIS_TIMEOUT",
-            "open HTTP status 502",
-            "half-open HTTP status 502",
-            "closed",
+            "Redis: no answer within REDIS_TIMEOUT",
+            HALF_OPEN,
+            "Redis: HTTP status 502",
+            HALF_OPEN,
+            CLOSED,
         ]
     );
 }
@@ -127,10 +126,10 @@ fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
 fn the_wait_begins_when_the_call_has_failed_not_when_it_began() {
     let store = store();
     fail(&store, Some(StoreError::Timeout));
-    let began = NOW.get();
+    let began = store.effects.now();
     for _ in 0..5 {
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
-        NOW.set(began + Millis::new(1000));
+        set_clock(&store, began + Millis::new(1000));
         let _ = store.decide(&check, began).now_or_never();
     }
     let until = began + Millis::new(1100);
@@ -156,7 +155,7 @@ fn what_was_not_asked_is_no_failure() {
         assert_eq!(ask(&store), Err(StoreError::OverCap));
     }
     assert_eq!(store.status().state, State::Closed);
-    assert!(TOLD.take().is_empty());
+    assert!(logged(&store).is_empty());
 }
 
 #[test]
@@ -166,17 +165,13 @@ fn probes_that_are_not_made_are_no_news() {
     for _ in 0..5 {
         let _ = ask(&store);
     }
-    NOW.set(START + Millis::new(150));
+    set_clock(&store, START + Millis::new(150));
     fail(&store, Some(StoreError::OverCap));
     for _ in 0..500 {
         let _ = ask(&store);
     }
     fail(&store, None);
     assert!(ask(&store).is_ok());
-    let told = TOLD.take();
-    let states: Vec<_> = told
-        .iter()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
-    assert_eq!(states, ["open", "half-open", "closed"]);
+    let lines = ["Redis: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
+    assert_eq!(logged(&store), lines);
 }

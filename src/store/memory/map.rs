@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::Seed;
-use super::owing::Owing;
+use super::backlog::Unreconciled;
 use crate::quota::{CLOCK_TOLERANCE, Outcome};
-use crate::store::settle::{Record, Settled, settle};
-use crate::store::{Answer, Charge, Check};
+use crate::seed::Seed;
+use crate::store::decide::{Record, Ruling, decide};
+use crate::store::shared::Question;
+use crate::store::{Answer, Charge};
 use crate::time::Timestamp;
 
 /// What forgetting an entry would cost, the cheapest first.
@@ -22,10 +23,18 @@ pub(super) enum Worth {
 pub(super) struct Entry {
     key: Rc<str>,
     record: Record,
-    owing: Option<Box<Owing>>,
+    unreconciled: Option<Box<Unreconciled>>,
     expires: Timestamp,
     share: u8,
     worth: Worth,
+}
+
+/// One charge, decided.
+pub(super) struct Ruled {
+    pub(super) answer: Answer,
+    pub(super) leased: u32,
+    /// What is to be held from now on.
+    pub(super) record: Record,
 }
 
 pub(super) struct Map {
@@ -35,8 +44,8 @@ pub(super) struct Map {
     free: Vec<u32>,
     by_worth: BTreeSet<(Worth, u32)>,
     by_expiry: BTreeSet<(Timestamp, u32)>,
-    /// Entries that owe something to the shared store.
-    owing: BTreeSet<u32>,
+    /// Entries with a backlog.
+    unreconciled: BTreeSet<u32>,
     touches: u64,
 }
 
@@ -49,7 +58,7 @@ impl Map {
             free: Vec::new(),
             by_worth: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
-            owing: BTreeSet::new(),
+            unreconciled: BTreeSet::new(),
             touches: 0,
         }
     }
@@ -58,30 +67,34 @@ impl Map {
         self.places.len()
     }
 
-    pub(super) fn record(&self, key: &str, now: Timestamp) -> Record {
-        self.places
-            .get(key)
-            .and_then(|place| self.entries.get(*place as usize)?.as_ref())
-            .filter(|entry| entry.expires > now)
-            .map_or_else(Record::default, |entry| entry.record.clone())
+    /// What is held under `key`, unless it has expired.
+    pub(super) fn held(&self, key: &str, now: Timestamp) -> Option<&Record> {
+        let place = self.places.get(key)?;
+        let entry = self.entries.get(*place as usize)?.as_ref()?;
+        (entry.expires > now).then_some(&entry.record)
     }
 
-    /// What `check` comes to over what is held, answer by answer with what stands afterwards.
-    pub(super) fn settle(&self, check: &Check, now: Timestamp) -> Vec<(Answer, Record)> {
-        let records: Vec<Record> = check
-            .charges
+    fn record(&self, key: &str, now: Timestamp) -> Record {
+        self.held(key, now).cloned().unwrap_or_default()
+    }
+
+    /// What `question` comes to over what is held, charge by charge. Nothing is kept.
+    pub(super) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Vec<Ruled> {
+        let charges = &question.check.charges;
+        let records: Vec<Record> = charges
             .iter()
             .map(|charge| self.record(&charge.key, now))
             .collect();
-        let settled = settle(check, &records, false, now);
-        let after = |(settled, record): (Settled, Record)| {
-            let record = Record {
-                state: settled.state.or(record.state),
-                blocked_until: settled.answer.blocked_until.or(record.blocked_until),
-            };
-            (settled.answer, record)
+        let rulings = decide(question, &records, false, now);
+        let after = |(ruling, record): (Ruling, Record)| Ruled {
+            answer: ruling.answer,
+            leased: ruling.leased,
+            record: Record {
+                state: ruling.state.or(record.state),
+                blocked_until: ruling.answer.blocked_until.or(record.blocked_until),
+            },
         };
-        settled.into_iter().zip(records).map(after).collect()
+        rulings.into_iter().zip(records).map(after).collect()
     }
 
     /// Writes down what stands after `answer`. A denial changes no state, but the caller is limited
@@ -93,7 +106,7 @@ impl Map {
         answer: &Answer,
         now: Timestamp,
     ) {
-        let owing = self.take(&charge.key);
+        let unreconciled = self.take(&charge.key);
         let Record {
             state,
             blocked_until,
@@ -130,15 +143,15 @@ impl Map {
         };
         // As long as in Redis: a clock that steps back a little finds the state still there.
         let whole = decision.reset_at + CLOCK_TOLERANCE;
-        let owed_until = owing.as_ref().map(|owing| owing.until(now));
+        let backlog_until = unreconciled.as_ref().map(|backlog| backlog.until(now));
         let expires = whole
             .max(blocked_until.unwrap_or_default())
-            .max(owed_until.unwrap_or_default());
+            .max(backlog_until.unwrap_or_default());
         self.put(
             Entry {
                 key: charge.key.as_str().into(),
                 record,
-                owing,
+                unreconciled,
                 expires,
                 share,
                 worth,
@@ -147,8 +160,8 @@ impl Map {
         );
     }
 
-    /// Writes down that `cost` units were admitted at `at` without the shared store.
-    pub(super) fn owe(
+    /// Adds `cost` units, admitted at `at` without the shared store, to the backlog of a quota.
+    pub(super) fn add_to_backlog(
         &mut self,
         charge: &Charge,
         cost: u32,
@@ -159,49 +172,50 @@ impl Map {
             return;
         };
         if let Some(entry) = self.entry(place) {
-            let new = || Box::new(Owing::new(charge.quota, charge.enforced));
-            let owing = entry.owing.get_or_insert_with(new);
-            owing.add(cost, at, namer);
-            // A bucket that stands in may drain faster than the one that is owed to.
+            let new = || Box::new(Unreconciled::new(charge.quota, charge.enforced));
+            let unreconciled = entry.unreconciled.get_or_insert_with(new);
+            unreconciled.add(cost, at, namer);
+            // A bucket that stands in may drain faster than the one that it stands in for.
             let before = entry.expires;
-            let after = before.max(owing.until(at));
+            let after = before.max(unreconciled.until(at));
             entry.expires = after;
             self.by_expiry.remove(&(before, place));
             self.by_expiry.insert((after, place));
-            self.owing.insert(place);
+            self.unreconciled.insert(place);
         }
     }
 
-    /// Whether anything is owed at all.
-    pub(super) fn owes(&self) -> bool {
-        !self.owing.is_empty()
+    /// Whether any quota has a backlog.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.unreconciled.is_empty()
     }
 
-    pub(super) fn owing(&self, key: &str) -> Option<&Owing> {
+    /// What of the quota under `key` the shared store has not counted.
+    pub(super) fn unreconciled(&self, key: &str) -> Option<&Unreconciled> {
         let place = self.places.get(key).copied()?;
         let entry = self.entries.get(place as usize)?.as_ref()?;
-        entry.owing.as_deref()
+        entry.unreconciled.as_deref()
     }
 
-    /// The store has counted all that was owed under `key`.
-    pub(super) fn settled(&mut self, key: &str) {
+    /// The store has counted the whole backlog of the quota under `key`.
+    pub(super) fn reconciled(&mut self, key: &str) {
         if let Some(place) = self.places.get(key).copied() {
-            self.owing.remove(&place);
+            self.unreconciled.remove(&place);
             if let Some(entry) = self.entry(place) {
-                entry.owing = None;
+                entry.unreconciled = None;
             }
         }
     }
 
-    /// Some of the keys that owe, each as a charge of its quota.
-    pub(super) fn debtors(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
+    /// Some of the quotas with a backlog, each as a charge.
+    pub(super) fn to_reconcile(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
         self.drop_expired(now);
-        let entries = self.owing.iter().filter_map(|place| {
+        let entries = self.unreconciled.iter().filter_map(|place| {
             let entry = self.entries.get(*place as usize)?.as_ref()?;
-            let owing = entry.owing.as_ref()?;
+            let unreconciled = entry.unreconciled.as_ref()?;
             Some(Charge {
-                enforced: owing.enforced,
-                ..Charge::new(&*entry.key, owing.quota)
+                enforced: unreconciled.enforced,
+                ..Charge::new(&*entry.key, unreconciled.quota)
             })
         });
         entries.take(most).collect()
@@ -211,10 +225,10 @@ impl Map {
         self.take(key);
     }
 
-    /// Forgets a key; what it owes is left to the caller.
-    fn take(&mut self, key: &str) -> Option<Box<Owing>> {
+    /// Forgets a key; its backlog is left to the caller.
+    fn take(&mut self, key: &str) -> Option<Box<Unreconciled>> {
         let place = self.places.get(key).copied()?;
-        self.remove(place)?.owing
+        self.remove(place)?.unreconciled
     }
 
     fn entry(&mut self, place: u32) -> Option<&mut Entry> {
@@ -232,8 +246,8 @@ impl Map {
         });
         self.by_worth.insert((entry.worth, place));
         self.by_expiry.insert((entry.expires, place));
-        if entry.owing.is_some() {
-            self.owing.insert(place);
+        if entry.unreconciled.is_some() {
+            self.unreconciled.insert(place);
         }
         self.places.insert(Rc::clone(&entry.key), place);
         if let Some(slot) = self.entries.get_mut(place as usize) {
@@ -246,7 +260,7 @@ impl Map {
         self.places.remove(&entry.key);
         self.by_worth.remove(&(entry.worth, place));
         self.by_expiry.remove(&(entry.expires, place));
-        self.owing.remove(&place);
+        self.unreconciled.remove(&place);
         self.free.push(place);
         Some(entry)
     }
@@ -316,10 +330,10 @@ impl Map {
     /// Whether all that knows an entry's place knows the same.
     pub(super) fn indexes_agree(&self) -> bool {
         let entries = self.entries.iter().flatten();
-        let owing = entries.clone().filter(|entry| entry.owing.is_some());
+        let backlogs = entries.clone().filter(|entry| entry.unreconciled.is_some());
         let held = self.places.len();
         [self.by_worth.len(), self.by_expiry.len(), entries.count()] == [held; 3]
-            && owing.count() == self.owing.len()
+            && backlogs.count() == self.unreconciled.len()
             && held + self.free.len() == self.entries.len()
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::{Just, Strategy};
 
-use super::{Circuit, Ended, FIRST_WAIT, IN_A_ROW, State, Waits};
+use super::{Circuit, FAILURES_IN_A_ROW, FIRST_WAIT, Outcome, State, Waits};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -20,7 +20,7 @@ fn circuit() -> Circuit {
 }
 
 /// One call that is let through at `now` and ends there.
-fn call(circuit: &mut Circuit, ended: Ended, now: Timestamp) -> bool {
+fn call(circuit: &mut Circuit, ended: Outcome, now: Timestamp) -> bool {
     let permit = circuit.permit(now).expect("a call is let through");
     circuit.ended(permit, ended, now, WHOLE)
 }
@@ -28,7 +28,7 @@ fn call(circuit: &mut Circuit, ended: Ended, now: Timestamp) -> bool {
 /// Opens it with failures at `now`, and says until when.
 fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
     while circuit.state() == State::Closed {
-        call(circuit, Ended::Badly, now);
+        call(circuit, Outcome::Transient, now);
     }
     match circuit.state() {
         State::Open { until } => until,
@@ -39,10 +39,10 @@ fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
 #[test]
 fn failures_in_a_row_open_it() {
     let mut circuit = circuit();
-    for number in 1..=IN_A_ROW {
+    for number in 1..=FAILURES_IN_A_ROW {
         assert_eq!(circuit.state(), State::Closed);
-        let changed = call(&mut circuit, Ended::Badly, START);
-        assert_eq!(changed, number == IN_A_ROW);
+        let changed = call(&mut circuit, Outcome::Transient, START);
+        assert_eq!(changed, number == FAILURES_IN_A_ROW);
     }
     let until = START + FIRST_WAIT;
     assert_eq!(circuit.state(), State::Open { until });
@@ -52,9 +52,9 @@ fn failures_in_a_row_open_it() {
 fn a_success_between_failures_starts_the_row_anew() {
     let mut circuit = circuit();
     for _ in 0..9 {
-        call(&mut circuit, Ended::Badly, START);
+        call(&mut circuit, Outcome::Transient, START);
         for _ in 0..4 {
-            call(&mut circuit, Ended::Well, START);
+            call(&mut circuit, Outcome::Success, START);
         }
     }
     assert_eq!(circuit.state(), State::Closed);
@@ -65,8 +65,8 @@ fn half_of_the_last_twenty_open_it() {
     let mut circuit = circuit();
     for number in 1..=10 {
         assert_eq!(circuit.state(), State::Closed, "failure {number}");
-        call(&mut circuit, Ended::Well, START);
-        call(&mut circuit, Ended::Badly, START);
+        call(&mut circuit, Outcome::Success, START);
+        call(&mut circuit, Outcome::Transient, START);
     }
     assert!(matches!(circuit.state(), State::Open { .. }));
 }
@@ -74,12 +74,12 @@ fn half_of_the_last_twenty_open_it() {
 #[test]
 fn what_an_operator_must_mend_opens_it_at_once_and_for_longest() {
     let mut circuit = circuit();
-    assert!(call(&mut circuit, Ended::Hopelessly, START));
+    assert!(call(&mut circuit, Outcome::Permanent, START));
     let longest = Millis::new(FIRST_WAIT.get() << WAITS.doublings);
     let until = START + longest;
     assert_eq!(circuit.state(), State::Open { until });
     // The probe as well.
-    assert!(call(&mut circuit, Ended::Hopelessly, until));
+    assert!(call(&mut circuit, Outcome::Permanent, until));
     let until = until + longest;
     assert_eq!(circuit.state(), State::Open { until });
 }
@@ -100,12 +100,12 @@ fn open_lets_nothing_through_before_the_wait_is_over_and_one_at_it() {
 fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    assert!(call(&mut circuit, Ended::Well, until));
+    assert!(call(&mut circuit, Outcome::Success, until));
     assert_eq!(circuit.state(), State::Closed);
-    for _ in 1..IN_A_ROW {
-        assert!(!call(&mut circuit, Ended::Badly, until));
+    for _ in 1..FAILURES_IN_A_ROW {
+        assert!(!call(&mut circuit, Outcome::Transient, until));
     }
-    assert!(call(&mut circuit, Ended::Badly, until));
+    assert!(call(&mut circuit, Outcome::Transient, until));
     let until = until + FIRST_WAIT;
     assert_eq!(
         circuit.state(),
@@ -120,7 +120,7 @@ fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
     let mut at = opened(&mut circuit, START);
     let mut waits = Vec::new();
     for _ in 0..7 {
-        assert!(call(&mut circuit, Ended::Badly, at));
+        assert!(call(&mut circuit, Outcome::Transient, at));
         let State::Open { until } = circuit.state() else {
             panic!("{}", circuit.state());
         };
@@ -137,8 +137,11 @@ fn a_probe_that_never_reports_is_given_up() {
     let lost = circuit.permit(until).unwrap();
     let again = until + WAITS.probe;
     let second = circuit.permit(again).unwrap();
-    assert!(!circuit.ended(lost, Ended::Well, again, WHOLE), "too late");
-    assert!(circuit.ended(second, Ended::Well, again, WHOLE));
+    assert!(
+        !circuit.ended(lost, Outcome::Success, again, WHOLE),
+        "too late"
+    );
+    assert!(circuit.ended(second, Outcome::Success, again, WHOLE));
     assert_eq!(circuit.state(), State::Closed);
 }
 
@@ -146,10 +149,10 @@ fn a_probe_that_never_reports_is_given_up() {
 fn a_probe_that_is_not_made_leaves_its_place_to_the_next() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    assert!(!call(&mut circuit, Ended::Unmade, until));
-    assert!(call(&mut circuit, Ended::Well, until));
+    assert!(!call(&mut circuit, Outcome::NotSent, until));
+    assert!(call(&mut circuit, Outcome::Success, until));
     // Closed, it says nothing.
-    assert!(!call(&mut circuit, Ended::Unmade, until));
+    assert!(!call(&mut circuit, Outcome::NotSent, until));
     assert_eq!(circuit.state(), State::Closed);
 }
 
@@ -159,9 +162,9 @@ fn outcomes_of_calls_from_before_it_opened_change_nothing() {
     let late: Vec<_> = (0..3).map(|_| circuit.permit(START).unwrap()).collect();
     let until = opened(&mut circuit, START);
     let state = State::Open { until };
-    for (permit, ended) in late
-        .into_iter()
-        .zip([Ended::Well, Ended::Badly, Ended::Hopelessly])
+    for (permit, ended) in
+        late.into_iter()
+            .zip([Outcome::Success, Outcome::Transient, Outcome::Permanent])
     {
         assert!(!circuit.ended(permit, ended, START, WHOLE));
         assert_eq!(circuit.state(), state);
@@ -175,12 +178,12 @@ fn a_clock_that_steps_back_far_does_not_keep_it_open() {
     assert!(circuit.permit(START - Millis::from_secs(3600)).is_ok());
 }
 
-fn endings() -> impl Strategy<Value = Ended> {
+fn endings() -> impl Strategy<Value = Outcome> {
     prop_oneof![
-        3 => Just(Ended::Well),
-        5 => Just(Ended::Badly),
-        1 => Just(Ended::Hopelessly),
-        1 => Just(Ended::Unmade),
+        3 => Just(Outcome::Success),
+        5 => Just(Outcome::Transient),
+        1 => Just(Outcome::Permanent),
+        1 => Just(Outcome::NotSent),
     ]
 }
 
@@ -224,7 +227,7 @@ proptest! {
                 if let (State::Open { until }, false) = (circuit.state(), circuit.state() == before) {
                     let wait = until.since(now).get();
                     let longest = FIRST_WAIT.get() << WAITS.doublings;
-                    let shortest = if ended == Ended::Unmade { 0 } else { FIRST_WAIT.get() / 2 };
+                    let shortest = if ended == Outcome::NotSent { 0 } else { FIRST_WAIT.get() / 2 };
                     prop_assert!((shortest..=longest).contains(&wait), "{}", wait);
                 }
             }

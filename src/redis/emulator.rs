@@ -1,6 +1,6 @@
-//! The database in this isolate: the commands that the limiter uses, as Redis runs them.
+//! The few Redis commands that the limiter uses, run in memory as Redis runs them.
 //!
-//! Bounded: full, it drops what expires soonest. What has no end is the callers' to bound.
+//! Bounded: full, it drops what expires soonest. Keys without an end are bounded by those who write them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use crate::time::{Millis, Timestamp};
 pub const DEFAULT_KEYS: usize = 20_000;
 
 /// Records in memory.
-pub struct Isolate {
+pub struct Emulator {
     held: RefCell<Held>,
 }
 
@@ -45,7 +45,7 @@ struct Sorted {
     by_score: BTreeSet<(u64, String)>,
 }
 
-impl Isolate {
+impl Emulator {
     /// Keeps up to `most` keys (at least one).
     #[must_use]
     pub fn new(most: usize) -> Self {
@@ -59,13 +59,13 @@ impl Isolate {
     }
 }
 
-impl Default for Isolate {
+impl Default for Emulator {
     fn default() -> Self {
         Self::new(DEFAULT_KEYS)
     }
 }
 
-impl Database for Isolate {
+impl Database for Emulator {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         let mut held = self.held.borrow_mut();
         held.expire(now);

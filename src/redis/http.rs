@@ -1,35 +1,15 @@
-//! One POST over HTTP, behind a seam: what is below it is the only part of the store that differs
-//! between platforms.
+//! Upstash's REST API over `reqwest`, for native hosts. On wasm `reqwest` cannot be told to follow no
+//! redirect, so hosts there bring the platform's own `fetch`.
 
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
-use crate::store::StoreError;
+use crate::effects::{Endpoint, Reply};
+use crate::error::StoreError;
 use crate::time::Millis;
 
-/// An HTTP answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// The HTTP status.
-    pub status: u16,
-    /// The whole body.
-    pub body: String,
-}
-
-/// Sends a command to the store's URL.
-#[allow(async_fn_in_trait)]
-pub trait Transport {
-    /// Posts `body` once. An answer, body included, that takes longer than `timeout` is abandoned
-    /// and its connection aborted.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
-    async fn post(&self, body: String, timeout: Millis) -> Result<Reply, StoreError>;
-}
-
-/// Why an HTTP transport cannot be built.
+/// Why a client cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpError {
     /// The URL is not an absolute `http` or `https` URL.
@@ -40,8 +20,9 @@ pub enum HttpError {
     Client,
 }
 
-/// The transport over `reqwest`, for hosts that bring none of their own. Natively it follows no
-/// redirect; on wasm `reqwest` cannot be told so, and the Workers host has one that does not.
+/// Posts to one REST URL with one token: what [`Effects::call_redis`](crate::effects::Effects::call_redis)
+/// does, for a host that has no HTTP client of its own. Natively it follows no redirect.
+#[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
     url: reqwest::Url,
@@ -71,16 +52,26 @@ impl Http {
             authorization,
         })
     }
-}
 
-/// The longest timeout of a browser's or Worker's `setTimeout`; reqwest panics above it.
-const LONGEST_MS: u64 = i32::MAX as u64;
-
-impl Transport for Http {
-    async fn post(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    /// Posts `body` once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
+    pub async fn post(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        let mut url = self.url.clone();
+        if endpoint != Endpoint::Command {
+            let base = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&(base + endpoint.path()));
+        }
         let response = self
             .client
-            .post(self.url.clone())
+            .post(url)
             .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .timeout(Duration::from_millis(timeout.get().min(LONGEST_MS)))
@@ -93,6 +84,9 @@ impl Transport for Http {
         Ok(Reply { status, body })
     }
 }
+
+/// The longest timeout of a browser's or Worker's `setTimeout`; reqwest panics above it.
+const LONGEST_MS: u64 = i32::MAX as u64;
 
 fn failure(error: &reqwest::Error) -> StoreError {
     // While the body is read, reqwest's fetch does not recognise the reason it aborted with.

@@ -1,24 +1,8 @@
-//! Waiting before a call is made again, with chance, so that those who failed together do not all
-//! come back together.
+//! Retries: how often, and after which waits, a call that may safely be repeated is made again.
 
 use super::StoreError;
+use crate::effects::Effects;
 use crate::time::Millis;
-
-/// A source of chance: any `u32`, each as likely as the others.
-pub type Dice = fn() -> u32;
-
-/// The platform's randomness. Jitter can do without, should there be none.
-#[must_use]
-pub fn dice() -> u32 {
-    getrandom::u32().unwrap_or_default()
-}
-
-/// Lets time pass.
-#[allow(async_fn_in_trait)]
-pub trait Pause {
-    /// Waits for `length`.
-    async fn pause(&self, length: Millis);
-}
 
 /// How often, and after which waits, a call that may safely be repeated is made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,31 +15,31 @@ pub struct Retries {
 
 impl Retries {
     /// The wait before retry `number` (from 0): full jitter, anything from nothing to the doubled
-    /// delay. Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    /// delay. Isolates that failed together do not come back together.
+    /// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     #[must_use]
-    pub fn wait(&self, number: u32, dice: u32) -> Millis {
+    pub fn wait(&self, number: u32, random: u32) -> Millis {
         let most = self.delay.get().saturating_mul(1 << number.min(16));
         // Both fit 32 bits where the delay is at most a minute.
-        Millis::new(most.saturating_mul(u64::from(dice)) / u64::from(u32::MAX))
+        Millis::new(most.saturating_mul(u64::from(random)) / u64::from(u32::MAX))
     }
 
-    /// Calls until it succeeds, fails in a way that does not pass by itself, or has been repeated
-    /// often enough. Only for calls that do the same when they run twice.
+    /// Calls until it succeeds, fails in a way that does not pass, or has been repeated often enough.
+    /// Only for calls that do the same when they run twice.
     ///
     /// # Errors
     ///
     /// The last call's.
     pub async fn run<T>(
         &self,
-        pause: &impl Pause,
-        dice: Dice,
+        effects: &impl Effects,
         mut call: impl AsyncFnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut number = 0;
         loop {
             match call().await {
                 Err(error) if error.is_transient() && number < self.count => {
-                    pause.pause(self.wait(number, dice())).await;
+                    effects.sleep(self.wait(number, effects.random())).await;
                     number += 1;
                 }
                 result => return result,
@@ -66,11 +50,12 @@ impl Retries {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
 
     use futures_util::FutureExt;
 
-    use super::{Pause, Retries};
+    use super::Retries;
+    use crate::effects::testing::Manual;
     use crate::store::StoreError;
     use crate::time::{Millis, Timestamp};
 
@@ -79,19 +64,10 @@ mod tests {
         delay: Millis::new(50),
     };
 
-    /// Writes down the waits.
-    #[derive(Default)]
-    struct Waits(RefCell<Vec<u64>>);
-
-    impl Pause for Waits {
-        async fn pause(&self, length: Millis) {
-            self.0.borrow_mut().push(length.get());
-        }
-    }
-
     /// Runs a call that fails `failures` times; how often it was made, the waits, the result.
     fn run(failures: u32, error: &StoreError) -> (u32, Vec<u64>, Result<(), StoreError>) {
-        let waits = Waits::default();
+        let effects = Manual::default();
+        effects.set_random(u32::MAX);
         let calls = Cell::new(0);
         let call = async || {
             calls.set(calls.get() + 1);
@@ -101,8 +77,9 @@ mod tests {
                 Ok(())
             }
         };
-        let result = RETRIES.run(&waits, || u32::MAX, call).now_or_never();
-        (calls.get(), waits.0.take(), result.unwrap())
+        let result = RETRIES.run(&effects, call).now_or_never();
+        let waits = effects.slept().into_iter().map(Millis::get);
+        (calls.get(), waits.collect(), result.unwrap())
     }
 
     #[test]
@@ -120,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_pass_by_itself_is_not_repeated() {
+    fn a_failure_that_does_not_pass_is_not_repeated() {
         let until = Timestamp::from_millis(5);
         for error in [
             StoreError::Unauthorized,

@@ -2,27 +2,18 @@
 
 use serde::Serialize;
 
-use crate::admin::door::Access;
-use crate::admin::too_many;
+use super::door::{Access, too_many};
 use crate::config::{Compiled, Severity};
 use crate::response::Response;
 use crate::store::breaker::Status;
 use crate::store::breaker::circuit::State;
+use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
-
-/// How the store does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreHealth {
-    /// Memory, as configured.
-    Memory,
-    /// Upstash, unless its breaker is open; memory decides meanwhile.
-    Upstash(Status),
-}
 
 /// The answer. It is public; an admin also learns since when the store fails, why, when it is asked
 /// again, and what is wrong in the configuration.
 #[must_use]
-pub fn answer(
+pub(super) fn answer(
     method: &str,
     compiled: &Compiled,
     store: &StoreHealth,
@@ -39,7 +30,7 @@ pub fn answer(
     }
     let breaker = match store {
         StoreHealth::Memory => None,
-        StoreHealth::Upstash(status) => Some(status),
+        StoreHealth::Shared(status) => Some(status),
     };
     let closed = |status: &&Status| status.state == State::Closed;
     let failing = breaker.filter(|status| !closed(status));
@@ -124,12 +115,13 @@ fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{StoreHealth, answer};
+    use super::answer;
     use crate::admin::door::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::store::StoreError;
     use crate::store::breaker::Status;
     use crate::store::breaker::circuit::State;
+    use crate::store::stack::StoreHealth;
     use crate::time::Timestamp;
 
     const NOW: Timestamp = Timestamp::from_millis(5000);
@@ -152,7 +144,7 @@ mod tests {
     fn upstash(state: State) -> StoreHealth {
         let since = Timestamp::from_millis(7);
         let failing = state != State::Closed;
-        StoreHealth::Upstash(Status {
+        StoreHealth::Shared(Status {
             state,
             trouble: failing.then_some((since, StoreError::OverQuota)),
         })

@@ -1,24 +1,24 @@
 //! What was admitted to one quota while the shared store was out, until the store has counted it.
 
 use crate::quota::{CLOCK_TOLERANCE, Quota, State};
-use crate::store::Owed;
+use crate::store::shared::Backlog;
 use crate::time::Timestamp;
 
 /// All of it goes to the store with every decision, under one name, until an answer says that it has
 /// been counted: what the store knows under that name already, it counts no second time. So it does
 /// not matter which answers are lost, nor what is admitted while a call is under way.
-pub(super) struct Owing {
+pub(super) struct Unreconciled {
     pub(super) quota: Quota,
     pub(super) enforced: bool,
-    owed: Option<Owed>,
+    backlog: Option<Backlog>,
 }
 
-impl Owing {
+impl Unreconciled {
     pub(super) const fn new(quota: Quota, enforced: bool) -> Self {
         Self {
             quota,
             enforced,
-            owed: None,
+            backlog: None,
         }
     }
 
@@ -27,14 +27,14 @@ impl Owing {
         let Some(taken) = self.quota.decide(None, cost, at).admitted else {
             return;
         };
-        match &mut self.owed {
-            Some(owed) => {
-                if let Some(sum) = self.quota.absorb(Some(&owed.state), &taken, at) {
-                    owed.state = sum;
+        match &mut self.backlog {
+            Some(backlog) => {
+                if let Some(sum) = self.quota.absorb(Some(&backlog.state), &taken, at) {
+                    backlog.state = sum;
                 }
             }
             None => {
-                self.owed = Some(Owed {
+                self.backlog = Some(Backlog {
                     name: namer(),
                     state: taken,
                 });
@@ -44,12 +44,12 @@ impl Owing {
 
     /// When nothing of it counts any more, by any clock within the tolerance.
     pub(super) fn until(&self, now: Timestamp) -> Timestamp {
-        let state = self.owed.as_ref().map(|owed| &owed.state);
+        let state = self.backlog.as_ref().map(|backlog| &backlog.state);
         self.quota.decide(state, 0, now).decision.reset_at + CLOCK_TOLERANCE
     }
 
-    pub(super) fn owed(&self) -> Option<Owed> {
-        self.owed.clone()
+    pub(super) fn backlog(&self) -> Option<Backlog> {
+        self.backlog.clone()
     }
 
     /// The store holds `state`, with what was `sent` to it counted. What it comes to with the rest;
@@ -57,16 +57,16 @@ impl Owing {
     pub(super) fn counted(
         &self,
         state: Option<State>,
-        sent: Option<&Owed>,
+        sent: Option<&Backlog>,
         now: Timestamp,
     ) -> (Option<State>, bool) {
-        let Some(owed) = &self.owed else {
+        let Some(backlog) = &self.backlog else {
             return (state, true);
         };
-        let sent = sent.filter(|sent| sent.name == owed.name);
+        let sent = sent.filter(|sent| sent.name == backlog.name);
         let rest = match sent {
-            Some(sent) => self.quota.newer(&owed.state, &sent.state),
-            None => Some(owed.state.clone()),
+            Some(sent) => self.quota.newer(&backlog.state, &sent.state),
+            None => Some(backlog.state.clone()),
         };
         match rest {
             Some(rest) => (

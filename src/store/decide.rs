@@ -1,7 +1,8 @@
 //! One request against all its quotas and blocks at once: the pure step that every store makes
 //! atomically. The memory store runs this; `decide.lua` is the same step in Redis.
 
-use super::{Answer, Charge, Check};
+use super::shared::{Extra, Question};
+use super::{Answer, Charge};
 use crate::quota::{CLOCK_TOLERANCE, Decided, Outcome, State};
 use crate::time::Timestamp;
 
@@ -16,16 +17,18 @@ pub struct Record {
 
 /// What to answer for one charge, and what to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
+pub struct Ruling {
     /// The answer.
     pub answer: Answer,
+    /// Units leased beside the request's.
+    pub leased: u32,
     /// The state to keep from now on, where it changes.
     pub state: Option<State>,
     /// The end of a block to set.
     pub block: Option<Timestamp>,
 }
 
-/// Settles `check` over `records` (one per charge, in order). `address_blocked`: the caller's
+/// Decides the check of `question` over `records` (one per charge, in order). `address_blocked`: the caller's
 /// address is blocked everywhere.
 ///
 /// A request goes ahead if no block stands and every enforced quota has room; then every enforced
@@ -33,20 +36,24 @@ pub struct Settled {
 /// quota thus counts just what would have been admitted were it enforced too, which also holds when
 /// an isolate answers a denial from memory. A denial sets the blocks of the policies that deny,
 /// unless a block already stands (a caller does not lengthen it by knocking) or the cost can never
-/// be met. What is owed to a quota has been admitted: it is added first, and kept in any case. What
-/// is taken in advance is taken last, and only of a request that goes ahead.
+/// be met. A backlog has been admitted: it is added first, and kept in any case. A lease is taken last,
+/// and only of a request that goes ahead.
 #[must_use]
-pub fn settle(
-    check: &Check,
+pub fn decide(
+    question: &Question<'_>,
     records: &[Record],
     address_blocked: bool,
     now: Timestamp,
-) -> Vec<Settled> {
+) -> Vec<Ruling> {
+    let check = question.check;
     let found: Vec<Found<'_>> = check
         .charges
         .iter()
         .zip(records)
-        .map(|(charge, record)| Found::new(charge, record, check.cost, now))
+        .enumerate()
+        .map(|(place, (charge, record))| {
+            Found::new(charge, question.extra(place), record, check.cost, now)
+        })
         .collect();
 
     let enforced = || found.iter().filter(|found| found.charge.enforced);
@@ -69,6 +76,7 @@ pub fn settle(
 
 struct Found<'a> {
     charge: &'a Charge,
+    extra: &'a Extra,
     record: &'a Record,
     absorbed: Option<State>,
     blocked_until: Option<Timestamp>,
@@ -76,13 +84,20 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn new(charge: &'a Charge, record: &'a Record, cost: u32, now: Timestamp) -> Self {
+    fn new(
+        charge: &'a Charge,
+        extra: &'a Extra,
+        record: &'a Record,
+        cost: u32,
+        now: Timestamp,
+    ) -> Self {
         let held = record.state.as_ref();
-        let owed = charge.owed.as_ref();
-        let absorbed = owed.and_then(|owed| charge.quota.absorb(held, &owed.state, now));
+        let backlog = extra.backlog.as_ref();
+        let absorbed = backlog.and_then(|backlog| charge.quota.absorb(held, &backlog.state, now));
         let decided = charge.quota.decide(absorbed.as_ref().or(held), cost, now);
         Self {
             charge,
+            extra,
             record,
             absorbed,
             blocked_until: standing_block(charge, record, now),
@@ -90,13 +105,13 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn charged(self, now: Timestamp) -> Settled {
+    fn charged(self, now: Timestamp) -> Ruling {
         let mut decision = self.decided.decision;
         let mut state = (self.decided.admitted)
             .or(self.decided.repaired)
             .or(self.absorbed);
-        let mut advanced = 0;
-        let most = self.charge.advance;
+        let mut leased = 0;
+        let most = self.extra.lease;
         if most > 0 && decision.allowed() {
             let quota = &self.charge.quota;
             let held = state.as_ref().or(self.record.state.as_ref());
@@ -104,22 +119,22 @@ impl<'a> Found<'a> {
                 let after = quota.decide(Some(&lease.state), 0, now).decision;
                 decision.reset_at = after.reset_at;
                 decision.remaining = after.remaining + lease.units;
-                advanced = lease.units;
+                leased = lease.units;
                 state = Some(lease.state);
             }
         }
-        Settled {
+        Ruling {
             answer: Answer {
                 decision,
-                advanced,
                 blocked_until: None,
             },
+            leased,
             state,
             block: None,
         }
     }
 
-    fn turned_away(self, sets_blocks: bool, now: Timestamp) -> Settled {
+    fn turned_away(self, sets_blocks: bool, now: Timestamp) -> Ruling {
         let denies = !self.decided.decision.allowed();
         let block = match self.charge.block {
             Some(length) if self.charge.blocks() && denies && sets_blocks => Some(now + length),
@@ -132,12 +147,12 @@ impl<'a> Found<'a> {
         } else {
             self.decided.decision
         };
-        Settled {
+        Ruling {
             answer: Answer {
                 decision,
-                advanced: 0,
                 blocked_until: self.blocked_until.max(block),
             },
+            leased: 0,
             state: self.decided.repaired.or(self.absorbed),
             block,
         }

@@ -1,0 +1,166 @@
+//! What can be blocked.
+
+use std::net::IpAddr;
+
+use crate::client::range::{Range, RangeMap};
+use crate::client::{Caller, Ipv6Prefix, canonical_network};
+
+/// Ranges wider than these are refused: a slip of the finger would lock out a continent.
+const LEAST_BITS_V4: u8 = 8;
+const LEAST_BITS_V6: u8 = 16;
+
+/// What is blocked, in canonical form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One caller: [`Caller::key`].
+    Address(String),
+    /// All callers in a range.
+    Range(Range),
+}
+
+/// Why something must not be blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is on the allow-list, and would stay admitted.
+    Allowed,
+    /// It holds too many callers.
+    TooWide,
+    /// It is the address that all Workers of other zones share.
+    Shared,
+}
+
+impl Refusal {
+    /// What to tell the operator.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Allowed => {
+                "This is on RATE_LIMIT_ALLOWLIST, which a block does not touch; take it off the list first."
+            }
+            Self::TooWide => {
+                "This range is too wide: /8 is the widest for IPv4, /16 for IPv6. Block what is narrower."
+            }
+            Self::Shared => {
+                "This is 2a06:98c0:3600::103, the address that every Worker of other zones has: it is never \
+                 blocked, since a block would stop strangers."
+            }
+        }
+    }
+}
+
+impl Target {
+    /// What `text`, an address or a range, means where an IPv6 caller is `prefix` bits.
+    #[must_use]
+    pub fn parse(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
+        let range = Range::parse(text)?;
+        let caller_bits = match range.first() {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => prefix.bits(),
+        };
+        Some(if range.bits() >= caller_bits {
+            Self::Address(canonical_network(range.first(), prefix))
+        } else {
+            Self::Range(range)
+        })
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Address(key) => key.clone(),
+            Self::Range(range) => range.to_string(),
+        }
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub fn range(&self) -> Option<Range> {
+        match self {
+            Self::Address(key) => Range::parse(key),
+            Self::Range(range) => Some(*range),
+        }
+    }
+
+    /// Whether it holds more callers than anybody can mean.
+    #[must_use]
+    pub fn is_too_wide(&self) -> bool {
+        self.range().is_some_and(|range| {
+            range.bits()
+                < match range.first() {
+                    IpAddr::V4(_) => LEAST_BITS_V4,
+                    IpAddr::V6(_) => LEAST_BITS_V6,
+                }
+        })
+    }
+
+    /// Why it must not be blocked, if it must not. `allowed` is the allow-list.
+    #[must_use]
+    pub fn refusal(&self, allowed: &RangeMap<()>) -> Option<Refusal> {
+        if self.is_too_wide() {
+            return Some(Refusal::TooWide);
+        }
+        let range = self.range()?;
+        // In a wider range it is passed over: `Caller::may_be_blocked`.
+        if matches!(self, Self::Address(_)) && range.contains(Caller::SHARED) {
+            return Some(Refusal::Shared);
+        }
+        let covered = (allowed.holding(range.first())).any(|(allowed, ())| allowed.covers(range));
+        covered.then_some(Refusal::Allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Refusal, Target};
+    use crate::client::Ipv6Prefix;
+    use crate::client::range::Range;
+
+    fn target(text: &str) -> Target {
+        Target::parse(text, Ipv6Prefix::default()).unwrap()
+    }
+
+    #[test]
+    fn a_target_is_a_caller_or_holds_many() {
+        for (text, canonical, one) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1/32", "192.0.2.1", true),
+            ("192.0.2.1/31", "192.0.2.0/31", false),
+            ("2001:db8::1", "2001:db8::/64", true),
+            ("2001:db8::1/96", "2001:db8::/64", true),
+            ("2001:db8::1/63", "2001:db8::/63", false),
+        ] {
+            let target = target(text);
+            assert_eq!(target.text(), canonical);
+            assert_eq!(matches!(target, Target::Address(_)), one, "{text}");
+            assert_eq!(
+                Target::parse(canonical, Ipv6Prefix::default()),
+                Some(target)
+            );
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_blocked_is_refused() {
+        let allowed = ["10.0.0.0/8", "2001:db8::/32"];
+        let allowed = allowed.map(|text| (Range::parse(text).unwrap(), ()));
+        let allowed = allowed.into_iter().collect();
+        for (text, refusal) in [
+            ("0.0.0.0/0", Some(Refusal::TooWide)),
+            ("::/0", Some(Refusal::TooWide)),
+            ("11.0.0.0/7", Some(Refusal::TooWide)),
+            ("11.0.0.0/8", None),
+            ("2a06::/15", Some(Refusal::TooWide)),
+            ("2a06::/16", None),
+            ("2a06:98c0:3600::/64", Some(Refusal::Shared)),
+            ("2a06:98c0:3600::103", Some(Refusal::Shared)),
+            ("2a06:98c0:3600:1::/64", None),
+            ("10.1.2.3", Some(Refusal::Allowed)),
+            ("10.0.0.0/8", Some(Refusal::Allowed)),
+            ("2001:db8:7::/48", Some(Refusal::Allowed)),
+            ("2001::/16", None),
+        ] {
+            assert_eq!(target(text).refusal(&allowed), refusal, "{text}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What the library cannot do without a host: one small trait.
+//!
+//! Everything else, the composition of the stores included, is library code. A host implements this
+//! once; wrappers that need a clock, chance or a connection hold a clone of it.
+
+use std::rc::Rc;
+
+use crate::error::StoreError;
+use crate::time::{Millis, Timestamp};
+
+/// A path of Upstash's REST API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// One command: the REST URL itself.
+    Command,
+    /// Several, atomically: `/multi-exec`.
+    Transaction,
+}
+
+impl Endpoint {
+    /// What follows the REST URL.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Command => "/",
+            Self::Transaction => "/multi-exec",
+        }
+    }
+}
+
+/// An HTTP answer of the Redis that is spoken to over REST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The whole body.
+    pub body: String,
+}
+
+/// A key that signatures are verified with.
+#[derive(Clone, Copy)]
+pub struct VerificationKey<'a> {
+    /// As RFC 7518 names it: `HS256`, `RS256` or `ES256`.
+    pub algorithm: &'static str,
+    /// The secret of an HMAC, or a public key as a JWK (RFC 7517).
+    pub material: &'a str,
+}
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something that an operator may want to know.
+    Info,
+    /// Something that limits what the limiter promises, until it passes.
+    Warn,
+    /// Something that an operator has to mend.
+    Error,
+}
+
+/// What a host does for the limiter.
+///
+/// Each of the asynchronous ones is awaited alone: nothing in the library joins or selects, so a host
+/// may serve one effect at a time for each task ([`crate::tasks`]).
+#[allow(async_fn_in_trait)]
+pub trait Effects {
+    /// The time now. Deployed Workers advance it only after I/O.
+    fn now(&self) -> Timestamp;
+
+    /// Any `u32`, each as likely as the others: for jitter, not for secrets.
+    fn random(&self) -> u32;
+
+    /// Writes a line to the host's log. It never holds a secret.
+    fn log(&self, level: Level, line: &str);
+
+    /// Posts `body` once to the configured REST URL with its token, following no redirect. An answer,
+    /// body included, that takes longer than `timeout` is abandoned and its connection aborted.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
+    async fn call_redis(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError>;
+
+    /// Waits.
+    async fn sleep(&self, length: Millis);
+
+    /// Whether `signature` is that of `key` over `signed`.
+    async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool;
+
+    /// The text at `url`, an identity provider's key set; `None` where it does not come in time or is too
+    /// long.
+    async fn fetch_key_set(&self, url: &str) -> Option<String>;
+}
+
+impl<E: Effects> Effects for Rc<E> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+
+    fn random(&self) -> u32 {
+        (**self).random()
+    }
+
+    fn log(&self, level: Level, line: &str) {
+        (**self).log(level, line);
+    }
+
+    async fn call_redis(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        (**self).call_redis(endpoint, body, timeout).await
+    }
+
+    async fn sleep(&self, length: Millis) {
+        (**self).sleep(length).await;
+    }
+
+    async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool {
+        (**self).verify(key, signed, signature).await
+    }
+
+    async fn fetch_key_set(&self, url: &str) -> Option<String> {
+        (**self).fetch_key_set(url).await
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -1,0 +1,109 @@
+//! Effects for tests: a clock that tests set, calls that tests answer, and a record of what was asked.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::error::StoreError;
+use crate::store::conformance::START;
+use crate::time::{Millis, Timestamp};
+
+/// A host in a test's hands. Clones are the same host.
+#[derive(Clone, Default)]
+pub(crate) struct Manual(Rc<State>);
+
+#[derive(Default)]
+struct State {
+    /// After [`START`].
+    passed: Cell<u64>,
+    chance: Cell<u32>,
+    replies: RefCell<VecDeque<Result<Reply, StoreError>>>,
+    calls: RefCell<Vec<(Endpoint, String, Millis)>>,
+    slept: RefCell<Vec<Millis>>,
+    lines: RefCell<Vec<String>>,
+    key_set: RefCell<Option<String>>,
+    key_set_fetches: Cell<usize>,
+}
+
+impl Manual {
+    /// Sets the clock to so many ms after [`START`].
+    pub(crate) fn set(&self, ms: u64) {
+        self.0.passed.set(ms);
+    }
+
+    /// Lets [`Effects::random`] return this from now on.
+    pub(crate) fn set_random(&self, random: u32) {
+        self.0.chance.set(random);
+    }
+
+    /// The answer to the next call of Redis that has none yet.
+    pub(crate) fn reply(&self, reply: Result<Reply, StoreError>) {
+        self.0.replies.borrow_mut().push_back(reply);
+    }
+
+    /// The calls of Redis since this was last asked.
+    pub(crate) fn calls(&self) -> Vec<(Endpoint, String, Millis)> {
+        self.0.calls.take()
+    }
+
+    /// The waits since this was last asked.
+    pub(crate) fn slept(&self) -> Vec<Millis> {
+        self.0.slept.take()
+    }
+
+    /// The log lines since this was last asked.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lines.take()
+    }
+
+    /// What the identity provider publishes; `None`: it does not answer.
+    pub(crate) fn publish(&self, key_set: Option<String>) {
+        *self.0.key_set.borrow_mut() = key_set;
+    }
+
+    /// How often the identity provider was asked.
+    pub(crate) fn key_set_fetches(&self) -> usize {
+        self.0.key_set_fetches.get()
+    }
+}
+
+impl Effects for Manual {
+    fn now(&self) -> Timestamp {
+        START + Millis::new(self.0.passed.get())
+    }
+
+    fn random(&self) -> u32 {
+        self.0.chance.get()
+    }
+
+    fn log(&self, _: Level, line: &str) {
+        self.0.lines.borrow_mut().push(line.to_owned());
+    }
+
+    async fn call_redis(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        self.0.calls.borrow_mut().push((endpoint, body, timeout));
+        let reply = self.0.replies.borrow_mut().pop_front();
+        reply.unwrap_or(Err(StoreError::Unreachable))
+    }
+
+    async fn sleep(&self, length: Millis) {
+        self.0.slept.borrow_mut().push(length);
+        self.0.passed.set(self.0.passed.get() + length.get());
+    }
+
+    /// A signature is its key's material, byte for byte.
+    async fn verify(&self, key: VerificationKey<'_>, _: &str, signature: &[u8]) -> bool {
+        signature == key.material.as_bytes()
+    }
+
+    async fn fetch_key_set(&self, _: &str) -> Option<String> {
+        self.0.key_set_fetches.set(self.0.key_set_fetches.get() + 1);
+        self.0.key_set.borrow().clone()
+    }
+}

@@ -1,0 +1,86 @@
+//! How Redis is spoken to: two seams, `run a script with keys and arguments` ([`Scripts`]) and `run
+//! these commands atomically` ([`Database`]). [`rest`] implements both over Upstash's REST API,
+//! [`emulator`] the second in this isolate. Every key is spelled in [`keys`].
+
+use serde_json::Value;
+
+use crate::error::StoreError;
+use crate::time::Timestamp;
+
+use script::{Call, Script, ScriptAnswer};
+
+pub mod connection;
+pub mod emulator;
+pub mod http;
+pub mod json;
+pub mod keys;
+pub mod records;
+pub mod rest;
+pub mod script;
+
+/// A Redis command and its arguments.
+pub type Command = Vec<String>;
+
+/// Makes a [`Command`] of words.
+pub fn command<const N: usize>(words: [&str; N]) -> Command {
+    words.map(str::to_owned).into()
+}
+
+/// Runs scripts.
+#[allow(async_fn_in_trait)]
+pub trait Scripts {
+    /// Runs `script` once, atomically. A call that failed may have run
+    /// ([`StoreError::may_have_run`]): it is not repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be run or its answer cannot be read.
+    async fn run_script<A: ScriptAnswer>(
+        &self,
+        script: &Script,
+        call: &Call,
+    ) -> Result<A, StoreError>;
+}
+
+/// Runs commands.
+#[allow(async_fn_in_trait)]
+pub trait Database {
+    /// Runs `commands` in order and without others in between, and answers each as Redis does over
+    /// REST: texts, numbers, lists and `null`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when they cannot be run, or one of them fails; an earlier one may have run.
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError>;
+
+    /// Whether other isolates see the same.
+    fn is_shared(&self) -> bool;
+}
+
+/// A reply's number; what is none counts as zero.
+#[must_use]
+pub fn whole(reply: &Value) -> u64 {
+    match reply {
+        Value::String(text) => text.parse().unwrap_or_default(),
+        other => other.as_u64().unwrap_or_default(),
+    }
+}
+
+/// A reply's texts; what is no text is left out.
+#[must_use]
+pub fn texts(reply: &Value) -> Vec<&str> {
+    let list = reply.as_array().map(Vec::as_slice).unwrap_or_default();
+    list.iter().filter_map(Value::as_str).collect()
+}
+
+/// A reply's texts in pairs: fields with their values, or members with their scores.
+#[must_use]
+pub fn pairs(reply: &Value) -> Vec<(&str, &str)> {
+    let list = texts(reply);
+    list.chunks_exact(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,34 @@
+//! Where an isolate's records are: in Redis, or in the isolate itself where none is configured.
+
+use serde_json::Value;
+
+use super::emulator::Emulator;
+use super::rest::Rest;
+use super::{Command, Database};
+use crate::effects::Effects;
+use crate::error::StoreError;
+use crate::time::Timestamp;
+
+/// The one database of an isolate.
+pub enum Connection<E> {
+    /// In this isolate.
+    Emulator(Emulator),
+    /// Redis, over REST.
+    Rest(Rest<E>),
+}
+
+impl<E: Effects> Database for Connection<E> {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        match self {
+            Self::Emulator(database) => database.run(commands, now).await,
+            Self::Rest(database) => database.run(commands, now).await,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        match self {
+            Self::Emulator(database) => database.is_shared(),
+            Self::Rest(database) => database.is_shared(),
+        }
+    }
+}

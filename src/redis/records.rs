@@ -1,0 +1,97 @@
+//! Records beside the quotas: blocks, events, counts of denials, under one prefix of a database.
+//!
+//! Decisions do not come by here ([`crate::store`]); these are for operators, and for what is
+//! written once a response is on its way.
+
+use serde_json::Value;
+
+use super::keys::{Key, Keys};
+use super::{Command, Database, whole};
+use crate::error::StoreError;
+use crate::time::Timestamp;
+
+/// Records under a prefix of a database.
+pub struct Records<D> {
+    database: D,
+    keys: Keys,
+}
+
+impl<D: Database> Records<D> {
+    /// In `database`, under `keys`.
+    pub const fn new(database: D, keys: Keys) -> Self {
+        Self { database, keys }
+    }
+
+    /// Where they are.
+    #[cfg(test)]
+    pub(crate) const fn database(&self) -> &D {
+        &self.database
+    }
+
+    /// Who sees the records: `shared`, or this `isolate` alone.
+    #[must_use]
+    pub fn scope(&self) -> &'static str {
+        if self.database.is_shared() {
+            "shared"
+        } else {
+            "isolate"
+        }
+    }
+
+    /// Whether other isolates see the same.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.database.is_shared()
+    }
+
+    /// A key's whole text.
+    #[must_use]
+    pub fn key(&self, key: Key<'_>) -> String {
+        self.keys.text(key)
+    }
+
+    /// Exactly as many replies as commands.
+    pub(crate) async fn run<const N: usize>(
+        &self,
+        commands: [Command; N],
+        now: Timestamp,
+    ) -> Result<[Value; N], StoreError> {
+        let replies = self.run_all(commands.into(), now).await?;
+        replies.try_into().map_err(|_| StoreError::Malformed)
+    }
+
+    pub(crate) async fn run_all(
+        &self,
+        commands: Vec<Command>,
+        now: Timestamp,
+    ) -> Result<Vec<Value>, StoreError> {
+        let wanted = commands.len();
+        if wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let replies = self.database.run(commands, now).await?;
+        if replies.len() == wanted {
+            Ok(replies)
+        } else {
+            Err(StoreError::Malformed)
+        }
+    }
+
+    /// Deletes keys; how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn delete(&self, keys: &[Key<'_>], now: Timestamp) -> Result<u64, StoreError> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let [deleted] = self.run([self.deletion(keys)], now).await?;
+        Ok(whole(&deleted))
+    }
+
+    pub(crate) fn deletion(&self, keys: &[Key<'_>]) -> Command {
+        let keys = keys.iter().map(|key| self.key(*key));
+        ["DEL".to_owned()].into_iter().chain(keys).collect()
+    }
+}

@@ -1,0 +1,171 @@
+//! Redis over Upstash's REST API, or a bridge that speaks it: `POST` with the command as a JSON array
+//! of strings; `result` or `error`.
+
+use serde_json::Value;
+
+use super::script::{Call, Script, ScriptAnswer};
+use super::{Command, Database, Scripts};
+use crate::effects::{Effects, Endpoint, Reply};
+use crate::error::StoreError;
+use crate::time::{Millis, Timestamp};
+
+/// Redis over REST.
+#[derive(Clone, Debug)]
+pub struct Rest<E> {
+    effects: E,
+    timeout: Millis,
+}
+
+impl<E: Effects> Rest<E> {
+    /// One call waits at most `timeout`, whatever it takes.
+    pub const fn new(effects: E, timeout: Millis) -> Self {
+        Self { effects, timeout }
+    }
+
+    async fn evaluate<A: ScriptAnswer>(
+        &self,
+        command: String,
+        timeout: Millis,
+    ) -> Result<A, StoreError> {
+        let call = self
+            .effects
+            .call_redis(Endpoint::Command, command, timeout)
+            .await;
+        script_answer(&call?)
+    }
+}
+
+impl<E: Effects> Scripts for Rest<E> {
+    async fn run_script<A: ScriptAnswer>(
+        &self,
+        script: &Script,
+        call: &Call,
+    ) -> Result<A, StoreError> {
+        let started = self.effects.now();
+        let known = call.to_json("EVALSHA", script.sha1);
+        match self.evaluate(known, self.timeout).await {
+            Err(StoreError::Refused(word)) if word == "NOSCRIPT" => {
+                let waited = self.effects.now().since(started);
+                let left = self.timeout.get().saturating_sub(waited.get());
+                if left == 0 {
+                    return Err(StoreError::Timeout);
+                }
+                let whole = call.to_json("EVAL", script.text);
+                self.evaluate(whole, Millis::new(left)).await
+            }
+            other => other,
+        }
+    }
+}
+
+impl<E: Effects> Database for Rest<E> {
+    async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
+        let body = Value::from(commands).to_string();
+        let reply = self
+            .effects
+            .call_redis(Endpoint::Transaction, body, self.timeout)
+            .await?;
+        if reply.status != 200 {
+            // Never a result: a refusal, or a status.
+            return Err(failure(&reply));
+        }
+        let Ok(Value::Array(mut replies)) = serde_json::from_str(&reply.body) else {
+            return Err(failure(&reply));
+        };
+        for reply in &mut replies {
+            if let Some(error) = reply["error"].as_str() {
+                return Err(refusal(error));
+            }
+            *reply = reply.get_mut("result").map(Value::take).unwrap_or_default();
+        }
+        Ok(replies)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+/// A script's answer: by hand in its usual form, else by serde.
+fn script_answer<A: ScriptAnswer>(reply: &Reply) -> Result<A, StoreError> {
+    let inside = reply.body.strip_prefix("{\"result\":");
+    let inside = inside.and_then(|rest| rest.strip_suffix('}'));
+    if reply.status == 200
+        && let Some(answer) = inside.and_then(A::from_json)
+    {
+        return Ok(answer);
+    }
+    A::from_value(&result(reply)?).ok_or(StoreError::Malformed)
+}
+
+#[derive(Default)]
+struct Envelope {
+    result: Option<Value>,
+    error: Option<String>,
+}
+
+impl Envelope {
+    fn read(body: &str) -> Option<Self> {
+        let Value::Object(mut fields) = serde_json::from_str(body).ok()? else {
+            return None;
+        };
+        Some(Self {
+            result: fields.remove("result").filter(|result| !result.is_null()),
+            error: match fields.remove("error") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(error)) => Some(error),
+                Some(_) => return None,
+            },
+        })
+    }
+}
+
+/// Why a reply holds no result.
+fn failure(reply: &Reply) -> StoreError {
+    result(reply).err().unwrap_or(StoreError::Malformed)
+}
+
+fn result(reply: &Reply) -> Result<Value, StoreError> {
+    match reply.status {
+        200 | 400 => {}
+        401 | 403 => return Err(StoreError::Unauthorized),
+        status => {
+            // Upstash does not document with which status it refuses a plan that is used up.
+            let envelope = Envelope::read(&reply.body).unwrap_or_default();
+            return Err(match envelope.error {
+                Some(error) if over_quota(&error) => StoreError::OverQuota,
+                _ if status == 429 => StoreError::Throttled,
+                _ => StoreError::Status(status),
+            });
+        }
+    }
+    let envelope = Envelope::read(&reply.body).ok_or(StoreError::Malformed)?;
+    match envelope.error {
+        Some(error) => Err(refusal(&error)),
+        None if reply.status == 400 => Err(StoreError::Status(400)),
+        None => envelope.result.ok_or(StoreError::Malformed),
+    }
+}
+
+fn over_quota(error: &str) -> bool {
+    error.contains("max requests limit exceeded")
+        || error.contains("max daily request limit exceeded")
+}
+
+/// Keeps the first word alone: Redis quotes commands, and so addresses, in its errors.
+fn refusal(error: &str) -> StoreError {
+    if over_quota(error) {
+        return StoreError::OverQuota;
+    }
+    let word = error.split([' ', ':']).next().unwrap_or_default();
+    match word {
+        "WRONGPASS" | "NOAUTH" | "NOPERM" => StoreError::Unauthorized,
+        _ if !word.is_empty()
+            && word.len() <= 20
+            && word.bytes().all(|byte| byte.is_ascii_uppercase()) =>
+        {
+            StoreError::Refused(word.to_owned())
+        }
+        _ => StoreError::Refused("ERR".to_owned()),
+    }
+}

@@ -1,0 +1,143 @@
+//! A script and a call of it.
+
+use serde_json::Value;
+
+use super::json::{push_number, push_string};
+
+/// A script, by the two names that Redis knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Script {
+    /// Its text, for `EVAL`.
+    pub text: &'static str,
+    /// The SHA-1 of its text in hexadecimal digits, for `EVALSHA`.
+    pub sha1: &'static str,
+}
+
+/// Words of a command, in one piece of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    /// None yet, with room for `words` of `bytes` together.
+    #[must_use]
+    pub fn with_capacity(words: usize, bytes: usize) -> Self {
+        Self {
+            text: String::with_capacity(bytes),
+            ends: Vec::with_capacity(words),
+        }
+    }
+
+    /// Adds a word.
+    pub fn push(&mut self, word: &str) {
+        self.push_with(|text| text.push_str(word));
+    }
+
+    /// Adds a number in digits.
+    pub fn push_number(&mut self, number: u64) {
+        self.push_with(|text| push_number(text, number));
+    }
+
+    /// Adds the word that `write` appends.
+    pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
+        write(&mut self.text);
+        self.ends.push(self.text.len());
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The words in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut from = 0;
+        self.ends.iter().map(move |end| {
+            let word = self.text.get(from..*end).unwrap_or_default();
+            from = *end;
+            word
+        })
+    }
+}
+
+/// A call of a script.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// Every key that the script touches: `KEYS`.
+    pub keys: Words,
+    /// The rest: `ARGV`.
+    pub arguments: Words,
+}
+
+impl Call {
+    /// The command as a JSON array of strings: `verb` and what it takes for the script.
+    #[must_use]
+    pub fn to_json(&self, verb: &str, script: &str) -> String {
+        let words = self.keys.len() + self.arguments.len();
+        let bytes = self.keys.text.len() + self.arguments.text.len() + script.len();
+        let mut json = String::with_capacity(bytes + 3 * words + 32);
+        json.push('[');
+        push_string(&mut json, verb);
+        json.push(',');
+        push_string(&mut json, script);
+        json.push_str(",\"");
+        push_number(&mut json, self.keys.len() as u64);
+        json.push('"');
+        for word in self.keys.iter().chain(self.arguments.iter()) {
+            json.push(',');
+            push_string(&mut json, word);
+        }
+        json.push(']');
+        json
+    }
+}
+
+/// What a script answers.
+pub trait ScriptAnswer: Sized {
+    /// Reads the answer's JSON text where it has the usual form. `None`: it has another, or is none.
+    #[must_use]
+    fn from_json(text: &str) -> Option<Self> {
+        let _ = text;
+        None
+    }
+
+    /// Reads the answer in whatever form. `None`: it is not what the script answers.
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::{Call, Words};
+
+    fn words(list: &[String]) -> Words {
+        let mut words = Words::default();
+        list.iter().for_each(|word| words.push(word));
+        words
+    }
+
+    proptest! {
+        #[test]
+        fn a_call_is_written_as_serde_writes_it(
+            keys in proptest::collection::vec(any::<String>(), 0..5),
+            arguments in proptest::collection::vec("[ -~]{0,12}", 0..5),
+        ) {
+            let call = Call { keys: words(&keys), arguments: words(&arguments) };
+            prop_assert_eq!(call.keys.iter().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
+            let head = ["EVAL".to_owned(), "return \"\\1\"".to_owned(), keys.len().to_string()];
+            let all: Vec<String> = head.into_iter().chain(keys).chain(arguments).collect();
+            prop_assert_eq!(call.to_json("EVAL", "return \"\\1\""), Value::from(all).to_string());
+        }
+    }
+}

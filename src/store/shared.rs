@@ -1,0 +1,139 @@
+//! What the wrappers of a shared store say to each other, beside the check and its verdict.
+//!
+//! A [`Store`] is asked by the gate, with a [`Check`]. On its way to the shared store the check is
+//! joined by what the isolate wants of it: units to lease, and units that it admitted alone and that
+//! are still to be counted. The reply brings what the isolate keeps: the states, and the version of
+//! the blocked ranges.
+
+use std::borrow::Cow;
+
+use super::{Check, Store, StoreError, Verdict};
+use crate::quota::State;
+use crate::time::Timestamp;
+
+/// A check, and what is wanted beside its verdict.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    /// What is to be decided.
+    pub check: &'a Check,
+    /// One for each charge of the check, or none at all.
+    extras: Cow<'a, [Extra]>,
+}
+
+/// What is wanted of one quota beside the decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extra {
+    /// Units to lease beside those of the request, should it go ahead, as far as the quota lets itself be
+    /// [leased](crate::quota::Quota::lease).
+    pub lease: u32,
+    /// What was admitted to the quota elsewhere and is not counted yet. The store adds it before it
+    /// decides, whatever the verdict, up to the limit.
+    pub backlog: Option<Backlog>,
+}
+
+/// Units that an isolate admitted alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// A store that may lose an answer adds, of what comes again under the same name, what is new.
+    pub name: String,
+    /// The units, as a quota that admitted nothing else has them.
+    pub state: State,
+}
+
+/// Nothing.
+static NOTHING: Extra = Extra {
+    lease: 0,
+    backlog: None,
+};
+
+impl<'a> Question<'a> {
+    /// The check alone.
+    #[must_use]
+    pub const fn new(check: &'a Check) -> Self {
+        Self {
+            check,
+            extras: Cow::Borrowed(&[]),
+        }
+    }
+
+    /// The check with `extras`, one for each of its charges.
+    #[must_use]
+    pub const fn with(check: &'a Check, extras: &'a [Extra]) -> Self {
+        Self {
+            check,
+            extras: Cow::Borrowed(extras),
+        }
+    }
+
+    /// What is wanted of the charge at `place`.
+    #[must_use]
+    pub fn extra(&self, place: usize) -> &Extra {
+        self.extras.get(place).unwrap_or(&NOTHING)
+    }
+
+    /// The extras, to be changed: one for each charge.
+    pub fn extras_mut(&mut self) -> &mut [Extra] {
+        let charges = self.check.charges.len();
+        let extras = self.extras.to_mut();
+        extras.resize(charges, Extra::default());
+        extras
+    }
+}
+
+/// A verdict, and what the isolate keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// One for each charge of the check; empty where the shared store was not asked.
+    pub holdings: Vec<Holding>,
+    /// The version of the blocked ranges that the store holds, if there are any.
+    pub ranges_version: Option<String>,
+}
+
+/// What the shared store holds for one charge from now on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Units leased beside the request's, of those [asked for](Extra::lease). The decision's
+    /// remaining units include them, its reset is after them.
+    pub leased: u32,
+    /// The state, if there is one.
+    pub state: Option<State>,
+}
+
+impl From<Verdict> for Reply {
+    /// Of a wrapper that did not ask the shared store.
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            ..Self::default()
+        }
+    }
+}
+
+/// A shared store, or a wrapper of one.
+///
+/// # Contract
+///
+/// That of [`Store`], and:
+///
+/// - A [backlog](Extra::backlog) is added before the decision and stays whatever the verdict. A store
+///   whose answer can be lost adds what comes under one [name](Backlog::name) once, and remembers the
+///   name for as long as the units count.
+/// - A [lease](Extra::lease) is taken last, and only of a request that goes ahead.
+#[allow(async_fn_in_trait)]
+pub trait SharedStore {
+    /// Decides the check at `now`, the caller's clock.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the store does not decide.
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError>;
+}
+
+impl<S: SharedStore> Store for S {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let reply = self.ask(&Question::new(check), now).await?;
+        Ok(reply.verdict)
+    }
+}

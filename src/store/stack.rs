@@ -1,0 +1,221 @@
+//! What production runs: the shared store and all that stands around it, composed once.
+//!
+//! From the inside: a cap on what is spent ([`Capped`]); the [`Breaker`]; units taken beforehand
+//! ([`Leases`]); denials that are remembered ([`Denials`]); this isolate's memory, which the shared
+//! store's answers keep current and which stands in for it ([`Fallback`]); and blocked ranges
+//! ([`Blocked`]). Leases and denials learn from the shared store's word alone: they stand between it and
+//! the memory that takes its place. Without a shared store, memory decides everything.
+
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use super::blocked::Blocked;
+use super::breaker::circuit::Waits;
+use super::breaker::{Breaker, Status};
+use super::capped::Capped;
+use super::denials::{self, Denials};
+use super::fallback::Fallback;
+use super::leases::{self, Leases, Prefetch};
+use super::memory::{self, Memory};
+use super::retries::Retries;
+use super::shared::{Question, SharedStore};
+use super::{Check, Store, StoreError, Verdict};
+use crate::blocklist::{AddressBlock, Target};
+use crate::effects::Effects;
+use crate::redis::Database;
+use crate::redis::records::Records;
+use crate::seed::Seed;
+use crate::time::{Millis, Timestamp};
+
+/// The shared store's own wrappers.
+type Shared<S, E> = Denials<Leases<Breaker<Capped<S, E>, E>>>;
+
+/// How an isolate deals with a shared store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long one decision may wait.
+    pub timeout: Millis,
+    /// How calls that may be repeated are.
+    pub retries: Retries,
+    /// Doublings of the open breaker's wait.
+    pub doublings: u32,
+    /// Commands that one isolate may spend in a second.
+    pub max_commands: Option<NonZeroU32>,
+    /// Thousandths of a limit that one isolate admits while the store is out.
+    pub fallback_factor: u32,
+}
+
+/// How many entries an isolate keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Quotas in memory.
+    pub memory: usize,
+    /// Denials.
+    pub denials: usize,
+    /// Quotas with leases.
+    pub leases: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            memory: memory::DEFAULT_ENTRIES,
+            denials: denials::DEFAULT_ENTRIES,
+            leases: leases::DEFAULT_ENTRIES,
+        }
+    }
+}
+
+/// The store that the gate asks.
+pub struct Stack<S, D, E> {
+    store: Blocked<Fallback<Shared<S, E>>, D>,
+    retries: Retries,
+    effects: E,
+}
+
+/// How the stack's store does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreHealth {
+    /// Memory, as configured.
+    Memory,
+    /// The shared store, unless its breaker is open; memory decides meanwhile.
+    Shared(Status),
+}
+
+impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
+    /// Around `shared`, whose records are `records`.
+    pub fn new(
+        shared: S,
+        records: Rc<Records<D>>,
+        rules: Rules,
+        sizes: Sizes,
+        seed: &Seed,
+        effects: E,
+    ) -> Self {
+        let waits = Waits {
+            doublings: rules.doublings,
+            probe: rules.timeout + GRACE,
+        };
+        let capped = Capped::new(shared, rules.max_commands, effects.clone());
+        let breaker = Breaker::new(capped, waits, effects.clone());
+        let leases = Leases::new(breaker, sizes.leases, seed);
+        let denials = Denials::new(leases, sizes.denials, seed.clone());
+        let memory = Memory::new(sizes.memory, seed.clone());
+        let fallback = Fallback::new(denials, memory, rules.fallback_factor);
+        Self {
+            store: Blocked::new(fallback, records),
+            retries: rules.retries,
+            effects,
+        }
+    }
+
+    /// Without a shared store.
+    pub fn in_memory(records: Rc<Records<D>>, sizes: Sizes, seed: &Seed, effects: E) -> Self {
+        let memory = Memory::new(sizes.memory, seed.clone());
+        Self {
+            store: Blocked::new(Fallback::in_memory(memory), records),
+            retries: Retries {
+                count: 0,
+                delay: Millis::ZERO,
+            },
+            effects,
+        }
+    }
+
+    /// How the store does.
+    #[must_use]
+    pub fn health(&self) -> StoreHealth {
+        match self.breaker() {
+            None => StoreHealth::Memory,
+            Some(breaker) => StoreHealth::Shared(breaker.status()),
+        }
+    }
+
+    /// Whether records can be written: there is no shared store, or it answers.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.breaker().is_none_or(Breaker::is_closed)
+    }
+
+    /// Units to lease in the background, if there are any.
+    #[must_use]
+    pub fn next_prefetch(&self) -> Option<Prefetch> {
+        self.leases()?.next_prefetch()
+    }
+
+    /// Leases units.
+    pub async fn prefetch(&self, prefetch: &Prefetch) {
+        // The breaker logs a failure, and requests ask for themselves.
+        let _ = self.fallback().prefetch(prefetch, self.effects.now()).await;
+    }
+
+    /// Whether there is a backlog to reconcile, and the one who asks is to do it.
+    #[must_use]
+    pub fn should_reconcile(&self) -> bool {
+        self.answers() && self.fallback().should_reconcile(self.effects.now())
+    }
+
+    /// Has the shared store count what this isolate admitted alone.
+    pub async fn reconcile(&self) {
+        // The breaker logs a failure, and another request tries again.
+        let _ = (self.fallback().reconcile(self.retries, &self.effects)).await;
+    }
+
+    /// Forgets all that this isolate knows of a quota's key or of an address: the store is asked again.
+    pub fn forget(&self, key: &str) {
+        self.fallback().memory().forget(key);
+        if let Some(denials) = self.fallback().shared() {
+            denials.forget(key);
+        }
+        self.drop_lease(key);
+    }
+
+    /// Gives up units of a quota that are leased.
+    pub fn drop_lease(&self, key: &str) {
+        if let Some(leases) = self.leases() {
+            leases.forget(key);
+        }
+    }
+
+    /// When a check that has just been read would be admitted, if not at `now`.
+    #[must_use]
+    pub fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
+        self.fallback().memory().retry_at(check, now)
+    }
+
+    /// Loads the copy of the blocks anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database; the copy stays as it was.
+    pub async fn reload_blocks(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.store.reload(now).await
+    }
+
+    /// Puts a block in force here that could not be written to the database.
+    pub fn add_block(&self, target: &Target, block: AddressBlock) {
+        self.store.add(target, block);
+    }
+
+    const fn fallback(&self) -> &Fallback<Shared<S, E>> {
+        self.store.inner()
+    }
+
+    fn leases(&self) -> Option<&Leases<Breaker<Capped<S, E>, E>>> {
+        self.fallback().shared().map(Denials::inner)
+    }
+
+    fn breaker(&self) -> Option<&Breaker<Capped<S, E>, E>> {
+        self.leases().map(Leases::inner)
+    }
+}
+
+/// How much longer than its timeout a call may take on a busy machine.
+const GRACE: Millis = Millis::from_secs(1);
+
+impl<S: SharedStore, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        let reply = self.store.ask(&Question::new(check), now).await?;
+        Ok(reply.verdict)
+    }
+}
