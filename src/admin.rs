@@ -38,7 +38,7 @@ use input::{Bad, Input};
 pub const ROOT: &str = "/_limiter";
 
 /// The longest body that is read, in bytes.
-pub const LONGEST_BODY: usize = 16 * 1024;
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// A request to the control plane.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +62,7 @@ pub struct Request {
 pub enum Body {
     /// It is a text, or there is none.
     Text(String),
-    /// It is longer than [`LONGEST_BODY`].
+    /// It is longer than [`MAX_BODY_BYTES`].
     TooLong,
     /// It is not UTF-8.
     NotText,
@@ -141,7 +141,7 @@ impl Failed {
                 response
             }
             Self::TooLarge => {
-                let message = format!("The body must have at most {LONGEST_BODY} bytes.");
+                let message = format!("The body must have at most {MAX_BODY_BYTES} bytes.");
                 Response::error(413, "too_large", &message)
             }
             Self::Refused(message) => Response::error(409, "refused", &message),

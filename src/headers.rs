@@ -1,16 +1,11 @@
-//! The headers that tell a client where it stands, and the limiter's own header names.
-
-use crate::config::Dialect;
-use crate::gate::{Report, Standing};
-use crate::quota::Outcome;
-use crate::time::Timestamp;
+//! The names of the limiter's own headers.
 
 /// The caller's address, for the origin.
 pub const CALLER_ADDRESS: &str = "x-edge-limiter-ip";
 /// `ORIGIN_SECRET`, for the origin.
 pub const ORIGIN_SECRET: &str = "x-edge-limiter-secret";
-/// Which limiters a request has passed.
-pub const PASSED: &str = "x-edge-limiter-passed";
+/// The loop guard: which limiters a request has passed.
+pub const LOOP_GUARD: &str = "x-edge-limiter-passed";
 /// The emergency bypass, from a client.
 pub const BYPASS: &str = "x-ratelimit-bypass";
 /// What shadow policies would have said.
@@ -19,10 +14,10 @@ pub const SHADOW: &str = "X-RateLimit-Shadow";
 /// Says `memory` while this isolate's memory stands in for the shared store.
 pub const STORE: &str = "X-RateLimit-Store";
 
-/// What a client may not send on to the origin: it is the limiter that says these.
-pub const REMOVED_FROM_REQUESTS: [&str; 4] = [CALLER_ADDRESS, ORIGIN_SECRET, PASSED, BYPASS];
+/// What a client may not send on to the origin: the limiter sets these, or removes them.
+pub const REMOVED_FROM_REQUESTS: [&str; 4] = [CALLER_ADDRESS, ORIGIN_SECRET, LOOP_GUARD, BYPASS];
 
-/// What an origin may not say beside the limiter, in any dialect but `none`.
+/// What an origin may not set where the limiter does, in any dialect but `none`.
 pub const REMOVED_FROM_RESPONSES: [&str; 8] = [
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
@@ -36,124 +31,3 @@ pub const REMOVED_FROM_RESPONSES: [&str; 8] = [
 
 /// A response header.
 pub type Header = (&'static str, String);
-
-/// The headers of `report` in `dialect`, for an allowed and a denied request alike.
-#[must_use]
-pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
-    let mut headers = match dialect {
-        Dialect::Silent => return Vec::new(),
-        Dialect::XRateLimit => report.binding().map(x_ratelimit).unwrap_or_default(),
-        Dialect::Ietf => ietf(report, now),
-    };
-    if report.degraded {
-        headers.push((STORE, "memory".to_owned()));
-    }
-    if !report.shadow.is_empty() {
-        headers.push((SHADOW, shadow(&report.shadow)));
-    }
-    headers
-}
-
-/// What is left, as shown: nothing while a block stands.
-#[must_use]
-pub fn shown_remaining(standing: &Standing) -> u32 {
-    if standing.answer.blocked_until.is_some() {
-        0
-    } else {
-        standing.answer.decision.remaining
-    }
-}
-
-/// When the quota is whole again; of a denial, when one request of this cost is admitted.
-#[must_use]
-pub fn shown_reset(standing: &Standing) -> Timestamp {
-    standing
-        .answer
-        .retry_at()
-        .unwrap_or(standing.answer.decision.reset_at)
-}
-
-fn x_ratelimit(standing: &Standing) -> Vec<Header> {
-    vec![
-        ("X-RateLimit-Limit", standing.quota.capacity().to_string()),
-        (
-            "X-RateLimit-Remaining",
-            shown_remaining(standing).to_string(),
-        ),
-        (
-            "X-RateLimit-Reset",
-            shown_reset(standing).as_secs_ceil().to_string(),
-        ),
-        ("X-RateLimit-Type", standing.policy.clone()),
-    ]
-}
-
-/// draft-ietf-httpapi-ratelimit-headers-11: lists of structured-field strings (RFC 9651). A policy's
-/// name has only letters, digits and underscores, so it needs no escaping.
-fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
-    let mut policies = Vec::new();
-    let mut limits = Vec::new();
-    for standing in one_per_policy(&report.enforced) {
-        let name = &standing.policy;
-        let quota = &standing.quota;
-        policies.push(format!(
-            "\"{name}\";q={};w={}",
-            quota.capacity(),
-            quota.refill().secs_ceil()
-        ));
-        limits.push(format!(
-            "\"{name}\";r={};t={}",
-            shown_remaining(standing),
-            shown_reset(standing).since(now).secs_ceil()
-        ));
-    }
-    if policies.is_empty() {
-        return Vec::new();
-    }
-    vec![
-        ("RateLimit-Policy", policies.join(", ")),
-        ("RateLimit", limits.join(", ")),
-    ]
-}
-
-/// A policy may have two quotas (a header's beside the address's): the tighter one speaks for it.
-fn one_per_policy(standings: &[Standing]) -> Vec<&Standing> {
-    let mut chosen: Vec<&Standing> = Vec::new();
-    for standing in standings {
-        match chosen
-            .iter_mut()
-            .find(|chosen| chosen.policy == standing.policy)
-        {
-            Some(other) => {
-                if tightness(standing) < tightness(other) {
-                    *other = standing;
-                }
-            }
-            None => chosen.push(standing),
-        }
-    }
-    chosen
-}
-
-fn tightness(standing: &Standing) -> (bool, u32) {
-    (standing.answer.allows(), shown_remaining(standing))
-}
-
-/// A structured-field dictionary: `name=admitted;r=7` or `name=denied;r=0`.
-fn shadow(standings: &[Standing]) -> String {
-    let members: Vec<String> = one_per_policy(standings)
-        .into_iter()
-        .map(|standing| {
-            let decision = &standing.answer.decision;
-            let word = match decision.outcome {
-                Outcome::Allowed => "admitted",
-                Outcome::Denied { .. } | Outcome::Impossible => "denied",
-            };
-            format!("{}={word};r={}", standing.policy, decision.remaining)
-        })
-        .collect();
-    members.join(", ")
-}
-
-#[cfg(test)]
-pub(crate) mod tests;

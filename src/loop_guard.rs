@@ -1,20 +1,20 @@
-//! Marks of the limiters that a request has passed, so that a loop is seen.
+//! The loop guard: the header by which a limiter sees its own request again.
 //!
-//! `X-Edge-Limiter-Passed` is a comma-separated list. A deployment finds its own mark in it when an
-//! origin leads back to itself; another deployment in a chain only adds its own. A client that makes
-//! marks up gains nothing but a refusal. A Worker cannot know its own name, so the mark comes from its
+//! `X-Edge-Limiter-Passed` lists the limiters that a request has passed, by commas. A deployment finds its own name in it
+//! when an origin leads back to itself; another deployment in a chain only adds its own. A client that
+//! makes names up gains nothing but a refusal. A Worker cannot know its own name, so the name comes from its
 //! variables: deployments in one chain must differ in one of them, such as `REDIS_KEY_PREFIX`.
 
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, StoreConfig};
 
-/// Limiters in one chain; more is a loop through something that alters the marks.
-const MOST: usize = 8;
+/// Limiters in one chain; more is a loop through something that alters the header.
+const MAX_LIMITERS: usize = 8;
 
-/// The mark of a deployment: the same in all its isolates, another for another configuration.
+/// The name of a deployment: the same in all its isolates, another for another configuration.
 #[must_use]
-pub fn mark(config: &Config) -> String {
+pub fn name(config: &Config) -> String {
     let mut hash = Sha256::new();
     // Secrets do not show in it, and go in by themselves.
     hash.update(format!("{config:?}"));
@@ -31,16 +31,16 @@ pub fn mark(config: &Config) -> String {
         .collect()
 }
 
-/// The marks to send on; `None`: the request has been here before.
+/// The header to send on; `None`: the request has been here before.
 #[must_use]
-pub fn add(marks: Option<&str>, own: &str) -> Option<String> {
-    let mut list: Vec<&str> = marks
+pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
+    let mut list: Vec<&str> = header
         .unwrap_or_default()
         .split(',')
         .map(str::trim)
-        .filter(|mark| !mark.is_empty())
+        .filter(|name| !name.is_empty())
         .collect();
-    if list.len() >= MOST || list.contains(&own) {
+    if list.len() >= MAX_LIMITERS || list.contains(&own) {
         return None;
     }
     list.push(own);
@@ -49,20 +49,20 @@ pub fn add(marks: Option<&str>, own: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::add;
+    use super::pass;
 
     #[test]
     fn a_second_pass_is_seen() {
-        let once = add(None, "a").unwrap();
-        let twice = add(Some(&once), "b").unwrap();
+        let once = pass(None, "a").unwrap();
+        let twice = pass(Some(&once), "b").unwrap();
         assert_eq!(twice, "a, b");
-        assert_eq!(add(Some(&twice), "a"), None);
-        assert_eq!(add(Some(&twice), "b"), None);
+        assert_eq!(pass(Some(&twice), "a"), None);
+        assert_eq!(pass(Some(&twice), "b"), None);
     }
 
     #[test]
     fn a_chain_has_an_end() {
         let long = ["x"; 8].join(",");
-        assert_eq!(add(Some(&long), "a"), None);
+        assert_eq!(pass(Some(&long), "a"), None);
     }
 }

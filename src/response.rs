@@ -4,9 +4,11 @@ use serde::Serialize;
 
 use crate::config::Dialect;
 use crate::gate::Report;
-use crate::headers::{self, Header};
+use crate::headers::Header;
 use crate::quota::Outcome;
 use crate::time::Timestamp;
+
+pub mod headers;
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,64 @@ impl Response {
         let wait = retry_at.unwrap_or(now).since(now).secs_ceil().max(1);
         response.headers.push(("Retry-After", wait.to_string()));
         response
+    }
+
+    /// The 414 to a path that is longer than the limiter reads.
+    #[must_use]
+    pub fn too_long() -> Self {
+        Self::error(414, "uri_too_long", "The path is too long.")
+    }
+
+    /// The 508 to a request that has passed this limiter before.
+    #[must_use]
+    pub fn loop_detected() -> Self {
+        Self::error(
+            508,
+            "loop_detected",
+            "This request has already passed this limiter: its origin leads back to it.",
+        )
+    }
+
+    /// The 502 where `ORIGIN_URL` cannot be used.
+    #[must_use]
+    pub fn no_origin() -> Self {
+        Self::error(
+            502,
+            "bad_gateway",
+            "ORIGIN_URL is not usable; see npm run check-config.",
+        )
+    }
+
+    /// The 502 where the origin does not answer.
+    #[must_use]
+    pub fn origin_unreachable() -> Self {
+        Self::error(
+            502,
+            "bad_gateway",
+            "The origin cannot be reached. The request has been counted.",
+        )
+    }
+
+    /// The answer to an admitted request where there is no origin yet.
+    #[must_use]
+    pub fn admitted(report: &Report) -> Self {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            admitted: bool,
+            message: &'a str,
+            caller: &'a str,
+            policies: Vec<&'a str>,
+        }
+        let standings = report.enforced.iter();
+        Self::json(
+            200,
+            &Body {
+                admitted: true,
+                message: "Admitted. Set ORIGIN_URL to forward requests to your application.",
+                caller: report.caller.key(),
+                policies: standings.map(|standing| standing.policy.as_str()).collect(),
+            },
+        )
     }
 
     /// The 429 to a denied request. `accept` is its `Accept` header.

@@ -17,6 +17,7 @@ use self::keys::{Fetching, Key};
 use self::proofs::Proofs;
 use self::token::{Expected, Token};
 use crate::client::hashed;
+use crate::effects::{Effects, VerificationKey};
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
@@ -69,15 +70,6 @@ impl Prove for Nobody {
     }
 }
 
-/// What a runtime does for proofs.
-#[allow(async_fn_in_trait)]
-pub trait Platform {
-    /// Whether `signature` is that of `key` over `signed`.
-    async fn verify(&self, key: &Key, signed: &str, signature: &[u8]) -> bool;
-    /// The document at `url`, if it comes in time and is not too long.
-    async fn fetch(&self, url: &str) -> Option<String>;
-}
-
 /// What a signature came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verified {
@@ -87,22 +79,22 @@ enum Verified {
 }
 
 /// Proves users by their tokens.
-pub struct Users<P> {
+pub struct Users<E> {
     settings: Settings,
-    platform: P,
+    effects: E,
     own: Rc<[Key]>,
     fetched: RefCell<Rc<[Key]>>,
     fetching: Cell<Fetching>,
     proofs: RefCell<Proofs>,
 }
 
-impl<P: Platform> Users<P> {
+impl<E: Effects> Users<E> {
     /// Nobody is known yet. Up to `entries` tokens are remembered.
-    pub fn new(settings: Settings, platform: P, entries: usize, seed: Seed) -> Self {
+    pub fn new(settings: Settings, effects: E, entries: usize, seed: Seed) -> Self {
         Self {
             own: settings.keys.clone().into(),
             settings,
-            platform,
+            effects,
             fetched: RefCell::new(Rc::new([])),
             fetching: Cell::default(),
             proofs: RefCell::new(Proofs::new(entries, seed)),
@@ -124,7 +116,7 @@ impl<P: Platform> Users<P> {
         let Some(url) = &self.settings.jwks_url else {
             return;
         };
-        let document = self.platform.fetch(url).await;
+        let document = self.effects.fetch_key_set(url).await;
         let keys = document.as_deref().and_then(keys::published);
         let mut fetching = self.fetching.get();
         fetching.end(keys.is_some(), now);
@@ -144,8 +136,12 @@ impl<P: Platform> Users<P> {
         let fitting = self.own.iter().chain(&*fetched);
         for key in fitting.filter(|key| key.fits(token)).take(TRIED) {
             verified = Verified::No;
-            if (self.platform)
-                .verify(key, token.signed, &token.signature)
+            let verifying = VerificationKey {
+                algorithm: key.algorithm.name(),
+                material: key.material(),
+            };
+            if (self.effects)
+                .verify(verifying, token.signed, &token.signature)
                 .await
             {
                 return Verified::Yes;
@@ -192,7 +188,7 @@ impl<P: Platform> Users<P> {
     }
 }
 
-impl<P: Platform> Prove for Users<P> {
+impl<E: Effects> Prove for Users<E> {
     async fn user(
         &self,
         header: impl Fn(&str) -> Option<String>,

@@ -1,0 +1,295 @@
+//! The limiter driven from outside, one step at a time: for hosts that cannot await Rust's futures.
+//!
+//! A host [configures](Driver::configure) it with its environment, [begins](Driver::begin) each request, and
+//! performs what each [`Step`] asks until there is an [`Outcome`]. It runs [duties](Driver::next_duty) the same way,
+//! apart from any request. `wire` writes steps down for hosts on the other side of WebAssembly.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::admin::Body;
+use crate::config::{Config, StoreConfig, Vars};
+use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::error::StoreError;
+use crate::headers::LOOP_GUARD;
+use crate::limiter::{Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
+use crate::response::Response;
+use crate::tasks::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
+use crate::time::{Millis, Timestamp};
+
+/// What a host does at once. `header` and `location` are of the request whose task runs.
+pub trait Platform {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+    /// Any `u32`, each as likely as the others.
+    fn random(&self) -> u32;
+    /// Writes a line to the log.
+    fn log(&self, level: Level, line: &str);
+    /// A header of the request; `name` is lower case.
+    fn header(&self, name: &str) -> Option<String>;
+    /// Where the request came from.
+    fn location(&self) -> Location;
+}
+
+/// Effects that a task asks for through its mailbox.
+#[derive(Clone, Debug)]
+pub struct Asked<P> {
+    platform: P,
+    mailbox: Rc<Mailbox>,
+}
+
+impl<P: Platform> Effects for Asked<P> {
+    fn now(&self) -> Timestamp {
+        self.platform.now()
+    }
+
+    fn random(&self) -> u32 {
+        self.platform.random()
+    }
+
+    fn log(&self, level: Level, line: &str) {
+        self.platform.log(level, line);
+    }
+
+    async fn call_redis(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        let ask = Ask::Redis {
+            endpoint,
+            body,
+            timeout,
+        };
+        match self.mailbox.ask(ask).await {
+            Answer::Redis(reply) => reply,
+            _ => Err(StoreError::Unreachable),
+        }
+    }
+
+    async fn sleep(&self, length: Millis) {
+        self.mailbox.ask(Ask::Sleep(length)).await;
+    }
+
+    async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool {
+        let ask = Ask::Verify {
+            algorithm: key.algorithm,
+            material: key.material.to_owned(),
+            signed: signed.to_owned(),
+            signature: signature.to_owned(),
+        };
+        matches!(self.mailbox.ask(ask).await, Answer::Verified(true))
+    }
+
+    async fn fetch_key_set(&self, url: &str) -> Option<String> {
+        let url = url.to_owned();
+        match self.mailbox.ask(Ask::KeySet { url }).await {
+            Answer::KeySet(text) => text,
+            _ => None,
+        }
+    }
+}
+
+/// The fields of a request that are read in any case; the others are asked for when they are needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// The method as sent.
+    pub method: String,
+    /// The whole URL.
+    pub url: String,
+    /// The value of the [header](Config::client_ip_header) with the caller's address; empty: there is
+    /// none.
+    pub address: String,
+    /// The value of the loop guard; empty: there is none.
+    pub loop_guard: String,
+}
+
+struct DrivenRequest<P> {
+    fields: Fields,
+    address_header: String,
+    asked: Asked<P>,
+}
+
+impl<P: Platform> Request for DrivenRequest<P> {
+    fn method(&self) -> &str {
+        &self.fields.method
+    }
+
+    fn url(&self) -> &str {
+        &self.fields.url
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        let known = if name == LOOP_GUARD {
+            &self.fields.loop_guard
+        } else if name == self.address_header {
+            &self.fields.address
+        } else {
+            return self.asked.platform.header(name);
+        };
+        (!known.is_empty()).then(|| known.clone())
+    }
+
+    fn location(&self) -> Location {
+        self.asked.platform.location()
+    }
+
+    async fn body(&self, most: usize) -> Body {
+        match self.asked.mailbox.ask(Ask::Body { most }).await {
+            Answer::Body(body) => body,
+            _ => Body::NotText,
+        }
+    }
+}
+
+/// What a task came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The limiter answers the request.
+    Answer(Response),
+    /// The request goes to the origin. With the number of its sample, where it is in that: to be told
+    /// to [`Driver::forwarded`].
+    Forward(Box<Forward>, Option<u32>),
+    /// A duty has been done.
+    Done,
+}
+
+/// Requests in the sample whose origin has not answered yet.
+const MAX_SAMPLES: usize = 1000;
+
+/// The limiter, and the tasks that run in it.
+pub struct Driver<P> {
+    asked: Asked<P>,
+    tasks: Tasks<Outcome>,
+    limiter: Option<Rc<Limiter<Asked<P>>>>,
+    samples: VecDeque<(u32, Sample)>,
+    sampled: u32,
+}
+
+/// What a host needs of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// The header to read the caller's address from, lower case.
+    pub client_ip_header: String,
+    /// Redis's REST URL without a trailing slash, and the token, if it is spoken to over REST.
+    pub rest: Option<(String, String)>,
+}
+
+impl Setup {
+    fn of(config: &Config) -> Self {
+        Self {
+            client_ip_header: config.client_ip_header.clone(),
+            rest: match &config.store {
+                StoreConfig::Memory => None,
+                StoreConfig::Upstash { url, token, .. } => Some((
+                    url.trim_end_matches('/').to_owned(),
+                    token.reveal().to_owned(),
+                )),
+            },
+        }
+    }
+}
+
+impl<P: Platform + Clone + 'static> Driver<P> {
+    /// Not configured yet.
+    pub fn new(platform: P) -> Self {
+        let mailbox = Rc::new(Mailbox::default());
+        Self {
+            tasks: Tasks::new(Rc::clone(&mailbox)),
+            asked: Asked { platform, mailbox },
+            limiter: None,
+            samples: VecDeque::new(),
+            sampled: 0,
+        }
+    }
+
+    /// Takes an environment. Requests that are under way end as they began.
+    ///
+    /// # Errors
+    ///
+    /// [`LimiterError`]; what was configured before stays in force.
+    pub fn configure(
+        &mut self,
+        vars: &Vars,
+        has_origin_binding: bool,
+    ) -> Result<Setup, LimiterError> {
+        let limiter = Limiter::new(vars, has_origin_binding, self.asked.clone())?;
+        let setup = Setup::of(limiter.config());
+        self.limiter = Some(Rc::new(limiter));
+        Ok(setup)
+    }
+
+    /// Begins a request. Before the driver is configured it is answered 503.
+    pub fn begin(&mut self, fields: Fields) -> Step<Outcome> {
+        let now = self.asked.platform.now();
+        let Some(limiter) = self.limiter.clone() else {
+            return Step::Done(Outcome::Answer(Response::unavailable(None, now)));
+        };
+        let request = DrivenRequest {
+            fields,
+            address_header: limiter.config().client_ip_header.clone(),
+            asked: self.asked.clone(),
+        };
+        let task = async move {
+            match limiter.handle(&request).await {
+                Handled::Answer(response) => Outcome::Answer(response),
+                Handled::Forward(forward) => Outcome::Forward(forward, None),
+            }
+        };
+        let step = self.tasks.start(task, now);
+        self.settle(step)
+    }
+
+    /// Goes on with the answer to what a task asked.
+    pub fn resume(&mut self, id: TaskId, answer: Answer) -> Step<Outcome> {
+        let step = self.tasks.resume(id, answer, self.asked.platform.now());
+        self.settle(step)
+    }
+
+    /// Begins a duty that is due, if any is: to be driven like a request, apart from any.
+    pub fn next_duty(&mut self) -> Option<Step<Outcome>> {
+        let limiter = self.limiter.clone()?;
+        let duty = limiter.next_duty()?;
+        let now = self.asked.platform.now();
+        let task = async move {
+            limiter.run(duty).await;
+            Outcome::Done
+        };
+        Some(self.tasks.start(task, now))
+    }
+
+    /// Takes the status with which a sampled request was answered.
+    pub fn forwarded(&mut self, sample: u32, status: u16) {
+        let place = self.samples.iter().position(|(known, _)| *known == sample);
+        let sample = place.and_then(|place| self.samples.remove(place));
+        if let (Some(limiter), Some((_, sample))) = (&self.limiter, sample) {
+            limiter.forwarded(sample, status);
+        }
+    }
+
+    /// Keeps a sample here, and answers for tasks that are lost.
+    fn settle(&mut self, step: Step<Outcome>) -> Step<Outcome> {
+        match step {
+            Step::Done(Outcome::Forward(mut forward, _)) => {
+                let number = forward.sample.take().map(|sample| {
+                    self.sampled = self.sampled.wrapping_add(1).max(1);
+                    if self.samples.len() >= MAX_SAMPLES {
+                        self.samples.pop_front();
+                    }
+                    self.samples.push_back((self.sampled, sample));
+                    self.sampled
+                });
+                Step::Done(Outcome::Forward(forward, number))
+            }
+            Step::Unknown | Step::Stuck => {
+                let now = self.asked.platform.now();
+                Step::Done(Outcome::Answer(Response::unavailable(None, now)))
+            }
+            step => step,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

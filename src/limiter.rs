@@ -1,0 +1,295 @@
+//! One request, from its fields to what becomes of it; and what there is to do afterwards.
+//!
+//! A host turns a platform's request into a [`Request`], calls [`Limiter::handle`], and answers or
+//! forwards as it says. It then runs each [duty](Limiter::next_duty) apart from any request, so that no client ends one
+//! by disconnecting.
+
+use std::fmt;
+use std::rc::Rc;
+
+use crate::admin::door::Doorkeeper;
+use crate::admin::{self, Body, Door, MAX_BODY_BYTES, Plane};
+use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
+use crate::effects::{Effects, Level};
+use crate::events::Kind;
+use crate::gate::{self, Report};
+use crate::headers::LOOP_GUARD;
+use crate::journal::Journal;
+use crate::loop_guard;
+use crate::quota::QuotaError;
+use crate::redis::connection::Connection;
+use crate::redis::emulator::Emulator;
+use crate::redis::keys::Keys;
+use crate::redis::records::Records;
+use crate::redis::rest::Rest;
+use crate::response::{Response, headers};
+use crate::seed::Seed;
+use crate::store::StoreError;
+use crate::store::redis::RedisStore;
+use crate::store::stack::{Sizes, Stack};
+use crate::time::Timestamp;
+use crate::user::Users;
+use crate::user::proofs;
+
+mod duty;
+mod forward;
+mod request;
+
+pub use duty::Duty;
+pub use forward::{Forward, Sample, Target};
+pub use request::{Location, Request};
+
+use request::Incoming;
+
+/// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
+/// greatest length would cost milliseconds of CPU. The query does not count.
+const MAX_PATH_BYTES: usize = 4096;
+
+/// The limiter as one environment configures it: everything that outlives a request.
+pub struct Limiter<E> {
+    compiled: Compiled,
+    effects: E,
+    stack: Stack<RedisStore<Rest<E>>, Connection<E>, E>,
+    journal: Journal<Connection<E>>,
+    doorkeeper: Doorkeeper,
+    users: Users<E>,
+    /// What this deployment writes into the loop guard.
+    name: String,
+    /// Whether the host has a binding `ORIGIN` to forward to.
+    has_origin_binding: bool,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Handled {
+    /// The limiter answers it.
+    Answer(Response),
+    /// It goes to the origin, whose response goes to the client.
+    Forward(Box<Forward>),
+}
+
+/// Why a limiter cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimiterError {
+    /// The platform has no randomness to give. Workers have it only while a request is being served.
+    NoRandomness,
+    /// The quota of the control plane's door cannot be counted.
+    Quota(QuotaError),
+}
+
+impl fmt::Display for LimiterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRandomness => {
+                f.write_str("the platform has no randomness to give: start within a request")
+            }
+            Self::Quota(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LimiterError {}
+
+impl<E: Effects + Clone> Limiter<E> {
+    /// The limiter of an environment. What is wrong in that is logged, and stricter readings are in
+    /// force. `has_origin_binding`: the host has a binding `ORIGIN` to forward to.
+    ///
+    /// # Errors
+    ///
+    /// [`LimiterError`].
+    pub fn new(vars: &Vars, has_origin_binding: bool, effects: E) -> Result<Self, LimiterError> {
+        let compiled = Config::compile(vars);
+        for problem in &compiled.problems {
+            effects.log(Level::Error, &format!("configuration: {problem}"));
+        }
+        let config = &compiled.config;
+        let seed = Seed::random().map_err(|_| LimiterError::NoRandomness)?;
+        let (stack, records) = compose(config, &seed, &effects);
+        Ok(Self {
+            stack,
+            journal: Journal::new(records, &config.abuse, seed.clone()),
+            doorkeeper: Doorkeeper::new(config, seed.clone()).map_err(LimiterError::Quota)?,
+            users: Users::new(
+                config.users.clone(),
+                effects.clone(),
+                proofs::DEFAULT_ENTRIES,
+                seed.clone(),
+            ),
+            name: loop_guard::name(config),
+            has_origin_binding,
+            effects,
+            compiled,
+        })
+    }
+
+    /// The configuration in force.
+    pub const fn config(&self) -> &Config {
+        &self.compiled.config
+    }
+
+    /// Decides a request, and answers it or says how it is forwarded.
+    pub async fn handle(&self, request: &impl Request) -> Handled {
+        let incoming = Incoming::new(request);
+        let path = incoming.path();
+        if path.len() > MAX_PATH_BYTES {
+            return Handled::Answer(Response::too_long());
+        }
+        if let Some(rest) = path.strip_prefix(admin::ROOT)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            // Apart, so that what waits for a decision is not the larger for it.
+            return Handled::Answer(Box::pin(self.control_plane(rest, &incoming)).await);
+        }
+        let passed = request.header(LOOP_GUARD);
+        let Some(passed) = loop_guard::pass(passed.as_deref(), &self.name) else {
+            return Handled::Answer(Response::loop_detected());
+        };
+        let config = self.config();
+        let now = self.effects.now();
+        match gate::decide(config, &self.stack, &self.users, &incoming, now).await {
+            Ok(report) => self.act(report, &incoming, passed, now),
+            // A policy says `deny`.
+            Err(error) => {
+                let retry_at = match error {
+                    StoreError::Open { until } => Some(until),
+                    _ => None,
+                };
+                Handled::Answer(Response::unavailable(retry_at, now))
+            }
+        }
+    }
+
+    /// What becomes of a request that is decided.
+    fn act(
+        &self,
+        report: Report,
+        incoming: &Incoming<'_, impl Request>,
+        passed: String,
+        now: Timestamp,
+    ) -> Handled {
+        let config = self.config();
+        self.log_shadow(&report);
+        let kind = self.journal.kind(&report);
+        let note = |noted, status| {
+            if kind == Some(noted) {
+                let method = incoming.method();
+                let details = || incoming.details();
+                self.journal
+                    .note(noted, (method, status), &report, now, details);
+            }
+        };
+        // Whatever comes of it; the sample tells what came of it.
+        note(Kind::Bypassed, 0);
+        if !report.admitted {
+            note(Kind::Denied, 429);
+            let accept = incoming.header("accept");
+            let denied = Response::denied(&report, config.dialect, accept.as_deref(), now);
+            return Handled::Answer(denied);
+        }
+        let limits = headers::of(&report, config.dialect, now);
+        let target = match &config.origin {
+            Origin::Nowhere => Err(Response::no_origin()),
+            Origin::Url(base) => Ok(Target::url(base, incoming)),
+            Origin::Route if self.has_origin_binding => Ok(Target::Binding),
+            Origin::Route if incoming.is_local() => Err(Response::admitted(&report)),
+            Origin::Route => Ok(Target::Route),
+        };
+        match target {
+            Ok(target) => {
+                let sampled = kind == Some(Kind::Admitted);
+                let mut forward = Forward::new(target, incoming, config, &report, passed, limits);
+                if sampled {
+                    forward.sample = Some(Sample::new(report, incoming));
+                }
+                Handled::Forward(Box::new(forward))
+            }
+            Err(mut own) => {
+                note(Kind::Admitted, own.status);
+                own.headers.extend(limits);
+                Handled::Answer(own)
+            }
+        }
+    }
+
+    /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be
+    /// it [`Response::origin_unreachable`].
+    pub fn forwarded(&self, sample: Sample, status: u16) {
+        let Sample {
+            report,
+            method,
+            details,
+        } = sample;
+        let now = self.effects.now();
+        self.journal
+            .note(Kind::Admitted, (&method, status), &report, now, || details);
+    }
+
+    fn log_shadow(&self, report: &Report) {
+        for standing in &report.shadow {
+            if !standing.answer.decision.allowed() {
+                let line = format!(
+                    "shadow: policy {} would have denied {}",
+                    standing.policy,
+                    report.caller.key()
+                );
+                self.effects.log(Level::Info, &line);
+            }
+        }
+    }
+
+    async fn control_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {
+        let config = self.config();
+        let mut asked = admin::Request {
+            method: incoming.method().to_owned(),
+            path: path.to_owned(),
+            query: incoming.query().to_owned(),
+            authorization: incoming.header("authorization"),
+            client_ip: incoming.header(&config.client_ip_header),
+            body: Body::default(),
+        };
+        let plane = Plane {
+            compiled: &self.compiled,
+            stack: &self.stack,
+            door: &self.doorkeeper,
+            journal: &self.journal,
+        };
+        let admitted = match plane.door(&asked, self.effects.now()).await {
+            Door::Out(answer) => return answer,
+            Door::In(admitted) => admitted,
+        };
+        if asked.takes_body() {
+            asked.body = incoming.body(MAX_BODY_BYTES).await;
+        }
+        plane.answer(admitted, &asked, self.effects.now()).await
+    }
+}
+
+type Composed<E> = (
+    Stack<RedisStore<Rest<E>>, Connection<E>, E>,
+    Rc<Records<Connection<E>>>,
+);
+
+/// The stack that the configuration asks for, and the records beside it.
+fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Composed<E> {
+    let sizes = Sizes::default();
+    match &config.store {
+        StoreConfig::Memory => {
+            let emulator = Connection::Emulator(Emulator::default());
+            let records = Rc::new(Records::new(emulator, Keys::new("")));
+            let stack = Stack::in_memory(Rc::clone(&records), sizes, seed, effects.clone());
+            (stack, records)
+        }
+        StoreConfig::Upstash { prefix, rules, .. } => {
+            let keys = Keys::new(prefix.clone());
+            let rest = Rest::new(effects.clone(), rules.timeout);
+            let store = RedisStore::new(rest.clone(), keys.clone());
+            let records = Rc::new(Records::new(Connection::Rest(rest), keys));
+            let effects = effects.clone();
+            let stack = Stack::new(store, Rc::clone(&records), *rules, sizes, seed, effects);
+            (stack, records)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

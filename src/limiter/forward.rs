@@ -1,0 +1,138 @@
+//! An admitted request, on its way to the origin.
+
+use std::borrow::Cow;
+
+use reqwest::Url;
+
+use super::request::{Incoming, Request};
+use crate::config::Config;
+use crate::events::Details;
+use crate::gate::Report;
+use crate::headers::{
+    CALLER_ADDRESS, Header, LOOP_GUARD, ORIGIN_SECRET, REMOVED_FROM_REQUESTS,
+    REMOVED_FROM_RESPONSES,
+};
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To this URL.
+    Url(String),
+    /// To the binding `ORIGIN`.
+    Binding,
+    /// To what the platform's route points at: the request's own URL.
+    Route,
+}
+
+impl Target {
+    /// The request's path and query beneath `base`.
+    pub(super) fn url(base: &str, incoming: &Incoming<'_, impl Request>) -> Self {
+        Self::Url(format!("{base}{}", beneath(base, incoming)))
+    }
+}
+
+/// The path and query that follow `base`. A runtime's URL parser resolves what is left of dots
+/// (`%2e%2e`, `\..`) in the whole URL; behind a path in `base` that could lead out of it, so there they
+/// are resolved before.
+fn beneath<'a>(base: &str, incoming: &Incoming<'a, impl Request>) -> Cow<'a, str> {
+    let asked = incoming.path_and_query();
+    let has_path = base.splitn(4, '/').nth(3).is_some();
+    if !has_path {
+        return Cow::Borrowed(asked);
+    }
+    match Url::parse(incoming.url()) {
+        Ok(url) => {
+            let query = url.query().map(|query| format!("?{query}"));
+            let fragment = url.fragment().map(|fragment| format!("#{fragment}"));
+            let rest = query.unwrap_or_default() + &fragment.unwrap_or_default();
+            Cow::Owned(url.path().to_owned() + &rest)
+        }
+        // The runtime has taken the URL already: not reached. The origin's front page is no way out.
+        Err(_) => Cow::Borrowed("/"),
+    }
+}
+
+/// How a request is forwarded. Method, path, body and all other headers go as they came; redirects
+/// are handed on.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where to.
+    pub target: Target,
+    /// Headers to set on the request.
+    pub set_on_request: Vec<Header>,
+    /// Headers to remove from the request.
+    pub removed_from_request: Vec<&'static str>,
+    /// Headers to set on the response, be it the origin's or, where it does not answer,
+    /// [`Response::origin_unreachable`](crate::response::Response::origin_unreachable).
+    pub set_on_response: Vec<Header>,
+    /// Headers to remove from the response. A response of which there can be no copy (1xx) goes as it
+    /// came.
+    pub removed_from_response: Vec<&'static str>,
+    /// The request is in the sample of those that are recorded: to be passed to
+    /// [`Limiter::forwarded`](super::Limiter::forwarded) with the response's status.
+    pub sample: Option<Sample>,
+}
+
+impl Forward {
+    pub(super) fn new(
+        target: Target,
+        incoming: &Incoming<'_, impl Request>,
+        config: &Config,
+        report: &Report,
+        passed: String,
+        limits: Vec<Header>,
+    ) -> Self {
+        let mut set = Vec::with_capacity(5);
+        set.push((LOOP_GUARD, passed));
+        if let Some(address) = report.caller.address() {
+            set.push((CALLER_ADDRESS, address.to_string()));
+        }
+        if let Some(secret) = &config.origin_secret {
+            set.push((ORIGIN_SECRET, secret.reveal().to_owned()));
+        }
+        set.push(("x-forwarded-host", incoming.host().to_owned()));
+        set.push(("x-forwarded-proto", incoming.scheme().to_owned()));
+        let mut removed = without(&REMOVED_FROM_REQUESTS, &set);
+        if matches!(target, Target::Url(_)) {
+            // It follows the URL.
+            removed.push("host");
+        }
+        Self {
+            target,
+            set_on_request: set,
+            removed_from_request: removed,
+            removed_from_response: if limits.is_empty() {
+                Vec::new()
+            } else {
+                without(&REMOVED_FROM_RESPONSES, &limits)
+            },
+            set_on_response: limits,
+            sample: None,
+        }
+    }
+}
+
+/// Those of `names` that are not set, which replaces them.
+fn without(names: &[&'static str], set: &[Header]) -> Vec<&'static str> {
+    let is_set = |name: &str| set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
+    let rest = names.iter().copied();
+    rest.filter(|name| !is_set(name)).collect()
+}
+
+/// A request that is recorded once its origin has answered.
+#[derive(Debug)]
+pub struct Sample {
+    pub(super) report: Report,
+    pub(super) method: String,
+    pub(super) details: Details,
+}
+
+impl Sample {
+    pub(super) fn new(report: Report, incoming: &Incoming<'_, impl Request>) -> Self {
+        Self {
+            report,
+            method: incoming.method().to_owned(),
+            details: incoming.details(),
+        }
+    }
+}

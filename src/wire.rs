@@ -1,0 +1,223 @@
+//! Steps of a task as numbers and one text, for hosts on the other side of WebAssembly.
+//!
+//! A text is decoded once and cut by [lengths](Written::numbers) in UTF-16 units, as JavaScript counts them. In
+//! its head, parts end with a line feed, which no method, URL, header or token can hold.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::admin::Body;
+use crate::driver::{Fields, Outcome};
+use crate::effects::{Endpoint, Reply};
+use crate::error::StoreError;
+use crate::headers::Header;
+use crate::limiter::{Forward, Target};
+use crate::response::Response;
+use crate::tasks::{Answer, Ask, Step, TaskId};
+use crate::time::Millis;
+
+/// What a host is to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// Nothing: a duty is done, or there is none.
+    Done = 0,
+    /// Answer. Numbers: status, length of the head. Head: names and values of headers. Rest: the body.
+    Answer = 1,
+    /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL, then
+    /// four lists, each ended by an empty part: headers to set on the request, to remove from it, to
+    /// set on the response, to remove from it.
+    Forward = 2,
+    /// Post to Redis, then resume. Numbers: path (0 the URL itself, 1 `/multi-exec`), timeout in ms.
+    /// Text: the body.
+    Redis = 3,
+    /// Wait, then resume. Number: ms.
+    Sleep = 4,
+    /// Verify a signature, then resume. Text: algorithm, signature in base64, what was signed, the key:
+    /// three parts and the rest.
+    Verify = 5,
+    /// Fetch a key set, then resume. Text: the URL.
+    KeySet = 6,
+    /// Read the request's body, then resume. Number: the most bytes.
+    Body = 7,
+}
+
+/// A step, written down.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The task's number, 0 for one that has ended, and two numbers as its [`Kind`] says.
+    pub numbers: [u32; 3],
+    /// The text.
+    pub text: String,
+}
+
+impl Written {
+    /// Writes `step` in place of what was written before.
+    pub fn write(&mut self, step: Step<Outcome>) -> Kind {
+        self.text.clear();
+        self.numbers = [0; 3];
+        match step {
+            Step::Asks(id, ask) => self.ask(id, ask),
+            Step::Done(Outcome::Answer(response)) => self.answer(&response),
+            Step::Done(Outcome::Forward(forward, sample)) => self.forward(&forward, sample),
+            Step::Done(Outcome::Done) | Step::Unknown | Step::Stuck => Kind::Done,
+        }
+    }
+
+    fn ask(&mut self, id: TaskId, ask: Ask) -> Kind {
+        self.numbers[0] = id.number();
+        match ask {
+            Ask::Redis {
+                endpoint,
+                body,
+                timeout,
+            } => {
+                self.numbers[1] = match endpoint {
+                    Endpoint::Command => 0,
+                    Endpoint::Transaction => 1,
+                };
+                self.numbers[2] = milliseconds(timeout);
+                self.text = body;
+                Kind::Redis
+            }
+            Ask::Sleep(length) => {
+                self.numbers[1] = milliseconds(length);
+                Kind::Sleep
+            }
+            Ask::Verify {
+                algorithm,
+                material,
+                signed,
+                signature,
+            } => {
+                self.part(algorithm);
+                self.part(&STANDARD.encode(signature));
+                self.part(&signed);
+                self.text.push_str(&material);
+                Kind::Verify
+            }
+            Ask::KeySet { url } => {
+                self.text = url;
+                Kind::KeySet
+            }
+            Ask::Body { most } => {
+                self.numbers[1] = u32::try_from(most).unwrap_or(u32::MAX);
+                Kind::Body
+            }
+        }
+    }
+
+    /// Writes a response.
+    pub fn answer(&mut self, response: &Response) -> Kind {
+        self.text.clear();
+        self.headers(&response.headers);
+        let head = self.text.encode_utf16().count();
+        self.numbers = [
+            0,
+            u32::from(response.status),
+            u32::try_from(head).unwrap_or(u32::MAX),
+        ];
+        self.text.push_str(&response.body);
+        Kind::Answer
+    }
+
+    fn forward(&mut self, forward: &Forward, sample: Option<u32>) -> Kind {
+        self.numbers[1] = match &forward.target {
+            Target::Url(url) => {
+                self.text.push_str(url);
+                0
+            }
+            Target::Binding => 1,
+            Target::Route => 2,
+        };
+        self.numbers[2] = sample.unwrap_or_default();
+        self.part("");
+        self.headers(&forward.set_on_request);
+        self.part("");
+        self.names(&forward.removed_from_request);
+        self.part("");
+        self.headers(&forward.set_on_response);
+        self.part("");
+        self.names(&forward.removed_from_response);
+        self.part("");
+        Kind::Forward
+    }
+
+    fn headers(&mut self, headers: &[Header]) {
+        for (name, value) in headers {
+            self.part(name);
+            self.part(value);
+        }
+    }
+
+    fn names(&mut self, names: &[&str]) {
+        for name in names {
+            self.part(name);
+        }
+    }
+
+    fn part(&mut self, part: &str) {
+        self.text.push_str(part);
+        self.text.push('\n');
+    }
+}
+
+fn milliseconds(length: Millis) -> u32 {
+    u32::try_from(length.get()).unwrap_or(u32::MAX)
+}
+
+/// Reads a request's fields: method, URL, address, loop guard, each ended by a line feed.
+#[must_use]
+pub fn fields(text: &str) -> Fields {
+    let mut parts = text.split('\n').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    Fields {
+        method: next(),
+        url: next(),
+        address: next(),
+        loop_guard: next(),
+    }
+}
+
+/// In place of a status: it took too long.
+pub const TIMED_OUT: u32 = 1;
+/// In place of a status: it failed, or is too long, or not true.
+pub const FAILED: u32 = 0;
+/// In place of a status: what was read is no text.
+pub const NOT_TEXT: u32 = 2;
+
+/// Reads the answer to what a task asked: `status` is an HTTP status (for Redis), 200 for what went
+/// well, or one of the constants here.
+#[must_use]
+pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> Answer {
+    let well = status == 200;
+    if kind == Kind::Redis as u32 {
+        return Answer::Redis(match status {
+            FAILED => Err(StoreError::Unreachable),
+            TIMED_OUT => Err(StoreError::Timeout),
+            status => Ok(Reply {
+                status: u16::try_from(status).unwrap_or_default(),
+                body: text.into_owned(),
+            }),
+        });
+    }
+    if kind == Kind::Verify as u32 {
+        return Answer::Verified(well);
+    }
+    if kind == Kind::KeySet as u32 {
+        return Answer::KeySet(well.then(|| text.into_owned()));
+    }
+    if kind == Kind::Body as u32 {
+        return Answer::Body(match status {
+            FAILED => Body::TooLong,
+            NOT_TEXT => Body::NotText,
+            _ => Body::Text(text.into_owned()),
+        });
+    }
+    Answer::Slept
+}
+
+#[cfg(test)]
+mod tests;
