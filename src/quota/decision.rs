@@ -1,6 +1,6 @@
-//! What a decision says, and the time at which it is made.
+//! A quota's answer to a request, and the states to keep.
 
-use super::{CLOCK_TOLERANCE, State};
+use super::state::State;
 use crate::time::Timestamp;
 
 /// What a quota says to a request.
@@ -50,13 +50,4 @@ pub struct Decided {
     /// The state to keep if the request does not go ahead: only where a faulty clock had to be
     /// taken out of it.
     pub repaired: Option<State>,
-}
-
-/// The time of a decision over a state whose clock is `clock`, and whether that clock is believed.
-pub(super) fn decided_at(clock: Timestamp, now: Timestamp) -> (Timestamp, bool) {
-    if clock > now + CLOCK_TOLERANCE {
-        (now, false)
-    } else {
-        (now.max(clock), true)
-    }
 }

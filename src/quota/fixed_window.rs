@@ -3,8 +3,10 @@
 //! Cheapest to read and to reason about; around a boundary up to twice the limit can pass within
 //! one window's length.
 
+use super::clock::decided_at;
+use super::decision::{Decided, Decision, Outcome};
+use super::definition::Quota;
 use super::state::{FixedWindow, State};
-use super::{Decided, Decision, Outcome, Quota, decided_at};
 use crate::time::{Millis, Timestamp};
 
 fn index(at: Timestamp, window: Millis) -> u64 {

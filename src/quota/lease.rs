@@ -1,17 +1,17 @@
 //! Leases: units taken before they are asked for.
 //!
-//! An isolate takes some units of a quota at once and spends them by itself for a time `S`. They are
-//! recorded as taken at the *end* of that time, so the bound holds whenever they are spent: recorded
-//! when they were handed out, units spent late would count for less than a window after their use. A
-//! sliding window records them in the sub-window in which `S` ends, a token bucket on top of no less
-//! than the debt that `S` drains (in GCRA's terms `TAT' = max(TAT, t + S) + n T`). That record lies in
-//! the future and is no clock.
+//! An isolate takes some units of a quota at once and spends them alone for a time `S`
+//! ([`lease_time`](Quota::lease_time)). They are recorded as taken at the *end* of that time, so the
+//! bound holds whenever they are spent: recorded when they were handed out, units spent late would
+//! count for less than a window after their use. A sliding window records them in the sub-window in
+//! which `S` ends, a token bucket on top of no less than the debt that `S` drains (in GCRA's terms
+//! `TAT' = max(TAT, t + S) + n T`). That record lies in the future and is no clock.
 
-use super::{Algorithm, Quota, State, fixed_window, sliding_window, token_bucket};
-use crate::time::{Millis, Timestamp};
-
-/// The longest time for which units may be held.
-const LONGEST: Millis = Millis::new(5000);
+use super::algorithm::Algorithm;
+use super::definition::Quota;
+use super::state::State;
+use super::{fixed_window, sliding_window, token_bucket};
+use crate::time::Timestamp;
 
 /// Of what a quota has left, a lease takes at most the part that this divides it into: the others that
 /// draw on it are left room, and what is held shrinks to nothing as the quota runs low. With fewer
@@ -38,7 +38,7 @@ impl Quota {
         if units == 0 || ends == decision.at {
             return None;
         }
-        let state = match self.algorithm {
+        let state = match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::lease(self, state, units, ends, now),
             Algorithm::TokenBucket => token_bucket::lease(self, state, units, ends, now),
             Algorithm::FixedWindow => fixed_window::lease(self, state, units, now),
@@ -51,23 +51,9 @@ impl Quota {
     #[must_use]
     pub fn lease_ends(&self, at: Timestamp, now: Timestamp) -> Timestamp {
         let time = self.lease_time();
-        now + match self.algorithm {
+        now + match self.algorithm() {
             Algorithm::SlidingWindow | Algorithm::TokenBucket => time,
-            Algorithm::FixedWindow => time.min(fixed_window::ends(at, self.window).since(at)),
+            Algorithm::FixedWindow => time.min(fixed_window::ends(at, self.window()).since(at)),
         }
     }
-
-    /// How long units are held: 5 seconds at the most, and a tenth of the window and of the time in
-    /// which a bucket fills.
-    #[must_use]
-    pub fn lease_time(&self) -> Millis {
-        let tenth = self.window.min(self.refill()).get() / 10;
-        LONGEST.min(Millis::new(tenth))
-    }
-}
-
-/// How many sub-windows of `width` the end of a lease can be ahead of its beginning. A window is at
-/// most sixty of them, and a tenth of that is six.
-pub(super) fn lead(width: Millis) -> u64 {
-    LONGEST.get().div_ceil(width.get()).min(6)
 }

@@ -7,9 +7,11 @@
 //! than an ideal log would have it wait. (The usual two-counter estimate is cheaper by some bytes
 //! and admits 197 of a limit of 100 inside 59 s of a minute.)
 
-use super::lease::lead;
+use super::clock::decided_at;
+use super::decision::{Decided, Decision, Outcome};
+use super::definition::Quota;
+use super::lease_time::lead;
 use super::state::{SlidingWindow, State, SubWindow};
-use super::{Decided, Decision, Outcome, Quota, decided_at};
 use crate::time::{Millis, Timestamp};
 
 /// Sub-windows to a window. Sixty keeps the longest state under 600 bytes and the extra wait

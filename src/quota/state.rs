@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::lease::lead;
+use super::lease_time::lead;
 use crate::time::{Millis, Timestamp};
 
 /// Numbers in a state are at most this, so that Lua reads them exactly and the sums of a decision

@@ -5,8 +5,10 @@
 //! a unit adds `period`, a millisecond takes off `limit`, and the bucket is full at `burst x period`.
 //! Source of the algorithm: ITU-T I.371, the Generic Cell Rate Algorithm.
 
+use super::clock::decided_at;
+use super::decision::{Decided, Decision, Outcome};
+use super::definition::Quota;
 use super::state::{State, TokenBucket};
-use super::{Decided, Decision, Outcome, Quota, decided_at};
 use crate::time::{Millis, Timestamp};
 
 fn of_period(state: &State, period: Millis) -> Option<&TokenBucket> {

@@ -3,7 +3,8 @@
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{START, Step, at, fits, play, quota, quotas, steps};
-use crate::quota::{Algorithm, Outcome, Quota, State, decided_at, sliding_window};
+use crate::quota::clock::decided_at;
+use crate::quota::{Algorithm, Outcome, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 /// The most a quota can hold: units, or a bucket's debt.

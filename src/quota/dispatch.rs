@@ -1,0 +1,70 @@
+//! The operations of [`Quota`] on a state, each passed on to the quota's algorithm.
+
+use super::algorithm::Algorithm;
+use super::decision::Decided;
+use super::definition::Quota;
+use super::state::State;
+use super::{fixed_window, sliding_window, token_bucket};
+use crate::time::Timestamp;
+
+impl Quota {
+    /// Decides a request of `cost` units at `now`. A state of another shape counts as absent.
+    /// Nothing is consumed until the caller keeps [`Decided::admitted`].
+    #[must_use]
+    pub fn decide(&self, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+        match self.algorithm() {
+            Algorithm::SlidingWindow => sliding_window::decide(self, state, cost, now),
+            Algorithm::TokenBucket => token_bucket::decide(self, state, cost, now),
+            Algorithm::FixedWindow => fixed_window::decide(self, state, cost, now),
+        }
+    }
+
+    /// Adds to `state` what was admitted elsewhere: `owed` is what a quota that admitted nothing
+    /// else would hold. Units are added at the time at which they were admitted, the earliest first,
+    /// as far as there is room; what no longer counts at `now` is nothing, and what is later than
+    /// the decision's time counts as admitted then. The result's clock is that time, and a faulty
+    /// one is repaired. With no `state` it is the owed units by themselves, so that what is owed can
+    /// be gathered.
+    ///
+    /// A bucket's two debts have both been drained until `now`, as they were apart.
+    ///
+    /// `None`: there is nothing to add (an owed state of another shape is nothing), keep the state
+    /// as it is.
+    #[must_use]
+    pub fn absorb(&self, state: Option<&State>, owed: &State, now: Timestamp) -> Option<State> {
+        match self.algorithm() {
+            Algorithm::SlidingWindow => sliding_window::absorb(self, state, owed, now),
+            Algorithm::TokenBucket => token_bucket::absorb(self, state, owed, now),
+            Algorithm::FixedWindow => fixed_window::absorb(self, state, owed, now),
+        }
+    }
+
+    /// What of `owed` is not in `counted`, an earlier form of it: what has been admitted since.
+    /// `None`: nothing.
+    #[must_use]
+    pub fn newer(&self, owed: &State, counted: &State) -> Option<State> {
+        match self.algorithm() {
+            Algorithm::SlidingWindow => sliding_window::newer(self, owed, counted),
+            Algorithm::TokenBucket => token_bucket::newer(self, owed, counted),
+            Algorithm::FixedWindow => fixed_window::newer(self, owed, counted),
+        }
+    }
+
+    /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`](super::Decision::at)).
+    /// What that admission no longer weighs is not given back, so the algorithm's bound holds for
+    /// what remains consumed. `None`: there is nothing to take back, keep the state as it is.
+    #[must_use]
+    pub fn refund(
+        &self,
+        state: &State,
+        units: u32,
+        admitted_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<State> {
+        match self.algorithm() {
+            Algorithm::SlidingWindow => sliding_window::refund(self, state, units, admitted_at),
+            Algorithm::TokenBucket => token_bucket::refund(self, state, units, admitted_at, now),
+            Algorithm::FixedWindow => fixed_window::refund(self, state, units, admitted_at),
+        }
+    }
+}
