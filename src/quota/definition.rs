@@ -10,9 +10,9 @@ use crate::time::Millis;
 /// last integer that Lua's numbers hold exactly.
 pub const MAX_WINDOW: Millis = Millis::new(366 * 24 * 60 * 60 * 1000);
 
-/// The largest debt a token bucket may stand for, in ms x units: sums of two of them stay exact
+/// The highest level that a token bucket may have, in ms x units: sums of two levels stay exact
 /// integers in Lua, whose numbers are exact up to 2^53.
-const MAX_DEBT: u64 = 1 << 51;
+const MAX_LEVEL: u64 = 1 << 51;
 
 /// Why a quota cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Quota {
         let most = u64::from(self.limit.max(self.burst).get());
         let fits = most
             .checked_mul(self.window.get())
-            .is_some_and(|debt| debt <= MAX_DEBT);
+            .is_some_and(|level| level <= MAX_LEVEL);
         if self.algorithm == Algorithm::TokenBucket && !fits {
             return Err(QuotaError::Product);
         }
@@ -150,7 +150,7 @@ impl Quota {
     #[must_use]
     pub fn boundless(&self) -> Self {
         let most = match self.algorithm {
-            Algorithm::TokenBucket => MAX_DEBT / self.window.get(),
+            Algorithm::TokenBucket => MAX_LEVEL / self.window.get(),
             Algorithm::SlidingWindow | Algorithm::FixedWindow => u64::from(u32::MAX),
         };
         let most = u32::try_from(most).unwrap_or(u32::MAX);

@@ -26,7 +26,8 @@ impl Quota {
     /// one is repaired. With no `state` it is the owed units by themselves, so that what is owed can
     /// be gathered.
     ///
-    /// A bucket's two debts have both been drained until `now`, as they were apart.
+    /// Two buckets' levels are each drained until `now` before they are added, because each drained
+    /// alone.
     ///
     /// `None`: there is nothing to add (an owed state of another shape is nothing), keep the state
     /// as it is.
@@ -50,7 +51,7 @@ impl Quota {
         }
     }
 
-    /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`](super::Decision::at)).
+    /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`](super::decision::Decision::at)).
     /// What that admission no longer weighs is not given back, so the algorithm's bound holds for
     /// what remains consumed. `None`: there is nothing to take back, keep the state as it is.
     #[must_use]

@@ -25,31 +25,31 @@ fn of_window(state: &State, window: Millis) -> Option<&FixedWindow> {
     }
 }
 
-/// What a state says at the time of a decision.
-struct Held {
+/// The window at the time of a decision.
+struct CurrentWindow {
     window: Millis,
     at: Timestamp,
     believed: bool,
     used: u32,
 }
 
-impl Held {
+impl CurrentWindow {
     fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
         let window = quota.window();
         let state = state.and_then(|state| of_window(state, window));
         let (clock, count) =
             state.map_or_else(Default::default, |state| (state.clock, state.count));
         let (at, believed) = decided_at(clock, now);
-        let mut held = Self {
+        let mut current = Self {
             window,
             at,
             believed,
             used: 0,
         };
-        if held.counts(clock) {
-            held.used = count;
+        if current.counts(clock) {
+            current.used = count;
         }
-        held
+        current
     }
 
     /// Whether what was counted by `clock` counts now. A clock that ran ahead counted what was taken
@@ -68,10 +68,10 @@ impl Held {
 }
 
 pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
-    let held = Held::at(quota, state, now);
-    let Held {
+    let current = CurrentWindow::at(quota, state, now);
+    let CurrentWindow {
         window, at, used, ..
-    } = held;
+    } = current;
     let ends = ends(at, window);
     let limit = quota.limit();
     let outcome = if cost > limit {
@@ -81,7 +81,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     } else {
         Outcome::Denied { retry_at: ends }
     };
-    let repaired = (!held.believed && used > 0).then(|| held.keep(used));
+    let repaired = (!current.believed && used > 0).then(|| current.keep(used));
     let spent = if outcome == Outcome::Allowed { cost } else { 0 };
     let used = used + spent;
     Decided {
@@ -91,15 +91,15 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             reset_at: if used > 0 { ends } else { now },
             at,
         },
-        admitted: (spent > 0).then(|| held.keep(used)),
+        admitted: (spent > 0).then(|| current.keep(used)),
         repaired,
     }
 }
 
 /// A lease ends with its window, so its units are taken like any others.
 pub(super) fn lease(quota: &Quota, state: Option<&State>, units: u32, now: Timestamp) -> State {
-    let held = Held::at(quota, state, now);
-    held.keep(held.used + units)
+    let current = CurrentWindow::at(quota, state, now);
+    current.keep(current.used + units)
 }
 
 pub(super) fn absorb(
@@ -108,11 +108,11 @@ pub(super) fn absorb(
     owed: &State,
     now: Timestamp,
 ) -> Option<State> {
-    let held = Held::at(quota, state, now);
-    let owed = of_window(owed, held.window).filter(|owed| held.counts(owed.clock))?;
-    let room = quota.limit().saturating_sub(held.used);
+    let current = CurrentWindow::at(quota, state, now);
+    let owed = of_window(owed, current.window).filter(|owed| current.counts(owed.clock))?;
+    let room = quota.limit().saturating_sub(current.used);
     let added = owed.count.min(room);
-    (added > 0).then(|| held.keep(held.used + added))
+    (added > 0).then(|| current.keep(current.used + added))
 }
 
 pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {

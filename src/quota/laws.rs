@@ -445,7 +445,7 @@ fn no_cost_is_too_large_for_the_longest_window() {
     }
 }
 
-/// A burst that was made smaller leaves a debt above the bucket's size, which counts as a full one's.
+/// A burst that was made smaller leaves a level above the bucket's size, which counts as full.
 #[test]
 fn a_refund_to_a_bucket_that_was_larger_takes_nothing() {
     let larger = quota(Algorithm::TokenBucket, 10, 60_000, 40);

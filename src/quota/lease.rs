@@ -4,7 +4,7 @@
 //! ([`lease_time`](Quota::lease_time)). They are recorded as taken at the *end* of that time, so the
 //! bound holds whenever they are spent: recorded when they were handed out, units spent late would
 //! count for less than a window after their use. A sliding window records them in the sub-window in
-//! which `S` ends, a token bucket on top of no less than the debt that `S` drains (in GCRA's terms
+//! which `S` ends, a token bucket on top of no less than the level that `S` drains (in GCRA's terms
 //! `TAT' = max(TAT, t + S) + n T`). That record lies in the future and is no clock.
 
 use super::algorithm::Algorithm;

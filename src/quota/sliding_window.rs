@@ -34,8 +34,8 @@ fn of_width(state: &State, width: Millis) -> Option<&SlidingWindow> {
     }
 }
 
-/// What a state says at the time of a decision.
-struct Held {
+/// The counts that are in the window at the time of a decision.
+struct WindowCounts {
     window: Millis,
     width: Millis,
     at: Timestamp,
@@ -43,14 +43,14 @@ struct Held {
     counts: Vec<SubWindow>,
 }
 
-impl Held {
+impl WindowCounts {
     fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
         let window = quota.window();
         let width = width(window);
         let state = state.and_then(|state| of_width(state, width));
         let clock = state.map_or_else(Timestamp::default, |state| state.clock);
         let (at, believed) = decided_at(clock, now);
-        let mut held = Self {
+        let mut current = Self {
             window,
             width,
             at,
@@ -60,11 +60,11 @@ impl Held {
         if let Some(state) = state {
             let mut counts = state.counts.clone();
             if !believed {
-                held.bring_back(&mut counts, Some(clock.as_millis() / width.get() + 1));
+                current.bring_back(&mut counts, Some(clock.as_millis() / width.get() + 1));
             }
-            held.counts = held.counting(counts);
+            current.counts = current.counting(counts);
         }
-        held
+        current
     }
 
     /// The sub-window of the decision.
@@ -111,12 +111,12 @@ fn left(limit: u32, used: u64) -> u32 {
 }
 
 pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
-    let mut held = Held::at(quota, state, now);
-    let used = held.used();
-    let mut counts = std::mem::take(&mut held.counts);
-    let Held {
+    let mut current = WindowCounts::at(quota, state, now);
+    let used = current.used();
+    let mut counts = std::mem::take(&mut current.counts);
+    let WindowCounts {
         window, width, at, ..
-    } = held;
+    } = current;
     let limit = u64::from(quota.limit());
     let outcome = if u64::from(cost) > limit {
         Outcome::Impossible
@@ -127,10 +127,10 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             retry_at: room_at(&counts, used + u64::from(cost) - limit, width, window),
         }
     };
-    let repaired = (!held.believed && !counts.is_empty()).then(|| held.keep(counts.clone()));
+    let repaired = (!current.believed && !counts.is_empty()).then(|| current.keep(counts.clone()));
     let spent = if outcome == Outcome::Allowed { cost } else { 0 };
     if spent > 0 {
-        add(&mut counts, held.here(), spent);
+        add(&mut counts, current.here(), spent);
     }
     let reset_at = counts
         .last()
@@ -142,7 +142,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
             reset_at,
             at,
         },
-        admitted: (spent > 0).then(|| held.keep(counts)),
+        admitted: (spent > 0).then(|| current.keep(counts)),
         repaired,
     }
 }
@@ -154,10 +154,10 @@ pub(super) fn lease(
     ends: Timestamp,
     now: Timestamp,
 ) -> State {
-    let mut held = Held::at(quota, state, now);
-    let mut counts = std::mem::take(&mut held.counts);
-    add(&mut counts, ends.as_millis() / held.width.get(), units);
-    held.keep(counts)
+    let mut current = WindowCounts::at(quota, state, now);
+    let mut counts = std::mem::take(&mut current.counts);
+    add(&mut counts, ends.as_millis() / current.width.get(), units);
+    current.keep(counts)
 }
 
 pub(super) fn absorb(
@@ -166,22 +166,22 @@ pub(super) fn absorb(
     owed: &State,
     now: Timestamp,
 ) -> Option<State> {
-    let mut held = Held::at(quota, state, now);
-    let owed = of_width(owed, held.width)?;
-    let all = left(quota.limit(), held.used());
+    let mut current = WindowCounts::at(quota, state, now);
+    let owed = of_width(owed, current.width)?;
+    let all = left(quota.limit(), current.used());
     let mut room = all;
     let mut counts = owed.counts.clone();
-    held.bring_back(&mut counts, None);
-    for sub in held.counting(counts) {
+    current.bring_back(&mut counts, None);
+    for sub in current.counting(counts) {
         let units = sub.count.min(room);
         if units == 0 {
             break;
         }
-        add(&mut held.counts, sub.index, units);
+        add(&mut current.counts, sub.index, units);
         room -= units;
     }
-    let counts = std::mem::take(&mut held.counts);
-    (room < all).then(|| held.keep(counts))
+    let counts = std::mem::take(&mut current.counts);
+    (room < all).then(|| current.keep(counts))
 }
 
 pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {

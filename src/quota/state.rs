@@ -4,7 +4,7 @@
 //! width, so that a state written under another configuration is recognised and counts as absent:
 //!
 //! - sliding window: `sw:<width ms>:<clock ms>:<first sub-window>:<offset>=<count>,...`
-//! - token bucket: `tb:<period ms>:<clock ms>:<debt ms x units>`
+//! - token bucket: `tb:<period ms>:<clock ms>:<level ms x units>`
 //! - fixed window: `fw:<window ms>:<clock ms>:<count>`
 
 use std::fmt;
@@ -42,12 +42,12 @@ pub struct SlidingWindow {
     pub(super) counts: Vec<SubWindow>,
 }
 
-/// What is owed at `clock`.
+/// How full the bucket was at `clock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBucket {
     pub(super) period: Millis,
     pub(super) clock: Timestamp,
-    pub(super) debt: u64,
+    pub(super) level: u64,
 }
 
 /// What was admitted in the window that holds `clock`.
@@ -86,7 +86,7 @@ impl State {
             "tb" => Self::TokenBucket(TokenBucket {
                 period: width,
                 clock,
-                debt: third,
+                level: third,
             }),
             "fw" => Self::FixedWindow(FixedWindow {
                 window: width,
@@ -114,7 +114,7 @@ impl fmt::Display for State {
             }
             Self::TokenBucket(state) => {
                 let (period, clock) = (state.period.get(), state.clock.as_millis());
-                write!(f, "tb:{period}:{clock}:{}", state.debt)
+                write!(f, "tb:{period}:{clock}:{}", state.level)
             }
             Self::FixedWindow(state) => {
                 let (window, clock) = (state.window.get(), state.clock.as_millis());

@@ -1,8 +1,9 @@
 //! The token bucket as GCRA: a burst and a sustained rate apart, in exact integers.
 //!
 //! GCRA usually keeps a theoretical arrival time, which moves by `period / limit` per unit: not a
-//! whole number of milliseconds, and zero for high rates. Here the state is a *debt* in ms x units:
-//! a unit adds `period`, a millisecond takes off `limit`, and the bucket is full at `burst x period`.
+//! whole number of milliseconds, and zero for high rates. Here the state is the bucket's *level* in
+//! ms x units: a unit adds `period`, a millisecond drains `limit`, and the bucket is full at
+//! `burst x period`.
 //! Source of the algorithm: ITU-T I.371, the Generic Cell Rate Algorithm.
 
 use super::clock::decided_at;
@@ -18,23 +19,24 @@ fn of_period(state: &State, period: Millis) -> Option<&TokenBucket> {
     }
 }
 
-/// What a state says at the time of a decision.
-struct Held {
+/// The bucket at the time of a decision.
+struct Bucket {
     period: Millis,
     rate: u64,
     full: u64,
     at: Timestamp,
     believed: bool,
-    debt: u64,
+    level: u64,
 }
 
-impl Held {
+impl Bucket {
     fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
         let period = quota.window();
         let rate = u64::from(quota.limit());
         let full = u64::from(quota.capacity()) * period.get();
         let state = state.and_then(|state| of_period(state, period));
-        let (clock, debt) = state.map_or_else(Default::default, |state| (state.clock, state.debt));
+        let (clock, level) =
+            state.map_or_else(Default::default, |state| (state.clock, state.level));
         let (at, believed) = decided_at(clock, now);
         Self {
             period,
@@ -42,68 +44,68 @@ impl Held {
             full,
             at,
             believed,
-            // More than a full bucket's debt is left from a larger burst: nobody pays for that for
-            // long. Of a clock that ran ahead, no time has passed.
-            debt: drained(debt.min(full), at.since(clock), rate),
+            // A level above full was left by a larger burst, and counts as full. If the state's clock
+            // is ahead, nothing has drained yet.
+            level: drained(level.min(full), at.since(clock), rate),
         }
     }
 
-    fn keep(&self, debt: u64) -> State {
+    fn keep(&self, level: u64) -> State {
         State::TokenBucket(TokenBucket {
             period: self.period,
             clock: self.at,
-            debt,
+            level,
         })
     }
 }
 
 pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
-    let held = Held::at(quota, state, now);
-    let Held {
+    let bucket = Bucket::at(quota, state, now);
+    let Bucket {
         period,
         rate,
         full,
         at,
-        debt,
+        level,
         ..
-    } = held;
+    } = bucket;
     // It overflows only for a cost far above the capacity, which is impossible whatever its price.
     let price = u64::from(cost).saturating_mul(period.get());
     let outcome = if cost > quota.capacity() {
         Outcome::Impossible
-    } else if debt + price <= full {
+    } else if level + price <= full {
         Outcome::Allowed
     } else {
         Outcome::Denied {
-            retry_at: at + Millis::new((debt + price - full).div_ceil(rate)),
+            retry_at: at + Millis::new((level + price - full).div_ceil(rate)),
         }
     };
-    let repaired = (!held.believed && debt > 0).then(|| held.keep(debt));
+    let repaired = (!bucket.believed && level > 0).then(|| bucket.keep(level));
     let spent = if outcome == Outcome::Allowed {
         price
     } else {
         0
     };
-    let debt = debt + spent;
+    let level = level + spent;
     Decided {
         decision: Decision {
             outcome,
-            remaining: u32::try_from(full.saturating_sub(debt) / period.get()).unwrap_or(u32::MAX),
-            reset_at: at + Millis::new(debt.div_ceil(rate)),
+            remaining: u32::try_from(full.saturating_sub(level) / period.get()).unwrap_or(u32::MAX),
+            reset_at: at + Millis::new(level.div_ceil(rate)),
             at,
         },
-        admitted: (spent > 0).then(|| held.keep(debt)),
+        admitted: (spent > 0).then(|| bucket.keep(level)),
         repaired,
     }
 }
 
-/// What is left of a debt after `time`. Compared before it is multiplied: `time x rate` of a long
+/// The level after `time` has drained it. Compared before it is multiplied: `time x rate` of a long
 /// forgotten state would not be an exact integer in Lua.
-fn drained(debt: u64, time: Millis, rate: u64) -> u64 {
-    if time.get() >= debt.div_ceil(rate) {
+fn drained(level: u64, time: Millis, rate: u64) -> u64 {
+    if time.get() >= level.div_ceil(rate) {
         0
     } else {
-        debt - time.get() * rate
+        level - time.get() * rate
     }
 }
 
@@ -114,9 +116,9 @@ pub(super) fn lease(
     ends: Timestamp,
     now: Timestamp,
 ) -> State {
-    let held = Held::at(quota, state, now);
-    let drains = ends.since(held.at).get() * held.rate;
-    held.keep(held.debt.max(drains) + u64::from(units) * held.period.get())
+    let bucket = Bucket::at(quota, state, now);
+    let drains = ends.since(bucket.at).get() * bucket.rate;
+    bucket.keep(bucket.level.max(drains) + u64::from(units) * bucket.period.get())
 }
 
 pub(super) fn absorb(
@@ -125,11 +127,11 @@ pub(super) fn absorb(
     owed: &State,
     now: Timestamp,
 ) -> Option<State> {
-    let held = Held::at(quota, state, now);
-    let owed = of_period(owed, held.period)?;
-    let left = drained(owed.debt, held.at.since(owed.clock), held.rate);
-    let added = left.min(held.full - held.debt);
-    (added > 0).then(|| held.keep(held.debt + added))
+    let bucket = Bucket::at(quota, state, now);
+    let owed = of_period(owed, bucket.period)?;
+    let left = drained(owed.level, bucket.at.since(owed.clock), bucket.rate);
+    let added = left.min(bucket.full - bucket.level);
+    (added > 0).then(|| bucket.keep(bucket.level + added))
 }
 
 pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
@@ -137,14 +139,14 @@ pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<Stat
     let mut owed = *of_period(owed, period)?;
     if let Some(counted) = of_period(counted, period) {
         let since = owed.clock.since(counted.clock);
-        let left = drained(counted.debt, since, u64::from(quota.limit()));
-        owed.debt = owed.debt.saturating_sub(left);
+        let left = drained(counted.level, since, u64::from(quota.limit()));
+        owed.level = owed.level.saturating_sub(left);
     }
-    (owed.debt > 0).then_some(State::TokenBucket(owed))
+    (owed.level > 0).then_some(State::TokenBucket(owed))
 }
 
 /// A bucket does not tell whose tokens have come back since, so only what this admission must still
-/// weigh is taken off: had it never been made, the debt could be smaller by no less than that.
+/// weigh is taken off: had it never been made, the level would be lower by at least that.
 pub(super) fn refund(
     quota: &Quota,
     state: &State,
@@ -152,14 +154,15 @@ pub(super) fn refund(
     admitted_at: Timestamp,
     now: Timestamp,
 ) -> Option<State> {
-    let held = Held::at(quota, Some(state), now);
-    let state = of_period(state, held.period)?;
-    if !held.believed || held.at < admitted_at {
+    let bucket = Bucket::at(quota, Some(state), now);
+    let state = of_period(state, bucket.period)?;
+    if !bucket.believed || bucket.at < admitted_at {
         return None;
     }
-    let price = u64::from(units).saturating_mul(held.period.get());
-    let weighs = drained(price, held.at.since(admitted_at), held.rate);
-    // Of more than a full bucket's debt, what is above it goes first: a decision counts none of that.
-    let debt = drained(state.debt, held.at.since(state.clock), held.rate).saturating_sub(weighs);
-    (weighs > 0).then(|| held.keep(debt.min(held.debt)))
+    let price = u64::from(units).saturating_mul(bucket.period.get());
+    let weighs = drained(price, bucket.at.since(admitted_at), bucket.rate);
+    // A refund first takes off what lies above full, which no decision counts.
+    let level =
+        drained(state.level, bucket.at.since(state.clock), bucket.rate).saturating_sub(weighs);
+    (weighs > 0).then(|| bucket.keep(level.min(bucket.level)))
 }

@@ -7,7 +7,7 @@ use crate::quota::clock::decided_at;
 use crate::quota::{Algorithm, Outcome, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
-/// The most a quota can hold: units, or a bucket's debt.
+/// The most a quota can hold: units, or a bucket's level.
 fn full(quota: &Quota) -> u64 {
     let unit = match quota.algorithm() {
         Algorithm::TokenBucket => quota.window().get(),
@@ -32,7 +32,7 @@ fn weighs(quota: &Quota, state: &State, at: Timestamp) -> u64 {
         }
         State::TokenBucket(state) => {
             let back = at.since(state.clock).get() * u64::from(quota.limit());
-            state.debt.saturating_sub(back)
+            state.level.saturating_sub(back)
         }
         State::FixedWindow(state) => {
             let clock = state.clock.min(at).as_millis();
@@ -99,8 +99,8 @@ fn halves(state: &State) -> (State, State) {
             one.counts.retain(|sub| sub.count > 0);
         }
         (State::TokenBucket(one), State::TokenBucket(other)) => {
-            one.debt /= 2;
-            other.debt -= one.debt;
+            one.level /= 2;
+            other.level -= one.level;
         }
         (State::FixedWindow(one), State::FixedWindow(other)) => {
             one.count /= 2;
@@ -226,7 +226,7 @@ proptest! {
         }
     }
 
-    /// In two halves, in either order, as in one: where there is room, and for a bucket whose debt is
+    /// In two halves, in either order, as in one: where there is room, and for a bucket whose level is
     /// of now, since two buckets drain at twice the rate of one.
     #[test]
     fn two_halves_are_the_whole(apart in apart()) {
