@@ -4,7 +4,7 @@
 //!
 //! A token is looked at where a policy asks who the user is. What verified is remembered until the
 //! token expires ([`proofs`]), so that a repeated token costs no signature. Keys come from the
-//! configuration or from an identity provider's document ([`keys`]), which is fetched when it is first
+//! configuration or from an identity provider's document ([`key_set`]), which is fetched when it is first
 //! needed. No request waits for another one's fetch: until the keys are there, its sender is
 //! unproven.
 
@@ -13,7 +13,8 @@ use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
-use self::keys::{Fetching, Key};
+use self::fetching::Fetching;
+use self::key::Key;
 use self::proofs::Proofs;
 use self::token::{Expected, Token};
 use crate::client::hashed;
@@ -21,7 +22,11 @@ use crate::effects::{Effects, VerificationKey};
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
-pub mod keys;
+pub mod algorithm;
+mod base64url;
+mod fetching;
+pub mod key;
+pub mod key_set;
 pub mod proofs;
 pub mod token;
 
@@ -117,7 +122,7 @@ impl<E: Effects> Users<E> {
             return;
         };
         let document = self.effects.fetch_key_set(url).await;
-        let keys = document.as_deref().and_then(keys::published);
+        let keys = document.as_deref().and_then(key_set::published);
         let mut fetching = self.fetching.get();
         fetching.end(keys.is_some(), now);
         self.fetching.set(fetching);

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::vars::{self, Vars, is_header_name};
 use super::{Problems, secret};
 use crate::user::Settings;
-use crate::user::keys::{Key, Unusable, read_set};
+use crate::user::key::{Key, Unusable};
+use crate::user::key_set;
 use crate::user::token::Expected;
 
 const SECRET: &str = "RATE_LIMIT_JWT_SECRET";
@@ -77,7 +78,7 @@ fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<Key> {
     let Some(read) = document
         .ok()
         .as_ref()
-        .and_then(|document: &Value| read_set(document))
+        .and_then(|document: &Value| key_set::read(document))
     else {
         problems.error(
             KEYS,

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::keys::{Algorithm, Key, Unusable};
+use super::algorithm::Algorithm;
+use super::key::Key;
 use super::token::{Expected, LONGEST, Token};
 use super::{Platform, Prove, Settings, Users};
 use crate::client::hashed;
@@ -542,36 +543,6 @@ fn a_token_is_in_the_header_or_else_in_the_cookie() {
         ),
         "the header first"
     );
-}
-
-#[test]
-fn only_public_keys_of_a_known_kind_are_taken() {
-    for (name, value) in [
-        ("use", json!("sig")),
-        ("alg", json!("ES256")),
-        ("x5c", json!(["x"])),
-    ] {
-        let mut key = jwk("a");
-        key[name] = value;
-        assert!(Key::public(&key).is_ok());
-    }
-    for (name, value, why) in [
-        ("use", json!("enc"), Unusable::Unsupported),
-        ("alg", json!("RS256"), Unusable::Unsupported),
-        ("alg", json!("HS256"), Unusable::Unsupported),
-        ("crv", json!("P-384"), Unusable::Unsupported),
-        ("x", json!("AQ"), Unusable::Unsupported),
-        ("kty", json!("OKP"), Unusable::Unsupported),
-        ("d", json!("AQ"), Unusable::Private),
-        ("k", json!("AQ"), Unusable::Private),
-    ] {
-        let mut key = jwk("a");
-        key[name] = value;
-        assert_eq!(Key::public(&key), Err(why), "{name}");
-    }
-    for n in [encode([1; 255]), encode([1; 1025]), "=".repeat(400)] {
-        assert!(Key::public(&json!({"kty": "RSA", "n": n, "e": "AQAB"})).is_err());
-    }
 }
 
 proptest! {

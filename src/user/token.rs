@@ -1,10 +1,9 @@
 //! A JSON Web Token, read: nothing of it is proven yet.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-use super::keys::Algorithm;
+use super::algorithm::Algorithm;
+use super::base64url;
 use crate::time::{Millis, Timestamp};
 
 /// The longest token that is looked at, in bytes.
@@ -68,7 +67,7 @@ impl<'a> Token<'a> {
             None => None,
             Some(key_id) => Some(key_id.as_str()?.to_owned()),
         };
-        let signature = bytes(signature)?;
+        let signature = base64url::decode(signature)?;
         algorithm.may_sign(signature.len()).then_some(())?;
         Some(Self {
             algorithm,
@@ -110,13 +109,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Strictly base64url without padding (RFC 7515, 2).
-pub(super) fn bytes(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
-}
-
 fn object(text: &str) -> Option<Map<String, Value>> {
-    let text = String::from_utf8(bytes(text)?).ok()?;
+    let text = String::from_utf8(base64url::decode(text)?).ok()?;
     match serde_json::from_str(&text).ok()? {
         Value::Object(object) => Some(object),
         _ => None,

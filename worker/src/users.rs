@@ -1,7 +1,7 @@
 //! Signatures by Web Crypto, and the identity provider's keys by `fetch`: each in one call.
 
 use edge_limiter::user::Platform;
-use edge_limiter::user::keys::Key;
+use edge_limiter::user::key::Key;
 use js_sys::Promise;
 use wasm_bindgen::prelude::wasm_bindgen;
 use wasm_bindgen_futures::JsFuture;

@@ -1,0 +1,147 @@
+//! A key that verifies signatures.
+
+use serde_json::{Map, Value, json};
+
+use super::algorithm::{Algorithm, RSA_MODULUS_BYTES};
+use super::base64url;
+use super::token::Token;
+
+/// A key. It verifies only its own algorithm's signatures: if a public key could serve as an HMAC
+/// secret, anybody could sign.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The one algorithm that it verifies.
+    pub algorithm: Algorithm,
+    id: Option<String>,
+    material: String,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key({})", self.algorithm.name())
+    }
+}
+
+/// Why a key of a document is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not a public RSA key of 2048 to 8192 bits or one over P-256, to verify RS256 or ES256.
+    Unsupported,
+    /// It contains its private part.
+    Private,
+}
+
+impl Key {
+    /// An HMAC key: the secret that both sides have.
+    #[must_use]
+    pub fn secret(secret: &str) -> Self {
+        Self {
+            algorithm: Algorithm::Hs256,
+            id: None,
+            material: secret.to_owned(),
+        }
+    }
+
+    /// A public key, as RFC 7517 writes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unusable`] says why the key is not used.
+    pub fn public(jwk: &Value) -> Result<Self, Unusable> {
+        let jwk = jwk.as_object().ok_or(Unusable::Unsupported)?;
+        if ["d", "p", "q", "k"]
+            .iter()
+            .any(|part| jwk.contains_key(*part))
+        {
+            return Err(Unusable::Private);
+        }
+        Self::read(jwk).ok_or(Unusable::Unsupported)
+    }
+
+    fn read(jwk: &Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| jwk.get(name).and_then(Value::as_str);
+        let part = |name: &str| {
+            text(name)
+                .and_then(base64url::decode)
+                .map_or(0, |part| part.len())
+        };
+        // Only the members that verification needs: any other could keep the key from being imported.
+        let (algorithm, material) = match text("kty")? {
+            "RSA" if RSA_MODULUS_BYTES.contains(&part("n")) && (1..=8).contains(&part("e")) => (
+                Algorithm::Rs256,
+                json!({"kty": "RSA", "n": text("n"), "e": text("e")}),
+            ),
+            "EC" if text("crv") == Some("P-256") && part("x") == 32 && part("y") == 32 => (
+                Algorithm::Es256,
+                json!({"kty": "EC", "crv": "P-256", "x": text("x"), "y": text("y")}),
+            ),
+            _ => return None,
+        };
+        let is_for = text("use").is_none_or(|purpose| purpose == "sig")
+            && text("alg").is_none_or(|named| named == algorithm.name());
+        is_for.then(|| Self {
+            algorithm,
+            id: text("kid").map(str::to_owned),
+            material: material.to_string(),
+        })
+    }
+
+    /// The secret, or a JWK with only the members that verification needs.
+    #[must_use]
+    pub fn material(&self) -> &str {
+        &self.material
+    }
+
+    /// Whether the token may be signed with it.
+    pub(super) fn fits(&self, token: &Token) -> bool {
+        let named = self.id.as_ref().zip(token.key_id.as_ref());
+        self.algorithm == token.algorithm && named.is_none_or(|(mine, theirs)| mine == theirs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use super::{Key, Unusable};
+
+    fn encode(bytes: impl AsRef<[u8]>) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn p256() -> Value {
+        json!({"kty": "EC", "crv": "P-256", "kid": "a", "x": encode([7; 32]), "y": encode([8; 32])})
+    }
+
+    #[test]
+    fn only_public_keys_of_a_known_kind_are_taken() {
+        for (name, value) in [
+            ("use", json!("sig")),
+            ("alg", json!("ES256")),
+            ("x5c", json!(["x"])),
+        ] {
+            let mut key = p256();
+            key[name] = value;
+            assert!(Key::public(&key).is_ok());
+        }
+        for (name, value, why) in [
+            ("use", json!("enc"), Unusable::Unsupported),
+            ("alg", json!("RS256"), Unusable::Unsupported),
+            ("alg", json!("HS256"), Unusable::Unsupported),
+            ("crv", json!("P-384"), Unusable::Unsupported),
+            ("x", json!("AQ"), Unusable::Unsupported),
+            ("kty", json!("OKP"), Unusable::Unsupported),
+            ("d", json!("AQ"), Unusable::Private),
+            ("k", json!("AQ"), Unusable::Private),
+        ] {
+            let mut key = p256();
+            key[name] = value;
+            assert_eq!(Key::public(&key), Err(why), "{name}");
+        }
+        for n in [encode([1; 255]), encode([1; 1025]), "=".repeat(400)] {
+            assert!(Key::public(&json!({"kty": "RSA", "n": n, "e": "AQAB"})).is_err());
+        }
+    }
+}
