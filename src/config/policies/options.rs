@@ -1,0 +1,246 @@
+//! A policy's options: its table in `RATE_LIMIT_POLICIES`.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use serde_json::Value;
+
+use crate::config::vars::{is_header_name, whole_value};
+use crate::config::{Problems, Vars};
+use crate::policy::{KeyBy, Mode};
+use crate::quota::Algorithm;
+use crate::store::OnFailure;
+
+/// What `RATE_LIMIT_POLICIES` sets for one policy.
+#[derive(Default)]
+pub(super) struct Options {
+    pub(super) algorithm: Algorithm,
+    pub(super) burst: Option<NonZeroU32>,
+    pub(super) key: KeyBy,
+    /// A proven user has its own quota.
+    pub(super) by_user: bool,
+    pub(super) authenticated: Option<NonZeroU32>,
+    pub(super) mode: Mode,
+    pub(super) on_store_failure: OnFailure,
+    pub(super) lease: Option<NonZeroU32>,
+    /// An option is unknown, or the value is not a table.
+    pub(super) unclear: bool,
+}
+
+/// The options of each policy, by its name in lower case. `None`: they cannot be read.
+pub(super) fn table(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<String, Value>> {
+    match vars.table("RATE_LIMIT_POLICIES") {
+        None => Some(BTreeMap::new()),
+        Some(Ok(Value::Object(table))) => {
+            let mut options = BTreeMap::new();
+            options.extend(
+                table
+                    .into_iter()
+                    .map(|(name, options)| (name.to_ascii_lowercase(), options)),
+            );
+            Some(options)
+        }
+        Some(_) => {
+            problems.error(
+                "RATE_LIMIT_POLICIES",
+                "must be a table of tables, policy by policy, or its JSON text; every request meets the \
+                 policy `misconfigured` until it is mended",
+            );
+            None
+        }
+    }
+}
+
+/// Reads the options at `place`. A bad value is a problem, and the stricter one is in force.
+pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Options {
+    let mut options = Options::default();
+    let Value::Object(table) = value else {
+        problems.error(
+            place,
+            "must be a table of options; the policy is held to 5 requests until it is mended",
+        );
+        options.unclear = true;
+        return options;
+    };
+    for (option, value) in table {
+        let text = value.as_str().unwrap_or_default();
+        let understood = match option.as_str() {
+            "algorithm" => Algorithm::named(text).map(|algorithm| options.algorithm = algorithm),
+            "burst" => {
+                let burst = whole_value(value).and_then(NonZeroU32::new);
+                options.burst = Some(burst.unwrap_or(NonZeroU32::MIN));
+                burst.map(drop)
+            }
+            "key" if text == "user" => {
+                options.by_user = true;
+                Some(())
+            }
+            "key" => {
+                let key = key_by(text);
+                let understood = key.is_some();
+                // One quota for all callers is the strictest.
+                options.key = key.unwrap_or(KeyBy::Global);
+                understood.then_some(())
+            }
+            "authenticated" => {
+                options.authenticated = whole_value(value).and_then(NonZeroU32::new);
+                options.authenticated.map(drop)
+            }
+            "mode" => mode(text).map(|mode| options.mode = mode),
+            "on_store_failure" => {
+                let rule = OnFailure::named(text);
+                options.on_store_failure = rule.unwrap_or(OnFailure::Deny);
+                rule.map(drop)
+            }
+            "lease" => {
+                options.lease = whole_value(value).and_then(NonZeroU32::new);
+                options.lease.map(drop)
+            }
+            _ => {
+                options.unclear = true;
+                problems.error(
+                    place,
+                    "has an unknown option (known are algorithm, authenticated, burst, key, mode, on_store_failure and lease); \
+                     the policy is held to 5 requests until it is mended",
+                );
+                Some(())
+            }
+        };
+        if understood.is_none() {
+            problems.error(format!("{place}.{option}"), rule_of(option));
+        }
+    }
+    options
+}
+
+/// What an option's value must be, and what is in force instead.
+pub(super) fn rule_of(option: &str) -> &'static str {
+    match option {
+        "algorithm" => {
+            "must be `sliding-window`, `token-bucket` or `fixed-window`; `sliding-window` is in force"
+        }
+        "authenticated" => {
+            "must be a whole number from 1, for a policy whose key is `ip` or `user`; proven users have no \
+             limit of their own meanwhile"
+        }
+        "burst" => "must be a whole number from 1; 1 is in force",
+        "key" => "must be `ip`, `user`, `global` or `header:NAME`; `global` is in force",
+        "lease" => {
+            "must be a whole number from 1 to the policy's limit (or burst); nothing is leased meanwhile"
+        }
+        "on_store_failure" => "must be `memory`, `allow` or `deny`; `deny` is in force",
+        _ => "must be `enforce` or `shadow`; `enforce` is in force",
+    }
+}
+
+fn key_by(text: &str) -> Option<KeyBy> {
+    match text {
+        "ip" => Some(KeyBy::Address),
+        "global" => Some(KeyBy::Global),
+        _ => {
+            let name = text.strip_prefix("header:")?.to_ascii_lowercase();
+            is_header_name(&name).then_some(KeyBy::Header(name))
+        }
+    }
+}
+
+fn mode(text: &str) -> Option<Mode> {
+    match text {
+        "enforce" => Some(Mode::Enforce),
+        "shadow" => Some(Mode::Shadow),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::config::tests::{bad, good, limits, names, policy};
+    use crate::policy::{KeyBy, Mode};
+    use crate::quota::Algorithm;
+
+    #[test]
+    fn options_shape_a_policy() {
+        let config = good(&json!({"RATE_LIMIT_POLICIES": {
+            "auth": {"algorithm": "token-bucket", "burst": 5, "key": "global", "mode": "shadow"},
+            "MFA": {"algorithm": "fixed-window", "key": "header:X-Api-Key"},
+        }}));
+        let auth = policy(&config, "auth").unwrap();
+        assert_eq!(auth.quota.algorithm(), Algorithm::TokenBucket);
+        assert_eq!(auth.quota.capacity(), 5);
+        assert_eq!((&auth.key, auth.mode), (&KeyBy::Global, Mode::Shadow));
+        let mfa = policy(&config, "mfa").unwrap();
+        assert_eq!(mfa.quota.algorithm(), Algorithm::FixedWindow);
+        assert_eq!(mfa.key, KeyBy::Header("x-api-key".to_owned()));
+    }
+
+    #[test]
+    fn a_bad_option_is_named_and_the_stricter_one_rules() {
+        for (option, value) in [
+            ("algorithm", json!("sliding")),
+            ("algorithm", json!(7)),
+            ("mode", json!("Shadow!")),
+            ("mode", json!(null)),
+        ] {
+            let mut options = json!({});
+            options[option] = value;
+            let config = bad(
+                &json!({"RATE_LIMIT_POLICIES": {"auth": options}}),
+                &format!("RATE_LIMIT_POLICIES.auth.{option}"),
+            );
+            let auth = policy(&config, "auth").unwrap();
+            assert_eq!(
+                (auth.quota.algorithm(), auth.mode),
+                (Algorithm::SlidingWindow, Mode::Enforce)
+            );
+            assert_eq!((&auth.key, auth.quota.capacity()), (&KeyBy::Address, 30));
+        }
+        for key in ["globl", "header:", "header:a b", "IP", ""] {
+            let vars = json!({"RATE_LIMIT_POLICIES": {"auth": {"key": key}}});
+            let config = bad(&vars, "RATE_LIMIT_POLICIES.auth.key");
+            assert_eq!(policy(&config, "auth").unwrap().key, KeyBy::Global, "{key}");
+        }
+        for burst in [json!(0), json!("many"), json!(2.5), json!(-1)] {
+            let options = json!({"algorithm": "token-bucket", "burst": burst});
+            let config = bad(
+                &json!({"RATE_LIMIT_POLICIES": {"auth": options}}),
+                "RATE_LIMIT_POLICIES.auth.burst",
+            );
+            assert_eq!(policy(&config, "auth").unwrap().quota.capacity(), 1);
+        }
+        for options in [json!(5), json!({"algoritm": "fixed-window"})] {
+            let config = bad(
+                &json!({"RATE_LIMIT_POLICIES": {"auth": options}}),
+                "RATE_LIMIT_POLICIES.auth",
+            );
+            assert_eq!(limits(&config, "auth"), Some((5, 60, 900)));
+        }
+        for lease in [json!(0), json!(31), json!("all"), json!(-1)] {
+            let options =
+                json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": {"auth": {"lease": lease}}});
+            let config = bad(&options, "RATE_LIMIT_POLICIES.auth.lease");
+            assert_eq!(policy(&config, "auth").unwrap().lease, 0);
+        }
+    }
+
+    #[test]
+    fn options_that_no_policy_can_take_are_distrusted() {
+        for table in [
+            json!("[]"),
+            json!("{"),
+            json!(5),
+            json!([1]),
+            json!({"nobody": {"key": "global"}}),
+        ] {
+            let config = bad(
+                &json!({"RATE_LIMIT_POLICIES": table}),
+                "RATE_LIMIT_POLICIES",
+            );
+            assert_eq!(
+                names(&config, "GET", "/x"),
+                ["general", "ip", "misconfigured"]
+            );
+        }
+    }
+}
