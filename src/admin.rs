@@ -22,17 +22,21 @@ use crate::store::shared::SharedStore;
 use crate::store::stack::Stack;
 use crate::time::Timestamp;
 
+pub mod bad;
 pub mod door;
 pub mod input;
 
 mod blocked;
+mod caller_key;
 mod check;
+mod fields;
 mod health;
 mod log;
 mod usage;
 
+use bad::Bad;
 use door::{Access, Doorkeeper, too_many};
-use input::{Bad, Input};
+use input::Input;
 
 /// Where the control plane is.
 pub const ROOT: &str = "/_limiter";

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use super::input::{Bad, Fields, Input};
+use super::bad::Bad;
+use super::fields::Fields;
+use super::input::Input;
 use super::{Answered, Failed, Plane, Request, ok};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::records::NotSet;

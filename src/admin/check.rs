@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::input::{Bad, Fields, Input, identified, policy};
+use super::bad::Bad;
+use super::caller_key::identified;
+use super::fields::Fields;
+use super::input::Input;
 use super::{Answered, Plane, ROOT, Request, ok};
 use crate::blocklist::AddressBlock;
 use crate::effects::Effects;
@@ -116,7 +119,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         };
         let mut policies = Vec::with_capacity(list.len());
         for one in list {
-            let policy = policy(&config.policies, &one.policy).ok_or(Bad::from(
+            let policy = self.policy_named(&one.policy).ok_or(Bad::from(
                 "`policy` must be one that is configured; GET /_limiter/policies lists them.",
             ))?;
             let (key, is_address) = identified(&one.identifier, config.ipv6_prefix)?;

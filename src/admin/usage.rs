@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::input::{Input, caller_key, policy};
+use super::caller_key::caller_key;
+use super::input::Input;
 use super::{Answered, Failed, Plane, ok};
 use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
@@ -110,8 +111,14 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         })
     }
 
+    /// The policy of that name.
+    pub(super) fn policy_named(&self, name: &str) -> Option<&Policy> {
+        let mut policies = self.config().policies.iter();
+        policies.find(|policy| policy.name == name)
+    }
+
     fn named(&self, name: &str, caller: &str) -> Result<(&Policy, String, Charge), Failed> {
-        let policy = policy(&self.config().policies, name).ok_or(Failed::NotFound)?;
+        let policy = self.policy_named(name).ok_or(Failed::NotFound)?;
         let key = caller_key(caller, self.config().ipv6_prefix)?;
         let charge = policy.charge(&key, policy.block);
         Ok((policy, key, charge))

@@ -1,0 +1,81 @@
+//! A request's body: a JSON object.
+
+use serde_json::{Map, Value};
+
+use super::bad::Bad;
+use super::{Body, Failed, Request};
+
+/// A JSON object, field by field.
+#[derive(Debug)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// The object in a request's body. If it `may_be_empty`, an empty body is an object without fields.
+    pub(super) fn of_body(request: &Request, may_be_empty: bool) -> Result<Self, Failed> {
+        let text = match &request.body {
+            Body::Text(text) => text,
+            Body::TooLong => return Err(Failed::TooLarge),
+            Body::NotText => return Err(Bad::from("The body must be UTF-8.").into()),
+        };
+        if may_be_empty && text.is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        // Only the place: serde's message can contain what was sent.
+        let value = serde_json::from_str(text).map_err(|error| {
+            let (line, column) = (error.line(), error.column());
+            Bad(format!(
+                "The body must be JSON: see line {line}, column {column}."
+            ))
+        })?;
+        Ok(Self::of(value)?)
+    }
+
+    /// The object that `value` is.
+    pub(super) fn of(value: Value) -> Result<Self, Bad> {
+        match value {
+            Value::Object(fields) => Ok(Self(fields)),
+            _ => Err(Bad::from("A JSON object is expected.")),
+        }
+    }
+
+    /// Checks that there are only `known` fields.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Bad> {
+        if self.0.keys().all(|name| known.contains(&name.as_str())) {
+            return Ok(());
+        }
+        Err(Bad(format!("The fields are {}.", known.join(", "))))
+    }
+
+    /// A text, if the field exists.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Bad> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Bad(format!("`{name}` must be a text."))),
+        }
+    }
+
+    /// A whole number from `least` to `most`, if the field exists.
+    pub(super) fn number(
+        &mut self,
+        name: &str,
+        [least, most]: [u32; 2],
+    ) -> Result<Option<u32>, Bad> {
+        let number = match self.0.remove(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value.as_u64().and_then(|number| u32::try_from(number).ok()),
+        };
+        let fits = number.filter(|number| (least..=most).contains(number));
+        let rule = || Bad::out_of_range(name, [least, most]);
+        fits.map(Some).ok_or_else(rule)
+    }
+
+    /// A list, if the field exists.
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Bad> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(_) => Err(Bad(format!("`{name}` must be a list."))),
+        }
+    }
+}
