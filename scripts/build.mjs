@@ -61,9 +61,11 @@ async function compile() {
 }
 
 const TARGET = "wasm32-unknown-unknown";
+/** The host's own JavaScript. */
+const JAVASCRIPT = path.join(root, "worker", "js");
 /** What wasm-bindgen writes, before it is optimised and bundled. */
 const STAGE = path.join(root, "target", "stage");
-/** After a panic, which aborts: how worker/js/entry.js starts a new instance, and what keeps others out of the old one. */
+/** After a panic, which aborts: how worker/js/engine.js starts a new instance, and what keeps others out of the old one. */
 const RECOVERY = ["--experimental-reset-state-function", "--force-enable-abort-handler"];
 
 /**
@@ -83,10 +85,10 @@ async function bundle(esbuild) {
   const glue = path.join(STAGE, "index.js");
   // A proposal that workerd does not read yet; there, importing a `.wasm` gives its module in any case.
   writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
-  for (const file of ["entry.js", "microtasks.js"]) copyFileSync(path.join(root, "worker", "js", file), path.join(STAGE, file));
+  for (const file of folderEntries(JAVASCRIPT)) copyFileSync(path.join(JAVASCRIPT, file), path.join(STAGE, file));
   await run(esbuild, [
     path.join(STAGE, "entry.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", "--external:cloudflare:*",
-    `--inject:${path.join(STAGE, "microtasks.js")}`, `--outfile=${path.join(root, "build", "index.js")}`, "--log-level=warning",
+    `--outfile=${path.join(root, "build", "index.js")}`, "--log-level=warning",
   ]);
 }
 

@@ -1,36 +1,57 @@
-/**
- * What Cloudflare calls: a plain handler. (worker-build's own entry makes an object of a class behind two proxies for each
- * request, at a tenth of the cost of a decision from memory.)
- */
-import * as limiter from "./index.js";
-import { onTrap } from "./microtasks.js";
+/** What Cloudflare calls. */
+import { ANSWER, FORWARD, begin, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
 
-// A panic leaves the instance's memory in no known state: the next request starts a new one.
-let trapped = false;
-
-function told(error) {
-  if (!(error instanceof WebAssembly.RuntimeError)) return;
-  console.error("Critical", error);
-  trapped = true;
-}
-onTrap(told);
-globalThis.addEventListener("error", (event) => told(event.error));
-
-// Both are in an error's stack: the Wasm functions' and the ones that called them.
-Error.stackTraceLimit = 100;
+/** How a request is forwarded, beside to a URL. */
+const TO_BINDING = 1;
+const TO_ROUTE = 2;
 
 export default {
   async fetch(request, env, context) {
-    if (trapped) {
-      console.log("Reinitializing Wasm application");
-      limiter.__wbg_reset_state();
-      trapped = false;
+    prepare(env);
+    let kind = begin(request);
+    if (waits(kind)) kind = await drive(kind, request);
+    const done = kind === ANSWER ? ownAnswer() : kind === FORWARD ? forward(request, env) : undefined;
+    const waitUntil = (duty) => context.waitUntil(duty);
+    runDuties(waitUntil);
+    if (kind !== FORWARD) return done ?? new Response(null, { status: 500 });
+    const { response, sample } = await done;
+    if (sample !== 0) {
+      forwarded(sample, response.status);
+      runDuties(waitUntil);
     }
-    try {
-      return await limiter.fetch(request, env, context);
-    } catch (error) {
-      told(error);
-      throw error;
-    }
+    return response;
   },
 };
+
+/** Sends a request on as the last step says; what comes back, with the limiter's headers. */
+async function forward(request, env) {
+  const [, how, sample] = step();
+  const parts = take().split("\n");
+  const outgoing = how === TO_BINDING || how === TO_ROUTE ? new Request(request) : new Request(parts[0], request);
+  const afterRequest = edit(outgoing.headers, parts, 1);
+  const has = parts[afterRequest] !== "";
+  let response;
+  try {
+    const fetcher = how === TO_BINDING ? env.ORIGIN : globalThis;
+    // Redirects are the client's to follow.
+    response = await fetcher.fetch(outgoing, { redirect: "manual" });
+  } catch {
+    response = unreachable();
+    edit(response.headers, parts, afterRequest);
+    return { response, sample };
+  }
+  // No response can be made with a status outside these (101 would need its socket as well): such a one goes on unchanged.
+  if (has && response.status >= 200 && response.status < 600) {
+    // A fetched response's headers cannot be changed, a copy's can.
+    response = new Response(response.body, response);
+    edit(response.headers, parts, afterRequest);
+  }
+  return { response, sample };
+}
+
+/** Sets and removes headers as two lists say, each ended by an empty part; where the next list begins. */
+function edit(headers, parts, at) {
+  for (; parts[at] !== ""; at += 2) headers.set(parts[at], parts[at + 1]);
+  for (at += 1; parts[at] !== ""; at += 1) headers.delete(parts[at]);
+  return at + 1;
+}

@@ -1,32 +1,67 @@
-//! edge-limiter's host on Cloudflare Workers: events in, clock, forwarding. Everything that can be
-//! decided without the runtime is in the `edge-limiter` crate.
+//! edge-limiter's host on Cloudflare Workers: the library's driver behind integers and two buffers,
+//! for `worker/js/host.js`, which performs what it asks for.
 #![cfg(target_arch = "wasm32")]
 
-mod app;
-mod clock;
-mod forward;
-mod incoming;
-mod record;
-mod reply;
-mod stores;
-mod transport;
-mod users;
+mod host;
+mod platform;
 mod vars;
 
-use worker::{Context, Env, event};
+use wasm_bindgen::JsValue;
+use wasm_bindgen::prelude::wasm_bindgen;
+use worker::Env;
 
-/// One request. Raw request and response: the `worker` crate's own would turn unknown methods into
-/// GET and drop the response's status text.
-#[event(fetch)]
-async fn fetch(
-    request: web_sys::Request,
-    env: Env,
-    context: Context,
-) -> worker::Result<web_sys::Response> {
-    let app = app::for_env(&env).map_err(|error| worker::Error::RustError(error.to_string()))?;
-    let response = app.answer(request, &env, &context).await;
-    if let Some(rest) = app.afterwards() {
-        context.wait_until(rest);
-    }
-    response.map_err(worker::Error::from)
+/// WebAssembly's memory, in which the buffers are. Views of it are made anew when it grows.
+#[wasm_bindgen]
+pub fn linear_memory() -> JsValue {
+    wasm_bindgen::memory()
+}
+
+/// Takes an environment, once for each object. Returns what the host needs of it as JSON: `header`,
+/// `url` and `token`.
+#[wasm_bindgen]
+pub fn configure(env: Env) -> Result<String, JsValue> {
+    host::configure(&env).map_err(|error| JsValue::from_str(&error))
+}
+
+/// Makes room for a text of so many bytes, and returns where it goes.
+#[wasm_bindgen]
+pub fn room(bytes: usize) -> usize {
+    host::room(bytes)
+}
+
+/// Where the numbers of the last step are: the text's place and length in bytes, then three more.
+#[wasm_bindgen]
+pub fn numbers() -> usize {
+    host::numbers()
+}
+
+/// Begins a request with the fields in the buffer; the kind of its first step.
+#[wasm_bindgen]
+pub fn begin(length: usize) -> u32 {
+    host::begin(length)
+}
+
+/// Resumes a task with the answer to a step of that kind, its text in the buffer; the kind of the
+/// next step.
+#[wasm_bindgen]
+pub fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
+    host::resume(task, kind, status, length)
+}
+
+/// Begins a duty that is due; the kind of its first step, 0 if there is none.
+#[wasm_bindgen]
+pub fn duty() -> u32 {
+    host::duty()
+}
+
+/// Takes the status with which a sampled request was answered.
+#[wasm_bindgen]
+pub fn forwarded(sample: u32, status: u16) {
+    host::forwarded(sample, status);
+}
+
+/// The answer where the origin cannot be reached; its kind.
+#[wasm_bindgen]
+pub fn unreachable() -> u32 {
+    host::unreachable()
 }

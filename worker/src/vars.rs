@@ -1,21 +1,24 @@
 //! The environment object's plain variables.
 
 use edge_limiter::config::Vars;
-use js_sys::{Array, JSON, Object};
+use js_sys::{Array, JSON, Object, Reflect};
 use serde_json::Value;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::Env;
 
-/// Text, numbers, booleans and plain objects of `env`. Bindings are not touched: a service binding
-/// takes any property, `toJSON` too, for a remote call.
-pub(crate) fn read(env: &Env) -> Vars {
-    Object::entries(env.unchecked_ref::<Object>())
+/// Text, numbers, booleans and plain objects of `env`, and whether it has a binding `ORIGIN`. Bindings
+/// are not touched: a service binding takes any property, `toJSON` too, for a remote call.
+pub(crate) fn read(env: &Env) -> (Vars, bool) {
+    let entries = Object::entries(env.unchecked_ref::<Object>());
+    let vars = entries
         .iter()
         .filter_map(|entry| {
             let entry: Array = entry.dyn_into().ok()?;
             Some((entry.get(0).as_string()?, value(&entry.get(1))?))
         })
-        .collect()
+        .collect();
+    let origin = Reflect::get(env, &JsValue::from_str("ORIGIN"));
+    (vars, origin.is_ok_and(|origin| origin.is_object()))
 }
 
 fn value(given: &JsValue) -> Option<Value> {

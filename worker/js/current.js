@@ -1,0 +1,21 @@
+/** The request whose task runs, for what the module reads of it while it runs. These call nothing of the module. */
+let current;
+
+export function setCurrent(request) {
+  current = request;
+}
+
+export function header(name) {
+  return current?.headers.get(name) ?? undefined;
+}
+
+/** Where Cloudflare says that the request came from. */
+export function country() {
+  return text(current?.cf?.country);
+}
+
+export function asn() {
+  return Number.isInteger(current?.cf?.asn) ? current.cf.asn : 0;
+}
+
+const text = (value) => (typeof value === "string" ? value : undefined);

@@ -1,0 +1,175 @@
+/**
+ * The module's tasks, driven: a request enters WebAssembly once with its fields, leaves it with one step at a time, and each
+ * step is a number and one text. No platform's own objects cross.
+ */
+import * as module from "./index.js";
+import { setCurrent } from "./current.js";
+import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
+
+/** Kinds of steps (src/wire.rs). */
+export const ANSWER = 1;
+export const FORWARD = 2;
+const REDIS = 3;
+const SLEEP = 4;
+const VERIFY = 5;
+const KEY_SET = 6;
+const BODY = 7;
+
+/** Room for a text that is kept; one that takes more gets room of its own. */
+const KEPT_ROOM = 16 * 1024;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Counts the module's instances: a panic leaves an instance's memory in no known state, and the next request starts another. */
+let instance = 0;
+let trapped = false;
+
+/** The environment that the instance is configured with, and what it said of it. */
+let environment;
+let setup;
+
+/** Views of the instance's memory, made anew when it grows. */
+let memory, bytes, numbers, input;
+let room = { address: 0, size: 0 };
+
+// Both are in an error's stack: the Wasm functions' and the ones that called them.
+Error.stackTraceLimit = 100;
+
+/** Before a request: an instance that works, configured with this environment. */
+export function prepare(env) {
+  if (trapped) {
+    console.log("Reinitializing Wasm application");
+    module.__wbg_reset_state();
+    trapped = false;
+    memory = environment = undefined;
+    room = { address: 0, size: 0 };
+  }
+  if (env !== environment) {
+    const { header, url, token } = JSON.parse(guarded(() => module.configure(env)));
+    const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+    setup = { header, endpoints: [{ url, headers }, { url: `${url}/multi-exec`, headers }] };
+    environment = env;
+  }
+}
+
+/** Begins a request; the kind of its first step. */
+export function begin(request) {
+  const { headers } = request;
+  const address = headers.get(setup.header) ?? "";
+  const passed = headers.get("x-edge-limiter-passed") ?? "";
+  const length = put(`${request.method}\n${request.url}\n${address}\n${passed}`);
+  setCurrent(request);
+  return guarded(() => module.begin(length));
+}
+
+/** Whether a task waits for an effect. */
+export const waits = (kind) => kind >= REDIS;
+
+/** Performs what a task asks for until it ends; the kind of its last step. */
+export async function drive(kind, request) {
+  const [born, { endpoints }] = [instance, setup];
+  while (waits(kind)) {
+    const [task, first, second] = step();
+    const text = take();
+    const [status, body] = await perform(kind, first, second, text, endpoints, request);
+    if (born !== instance) throw new Error("The limiter has been started anew");
+    const length = put(body);
+    setCurrent(request);
+    const asked = kind;
+    kind = guarded(() => module.resume(task, asked, status, length));
+  }
+  return kind;
+}
+
+function perform(kind, first, second, text, endpoints, request) {
+  switch (kind) {
+    case REDIS: return callRedis(endpoints[first], second, text);
+    case SLEEP: return sleep(first);
+    case VERIFY: return verify(text);
+    case KEY_SET: return fetchKeySet(text);
+    case BODY: return readText(request, first);
+  }
+  throw new Error(`unknown step ${kind}`);
+}
+
+/** Runs the duties that are due, apart from any request: each is given to `waitUntil`. */
+export function runDuties(waitUntil) {
+  setCurrent(undefined);
+  for (let kind; (kind = guarded(() => module.duty())) !== 0; ) {
+    waitUntil(drive(kind, undefined).catch((error) => console.error("A duty has failed:", error)));
+  }
+}
+
+/** The numbers of the last step: task, then two by its kind. */
+export function step() {
+  view();
+  return [numbers[2], numbers[3], numbers[4]];
+}
+
+/** The text of the last step. */
+export function take() {
+  view();
+  const [place, length] = numbers;
+  return length === 0 ? "" : decoder.decode(bytes.subarray(place, place + length));
+}
+
+/** An answer of the limiter's own: its status, headers and body. (workerd takes a record of headers for less than a list.) */
+export function ownAnswer() {
+  const [, status, head] = step();
+  const text = take();
+  const lines = text.slice(0, head).split("\n");
+  const headers = {};
+  for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
+  return new Response(text.slice(head), { status, headers });
+}
+
+/** The answer where the origin cannot be reached. */
+export function unreachable() {
+  guarded(() => module.unreachable());
+  return ownAnswer();
+}
+
+/** The status with which a sampled request was answered. */
+export function forwarded(sample, status) {
+  setCurrent(undefined);
+  guarded(() => module.forwarded(sample, status));
+}
+
+/** Writes a text into the instance's memory; its length in bytes. */
+function put(text) {
+  if (text.length === 0) return 0;
+  // A unit of UTF-16 takes three bytes at the most.
+  const most = 3 * text.length;
+  if (most > room.size || room.size > KEPT_ROOM) {
+    const size = Math.max(most, KEPT_ROOM);
+    room = { address: guarded(() => module.room(size)), size };
+    input = undefined;
+  }
+  view();
+  return encoder.encodeInto(text, input).written;
+}
+
+function view() {
+  memory ??= module.linear_memory();
+  if (bytes?.buffer !== memory.buffer) {
+    bytes = new Uint8Array(memory.buffer);
+    numbers = new Uint32Array(memory.buffer, guarded(() => module.numbers()), 5);
+    input = undefined;
+  }
+  input ??= new Uint8Array(memory.buffer, room.address, room.size);
+}
+
+/** A call of the module, which traps where Rust panics. */
+function guarded(call) {
+  try {
+    return call();
+  } catch (error) {
+    if (error instanceof WebAssembly.RuntimeError && !trapped) {
+      console.error("Critical", error);
+      trapped = true;
+      instance += 1;
+    }
+    throw error;
+  }
+}

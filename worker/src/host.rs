@@ -1,0 +1,104 @@
+//! One driver, its input and its output.
+
+use std::cell::RefCell;
+
+use edge_limiter::driver::Driver;
+use edge_limiter::response::Response;
+use edge_limiter::tasks::TaskId;
+use edge_limiter::wire::{self, Kind, Written};
+use serde_json::json;
+use worker::Env;
+
+use crate::platform::Runtime;
+use crate::vars;
+
+struct Host {
+    driver: Driver<Runtime>,
+    input: Vec<u8>,
+    written: Written,
+    /// The text's place and length in bytes, then the step's own numbers.
+    numbers: [u32; 5],
+}
+
+thread_local! {
+    static HOST: RefCell<Host> = RefCell::new(Host {
+        driver: Driver::new(Runtime),
+        input: Vec::new(),
+        written: Written::default(),
+        numbers: [0; 5],
+    });
+}
+
+pub(crate) fn configure(env: &Env) -> Result<String, String> {
+    let (vars, has_origin_binding) = vars::read(env);
+    let configured = HOST.with_borrow_mut(|host| host.driver.configure(&vars, has_origin_binding));
+    let setup = configured.map_err(|error| error.to_string())?;
+    let (url, token) = setup.rest.unzip();
+    Ok(json!({"header": setup.client_ip_header, "url": url, "token": token}).to_string())
+}
+
+pub(crate) fn room(bytes: usize) -> usize {
+    HOST.with_borrow_mut(|host| {
+        host.input.resize(bytes, 0);
+        host.input.as_ptr() as usize
+    })
+}
+
+pub(crate) fn numbers() -> usize {
+    HOST.with_borrow(|host| host.numbers.as_ptr() as usize)
+}
+
+pub(crate) fn begin(length: usize) -> u32 {
+    HOST.with_borrow_mut(|host| {
+        let fields = wire::fields(&host.text(length));
+        let step = host.driver.begin(fields);
+        let kind = host.written.write(step);
+        host.told(kind)
+    })
+}
+
+pub(crate) fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
+    HOST.with_borrow_mut(|host| {
+        let answer = wire::answer(kind, status, host.text(length));
+        let step = host.driver.resume(TaskId::from_number(task), answer);
+        let kind = host.written.write(step);
+        host.told(kind)
+    })
+}
+
+pub(crate) fn duty() -> u32 {
+    HOST.with_borrow_mut(|host| match host.driver.next_duty() {
+        Some(step) => {
+            let kind = host.written.write(step);
+            host.told(kind)
+        }
+        None => Kind::Done as u32,
+    })
+}
+
+pub(crate) fn forwarded(sample: u32, status: u16) {
+    HOST.with_borrow_mut(|host| host.driver.forwarded(sample, status));
+}
+
+pub(crate) fn unreachable() -> u32 {
+    HOST.with_borrow_mut(|host| {
+        let kind = host.written.answer(&Response::origin_unreachable());
+        host.told(kind)
+    })
+}
+
+impl Host {
+    fn text(&self, length: usize) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(self.input.get(..length).unwrap_or_default())
+    }
+
+    fn told(&mut self, kind: Kind) -> u32 {
+        let [task, first, second] = self.written.numbers;
+        let text = &self.written.text;
+        // Addresses and lengths have 32 bits here.
+        #[allow(clippy::cast_possible_truncation)]
+        let (place, length) = (text.as_ptr() as usize as u32, text.len() as u32);
+        self.numbers = [place, length, task, first, second];
+        kind as u32
+    }
+}

@@ -1,0 +1,55 @@
+//! What the runtime does at once.
+
+use edge_limiter::driver::Platform;
+use edge_limiter::effects::Level;
+use edge_limiter::limiter::Location;
+use edge_limiter::time::Timestamp;
+use wasm_bindgen::prelude::wasm_bindgen;
+use worker::{console_error, console_log, console_warn};
+
+#[wasm_bindgen(raw_module = "./current.js")]
+extern "C" {
+    /// A header of the request whose task runs.
+    fn header(name: &str) -> Option<String>;
+    /// The country and the autonomous system that it came from: absent and 0 where they are not known.
+    fn country() -> Option<String>;
+    fn asn() -> u32;
+}
+
+/// The Workers runtime.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Runtime;
+
+impl Platform for Runtime {
+    /// `Date.now()`, which deployed Workers advance only after I/O.
+    fn now(&self) -> Timestamp {
+        // Whole milliseconds well below 2^53: the conversion is exact.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let ms = js_sys::Date::now() as u64;
+        Timestamp::from_millis(ms)
+    }
+
+    /// Jitter can do without, should there be none.
+    fn random(&self) -> u32 {
+        getrandom::u32().unwrap_or_default()
+    }
+
+    fn log(&self, level: Level, line: &str) {
+        match level {
+            Level::Info => console_log!("{line}"),
+            Level::Warn => console_warn!("{line}"),
+            Level::Error => console_error!("{line}"),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        header(name)
+    }
+
+    fn location(&self) -> Location {
+        Location {
+            country: country(),
+            asn: Some(asn()).filter(|asn| *asn > 0),
+        }
+    }
+}
