@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import { afterEach, before, describe, it } from "node:test";
-import { startOrigin } from "./harness/origin.mjs";
-import { send } from "./harness/request.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { send } from "../harness/request.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 
 const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
 const VARS = { RATE_LIMIT_GENERAL: "100,3600", RATE_LIMIT_IP: "off" };

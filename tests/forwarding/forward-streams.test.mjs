@@ -11,10 +11,10 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, describe, it } from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
-import { startOrigin } from "./harness/origin.mjs";
-import { open, send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { open, send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 
 const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
 const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };

@@ -14,9 +14,9 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { randomBytes } from "node:crypto";
-import { startOrigin } from "./harness/origin.mjs";
-import { send } from "./harness/request.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { send } from "../harness/request.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 
 const CLIENT = "192.0.2.1";
 const SECRET = "a-secret-of-the-origin";
