@@ -1,5 +1,5 @@
 //! Tokens, keys and proofs. The platform here "signs" by a hash of key and text, so that a signature
-//! proves what it should; real signatures are tested in the Workers runtime, `tests/users.test.mjs`.
+//! proves what it should; real signatures are tested in the Workers runtime, `tests/requests/users.test.mjs`.
 
 use std::cell::{Cell, RefCell};
 

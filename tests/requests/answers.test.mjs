@@ -8,9 +8,9 @@ import { connect } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { parseRateLimit } from "ratelimit-header-parser";
 import { parseDictionary, parseList } from "structured-headers";
-import { send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 
 /** Long enough that no window ends during a test. */
 const HOUR = 3600;

@@ -5,9 +5,9 @@ import { createHmac, createPublicKey, createSign, generateKeyPairSync } from "no
 import { createServer } from "node:http";
 import { once } from "node:events";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
-import { ADMIN_TOKEN, MODES, control, eventually, good, has, usage } from "./harness/control.mjs";
-import { WINDOW, startShared } from "./harness/limited.mjs";
-import { send } from "./harness/request.mjs";
+import { ADMIN_TOKEN, MODES, control, eventually, good, has, usage } from "../harness/control.mjs";
+import { WINDOW, startShared } from "../harness/limited.mjs";
+import { send } from "../harness/request.mjs";
 
 const SECRET = "a-secret-of-at-least-32-characters-of-this-test";
 const RSA = generateKeyPairSync("rsa", { modulusLength: 2048 });
