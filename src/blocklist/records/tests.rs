@@ -1,4 +1,4 @@
-//! Bounds; what is set, listed and lifted is tested where it is served, `tests/blocks.test.mjs`.
+//! Bounds; what is set, listed and lifted is tested where it is served, `tests/control/blocks.test.mjs`.
 
 use futures_util::FutureExt;
 

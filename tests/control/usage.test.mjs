@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, ELSEWHERE_MS, MODES, control, eventually, get, good, has, isAdmitted, isBlocked, isNear, refused, usage,
-} from "./harness/control.mjs";
-import { PREFIX, WINDOW, ask, startShared } from "./harness/limited.mjs";
+} from "../harness/control.mjs";
+import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
 
 const HOUR = 3600;
 const CALLER = "192.0.2.1";

@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, MODES, blocked, control, eventually, get, good, has, isAdmitted, isBlocked, isNear, pages, refused,
-} from "./harness/control.mjs";
-import { INSIDE, pass } from "./harness/inside.mjs";
-import { startShared } from "./harness/limited.mjs";
+} from "../harness/control.mjs";
+import { INSIDE, pass } from "../harness/inside.mjs";
+import { startShared } from "../harness/limited.mjs";
 
 const HOUR = 3600;
 

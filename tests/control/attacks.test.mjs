@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, BYPASS_TOKEN, CHECK_TOKEN, MODES, OPERATOR, RECORDED_MS, blocked, control, eventually, get, good, has, isAdmitted, isBlocked, refused, usage,
-} from "./harness/control.mjs";
-import { DOWN, startShared } from "./harness/limited.mjs";
-import { raw } from "./harness/raw.mjs";
-import { send } from "./harness/request.mjs";
+} from "../harness/control.mjs";
+import { DOWN, startShared } from "../harness/limited.mjs";
+import { raw } from "../harness/raw.mjs";
+import { send } from "../harness/request.mjs";
 
 const VICTIM = "192.0.2.1";
 

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { ADMIN_TOKEN, CHECK_TOKEN, MODES, blocked, control, get, good, has, isAdmitted, isNear, refused, usage } from "./harness/control.mjs";
-import { WINDOW, ask, startShared } from "./harness/limited.mjs";
+import { ADMIN_TOKEN, CHECK_TOKEN, MODES, blocked, control, get, good, has, isAdmitted, isNear, refused, usage } from "../harness/control.mjs";
+import { WINDOW, ask, startShared } from "../harness/limited.mjs";
 
 const FIELDS = ["allowed", "blocked", "limit", "policy", "remaining", "reset", "results", "retry_after"];
 

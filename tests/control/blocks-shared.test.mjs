@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { ADMIN_TOKEN, ELSEWHERE_MS, blocked, control, eventually, good, has, isAdmitted, isBlocked, refused } from "./harness/control.mjs";
-import { DOWN, PREFIX, ask, startShared } from "./harness/limited.mjs";
+import { ADMIN_TOKEN, ELSEWHERE_MS, blocked, control, eventually, good, has, isAdmitted, isBlocked, refused } from "../harness/control.mjs";
+import { DOWN, PREFIX, ask, startShared } from "../harness/limited.mjs";
 
 const HOUR = 3600;
 

@@ -5,9 +5,9 @@ import { Agent } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, BYPASS_TOKEN, MODES, OPERATOR, RECORDED_MS, blocked, control, eventually, get, good, has, isBlocked, isNear, pages, refused,
-} from "./harness/control.mjs";
-import { INSIDE, pass } from "./harness/inside.mjs";
-import { ask, startShared } from "./harness/limited.mjs";
+} from "../harness/control.mjs";
+import { INSIDE, pass } from "../harness/inside.mjs";
+import { ask, startShared } from "../harness/limited.mjs";
 
 const HOUR = 3600;
 const CALLER = "192.0.2.1";

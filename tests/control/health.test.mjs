@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
-import { send } from "./harness/request.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { send } from "../harness/request.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 
 const HEALTH = { path: "/_limiter/health" };
 const ADMIN_TOKEN = "planted-admin-token";
