@@ -76,7 +76,7 @@ impl Database {
     }
 
     /// Commands that Upstash would bill for the limiter's script: `EVALSHA` and `MGET` for each call,
-    /// and a `SET` for each state that changes, as `tests/billing.test.mjs` counts on a real Redis.
+    /// and a `SET` for each state that changes, as `tests/store/billing.test.mjs` counts on a real Redis.
     pub(crate) fn billed(&self) -> u64 {
         2 * self.calls.get() + self.written.get()
     }

@@ -6,11 +6,11 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, afterEach, before, describe, it } from "node:test";
-import { startOrigin } from "./harness/origin.mjs";
-import { send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
-import { startStandIn } from "./upstash/stand-in.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
+import { startStandIn } from "../upstash/stand-in.mjs";
 
 const LIMIT = 3;
 const TOKEN = "planted-store-token";

@@ -9,9 +9,9 @@
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 import { FAULTS, Store } from "./reliability/faults.mjs";
 import { HEAD_START, IN_FLIGHT, LIMIT, Load, POLICIES, VARS, WIDENED, WITHINS } from "./reliability/load.mjs";
 import { keep, row, table } from "./reliability/matrix.mjs";

@@ -4,7 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { POLICIES } from "./load.mjs";
 
-const DOCUMENT = fileURLToPath(new URL("../../docs/reliability.md", import.meta.url));
+const DOCUMENT = fileURLToPath(new URL("../../../docs/reliability.md", import.meta.url));
 const [BEGIN, END] = ["<!-- the matrix begins -->", "<!-- the matrix ends -->"];
 
 const HEADINGS = ["fault", "on `memory`", "on `allow`", "on `deny`", "calls to the store", "breaker", "slowest answer", "back after"];

@@ -4,8 +4,8 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { PREFIX, ask, startShared } from "./harness/limited.mjs";
-import { send } from "./harness/request.mjs";
+import { PREFIX, ask, startShared } from "../harness/limited.mjs";
+import { send } from "../harness/request.mjs";
 
 const HOUR = 3600;
 

@@ -5,11 +5,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { INSIDE, pass } from "./harness/inside.mjs";
-import { DOWN, PREFIX, WINDOW, consumed, startShared } from "./harness/limited.mjs";
-import { startOrigin } from "./harness/origin.mjs";
-import { send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
+import { INSIDE, pass } from "../harness/inside.mjs";
+import { DOWN, PREFIX, WINDOW, consumed, startShared } from "../harness/limited.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
 
 const HOUR = 3600;
 const LIMIT = 30;

@@ -6,8 +6,8 @@
 import { EventEmitter, once } from "node:events";
 import { Agent } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
-import { send } from "../harness/request.mjs";
-import { within } from "../harness/within.mjs";
+import { send } from "../../harness/request.mjs";
+import { within } from "../../harness/within.mjs";
 
 /** Each policy is named for what it does when the store fails. */
 export const POLICIES = ["memory", "allow", "deny"];

@@ -1,7 +1,7 @@
 /** What happens to the store in each row of the matrix, and what is to be seen of it. */
 
-import { startRedis } from "../upstash/redis-server.mjs";
-import { startStandIn } from "../upstash/stand-in.mjs";
+import { startRedis } from "../../upstash/redis-server.mjs";
+import { startStandIn } from "../../upstash/stand-in.mjs";
 
 /** A Redis and the stand-in before it, either of which can go away. */
 export class Store {

@@ -6,10 +6,10 @@
 import assert from "node:assert/strict";
 import { Agent, request as httpRequest } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { startOrigin } from "./harness/origin.mjs";
-import { WINDOW, ask, consumed, startShared } from "./harness/limited.mjs";
-import { densest, drive } from "./harness/window.mjs";
-import { within } from "./harness/within.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { WINDOW, ask, consumed, startShared } from "../harness/limited.mjs";
+import { densest, drive } from "../harness/window.mjs";
+import { within } from "../harness/within.mjs";
 
 const AT_ONCE = 400;
 

@@ -5,9 +5,9 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { DOWN, PREFIX, ask, startShared } from "./harness/limited.mjs";
-import { send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
+import { DOWN, PREFIX, ask, startShared } from "../harness/limited.mjs";
+import { send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
 
 const HOUR = 3600;
 const CALLER = "192.0.2.1";

@@ -6,10 +6,10 @@
 import assert from "node:assert/strict";
 import { Agent } from "node:http";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
-import { INSIDE, callers, memoryOf, pass } from "./harness/inside.mjs";
-import { ask, startShared } from "./harness/limited.mjs";
-import { send } from "./harness/request.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
+import { INSIDE, callers, memoryOf, pass } from "../harness/inside.mjs";
+import { ask, startShared } from "../harness/limited.mjs";
+import { send } from "../harness/request.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
 
 const HOUR = 3600;
 const CALLER = "192.0.2.1";
