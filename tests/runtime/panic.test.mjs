@@ -1,17 +1,17 @@
 /**
  * A trap in the middle of a request, as a panic or an exhausted memory is one: it ends the Worker's instance, and the next
- * request begins with a fresh one. The Worker is as it was built; `harness/inside.mjs` has one of its imports trap.
+ * request begins with a fresh one. The Worker is as it was built; `tests/harness/inside.mjs` has one of its imports trap.
  */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
-import { startOrigin } from "./harness/origin.mjs";
-import { INSIDE, TRAP } from "./harness/inside.mjs";
-import { DOWN } from "./harness/limited.mjs";
-import { open, send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
-import { startStandIn } from "./upstash/stand-in.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { INSIDE, TRAP } from "../harness/inside.mjs";
+import { DOWN } from "../harness/limited.mjs";
+import { open, send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
+import { startStandIn } from "../upstash/stand-in.mjs";
 
 const LIMIT = 5;
 const CALLER = "198.18.7.9";

@@ -8,12 +8,12 @@ import { readFileSync } from "node:fs";
 import { afterEach, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Miniflare } from "miniflare";
-import { send } from "./harness/request.mjs";
-import { startWorkerd } from "./harness/workerd.mjs";
-import { startStandIn } from "./upstash/stand-in.mjs";
+import { send } from "../harness/request.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
+import { startStandIn } from "../upstash/stand-in.mjs";
 
 const CALLER = "198.18.9.1";
-const build = (name) => fileURLToPath(new URL(`../build/${name}`, import.meta.url));
+const build = (name) => fileURLToPath(new URL(`../../build/${name}`, import.meta.url));
 
 /** Hands the limiter one of several environment objects, each always the same, all in one isolate. */
 const SWITCH = `
@@ -32,7 +32,7 @@ const LIMITER = [
   { type: "CompiledWasm", path: "index_bg.wasm", contents: readFileSync(build("index_bg.wasm")) },
 ];
 /** wrangler.toml's own date; `cf: false`: nothing is asked of Cloudflare. */
-const [, compatibilityDate] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(fileURLToPath(new URL("../wrangler.toml", import.meta.url)), "utf8"));
+const [, compatibilityDate] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(fileURLToPath(new URL("../../wrangler.toml", import.meta.url)), "utf8"));
 const OPTIONS = { compatibilityDate, cf: false };
 
 const stops = [];
