@@ -11,13 +11,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { load, messages } from "../bench/load.mjs";
-import { quantile, spread } from "../bench/statistics.mjs";
-import { ratio, targets } from "../bench/targets.mjs";
-import { startOrigin } from "./harness/origin.mjs";
-import { send } from "./harness/request.mjs";
+import { load, messages } from "../../bench/load.mjs";
+import { quantile, spread } from "../../bench/statistics.mjs";
+import { ratio, targets } from "../../bench/targets.mjs";
+import { startOrigin } from "../harness/origin.mjs";
+import { send } from "../harness/request.mjs";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 /** Runs it to its end. */
 async function bench(...args) {

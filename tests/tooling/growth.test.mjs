@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
-import { measureRedis } from "../bench/growth.mjs";
-import { startScript } from "../bench/script.mjs";
-import { inWords, shapeOf } from "../bench/shape.mjs";
+import { measureRedis } from "../../bench/growth.mjs";
+import { startScript } from "../../bench/script.mjs";
+import { inWords, shapeOf } from "../../bench/shape.mjs";
 
 const DECADES = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 const points = (sizes, cost) => sizes.map((size, i) => ({ size, cost: cost(size, i) }));

@@ -12,11 +12,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
-import { send } from "./harness/request.mjs";
-import { within } from "./harness/within.mjs";
-import { freePort } from "./upstash/free-port.mjs";
+import { send } from "../harness/request.mjs";
+import { within } from "../harness/within.mjs";
+import { freePort } from "../upstash/free-port.mjs";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
+const root = fileURLToPath(new URL("../..", import.meta.url));
 
 /** A fresh clone compiles first; here everything is built, but another build may hold cargo's lock. */
 const STARTING_MS = 240_000;
