@@ -3,9 +3,8 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN, ELSEWHERE_MS, blocked, control, eventually, good, has, isAdmitted, isBlocked, refused } from "../harness/control.mjs";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { DOWN, PREFIX, ask, startShared } from "../harness/limited.mjs";
-
-const HOUR = 3600;
 
 /** A target, and two callers that it means. */
 const TARGETS = [
@@ -118,10 +117,10 @@ describe("blocks that are shared", () => {
   });
 
   it("cost a decision nothing while nothing changes: 3 commands and one round trip for one quota", async () => {
-    const here = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR}` });
+    const here = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR_S}` });
     assert.equal(await costOf(here, "192.0.2.2"), "200 3 1", "none blocked");
     await block(here);
-    const late = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR}` });
+    const late = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR_S}` });
     for (const limiter of [here, late]) {
       // A copy may have to be fetched once.
       await eventually(async () => assert.equal(await costOf(limiter, "192.0.2.2"), "200 3 1"));

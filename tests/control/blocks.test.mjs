@@ -5,10 +5,9 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, MODES, blocked, control, eventually, get, good, has, isAdmitted, isBlocked, isNear, pages, refused,
 } from "../harness/control.mjs";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { startShared } from "../harness/limited.mjs";
-
-const HOUR = 3600;
 
 /** A target as given and as it is called, callers that it means, and callers beside it. */
 const TARGETS = [
@@ -110,13 +109,13 @@ describe("blocks", () => {
       });
 
       it("consume nothing, and hold where the limiter is disabled", async () => {
-        const limiter = await start({ RATE_LIMIT_GENERAL: `3,${HOUR}` });
+        const limiter = await start({ RATE_LIMIT_GENERAL: `3,${HOUR_S}` });
         await good(limiter, "PUT", blocked("192.0.2.1"));
         for (let request = 0; request < 10; request++) await isBlocked(limiter, "192.0.2.1", null);
         await good(limiter, "DELETE", blocked("192.0.2.1"));
         assert.equal((await get(limiter, "192.0.2.1")).headers["x-ratelimit-remaining"], "2");
 
-        const disabled = await start({ RATE_LIMIT_GENERAL: `1,${HOUR}`, RATE_LIMIT_ENABLED: "false" });
+        const disabled = await start({ RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_ENABLED: "false" });
         await good(disabled, "PUT", blocked("192.0.2.3"), { json: { seconds: 600 } });
         await good(disabled, "PUT", blocked("10.0.0.0/8"));
         await isBlocked(disabled, "192.0.2.3", 600);
@@ -184,11 +183,11 @@ describe("blocks", () => {
       });
 
       it("are listed in pages, 1,500 of them, none lost and none twice", async () => {
-        const limiter = await start({ RATE_LIMIT_AUTH: `1,${HOUR},600`, RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
+        const limiter = await start({ RATE_LIMIT_AUTH: `1,${HOUR_S},600`, RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
         const targets = Array.from({ length: 1500 }, (_, i) => `10.0.${i >> 8}.${i & 255}`);
         const left = targets.entries();
         await Promise.all(Array.from({ length: 20 }, async () => {
-          for (const [i, target] of left) await good(limiter, "PUT", blocked(target), { json: i % 2 ? { seconds: HOUR } : {} });
+          for (const [i, target] of left) await good(limiter, "PUT", blocked(target), { json: i % 2 ? { seconds: HOUR_S } : {} });
         }));
         for (const range of ["10.1.0.0/16", "2001:db8::/32"]) await good(limiter, "PUT", blocked(range));
         for (const status of [200, 429]) assert.equal((await get(limiter, "192.0.2.1", "/auth")).status, status);

@@ -5,9 +5,9 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, ELSEWHERE_MS, MODES, RECORDED_MS, blocked, eventually, get, good, has, isAdmitted, isBlocked, isNear,
 } from "../harness/control.mjs";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 
-const HOUR = 3600;
 const CALLER = "192.0.2.1";
 
 describe("escalation", () => {
@@ -20,7 +20,7 @@ describe("escalation", () => {
 
   /** `/` has a limit of 1, `/open` one that nobody here comes to. */
   const VARS = {
-    ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR}`, RATE_LIMIT_IP: "off", RATE_LIMIT_OPEN: `1000,${HOUR}`,
+    ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_OPEN: `1000,${HOUR_S}`,
     RATE_LIMIT_ROUTES: [{ path: "/open", policies: ["open"] }],
   };
 

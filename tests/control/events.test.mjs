@@ -6,10 +6,10 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, BYPASS_TOKEN, MODES, OPERATOR, RECORDED_MS, blocked, control, eventually, get, good, has, isBlocked, isNear, pages, refused,
 } from "../harness/control.mjs";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 
-const HOUR = 3600;
 const CALLER = "192.0.2.1";
 const FLOOD = 2000;
 const FIELDS = ["asn", "caller", "count", "country", "id", "kind", "last", "method", "path", "policy", "ray", "status", "time"];
@@ -37,8 +37,8 @@ describe("events", () => {
 
   for (const [mode, { vars: own, scope }] of Object.entries(MODES)) {
     const start = (vars, options) => shared.limiter({
-      ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR}`, RATE_LIMIT_IP: "off", RATE_LIMIT_ROUTES: [{ path: "/auth/**", policies: ["auth"] }],
-      RATE_LIMIT_AUTH: `1,${HOUR}`, ...own, ...vars,
+      ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_ROUTES: [{ path: "/auth/**", policies: ["auth"] }],
+      RATE_LIMIT_AUTH: `1,${HOUR_S}`, ...own, ...vars,
     }, options);
 
     describe(`in ${mode}`, () => {
@@ -159,7 +159,7 @@ describe("events", () => {
       });
 
       it("tell of admitted requests where they are sampled", async () => {
-        const limiter = await start({ RATE_LIMIT_EVENT_SAMPLE: "1", RATE_LIMIT_GENERAL: `3,${HOUR}` });
+        const limiter = await start({ RATE_LIMIT_EVENT_SAMPLE: "1", RATE_LIMIT_GENERAL: `3,${HOUR_S}` });
         for (const status of [200, 200, 200, 429]) assert.equal(await ask(limiter, CALLER, "/sampled"), status);
         const events = await recorded(limiter, (events) => assert.equal(sum(events), 4));
         const of = (kind) => events.filter((event) => event.kind === kind);
@@ -193,7 +193,7 @@ describe("events", () => {
   }
 
   it("in Redis are of all processes, and outlive them", async () => {
-    const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR}`, RATE_LIMIT_IP: "off" };
+    const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off" };
     const [one, other] = await Promise.all([shared.limiter(vars), shared.limiter(vars)]);
     for (const [limiter, caller] of [[one, "192.0.2.1"], [other, "192.0.2.2"]]) {
       for (const status of [200, 429, 429]) assert.equal(await ask(limiter, caller), status);
@@ -211,7 +211,7 @@ describe("events", () => {
   });
 
   it("that cannot be written delay nobody, and the list says that it cannot be read", async () => {
-    const limiter = await shared.warm({ ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR}`, RATE_LIMIT_IP: "off", REDIS_MAX_RECONNECT_ATTEMPTS: 0 });
+    const limiter = await shared.warm({ ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", REDIS_MAX_RECONNECT_ATTEMPTS: 0 });
     for (const status of [200, 429]) assert.equal(await ask(limiter, CALLER), status);
     standIn.faults.set({ kind: "unauthorized" });
     for (const path of ["events", "suspicious"]) await refused(503, limiter, "GET", path);

@@ -5,9 +5,9 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, ELSEWHERE_MS, MODES, control, eventually, get, good, has, isAdmitted, isBlocked, isNear, refused, usage,
 } from "../harness/control.mjs";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
 
-const HOUR = 3600;
 const CALLER = "192.0.2.1";
 
 describe("usage", () => {
@@ -128,7 +128,7 @@ describe("usage", () => {
             general: { algorithm: "token-bucket", burst: 5, lease: 3, on_store_failure: "deny" }, shy: { mode: "shadow", key: "global" },
           },
           RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth", "shy"] }],
-          RATE_LIMIT_IP: `1000,${HOUR}`,
+          RATE_LIMIT_IP: `1000,${HOUR_S}`,
         });
         const { enabled, policies } = await good(limiter, "GET", "policies");
         assert.equal(enabled, true);
@@ -138,7 +138,7 @@ describe("usage", () => {
         has(of("general"), { algorithm: "token-bucket", limit: 10, window_seconds: WINDOW, burst: 5, key: "ip", mode: "enforce", on_store_failure: "deny", lease: 3, always: false });
         has(of("shy"), { algorithm: "sliding-window", limit: 7, window_seconds: 30, key: "global", mode: "shadow", on_store_failure: "memory", always: false });
         has(of("auth"), { limit: 2, window_seconds: 60, block_seconds: 600 });
-        has(of("ip"), { limit: 1000, window_seconds: HOUR, always: true });
+        has(of("ip"), { limit: 1000, window_seconds: HOUR_S, always: true });
         const disabled = await start({ RATE_LIMIT_ENABLED: "false" });
         assert.equal((await good(disabled, "GET", "policies")).enabled, false);
       });

@@ -8,21 +8,19 @@ import { connect } from "node:net";
 import { after, before, describe, it } from "node:test";
 import { parseRateLimit } from "ratelimit-header-parser";
 import { parseDictionary, parseList } from "structured-headers";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
-/** Long enough that no window ends during a test. */
-const HOUR = 3600;
-
 const VARS = {
-  RATE_LIMIT_GENERAL: `3,${HOUR}`,
-  RATE_LIMIT_IP: `50,${HOUR}`,
-  RATE_LIMIT_BLOCKING: `2,${HOUR},${2 * HOUR}`,
-  RATE_LIMIT_DEAR: `5,${HOUR},600`,
+  RATE_LIMIT_GENERAL: `3,${HOUR_S}`,
+  RATE_LIMIT_IP: `50,${HOUR_S}`,
+  RATE_LIMIT_BLOCKING: `2,${HOUR_S},${2 * HOUR_S}`,
+  RATE_LIMIT_DEAR: `5,${HOUR_S},600`,
   RATE_LIMIT_BUCKET: "60,60",
-  RATE_LIMIT_FIXED: `2,${HOUR}`,
-  RATE_LIMIT_WATCHED: `1,${HOUR},600`,
+  RATE_LIMIT_FIXED: `2,${HOUR_S}`,
+  RATE_LIMIT_WATCHED: `1,${HOUR_S},600`,
   RATE_LIMIT_POLICIES: {
     bucket: { algorithm: "token-bucket", burst: 2 },
     fixed: { algorithm: "fixed-window" },
@@ -69,7 +67,7 @@ describe("answers in the default dialect", () => {
       // Epoch seconds. A sub-window of the sliding window is a minute here: it counts until it has wholly left.
       const reset = Number(answer.headers["x-ratelimit-reset"]);
       assert.equal(parsed.reset.getTime(), reset * 1000);
-      assert.ok(reset >= earliest + HOUR - 60 && reset <= seconds() + HOUR + 60 + 1, `${reset - earliest} s ahead`);
+      assert.ok(reset >= earliest + HOUR_S - 60 && reset <= seconds() + HOUR_S + 60 + 1, `${reset - earliest} s ahead`);
       assertNoHeaders(answer, ["ratelimit", "ratelimit-policy", "x-ratelimit-shadow"]);
       assert.equal(answer.headers["retry-after"] !== undefined, status === 429);
     }
@@ -121,7 +119,7 @@ describe("answers in the default dialect", () => {
   it("a fixed window's reset is its end", async () => {
     const get = caller();
     const [before, answer, after] = [Date.now(), await get("/fixed"), Date.now()];
-    const ends = [before, after].map((now) => String((Math.floor(now / 1000 / HOUR) + 1) * HOUR));
+    const ends = [before, after].map((now) => String((Math.floor(now / 1000 / HOUR_S) + 1) * HOUR_S));
     assert.ok(ends.includes(answer.headers["x-ratelimit-reset"]), answer.headers["x-ratelimit-reset"]);
   });
 
@@ -166,7 +164,7 @@ describe("answers in the default dialect", () => {
       assert.equal(answer.headers["x-ratelimit-remaining"], "0");
       // The later of block and quota.
       const wait = Number(answer.headers["retry-after"]);
-      assert.ok(wait > 2 * HOUR - 30 && wait <= 2 * HOUR, String(wait));
+      assert.ok(wait > 2 * HOUR_S - 30 && wait <= 2 * HOUR_S, String(wait));
       assert.ok(Math.abs(body.reset - seconds() - wait) <= 2);
     }
     // The block is the policy's own.
@@ -234,7 +232,7 @@ describe("callers without an address", () => {
   let limiter;
 
   before(async () => {
-    limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: `4,${HOUR},600` } });
+    limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: `4,${HOUR_S},600` } });
   });
   after(() => limiter?.stop());
 
@@ -268,12 +266,12 @@ describe("answers in the IETF's dialect", () => {
       const answer = await get();
       assert.equal(answer.status, status);
       const policies = named(parseList(answer.headers["ratelimit-policy"]));
-      assert.deepEqual(policies.general, { q: 3, w: HOUR });
-      assert.deepEqual(policies.ip, { q: 50, w: HOUR });
+      assert.deepEqual(policies.general, { q: 3, w: HOUR_S });
+      assert.deepEqual(policies.ip, { q: 50, w: HOUR_S });
       const limits = named(parseList(answer.headers.ratelimit));
       assert.deepEqual(Object.keys(limits).sort(), ["general", "ip"]);
       assert.equal(limits.general.r, remaining);
-      assert.ok(limits.general.t > HOUR - 60 && limits.general.t <= HOUR + 60, String(limits.general.t));
+      assert.ok(limits.general.t > HOUR_S - 60 && limits.general.t <= HOUR_S + 60, String(limits.general.t));
       assertNoHeaders(answer, ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-ratelimit-type", "x-ratelimit-shadow"]);
       if (status === 429) {
         assert.equal(String(limits.general.t), answer.headers["retry-after"]);
@@ -292,7 +290,7 @@ describe("answers in the IETF's dialect", () => {
 
 describe("the dialect `none`", () => {
   it("says nothing but Retry-After", async () => {
-    const limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_HEADERS: "none", RATE_LIMIT_GENERAL: `1,${HOUR}` } });
+    const limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_HEADERS: "none", RATE_LIMIT_GENERAL: `1,${HOUR_S}` } });
     try {
       const get = client(() => limiter);
       const names = ["ratelimit", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-ratelimit-type", "x-ratelimit-shadow"];
@@ -310,7 +308,7 @@ describe("the dialect `none`", () => {
 
 describe("shadow mode", () => {
   it("reports, in header and logs, but never denies, blocks or disturbs", async () => {
-    const limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: `4,${HOUR}` } });
+    const limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: `4,${HOUR_S}` } });
     try {
       const address = newCaller();
       const get = client(() => limiter, address);
@@ -350,6 +348,6 @@ function named(list) {
 
 /** A waiting time of around an hour. */
 function inWords(wait) {
-  const hours = Math.ceil(wait / HOUR);
-  return wait < HOUR ? `${Math.ceil(wait / 60)} minutes` : `${hours} ${hours === 1 ? "hour" : "hours"}`;
+  const hours = Math.ceil(wait / HOUR_S);
+  return wait < HOUR_S ? `${Math.ceil(wait / 60)} minutes` : `${hours} ${hours === 1 ? "hour" : "hours"}`;
 }

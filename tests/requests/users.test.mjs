@@ -6,6 +6,7 @@ import { createServer } from "node:http";
 import { once } from "node:events";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN, MODES, control, eventually, good, has, usage } from "../harness/control.mjs";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { WINDOW, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 
@@ -13,11 +14,10 @@ const SECRET = "a-secret-of-at-least-32-characters-of-this-test";
 const RSA = generateKeyPairSync("rsa", { modulusLength: 2048 });
 const EC = generateKeyPairSync("ec", { namedCurve: "P-256" });
 const STRANGER = generateKeyPairSync("rsa", { modulusLength: 2048 });
-const HOUR = 3600;
 
 const jwk = ({ publicKey }, kid) => ({ ...publicKey.export({ format: "jwk" }), kid, use: "sig" });
 const encode = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
-const soon = () => Math.floor(Date.now() / 1000) + HOUR;
+const soon = () => Math.floor(Date.now() / 1000) + HOUR_S;
 
 /** How each algorithm signs. */
 const SIGN = {

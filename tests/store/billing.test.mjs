@@ -4,10 +4,9 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { PREFIX, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
-
-const HOUR = 3600;
 
 describe("billed commands and round trips", () => {
   let shared, redis;
@@ -53,7 +52,7 @@ describe("billed commands and round trips", () => {
   });
 
   it("a denial is 2, and nothing once it is remembered", async () => {
-    const vars = { RATE_LIMIT_GENERAL: `1,${HOUR}` };
+    const vars = { RATE_LIMIT_GENERAL: `1,${HOUR_S}` };
     const limiter = await warm(vars);
     await ask(limiter, "192.0.2.1");
     assert.deepEqual(await costOf(limiter, 429, "192.0.2.1"), { billed: 2, requests: 1 });
@@ -66,7 +65,7 @@ describe("billed commands and round trips", () => {
   });
 
   it("a denial that sets a block is 3, under the block 2, and nothing once that is remembered", async () => {
-    const vars = { RATE_LIMIT_GENERAL: `1,${HOUR},${2 * HOUR}` };
+    const vars = { RATE_LIMIT_GENERAL: `1,${HOUR_S},${2 * HOUR_S}` };
     const limiter = await warm(vars);
     await ask(limiter, "192.0.2.1");
     assert.deepEqual(await costOf(limiter, 429, "192.0.2.1"), { billed: 3, requests: 1 });
@@ -78,7 +77,7 @@ describe("billed commands and round trips", () => {
 
   it("a denial at one cost is not taken for another's", async () => {
     const limiter = await warm({
-      RATE_LIMIT_GENERAL: `10,${HOUR}`,
+      RATE_LIMIT_GENERAL: `10,${HOUR_S}`,
       RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["general"], cost: 8 }],
     });
     await ask(limiter, "192.0.2.1", "/dear");
@@ -90,7 +89,7 @@ describe("billed commands and round trips", () => {
   it("a shadow quota is one SET more, and none where it would deny", async () => {
     const limiter = await warm({
       RATE_LIMIT_IP: "off",
-      RATE_LIMIT_TRIAL: `1,${HOUR},60`,
+      RATE_LIMIT_TRIAL: `1,${HOUR_S},60`,
       RATE_LIMIT_POLICIES: { trial: { mode: "shadow" } },
       RATE_LIMIT_ROUTES: [{ path: "/**", policies: ["general", "trial"] }],
     });
@@ -138,8 +137,8 @@ describe("billed commands and round trips", () => {
     const expected = [
       [`general:${caller}`, /^sw:1000:\d{13}:\d{10}:0=1$/, window + 1000],
       [`general:${caller}:blocked`, /^\d{13}$/, 600_000],
-      [`ip:${caller}`, /^sw:60000:\d{13}:\d{8}:0=1$/, HOUR * 1000 + 60_000 + behind],
-      ["ip:192.0.2.1", /^sw:60000:\d{13}:\d{8}:(0=2|0=1,1=1)$/, HOUR * 1000 + 60_000 + behind],
+      [`ip:${caller}`, /^sw:60000:\d{13}:\d{8}:0=1$/, HOUR_S * 1000 + 60_000 + behind],
+      ["ip:192.0.2.1", /^sw:60000:\d{13}:\d{8}:(0=2|0=1,1=1)$/, HOUR_S * 1000 + 60_000 + behind],
       ["fixed:192.0.2.1", /^fw:60000:\d{13}:1$/, window],
       ["api:192.0.2.1", /^tb:60000:\d{13}:60000$/, 12_000 + behind],
       [/^api:header-[0-9a-f]{32}$/, /^tb:60000:\d{13}:60000$/, 12_000 + behind],

@@ -5,13 +5,13 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { DOWN, PREFIX, WINDOW, consumed, startShared } from "../harness/limited.mjs";
 import { startOrigin } from "../harness/origin.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
 
-const HOUR = 3600;
 const LIMIT = 30;
 const CALLER = "192.0.2.1";
 const ALGORITHMS = ["sliding-window", "token-bucket", "fixed-window"];
@@ -260,7 +260,7 @@ describe("on_store_failure", () => {
 
   it("a block that a policy with `allow` has set holds on, for requests of any cost", async () => {
     const limiter = await start({
-      RATE_LIMIT_OPEN: `2,${WINDOW},${HOUR}`,
+      RATE_LIMIT_OPEN: `2,${WINDOW},${HOUR_S}`,
       RATE_LIMIT_POLICIES: policies({ open: "allow" }),
       RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["open"], cost: 2 }, { path: "/**", policies: ["open"] }],
     }, { modules: INSIDE });
@@ -275,14 +275,14 @@ describe("on_store_failure", () => {
       await pass(limiter, 10_000);
     }
     assert.equal((await get(limiter, "192.0.2.2")).status, 200);
-    await pass(limiter, HOUR * 1000);
+    await pass(limiter, HOUR_S * 1000);
     assert.equal((await get(limiter)).status, 200);
   });
 });
 
 describe("blocks and denials during an outage", () => {
   it("those that were known stand, an operator's too, and those to come are set", async () => {
-    const limiter = await start({ RATE_LIMIT_GENERAL: `2,60,${HOUR}`, RATE_LIMIT_FALLBACK_FACTOR: "1" }, { modules: INSIDE });
+    const limiter = await start({ RATE_LIMIT_GENERAL: `2,60,${HOUR_S}`, RATE_LIMIT_FALLBACK_FACTOR: "1" }, { modules: INSIDE });
     const [denied, blocked] = ["192.0.2.2", "192.0.2.3"];
     assert.equal(await take(limiter, 3, denied), 2);
     await redis.set(`${PREFIX}blocked:${blocked}`, "{}");
@@ -297,7 +297,7 @@ describe("blocks and denials during an outage", () => {
         assert.deepEqual([answer.status, answer.json().blocked], [429, true], caller);
       }
     }
-    await pass(limiter, HOUR * 1000);
+    await pass(limiter, HOUR_S * 1000);
     for (const caller of [denied, CALLER]) assert.equal((await get(limiter, caller)).status, 200, caller);
     assert.equal((await get(limiter, blocked)).status, 429, "no end, no release");
   });

@@ -6,12 +6,12 @@
 import assert from "node:assert/strict";
 import { Agent } from "node:http";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, callers, memoryOf, pass } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
-const HOUR = 3600;
 const CALLER = "192.0.2.1";
 const FLOOD = 20_000;
 const IN_FLIGHT = 50;
@@ -55,7 +55,7 @@ describe("what a flood costs the store", () => {
   }
 
   it(`${FLOOD} requests of a denied caller are fewer than 250 commands`, async (t) => {
-    const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR}` }, { modules: INSIDE });
+    const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S}` }, { modules: INSIDE });
     await ask(limiter, CALLER);
     let [billed, seconds] = [0, 0];
     // Four parts, each due to ask again: else a quick machine would be done before it comes to that.
@@ -73,7 +73,7 @@ describe("what a flood costs the store", () => {
 
   it(`${IN_FLIGHT} requests at once of a caller whose denial is due are one question`, async () => {
     const { standIn } = shared;
-    const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR}` }, { modules: INSIDE });
+    const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S}` }, { modules: INSIDE });
     for (const status of [200, 429, 429]) assert.equal(await ask(limiter, CALLER), status);
     await pass(limiter, LONGEST_MS);
     const [billed, { count }] = [await standIn.billed(), standIn.requests()];
@@ -88,7 +88,7 @@ describe("what a flood costs the store", () => {
     const cap = 100;
     const limit = 10;
     const limiter = await shared.warm({
-      RATE_LIMIT_GENERAL: `${limit},${HOUR}`,
+      RATE_LIMIT_GENERAL: `${limit},${HOUR_S}`,
       RATE_LIMIT_IP: "off",
       RATE_LIMIT_FALLBACK_FACTOR: "1",
       REDIS_MAX_COMMANDS_PER_SECOND: cap,
@@ -109,8 +109,8 @@ describe("what a flood costs the store", () => {
   it("beyond that, memory decides whatever on_store_failure says: a cap is no failure", async () => {
     const limit = 40;
     const limiter = await shared.warm({
-      RATE_LIMIT_GENERAL: `${limit},${HOUR}`,
-      RATE_LIMIT_STRICT: `${limit},${HOUR}`,
+      RATE_LIMIT_GENERAL: `${limit},${HOUR_S}`,
+      RATE_LIMIT_STRICT: `${limit},${HOUR_S}`,
       RATE_LIMIT_IP: "off",
       RATE_LIMIT_POLICIES: { general: { on_store_failure: "allow" }, strict: { on_store_failure: "deny" } },
       RATE_LIMIT_ROUTES: [{ path: "/strict", policies: ["strict"] }],
@@ -142,8 +142,8 @@ describe("what an isolate keeps", () => {
         modules: INSIDE,
         vars: {
           ...vars,
-          RATE_LIMIT_GENERAL: `2,${HOUR}`,
-          RATE_LIMIT_AUTH: `1,60,${HOUR}`,
+          RATE_LIMIT_GENERAL: `2,${HOUR_S}`,
+          RATE_LIMIT_AUTH: `1,60,${HOUR_S}`,
           RATE_LIMIT_IP: "off",
           RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }],
         },

@@ -5,11 +5,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { HOUR_S } from "../harness/fixtures.mjs";
 import { DOWN, PREFIX, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
 
-const HOUR = 3600;
 const CALLER = "192.0.2.1";
 
 /** As the design has it. */
@@ -39,7 +39,7 @@ describe("remembered denials", () => {
 
   it("a caller blocked everywhere costs 2 when asked for, and 0 when remembered, at any cost of the request", async () => {
     const limiter = await warm({
-      RATE_LIMIT_GENERAL: `10,${HOUR}`,
+      RATE_LIMIT_GENERAL: `10,${HOUR_S}`,
       RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["general"], cost: 5 }],
     });
     await block(CALLER, Date.now() + 60_000);
@@ -63,7 +63,7 @@ describe("remembered denials", () => {
   });
 
   it("a disabled limiter stops blocked callers all the same, for 2 and then 0, and counts nobody", async () => {
-    const limiter = await warm({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: `1,${HOUR}` });
+    const limiter = await warm({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: `1,${HOUR_S}` });
     for (let request = 0; request < 5; request++) assert.equal(await costOf(limiter), "200 2 1");
     await block(CALLER, Date.now() + 60_000);
     assert.equal(await costOf(limiter), "429 2 1");
@@ -74,7 +74,7 @@ describe("remembered denials", () => {
   it("a shadow policy alone: 3 while it would admit, then 2, and never a denial", async () => {
     const limiter = await warm({
       RATE_LIMIT_IP: "off",
-      RATE_LIMIT_GENERAL: `2,${HOUR},600`,
+      RATE_LIMIT_GENERAL: `2,${HOUR_S},600`,
       RATE_LIMIT_POLICIES: { general: { mode: "shadow" } },
     });
     const seen = [];
@@ -85,7 +85,7 @@ describe("remembered denials", () => {
 
   it("a request that could never be admitted costs 2, then 0, and sets no block", async () => {
     const limiter = await warm({
-      RATE_LIMIT_GENERAL: `5,${HOUR},600`,
+      RATE_LIMIT_GENERAL: `5,${HOUR_S},600`,
       RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["general"], cost: 6 }],
     });
     assert.equal(await costOf(limiter, CALLER, "/dear"), "429 2 1");
@@ -94,7 +94,7 @@ describe("remembered denials", () => {
   });
 
   it("a caller without an address is denied and remembered like others", async () => {
-    const limiter = await warm({ RATE_LIMIT_GENERAL: `1,${HOUR},600`, RATE_LIMIT_IP: "off" });
+    const limiter = await warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S},600`, RATE_LIMIT_IP: "off" });
     assert.equal(await costOf(limiter, "garbage"), "200 3 1");
     assert.equal(await costOf(limiter, "nonsense"), "429 2 1");
     assert.equal(await costOf(limiter, ""), "429 0 0");
@@ -124,8 +124,8 @@ describe("remembered denials", () => {
 
   it("what changes elsewhere takes effect within ten seconds: a reset, an operator's block lifted, a policy's block lifted", async (t) => {
     const limiter = await warm({
-      RATE_LIMIT_GENERAL: `1,${HOUR}`,
-      RATE_LIMIT_AUTH: `1,${HOUR},${HOUR}`,
+      RATE_LIMIT_GENERAL: `1,${HOUR_S}`,
+      RATE_LIMIT_AUTH: `1,${HOUR_S},${HOUR_S}`,
       // Calls are counted.
       RATE_LIMIT_EVENTS: false,
       RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }],
@@ -133,7 +133,7 @@ describe("remembered denials", () => {
     const [reset, lifted, policy] = ["192.0.2.11", "192.0.2.12", "192.0.2.13"];
     await ask(limiter, reset);
     await ask(limiter, policy, "/auth");
-    await block(lifted, Date.now() + HOUR * 1000);
+    await block(lifted, Date.now() + HOUR_S * 1000);
     const cases = [[reset, "/"], [lifted, "/"], [policy, "/auth"]];
     const denied = await Promise.all(cases.map(async ([caller, path]) => {
       assert.equal(await ask(limiter, caller, path), 429);
@@ -152,7 +152,7 @@ describe("remembered denials", () => {
   });
 
   it("no denial is remembered where memory decides while Upstash is out", async () => {
-    const limiter = await warm({ RATE_LIMIT_GENERAL: `10,${HOUR}`, RATE_LIMIT_FALLBACK_FACTOR: "0.1" });
+    const limiter = await warm({ RATE_LIMIT_GENERAL: `10,${HOUR_S}`, RATE_LIMIT_FALLBACK_FACTOR: "0.1" });
     shared.standIn.faults.set(DOWN);
     assert.equal(await ask(limiter, CALLER), 200);
     assert.equal(await ask(limiter, CALLER), 429);
@@ -162,7 +162,7 @@ describe("remembered denials", () => {
   });
 
   it("the denial that is remembered is the denial that was given", async () => {
-    const limiter = await warm({ RATE_LIMIT_GENERAL: `1,${HOUR}` });
+    const limiter = await warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S}` });
     const get = () => send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
     await get();
     const [given, remembered] = [await get(), await get()];
