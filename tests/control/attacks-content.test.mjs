@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN, CHECK_TOKEN, RECORDED_MS, blocked, control, eventually, get, good, has, isAdmitted, isBlocked, refused, usage } from "../harness/control.mjs";
+import { CALLER } from "../harness/fixtures.mjs";
 import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
 import { raw } from "../harness/raw.mjs";
 
-const CALLER = "192.0.2.1";
 const SCRIPT = `<script>alert("x")</script><img src=x onerror='alert(1)'>&amp;`;
 
 describe("attacks by content", () => {

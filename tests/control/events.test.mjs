@@ -6,11 +6,10 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, BYPASS_TOKEN, MODES, OPERATOR, RECORDED_MS, blocked, control, eventually, get, good, has, isBlocked, isNear, pages, refused,
 } from "../harness/control.mjs";
-import { HOUR_S } from "../harness/fixtures.mjs";
+import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 
-const CALLER = "192.0.2.1";
 const FLOOD = 2000;
 const FIELDS = ["asn", "caller", "count", "country", "id", "kind", "last", "method", "path", "policy", "ray", "status", "time"];
 

@@ -5,10 +5,8 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import {
   ADMIN_TOKEN, ELSEWHERE_MS, MODES, control, eventually, get, good, has, isAdmitted, isBlocked, isNear, refused, usage,
 } from "../harness/control.mjs";
-import { HOUR_S } from "../harness/fixtures.mjs";
+import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
-
-const CALLER = "192.0.2.1";
 
 describe("usage", () => {
   let shared, redis;

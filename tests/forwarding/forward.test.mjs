@@ -14,11 +14,11 @@ import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { randomBytes } from "node:crypto";
+import { CALLER } from "../harness/fixtures.mjs";
 import { startOrigin } from "../harness/origin.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
-const CLIENT = "192.0.2.1";
 const SECRET = "a-secret-of-the-origin";
 const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
 
@@ -46,7 +46,7 @@ for (const way of WAYS) {
     async function pass(options = {}, handler = (_, response) => response.end("origin\n")) {
       origin.handler = handler;
       const before = origin.requests.length;
-      const answer = await send(limiter.url, { path: "/", ...options, headers: { "CF-Connecting-IP": CLIENT, ...options.headers } });
+      const answer = await send(limiter.url, { path: "/", ...options, headers: { "CF-Connecting-IP": CALLER, ...options.headers } });
       assert.equal(origin.requests.length, before + 1, `forwarded once: ${answer.status} ${answer.text()}`);
       return { answer, received: origin.last };
     }
@@ -131,9 +131,9 @@ for (const way of WAYS) {
       const { received } = await pass({ headers: kept });
       const expected = {
         ...kept,
-        "CF-Connecting-IP": CLIENT,
+        "CF-Connecting-IP": CALLER,
         Host: way.with("").services ? new URL(limiter.url).host : new URL(origin.url).host,
-        "X-Edge-Limiter-IP": CLIENT,
+        "X-Edge-Limiter-IP": CALLER,
         "X-Edge-Limiter-Secret": SECRET,
         "X-Forwarded-Host": new URL(limiter.url).host,
         "X-Forwarded-Proto": "http",
@@ -155,7 +155,7 @@ for (const way of WAYS) {
           "X-RateLimit-Bypass": "a-token", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "gopher",
         },
       });
-      assert.equal(received.header("x-edge-limiter-ip"), CLIENT);
+      assert.equal(received.header("x-edge-limiter-ip"), CALLER);
       assert.equal(received.header("x-edge-limiter-secret"), SECRET);
       assert.equal(received.header("x-ratelimit-bypass"), undefined);
       assert.equal(received.header("x-forwarded-host"), new URL(limiter.url).host);
@@ -282,14 +282,14 @@ describe("forwarding, configured otherwise", () => {
 
   it("without ORIGIN_SECRET a client's copy is removed all the same", () =>
     withLimiter({}, async (limiter) => {
-      await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT, "X-Edge-Limiter-Secret": "guessed" } });
+      await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER, "X-Edge-Limiter-Secret": "guessed" } });
       assert.equal(origin.last.header("x-edge-limiter-secret"), undefined);
     }));
 
   it("in the dialect `none` the origin's own rate-limit headers pass", () =>
     withLimiter({ RATE_LIMIT_HEADERS: "none" }, async (limiter) => {
       origin.handler = (_, response) => response.writeHead(200, "Own", { "X-RateLimit-Limit": "7", RateLimit: '"o";r=1' }).end();
-      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } });
+      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
       assert.deepEqual([answer.statusText, answer.headers["x-ratelimit-limit"], answer.headers.ratelimit], ["Own", "7", '"o";r=1']);
       assert.equal(answer.headers["x-ratelimit-remaining"], undefined);
     }));
@@ -298,7 +298,7 @@ describe("forwarding, configured otherwise", () => {
     withLimiter({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: "1,60" }, async (limiter) => {
       origin.handler = (_, response) => response.end("origin\n");
       for (let request = 0; request < 3; request++) {
-        const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } });
+        const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
         assert.deepEqual([answer.status, answer.text(), answer.headers["x-ratelimit-limit"]], [200, "origin\n", undefined]);
       }
     }));
@@ -308,7 +308,7 @@ describe("forwarding, configured otherwise", () => {
       const before = origin.requests.length;
       const statuses = [];
       for (let request = 0; request < 3; request++) {
-        statuses.push((await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } })).status);
+        statuses.push((await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } })).status);
       }
       assert.deepEqual(statuses, [200, 429, 429]);
       assert.equal(origin.requests.length, before + 1);
@@ -317,12 +317,12 @@ describe("forwarding, configured otherwise", () => {
   it("without an origin, on localhost, the limiter answers itself", async () => {
     const limiter = await startWorkerd({ vars: VARS });
     try {
-      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CLIENT } });
+      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
       assert.equal(answer.status, 200);
       assert.equal(answer.headers["content-type"], "application/json");
       assert.equal(answer.headers["x-ratelimit-remaining"], "99999");
       const body = answer.json();
-      assert.deepEqual([body.admitted, body.caller, body.policies], [true, CLIENT, ["general"]]);
+      assert.deepEqual([body.admitted, body.caller, body.policies], [true, CALLER, ["general"]]);
     } finally {
       await limiter.stop();
     }

@@ -3,10 +3,9 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN, BYPASS_TOKEN, MODES, blocked, eventually, get, good, has, isAdmitted, isBlocked, usage } from "../harness/control.mjs";
+import { CALLER } from "../harness/fixtures.mjs";
 import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
 import { startOrigin } from "../harness/origin.mjs";
-
-const CALLER = "192.0.2.1";
 
 describe("exempt from limits", () => {
   let shared, redis, origin;

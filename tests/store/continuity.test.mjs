@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { HOUR_S } from "../harness/fixtures.mjs";
+import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { DOWN, PREFIX, WINDOW, consumed, startShared } from "../harness/limited.mjs";
 import { startOrigin } from "../harness/origin.mjs";
@@ -13,7 +13,6 @@ import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
 
 const LIMIT = 30;
-const CALLER = "192.0.2.1";
 const ALGORITHMS = ["sliding-window", "token-bucket", "fixed-window"];
 const NO_FAULT = { kind: "delay", ms: 0, times: 1 };
 const ADMIN_TOKEN = "an-admin-token-of-this-test";

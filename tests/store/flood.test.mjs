@@ -6,13 +6,12 @@
 import assert from "node:assert/strict";
 import { Agent } from "node:http";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
-import { HOUR_S } from "../harness/fixtures.mjs";
+import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, callers, memoryOf, pass } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
-const CALLER = "192.0.2.1";
 const FLOOD = 20_000;
 const IN_FLIGHT = 50;
 

@@ -6,12 +6,11 @@
 import assert from "node:assert/strict";
 import { Agent } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { CALLER } from "../harness/fixtures.mjs";
 import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { densest, drive, overflow } from "../harness/window.mjs";
 import { within } from "../harness/within.mjs";
-
-const CALLER = "192.0.2.1";
 
 describe("leases", () => {
   let shared, redis;

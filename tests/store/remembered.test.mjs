@@ -5,12 +5,10 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
-import { HOUR_S } from "../harness/fixtures.mjs";
+import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { DOWN, PREFIX, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
-
-const CALLER = "192.0.2.1";
 
 /** As the design has it. */
 const LONGEST_MS = 10_000;
