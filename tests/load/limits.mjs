@@ -3,6 +3,8 @@
  * wrangler.toml's. A scenario fails if a variable gives the limiter others (`--var RATE_LIMIT_AUTH=40,60,600`).
  */
 
+import { ADMIN_TOKEN, CHECK_TOKEN } from "../harness/control.mjs";
+
 export const AUTH = { limit: 30, seconds: 60, block: 600 };
 export const FINANCIAL = { limit: 20, seconds: 60, block: 900 };
 export const GENERAL = { limit: 120, seconds: 60 };
@@ -10,9 +12,6 @@ export const SENSITIVE = { limit: 10, seconds: 60, block: 900 };
 
 /** Within a run as long as this, nothing leaves a window: what is admitted is known to the unit. */
 export const SHORTEST_WINDOW_S = 60;
-
-export const ADMIN_TOKEN = "the-admin-token-of-the-load-tests";
-export const CHECK_TOKEN = "the-check-token-of-the-load-tests";
 
 /** Where the control plane is called from: nobody's address of a scenario. */
 export const OPERATOR = "192.0.2.251";

@@ -5,6 +5,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
+import { ADMIN_TOKEN } from "../harness/control.mjs";
 import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { DOWN, PREFIX, WINDOW, consumed, startShared } from "../harness/limited.mjs";
@@ -15,7 +16,6 @@ import { within } from "../harness/within.mjs";
 const LIMIT = 30;
 const ALGORITHMS = ["sliding-window", "token-bucket", "fixed-window"];
 const NO_FAULT = { kind: "delay", ms: 0, times: 1 };
-const ADMIN_TOKEN = "an-admin-token-of-this-test";
 
 let shared, standIn, redis;
 before(async () => {

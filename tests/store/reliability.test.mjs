@@ -9,15 +9,14 @@
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
+import { ADMIN_TOKEN } from "../harness/control.mjs";
+import { PREFIX } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 import { FAULTS, Store } from "./reliability/faults.mjs";
 import { HEAD_START, IN_FLIGHT, LIMIT, Load, POLICIES, VARS, WIDENED, WITHINS } from "./reliability/load.mjs";
 import { keep, row, table } from "./reliability/matrix.mjs";
-
-const ADMIN_TOKEN = "the-admin-token-of-the-fault-suite";
-const PREFIX = "t:";
 
 /** Rows at a time: each is mostly waiting. */
 const AT_ONCE = 3;

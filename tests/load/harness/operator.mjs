@@ -2,8 +2,9 @@
 
 import { setTimeout as delay } from "node:timers/promises";
 import { Failure } from "../../../scripts/command.mjs";
+import { ADMIN_TOKEN } from "../../harness/control.mjs";
 import { send } from "../../harness/request.mjs";
-import { ADMIN_TOKEN, OPERATOR } from "../limits.mjs";
+import { OPERATOR } from "../limits.mjs";
 
 /** What takes effect elsewhere does so within ten seconds, records are written some seconds after what they record; and the machine is busy. */
 const IN_TIME_MS = 20_000;

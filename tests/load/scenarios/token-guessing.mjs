@@ -1,4 +1,5 @@
-import { ADMIN_TOKEN, CHECK_TOKEN, OPERATOR } from "../limits.mjs";
+import { ADMIN_TOKEN, CHECK_TOKEN } from "../../harness/control.mjs";
+import { OPERATOR } from "../limits.mjs";
 
 /** Wrong tokens that are looked at, per address. */
 const LOOKED_AT = 10;
