@@ -2,11 +2,12 @@
 
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
+import { PLANTED_SECRETS } from "../harness/fixtures.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const HEALTH = { path: "/_limiter/health" };
-const ADMIN_TOKEN = "planted-admin-token";
+const { ADMIN_TOKEN } = PLANTED_SECRETS;
 const admin = { Authorization: `Bearer ${ADMIN_TOKEN}` };
 
 let limiter;
@@ -50,7 +51,7 @@ describe("health", () => {
     assert.deepEqual(open.errors, []);
     assert.deepEqual(open.warnings.map(({ variable }) => variable), ["RATE_LIMIT_TYPO"]);
     for (const Authorization of [
-      "", "Bearer", "Bearer ", "Bearer planted-admin-toke", `Bearer ${ADMIN_TOKEN}x`, `Basic ${ADMIN_TOKEN}`, ADMIN_TOKEN, "Bearer undefined", "Bearer \xff",
+      "", "Bearer", "Bearer ", `Bearer ${ADMIN_TOKEN.slice(0, -1)}`, `Bearer ${ADMIN_TOKEN}x`, `Basic ${ADMIN_TOKEN}`, ADMIN_TOKEN, "Bearer undefined", "Bearer \xff",
     ]) {
       const shut = (await ask({ ...HEALTH, headers: { Authorization } })).json();
       assert.deepEqual(Object.keys(shut).sort(), ["breaker", "status", "store", "version"], Authorization);
@@ -108,9 +109,7 @@ describe("health", () => {
   });
 
   it("good secrets are nowhere to be read", async () => {
-    const ask = await start({
-      ADMIN_TOKEN, ORIGIN_SECRET: "planted-origin-secret", UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1/planted-path", UPSTASH_REDIS_REST_TOKEN: "planted-store-token",
-    });
+    const ask = await start({ ...PLANTED_SECRETS, UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1/planted-path" });
     // Its store cannot be reached: after five failures that is logged as well.
     let request;
     for (let failure = 0; failure < 5; failure++) request = await ask({ path: "/", headers: { "CF-Connecting-IP": "192.0.2.1" } });
@@ -140,17 +139,17 @@ describe("what is no call of the control plane", () => {
   });
 
   it("wrong tokens are limited per address, and the right one from there is not looked at", async () => {
-    const limiter = await startWorkerd({ vars: { ADMIN_TOKEN: "the-admin-token-of-this", RATE_LIMIT_ENABLED: false, RATE_LIMIT_ADMIN: "10,60,300" } });
+    const limiter = await startWorkerd({ vars: { ADMIN_TOKEN, RATE_LIMIT_ENABLED: false, RATE_LIMIT_ADMIN: "10,60,300" } });
     try {
       const ask = (token, address) =>
         send(limiter.url, { path: "/_limiter/health", headers: { "CF-Connecting-IP": address, Authorization: `Bearer ${token}` } });
       const statuses = [];
       for (let i = 0; i < 12; i++) statuses.push((await ask(`guess-${i}`, "192.0.2.1")).status);
       assert.deepEqual(statuses, [...Array(10).fill(200), 429, 429]);
-      const refused = await ask("the-admin-token-of-this", "192.0.2.1");
+      const refused = await ask(ADMIN_TOKEN, "192.0.2.1");
       assert.equal(refused.status, 429);
       assert.ok(Number(refused.headers["retry-after"]) > 0);
-      assert.deepEqual((await ask("the-admin-token-of-this", "192.0.2.2")).json().errors, []);
+      assert.deepEqual((await ask(ADMIN_TOKEN, "192.0.2.2")).json().errors, []);
     } finally {
       await limiter.stop();
     }

@@ -5,3 +5,10 @@ export const HOUR_S = 3600;
 
 /** The address that calls, where one caller is enough. */
 export const CALLER = "192.0.2.1";
+
+/** Secrets that no log and no answer may contain: tests search for `planted`. */
+export const PLANTED_SECRETS = {
+  ADMIN_TOKEN: "planted-admin-token",
+  ORIGIN_SECRET: "planted-origin-secret",
+  UPSTASH_REDIS_REST_TOKEN: "planted-store-token",
+};

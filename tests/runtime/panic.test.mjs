@@ -5,6 +5,7 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
+import { PLANTED_SECRETS } from "../harness/fixtures.mjs";
 import { startOrigin } from "../harness/origin.mjs";
 import { INSIDE, TRAP } from "../harness/inside.mjs";
 import { DOWN } from "../harness/limited.mjs";
@@ -15,7 +16,6 @@ import { startStandIn } from "../upstash/stand-in.mjs";
 
 const LIMIT = 5;
 const CALLER = "198.18.7.9";
-const SECRETS = { ADMIN_TOKEN: "planted-admin-token", ORIGIN_SECRET: "planted-origin-secret", UPSTASH_REDIS_REST_TOKEN: "planted-store-token" };
 
 let limiter, origin;
 afterEach(async () => {
@@ -25,7 +25,7 @@ afterEach(async () => {
 });
 
 async function start(vars = {}) {
-  const { UPSTASH_REDIS_REST_TOKEN: _, ...secrets } = SECRETS;
+  const { UPSTASH_REDIS_REST_TOKEN: _, ...secrets } = PLANTED_SECRETS;
   limiter = await startWorkerd({
     modules: INSIDE,
     vars: { ...secrets, RATE_LIMIT_GENERAL: `${LIMIT},3600`, RATE_LIMIT_IP: "off", ...vars },
@@ -37,7 +37,7 @@ async function start(vars = {}) {
  * store is such a thing, be the call long over.
  */
 const upstash = (standIn) => ({
-  UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: SECRETS.UPSTASH_REDIS_REST_TOKEN, REDIS_TIMEOUT: 1500,
+  UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: PLANTED_SECRETS.UPSTASH_REDIS_REST_TOKEN, REDIS_TIMEOUT: 1500,
 });
 
 const ask = (headers = {}) => send(limiter.url, { headers: { "CF-Connecting-IP": CALLER, ...headers } });
@@ -58,7 +58,7 @@ function assertTrapped(answer) {
 /** Waits until the log says so many times that an instance has ended; it says where, and nothing of what was being asked. */
 async function assertLogged(times = 1) {
   await limiter.logged(/Critical RuntimeError: unreachable/, times);
-  for (const told of [...Object.values(SECRETS), CALLER]) assert.ok(!limiter.logs().includes(told), told);
+  for (const told of [...Object.values(PLANTED_SECRETS), CALLER]) assert.ok(!limiter.logs().includes(told), told);
 }
 
 describe("a trap, with memory as the store", () => {
@@ -90,7 +90,7 @@ describe("a trap, with memory as the store", () => {
   it("health answers with the fresh instance's word", async () => {
     await start();
     assertTrapped(await ask({ [TRAP]: "now" }));
-    const health = await send(limiter.url, { path: "/_limiter/health", headers: { Authorization: `Bearer ${SECRETS.ADMIN_TOKEN}` } });
+    const health = await send(limiter.url, { path: "/_limiter/health", headers: { Authorization: `Bearer ${PLANTED_SECRETS.ADMIN_TOKEN}` } });
     assert.deepEqual([health.status, health.json().status, health.json().errors], [200, "ok", []]);
   });
 
@@ -155,7 +155,7 @@ describe("requests in flight when another one traps", () => {
 describe("a trap, with Upstash as the store", () => {
   let standIn;
   before(async () => {
-    standIn = await startStandIn({ token: SECRETS.UPSTASH_REDIS_REST_TOKEN });
+    standIn = await startStandIn({ token: PLANTED_SECRETS.UPSTASH_REDIS_REST_TOKEN });
   });
   after(() => standIn?.stop());
   afterEach(() => standIn.reset());

@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, afterEach, before, describe, it } from "node:test";
+import { PLANTED_SECRETS } from "../harness/fixtures.mjs";
 import { startOrigin } from "../harness/origin.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
@@ -13,7 +14,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 import { startStandIn } from "../upstash/stand-in.mjs";
 
 const LIMIT = 3;
-const TOKEN = "planted-store-token";
+const TOKEN = PLANTED_SECRETS.UPSTASH_REDIS_REST_TOKEN;
 const PREFIX = "planted-prefix:";
 const CALLER = "198.18.7.9";
 const OTHER = "198.18.7.1";
