@@ -30,13 +30,6 @@ describe("blocks that are shared", () => {
     for (const [target] of TARGETS) await good(limiter, "PUT", blocked(target), { json });
   };
 
-  /** The status of one request, the commands and the HTTP requests that it cost: "200 3 1". */
-  async function costOf(limiter, caller) {
-    const [billed, { count }] = [await standIn.billed(), standIn.requests()];
-    const status = await ask(limiter, caller);
-    return [status, (await standIn.billed()) - billed, standIn.requests().count - count].join(" ");
-  }
-
   it("are in force and shown in another process, and lifted there", async () => {
     const [here, there] = await two();
     // It has asked for them before, and has its copy of what is blocked: nothing.
@@ -118,13 +111,13 @@ describe("blocks that are shared", () => {
 
   it("cost a decision nothing while nothing changes: 3 commands and one round trip for one quota", async () => {
     const here = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR_S}` });
-    assert.equal(await costOf(here, "192.0.2.2"), "200 3 1", "none blocked");
+    assert.equal(await shared.costOf(here, "192.0.2.2"), "200 3 1", "none blocked");
     await block(here);
     const late = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR_S}` });
     for (const limiter of [here, late]) {
       // A copy may have to be fetched once.
-      await eventually(async () => assert.equal(await costOf(limiter, "192.0.2.2"), "200 3 1"));
-      for (let i = 0; i < 20; i++) assert.equal(await costOf(limiter, `192.0.2.${10 + i}`), "200 3 1");
+      await eventually(async () => assert.equal(await shared.costOf(limiter, "192.0.2.2"), "200 3 1"));
+      for (let i = 0; i < 20; i++) assert.equal(await shared.costOf(limiter, `192.0.2.${10 + i}`), "200 3 1");
     }
     for (const limiter of [here, late]) for (const [, [caller]] of TARGETS) await isBlocked(limiter, caller, null);
   });

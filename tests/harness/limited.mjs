@@ -3,7 +3,9 @@
  */
 
 import assert from "node:assert/strict";
+import { cost } from "../upstash/cost.mjs";
 import { startStandIn } from "../upstash/stand-in.mjs";
+import { CALLER } from "./fixtures.mjs";
 import { send } from "./request.mjs";
 import { startWorkerd } from "./workerd.mjs";
 
@@ -19,7 +21,15 @@ export const DOWN = { kind: "status", status: 400, body: `{"error":"OOM command 
 /**
  * A stand-in over a Redis of its own, and what starts limiters on it.
  *
- * @returns {Promise<{standIn: object, limiter: (vars?: object, options?: object) => Promise<object>, warm: (vars?: object, options?: object) => Promise<object>, reset: () => Promise<void>, stop: () => Promise<void>}>}
+ * @returns {Promise<{
+ *   standIn: object,
+ *   limiter: (vars?: object, options?: object) => Promise<object>,
+ *   warm: (vars?: object, options?: object) => Promise<object>,
+ *   cost: (work: () => Promise<unknown>) => Promise<{billed: number, requests: number}>,
+ *   costOf: (limiter: {url: string}, caller?: string, path?: string) => Promise<string>,
+ *   reset: () => Promise<void>,
+ *   stop: () => Promise<void>,
+ * }>}
  */
 export async function startShared() {
   const standIn = await startStandIn();
@@ -31,6 +41,16 @@ export async function startShared() {
       const started = await this.limiter(vars, options);
       assert.equal(await ask(started, "192.0.2.250"), 200);
       return started;
+    },
+    /** The commands billed and the HTTP requests while `work` runs. */
+    cost: (work) => cost(standIn, work),
+    /** One request's status, and the commands and HTTP requests that it costs: "200 3 1". */
+    async costOf(limiter, caller = CALLER, path = "/") {
+      let status;
+      const { billed, requests } = await cost(standIn, async () => {
+        status = await ask(limiter, caller, path);
+      });
+      return `${status} ${billed} ${requests}`;
     },
     async limiter(vars = {}, options = {}) {
       const started = await startWorkerd({

@@ -32,14 +32,15 @@ describe("leases", () => {
     RATE_LIMIT_POLICIES: { general: { lease: 100, ...options } },
   });
 
-  /** What `body` cost, and what it returned. */
+  /** What `body` costs, and what it returns. */
   async function cost(body) {
-    const { standIn } = shared;
-    const before = { billed: await standIn.billed(), calls: standIn.requests().count };
-    const result = await body();
-    // What is fetched ahead may still be on its way.
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    return { billed: (await standIn.billed()) - before.billed, calls: standIn.requests().count - before.calls, result };
+    let result;
+    const { billed, requests: calls } = await shared.cost(async () => {
+      result = await body();
+      // A prefetch may still be in flight.
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    });
+    return { billed, calls, result };
   }
 
   /** So many requests at so many a second, of one caller; their answers. */

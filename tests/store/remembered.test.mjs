@@ -24,14 +24,6 @@ describe("remembered denials", () => {
 
   const warm = (vars) => shared.warm(vars);
 
-  /** The status of one request, the commands and the HTTP requests that it cost: "200 3 1". */
-  async function costOf(limiter, caller = CALLER, path = "/") {
-    const { standIn } = shared;
-    const [billed, requests] = [await standIn.billed(), standIn.requests().count];
-    const status = await ask(limiter, caller, path);
-    return [status, (await standIn.billed()) - billed, standIn.requests().count - requests].join(" ");
-  }
-
   /** As abuse control will write it. */
   const block = (address, until) => redis.set(`${PREFIX}blocked:${address}`, JSON.stringify({ until, reason: "test" }));
 
@@ -41,31 +33,31 @@ describe("remembered denials", () => {
       RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["general"], cost: 5 }],
     });
     await block(CALLER, Date.now() + 60_000);
-    assert.equal(await costOf(limiter), "429 2 1");
-    assert.equal(await costOf(limiter), "429 0 0");
-    assert.equal(await costOf(limiter, CALLER, "/dear"), "429 0 0");
+    assert.equal(await shared.costOf(limiter), "429 2 1");
+    assert.equal(await shared.costOf(limiter), "429 0 0");
+    assert.equal(await shared.costOf(limiter, CALLER, "/dear"), "429 0 0");
     // Nothing was consumed, and others are not meant.
     assert.deepEqual((await redis.keys("*")).filter((key) => key.includes(CALLER)), [`${PREFIX}blocked:${CALLER}`]);
-    assert.equal(await costOf(limiter, "192.0.2.2"), "200 4 1");
+    assert.equal(await shared.costOf(limiter, "192.0.2.2"), "200 4 1");
   });
 
   it("a block with no end, or with one that cannot be read, blocks", async () => {
     const limiter = await warm();
     for (const [address, text] of [["192.0.2.3", "{}"], ["192.0.2.4", "garbage"], ["192.0.2.5", '{"until":null}']]) {
       await redis.set(`${PREFIX}blocked:${address}`, text);
-      assert.equal(await costOf(limiter, address), "429 2 1");
-      assert.equal(await costOf(limiter, address), "429 0 0");
+      assert.equal(await shared.costOf(limiter, address), "429 2 1");
+      assert.equal(await shared.costOf(limiter, address), "429 0 0");
     }
     await block("192.0.2.6", Date.now() - 1);
-    assert.equal(await costOf(limiter, "192.0.2.6"), "200 4 1");
+    assert.equal(await shared.costOf(limiter, "192.0.2.6"), "200 4 1");
   });
 
   it("a disabled limiter stops blocked callers all the same, for 2 and then 0, and counts nobody", async () => {
     const limiter = await warm({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: `1,${HOUR_S}` });
-    for (let request = 0; request < 5; request++) assert.equal(await costOf(limiter), "200 2 1");
+    for (let request = 0; request < 5; request++) assert.equal(await shared.costOf(limiter), "200 2 1");
     await block(CALLER, Date.now() + 60_000);
-    assert.equal(await costOf(limiter), "429 2 1");
-    assert.equal(await costOf(limiter), "429 0 0");
+    assert.equal(await shared.costOf(limiter), "429 2 1");
+    assert.equal(await shared.costOf(limiter), "429 0 0");
     assert.deepEqual(await redis.keys("*"), [`${PREFIX}blocked:${CALLER}`]);
   });
 
@@ -76,7 +68,7 @@ describe("remembered denials", () => {
       RATE_LIMIT_POLICIES: { general: { mode: "shadow" } },
     });
     const seen = [];
-    for (let request = 0; request < 4; request++) seen.push(await costOf(limiter));
+    for (let request = 0; request < 4; request++) seen.push(await shared.costOf(limiter));
     assert.deepEqual(seen, ["200 3 1", "200 3 1", "200 2 1", "200 2 1"]);
     assert.deepEqual((await redis.keys("*")).filter((key) => key.endsWith("blocked")), []);
   });
@@ -86,16 +78,16 @@ describe("remembered denials", () => {
       RATE_LIMIT_GENERAL: `5,${HOUR_S},600`,
       RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["general"], cost: 6 }],
     });
-    assert.equal(await costOf(limiter, CALLER, "/dear"), "429 2 1");
-    assert.equal(await costOf(limiter, CALLER, "/dear"), "429 0 0");
-    assert.equal(await costOf(limiter), "200 4 1");
+    assert.equal(await shared.costOf(limiter, CALLER, "/dear"), "429 2 1");
+    assert.equal(await shared.costOf(limiter, CALLER, "/dear"), "429 0 0");
+    assert.equal(await shared.costOf(limiter), "200 4 1");
   });
 
   it("a caller without an address is denied and remembered like others", async () => {
     const limiter = await warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S},600`, RATE_LIMIT_IP: "off" });
-    assert.equal(await costOf(limiter, "garbage"), "200 3 1");
-    assert.equal(await costOf(limiter, "nonsense"), "429 2 1");
-    assert.equal(await costOf(limiter, ""), "429 0 0");
+    assert.equal(await shared.costOf(limiter, "garbage"), "200 3 1");
+    assert.equal(await shared.costOf(limiter, "nonsense"), "429 2 1");
+    assert.equal(await shared.costOf(limiter, ""), "429 0 0");
     assert.ok(await redis.exists(`${PREFIX}general:unknown`));
   });
 
@@ -156,7 +148,7 @@ describe("remembered denials", () => {
     assert.equal(await ask(limiter, CALLER), 429);
     shared.standIn.faults.clear();
     // Two more commands than usual: what memory admitted is counted as well.
-    assert.equal(await costOf(limiter), "200 6 1");
+    assert.equal(await shared.costOf(limiter), "200 6 1");
   });
 
   it("the denial that is remembered is the denial that was given", async () => {

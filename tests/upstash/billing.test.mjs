@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
+import { cost } from "./cost.mjs";
 import { call, run } from "./rest-caller.mjs";
 import { startStandIn } from "./stand-in.mjs";
 import { Upstream } from "./upstream.mjs";
@@ -14,46 +15,42 @@ before(async () => {
 beforeEach(() => standIn.reset());
 after(() => standIn.stop());
 
-/** What `work` cost. */
-async function cost(work) {
-  const before = await standIn.billed();
-  await work();
-  return (await standIn.billed()) - before;
-}
+/** The commands billed while `work` runs. */
+const billedFor = async (work) => (await cost(standIn, work)).billed;
 
 test("a command costs 1, asking for the bill nothing", async () => {
-  assert.equal(await cost(() => {}), 0);
-  assert.equal(await cost(() => run(standIn, "GET", "k")), 1);
-  assert.equal(await cost(() => call(standIn, "/__stand-in/stats", undefined, { method: "GET" })), 0);
-  assert.equal(await cost(() => standIn.reset()), -1);
+  assert.equal(await billedFor(() => {}), 0);
+  assert.equal(await billedFor(() => run(standIn, "GET", "k")), 1);
+  assert.equal(await billedFor(() => call(standIn, "/__stand-in/stats", undefined, { method: "GET" })), 0);
+  assert.equal(await billedFor(() => standIn.reset()), -1);
 });
 
 test("a script costs itself and what it runs", async () => {
   const sha = await run(standIn, "SCRIPT", "LOAD", READ_AND_WRITE);
-  assert.equal(await cost(() => run(standIn, "EVALSHA", sha, 2, "a", "b", "1")), 3);
-  assert.equal(await cost(() => run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1")), 3);
-  assert.equal(await cost(() => run(standIn, "EVAL", "for i = 1, tonumber(ARGV[1]) do redis.call('INCR', KEYS[1]) end", 1, "n", 57)), 58);
+  assert.equal(await billedFor(() => run(standIn, "EVALSHA", sha, 2, "a", "b", "1")), 3);
+  assert.equal(await billedFor(() => run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1")), 3);
+  assert.equal(await billedFor(() => run(standIn, "EVAL", "for i = 1, tonumber(ARGV[1]) do redis.call('INCR', KEYS[1]) end", 1, "n", 57)), 58);
 });
 
 test("what fails costs, what is never sent to Redis does not", async () => {
   await run(standIn, "SET", "s", "text");
-  assert.equal(await cost(() => call(standIn, "/", ["INCR", "s"])), 1);
-  assert.equal(await cost(() => call(standIn, "/", ["GET"])), 1);
-  assert.equal(await cost(() => call(standIn, "/", ["EVALSHA", "a".repeat(40), "0"])), 1);
-  assert.equal(await cost(() => call(standIn, "/", ["SELECT", "1"])), 0);
-  assert.equal(await cost(() => call(standIn, "/", "no JSON")), 0);
-  assert.equal(await cost(() => call(standIn, "/", ["GET", "k"], { headers: { Authorization: "Bearer wrong" } })), 0);
+  assert.equal(await billedFor(() => call(standIn, "/", ["INCR", "s"])), 1);
+  assert.equal(await billedFor(() => call(standIn, "/", ["GET"])), 1);
+  assert.equal(await billedFor(() => call(standIn, "/", ["EVALSHA", "a".repeat(40), "0"])), 1);
+  assert.equal(await billedFor(() => call(standIn, "/", ["SELECT", "1"])), 0);
+  assert.equal(await billedFor(() => call(standIn, "/", "no JSON")), 0);
+  assert.equal(await billedFor(() => call(standIn, "/", ["GET", "k"], { headers: { Authorization: "Bearer wrong" } })), 0);
 });
 
 test("pipelines and transactions cost their commands", async () => {
   const commands = [["SET", "k", "1"], ["INCR", "k"], ["EVAL", READ_AND_WRITE, 2, "a", "b", "1"]];
-  assert.equal(await cost(() => call(standIn, "/pipeline", commands)), 5);
-  assert.equal(await cost(() => call(standIn, "/multi-exec", commands)), 5);
+  assert.equal(await billedFor(() => call(standIn, "/pipeline", commands)), 5);
+  assert.equal(await billedFor(() => call(standIn, "/multi-exec", commands)), 5);
 });
 
 test("another client's commands and scripts cost nothing, even among ours", async () => {
   const direct = await standIn.redis.client();
-  const total = await cost(async () => {
+  const total = await billedFor(async () => {
     const elsewhere = () => direct.eval("redis.call('INCR', KEYS[1]) return redis.call('GET', KEYS[1])", { keys: ["n"] });
     const ours = () => run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1");
     for (let round = 0; round < 10; round++) await Promise.all([elsewhere(), ours(), elsewhere(), ours(), elsewhere()]);
@@ -83,7 +80,7 @@ test("the count is Redis's own: commandstats, under concurrency, agrees", async 
     call(standIn, "/pipeline", [["SET", `k${i}`, "x"], ["LPUSH", `k${i}`, "wrong type"]]),
     run(standIn, "EVAL", "redis.pcall('LPUSH', KEYS[1], 'x') return redis.call('TIME')", 1, `k${i}`),
   ];
-  const billed = await cost(() => Promise.all(Array.from({ length: 60 }, (_, i) => work(i)).flat()));
+  const billed = await billedFor(() => Promise.all(Array.from({ length: 60 }, (_, i) => work(i)).flat()));
   assert.equal(billed, 60 * (3 + 3 + 2 + 3));
   assert.equal((await calls()) - before, billed);
 });
