@@ -293,3 +293,6 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,218 @@
-//! To come.
+//! A host in a few lines: what it is asked to do, and that it gets an answer whatever happens.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use super::{Driver, Fields, Outcome, Platform};
+use crate::config::Vars;
+use crate::effects::{Endpoint, Level, Reply};
+use crate::limiter::{Location, Target};
+use crate::response::Response;
+use crate::store::conformance::START;
+use crate::tasks::{Answer, Ask, Step};
+use crate::time::{Millis, Timestamp};
+
+#[derive(Clone, Default)]
+struct Host {
+    passed: Rc<Cell<u64>>,
+    headers: Rc<RefCell<HashMap<&'static str, &'static str>>>,
+    lines: Rc<RefCell<Vec<String>>>,
+}
+
+impl Platform for Host {
+    fn now(&self) -> Timestamp {
+        START + Millis::new(self.passed.get())
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn log(&self, _: Level, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        let headers = self.headers.borrow();
+        headers.get(name).map(|value| (*value).to_owned())
+    }
+
+    fn location(&self) -> Location {
+        Location::default()
+    }
+}
+
+fn driver(vars: &serde_json::Value) -> (Host, Driver<Host>) {
+    let host = Host::default();
+    let mut driver = Driver::new(host.clone());
+    let vars = Vars::from_json(&vars.to_string()).unwrap();
+    driver.configure(&vars, false).unwrap();
+    (host, driver)
+}
+
+fn upstash() -> serde_json::Value {
+    json!({
+        "UPSTASH_REDIS_REST_URL": "https://redis.example/", "UPSTASH_REDIS_REST_TOKEN": "a-token",
+        "RATE_LIMIT_GENERAL": "5,60", "RATE_LIMIT_IP": "off", "REDIS_KEY_PREFIX": "t:",
+    })
+}
+
+fn get(url: &str) -> Fields {
+    Fields {
+        method: "GET".to_owned(),
+        url: url.to_owned(),
+        address: "192.0.2.1".to_owned(),
+        loop_guard: String::new(),
+    }
+}
+
+fn answered(step: Step<Outcome>) -> Response {
+    match step {
+        Step::Done(Outcome::Answer(response)) => response,
+        step => panic!("{step:?}"),
+    }
+}
+
+fn admitted(left: u32) -> Answer {
+    let (now, reset) = (START.as_millis(), START.as_millis() + 61_000);
+    let quota = json!([1, left, 0, reset, now, 0, 0, ""]);
+    Answer::Redis(Ok(Reply {
+        status: 200,
+        body: json!({"result": [null, null, quota]}).to_string(),
+    }))
+}
+
+#[test]
+fn before_it_is_configured_nothing_is_admitted() {
+    let mut driver = Driver::new(Host::default());
+    assert_eq!(answered(driver.begin(get("http://localhost/"))).status, 503);
+    assert!(driver.next_duty().is_none());
+}
+
+#[test]
+fn a_host_learns_what_it_needs_of_a_configuration() {
+    let mut driver = Driver::new(Host::default());
+    let vars = Vars::from_json(&upstash().to_string()).unwrap();
+    let setup = driver.configure(&vars, false).unwrap();
+    assert_eq!(setup.client_ip_header, "cf-connecting-ip");
+    let rest = ("https://redis.example".to_owned(), "a-token".to_owned());
+    assert_eq!(setup.rest, Some(rest));
+}
+
+#[test]
+fn a_decision_is_one_call_of_redis() {
+    let (_, mut driver) = driver(&upstash());
+    let step = driver.begin(get("http://localhost/"));
+    let Step::Asks(
+        id,
+        Ask::Redis {
+            endpoint,
+            body,
+            timeout,
+        },
+    ) = step
+    else {
+        panic!("{step:?}")
+    };
+    assert_eq!((endpoint, timeout), (Endpoint::Command, Millis::new(1000)));
+    assert!(
+        body.starts_with("[\"EVALSHA\",") && body.contains("\"t:general:192.0.2.1\""),
+        "{body}"
+    );
+    let response = answered(driver.resume(id, admitted(4)));
+    let left = ("X-RateLimit-Remaining", "4".to_owned());
+    assert!(
+        response.status == 200 && response.headers.contains(&left),
+        "{response:?}"
+    );
+    assert!(driver.next_duty().is_none());
+}
+
+#[test]
+fn what_took_too_long_is_answered_all_the_same() {
+    let (host, mut driver) = driver(&upstash());
+    let Step::Asks(id, _) = driver.begin(get("http://localhost/")) else {
+        panic!("decides without Redis")
+    };
+    // Its client has gone, and its task was dropped for others.
+    host.passed.set(60_000);
+    for _ in 0..4 {
+        driver.begin(get("http://localhost/"));
+    }
+    assert_eq!(answered(driver.resume(id, admitted(4))).status, 503);
+}
+
+#[test]
+fn a_new_environment_leaves_what_is_under_way_alone() {
+    let (_, mut driver) = driver(&upstash());
+    let Step::Asks(id, _) = driver.begin(get("http://localhost/")) else {
+        panic!("decides without Redis")
+    };
+    let memory = Vars::from_json("{\"RATE_LIMIT_GENERAL\": \"9,60\"}").unwrap();
+    driver.configure(&memory, false).unwrap();
+    let response = answered(driver.resume(id, admitted(4)));
+    assert!(
+        response
+            .headers
+            .contains(&("X-RateLimit-Limit", "5".to_owned()))
+    );
+    let response = answered(driver.begin(get("http://localhost/")));
+    assert!(
+        response
+            .headers
+            .contains(&("X-RateLimit-Limit", "9".to_owned()))
+    );
+}
+
+#[test]
+fn a_sample_is_told_once_and_written_by_a_duty() {
+    let vars = json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_EVENT_SAMPLE": "1"});
+    let (host, mut driver) = driver(&vars);
+    let step = driver.begin(get("https://shop.example/a?b"));
+    let Step::Done(Outcome::Forward(forward, Some(sample))) = step else {
+        panic!("{step:?}")
+    };
+    assert_eq!(
+        forward.target,
+        Target::Url("https://app.example/a?b".to_owned())
+    );
+    assert!(driver.next_duty().is_none(), "nothing is known of it yet");
+    driver.forwarded(sample, 204);
+    driver.forwarded(sample, 204);
+    let Some(Step::Asks(id, Ask::Sleep(length))) = driver.next_duty() else {
+        panic!("nothing is written")
+    };
+    assert!(driver.next_duty().is_none(), "one writes");
+    host.passed.set(length.get());
+    let step = driver.resume(id, Answer::Slept);
+    assert!(matches!(step, Step::Done(Outcome::Done)), "{step:?}");
+}
+
+#[test]
+fn rare_headers_are_read_when_they_are_needed() {
+    let vars = json!({"RATE_LIMIT_GENERAL": "1,60"});
+    let (host, mut driver) = driver(&vars);
+    host.headers
+        .borrow_mut()
+        .insert("accept", "application/problem+json");
+    let url = "http://localhost/";
+    assert_eq!(answered(driver.begin(get(url))).status, 200);
+    let denied = answered(driver.begin(get(url)));
+    let problem = ("Content-Type", "application/problem+json".to_owned());
+    assert!(
+        denied.status == 429 && denied.headers.contains(&problem),
+        "{denied:?}"
+    );
+    let other = Fields {
+        address: String::new(),
+        ..get(url)
+    };
+    let unknown = answered(driver.begin(other));
+    assert!(
+        unknown.body.contains("\"caller\":\"unknown\""),
+        "{unknown:?}"
+    );
+}

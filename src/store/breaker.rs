@@ -65,18 +65,19 @@ impl<S, E: Effects> Breaker<S, E> {
             return;
         }
         match state {
-            State::Closed => self
-                .effects
-                .log(Level::Info, "Redis answers again: limits are shared again"),
+            State::Closed => self.effects.log(
+                Level::Info,
+                "Upstash answers again; limits are shared again",
+            ),
             State::HalfOpen { .. } => self.effects.log(
                 Level::Info,
-                "Redis: one request asks whether it answers again",
+                "Upstash: one request asks whether it answers again",
             ),
             State::Open { until } => {
                 let trouble = self.trouble.borrow();
                 let why = trouble.as_ref().map(|(_, error)| error.to_string());
                 let line = format!(
-                    "Redis: {}: it is not asked for {} ms, and `on_store_failure` rules meanwhile",
+                    "Upstash: {}; not asked for {} ms, on_store_failure rules meanwhile",
                     why.unwrap_or_default(),
                     until.since(now).get()
                 );

@@ -53,7 +53,7 @@ impl<S, E: Effects> Capped<S, E> {
             self.silent.set(Deadline::after(SILENCE, now));
             self.effects.log(
                 Level::Warn,
-                "REDIS_MAX_COMMANDS_PER_SECOND is reached: memory decides further requests (logged once a minute)",
+                "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (told once a minute)",
             );
         }
     }

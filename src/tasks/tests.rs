@@ -1,1 +1,165 @@
-//! To come.
+//! Tasks, driven by hand.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
+use crate::store::conformance::START;
+use crate::time::{Millis, Timestamp};
+
+fn at(ms: u64) -> Timestamp {
+    START + Millis::new(ms)
+}
+
+fn tasks() -> (Rc<Mailbox>, Tasks<u32>) {
+    let mailbox = Rc::new(Mailbox::default());
+    (Rc::clone(&mailbox), Tasks::new(mailbox))
+}
+
+const SLEEP: Ask = Ask::Sleep(Millis::new(100));
+
+fn id<T>(step: &Step<T>) -> TaskId {
+    match step {
+        Step::Asks(id, _) => *id,
+        _ => panic!("the task does not wait"),
+    }
+}
+
+/// Tells when it is dropped.
+struct Guard(Rc<Cell<u32>>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn a_task_that_asks_nothing_ends_at_once() {
+    let (_, mut tasks) = tasks();
+    assert_eq!(tasks.start(async { 7 }, at(0)), Step::Done(7));
+    assert!(tasks.is_empty());
+}
+
+#[test]
+fn a_task_asks_one_thing_after_another() {
+    let (mailbox, mut tasks) = tasks();
+    let task = async move {
+        let mut verified = 0;
+        for _ in 0..3 {
+            let ask = Ask::KeySet {
+                url: "u".to_owned(),
+            };
+            if mailbox.ask(ask).await == Answer::KeySet(Some("keys".to_owned())) {
+                verified += 1;
+            }
+        }
+        verified
+    };
+    let mut step = tasks.start(task, at(0));
+    for _ in 0..3 {
+        let Step::Asks(id, Ask::KeySet { url }) = step else {
+            panic!("{step:?}")
+        };
+        assert_eq!((url.as_str(), tasks.len()), ("u", 1));
+        step = tasks.resume(id, Answer::KeySet(Some("keys".to_owned())), at(1));
+    }
+    assert_eq!((step, tasks.len()), (Step::Done(3), 0));
+}
+
+#[test]
+fn tasks_get_their_own_answers_in_any_order() {
+    let (mailbox, mut tasks) = tasks();
+    let start = |tasks: &mut Tasks<u32>, number| {
+        let mailbox = Rc::clone(&mailbox);
+        let task = async move {
+            match mailbox.ask(SLEEP).await {
+                Answer::Verified(true) => 100 + number,
+                _ => number,
+            }
+        };
+        id(&tasks.start(task, at(0)))
+    };
+    let ids: Vec<TaskId> = (0..50).map(|number| start(&mut tasks, number)).collect();
+    for (number, id) in ids.iter().enumerate().rev() {
+        let number = u32::try_from(number).unwrap();
+        let yes = number % 2 == 0;
+        let done = tasks.resume(*id, Answer::Verified(yes), at(1));
+        let expected = if yes { 100 + number } else { number };
+        assert_eq!(done, Step::Done(expected));
+    }
+}
+
+#[test]
+fn a_task_that_has_ended_is_not_resumed_nor_is_one_in_its_place() {
+    let (mailbox, mut tasks) = tasks();
+    let start = |tasks: &mut Tasks<u32>| {
+        let mailbox = Rc::clone(&mailbox);
+        let task = async move {
+            mailbox.ask(SLEEP).await;
+            1
+        };
+        id(&tasks.start(task, at(0)))
+    };
+    let first = start(&mut tasks);
+    assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Done(1));
+    assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Unknown);
+    let second = start(&mut tasks);
+    assert_ne!(first, second);
+    assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Unknown);
+    assert_eq!(tasks.resume(second, Answer::Slept, at(1)), Step::Done(1));
+    let unknown = TaskId::from_number(u32::MAX);
+    assert_eq!(tasks.resume(unknown, Answer::Slept, at(1)), Step::Unknown);
+}
+
+#[test]
+fn a_task_that_waits_for_what_it_has_not_asked_is_dropped() {
+    let (_, mut tasks) = tasks();
+    assert_eq!(tasks.start(std::future::pending(), at(0)), Step::Stuck);
+    assert!(tasks.is_empty());
+}
+
+/// A client that disconnects cancels its request on the host's side: nobody resumes the task.
+#[test]
+fn tasks_that_nobody_resumes_are_dropped_in_time() {
+    let (mailbox, mut tasks) = tasks();
+    let dropped = Rc::new(Cell::new(0));
+    let mut start = |now| {
+        let (mailbox, guard) = (Rc::clone(&mailbox), Guard(Rc::clone(&dropped)));
+        let task = async move {
+            mailbox.ask(SLEEP).await;
+            drop(guard);
+            1
+        };
+        (id(&tasks.start(task, now)), tasks.len())
+    };
+    let ids: Vec<TaskId> = (0..100).map(|_| start(at(0)).0).collect();
+    let last = at(10_099);
+    start(last);
+    assert_eq!(dropped.get(), 0, "all may still be resumed");
+    let lens: Vec<usize> = (0..100).map(|_| start(at(10_100)).1).collect();
+    assert_eq!(dropped.get(), 100);
+    assert!(lens.iter().all(|len| *len <= 102), "{lens:?}");
+    assert_eq!(
+        tasks.resume(ids[7], Answer::Slept, at(10_101)),
+        Step::Unknown
+    );
+}
+
+#[test]
+fn a_clock_that_jumps_back_drops_no_task() {
+    let (mailbox, mut tasks) = tasks();
+    let mut start = |now| {
+        let mailbox = Rc::clone(&mailbox);
+        let task = async move {
+            mailbox.ask(SLEEP).await;
+            1
+        };
+        id(&tasks.start(task, now))
+    };
+    let first = start(at(3_600_000));
+    for _ in 0..100 {
+        start(at(0));
+    }
+    assert_eq!(tasks.resume(first, Answer::Slept, at(0)), Step::Done(1));
+}

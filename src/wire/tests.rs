@@ -1,1 +1,154 @@
-//! To come.
+//! Steps written down, and read as JavaScript reads them.
+
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+
+use super::{FAILED, Kind, NOT_TEXT, TIMED_OUT, Written, answer, fields};
+use crate::admin::Body;
+use crate::driver::{Fields, Outcome};
+use crate::effects::{Endpoint, Reply};
+use crate::error::StoreError;
+use crate::limiter::{Forward, Target};
+use crate::response::Response;
+use crate::tasks::{Answer, Ask, Step, TaskId};
+use crate::time::Millis;
+
+fn written(step: Step<Outcome>) -> (Kind, Written) {
+    // As if something longer had been written before.
+    let mut written = Written {
+        numbers: [9; 3],
+        text: "what was there".to_owned(),
+    };
+    (written.write(step), written)
+}
+
+fn asks(ask: Ask) -> (Kind, Written) {
+    written(Step::Asks(TaskId::from_number(77), ask))
+}
+
+#[test]
+fn what_a_task_asks() {
+    let (kind, redis) = asks(Ask::Redis {
+        endpoint: Endpoint::Transaction,
+        body: "[]".to_owned(),
+        timeout: Millis::new(1500),
+    });
+    assert_eq!(
+        (kind, redis.numbers, redis.text.as_str()),
+        (Kind::Redis, [77, 1, 1500], "[]")
+    );
+    let (kind, sleep) = asks(Ask::Sleep(Millis::new(u64::MAX)));
+    assert_eq!(
+        (kind, sleep.numbers, sleep.text.as_str()),
+        (Kind::Sleep, [77, u32::MAX, 0], "")
+    );
+    let (kind, verify) = asks(Ask::Verify {
+        algorithm: "HS256",
+        material: "a secret".to_owned(),
+        signed: "a.b".to_owned(),
+        signature: vec![0, 255],
+    });
+    assert_eq!(
+        (kind, verify.text.as_str()),
+        (Kind::Verify, "HS256\nAP8=\na.b\na secret")
+    );
+    let (kind, keys) = asks(Ask::KeySet {
+        url: "https://id.example".to_owned(),
+    });
+    assert_eq!(
+        (kind, keys.text.as_str()),
+        (Kind::KeySet, "https://id.example")
+    );
+    let (kind, body) = asks(Ask::Body { most: 16_384 });
+    assert_eq!((kind, body.numbers), (Kind::Body, [77, 16_384, 0]));
+    let (kind, done) = written(Step::Done(Outcome::Done));
+    assert_eq!(
+        (kind, done.numbers, done.text.as_str()),
+        (Kind::Done, [0; 3], "")
+    );
+}
+
+#[test]
+fn a_forward_is_a_url_and_four_lists() {
+    let forward = Forward {
+        target: Target::Url("https://app.example/a?b".to_owned()),
+        set_on_request: vec![("x-a", "1".to_owned()), ("x-b", String::new())],
+        removed_from_request: vec!["host"],
+        set_on_response: vec![("X-RateLimit-Limit", "5".to_owned())],
+        removed_from_response: Vec::new(),
+        sample: None,
+    };
+    let outcome = Outcome::Forward(Box::new(forward), Some(3));
+    let (kind, forward) = written(Step::Done(outcome));
+    assert_eq!((kind, forward.numbers), (Kind::Forward, [0, 0, 3]));
+    assert_eq!(
+        forward.text,
+        "https://app.example/a?b\nx-a\n1\nx-b\n\n\nhost\n\nX-RateLimit-Limit\n5\n\n\n"
+    );
+}
+
+proptest! {
+    /// A host cuts the text at a length in UTF-16 units, as JavaScript's strings have them.
+    #[test]
+    fn a_response_is_cut_where_its_head_ends(value in "[^\n]{0,20}", body in any::<String>()) {
+        let mut written = Written::default();
+        let response = Response { status: 429, headers: vec![("X-A", value.clone())], body: body.clone() };
+        prop_assert_eq!(written.answer(&response), Kind::Answer);
+        let [task, status, head] = written.numbers;
+        prop_assert_eq!((task, status), (0, 429));
+        let units: Vec<u16> = written.text.encode_utf16().collect();
+        let (head, rest) = units.split_at(head as usize);
+        prop_assert_eq!(String::from_utf16(head).unwrap(), format!("X-A\n{value}\n"));
+        prop_assert_eq!(String::from_utf16(rest).unwrap(), body);
+    }
+}
+
+#[test]
+fn fields_that_are_not_there_are_empty() {
+    let whole = fields("GET\nhttps://a.io/b\n192.0.2.1\nx, y");
+    assert_eq!(
+        whole,
+        Fields {
+            method: "GET".to_owned(),
+            url: "https://a.io/b".to_owned(),
+            address: "192.0.2.1".to_owned(),
+            loop_guard: "x, y".to_owned(),
+        }
+    );
+    assert_eq!(fields("GET\nhttps://a.io/b\n\n").address, "");
+    assert_eq!(fields(""), Fields::default());
+}
+
+#[test]
+fn answers_by_what_was_asked() {
+    let read = |kind: Kind, status, text| answer(kind as u32, status, Cow::Borrowed(text));
+    let reply = |status, body: &str| {
+        let body = body.to_owned();
+        Answer::Redis(Ok(Reply { status, body }))
+    };
+    assert_eq!(read(Kind::Redis, 200, "{}"), reply(200, "{}"));
+    assert_eq!(read(Kind::Redis, 503, ""), reply(503, ""));
+    assert_eq!(
+        read(Kind::Redis, FAILED, ""),
+        Answer::Redis(Err(StoreError::Unreachable))
+    );
+    assert_eq!(
+        read(Kind::Redis, TIMED_OUT, ""),
+        Answer::Redis(Err(StoreError::Timeout))
+    );
+    assert_eq!(read(Kind::Sleep, 200, ""), Answer::Slept);
+    assert_eq!(read(Kind::Verify, 200, ""), Answer::Verified(true));
+    assert_eq!(read(Kind::Verify, FAILED, ""), Answer::Verified(false));
+    assert_eq!(
+        read(Kind::KeySet, 200, "k"),
+        Answer::KeySet(Some("k".to_owned()))
+    );
+    assert_eq!(read(Kind::KeySet, FAILED, "k"), Answer::KeySet(None));
+    assert_eq!(
+        read(Kind::Body, 200, "b"),
+        Answer::Body(Body::Text("b".to_owned()))
+    );
+    assert_eq!(read(Kind::Body, FAILED, ""), Answer::Body(Body::TooLong));
+    assert_eq!(read(Kind::Body, NOT_TEXT, ""), Answer::Body(Body::NotText));
+}

@@ -93,12 +93,21 @@ function perform(kind, first, second, text, endpoints, request) {
   throw new Error(`unknown step ${kind}`);
 }
 
-/** Runs the duties that are due, apart from any request: each is given to `waitUntil`. */
+/** Runs the duties that are due, apart from any request: each is given to `waitUntil`, and none fails the request. */
 export function runDuties(waitUntil) {
   setCurrent(undefined);
-  for (let kind; (kind = guarded(() => module.duty())) !== 0; ) {
-    waitUntil(drive(kind, undefined).catch((error) => console.error("A duty has failed:", error)));
+  try {
+    for (let kind; (kind = guarded(() => module.duty())) !== 0; ) {
+      waitUntil(drive(kind, undefined).catch(failed));
+    }
+  } catch (error) {
+    failed(error);
   }
+}
+
+/** A trap is logged where it happens. */
+function failed(error) {
+  if (!trapped) console.error("A background duty has failed:", error);
 }
 
 /** The numbers of the last step: task, then two by its kind. */
@@ -125,10 +134,14 @@ export function ownAnswer() {
 }
 
 /** The answer where the origin cannot be reached. */
-export function unreachable() {
+export function unreachable(env) {
+  prepare(env);
   guarded(() => module.unreachable());
   return ownAnswer();
 }
+
+/** The instance that has decided a request: what it remembers of it ends with it. */
+export const current = () => instance;
 
 /** The status with which a sampled request was answered. */
 export function forwarded(sample, status) {

@@ -1,5 +1,5 @@
 /** What Cloudflare calls. */
-import { ANSWER, FORWARD, begin, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
+import { ANSWER, FORWARD, begin, current, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
 
 /** How a request is forwarded, beside to a URL. */
 const TO_BINDING = 1;
@@ -10,12 +10,13 @@ export default {
     prepare(env);
     let kind = begin(request);
     if (waits(kind)) kind = await drive(kind, request);
+    const born = current();
     const done = kind === ANSWER ? ownAnswer() : kind === FORWARD ? forward(request, env) : undefined;
     const waitUntil = (duty) => context.waitUntil(duty);
     runDuties(waitUntil);
     if (kind !== FORWARD) return done ?? new Response(null, { status: 500 });
     const { response, sample } = await done;
-    if (sample !== 0) {
+    if (sample !== 0 && born === current()) {
       forwarded(sample, response.status);
       runDuties(waitUntil);
     }
@@ -36,7 +37,7 @@ async function forward(request, env) {
     // Redirects are the client's to follow.
     response = await fetcher.fetch(outgoing, { redirect: "manual" });
   } catch {
-    response = unreachable();
+    response = unreachable(env);
     edit(response.headers, parts, afterRequest);
     return { response, sample };
   }

@@ -66,12 +66,17 @@ fn fail(store: &Faults, error: Option<StoreError>) {
 /// The changes of state that were logged, without how long it waits.
 fn logged(store: &Faults) -> Vec<String> {
     let lines = store.effects.lines().into_iter();
-    let why = |line: String| line.split(": it is").next().unwrap_or_default().to_owned();
+    let why = |line: String| {
+        line.split("; not asked")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     lines.map(why).collect()
 }
 
-const HALF_OPEN: &str = "Redis: one request asks whether it answers again";
-const CLOSED: &str = "Redis answers again: limits are shared again";
+const HALF_OPEN: &str = "Upstash: one request asks whether it answers again";
+const CLOSED: &str = "Upstash answers again; limits are shared again";
 
 #[tokio::test]
 async fn conforms() {
@@ -113,9 +118,9 @@ fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
     assert_eq!(
         logged(&store),
         [
-            "Redis: no answer within REDIS_TIMEOUT",
+            "Upstash: no answer within REDIS_TIMEOUT",
             HALF_OPEN,
-            "Redis: HTTP status 502",
+            "Upstash: HTTP status 502",
             HALF_OPEN,
             CLOSED,
         ]
@@ -172,6 +177,6 @@ fn probes_that_are_not_made_are_no_news() {
     }
     fail(&store, None);
     assert!(ask(&store).is_ok());
-    let lines = ["Redis: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
+    let lines = ["Upstash: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
     assert_eq!(logged(&store), lines);
 }
