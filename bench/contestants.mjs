@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { send } from "../tests/harness/request.mjs";
+import { BODY } from "./origin.mjs";
 
 /** So high that nobody is denied: what is measured is deciding, not what follows from it. */
 const LIMIT = 100_000;
@@ -35,15 +36,37 @@ const ONE_QUOTA = { RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW_S}`, RATE_LIMIT_IP: "
 const TWO_QUOTAS = { RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW_S}`, RATE_LIMIT_IP: `${LIMIT},${HOUR}` };
 
 const GREETING = { status: 200, has: ["Hello World!"] };
-const COUNTED = { status: 200, has: ["X-RateLimit-Limit: 100000\r\n", "X-RateLimit-Remaining: ", "X-RateLimit-Reset: "] };
+const LIMITS = ["X-RateLimit-Limit: 100000\r\n", "X-RateLimit-Remaining: ", "X-RateLimit-Reset: "];
+const HONO_LIMITS = ["RateLimit-Limit: 100000\r\n", "RateLimit-Remaining: ", "RateLimit-Reset: "];
+const COUNTED = { status: 200, has: [...LIMITS, '"policies":["general"]'] };
 const FROM_MEMORY = "X-RateLimit-Store: memory";
-const GENERAL = { ...COUNTED, has: [...COUNTED.has, '"policies":["general"]'], lacks: [FROM_MEMORY] };
-const BOTH = { ...GENERAL, has: [...COUNTED.has, '"general"', '"ip"'] };
+const GENERAL = { ...COUNTED, lacks: [FROM_MEMORY] };
+const BOTH = { ...GENERAL, has: [...LIMITS, '"general"', '"ip"'] };
+
+/** The rows that are measured again in front of an origin, and the headers by which each then shows that it limits. */
+const FORWARDING = {
+  js: [],
+  "js-floor": LIMITS,
+  "upstash-ratelimit": LIMITS,
+  "hono-rate-limiter": HONO_LIMITS,
+  memory: LIMITS,
+  "one-quota": LIMITS,
+  "two-quotas": LIMITS,
+};
+
+const PREFIX = "forward-";
+
+/** The name of the row that forwards, given either's. */
+export const forwarding = (name) => PREFIX + answering(name);
+
+/** The name of the row that answers itself, given either's. */
+export const answering = (name) => (name.startsWith(PREFIX) ? name.slice(PREFIX.length) : name);
 
 /**
  * @typedef {object} Contestant
  * @property {string} name as `--only` has it
  * @property {string} title as the tables have it
+ * @property {boolean} forwards whether it forwards to the origin; else it answers itself
  * @property {number} [afterwards] ms that it still has something to do when it has answered
  * @property {string} worker which program: a folder of `bench/build`, or `edge-limiter`
  * @property {boolean} upstash whether it counts in Upstash
@@ -74,7 +97,8 @@ export function contestants({ requests }) {
     },
     {
       name: "hono-rate-limiter", title: "hono-rate-limiter, memory", worker: "hono-rate-limiter",
-      vars: OTHERS, callers: many, expected: { status: 200, has: ["RateLimit-Limit: 100000\r\n", "RateLimit-Remaining: "] },
+      vars: OTHERS, callers: many,
+      expected: { status: 200, has: [...HONO_LIMITS, '"policies":["general"]'] },
     },
     { name: "memory", title: "edge-limiter, memory, one quota", vars: ONE_QUOTA, callers: many, expected: GENERAL },
     {
@@ -118,7 +142,14 @@ export function contestants({ requests }) {
       },
     },
   ];
-  return rows.map((row) => ({ worker: "edge-limiter", upstash: false, vars: {}, costs: {}, prepare: async () => {}, ...row }));
+  const forwarders = rows.filter(({ name }) => name in FORWARDING).map((row) => ({
+    ...row,
+    name: forwarding(row.name),
+    forwards: true,
+    expected: { status: 200, has: [...FORWARDING[row.name], BODY], lacks: [FROM_MEMORY] },
+  }));
+  const others = { worker: "edge-limiter", forwards: false, upstash: false, vars: {}, costs: {}, prepare: async () => {} };
+  return [...rows, ...forwarders].map((row) => ({ ...others, ...row }));
 }
 
 const ask = (server, caller) => send(server.url, { headers: { "CF-Connecting-IP": caller } });

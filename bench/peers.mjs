@@ -1,4 +1,4 @@
-/** edge-limiter beside other limiters and beside what cannot be beaten: one run, one machine, one Redis. */
+/** edge-limiter, other limiters and minimal Workers, answering and forwarding: one run, one machine, one Redis, one origin. */
 
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -6,6 +6,7 @@ import { Failure, root, say } from "../scripts/command.mjs";
 import { startWorkerd } from "../tests/harness/workerd.mjs";
 import { contestants, health } from "./contestants.mjs";
 import { memory } from "./memory.mjs";
+import { startOrigin } from "./origin.mjs";
 import { assertWorkerd } from "./process.mjs";
 import { programs, sizeOf } from "./programs.mjs";
 import { memoryTable, number, requestsTable, shortTable, sizesTable, targetsTable } from "./report.mjs";
@@ -36,8 +37,10 @@ export async function peers(options) {
   const folders = await programs(wanted.map(({ worker }) => worker));
   const standIn = await startStandIn();
   const running = [];
+  let origin;
   try {
-    const { runners, skipped } = await start(wanted, folders, standIn, running);
+    origin = await startOrigin();
+    const { runners, skipped } = await start(wanted, folders, { standIn, origin }, running);
     const rows = runners.map(({ contestant }) => contestant);
     await standIn.delay(options.redisDelayMs);
     const samples = await rounds(runners, standIn, options);
@@ -48,7 +51,9 @@ export async function peers(options) {
     if (resting > IDLE) throw new Failure(`an idle Worker uses ${number(resting)} µs of CPU a second: requests cannot be told from that`);
     await Promise.all(running.splice(0).map((server) => server.stop()));
 
-    const starting = options.starts > 0 ? summary(await starts(runners, options.starts)) : {};
+    // To forward is to have been started like the others.
+    const answering = runners.filter(({ contestant }) => !contestant.forwards);
+    const starting = options.starts > 0 ? summary(await starts(answering, options.starts)) : {};
     const growth = options.callers > 0 ? await memory(runners, options.callers) : {};
     const sizes = Object.fromEntries(Object.entries(folders).map(([worker, folder]) => [worker, sizeOf(folder)]));
     const titles = Object.fromEntries(rows.map(({ name, title }) => [name, title]));
@@ -58,16 +63,21 @@ export async function peers(options) {
     return markdown({ rows, samples, sizes, starting, growth, judged, skipped, resting, options });
   } finally {
     await Promise.all(running.map((server) => server.stop()));
+    await origin?.stop();
     await standIn.stop();
   }
 }
 
 /** All of them, each in a workerd of its own that runs for the whole time; those that say they cannot be measured not. */
-async function start(wanted, folders, standIn, running) {
+async function start(wanted, folders, { standIn, origin }, running) {
   process.setMaxListeners(wanted.length + process.getMaxListeners()); // each has one on this process's end
   const [runners, skipped] = [[], []];
   for (const contestant of wanted) {
-    const vars = { ...(contestant.upstash && { ...standIn.vars, REDIS_TIMEOUT: "30000" }), ...contestant.vars };
+    const vars = {
+      ...(contestant.upstash && { ...standIn.vars, REDIS_TIMEOUT: "30000" }),
+      ...(contestant.forwards && { ORIGIN_URL: origin.url }),
+      ...contestant.vars,
+    };
     const options = { vars, folder: folders[contestant.worker] };
     const server = await startWorkerd(options);
     running.push(server);
@@ -95,20 +105,23 @@ function summary(starting) {
 
 function markdown({ rows, samples, sizes, starting, growth, judged, skipped, resting, options }) {
   const { rounds, requests, connections, callers, redisDelayMs } = options;
+  const [answerers, forwarders] = [false, true].map((kind) => rows.filter(({ forwards }) => forwards === kind));
   const [must, stretch] = [true, false].map((kind) => judged.filter((target) => target.must === kind));
   const parts = [
-    "## Beside others",
-    `Each row is a Worker in a workerd process of its own (\`workerd serve\`); those that count in Redis share one, a real one behind
-one stand-in for Upstash's REST API${redisDelayMs > 0 ? `, which adds ${redisDelayMs} ms to every call` : ""}. Nobody has an origin: all answer by
-themselves, limiters with a JSON body of much the same length. In each of ${rounds} rounds every row gets ${requests} requests over ${connections}
-connections, in an order of chance, after a warm-up; all processes run all the time (the busiest of them used ${number(resting)} µs of CPU a
-second while nobody asked). 1000 callers take turns, all of them admitted; in the rows of the remembered denial and of the lease there is one caller, another one
-each round; what is recorded of denials, a call some seconds later, counts. Every answer's status and headers are checked, and round trips and billed commands are counted by the stand-in.
+    "## Compared with other limiters",
+    `Each row is a Worker in a workerd process of its own (\`workerd serve\`). Rows that count in Redis share one real Redis behind one
+stand-in for Upstash's REST API${redisDelayMs > 0 ? `, which adds ${redisDelayMs} ms to every call` : ""}. In each of ${rounds} rounds every row gets ${requests} requests over ${connections} connections,
+in random order, after a warm-up. All processes run all the time; the busiest used ${number(resting)} µs of CPU a second while it got no
+requests. 1000 callers take turns, and all are admitted. The rows with a remembered denial and with a lease have one caller, another
+one each round; the call that records denials some seconds later counts. Every answer's status, headers and body are checked, and
+the stand-in counts round trips and billed commands.
 
-CPU is that of the workerd process per request, by the kernel's account of its threads. Figures are medians over the rounds; in
-brackets, here and below, the quartiles. Ratios are taken within a round. Latencies and requests a second include the load
-itself, the stand-in and Redis, which share the machine: they are for comparison with each other.`,
-    requestsTable({ rows, samples }),
+CPU is that of the workerd process per request, by the kernel's account of its threads. Figures are medians over the rounds, with
+quartiles in brackets. Ratios are taken within a round. Latencies and requests a second include the load generator, the stand-in,
+Redis and the origin, which share the machine: compare them with each other only.`,
+    ...measured("### Answering", "No row has an origin. Limiters answer with a JSON body of much the same length.", answerers, samples),
+    ...measured("### Forwarding", `The same programs with \`ORIGIN_URL\` set. They forward every request to one plain Node HTTP server in a process of its own, and
+the limiters add their headers to its answer. Its body shows that it came from the origin.`, forwarders, samples),
     ...skipped.map(({ title, why }) => `Not measured: ${title} (${why}).`),
     "### Targets",
     ...section("These must be met:", must),
@@ -139,5 +152,7 @@ function bound() {
   const source = readFileSync(path.join(root, "src", "store", "memory.rs"), "utf8");
   return Number(/DEFAULT_ENTRIES: usize = ([\d_]+)/.exec(source)[1].replaceAll("_", ""));
 }
+
+const measured = (title, text, rows, samples) => (rows.length > 0 ? [title, text, requestsTable({ rows, samples })] : []);
 
 const section = (title, judged) => (judged.length > 0 ? [title, targetsTable(judged)] : []);

@@ -1,21 +1,29 @@
 /** Figures as Markdown. */
 
+import { answering, forwarding } from "./contestants.mjs";
 import { ratio } from "./targets.mjs";
 import { spread } from "./statistics.mjs";
 
-/** The rows in short: what a decision costs beside the peer that counts in Upstash as well. */
+/** The rows in short: what each costs, answering and forwarding, compared with the peer that counts in Upstash as well. */
 export function shortTable({ rows, samples }) {
   const [peer, title] = Object.entries(COMPARED)[0];
-  const lines = rows.filter(({ name }) => samples[name]).map(({ name, title }) => [
+  const lines = rows.filter(({ forwards, name }) => !forwards || !samples[answering(name)]).map(({ name, title }) => [
     title,
-    ...[ratio(samples, name, peer), ...["roundTrips", "billed"].map((figure) => spread(samples[name].map((sample) => sample[figure])))]
-      .map((figure) => number(figure?.median)),
+    ...[
+      ratio(samples, answering(name), peer),
+      ratio(samples, forwarding(name), forwarding(peer)),
+      ...["roundTrips", "billed"].map((figure) => spread(samples[name].map((sample) => sample[figure]))),
+    ].map((figure) => number(figure?.median)),
   ]);
-  return table(["a decision of", `CPU ${title}`, "round trips", "billed commands"], lines);
+  return table(["a request to", `CPU answering, ${title}`, `CPU forwarding, ${title}`, "round trips", "billed commands"], lines);
 }
 
-/** What each row is compared with, in the first table. */
-const COMPARED = { "upstash-ratelimit": "of @upstash/ratelimit", rust: "of Rust hello-world" };
+/** What each row is compared with, among those that do the same: answer or forward. */
+const COMPARED = {
+  "upstash-ratelimit": "of @upstash/ratelimit",
+  "js-floor": "of minimal JavaScript",
+  "hono-rate-limiter": "of hono-rate-limiter",
+};
 
 export const table = (head, rows) => {
   const line = (cells) => `| ${cells.join(" | ")} |`;
@@ -35,12 +43,12 @@ const withRange = ({ median, low, high }) => `${number(median)} (${number(low)}�
 const megabytes = (bytes) => number(bytes / 1e6);
 const kilobytes = (bytes) => (bytes === 0 ? "–" : number(bytes / 1000));
 
+/** Of rows that all answer or all forward. */
 export function requestsTable({ rows, samples }) {
-  const measured = rows.filter(({ name }) => samples[name]);
   const of = (name, figure) => spread(samples[name].map((sample) => sample[figure]));
-  const compared = Object.entries(COMPARED).filter(([name]) => samples[name]);
+  const compared = rows.flatMap(({ name }) => (answering(name) in COMPARED ? [[name, COMPARED[answering(name)]]] : []));
   const head = ["", "CPU, µs", ...compared.map(([, title]) => title), "p50, ms", "p99, ms", "p99.9, ms", "requests/s", "round trips", "billed"];
-  return table(head, measured.map(({ name, title }) => [
+  return table(head, rows.map(({ name, title }) => [
     title,
     withRange(of(name, "cpu")),
     ...compared.map(([other]) => (other === name ? "1" : withRange(ratio(samples, name, other)))),

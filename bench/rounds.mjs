@@ -35,7 +35,7 @@ export async function rounds(runners, standIn, { rounds, requests, connections }
 }
 
 async function stretch({ contestant, server }, standIn, { round, requests, connections }) {
-  const { title, callers, expected, costs, prepare, afterwards = AFTERWARDS_MS } = contestant;
+  const { name, callers, expected, costs, prepare, afterwards = AFTERWARDS_MS } = contestant;
   const addresses = callers(round);
   const sent = { port: server.port, messages: messages(addresses), connections, expected };
   let before, cpu;
@@ -54,7 +54,7 @@ async function stretch({ contestant, server }, standIn, { round, requests, conne
     check(costs, { roundTrips, billed }, { seconds: seconds + (2 * afterwards) / 1000, requests });
     return { cpu: cpu / requests, ...latencies, rate: requests / seconds, roundTrips, billed };
   } catch (error) {
-    throw new Failure(`${title}: ${error.message}`);
+    throw new Failure(`${name}: ${error.message}`);
   }
 }
 

@@ -1,23 +1,38 @@
-/** The answer of the contestants that limit: as long as edge-limiter's own, so that none gains by saying less. */
+/** The answers of the contestants in JavaScript: the origin's if `ORIGIN_URL` is set, else their own. */
 
 const MESSAGE = "Admitted. This is a contestant of a benchmark, without an origin.";
 
+/** As long as edge-limiter's own, so that none gains by saying less. */
 export function body(caller, admitted) {
   return { admitted, message: MESSAGE, caller, policies: ["general"] };
 }
 
-/** With the limit's headers; `reset` in seconds since the epoch. */
-export function answer(caller, { admitted, limit, remaining, reset }) {
+/** The answer to a request that was decided, with the limit's headers; `reset` in seconds since the epoch. */
+export function answer(request, env, { caller, admitted, limit, remaining, reset }) {
+  const headers = {
+    "X-RateLimit-Limit": String(limit),
+    "X-RateLimit-Remaining": String(remaining),
+    "X-RateLimit-Reset": String(reset),
+  };
+  if (admitted && env.ORIGIN_URL) return forwarded(request, env, headers);
   return new Response(JSON.stringify(body(caller, admitted)), {
     status: admitted ? 200 : 429,
-    headers: {
-      "Content-Type": "application/json",
-      "Cache-Control": "no-store",
-      "X-RateLimit-Limit": String(limit),
-      "X-RateLimit-Remaining": String(remaining),
-      "X-RateLimit-Reset": String(reset),
-    },
+    headers: { "Content-Type": "application/json", "Cache-Control": "no-store", ...headers },
   });
+}
+
+async function forwarded(request, env, headers) {
+  const answered = await forward(request, env);
+  // The headers of what `fetch` returns cannot be changed; a copy's can.
+  const response = new Response(answered.body, answered);
+  for (const name in headers) response.headers.set(name, headers[name]);
+  return response;
+}
+
+/** Sends the request to the origin, with its path and query. Redirects are the client's to follow. */
+export function forward(request, env) {
+  const { pathname, search } = new URL(request.url);
+  return fetch(new Request(env.ORIGIN_URL + pathname + search, request), { redirect: "manual" });
 }
 
 export const callerOf = (request) => request.headers.get("CF-Connecting-IP") ?? "unknown";

@@ -2,7 +2,7 @@
 
 import { Hono } from "hono";
 import { rateLimiter } from "hono-rate-limiter";
-import { body } from "./answer.mjs";
+import { body, forward } from "./answer.mjs";
 
 /** Made by the first request: its store sets a timer, which a Worker may not do before. */
 let app;
@@ -14,10 +14,18 @@ function make(env) {
     limit: Number(env.LIMIT),
     keyGenerator: (context) => context.req.header("CF-Connecting-IP") ?? "unknown",
   }));
-  app.get("/", (context) => {
-    context.header("Cache-Control", "no-store");
-    return context.json(body(context.req.header("CF-Connecting-IP"), true));
-  });
+  if (env.ORIGIN_URL) {
+    app.all("*", async (context) => {
+      const answered = await forward(context.req.raw, env);
+      // Returned as it is, it would lack the limiter's headers.
+      return context.body(answered.body, answered);
+    });
+  } else {
+    app.get("/", (context) => {
+      context.header("Cache-Control", "no-store");
+      return context.json(body(context.req.header("CF-Connecting-IP"), true));
+    });
+  }
   return app;
 }
 

@@ -1,6 +1,9 @@
-/** What a Worker in JavaScript costs before it does anything: `rust-hello`, in JavaScript. */
+/** What a Worker in JavaScript costs that does nothing but answer or forward: `rust-hello`, in JavaScript. */
+
+import { forward } from "./answer.mjs";
+
 export default {
-  fetch() {
-    return new Response("Hello World!");
+  fetch(request, env) {
+    return env.ORIGIN_URL ? forward(request, env) : new Response("Hello World!");
   },
 };

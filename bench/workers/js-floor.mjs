@@ -16,7 +16,8 @@ export default {
     if (reply.error?.startsWith("NOSCRIPT")) reply = await ask(env, ["EVAL", SCRIPT, ...rest]);
     if (reply.error !== undefined) throw new Error(reply.error);
     const count = reply.result;
-    return answer(caller, {
+    return answer(request, env, {
+      caller,
       admitted: count <= limit,
       limit,
       remaining: Math.max(0, limit - count),

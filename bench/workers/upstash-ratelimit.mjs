@@ -16,6 +16,6 @@ export default {
     const caller = callerOf(request);
     const { success, limit, remaining, reset, pending } = await ratelimit.limit(caller);
     context.waitUntil(pending);
-    return answer(caller, { admitted: success, limit, remaining, reset: Math.ceil(reset / 1000) });
+    return answer(request, env, { caller, admitted: success, limit, remaining, reset: Math.ceil(reset / 1000) });
   },
 };

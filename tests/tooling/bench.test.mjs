@@ -34,7 +34,10 @@ describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" 
 
   it("counts round trips and billed commands, adds the delay that was asked for, and leaves nothing behind", async () => {
     const json = join(folder, "figures.json");
-    const names = ["js", "js-floor", "hono-rate-limiter", "memory", "one-quota", "two-quotas", "remembered-denial", "fallback"];
+    const names = [
+      "js", "js-floor", "hono-rate-limiter", "memory", "one-quota", "two-quotas", "remembered-denial", "fallback",
+      "forward-js", "forward-js-floor", "forward-upstash-ratelimit", "forward-hono-rate-limiter", "forward-memory", "forward-two-quotas",
+    ];
     const delay = 20;
     const { code, printed } = await bench(
       "peers", "--only", names.join(","), "--rounds", "1", "--requests", "40", "--starts", "1", "--callers", "500",
@@ -43,15 +46,17 @@ describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" 
     assert.equal(code, 0, printed);
     const { samples, sizes, growth, targets: judged } = JSON.parse(readFileSync(json, "utf8")).peers;
     const costs = Object.fromEntries(Object.entries(samples).map(([name, [{ roundTrips, billed }]]) => [name, [roundTrips, billed]]));
-    const { "js-floor": [roundTrips, billed], "remembered-denial": recorded, ...exact } = costs;
+    const { "remembered-denial": recorded, "js-floor": floor, "forward-js-floor": forwarded, "forward-upstash-ratelimit": peer, ...exact } = costs;
     assert.deepEqual(exact, {
       js: [0, 0], "hono-rate-limiter": [0, 0], memory: [0, 0],
       "one-quota": [1, 3], "two-quotas": [1, 4], fallback: [0, 0],
+      "forward-js": [0, 0], "forward-hono-rate-limiter": [0, 0], "forward-memory": [0, 0], "forward-two-quotas": [1, 4],
     });
     // All its denials are one record, in one call.
     assert.deepEqual([recorded[0] * 40, Math.round(recorded[1] * 40)], [1, 7]);
     // It begins a window for some callers, at a command more.
-    assert.ok(roundTrips === 1 && billed >= 2 && billed <= 3, `${roundTrips}, ${billed}`);
+    for (const [roundTrips, billed] of [floor, forwarded]) assert.ok(roundTrips === 1 && billed >= 2 && billed <= 3, `${roundTrips}, ${billed}`);
+    assert.equal(peer[0], 1);
 
     for (const name of names) assert.ok(samples[name][0].cpu > 0, `${name}: ${samples[name][0].cpu}`);
     // A timer of Node's may be a millisecond early.
@@ -60,8 +65,9 @@ describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" 
     assert.ok(growth["hono-rate-limiter"].heap > 0 && growth.js.linear === 0, JSON.stringify(growth));
     assert.ok(judged.some(({ target, must }) => must && target.startsWith("size")));
 
-    const [url] = /http:\/\/127\.0\.0\.1:\d+/.exec(printed);
-    await assert.rejects(send(url), { code: "ECONNREFUSED" });
+    const urls = printed.match(/http:\/\/127\.0\.0\.1:\d+/g);
+    assert.equal(urls.length, 2, "the stand-in and the origin");
+    for (const url of urls) await assert.rejects(send(url), { code: "ECONNREFUSED" });
   });
 
   const mistakes = [
