@@ -129,7 +129,7 @@ the limiters add their headers to its answer. Its body shows that it came from t
     "### Size and start-up",
     `As uploaded, the JavaScript of others minified. The first answer is that of a workerd process, from before its start, medians of
 ${options.starts}; beyond that of the bare Worker in the same turn is what the isolate itself needs, and for those that count in Redis the first
-decision with it, which sends its script. CPU is the process's until then, beyond the bare Worker's likewise. (KB: 1000 bytes.)`,
+decision with it, which sends its script. CPU is the process's until then, beyond the bare Worker's likewise. A kB is 1000 bytes.`,
     sizesTable({ rows, sizes, starting }),
   ];
   if (Object.keys(growth).length > 0) {

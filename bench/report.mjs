@@ -72,7 +72,7 @@ export function sizesTable({ rows, sizes, starting }) {
       start?.cpuBeyond ? withRange(start.cpuBeyond) : "–",
     ]];
   });
-  return table(["", "JavaScript, KB", "Wasm, KB", "gzipped, KB", "first answer, ms", "beyond the bare one's, ms", "CPU beyond it, ms"], lines);
+  return table(["", "JavaScript, kB", "Wasm, kB", "gzipped, kB", "first answer, ms", "beyond the bare one's, ms", "CPU beyond it, ms"], lines);
 }
 
 export function memoryTable({ rows, growth }) {
