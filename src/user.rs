@@ -102,7 +102,7 @@ impl<E: Effects> Users<E> {
             effects,
             fetched: RefCell::new(Rc::new([])),
             fetching: Cell::default(),
-            proofs: RefCell::new(Proofs::new(entries, seed)),
+            proofs: RefCell::new(Proofs::new(entries, &seed)),
         }
     }
 
@@ -187,7 +187,7 @@ impl<E: Effects> Users<E> {
     fn should_look_again(&self, now: Timestamp) -> bool {
         let mut fetching = self.fetching.get();
         let due =
-            self.settings.jwks_url.is_some() && fetching.may_be_news(now) && fetching.begin(now);
+            self.settings.jwks_url.is_some() && fetching.may_have_news(now) && fetching.begin(now);
         self.fetching.set(fetching);
         due
     }

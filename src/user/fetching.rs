@@ -1,6 +1,6 @@
 //! When an identity provider's keys are fetched.
 
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
 /// How long fetched keys are used before they are fetched again, in the background.
 const REFRESH_AFTER: Millis = Millis::from_secs(600);
@@ -18,31 +18,33 @@ const LONGEST_WAIT: Millis = Millis::from_secs(320);
 /// Decides which request fetches the provider's document.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fetching {
-    fetched: Option<Timestamp>,
-    /// No request fetches before this time.
-    next: Timestamp,
+    /// There are keys.
+    has_keys: bool,
+    /// They are used without fetching them again.
+    fresh: Deadline,
+    /// No key can have been published since.
+    latest: Deadline,
+    /// No request fetches.
+    held_back: Deadline,
     failures: u32,
 }
 
 impl Fetching {
     /// Whether there are keys that are due to be fetched again.
     pub(super) fn is_old(self, now: Timestamp) -> bool {
-        self.fetched
-            .is_some_and(|at| is_past(at, REFRESH_AFTER, now))
+        self.has_keys && !self.fresh.is_pending(now)
     }
 
     /// Whether an unknown key may have been published since the last fetch.
-    pub(super) fn may_be_news(self, now: Timestamp) -> bool {
-        self.fetched
-            .is_none_or(|at| is_past(at, UNKNOWN_KEY_AFTER, now))
+    pub(super) fn may_have_news(self, now: Timestamp) -> bool {
+        !self.latest.is_pending(now)
     }
 
     /// Whether this request fetches. If so, no other does until it ends or takes too long.
     pub(super) fn begin(&mut self, now: Timestamp) -> bool {
-        // If the clock has stepped back, `next` may lie further ahead than any wait.
-        let free = self.next <= now || self.next > now + LONGEST_WAIT;
+        let free = !self.held_back.is_pending(now);
         if free {
-            self.next = now + MAX_FETCH_TIME;
+            self.held_back = Deadline::after(MAX_FETCH_TIME, now);
         }
         free
     }
@@ -50,16 +52,18 @@ impl Fetching {
     /// Records how a fetch ended.
     pub(super) fn end(&mut self, succeeded: bool, now: Timestamp) {
         if succeeded {
-            (self.fetched, self.next, self.failures) = (Some(now), now, 0);
+            *self = Self {
+                has_keys: true,
+                fresh: Deadline::after(REFRESH_AFTER, now),
+                latest: Deadline::after(UNKNOWN_KEY_AFTER, now),
+                held_back: Deadline::OVER,
+                failures: 0,
+            };
         } else {
             let wait = FIRST_WAIT.get() << self.failures.min(5);
-            self.next = now + Millis::new(wait.min(LONGEST_WAIT.get()));
+            let wait = Millis::new(wait.min(LONGEST_WAIT.get()));
+            self.held_back = Deadline::after(wait, now);
             self.failures += 1;
         }
     }
-}
-
-/// Whether `time` has passed since `at`, or the clock has stepped back by more than that.
-fn is_past(at: Timestamp, time: Millis, now: Timestamp) -> bool {
-    now >= at + time || at > now + time
 }

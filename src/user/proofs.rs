@@ -1,7 +1,6 @@
 //! Tokens that have been tried, and who sent them.
 
-use std::collections::HashMap;
-
+use crate::generations::Generations;
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
@@ -11,65 +10,43 @@ pub const DEFAULT_ENTRIES: usize = 10_000;
 /// What a token proved, and until when that stands.
 type Proof = (Option<String>, Timestamp);
 
-/// What is known of tokens, by their SHA-256. In two generations: once half of the entries are
-/// taken, what was not asked for since the last time is forgotten.
-pub struct Proofs {
-    most: usize,
-    young: HashMap<[u8; 32], Proof, Seed>,
-    old: HashMap<[u8; 32], Proof, Seed>,
-}
+/// What is known of tokens, by their SHA-256.
+pub struct Proofs(Generations<[u8; 32], Proof>);
 
 impl Proofs {
     /// Remembers up to `entries` tokens (at least two).
     #[must_use]
-    pub fn new(entries: usize, seed: Seed) -> Self {
-        Self {
-            most: entries.max(2) / 2,
-            young: HashMap::with_hasher(seed.clone()),
-            old: HashMap::with_hasher(seed),
-        }
+    pub fn new(entries: usize, seed: &Seed) -> Self {
+        Self(Generations::new(entries, None, seed))
     }
 
     /// What the token is known to prove: `Some(None)` is nobody.
     pub fn get(&mut self, token: &[u8; 32], now: Timestamp) -> Option<Option<String>> {
-        if let Some((user, until)) = self.young.get(token) {
-            return (*until > now).then(|| user.clone());
-        }
-        let (user, until) = self.old.remove(token)?;
-        if until <= now {
-            return None;
-        }
-        self.put(*token, user.clone(), until, now);
-        Some(user)
+        let (user, until) = self.0.get(token, now)?;
+        (*until > now).then(|| user.clone())
     }
 
     /// Remembers what a token proves.
     pub fn put(&mut self, token: [u8; 32], user: Option<String>, until: Timestamp, now: Timestamp) {
-        if until <= now {
-            return;
+        if until > now {
+            self.0.insert(token, (user, until), now);
         }
-        if self.young.len() >= self.most {
-            std::mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
-        }
-        self.young.insert(token, (user, until));
     }
 
     /// Forgets all of it.
     pub fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        self.0.clear();
     }
 
     /// How many tokens are known.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.young.len() + self.old.len()
+        self.0.len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.is_empty()
     }
 }

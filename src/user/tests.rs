@@ -13,8 +13,10 @@ use sha2::{Digest, Sha256};
 use super::algorithm::Algorithm;
 use super::key::Key;
 use super::token::{Expected, LONGEST, Token};
-use super::{Platform, Prove, Settings, Users};
+use super::{Prove, Settings, Users};
 use crate::client::hashed;
+use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::error::StoreError;
 use crate::seed::Seed;
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
@@ -104,19 +106,40 @@ struct Fake {
     document: RefCell<Option<String>>,
     fetches: Cell<u32>,
     verifications: Cell<u32>,
+    /// Its provider never answers.
+    is_slow: Cell<bool>,
 }
 
-impl Platform for &Fake {
-    async fn verify(&self, key: &Key, signed: &str, given: &[u8]) -> bool {
+impl Effects for &Fake {
+    async fn verify(&self, key: VerificationKey<'_>, signed: &str, given: &[u8]) -> bool {
         self.verifications.set(self.verifications.get() + 1);
-        signature(key.material(), signed, given.len()) == given
+        signature(key.material, signed, given.len()) == given
     }
 
-    async fn fetch(&self, url: &str) -> Option<String> {
+    async fn fetch_key_set(&self, url: &str) -> Option<String> {
         assert_eq!(url, "https://id.example/keys");
         self.fetches.set(self.fetches.get() + 1);
+        if self.is_slow.get() {
+            std::future::pending::<()>().await;
+        }
         self.document.borrow().clone()
     }
+
+    fn now(&self) -> Timestamp {
+        START
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn log(&self, _: Level, _: &str) {}
+
+    async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
+        Err(StoreError::Unreachable)
+    }
+
+    async fn sleep(&self, _: Millis) {}
 }
 
 impl Fake {
@@ -471,17 +494,9 @@ fn while_the_provider_is_out_it_is_asked_seldom() {
 
 #[test]
 fn one_fetches_and_the_others_go_on_unproven() {
-    struct Slow;
-    impl Platform for Slow {
-        async fn verify(&self, _: &Key, _: &str, _: &[u8]) -> bool {
-            true
-        }
-
-        async fn fetch(&self, _: &str) -> Option<String> {
-            std::future::pending().await
-        }
-    }
-    let users = Users::new(provider(), Slow, 100, Seed::fixed());
+    let fake = Fake::default();
+    fake.is_slow.set(true);
+    let users = users(provider(), &fake);
     let header = |name: &str| (name == "authorization").then(|| format!("Bearer {}", es256("a")));
     let mut first = Box::pin(users.user(header, START));
     assert!(
