@@ -22,12 +22,6 @@ impl<D: Database> Records<D> {
         Self { database, keys }
     }
 
-    /// Where they are.
-    #[cfg(test)]
-    pub(crate) const fn database(&self) -> &D {
-        &self.database
-    }
-
     /// Who sees the records: `shared`, or this `isolate` alone.
     #[must_use]
     pub fn scope(&self) -> &'static str {

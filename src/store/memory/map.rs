@@ -208,7 +208,7 @@ impl Map {
     }
 
     /// Some of the quotas with a backlog, each as a charge.
-    pub(super) fn to_reconcile(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
+    pub(super) fn next_to_reconcile(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
         self.drop_expired(now);
         let entries = self.unreconciled.iter().filter_map(|place| {
             let entry = self.entries.get(*place as usize)?.as_ref()?;
@@ -314,7 +314,7 @@ impl Map {
 #[cfg(test)]
 impl Map {
     /// Who is held, and until when it is limited, if it is.
-    pub(super) fn held(&self) -> HashMap<String, Option<Timestamp>> {
+    pub(super) fn limited_until(&self) -> HashMap<String, Option<Timestamp>> {
         let entries = self.entries.iter().flatten();
         entries
             .map(|entry| {

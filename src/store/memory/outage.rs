@@ -140,7 +140,7 @@ impl Memory {
     /// count it, should their callers not come back here.
     #[must_use]
     pub fn check_to_reconcile(&self, most: usize, now: Timestamp) -> Option<Check> {
-        let charges = self.map.borrow_mut().to_reconcile(most, now);
+        let charges = self.map.borrow_mut().next_to_reconcile(most, now);
         (!charges.is_empty()).then_some(Check {
             address: None,
             charges,

@@ -31,7 +31,7 @@ fn one(caller: u32, limit: u32) -> Check {
 
 #[tokio::test]
 async fn conforms() {
-    conformance::all(&store(1000)).await;
+    conformance::shared(&store(1000)).await;
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn the_least_used_goes_first() {
         admits(&store, 3, 10, START);
     }
     admits(&store, 4, 10, START);
-    let held = store.map.borrow().held();
+    let held = store.map.borrow().limited_until();
     let left = |caller: u32| held.contains_key(&format!("p:{caller}"));
     assert_eq!([1, 2, 3, 4].map(left), [true, false, true, true]);
 }
@@ -135,9 +135,9 @@ proptest! {
         let mut now = START;
         for (caller, pause, limit) in requests {
             now = now + Millis::new(pause);
-            let before = store.map.borrow().held();
+            let before = store.map.borrow().limited_until();
             admits(&store, caller, limit, now);
-            let after = store.map.borrow().held();
+            let after = store.map.borrow().limited_until();
             let limited = |until: &Option<Timestamp>| until.is_some_and(|until| until > now);
             let lost = before.iter().any(|(key, until)| limited(until) && !after.contains_key(key));
             let spared = before.iter().any(|(key, until)| {
