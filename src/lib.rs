@@ -24,6 +24,10 @@
 //!
 //! Time is a value everywhere ([`time`]): nothing here reads a clock except through [`time::Clock`].
 
+// Fixtures that other crates share name this one so.
+#[cfg(test)]
+extern crate self as edge_limiter;
+
 pub mod admin;
 pub mod blocklist;
 pub mod client;

@@ -1,142 +1,17 @@
 //! What holds for every answer of the control plane, whatever is asked; the calls themselves are
 //! tested where they run, in `tests/`.
 
-use std::cell::RefCell;
-
-use futures_util::FutureExt;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::door::Doorkeeper;
-use super::{Body, Door, Isolate, Plane, Request};
-use crate::blocklist::Target;
-use crate::config::{Compiled, Config, Vars};
-use crate::database::{Command, Database, Records, isolate};
-use crate::events::Recorder;
-use crate::health::StoreHealth;
+use self::control_plane::{Desk, TOKEN};
+use super::{Body, Request};
 use crate::response::Response;
-use crate::seed::Seed;
-use crate::store::conformance::START;
-use crate::store::memory::Memory;
-use crate::store::{AddressBlock, Check, Store, StoreError, Verdict};
-use crate::time::Timestamp;
 
-const TOKEN: &str = "correct-horse-battery-staple";
-
-/// A database that only ever sees keys in a form of our own.
-#[derive(Default)]
-struct Watched {
-    inner: isolate::Isolate,
-    commands: RefCell<u32>,
-}
-
-fn is_our_own(key: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    key.starts_with("t:")
-        && key.len() < 120
-        && key
-            .bytes()
-            .all(|byte| plain(byte) || b":./_-".contains(&byte))
-}
-
-impl Database for Watched {
-    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
-        *self.commands.borrow_mut() += 1;
-        for command in &commands {
-            let keys = match command[0].as_str() {
-                "MGET" | "DEL" => &command[1..],
-                _ => &command[1..2],
-            };
-            assert!(keys.iter().all(|key| is_our_own(key)), "{command:?}");
-        }
-        self.inner.run(commands, now).await
-    }
-
-    fn is_shared(&self) -> bool {
-        true
-    }
-}
-
-/// A store that only ever sees keys in a form of our own.
-struct Asked<'a>(&'a Memory);
-
-impl Store for Asked<'_> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        for charge in &check.charges {
-            assert!(is_our_own(&format!("t:{}", charge.key)), "{}", charge.key);
-        }
-        self.0.decide(check, now).await
-    }
-}
-
-struct Desk {
-    compiled: Compiled,
-    memory: Memory,
-    records: Records<Watched>,
-    door: Doorkeeper,
-    recorder: Recorder,
-}
-
-impl Isolate for Desk {
-    fn forget(&self, key: &str) {
-        self.memory.forget(key);
-    }
-
-    fn drop_lease(&self, _: &str) {}
-
-    async fn reload_blocks(&self, _: Timestamp) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
-        self.memory.retry_at(check, now)
-    }
-
-    fn add_block(&self, _: &Target, _: AddressBlock) {}
-
-    async fn write_events(&self, now: Timestamp) {
-        let _ = self.records.record(&self.recorder.take(), now).await;
-    }
-}
+#[path = "../../tests/fixtures/control_plane.rs"]
+mod control_plane;
 
 impl Desk {
-    fn new() -> Self {
-        let vars = json!({
-            "ADMIN_TOKEN": TOKEN,
-            "CHECK_TOKEN": "another-token-of-this-test",
-            "RATE_LIMIT_ALLOWLIST": "198.51.100.0/24",
-            "RATE_LIMIT_AUTH": "5,60,600",
-        });
-        let compiled = Config::compile(&Vars::from_json(&vars.to_string()).unwrap());
-        Self {
-            door: Doorkeeper::new(&compiled.config, Seed::fixed()).unwrap(),
-            compiled,
-            memory: Memory::new(100, Seed::fixed()),
-            records: Records::new(Watched::default(), "t:"),
-            recorder: Recorder::new(Seed::fixed()),
-        }
-    }
-
-    fn ask(&self, request: &Request) -> Response {
-        let store = Asked(&self.memory);
-        let plane = Plane {
-            compiled: &self.compiled,
-            health: StoreHealth::Memory,
-            store: &store,
-            records: &self.records,
-            door: &self.door,
-            recorder: &self.recorder,
-            isolate: self,
-        };
-        let answered = async {
-            match plane.door(request, START).await {
-                Door::Out(answer) => answer,
-                Door::In(admitted) => plane.answer(admitted, request, START).await,
-            }
-        };
-        answered.now_or_never().unwrap()
-    }
-
     fn call(&self, method: &str, path: &str, body: &str) -> Response {
         self.ask(&request(method, path, "", body))
     }
@@ -255,7 +130,7 @@ proptest! {
         });
         let is_health = parts == ["health"];
         prop_assert!(is_health || answer.status == 401, "{path}: {}", answer.status);
-        prop_assert_eq!(*desk.records.database().commands.borrow(), 0);
+        prop_assert_eq!(desk.calls(), 0);
     }
 }
 

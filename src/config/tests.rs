@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Compiled, Config, Dialect, Origin, Severity, StoreConfig, Vars};
 use crate::policy::{Mode, Policy};
 use crate::store::OnFailure;
+use crate::store::retries::Retries;
 
 pub(super) fn compile(vars: &Value) -> Compiled {
     Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
@@ -214,13 +215,10 @@ fn a_cost_that_is_never_admitted_is_an_error() {
 fn upstash_needs_both_its_url_and_its_token() {
     let url = "https://x.upstash.io";
     let both = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t", "REDIS_TIMEOUT": 250});
-    let StoreConfig::Upstash {
-        prefix, timeout, ..
-    } = good(&both).store
-    else {
+    let StoreConfig::Upstash { prefix, rules, .. } = good(&both).store else {
         panic!("memory");
     };
-    assert_eq!((prefix.as_str(), timeout.get()), ("ratelimit:", 250));
+    assert_eq!((prefix.as_str(), rules.timeout.get()), ("ratelimit:", 250));
     let kv = json!({"KV_REST_API_URL": url, "KV_REST_API_TOKEN": "t", "REDIS_KEY_PREFIX": "v:r:"});
     assert!(matches!(good(&kv).store, StoreConfig::Upstash { prefix, .. } if prefix == "v:r:"));
 
@@ -261,19 +259,18 @@ fn upstash_needs_both_its_url_and_its_token() {
 /// What of the configuration says how a failing store is dealt with: retries, their delay in ms,
 /// doublings, cap, factor in thousandths.
 fn resilience(config: &Config) -> (u32, u64, u32, Option<u32>, u32) {
-    let StoreConfig::Upstash {
-        retries,
-        doublings,
-        max_commands,
-        fallback_factor,
-        ..
-    } = &config.store
-    else {
+    let StoreConfig::Upstash { rules, .. } = &config.store else {
         panic!("memory");
     };
-    let cap = max_commands.map(NonZeroU32::get);
-    let delay = retries.delay.get();
-    (retries.count, delay, *doublings, cap, *fallback_factor)
+    let cap = rules.max_commands.map(NonZeroU32::get);
+    let Retries { count, delay } = rules.retries;
+    (
+        count,
+        delay.get(),
+        rules.doublings,
+        cap,
+        rules.fallback_factor,
+    )
 }
 
 #[test]

@@ -1,13 +1,18 @@
-//! The isolate's database against a real Redis: the same commands, the same replies.
+//! The emulator against a real Redis: the same commands, the same replies.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::isolate::Isolate;
+use super::emulator::Emulator;
+use super::keys::Keys;
 use super::rest::Rest;
 use super::{Command, Database, command};
+use crate::effects::testing::Manual;
+use crate::effects::{Endpoint, Reply};
 use crate::error::StoreError;
-use crate::store::conformance::START;
+use crate::store::conformance::{START, check};
+use crate::store::redis::RedisStore;
+use crate::store::shared::{Question, SharedStore};
 use crate::store::stand_in::StandIn;
 use crate::time::Millis;
 
@@ -80,7 +85,7 @@ fn runs_commands_as_redis_does() {
         .build()
         .unwrap();
     let stand_in = StandIn::start();
-    let redis = Rest::new(stand_in.transport("/multi-exec"), Millis::new(30_000));
+    let redis = stand_in.redis();
     let cases = ProptestConfig::with_cases(150);
     proptest!(cases, |(lines in prop::collection::vec(commands(), 1..30))| {
         let all = ["t0", "t1", "h0", "h1", "z0", "z1"].map(|name| format!("k:{name}"));
@@ -88,19 +93,19 @@ fn runs_commands_as_redis_does() {
         let lines: Vec<Command> = lines.iter().map(|line| words(line)).collect();
         let asked: Vec<Command> = [clear].into_iter().chain(lines.clone()).collect();
         let theirs = runtime.block_on(redis.run(asked, START)).unwrap().split_off(1);
-        let ours = runtime.block_on(Isolate::default().run(lines.clone(), START)).unwrap();
+        let ours = runtime.block_on(Emulator::default().run(lines.clone(), START)).unwrap();
         prop_assert_eq!(ours, theirs, "{:?}", lines);
     });
 }
 
-async fn one(database: &Isolate, line: &str, after: u32) -> Result<Value, StoreError> {
+async fn one(database: &Emulator, line: &str, after: u32) -> Result<Value, StoreError> {
     let now = START + Millis::from_secs(after);
     Ok(database.run(vec![words(line)], now).await?.remove(0))
 }
 
 #[tokio::test]
 async fn a_hash_as_redis_tells_it() {
-    let database = Isolate::default();
+    let database = Emulator::default();
     for line in ["HSET h b 1", "HSET h a 2"] {
         one(&database, line, 0).await.unwrap();
     }
@@ -112,7 +117,7 @@ async fn a_hash_as_redis_tells_it() {
 
 #[tokio::test]
 async fn what_expires_is_gone() {
-    let database = Isolate::default();
+    let database = Emulator::default();
     one(&database, "SET a 1 PX 5000", 0).await.unwrap();
     one(&database, "ZADD z 1 m", 0).await.unwrap();
     one(&database, "PEXPIRE z 7000", 0).await.unwrap();
@@ -129,7 +134,7 @@ async fn what_expires_is_gone() {
 
 #[tokio::test]
 async fn full_it_drops_what_ends_soonest() {
-    let database = Isolate::new(3);
+    let database = Emulator::new(3);
     for line in [
         "SET endless 1",
         "SET late 1 PX 9000",
@@ -144,7 +149,7 @@ async fn full_it_drops_what_ends_soonest() {
 
 #[tokio::test]
 async fn what_it_does_not_know_it_refuses() {
-    let database = Isolate::default();
+    let database = Emulator::default();
     for line in [
         "FLUSHALL",
         "GET",
@@ -163,8 +168,38 @@ async fn what_it_does_not_know_it_refuses() {
 #[tokio::test]
 async fn a_command_that_fails_is_told_by_its_first_word() {
     let stand_in = StandIn::start();
-    let redis = Rest::new(stand_in.transport("/multi-exec"), Millis::new(30_000));
+    let redis = stand_in.redis();
     let wrong = vec![words("SET k:s 1"), words("HGETALL k:s")];
     let told = redis.run(wrong, START).await;
     assert_eq!(told, Err(StoreError::Refused("WRONGTYPE".to_owned())));
+}
+
+#[tokio::test]
+async fn each_call_goes_to_its_own_path_and_waits_its_time() {
+    let effects = Manual::default();
+    let timeout = Millis::new(800);
+    let rest = || Rest::new(effects.clone(), timeout);
+    let reply = |body: &str| {
+        let body = body.to_owned();
+        effects.reply(Ok(Reply { status: 200, body }));
+    };
+    reply(r#"[{"result":"OK"},{"result":null}]"#);
+    let lines = vec![words("SET k:s 1"), words("GET k:t")];
+    let replies = rest().run(lines, START).await;
+    assert_eq!(replies, Ok(vec![json!("OK"), Value::Null]));
+    let body = r#"[["SET","k:s","1"],["GET","k:t"]]"#.to_owned();
+    assert_eq!(effects.calls(), [(Endpoint::Transaction, body, timeout)]);
+
+    reply(r#"{"error":"NOSCRIPT No matching script."}"#);
+    reply(r#"{"result":[null,null]}"#);
+    let store = RedisStore::new(rest(), Keys::new("k:"));
+    let nothing = check(&[], 1);
+    store.ask(&Question::new(&nothing), START).await.unwrap();
+    let calls = effects.calls();
+    let sent = |body: &str| serde_json::from_str::<Command>(body).unwrap()[0].clone();
+    let calls: Vec<_> = (calls.iter())
+        .map(|(endpoint, body, timeout)| (*endpoint, sent(body), *timeout))
+        .collect();
+    let expected = ["EVALSHA", "EVAL"].map(|verb| (Endpoint::Command, verb.to_owned(), timeout));
+    assert_eq!(calls, expected);
 }

@@ -1,12 +1,14 @@
-//! The suite that every store and every wrapper passes. A new one is tested with
-//! `conformance::all(&store).await`; cases use keys of their own, so one store serves them all.
+//! The suite that every store and every wrapper passes. A new wrapper of a shared store is tested with
+//! `conformance::shared(&store).await`, what is only a [`Store`] with `conformance::all`; cases use keys
+//! of their own, so one store serves them all.
 
 use std::num::NonZeroU32;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use super::{Answer, Charge, Check, Owed, Store, Verdict};
+use super::shared::{Backlog, Extra, Question, SharedStore};
+use super::{Answer, Charge, Check, Store, Verdict};
 use crate::quota::{Algorithm, Outcome, Quota};
 use crate::time::{Millis, Timestamp};
 
@@ -20,12 +22,20 @@ pub(crate) const ALGORITHMS: [Algorithm; 3] = [
     Algorithm::FixedWindow,
 ];
 
+/// All that holds of a shared store and its wrappers.
+pub(crate) async fn shared(store: &impl SharedStore) {
+    all(store).await;
+    for algorithm in ALGORITHMS {
+        a_backlog_is_counted_first(store, algorithm).await;
+    }
+}
+
+/// All that holds of any store.
 pub(crate) async fn all(store: &impl Store) {
     for algorithm in ALGORITHMS {
         admits_the_limit_and_then_denies(store, algorithm).await;
         the_retry_time_is_exact(store, algorithm).await;
         many_at_once_admit_the_limit(store, algorithm).await;
-        what_is_owed_is_counted_first(store, algorithm).await;
     }
     a_denial_by_one_quota_consumes_nothing_of_another(store).await;
     a_cost_is_taken_whole_or_not_at_all(store).await;
@@ -63,15 +73,15 @@ fn shadow(key: &str, limit: u32) -> Charge {
     }
 }
 
-/// The charge with units admitted at `at` and owed to it under `name`.
-pub(crate) fn owing(charge: &Charge, name: &str, units: u32, at: Timestamp) -> Charge {
+/// So many units of `charge`, admitted at `at`, as a backlog named `name`.
+pub(crate) fn backlog(charge: &Charge, name: &str, units: u32, at: Timestamp) -> Extra {
     let taken = charge.quota.decide(None, units, at).admitted;
-    Charge {
-        owed: taken.map(|state| Owed {
+    Extra {
+        lease: 0,
+        backlog: taken.map(|state| Backlog {
             name: name.to_owned(),
             state,
         }),
-        ..charge.clone()
     }
 }
 
@@ -92,6 +102,20 @@ pub(crate) fn at_once(store: &impl Store, check: &Check, now: Timestamp) -> Verd
 async fn ask(store: &impl Store, charges: &[Charge], cost: u32, now: Timestamp) -> (bool, Verdict) {
     let check = check(charges, cost);
     let verdict = store.decide(&check, now).await.unwrap();
+    assert_eq!(verdict.answers.len(), charges.len());
+    (verdict.allows(&check), verdict)
+}
+
+/// Asks for one unit of each charge, with a backlog or none for each.
+async fn ask_with(
+    store: &impl SharedStore,
+    charges: &[Charge],
+    extras: &[Extra],
+    now: Timestamp,
+) -> (bool, Verdict) {
+    let check = check(charges, 1);
+    let reply = store.ask(&Question::with(&check, extras), now).await;
+    let verdict = reply.unwrap().verdict;
     assert_eq!(verdict.answers.len(), charges.len());
     (verdict.allows(&check), verdict)
 }
@@ -140,24 +164,25 @@ async fn many_at_once_admit_the_limit(store: &impl Store, algorithm: Algorithm) 
     assert_eq!(left(store, &charges[1], START).await, 980);
 }
 
-async fn what_is_owed_is_counted_first(store: &impl Store, algorithm: Algorithm) {
-    let tight = charge(&format!("owed-{algorithm:?}:a"), algorithm, 5);
+async fn a_backlog_is_counted_first(store: &impl SharedStore, algorithm: Algorithm) {
+    let tight = charge(&format!("backlog-{algorithm:?}:a"), algorithm, 5);
     let shadow = Charge {
         enforced: false,
-        ..charge(&format!("owed-shadow-{algorithm:?}:a"), algorithm, 9)
+        ..charge(&format!("backlog-shadow-{algorithm:?}:a"), algorithm, 9)
     };
-    let owing = |charge, which, units| {
-        let name = format!("owed-{algorithm:?}-{which}");
-        owing(charge, &name, units, START)
+    let charges = [tight.clone(), shadow.clone()];
+    let backlog = |charge, which, units| {
+        let name = format!("backlog-{algorithm:?}-{which}");
+        backlog(charge, &name, units, START)
     };
-    let charges = [owing(&tight, "first", 3), shadow.clone()];
-    let (allowed, verdict) = ask(store, &charges, 1, START).await;
+    let extras = [backlog(&tight, "first", 3), Extra::default()];
+    let (allowed, verdict) = ask_with(store, &charges, &extras, START).await;
     assert!(allowed, "{algorithm:?}");
     assert_eq!(answer(&verdict, 0).decision.remaining, 1, "{algorithm:?}");
 
     // Whatever the verdict, and at most up to the limit.
-    let charges = [owing(&tight, "second", 4), owing(&shadow, "third", 2)];
-    let (allowed, verdict) = ask(store, &charges, 1, START).await;
+    let extras = [backlog(&tight, "second", 4), backlog(&shadow, "third", 2)];
+    let (allowed, verdict) = ask_with(store, &charges, &extras, START).await;
     assert!(!allowed, "{algorithm:?}");
     let retry_at = answer(&verdict, 0).retry_at().unwrap();
     assert_eq!(left(store, &tight, START).await, 0, "{algorithm:?}");

@@ -1,12 +1,13 @@
 //! What Redis and the script are, in memory: every record is a text, read and written as the script
-//! does, and the decision is [`settle`]. Nothing expires.
+//! does, and the decision is [`decide`]. Nothing expires.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::settle::{Record, settle};
-use super::upstash::address_block;
-use super::{AddressBlock, Charge, Check, Owed, Store, StoreError, Verdict};
+use super::decide::{Record, decide};
+use super::shared::{Backlog, Extra, Holding, Question, Reply, SharedStore};
+use super::{Charge, Check, StoreError, Verdict};
+use crate::blocklist::AddressBlock;
 use crate::quota::State;
 use crate::time::Timestamp;
 
@@ -41,55 +42,65 @@ impl Reference {
     /// The block of the caller's address that stands at `now`.
     fn address_block(&self, check: &Check, now: Timestamp) -> Option<AddressBlock> {
         let record = self.text(&format!("blocked:{}", check.address.as_ref()?))?;
-        Some(address_block(&record)).filter(|block| block.until.is_none_or(|until| until > now))
+        Some(AddressBlock::from_record(&record))
+            .filter(|block| block.until.is_none_or(|until| until > now))
     }
 
-    /// `check` without what has been added before.
-    fn fresh(&self, check: &Check) -> Check {
-        let mut check = check.clone();
-        for charge in &mut check.charges {
-            let counted = absorbed_key(charge).and_then(|key| State::parse(&self.text(&key)?));
-            if let (Some(owed), Some(counted)) = (&charge.owed, counted) {
-                let newer = charge.quota.newer(&owed.state, &counted);
-                let name = owed.name.clone();
-                charge.owed = newer.map(|state| Owed { name, state });
-            }
+    /// What `extra` asks for, without what has been added before.
+    fn fresh(&self, charge: &Charge, extra: &Extra) -> Extra {
+        let newer = |backlog: &Backlog| {
+            let counted = self.text(&absorbed_key(backlog));
+            let state = match counted.and_then(|text| State::parse(&text)) {
+                Some(counted) => charge.quota.newer(&backlog.state, &counted),
+                None => Some(backlog.state.clone()),
+            };
+            let name = backlog.name.clone();
+            state.map(|state| Backlog { name, state })
+        };
+        Extra {
+            lease: extra.lease,
+            backlog: extra.backlog.as_ref().and_then(newer),
         }
-        check
     }
 }
 
-impl Store for Reference {
-    async fn decide(&self, asked: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        let check = self.fresh(asked);
-        let records: Vec<_> = (check.charges.iter())
-            .map(|charge| self.record(charge))
+impl SharedStore for Reference {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let check = question.check;
+        let charges = &check.charges;
+        let extras: Vec<_> = (charges.iter().enumerate())
+            .map(|(place, charge)| self.fresh(charge, question.extra(place)))
             .collect();
-        let address_block = self.address_block(&check, now);
-        let settled = settle(&check, &records, address_block.is_some(), now);
-        for ((charge, record), settled) in check.charges.iter().zip(&records).zip(&settled) {
-            if let Some(state) = &settled.state {
+        let records: Vec<_> = charges.iter().map(|charge| self.record(charge)).collect();
+        let address_block = self.address_block(check, now);
+        let fresh = Question::with(check, &extras);
+        let rulings = decide(&fresh, &records, address_block.is_some(), now);
+        for (place, (charge, ruling)) in charges.iter().zip(&rulings).enumerate() {
+            if let Some(state) = &ruling.state {
                 self.set(&charge.key, state.to_string());
             }
-            if absorbs(charge, record, now) {
-                let owed = asked.charges.iter().find(|asked| asked.key == charge.key);
-                let owed = owed.and_then(|asked| asked.owed.as_ref());
-                if let (Some(key), Some(owed)) = (absorbed_key(charge), owed) {
-                    self.set(key, owed.state.to_string());
-                }
+            if absorbs(charge, &extras[place], &records[place], now)
+                && let Some(backlog) = &question.extra(place).backlog
+            {
+                self.set(absorbed_key(backlog), backlog.state.to_string());
             }
-            if let Some(until) = settled.block {
+            if let Some(until) = ruling.block {
                 self.set(block_key(charge), until.as_millis().to_string());
             }
         }
-        Ok(Verdict {
-            address_block,
+        let holding = |(charge, leased)| Holding {
+            leased,
+            state: self.state(charge),
+        };
+        let leased = rulings.iter().map(|ruling| ruling.leased);
+        Ok(Reply {
+            holdings: charges.iter().zip(leased).map(holding).collect(),
+            verdict: Verdict {
+                address_block,
+                answers: rulings.iter().map(|ruling| Some(ruling.answer)).collect(),
+                degraded: false,
+            },
             ranges_version: self.text("blocked_ranges:version"),
-            answers: settled.into_iter().map(|one| Some(one.answer)).collect(),
-            states: (check.charges.iter())
-                .map(|charge| self.state(charge))
-                .collect(),
-            degraded: false,
         })
     }
 }
@@ -98,16 +109,15 @@ fn block_key(charge: &Charge) -> String {
     format!("{}:blocked", charge.key)
 }
 
-fn absorbed_key(charge: &Charge) -> Option<String> {
-    let owed = charge.owed.as_ref()?;
-    Some(format!("absorbed:{}", owed.name))
+fn absorbed_key(backlog: &Backlog) -> String {
+    format!("absorbed:{}", backlog.name)
 }
 
 /// Whether there was anything to add.
-fn absorbs(charge: &Charge, record: &Record, now: Timestamp) -> bool {
+fn absorbs(charge: &Charge, extra: &Extra, record: &Record, now: Timestamp) -> bool {
     let held = record.state.as_ref();
-    let absorb = |owed: &Owed| charge.quota.absorb(held, &owed.state, now);
-    charge.owed.as_ref().and_then(absorb).is_some()
+    let absorb = |backlog: &Backlog| charge.quota.absorb(held, &backlog.state, now);
+    extra.backlog.as_ref().and_then(absorb).is_some()
 }
 
 /// A time as the script reads it: digits only, and not more than Lua's numbers hold.
@@ -119,5 +129,5 @@ fn time(text: &str) -> Option<Timestamp> {
 
 #[tokio::test]
 async fn conforms() {
-    super::conformance::all(&Reference::default()).await;
+    super::conformance::shared(&Reference::default()).await;
 }

@@ -5,8 +5,13 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::upstash::{Http, Transport, Upstash};
-use crate::time::{Clock, Millis, Timestamp};
+use super::redis::RedisStore;
+use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::error::StoreError;
+use crate::redis::http::Http;
+use crate::redis::keys::Keys;
+use crate::redis::rest::Rest;
+use crate::time::{Millis, Timestamp};
 
 /// A stand-in of its own; it ends when this is dropped, or with the test process.
 pub(crate) struct StandIn {
@@ -41,25 +46,35 @@ impl StandIn {
         }
     }
 
-    pub(crate) fn http(&self) -> Http {
-        Http::new(&self.url, &self.token).unwrap()
+    /// A host that speaks to it.
+    pub(crate) fn effects(&self) -> RealEffects {
+        RealEffects(Http::new(&self.url, &self.token).unwrap())
     }
 
-    pub(crate) fn transport(&self, path: &str) -> Http {
-        Http::new(&format!("{}{path}", self.url), &self.token).unwrap()
+    /// Redis behind it, for what is no decision as well.
+    pub(crate) fn redis(&self) -> Rest<RealEffects> {
+        self.redis_within(TIMEOUT)
     }
 
-    pub(crate) fn store(&self, prefix: &str) -> Upstash<Http, RealClock> {
-        Upstash::new(self.http(), RealClock, prefix, TIMEOUT)
+    fn redis_within(&self, timeout: Millis) -> Rest<RealEffects> {
+        Rest::new(self.effects(), timeout)
     }
 
-    pub(crate) fn store_within(&self, timeout: Millis) -> Upstash<Http, RealClock> {
-        Upstash::new(self.http(), RealClock, "t:", timeout)
+    pub(crate) fn store(&self, prefix: &str) -> RedisStore<Rest<RealEffects>> {
+        RedisStore::new(self.redis(), Keys::new(prefix))
+    }
+
+    pub(crate) fn store_within(&self, timeout: Millis) -> RedisStore<Rest<RealEffects>> {
+        RedisStore::new(self.redis_within(timeout), Keys::new("t:"))
     }
 
     /// One Redis command.
     pub(crate) async fn run(&self, words: &[&str]) -> Value {
-        let reply = self.http().post(json!(words).to_string(), TIMEOUT).await;
+        let body = json!(words).to_string();
+        let reply = self
+            .effects()
+            .call_redis(Endpoint::Command, body, TIMEOUT)
+            .await;
         let reply: Value = serde_json::from_str(&reply.unwrap().body).unwrap();
         reply["result"].clone()
     }
@@ -108,13 +123,42 @@ impl Drop for StandIn {
     }
 }
 
-pub(crate) struct RealClock;
+/// A real clock and a real connection. Nothing that a store asks for waits or draws lots here.
+#[derive(Clone, Debug)]
+pub(crate) struct RealEffects(Http);
 
-impl Clock for RealClock {
+impl Effects for RealEffects {
     #[allow(clippy::disallowed_methods)]
     fn now(&self) -> Timestamp {
         let now = std::time::SystemTime::now();
         let since = now.duration_since(std::time::UNIX_EPOCH).unwrap();
         Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap())
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn log(&self, _: Level, _: &str) {}
+
+    async fn call_redis(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        self.0.post(endpoint, body, timeout).await
+    }
+
+    async fn sleep(&self, length: Millis) {
+        tokio::time::sleep(std::time::Duration::from_millis(length.get())).await;
+    }
+
+    async fn verify(&self, _: VerificationKey<'_>, _: &str, _: &[u8]) -> bool {
+        false
+    }
+
+    async fn fetch_key_set(&self, _: &str) -> Option<String> {
+        None
     }
 }

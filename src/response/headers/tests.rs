@@ -19,7 +19,6 @@ pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcom
         quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
         is_users: false,
         answer: Answer {
-            advanced: 0,
             decision: Decision {
                 outcome,
                 remaining,

@@ -4,21 +4,24 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 
 use super::Blocked;
-use crate::blocklist::{Block, By, Target};
+use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::client::Ipv6Prefix;
-use crate::database::isolate::Isolate;
-use crate::database::{Command, Database, Records};
 use crate::quota::Algorithm;
+use crate::redis::emulator::Emulator;
+use crate::redis::keys::Keys;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
 use crate::store::memory::Memory;
-use crate::store::{Check, Store, StoreError, Verdict};
+use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::{Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
 /// A database that all share, and that can be out.
 #[derive(Clone, Default)]
 struct Shared {
-    held: Rc<Isolate>,
+    held: Rc<Emulator>,
     out: Rc<Cell<bool>>,
     calls: Rc<Cell<u32>>,
 }
@@ -49,31 +52,31 @@ struct Decisions {
     memory_answers: Cell<bool>,
 }
 
-impl Store for Decisions {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        let mut verdict = self.memory.decide(check, now).await?;
+impl SharedStore for Decisions {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let mut reply = self.memory.ask(question, now).await?;
         if self.database.out.get() {
-            verdict.degraded = true;
-            return Ok(verdict);
+            reply.verdict.degraded = true;
+            return Ok(reply);
         }
         if self.memory_answers.get() {
-            return Ok(verdict);
+            return Ok(reply);
         }
         self.asked.set(self.asked.get() + 1);
-        let records = Records::new(self.database.held.clone(), "t:");
+        let records = Records::new(self.database.held.clone(), Keys::new("t:"));
         let known = records.blocklist_copy(now).await?;
-        verdict.ranges_version = known.version().map(str::to_owned);
-        let address = check.address.as_deref().unwrap_or_default();
+        reply.ranges_version = known.version().map(str::to_owned);
+        let address = question.check.address.as_deref().unwrap_or_default();
         let own = Target::Address(address.to_owned());
         let own = records.look_up(&own, now).await?;
-        verdict.address_block = own.map(|block| crate::store::AddressBlock {
+        reply.verdict.address_block = own.map(|block| AddressBlock {
             until: block.until.map(Timestamp::from_millis),
         });
-        Ok(verdict)
+        Ok(reply)
     }
 }
 
-impl Database for Rc<Isolate> {
+impl Database for Rc<Emulator> {
     async fn run(
         &self,
         commands: Vec<Command>,
@@ -94,7 +97,10 @@ fn isolate(database: &Shared) -> Blocked<Decisions, Shared> {
         asked: Cell::new(0),
         memory_answers: Cell::new(false),
     };
-    Blocked::new(decisions, Rc::new(Records::new(database.clone(), "t:")))
+    Blocked::new(
+        decisions,
+        Rc::new(Records::new(database.clone(), Keys::new("t:"))),
+    )
 }
 
 fn target(text: &str) -> Target {
@@ -111,14 +117,14 @@ fn block(seconds: Option<u32>) -> Block {
 }
 
 fn set(database: &Shared, text: &str, seconds: Option<u32>) {
-    let records = Records::new(database.clone(), "t:");
+    let records = Records::new(database.clone(), Keys::new("t:"));
     let (target, block) = (target(text), block(seconds));
     let set = records.block(&target, &block, START);
     set.now_or_never().unwrap().unwrap();
 }
 
 fn lift(database: &Shared, text: &str) {
-    let records = Records::new(database.clone(), "t:");
+    let records = Records::new(database.clone(), Keys::new("t:"));
     assert!(
         records
             .lift(&target(text), START)
@@ -157,10 +163,10 @@ fn blocked<S: Store>(store: &S, address: &str, seconds: u32) -> bool {
 
 #[tokio::test]
 async fn conforms() {
-    let records = || Rc::new(Records::new(Isolate::default(), "t:"));
+    let records = || Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = || Memory::new(1000, Seed::fixed());
-    conformance::all(&Blocked::new(memory(), records())).await;
-    conformance::all(&isolate(&Shared::default())).await;
+    conformance::shared(&Blocked::new(memory(), records())).await;
+    conformance::shared(&isolate(&Shared::default())).await;
 }
 
 #[test]
@@ -249,7 +255,7 @@ fn what_memory_answers_says_nothing_of_the_version() {
 
 #[test]
 fn in_memory_the_copy_is_all_there_is() {
-    let records = Rc::new(Records::new(Isolate::default(), "t:"));
+    let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let store = Blocked::new(Memory::new(1000, Seed::fixed()), Rc::clone(&records));
     for text in ["10.0.0.0/8", "192.0.2.7"] {
         records
@@ -274,7 +280,7 @@ fn in_memory_the_copy_is_all_there_is() {
 fn a_database_that_fails_leaves_what_was_added_here() {
     let database = Shared::default();
     let isolate = isolate(&database);
-    let ends = crate::store::AddressBlock {
+    let ends = AddressBlock {
         until: Some(START + Millis::from_secs(60)),
     };
     isolate.add(&target("10.0.0.0/8"), ends);

@@ -7,12 +7,14 @@ use std::num::NonZeroU32;
 use futures_util::FutureExt;
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-use super::{ASKING, Denials, LONGEST};
+use super::{Denials, MAX_AGE, REVALIDATING};
+use crate::blocklist::AddressBlock;
 use crate::quota::{Algorithm, Quota};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, at_once, charge, check};
 use crate::store::memory::Memory;
-use crate::store::{AddressBlock, Charge, Check, OnFailure, Store, StoreError, Verdict};
+use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
 /// Counts what reaches the store behind.
@@ -30,8 +32,8 @@ enum Behaves {
     Fails(StoreError),
 }
 
-impl<S: Store> Store for Counted<S> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl<S: SharedStore> SharedStore for Counted<S> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let behaves = self.behaves.borrow().clone();
         match behaves {
@@ -39,11 +41,11 @@ impl<S: Store> Store for Counted<S> {
             Behaves::Hangs => pending().await,
             Behaves::Fails(error) => return Err(error),
         }
-        let mut verdict = self.inner.decide(check, now).await?;
+        let mut reply = self.inner.ask(question, now).await?;
         if let Some(block) = self.address_block.get() {
-            verdict.address_block = Some(block);
+            reply.verdict.address_block = Some(block);
         }
-        Ok(verdict)
+        Ok(reply)
     }
 }
 
@@ -77,7 +79,7 @@ fn hourly(key: &str) -> Charge {
 
 #[tokio::test]
 async fn conforms() {
-    conformance::all(&store(1000)).await;
+    conformance::shared(&store(1000)).await;
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn a_known_denial_is_not_asked_again_for_ten_seconds() {
     assert!(ask(&store, &check, START).0);
     let (_, told) = ask(&store, &check, START);
     assert_eq!(store.inner.asked.get(), 2);
-    let last = START + LONGEST - Millis::new(1);
+    let last = START + MAX_AGE - Millis::new(1);
     for now in [START, START + Millis::new(1), last] {
         let (allowed, repeated) = ask(&store, &check, now);
         assert!(!allowed);
@@ -97,7 +99,7 @@ fn a_known_denial_is_not_asked_again_for_ten_seconds() {
         );
     }
     assert_eq!(store.inner.asked.get(), 2);
-    assert!(!ask(&store, &check, START + LONGEST).0);
+    assert!(!ask(&store, &check, START + MAX_AGE).0);
     assert_eq!(
         store.inner.asked.get(),
         3,
@@ -121,22 +123,22 @@ fn one_request_asks_again_and_the_others_hear_what_is_known() {
     // It is dropped before it is answered, as a request is whose client has left.
     assert!(
         store
-            .decide(&check, START + LONGEST)
+            .decide(&check, START + MAX_AGE)
             .now_or_never()
             .is_none()
     );
     for ms in [0, 1, 1999] {
-        assert!(!ask(&store, &check, START + LONGEST + Millis::new(ms)).0);
+        assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(ms)).0);
     }
     assert_eq!(store.inner.asked.get(), asked + 1);
     store.inner.behaves.replace(Behaves::Answers);
-    assert!(!ask(&store, &check, START + LONGEST + Millis::new(2000)).0);
+    assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(2000)).0);
     assert_eq!(
         store.inner.asked.get(),
         asked + 2,
         "another asks in its place"
     );
-    assert!(!ask(&store, &check, START + LONGEST + Millis::new(11_999)).0);
+    assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(11_999)).0);
     assert_eq!(store.inner.asked.get(), asked + 2);
 }
 
@@ -182,12 +184,12 @@ fn where_a_failing_store_admits_only_a_block_outlasts_it() {
         .inner
         .behaves
         .replace(Behaves::Fails(StoreError::OverCap));
-    assert_eq!(failed(&quota, LONGEST), Ok(false));
+    assert_eq!(failed(&quota, MAX_AGE), Ok(false));
     store
         .inner
         .behaves
         .replace(Behaves::Fails(StoreError::Timeout));
-    let after = LONGEST + ASKING;
+    let after = MAX_AGE + REVALIDATING;
     for ms in 0..3 {
         let after = after + Millis::new(ms);
         assert_eq!(failed(&quota, after), Err(StoreError::Timeout));
@@ -222,9 +224,9 @@ fn once_the_store_admits_nothing_is_remembered() {
     // Reset elsewhere.
     store.inner.inner.forget("p:a");
     assert!(!ask(&store, &check, START + Millis::new(9999)).0);
-    assert!(ask(&store, &check, START + LONGEST).0);
-    let known = store.known.borrow();
-    assert!(known.denials.is_empty() && known.by_end.is_empty());
+    assert!(ask(&store, &check, START + MAX_AGE).0);
+    let remembered = store.remembered.borrow();
+    assert!(remembered.denials.is_empty() && remembered.by_end.is_empty());
 }
 
 #[test]
@@ -336,7 +338,7 @@ fn a_block_of_the_address_is_remembered_for_every_policy_and_cost() {
     };
     assert!(ask(&store, &unblockable, START).0);
     assert!(
-        ask(&store, &check(&[hourly("r:a")], 1), START + LONGEST).0,
+        ask(&store, &check(&[hourly("r:a")], 1), START + MAX_AGE).0,
         "lifted elsewhere"
     );
 }
@@ -359,9 +361,9 @@ fn the_memory_is_bounded() {
         let check = check(&[hourly(&format!("p:{caller}"))], 1);
         assert!(ask(&store, &check, START).0);
         assert!(!ask(&store, &check, START).0);
-        let known = store.known.borrow();
-        assert!(known.denials.len() <= 10);
-        assert_eq!(known.denials.len(), known.by_end.len());
+        let remembered = store.remembered.borrow();
+        assert!(remembered.denials.len() <= 10);
+        assert_eq!(remembered.denials.len(), remembered.by_end.len());
     }
 }
 
@@ -395,7 +397,7 @@ proptest! {
                     prop_assert!(answer.retry_at() <= reference.unwrap().retry_at());
                 }
             }
-            prop_assert!(with.known.borrow().denials.len() <= entries);
+            prop_assert!(with.remembered.borrow().denials.len() <= entries);
         }
     }
 }

@@ -7,16 +7,17 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{AT_ONCE, CALLS, Fallback};
+use super::{CALLS, Fallback, QUOTAS_PER_CALL};
+use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, Outcome, Quota};
 use crate::seed::Seed;
-use crate::store::backoff::{Pause, Retries};
 use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
 use crate::store::memory::Memory;
-use crate::store::mirror::Mirror;
 use crate::store::reference::Reference;
-use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
-use crate::time::{Clock, Millis, Timestamp};
+use crate::store::retries::Retries;
+use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::{Charge, OnFailure, Store, StoreError, Verdict};
+use crate::time::{Millis, Timestamp};
 
 const ALGORITHMS: [Algorithm; 3] = [
     Algorithm::SlidingWindow,
@@ -33,22 +34,22 @@ struct Faulty {
     asked: Rc<Cell<usize>>,
 }
 
-impl Store for Faulty {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl SharedStore for Faulty {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let fails = self.fails.borrow().clone();
         let Some(error) = fails else {
-            return self.inner.decide(check, now).await;
+            return self.inner.ask(question, now).await;
         };
         if self.runs.get() {
-            self.inner.decide(check, now).await?;
+            self.inner.ask(question, now).await?;
         }
         Err(error)
     }
 }
 
 struct Isolate {
-    store: Fallback<Mirror<Faulty>>,
+    store: Fallback<Faulty>,
     shared: Faulty,
 }
 
@@ -61,10 +62,9 @@ impl Isolate {
             runs: Rc::default(),
             asked: Rc::default(),
         };
-        let memory = Rc::new(Memory::new(1000, Seed::random().unwrap()));
-        let mirror = Mirror::new(shared.clone(), Rc::clone(&memory));
+        let memory = Memory::new(1000, Seed::random().unwrap());
         Self {
-            store: Fallback::new(mirror, memory, factor),
+            store: Fallback::new(shared.clone(), memory, factor),
             shared,
         }
     }
@@ -109,29 +109,22 @@ impl Isolate {
     }
 
     /// As in the background of a request that the store has decided.
-    fn settle_up(&self, retries: Retries, now: Timestamp) -> Result<(), StoreError> {
+    fn reconcile(&self, retries: Retries, now: Timestamp) -> Result<(), StoreError> {
         let fails = self.shared.fails.take();
         self.ask(&[], 1, now);
         *self.shared.fails.borrow_mut() = fails;
-        assert!(self.store.should_settle_up(now));
-        let clock = At(now);
-        let settling = self.store.settle_up(retries, &Never, || 0, &clock);
-        settling.now_or_never().unwrap()
+        assert!(self.store.should_reconcile(now));
+        let effects = at(now);
+        let reconciling = self.store.reconcile(retries, &effects);
+        reconciling.now_or_never().unwrap()
     }
 }
 
-struct At(Timestamp);
-
-impl Clock for At {
-    fn now(&self) -> Timestamp {
-        self.0
-    }
-}
-
-struct Never;
-
-impl Pause for Never {
-    async fn pause(&self, _: Millis) {}
+/// A host at that time. Its waits take none: chance makes each of them the shortest.
+fn at(now: Timestamp) -> Manual {
+    let effects = Manual::default();
+    effects.set(now.since(START).get());
+    effects
 }
 
 const ONCE: Retries = Retries {
@@ -148,7 +141,7 @@ fn ruled(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
 
 #[tokio::test]
 async fn conforms_with_a_store_that_answers() {
-    conformance::all(&Isolate::alone(1200).store).await;
+    conformance::shared(&Isolate::alone(1200).store).await;
 }
 
 #[tokio::test]
@@ -208,7 +201,7 @@ fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
         isolate.recover();
         assert!(!isolate.admits(&charges, START));
         assert_eq!(isolate.left(&charges[0], START), 0);
-        assert!(!isolate.store.memory.owes());
+        assert!(!isolate.store.memory.has_backlog());
     }
 }
 
@@ -218,19 +211,20 @@ fn an_answer_that_was_lost_has_all_of_it_counted_once() {
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
     isolate.down();
     assert_eq!(isolate.admitted(&charges, 10, START), 10);
-    // It decides, which counts the ten and this one; memory admits this one as well, and owes no more.
+    // It decides, which counts the ten and this one; memory admits this one as well, and adds
+    // nothing to its backlog.
     isolate.fail(StoreError::Timeout);
     isolate.shared.runs.set(true);
     assert!(isolate.admits(&charges, START));
     assert_eq!(isolate.left(&charges[0], START), 30 - 11);
-    // More is owed under the same name meanwhile.
+    // The backlog grows under the same name meanwhile.
     isolate.down();
     isolate.shared.runs.set(false);
     assert_eq!(isolate.admitted(&charges, 4, START), 4);
     isolate.recover();
     assert!(isolate.admits(&charges, START));
     assert_eq!(isolate.left(&charges[0], START), 30 - 16);
-    assert!(!isolate.store.memory.owes());
+    assert!(!isolate.store.memory.has_backlog());
 }
 
 /// A slow store decides what it is given up for: who stays within the limit is not denied for that.
@@ -259,7 +253,7 @@ fn a_request_whose_answer_was_lost_is_not_counted_twice() {
 #[test]
 fn many_short_outages_grant_no_more_than_one() {
     for algorithm in ALGORITHMS {
-        for settles in [true, false] {
+        for reconciles in [true, false] {
             let isolate = Isolate::alone(1200);
             let charges = [charge("p:a", algorithm, 30)];
             let mut alone = 0;
@@ -267,8 +261,8 @@ fn many_short_outages_grant_no_more_than_one() {
                 isolate.down();
                 alone += isolate.admitted(&charges, 100, START);
                 isolate.recover();
-                if settles && isolate.store.memory.owes() {
-                    isolate.settle_up(ONCE, START).unwrap();
+                if reconciles && isolate.store.memory.has_backlog() {
+                    isolate.reconcile(ONCE, START).unwrap();
                 } else {
                     isolate.ask(&charges, 1, START);
                 }
@@ -278,9 +272,9 @@ fn many_short_outages_grant_no_more_than_one() {
     }
 }
 
-/// A bucket that stands in drains by another rate than the one that is owed to.
+/// A bucket that stands in drains by another rate than the one whose backlog it makes.
 #[test]
-fn what_is_owed_to_a_bucket_is_kept_until_it_has_drained() {
+fn the_backlog_of_a_bucket_is_kept_until_it_has_drained() {
     for (rule, factor) in [
         (OnFailure::Allow, 1000),
         (OnFailure::Memory, 2000),
@@ -317,11 +311,16 @@ fn an_answer_that_comes_late_takes_nothing_back() {
     for algorithm in ALGORITHMS {
         let isolate = Isolate::alone(1000);
         let check = check(&[charge("p:a", algorithm, 30)], 1);
-        let verdicts: Vec<Verdict> = (0..30)
-            .map(|_| at_once(&*isolate.shared.inner, &check, START))
+        let question = Question::new(&check);
+        let ask = |_| isolate.shared.inner.ask(&question, START).now_or_never();
+        let replies: Vec<Reply> = (0..30)
+            .map(|number| ask(number).unwrap().unwrap())
             .collect();
-        for verdict in verdicts.iter().rev() {
-            isolate.store.memory.learn(&check, verdict, START);
+        for Reply {
+            verdict, holdings, ..
+        } in replies.into_iter().rev()
+        {
+            (isolate.store.memory).learn(&question, &verdict, holdings, START);
         }
         isolate.down();
         assert_eq!(isolate.admitted(&check.charges, 100, START), 0);
@@ -329,36 +328,36 @@ fn an_answer_that_comes_late_takes_nothing_back() {
 }
 
 #[test]
-fn callers_that_do_not_come_back_are_settled_up() {
+fn callers_that_do_not_come_back_are_reconciled() {
     let isolate = Isolate::alone(1000);
     isolate.down();
-    let callers = AT_ONCE * CALLS + 5;
+    let callers = QUOTAS_PER_CALL * CALLS + 5;
     let key = |caller: usize| [charge(&format!("p:{caller}"), Algorithm::FixedWindow, 30)];
     for caller in 0..callers {
         assert_eq!(isolate.admitted(&key(caller), 3, START), 3);
     }
     isolate.recover();
     let asked = isolate.shared.asked.get();
-    isolate.settle_up(ONCE, START).unwrap();
+    isolate.reconcile(ONCE, START).unwrap();
     assert_eq!(
         isolate.shared.asked.get() - asked,
         1 + CALLS,
         "a part of it in one go"
     );
-    isolate.settle_up(ONCE, START).unwrap();
-    assert!(!isolate.store.should_settle_up(START), "nothing is left");
+    isolate.reconcile(ONCE, START).unwrap();
+    assert!(!isolate.store.should_reconcile(START), "nothing is left");
     for caller in 0..callers {
         assert_eq!(isolate.left(&key(caller)[0], START), 27);
     }
 }
 
 #[test]
-fn settling_up_is_repeated_and_loses_nothing_where_it_fails() {
+fn reconciliation_is_repeated_and_loses_nothing_where_it_fails() {
     let isolate = Isolate::alone(1000);
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
     isolate.down();
     assert_eq!(isolate.admitted(&charges, 10, START), 10);
-    assert!(!isolate.store.should_settle_up(START), "with whom?");
+    assert!(!isolate.store.should_reconcile(START), "with whom?");
     // It runs, and its answer is lost.
     isolate.fail(StoreError::Timeout);
     isolate.shared.runs.set(true);
@@ -367,32 +366,32 @@ fn settling_up_is_repeated_and_loses_nothing_where_it_fails() {
         count: 2,
         delay: Millis::new(50),
     };
-    let failed = isolate.settle_up(retries, START);
+    let failed = isolate.reconcile(retries, START);
     assert_eq!(failed, Err(StoreError::Timeout));
     assert_eq!(isolate.shared.asked.get() - asked, 1 + 3);
-    assert!(!isolate.store.should_settle_up(START + Millis::new(9999)));
+    assert!(!isolate.store.should_reconcile(START + Millis::new(9999)));
     isolate.recover();
     isolate
-        .settle_up(retries, START + Millis::new(10_000))
+        .reconcile(retries, START + Millis::new(10_000))
         .unwrap();
     let left = isolate.left(&charges[0], START + Millis::new(10_000));
     assert_eq!(left, 20, "once");
 }
 
 #[test]
-fn settling_up_goes_on_in_a_second_where_it_meets_the_cap() {
+fn reconciliation_goes_on_in_a_second_where_it_meets_the_cap() {
     let isolate = Isolate::alone(1000);
     isolate.down();
     isolate.admits(&[charge("p:a", Algorithm::SlidingWindow, 30)], START);
     isolate.fail(StoreError::OverCap);
-    assert_eq!(isolate.settle_up(ONCE, START), Err(StoreError::OverCap));
+    assert_eq!(isolate.reconcile(ONCE, START), Err(StoreError::OverCap));
     let second = START + Millis::from_secs(1);
-    assert!(!isolate.store.should_settle_up(second - Millis::new(1)));
-    assert!(isolate.store.should_settle_up(second));
+    assert!(!isolate.store.should_reconcile(second - Millis::new(1)));
+    assert!(isolate.store.should_reconcile(second));
 }
 
 #[test]
-fn settling_up_lifts_no_block() {
+fn reconciliation_lifts_no_block() {
     let isolate = Isolate::alone(1000);
     let blocking = [Charge {
         block: Some(Millis::from_secs(600)),
@@ -401,7 +400,7 @@ fn settling_up_lifts_no_block() {
     isolate.down();
     assert_eq!(isolate.admitted(&blocking, 4, START), 3);
     isolate.recover();
-    isolate.settle_up(ONCE, START).unwrap();
+    isolate.reconcile(ONCE, START).unwrap();
     isolate.down();
     let later = START + Millis::from_secs(300);
     assert!(!isolate.admits(&blocking, later), "known to be blocked");
@@ -570,7 +569,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8, usize, u64)>> {
 }
 
 proptest! {
-    /// Whatever fails and comes back, in however short a time, lost answers and settling included: no
+    /// Whatever fails and comes back, in however short a time, lost answers and reconciliation included: no
     /// window's length holds more than the limit from the store, and from each isolate alone more
     /// than its factor of it.
     #[test]
@@ -603,9 +602,10 @@ proptest! {
                     admitted.push((now, isolate, caller, verdict.degraded));
                 }
             }
-            if one.store.should_settle_up(now) {
-                let settling = one.store.settle_up(ONCE, &Never, || 0, &At(now)).now_or_never();
-                prop_assert_eq!(settling, Some(Ok(())));
+            if one.store.should_reconcile(now) {
+                let effects = at(now);
+                let reconciling = one.store.reconcile(ONCE, &effects).now_or_never();
+                prop_assert_eq!(reconciling, Some(Ok(())));
             }
         }
         // A fixed window and a bucket admit up to twice that in a window's length.

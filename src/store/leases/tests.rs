@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use futures_util::FutureExt;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 
-use super::{DEFAULT_ENTRIES, Leases};
+use super::{DEFAULT_ENTRIES, Leases, Prefetch};
 use crate::quota::laws::bounds;
 use crate::quota::{Algorithm, Quota};
 use crate::seed::Seed;
@@ -12,7 +12,8 @@ use crate::store::conformance::{self, ALGORITHMS, START, at_once, charge, check}
 use crate::store::denials::Denials;
 use crate::store::memory::Memory;
 use crate::store::reference::Reference;
-use crate::store::{Charge, Check, Store, StoreError, Verdict};
+use crate::store::shared::{Extra, Question, Reply, SharedStore};
+use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
 /// A store that counts what reaches it, and fails when told to.
@@ -25,13 +26,13 @@ struct Counted {
     loses: Cell<bool>,
 }
 
-impl Store for Counted {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl SharedStore for Counted {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         self.calls.set(self.calls.get() + 1);
         if self.fails.get() {
             return Err(StoreError::Unreachable);
         }
-        let decided = self.store.decide(check, now).await;
+        let decided = self.store.ask(question, now).await;
         if self.loses.get() {
             return Err(StoreError::Timeout);
         }
@@ -39,14 +40,14 @@ impl Store for Counted {
     }
 }
 
-impl Store for &Counted {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
-        (*self).decide(check, now).await
+impl SharedStore for &Counted {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        (*self).ask(question, now).await
     }
 }
 
-fn leases<S: Store>(store: S) -> Leases<S> {
-    Leases::new(store, DEFAULT_ENTRIES, Seed::fixed())
+fn leases<S: SharedStore>(store: S) -> Leases<S> {
+    Leases::new(store, DEFAULT_ENTRIES, &Seed::fixed())
 }
 
 fn leased(key: &str, limit: u32, lease: u32) -> Charge {
@@ -60,21 +61,32 @@ fn ms(ms: u64) -> Timestamp {
     START + Millis::new(ms)
 }
 
-/// Fetches what is wished for, as a host does in the background.
-fn fetch<S: Store>(leases: &Leases<S>, now: Timestamp) -> u32 {
-    let mut fetched = 0;
-    while let Some(wish) = leases.wish() {
-        assert_eq!(wish.cost, 0, "the background consumes nothing");
-        let done = leases.fetch_ahead(&wish, now).now_or_never();
+/// Asks for what is to be leased, as a host does in the background.
+async fn ask_for<S: SharedStore>(
+    leases: &Leases<S>,
+    prefetch: &Prefetch,
+    now: Timestamp,
+) -> Result<Reply, StoreError> {
+    let extras = prefetch.extras();
+    let question = Question::with(&prefetch.check, &extras);
+    leases.ask(&question, now).await
+}
+
+/// Prefetches all that is to be prefetched.
+fn prefetch<S: SharedStore>(leases: &Leases<S>, now: Timestamp) -> u32 {
+    let mut prefetched = 0;
+    while let Some(prefetch) = leases.next_prefetch() {
+        assert_eq!(prefetch.check.cost, 0, "the background consumes nothing");
+        let done = ask_for(leases, &prefetch, now).now_or_never();
         done.expect("it waits for nothing").unwrap();
-        fetched += 1;
+        prefetched += 1;
     }
-    fetched
+    prefetched
 }
 
 #[tokio::test]
 async fn conforms() {
-    conformance::all(&leases(Memory::new(1000, Seed::fixed()))).await;
+    conformance::shared(&leases(Memory::new(1000, Seed::fixed()))).await;
 }
 
 /// A hundred requests a second from one caller: next to none of them waits for the store.
@@ -95,7 +107,7 @@ fn a_hot_caller_waits_for_no_round_trip() {
             let verdict = at_once(&isolate, &check, now);
             assert!(verdict.allows(&check), "{algorithm:?}: {request}");
             waited += store.calls.get() - before;
-            fetch(&isolate, now);
+            prefetch(&isolate, now);
         }
         assert!(waited <= 15, "{algorithm:?}: {waited} waited");
         assert!(
@@ -120,7 +132,7 @@ fn the_remaining_units_count_down() {
             999 - u32::try_from(request).unwrap()
         );
         assert!(answer.decision.reset_at > ms(60_000));
-        fetch(&isolate, ms(request));
+        prefetch(&isolate, ms(request));
     }
     assert!(store.calls.get() < 40, "{}", store.calls.get());
 }
@@ -136,7 +148,7 @@ fn a_slow_caller_wastes_next_to_nothing() {
         for request in 0..requests {
             let now = ms(request * pace);
             assert!(at_once(&isolate, &check, now).allows(&check));
-            fetch(&isolate, now);
+            prefetch(&isolate, now);
         }
         let left = at_once(&store, &Check { cost: 0, ..check }, ms(59_999));
         let taken = 300 - u64::from(left.answers[0].unwrap().decision.remaining);
@@ -157,12 +169,12 @@ fn a_quota_without_a_lease_is_asked_each_time() {
     for request in 0..100 {
         assert!(at_once(&isolate, &check, ms(request)).allows(&check));
     }
-    assert_eq!((store.calls.get(), isolate.wish()), (100, None));
+    assert_eq!((store.calls.get(), isolate.next_prefetch()), (100, None));
     let held = store.store.text("p:a").unwrap();
     assert_eq!(
         held.split('=').nth(1),
         Some("100"),
-        "nothing was taken in advance: {held}"
+        "nothing was leased: {held}"
     );
 }
 
@@ -180,7 +192,7 @@ fn the_limit_is_spent_to_the_last_unit() {
         let mut admitted = 0;
         for _ in 0..300 {
             admitted += u32::from(at_once(&isolate, &check, START).allows(&check));
-            fetch(&isolate, START);
+            prefetch(&isolate, START);
         }
         // A bucket has leased units on top of what drains while they are held: a tenth of its burst.
         let least = if algorithm == Algorithm::TokenBucket {
@@ -207,7 +219,10 @@ fn a_policy_that_blocks_is_not_leased() {
     let one = check(&[blocking], 1);
     for request in 1..=50 {
         assert!(at_once(&isolate, &one, START).allows(&one));
-        assert_eq!((store.calls.get(), isolate.wish()), (request, None));
+        assert_eq!(
+            (store.calls.get(), isolate.next_prefetch()),
+            (request, None)
+        );
     }
 }
 
@@ -220,7 +235,7 @@ fn a_block_of_the_address_ends_a_lease() {
     let leased = check(&[leased("p:b", 1000, 50)], 1);
     for _ in 0..40 {
         assert!(at_once(&denials, &leased, START).allows(&leased));
-        fetch(isolate, START);
+        prefetch(isolate, START);
     }
     let plain = check(&[charge("q:b", Algorithm::SlidingWindow, 10)], 1);
     store.store.set("blocked:192.0.2.1", "{\"reason\":\"x\"}");
@@ -230,7 +245,7 @@ fn a_block_of_the_address_ends_a_lease() {
 
 /// A block made elsewhere is seen by the next call in the background.
 #[test]
-fn what_is_fetched_ahead_brings_a_block_along() {
+fn a_prefetch_brings_a_block_along() {
     let store = Counted::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 10_000, 100)], 1);
@@ -242,7 +257,7 @@ fn what_is_fetched_ahead_brings_a_block_along() {
         }
         let allowed = at_once(&isolate, &check, now).allows(&check);
         admitted_after += u32::from(allowed && request >= 2000);
-        fetch(&isolate, now);
+        prefetch(&isolate, now);
     }
     assert!((1..=100).contains(&admitted_after), "{admitted_after}");
 }
@@ -255,7 +270,7 @@ fn what_is_not_spent_in_time_is_not_spent() {
     let check = check(&[leased("p:a", 1000, 100)], 1);
     for request in 0..50 {
         at_once(&isolate, &check, ms(request));
-        fetch(&isolate, ms(request));
+        prefetch(&isolate, ms(request));
     }
     let before = store.calls.get();
     at_once(&isolate, &check, ms(49));
@@ -281,7 +296,7 @@ fn a_shadow_counts_what_a_lease_admits() {
         let verdict = at_once(&isolate, &check, now);
         assert!(verdict.allows(&check));
         would_deny += u32::from(!verdict.answers[1].unwrap().decision.allowed());
-        fetch(&isolate, now);
+        prefetch(&isolate, now);
     }
     assert_eq!(would_deny, 1700, "300 of 2,000 in 20 s");
     assert!(store.calls.get() < 150, "{} calls", store.calls.get());
@@ -299,28 +314,26 @@ fn one_asks_for_all() {
     }
     // Long after the lease, and many at once: before any of them has an answer.
     let now = ms(5500);
-    let asking: Vec<Check> = (0..50)
-        .map(|_| isolate.held.borrow_mut().asking(&check, now))
-        .collect();
-    let ahead: Vec<u32> = asking
-        .iter()
-        .map(|check| check.charges[0].advance)
-        .collect();
+    let ask = |now| isolate.leased.borrow_mut().ask(&check, now);
+    let asked: Vec<Option<Vec<u32>>> = (0..50).map(|_| ask(now)).collect();
     assert!(
-        ahead[0] > 0 && ahead[1..].iter().all(|units| *units == 0),
-        "{ahead:?}"
+        asked[0].as_ref().is_some_and(|units| units[0] > 0)
+            && asked[1..].iter().all(Option::is_none),
+        "{asked:?}"
     );
     // It has surely taken nothing.
     let refused = StoreError::Refused("OOM".to_owned());
+    let extras = [Extra {
+        lease: asked[0].as_ref().unwrap()[0],
+        backlog: None,
+    }];
     isolate
-        .held
+        .leased
         .borrow_mut()
-        .learn_failure(&asking[0], &refused, now);
-    let next = isolate.held.borrow_mut().asking(&check, now);
-    assert_eq!(next.charges[0].advance, ahead[0]);
+        .learn_failure(&Question::with(&check, &extras), &refused, now);
+    assert_eq!(ask(now), asked[0]);
     // One that never reports keeps the others for two seconds.
-    let later = isolate.held.borrow_mut().asking(&check, ms(5501));
-    assert_eq!(later.charges[0].advance, 0);
+    assert_eq!(ask(ms(5501)), None);
 }
 
 /// An outage is the inner store's to tell; what is held is spent meanwhile, and no more than that.
@@ -331,7 +344,7 @@ fn a_failing_store_leaves_what_is_held() {
     let check = check(&[leased("p:a", 1000, 100)], 1);
     for _ in 0..100 {
         at_once(&isolate, &check, START);
-        fetch(&isolate, START);
+        prefetch(&isolate, START);
     }
     store.fails.set(true);
     let decide = || isolate.decide(&check, START).now_or_never().unwrap();
@@ -350,7 +363,7 @@ fn lost_answers_cost_a_lease_at_the_most() {
     let check = check(&[hot], 1);
     for request in 0..200 {
         at_once(&isolate, &check, ms(request * 10));
-        fetch(&isolate, ms(request * 10));
+        prefetch(&isolate, ms(request * 10));
     }
     let used = |now| {
         let read = Check {
@@ -371,8 +384,8 @@ fn lost_answers_cost_a_lease_at_the_most() {
             Ok(_) => admitted += 1,
             Err(_) => failed += 1,
         }
-        while let Some(wish) = isolate.wish() {
-            let lost = isolate.fetch_ahead(&wish, now).now_or_never().unwrap();
+        while let Some(prefetch) = isolate.next_prefetch() {
+            let lost = ask_for(&isolate, &prefetch, now).now_or_never().unwrap();
             assert_eq!(lost, Err(StoreError::Timeout));
         }
     }
@@ -395,7 +408,7 @@ fn a_clock_that_is_set_back_holds_nothing() {
     let check = check(&[leased("p:a", 100, 50)], 1);
     for _ in 0..20 {
         at_once(&bad, &check, ms(3_600_000));
-        fetch(&bad, ms(3_600_000));
+        prefetch(&bad, ms(3_600_000));
     }
     at_once(&good, &check, ms(1000));
     let later = ms(600_000);
@@ -424,7 +437,7 @@ fn a_shadow_that_denies_makes_nobody_wait() {
             let before = store.calls.get();
             assert!(at_once(&isolate, &check, now).allows(&check));
             waited += store.calls.get() - before;
-            fetch(&isolate, now);
+            prefetch(&isolate, now);
         }
         assert!(waited < 30, "{limit}: {waited} of 6,000 waited");
     }
@@ -453,7 +466,7 @@ fn a_quota_that_is_used_up_has_none_taken_beside_it() {
         for request in 0..600 {
             let now = ms(request * 500);
             admitted += u32::from(at_once(&isolate, &both, now).allows(&both));
-            fetch(&isolate, now);
+            prefetch(&isolate, now);
         }
         let read = check(&[loose], 0);
         let left = at_once(&store.store, &read, ms(300_000)).answers[0].unwrap();
@@ -462,7 +475,7 @@ fn a_quota_that_is_used_up_has_none_taken_beside_it() {
             counted <= admitted * 11 / 10,
             "{counted} counted of {admitted}"
         );
-        let held = isolate.held.borrow();
+        let held = isolate.leased.borrow();
         assert!(held.grants() < 20, "{} grants", held.grants());
     }
 }
@@ -495,18 +508,18 @@ fn a_bucket_tells_what_is_left_beside_a_lease() {
 #[test]
 fn the_leases_of_many_callers_are_bounded() {
     let store = Counted::default();
-    let isolate = Leases::new(&store, 100, Seed::fixed());
+    let isolate = Leases::new(&store, 100, &Seed::fixed());
     let hot = check(&[leased("p:hot", 1_000_000, 100)], 1);
     for request in 0..20_000u64 {
         let now = ms(request);
         if request % 5 == 0 {
             at_once(&isolate, &hot, now);
-            fetch(&isolate, now);
+            prefetch(&isolate, now);
         } else {
             let one = check(&[leased(&format!("p:{request}"), 1000, 100)], 1);
             at_once(&isolate, &one, now);
         }
-        assert!(isolate.held.borrow().len() <= 101);
+        assert!(isolate.leased.borrow().len() <= 101);
     }
     let hot_calls = store.calls.get() - 16_000;
     assert!(
@@ -523,7 +536,7 @@ struct Step {
     after: u64,
     cost: u32,
     other_policy: bool,
-    fetches: bool,
+    prefetches: bool,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -536,12 +549,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         any::<bool>(),
         proptest::bool::weighted(0.7),
     )
-        .prop_map(|(isolate, after, cost, other_policy, fetches)| Step {
+        .prop_map(|(isolate, after, cost, other_policy, prefetches)| Step {
             isolate,
             after,
             cost,
             other_policy,
-            fetches,
+            prefetches,
         });
     proptest::collection::vec(step, 1..400)
 }
@@ -571,8 +584,8 @@ fn fleet(quota: Quota, lease: u32, steps: &[Step], skew: u64) -> (Vec<(u64, u32)
         if at_once(isolate, &check, now).allows(&check) && step.cost > 0 {
             admitted.push((real, step.cost));
         }
-        if step.fetches {
-            fetch(isolate, now);
+        if step.prefetches {
+            prefetch(isolate, now);
         }
     }
     (admitted, store.calls.get())

@@ -7,11 +7,12 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
-use super::{SCRIPT, SCRIPT_SHA1};
-use crate::store::conformance::{at_once, check};
+use super::SCRIPT;
+use crate::store::Charge;
+use crate::store::conformance::check;
 use crate::store::reference::Reference;
+use crate::store::shared::{Extra, Question, Reply, SharedStore};
 use crate::store::stand_in::StandIn;
-use crate::store::{Charge, Check, Store, Verdict};
 use crate::time::{Millis, Timestamp};
 
 mod random;
@@ -20,15 +21,15 @@ use random::{RandomCharge, RandomStep, random_charges, random_steps};
 
 #[test]
 fn the_scripts_name_is_its_hash() {
-    let hash = sha1_smol::Sha1::from(SCRIPT).digest().to_string();
+    let hash = sha1_smol::Sha1::from(SCRIPT.text).digest().to_string();
     assert_eq!(
-        SCRIPT_SHA1, hash,
-        "decide.lua has changed: change SCRIPT_SHA1 as well"
+        SCRIPT.sha1, hash,
+        "decide.lua has changed: change SCRIPT as well"
     );
 }
 
 /// The script and the reference, side by side on a real Redis: the same answers and the same texts,
-/// with clocks that jump, quotas that come and go, units that are owed, and garbage in the keys.
+/// with clocks that jump, quotas that come and go, backlogs, leases, and garbage in the keys.
 #[tokio::test]
 async fn the_script_is_the_reference() {
     const SEQUENCES: usize = 150;
@@ -53,7 +54,7 @@ struct Pair<'a> {
     stand_in: &'a StandIn,
     prefix: String,
     reference: Reference,
-    /// Quotas of which units were taken in advance, each time.
+    /// Quotas of which units were leased, each time.
     leased: Cell<usize>,
 }
 
@@ -67,7 +68,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Names under which owed units have been added.
+    /// Names of backlogs that have been added.
     fn absorbed(&self) -> usize {
         let known = |name: &u8| self.reference.text(&format!("absorbed:n{name}")).is_some();
         (0..=u8::MAX).filter(known).count()
@@ -86,20 +87,22 @@ impl<'a> Pair<'a> {
         for (place, step) in steps.iter().enumerate() {
             now = now.saturating_add_signed(step.move_by);
             self.prepare(&charges[0], step, now).await;
-            let beside = step.owed.iter().zip(&step.advance);
-            let asked: Vec<Charge> = (charges.iter().zip(&step.asked).zip(beside))
-                .filter(|((_, asked), _)| **asked)
-                .map(|((charge, _), (owed, advance))| Charge {
-                    owed: owed.as_ref().map(|owed| owed.read(charge, now)),
-                    advance: *advance,
-                    ..charge.clone()
-                })
-                .collect();
+            let wanted = step.backlogs.iter().zip(&step.leases);
+            let (asked, extras): (Vec<Charge>, Vec<Extra>) =
+                (charges.iter().zip(&step.asked).zip(wanted))
+                    .filter(|((_, asked), _)| **asked)
+                    .map(|((charge, _), (backlog, lease))| {
+                        let backlog = backlog.as_ref().map(|backlog| backlog.read(charge, now));
+                        let lease = *lease;
+                        (charge.clone(), Extra { lease, backlog })
+                    })
+                    .unzip();
             let check = check(&asked, step.cost);
+            let question = Question::with(&check, &extras);
             let now = Timestamp::from_millis(now);
-            let what = format!("{}step {place}: {check:?} at {now:?}", self.prefix);
-            let verdict = self.decide(&check, now, &what).await;
-            if ends_soon(&check, &verdict, now) {
+            let what = format!("{}step {place}: {question:?} at {now:?}", self.prefix);
+            let reply = self.ask(&question, now, &what).await;
+            if ends_soon(&question, &reply, now) {
                 return place + 1;
             }
         }
@@ -122,17 +125,17 @@ impl<'a> Pair<'a> {
         }
     }
 
-    async fn decide(&self, check: &Check, now: Timestamp, what: &str) -> Verdict {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp, what: &str) -> Reply {
         let store = self.stand_in.store(&self.prefix);
-        let expected = at_once(&self.reference, check, now);
-        let script = store.decide(check, now).await.unwrap();
+        let expected = self.reference.ask(question, now).await.unwrap();
+        let script = store.ask(question, now).await.unwrap();
         assert_eq!(script, expected, "{what}");
-        let answers = script.answers.iter().flatten();
-        let leased = answers.filter(|answer| answer.advanced > 0).count();
+        let holdings = script.holdings.iter();
+        let leased = holdings.filter(|holding| holding.leased > 0).count();
         self.leased.set(self.leased.get() + leased);
-        for charge in &check.charges {
-            let name = charge.owed.as_ref().map(|owed| &owed.name);
-            let absorbed = name.map(|name| format!("absorbed:{name}"));
+        for (place, charge) in question.check.charges.iter().enumerate() {
+            let backlog = question.extra(place).backlog.as_ref();
+            let absorbed = backlog.map(|backlog| format!("absorbed:{}", backlog.name));
             let own = [charge.key.clone(), format!("{}:blocked", charge.key)];
             for key in own.into_iter().chain(absorbed) {
                 let name = format!("{}{key}", self.prefix);
@@ -145,13 +148,11 @@ impl<'a> Pair<'a> {
 }
 
 /// Whether a state would be gone before the virtual clock says so.
-fn ends_soon(check: &Check, verdict: &Verdict, now: Timestamp) -> bool {
-    check
-        .charges
-        .iter()
-        .zip(&verdict.states)
-        .any(|(charge, state)| {
-            let decided = charge.quota.decide(state.as_ref(), 0, now);
+fn ends_soon(question: &Question<'_>, reply: &Reply, now: Timestamp) -> bool {
+    (question.check.charges.iter())
+        .zip(&reply.holdings)
+        .any(|(charge, holding)| {
+            let decided = charge.quota.decide(holding.state.as_ref(), 0, now);
             let at = decided.decision.reset_at;
             at > now && at < now + Millis::from_secs(20)
         })

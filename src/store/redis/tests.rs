@@ -1,19 +1,25 @@
-//! The Upstash store against a real Redis, and against everything that can come back instead.
+//! The store in Redis against a real Redis, and against everything that can come back instead.
 
 use futures_util::FutureExt;
 use serde_json::json;
 
-use super::{Reply, Transport, Upstash};
+use super::RedisStore;
+use crate::blocklist::AddressBlock;
+use crate::effects;
+use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
-use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, charge, check, owing};
-use crate::store::stand_in::{RealClock, StandIn};
-use crate::store::{AddressBlock, Charge, Check, Store, StoreError, Verdict};
+use crate::redis::keys::Keys;
+use crate::redis::rest::Rest;
+use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
+use crate::store::shared::{Extra, Question, Reply, SharedStore};
+use crate::store::stand_in::StandIn;
+use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::Millis;
 
 #[tokio::test]
 async fn conforms() {
     let stand_in = StandIn::start();
-    conformance::all(&stand_in.store("conformance:")).await;
+    conformance::shared(&stand_in.store("conformance:")).await;
 }
 
 #[tokio::test]
@@ -49,17 +55,19 @@ async fn a_state_outlives_its_window_by_the_tolerance() {
 }
 
 #[tokio::test]
-async fn what_is_owed_under_one_name_is_added_once() {
+async fn a_backlog_of_one_name_is_added_once() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     for algorithm in ALGORITHMS {
         let key = format!("auth-{algorithm:?}:2001:db8::/64");
         let name = format!("{algorithm:?}");
-        let owing = owing(&charge(&key, algorithm, 10), &name, 3, START);
-        let check = check(&[owing], 1);
+        let charge = charge(&key, algorithm, 10);
+        let extras = [backlog(&charge, &name, 3, START)];
+        let check = check(&[charge], 1);
+        let question = Question::with(&check, &extras);
         for left in [6, 5, 4] {
-            let verdict = store.decide(&check, START).await.unwrap();
-            assert_eq!(verdict.answers[0].unwrap().decision.remaining, left);
+            let reply = store.ask(&question, START).await.unwrap();
+            assert_eq!(reply.verdict.answers[0].unwrap().decision.remaining, left);
         }
         let state = stand_in.run(&["PTTL", &format!("t:{key}")]).await;
         let absorbed = stand_in.run(&["PTTL", &format!("t:absorbed:{name}")]).await;
@@ -76,26 +84,28 @@ async fn absorbing_costs_one_command() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let charge = charge("auth:a", Algorithm::SlidingWindow, 10);
-    let owing = |name, units| owing(&charge, name, units, START);
+    let backlog = |name, units| backlog(&charge, name, units, START);
     store.decide(&check(&[], 1), START).await.unwrap();
-    for (charge, cost, billed) in [
-        (charge.clone(), 1, 3),
+    let check = check(std::slice::from_ref(&charge), 1);
+    for (extra, billed) in [
+        (Extra::default(), 3),
         // The script, the read, the state, the name.
-        (owing("first", 2), 1, 4),
-        (owing("first", 2), 1, 3),
-        (owing("second", 9), 1, 4),
-        (owing("third", 1), 1, 2),
+        (backlog("first", 2), 4),
+        (backlog("first", 2), 3),
+        (backlog("second", 9), 4),
+        (backlog("third", 1), 2),
     ] {
         let before = stand_in.billed().await;
-        let check = check(&[charge], cost);
-        store.decide(&check, START).await.unwrap();
-        assert_eq!(stand_in.billed().await - before, billed, "{check:?}");
+        let extras = [extra];
+        let question = Question::with(&check, &extras);
+        store.ask(&question, START).await.unwrap();
+        assert_eq!(stand_in.billed().await - before, billed, "{question:?}");
     }
 }
 
-/// What stands in a key is told as a state only where it is one.
+/// What stands in a key is returned as a state only where it is one.
 #[tokio::test]
-async fn the_state_that_is_held_is_told() {
+async fn the_state_that_is_held_is_returned() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let charges = [charge("auth:a", Algorithm::FixedWindow, 1)];
@@ -110,8 +120,10 @@ async fn the_state_that_is_held_is_told() {
         if let Some(text) = given {
             stand_in.run(&["SET", "t:auth:a", text]).await;
         }
-        let verdict = store.decide(&check(&charges, cost), START).await.unwrap();
-        assert_eq!(verdict.states, expected, "{given:?} at a cost of {cost}");
+        let check = check(&charges, cost);
+        let reply = store.ask(&Question::new(&check), START).await.unwrap();
+        let states: Vec<_> = reply.holdings.into_iter().map(|one| one.state).collect();
+        assert_eq!(states, expected, "{given:?} at a cost of {cost}");
     }
 }
 
@@ -131,10 +143,11 @@ async fn an_operators_block_rides_along() {
         .run(&["SET", "t:blocked_ranges:version", "7"])
         .await;
 
-    let verdict = store.decide(&check, until - Millis::new(1)).await.unwrap();
-    assert_eq!(verdict.address_block, blocked(Some(until)));
-    assert_eq!(verdict.ranges_version.as_deref(), Some("7"));
-    assert!(!verdict.allows(&check));
+    let last = until - Millis::new(1);
+    let reply = store.ask(&Question::new(&check), last).await.unwrap();
+    assert_eq!(reply.verdict.address_block, blocked(Some(until)));
+    assert_eq!(reply.ranges_version.as_deref(), Some("7"));
+    assert!(!reply.verdict.allows(&check));
     let verdict = store.decide(&check, until).await.unwrap();
     assert!(verdict.allows(&check), "over, on the asking clock");
 
@@ -249,7 +262,7 @@ async fn every_kind_of_bad_answer_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_its_first_word_alone() {
+async fn a_refusal_names_its_first_word_alone() {
     let stand_in = StandIn::start();
     let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 10)], 1);
     stand_in.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -269,23 +282,16 @@ async fn nobody_there_is_unreachable() {
     );
 }
 
-/// Answers whatever it was given.
-struct Fixed(u16, String);
-
-impl Transport for Fixed {
-    async fn post(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
-        let Self(status, body) = self;
-        Ok(Reply {
-            status: *status,
-            body: body.clone(),
-        })
-    }
-}
-
-fn told(status: u16, body: impl ToString, check: &Check) -> Result<Verdict, StoreError> {
-    let transport = Fixed(status, body.to_string());
-    let store = Upstash::new(transport, RealClock, "t:", Millis::new(1000));
-    store.decide(check, START).now_or_never().unwrap()
+/// What the store makes of an answer.
+fn read(status: u16, body: impl ToString, question: &Question<'_>) -> Result<Reply, StoreError> {
+    let effects = Manual::default();
+    effects.reply(Ok(effects::Reply {
+        status,
+        body: body.to_string(),
+    }));
+    let rest = Rest::new(effects, Millis::new(1000));
+    let store = RedisStore::new(rest, Keys::new("t:"));
+    store.ask(question, START).now_or_never().unwrap()
 }
 
 /// What no quota of 30 a minute can come to is not believed: it would deny, or block, for ever.
@@ -299,24 +305,27 @@ fn nonsense_of_the_right_shape_is_malformed() {
     };
     let now = START.as_millis();
     let (soon, blocked) = (now + 61_000, now + 600_000);
-    let leasing = Charge {
-        advance: 5,
-        ..plain.clone()
-    };
-    let believed = |charge: &Charge, numbers: [u64; 7]| {
-        let [outcome, remaining, retry_at, reset_at, at, until, advanced] = numbers;
+    let leasing = (&plain, 5);
+    let (plain, blocking) = ((&plain, 0), (&blocking, 0));
+    let believed = |(charge, lease): (&Charge, u32), numbers: [u64; 7]| {
+        let [outcome, remaining, retry_at, reset_at, at, until, leased] = numbers;
         let answer = json!([
-            outcome, remaining, retry_at, reset_at, at, until, advanced, ""
+            outcome, remaining, retry_at, reset_at, at, until, leased, ""
         ]);
         let body = json!({"result": [null, null, answer]});
-        let told = told(200, body, &check(std::slice::from_ref(charge), 1));
-        assert!(told.is_ok() || told == Err(StoreError::Malformed));
-        told.is_ok()
+        let extras = [Extra {
+            lease,
+            backlog: None,
+        }];
+        let check = check(std::slice::from_ref(charge), 1);
+        let read = read(200, body, &Question::with(&check, &extras));
+        assert!(read.is_ok() || read == Err(StoreError::Malformed));
+        read.is_ok()
     };
-    assert!(believed(&plain, [1, 29, 0, soon, now, 0, 0]));
-    assert!(believed(&plain, [0, 0, soon, soon, now, 0, 0]));
-    assert!(believed(&blocking, [0, 0, soon, soon, now, blocked, 0]));
-    assert!(believed(&leasing, [1, 29, 0, soon + 5000, now, 0, 5]));
+    assert!(believed(plain, [1, 29, 0, soon, now, 0, 0]));
+    assert!(believed(plain, [0, 0, soon, soon, now, 0, 0]));
+    assert!(believed(blocking, [0, 0, soon, soon, now, blocked, 0]));
+    assert!(believed(leasing, [1, 29, 0, soon + 5000, now, 0, 5]));
     for numbers in [
         [0, 0, 9_007_199_254_740_991, soon, now, 0, 0],
         [0, 0, now + 600_000, soon, now, 0, 0],
@@ -325,22 +334,23 @@ fn nonsense_of_the_right_shape_is_malformed() {
         [2, 0, 0, soon, now, 0, 0],
         [1, 29, 0, soon, now, blocked, 0],
     ] {
-        assert!(!believed(&plain, numbers), "{numbers:?}");
+        assert!(!believed(plain, numbers), "{numbers:?}");
     }
     for numbers in [
         [1, 29, 0, soon, now, 0, 6],
         [1, 3, 0, soon, now, 0, 4],
         [0, 3, soon, soon, now, 0, 1],
     ] {
-        assert!(!believed(&leasing, numbers), "{numbers:?}");
+        assert!(!believed(leasing, numbers), "{numbers:?}");
     }
     assert!(!believed(
-        &blocking,
+        blocking,
         [0, 0, soon, soon, now, blocked + 3000, 0]
     ));
-    // And what can never be met is never told to be allowed.
+    // And what can never be met is never allowed.
     let body = json!({"result": [null, null, [1, 0, 0, soon, now, 0, 0, ""]]});
-    let hopeless = told(200, body, &check(&[plain], 31));
+    let check = check(std::slice::from_ref(plain.0), 31);
+    let hopeless = read(200, body, &Question::new(&check));
     assert_eq!(hopeless, Err(StoreError::Malformed));
 }
 
@@ -352,10 +362,10 @@ fn a_used_up_plan_is_known_by_either_of_its_messages_and_any_status() {
         "ERR max daily request limit exceeded. Limit: 10000, Usage: 10001.",
     ] {
         for status in [200, 400, 402, 429, 503] {
-            let failed = told(status, json!({"error": message}), &check);
+            let failed = read(status, json!({"error": message}), &Question::new(&check));
             assert_eq!(failed, Err(StoreError::OverQuota), "{status}");
         }
     }
-    let busy = told(429, "slow down", &check);
+    let busy = read(429, "slow down", &Question::new(&check));
     assert_eq!(busy, Err(StoreError::Throttled));
 }

@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::quota::{Algorithm, Outcome, Quota, State};
-use crate::store::conformance::{at_once, check};
+use crate::store::conformance::check;
 use crate::store::reference::Reference;
+use crate::store::shared::{Backlog, Extra, Question, SharedStore};
 use crate::store::stand_in::StandIn;
-use crate::store::{Charge, Owed, Store, Verdict};
+use crate::store::{Charge, Verdict};
 use crate::time::{Millis, Timestamp};
 
 #[derive(Deserialize)]
@@ -42,12 +43,12 @@ struct VectorStep {
     cost: u32,
     #[serde(default)]
     given: HashMap<String, String>,
-    /// By the state's key: the name under which it is owed, and the owed state.
+    /// By the state's key: a backlog's name, and its state.
     #[serde(default)]
-    owed: HashMap<String, (String, String)>,
-    /// By the state's key: units to take in advance, and how many of them are taken.
+    backlog: HashMap<String, (String, String)>,
+    /// By the state's key: units to lease, and how many of them are leased.
     #[serde(default)]
-    advance: HashMap<String, (u32, u32)>,
+    lease: HashMap<String, (u32, u32)>,
     expect: Vec<(String, u32, u64, u64, u64)>,
     keeps: HashMap<String, Option<String>>,
 }
@@ -71,19 +72,21 @@ async fn shared_vectors() {
                     .run(&["SET", &format!("{prefix}{key}"), text])
                     .await;
             }
-            let charges: Vec<Charge> = charges.iter().map(|one| step.of(one)).collect();
+            let extras: Vec<Extra> = charges.iter().map(|one| step.of(one)).collect();
             let check = check(&charges, step.cost);
+            let question = Question::with(&check, &extras);
             let now = Timestamp::from_millis(step.now);
-            let model = at_once(&reference, &check, now);
-            let script = store.decide(&check, now).await.unwrap();
-            assert_eq!(shown(&model), step.expect, "{place}: the reference");
-            assert_eq!(shown(&script), step.expect, "{place}: the script");
-            assert_eq!(script.states, model.states, "{place}");
-            for (charge, answer) in check.charges.iter().zip(&script.answers) {
-                let taken = step.advance.get(&charge.key).map_or(0, |(_, taken)| *taken);
-                assert_eq!(answer.unwrap().advanced, taken, "{place}: {}", charge.key);
+            let model = reference.ask(&question, now).await.unwrap();
+            let script = store.ask(&question, now).await.unwrap();
+            assert_eq!(shown(&model.verdict), step.expect, "{place}: the reference");
+            assert_eq!(shown(&script.verdict), step.expect, "{place}: the script");
+            assert_eq!(script.holdings.len(), charges.len(), "{place}");
+            for (charge, holding) in charges.iter().zip(&script.holdings) {
+                let leased = step.lease.get(&charge.key).map_or(0, |(_, leased)| *leased);
+                assert_eq!(holding.leased, leased, "{place}: {}", charge.key);
             }
-            assert_eq!(script.answers, model.answers, "{place}");
+            assert_eq!(script.holdings, model.holdings, "{place}");
+            assert_eq!(script.verdict.answers, model.verdict.answers, "{place}");
             for (key, text) in &step.keeps {
                 let held = stand_in.run(&["GET", &format!("{prefix}{key}")]).await;
                 assert_eq!(
@@ -115,17 +118,14 @@ impl VectorCharge {
 }
 
 impl VectorStep {
-    fn of(&self, charge: &Charge) -> Charge {
-        let owed = self.owed.get(&charge.key).map(|(name, text)| Owed {
+    fn of(&self, charge: &Charge) -> Extra {
+        let backlog = self.backlog.get(&charge.key);
+        let backlog = backlog.map(|(name, text)| Backlog {
             name: name.clone(),
             state: State::parse(text).unwrap(),
         });
-        let advance = self.advance.get(&charge.key).map_or(0, |(most, _)| *most);
-        Charge {
-            owed,
-            advance,
-            ..charge.clone()
-        }
+        let lease = self.lease.get(&charge.key).map_or(0, |(most, _)| *most);
+        Extra { lease, backlog }
     }
 }
 

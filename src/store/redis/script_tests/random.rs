@@ -1,11 +1,12 @@
-//! Random quotas, requests, clocks, owed units and garbage.
+//! Random quotas, requests, clocks, backlogs, leases and garbage.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
 use crate::quota::{Algorithm, Quota, State};
-use crate::store::{Charge, Owed};
+use crate::store::Charge;
+use crate::store::shared::Backlog;
 use crate::time::Millis;
 
 #[derive(Clone, Debug)]
@@ -25,9 +26,9 @@ pub(super) struct RandomStep {
     pub(super) garbage: Option<Garbage>,
     pub(super) address_until: Option<i64>,
     pub(super) asked: Vec<bool>,
-    pub(super) owed: Vec<Option<RandomOwed>>,
-    /// Units to take in advance.
-    pub(super) advance: Vec<u32>,
+    pub(super) backlogs: Vec<Option<RandomBacklog>>,
+    /// Units to lease.
+    pub(super) leases: Vec<u32>,
 }
 
 pub(super) fn random_charges() -> impl Strategy<Value = Vec<RandomCharge>> {
@@ -103,20 +104,30 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
     let address_until = proptest::option::weighted(0.1, -5_000..5_000i64);
     let cost = prop_oneof![1 => Just(0u32), 8 => 1..6u32, 1 => 0..2_000_000u32];
     let asked = proptest::collection::vec(any::<bool>(), 3);
-    let owed = proptest::collection::vec(proptest::option::weighted(0.3, random_owed()), 3);
-    let advance = prop_oneof![4 => Just(0u32), 4 => 1..10u32, 1 => Just(1_000_000u32)];
-    let advance = proptest::collection::vec(advance, 3);
-    let step = (move_by, cost, garbage, address_until, asked, owed, advance).prop_map(
-        |(move_by, cost, garbage, address_until, asked, owed, advance)| RandomStep {
-            move_by,
-            cost,
-            garbage,
-            address_until,
-            asked,
-            owed,
-            advance,
-        },
-    );
+    let backlog = proptest::option::weighted(0.3, random_backlog());
+    let backlogs = proptest::collection::vec(backlog, 3);
+    let lease = prop_oneof![4 => Just(0u32), 4 => 1..10u32, 1 => Just(1_000_000u32)];
+    let leases = proptest::collection::vec(lease, 3);
+    let step = (
+        move_by,
+        cost,
+        garbage,
+        address_until,
+        asked,
+        backlogs,
+        leases,
+    )
+        .prop_map(
+            |(move_by, cost, garbage, address_until, asked, backlogs, leases)| RandomStep {
+                move_by,
+                cost,
+                garbage,
+                address_until,
+                asked,
+                backlogs,
+                leases,
+            },
+        );
     proptest::collection::vec(step, 1..40)
 }
 
@@ -162,7 +173,7 @@ impl Garbage {
 /// What an isolate may have admitted: now, a while or very long ago, or by a clock that is ahead; more
 /// than there is room for; under a configuration of another shape; under a name used before.
 #[derive(Clone, Debug)]
-pub(super) struct RandomOwed {
+pub(super) struct RandomBacklog {
     name: u8,
     other_shape: bool,
     /// In a window's thousandths.
@@ -171,13 +182,13 @@ pub(super) struct RandomOwed {
     parts: BTreeMap<u64, u32>,
 }
 
-fn random_owed() -> impl Strategy<Value = RandomOwed> {
+fn random_backlog() -> impl Strategy<Value = RandomBacklog> {
     let ago = prop_oneof![2 => Just(0u64), 2 => 0..1000u64, 1 => 0..5000u64];
     let ahead = prop_oneof![4 => Just(0u64), 2 => 0..3000u64, 1 => 0..100_000_000u64];
     let count = prop_oneof![6 => 1..4u32, 1 => 1..2_000_000u32, 1 => 1..=u32::MAX];
     let parts = proptest::collection::btree_map(0..70u64, count, 1..4);
     (0..12u8, proptest::bool::weighted(0.1), ago, ahead, parts).prop_map(
-        |(name, other_shape, ago, ahead, parts)| RandomOwed {
+        |(name, other_shape, ago, ahead, parts)| RandomBacklog {
             name,
             other_shape,
             ago,
@@ -187,9 +198,9 @@ fn random_owed() -> impl Strategy<Value = RandomOwed> {
     )
 }
 
-impl RandomOwed {
+impl RandomBacklog {
     /// To `charge` at `now`.
-    pub(super) fn read(&self, charge: &Charge, now: u64) -> Owed {
+    pub(super) fn read(&self, charge: &Charge, now: u64) -> Backlog {
         let window = charge.quota.window().get();
         let (tag, mut width) = shape(&charge.quota);
         let clock = now - (self.ago * window / 1000).min(now) + self.ahead;
@@ -207,16 +218,16 @@ impl RandomOwed {
                     .collect();
                 format!("{tag}:{width}:{clock}:{first}:{}", list.join(","))
             }
-            // A debt within what a state's text may hold.
+            // A level within what a state's text may hold.
             Algorithm::TokenBucket => {
-                let debt = (sum.saturating_mul(width) - clock % width).min(1 << 52);
-                format!("{tag}:{width}:{clock}:{debt}")
+                let level = (sum.saturating_mul(width) - clock % width).min(1 << 52);
+                format!("{tag}:{width}:{clock}:{level}")
             }
             Algorithm::FixedWindow => {
                 format!("{tag}:{width}:{clock}:{}", sum.min(u64::from(u32::MAX)))
             }
         };
-        Owed {
+        Backlog {
             name: format!("n{}", self.name),
             state: State::parse(&text).unwrap_or_else(|| panic!("{text}")),
         }
