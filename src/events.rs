@@ -336,6 +336,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_clock_set_back_does_not_postpone_the_next_writing() {
+        let recorder = recorder();
+        let note = |seconds| {
+            let now = START + Millis::from_secs(seconds);
+            recorder.note(&denied("a", "auth"), now, Details::default);
+            recorder.should_write(now)
+        };
+        assert_eq!([3600, 3601, 0, 1].map(note), [true, false, true, false]);
+    }
+
+    #[test]
     fn what_was_not_written_is_kept() {
         let recorder = recorder();
         for caller in ["a", "b"] {

@@ -113,3 +113,30 @@ fn begin(under_way: &mut Deadline, now: Timestamp) -> bool {
     }
     free
 }
+
+#[cfg(test)]
+mod tests {
+    use super::BlocklistCopy;
+    use crate::store::conformance::START;
+    use crate::time::Millis;
+
+    /// Each of its deadlines, set by a clock an hour ahead: none holds by the clock that is set right.
+    #[test]
+    fn a_clock_set_back_keeps_nobody_from_asking_or_loading() {
+        let ahead = START + Millis::from_secs(3600);
+        let soon = ahead + Millis::new(1);
+        let mut fresh = BlocklistCopy::default();
+        assert!(!fresh.compare(None, ahead));
+        assert!(!fresh.should_ask(soon));
+        assert!(fresh.should_ask(START));
+
+        let mut asking = BlocklistCopy::default();
+        assert!(asking.should_ask(ahead) && !asking.should_ask(soon));
+        assert!(asking.should_ask(START));
+
+        let mut loading = BlocklistCopy::default();
+        let mut load = |now| loading.compare(Some("2"), now);
+        assert!(load(ahead) && !load(soon));
+        assert!(load(START));
+    }
+}

@@ -147,4 +147,22 @@ mod tests {
         assert_eq!(asked_at.len(), 50);
         assert_eq!(effects.lines().len(), 1);
     }
+
+    /// Nor is it silent for the hour by which a clock was set back.
+    #[test]
+    fn it_is_logged_once_a_minute_by_a_clock_set_back_as_well() {
+        let effects = Manual::default();
+        let counted = Counted(Cell::new(0));
+        let store = Capped::new(counted, NonZeroU32::new(2), effects.clone());
+        // Three commands, which the cap never allows.
+        let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
+        let logs = |seconds| {
+            let now = START + Millis::from_secs(seconds);
+            let decided = store.decide(&check, now).now_or_never();
+            assert_eq!(decided, Some(Err(StoreError::OverCap)));
+            effects.lines().len()
+        };
+        assert_eq!([3600, 3659, 3660].map(logs), [1, 0, 1]);
+        assert_eq!([0, 59, 60].map(logs), [1, 0, 1]);
+    }
 }

@@ -216,6 +216,24 @@ fn a_clock_that_steps_back_far_has_it_asked_again() {
     assert_eq!(store.inner.asked.get(), asked + 1);
 }
 
+/// One asked by a clock an hour ahead, and was dropped; another asks by the clock that is set right.
+#[test]
+fn a_clock_set_back_does_not_postpone_the_next_revalidation() {
+    let store = store(1000);
+    let check = check(&[hourly("p:a")], 1);
+    let due = START + MAX_AGE;
+    let asked = self::due(&store, &check);
+    let ahead = START + Millis::from_secs(3000);
+    store.inner.behaves.replace(Behaves::Hangs);
+    assert!(store.decide(&check, ahead).now_or_never().is_none());
+    assert_eq!(store.inner.asked.get(), asked + 1);
+    assert!(!ask(&store, &check, ahead + Millis::new(1)).0);
+    assert_eq!(store.inner.asked.get(), asked + 1);
+    store.inner.behaves.replace(Behaves::Answers);
+    assert!(!ask(&store, &check, due).0);
+    assert_eq!(store.inner.asked.get(), asked + 2);
+}
+
 #[test]
 fn once_the_store_admits_nothing_is_remembered() {
     let store = store(1000);

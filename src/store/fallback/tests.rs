@@ -390,6 +390,22 @@ fn reconciliation_goes_on_in_a_second_where_it_meets_the_cap() {
     assert!(isolate.store.should_reconcile(second));
 }
 
+/// One that began by a clock an hour ahead, and never reported, keeps nobody for that hour.
+#[test]
+fn a_clock_set_back_does_not_postpone_reconciliation() {
+    let isolate = Isolate::alone(1000);
+    let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
+    let ahead = START + Millis::from_secs(3600);
+    isolate.down();
+    assert!(isolate.admits(&charges, START));
+    isolate.recover();
+    isolate.ask(&[], 1, ahead);
+    assert!(isolate.store.should_reconcile(ahead));
+    assert!(!isolate.store.should_reconcile(ahead + Millis::new(1)));
+    assert!(isolate.store.should_reconcile(START));
+    assert!(!isolate.store.should_reconcile(START + Millis::new(1)));
+}
+
 #[test]
 fn reconciliation_lifts_no_block() {
     let isolate = Isolate::alone(1000);

@@ -323,10 +323,7 @@ fn one_asks_for_all() {
     );
     // It has surely taken nothing.
     let refused = StoreError::Refused("OOM".to_owned());
-    let extras = [Extra {
-        lease: asked[0].as_ref().unwrap()[0],
-        backlog: None,
-    }];
+    let extras = [extra(asked[0].as_ref().unwrap()[0])];
     isolate
         .leased
         .borrow_mut()
@@ -334,6 +331,55 @@ fn one_asks_for_all() {
     assert_eq!(ask(now), asked[0]);
     // One that never reports keeps the others for two seconds.
     assert_eq!(ask(ms(5501)), None);
+}
+
+/// Whatever kept others from asking by a clock an hour ahead, it keeps nobody by the clock that is set
+/// right.
+#[test]
+fn a_clock_set_back_keeps_nobody_from_asking() {
+    let check = check(&[leased("p:a", 1000, 100)], 1);
+    let hour = Millis::from_secs(3600);
+    let now = ms(5500);
+    // Why nobody asks by the clock that is ahead.
+    type Why = fn(&Leases<&Counted>, &Check, u32, Timestamp);
+    let reasons: [(&str, Why); 3] = [
+        ("another asks", |_, _, _, _| {}),
+        ("an answer was lost", |isolate, check, lease, now| {
+            let extras = [extra(lease)];
+            let question = Question::with(check, &extras);
+            let mut leased = isolate.leased.borrow_mut();
+            leased.learn_failure(&question, &StoreError::Timeout, now);
+        }),
+        ("the quota gave nothing", |isolate, check, lease, now| {
+            let question = Question::new(check);
+            let reply = isolate.inner.ask(&question, now);
+            let mut reply = reply.now_or_never().unwrap().unwrap();
+            let extras = [extra(lease)];
+            let question = Question::with(check, &extras);
+            let mut leased = isolate.leased.borrow_mut();
+            leased.learn(&question, &mut reply, now);
+        }),
+    ];
+    for (reason, because) in reasons {
+        let store = Counted::default();
+        let isolate = leases(&store);
+        for _ in 0..20 {
+            at_once(&isolate, &check, now + hour - Millis::new(1));
+        }
+        let later = now + hour + Millis::new(5500);
+        let ask = |now| isolate.leased.borrow_mut().ask(&check, now);
+        let units = ask(later).expect("the first one asks")[0];
+        because(&isolate, &check, units, later);
+        assert_eq!(ask(later + Millis::new(1)), None, "{reason}");
+        assert!(ask(now).is_some(), "{reason}, an hour ago");
+    }
+}
+
+fn extra(lease: u32) -> Extra {
+    Extra {
+        lease,
+        backlog: None,
+    }
 }
 
 /// An outage is the inner store's to tell; what is held is spent meanwhile, and no more than that.

@@ -178,6 +178,16 @@ fn a_clock_that_steps_back_far_does_not_keep_it_open() {
     assert!(circuit.permit(START - Millis::from_secs(3600)).is_ok());
 }
 
+#[test]
+fn a_clock_that_steps_back_far_does_not_wait_for_a_probe_that_never_reports() {
+    let mut circuit = circuit();
+    let until = opened(&mut circuit, START);
+    let probe = circuit.permit(until);
+    assert!(probe.is_ok());
+    assert!(circuit.permit(until + Millis::new(1)).is_err());
+    assert!(circuit.permit(until - Millis::from_secs(3600)).is_ok());
+}
+
 fn endings() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Success),
