@@ -219,3 +219,6 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
         Ok(reply.verdict)
     }
 }
+
+#[cfg(test)]
+mod tests;
