@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use edge_limiter::seed::Seed;
 use edge_limiter::store::memory::Memory;
-use edge_limiter::store::{Check, Store, Verdict};
+use edge_limiter::store::shared::{Holding, Question, Reply, SharedStore};
 use edge_limiter::time::Timestamp;
 use futures_util::FutureExt;
 
@@ -52,22 +52,26 @@ impl Database {
     }
 
     /// One atomic decision.
-    pub(crate) fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, Failure> {
+    pub(crate) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, Failure> {
         let decided = match &self.counting {
-            Counting::Limiter(memory) => memory.decide(check, now).now_or_never(),
-            Counting::TwoCounters(rules) => rules.decide(check, now).now_or_never(),
-            Counting::Logs(rules) => rules.decide(check, now).now_or_never(),
+            Counting::Limiter(memory) => memory.ask(question, now).now_or_never(),
+            Counting::TwoCounters(rules) => rules.ask(question, now).now_or_never(),
+            Counting::Logs(rules) => rules.ask(question, now).now_or_never(),
         };
-        let verdict = decided
+        let reply = decided
             .ok_or_else(|| Failure::new("a store in memory does not wait"))?
             .map_err(|error| Failure::new(format!("a store in memory failed: {error}")))?;
-        let admitted = verdict.allows(check) && check.cost > 0;
-        let changed = |advanced: u32| admitted || advanced > 0;
-        let answers = verdict.answers.iter().flatten();
-        let written = answers.filter(|answer| changed(answer.advanced)).count();
+        let check = question.check;
+        let admitted = reply.verdict.allows(check) && check.cost > 0;
+        let written = if admitted {
+            reply.verdict.answers.iter().flatten().count()
+        } else {
+            let leased = |holding: &&Holding| holding.leased > 0;
+            reply.holdings.iter().filter(leased).count()
+        };
         self.calls.set(self.calls.get() + 1);
         self.written.set(self.written.get() + written as u64);
-        Ok(verdict)
+        Ok(reply)
     }
 
     /// Round trips so far.

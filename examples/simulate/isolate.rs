@@ -1,103 +1,115 @@
-//! An isolate: a clock, and the stores that a request goes through.
+//! An isolate: a host with a clock, and the stores that a request goes through.
 
 use std::rc::Rc;
 
-use edge_limiter::store::denials::{self, Denials};
-use edge_limiter::store::lease::{self, Leases};
-use edge_limiter::store::memory::{self, Memory};
+use edge_limiter::effects::Effects;
+use edge_limiter::redis::emulator::Emulator;
+use edge_limiter::redis::keys::Keys;
+use edge_limiter::redis::records::Records;
+use edge_limiter::store::leases::Prefetch;
+use edge_limiter::store::retries::Retries;
+use edge_limiter::store::stack::{Rules, Sizes, Stack};
 use edge_limiter::store::{Check, Store, StoreError, Verdict};
-use edge_limiter::time::{Millis, Timestamp};
+use edge_limiter::time::Millis;
 
 use crate::database::seed;
 use crate::failure::Failure;
+use crate::host::Host;
 use crate::network::Micros;
 use crate::remote::{Mailbox, Remote};
 
+/// The defaults of the deployed Worker. None of them matters while no database fails.
+const RULES: Rules = Rules {
+    timeout: Millis::new(1000),
+    retries: Retries {
+        count: 2,
+        delay: Millis::new(50),
+    },
+    doublings: 10,
+    max_commands: None,
+    fallback_factor: 1200,
+};
+
 /// What stands between a request and a database.
 enum Stores {
-    /// The deployed Worker's, as far as a healthy database concerns it.
-    Deployed(Leases<Denials<Remote>>),
+    /// The deployed Worker's, with a database or without one.
+    Deployed(Box<Stack<Remote, Emulator, Rc<Host>>>),
     /// Nothing.
     Bare(Remote),
-    /// There is no database.
-    Memory(Memory),
 }
 
 pub(crate) struct Isolate {
     stores: Stores,
+    host: Rc<Host>,
     pub(crate) mailbox: Rc<Mailbox>,
     pub(crate) region: usize,
-    /// How far its clock is ahead of true time.
-    ahead: Millis,
 }
 
 impl Isolate {
     pub(crate) fn deployed(region: usize, ahead: Millis) -> Result<Self, Failure> {
-        let with = |mailbox| {
-            let denials = Denials::new(Remote(mailbox), denials::DEFAULT_ENTRIES, seed()?);
-            let leases = Leases::new(denials, lease::DEFAULT_ENTRIES, seed()?);
-            Ok(Stores::Deployed(leases))
-        };
-        Self::new(region, ahead, with)
+        Self::new(region, ahead, |remote, host| {
+            let seed = seed()?;
+            let stack = Stack::new(remote, records(), RULES, Sizes::default(), &seed, host);
+            Ok(Stores::Deployed(Box::new(stack)))
+        })
     }
 
     pub(crate) fn bare(region: usize, ahead: Millis) -> Result<Self, Failure> {
-        Self::new(region, ahead, |mailbox| Ok(Stores::Bare(Remote(mailbox))))
+        Self::new(region, ahead, |remote, _| Ok(Stores::Bare(remote)))
     }
 
     pub(crate) fn alone(region: usize, ahead: Millis) -> Result<Self, Failure> {
-        let with = |_| {
-            Ok(Stores::Memory(Memory::new(
-                memory::DEFAULT_ENTRIES,
-                seed()?,
-            )))
-        };
-        Self::new(region, ahead, with)
+        Self::new(region, ahead, |_, host| {
+            let stack = Stack::in_memory(records(), Sizes::default(), &seed()?, host);
+            Ok(Stores::Deployed(Box::new(stack)))
+        })
     }
 
     fn new(
         region: usize,
         ahead: Millis,
-        stores: impl FnOnce(Rc<Mailbox>) -> Result<Stores, Failure>,
+        stores: impl FnOnce(Remote, Rc<Host>) -> Result<Stores, Failure>,
     ) -> Result<Self, Failure> {
         let mailbox = Rc::new(Mailbox::default());
+        let host = Rc::new(Host::new(ahead));
         Ok(Self {
-            stores: stores(Rc::clone(&mailbox))?,
+            stores: stores(Remote(Rc::clone(&mailbox)), Rc::clone(&host))?,
+            host,
             mailbox,
             region,
-            ahead,
         })
     }
 
-    /// Its clock at a moment of true time.
-    pub(crate) fn clock(&self, at: Micros) -> Timestamp {
-        Timestamp::from_millis(at / 1000) + self.ahead
+    /// It goes on at that moment of true time.
+    pub(crate) fn wake(&self, at: Micros) {
+        self.host.set(at);
     }
 
-    pub(crate) async fn decide(
-        &self,
-        check: &Check,
-        now: Timestamp,
-    ) -> Result<Verdict, StoreError> {
+    /// Decides now, by its clock.
+    pub(crate) async fn decide(&self, check: &Check) -> Result<Verdict, StoreError> {
+        let now = self.host.now();
         match &self.stores {
-            Stores::Deployed(stores) => stores.decide(check, now).await,
+            Stores::Deployed(stack) => stack.decide(check, now).await,
             Stores::Bare(remote) => remote.decide(check, now).await,
-            Stores::Memory(memory) => memory.decide(check, now).await,
         }
     }
 
-    /// What is to be fetched in the background, if anything is.
-    pub(crate) fn wish(&self) -> Option<Check> {
+    /// Units to lease in the background, if there are any.
+    pub(crate) fn next_prefetch(&self) -> Option<Prefetch> {
         match &self.stores {
-            Stores::Deployed(stores) => stores.wish(),
-            Stores::Bare(_) | Stores::Memory(_) => None,
+            Stores::Deployed(stack) => stack.next_prefetch(),
+            Stores::Bare(_) => None,
         }
     }
 
-    pub(crate) async fn fetch_ahead(&self, wish: &Check, now: Timestamp) -> Result<(), StoreError> {
-        match &self.stores {
-            Stores::Deployed(stores) => stores.fetch_ahead(wish, now).await,
-            Stores::Bare(_) | Stores::Memory(_) => Ok(()),
+    pub(crate) async fn prefetch(&self, prefetch: &Prefetch) {
+        if let Stores::Deployed(stack) = &self.stores {
+            stack.prefetch(prefetch).await;
         }
     }
+}
+
+/// No caller is blocked and no event is recorded in the simulation.
+fn records() -> Rc<Records<Emulator>> {
+    Rc::new(Records::new(Emulator::default(), Keys::new("")))
 }

@@ -23,6 +23,7 @@ mod dice;
 mod document;
 mod exact_log;
 mod failure;
+mod host;
 mod hot_caller;
 mod isolate;
 mod judge;

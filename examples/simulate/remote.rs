@@ -6,13 +6,16 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use edge_limiter::store::{Check, Store, StoreError, Verdict};
+use edge_limiter::store::shared::{Extra, Question, Reply, SharedStore};
+use edge_limiter::store::{Check, StoreError};
 use edge_limiter::time::Timestamp;
 
 /// A question on its way.
 pub(crate) struct Letter {
     pub(crate) number: u64,
     pub(crate) check: Check,
+    /// One for each charge.
+    pub(crate) extras: Vec<Extra>,
     /// On the clock of the isolate that asks.
     pub(crate) now: Timestamp,
 }
@@ -23,7 +26,7 @@ pub(crate) struct Letter {
 pub(crate) struct Mailbox {
     next: Cell<u64>,
     sent: RefCell<Option<Letter>>,
-    answers: RefCell<HashMap<u64, Verdict>>,
+    replies: RefCell<HashMap<u64, Reply>>,
 }
 
 impl Mailbox {
@@ -32,27 +35,29 @@ impl Mailbox {
         self.sent.borrow_mut().take()
     }
 
-    pub(crate) fn deliver(&self, number: u64, verdict: Verdict) {
-        self.answers.borrow_mut().insert(number, verdict);
+    pub(crate) fn deliver(&self, number: u64, reply: Reply) {
+        self.replies.borrow_mut().insert(number, reply);
     }
 }
 
 /// A store behind a mailbox.
 pub(crate) struct Remote(pub(crate) Rc<Mailbox>);
 
-impl Store for Remote {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl SharedStore for Remote {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let places = 0..question.check.charges.len();
         let number = self.0.next.get();
         self.0.next.set(number + 1);
         *self.0.sent.borrow_mut() = Some(Letter {
             number,
-            check: check.clone(),
+            check: question.check.clone(),
+            extras: places.map(|place| question.extra(place).clone()).collect(),
             now,
         });
-        let answer = poll_fn(|_| match self.0.answers.borrow_mut().remove(&number) {
-            Some(verdict) => Poll::Ready(verdict),
+        let reply = poll_fn(|_| match self.0.replies.borrow_mut().remove(&number) {
+            Some(reply) => Poll::Ready(reply),
             None => Poll::Pending,
         });
-        Ok(answer.await)
+        Ok(reply.await)
     }
 }

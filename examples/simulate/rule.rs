@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use edge_limiter::quota::{Decision, Outcome, Quota, State};
-use edge_limiter::store::{Answer, Check, Store, StoreError, Verdict};
+use edge_limiter::store::shared::{Question, Reply, SharedStore};
+use edge_limiter::store::{Answer, StoreError, Verdict};
 use edge_limiter::time::{Millis, Timestamp};
 
 /// What decides for one caller, and counts what it admits.
@@ -33,8 +34,9 @@ impl Rule for Ours {
 #[derive(Debug, Default)]
 pub(crate) struct Ruled<R>(RefCell<HashMap<String, R>>);
 
-impl<R: Rule> Store for Ruled<R> {
-    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+impl<R: Rule> SharedStore for Ruled<R> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let check = question.check;
         let mut rules = self.0.borrow_mut();
         let answers = check.charges.iter().map(|charge| {
             let rule = rules.entry(charge.key.clone()).or_default();
@@ -51,13 +53,13 @@ impl<R: Rule> Store for Ruled<R> {
                     reset_at: soon,
                     at: now,
                 },
-                advanced: 0,
                 blocked_until: None,
             })
         });
-        Ok(Verdict {
+        let verdict = Verdict {
             answers: answers.collect(),
             ..Verdict::default()
-        })
+        };
+        Ok(verdict.into())
     }
 }

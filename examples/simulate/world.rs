@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use edge_limiter::quota::Quota;
+use edge_limiter::store::shared::Question;
 use edge_limiter::store::{Charge, Check};
 use edge_limiter::time::Millis;
 
@@ -165,8 +166,9 @@ impl<'a> World<'a> {
                         Place::Primary => 0,
                         Place::Near => region,
                     };
-                    let verdict = self.databases[place].decide(&letter.check, letter.now)?;
-                    task.isolate.mailbox.deliver(letter.number, verdict);
+                    let question = Question::with(&letter.check, &letter.extras);
+                    let reply = self.databases[place].decide(&question, letter.now)?;
+                    task.isolate.mailbox.deliver(letter.number, reply);
                     let back = at + self.travel(region);
                     self.agenda.enter(back, Event::Answered(task));
                 }
@@ -180,12 +182,11 @@ impl<'a> World<'a> {
         let request = &self.trace.requests[place];
         let isolate = self.isolate_of(request);
         let check = self.check(request);
-        let now = isolate.clock(at);
         let asking = Rc::clone(&isolate);
         self.go_on(
             Task {
                 doing: Box::pin(async move {
-                    let decided = asking.decide(&check, now).await;
+                    let decided = asking.decide(&check).await;
                     let verdict = decided.map_err(|error| Failure::new(error.to_string()))?;
                     Ok(Some(verdict.allows(&check)))
                 }),
@@ -199,6 +200,7 @@ impl<'a> World<'a> {
 
     /// Lets a task do what it can now: it ends, or a question of its is on its way.
     fn go_on(&mut self, mut task: Task, at: Micros) -> Result<(), Failure> {
+        task.isolate.wake(at);
         let polled = task
             .doing
             .as_mut()
@@ -217,23 +219,21 @@ impl<'a> World<'a> {
                 waited: at - arrived,
             };
             self.run.answered_at_once += u64::from(!task.waited);
-            self.fetch_ahead(&task.isolate, at)?;
+            self.prefetch(&task.isolate, at)?;
         }
         Ok(())
     }
 
     /// As the Worker does after each decision.
-    fn fetch_ahead(&mut self, isolate: &Rc<Isolate>, at: Micros) -> Result<(), Failure> {
-        let Some(wish) = isolate.wish() else {
+    fn prefetch(&mut self, isolate: &Rc<Isolate>, at: Micros) -> Result<(), Failure> {
+        let Some(prefetch) = isolate.next_prefetch() else {
             return Ok(());
         };
-        let now = isolate.clock(at);
         let asking = Rc::clone(isolate);
         self.go_on(
             Task {
                 doing: Box::pin(async move {
-                    let fetched = asking.fetch_ahead(&wish, now).await;
-                    fetched.map_err(|error| Failure::new(error.to_string()))?;
+                    asking.prefetch(&prefetch).await;
                     Ok(None)
                 }),
                 isolate: Rc::clone(isolate),
