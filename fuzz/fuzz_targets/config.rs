@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use edge_limiter::config::{Compiled, Config, Origin, StoreConfig, Vars};
 use edge_limiter::policy::PolicyId;
 use edge_limiter::quota::{MAX_WINDOW, Quota};
-use edge_limiter::store::upstash::Http;
+use edge_limiter::redis::http::Http;
+use edge_limiter::store::stack::Rules;
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
@@ -115,13 +116,16 @@ fn is_within_bounds(config: &Config) {
         url,
         token,
         prefix,
-        timeout,
-        retries,
-        doublings,
-        max_commands,
-        fallback_factor,
+        rules,
     } = &config.store
     {
+        let Rules {
+            timeout,
+            retries,
+            doublings,
+            max_commands,
+            fallback_factor,
+        } = rules;
         assert!((1..=60_000).contains(&timeout.get()));
         assert!(retries.count <= 10 && (1..=60_000).contains(&retries.delay.get()));
         assert!(*doublings <= 20);

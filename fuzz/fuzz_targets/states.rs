@@ -1,4 +1,4 @@
-//! Any text as a quota's state and as what is owed to it, and any quota over them: the text reads
+//! Any text as a quota's state and as a backlog, and any quota over them: the text reads
 //! back as written, and every decision, lease, refund and absorption keeps the laws that hold for one
 //! state (`src/quota/laws.rs` has those that hold over many requests).
 //!
@@ -26,7 +26,7 @@ struct Input<'a> {
     shift: i32,
     steps: [Step; 3],
     thousandths: u32,
-    /// The state, and in a second line what is owed. `W` stands for the width that this quota's states have, `N` for now, `C` for now and
+    /// The state, and in a second line a backlog. `W` stands for the width that this quota's states have, `N` for now, `C` for now and
     /// the shift, `I` for the sub-window in which that lies.
     text: &'a str,
 }
@@ -76,8 +76,8 @@ fuzz_target!(|input: Input<'_>| {
     let text = filled_in(&input, &quota, now);
     let mut lines = text.split('\n');
     let mut state = lines.next().and_then(State::parse);
-    let owed = lines.next().and_then(State::parse);
-    for state in state.iter().chain(&owed) {
+    let backlog = lines.next().and_then(State::parse);
+    for state in state.iter().chain(&backlog) {
         reads_back(state);
     }
     sized(&quota, input.thousandths, state.as_ref(), now);
@@ -88,8 +88,8 @@ fuzz_target!(|input: Input<'_>| {
         if let (Some(refund), Some(held)) = (step.refunded, &state) {
             state = refunded(&quota, held, refund, now).or(state);
         }
-        if let Some(owed) = &owed {
-            state = absorbed(&quota, state.as_ref(), owed, now).or(state);
+        if let Some(backlog) = &backlog {
+            state = absorbed(&quota, state.as_ref(), backlog, now).or(state);
         }
     }
 });
@@ -212,22 +212,19 @@ fn refunded(quota: &Quota, held: &State, refund: Refund, now: Timestamp) -> Opti
     Some(after)
 }
 
-fn absorbed(quota: &Quota, held: Option<&State>, owed: &State, now: Timestamp) -> Option<State> {
+fn absorbed(quota: &Quota, held: Option<&State>, backlog: &State, now: Timestamp) -> Option<State> {
     assert_eq!(
-        quota.newer(owed, owed),
+        quota.newer(backlog, backlog),
         None,
         "nothing is newer than itself"
     );
-    if let Some(newer) = held.and_then(|held| quota.newer(owed, held)) {
+    if let Some(newer) = held.and_then(|held| quota.newer(backlog, held)) {
         reads_back(&newer);
     }
-    let after = quota.absorb(held, owed, now)?;
+    let after = quota.absorb(held, backlog, now)?;
     reads_back(&after);
     let left = |state| quota.decide(state, 0, now).decision.remaining;
-    assert!(
-        left(Some(&after)) <= left(held),
-        "what is owed makes no room"
-    );
+    assert!(left(Some(&after)) <= left(held), "a backlog makes no room");
     Some(after)
 }
 

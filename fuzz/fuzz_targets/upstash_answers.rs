@@ -1,4 +1,4 @@
-//! Anything at all as Upstash's answer: a verdict with an answer for every charge, or an error that
+//! Anything at all as Upstash's answer: a reply with an answer for every charge, or an error that
 //! shows nothing of what came.
 //!
 //! Text that starts with a digit is the number of charges and, after lines of `--`, the replies: a
@@ -10,10 +10,14 @@ use std::cell::{Cell as Counter, RefCell};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use edge_limiter::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use edge_limiter::quota::{Algorithm, Outcome, Quota, State};
-use edge_limiter::store::upstash::{Reply, Transport, Upstash};
-use edge_limiter::store::{Charge, Check, Owed, Store, StoreError, Verdict};
-use edge_limiter::time::{Clock, Millis, Timestamp};
+use edge_limiter::redis::keys::Keys;
+use edge_limiter::redis::rest::Rest;
+use edge_limiter::store::redis::RedisStore;
+use edge_limiter::store::shared::{self, Backlog, Extra, Question, SharedStore};
+use edge_limiter::store::{Charge, Check, StoreError};
+use edge_limiter::time::{Millis, Timestamp};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -40,6 +44,8 @@ fuzz_target!(|data: &[u8]| {
 struct Exchange {
     now: Timestamp,
     check: Check,
+    /// One for each charge.
+    extras: Vec<Extra>,
     replies: Vec<Result<Reply, StoreError>>,
     /// How far the clock moves between two readings of it.
     tick: u64,
@@ -50,13 +56,15 @@ impl Exchange {
         let mut parts = text.split("\n--\n");
         let charges = parts.next().and_then(|count| count.trim().parse().ok());
         let charges = 0..charges.unwrap_or(1_usize).min(MOST_CHARGES);
+        let (charges, extras) = charges.map(|at| charge(at, true, true)).unzip();
         Self {
             now: Timestamp::from_millis(1_764_000_000_000),
             check: Check {
                 address: Some("192.0.2.1".to_owned()),
-                charges: charges.map(|at| charge(at, true, true)).collect(),
+                charges,
                 cost: 1,
             },
+            extras,
             replies: parts
                 .map(|part| {
                     let (status, body) = part.split_once('\n').unwrap_or(("200", part));
@@ -72,10 +80,10 @@ impl Exchange {
     fn structured(given: Given<'_>) -> Self {
         let now = given.now % YEAR_10000;
         let charges = given.charges.iter().take(MOST_CHARGES);
-        let charges: Vec<Charge> = charges
+        let (charges, extras): (Vec<Charge>, Vec<Extra>) = charges
             .enumerate()
             .map(|(at, [blocks, enforced])| charge(at, *blocks, *enforced))
-            .collect();
+            .unzip();
         Self {
             now: Timestamp::from_millis(now),
             replies: [given.first, given.second]
@@ -86,28 +94,29 @@ impl Exchange {
                 charges,
                 cost: given.cost,
             },
+            extras,
             tick: u64::from(given.tick),
         }
     }
 
     fn check(self) {
         let asked = RefCell::new(Vec::new());
-        let transport = Scripted {
+        let host = Scripted {
             replies: &self.replies,
             asked: &asked,
-        };
-        let clock = Ticking {
             now: Counter::new(self.now.as_millis()),
             tick: self.tick,
         };
-        let store = Upstash::new(transport, clock, "t:", Millis::new(TIMEOUT));
-        let verdict = at_once(store.decide(&self.check, self.now));
+        let rest = Rest::new(host, Millis::new(TIMEOUT));
+        let store = RedisStore::new(rest, Keys::new("t:"));
+        let question = Question::with(&self.check, &self.extras);
+        let read = at_once(store.ask(&question, self.now));
 
         let asked = asked.borrow();
         self.is_sent_once(&asked);
         let last = self.replies.get(asked.len() - 1);
-        match verdict {
-            Ok(verdict) => self.says_what_came(&verdict, last.unwrap().as_ref().unwrap()),
+        match read {
+            Ok(read) => self.says_what_came(&read, last.unwrap().as_ref().unwrap()),
             Err(error) => self.shows_nothing(&error),
         }
     }
@@ -132,27 +141,26 @@ impl Exchange {
         }
     }
 
-    fn says_what_came(&self, verdict: &Verdict, reply: &Reply) {
+    fn says_what_came(&self, read: &shared::Reply, reply: &Reply) {
         assert_eq!(reply.status, 200);
         let body: Value = serde_json::from_str(&reply.body).unwrap();
         let result = body["result"].as_array().unwrap();
+        assert_eq!(read.ranges_version.as_deref(), result[0].as_str());
+        let verdict = &read.verdict;
         assert_eq!(verdict.answers.len(), self.check.charges.len());
-        assert_eq!(verdict.states.len(), verdict.answers.len());
+        assert_eq!(read.holdings.len(), verdict.answers.len());
         assert!(!verdict.degraded);
-        for ((answer, state), said) in verdict
-            .answers
-            .iter()
-            .zip(&verdict.states)
-            .zip(&result[2..])
+        for ((answer, holding), said) in
+            verdict.answers.iter().zip(&read.holdings).zip(&result[2..])
         {
-            assert_eq!(state, &State::parse(said[7].as_str().unwrap()));
+            assert_eq!(holding.state, State::parse(said[7].as_str().unwrap()));
             let answer = answer.unwrap();
             let decision = answer.decision;
             assert_eq!(said[1], json!(decision.remaining));
             assert_eq!(said[3], json!(decision.reset_at.as_millis()));
             assert_eq!(said[4], json!(decision.at.as_millis()));
-            assert_eq!(said[6], json!(answer.advanced));
-            assert!(answer.advanced == 0 || decision.allowed());
+            assert_eq!(said[6], json!(holding.leased));
+            assert!(holding.leased == 0 || decision.allowed());
             let outcome = match decision.outcome {
                 Outcome::Denied { retry_at } => {
                     assert!(retry_at > self.now);
@@ -198,20 +206,23 @@ impl Exchange {
     }
 }
 
-/// The one place where a charge is made.
-fn charge(at: usize, blocks: bool, enforced: bool) -> Charge {
+/// The one place where a charge is made, and what is wanted of it.
+fn charge(at: usize, blocks: bool, enforced: bool) -> (Charge, Extra) {
     let limit = 10.try_into().unwrap();
     let quota = Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000));
-    Charge {
+    let charge = Charge {
         block: blocks.then(|| Millis::new(600_000)),
         enforced,
-        advance: u32::from(enforced),
-        owed: blocks.then(|| Owed {
+        ..Charge::new(format!("p{at}:192.0.2.1"), quota.unwrap())
+    };
+    let extra = Extra {
+        lease: u32::from(enforced),
+        backlog: blocks.then(|| Backlog {
             name: format!("p{at}"),
             state: State::parse("sw:1000:1764000000000:1764000000:0=3").unwrap(),
         }),
-        ..Charge::new(format!("p{at}:192.0.2.1"), quota.unwrap())
-    }
+    };
+    (charge, extra)
 }
 
 /// The error that a body tells, if it does.
@@ -229,30 +240,48 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// A host whose clock ticks each time that it is read.
 struct Scripted<'a> {
     replies: &'a [Result<Reply, StoreError>],
     asked: &'a RefCell<Vec<(String, Millis)>>,
+    now: Counter<u64>,
+    tick: u64,
 }
 
-impl Transport for Scripted<'_> {
-    async fn post(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+impl Effects for Scripted<'_> {
+    fn now(&self) -> Timestamp {
+        let now = self.now.get();
+        self.now.set(now + self.tick);
+        Timestamp::from_millis(now)
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn log(&self, _: Level, _: &str) {}
+
+    async fn call_redis(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        assert_eq!(endpoint, Endpoint::Command);
         let mut asked = self.asked.borrow_mut();
         asked.push((body, timeout));
         let reply = self.replies.get(asked.len() - 1).cloned();
         reply.unwrap_or(Err(StoreError::Unreachable))
     }
-}
 
-struct Ticking {
-    now: Counter<u64>,
-    tick: u64,
-}
+    async fn sleep(&self, _: Millis) {}
 
-impl Clock for Ticking {
-    fn now(&self) -> Timestamp {
-        let now = self.now.get();
-        self.now.set(now + self.tick);
-        Timestamp::from_millis(now)
+    async fn verify(&self, _: VerificationKey<'_>, _: &str, _: &[u8]) -> bool {
+        false
+    }
+
+    async fn fetch_key_set(&self, _: &str) -> Option<String> {
+        None
     }
 }
 
@@ -334,7 +363,7 @@ enum GivenAnswer<'a> {
         remaining: u32,
         /// From now.
         times: [i32; 4],
-        advanced: u8,
+        leased: u8,
         state: GivenState<'a>,
     },
     Far(Vec<Cell<'a>>),
@@ -449,13 +478,13 @@ impl GivenAnswer<'_> {
                 outcome,
                 remaining,
                 times,
-                advanced,
+                leased,
                 state,
             } => {
                 let times = times.map(|shift| json!(now.saturating_add_signed(i64::from(shift))));
                 let mut answer = vec![json!(outcome % 4), json!(remaining)];
                 answer.extend(times);
-                answer.push(json!(advanced % 4));
+                answer.push(json!(leased % 4));
                 answer.extend(match state {
                     GivenState::Empty => Some(json!("")),
                     GivenState::Text(text) => Some(json!(text)),

@@ -100,7 +100,9 @@ proptest! {
         let desk = Desk::new();
         for (method, parts, query, body) in calls {
             let path = format!("/{}", parts.join("/"));
+            let before = desk.calls();
             let answer = desk.ask(&request(method, &path, &query, &body));
+            prop_assert!(answer.status != 405 || desk.calls() == before);
             prop_assert!(
                 matches!(answer.status, 200 | 400 | 404 | 405 | 409),
                 "{method} {path}: {}", answer.status
