@@ -293,6 +293,3 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;

@@ -26,7 +26,6 @@ struct State {
     key_set_fetches: Cell<usize>,
 }
 
-#[allow(dead_code, reason = "tests of users are to publish keys here")]
 impl Manual {
     /// Sets the clock to so many ms after [`START`].
     pub(crate) fn set(&self, ms: u64) {

@@ -6,8 +6,8 @@ use super::{Response, in_words, prefers_problem};
 use crate::blocklist::AddressBlock;
 use crate::config::Dialect;
 use crate::gate::Report;
-use crate::headers::tests::{report, standing};
 use crate::quota::Outcome;
+use crate::response::headers::tests::{report, standing};
 use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
