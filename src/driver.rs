@@ -107,7 +107,7 @@ pub struct Fields {
 
 struct DrivenRequest<P> {
     fields: Fields,
-    address_header: String,
+    address_header: Rc<str>,
     asked: Asked<P>,
 }
 
@@ -123,7 +123,7 @@ impl<P: Platform> Request for DrivenRequest<P> {
     fn header(&self, name: &str) -> Option<String> {
         let known = if name == LOOP_GUARD {
             &self.fields.loop_guard
-        } else if name == self.address_header {
+        } else if name == &*self.address_header {
             &self.fields.address
         } else {
             return self.asked.platform.header(name);
@@ -163,6 +163,8 @@ pub struct Driver<P> {
     asked: Asked<P>,
     tasks: Tasks<Outcome>,
     limiter: Option<Rc<Limiter<Asked<P>>>>,
+    /// The header with the caller's address.
+    address_header: Rc<str>,
     samples: VecDeque<(u32, Sample)>,
     sampled: u32,
 }
@@ -199,6 +201,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             tasks: Tasks::new(Rc::clone(&mailbox)),
             asked: Asked { platform, mailbox },
             limiter: None,
+            address_header: "".into(),
             samples: VecDeque::new(),
             sampled: 0,
         }
@@ -216,6 +219,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     ) -> Result<Setup, LimiterError> {
         let limiter = Limiter::new(vars, has_origin_binding, self.asked.clone())?;
         let setup = Setup::of(limiter.config());
+        self.address_header = setup.client_ip_header.as_str().into();
         self.limiter = Some(Rc::new(limiter));
         Ok(setup)
     }
@@ -228,7 +232,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         };
         let request = DrivenRequest {
             fields,
-            address_header: limiter.config().client_ip_header.clone(),
+            address_header: Rc::clone(&self.address_header),
             asked: self.asked.clone(),
         };
         let task = async move {

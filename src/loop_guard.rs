@@ -34,8 +34,10 @@ pub fn name(config: &Config) -> String {
 /// The header to send on; `None`: the request has been here before.
 #[must_use]
 pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
+    let Some(header) = header else {
+        return Some(own.to_owned());
+    };
     let mut list: Vec<&str> = header
-        .unwrap_or_default()
         .split(',')
         .map(str::trim)
         .filter(|name| !name.is_empty())

@@ -22,8 +22,6 @@ struct State {
     calls: RefCell<Vec<(Endpoint, String, Millis)>>,
     slept: RefCell<Vec<Millis>>,
     lines: RefCell<Vec<String>>,
-    key_set: RefCell<Option<String>>,
-    key_set_fetches: Cell<usize>,
 }
 
 impl Manual {
@@ -55,16 +53,6 @@ impl Manual {
     /// The log lines since this was last asked.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lines.take()
-    }
-
-    /// What the identity provider publishes; `None`: it does not answer.
-    pub(crate) fn publish(&self, key_set: Option<String>) {
-        *self.0.key_set.borrow_mut() = key_set;
-    }
-
-    /// How often the identity provider was asked.
-    pub(crate) fn key_set_fetches(&self) -> usize {
-        self.0.key_set_fetches.get()
     }
 }
 
@@ -103,7 +91,6 @@ impl Effects for Manual {
     }
 
     async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        self.0.key_set_fetches.set(self.0.key_set_fetches.get() + 1);
-        self.0.key_set.borrow().clone()
+        None
     }
 }

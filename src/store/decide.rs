@@ -1,6 +1,8 @@
 //! One request against all its quotas and blocks at once: the pure step that every store makes
 //! atomically. The memory store runs this; `decide.lua` is the same step in Redis.
 
+use std::borrow::Borrow;
+
 use super::shared::{Extra, Question};
 use super::{Answer, Charge};
 use crate::quota::{CLOCK_TOLERANCE, Decided, Outcome, State};
@@ -41,7 +43,7 @@ pub struct Ruling {
 #[must_use]
 pub fn decide(
     question: &Question<'_>,
-    records: &[Record],
+    records: &[impl Borrow<Record>],
     address_blocked: bool,
     now: Timestamp,
 ) -> Vec<Ruling> {
@@ -52,7 +54,13 @@ pub fn decide(
         .zip(records)
         .enumerate()
         .map(|(place, (charge, record))| {
-            Found::new(charge, question.extra(place), record, check.cost, now)
+            Found::new(
+                charge,
+                question.extra(place),
+                record.borrow(),
+                check.cost,
+                now,
+            )
         })
         .collect();
 

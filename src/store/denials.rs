@@ -153,6 +153,9 @@ const ANY_COST: u32 = 0;
 impl DenialMap {
     /// The denial of `check`, if one is known to stand at `now`, and whether it is to be revalidated.
     fn verdict(&mut self, check: &Check, now: Timestamp) -> Option<(Verdict, Revalidation)> {
+        if self.denials.is_empty() {
+            return None;
+        }
         let mut verdict = Verdict {
             answers: vec![None; check.charges.len()],
             ..Verdict::default()

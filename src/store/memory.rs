@@ -62,28 +62,38 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Decides by what is held.
+    pub fn decide_here(&self, check: &Check, now: Timestamp) -> Verdict {
+        let mut map = self.map.borrow_mut();
+        let ruled = map.decide(&Question::new(check), now);
+        let mut answers = Vec::with_capacity(ruled.len());
+        for (charge, ruled) in check.charges.iter().zip(ruled) {
+            answers.push(Some(ruled.answer));
+            map.keep(charge, ruled.record, &ruled.answer, now);
+        }
+        Verdict {
+            answers,
+            ..Verdict::default()
+        }
+    }
+}
+
+/// As a shared store, whose replies say what it holds.
 impl SharedStore for Memory {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         let mut map = self.map.borrow_mut();
-        let charges = &question.check.charges;
-        let mut answers = Vec::with_capacity(charges.len());
-        let mut holdings = Vec::with_capacity(charges.len());
-        for (charge, ruled) in charges.iter().zip(map.decide(question, now)) {
-            answers.push(Some(ruled.answer));
-            holdings.push(Holding {
+        let ruled = map.decide(question, now);
+        let mut reply = Reply::default();
+        for (charge, ruled) in question.check.charges.iter().zip(ruled) {
+            reply.verdict.answers.push(Some(ruled.answer));
+            reply.holdings.push(Holding {
                 leased: ruled.leased,
                 state: ruled.record.state.clone(),
             });
             map.keep(charge, ruled.record, &ruled.answer, now);
         }
-        Ok(Reply {
-            verdict: Verdict {
-                answers,
-                ..Verdict::default()
-            },
-            holdings,
-            ranges_version: None,
-        })
+        Ok(reply)
     }
 }
 

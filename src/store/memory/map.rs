@@ -74,23 +74,20 @@ impl Map {
         (entry.expires > now).then_some(&entry.record)
     }
 
-    fn record(&self, key: &str, now: Timestamp) -> Record {
-        self.held(key, now).cloned().unwrap_or_default()
-    }
-
     /// What `question` comes to over what is held, charge by charge. Nothing is kept.
     pub(super) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Vec<Ruled> {
+        let nothing = Record::default();
         let charges = &question.check.charges;
-        let records: Vec<Record> = charges
+        let records: Vec<&Record> = charges
             .iter()
-            .map(|charge| self.record(&charge.key, now))
+            .map(|charge| self.held(&charge.key, now).unwrap_or(&nothing))
             .collect();
         let rulings = decide(question, &records, false, now);
-        let after = |(ruling, record): (Ruling, Record)| Ruled {
+        let after = |(ruling, record): (Ruling, &Record)| Ruled {
             answer: ruling.answer,
             leased: ruling.leased,
             record: Record {
-                state: ruling.state.or(record.state),
+                state: ruling.state.or_else(|| record.state.clone()),
                 blocked_until: ruling.answer.blocked_until.or(record.blocked_until),
             },
         };
@@ -106,35 +103,17 @@ impl Map {
         answer: &Answer,
         now: Timestamp,
     ) {
-        let unreconciled = self.take(&charge.key);
-        let Record {
-            state,
-            blocked_until,
-        } = &record;
-        if state.is_none() && blocked_until.is_none() {
+        if record.state.is_none() && record.blocked_until.is_none() {
+            self.forget(&charge.key);
             return;
         }
-        let decision = answer.decision;
-        let used = u64::from(charge.quota.capacity().saturating_sub(decision.remaining));
-        let share = used * 255 / u64::from(charge.quota.capacity());
-        // With nothing left, the next request will be denied.
-        let next = || {
-            let spent = decision.remaining == 0;
-            let next = spent.then(|| charge.quota.decide(state.as_ref(), 1, now).decision);
-            match next?.outcome {
-                Outcome::Denied { retry_at } => Some(retry_at),
-                Outcome::Allowed | Outcome::Impossible => None,
-            }
-        };
-        // A shadow denies nobody, so nothing is lost with it.
-        let until = if charge.enforced {
-            answer.retry_at().or_else(next)
-        } else {
-            None
-        };
+        self.drop_expired(now);
+        let known = self.places.get(charge.key.as_str()).copied();
+        let unreconciled = self.unreconciled(&charge.key);
+        let backlog_until = unreconciled.map(|backlog| backlog.until(now));
         self.touches += 1;
-        let share = u8::try_from(share).unwrap_or(u8::MAX);
-        let worth = match until {
+        let share = share_in_use(charge, answer);
+        let worth = match limited_until(charge, &record, answer, now) {
             Some(until) => Worth::Limited { until },
             None => Worth::Room {
                 share,
@@ -142,22 +121,41 @@ impl Map {
             },
         };
         // As long as in Redis: a clock that steps back a little finds the state still there.
-        let whole = decision.reset_at + CLOCK_TOLERANCE;
-        let backlog_until = unreconciled.as_ref().map(|backlog| backlog.until(now));
+        let whole = answer.decision.reset_at + CLOCK_TOLERANCE;
         let expires = whole
-            .max(blocked_until.unwrap_or_default())
+            .max(record.blocked_until.unwrap_or_default())
             .max(backlog_until.unwrap_or_default());
-        self.put(
-            Entry {
-                key: charge.key.as_str().into(),
-                record,
-                unreconciled,
-                expires,
-                share,
-                worth,
-            },
-            now,
-        );
+        match known {
+            Some(place) => self.replace(place, record, expires, share, worth),
+            None => self.put(
+                Entry {
+                    key: charge.key.as_str().into(),
+                    record,
+                    unreconciled: None,
+                    expires,
+                    share,
+                    worth,
+                },
+                now,
+            ),
+        }
+    }
+
+    /// Writes an entry down in place of what it was.
+    fn replace(&mut self, place: u32, record: Record, expires: Timestamp, share: u8, worth: Worth) {
+        let slot = self.entries.get_mut(place as usize);
+        if let Some(entry) = slot.and_then(Option::as_mut) {
+            self.by_worth.remove(&(entry.worth, place));
+            self.by_worth.insert((worth, place));
+            if entry.expires != expires {
+                self.by_expiry.remove(&(entry.expires, place));
+                self.by_expiry.insert((expires, place));
+            }
+            entry.record = record;
+            entry.expires = expires;
+            entry.share = share;
+            entry.worth = worth;
+        }
     }
 
     /// Adds `cost` units, admitted at `at` without the shared store, to the backlog of a quota.
@@ -222,13 +220,9 @@ impl Map {
     }
 
     pub(super) fn forget(&mut self, key: &str) {
-        self.take(key);
-    }
-
-    /// Forgets a key; its backlog is left to the caller.
-    fn take(&mut self, key: &str) -> Option<Box<Unreconciled>> {
-        let place = self.places.get(key).copied()?;
-        self.remove(place)?.unreconciled
+        if let Some(place) = self.places.get(key).copied() {
+            self.remove(place);
+        }
     }
 
     fn entry(&mut self, place: u32) -> Option<&mut Entry> {
@@ -236,7 +230,6 @@ impl Map {
     }
 
     fn put(&mut self, entry: Entry, now: Timestamp) {
-        self.drop_expired(now);
         while self.places.len() >= self.most {
             self.evict(now);
         }
@@ -246,9 +239,6 @@ impl Map {
         });
         self.by_worth.insert((entry.worth, place));
         self.by_expiry.insert((entry.expires, place));
-        if entry.unreconciled.is_some() {
-            self.unreconciled.insert(place);
-        }
         self.places.insert(Rc::clone(&entry.key), place);
         if let Some(slot) = self.entries.get_mut(place as usize) {
             *slot = Some(entry);
@@ -308,6 +298,41 @@ impl Map {
         if let Some((_, place)) = self.by_worth.first().copied() {
             self.remove(place);
         }
+    }
+}
+
+/// The share of its limit that a caller has used, in 255ths.
+fn share_in_use(charge: &Charge, answer: &Answer) -> u8 {
+    let capacity = charge.quota.capacity();
+    let used = u64::from(capacity.saturating_sub(answer.decision.remaining));
+    u8::try_from(used * 255 / u64::from(capacity)).unwrap_or(u8::MAX)
+}
+
+/// Until when a caller is limited, if it is now or by its next request. A shadow denies nobody, so
+/// nothing is lost with it.
+fn limited_until(
+    charge: &Charge,
+    record: &Record,
+    answer: &Answer,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    if !charge.enforced {
+        return None;
+    }
+    if let Some(until) = answer.retry_at() {
+        return Some(until);
+    }
+    if answer.decision.remaining > 0 {
+        return None;
+    }
+    match charge
+        .quota
+        .decide(record.state.as_ref(), 1, now)
+        .decision
+        .outcome
+    {
+        Outcome::Denied { retry_at } => Some(retry_at),
+        Outcome::Allowed | Outcome::Impossible => None,
     }
 }
 
