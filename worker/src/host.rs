@@ -39,7 +39,8 @@ pub(crate) fn configure(env: &Env) -> Result<String, String> {
 
 pub(crate) fn room(bytes: usize) -> usize {
     HOST.with_borrow_mut(|host| {
-        host.input.resize(bytes, 0);
+        // A longer one is not kept.
+        host.input = vec![0; bytes];
         host.input.as_ptr() as usize
     })
 }
