@@ -110,6 +110,12 @@ fn a_value_beyond_the_longest_is_nobody_even_if_an_address_is_in_it() {
 }
 
 #[test]
+fn a_value_of_128_bytes_is_read_and_one_of_129_is_refused() {
+    assert_eq!(key(&format!("{:>128}", "192.0.2.1")), "192.0.2.1");
+    assert_eq!(key(&format!("{:>129}", "192.0.2.1")), "unknown");
+}
+
+#[test]
 fn no_header_is_the_shared_bucket_and_is_never_blocked() {
     let nobody = Caller::identify(None, Ipv6Prefix::default());
     assert_eq!(

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Exempt, Report, Request, decide};
 use crate::client::hashed;
 use crate::config::{Config, Vars};
+use crate::quota::Outcome;
 use crate::seed::Seed;
 use crate::store::conformance::START;
 use crate::store::memory::Memory;
@@ -66,8 +67,12 @@ impl Gate {
     fn new(vars: &Value) -> Self {
         let compiled = Config::compile(&Vars::from_json(&vars.to_string()).unwrap());
         assert!(!compiled.has_errors(), "{:?}", compiled.problems);
+        Self::of(compiled.config)
+    }
+
+    fn of(config: Config) -> Self {
         Self {
-            config: compiled.config,
+            config,
             store: Memory::new(1000, Seed::fixed()),
         }
     }
@@ -130,6 +135,28 @@ fn the_tightest_share_binds() {
 }
 
 #[test]
+fn the_least_share_binds_even_if_more_units_are_left_in_it() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_WIDE": "100,60",
+        "RATE_LIMIT_NARROW": "20,60",
+        "RATE_LIMIT_ROUTES": [
+            {"path": "/export", "policies": ["wide"], "cost": 60},
+            {"path": "/**", "policies": ["wide", "narrow"]},
+        ],
+    }));
+    assert!(gate.ask(&from("192.0.2.1", "/export"), START).admitted);
+    let report = gate.ask(&from("192.0.2.1", "/"), START);
+    let remaining = |place: usize| report.enforced[place].answer.decision.remaining;
+    assert_eq!((remaining(0), remaining(1)), (39, 19));
+    assert_eq!(
+        report.binding().unwrap().policy,
+        "wide",
+        "39 of 100 is a smaller share than 19 of 20"
+    );
+}
+
+#[test]
 fn of_several_denials_the_longest_binds() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "1,3600"}));
     let request = from("192.0.2.1", "/");
@@ -137,6 +164,30 @@ fn of_several_denials_the_longest_binds() {
     let report = gate.ask(&request, START + Millis::new(5));
     assert!(!report.admitted);
     assert_eq!(report.binding().unwrap().policy, "ip");
+}
+
+#[test]
+fn an_impossible_denial_binds_before_one_that_waiting_ends() {
+    let vars = json!({
+        "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_SMALL": "2,60",
+        "RATE_LIMIT_LARGE": "3,3600",
+        "RATE_LIMIT_ROUTES": [
+            {"path": "/once", "policies": ["large"], "cost": 3},
+            {"path": "/**", "policies": ["large", "small"], "cost": 3},
+        ],
+    });
+    // Reported as an error, as no request to `/**` can be admitted, and in force nevertheless.
+    let gate = Gate::of(Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config);
+    assert!(gate.ask(&from("192.0.2.1", "/once"), START).admitted);
+    let report = gate.ask(&from("192.0.2.1", "/"), START);
+    let standings = &report.enforced;
+    assert!(
+        standings[0].answer.retry_at().is_some(),
+        "waiting ends this"
+    );
+    assert_eq!(standings[1].answer.decision.outcome, Outcome::Impossible);
+    assert_eq!(report.binding().unwrap().policy, "small");
 }
 
 #[test]
