@@ -1,7 +1,8 @@
 //! The stand-in for Upstash (`tests/upstash`), a real Redis behind it, as a child process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
@@ -23,6 +24,19 @@ pub(crate) struct StandIn {
 /// Long enough for a busy machine.
 const TIMEOUT: Millis = Millis::new(20_000);
 
+/// Ends the test process with one line: every further test that needs the stand-in would fail alike.
+fn end_the_run(cause: &str) -> ! {
+    static ENDING: Mutex<()> = Mutex::new(());
+    // Never released, so that other tests' threads do not get to write the same line.
+    let _ending = ENDING.lock();
+    // Not by a macro: what those print is kept until the test ends, which it does not.
+    let _ = writeln!(
+        io::stderr(),
+        "\nerror: no stand-in for Upstash ({cause}): run `npm test`, which installs what these tests need"
+    );
+    std::process::exit(1)
+}
+
 impl StandIn {
     pub(crate) fn start() -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstash/cli.mjs");
@@ -31,14 +45,23 @@ impl StandIn {
             .arg(script)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
-            .expect("node is installed");
+            .unwrap_or_else(|error| end_the_run(&format!("node: {error}")));
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let said: Value = serde_json::from_str(&line).expect("run `npm test`, which sets this up");
-        let text = |field: &str| said[field].as_str().unwrap().to_owned();
+        let mut errors = child.stderr.take().unwrap();
+        let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+            drop(child.stdin.take());
+            let mut trace = String::new();
+            let _ = errors.read_to_string(&mut trace);
+            let cause = trace.lines().find(|line| line.contains("Error"));
+            end_the_run(cause.unwrap_or("it does not start"));
+        };
+        std::thread::spawn(move || io::copy(&mut errors, &mut io::stderr()));
+        let text = |field: &str| ready[field].as_str().unwrap().to_owned();
         Self {
             url: text("url"),
             token: text("token"),
