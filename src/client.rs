@@ -5,15 +5,14 @@
 //! the shared, tight bucket of the unidentified, which is never blocked. So a broken header is
 //! neither a bypass nor a way to lock others out.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use sha2::{Digest, Sha256};
-
+mod key;
+mod network;
 pub mod range;
 
-/// The key of the bucket that all callers without a usable address share.
-const UNIDENTIFIED: &str = "unknown";
+pub use key::{CallerHash, CallerKey};
+pub use network::{Ipv6Prefix, Network};
 
 /// `2a06:98c0:3600::103`: what Cloudflare puts into `CF-Connecting-IP` where a Worker of *another*
 /// zone makes the request. Every such Worker of every customer shares it, so that blocking it for
@@ -25,52 +24,15 @@ const CLOUDFLARE_WORKERS: Ipv6Addr = Ipv6Addr::new(0x2a06, 0x98c0, 0x3600, 0, 0,
 /// a port 8; the rest is room for a zone.
 const LONGEST_VALUE: usize = 128;
 
-/// How many bytes of a SHA-256 [`hashed`] keeps: 128 bits, beyond finding two values that collide.
-const HASH_BYTES: usize = 16;
-
-/// How many leading bits of an IPv6 address name one caller: 1 to 128, by default 64.
-///
-/// A subscriber is handed at least a /64 and can take a fresh address out of it for each request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ipv6Prefix(u8);
-
-impl Ipv6Prefix {
-    /// A prefix of `bits` bits; `None` outside 1 to 128.
-    #[must_use]
-    pub const fn new(bits: u8) -> Option<Self> {
-        if matches!(bits, 1..=128) {
-            Some(Self(bits))
-        } else {
-            None
-        }
-    }
-
-    /// The number of bits, 1 to 128.
-    #[must_use]
-    pub const fn bits(self) -> u8 {
-        self.0
-    }
-
-    fn mask(self, address: Ipv6Addr) -> Ipv6Addr {
-        Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << (128 - u32::from(self.0))))
-    }
-}
-
-impl Default for Ipv6Prefix {
-    fn default() -> Self {
-        Self(64)
-    }
-}
-
 /// Who sent a request, as far as the platform's header tells.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(Origin);
 
 /// Where a caller's identity came from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Origin {
-    /// The header held one address; `key` is its network in canonical form.
-    Address { exact: IpAddr, key: String },
+    /// The header held one address.
+    Address { exact: IpAddr, network: Network },
     /// The header was missing or not an address.
     Unidentified,
 }
@@ -86,27 +48,27 @@ impl Caller {
     /// ```
     /// # use edge_limiter::client::{Caller, Ipv6Prefix};
     /// let caller = Caller::identify(Some("2001:db8::1"), Ipv6Prefix::default());
-    /// assert_eq!(caller.key(), "2001:db8::/64");
-    /// assert_eq!(Caller::identify(None, Ipv6Prefix::default()).key(), "unknown");
+    /// assert_eq!(caller.key().to_string(), "2001:db8::/64");
+    /// let nobody = Caller::identify(None, Ipv6Prefix::default());
+    /// assert_eq!(nobody.key().to_string(), "unknown");
     /// ```
     #[must_use]
     pub fn identify(header: Option<&str>, prefix: Ipv6Prefix) -> Self {
         Self(match header.and_then(parse_address) {
             Some(exact) => Origin::Address {
                 exact,
-                key: canonical_network(exact, prefix),
+                network: Network::of(exact, prefix),
             },
             None => Origin::Unidentified,
         })
     }
 
-    /// What names the caller in Redis keys, for counters and for blocks alike: a network as
-    /// [`canonical_network`] writes it, or `unknown` for the bucket of all who are unidentified.
+    /// The caller's key, for counters and for blocks alike.
     #[must_use]
-    pub fn key(&self) -> &str {
+    pub const fn key(&self) -> CallerKey {
         match &self.0 {
-            Origin::Address { key, .. } => key,
-            Origin::Unidentified => UNIDENTIFIED,
+            Origin::Address { network, .. } => CallerKey::Address(*network),
+            Origin::Unidentified => CallerKey::Unidentified,
         }
     }
 
@@ -189,44 +151,6 @@ fn is_zone(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-}
-
-/// The network that stands for `ip`: IPv4 whole (`192.0.2.1`), IPv6 masked to `prefix` and written
-/// as in RFC 5952 with its length (`2001:db8:0:1::/64`).
-///
-/// A prefix of 128 leaves the whole address, which like IPv4 carries no length: `2001:db8::1`. An
-/// IPv4-mapped address counts as IPv4 here too, so that an operator's block and the caller it means
-/// always meet.
-#[must_use]
-pub fn canonical_network(ip: IpAddr, prefix: Ipv6Prefix) -> String {
-    match ip.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) if prefix.bits() == 128 => address.to_string(),
-        IpAddr::V6(address) => format!("{}/{}", prefix.mask(address), prefix.bits()),
-    }
-}
-
-/// What a caller supplied, made fit for a Redis key: `{kind}-{32 hex digits}`, the first 128 bits
-/// of a SHA-256 over the whole of `value`, whatever its length and bytes.
-///
-/// `kind` is the limiter's own word, never a caller's (`user`, or a header's name in lower case).
-/// It is hashed as well, so that equal values of two kinds share no digits and cannot be linked.
-#[must_use]
-pub fn hashed(kind: &str, value: impl AsRef<[u8]>) -> String {
-    // A NUL ends the kind: no header's name can hold one, so no (kind, value) runs into another.
-    let digest = Sha256::new()
-        .chain_update(kind)
-        .chain_update([0])
-        .chain_update(value.as_ref())
-        .finalize();
-    let mut key = String::with_capacity(kind.len() + 1 + 2 * HASH_BYTES);
-    key.push_str(kind);
-    key.push('-');
-    for byte in digest.iter().take(HASH_BYTES) {
-        // Writing to a String cannot fail.
-        let _ = write!(key, "{byte:02x}");
-    }
-    key
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::hash::BuildHasher;
 
 use serde::Serialize;
 
+use crate::client::CallerKey;
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -56,7 +57,7 @@ pub struct Event {
     /// What happened.
     pub kind: Kind,
     /// The caller's key.
-    pub caller: String,
+    pub caller: CallerKey,
     /// The policy that denied it, or would next.
     pub policy: String,
     /// The first one's method.
@@ -81,7 +82,7 @@ pub struct Note<'a> {
     /// What happened.
     pub kind: Kind,
     /// The caller's key.
-    pub caller: &'a str,
+    pub caller: CallerKey,
     /// The policy concerned.
     pub policy: &'a str,
     /// The request's method.
@@ -209,7 +210,7 @@ impl Recorder {
         for event in batch.events {
             let like = self.seed.hash_one(Note {
                 kind: event.kind,
-                caller: &event.caller,
+                caller: event.caller,
                 policy: &event.policy,
                 method: &event.method,
                 status: event.status,
@@ -241,7 +242,7 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
         time: now.as_millis(),
         last: now.as_millis(),
         kind: note.kind,
-        caller: note.caller.to_owned(),
+        caller: note.caller,
         policy: note.policy.to_owned(),
         method: note.method.chars().take(32).collect(),
         path,
@@ -256,14 +257,16 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{Batch, Details, Kind, MAX_EVENTS_PER_BATCH, Note, Recorder};
+    use crate::client::CallerKey;
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::Millis;
 
-    pub(crate) fn denied<'a>(caller: &'a str, policy: &'a str) -> Note<'a> {
+    /// Of an address, or of an identifier.
+    pub(crate) fn denied<'a>(caller: &str, policy: &'a str) -> Note<'a> {
         Note {
             kind: Kind::Denied,
-            caller,
+            caller: CallerKey::parse(caller).unwrap_or_else(|| CallerKey::id(caller)),
             policy,
             method: "GET",
             status: 429,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::blocklist::AddressBlock;
-use crate::client::Caller;
+use crate::client::{Caller, CallerKey};
 use crate::config::Config;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, PolicyId};
@@ -28,7 +28,7 @@ pub struct Report {
     /// Who asked.
     pub caller: Caller,
     /// The key of the user who is proven to have asked, where a policy wants to know.
-    pub user: Option<String>,
+    pub user: Option<CallerKey>,
     /// Units that the request takes.
     pub cost: u32,
     /// Why it was not asked of any quota.
@@ -70,8 +70,8 @@ pub struct Standing {
 impl Report {
     /// The key of whoever was charged in this standing.
     #[must_use]
-    pub fn charged(&self, standing: &Standing) -> &str {
-        let user = self.user.as_deref().filter(|_| standing.is_users);
+    pub fn charged(&self, standing: &Standing) -> CallerKey {
+        let user = self.user.filter(|_| standing.is_users);
         user.unwrap_or_else(|| self.caller.key())
     }
 
@@ -137,13 +137,13 @@ pub async fn decide<S: Store>(
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
     let mut names: Vec<&Policy> = Vec::with_capacity(policies.len());
     for policy in policies {
-        for charge in policy.charges(&caller, user.as_deref(), |name| request.header(name)) {
+        for charge in policy.charges(&caller, user.as_ref(), |name| request.header(name)) {
             charges.push(charge);
             names.push(policy);
         }
     }
     let check = Check {
-        address: caller.may_be_blocked().then(|| caller.key().to_owned()),
+        address: caller.may_be_blocked().then(|| caller.key().to_string()),
         charges,
         cost,
     };
@@ -176,7 +176,7 @@ fn classify(config: &Config, request: &impl Request) -> (Vec<PolicyId>, u32) {
 
 fn report(
     caller: Caller,
-    user: Option<String>,
+    user: Option<CallerKey>,
     check: &Check,
     names: &[&Policy],
     verdict: &Verdict,

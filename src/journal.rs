@@ -8,6 +8,7 @@ use crate::effects::Effects;
 use crate::events::records::BLOCKED;
 use crate::events::{Details, FLUSH_AFTER, Kind, Note, Recorder};
 use crate::gate::{Exempt, Report};
+use crate::policy::quota_key;
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::seed::Seed;
@@ -88,7 +89,7 @@ impl<D: Database> Journal<D> {
             && let Some(until) = standing.answer.blocked_until
         {
             self.recorder
-                .note_block(&format!("{}:{caller}", standing.policy), until);
+                .note_block(&quota_key(&standing.policy, &caller), until);
         }
     }
 

@@ -1,12 +1,11 @@
 //! What is limited: policies, and how a caller's quota in one is named.
 
-use crate::client::{Caller, hashed};
+use std::fmt::Write;
+
+use crate::client::{Caller, CallerKey};
 use crate::quota::Quota;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
-
-/// What a proven user's key starts with.
-const USER: &str = "user-";
 
 /// Which policy of a configuration: its place in the list of policies in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,23 +61,22 @@ impl Policy {
     pub fn charges(
         &self,
         caller: &Caller,
-        user: Option<&str>,
+        user: Option<&CallerKey>,
         header: impl Fn(&str) -> Option<String>,
     ) -> impl Iterator<Item = Charge> {
         let supplied = match &self.key {
             KeyBy::Header(name) => header(name).map(|value| {
                 // Never blocked: whoever knows the value could block its owner.
-                let supplied = format!("{name}:{value}");
-                self.charge(&hashed("header", &supplied), None)
+                self.charge(&CallerKey::header(name, &value), None)
             }),
             KeyBy::Address | KeyBy::Global => None,
         };
         let own = match (&self.key, user.filter(|_| self.user.is_some())) {
-            (KeyBy::Global, _) => self.charge("global", None),
+            (KeyBy::Global, _) => self.charge(&CallerKey::Global, None),
             (_, Some(user)) => self.charge(user, self.block),
             (KeyBy::Address | KeyBy::Header(_), None) => {
                 let block = self.block.filter(|_| caller.may_be_blocked());
-                self.charge(caller.key(), block)
+                self.charge(&caller.key(), block)
             }
         };
         supplied.into_iter().chain([own])
@@ -86,16 +84,25 @@ impl Policy {
 
     /// The quota of one caller's key, whose denial sets `block`.
     #[must_use]
-    pub fn charge(&self, caller: &str, block: Option<Millis>) -> Charge {
+    pub fn charge(&self, caller: &CallerKey, block: Option<Millis>) -> Charge {
         let quota = (self.user)
-            .filter(|_| caller.starts_with(USER))
+            .filter(|_| matches!(caller, CallerKey::User(_)))
             .unwrap_or(self.quota);
         Charge {
             block,
             enforced: self.mode == Mode::Enforce,
             on_failure: self.on_store_failure,
             lease: self.lease.min(quota.capacity()),
-            ..Charge::new(format!("{}:{caller}", self.name), quota)
+            ..Charge::new(quota_key(&self.name, caller), quota)
         }
     }
+}
+
+/// Names a caller's quota in a policy: `{policy}:{caller}`.
+#[must_use]
+pub fn quota_key(policy: &str, caller: &CallerKey) -> String {
+    let mut key = String::with_capacity(policy.len() + 1 + CallerKey::MAX_BYTES);
+    // Writing to a String cannot fail.
+    let _ = write!(key, "{policy}:{caller}");
+    key
 }

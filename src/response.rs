@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::client::CallerKey;
 use crate::config::Dialect;
 use crate::gate::Report;
 use crate::headers::Header;
@@ -114,7 +115,7 @@ impl Response {
         struct Body<'a> {
             admitted: bool,
             message: &'a str,
-            caller: &'a str,
+            caller: CallerKey,
             policies: Vec<&'a str>,
         }
         let standings = report.enforced.iter();

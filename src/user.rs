@@ -17,7 +17,7 @@ use self::fetching::Fetching;
 use self::key::Key;
 use self::proofs::Proofs;
 use self::token::{Expected, Token};
-use crate::client::hashed;
+use crate::client::CallerKey;
 use crate::effects::{Effects, VerificationKey};
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
@@ -60,17 +60,20 @@ impl Settings {
 /// Says who sent a request.
 #[allow(async_fn_in_trait)]
 pub trait Prove {
-    /// The key of the user who is proven to have sent a request: `user-` and a hash. `header` reads
+    /// The key of the user who is proven to have sent a request: [`CallerKey::User`]. `header` reads
     /// one of its headers, by its name in lower case.
-    async fn user(&self, header: impl Fn(&str) -> Option<String>, now: Timestamp)
-    -> Option<String>;
+    async fn user(
+        &self,
+        header: impl Fn(&str) -> Option<String>,
+        now: Timestamp,
+    ) -> Option<CallerKey>;
 }
 
 /// Proves nobody.
 pub struct Nobody;
 
 impl Prove for Nobody {
-    async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<String> {
+    async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         None
     }
 }
@@ -155,7 +158,7 @@ impl<E: Effects> Users<E> {
         verified
     }
 
-    async fn prove(&self, text: &str, now: Timestamp) -> Option<String> {
+    async fn prove(&self, text: &str, now: Timestamp) -> Option<CallerKey> {
         if text.len() > token::LONGEST {
             return None;
         }
@@ -173,13 +176,13 @@ impl<E: Effects> Users<E> {
             verified = self.verify(&token).await;
         }
         let (user, until) = match verified {
-            Verified::Yes => (Some(hashed("user", subject)), until),
+            Verified::Yes => (Some(CallerKey::user(subject)), until),
             Verified::No => (None, now + REFUSED_FOR),
             // Its key may be published yet.
             Verified::NoKey => return None,
         };
         let mut proofs = self.proofs.borrow_mut();
-        proofs.put(digest, user.clone(), until, now);
+        proofs.put(digest, user, until, now);
         user
     }
 
@@ -198,7 +201,7 @@ impl<E: Effects> Prove for Users<E> {
         &self,
         header: impl Fn(&str) -> Option<String>,
         now: Timestamp,
-    ) -> Option<String> {
+    ) -> Option<CallerKey> {
         let cookie = self.settings.cookie.as_deref();
         let token = bearer(&header).or_else(|| {
             let cookies = header("cookie")?;

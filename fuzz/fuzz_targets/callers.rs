@@ -5,11 +5,9 @@
 
 use std::net::IpAddr;
 
-use edge_limiter::client::{Caller, Ipv6Prefix, canonical_network, hashed};
+use edge_limiter::client::{Caller, CallerKey, Ipv6Prefix, Network};
 use libfuzzer_sys::fuzz_target;
 
-/// `2001:db8:…/128` with eight full groups, or `ffff:…:255.255.255.255`.
-const LONGEST_KEY: usize = 49;
 const LONGEST_HEADER: usize = 128;
 
 fuzz_target!(|data: &[u8]| {
@@ -32,16 +30,20 @@ fuzz_target!(|data: &[u8]| {
     }
     plain_addresses_are_understood(&header, &caller, prefix);
     supplied_values_are_hashed(&header);
+    keys_are_read_back(caller.key());
+    if let Some(key) = CallerKey::parse(&header) {
+        assert_eq!(key.to_string(), header, "no other text is read");
+    }
 });
 
 fn key_is_harmless(caller: &Caller) {
-    let key = caller.key();
+    let key = caller.key().to_string();
     let harmless = |byte: u8| b"0123456789abcdef:./".contains(&byte);
     if caller.address().is_none() {
         assert_eq!(key, "unknown");
     } else {
         assert!(key.bytes().all(harmless), "{key}");
-        assert!((2..=LONGEST_KEY).contains(&key.len()), "{key}");
+        assert!((2..=CallerKey::MAX_BYTES).contains(&key.len()), "{key}");
     }
 }
 
@@ -55,16 +57,16 @@ fn one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefi
             .all(|byte| byte.is_ascii_graphic())
     );
 
-    let key = caller.key();
+    let key = caller.key().to_string();
     assert_eq!(address, address.to_canonical(), "a mapped address is IPv4");
-    assert_eq!(canonical_network(address, prefix), key);
+    assert_eq!(Network::of(address, prefix).to_string(), key);
     let exact = Caller::identify(Some(&address.to_string()), prefix);
     assert_eq!(&exact, caller, "the address alone names the same caller");
     let (network, bits) = match key.split_once('/') {
         Some((network, bits)) => (network, Some(bits.to_owned())),
-        None => (key, None),
+        None => (key.as_str(), None),
     };
-    assert_eq!(Caller::identify(Some(network), prefix).key(), key);
+    assert_eq!(Caller::identify(Some(network), prefix).key(), caller.key());
     assert_eq!(
         bits,
         (address.is_ipv6() && prefix.bits() < 128).then(|| prefix.bits().to_string())
@@ -96,7 +98,9 @@ fn plain_addresses_are_understood(header: &str, caller: &Caller, prefix: Ipv6Pre
 }
 
 fn supplied_values_are_hashed(value: &str) {
-    let key = hashed("header", value);
+    let key = CallerKey::header("x-api-key", value);
+    keys_are_read_back(key);
+    let key = key.to_string();
     let digits = key.strip_prefix("header-").unwrap();
     assert_eq!(digits.len(), 32);
     assert!(
@@ -104,4 +108,8 @@ fn supplied_values_are_hashed(value: &str) {
             .bytes()
             .all(|byte| b"0123456789abcdef".contains(&byte))
     );
+}
+
+fn keys_are_read_back(key: CallerKey) {
+    assert_eq!(CallerKey::parse(&key.to_string()), Some(key));
 }

@@ -9,6 +9,7 @@ use super::{Answered, Failed, Plane, Request, ok};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::client::{CallerKey, Network};
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::keys::Key;
@@ -118,9 +119,9 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let target = self.target(target)?;
         let own = self.records().look_up(&target, now).await?;
         let covering = match (&own, &target) {
-            (None, Target::Address(address)) => {
+            (None, Target::Address(network)) => {
                 let known = self.records().blocklist_copy(now).await?;
-                known.range(address, now)
+                known.range(&network.to_string(), now)
             }
             _ => None,
         };
@@ -178,10 +179,10 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         // The records are set: a copy that cannot be loaded now is loaded by a request.
         let _ = self.stack.reload_blocks(now).await;
-        if let Target::Address(address) = &target {
+        if let Target::Address(network) = target {
             // What is remembered of it is of an earlier block.
-            self.stack.forget(address);
-            for charge in self.charges_of(address) {
+            self.stack.forget(&network.to_string());
+            for charge in self.charges_of(network) {
                 self.stack.drop_lease(&charge.key);
             }
         }
@@ -204,12 +205,12 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         // What is gathered of a policy's block would list it anew.
         self.write_events(now).await;
         let lifted = self.records().lift(&target, now).await?;
-        let policies_lifted = match &target {
-            Target::Address(address) => self.lift_policies(address, now).await?,
+        let policies_lifted = match target {
+            Target::Address(network) => self.lift_policies(network, now).await?,
             Target::Range(_) => 0,
         };
-        if let Target::Address(address) = &target {
-            self.stack.forget(address);
+        if let Target::Address(network) = target {
+            self.stack.forget(&network.to_string());
         }
         let _ = self.stack.reload_blocks(now).await;
         ok(&Body {
@@ -222,8 +223,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
 
     /// Lifts the policies' own blocks of an address; the quotas that set them are whole again, or
     /// the next request would be blocked anew.
-    async fn lift_policies(&self, address: &str, now: Timestamp) -> Result<u64, StoreError> {
-        let charges: Vec<Charge> = self.charges_of(address).filter(Charge::blocks).collect();
+    async fn lift_policies(&self, network: Network, now: Timestamp) -> Result<u64, StoreError> {
+        let charges: Vec<Charge> = self.charges_of(network).filter(Charge::blocks).collect();
         let check = Check {
             address: None,
             charges,
@@ -255,9 +256,9 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     }
 
     /// The quotas of an address under every policy.
-    fn charges_of(&self, address: &str) -> impl Iterator<Item = Charge> {
+    fn charges_of(&self, network: Network) -> impl Iterator<Item = Charge> {
         let policies = self.config().policies.iter();
-        policies.map(move |policy| policy.charge(address, policy.block))
+        policies.map(move |policy| policy.charge(&CallerKey::Address(network), policy.block))
     }
 
     fn target(&self, text: &str) -> Result<Target, Bad> {

@@ -2,72 +2,59 @@
 
 use super::bad::Bad;
 use crate::client::range::Range;
-use crate::client::{Caller, Ipv6Prefix, hashed};
+use crate::client::{CallerKey, Ipv6Prefix, Network};
 
-/// Hexadecimal digits of the hash in a key.
-const HASH_DIGITS: usize = 32;
-
-/// The key of a caller that an operator names: an address, `unknown`, `global`, `id:NAME`, or a hash
+/// The key of a caller that an operator names: an address, `user:NAME`, `id:NAME`, or any other key
 /// as lists show it.
-pub(super) fn caller_key(text: &str, prefix: Ipv6Prefix) -> Result<String, Bad> {
+pub(super) fn caller_key(text: &str, prefix: Ipv6Prefix) -> Result<CallerKey, Bad> {
     const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, or a key as lists show \
                         it, such as `user-` and 32 hexadecimal digits.";
-    if matches!(text, "unknown" | "global") || is_hashed(text) {
-        return Ok(text.to_owned());
-    }
     match text.split_once(':') {
-        Some(("user", name)) => return named_key("user", name),
-        Some(("id", name)) => return named_key("id", name),
+        Some(("user", subject)) => return not_empty(subject).map(CallerKey::user),
+        Some(("id", name)) => return not_empty(name).map(CallerKey::id),
         _ => {}
     }
-    address_key(text, prefix).ok_or(Bad::from(RULE))
-}
-
-/// The key of an identifier that a server names: an address's own, a user's, or a hash; and whether
-/// it is an address.
-pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<(String, bool), Bad> {
-    if let Some(key) = address_key(text, prefix) {
-        return Ok((key, true));
+    if let Some(address) = address(text, prefix) {
+        return Ok(address);
     }
-    let key = match text.split_once(':') {
-        Some(("user", name)) => named_key("user", name),
-        _ => named_key("id", text),
-    };
-    Ok((key?, false))
+    match CallerKey::parse(text) {
+        // A network that is not one caller under the configured prefix.
+        None | Some(CallerKey::Address(_)) => Err(Bad::from(RULE)),
+        Some(key) => Ok(key),
+    }
 }
 
-/// A name of any length is hashed. The limits of bodies and paths bound its length.
-fn named_key(kind: &str, name: &str) -> Result<String, Bad> {
+/// The key of an identifier that a server names: an address, `user:NAME`, or any other text.
+pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<CallerKey, Bad> {
+    if let Some(address) = address(text, prefix) {
+        return Ok(address);
+    }
+    match text.split_once(':') {
+        Some(("user", subject)) => not_empty(subject).map(CallerKey::user),
+        _ => not_empty(text).map(CallerKey::id),
+    }
+}
+
+/// The limits of bodies and paths bound a name's length.
+fn not_empty(name: &str) -> Result<&str, Bad> {
     if name.is_empty() {
         return Err(Bad::from("A name must not be empty."));
     }
-    Ok(hashed(kind, name))
+    Ok(name)
 }
 
-fn address_key(text: &str, prefix: Ipv6Prefix) -> Option<String> {
+/// One address, or a network that is one caller, in the form in which lists show it.
+fn address(text: &str, prefix: Ipv6Prefix) -> Option<CallerKey> {
     let range = Range::parse(text)?;
-    let address = Caller::identify(Some(&range.first().to_string()), prefix);
-    let alone = Range::new(range.first(), range.bits())?.to_string();
-    // One address, or a network that is one caller, in the form in which lists show it.
-    let one = alone == address.key() || !text.contains('/');
-    one.then(|| address.key().to_owned())
-}
-
-fn is_hashed(text: &str) -> bool {
-    ["user-", "header-", "id-"].into_iter().any(|kind| {
-        text.strip_prefix(kind).is_some_and(|digits| {
-            digits.len() == HASH_DIGITS
-                && digits
-                    .bytes()
-                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    })
+    let network = Network::of(range.first(), prefix);
+    let is_caller = network.range() == range || !text.contains('/');
+    is_caller.then_some(CallerKey::Address(network))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{caller_key, identified};
-    use crate::client::Ipv6Prefix;
+    use crate::client::{CallerKey, Ipv6Prefix};
 
     #[test]
     fn a_caller_key_has_a_form_of_our_own() {
@@ -84,7 +71,8 @@ mod tests {
                 "user-0123456789abcdef0123456789abcdef",
             ),
         ] {
-            assert_eq!(caller_key(text, prefix).as_deref(), Ok(key));
+            let named = caller_key(text, prefix).map(|key| key.to_string());
+            assert_eq!(named.as_deref(), Ok(key));
         }
         for text in [
             "",
@@ -105,14 +93,22 @@ mod tests {
         ] {
             assert!(caller_key(text, prefix).is_err(), "{text}");
         }
-        let long = caller_key(&format!("user:{}", "x".repeat(5000)), prefix).unwrap();
-        assert!(long.starts_with("user-") && long.len() == 37);
-        let hashed = caller_key("id:a:*\r\n b", prefix).unwrap();
-        assert!(hashed.starts_with("id-") && hashed.len() == 35);
-        assert_eq!(identified("a:*\r\n b", prefix), Ok((hashed, false)));
+        let long = "x".repeat(5000);
+        assert_eq!(
+            caller_key(&format!("user:{long}"), prefix),
+            Ok(CallerKey::user(&long))
+        );
+        let id = CallerKey::id("a:*\r\n b");
+        assert_eq!(caller_key("id:a:*\r\n b", prefix), Ok(id));
+        assert_eq!(identified("a:*\r\n b", prefix), Ok(id));
+        assert_eq!(
+            identified("user:alice", prefix),
+            Ok(CallerKey::user("alice"))
+        );
+        assert_eq!(identified("unknown", prefix), Ok(CallerKey::id("unknown")));
         assert_eq!(
             identified("192.0.2.1", prefix),
-            Ok(("192.0.2.1".to_owned(), true))
+            caller_key("192.0.2.1", prefix)
         );
         assert!(identified("", prefix).is_err());
     }

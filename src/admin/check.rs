@@ -8,6 +8,7 @@ use super::fields::Fields;
 use super::input::Input;
 use super::{Answered, Plane, ROOT, Request, ok};
 use crate::blocklist::AddressBlock;
+use crate::client::CallerKey;
 use crate::effects::Effects;
 use crate::events::{Details, Kind, Note};
 use crate::policy::Policy;
@@ -31,6 +32,9 @@ impl One {
         Ok(both.map(|(policy, identifier)| Self { policy, identifier }))
     }
 }
+
+/// Whose quota is charged, under which policy.
+type Charged<'a> = (&'a Policy, CallerKey);
 
 /// One quota, or several that admit together or not at all; and the cost.
 fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), Bad> {
@@ -77,14 +81,14 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn check(&self, input: &Input, request: &Request, now: Timestamp) -> Answered {
         input.only(&[])?;
         let (list, cost) = asked(Fields::of_body(request, false)?)?;
-        let (check, policies) = self.charges(&list, cost)?;
+        let (check, charged) = self.charges(&list, cost)?;
         let verdict = self.stack.decide(&check, now).await?;
         let allowed = verdict.allows(&check);
         let block = verdict.address_block;
-        let asked = list.iter().zip(&policies).zip(&check.charges);
+        let asked = list.iter().zip(&charged).zip(&check.charges);
         let standings: Vec<Standing> = asked
             .zip(&verdict.answers)
-            .map(|(((one, policy), charge), answer)| Standing {
+            .map(|(((one, (policy, _)), charge), answer)| Standing {
                 identifier: Some(&one.identifier),
                 policy: &policy.name,
                 ..standing(charge, answer.as_ref(), block, now)
@@ -103,7 +107,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             return Err(Bad::from("`checks` is empty.").into());
         };
         if !allowed {
-            self.note_denial(&check, &list, binding.policy, now);
+            self.note_denial(&charged, binding.policy, now);
         }
         binding.identifier = None;
         binding.allowed = allowed;
@@ -111,25 +115,31 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         ok(&binding)
     }
 
-    fn charges(&self, list: &[One], cost: u32) -> Result<(Check, Vec<&Policy>), Bad> {
+    /// The check, and what each of its charges is about.
+    fn charges(&self, list: &[One], cost: u32) -> Result<(Check, Vec<Charged<'_>>), Bad> {
         let config = self.config();
         let mut check = Check {
             cost,
             ..Check::default()
         };
-        let mut policies = Vec::with_capacity(list.len());
+        let mut charged = Vec::with_capacity(list.len());
         for one in list {
             let policy = self.policy_named(&one.policy).ok_or(Bad::from(
                 "`policy` must be one that is configured; GET /_limiter/policies lists them.",
             ))?;
-            let (key, is_address) = identified(&one.identifier, config.ipv6_prefix)?;
-            if is_address {
-                if check.address.as_ref().is_some_and(|known| *known != key) {
+            let key = identified(&one.identifier, config.ipv6_prefix)?;
+            if let CallerKey::Address(network) = key {
+                let address = network.to_string();
+                if check
+                    .address
+                    .as_ref()
+                    .is_some_and(|known| *known != address)
+                {
                     return Err(Bad::from(
                         "A check is about one caller: name one address at most.",
                     ));
                 }
-                check.address = Some(key.clone());
+                check.address = Some(address);
             }
             let charge = Charge {
                 enforced: true,
@@ -139,21 +149,16 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 return Err(Bad::from("A quota must not be named twice in one check."));
             }
             check.charges.push(charge);
-            policies.push(policy);
+            charged.push((policy, key));
         }
-        Ok((check, policies))
+        Ok((check, charged))
     }
 
-    fn note_denial(&self, check: &Check, list: &[One], policy: &str, now: Timestamp) {
-        let denying = check
-            .charges
-            .iter()
-            .zip(list)
-            .find(|(_, one)| one.policy == policy);
-        let key = denying.and_then(|(charge, _)| charge.key.split_once(':'));
+    fn note_denial(&self, charged: &[Charged<'_>], policy: &str, now: Timestamp) {
+        let denied = charged.iter().find(|(charged, _)| charged.name == policy);
         let note = Note {
             kind: Kind::Denied,
-            caller: key.map_or("unknown", |(_, caller)| caller),
+            caller: denied.map_or(CallerKey::Unidentified, |(_, caller)| *caller),
             policy,
             method: "POST",
             status: 200,

@@ -97,7 +97,7 @@ impl Doorkeeper {
             charges: vec![Charge {
                 // The unidentified are many: one of them must not shut out the others for long.
                 block: self.shut_out.filter(|_| caller.may_be_blocked()),
-                ..Charge::new(caller.key(), self.quota)
+                ..Charge::new(caller.key().to_string(), self.quota)
             }],
             cost: 1,
         };
@@ -107,7 +107,7 @@ impl Doorkeeper {
 
     /// A right token takes back what its own attempt was counted for, and the earlier ones with it.
     fn forgive(&self, caller: &Caller) {
-        self.wrong.forget(caller.key());
+        self.wrong.forget(&caller.key().to_string());
     }
 }
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::caller_key::caller_key;
 use super::input::Input;
 use super::{Answered, Failed, Plane, ok};
+use crate::client::CallerKey;
 use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
 use crate::redis::Database;
@@ -24,7 +25,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         struct Body<'a> {
             scope: &'a str,
             policy: &'a str,
-            caller: &'a str,
+            caller: CallerKey,
             limit: u32,
             used: u32,
             remaining: u32,
@@ -54,7 +55,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 self.records().scope()
             },
             policy: &policy.name,
-            caller: &key,
+            caller: key,
             limit: quota.capacity(),
             used: quota.capacity().saturating_sub(remaining),
             remaining,
@@ -75,7 +76,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         struct Body<'a> {
             scope: &'a str,
             policy: &'a str,
-            caller: &'a str,
+            caller: CallerKey,
             reset: bool,
         }
         input.only(&[])?;
@@ -86,7 +87,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         ok(&Body {
             scope: self.records().scope(),
             policy: &policy.name,
-            caller: &key,
+            caller: key,
             reset: true,
         })
     }
@@ -117,7 +118,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         policies.find(|policy| policy.name == name)
     }
 
-    fn named(&self, name: &str, caller: &str) -> Result<(&Policy, String, Charge), Failed> {
+    fn named(&self, name: &str, caller: &str) -> Result<(&Policy, CallerKey, Charge), Failed> {
         let policy = self.policy_named(name).ok_or(Failed::NotFound)?;
         let key = caller_key(caller, self.config().ipv6_prefix)?;
         let charge = policy.charge(&key, policy.block);

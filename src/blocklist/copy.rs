@@ -71,8 +71,8 @@ impl BlocklistCopy {
     /// Adds a block that could not be written to the database.
     pub fn add(&mut self, target: &Target, block: AddressBlock) {
         match target {
-            Target::Address(address) => {
-                self.addresses.insert(address.clone(), block);
+            Target::Address(network) => {
+                self.addresses.insert(network.to_string(), block);
             }
             Target::Range(added) => {
                 let known = self.ranges.iter().map(|(range, block)| (range, *block));

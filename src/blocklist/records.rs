@@ -83,8 +83,8 @@ impl<D: Database> Records<D> {
         }
         let changed = command(["INCRBY", &self.key(Key::BlockedRangesVersion), "1"]);
         match target {
-            Target::Address(address) => {
-                let [set, listed] = self.set_address(address, block, now);
+            Target::Address(network) => {
+                let [set, listed] = self.set_address(&network.to_string(), block, now);
                 self.run([set, listed, changed], now).await?;
             }
             Target::Range(range) => {
@@ -125,11 +125,12 @@ impl<D: Database> Records<D> {
     pub async fn lift(&self, target: &Target, now: Timestamp) -> Result<bool, StoreError> {
         let changed = command(["INCRBY", &self.key(Key::BlockedRangesVersion), "1"]);
         let removed = match target {
-            Target::Address(address) => {
-                let remove = command(["DEL", &self.key(Key::BlockedAddress(address))]);
-                let unlist = command(["ZREM", &self.key(Key::BlockedAddresses), address]);
+            Target::Address(network) => {
+                let address = network.to_string();
+                let remove = command(["DEL", &self.key(Key::BlockedAddress(&address))]);
+                let unlist = command(["ZREM", &self.key(Key::BlockedAddresses), &address]);
                 // Lifted, it begins anew.
-                let pardon = command(["DEL", &self.key(Key::Escalated(address))]);
+                let pardon = command(["DEL", &self.key(Key::Escalated(&address))]);
                 let commands = [remove, unlist, pardon, changed];
                 let [removed, _, _, _] = self.run(commands, now).await?;
                 removed
@@ -154,7 +155,10 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
         let read = match target {
-            Target::Address(address) => command(["GET", &self.key(Key::BlockedAddress(address))]),
+            Target::Address(network) => {
+                let address = network.to_string();
+                command(["GET", &self.key(Key::BlockedAddress(&address))])
+            }
             Target::Range(range) => {
                 command(["HGET", &self.key(Key::BlockedRanges), &range.to_string()])
             }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::client::range::{Range, RangeMap};
-use crate::client::{Caller, Ipv6Prefix, canonical_network};
+use crate::client::{Ipv6Prefix, Network};
 
 /// Ranges wider than these are refused: a slip of the finger would lock out a continent.
 const LEAST_BITS_V4: u8 = 8;
@@ -12,8 +12,8 @@ const LEAST_BITS_V6: u8 = 16;
 /// What is blocked, in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One caller: [`Caller::key`].
-    Address(String),
+    /// One caller.
+    Address(Network),
     /// All callers in a range.
     Range(Range),
 }
@@ -53,12 +53,9 @@ impl Target {
     #[must_use]
     pub fn parse(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
         let range = Range::parse(text)?;
-        let caller_bits = match range.first() {
-            IpAddr::V4(_) => 32,
-            IpAddr::V6(_) => prefix.bits(),
-        };
-        Some(if range.bits() >= caller_bits {
-            Self::Address(canonical_network(range.first(), prefix))
+        let caller = Network::of(range.first(), prefix);
+        Some(if caller.range().covers(range) {
+            Self::Address(caller)
         } else {
             Self::Range(range)
         })
@@ -68,30 +65,29 @@ impl Target {
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::Address(key) => key.clone(),
+            Self::Address(network) => network.to_string(),
             Self::Range(range) => range.to_string(),
         }
     }
 
     /// Its addresses.
     #[must_use]
-    pub fn range(&self) -> Option<Range> {
+    pub const fn range(&self) -> Range {
         match self {
-            Self::Address(key) => Range::parse(key),
-            Self::Range(range) => Some(*range),
+            Self::Address(network) => network.range(),
+            Self::Range(range) => *range,
         }
     }
 
     /// Whether it holds more callers than anybody can mean.
     #[must_use]
     pub fn is_too_wide(&self) -> bool {
-        self.range().is_some_and(|range| {
-            range.bits()
-                < match range.first() {
-                    IpAddr::V4(_) => LEAST_BITS_V4,
-                    IpAddr::V6(_) => LEAST_BITS_V6,
-                }
-        })
+        let range = self.range();
+        range.bits()
+            < match range.first() {
+                IpAddr::V4(_) => LEAST_BITS_V4,
+                IpAddr::V6(_) => LEAST_BITS_V6,
+            }
     }
 
     /// Why it must not be blocked, if it must not. `allowed` is the allow-list.
@@ -100,11 +96,11 @@ impl Target {
         if self.is_too_wide() {
             return Some(Refusal::TooWide);
         }
-        let range = self.range()?;
         // In a wider range it is passed over: `Caller::may_be_blocked`.
-        if matches!(self, Self::Address(_)) && range.contains(Caller::SHARED) {
+        if matches!(self, Self::Address(network) if network.is_shared()) {
             return Some(Refusal::Shared);
         }
+        let range = self.range();
         let covered = (allowed.holding(range.first())).any(|(allowed, ())| allowed.covers(range));
         covered.then_some(Refusal::Allowed)
     }

@@ -11,7 +11,7 @@ const LONGEST: usize = 64;
 const MAPPED_BITS: u8 = 96;
 
 /// A network: the addresses that share their first `bits` bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
     /// Its first address: what follows the prefix is zero. Never IPv4-mapped.
     first: IpAddr,
@@ -55,20 +55,23 @@ impl Range {
     #[must_use]
     pub fn new(address: IpAddr, bits: u8) -> Option<Self> {
         let address = address.to_canonical();
-        if bits > width(address) {
-            return None;
-        }
+        (bits <= width(address)).then(|| Self::masked(address, bits))
+    }
+
+    /// The same of a canonical address that has `bits` bits.
+    pub(super) fn masked(address: IpAddr, bits: u8) -> Self {
+        let free = u32::from(width(address).saturating_sub(bits));
         let first = match address {
             IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+                let mask = u32::MAX.checked_shl(free).unwrap_or(0);
                 IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
             }
             IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+                let mask = u128::MAX.checked_shl(free).unwrap_or(0);
                 IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
             }
         };
-        Some(Self { first, bits })
+        Self { first, bits }
     }
 
     /// The first address.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Batch, Event, Kind};
 use crate::blocklist::{Block, By};
-use crate::client::range::Range;
+use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
@@ -53,15 +53,17 @@ impl Escalation {
     }
 }
 
-/// Denials by a policy of each address in a batch. A block's denials do not prolong it, and who
-/// cannot be told from strangers is not blocked.
-fn denials(batch: &Batch) -> BTreeMap<String, u64> {
+/// Denials by a policy of each address in a batch. A block's denials do not prolong it, and an
+/// address that unrelated callers share is not blocked.
+fn denials(batch: &Batch) -> BTreeMap<Network, u64> {
     let mut denials = BTreeMap::new();
     for event in &batch.events {
         let counts = event.kind == Kind::Denied && event.policy != super::records::BLOCKED;
-        let address = Range::parse(&event.caller);
-        if counts && address.is_some_and(|range| !range.contains(crate::client::Caller::SHARED)) {
-            *denials.entry(event.caller.clone()).or_default() += event.count;
+        if let CallerKey::Address(network) = event.caller
+            && counts
+            && !network.is_shared()
+        {
+            *denials.entry(network).or_default() += event.count;
         }
     }
     denials
@@ -78,14 +80,15 @@ impl<D: Database> Records<D> {
         batch: &Batch,
         rule: &Escalation,
         now: Timestamp,
-    ) -> Result<Vec<(String, Block)>, StoreError> {
+    ) -> Result<Vec<(Network, Block)>, StoreError> {
         let denials = denials(batch);
         let mut commands = Vec::with_capacity(3 * denials.len());
         let expiry = (rule.window + Millis::new(2 * rule.part()))
             .get()
             .to_string();
-        for (address, count) in &denials {
-            let counters = rule.counters(address, now);
+        for (network, count) in &denials {
+            let address = network.to_string();
+            let counters = rule.counters(&address, now);
             let keys: Vec<String> = counters.iter().map(|key| self.key(*key)).collect();
             let latest = keys.first().cloned().unwrap_or_default();
             commands.push(command(["INCRBY", &latest, &count.to_string()]));
@@ -94,30 +97,31 @@ impl<D: Database> Records<D> {
         }
         let replies = self.run_all(commands, now).await?;
         let mut escalated = Vec::new();
-        for ((address, _), reply) in denials.iter().zip(replies.chunks_exact(3)) {
+        for ((network, _), reply) in denials.iter().zip(replies.chunks_exact(3)) {
             let counted = reply[2].as_array().map(Vec::as_slice).unwrap_or_default();
             let sum: u64 = counted.iter().map(whole).sum();
             if sum > u64::from(rule.denials)
-                && let Some(block) = self.block_denied(address, rule, now).await?
+                && let Some(block) = self.block_denied(*network, rule, now).await?
             {
-                escalated.push((address.clone(), block));
+                escalated.push((*network, block));
             }
         }
         Ok(escalated)
     }
 
-    /// Blocks `address`, unless another isolate does, or it is blocked already.
+    /// Blocks `network`, unless another isolate does, or it is blocked already.
     async fn block_denied(
         &self,
-        address: &str,
+        network: Network,
         rule: &Escalation,
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
+        let address = network.to_string();
         // Whoever takes the counters away is the one who blocks.
-        if self.delete(&rule.counters(address, now), now).await? == 0 {
+        if self.delete(&rule.counters(&address, now), now).await? == 0 {
             return Ok(None);
         }
-        let repetitions = self.key(Key::Escalated(address));
+        let repetitions = self.key(Key::Escalated(&address));
         let remembered = REMEMBERED.get().to_string();
         let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
         let repetition = whole(&earlier).saturating_add(1);
@@ -132,7 +136,7 @@ impl<D: Database> Records<D> {
                 rule.window.secs_ceil()
             )),
         };
-        let [mut set, list] = self.set_address(address, &block, now);
+        let [mut set, list] = self.set_address(&address, &block, now);
         // An operator's block, which may come at this moment, stays as it is.
         set.push("NX".to_owned());
         let [done] = self.run([set], now).await?;
@@ -143,20 +147,20 @@ impl<D: Database> Records<D> {
         let count = command(["INCRBY", &repetitions, "1"]);
         let expire = command(["PEXPIRE", &repetitions, &remembered]);
         let mut commands = vec![list, count, expire];
-        let event = escalation(address, &block);
+        let event = escalation(network, &block);
         commands.extend(self.append(std::slice::from_ref(&event), now));
         self.run_all(commands, now).await?;
         Ok(Some(block))
     }
 }
 
-fn escalation(address: &str, block: &Block) -> Event {
+fn escalation(network: Network, block: &Block) -> Event {
     Event {
-        id: format!("escalation-{}-{}", block.since, address),
+        id: format!("escalation-{}-{network}", block.since),
         time: block.since,
         last: block.since,
         kind: Kind::Escalated,
-        caller: address.to_owned(),
+        caller: CallerKey::Address(network),
         policy: super::records::BLOCKED.to_owned(),
         method: String::new(),
         path: String::new(),
@@ -174,6 +178,7 @@ mod tests {
 
     use super::{Escalation, LONGEST};
     use crate::blocklist::{Block, By, Target};
+    use crate::client::Network;
     use crate::events::tests::denied;
     use crate::events::{Batch, Details, Recorder};
     use crate::redis::emulator::Emulator;
@@ -264,7 +269,7 @@ mod tests {
         let denied = batch("192.0.2.1", "auth", 6);
         assert_eq!(blocks(&records, &denied, 0), Some(30));
         assert_eq!(blocks(&records, &denied, 31), Some(60));
-        let target = Target::Address("192.0.2.1".to_owned());
+        let target = Target::Address(Network::parse("192.0.2.1").unwrap());
         let lifted = records.lift(&target, at(40)).now_or_never().unwrap();
         assert_eq!(lifted, Ok(true));
         assert_eq!(blocks(&records, &denied, 41), Some(30));
@@ -307,7 +312,7 @@ mod tests {
             by: By::Operator,
             reason: None,
         };
-        let target = Target::Address("192.0.2.1".to_owned());
+        let target = Target::Address(Network::parse("192.0.2.1").unwrap());
         records
             .block(&target, &own, START)
             .now_or_never()

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::{Exempt, Report, Request, decide};
-use crate::client::hashed;
+use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::quota::Outcome;
 use crate::seed::Seed;
@@ -53,8 +53,12 @@ impl Asked {
 struct SaysSo;
 
 impl Prove for SaysSo {
-    async fn user(&self, header: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<String> {
-        header("x-proven").map(|name| hashed("user", name))
+    async fn user(
+        &self,
+        header: impl Fn(&str) -> Option<String>,
+        _: Timestamp,
+    ) -> Option<CallerKey> {
+        header("x-proven").map(|name| CallerKey::user(&name))
     }
 }
 
@@ -440,7 +444,7 @@ fn what_a_user_does_blocks_the_user_and_not_its_address() {
     let denied = gate.ask(&alice, START + Millis::from_secs(300));
     let standing = denied.binding().unwrap();
     assert!(standing.answer.blocked_until.is_some());
-    assert_eq!(denied.charged(standing), hashed("user", "alice"));
+    assert_eq!(denied.charged(standing), CallerKey::user("alice"));
     assert_eq!(gate.admits(&from("192.0.2.1", "/auth"), 4), 3);
     let elsewhere = from("192.0.2.9", "/auth").with("x-proven", "alice");
     assert_eq!(gate.admits(&elsewhere, 1), 0);
@@ -450,7 +454,11 @@ fn what_a_user_does_blocks_the_user_and_not_its_address() {
 fn nobody_is_asked_who_they_are_where_no_policy_cares() {
     struct Never;
     impl Prove for Never {
-        async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<String> {
+        async fn user(
+            &self,
+            _: impl Fn(&str) -> Option<String>,
+            _: Timestamp,
+        ) -> Option<CallerKey> {
             panic!("asked")
         }
     }

@@ -1,5 +1,6 @@
 //! Tokens that have been tried, and who sent them.
 
+use crate::client::CallerKey;
 use crate::generations::Generations;
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -8,7 +9,7 @@ use crate::time::Timestamp;
 pub const DEFAULT_ENTRIES: usize = 10_000;
 
 /// What a token proved, and until when that stands.
-type Proof = (Option<String>, Timestamp);
+type Proof = (Option<CallerKey>, Timestamp);
 
 /// What is known of tokens, by their SHA-256.
 pub struct Proofs(Generations<[u8; 32], Proof>);
@@ -21,13 +22,19 @@ impl Proofs {
     }
 
     /// What the token is known to prove: `Some(None)` is nobody.
-    pub fn get(&mut self, token: &[u8; 32], now: Timestamp) -> Option<Option<String>> {
+    pub fn get(&mut self, token: &[u8; 32], now: Timestamp) -> Option<Option<CallerKey>> {
         let (user, until) = self.0.get(token, now)?;
-        (*until > now).then(|| user.clone())
+        (*until > now).then_some(*user)
     }
 
     /// Remembers what a token proves.
-    pub fn put(&mut self, token: [u8; 32], user: Option<String>, until: Timestamp, now: Timestamp) {
+    pub fn put(
+        &mut self,
+        token: [u8; 32],
+        user: Option<CallerKey>,
+        until: Timestamp,
+        now: Timestamp,
+    ) {
         if until > now {
             self.0.insert(token, (user, until), now);
         }

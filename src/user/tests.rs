@@ -14,7 +14,7 @@ use super::algorithm::Algorithm;
 use super::key::Key;
 use super::token::{Expected, LONGEST, Token};
 use super::{Prove, Settings, Users};
-use crate::client::hashed;
+use crate::client::CallerKey;
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::StoreError;
 use crate::seed::Seed;
@@ -172,7 +172,7 @@ fn users(settings: Settings, fake: &Fake) -> Users<&Fake> {
     Users::new(settings, fake, 100, Seed::fixed())
 }
 
-fn ask(users: &Users<&Fake>, token: &str, now: Timestamp) -> Option<String> {
+fn ask(users: &Users<&Fake>, token: &str, now: Timestamp) -> Option<CallerKey> {
     let header = |name: &str| (name == "authorization").then(|| format!("Bearer {token}"));
     users.user(header, now).now_or_never().unwrap()
 }
@@ -181,7 +181,7 @@ fn is_proven(token: &str) -> bool {
     let fake = Fake::default();
     let user = ask(&users(settings(), &fake), token, START);
     assert!(
-        user.is_none() || user == Some(hashed("user", "alice")),
+        user.is_none() || user == Some(CallerKey::user("alice")),
         "{user:?}"
     );
     user.is_some()
@@ -346,7 +346,7 @@ fn of_a_name_that_comes_twice_the_last_counts() {
     let users = users(settings(), &fake);
     assert_eq!(
         ask(&users, &twice("bob", "alice"), START),
-        Some(hashed("user", "alice"))
+        Some(CallerKey::user("alice"))
     );
 }
 

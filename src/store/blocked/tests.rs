@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 
 use super::Blocked;
 use crate::blocklist::{AddressBlock, Block, By, Target};
-use crate::client::Ipv6Prefix;
+use crate::client::{Ipv6Prefix, Network};
 use crate::quota::Algorithm;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
@@ -66,9 +66,11 @@ impl SharedStore for Decisions {
         let records = Records::new(self.database.held.clone(), Keys::new("t:"));
         let known = records.blocklist_copy(now).await?;
         reply.ranges_version = known.version().map(str::to_owned);
-        let address = question.check.address.as_deref().unwrap_or_default();
-        let own = Target::Address(address.to_owned());
-        let own = records.look_up(&own, now).await?;
+        let address = question.check.address.as_deref();
+        let own = match address.and_then(Network::parse) {
+            Some(network) => records.look_up(&Target::Address(network), now).await?,
+            None => None,
+        };
         reply.verdict.address_block = own.map(|block| AddressBlock {
             until: block.until.map(Timestamp::from_millis),
         });

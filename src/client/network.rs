@@ -1,0 +1,99 @@
+//! The network that counts as one caller.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::Caller;
+use super::range::Range;
+
+/// How many leading bits of an IPv6 address name one caller: 1 to 128, by default 64.
+///
+/// A subscriber is handed at least a /64 and can take a fresh address out of it for each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ipv6Prefix(u8);
+
+impl Ipv6Prefix {
+    /// A prefix of `bits` bits; `None` outside 1 to 128.
+    #[must_use]
+    pub const fn new(bits: u8) -> Option<Self> {
+        if matches!(bits, 1..=128) {
+            Some(Self(bits))
+        } else {
+            None
+        }
+    }
+
+    /// The number of bits, 1 to 128.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Ipv6Prefix {
+    fn default() -> Self {
+        Self(64)
+    }
+}
+
+/// The addresses that count as one caller: one IPv4 address, or the IPv6 addresses that share an
+/// [`Ipv6Prefix`].
+///
+/// It prints in canonical form: IPv4 whole (`192.0.2.1`), IPv6 as in RFC 5952 with its length
+/// (`2001:db8:0:1::/64`). A prefix of 128 bits leaves the whole address, which like IPv4 carries no
+/// length: `2001:db8::1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network(Range);
+
+impl Network {
+    /// The network of `address`. An IPv4-mapped address counts as IPv4 here too, so that an
+    /// operator's block and the caller it means always meet.
+    #[must_use]
+    pub fn of(address: IpAddr, prefix: Ipv6Prefix) -> Self {
+        let address = address.to_canonical();
+        let bits = match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => prefix.bits(),
+        };
+        Self(Range::masked(address, bits))
+    }
+
+    /// Reads exactly what `Display` writes, whatever the prefix was; `None` for anything else.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use edge_limiter::client::Network;
+    /// assert!(Network::parse("2001:db8::/64").is_some());
+    /// assert_eq!(Network::parse("2001:DB8::/64"), None, "not canonical");
+    /// assert_eq!(Network::parse("192.0.2.0/24"), None, "many callers");
+    /// ```
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let range = Range::parse(text)?;
+        let is_caller = match range.first() {
+            IpAddr::V4(_) => range.bits() == 32,
+            IpAddr::V6(_) => Ipv6Prefix::new(range.bits()).is_some(),
+        };
+        (is_caller && range.to_string() == text).then_some(Self(range))
+    }
+
+    /// Whether it holds the address that Workers of other zones share, which is never blocked:
+    /// [`Caller::SHARED`].
+    #[must_use]
+    pub fn is_shared(self) -> bool {
+        self.0.contains(Caller::SHARED)
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub const fn range(self) -> Range {
+        self.0
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
