@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use edge_limiter::admin::{Body, LONGEST_BODY, Request};
+use edge_limiter::admin::{Body, MAX_BODY_BYTES, Request};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ fn ask(desk: &Desk, call: &[u8]) {
     let (method, path) = head.split_once(' ').unwrap_or(("GET", &head));
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let body = match String::from_utf8(body.to_vec()) {
-        _ if body.len() > LONGEST_BODY => Body::TooLong,
+        _ if body.len() > MAX_BODY_BYTES => Body::TooLong,
         Ok(text) => Body::Text(text),
         Err(_) => Body::NotText,
     };
