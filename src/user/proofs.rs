@@ -5,7 +5,7 @@ use crate::generations::Generations;
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
-/// Tokens that an isolate remembers unless told otherwise; one is about 120 bytes.
+/// Tokens that an isolate remembers unless told otherwise; one is about 75 bytes.
 pub const DEFAULT_ENTRIES: usize = 10_000;
 
 /// What a token proved, and until when that stands.
