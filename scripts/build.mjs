@@ -16,8 +16,8 @@ const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker"];
 /** What `wrangler` uploads: all the JavaScript in one file. */
 const OUTPUTS = ["index.js", "index_bg.wasm"];
 
-export async function build({ force = false } = {}) {
-  await setup({ wasm: true });
+export async function build({ force = false, redis = false } = {}) {
+  await setup({ wasm: true, redis, alongside: firstCompile });
   const current = await make("build", INPUTS, compile, { force, takes: "a minute or two from scratch, some seconds after that" });
   if (current) {
     say("build/ is current");
@@ -50,9 +50,19 @@ export async function make(folder, inputs, how, { force = false, takes }) {
   return false;
 }
 
+/** Needs no other program than Rust's own, so a first set-up runs it alongside. */
+async function compileRust() {
+  await run("cargo", ["build", "--release", "--lib", "--package", "edge-limiter-worker", "--target", TARGET, "--locked"]);
+}
+
+function firstCompile() {
+  say("the Worker in Rust, at the same time (about a minute on 2 cores)");
+  return compileRust();
+}
+
 async function compile() {
   const tools = wasmTools();
-  await run("cargo", ["build", "--release", "--lib", "--package", "edge-limiter-worker", "--target", TARGET, "--locked"]);
+  await compileRust();
   const module = path.join(root, "target", TARGET, "release", "edge_limiter_worker.wasm");
   await run(tools.wasmBindgen, [module, "--target", "module", "--out-dir", STAGE, "--out-name", "index", "--no-typescript", ...RECOVERY]);
   mkdirSync(path.join(root, "build"), { recursive: true });

@@ -14,30 +14,51 @@ const WORKER_BUILD = "0.8.7";
 /** What only the load tests need is a package of its own. */
 const LOAD = path.join(root, "tests", "load");
 
+/** How cargo compiles a program that runs for a second at a time. */
+const UNOPTIMISED = {
+  CARGO_PROFILE_RELEASE_OPT_LEVEL: "0",
+  CARGO_PROFILE_RELEASE_LTO: "false",
+  CARGO_PROFILE_RELEASE_CODEGEN_UNITS: "16",
+  CARGO_PROFILE_RELEASE_PANIC: "abort",
+};
+
 const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
 
 /**
  * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond: `wasm`, the programs that make the
  * Worker's module; `redis`, a redis-server; `workerBuild`, for the bench; `load`, Artillery.
+ *
+ * What is missing is installed at the same time, as the steps seldom keep all cores busy. `alongside` is work that needs
+ * only the toolchain: it is started with them if there is anything to install, and otherwise left to the caller.
  */
-export async function setup({ wasm = false, redis = false, workerBuild = false, load = false } = {}) {
+export async function setup({ wasm = false, redis = false, workerBuild = false, load = false, alongside } = {}) {
   if (Number(process.versions.node.split(".")[0]) < 20) {
     throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
   }
   const steps = [
     [() => nodeModulesAreCurrent(root), () => installNodeModules(root, "wrangler, esbuild, binaryen and what the tests use (about 20 seconds)")],
-    [toolchainIsInstalled, installToolchain],
     ...(wasm ? [[() => wasmBindgen(), installWasmBindgen]] : []),
     ...(workerBuild ? [[() => findWorkerBuild(), installWorkerBuild]] : []),
     ...(load ? [[() => nodeModulesAreCurrent(LOAD), () => installNodeModules(LOAD, "Artillery (590 MB in tests/load, about a minute)")]] : []),
   ];
-  if (!steps.every(([isDone]) => isDone())) {
+  const missing = () => steps.filter(([isDone]) => !isDone()).map(([, install]) => install);
+  if (!toolchainIsInstalled() || missing().length > 0) {
     await locked(async () => {
-      for (const [isDone, install] of steps) if (!isDone()) await install();
+      if (!toolchainIsInstalled()) await installToolchain();
+      const jobs = missing();
+      if (jobs.length > 0 && alongside) jobs.push(alongside);
+      await allOf(jobs);
     });
   }
   if (redis) await ensureRedis();
+}
+
+/** Runs all `jobs` to their ends before the first failure is thrown, so that its message comes last. */
+async function allOf(jobs) {
+  const results = await Promise.allSettled(jobs.map((job) => job()));
+  const failed = results.find((result) => result.status === "rejected");
+  if (failed) throw failed.reason;
 }
 
 /** Where the programs are that make the Worker's module, at the versions of the two lock files. */
@@ -124,11 +145,16 @@ async function installWorkerBuild() {
   await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD}`]);
 }
 
-/** Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. */
+/**
+ * Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. Without optimisation, and
+ * without TLS, which only its test runner uses: the program then takes a second for the Worker's module, and a third of the
+ * time to compile.
+ */
 async function installWasmBindgen() {
   const version = wasmBindgenVersion();
-  say(`wasm-bindgen ${version}, the version in Cargo.lock (compiled once into .tools/, about 4 minutes on 2 cores)`);
-  await run("cargo", ["install", "--quiet", "--root", tools, "--force", "wasm-bindgen-cli", "--version", `=${version}`]);
+  say(`wasm-bindgen ${version}, the version in Cargo.lock (compiled once into .tools/, about a minute on 2 cores)`);
+  const program = ["wasm-bindgen-cli", "--version", `=${version}`, "--bin", "wasm-bindgen", "--no-default-features"];
+  await run("cargo", ["install", "--quiet", "--root", tools, "--force", ...program], { env: UNOPTIMISED });
 }
 
 /** Two commands started at once on a fresh clone must not install over each other: the second waits for the first. */

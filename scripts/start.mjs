@@ -7,15 +7,13 @@ import path from "node:path";
 import { createInterface } from "node:readline";
 import { build } from "./build.mjs";
 import { Failure, ended, main, root, say, start } from "./command.mjs";
-import { setup } from "./setup.mjs";
 
 /** npm's shell, when npm started this. A signal to npm ends npm and that shell, and is not passed on to here. */
 const parent = process.env.npm_lifecycle_event ? process.ppid : undefined;
 
 await main(import.meta.url, async (args) => {
   const redis = args.includes("--redis");
-  await setup({ wasm: true, redis });
-  await build();
+  await build({ redis });
   const upstash = redis ? await startUpstash() : undefined;
   // Given on the command line, these win over wrangler.toml and .dev.vars: a real Upstash named there is left alone.
   const vars = upstash
