@@ -1,5 +1,5 @@
 /**
- * `npm run simulate [-- OPTIONS]`: replays a traffic trace over several regions (examples/simulate), in seconds once it is
+ * `npm run simulate [-- OPTIONS]`: replays a traffic trace over several regions (tools/simulate), in seconds once it is
  * compiled. `npm run simulate -- --help` lists the options; `--write` writes the tables of docs/scaling.md.
  */
 import path from "node:path";
@@ -12,7 +12,7 @@ await main(import.meta.url, async (args) => {
   const from = process.env.INIT_CWD ?? process.cwd();
   const options = args.map((arg, place) => (args[place - 1] === "--trace" ? path.resolve(from, arg) : arg));
   // The program says by itself what is wrong.
-  const simulate = start("cargo", ["run", "--quiet", "--release", "--locked", "--example", "simulate", "--", ...options]);
+  const simulate = start("cargo", ["run", "--quiet", "--release", "--locked", "--package", "edge-limiter-simulate", "--", ...options]);
   const code = await ended(simulate);
   if (code !== 0) throw new Failure(`the simulation ended with exit code ${code}`, code);
 });

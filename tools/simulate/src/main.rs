@@ -137,7 +137,7 @@ mod tests {
                 .iter()
                 .all(|section| section.text.contains("| ---"))
         );
-        let page = include_str!("../../docs/scaling.md");
+        let page = include_str!("../../../docs/scaling.md");
         let written = document::with(page, &sections).unwrap();
         assert!(
             sections
