@@ -1,28 +1,40 @@
-//! edge-limiter: a rate limiter that runs at the edge. This crate is all of it that can be decided
-//! without a runtime: pure, and tested natively. A host, such as `worker/` for Cloudflare Workers,
-//! brings the events, the clock and the forwarding.
+//! edge-limiter: a rate limiter that runs at the edge. This crate is the whole limiter, unaware of any
+//! runtime and tested natively. A host, such as `worker/` for Cloudflare Workers, turns a platform's
+//! request into a [`limiter::Request`], performs the [`effects`] that the limiter asks for, and builds
+//! the platform's response.
 //!
 //! # A request's way through
 //!
 //! 1. [`config`] has turned the environment into policies and routes, once.
-//! 2. [`route`] finds the policies that the request's method and path meet.
-//! 3. [`client`] says who the caller is, in one canonical form; where a policy asks, [`user`] says which
-//!    user is proven to have sent the request.
-//! 4. [`policy`] names the caller's quota in each of them; together they are one [`store::Check`].
-//! 5. A [`store::Store`] settles the check in one atomic step: in this isolate's memory
-//!    ([`store::memory`]), or in Upstash Redis in one round trip ([`store::upstash`]), with known
-//!    denials answered without one ([`store::denials`]), and memory where Upstash fails
-//!    ([`store::fallback`]). What it settles is pure: [`quota`] decides for one quota,
-//!    [`store::settle`] for all of a request.
-//!    Around all of that, blocked ranges deny from the isolate's copy ([`store::blocked`]).
-//! 6. [`gate`] does 2 to 5, and [`headers`] and [`response`] put its report on the wire.
-//! 7. [`events`] gathers what was denied, to be written once the response is on its way.
+//!    [`Limiter::new`](limiter::Limiter::new) composes everything below from it.
+//! 2. [`Limiter::handle`](limiter::Limiter::handle) takes the request. It gives the control plane's own
+//!    paths to [`admin`], and rejects a request that the [`loop_guard`] has seen before.
+//! 3. [`gate`] decides. [`route`] finds the policies for the method and the path, [`client`] identifies
+//!    the caller by its address, and [`user`] verifies a token where a policy asks for a user.
+//!    [`policy`] then names the caller's quota in each policy. Together they are one [`store::Check`].
+//! 4. [`store::stack`] turns the check into a [`store::Verdict`], in one atomic step: in Redis in one
+//!    round trip ([`store::redis`]), or in this isolate's memory ([`store::memory`]). Wrappers answer
+//!    without a round trip from remembered denials, leased units and blocked ranges, and fall back to
+//!    memory while Redis fails. [`quota`] decides one quota, [`store::decide`] all of a request.
+//! 5. [`response`] and [`headers`] turn the gate's report into an answer or, for an admitted request, into
+//!    a [`limiter::Forward`]: where it goes, and which headers change on the way.
+//! 6. [`journal`] notes what happened, as [`events`].
+//! 7. After the request, the host runs each [`limiter::Duty`] in the background: writing events, leasing
+//!    units, fetching a key set, and reconciling with Redis what the isolate admitted alone.
 //!
-//! Beside it are the records that operators see and act on ([`blocklist`], [`events`]), in the same
-//! Redis by a plain transaction or in the isolate ([`database`]), and the calls they do it with
-//! ([`admin`]).
+//! # Around a request
 //!
-//! Time is a value everywhere ([`time`]): nothing here reads a clock except through [`time::Clock`].
+//! - [`effects`] is the trait that a host implements. Hosts that cannot await a Rust future use
+//!   [`driver`] instead: [`tasks`] runs a request until it needs an effect, and [`wire`] writes that step
+//!   as numbers and one text.
+//! - [`redis`] is how Redis is spoken to: scripts, transactions, the emulator in memory, and every key
+//!   ([`redis::keys`]).
+//! - [`blocklist`] and [`events`] are the records that operators read and change through [`admin`].
+//!
+//! Time is an argument ([`time`]). Code that needs the time after an await asks
+//! [`Effects::now`](effects::Effects::now).
+//!
+//! `examples/limit.rs` is the smallest host.
 
 // Fixtures that other crates share name this one so.
 #[cfg(test)]
