@@ -56,7 +56,7 @@ async function compileRust() {
 }
 
 function firstCompile() {
-  say("the Worker in Rust, at the same time (about a minute on 2 cores)");
+  say("the Worker in Rust, at the same time (with the rest about 3 minutes on 2 cores)");
   return compileRust();
 }
 
