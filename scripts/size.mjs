@@ -1,15 +1,15 @@
 /**
- * `npm run size`: the size budget. A Worker's code is fetched and compiled at every cold start, and Cloudflare counts it
- * gzipped, so that is what is limited here.
+ * `npm run size`: the size budget. Cloudflare allows a Worker 64 MiB, so bytes are not scarce. They are limited because each
+ * isolate compiles the module when it starts.
  */
 import { build, measure } from "./build.mjs";
 import { Failure, main } from "./command.mjs";
 
 /**
- * Bytes of JavaScript and WebAssembly together, gzipped at level 9, a kB being 1000 bytes. Deciding and forwarding take
- * 188 kB of it; blocks, events and the calls of the control plane 63; proven users 12. What is left over is little on purpose.
+ * Bytes of JavaScript and WebAssembly together, gzipped at level 9. They were 293,736 when this was set. The rest is room
+ * for a fix or a small option. A larger change has to raise this number.
  */
-const BUDGET = 266_000;
+const BUDGET = 310_000;
 
 await main(import.meta.url, async () => {
   await build();
