@@ -2,12 +2,6 @@
 
 use std::ops::{Add, Sub};
 
-/// Reads the time, for the few places that must know it after an await.
-pub trait Clock {
-    /// The time now. Deployed Workers advance it only after I/O.
-    fn now(&self) -> Timestamp;
-}
-
 /// A length of time in whole milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(u64);
