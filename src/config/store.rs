@@ -112,7 +112,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
     }
 }
 
-/// The smallest cap: a decision over eight quotas that each set a block and count what is owed.
+/// The smallest cap: a decision over eight quotas that each set a block and count a backlog.
 const LEAST_COMMANDS: u32 = 50;
 
 fn max_commands(vars: &Vars, problems: &mut Problems) -> Option<NonZeroU32> {

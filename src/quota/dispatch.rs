@@ -19,35 +19,35 @@ impl Quota {
         }
     }
 
-    /// Adds to `state` what was admitted elsewhere: `owed` is what a quota that admitted nothing
+    /// Adds to `state` what was admitted elsewhere: `backlog` is what a quota that admitted nothing
     /// else would hold. Units are added at the time at which they were admitted, the earliest first,
     /// as far as there is room; what no longer counts at `now` is nothing, and what is later than
     /// the decision's time counts as admitted then. The result's clock is that time, and a faulty
-    /// one is repaired. With no `state` it is the owed units by themselves, so that what is owed can
-    /// be gathered.
+    /// one is repaired. With no `state` the result is the backlog alone, so that a backlog can be
+    /// gathered.
     ///
     /// Two buckets' levels are each drained until `now` before they are added, because each drained
     /// alone.
     ///
-    /// `None`: there is nothing to add (an owed state of another shape is nothing), keep the state
+    /// `None`: there is nothing to add (a backlog of another shape is nothing), keep the state
     /// as it is.
     #[must_use]
-    pub fn absorb(&self, state: Option<&State>, owed: &State, now: Timestamp) -> Option<State> {
+    pub fn absorb(&self, state: Option<&State>, backlog: &State, now: Timestamp) -> Option<State> {
         match self.algorithm() {
-            Algorithm::SlidingWindow => sliding_window::absorb(self, state, owed, now),
-            Algorithm::TokenBucket => token_bucket::absorb(self, state, owed, now),
-            Algorithm::FixedWindow => fixed_window::absorb(self, state, owed, now),
+            Algorithm::SlidingWindow => sliding_window::absorb(self, state, backlog, now),
+            Algorithm::TokenBucket => token_bucket::absorb(self, state, backlog, now),
+            Algorithm::FixedWindow => fixed_window::absorb(self, state, backlog, now),
         }
     }
 
-    /// What of `owed` is not in `counted`, an earlier form of it: what has been admitted since.
+    /// What of `backlog` is not in `counted`, an earlier form of it: what has been admitted since.
     /// `None`: nothing.
     #[must_use]
-    pub fn newer(&self, owed: &State, counted: &State) -> Option<State> {
+    pub fn newer(&self, backlog: &State, counted: &State) -> Option<State> {
         match self.algorithm() {
-            Algorithm::SlidingWindow => sliding_window::newer(self, owed, counted),
-            Algorithm::TokenBucket => token_bucket::newer(self, owed, counted),
-            Algorithm::FixedWindow => fixed_window::newer(self, owed, counted),
+            Algorithm::SlidingWindow => sliding_window::newer(self, backlog, counted),
+            Algorithm::TokenBucket => token_bucket::newer(self, backlog, counted),
+            Algorithm::FixedWindow => fixed_window::newer(self, backlog, counted),
         }
     }
 

@@ -105,25 +105,27 @@ pub(super) fn lease(quota: &Quota, state: Option<&State>, units: u32, now: Times
 pub(super) fn absorb(
     quota: &Quota,
     state: Option<&State>,
-    owed: &State,
+    backlog: &State,
     now: Timestamp,
 ) -> Option<State> {
     let current = CurrentWindow::at(quota, state, now);
-    let owed = of_window(owed, current.window).filter(|owed| current.counts(owed.clock))?;
+    let backlog =
+        of_window(backlog, current.window).filter(|backlog| current.counts(backlog.clock))?;
     let room = quota.limit().saturating_sub(current.used);
-    let added = owed.count.min(room);
+    let added = backlog.count.min(room);
     (added > 0).then(|| current.keep(current.used + added))
 }
 
-pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
+pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<State> {
     let window = quota.window();
-    let mut owed = *of_window(owed, window)?;
-    let same = |counted: &&FixedWindow| index(counted.clock, window) == index(owed.clock, window);
+    let mut backlog = *of_window(backlog, window)?;
+    let same =
+        |counted: &&FixedWindow| index(counted.clock, window) == index(backlog.clock, window);
     let counted = of_window(counted, window).filter(same);
-    owed.count = owed
+    backlog.count = backlog
         .count
         .saturating_sub(counted.map_or(0, |counted| counted.count));
-    (owed.count > 0).then_some(State::FixedWindow(owed))
+    (backlog.count > 0).then_some(State::FixedWindow(backlog))
 }
 
 pub(super) fn refund(

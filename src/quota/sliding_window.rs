@@ -163,14 +163,14 @@ pub(super) fn lease(
 pub(super) fn absorb(
     quota: &Quota,
     state: Option<&State>,
-    owed: &State,
+    backlog: &State,
     now: Timestamp,
 ) -> Option<State> {
     let mut current = WindowCounts::at(quota, state, now);
-    let owed = of_width(owed, current.width)?;
+    let backlog = of_width(backlog, current.width)?;
     let all = left(quota.limit(), current.used());
     let mut room = all;
-    let mut counts = owed.counts.clone();
+    let mut counts = backlog.counts.clone();
     current.bring_back(&mut counts, None);
     for sub in current.counting(counts) {
         let units = sub.count.min(room);
@@ -184,19 +184,19 @@ pub(super) fn absorb(
     (room < all).then(|| current.keep(counts))
 }
 
-pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
+pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<State> {
     let width = width(quota.window());
-    let mut owed = of_width(owed, width)?.clone();
+    let mut backlog = of_width(backlog, width)?.clone();
     let counted = of_width(counted, width);
-    for sub in &mut owed.counts {
+    for sub in &mut backlog.counts {
         let mut known = counted.iter().flat_map(|counted| &counted.counts);
         let known = known.find(|known| known.index == sub.index);
         sub.count = sub
             .count
             .saturating_sub(known.map_or(0, |known| known.count));
     }
-    owed.counts.retain(|sub| sub.count > 0);
-    (!owed.counts.is_empty()).then_some(State::SlidingWindow(owed))
+    backlog.counts.retain(|sub| sub.count > 0);
+    (!backlog.counts.is_empty()).then_some(State::SlidingWindow(backlog))
 }
 
 fn add(counts: &mut Vec<SubWindow>, index: u64, units: u32) {

@@ -124,25 +124,25 @@ pub(super) fn lease(
 pub(super) fn absorb(
     quota: &Quota,
     state: Option<&State>,
-    owed: &State,
+    backlog: &State,
     now: Timestamp,
 ) -> Option<State> {
     let bucket = Bucket::at(quota, state, now);
-    let owed = of_period(owed, bucket.period)?;
-    let left = drained(owed.level, bucket.at.since(owed.clock), bucket.rate);
+    let backlog = of_period(backlog, bucket.period)?;
+    let left = drained(backlog.level, bucket.at.since(backlog.clock), bucket.rate);
     let added = left.min(bucket.full - bucket.level);
     (added > 0).then(|| bucket.keep(bucket.level + added))
 }
 
-pub(super) fn newer(quota: &Quota, owed: &State, counted: &State) -> Option<State> {
+pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<State> {
     let period = quota.window();
-    let mut owed = *of_period(owed, period)?;
+    let mut backlog = *of_period(backlog, period)?;
     if let Some(counted) = of_period(counted, period) {
-        let since = owed.clock.since(counted.clock);
+        let since = backlog.clock.since(counted.clock);
         let left = drained(counted.level, since, u64::from(quota.limit()));
-        owed.level = owed.level.saturating_sub(left);
+        backlog.level = backlog.level.saturating_sub(left);
     }
-    (owed.level > 0).then_some(State::TokenBucket(owed))
+    (backlog.level > 0).then_some(State::TokenBucket(backlog))
 }
 
 /// A bucket does not tell whose tokens have come back since, so only what this admission must still

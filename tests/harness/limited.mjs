@@ -15,7 +15,7 @@ export const PREFIX = "t:";
 /** A window that starts less than half of its length ago, so that no boundary is near: a fixed one is aligned to the epoch. */
 export const WINDOW = [86_400, 100_000, 130_000].find((seconds) => (Date.now() / 1000) % seconds < seconds / 2) ?? 10 ** 7;
 
-/** A failure with which Redis has surely decided nothing: what memory admits meanwhile is owed to it. */
+/** A failure with which Redis has surely decided nothing: what memory admits meanwhile is backlog. */
 export const DOWN = { kind: "status", status: 400, body: `{"error":"OOM command not allowed when used memory > 'maxmemory'."}` };
 
 /**

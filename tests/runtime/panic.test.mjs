@@ -232,7 +232,7 @@ describe("a trap, with Upstash as the store", () => {
     assert.equal((await ask(other)).status, 200); // the script is loaded
     standIn.faults.set({ ...DOWN, times: 2 });
     for (const remaining of [4, 3]) assert.equal(await standing(), `200 ${remaining}`);
-    // The store's first answer is to this caller, its second to the settling up.
+    // The store's first answer is to this caller, its second to the reconciliation.
     assert.equal((await ask({ ...other, [TRAP]: "resume 2" })).status, 200);
     await assertLogged();
     assert.equal(await standing(), "200 2");

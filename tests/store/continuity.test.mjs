@@ -57,8 +57,8 @@ function recovered(limiter, caller = CALLER, faults = [], path = "/") {
   })(), "an answer of Upstash's");
 }
 
-/** Waits until so much of a quota is consumed in Redis: what is settled in the background comes after the response. */
-function settled(key, units) {
+/** Waits until so many units of a quota are consumed in Redis: reconciliation comes after the response. */
+function reconciled(key, units) {
   return within((async () => {
     const held = async () => ((await redis.exists(PREFIX + key)) ? consumed(redis, key) : 0);
     while ((await held()) < units) await new Promise(setImmediate);
@@ -89,14 +89,14 @@ describe("what is left when Upstash fails", () => {
       assert.equal(await take(limiter, 10), 10);
       standIn.faults.set({ ...DOWN, times: 3 }, { kind: "reset", after: true, times: 1 });
       assert.equal(await admitted(limiter, { by: "memory", most: 4 }), 4);
-      // The fourth was decided by Redis, too, together with what was owed.
+      // The fourth was decided by Redis, too, together with the backlog.
       assert.equal(await consumed(redis, `general:${CALLER}`), 10 + 3 + 1);
       assert.equal(await take(limiter, 1), 1);
       assert.equal(await consumed(redis, `general:${CALLER}`), 10 + 3 + 1 + 1);
       assert.equal(await take(limiter, LIMIT), LIMIT - 15);
     });
 
-    it(`${algorithm}: whoever does not come back is settled up with in the background, once, be that answer lost`, async () => {
+    it(`${algorithm}: the backlog of callers that do not come back is reconciled in the background, once, even if an answer is lost`, async () => {
       const limiter = await start({ RATE_LIMIT_POLICIES: { general: { algorithm } }, REDIS_RETRY_DELAY: 1 });
       const callers = Array.from({ length: 20 }, (_, i) => `192.0.2.${100 + i}`);
       for (const caller of callers) assert.equal(await take(limiter, 2, caller), 2);
@@ -104,7 +104,7 @@ describe("what is left when Upstash fails", () => {
       for (const caller of callers) assert.equal(await admitted(limiter, { by: "memory", most: 3, caller }), 3);
       // Sixteen of them in a call: the probe is answered, and the first of the calls is lost.
       await recovered(limiter, CALLER, [NO_FAULT, { kind: "reset", after: true, times: 1 }]);
-      for (const caller of callers) await settled(`general:${caller}`, 5);
+      for (const caller of callers) await reconciled(`general:${caller}`, 5);
       // By the second call, so the first has been repeated.
       assert.deepEqual(standIn.faults.active(), []);
       for (const caller of callers) assert.equal(await consumed(redis, `general:${caller}`), 5);
@@ -112,7 +112,7 @@ describe("what is left when Upstash fails", () => {
   }
 });
 
-describe("settling up", () => {
+describe("reconciliation", () => {
   it("is repeated REDIS_RETRY_COUNT times, and a decision is not", async () => {
     for (const retries of [0, 3]) {
       const limiter = await start({ REDIS_RETRY_COUNT: retries, REDIS_RETRY_DELAY: 1 });
@@ -121,7 +121,7 @@ describe("settling up", () => {
       let { count } = standIn.requests();
       assert.equal(await admitted(limiter, { by: "memory", most: 1 }), 1);
       assert.equal(standIn.requests().count - count, 1);
-      // The other's decision, the call that settles up, and its repetitions.
+      // The other's decision, the call that reconciles, and its repetitions.
       count = standIn.requests().count;
       standIn.faults.set(NO_FAULT, { ...DOWN, times: 1 + retries });
       assert.equal(await take(limiter, 1, "192.0.2.2"), 1);
@@ -146,7 +146,7 @@ describe("settling up", () => {
     })(), "the attempt");
     await pass(limiter, 10_000);
     assert.equal(await take(limiter, 1, "192.0.2.3"), 1);
-    await settled(`general:${CALLER}`, 1);
+    await reconciled(`general:${CALLER}`, 1);
   });
 
   it("takes the caller to its limit and no further, whatever the verdict", async () => {
@@ -155,7 +155,7 @@ describe("settling up", () => {
     standIn.faults.set(DOWN);
     assert.equal(await admitted(limiter, { by: "memory" }), 35);
     await recovered(limiter, "192.0.2.2");
-    await settled(`general:${CALLER}`, LIMIT);
+    await reconciled(`general:${CALLER}`, LIMIT);
     assert.equal((await get(limiter)).status, 429);
     assert.equal(await consumed(redis, `general:${CALLER}`), LIMIT);
     // It ends when all its units do, as ever.
@@ -202,7 +202,7 @@ describe("on_store_failure", () => {
     standIn.faults.set(DOWN);
     assert.equal(await admitted(limiter, { by: "memory", path: "/open", most: 20 }), 20);
     await recovered(limiter, "192.0.2.2");
-    await settled(`open:${CALLER}`, 2);
+    await reconciled(`open:${CALLER}`, 2);
     assert.equal((await get(limiter, CALLER, "/open")).status, 429);
   });
 
@@ -222,8 +222,8 @@ describe("on_store_failure", () => {
     assert.equal((await get(limiter, CALLER, "/open-shut")).status, 503);
     assert.equal((await get(limiter, CALLER, "/open")).status, 200);
     await recovered(limiter, "192.0.2.2");
-    await settled(`own:${CALLER}`, 4);
-    await settled(`open:${CALLER}`, 2);
+    await reconciled(`own:${CALLER}`, 4);
+    await reconciled(`open:${CALLER}`, 2);
   });
 
   it("`deny` answers 503 from the first failure on, as long as the breaker is open, and no longer", async () => {
@@ -303,7 +303,7 @@ describe("blocks and denials during an outage", () => {
 });
 
 describe("what is said of it", () => {
-  it("X-RateLimit-Store is there while memory stands in, and an origin's own header of that name is not", async () => {
+  it("X-RateLimit-Store is there while memory decides, and an origin's own header of that name is not", async () => {
     const origin = await startOrigin((_, response) => response.writeHead(200, { "X-RateLimit-Store": "the origin's" }).end());
     try {
       const limiter = await start({ ORIGIN_URL: origin.url, RATE_LIMIT_GENERAL: `2,${WINDOW}`, RATE_LIMIT_FALLBACK_FACTOR: "1" });

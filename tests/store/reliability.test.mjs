@@ -126,7 +126,7 @@ class Story {
 
     if (fault.why !== null) {
       await this.limiter.logged(CHANGES[0][1]);
-      await load.settled();
+      await load.answered();
       const health = await this.health();
       this.expectStore("degraded", "memory", health);
       assert.equal(health.failing.why, fault.why);

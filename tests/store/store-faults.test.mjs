@@ -156,7 +156,7 @@ const recovery = () => within((async () => {
   await limiter.logged(/Upstash answers again/);
 })(), "recovery");
 
-/** The decisions among the last `count` requests: what settles up takes nothing. */
+/** The decisions among the last `count` requests: a call that reconciles takes nothing. */
 function decisions({ last }, count) {
   const costs = last.slice(-count).map(({ commands: [[, , keys, ...rest]] }) => rest[Number(keys) + 1]);
   return costs.filter((cost) => cost !== "0").length;
@@ -379,7 +379,7 @@ describe("a store that does not answer in time", () => {
     await store?.stop();
   });
 
-  /** A store that begins its answer with `begin` and never ends it; `aborted(n)` waits until n calls were given up. */
+  /** A store that begins its answer with `begin` and never ends it; `aborted(n)` waits until n calls were abandoned. */
   async function startStalling(begin) {
     const gone = [];
     store = await startOrigin((_, response) => {

@@ -53,7 +53,7 @@ fn clock(state: Option<&State>) -> Timestamp {
 struct Apart {
     quota: Quota,
     shared: Option<State>,
-    owed: Option<State>,
+    backlog: Option<State>,
     now: Timestamp,
 }
 
@@ -65,16 +65,16 @@ fn apart() -> impl Strategy<Value = Apart> {
     ];
     let skew = prop_oneof![3 => Just(0i64), 3 => -2000..2000i64, 1 => -10_000_000..0i64];
     (quotas(), 1..4u32, steps(), steps(), shift, skew).prop_map(
-        |(quota, factor, shared, owed, shift, skew)| {
+        |(quota, factor, shared, backlog, shift, skew)| {
             let (_, shared, real) = play(&quota, &shared, 0);
-            let (_, owed, owed_real) = play(&times(&quota, factor), &owed, 0);
+            let (_, backlog, backlog_real) = play(&times(&quota, factor), &backlog, 0);
             let window = i64::try_from(quota.window().get()).unwrap();
-            let now = START + real.max(owed_real);
+            let now = START + real.max(backlog_real);
             let now = now.saturating_add_signed(shift * window / 64 + skew);
             Apart {
                 quota,
                 shared,
-                owed,
+                backlog,
                 now: Timestamp::from_millis(now),
             }
         },
@@ -87,7 +87,7 @@ fn times(one: &Quota, factor: u32) -> Quota {
     quota(one.algorithm(), limit, window, one.capacity() * factor)
 }
 
-/// Half of an owed state, rounded down, and the rest.
+/// Half of a backlog, rounded down, and the rest.
 fn halves(state: &State) -> (State, State) {
     let (mut one, mut other) = (state.clone(), state.clone());
     match (&mut one, &mut other) {
@@ -114,13 +114,13 @@ fn halves(state: &State) -> (State, State) {
 proptest! {
     /// All of it as far as there is room, and no more; and then it is a state like any other.
     #[test]
-    fn what_is_owed_is_added_up_to_the_limit(apart in apart()) {
-        let Apart { quota, shared, owed: Some(owed), now } = apart else { return Ok(()) };
+    fn a_backlog_is_added_up_to_the_limit(apart in apart()) {
+        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
         let (at, _) = decided_at(clock(shared.as_ref()), now);
         let before = shared.as_ref().map_or(0, |shared| weighs(&quota, shared, at));
-        let expected = (before + weighs(&quota, &owed, at)).min(full(&quota));
+        let expected = (before + weighs(&quota, &backlog, at)).min(full(&quota));
         let before_decided = quota.decide(shared.as_ref(), 0, now);
-        let Some(after) = quota.absorb(shared.as_ref(), &owed, now) else {
+        let Some(after) = quota.absorb(shared.as_ref(), &backlog, now) else {
             prop_assert_eq!(before, expected, "something was to be added");
             return Ok(());
         };
@@ -141,8 +141,8 @@ proptest! {
     /// Nor is there more room later on than there was without it.
     #[test]
     fn absorbing_never_makes_room(apart in apart(), later in 0..80u64) {
-        let Apart { quota, shared, owed: Some(owed), now } = apart else { return Ok(()) };
-        let Some(after) = quota.absorb(shared.as_ref(), &owed, now) else { return Ok(()) };
+        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+        let Some(after) = quota.absorb(shared.as_ref(), &backlog, now) else { return Ok(()) };
         let shared = quota.decide(shared.as_ref(), 0, now).repaired.or(shared);
         let then = now + Millis::new(later * quota.window().get() / 64);
         let before = quota.decide(shared.as_ref(), 0, then).decision;
@@ -156,19 +156,19 @@ proptest! {
     #[test]
     fn law_1_holds_over_both_sides(
         limit in 1..40u32, window in super::windows(), sliding in any::<bool>(),
-        shared in steps(), owed in steps(), later in steps(),
+        shared in steps(), backlog in steps(), later in steps(),
     ) {
         let algorithm = if sliding { Algorithm::SlidingWindow } else { Algorithm::FixedWindow };
         let quota = quota(algorithm, limit, window, 1);
         let (mut admissions, state, real) = play(&quota, &shared, 0);
-        let (others, owed, owed_real) = play(&quota, &owed, 0);
-        let Some(owed) = owed else { return Ok(()) };
-        let mut real = real.max(owed_real);
-        let both = [state.as_ref(), Some(&owed)].into_iter().flatten();
+        let (others, backlog, backlog_real) = play(&quota, &backlog, 0);
+        let Some(backlog) = backlog else { return Ok(()) };
+        let mut real = real.max(backlog_real);
+        let both = [state.as_ref(), Some(&backlog)].into_iter().flatten();
         if both.map(|one| weighs(&quota, one, at(real))).sum::<u64>() > full(&quota) {
             return Ok(());
         }
-        let mut state = quota.absorb(state.as_ref(), &owed, at(real)).or(state);
+        let mut state = quota.absorb(state.as_ref(), &backlog, at(real)).or(state);
         admissions.extend(others);
         for Step { after, cost, .. } in later {
             real += after * window / 64;
@@ -190,11 +190,11 @@ proptest! {
     /// Law 1, buckets: from the absorbing on, what was left and the rate.
     #[test]
     fn a_bucket_admits_what_is_left_and_its_rate(apart in apart(), later in steps()) {
-        let Apart { quota, shared, owed: Some(owed), now } = apart else { return Ok(()) };
+        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
         if quota.algorithm() != Algorithm::TokenBucket {
             return Ok(());
         }
-        let Some(mut state) = quota.absorb(shared.as_ref(), &owed, now) else { return Ok(()) };
+        let Some(mut state) = quota.absorb(shared.as_ref(), &backlog, now) else { return Ok(()) };
         let absorbed_at = clock(Some(&state));
         let left = full(&quota) - weighs(&quota, &state, absorbed_at);
         let (mut then, mut admitted) = (now, 0);
@@ -212,8 +212,8 @@ proptest! {
     /// Law 3 over an absorbed state.
     #[test]
     fn a_retry_time_after_absorbing_is_exact(apart in apart(), cost in 1..6u32) {
-        let Apart { quota, shared, owed: Some(owed), now } = apart else { return Ok(()) };
-        let state = quota.absorb(shared.as_ref(), &owed, now);
+        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+        let state = quota.absorb(shared.as_ref(), &backlog, now);
         let Some(state) = state else { return Ok(()) };
         if let Outcome::Denied { retry_at } = quota.decide(Some(&state), cost, now).decision.outcome {
             let wait = retry_at.since(now).get();
@@ -230,17 +230,17 @@ proptest! {
     /// of now, since two buckets drain at twice the rate of one.
     #[test]
     fn two_halves_are_the_whole(apart in apart()) {
-        let Apart { quota, shared, owed: Some(mut owed), now } = apart else { return Ok(()) };
+        let Apart { quota, shared, backlog: Some(mut backlog), now } = apart else { return Ok(()) };
         let (at, _) = decided_at(clock(shared.as_ref()), now);
-        if let State::TokenBucket(owed) = &mut owed {
-            owed.clock = at;
+        if let State::TokenBucket(backlog) = &mut backlog {
+            backlog.clock = at;
         }
         let before = shared.as_ref().map_or(0, |shared| weighs(&quota, shared, at));
-        if before + weighs(&quota, &owed, at) > full(&quota) {
+        if before + weighs(&quota, &backlog, at) > full(&quota) {
             return Ok(());
         }
-        let whole = quota.absorb(shared.as_ref(), &owed, now);
-        let (one, other) = halves(&owed);
+        let whole = quota.absorb(shared.as_ref(), &backlog, now);
+        let (one, other) = halves(&backlog);
         for (first, second) in [(&one, &other), (&other, &one)] {
             let half = quota.absorb(shared.as_ref(), first, now);
             let both = quota.absorb(half.as_ref().or(shared.as_ref()), second, now);
@@ -250,39 +250,39 @@ proptest! {
 
     /// Added to nothing it is itself, up to the limit.
     #[test]
-    fn what_is_owed_is_gathered_from_nothing(quota in quotas(), steps in steps(), later in 0..80u64, cost in 0..6u32) {
-        let (_, owed, real) = play(&quota, &steps, 0);
-        let Some(owed) = owed else { return Ok(()) };
-        let gathered = quota.absorb(None, &owed, at(real));
+    fn a_backlog_is_gathered_from_nothing(quota in quotas(), steps in steps(), later in 0..80u64, cost in 0..6u32) {
+        let (_, backlog, real) = play(&quota, &steps, 0);
+        let Some(backlog) = backlog else { return Ok(()) };
+        let gathered = quota.absorb(None, &backlog, at(real));
         let then = at(real + later * quota.window().get() / 64);
         prop_assert_eq!(
             quota.decide(gathered.as_ref(), cost, then),
-            quota.decide(Some(&owed), cost, then)
+            quota.decide(Some(&backlog), cost, then)
         );
     }
 
     /// What no longer counts is nothing, however much it was.
     #[test]
     fn what_is_past_is_nothing(apart in apart(), later in 0..10_000_000u64) {
-        let Apart { quota, shared, owed: Some(owed), now } = apart else { return Ok(()) };
-        let owed_clock = clock(Some(&owed));
+        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+        let backlog_clock = clock(Some(&backlog));
         let roomy = quota.with_burst(120.try_into().unwrap()).unwrap();
-        let whole = roomy.decide(Some(&owed), 0, now.max(owed_clock)).decision.reset_at;
-        prop_assert_eq!(quota.absorb(shared.as_ref(), &owed, whole + Millis::new(later)), None);
+        let whole = roomy.decide(Some(&backlog), 0, now.max(backlog_clock)).decision.reset_at;
+        prop_assert_eq!(quota.absorb(shared.as_ref(), &backlog, whole + Millis::new(later)), None);
     }
 
     /// Law 8.
     #[test]
-    fn what_is_owed_to_another_shape_is_nothing(one in quotas(), apart in apart()) {
-        let Apart { quota, shared, owed: Some(owed), now } = apart else { return Ok(()) };
-        if !fits(&owed, &one) {
-            prop_assert_eq!(one.absorb(None, &owed, now), None);
+    fn a_backlog_of_another_shape_is_nothing(one in quotas(), apart in apart()) {
+        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+        if !fits(&backlog, &one) {
+            prop_assert_eq!(one.absorb(None, &backlog, now), None);
         }
         if shared.as_ref().is_some_and(|shared| !fits(shared, &one)) {
-            let over = one.absorb(shared.as_ref(), &owed, now);
-            prop_assert_eq!(over, one.absorb(None, &owed, now));
+            let over = one.absorb(shared.as_ref(), &backlog, now);
+            prop_assert_eq!(over, one.absorb(None, &backlog, now));
         }
-        prop_assert!(fits(&owed, &quota));
+        prop_assert!(fits(&backlog, &quota));
     }
 
     /// Any numbers in a state's shape are absorbed into any others without a panic.
@@ -291,7 +291,7 @@ proptest! {
         quota in quotas(), numbers in proptest::array::uniform4(0..=1u64 << 52), shift in 0..52u32,
         counts in proptest::array::uniform2(1..=u32::MAX), now in 0..1u64 << 45,
     ) {
-        let [clock, third, owed_clock, owed_third] = numbers.map(|number| number >> shift);
+        let [clock, third, backlog_clock, backlog_third] = numbers.map(|number| number >> shift);
         let width = sliding_window::width(quota.window()).get();
         let window = quota.window().get();
         let text = |clock: u64, third: u64, count: u32| match quota.algorithm() {
@@ -305,9 +305,9 @@ proptest! {
             Algorithm::FixedWindow => format!("fw:{window}:{clock}:{count}"),
         };
         let shared = State::parse(&text(clock, third, counts[0]));
-        let owed = State::parse(&text(owed_clock, owed_third, counts[1]));
-        prop_assert!(shared.is_some() && owed.is_some());
-        if let Some(after) = quota.absorb(shared.as_ref(), &owed.unwrap(), Timestamp::from_millis(now)) {
+        let backlog = State::parse(&text(backlog_clock, backlog_third, counts[1]));
+        prop_assert!(shared.is_some() && backlog.is_some());
+        if let Some(after) = quota.absorb(shared.as_ref(), &backlog.unwrap(), Timestamp::from_millis(now)) {
             prop_assert_eq!(State::parse(&after.to_string()), Some(after));
         }
     }

@@ -13,7 +13,7 @@ import { within } from "../../harness/within.mjs";
 export const POLICIES = ["memory", "allow", "deny"];
 
 export const LIMIT = 80;
-/** What one isolate admits of it while memory stands in: RATE_LIMIT_FALLBACK_FACTOR's default. */
+/** What one isolate admits of it while memory decides: RATE_LIMIT_FALLBACK_FACTOR's default. */
 export const WIDENED = 96;
 
 export const VARS = {
@@ -140,7 +140,7 @@ export class Load {
   }
 
   /** Waits until every answer is here that was being waited for. */
-  async settled() {
+  async answered() {
     const asked = this.callers.map((caller) => caller.asked);
     await this.until("the answers under way", () => this.callers.every((caller, i) => caller.answers.length >= asked[i]));
   }
