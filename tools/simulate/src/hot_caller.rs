@@ -6,10 +6,10 @@ use std::num::NonZeroU32;
 use edge_limiter::quota::{Algorithm, Quota};
 use edge_limiter::time::Millis;
 
-use crate::dice::Dice;
 use crate::document::Section;
 use crate::failure::Failure;
 use crate::mode::Mode;
+use crate::rng::Rng;
 use crate::table::{Table, count, decimal, percent};
 use crate::trace::{Request, Trace};
 use crate::world::{Setting, replay};
@@ -84,10 +84,10 @@ fn farthest(setting: &Setting) -> u8 {
 
 /// By chance, evenly over the time, at the first isolate of the region.
 fn asking(rate: u32, region: u8, seed: u64) -> Trace {
-    let mut dice = Dice::of(seed, u64::from(rate));
+    let mut rng = Rng::of(seed, u64::from(rate));
     let length = u64::from(MINUTES) * 60_000;
     let requests = (0..rate * MINUTES * 60).map(|_| Request {
-        at: START + dice.below(length),
+        at: START + rng.below(length),
         region,
         isolate: 0,
         caller: 0,

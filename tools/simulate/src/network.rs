@@ -1,7 +1,7 @@
 //! How long messages take between the isolates of a region and a database.
 
-use crate::dice::Dice;
 use crate::failure::Failure;
+use crate::rng::Rng;
 
 /// A length of simulated time, or a moment, in microseconds.
 pub(crate) type Micros = u64;
@@ -63,7 +63,7 @@ impl Network {
     pub(crate) fn one_way(&self, region: usize, place: Place, message: u64) -> Micros {
         let least = self.least(region, place);
         let more = least * self.jitter / 100;
-        least + Dice::of(self.seed, message).below(more + 1)
+        least + Rng::of(self.seed, message).below(more + 1)
     }
 
     /// How long it takes undisturbed.

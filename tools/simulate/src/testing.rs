@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use edge_limiter::quota::{Algorithm, Quota};
 use edge_limiter::time::{Millis, Timestamp};
 
-use crate::dice::Dice;
 use crate::network::Network;
+use crate::rng::Rng;
 use crate::trace::{Request, Trace};
 use crate::world::Setting;
 
@@ -54,20 +54,20 @@ pub(crate) fn one_caller(times: impl IntoIterator<Item = u64>) -> Trace {
 
 /// A few callers in bursts and pauses, at random isolates of three regions, at costs of 1 to 3.
 pub(crate) fn random(seed: u64, requests: u32, window: u64) -> Trace {
-    let mut dice = Dice::of(seed, 0);
-    let mut at = START.as_millis() + dice.below(window);
+    let mut rng = Rng::of(seed, 0);
+    let mut at = START.as_millis() + rng.below(window);
     let requests = (0..requests).map(|_| {
-        at += match dice.below(30) {
-            0 => dice.below(window),
-            1..=8 => dice.below(window / 50),
-            _ => dice.below(3),
+        at += match rng.below(30) {
+            0 => rng.below(window),
+            1..=8 => rng.below(window / 50),
+            _ => rng.below(3),
         };
         Request {
             at,
-            region: u8::try_from(dice.below(3)).unwrap(),
-            isolate: u16::try_from(dice.below(4)).unwrap(),
-            caller: u32::try_from(dice.below(3)).unwrap(),
-            cost: 1 + u32::try_from(dice.below(3)).unwrap(),
+            region: u8::try_from(rng.below(3)).unwrap(),
+            isolate: u16::try_from(rng.below(4)).unwrap(),
+            caller: u32::try_from(rng.below(3)).unwrap(),
+            cost: 1 + u32::try_from(rng.below(3)).unwrap(),
         }
     });
     let callers = ["a", "b", "c"].map(str::to_owned).to_vec();

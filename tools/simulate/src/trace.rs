@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::dice::Dice;
 use crate::failure::Failure;
 use crate::network::Region;
+use crate::rng::Rng;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Trace {
         let mut requests = Vec::new();
         let mut callers: Vec<String> = Vec::new();
         let mut known: HashMap<&str, u32> = HashMap::new();
-        let mut dice = Dice::of(seed, 0x7ace);
+        let mut rng = Rng::of(seed, 0x7ace);
         for (number, line) in text.lines().enumerate().map(|(at, line)| (at + 1, line)) {
             if line.trim().is_empty() || (number == 1 && line.trim() == COLUMNS) {
                 continue;
@@ -72,7 +72,7 @@ impl Trace {
                 .and_then(|place| u8::try_from(place).ok())
                 .ok_or_else(|| wrong("the region is none of --regions"))?;
             let isolate = match isolate {
-                "" => drawn(&mut dice, isolates),
+                "" => drawn(&mut rng, isolates),
                 text => text
                     .parse()
                     .ok()
@@ -108,8 +108,8 @@ impl Trace {
 }
 
 /// Any of `isolates`.
-pub(crate) fn drawn(dice: &mut Dice, isolates: u16) -> u16 {
-    u16::try_from(dice.below(u64::from(isolates))).unwrap_or_default()
+pub(crate) fn drawn(rng: &mut Rng, isolates: u16) -> u16 {
+    u16::try_from(rng.below(u64::from(isolates))).unwrap_or_default()
 }
 
 #[cfg(test)]

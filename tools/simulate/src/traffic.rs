@@ -9,8 +9,8 @@
 //! - *Spread attackers* ask for the limit in every region at once, within 20 ms, every other window.
 //! - *Floods* ask for twice the limit per isolate and window, everywhere, during a quarter of the time.
 
-use crate::dice::Dice;
 use crate::failure::Failure;
+use crate::rng::Rng;
 use crate::trace::{Request, Trace, drawn};
 
 /// At an edge of every window that divides a minute.
@@ -43,7 +43,7 @@ impl Traffic {
     pub(crate) fn trace(&self) -> Result<Trace, Failure> {
         let mut maker = Maker {
             traffic: self,
-            dice: Dice::of(self.seed, 0x7aff),
+            rng: Rng::of(self.seed, 0x7aff),
             requests: Vec::with_capacity(self.requests as usize),
             callers: Vec::new(),
         };
@@ -79,7 +79,7 @@ impl Traffic {
 
 struct Maker<'a> {
     traffic: &'a Traffic,
-    dice: Dice,
+    rng: Rng,
     requests: Vec<Request>,
     callers: Vec<String>,
 }
@@ -93,7 +93,7 @@ impl Maker<'_> {
     /// Through any isolate of the region; nothing once the time is over.
     fn ask(&mut self, caller: u32, region: u8, after: u64) {
         if after < self.traffic.length() {
-            let isolate = drawn(&mut self.dice, self.traffic.isolates);
+            let isolate = drawn(&mut self.rng, self.traffic.isolates);
             self.requests.push(Request {
                 at: START + after,
                 region,
@@ -108,7 +108,7 @@ impl Maker<'_> {
     fn region(&mut self) -> u8 {
         let regions = u64::from(self.traffic.regions);
         let weights = (1..=regions).map(|number| 720_720 / number);
-        let mut drawn = self.dice.below(weights.clone().sum());
+        let mut drawn = self.rng.below(weights.clone().sum());
         for (region, weight) in (0..self.traffic.regions).zip(weights) {
             if drawn < weight {
                 return region;
@@ -126,7 +126,7 @@ impl Maker<'_> {
         let units = u64::from(self.traffic.limit) * percent / 100;
         let times = units * self.traffic.length() / self.traffic.window;
         for _ in 0..times {
-            let after = self.dice.below(self.traffic.length());
+            let after = self.rng.below(self.traffic.length());
             self.ask(caller, home, after);
         }
     }
@@ -138,7 +138,7 @@ impl Maker<'_> {
         let mut edge = window;
         while edge < self.traffic.length() {
             for _ in 0..limit {
-                let after = edge - 1 - self.dice.below(window / 120);
+                let after = edge - 1 - self.rng.below(window / 120);
                 self.ask(caller, home, after);
             }
             for number in 0..limit + limit / 4 {
@@ -152,11 +152,11 @@ impl Maker<'_> {
     fn spread(&mut self) {
         let caller = self.caller("spread");
         let window = self.traffic.window;
-        let mut from = self.dice.below(window);
+        let mut from = self.rng.below(window);
         while from < self.traffic.length() {
             for region in 0..self.traffic.regions {
                 for _ in 0..self.traffic.limit {
-                    let after = from + self.dice.below(20);
+                    let after = from + self.rng.below(20);
                     self.ask(caller, region, after);
                 }
             }
@@ -168,11 +168,11 @@ impl Maker<'_> {
         let caller = self.caller("flood");
         let isolates = u64::from(self.traffic.isolates) * u64::from(self.traffic.regions);
         let span = self.traffic.length() / 4;
-        let from = self.dice.below(self.traffic.length() - span);
+        let from = self.rng.below(self.traffic.length() - span);
         let times = 2 * u64::from(self.traffic.limit) * isolates * span / self.traffic.window;
         for _ in 0..times {
-            let after = from + self.dice.below(span);
-            let region = u8::try_from(self.dice.below(u64::from(self.traffic.regions)));
+            let after = from + self.rng.below(span);
+            let region = u8::try_from(self.rng.below(u64::from(self.traffic.regions)));
             self.ask(caller, region.unwrap_or_default(), after);
         }
     }
@@ -190,20 +190,20 @@ impl Maker<'_> {
             ranks.push(sum);
         }
         while self.requests.len() < wanted {
-            let drawn = self.dice.share() * sum;
+            let drawn = self.rng.share() * sum;
             let rank = ranks.partition_point(|until| *until <= drawn);
             let (Some(home), Ok(caller)) = (homes.get(rank), u32::try_from(first + rank)) else {
                 continue;
             };
-            let region = match self.dice.percent(ROAMING) {
+            let region = match self.rng.percent(ROAMING) {
                 true => self.region(),
                 false => *home,
             };
             let mut after = self.time_of_day(region);
             self.ask(caller, region, after);
-            if self.dice.percent(33) {
-                for _ in 0..1 + self.dice.below(8) {
-                    after += self.dice.below(250);
+            if self.rng.percent(33) {
+                for _ in 0..1 + self.rng.below(8) {
+                    after += self.rng.below(250);
                     if self.requests.len() < wanted {
                         self.ask(caller, region, after);
                     }
@@ -218,10 +218,10 @@ impl Maker<'_> {
         let length = self.traffic.length();
         let shift = length * u64::from(region) / u64::from(self.traffic.regions);
         loop {
-            let after = self.dice.below(length);
+            let after = self.rng.below(length);
             let phase = (after + shift) % length;
             let height = length - (2 * phase).abs_diff(length);
-            if self.dice.below(3 * length) < length + 2 * height {
+            if self.rng.below(3 * length) < length + 2 * height {
                 return after;
             }
         }

@@ -13,13 +13,13 @@ use edge_limiter::time::Millis;
 
 use crate::agenda::Agenda;
 use crate::database::Database;
-use crate::dice::Dice;
 use crate::failure::Failure;
 use crate::isolate::Isolate;
 use crate::mode::Mode;
 use crate::network::{Micros, Network, Place};
 use crate::remote::Letter;
 use crate::replicas;
+use crate::rng::Rng;
 use crate::ruling::{Ruling, Run};
 use crate::trace::{Request, Trace};
 
@@ -43,8 +43,8 @@ impl Setting {
     /// How far an isolate's clock is ahead of true time.
     pub(crate) fn ahead(&self, region: usize, isolate: usize) -> Millis {
         let number = region * usize::from(self.isolates) + isolate;
-        let mut dice = Dice::of(self.seed, (1 << 62) + number as u64);
-        Millis::new(dice.below(self.skew + 1))
+        let mut rng = Rng::of(self.seed, (1 << 62) + number as u64);
+        Millis::new(rng.below(self.skew + 1))
     }
 
     /// The quota with its share of the limit for one of the regions; at least 1.

@@ -208,7 +208,7 @@ proptest! {
         let mut now = START;
         let mut under_way = Vec::new();
         let mut probe_until = None;
-        for (passes, asks, ended, dice) in steps {
+        for (passes, asks, ended, random) in steps {
             now = now + Millis::new(passes);
             if asks {
                 let before = circuit.state();
@@ -228,7 +228,7 @@ proptest! {
                 }
             } else if let Some(permit) = under_way.pop() {
                 let before = circuit.state();
-                if circuit.ended(permit, ended, now, dice) {
+                if circuit.ended(permit, ended, now, random) {
                     prop_assert!(circuit.state() != before);
                 }
                 if circuit.state() != before {

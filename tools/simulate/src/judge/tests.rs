@@ -2,7 +2,7 @@ use super::{judge, worst_within};
 use edge_limiter::quota::Algorithm;
 use edge_limiter::time::Millis;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::ruling::Ruling;
 use crate::testing::{one_caller, quota, random};
 use crate::trace::Trace;
@@ -25,9 +25,9 @@ fn the_scan_finds_what_trying_every_interval_finds() {
     let quota = quota(Algorithm::SlidingWindow, 12, WINDOW);
     for seed in 0..30 {
         let trace = random(seed, 150, WINDOW);
-        let mut dice = Dice::of(seed, 0);
+        let mut rng = Rng::of(seed, 0);
         let rulings: Vec<Ruling> = (trace.requests.iter())
-            .map(|_| Ruling::at_once(dice.percent(60)))
+            .map(|_| Ruling::at_once(rng.percent(60)))
             .collect();
         let admitted: Vec<bool> = rulings.iter().map(|ruling| ruling.admitted).collect();
         let starts = |length| {

@@ -1,12 +1,12 @@
-//! Chance that is the same on every machine: integers, and of floating point only what IEEE 754
+//! Random numbers that are the same on every machine: integers, and of floating point only what IEEE 754
 //! fixes to the bit. (Logarithms and sines are not among that, so nothing here uses them.)
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
-    /// Dice for one purpose: what one draws does not move the others.
+impl Rng {
+    /// A generator for one purpose: what one draws does not move the others.
     pub(crate) fn of(seed: u64, purpose: u64) -> Self {
         Self(mixed(
             seed ^ mixed(purpose.wrapping_add(0x9e37_79b9_7f4a_7c15)),
