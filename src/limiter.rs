@@ -140,14 +140,14 @@ impl<E: Effects + Clone> Limiter<E> {
             // Apart, so that what waits for a decision is not the larger for it.
             return Handled::Answer(Box::pin(self.control_plane(rest, &incoming)).await);
         }
-        let passed = request.header(LOOP_GUARD);
-        let Some(passed) = loop_guard::pass(passed.as_deref(), &self.name) else {
+        let loop_guard = request.header(LOOP_GUARD);
+        let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
             return Handled::Answer(Response::loop_detected());
         };
         let config = self.config();
         let now = self.effects.now();
         match gate::decide(config, &self.stack, &self.users, &incoming, now).await {
-            Ok(report) => self.act(report, &incoming, passed, now),
+            Ok(report) => self.act(report, &incoming, loop_guard, now),
             // A policy says `deny`.
             Err(error) => {
                 let retry_at = match error {
@@ -164,7 +164,7 @@ impl<E: Effects + Clone> Limiter<E> {
         &self,
         report: Report,
         incoming: &Incoming<'_, impl Request>,
-        passed: String,
+        loop_guard: String,
         now: Timestamp,
     ) -> Handled {
         let config = self.config();
@@ -197,7 +197,8 @@ impl<E: Effects + Clone> Limiter<E> {
         match target {
             Ok(target) => {
                 let sampled = kind == Some(Kind::Admitted);
-                let mut forward = Forward::new(target, incoming, config, &report, passed, limits);
+                let mut forward =
+                    Forward::new(target, incoming, config, &report, loop_guard, limits);
                 if sampled {
                     forward.sample = Some(Sample::new(report, incoming));
                 }

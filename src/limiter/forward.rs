@@ -79,11 +79,11 @@ impl Forward {
         incoming: &Incoming<'_, impl Request>,
         config: &Config,
         report: &Report,
-        passed: String,
+        loop_guard: String,
         limits: Vec<Header>,
     ) -> Self {
         let mut set = Vec::with_capacity(5);
-        set.push((LOOP_GUARD, passed));
+        set.push((LOOP_GUARD, loop_guard));
         if let Some(address) = report.caller.address() {
             set.push((CALLER_ADDRESS, address.to_string()));
         }

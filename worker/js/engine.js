@@ -57,8 +57,8 @@ export function prepare(env) {
 export function begin(request) {
   const { headers } = request;
   const address = headers.get(setup.header) ?? "";
-  const passed = headers.get("x-edge-limiter-passed") ?? "";
-  const length = put(`${request.method}\n${request.url}\n${address}\n${passed}`);
+  const loopGuard = headers.get("x-edge-limiter-passed") ?? "";
+  const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
   setCurrent(request);
   return guarded(() => module.begin(length));
 }
