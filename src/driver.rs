@@ -148,7 +148,7 @@ impl<P: Platform> Request for DrivenRequest<P> {
 pub enum Outcome {
     /// The limiter answers the request.
     Answer(Response),
-    /// The request goes to the origin. With the number of its sample, where it is in that: to be told
+    /// The request goes to the origin. If it is in the sample, the number to pass
     /// to [`Driver::forwarded`].
     Forward(Box<Forward>, Option<u32>),
     /// A duty has been done.
@@ -242,13 +242,13 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             }
         };
         let step = self.tasks.start(task, now);
-        self.settle(step)
+        self.finish(step)
     }
 
     /// Goes on with the answer to what a task asked.
     pub fn resume(&mut self, id: TaskId, answer: Answer) -> Step<Outcome> {
         let step = self.tasks.resume(id, answer, self.asked.platform.now());
-        self.settle(step)
+        self.finish(step)
     }
 
     /// Begins a duty that is due, if any is: to be driven like a request, apart from any.
@@ -273,7 +273,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Keeps a sample here, and answers for tasks that are lost.
-    fn settle(&mut self, step: Step<Outcome>) -> Step<Outcome> {
+    fn finish(&mut self, step: Step<Outcome>) -> Step<Outcome> {
         match step {
             Step::Done(Outcome::Forward(mut forward, _)) => {
                 let number = forward.sample.take().map(|sample| {

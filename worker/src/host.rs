@@ -54,7 +54,7 @@ pub(crate) fn begin(length: usize) -> u32 {
         let fields = wire::fields(&host.text(length));
         let step = host.driver.begin(fields);
         let kind = host.written.write(step);
-        host.told(kind)
+        host.expose(kind)
     })
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
         let answer = wire::answer(kind, status, host.text(length));
         let step = host.driver.resume(TaskId::from_number(task), answer);
         let kind = host.written.write(step);
-        host.told(kind)
+        host.expose(kind)
     })
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn duty() -> u32 {
     HOST.with_borrow_mut(|host| match host.driver.next_duty() {
         Some(step) => {
             let kind = host.written.write(step);
-            host.told(kind)
+            host.expose(kind)
         }
         None => Kind::Done as u32,
     })
@@ -84,7 +84,7 @@ pub(crate) fn forwarded(sample: u32, status: u16) {
 pub(crate) fn unreachable() -> u32 {
     HOST.with_borrow_mut(|host| {
         let kind = host.written.answer(&Response::origin_unreachable());
-        host.told(kind)
+        host.expose(kind)
     })
 }
 
@@ -93,7 +93,7 @@ impl Host {
         String::from_utf8_lossy(self.input.get(..length).unwrap_or_default())
     }
 
-    fn told(&mut self, kind: Kind) -> u32 {
+    fn expose(&mut self, kind: Kind) -> u32 {
         let [task, first, second] = self.written.numbers;
         let text = &self.written.text;
         // Addresses and lengths have 32 bits here.
