@@ -235,7 +235,7 @@ proptest! {
 
     /// Law 5: a cost above the capacity is told that waiting will not help, and consumes nothing.
     #[test]
-    fn a_cost_above_the_capacity_is_hopeless(
+    fn a_cost_above_the_capacity_is_impossible(
         quota in quotas(), steps in steps(), more in 1..1000u32,
     ) {
         let (_, state, real) = play(&quota, &steps, 0);
@@ -436,8 +436,8 @@ fn no_cost_is_too_large_for_the_longest_window() {
         Algorithm::FixedWindow,
     ] {
         let quota = quota(algorithm, 10, MAX_WINDOW.get(), 10);
-        let hopeless = quota.decide(None, u32::MAX, at(0));
-        assert_eq!(hopeless.decision.outcome, Outcome::Impossible);
+        let impossible = quota.decide(None, u32::MAX, at(0));
+        assert_eq!(impossible.decision.outcome, Outcome::Impossible);
         let held = quota.decide(None, 10, at(0)).admitted.unwrap();
         let after = quota.refund(&held, u32::MAX, at(0), at(0)).unwrap();
         let left = quota.decide(Some(&after), 0, at(0)).decision.remaining;

@@ -67,8 +67,8 @@ pub fn decide(
     let enforced = || found.iter().filter(|found| found.charge.enforced);
     let blocked = address_blocked || enforced().any(|found| found.blocked_until.is_some());
     let admitted = !blocked && enforced().all(|found| found.decided.decision.allowed());
-    let hopeless = enforced().any(|found| found.decided.decision.outcome == Outcome::Impossible);
-    let sets_blocks = !blocked && !hopeless && check.cost > 0;
+    let impossible = enforced().any(|found| found.decided.decision.outcome == Outcome::Impossible);
+    let sets_blocks = !blocked && !impossible && check.cost > 0;
 
     found
         .into_iter()

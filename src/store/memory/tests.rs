@@ -115,11 +115,11 @@ fn a_full_map_of_limited_callers_still_takes_new_ones() {
 #[test]
 fn a_denial_of_the_unknown_is_not_kept() {
     let store = store(5);
-    let hopeless = Check {
+    let impossible = Check {
         cost: 9,
         ..one(1, 1)
     };
-    assert!(!at_once(&store, &hopeless, START).allows(&hopeless));
+    assert!(!at_once(&store, &impossible, START).allows(&impossible));
     assert!(store.is_empty());
 }
 

@@ -350,8 +350,8 @@ fn nonsense_of_the_right_shape_is_malformed() {
     // And what can never be met is never allowed.
     let body = json!({"result": [null, null, [1, 0, 0, soon, now, 0, 0, ""]]});
     let check = check(std::slice::from_ref(plain.0), 31);
-    let hopeless = read(200, body, &Question::new(&check));
-    assert_eq!(hopeless, Err(StoreError::Malformed));
+    let impossible = read(200, body, &Question::new(&check));
+    assert_eq!(impossible, Err(StoreError::Malformed));
 }
 
 #[test]
