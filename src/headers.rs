@@ -11,7 +11,7 @@ pub const BYPASS: &str = "x-ratelimit-bypass";
 /// What shadow policies would have said.
 pub const SHADOW: &str = "X-RateLimit-Shadow";
 
-/// Says `memory` while this isolate's memory stands in for the shared store.
+/// Says `memory` while this isolate's memory decides in place of the shared store.
 pub const STORE: &str = "X-RateLimit-Store";
 
 /// What a client may not send on to the origin: the limiter sets these, or removes them.

@@ -122,7 +122,7 @@ pub struct Verdict {
     /// One answer per charge, in order. `None` where the store was not asked, because an answer
     /// remembered for another charge already denies the request.
     pub answers: Vec<Option<Answer>>,
-    /// The shared store did not decide, and memory stood in for it.
+    /// The shared store did not decide, and memory decided instead.
     pub degraded: bool,
 }
 

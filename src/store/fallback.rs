@@ -7,7 +7,7 @@
 //!
 //! # Continuity
 //!
-//! The shared store's answers keep the memory current, so that it stands in from where the store
+//! The shared store's answers keep the memory current, so that it goes on from where the store
 //! stopped. What it admits alone is its backlog: it goes to the store with the next decision about the
 //! caller, or by [`reconcile`](Fallback::reconcile), and is counted once.
 //!

@@ -2,7 +2,7 @@
 //!
 //! From the inside: a cap on what is spent ([`Capped`]); the [`Breaker`]; units taken beforehand
 //! ([`Leases`]); denials that are remembered ([`Denials`]); this isolate's memory, which the shared
-//! store's answers keep current and which stands in for it ([`Fallback`]); and blocked ranges
+//! store's answers keep current and which decides in its place ([`Fallback`]); and blocked ranges
 //! ([`Blocked`]). Leases and denials learn from the shared store's word alone: they stand between it and
 //! the memory that takes its place. Without a shared store, memory decides everything.
 

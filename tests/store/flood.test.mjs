@@ -131,7 +131,7 @@ describe("what an isolate keeps", () => {
   const modes = {
     "memory is the store": {},
     // Where nothing listens.
-    "memory stands in for a store that is gone": {
+    "memory decides in place of a store that is gone": {
       UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "token", RATE_LIMIT_FALLBACK_FACTOR: "1",
     },
   };

@@ -227,7 +227,8 @@ fn an_answer_that_was_lost_has_all_of_it_counted_once() {
     assert!(!isolate.store.memory.has_backlog());
 }
 
-/// A slow store decides what it is given up for: who stays within the limit is not denied for that.
+/// A store may decide after the isolate has abandoned the call. A caller within its limit is not
+/// denied for that.
 #[test]
 fn a_request_whose_answer_was_lost_is_not_counted_twice() {
     for error in [
@@ -272,7 +273,7 @@ fn many_short_outages_grant_no_more_than_one() {
     }
 }
 
-/// A bucket that stands in drains by another rate than the one whose backlog it makes.
+/// A bucket in memory drains by another rate than the one whose backlog it makes.
 #[test]
 fn the_backlog_of_a_bucket_is_kept_until_it_has_drained() {
     for (rule, factor) in [

@@ -173,7 +173,7 @@ impl Map {
             let new = || Box::new(Unreconciled::new(charge.quota, charge.enforced));
             let unreconciled = entry.unreconciled.get_or_insert_with(new);
             unreconciled.add(cost, at, namer);
-            // A bucket that stands in may drain faster than the one that it stands in for.
+            // A bucket in memory may drain faster than the one in the shared store.
             let before = entry.expires;
             let after = before.max(unreconciled.until(at));
             entry.expires = after;

@@ -92,7 +92,7 @@ impl Memory {
     }
 
     /// Takes over what the shared store holds after it has given `verdict` to `question`, so that this
-    /// memory can stand in for it from there.
+    /// memory can go on from there.
     pub fn learn(
         &self,
         question: &Question<'_>,
