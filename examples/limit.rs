@@ -1,102 +1,33 @@
-//! Limits three requests natively, in memory: `cargo run --example limit`.
-//!
-//! A host implements [`Effects`], what the limiter cannot do itself, and [`Request`], how the limiter
-//! reads a request. A server also runs what [`Limiter::next_duty`] returns in the background.
-#![allow(clippy::print_stdout)]
+//! Two requests a minute for each caller, counted in memory: `cargo run --example limit`.
+#![allow(clippy::print_stdout)] // A program that prints.
 
 use std::error::Error;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::num::NonZeroU32;
 
-use edge_limiter::admin::Body;
-use edge_limiter::config::Vars;
-use edge_limiter::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
-use edge_limiter::limiter::{Handled, Limiter, Location, Request};
-use edge_limiter::store::StoreError;
+use edge_limiter::quota::{Algorithm, Quota};
+use edge_limiter::seed::Seed;
+use edge_limiter::store::memory::Memory;
+use edge_limiter::store::{Charge, Check};
 use edge_limiter::time::{Millis, Timestamp};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let vars = Vars::from_json(
-        r#"{
-            "RATE_LIMIT_LOGIN": "2,60,600",
-            "RATE_LIMIT_ROUTES": [{ "path": "/login", "policies": ["login"] }],
-            "CLIENT_IP_HEADER": "X-Real-IP"
-        }"#,
-    )?;
-    let limiter = Limiter::new(&vars, false, Native)?;
-    for _ in 0..3 {
-        match limiter.handle(&Login).await {
-            // Where an origin is set, an admitted request is forwarded instead.
-            Handled::Forward(forward) => println!("forward to {:?}", forward.target),
-            Handled::Answer(response) => {
-                let mut headers = response.headers.iter();
-                let remaining = headers.find(|(name, _)| *name == "X-RateLimit-Remaining");
-                let remaining = remaining.map_or("-", |(_, value)| value);
-                println!("{}, {remaining} remaining", response.status);
-            }
-        }
+fn main() -> Result<(), Box<dyn Error>> {
+    let memory = Memory::new(10_000, Seed::random()?);
+    let limit = NonZeroU32::new(2).ok_or("a limit is at least 1")?;
+    let quota = Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(60))?;
+    for (second, caller) in [(0, "a"), (1, "a"), (2, "b"), (3, "a"), (62, "a")] {
+        let check = Check {
+            address: None,
+            charges: vec![Charge::new(format!("login:{caller}"), quota)],
+            cost: 1,
+        };
+        let now = Timestamp::from_millis(1_764_000_000_000) + Millis::from_secs(second);
+        let verdict = memory.decide_here(&check, now);
+        let wait = verdict.answers[0].and_then(|answer| answer.retry_at());
+        let wait = wait.map_or(0, |at| at.since(now).secs_ceil());
+        println!(
+            "{caller} at {second} s: {}, wait {wait} s",
+            verdict.allows(&check)
+        );
     }
     Ok(())
-}
-
-/// A request as a server would read it from a socket.
-struct Login;
-
-impl Request for Login {
-    fn method(&self) -> &str {
-        "POST"
-    }
-
-    fn url(&self) -> &str {
-        "http://localhost/login"
-    }
-
-    fn header(&self, name: &str) -> Option<String> {
-        (name == "x-real-ip").then(|| "192.0.2.1".to_owned())
-    }
-
-    fn location(&self) -> Location {
-        Location::default()
-    }
-
-    async fn body(&self, _: usize) -> Body {
-        Body::default()
-    }
-}
-
-/// A host without Redis and without an identity provider.
-#[derive(Clone)]
-struct Native;
-
-impl Effects for Native {
-    #[allow(clippy::disallowed_methods)] // A native host has the system's clock.
-    fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let ms = since.map_or(0, |since| since.as_millis());
-        Timestamp::from_millis(u64::try_from(ms).unwrap_or_default())
-    }
-
-    fn random(&self) -> u32 {
-        getrandom::u32().unwrap_or_default()
-    }
-
-    fn log(&self, level: Level, line: &str) {
-        println!("{level:?}: {line}");
-    }
-
-    async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
-        Err(StoreError::Unreachable)
-    }
-
-    async fn sleep(&self, length: Millis) {
-        tokio::time::sleep(std::time::Duration::from_millis(length.get())).await;
-    }
-
-    async fn verify(&self, _: VerificationKey<'_>, _: &str, _: &[u8]) -> bool {
-        false
-    }
-
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
-    }
 }

@@ -34,7 +34,7 @@
 //! Time is an argument ([`time`]). Code that needs the time after an await asks
 //! [`Effects::now`](effects::Effects::now).
 //!
-//! `examples/limit.rs` is the smallest host.
+//! `examples/embed.rs` is the smallest host.
 
 // Fixtures that other crates share name this one so.
 #[cfg(test)]
