@@ -92,8 +92,8 @@ impl Report {
             .iter()
             .filter(|standing| !standing.answer.allows())
             .min_by_key(|standing| {
-                let hopeless = standing.answer.decision.outcome == Outcome::Impossible;
-                Reverse((hopeless, standing.answer.retry_at()))
+                let impossible = standing.answer.decision.outcome == Outcome::Impossible;
+                Reverse((impossible, standing.answer.retry_at()))
             })
     }
 }

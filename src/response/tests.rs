@@ -95,7 +95,7 @@ fn the_later_of_block_and_quota_is_told() {
 }
 
 #[test]
-fn a_hopeless_cost_is_not_told_to_wait() {
+fn an_impossible_cost_is_not_told_to_wait() {
     let mut report = report(false, vec![standing("auth", 30, 30, Outcome::Impossible)]);
     report.cost = 50;
     let (response, body) = answer(&report, None);

@@ -1,17 +1,17 @@
 #!lua flags=allow-key-locking
--- One request against all its quotas and blocks, atomically: src/store/settle.rs and
+-- One request against all its quotas and blocks, atomically: src/store/decide.rs and
 -- src/quota/*.rs, where Redis can run them. Shared vectors and a differential test hold the two
 -- together. Without the flag above Upstash takes a lock on the whole database for every script.
 --
 -- KEYS   1: version of the blocked ranges; 2, if ARGV[3] is 1: the address's block record;
---        then per quota: its state; if units are owed to it, the key that says which of them have
+--        then per quota: its state; if it has a backlog, the key that says which of its units have
 --        been added before; if its block is not 0, its block record.
 -- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block,
---        1 if enforced, 0 if in shadow mode, units to take in advance at the most, and the owed
---        units as a state's text, '' for none. Times in ms.
+--        1 if enforced, 0 if in shadow mode, units to lease at the most, and the backlog as a
+--        state's text, '' for none. Times in ms.
 -- Answer {ranges version, address's block record, then per quota
 --         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until,
---          units taken in advance, the state's text as it is held from now on, '' for none}}
+--          units leased, the state's text as it is held from now on, '' for none}}
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
@@ -70,7 +70,7 @@ local function decided_at(clock)
   return max(now, clock), true
 end
 
--- How long units that are taken in advance may be held: src/quota/lease.rs.
+-- How long leased units may be held: src/quota/lease_time.rs.
 local function lease_time(window)
   return min(5000, div(window, 10))
 end

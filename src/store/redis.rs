@@ -15,7 +15,7 @@ use answer::ScriptReply;
 /// The decision as a Redis script; a test holds its name to its text.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
-    sha1: "c5d32294a093f4b395e039e9c0d8f4ec527edeb9",
+    sha1: "6f4965a7f218ac146d84a50dbf05d31dafad45b2",
 };
 
 /// The store in Redis.
