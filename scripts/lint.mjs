@@ -45,7 +45,7 @@ function checkLockFiles() {
       );
     }
   }
-  for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "bench/workers/Cargo.lock", "fuzz/Cargo.lock"]) {
+  for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "bench/workers/Cargo.lock", "fuzz/Cargo.lock", "tools/bindgen/Cargo.lock"]) {
     const cargo = readFileSync(path.join(root, file), "utf8");
     for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
       if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} names a source that is not crates.io: ${source}`);

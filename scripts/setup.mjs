@@ -3,7 +3,8 @@
  * clone needs git, rustup and Node only; when all is there it costs a few hundredths of a second.
  * Only node's own modules may be imported at the top of the scripts: node_modules may not exist yet.
  */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { Failure, environment, main, output, root, run, say } from "./command.mjs";
 import { ensureRedis } from "./redis.mjs";
@@ -13,14 +14,6 @@ const WORKER_BUILD = "0.8.7";
 
 /** What only the load tests need is a package of its own. */
 const LOAD = path.join(root, "tests", "load");
-
-/** How cargo compiles a program that runs for a second at a time. */
-const UNOPTIMISED = {
-  CARGO_PROFILE_RELEASE_OPT_LEVEL: "0",
-  CARGO_PROFILE_RELEASE_LTO: "false",
-  CARGO_PROFILE_RELEASE_CODEGEN_UNITS: "16",
-  CARGO_PROFILE_RELEASE_PANIC: "abort",
-};
 
 const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
@@ -38,8 +31,8 @@ export async function setup({ wasm = false, redis = false, workerBuild = false, 
   }
   const steps = [
     [() => nodeModulesAreCurrent(root), () => installNodeModules(root, "wrangler, esbuild, binaryen and what the tests use (about 20 seconds)")],
-    ...(wasm ? [[() => wasmBindgen(), installWasmBindgen]] : []),
-    ...(workerBuild ? [[() => findWorkerBuild(), installWorkerBuild]] : []),
+    ...(wasm ? [[() => existsSync(bindgen()), buildBindgen]] : []),
+    ...(workerBuild ? [[() => findWasmBindgen(), installWasmBindgen], [() => findWorkerBuild(), installWorkerBuild]] : []),
     ...(load ? [[() => nodeModulesAreCurrent(LOAD), () => installNodeModules(LOAD, "Artillery (590 MB in tests/load, about a minute)")]] : []),
   ];
   const missing = () => steps.filter(([isDone]) => !isDone()).map(([, install]) => install);
@@ -64,14 +57,14 @@ async function allOf(jobs) {
 /** Where the programs are that make the Worker's module, at the versions of the two lock files. */
 export function wasmTools() {
   const bin = (name) => path.join(root, "node_modules", ".bin", name);
-  return { wasmBindgen: wasmBindgen(), wasmOpt: bin("wasm-opt"), esbuild: bin("esbuild") };
+  return { bindgen: bindgen(), wasmOpt: bin("wasm-opt"), esbuild: bin("esbuild") };
 }
 
 /** worker-build, and what keeps it from downloading programs of its own. Needs `setup({ wasm: true, workerBuild: true })`. */
 export function workerBuild() {
-  const { wasmBindgen, wasmOpt, esbuild } = wasmTools();
+  const { wasmOpt, esbuild } = wasmTools();
   // A stack trace of its own would bury the compiler's errors.
-  const env = { WASM_BINDGEN_BIN: wasmBindgen, WASM_OPT_BIN: wasmOpt, ESBUILD_BIN: esbuild, RUST_BACKTRACE: "0" };
+  const env = { WASM_BINDGEN_BIN: findWasmBindgen(), WASM_OPT_BIN: wasmOpt, ESBUILD_BIN: esbuild, RUST_BACKTRACE: "0" };
   return { program: findWorkerBuild(), env };
 }
 
@@ -124,13 +117,20 @@ async function installToolchain() {
   if (targets.length) await run("rustup", ["target", "add", "--toolchain", channel, ...targets]);
 }
 
-/** The version that the Worker is compiled with; wasm-bindgen's program must be of the very same one. */
+/** The version that the Worker is compiled with; what reads its module must be of the very same one. */
 function wasmBindgenVersion() {
   return read("Cargo.lock").match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)[1];
 }
 
 const findWorkerBuild = () => find("worker-build", WORKER_BUILD);
-const wasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
+const findWasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
+
+/** `tools/bindgen`, compiled: what it is made from is in its name. */
+function bindgen() {
+  const hash = createHash("sha256");
+  for (const file of ["Cargo.toml", "Cargo.lock", "src/main.rs"]) hash.update(read(path.join("tools", "bindgen", file)));
+  return path.join(tools, "bin", `bindgen-${hash.digest("hex").slice(0, 16)}`);
+}
 
 /** The full path of a program of exactly this version, in `.tools` or else on PATH. */
 function find(name, version) {
@@ -145,15 +145,25 @@ async function installWorkerBuild() {
   await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD}`]);
 }
 
-/**
- * Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. Without TLS, which only
- * its test runner uses. Without optimisation: the program takes 0.9 s of CPU for the Worker's module instead of 0.2 s.
- */
+/** Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. */
 async function installWasmBindgen() {
   const version = wasmBindgenVersion();
-  say(`wasm-bindgen ${version}, the version in Cargo.lock (compiled once into .tools/, about 1.5 minutes on 2 cores)`);
-  const program = ["wasm-bindgen-cli", "--version", `=${version}`, "--bin", "wasm-bindgen", "--no-default-features"];
-  await run("cargo", ["install", "--quiet", "--root", tools, "--force", ...program], { env: UNOPTIMISED });
+  say(`wasm-bindgen ${version}, which worker-build wants (compiled once into .tools/, about 2.5 minutes on 2 cores)`);
+  await run("cargo", ["install", "--quiet", "--root", tools, "--force", "wasm-bindgen-cli", "--version", `=${version}`, "--bin", "wasm-bindgen"]);
+}
+
+async function buildBindgen() {
+  const version = wasmBindgenVersion();
+  const manifest = path.join("tools", "bindgen", "Cargo.toml");
+  if (!read(manifest).includes(`wasm-bindgen-cli-support = "=${version}"`)) {
+    throw new Failure(`${manifest} must name wasm-bindgen-cli-support =${version}, the version of wasm-bindgen in Cargo.lock`);
+  }
+  say("tools/bindgen, which writes the JavaScript that loads the module (compiled once into .tools/, about a minute on 2 cores)");
+  const folder = path.join(tools, "bindgen");
+  await run("cargo", ["build", "--quiet", "--release", "--locked", "--manifest-path", manifest, "--target-dir", folder]);
+  mkdirSync(path.join(tools, "bin"), { recursive: true });
+  copyFileSync(path.join(folder, "release", "edge-limiter-bindgen"), bindgen());
+  rmSync(folder, { recursive: true });
 }
 
 /** Two commands started at once on a fresh clone must not install over each other: the second waits for the first. */
