@@ -174,7 +174,7 @@ pub struct Driver<P> {
 pub struct Setup {
     /// The header to read the caller's address from, lower case.
     pub client_ip_header: String,
-    /// Redis's REST URL without a trailing slash, and the token, if it is spoken to over REST.
+    /// Redis's REST URL as configured, and the token, if it is spoken to over REST.
     pub rest: Option<(String, String)>,
 }
 
@@ -184,10 +184,9 @@ impl Setup {
             client_ip_header: config.client_ip_header.clone(),
             rest: match &config.store {
                 StoreConfig::Memory => None,
-                StoreConfig::Upstash { url, token, .. } => Some((
-                    url.trim_end_matches('/').to_owned(),
-                    token.reveal().to_owned(),
-                )),
+                StoreConfig::Upstash { url, token, .. } => {
+                    Some((url.clone(), token.reveal().to_owned()))
+                }
             },
         }
     }

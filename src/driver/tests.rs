@@ -98,7 +98,7 @@ fn a_host_learns_what_it_needs_of_a_configuration() {
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
     let setup = driver.configure(&vars, false).unwrap();
     assert_eq!(setup.client_ip_header, "cf-connecting-ip");
-    let rest = ("https://redis.example".to_owned(), "a-token".to_owned());
+    let rest = ("https://redis.example/".to_owned(), "a-token".to_owned());
     assert_eq!(setup.rest, Some(rest));
 }
 

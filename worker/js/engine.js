@@ -48,7 +48,8 @@ export function prepare(env) {
   if (env !== environment) {
     const { header, url, token } = JSON.parse(guarded(() => module.configure(env)));
     const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
-    setup = { header, endpoints: [{ url, headers }, { url: `${url}/multi-exec`, headers }] };
+    const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
+    setup = { header, endpoints: [{ url, headers }, { url: transactions, headers }] };
     environment = env;
   }
 }
