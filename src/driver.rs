@@ -250,16 +250,23 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         self.finish(step)
     }
 
-    /// Begins a duty that is due, if any is: to be driven like a request, apart from any.
+    /// Begins a duty that is due and waits for something, if any is: to be driven like a request, apart
+    /// from any. Those that end at once are done.
     pub fn next_duty(&mut self) -> Option<Step<Outcome>> {
         let limiter = self.limiter.clone()?;
-        let duty = limiter.next_duty()?;
-        let now = self.asked.platform.now();
-        let task = async move {
-            limiter.run(duty).await;
-            Outcome::Done
-        };
-        Some(self.tasks.start(task, now))
+        while let Some(duty) = limiter.next_duty() {
+            let now = self.asked.platform.now();
+            let limiter = Rc::clone(&limiter);
+            let task = async move {
+                limiter.run(duty).await;
+                Outcome::Done
+            };
+            let step = self.tasks.start(task, now);
+            if matches!(step, Step::Asks(..)) {
+                return Some(step);
+            }
+        }
+        None
     }
 
     /// Takes the status with which a sampled request was answered.

@@ -6,8 +6,7 @@ import * as module from "./index.js";
 import { setCurrent } from "./current.js";
 import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
 
-/** Kinds of steps (src/wire.rs). */
-export const ANSWER = 1;
+/** Kinds of steps (src/wire.rs); what neither waits nor is forwarded is an answer. */
 export const FORWARD = 2;
 const REDIS = 3;
 const SLEEP = 4;
@@ -36,15 +35,19 @@ let room = { address: 0, size: 0 };
 // Both are in an error's stack: the Wasm functions' and the ones that called them.
 Error.stackTraceLimit = 100;
 
+/** An instance that works. */
+function revive() {
+  if (!trapped) return;
+  console.log("Reinitializing Wasm application");
+  module.__wbg_reset_state();
+  trapped = false;
+  memory = environment = undefined;
+  room = { address: 0, size: 0 };
+}
+
 /** Before a request: an instance that works, configured with this environment. */
 export function prepare(env) {
-  if (trapped) {
-    console.log("Reinitializing Wasm application");
-    module.__wbg_reset_state();
-    trapped = false;
-    memory = environment = undefined;
-    room = { address: 0, size: 0 };
-  }
+  revive();
   if (env !== environment) {
     const { header, url, token } = JSON.parse(guarded(() => module.configure(env)));
     const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
@@ -67,10 +70,20 @@ export function begin(request) {
 /** Whether a task waits for an effect. */
 export const waits = (kind) => kind >= REDIS;
 
-/** Performs what a task asks for until it ends; the kind of its last step. */
-export async function drive(kind, request) {
+/**
+ * Performs what a task asks for until it ends. A step is to be read before anything else of the module runs, the next
+ * microtask of another request included: so `finish` is called with the kind of the last one at once, and its result is
+ * returned in an object, which no `await` on the way looks into.
+ *
+ * @template T
+ * @param {number} kind of the first step, which waits
+ * @param {Request | undefined} request
+ * @param {(kind: number) => T} finish
+ * @returns {Promise<{done: T}>}
+ */
+export async function drive(kind, request, finish) {
   const [born, { endpoints }] = [instance, setup];
-  while (waits(kind)) {
+  for (;;) {
     const [task, first, second] = step();
     const text = take();
     const [status, body] = await perform(kind, first, second, text, endpoints, request);
@@ -79,8 +92,8 @@ export async function drive(kind, request) {
     setCurrent(request);
     const asked = kind;
     kind = guarded(() => module.resume(task, asked, status, length));
+    if (!waits(kind)) return { done: finish(kind) };
   }
-  return kind;
 }
 
 function perform(kind, first, second, text, endpoints, request) {
@@ -99,7 +112,7 @@ export function runDuties(waitUntil) {
   setCurrent(undefined);
   try {
     for (let kind; (kind = guarded(() => module.duty())) !== 0; ) {
-      waitUntil(drive(kind, undefined).catch(failed));
+      waitUntil(drive(kind, undefined, () => {}).catch(failed));
     }
   } catch (error) {
     failed(error);
@@ -139,8 +152,8 @@ export function ownAnswer() {
 }
 
 /** The answer where the origin cannot be reached. */
-export function unreachable(env) {
-  prepare(env);
+export function unreachable() {
+  revive();
   guarded(() => module.unreachable());
   return ownAnswer();
 }
@@ -158,14 +171,21 @@ export function forwarded(sample, status) {
 function put(text) {
   if (text.length === 0) return 0;
   // A unit of UTF-16 takes three bytes at the most.
-  const most = 3 * text.length;
-  if (most > room.size || room.size > KEPT_ROOM) {
-    const size = Math.max(most, KEPT_ROOM);
-    room = { address: guarded(() => module.room(size)), size };
-    input = undefined;
+  if (3 * text.length > KEPT_ROOM) {
+    const long = encoder.encode(text);
+    makeRoom(long.length);
+    input.set(long);
+    return long.length;
   }
-  view();
+  if (room.size !== KEPT_ROOM) makeRoom(KEPT_ROOM);
+  else view();
   return encoder.encodeInto(text, input).written;
+}
+
+function makeRoom(size) {
+  room = { address: guarded(() => module.room(size)), size };
+  input = undefined;
+  view();
 }
 
 function view() {

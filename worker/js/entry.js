@@ -1,5 +1,5 @@
 /** What Cloudflare calls. */
-import { ANSWER, FORWARD, begin, current, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
+import { FORWARD, begin, current, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
 
 /** How a request is forwarded, beside to a URL. */
 const TO_BINDING = 1;
@@ -8,13 +8,13 @@ const TO_ROUTE = 2;
 export default {
   async fetch(request, env, context) {
     prepare(env);
-    let kind = begin(request);
-    if (waits(kind)) kind = await drive(kind, request);
+    const finish = (kind) => (kind === FORWARD ? forward(request, env) : { response: ownAnswer(), sample: 0 });
+    const kind = begin(request);
+    // The origin is not waited for before the duties are begun.
+    const { done } = waits(kind) ? await drive(kind, request, finish) : { done: finish(kind) };
     const born = current();
-    const done = kind === ANSWER ? ownAnswer() : kind === FORWARD ? forward(request, env) : undefined;
     const waitUntil = (duty) => context.waitUntil(duty);
     runDuties(waitUntil);
-    if (kind !== FORWARD) return done ?? new Response(null, { status: 500 });
     const { response, sample } = await done;
     if (sample !== 0 && born === current()) {
       forwarded(sample, response.status);
@@ -37,7 +37,7 @@ async function forward(request, env) {
     // Redirects are the client's to follow.
     response = await fetcher.fetch(outgoing, { redirect: "manual" });
   } catch {
-    response = unreachable(env);
+    response = unreachable();
     edit(response.headers, parts, afterRequest);
     return { response, sample };
   }
