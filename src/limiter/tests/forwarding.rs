@@ -1,0 +1,124 @@
+//! Where an admitted request goes, and with which headers.
+
+use serde_json::{Value, json};
+
+use super::super::Target;
+use super::{Asked, Isolate, get, header};
+use crate::response::Response;
+
+#[test]
+fn a_request_that_comes_back_is_answered_508() {
+    let isolate = Isolate::new(&json!({"ORIGIN_URL": "https://app.example"}));
+    let first = isolate.forward(&get("https://shop.example/"));
+    let passed = header(&first.set_on_request, "x-edge-limiter-passed").unwrap();
+    let again = get("https://shop.example/").with("x-edge-limiter-passed", passed);
+    assert_eq!(isolate.answer(&again).status, 508);
+    let other = get("https://shop.example/").with("x-edge-limiter-passed", "another");
+    let chained = isolate.forward(&other);
+    let passed_by_both = header(&chained.set_on_request, "x-edge-limiter-passed");
+    assert_eq!(passed_by_both, Some(format!("another, {passed}").as_str()));
+}
+
+#[test]
+fn a_request_goes_to_the_origins_url_its_binding_or_the_route() {
+    let to = |vars: Value, bound, url: &str| Isolate::bound(&vars, bound).forward(&get(url)).target;
+    let origin = json!({"ORIGIN_URL": "https://app.example/base/"});
+    for (url, expected) in [
+        (
+            "https://shop.example/a/b?c=/../d",
+            "https://app.example/base/a/b?c=/../d",
+        ),
+        ("https://shop.example", "https://app.example/base/"),
+        (
+            "https://shop.example/%2e%2e/secret",
+            "https://app.example/base/secret",
+        ),
+        (
+            "https://shop.example/..\\..\\secret",
+            "https://app.example/base/secret",
+        ),
+    ] {
+        assert_eq!(
+            to(origin.clone(), true, url),
+            Target::Url(expected.to_owned()),
+            "{url}"
+        );
+    }
+    // Without a path there is nothing that dots could lead out of: it goes as it came.
+    let bare = json!({"ORIGIN_URL": "https://app.example"});
+    let target = to(bare, false, "https://shop.example/%2e%2e/secret");
+    assert_eq!(
+        target,
+        Target::Url("https://app.example/%2e%2e/secret".to_owned())
+    );
+    assert_eq!(to(json!({}), true, "http://localhost/"), Target::Binding);
+    assert_eq!(to(json!({}), false, "https://shop.example/"), Target::Route);
+    for local in [
+        "http://localhost:8787/",
+        "http://127.0.0.1/",
+        "http://[::1]:80/",
+    ] {
+        assert_eq!(
+            Isolate::new(&json!({})).answer(&get(local)).status,
+            200,
+            "{local}"
+        );
+    }
+}
+
+#[test]
+fn an_unusable_origin_is_answered_502_and_the_request_counts() {
+    let isolate = Isolate::new(
+        &json!({"ORIGIN_URL": "nonsense", "RATE_LIMIT_GENERAL": "5,60", "RATE_LIMIT_IP": "off"}),
+    );
+    let answer = isolate.answer(&get("https://shop.example/"));
+    assert_eq!(
+        (
+            answer.status,
+            header(&answer.headers, "X-RateLimit-Remaining")
+        ),
+        (502, Some("4"))
+    );
+    assert!(isolate.effects.lines()[0].starts_with("configuration: ORIGIN_URL: "));
+    assert_eq!(Response::origin_unreachable().status, 502);
+}
+
+#[test]
+fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
+    let vars = json!({
+        "ORIGIN_URL": "https://app.example", "ORIGIN_SECRET": "a-secret-of-this-test", "RATE_LIMIT_IP": "off",
+    });
+    let forward = Isolate::new(&vars).forward(&get("https://shop.example:8443/a"));
+    let set = |name| header(&forward.set_on_request, name);
+    assert_eq!(set("x-edge-limiter-ip"), Some("192.0.2.1"));
+    assert_eq!(set("x-edge-limiter-secret"), Some("a-secret-of-this-test"));
+    assert_eq!(set("x-forwarded-host"), Some("shop.example:8443"));
+    assert_eq!(set("x-forwarded-proto"), Some("https"));
+    assert_eq!(forward.removed_from_request, ["x-ratelimit-bypass", "host"]);
+    assert_eq!(
+        header(&forward.set_on_response, "X-RateLimit-Limit"),
+        Some("120")
+    );
+    for name in [
+        "ratelimit",
+        "ratelimit-policy",
+        "X-RateLimit-Store",
+        "X-RateLimit-Shadow",
+    ] {
+        assert!(forward.removed_from_response.contains(&name), "{name}");
+    }
+
+    let unknown = Asked {
+        headers: Vec::new(),
+        ..get("https://shop.example/")
+    };
+    let forward = Isolate::new(&json!({"RATE_LIMIT_HEADERS": "none"})).forward(&unknown);
+    for name in [
+        "x-edge-limiter-ip",
+        "x-edge-limiter-secret",
+        "x-ratelimit-bypass",
+    ] {
+        assert!(forward.removed_from_request.contains(&name), "{name}");
+    }
+    assert!(forward.set_on_response.is_empty() && forward.removed_from_response.is_empty());
+}

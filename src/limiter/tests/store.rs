@@ -1,0 +1,106 @@
+//! The shared store fails, and answers again.
+
+use serde_json::json;
+
+use super::super::Duty;
+use super::{Asked, Isolate, get, header, upstash};
+use crate::effects::{Endpoint, Reply};
+use crate::store::StoreError;
+
+#[test]
+fn the_policy_chooses_what_happens_while_the_store_fails() {
+    for (rule, status) in [("memory", 200), ("allow", 200), ("deny", 503)] {
+        let vars = upstash(&json!({"general": {"on_store_failure": rule}}));
+        let isolate = Isolate::new(&vars);
+        let answer = isolate.answer(&get("http://localhost/"));
+        assert_eq!(answer.status, status, "{rule}");
+        let store = header(&answer.headers, "X-RateLimit-Store");
+        assert_eq!(store, (status == 200).then_some("memory"), "{rule}");
+        if status == 503 {
+            assert_eq!(header(&answer.headers, "Retry-After"), Some("1"));
+            assert!(answer.body.contains("rate_limit_unavailable"));
+        }
+    }
+}
+
+#[test]
+fn an_open_breaker_sets_retry_after_and_health_names_the_cause() {
+    let isolate = Isolate::new(&upstash(&json!({"general": {"on_store_failure": "deny"}})));
+    isolate.effects.reply(Ok(Reply {
+        status: 401,
+        body: String::new(),
+    }));
+    assert_eq!(isolate.answer(&get("http://localhost/")).status, 503);
+    let calls = isolate.effects.calls();
+    assert!(
+        matches!(calls.as_slice(), [(Endpoint::Command, _, _)]),
+        "{calls:?}"
+    );
+    let answer = isolate.answer(&get("http://localhost/"));
+    assert_eq!(
+        (answer.status, header(&answer.headers, "Retry-After")),
+        (503, Some("103"))
+    );
+    assert!(isolate.effects.calls().is_empty(), "it is not asked");
+    let health = isolate.control("health");
+    assert_eq!(
+        (&health["status"], &health["breaker"]),
+        (&json!("degraded"), &json!("open"))
+    );
+    let why = StoreError::Unauthorized.to_string();
+    assert_eq!(health["failing"]["why"], json!(why));
+    assert!(isolate.effects.lines()[0].contains(&why));
+}
+
+#[test]
+fn a_duty_reconciles_the_backlog_once_the_store_answers() {
+    let isolate = Isolate::new(&upstash(&json!({})));
+    let down = || {
+        Ok(Reply {
+            status: 400,
+            body: "{\"error\":\"OOM\"}".to_owned(),
+        })
+    };
+    isolate.effects.reply(down());
+    assert_eq!(isolate.answer(&get("http://localhost/")).status, 200);
+    assert!(
+        isolate.run_duties().is_empty(),
+        "the store did not answer the latest request"
+    );
+    let (now, reset) = (1_764_000_000_000_u64, 1_764_000_061_000_u64);
+    let answer = |left: u32| {
+        let quota = json!([
+            1,
+            left,
+            0,
+            reset,
+            now,
+            0,
+            0,
+            "sw:1000:1764000000000:1764000000:0=1"
+        ]);
+        Ok(Reply {
+            status: 200,
+            body: json!({"result": [null, null, quota]}).to_string(),
+        })
+    };
+    isolate.effects.calls();
+    isolate.effects.reply(answer(4));
+    let other = Asked {
+        headers: vec![("cf-connecting-ip", "192.0.2.9".to_owned())],
+        ..get("http://localhost/")
+    };
+    assert_eq!(isolate.answer(&other).status, 200);
+    isolate.effects.reply(answer(4));
+    assert_eq!(isolate.run_duties(), [Duty::Reconcile]);
+    let [(_, decision, _), (_, reconciled, _)] = isolate.effects.calls().try_into().unwrap();
+    assert!(
+        decision.contains("general:192.0.2.9") && !decision.contains("absorbed:"),
+        "{decision}"
+    );
+    assert!(
+        reconciled.contains("general:192.0.2.1") && reconciled.contains("absorbed:"),
+        "{reconciled}"
+    );
+    assert!(isolate.run_duties().is_empty());
+}
