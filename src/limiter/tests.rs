@@ -9,9 +9,13 @@ use crate::config::Vars;
 use crate::effects::testing::Manual;
 use crate::response::Response;
 
+mod answers;
+mod callers;
 mod control_plane;
 mod events;
+mod exempt;
 mod forwarding;
+mod health;
 mod limits;
 mod shadow;
 mod store;
@@ -65,10 +69,37 @@ fn get(url: &str) -> Asked {
     }
 }
 
+/// A request of a caller at `address`. Without an origin the limiter answers it itself.
+fn by(address: &str, path: &str) -> Asked {
+    get(&format!("http://localhost{path}")).with("cf-connecting-ip", address)
+}
+
 impl Asked {
-    fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.to_owned()));
+    /// Sets a header.
+    fn with(self, name: &'static str, value: &str) -> Self {
+        let mut asked = self.without(name);
+        asked.headers.push((name, value.to_owned()));
+        asked
+    }
+
+    /// Removes a header.
+    fn without(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
         self
+    }
+
+    /// Sets a method, and a body for it.
+    fn sending(self, method: &'static str, body: &'static str) -> Self {
+        Self {
+            method,
+            body,
+            ..self
+        }
+    }
+
+    /// Authorizes the operator.
+    fn authorized(self) -> Self {
+        self.with("authorization", &format!("Bearer {TOKEN}"))
     }
 }
 
@@ -108,13 +139,27 @@ impl Isolate {
         }
     }
 
+    /// The statuses of so many such requests.
+    fn statuses(&self, request: &Asked, times: usize) -> Vec<u16> {
+        let status = |_| self.answer(request).status;
+        (0..times).map(status).collect()
+    }
+
+    /// An answer of the control plane: JSON that no cache keeps.
+    fn plane(&self, request: &Asked) -> Response {
+        let response = self.answer(request);
+        let header = |name| header(&response.headers, name);
+        assert_eq!(header("Content-Type"), Some("application/json"));
+        assert_eq!(header("Cache-Control"), Some("no-store"));
+        response
+    }
+
+    /// What the operator reads at a path of the control plane.
     fn control(&self, path: &str) -> Value {
-        let authorization = format!("Bearer {TOKEN}");
-        let asked =
-            get(&format!("http://localhost/_limiter/{path}")).with("authorization", &authorization);
-        let response = self.answer(&asked);
+        let asked = get(&format!("http://localhost/_limiter/{path}")).authorized();
+        let response = self.plane(&asked);
         assert_eq!(response.status, 200, "{response:?}");
-        serde_json::from_str(&response.body).unwrap()
+        json_of(&response)
     }
 
     /// Runs what is due, as a host does after each request.
@@ -128,9 +173,16 @@ impl Isolate {
     }
 }
 
+/// A header's value; its name in any case.
 fn header<'a>(headers: &'a [(&str, String)], name: &str) -> Option<&'a str> {
-    let found = headers.iter().find(|(known, _)| *known == name);
+    let found = headers
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
     found.map(|(_, value)| value.as_str())
+}
+
+fn json_of(response: &Response) -> Value {
+    serde_json::from_str(&response.body).unwrap()
 }
 
 fn upstash(policies: &Value) -> Value {
@@ -139,4 +191,37 @@ fn upstash(policies: &Value) -> Value {
         "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "5,60", "RATE_LIMIT_POLICIES": policies,
         "ADMIN_TOKEN": TOKEN,
     })
+}
+
+/// A policy of each kind, and routes to them.
+fn policies() -> Value {
+    json!({
+        "RATE_LIMIT_GENERAL": "3,3600",
+        "RATE_LIMIT_IP": "50,3600",
+        "RATE_LIMIT_BLOCKING": "2,3600,7200",
+        "RATE_LIMIT_DEAR": "5,3600,600",
+        "RATE_LIMIT_BUCKET": "60,60",
+        "RATE_LIMIT_FIXED": "2,3600",
+        "RATE_LIMIT_WATCHED": "1,3600,600",
+        "RATE_LIMIT_POLICIES": {
+            "bucket": {"algorithm": "token-bucket", "burst": 2},
+            "fixed": {"algorithm": "fixed-window"},
+            "watched": {"mode": "shadow"},
+        },
+        "RATE_LIMIT_ROUTES": [
+            {"path": "/blocking", "policies": ["blocking"]},
+            {"path": "/dear", "policies": ["dear"], "cost": 6},
+            {"path": "/affordable", "policies": ["dear"]},
+            {"path": "/bucket", "policies": ["bucket"]},
+            {"path": "/fixed", "policies": ["fixed"]},
+            {"path": "/watched", "policies": ["general", "watched"]},
+        ],
+    })
+}
+
+/// [`policies`] with one variable set.
+fn policies_and(name: &str, value: &str) -> Isolate {
+    let mut vars = policies();
+    vars[name] = json!(value);
+    Isolate::new(&vars)
 }

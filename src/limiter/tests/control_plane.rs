@@ -1,8 +1,8 @@
-//! Paths of the control plane.
+//! Which paths are the control plane's, and its door.
 
 use serde_json::json;
 
-use super::{Asked, Isolate, TOKEN, get, header};
+use super::{Isolate, TOKEN, by, get, header, json_of};
 
 #[test]
 fn only_paths_beneath_the_root_reach_the_control_plane() {
@@ -17,21 +17,59 @@ fn only_paths_beneath_the_root_reach_the_control_plane() {
     );
     assert_eq!(isolate.control("policies")["enabled"], json!(true));
     assert_eq!(isolate.control("health?x")["status"], json!("ok"));
-    let put = Asked {
-        method: "PUT",
-        body: "{\"seconds\":60}",
-        ..get("http://localhost/_limiter/blocked/198.51.100.7")
-    };
-    let put = put.with("authorization", &format!("Bearer {TOKEN}"));
+    let put = get("http://localhost/_limiter/blocked/198.51.100.7")
+        .sending("PUT", "{\"seconds\":60}")
+        .authorized();
     assert_eq!(isolate.answer(&put).status, 200);
-    let blocked = Asked {
-        headers: vec![("cf-connecting-ip", "198.51.100.7".to_owned())],
-        ..get("http://localhost/")
-    };
-    assert_eq!(isolate.answer(&blocked).status, 429);
+    assert_eq!(isolate.answer(&by("198.51.100.7", "/")).status, 429);
     let elsewhere = isolate.answer(&get("http://localhost/_limiters"));
     assert_eq!(
         header(&elsewhere.headers, "X-RateLimit-Remaining"),
         Some("0")
     );
+}
+
+#[test]
+fn an_unknown_path_beneath_the_root_is_answered_404_and_not_forwarded() {
+    for origin in [json!(null), json!("https://app.example")] {
+        let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "ORIGIN_URL": origin}));
+        for path in [
+            "/_limiter",
+            "/_limiter/",
+            "/_limiter/metrics",
+            "/_limiter/blocked/192.0.2.1/x",
+            "/_limiter/health/",
+            "/_limiter/healthy",
+            "/_limiter/?x",
+        ] {
+            let answer = isolate.plane(&by("192.0.2.1", path).authorized());
+            let error = &json_of(&answer)["error"];
+            assert_eq!((answer.status, error), (404, &json!("not_found")), "{path}");
+            assert_eq!(header(&answer.headers, "x-ratelimit-limit"), None);
+        }
+    }
+    let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
+    let elsewhere = isolate.answer(&by("192.0.2.1", "/_limiterx"));
+    assert_eq!(json_of(&elsewhere)["admitted"], true);
+    let health = isolate.plane(&by("192.0.2.1", "/_limiter/health?x=1"));
+    assert_eq!(health.status, 200);
+}
+
+#[test]
+fn wrong_tokens_are_limited_per_address_and_past_the_limit_no_token_is_compared() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_ENABLED": false, "RATE_LIMIT_ADMIN": "10,60,300",
+    }));
+    let health = |address| by(address, "/_limiter/health");
+    for number in 0..12 {
+        let wrong = format!("Bearer guess-{number}");
+        let answer = isolate.plane(&health("192.0.2.1").with("authorization", &wrong));
+        let expected = if number < 10 { 200 } else { 429 };
+        assert_eq!(answer.status, expected, "{wrong}");
+    }
+    let refused = isolate.plane(&health("192.0.2.1").authorized());
+    let wait = header(&refused.headers, "retry-after");
+    assert_eq!((refused.status, wait), (429, Some("300")));
+    let admitted = isolate.plane(&health("192.0.2.2").authorized());
+    assert_eq!(json_of(&admitted)["errors"], json!([]));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Isolate, get};
+use super::{Isolate, by, get, header, json_of, policies_and};
 
 #[test]
 fn shadow_denials_are_logged_and_admitted() {
@@ -17,4 +17,45 @@ fn shadow_denials_are_logged_and_admitted() {
         isolate.effects.lines(),
         ["shadow: policy general would have denied 192.0.2.1"]
     );
+}
+
+#[test]
+fn a_shadow_policy_reports_and_never_denies_blocks_or_disturbs() {
+    let isolate = policies_and("RATE_LIMIT_GENERAL", "4,3600");
+    // What the configuration warns of.
+    isolate.effects.lines();
+    let request = by("192.0.2.1", "/watched");
+    for (shadow, left) in [
+        ("watched=admitted;r=0", "3"),
+        ("watched=denied;r=0", "2"),
+        ("watched=denied;r=0", "1"),
+        ("watched=denied;r=0", "0"),
+    ] {
+        let answer = isolate.answer(&request);
+        assert_eq!(answer.status, 200);
+        let header = |name| header(&answer.headers, name);
+        // The enforced quota's numbers, though the shadow's are smaller.
+        assert_eq!(header("x-ratelimit-type"), Some("general"));
+        assert_eq!(header("x-ratelimit-limit"), Some("4"));
+        assert_eq!(header("x-ratelimit-remaining"), Some(left));
+        assert_eq!(header("x-ratelimit-shadow"), Some(shadow));
+        assert!(answer.body.contains("\"policies\":[\"general\",\"ip\"]"));
+    }
+    let denied = isolate.answer(&request);
+    assert_eq!(denied.status, 429);
+    let body = json_of(&denied);
+    assert_eq!(body["type"], "general");
+    assert_eq!(body["blocked"], false);
+    let logged = "shadow: policy watched would have denied 192.0.2.1";
+    assert_eq!(isolate.effects.lines(), [logged; 4]);
+}
+
+#[test]
+fn the_ietfs_dialect_has_shadow_policies_in_a_header_of_their_own() {
+    let isolate = policies_and("RATE_LIMIT_HEADERS", "ietf");
+    let answer = isolate.answer(&by("192.0.2.1", "/watched"));
+    let header = |name| header(&answer.headers, name);
+    let limits = "\"general\";r=2;t=3660, \"ip\";r=49;t=3660";
+    assert_eq!(header("ratelimit"), Some(limits));
+    assert_eq!(header("x-ratelimit-shadow"), Some("watched=admitted;r=0"));
 }

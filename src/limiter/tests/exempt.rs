@@ -1,0 +1,146 @@
+//! Requests that no quota counts: those of allowed addresses, and those with the bypass token.
+
+use serde_json::{Value, json};
+
+use super::{Isolate, TOKEN, by, json_of, upstash};
+
+const CALLER: &str = "192.0.2.1";
+const BYPASS_TOKEN: &str = "a-bypass-token-of-this-test";
+
+/// Limiters of two requests for each caller: in memory, and over a Redis that cannot be reached, in whose place memory
+/// decides.
+fn both(name: &str, value: &Value) -> [Isolate; 2] {
+    let mut memory = json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off"});
+    let mut redis = upstash(&json!({}));
+    [&mut memory, &mut redis].map(|vars| {
+        vars["RATE_LIMIT_GENERAL"] = json!("2,86400");
+        vars[name] = value.clone();
+        Isolate::new(vars)
+    })
+}
+
+#[test]
+fn an_allowed_address_is_never_limited_nor_counted() {
+    for list in [
+        json!("192.0.2.1, 10.0.0.0/8,2001:db8:aaaa::/48 , 2001:db8:bbbb::1"),
+        json!([
+            "192.0.2.1",
+            "10.0.0.0/8",
+            "2001:db8:aaaa::/48",
+            "2001:db8:bbbb::1"
+        ]),
+    ] {
+        let isolates = both("RATE_LIMIT_ALLOWLIST", &list);
+        for address in [
+            CALLER,
+            "::ffff:192.0.2.1",
+            "10.0.0.0",
+            "10.255.255.255",
+            "2001:db8:aaaa:ffff::1",
+            "2001:db8:bbbb::1",
+        ] {
+            for isolate in &isolates {
+                assert_eq!(isolate.statuses(&by(address, "/"), 5), [200; 5]);
+                assert!(isolate.effects.calls().is_empty(), "Redis counts nothing");
+            }
+            let [memory, _] = &isolates;
+            let usage = memory.control(&format!("usage/general/{address}"));
+            assert_eq!(usage["used"], 0, "{address}");
+        }
+        for isolate in &isolates {
+            for address in [
+                "192.0.2.2",
+                "9.255.255.255",
+                "11.0.0.0",
+                "2001:db8:aaab::1",
+                "2001:db8:bbbc::1",
+            ] {
+                let statuses = isolate.statuses(&by(address, "/"), 3);
+                assert_eq!(statuses, [200, 200, 429], "{address}");
+            }
+        }
+        let [_, redis] = &isolates;
+        assert!(!redis.effects.calls().is_empty(), "Redis counts the others");
+    }
+}
+
+#[test]
+fn the_bypass_token_admits_beyond_the_limit_as_long_as_it_is_sent() {
+    for (isolate, in_memory) in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN))
+        .iter()
+        .zip([true, false])
+    {
+        let plain = by(CALLER, "/in");
+        assert_eq!(isolate.statuses(&plain, 3), [200, 200, 429]);
+        isolate.effects.calls();
+        let bypassing = plain.clone().with("x-ratelimit-bypass", BYPASS_TOKEN);
+        assert_eq!(isolate.statuses(&bypassing, 5), [200; 5]);
+        assert!(isolate.effects.calls().is_empty(), "Redis counts nothing");
+        assert_eq!(isolate.answer(&plain).status, 429);
+        if in_memory {
+            assert_eq!(isolate.control("usage/general/192.0.2.1")["used"], 2);
+        }
+    }
+}
+
+#[test]
+fn the_bypass_token_does_not_reach_the_origin() {
+    let vars = json!({
+        "ORIGIN_URL": "https://app.example", "RATE_LIMIT_BYPASS_TOKEN": BYPASS_TOKEN,
+    });
+    let bypassing = by(CALLER, "/in").with("x-ratelimit-bypass", BYPASS_TOKEN);
+    let forward = Isolate::new(&vars).forward(&bypassing);
+    let removed = &forward.removed_from_request;
+    assert!(removed.contains(&"x-ratelimit-bypass"), "{removed:?}");
+    assert!(!format!("{forward:?}").contains(BYPASS_TOKEN));
+}
+
+#[test]
+fn a_wrong_bypass_token_changes_nothing() {
+    let upper = BYPASS_TOKEN.to_uppercase();
+    let [longer, bearer, twice] = [
+        format!("{BYPASS_TOKEN}x"),
+        format!("Bearer {BYPASS_TOKEN}"),
+        format!("{BYPASS_TOKEN},{BYPASS_TOKEN}"),
+    ];
+    let assert_ignored = |isolate: &Isolate, wrong: &[&str]| {
+        for (number, token) in wrong.iter().enumerate() {
+            let request = by(&format!("192.0.2.{number}"), "/").with("x-ratelimit-bypass", token);
+            assert_eq!(isolate.statuses(&request, 3), [200, 200, 429], "{token:?}");
+        }
+    };
+    for isolate in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN)) {
+        let wrong = [
+            "",
+            "wrong",
+            &BYPASS_TOKEN[1..],
+            &longer,
+            &upper,
+            &bearer,
+            &twice,
+            "true",
+            TOKEN,
+        ];
+        assert_ignored(&isolate, &wrong);
+    }
+    // Without a token in the configuration none is right.
+    for isolate in both("RATE_LIMIT_ENABLED", &json!(true)) {
+        assert_ignored(&isolate, &["", "undefined", BYPASS_TOKEN]);
+    }
+}
+
+#[test]
+fn the_bypass_token_opens_nothing_of_the_control_plane() {
+    for isolate in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN)) {
+        let bearer = format!("Bearer {BYPASS_TOKEN}");
+        for (name, value) in [
+            ("x-ratelimit-bypass", BYPASS_TOKEN),
+            ("authorization", &bearer),
+        ] {
+            let request = by("192.0.2.3", "/_limiter/blocked").with(name, value);
+            let answer = isolate.plane(&request);
+            assert_eq!(answer.status, 401, "{name}");
+            assert_eq!(json_of(&answer)["error"], "unauthorized");
+        }
+    }
+}
