@@ -56,7 +56,7 @@ async function compileRust() {
 }
 
 function firstCompile() {
-  say("the Worker in Rust, at the same time (about a minute and a half on 2 cores, with the rest)");
+  say("the Worker in Rust, at the same time (about two minutes on 2 cores, with the rest)");
   return compileRust();
 }
 

@@ -5,12 +5,12 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { Failure, main, root, run, say } from "./command.mjs";
-import { setup } from "./setup.mjs";
+import { checkVersions, setup } from "./setup.mjs";
 
 const WASM = ["--target", "wasm32-unknown-unknown"];
 const DENY = ["--", "-D", "warnings"];
-/** The project's own, and those that only measure, which cost nobody else a minute of compiling. */
-const WORKSPACES = [[], ["--manifest-path", "bench/core/Cargo.toml"], ["--manifest-path", "bench/workers/Cargo.toml"]];
+/** The project's own, and those whose dependencies only measure or build: they cost clippy a minute of compiling. */
+const WORKSPACES = [[], ...["bench/core", "bench/workers", "tools/bindgen"].map((folder) => ["--manifest-path", `${folder}/Cargo.toml`])];
 const DOC = { env: { RUSTDOCFLAGS: "-D warnings" } };
 
 await main(import.meta.url, async (args) => {
@@ -51,6 +51,7 @@ function checkLockFiles() {
       if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} names a source that is not crates.io: ${source}`);
     }
   }
+  checkVersions();
   // Else the bench would compare versions, not programs.
   const [ours, floors] = ["Cargo.lock", "bench/workers/Cargo.lock"].map(lockedPackages);
   const other = floors.find((locked) => !locked.startsWith("rust-") && !ours.includes(locked));

@@ -29,6 +29,7 @@ export async function setup({ wasm = false, redis = false, workerBuild = false, 
   if (Number(process.versions.node.split(".")[0]) < 20) {
     throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
   }
+  if (wasm) checkVersions();
   const steps = [
     [() => nodeModulesAreCurrent(root), () => installNodeModules(root, "wrangler, esbuild, binaryen and what the tests use (about 20 seconds)")],
     ...(wasm ? [[() => existsSync(bindgen()), buildBindgen]] : []),
@@ -122,6 +123,19 @@ function wasmBindgenVersion() {
   return read("Cargo.lock").match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)[1];
 }
 
+/** Checked even when all is installed: what wasm-bindgen itself says of two versions names a program that is not used here. */
+export function checkVersions() {
+  const version = wasmBindgenVersion();
+  const manifest = path.join("tools", "bindgen", "Cargo.toml");
+  const other = read(manifest).match(/^wasm-bindgen-cli-support = "([^"]+)"/m)?.[1];
+  if (other !== `=${version}`) {
+    throw new Failure(
+      `${manifest} has wasm-bindgen-cli-support ${other}, Cargo.lock has wasm-bindgen ${version}. Name =${version} there, then:\n` +
+        `cargo metadata --format-version 1 --manifest-path ${manifest} > /dev/null`,
+    );
+  }
+}
+
 const findWorkerBuild = () => find("worker-build", WORKER_BUILD);
 const findWasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
 
@@ -153,11 +167,7 @@ async function installWasmBindgen() {
 }
 
 async function buildBindgen() {
-  const version = wasmBindgenVersion();
   const manifest = path.join("tools", "bindgen", "Cargo.toml");
-  if (!read(manifest).includes(`wasm-bindgen-cli-support = "=${version}"`)) {
-    throw new Failure(`${manifest} must name wasm-bindgen-cli-support =${version}, the version of wasm-bindgen in Cargo.lock`);
-  }
   say("tools/bindgen, which writes the JavaScript that loads the module (compiled once into .tools/, about a minute on 2 cores)");
   const folder = path.join(tools, "bindgen");
   await run("cargo", ["build", "--quiet", "--release", "--locked", "--manifest-path", manifest, "--target-dir", folder]);
