@@ -10,9 +10,10 @@ use crate::document::Section;
 use crate::failure::Failure;
 use crate::mode::Mode;
 use crate::rng::Rng;
+use crate::setting::Setting;
 use crate::table::{Table, count, decimal, percent};
 use crate::trace::{Request, Trace};
-use crate::world::{Setting, replay};
+use crate::world::replay;
 
 /// Requests a second.
 const RATES: [u32; 6] = [1, 2, 5, 10, 50, 100];

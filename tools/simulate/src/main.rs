@@ -35,6 +35,7 @@ mod report;
 mod rng;
 mod rule;
 mod ruling;
+mod setting;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -8,8 +8,8 @@ use edge_limiter::time::Millis;
 use crate::cost::Cpu;
 use crate::failure::Failure;
 use crate::network::Network;
+use crate::setting::Setting;
 use crate::traffic::Traffic;
-use crate::world::Setting;
 
 /// What `--help` says.
 pub(crate) const USAGE: &str = "\

@@ -11,8 +11,8 @@ use edge_limiter::time::Timestamp;
 use crate::agenda::Agenda;
 use crate::network::{Micros, Place};
 use crate::ruling::{Ruling, Run};
+use crate::setting::Setting;
 use crate::trace::Trace;
-use crate::world::Setting;
 
 /// Units that were admitted.
 #[derive(Clone, Copy)]

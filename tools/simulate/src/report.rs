@@ -9,9 +9,9 @@ use crate::failure::Failure;
 use crate::judge::{Judgement, judge, worst_within};
 use crate::mode::Mode;
 use crate::ruling::Run;
+use crate::setting::Setting;
 use crate::table::{Table, count, decimal, difference, percent};
 use crate::trace::Trace;
-use crate::world::Setting;
 
 /// A mode, what became of the trace in it, and what that did to the limit.
 pub(crate) struct Judged {

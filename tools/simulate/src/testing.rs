@@ -7,8 +7,8 @@ use edge_limiter::time::{Millis, Timestamp};
 
 use crate::network::Network;
 use crate::rng::Rng;
+use crate::setting::Setting;
 use crate::trace::{Request, Trace};
-use crate::world::Setting;
 
 /// At an edge of every window used here.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
