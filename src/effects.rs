@@ -85,6 +85,10 @@ pub trait Effects {
         timeout: Millis,
     ) -> Result<Reply, StoreError>;
 
+    /// The task that runs does something on behalf of others: from here on the host runs it to its end, even if the
+    /// client of its request disconnects. Only a host that drops a disconnected client's task implements this.
+    fn outlive_client(&self) {}
+
     /// Waits.
     async fn sleep(&self, length: Millis);
 
@@ -109,6 +113,10 @@ impl<E: Effects> Effects for Rc<E> {
         (**self).log(level, line);
     }
 
+    fn outlive_client(&self) {
+        (**self).outlive_client();
+    }
+
     async fn call_redis(
         &self,
         endpoint: Endpoint,
@@ -128,6 +136,36 @@ impl<E: Effects> Effects for Rc<E> {
 
     async fn fetch_key_set(&self, url: &str) -> Option<String> {
         (**self).fetch_key_set(url).await
+    }
+}
+
+/// A host whose clock stands at that time and that reaches nobody: for benches and fuzz targets.
+#[derive(Clone, Copy, Debug)]
+pub struct Still(pub Timestamp);
+
+impl Effects for Still {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn log(&self, _: Level, _: &str) {}
+
+    async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
+        Err(StoreError::Unreachable)
+    }
+
+    async fn sleep(&self, _: Millis) {}
+
+    async fn verify(&self, _: VerificationKey<'_>, _: &str, _: &[u8]) -> bool {
+        false
+    }
+
+    async fn fetch_key_set(&self, _: &str) -> Option<String> {
+        None
     }
 }
 

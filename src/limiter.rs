@@ -261,6 +261,8 @@ impl<E: Effects + Clone> Limiter<E> {
         if asked.takes_body() {
             asked.body = incoming.body(MAX_BODY_BYTES).await;
         }
+        // An operator's call that changes something in several steps is finished.
+        self.effects.outlive_client();
         plane.answer(admitted, &asked, self.effects.now()).await
     }
 }

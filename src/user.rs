@@ -172,6 +172,8 @@ impl<E: Effects> Users<E> {
         let unknown =
             verified == Verified::NoKey || (verified == Verified::No && token.key_id.is_none());
         if unknown && self.should_look_again(now) {
+            // No other request fetches meanwhile.
+            self.effects.outlive_client();
             self.fetch(now).await;
             verified = self.verify(&token).await;
         }

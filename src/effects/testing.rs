@@ -22,6 +22,7 @@ struct State {
     calls: RefCell<Vec<(Endpoint, String, Millis)>>,
     slept: RefCell<Vec<Millis>>,
     lines: RefCell<Vec<String>>,
+    outlives: Cell<bool>,
 }
 
 impl Manual {
@@ -50,6 +51,11 @@ impl Manual {
         self.0.slept.take()
     }
 
+    /// Whether a task was to outlive its client since this was last asked.
+    pub(crate) fn outlived(&self) -> bool {
+        self.0.outlives.take()
+    }
+
     /// The log lines since this was last asked.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lines.take()
@@ -67,6 +73,10 @@ impl Effects for Manual {
 
     fn log(&self, _: Level, line: &str) {
         self.0.lines.borrow_mut().push(line.to_owned());
+    }
+
+    fn outlive_client(&self) {
+        self.0.outlives.set(true);
     }
 
     async fn call_redis(

@@ -2,11 +2,14 @@
 
 use super::Limiter;
 use crate::effects::Effects;
+use crate::store::breaker::circuit::Permit;
 use crate::store::leases::Prefetch;
 
 /// Something to do in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Duty {
+    /// Ask a store that has failed whether it answers again.
+    Probe(Permit),
     /// Lease units for requests to come.
     Prefetch(Prefetch),
     /// Fetch the identity provider's key set anew.
@@ -22,6 +25,9 @@ impl<E: Effects + Clone> Limiter<E> {
     /// until there is none.
     #[must_use]
     pub fn next_duty(&self) -> Option<Duty> {
+        if let Some(permit) = self.stack.begin_probe() {
+            return Some(Duty::Probe(permit));
+        }
         if let Some(prefetch) = self.stack.next_prefetch() {
             return Some(Duty::Prefetch(prefetch));
         }
@@ -38,6 +44,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Runs a duty to its end. What fails is logged, and due again later.
     pub async fn run(&self, duty: Duty) {
         match duty {
+            Duty::Probe(permit) => self.stack.probe(permit).await,
             Duty::Prefetch(prefetch) => self.stack.prefetch(&prefetch).await,
             Duty::FetchKeySet => self.users.fetch(self.effects.now()).await,
             Duty::WriteEvents => self.journal.write_later(&self.stack, &self.effects).await,

@@ -14,22 +14,25 @@ use super::shared::{Question, Reply, SharedStore};
 use super::{Check, StoreError, Verdict};
 use crate::blocklist::copy::BlocklistCopy;
 use crate::blocklist::{AddressBlock, Target};
+use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::Timestamp;
 
 /// A store that answers callers in blocked ranges itself.
-pub struct Blocked<S, D> {
+pub struct Blocked<S, D, E> {
     inner: S,
+    effects: E,
     records: Rc<Records<D>>,
     copy: RefCell<BlocklistCopy>,
 }
 
-impl<S, D: Database> Blocked<S, D> {
+impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     /// `records` are in the database that `inner` decides in.
-    pub fn new(inner: S, records: Rc<Records<D>>) -> Self {
+    pub fn new(inner: S, records: Rc<Records<D>>, effects: E) -> Self {
         Self {
             inner,
+            effects,
             records,
             copy: RefCell::default(),
         }
@@ -59,7 +62,8 @@ impl<S, D: Database> Blocked<S, D> {
     async fn compare(&self, version: Option<&str>, now: Timestamp) {
         let load = self.copy.borrow_mut().compare(version, now);
         if load {
-            // The last copy stays if it fails, and another request tries again.
+            // Others count on the copy. The last one stays if this fails, and another request tries again.
+            self.effects.outlive_client();
             let _ = self.reload(now).await;
         }
     }
@@ -82,7 +86,7 @@ fn denied(block: AddressBlock, check: &Check) -> Reply {
     })
 }
 
-impl<S: SharedStore, D: Database> Blocked<S, D> {
+impl<S: SharedStore, D: Database, E: Effects> Blocked<S, D, E> {
     /// Whether the range that denies a caller still stands, by the store's word.
     async fn ask_again(&self, check: &Check, now: Timestamp) {
         let question = Check {
@@ -98,7 +102,7 @@ impl<S: SharedStore, D: Database> Blocked<S, D> {
     }
 }
 
-impl<S: SharedStore, D: Database> SharedStore for Blocked<S, D> {
+impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         let check = question.check;
         let Some(address) = &check.address else {
@@ -113,6 +117,7 @@ impl<S: SharedStore, D: Database> SharedStore for Blocked<S, D> {
         if self.in_range(address, now).is_some() {
             let should_ask = self.copy.borrow_mut().should_ask(now);
             if should_ask {
+                self.effects.outlive_client();
                 self.ask_again(check, now).await;
             }
             if self.in_range(address, now).is_some()

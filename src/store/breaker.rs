@@ -1,11 +1,14 @@
 //! A breaker: a store that fails is not asked for a while.
+//!
+//! Whether it answers again is asked by a probe, which is nobody's request: a client that could end the probe by
+//! disconnecting could keep the store away from everybody.
 
 use std::cell::{Cell, RefCell};
 use std::mem::{Discriminant, discriminant};
 
-use self::circuit::{Circuit, Outcome, State, Waits};
-use super::StoreError;
+use self::circuit::{Circuit, Outcome, Permit, State, Waits};
 use super::shared::{Question, Reply, SharedStore};
+use super::{Check, StoreError};
 use crate::effects::{Effects, Level};
 use crate::time::Timestamp;
 
@@ -69,10 +72,9 @@ impl<S, E: Effects> Breaker<S, E> {
                 Level::Info,
                 "Upstash answers again; limits are shared again",
             ),
-            State::HalfOpen { .. } => self.effects.log(
-                Level::Info,
-                "Upstash: one request asks whether it answers again",
-            ),
+            State::HalfOpen { .. } => self
+                .effects
+                .log(Level::Info, "Upstash: asking whether it answers again"),
             State::Open { until } => {
                 let trouble = self.trouble.borrow();
                 let why = trouble.as_ref().map(|(_, error)| error.to_string());
@@ -94,16 +96,36 @@ impl<S, E: Effects> Breaker<S, E> {
     }
 }
 
-impl<S: SharedStore, E: Effects> SharedStore for Breaker<S, E> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
-        let permit = self.circuit.borrow_mut().permit(now);
-        let permit = permit.map_err(|until| StoreError::Open { until })?;
-        self.log(now);
-        let result = self.inner.ask(question, now).await;
+impl<S: SharedStore, E: Effects> Breaker<S, E> {
+    /// Leave to [probe](Self::probe), if a probe is due: the one who gets it sends it, apart from any request.
+    #[must_use]
+    pub fn begin_probe(&self) -> Option<Permit> {
+        // Nothing is due most of the time, and the time is a call of the platform's.
+        if self.is_closed() {
+            return None;
+        }
+        let now = self.effects.now();
+        let permit = self.circuit.borrow_mut().begin_probe(now);
+        if permit.is_some() {
+            self.log(now);
+        }
+        permit
+    }
+
+    /// Asks the store whether it answers again. It decides nothing and writes nothing; a Redis that may not write refuses
+    /// the script all the same, since the script does not declare that it never does.
+    pub async fn probe(&self, permit: Permit) {
+        let check = Check::default();
+        let question = Question::new(&check);
+        let result = self.inner.ask(&question, self.effects.now()).await;
+        self.report(permit, result.as_ref().map(drop));
+    }
+
+    fn report(&self, permit: Permit, result: Result<(), &StoreError>) {
         // The clock again: the wait begins now, not when the call did.
         let now = self.effects.now();
-        let outcome = match &result {
-            Ok(_) => Outcome::Success,
+        let outcome = match result {
+            Ok(()) => Outcome::Success,
             Err(StoreError::Open { .. } | StoreError::OverCap) => Outcome::NotSent,
             Err(error) if error.is_transient() => Outcome::Transient,
             Err(_) => Outcome::Permanent,
@@ -115,9 +137,18 @@ impl<S: SharedStore, E: Effects> SharedStore for Breaker<S, E> {
         };
         let changed = (self.circuit.borrow_mut()).ended(permit, outcome, now, random);
         if changed {
-            self.learn(result.as_ref().map(drop), now);
+            self.learn(result, now);
             self.log(now);
         }
+    }
+}
+
+impl<S: SharedStore, E: Effects> SharedStore for Breaker<S, E> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        let permit = self.circuit.borrow().permit();
+        let permit = permit.map_err(|until| StoreError::Open { until })?;
+        let result = self.inner.ask(question, now).await;
+        self.report(permit, result.as_ref().map(drop));
         result
     }
 }

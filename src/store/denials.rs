@@ -17,6 +17,7 @@ use std::rc::Rc;
 use super::shared::{Question, Reply, SharedStore};
 use super::{Answer, Charge, Check, OnFailure, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
+use crate::effects::Effects;
 use crate::quota::Outcome;
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
@@ -34,17 +35,19 @@ const ENDLESS: Millis = Millis::from_secs(24 * 60 * 60);
 pub const DEFAULT_ENTRIES: usize = 20_000;
 
 /// A store that repeats its inner store's denials from memory.
-pub struct Denials<S> {
+pub struct Denials<S, E> {
     inner: S,
+    effects: E,
     remembered: RefCell<DenialMap>,
 }
 
-impl<S> Denials<S> {
+impl<S, E> Denials<S, E> {
     /// Remembers up to `entries` denials (at least one) of `inner`.
     #[must_use]
-    pub fn new(inner: S, entries: usize, seed: Seed) -> Self {
+    pub fn new(inner: S, entries: usize, seed: Seed, effects: E) -> Self {
         Self {
             inner,
+            effects,
             remembered: RefCell::new(DenialMap {
                 most: entries.max(1),
                 denials: HashMap::with_hasher(seed),
@@ -64,7 +67,7 @@ impl<S> Denials<S> {
     }
 }
 
-impl<S: SharedStore> SharedStore for Denials<S> {
+impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         let check = question.check;
         if check.cost == 0 {
@@ -73,7 +76,11 @@ impl<S: SharedStore> SharedStore for Denials<S> {
         let remembered = self.remembered.borrow_mut().verdict(check, now);
         let remembered = match remembered {
             Some((verdict, Revalidation::NotDue)) => return Ok(verdict.into()),
-            Some((verdict, Revalidation::Due)) => Some(verdict),
+            Some((verdict, Revalidation::Due)) => {
+                // The others of the key wait for the answer.
+                self.effects.outlive_client();
+                Some(verdict)
+            }
             None => None,
         };
         match (self.inner.ask(question, now).await, remembered) {

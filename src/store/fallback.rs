@@ -43,7 +43,7 @@ pub struct Fallback<S> {
     shared: Option<S>,
     memory: Memory,
     factor: u32,
-    /// Whether the shared store decided the latest request.
+    /// Whether the shared store decided the latest request, or answered since.
     answers: Cell<bool>,
     reconciling: Cell<Deadline>,
 }
@@ -79,6 +79,11 @@ impl<S> Fallback<S> {
     /// This isolate's memory.
     pub const fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// The shared store has been found to answer again.
+    pub fn answers_again(&self) {
+        self.answers.set(true);
     }
 
     fn substitute(&self, charge: &Charge, rule: OnFailure) -> Quota {

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use super::blocked::Blocked;
-use super::breaker::circuit::Waits;
+use super::breaker::circuit::{Permit, Waits};
 use super::breaker::{Breaker, Status};
 use super::capped::Capped;
 use super::denials::{self, Denials};
@@ -28,7 +28,7 @@ use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 /// The shared store's own wrappers.
-type Shared<S, E> = Denials<Leases<Breaker<Capped<S, E>, E>>>;
+type Shared<S, E> = Denials<Leases<Breaker<Capped<S, E>, E>>, E>;
 
 /// How an isolate deals with a shared store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Default for Sizes {
 
 /// The store that the gate asks.
 pub struct Stack<S, D, E> {
-    store: Blocked<Fallback<Shared<S, E>>, D>,
+    store: Blocked<Fallback<Shared<S, E>>, D, E>,
     retries: Retries,
     effects: E,
 }
@@ -99,11 +99,11 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
         let capped = Capped::new(shared, rules.max_commands, effects.clone());
         let breaker = Breaker::new(capped, waits, effects.clone());
         let leases = Leases::new(breaker, sizes.leases, seed);
-        let denials = Denials::new(leases, sizes.denials, seed.clone());
+        let denials = Denials::new(leases, sizes.denials, seed.clone(), effects.clone());
         let memory = Memory::new(sizes.memory, seed.clone());
         let fallback = Fallback::new(denials, memory, rules.fallback_factor);
         Self {
-            store: Blocked::new(fallback, records),
+            store: Blocked::new(fallback, records, effects.clone()),
             retries: rules.retries,
             effects,
         }
@@ -113,7 +113,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
     pub fn in_memory(records: Rc<Records<D>>, sizes: Sizes, seed: &Seed, effects: E) -> Self {
         let memory = Memory::new(sizes.memory, seed.clone());
         Self {
-            store: Blocked::new(Fallback::in_memory(memory), records),
+            store: Blocked::new(Fallback::in_memory(memory), records, effects.clone()),
             retries: Retries {
                 count: 0,
                 delay: Millis::ZERO,
@@ -135,6 +135,23 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
     #[must_use]
     pub fn answers(&self) -> bool {
         self.breaker().is_none_or(Breaker::is_closed)
+    }
+
+    /// Leave to [probe](Self::probe) a store that is not asked, if a probe is due.
+    #[must_use]
+    pub fn begin_probe(&self) -> Option<Permit> {
+        self.breaker()?.begin_probe()
+    }
+
+    /// Asks the store whether it answers again.
+    pub async fn probe(&self, permit: Permit) {
+        let Some(breaker) = self.breaker() else {
+            return;
+        };
+        breaker.probe(permit).await;
+        if breaker.is_closed() {
+            self.fallback().answers_again();
+        }
     }
 
     /// Units to lease in the background, if there are any.

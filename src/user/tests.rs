@@ -108,6 +108,7 @@ struct Fake {
     verifications: Cell<u32>,
     /// Its provider never answers.
     is_slow: Cell<bool>,
+    outlives: Cell<bool>,
 }
 
 impl Effects for &Fake {
@@ -137,6 +138,10 @@ impl Effects for &Fake {
 
     async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
         Err(StoreError::Unreachable)
+    }
+
+    fn outlive_client(&self) {
+        self.outlives.set(true);
     }
 
     async fn sleep(&self, _: Millis) {}
@@ -503,9 +508,11 @@ fn one_fetches_and_the_others_go_on_unproven() {
         first.as_mut().now_or_never().is_none(),
         "waits for the keys"
     );
+    assert!(fake.outlives.take(), "its client cannot stop the fetch");
     assert_eq!(users.user(header, START).now_or_never(), Some(None));
     drop(first);
     assert_eq!(users.user(header, at(4)).now_or_never(), Some(None));
+    assert!(!fake.outlives.take());
     assert!(
         users.user(header, at(5)).now_or_never().is_none(),
         "a cancelled one is not waited for long"

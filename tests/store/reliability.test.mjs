@@ -32,7 +32,7 @@ const ALLOWANCE_MS = 5000;
 
 const CHANGES = [
   ["open", /Upstash: (.*); not asked for (\d+) ms, on_store_failure rules meanwhile$/],
-  ["asks", /Upstash: one request asks whether it answers again$/],
+  ["asks", /Upstash: asking whether it answers again$/],
   ["closed", /Upstash answers again; limits are shared again$/],
 ];
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use edge_limiter::client::range::{Range, RangeMap};
 use edge_limiter::config::{Config, Vars};
+use edge_limiter::effects::Still;
 use edge_limiter::gate::{self, Request};
 use edge_limiter::policy::PolicyId;
 use edge_limiter::quota::{Algorithm, Quota, State};
@@ -324,7 +325,7 @@ fn memory_new(entries: u32, micros: u64) -> Loop {
 
 fn denial(callers: u32) -> Loop {
     let memory = Memory::new(callers as usize, seed());
-    let denials = Denials::new(memory, callers as usize, seed());
+    let denials = Denials::new(memory, callers as usize, seed(), Still(NOW));
     for caller in 0..callers {
         for _ in 0..2 {
             decided(&denials, &check(caller, 1, 1), NOW);

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use super::Blocked;
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::client::{Ipv6Prefix, Network};
+use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
@@ -92,7 +93,7 @@ impl Database for Rc<Emulator> {
     }
 }
 
-fn isolate(database: &Shared) -> Blocked<Decisions, Shared> {
+fn isolate(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
     let decisions = Decisions {
         database: database.clone(),
         memory: Memory::new(1000, Seed::fixed()),
@@ -102,6 +103,7 @@ fn isolate(database: &Shared) -> Blocked<Decisions, Shared> {
     Blocked::new(
         decisions,
         Rc::new(Records::new(database.clone(), Keys::new("t:"))),
+        Manual::default(),
     )
 }
 
@@ -167,7 +169,7 @@ fn blocked<S: Store>(store: &S, address: &str, seconds: u32) -> bool {
 async fn conforms() {
     let records = || Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = || Memory::new(1000, Seed::fixed());
-    conformance::shared(&Blocked::new(memory(), records())).await;
+    conformance::shared(&Blocked::new(memory(), records(), Manual::default())).await;
     conformance::shared(&isolate(&Shared::default())).await;
 }
 
@@ -181,7 +183,12 @@ fn a_range_blocks_those_in_it_at_the_next_request_elsewhere() {
     set(&database, "192.0.2.0/24", Some(60));
     set(&database, "2001:db8::/48", None);
     for isolate in [&here, &there] {
+        assert!(!isolate.effects.outlived());
         assert!(blocked(isolate, "192.0.2.1", 1));
+        assert!(
+            isolate.effects.outlived(),
+            "its client cannot stop the loading"
+        );
         assert!(!blocked(isolate, "192.0.3.1", 1));
         assert!(blocked(isolate, "2001:db8:0:7::/64", 1));
         assert!(!blocked(isolate, "2001:db8:1::/64", 1));
@@ -196,8 +203,16 @@ fn lifted_elsewhere_it_is_forgotten_within_seconds_and_a_flood_asks_seldom() {
     let isolate = isolate(&database);
     set(&database, "10.0.0.0/8", None);
     assert!(blocked(&isolate, "10.1.1.1", 0));
+    assert!(isolate.effects.outlived());
+    assert!(blocked(&isolate, "10.1.1.1", 1));
+    assert!(!isolate.effects.outlived());
+    assert!(blocked(&isolate, "10.1.1.1", 5));
+    assert!(
+        isolate.effects.outlived(),
+        "its client cannot stop the question"
+    );
     let asked = isolate.inner().asked.get();
-    for second in 1..=60 {
+    for second in 6..=60 {
         for _ in 0..100 {
             assert!(blocked(&isolate, "10.1.1.1", second));
         }
@@ -258,7 +273,11 @@ fn what_memory_answers_says_nothing_of_the_version() {
 #[test]
 fn in_memory_the_copy_is_all_there_is() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
-    let store = Blocked::new(Memory::new(1000, Seed::fixed()), Rc::clone(&records));
+    let store = Blocked::new(
+        Memory::new(1000, Seed::fixed()),
+        Rc::clone(&records),
+        Manual::default(),
+    );
     for text in ["10.0.0.0/8", "192.0.2.7"] {
         records
             .block(&target(text), &block(Some(60)), START)

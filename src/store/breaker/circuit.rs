@@ -1,8 +1,8 @@
 //! The circuit as a pure state machine: every step takes `now`, and `random` where chance is wanted.
 //!
-//! Closed, calls go through. Open, none does until a wait is over; then one call, the probe, does,
-//! and its outcome closes the circuit or opens it for twice as long. A probe that never reports (its
-//! request was cancelled) ends at a deadline: a flag would lock the circuit for ever.
+//! Closed, calls go through. Otherwise no caller's call does. Once a wait is over, the circuit asks for a probe: a call
+//! that no caller waits for, and whose outcome closes the circuit or opens it for twice as long. A probe that never
+//! reports ends at a deadline: a flag would lock the circuit for ever.
 //!
 //! Source of the pattern: M. Nygard, "Release It!", stability pattern "Circuit Breaker".
 
@@ -17,7 +17,7 @@ const FAILURES_IN_A_ROW: u32 = 5;
 const REMEMBERED_OUTCOMES: u32 = 20;
 const FAILURES_AMONG_THEM: u32 = 10;
 
-/// The first wait. Short, for most failures pass at once; a probe costs one request its wait.
+/// The first wait. Short, for most failures pass at once, and a probe costs no caller anything.
 pub const FIRST_WAIT: Millis = Millis::new(100);
 
 /// How a call ended.
@@ -38,12 +38,12 @@ pub enum Outcome {
 pub enum State {
     /// Calls go through.
     Closed,
-    /// No call goes through before `until`.
+    /// No call goes through, and no probe before `until`.
     Open {
-        /// When the next call may go through.
+        /// When a probe may be sent.
         until: Timestamp,
     },
-    /// One call is under way; no other goes through before `until`.
+    /// A probe is under way; no other is sent before `until`.
     HalfOpen {
         /// When the probe's time is over.
         until: Timestamp,
@@ -88,7 +88,7 @@ impl Waits {
 pub struct Circuit {
     waits: Waits,
     state: State,
-    /// Calls are held back until then.
+    /// No probe is sent until then.
     held_back: Deadline,
     /// Counts changes of state: an outcome says something of the state that its call began in.
     epoch: u64,
@@ -120,23 +120,30 @@ impl Circuit {
         self.state
     }
 
-    /// Leave to call, if there is any at `now`. Once a wait is over, the first to ask is the probe.
+    /// Leave to call, while it is closed.
     ///
     /// # Errors
     ///
-    /// The time before which it is no use to ask again.
-    pub fn permit(&mut self, now: Timestamp) -> Result<Permit, Timestamp> {
-        if self.held_back.is_pending(now) {
-            return Err(self.held_back.at());
+    /// The time before which it is no use to ask again. While a probe is under way that is past: it may end at any time.
+    pub fn permit(&self) -> Result<Permit, Timestamp> {
+        match self.state {
+            State::Closed => Ok(Permit(self.epoch)),
+            State::Open { until } => Err(until),
+            State::HalfOpen { until } => Err(until - self.waits.probe),
         }
-        if self.state != State::Closed {
-            let until = now + self.waits.probe;
-            self.enter(
-                State::HalfOpen { until },
-                Deadline::after(self.waits.probe, now),
-            );
+    }
+
+    /// Leave to probe, if a probe is due at `now`: the one who gets it sends it.
+    pub fn begin_probe(&mut self, now: Timestamp) -> Option<Permit> {
+        if self.state == State::Closed || self.held_back.is_pending(now) {
+            return None;
         }
-        Ok(Permit(self.epoch))
+        let until = now + self.waits.probe;
+        self.enter(
+            State::HalfOpen { until },
+            Deadline::after(self.waits.probe, now),
+        );
+        Some(Permit(self.epoch))
     }
 
     /// What became of a call, and whether that changed the state. `random` is any number, the more
@@ -148,8 +155,7 @@ impl Circuit {
         let probing = self.state != State::Closed;
         if outcome == Outcome::NotSent {
             if probing {
-                // The next request is the probe.
-                self.enter(State::Open { until: now }, Deadline::OVER);
+                self.open(FIRST_WAIT, now);
             }
             return false;
         }
@@ -173,11 +179,15 @@ impl Circuit {
         }
         let wait = jittered(self.waits.after(self.opened), random);
         self.opened = self.opened.saturating_add(1);
+        self.open(wait, now);
+        true
+    }
+
+    fn open(&mut self, wait: Millis, now: Timestamp) {
         self.enter(
             State::Open { until: now + wait },
             Deadline::after(wait, now),
         );
-        true
     }
 
     fn enter(&mut self, state: State, held_back: Deadline) {

@@ -59,6 +59,13 @@ fn ask(store: &Faults) -> Result<Verdict, StoreError> {
     store.decide(&check, now).now_or_never().unwrap()
 }
 
+/// As a host does after each request, if a probe is due.
+fn probe(store: &Faults) -> bool {
+    let permit = store.begin_probe();
+    let probed = permit.map(|permit| store.probe(permit).now_or_never().unwrap());
+    probed.is_some()
+}
+
 fn fail(store: &Faults, error: Option<StoreError>) {
     *store.inner.fails.borrow_mut() = error;
 }
@@ -75,7 +82,7 @@ fn logged(store: &Faults) -> Vec<String> {
     lines.map(why).collect()
 }
 
-const HALF_OPEN: &str = "Upstash: one request asks whether it answers again";
+const HALF_OPEN: &str = "Upstash: asking whether it answers again";
 const CLOSED: &str = "Upstash answers again; limits are shared again";
 
 #[tokio::test]
@@ -84,7 +91,7 @@ async fn conforms() {
 }
 
 #[test]
-fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
+fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     let store = store();
     fail(&store, Some(StoreError::Timeout));
     for _ in 0..5 {
@@ -98,9 +105,17 @@ fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
     }
     assert_eq!(store.inner.asked.get(), 5);
 
+    assert!(!probe(&store));
+
     set_clock(&store, until);
     fail(&store, Some(StoreError::Status(502)));
-    assert_eq!(ask(&store), Err(StoreError::Status(502)));
+    assert_eq!(
+        ask(&store),
+        Err(StoreError::Open { until }),
+        "no request is the probe"
+    );
+    assert!(probe(&store));
+    assert!(!probe(&store));
     assert!(matches!(ask(&store), Err(StoreError::Open { .. })));
     assert_eq!(store.inner.asked.get(), 6);
     let trouble = Some((START, StoreError::Status(502)));
@@ -112,7 +127,8 @@ fn a_store_that_fails_is_left_alone_and_asked_by_one_when_the_wait_is_over() {
 
     set_clock(&store, until + Millis::new(200));
     fail(&store, None);
-    assert!(ask(&store).is_ok());
+    assert!(ask(&store).is_err());
+    assert!(probe(&store));
     assert!(ask(&store).is_ok());
     assert_eq!(store.status().trouble, None);
     assert_eq!(
@@ -172,11 +188,47 @@ fn probes_that_are_not_made_are_no_news() {
     }
     set_clock(&store, START + Millis::new(150));
     fail(&store, Some(StoreError::OverCap));
-    for _ in 0..500 {
-        let _ = ask(&store);
-    }
+    let probes = (0..500).filter(|_| probe(&store)).count();
+    assert_eq!(probes, 1, "the next is for later");
+    set_clock(&store, START + Millis::new(250));
     fail(&store, None);
-    assert!(ask(&store).is_ok());
+    assert!(probe(&store) && ask(&store).is_ok());
     let lines = ["Upstash: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
     assert_eq!(logged(&store), lines);
+}
+
+/// A client that disconnects drops its request; the probe is none's.
+#[test]
+fn requests_that_are_dropped_neither_take_the_probe_nor_postpone_it() {
+    let store = store();
+    fail(&store, Some(StoreError::Timeout));
+    for _ in 0..5 {
+        let _ = ask(&store);
+    }
+    set_clock(&store, START + Millis::new(100));
+    fail(&store, None);
+    let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
+    for _ in 0..3 {
+        let dropped = store.decide(&check, store.effects.now());
+        drop(dropped);
+        assert!(ask(&store).is_err(), "it follows the fallback rule");
+    }
+    assert_eq!(store.inner.asked.get(), 5);
+    assert!(probe(&store) && ask(&store).is_ok());
+}
+
+/// By the time of the request as well, which may be long past when it comes here.
+#[test]
+fn a_probe_is_due_by_the_clock_of_now() {
+    let store = store();
+    fail(&store, Some(StoreError::Timeout));
+    for _ in 0..5 {
+        let _ = ask(&store);
+    }
+    set_clock(&store, START + Millis::new(100));
+    let permit = store.begin_probe().expect("a probe is due");
+    set_clock(&store, START + Millis::new(1000));
+    assert!(!probe(&store), "one is under way");
+    store.probe(permit).now_or_never().unwrap();
+    assert!(!probe(&store), "its wait begins when it has failed");
 }

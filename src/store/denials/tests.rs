@@ -9,6 +9,7 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Denials, MAX_AGE, REVALIDATING};
 use crate::blocklist::AddressBlock;
+use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, Quota};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, at_once, charge, check};
@@ -49,14 +50,14 @@ impl<S: SharedStore> SharedStore for Counted<S> {
     }
 }
 
-fn store(entries: usize) -> Denials<Counted<Memory>> {
+fn store(entries: usize) -> Denials<Counted<Memory>, Manual> {
     let counted = Counted {
         inner: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
         address_block: Cell::new(None),
         behaves: RefCell::new(Behaves::Answers),
     };
-    Denials::new(counted, entries, Seed::fixed())
+    Denials::new(counted, entries, Seed::fixed(), Manual::default())
 }
 
 fn ask(store: &impl Store, check: &Check, now: Timestamp) -> (bool, Verdict) {
@@ -108,7 +109,7 @@ fn a_known_denial_is_not_asked_again_for_ten_seconds() {
 }
 
 /// A denial that is due to be asked again; how often the store was asked so far.
-fn due(store: &Denials<Counted<Memory>>, check: &Check) -> usize {
+fn due(store: &Denials<Counted<Memory>, Manual>, check: &Check) -> usize {
     assert!(ask(store, check, START).0);
     assert!(!ask(store, check, START).0);
     store.inner.asked.get()
@@ -120,16 +121,19 @@ fn one_request_asks_again_and_the_others_hear_what_is_known() {
     let check = check(&[hourly("p:a")], 1);
     let asked = due(&store, &check);
     store.inner.behaves.replace(Behaves::Hangs);
-    // It is dropped before it is answered, as a request is whose client has left.
+    assert!(!store.effects.outlived());
+    // A host that cannot keep it drops it, as the request of a client that has left.
     assert!(
         store
             .decide(&check, START + MAX_AGE)
             .now_or_never()
             .is_none()
     );
+    assert!(store.effects.outlived(), "the others count on it");
     for ms in [0, 1, 1999] {
         assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(ms)).0);
     }
+    assert!(!store.effects.outlived(), "nobody counts on these");
     assert_eq!(store.inner.asked.get(), asked + 1);
     store.inner.behaves.replace(Behaves::Answers);
     assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(2000)).0);

@@ -162,7 +162,16 @@ impl Isolate {
 
     fn decide(&self, check: &Check) -> Result<Verdict, StoreError> {
         let decided = self.stack.decide(check, self.now()).now_or_never();
+        self.probe();
         decided.expect("it waits for nothing")
+    }
+
+    /// As a host does after each request.
+    fn probe(&self) {
+        while let Some(permit) = self.stack.begin_probe() {
+            let probed = self.stack.probe(permit).now_or_never();
+            probed.expect("it waits for nothing");
+        }
     }
 
     fn ask(&self, charges: &[Charge]) -> (bool, Verdict) {
@@ -329,7 +338,7 @@ fn the_breaker_opens_and_closes() {
     assert!(!isolate.stack.answers());
     assert_eq!(isolate.effects.lines().len(), 1);
 
-    // One request finds out that it is still out; the wait doubles.
+    // One probe finds out that it is still out; the wait doubles.
     isolate.pass(FIRST_WAIT);
     let asked = isolate.asked(|| assert_eq!(isolate.admitted(&charges, 100), 100));
     assert_eq!(asked, 1);
@@ -338,8 +347,10 @@ fn the_breaker_opens_and_closes() {
     let asked = isolate.asked(|| assert!(isolate.ask(&charges).1.degraded));
     assert_eq!(asked, 0);
     isolate.pass(FIRST_WAIT);
-    let asked = isolate.asked(|| assert!(!isolate.ask(&charges).1.degraded));
+    let asked = isolate.asked(|| assert!(isolate.ask(&charges).1.degraded));
     assert_eq!((asked, isolate.state()), (1, State::Closed));
+    let asked = isolate.asked(|| assert!(!isolate.ask(&charges).1.degraded));
+    assert_eq!(asked, 1);
     assert!(isolate.stack.answers());
 }
 

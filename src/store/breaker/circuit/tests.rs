@@ -1,4 +1,4 @@
-//! When the circuit opens, for how long, and who gets through.
+//! When the circuit opens, for how long, and what gets through.
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::{Just, Strategy};
@@ -19,9 +19,12 @@ fn circuit() -> Circuit {
     Circuit::new(WAITS)
 }
 
-/// One call that is let through at `now` and ends there.
+/// One call, or probe, that begins and ends at `now`.
 fn call(circuit: &mut Circuit, ended: Outcome, now: Timestamp) -> bool {
-    let permit = circuit.permit(now).expect("a call is let through");
+    let permit = match circuit.permit() {
+        Ok(permit) => permit,
+        Err(_) => circuit.begin_probe(now).expect("a probe is due"),
+    };
     circuit.ended(permit, ended, now, WHOLE)
 }
 
@@ -85,15 +88,28 @@ fn what_an_operator_must_mend_opens_it_at_once_and_for_longest() {
 }
 
 #[test]
-fn open_lets_nothing_through_before_the_wait_is_over_and_one_at_it() {
+fn open_lets_no_call_through_and_one_probe_once_the_wait_is_over() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    assert_eq!(circuit.permit(until - Millis::new(1)), Err(until));
-    assert!(circuit.permit(until).is_ok());
+    assert_eq!(circuit.permit(), Err(until));
+    assert!(circuit.begin_probe(until - Millis::new(1)).is_none());
+    assert!(circuit.begin_probe(until).is_some());
     let given_up = until + WAITS.probe;
+    assert_eq!(circuit.permit(), Err(until), "the probe may end at any time");
     for now in [until, until + Millis::new(1), given_up - Millis::new(1)] {
-        assert_eq!(circuit.permit(now), Err(given_up));
+        assert!(circuit.begin_probe(now).is_none());
     }
+}
+
+#[test]
+fn a_closed_circuit_needs_no_probe() {
+    let mut circuit = circuit();
+    call(&mut circuit, Outcome::Transient, START);
+    assert!(
+        circuit
+            .begin_probe(START + Millis::from_secs(3600))
+            .is_none()
+    );
 }
 
 #[test]
@@ -134,9 +150,9 @@ fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
 fn a_probe_that_never_reports_is_given_up() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    let lost = circuit.permit(until).unwrap();
+    let lost = circuit.begin_probe(until).unwrap();
     let again = until + WAITS.probe;
-    let second = circuit.permit(again).unwrap();
+    let second = circuit.begin_probe(again).unwrap();
     assert!(
         !circuit.ended(lost, Outcome::Success, again, WHOLE),
         "too late"
@@ -146,10 +162,12 @@ fn a_probe_that_never_reports_is_given_up() {
 }
 
 #[test]
-fn a_probe_that_is_not_made_leaves_its_place_to_the_next() {
+fn a_probe_that_is_not_sent_leaves_its_place_to_the_next_after_the_first_wait() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     assert!(!call(&mut circuit, Outcome::NotSent, until));
+    assert!(circuit.begin_probe(until).is_none());
+    let until = until + FIRST_WAIT;
     assert!(call(&mut circuit, Outcome::Success, until));
     // Closed, it says nothing.
     assert!(!call(&mut circuit, Outcome::NotSent, until));
@@ -159,7 +177,7 @@ fn a_probe_that_is_not_made_leaves_its_place_to_the_next() {
 #[test]
 fn outcomes_of_calls_from_before_it_opened_change_nothing() {
     let mut circuit = circuit();
-    let late: Vec<_> = (0..3).map(|_| circuit.permit(START).unwrap()).collect();
+    let late: Vec<_> = (0..3).map(|_| circuit.permit().unwrap()).collect();
     let until = opened(&mut circuit, START);
     let state = State::Open { until };
     for (permit, ended) in
@@ -175,17 +193,24 @@ fn outcomes_of_calls_from_before_it_opened_change_nothing() {
 fn a_clock_that_steps_back_far_does_not_keep_it_open() {
     let mut circuit = circuit();
     opened(&mut circuit, START);
-    assert!(circuit.permit(START - Millis::from_secs(3600)).is_ok());
+    assert!(
+        circuit
+            .begin_probe(START - Millis::from_secs(3600))
+            .is_some()
+    );
 }
 
 #[test]
 fn a_clock_that_steps_back_far_does_not_wait_for_a_probe_that_never_reports() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    let probe = circuit.permit(until);
-    assert!(probe.is_ok());
-    assert!(circuit.permit(until + Millis::new(1)).is_err());
-    assert!(circuit.permit(until - Millis::from_secs(3600)).is_ok());
+    assert!(circuit.begin_probe(until).is_some());
+    assert!(circuit.begin_probe(until + Millis::new(1)).is_none());
+    assert!(
+        circuit
+            .begin_probe(until - Millis::from_secs(3600))
+            .is_some()
+    );
 }
 
 fn endings() -> impl Strategy<Value = Outcome> {
@@ -198,8 +223,8 @@ fn endings() -> impl Strategy<Value = Outcome> {
 }
 
 proptest! {
-    /// Whatever happens, a wait is at most the longest and at least half of the first, nobody gets
-    /// through before it is over, and between two probes lies a report or the deadline.
+    /// Whatever happens, a wait is at most the longest and at least half of the first, no call gets through
+    /// unless the circuit is closed, and between two probes lies a report or the deadline.
     #[test]
     fn whatever_happens_the_wait_is_within_bounds_and_kept(
         steps in proptest::collection::vec((0..3000u64, any::<bool>(), endings(), any::<u32>()), 1..200),
@@ -212,20 +237,22 @@ proptest! {
             now = now + Millis::new(passes);
             if asks {
                 let before = circuit.state();
-                match circuit.permit(now) {
-                    Ok(permit) => {
-                        if let State::Open { until } | State::HalfOpen { until } = before {
-                            prop_assert!(until <= now);
-                            prop_assert!(probe_until.is_none_or(|probe_until| probe_until <= now));
-                            probe_until = Some(now + WAITS.probe);
-                        }
-                        under_way.push(permit);
+                let call = circuit.permit();
+                prop_assert_eq!(call.is_ok(), before == State::Closed);
+                let probe = circuit.begin_probe(now);
+                match (before, probe) {
+                    (State::Closed, probe) => prop_assert!(probe.is_none()),
+                    (State::Open { until } | State::HalfOpen { until }, Some(_)) => {
+                        prop_assert!(until <= now);
+                        prop_assert!(probe_until.is_none_or(|probe_until| probe_until <= now));
+                        probe_until = Some(now + WAITS.probe);
                     }
-                    Err(until) => {
+                    (State::Open { until } | State::HalfOpen { until }, None) => {
                         prop_assert!(until > now);
                         prop_assert_eq!(circuit.state(), before);
                     }
                 }
+                under_way.extend(call.ok().or(probe));
             } else if let Some(permit) = under_way.pop() {
                 let before = circuit.state();
                 if circuit.ended(permit, ended, now, random) {
@@ -237,7 +264,7 @@ proptest! {
                 if let (State::Open { until }, false) = (circuit.state(), circuit.state() == before) {
                     let wait = until.since(now).get();
                     let longest = FIRST_WAIT.get() << WAITS.doublings;
-                    let shortest = if ended == Outcome::NotSent { 0 } else { FIRST_WAIT.get() / 2 };
+                    let shortest = FIRST_WAIT.get() / 2;
                     prop_assert!((shortest..=longest).contains(&wait), "{}", wait);
                 }
             }
