@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::admin::Body;
-use crate::config::{Config, StoreConfig, Vars};
+use crate::config::{Config, Secret, StoreConfig, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::StoreError;
 use crate::headers::LOOP_GUARD;
@@ -25,6 +25,8 @@ pub trait Platform {
     fn random(&self) -> u32;
     /// Writes a line to the log.
     fn log(&self, level: Level, line: &str);
+    /// [`Effects::outlive_client`], of the task that runs.
+    fn outlive_client(&self) {}
     /// A header of the request; `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
     /// Where the request came from.
@@ -36,6 +38,8 @@ pub trait Platform {
 pub struct Asked<P> {
     platform: P,
     mailbox: Rc<Mailbox>,
+    /// [`Setup::number`].
+    setup: u32,
 }
 
 impl<P: Platform> Effects for Asked<P> {
@@ -51,6 +55,10 @@ impl<P: Platform> Effects for Asked<P> {
         self.platform.log(level, line);
     }
 
+    fn outlive_client(&self) {
+        self.platform.outlive_client();
+    }
+
     async fn call_redis(
         &self,
         endpoint: Endpoint,
@@ -58,6 +66,7 @@ impl<P: Platform> Effects for Asked<P> {
         timeout: Millis,
     ) -> Result<Reply, StoreError> {
         let ask = Ask::Redis {
+            setup: self.setup,
             endpoint,
             body,
             timeout,
@@ -155,38 +164,62 @@ pub enum Outcome {
     Done,
 }
 
-/// Requests in the sample whose origin has not answered yet.
+/// Requests in the sample whose origin has not answered yet. The oldest beyond them is recorded without a status.
 const MAX_SAMPLES: usize = 1000;
+
+/// Environments whose limiters are kept. An isolate has one; a few where its platform serves several.
+const MAX_ENVIRONMENTS: usize = 4;
 
 /// The limiter, and the tasks that run in it.
 pub struct Driver<P> {
     asked: Asked<P>,
-    tasks: Tasks<Outcome>,
-    limiter: Option<Rc<Limiter<Asked<P>>>>,
+    tasks: Tasks<Ended<P>>,
+    /// The one in force last.
+    environments: Vec<Environment<P>>,
+    configured: u32,
     /// The header with the caller's address.
     address_header: Rc<str>,
-    samples: VecDeque<(u32, Sample)>,
+    samples: VecDeque<(u32, DrivenLimiter<P>, Sample)>,
     sampled: u32,
+}
+
+type DrivenLimiter<P> = Rc<Limiter<Asked<P>>>;
+
+/// What a task came to, before its sample is kept. A sample belongs to the limiter that took it.
+enum Ended<P> {
+    Answer(Response),
+    Forward(Box<Forward>, DrivenLimiter<P>),
+    Done,
+}
+
+/// An environment and its limiter. What that counts and still has to write outlasts a change to another environment.
+struct Environment<P> {
+    vars: Vars,
+    has_origin_binding: bool,
+    limiter: DrivenLimiter<P>,
+    setup: Setup,
 }
 
 /// What a host needs of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
+    /// Which configuration it is: calls of Redis name it ([`Ask::Redis`]), since duties of one that was in force before
+    /// run on.
+    pub number: u32,
     /// The header to read the caller's address from, lower case.
     pub client_ip_header: String,
     /// Redis's REST URL as configured, and the token, if it is spoken to over REST.
-    pub rest: Option<(String, String)>,
+    pub rest: Option<(String, Secret)>,
 }
 
 impl Setup {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, number: u32) -> Self {
         Self {
+            number,
             client_ip_header: config.client_ip_header.clone(),
             rest: match &config.store {
                 StoreConfig::Memory => None,
-                StoreConfig::Upstash { url, token, .. } => {
-                    Some((url.clone(), token.reveal().to_owned()))
-                }
+                StoreConfig::Upstash { url, token, .. } => Some((url.clone(), token.clone())),
             },
         }
     }
@@ -198,15 +231,21 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         let mailbox = Rc::new(Mailbox::default());
         Self {
             tasks: Tasks::new(Rc::clone(&mailbox)),
-            asked: Asked { platform, mailbox },
-            limiter: None,
+            asked: Asked {
+                platform,
+                mailbox,
+                setup: 0,
+            },
+            environments: Vec::new(),
+            configured: 0,
             address_header: "".into(),
             samples: VecDeque::new(),
             sampled: 0,
         }
     }
 
-    /// Takes an environment. Requests that are under way end as they began.
+    /// Takes an environment. Requests and duties that are under way end as they began. An environment like one before
+    /// goes on with its limiter.
     ///
     /// # Errors
     ///
@@ -216,19 +255,49 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         vars: &Vars,
         has_origin_binding: bool,
     ) -> Result<Setup, LimiterError> {
-        let limiter = Limiter::new(vars, has_origin_binding, self.asked.clone())?;
-        let setup = Setup::of(limiter.config());
+        let known = self.environments.iter().position(|known| {
+            known.vars == *vars && known.has_origin_binding == has_origin_binding
+        });
+        let environment = match known {
+            Some(place) => self.environments.remove(place),
+            None => self.compose(vars, has_origin_binding)?,
+        };
+        let setup = environment.setup.clone();
         self.address_header = setup.client_ip_header.as_str().into();
-        self.limiter = Some(Rc::new(limiter));
+        if self.environments.len() >= MAX_ENVIRONMENTS {
+            self.environments.remove(0);
+        }
+        self.environments.push(environment);
         Ok(setup)
+    }
+
+    fn compose(
+        &mut self,
+        vars: &Vars,
+        has_origin_binding: bool,
+    ) -> Result<Environment<P>, LimiterError> {
+        let asked = Asked {
+            setup: self.configured,
+            ..self.asked.clone()
+        };
+        let limiter = Limiter::new(vars, has_origin_binding, asked)?;
+        let setup = Setup::of(limiter.config(), self.configured);
+        self.configured += 1;
+        Ok(Environment {
+            vars: vars.clone(),
+            has_origin_binding,
+            limiter: Rc::new(limiter),
+            setup,
+        })
     }
 
     /// Begins a request. Before the driver is configured it is answered 503.
     pub fn begin(&mut self, fields: Fields) -> Step<Outcome> {
         let now = self.asked.platform.now();
-        let Some(limiter) = self.limiter.clone() else {
+        let Some(Environment { limiter, .. }) = self.environments.last() else {
             return Step::Done(Outcome::Answer(Response::unavailable(None, now)));
         };
+        let limiter = Rc::clone(limiter);
         let request = DrivenRequest {
             fields,
             address_header: Rc::clone(&self.address_header),
@@ -236,8 +305,8 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         };
         let task = async move {
             match limiter.handle(&request).await {
-                Handled::Answer(response) => Outcome::Answer(response),
-                Handled::Forward(forward) => Outcome::Forward(forward, None),
+                Handled::Answer(response) => Ended::Answer(response),
+                Handled::Forward(forward) => Ended::Forward(forward, limiter),
             }
         };
         let step = self.tasks.start(task, now);
@@ -253,17 +322,18 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     /// Begins a duty that is due and waits for something, if any is: to be driven like a request, apart
     /// from any. Those that end at once are done.
     pub fn next_duty(&mut self) -> Option<Step<Outcome>> {
-        let limiter = self.limiter.clone()?;
-        while let Some(duty) = limiter.next_duty() {
-            let now = self.asked.platform.now();
-            let limiter = Rc::clone(&limiter);
-            let task = async move {
-                limiter.run(duty).await;
-                Outcome::Done
-            };
-            let step = self.tasks.start(task, now);
-            if matches!(step, Step::Asks(..)) {
-                return Some(step);
+        for environment in self.environments.iter().rev() {
+            let limiter = &environment.limiter;
+            while let Some(duty) = limiter.next_duty() {
+                let now = self.asked.platform.now();
+                let limiter = Rc::clone(limiter);
+                let task = async move {
+                    limiter.run(duty).await;
+                    Ended::Done
+                };
+                if let Step::Asks(id, ask) = self.tasks.start(task, now) {
+                    return Some(Step::Asks(id, ask));
+                }
             }
         }
         None
@@ -271,33 +341,41 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Takes the status with which a sampled request was answered.
     pub fn forwarded(&mut self, sample: u32, status: u16) {
-        let place = self.samples.iter().position(|(known, _)| *known == sample);
+        let place = self.samples.iter().position(|(known, ..)| *known == sample);
         let sample = place.and_then(|place| self.samples.remove(place));
-        if let (Some(limiter), Some((_, sample))) = (&self.limiter, sample) {
+        if let Some((_, limiter, sample)) = sample {
             limiter.forwarded(sample, status);
         }
     }
 
+    /// Keeps a sample until its status is known, and returns its number.
+    fn keep(&mut self, sample: Sample, limiter: DrivenLimiter<P>) -> u32 {
+        self.sampled = self.sampled.wrapping_add(1).max(1);
+        if self.samples.len() >= MAX_SAMPLES
+            && let Some((_, limiter, oldest)) = self.samples.pop_front()
+        {
+            limiter.forwarded(oldest, 0);
+        }
+        self.samples.push_back((self.sampled, limiter, sample));
+        self.sampled
+    }
+
     /// Keeps a sample here, and answers for tasks that are lost.
-    fn finish(&mut self, step: Step<Outcome>) -> Step<Outcome> {
-        match step {
-            Step::Done(Outcome::Forward(mut forward, _)) => {
-                let number = forward.sample.take().map(|sample| {
-                    self.sampled = self.sampled.wrapping_add(1).max(1);
-                    if self.samples.len() >= MAX_SAMPLES {
-                        self.samples.pop_front();
-                    }
-                    self.samples.push_back((self.sampled, sample));
-                    self.sampled
-                });
-                Step::Done(Outcome::Forward(forward, number))
+    fn finish(&mut self, step: Step<Ended<P>>) -> Step<Outcome> {
+        Step::Done(match step {
+            Step::Asks(id, ask) => return Step::Asks(id, ask),
+            Step::Done(Ended::Answer(response)) => Outcome::Answer(response),
+            Step::Done(Ended::Forward(mut forward, limiter)) => {
+                let sample = forward.sample.take();
+                let number = sample.map(|sample| self.keep(sample, limiter));
+                Outcome::Forward(forward, number)
             }
+            Step::Done(Ended::Done) => Outcome::Done,
             Step::Unknown | Step::Stuck => {
                 let now = self.asked.platform.now();
-                Step::Done(Outcome::Answer(Response::unavailable(None, now)))
+                Outcome::Answer(Response::unavailable(None, now))
             }
-            step => step,
-        }
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //! the library joins or selects.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,10 +19,12 @@ use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
 /// An effect that a task waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Ask {
     /// [`Effects::call_redis`](crate::effects::Effects::call_redis).
     Redis {
+        /// The number of the [configuration](crate::driver::Setup::number) that says where Redis is.
+        setup: u32,
         /// Where to.
         endpoint: Endpoint,
         /// What to post.
@@ -75,6 +78,21 @@ const GRACE: Millis = Millis::from_secs(10);
 
 /// How long a body, a signature or a key set may take.
 const LONG: Millis = Millis::from_secs(60);
+
+/// Without what may hold a secret or a caller's name.
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Redis {
+                endpoint, timeout, ..
+            } => write!(f, "Redis({endpoint:?}, {timeout:?})"),
+            Self::Sleep(length) => write!(f, "Sleep({length:?})"),
+            Self::Verify { algorithm, .. } => write!(f, "Verify({algorithm})"),
+            Self::KeySet { .. } => f.write_str("KeySet"),
+            Self::Body { most } => write!(f, "Body({most})"),
+        }
+    }
+}
 
 impl Ask {
     /// After which time nobody answers any more.
@@ -167,6 +185,9 @@ struct Slot<T> {
     /// Since when it waits, and how long somebody may still resume it.
     since: Timestamp,
     takes: Millis,
+    /// It has been found to wait for too long, once. It is dropped if it is found so again [`GRACE`] later: the clock may
+    /// have been set ahead.
+    overdue: bool,
 }
 
 /// Tasks that wait for an effect.
@@ -249,6 +270,7 @@ impl<T> Tasks<T> {
                     task: None,
                     since: now,
                     takes: Millis::ZERO,
+                    overdue: false,
                 });
                 place
             }
@@ -257,6 +279,7 @@ impl<T> Tasks<T> {
         slot.task = Some(task);
         slot.since = now;
         slot.takes = takes;
+        slot.overdue = false;
         Some(TaskId::new(place, slot.generation))
     }
 
@@ -280,7 +303,14 @@ impl<T> Tasks<T> {
             };
             // A clock set back says nothing of how long it has waited.
             slot.since = slot.since.min(now);
-            if slot.task.is_some() && now.since(slot.since) >= slot.takes {
+            if slot.task.is_none() || now.since(slot.since) < slot.takes {
+                continue;
+            }
+            if !slot.overdue {
+                slot.overdue = true;
+                slot.since = now;
+                slot.takes = GRACE;
+            } else {
                 let place = u32::try_from(self.swept).unwrap_or_default();
                 let lost = TaskId::new(place, slot.generation);
                 drop(self.take(lost));

@@ -30,8 +30,8 @@ pub enum Kind {
     /// four lists, each ended by an empty part: headers to set on the request, to remove from it, to
     /// set on the response, to remove from it.
     Forward = 2,
-    /// Post to Redis, then resume. Numbers: path (0 the URL itself, 1 `/multi-exec`), timeout in ms.
-    /// Text: the body.
+    /// Post to Redis, then resume. Numbers: twice the configuration's number, and 1 more for `/multi-exec` in
+    /// place of the URL itself; timeout in ms. Text: the body.
     Redis = 3,
     /// Wait, then resume. Number: ms.
     Sleep = 4,
@@ -44,8 +44,8 @@ pub enum Kind {
     Body = 7,
 }
 
-/// A step, written down.
-#[derive(Debug, Default)]
+/// A step, written down. It may hold a secret.
+#[derive(Default)]
 pub struct Written {
     /// The task's number, 0 for one that has ended, and two numbers as its [`Kind`] says.
     pub numbers: [u32; 3],
@@ -70,14 +70,16 @@ impl Written {
         self.numbers[0] = id.number();
         match ask {
             Ask::Redis {
+                setup,
                 endpoint,
                 body,
                 timeout,
             } => {
-                self.numbers[1] = match endpoint {
-                    Endpoint::Command => 0,
-                    Endpoint::Transaction => 1,
-                };
+                self.numbers[1] = 2 * setup
+                    + match endpoint {
+                        Endpoint::Command => 0,
+                        Endpoint::Transaction => 1,
+                    };
                 self.numbers[2] = milliseconds(timeout);
                 self.text = body;
                 Kind::Redis

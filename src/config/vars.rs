@@ -1,6 +1,7 @@
 //! Variables as the platform hands them: text, numbers, booleans, and tables as objects or JSON text.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -9,8 +10,15 @@ use serde_json::Value;
 use super::Problems;
 
 /// The environment's plain variables and secrets, by name. Bindings are left out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Vars(BTreeMap<String, Value>);
+
+/// The names alone.
+impl fmt::Debug for Vars {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl FromIterator<(String, Value)> for Vars {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(vars: I) -> Self {

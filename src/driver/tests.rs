@@ -98,8 +98,12 @@ fn a_host_learns_what_it_needs_of_a_configuration() {
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
     let setup = driver.configure(&vars, false).unwrap();
     assert_eq!(setup.client_ip_header, "cf-connecting-ip");
-    let rest = ("https://redis.example/".to_owned(), "a-token".to_owned());
-    assert_eq!(setup.rest, Some(rest));
+    let (url, token) = setup.rest.as_ref().unwrap();
+    assert_eq!(
+        (url.as_str(), token.reveal()),
+        ("https://redis.example/", "a-token")
+    );
+    assert!(!format!("{setup:?}").contains("a-token"));
 }
 
 #[test]
@@ -109,6 +113,7 @@ fn a_decision_is_one_call_of_redis() {
     let Step::Asks(
         id,
         Ask::Redis {
+            setup: 0,
             endpoint,
             body,
             timeout,
@@ -138,9 +143,11 @@ fn what_took_too_long_is_answered_all_the_same() {
         panic!("decides without Redis")
     };
     // Its client has gone, and its task was dropped for others.
-    host.passed.set(60_000);
-    for _ in 0..4 {
-        driver.begin(get("http://localhost/"));
+    for ms in [60_000, 80_000] {
+        host.passed.set(ms);
+        for _ in 0..4 {
+            driver.begin(get("http://localhost/"));
+        }
     }
     assert_eq!(answered(driver.resume(id, admitted(4))).status, 503);
 }
@@ -215,4 +222,98 @@ fn rare_headers_are_read_when_they_are_needed() {
         unknown.body.contains("\"caller\":\"unknown\""),
         "{unknown:?}"
     );
+}
+
+/// A platform may hand an isolate several environments in turn: none resets another's limits.
+#[test]
+fn an_environment_that_comes_back_goes_on_with_its_limiter() {
+    let mut driver = Driver::new(Host::default());
+    let environments = ["1,60", "2,60"].map(|limit| {
+        let vars = json!({"RATE_LIMIT_GENERAL": limit, "RATE_LIMIT_IP": "off"});
+        Vars::from_json(&vars.to_string()).unwrap()
+    });
+    let mut status = |vars| {
+        driver.configure(vars, false).unwrap();
+        answered(driver.begin(get("http://localhost/"))).status
+    };
+    let statuses = [0, 1, 0, 1, 0, 1].map(|place| status(&environments[place]));
+    assert_eq!(statuses, [200, 200, 429, 200, 429, 429]);
+}
+
+/// What one limiter has to write is written to its own Redis, even if another environment is in force.
+#[test]
+fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
+    let sampled = |prefix: &str| {
+        let mut vars = upstash();
+        vars["ORIGIN_URL"] = json!("https://app.example");
+        vars["RATE_LIMIT_EVENT_SAMPLE"] = json!("1");
+        vars["REDIS_KEY_PREFIX"] = json!(prefix);
+        Vars::from_json(&vars.to_string()).unwrap()
+    };
+    let host = Host::default();
+    let mut driver = Driver::new(host.clone());
+    let first = driver.configure(&sampled("one:"), false).unwrap();
+    let Step::Asks(id, Ask::Redis { setup, .. }) = driver.begin(get("http://localhost/")) else {
+        panic!("decides without Redis")
+    };
+    assert_eq!(setup, first.number);
+    let second = driver.configure(&sampled("two:"), false).unwrap();
+    assert_ne!(first.number, second.number);
+    let step = driver.resume(id, admitted(4));
+    let Step::Done(Outcome::Forward(forward, Some(sample))) = step else {
+        panic!("{step:?}")
+    };
+    assert!(forward.sample.is_none());
+    driver.forwarded(sample, 204);
+    let Some(Step::Asks(id, Ask::Sleep(length))) = driver.next_duty() else {
+        panic!("nothing is written")
+    };
+    host.passed.set(length.get());
+    let step = driver.resume(id, Answer::Slept);
+    let Step::Asks(_, Ask::Redis { setup, body, .. }) = step else {
+        panic!("{step:?}")
+    };
+    assert_eq!(setup, first.number);
+    assert!(
+        body.contains("one:events") && !body.contains("two:"),
+        "{body}"
+    );
+}
+
+#[test]
+fn what_is_printed_holds_no_secret() {
+    let vars = json!({
+        "ORIGIN_URL": "https://app.example", "ORIGIN_SECRET": "of-the-origin", "ADMIN_TOKEN": "of-the-admin",
+    });
+    let vars = Vars::from_json(&vars.to_string()).unwrap();
+    let mut driver = Driver::new(Host::default());
+    driver.configure(&vars, false).unwrap();
+    let step = driver.begin(get("http://localhost/"));
+    let verify = Ask::Verify {
+        algorithm: "HS256",
+        material: "of-the-provider".to_owned(),
+        signed: String::new(),
+        signature: Vec::new(),
+    };
+    let printed = format!("{vars:?} {step:?} {verify:?}");
+    assert!(
+        printed.contains("ORIGIN_SECRET") && printed.contains("x-edge-limiter-secret"),
+        "{printed}"
+    );
+    assert!(!printed.contains("of-the-"), "{printed}");
+}
+
+#[test]
+fn the_oldest_sample_beyond_those_that_are_kept_is_recorded_without_a_status() {
+    let vars = json!({
+        "ORIGIN_URL": "https://app.example", "RATE_LIMIT_EVENT_SAMPLE": "1",
+        "RATE_LIMIT_GENERAL": "off", "RATE_LIMIT_IP": "9999,60",
+    });
+    let (_, mut driver) = driver(&vars);
+    for _ in 0..super::MAX_SAMPLES {
+        driver.begin(get("https://shop.example/"));
+        assert!(driver.next_duty().is_none());
+    }
+    driver.begin(get("https://shop.example/"));
+    assert!(driver.next_duty().is_some());
 }

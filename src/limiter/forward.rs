@@ -1,6 +1,7 @@
 //! An admitted request, on its way to the origin.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use reqwest::Url;
 
@@ -54,7 +55,6 @@ fn beneath<'a>(base: &str, incoming: &Incoming<'a, impl Request>) -> Cow<'a, str
 
 /// How a request is forwarded. Method, path, body and all other headers go as they came; redirects
 /// are handed on.
-#[derive(Debug)]
 pub struct Forward {
     /// Where to.
     pub target: Target,
@@ -71,6 +71,20 @@ pub struct Forward {
     /// The request is in the sample of those that are recorded: to be passed to
     /// [`Limiter::forwarded`](super::Limiter::forwarded) with the response's status.
     pub sample: Option<Sample>,
+}
+
+/// Without the values of headers: `ORIGIN_SECRET` is among them.
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |headers: &[Header]| headers.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        f.debug_struct("Forward")
+            .field("target", &self.target)
+            .field("set_on_request", &names(&self.set_on_request))
+            .field("removed_from_request", &self.removed_from_request)
+            .field("set_on_response", &names(&self.set_on_response))
+            .field("removed_from_response", &self.removed_from_response)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Forward {

@@ -30,13 +30,14 @@ fn asks(ask: Ask) -> (Kind, Written) {
 #[test]
 fn what_a_task_asks() {
     let (kind, redis) = asks(Ask::Redis {
+        setup: 3,
         endpoint: Endpoint::Transaction,
         body: "[]".to_owned(),
         timeout: Millis::new(1500),
     });
     assert_eq!(
         (kind, redis.numbers, redis.text.as_str()),
-        (Kind::Redis, [77, 1, 1500], "[]")
+        (Kind::Redis, [77, 7, 1500], "[]")
     );
     let (kind, sleep) = asks(Ask::Sleep(Millis::new(u64::MAX)));
     assert_eq!(

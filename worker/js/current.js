@@ -18,4 +18,18 @@ export function asn() {
   return Number.isInteger(current?.cf?.asn) ? current.cf.asn : 0;
 }
 
+/** Whether the task that runs is to go on even if its client disconnects. */
+let outlives = false;
+
+export function outlive() {
+  outlives = true;
+}
+
+/** Whether the task that ran last said so. */
+export function takeOutlives() {
+  const said = outlives;
+  outlives = false;
+  return said;
+}
+
 const text = (value) => (typeof value === "string" ? value : undefined);

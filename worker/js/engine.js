@@ -3,7 +3,7 @@
  * step is a number and one text. No platform's own objects cross.
  */
 import * as module from "./index.js";
-import { setCurrent } from "./current.js";
+import { setCurrent, takeOutlives } from "./current.js";
 import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
 
 /** Kinds of steps (src/wire.rs); what neither waits nor is forwarded is an answer. */
@@ -24,9 +24,12 @@ const decoder = new TextDecoder();
 let instance = 0;
 let trapped = false;
 
-/** The environment that the instance is configured with, and what it said of it. */
+/** The environment that the instance is configured with, and the header with the caller's address in it. */
 let environment;
-let setup;
+let addressHeader;
+
+/** Where the instance's configurations have their Redis: of each its URL, then its `/multi-exec`. */
+let endpoints = [];
 
 /** Views of the instance's memory, made anew when it grows. */
 let memory, bytes, numbers, input;
@@ -42,6 +45,7 @@ function revive() {
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
+  endpoints = [];
   room = { address: 0, size: 0 };
 }
 
@@ -49,10 +53,12 @@ function revive() {
 export function prepare(env) {
   revive();
   if (env !== environment) {
-    const { header, url, token } = JSON.parse(guarded(() => module.configure(env)));
+    const { number, header, url, token } = JSON.parse(guarded(() => module.configure(env)));
     const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
     const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
-    setup = { header, endpoints: [{ url, headers }, { url: transactions, headers }] };
+    endpoints[2 * number] = { url, headers };
+    endpoints[2 * number + 1] = { url: transactions, headers };
+    addressHeader = header;
     environment = env;
   }
 }
@@ -60,7 +66,7 @@ export function prepare(env) {
 /** Begins a request; the kind of its first step. */
 export function begin(request) {
   const { headers } = request;
-  const address = headers.get(setup.header) ?? "";
+  const address = headers.get(addressHeader) ?? "";
   const loopGuard = headers.get("x-edge-limiter-passed") ?? "";
   const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
   setCurrent(request);
@@ -79,24 +85,32 @@ export const waits = (kind) => kind >= REDIS;
  * @param {number} kind of the first step, which waits
  * @param {Request | undefined} request
  * @param {(kind: number) => T} finish
+ * @param {(promise: Promise<unknown>) => void} waitUntil for a task that is to end even if its client disconnects
  * @returns {Promise<{done: T}>}
  */
-export async function drive(kind, request, finish) {
-  const [born, { endpoints }] = [instance, setup];
-  for (;;) {
-    const [task, first, second] = step();
-    const text = take();
-    const [status, body] = await perform(kind, first, second, text, endpoints, request);
-    if (born !== instance) throw new Error("The limiter has been started anew");
-    const length = put(body);
-    setCurrent(request);
-    const asked = kind;
-    kind = guarded(() => module.resume(task, asked, status, length));
-    if (!waits(kind)) return { done: finish(kind) };
+export async function drive(kind, request, finish, waitUntil) {
+  const born = instance;
+  let end;
+  try {
+    for (;;) {
+      // What it waits for now and later is kept alive with it.
+      if (takeOutlives() && !end) waitUntil(new Promise((resolve) => (end = resolve)));
+      const [task, first, second] = step();
+      const text = take();
+      const [status, body] = await perform(kind, first, second, text, request);
+      if (born !== instance) throw new Error("The limiter has been started anew");
+      const length = put(body);
+      setCurrent(request);
+      const asked = kind;
+      kind = guarded(() => module.resume(task, asked, status, length));
+      if (!waits(kind)) return { done: finish(kind) };
+    }
+  } finally {
+    end?.();
   }
 }
 
-function perform(kind, first, second, text, endpoints, request) {
+function perform(kind, first, second, text, request) {
   switch (kind) {
     case REDIS: return callRedis(endpoints[first], second, text);
     case SLEEP: return sleep(first);
@@ -112,7 +126,7 @@ export function runDuties(waitUntil) {
   setCurrent(undefined);
   try {
     for (let kind; (kind = guarded(() => module.duty())) !== 0; ) {
-      waitUntil(drive(kind, undefined, () => {}).catch(failed));
+      waitUntil(drive(kind, undefined, () => {}, waitUntil).catch(failed));
     }
   } catch (error) {
     failed(error);

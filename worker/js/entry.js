@@ -10,10 +10,10 @@ export default {
     prepare(env);
     const finish = (kind) => (kind === FORWARD ? forward(request, env) : { response: ownAnswer(), sample: 0 });
     const kind = begin(request);
+    const waitUntil = (promise) => context.waitUntil(promise);
     // The origin is not waited for before the duties are begun.
-    const { done } = waits(kind) ? await drive(kind, request, finish) : { done: finish(kind) };
+    const { done } = waits(kind) ? await drive(kind, request, finish, waitUntil) : { done: finish(kind) };
     const born = current();
-    const waitUntil = (duty) => context.waitUntil(duty);
     runDuties(waitUntil);
     const { response, sample } = await done;
     if (sample !== 0 && born === current()) {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use edge_limiter::config::Secret;
 use edge_limiter::driver::Driver;
 use edge_limiter::response::Response;
 use edge_limiter::tasks::TaskId;
@@ -34,7 +35,9 @@ pub(crate) fn configure(env: &Env) -> Result<String, String> {
     let configured = HOST.with_borrow_mut(|host| host.driver.configure(&vars, has_origin_binding));
     let setup = configured.map_err(|error| error.to_string())?;
     let (url, token) = setup.rest.unzip();
-    Ok(json!({"header": setup.client_ip_header, "url": url, "token": token}).to_string())
+    let token = token.as_ref().map(Secret::reveal);
+    let (number, header) = (setup.number, setup.client_ip_header);
+    Ok(json!({"number": number, "header": header, "url": url, "token": token}).to_string())
 }
 
 pub(crate) fn room(bytes: usize) -> usize {

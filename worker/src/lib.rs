@@ -17,7 +17,7 @@ pub fn linear_memory() -> JsValue {
 }
 
 /// Takes an environment, once for each object. Returns what the host needs of it as JSON: `header`,
-/// `url` and `token`.
+/// `url` and `token`, and the `number` by which steps name it.
 #[wasm_bindgen]
 pub fn configure(env: Env) -> Result<String, JsValue> {
     host::configure(&env).map_err(|error| JsValue::from_str(&error))

@@ -14,6 +14,8 @@ extern "C" {
     /// The country and the autonomous system that it came from: absent and 0 where they are not known.
     fn country() -> Option<String>;
     fn asn() -> u32;
+    /// The task that runs goes on even if its client disconnects.
+    fn outlive();
 }
 
 /// The Workers runtime.
@@ -40,6 +42,10 @@ impl Platform for Runtime {
             Level::Warn => console_warn!("{line}"),
             Level::Error => console_error!("{line}"),
         }
+    }
+
+    fn outlive_client(&self) {
+        outlive();
     }
 
     fn header(&self, name: &str) -> Option<String> {
