@@ -12,7 +12,7 @@ pub const MAX_WINDOW: Millis = Millis::new(366 * 24 * 60 * 60 * 1000);
 
 /// The highest level that a token bucket may have, in ms x units: sums of two levels stay exact
 /// integers in Lua, whose numbers are exact up to 2^53.
-const MAX_LEVEL: u64 = 1 << 51;
+pub(super) const MAX_LEVEL: u64 = 1 << 51;
 
 /// Why a quota cannot be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl std::error::Error for QuotaError {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
     algorithm: Algorithm,
-    limit: NonZeroU32,
+    pub(super) limit: NonZeroU32,
     window: Millis,
     burst: NonZeroU32,
 }

@@ -4,11 +4,13 @@
 //! width, so that a state written under another configuration is recognised and counts as absent:
 //!
 //! - sliding window: `sw:<width ms>:<clock ms>:<first sub-window>:<offset>=<count>,...`
-//! - token bucket: `tb:<period ms>:<clock ms>:<level ms x units>`
+//! - token bucket: `tb:<period ms>:<clock ms>:<level ms x units>:<limit>`
 //! - fixed window: `fw:<window ms>:<clock ms>:<count>`
 
 use std::fmt;
+use std::num::NonZeroU32;
 
+use super::definition::MAX_LEVEL;
 use super::lease_time::lead;
 use crate::time::{Millis, Timestamp};
 
@@ -48,6 +50,9 @@ pub struct TokenBucket {
     pub(super) period: Millis,
     pub(super) clock: Timestamp,
     pub(super) level: u64,
+    /// That of the quota which wrote the state: what drains in a millisecond. With it the text alone
+    /// says when the bucket will be empty. Another limit of the same period reads the level as its own.
+    pub(super) limit: NonZeroU32,
 }
 
 /// What was admitted in the window that holds `clock`.
@@ -87,6 +92,7 @@ impl State {
                 period: width,
                 clock,
                 level: third,
+                limit: bucket_limit(fields.next()?, width)?,
             }),
             "fw" => Self::FixedWindow(FixedWindow {
                 window: width,
@@ -114,7 +120,7 @@ impl fmt::Display for State {
             }
             Self::TokenBucket(state) => {
                 let (period, clock) = (state.period.get(), state.clock.as_millis());
-                write!(f, "tb:{period}:{clock}:{}", state.level)
+                write!(f, "tb:{period}:{clock}:{}:{}", state.level, state.limit)
             }
             Self::FixedWindow(state) => {
                 let (window, clock) = (state.window.get(), state.clock.as_millis());
@@ -133,6 +139,13 @@ fn number(text: &str) -> Option<u64> {
         return None;
     };
     (value <= MAX_NUMBER).then_some(value)
+}
+
+/// The limit of a bucket that a [`Quota`](super::Quota) may have.
+fn bucket_limit(text: &str, period: Millis) -> Option<NonZeroU32> {
+    let limit = u32::try_from(number(text)?).ok()?;
+    let level = u64::from(limit).checked_mul(period.get())?;
+    NonZeroU32::new(limit).filter(|_| level <= MAX_LEVEL)
 }
 
 /// A sub-window that neither the state's clock nor a lease can have reached cannot have been counted:
@@ -161,7 +174,7 @@ mod tests {
     fn a_state_reads_back_as_written() {
         for text in [
             "sw:1000:1764000059123:1764000000:0=3,1=5,59=1",
-            "tb:60000:1764000000123:180000",
+            "tb:60000:1764000000123:180000:10",
             "fw:60000:1764000000123:7",
         ] {
             assert_eq!(State::parse(text).unwrap().to_string(), text);
@@ -184,13 +197,17 @@ mod tests {
             "sw:1000:9999:1:2=1,1=1",
             "sw:1000:9999:1:0=4294967296",
             "sw:1000:9999:1:0=1:",
-            "tb:60000:5:-1",
-            "tb:60000:5:+1",
-            "tb:60000:5:1.5",
-            "tb:60000:5:1e3",
-            "tb:60000:5:4503599627370497",
-            "tb:60000:5:00000000000000001",
-            "tb:60000:5:1:1",
+            "tb:60000:5:-1:1",
+            "tb:60000:5:+1:1",
+            "tb:60000:5:1.5:1",
+            "tb:60000:5:1e3:1",
+            "tb:60000:5:4503599627370497:1",
+            "tb:60000:5:00000000000000001:1",
+            "tb:60000:5:1",
+            "tb:60000:5:1:0",
+            "tb:1:5:1:4294967296",
+            "tb:1000000:5:1:4294967295",
+            "tb:60000:5:1:1:1",
             "fw:60000:5:4294967296",
             "fw:60000: 5:1",
             "xx:1:1:1",

@@ -6,6 +6,8 @@
 //! `burst x period`.
 //! Source of the algorithm: ITU-T I.371, the Generic Cell Rate Algorithm.
 
+use std::num::NonZeroU32;
+
 use super::clock::decided_at;
 use super::decision::{Decided, Decision, Outcome};
 use super::definition::Quota;
@@ -22,6 +24,7 @@ fn of_period(state: &State, period: Millis) -> Option<&TokenBucket> {
 /// The bucket at the time of a decision.
 struct Bucket {
     period: Millis,
+    limit: NonZeroU32,
     rate: u64,
     full: u64,
     at: Timestamp,
@@ -40,6 +43,7 @@ impl Bucket {
         let (at, believed) = decided_at(clock, now);
         Self {
             period,
+            limit: quota.limit,
             rate,
             full,
             at,
@@ -55,6 +59,7 @@ impl Bucket {
             period: self.period,
             clock: self.at,
             level,
+            limit: self.limit,
         })
     }
 }

@@ -15,6 +15,7 @@
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
+local MAX_LEVEL = 2251799813685248
 local fmod, floor, max, min = math.fmod, math.floor, math.max, math.min
 
 local now, cost = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -144,8 +145,12 @@ end
 function algorithms.t(state, owed, counted, limit, period, burst)
   local full = burst * period
   local function read(s)
-    local clock, debt = fields(s, 'tb', period, 4)
-    return clock or 0, debt or 0
+    local clock, debt, rate = fields(s, 'tb', period, 5)
+    rate = number(rate)
+    if not rate or rate == 0 or rate > MAX_COUNT or rate * period > MAX_LEVEL then
+      return 0, 0
+    end
+    return clock, debt
   end
   local clock, held = read(state)
   local owed_clock, owed_debt = read(owed)
@@ -167,7 +172,8 @@ function algorithms.t(state, owed, counted, limit, period, burst)
       retry = at + div_ceil(debt + price - full, limit)
     end
     local function keep(n)
-      return {'tb:' .. text(period) .. ':' .. text(at) .. ':' .. text(n), at + div_ceil(n, limit)}
+      return {'tb:' .. text(period) .. ':' .. text(at) .. ':' .. text(n) .. ':' .. text(limit),
+        at + div_ceil(n, limit)}
     end
     local changed = added > 0 or (not believed and debt > 0)
     local kept = changed and keep(debt) or nil

@@ -15,7 +15,7 @@ use answer::ScriptReply;
 /// The decision as a Redis script; a test holds its name to its text.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
-    sha1: "6f4965a7f218ac146d84a50dbf05d31dafad45b2",
+    sha1: "b6e5dfd559c51fcf7e2512a3836413bf8ab1cdbd",
 };
 
 /// The store in Redis.

@@ -129,8 +129,8 @@ describe("billed commands and round trips", () => {
       [`ip:${caller}`, /^sw:60000:\d{13}:\d{8}:0=1$/, HOUR_S * 1000 + 60_000 + behind],
       ["ip:192.0.2.1", /^sw:60000:\d{13}:\d{8}:(0=2|0=1,1=1)$/, HOUR_S * 1000 + 60_000 + behind],
       ["fixed:192.0.2.1", /^fw:60000:\d{13}:1$/, window],
-      ["api:192.0.2.1", /^tb:60000:\d{13}:60000$/, 12_000 + behind],
-      [/^api:header-[0-9a-f]{32}$/, /^tb:60000:\d{13}:60000$/, 12_000 + behind],
+      ["api:192.0.2.1", /^tb:60000:\d{13}:60000:5$/, 12_000 + behind],
+      [/^api:header-[0-9a-f]{32}$/, /^tb:60000:\d{13}:60000:5$/, 12_000 + behind],
     ];
     const keys = await redis.keys("*");
     for (const [name, text, longest] of expected) {

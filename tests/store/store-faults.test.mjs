@@ -353,7 +353,7 @@ describe("a store that fails", () => {
       [SOUND_NUMBERS, "garbage"],
       [SOUND_NUMBERS, "sw:60000:4503599627370496:75059993789:0=4294967295"],
       [SOUND_NUMBERS, "sw:0:1:1:0=1"],
-      [SOUND_NUMBERS, "tb:3600000:4503599627370496:4503599627370496"],
+      [SOUND_NUMBERS, "tb:3600000:4503599627370496:4503599627370496:1"],
       [SOUND_NUMBERS, "fw:3600000:4503599627370496:4294967295"],
     ]) {
       for (const dialect of ["x-ratelimit", "ietf"]) {

@@ -301,7 +301,7 @@ proptest! {
                 let more = if last > first { format!(",{}={count}", last - first) } else { String::new() };
                 format!("sw:{width}:{clock}:{first}:0={count}{more}")
             }
-            Algorithm::TokenBucket => format!("tb:{window}:{clock}:{third}"),
+            Algorithm::TokenBucket => format!("tb:{window}:{clock}:{third}:1"),
             Algorithm::FixedWindow => format!("fw:{window}:{clock}:{count}"),
         };
         let shared = State::parse(&text(clock, third, counts[0]));

@@ -207,7 +207,7 @@ mod tests {
     fn quotas() -> impl Strategy<Value = Value> {
         let states = prop_oneof![
             4 => Just(json!("sw:1000:1764000059123:1764000000:0=3,1=5")),
-            1 => Just(json!("tb:60000:1764000000123:180000")),
+            1 => Just(json!("tb:60000:1764000000123:180000:10")),
             1 => Just(json!("")),
             1 => "\\PC{0,12}".prop_map(Value::from),
             1 => Just(Value::Null),

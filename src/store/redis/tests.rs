@@ -115,7 +115,7 @@ async fn the_state_that_is_held_is_returned() {
         (Some("garbage \"\u{1}\u{e9}"), 0, vec![None]),
         (None, 1, held("fw:60000:1764000000000:1")),
         (None, 1, held("fw:60000:1764000000000:1")),
-        (Some("tb:60000:5:1"), 0, held("tb:60000:5:1")),
+        (Some("tb:60000:5:1:9"), 0, held("tb:60000:5:1:9")),
     ] {
         if let Some(text) = given {
             stand_in.run(&["SET", "t:auth:a", text]).await;

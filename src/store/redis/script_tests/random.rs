@@ -143,12 +143,17 @@ impl Garbage {
         let (tag, width) = shape(&charge.quota);
         let near = now + clock % 6000;
         let (base, gap) = ((near / width).saturating_sub(70), offset % 80);
+        let limit = if tag == "tb" {
+            format!(":{}", offset % 100)
+        } else {
+            String::new()
+        };
         match form % 8 {
             0 => ascii.clone(),
-            1 => format!("{tag}:{width}:{clock}:{third}"),
-            2 => format!("{tag}:{width}:{near}:{third}"),
+            1 => format!("{tag}:{width}:{clock}:{third}{limit}"),
+            2 => format!("{tag}:{width}:{near}:{third}{limit}"),
             3 => format!(
-                "{tag}:{width}:{}:{count}",
+                "{tag}:{width}:{}:{count}{limit}",
                 now.saturating_sub(third % window)
             ),
             4 => format!("{tag}:{width}:{clock}:{third}:{offset}={count}"),
@@ -221,7 +226,7 @@ impl RandomBacklog {
             // A level within what a state's text may hold.
             Algorithm::TokenBucket => {
                 let level = (sum.saturating_mul(width) - clock % width).min(1 << 52);
-                format!("{tag}:{width}:{clock}:{level}")
+                format!("{tag}:{width}:{clock}:{level}:{}", charge.quota.limit())
             }
             Algorithm::FixedWindow => {
                 format!("{tag}:{width}:{clock}:{}", sum.min(u64::from(u32::MAX)))
