@@ -1,8 +1,9 @@
 //! The pure decision: `(state, quota, cost, now)` to a [`Decision`] and the state to keep.
 //!
 //! Three algorithms share one shape. The whole state of one quota for one caller is one value
-//! ([`State`]), written to a store as one short text. `store/decide.lua` is the same function
-//! where Redis can run it atomically; shared vectors and a differential test hold the two together.
+//! ([`State`]), written to a store as one short text, next to those of other versions of the policy
+//! ([`States`]). `store/decide.lua` is the same function where Redis can run it atomically; shared
+//! vectors and a differential test hold the two together.
 //!
 //! # Clocks
 //!
@@ -30,6 +31,7 @@ mod lease;
 mod lease_time;
 mod sliding_window;
 mod state;
+mod states;
 mod token_bucket;
 
 pub use algorithm::Algorithm;
@@ -38,3 +40,4 @@ pub use decision::{Decided, Decision, Outcome};
 pub use definition::{MAX_WINDOW, Quota, QuotaError};
 pub use lease::{LEAST_LEASED, Lease};
 pub use state::{FixedWindow, SlidingWindow, State, SubWindow, TokenBucket};
+pub use states::{MAX_OTHERS, States};

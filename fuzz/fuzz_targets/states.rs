@@ -1,6 +1,7 @@
-//! Any text as a quota's state and as a backlog, and any quota over them: the text reads
-//! back as written, and every decision, lease, refund and absorption keeps the laws that hold for one
-//! state (`src/quota/laws.rs` has those that hold over many requests).
+//! Any text as what a key holds and as a backlog, and any quota over them: a state's text reads
+//! back as written, every decision, lease, refund and absorption keeps the laws that hold for one
+//! state (`src/quota/laws.rs` has those that hold over many requests), and states of other shapes stay
+//! next to it, within their bound.
 //!
 //! Times are before the year 10,000. A clock beyond it may overflow a sum, and no platform has one.
 
@@ -8,7 +9,9 @@
 
 use std::num::NonZeroU32;
 
-use edge_limiter::quota::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Outcome, Quota, State};
+use edge_limiter::quota::{
+    Algorithm, CLOCK_TOLERANCE, MAX_OTHERS, MAX_WINDOW, Outcome, Quota, State, States,
+};
 use edge_limiter::time::{Millis, Timestamp};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +29,7 @@ struct Input<'a> {
     shift: i32,
     steps: [Step; 3],
     thousandths: u32,
-    /// The state, and in a second line a backlog. `W` stands for the width that this quota's states have, `N` for now, `C` for now and
+    /// What the key holds, and in a second line a backlog. `W` stands for the width that this quota's states have, `N` for now, `C` for now and
     /// the shift, `I` for the sub-window in which that lies.
     text: &'a str,
 }
@@ -75,7 +78,8 @@ fuzz_target!(|input: Input<'_>| {
     let Some(quota) = quota(&input) else { return };
     let text = filled_in(&input, &quota, now);
     let mut lines = text.split('\n');
-    let mut state = lines.next().and_then(State::parse);
+    let held = States::parse(lines.next().unwrap_or_default(), &quota);
+    let mut state = held.own().cloned();
     let backlog = lines.next().and_then(State::parse);
     for state in state.iter().chain(&backlog) {
         reads_back(state);
@@ -90,6 +94,9 @@ fuzz_target!(|input: Input<'_>| {
         }
         if let Some(backlog) = &backlog {
             state = absorbed(&quota, state.as_ref(), backlog, now).or(state);
+        }
+        if let Some(own) = &state {
+            joined(&held, own, &quota, now);
         }
     }
 });
@@ -226,6 +233,24 @@ fn absorbed(quota: &Quota, held: Option<&State>, backlog: &State, now: Timestamp
     let left = |state| quota.decide(state, 0, now).decision.remaining;
     assert!(left(Some(&after)) <= left(held), "a backlog makes no room");
     Some(after)
+}
+
+/// What a key then holds.
+fn joined(held: &States<'_>, own: &State, quota: &Quota, now: Timestamp) {
+    let text = held.text_with(own, now);
+    let mut parts = text.split(';');
+    // What is left empty may have no text.
+    let first = parts.next().and_then(State::parse);
+    let others: Vec<State> = parts
+        .map(|part| State::parse(part).expect("only states are kept"))
+        .collect();
+    assert!(others.len() <= MAX_OTHERS);
+    for other in &others {
+        assert!(!quota.fits(other) && other.clock() <= now + CLOCK_TOLERANCE);
+    }
+    let again = States::parse(&text, quota);
+    assert_eq!(again.own(), first.as_ref());
+    assert_eq!(again.text_with(own, now), text);
 }
 
 /// The quotas that stand in for this one while a store fails.

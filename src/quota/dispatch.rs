@@ -8,6 +8,16 @@ use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
 impl Quota {
+    /// Whether `state` has this quota's shape: its algorithm and its width. The limit is no part of it.
+    #[must_use]
+    pub fn fits(&self, state: &State) -> bool {
+        match self.algorithm() {
+            Algorithm::SlidingWindow => sliding_window::fits(self, state),
+            Algorithm::TokenBucket => token_bucket::fits(self, state),
+            Algorithm::FixedWindow => fixed_window::fits(self, state),
+        }
+    }
+
     /// Decides a request of `cost` units at `now`. A state of another shape counts as absent.
     /// Nothing is consumed until the caller keeps [`Decided::admitted`].
     #[must_use]

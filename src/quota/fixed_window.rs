@@ -25,6 +25,10 @@ fn of_window(state: &State, window: Millis) -> Option<&FixedWindow> {
     }
 }
 
+pub(super) fn fits(quota: &Quota, state: &State) -> bool {
+    of_window(state, quota.window()).is_some()
+}
+
 /// The window at the time of a decision.
 struct CurrentWindow {
     window: Millis,

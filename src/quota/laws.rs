@@ -10,6 +10,7 @@ use crate::time::{Millis, Timestamp};
 mod absorb;
 pub(crate) mod bounds;
 mod lease;
+mod versions;
 
 /// A time like today's, and not at a boundary of anything.
 const START: u64 = 1_764_000_123_456;
@@ -63,22 +64,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         ahead,
     });
     proptest::collection::vec(step, 1..120)
-}
-
-/// Whether a state was written under a quota of the same algorithm and width.
-fn fits(state: &State, quota: &Quota) -> bool {
-    match state {
-        State::SlidingWindow(state) => {
-            quota.algorithm() == Algorithm::SlidingWindow
-                && state.width == sliding_window::width(quota.window())
-        }
-        State::TokenBucket(state) => {
-            quota.algorithm() == Algorithm::TokenBucket && state.period == quota.window()
-        }
-        State::FixedWindow(state) => {
-            quota.algorithm() == Algorithm::FixedWindow && state.window == quota.window()
-        }
-    }
 }
 
 struct Admission {
@@ -342,7 +327,7 @@ proptest! {
         let (_, state, real) = play(&one, &steps, 0);
         let Some(state) = state else { return Ok(()) };
         prop_assert_eq!(State::parse(&state.to_string()), Some(state.clone()));
-        if !fits(&state, &other) {
+        if !other.fits(&state) {
             prop_assert_eq!(
                 other.decide(Some(&state), cost, at(real)),
                 other.decide(None, cost, at(real))

@@ -11,12 +11,13 @@ use super::clock::decided_at;
 use super::decision::{Decided, Decision, Outcome};
 use super::definition::Quota;
 use super::lease_time::lead;
-use super::state::{SlidingWindow, State, SubWindow};
+use super::state::{PARTS, SlidingWindow, State, SubWindow};
 use crate::time::{Millis, Timestamp};
 
-/// Sub-windows to a window. Sixty keeps the longest state under 600 bytes and the extra wait
-/// under a sixtieth of the window.
-const PARTS: u64 = 60;
+/// The longest window that has sub-windows of `width`.
+pub(super) fn longest(width: Millis) -> Millis {
+    Millis::new(width.get() * PARTS)
+}
 
 pub(super) fn width(window: Millis) -> Millis {
     Millis::new(window.get().div_ceil(PARTS))
@@ -32,6 +33,18 @@ fn of_width(state: &State, width: Millis) -> Option<&SlidingWindow> {
         State::SlidingWindow(state) if state.width == width => Some(state),
         _ => None,
     }
+}
+
+pub(super) fn fits(quota: &Quota, state: &State) -> bool {
+    of_width(state, width(quota.window())).is_some()
+}
+
+/// When the last sub-window has left, of the longest window that the state may be of.
+pub(super) fn ends(state: &SlidingWindow) -> Timestamp {
+    let last = state.counts.last();
+    last.map_or(state.clock, |last| {
+        leaves_at(last.index, state.width, longest(state.width))
+    })
 }
 
 /// The counts that are in the window at the time of a decision.

@@ -1,7 +1,8 @@
 //! The state of one quota for one caller, and its text.
 //!
 //! Readable text, so that an operator can `GET` a key and see it. It carries the algorithm and the
-//! width, so that a state written under another configuration is recognised and counts as absent:
+//! width, so that a state written under another configuration is recognised, and all that says when
+//! it no longer matters:
 //!
 //! - sliding window: `sw:<width ms>:<clock ms>:<first sub-window>:<offset>=<count>,...`
 //! - token bucket: `tb:<period ms>:<clock ms>:<level ms x units>:<limit>`
@@ -10,13 +11,21 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use super::definition::MAX_LEVEL;
+use super::definition::{MAX_LEVEL, MAX_WINDOW};
 use super::lease_time::lead;
 use crate::time::{Millis, Timestamp};
 
 /// Numbers in a state are at most this, so that Lua reads them exactly and the sums of a decision
 /// stay exact as well.
 const MAX_NUMBER: u64 = 1 << 52;
+
+/// Sub-windows to a sliding window. Sixty keeps its longest usual state under 600 bytes and the extra
+/// wait under a sixtieth of the window.
+pub(super) const PARTS: u64 = 60;
+
+/// No state's text is longer, in bytes: a sliding window has at most 61 sub-windows, and those of a
+/// lease.
+const MAX_TEXT: usize = 1000;
 
 /// What a store keeps for one quota and one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,9 +86,16 @@ impl State {
     /// Reads a state's text; `None` for anything that is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > MAX_TEXT {
+            return None;
+        }
         let mut fields = text.split(':');
         let tag = fields.next()?;
         let width = Millis::new(number(fields.next()?)?);
+        let parts = if tag == "sw" { PARTS } else { 1 };
+        if width == Millis::ZERO || width.get() > MAX_WINDOW.get() / parts {
+            return None;
+        }
         let clock = Timestamp::from_millis(number(fields.next()?)?);
         let third = number(fields.next()?)?;
         let state = match tag {

@@ -21,6 +21,15 @@ fn of_period(state: &State, period: Millis) -> Option<&TokenBucket> {
     }
 }
 
+pub(super) fn fits(quota: &Quota, state: &State) -> bool {
+    of_period(state, quota.window()).is_some()
+}
+
+/// When nothing is left of the level.
+pub(super) fn empty_at(state: &TokenBucket) -> Timestamp {
+    state.clock + Millis::new(state.level.div_ceil(u64::from(state.limit.get())))
+}
+
 /// The bucket at the time of a decision.
 struct Bucket {
     period: Millis,

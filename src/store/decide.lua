@@ -11,11 +11,15 @@
 --        state's text, '' for none. Times in ms.
 -- Answer {ranges version, address's block record, then per quota
 --         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until,
---          units leased, the state's text as it is held from now on, '' for none}}
+--          units leased, the text of the quota's own state as it is held from now on, '' for none}}
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
 local MAX_LEVEL = 2251799813685248
+local MAX_WINDOW = 31622400000
+local MAX_TEXT = 1000
+local MAX_OTHERS = 3
+local PARTS = 60
 local fmod, floor, max, min = math.fmod, math.floor, math.max, math.min
 
 local now, cost = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -45,23 +49,89 @@ local function number(s)
   return nil
 end
 
--- The fields of a state's text if its tag and width are the expected ones.
-local function fields(state, tag, width, count)
-  if not state then
+-- How many sub-windows the end of a lease can be ahead of its beginning.
+local function lead(width)
+  return min(6, div_ceil(5000, width))
+end
+
+-- The list of {sub-window, count} in a sliding window's text; nil if it is not one, or if a
+-- sub-window lies after `last`, the latest that the state's clock or a lease can have reached.
+local function sub_windows(first, list, last)
+  local counts, previous = {}, -1
+  for item in string.gmatch(list .. ',', '([^,]*),') do
+    local offset, count = string.match(item, '^(%d+)=(%d+)$')
+    offset, count = number(offset), number(count)
+    if not offset or not count then
+      return nil
+    end
+    local index = first + offset
+    if index <= previous or index > last or count == 0 or count > MAX_COUNT then
+      return nil
+    end
+    counts[#counts + 1] = {index, count}
+    previous = index
+  end
+  return counts
+end
+
+-- Reads a state's text; nil for anything that is not one.
+local function parse(s)
+  local tag, width, clock, third, rest = string.match(s, '^(%l%l):(%d+):(%d+):(%d+)(.*)$')
+  width, clock, third = number(width), number(clock), number(third)
+  if not (width and clock and third) or #s > MAX_TEXT then
     return nil
   end
-  local list = {}
-  for field in string.gmatch(state .. ':', '([^:]*):') do
-    list[#list + 1] = field
-  end
-  if #list ~= count or list[1] ~= tag or number(list[2]) ~= width then
+  if width == 0 or width > MAX_WINDOW / (tag == 'sw' and PARTS or 1) then
     return nil
   end
-  local clock, third = number(list[3]), number(list[4])
-  if not clock or not third then
-    return nil
+  local state = {text = s, tag = tag, width = width, clock = clock}
+  local fifth = string.sub(rest, 1, 1) == ':' and string.sub(rest, 2)
+  if tag == 'sw' and fifth then
+    state.counts = sub_windows(third, fifth, div(clock, width) + lead(width))
+    return state.counts and state
+  elseif tag == 'tb' and fifth then
+    local limit = number(fifth) or 0
+    state.level, state.limit = third, limit
+    return limit > 0 and limit <= MAX_COUNT and limit * width <= MAX_LEVEL and state
+  elseif tag == 'fw' and rest == '' and third <= MAX_COUNT then
+    state.count = third
+    return state
   end
-  return clock, third, list[5]
+  return nil
+end
+
+local function is_of(state, tag, width)
+  return state and state.tag == tag and state.width == width
+end
+
+-- The state in a text, if it is one of this shape.
+local function read(s, tag, width)
+  local state = s and parse(s)
+  return is_of(state, tag, width) and state or nil
+end
+
+-- The states in a key's text: that of this shape, and the list of those of others, nil for none.
+local function states(held, tag, width)
+  if not held then
+    return nil, nil
+  end
+  if not string.find(held, ';', 1, true) then
+    local state = parse(held)
+    if is_of(state, tag, width) then
+      return state, nil
+    end
+    return nil, state and {state}
+  end
+  local own, others = nil, {}
+  for part in string.gmatch(held, '[^;]+') do
+    local state = parse(part)
+    if is_of(state, tag, width) then
+      own = own or state
+    elseif state then
+      others[#others + 1] = state
+    end
+  end
+  return own, others
 end
 
 local function decided_at(clock)
@@ -81,8 +151,8 @@ local function leased(most, remaining, time)
   return time > 0 and min(most, div(remaining, 4)) or 0
 end
 
--- Each algorithm reads the texts of a state, of what is owed to it, and of what of that has been
--- added before, an earlier form of it that is taken off. What it returns decides a
+-- Each algorithm takes a state or nil, and reads the texts of what is owed to it, and of what of that
+-- has been added before, an earlier form of it that is taken off. What it returns decides a
 -- request of so many units, and takes so many more in advance if there is room for it: {outcome,
 -- remaining, retry at, reset at, at, 0, taken in advance}, the state to keep if the request goes
 -- ahead, the one to keep if it does not (nil: as it is), and whether units that are owed have been
@@ -90,16 +160,15 @@ end
 local algorithms = {}
 
 function algorithms.f(state, owed, counted, limit, window)
-  local function read(s)
-    local clock, count = fields(s, 'fw', window, 4)
-    if not clock or count > MAX_COUNT then
-      return 0, 0
+  local function fields(one)
+    if one then
+      return one.clock, one.count
     end
-    return clock, count
+    return 0, 0
   end
-  local clock, count = read(state)
-  local owed_clock, owed_count = read(owed)
-  local counted_clock, counted_count = read(counted)
+  local clock, count = fields(state)
+  local owed_clock, owed_count = fields(read(owed, 'fw', window))
+  local counted_clock, counted_count = fields(read(counted, 'fw', window))
   if div(counted_clock, window) == div(owed_clock, window) then
     owed_count = max(0, owed_count - counted_count)
   end
@@ -144,17 +213,15 @@ end
 
 function algorithms.t(state, owed, counted, limit, period, burst)
   local full = burst * period
-  local function read(s)
-    local clock, debt, rate = fields(s, 'tb', period, 5)
-    rate = number(rate)
-    if not rate or rate == 0 or rate > MAX_COUNT or rate * period > MAX_LEVEL then
-      return 0, 0
+  local function fields(one)
+    if one then
+      return one.clock, one.level
     end
-    return clock, debt
+    return 0, 0
   end
-  local clock, held = read(state)
-  local owed_clock, owed_debt = read(owed)
-  local counted_clock, counted_debt = read(counted)
+  local clock, held = fields(state)
+  local owed_clock, owed_debt = fields(read(owed, 'tb', period))
+  local counted_clock, counted_debt = fields(read(counted, 'tb', period))
   local before = drained(counted_debt, max(0, owed_clock - counted_clock), limit)
   owed_debt = max(0, owed_debt - before)
   return function(units, most)
@@ -193,26 +260,6 @@ function algorithms.t(state, owed, counted, limit, period, burst)
   end
 end
 
--- The list of {sub-window, count} in a sliding window's text; nil if it is not one, or if a
--- sub-window lies after `last`, the latest that the state's clock or a lease can have reached.
-local function sub_windows(first, list, last)
-  local counts, previous = {}, -1
-  for item in string.gmatch(list .. ',', '([^,]*),') do
-    local offset, count = string.match(item, '^(%d+)=(%d+)$')
-    offset, count = number(offset), number(count)
-    if not offset or not count then
-      return nil
-    end
-    local index = first + offset
-    if index <= previous or index > last or count == 0 or count > MAX_COUNT then
-      return nil
-    end
-    counts[#counts + 1] = {index, count}
-    previous = index
-  end
-  return counts
-end
-
 -- From the end, where nearly all are added.
 local function add(counts, index, units)
   local place = #counts
@@ -228,19 +275,16 @@ local function add(counts, index, units)
 end
 
 function algorithms.s(state, owed, counted, limit, window)
-  local width = div_ceil(window, 60)
-  local lead = min(6, div_ceil(5000, width))
-  local function read(s)
-    local clock, first, list = fields(s, 'sw', width, 5)
-    local counts = clock and sub_windows(first, list, div(clock, width) + lead)
-    if not counts then
-      return 0, {}
+  local width = div_ceil(window, PARTS)
+  local function fields(one)
+    if one then
+      return one.clock, one.counts
     end
-    return clock, counts
+    return 0, {}
   end
-  local clock, stored = read(state)
-  local _, owed_counts = read(owed)
-  local _, before = read(counted)
+  local clock, stored = fields(state)
+  local _, owed_counts = fields(read(owed, 'sw', width))
+  local _, before = fields(read(counted, 'sw', width))
   for _, sub in ipairs(before) do
     add(owed_counts, sub[1], -sub[2])
   end
@@ -257,7 +301,7 @@ function algorithms.s(state, owed, counted, limit, window)
       if index <= here then
         return index
       end
-      return here + (index > last and min(index - last + 1, lead) or 0)
+      return here + (index > last and min(index - last + 1, lead(width)) or 0)
     end
     -- Adds what has not left, up to `room` units, and returns how many that was.
     local function take(subs, room, last)
@@ -322,6 +366,67 @@ function algorithms.s(state, owed, counted, limit, window)
   end
 end
 
+local SHAPES = {s = 'sw', t = 'tb', f = 'fw'}
+
+-- The widest quota that has states of this shape.
+local function of_shape(state)
+  local width = state.width
+  if state.tag == 'sw' then
+    return algorithms.s(state, nil, nil, MAX_COUNT, width * PARTS)
+  elseif state.tag == 'tb' then
+    local burst = min(MAX_COUNT, div(MAX_LEVEL, width))
+    return algorithms.t(state, nil, nil, state.limit, width, burst)
+  end
+  return algorithms.f(state, nil, nil, MAX_COUNT, width)
+end
+
+-- When a state no longer matters.
+local function ends_at(state)
+  local width = state.width
+  if state.tag == 'sw' then
+    return (state.counts[#state.counts][1] + 1 + PARTS) * width
+  elseif state.tag == 'tb' then
+    return state.clock + div_ceil(state.level, state.limit)
+  end
+  return (div(state.clock, width) + 1) * width
+end
+
+-- What to keep of a state of another shape, nil if it does not matter any more. A faulty clock is
+-- repaired, as the state's own version would do.
+local function kept(state)
+  if state.clock > now + CLOCK_TOLERANCE then
+    local _, _, repaired = of_shape(state)(0, 0)
+    return repaired
+  end
+  local ends = ends_at(state)
+  return ends + CLOCK_TOLERANCE > now and {state.text, ends} or nil
+end
+
+-- The text of a state to keep and of those of other shapes that matter, and when none of them does.
+local function joined(keep, others)
+  if not others then
+    return keep[1], keep[2]
+  end
+  local list = {}
+  for _, other in ipairs(others) do
+    list[#list + 1] = kept(other)
+    if #list > MAX_OTHERS then
+      local soonest = 1
+      for i, one in ipairs(list) do
+        if one[2] < list[soonest][2] then
+          soonest = i
+        end
+      end
+      table.remove(list, soonest)
+    end
+  end
+  local value, ends = keep[1], keep[2]
+  for _, other in ipairs(list) do
+    value, ends = value .. ';' .. other[1], max(ends, other[2])
+  end
+  return value, ends
+end
+
 local function px(ends)
   return text(max(1, ends - now))
 end
@@ -347,15 +452,17 @@ for i = 4, #ARGV, 8 do
   local limit, window = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local block, enforced, owed = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 7]
   place = place + 1
-  local q = {key = KEYS[place], held = held[place], block = block, enforced = enforced,
+  local q = {key = KEYS[place], block = block, enforced = enforced,
     most = tonumber(ARGV[i + 6]), blocked_until = 0}
+  local width = ARGV[i] == 's' and div_ceil(window, PARTS) or window
+  q.own, q.others = states(held[place], SHAPES[ARGV[i]], width)
   if owed ~= '' then
     place = place + 1
     q.absorbed_key = KEYS[place]
     q.owed, q.counted = owed, held[place]
   end
   local algorithm, burst = algorithms[ARGV[i]], tonumber(ARGV[i + 3])
-  q.decide = algorithm(q.held, q.owed, q.counted, limit, window, burst)
+  q.decide = algorithm(q.own, q.owed, q.counted, limit, window, burst)
   q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost, q.most)
   if block > 0 then
     place = place + 1
@@ -387,14 +494,14 @@ for _, q in ipairs(quotas) do
   end
   if keep then
     -- Kept a little longer: an isolate whose clock is behind is not there yet.
-    local ms = px(keep[2] + CLOCK_TOLERANCE)
-    redis.call('SET', q.key, keep[1], 'PX', ms)
+    local value, ends = joined(keep, q.others)
+    redis.call('SET', q.key, value, 'PX', px(ends + CLOCK_TOLERANCE))
     if q.absorbed then
-      redis.call('SET', q.absorbed_key, q.owed, 'PX', ms)
+      redis.call('SET', q.absorbed_key, q.owed, 'PX', px(keep[2] + CLOCK_TOLERANCE))
     end
   end
   q.answer[6] = q.blocked_until
-  q.answer[8] = keep and keep[1] or q.held or ''
+  q.answer[8] = keep and keep[1] or q.own and q.own.text or ''
   answers[#answers + 1] = q.answer
 end
 return answers

@@ -15,7 +15,7 @@ use answer::ScriptReply;
 /// The decision as a Redis script; a test holds its name to its text.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
-    sha1: "b6e5dfd559c51fcf7e2512a3836413bf8ab1cdbd",
+    sha1: "4cc98227b6f87ffb712227349b68ea32f8a02a65",
 };
 
 /// The store in Redis.
@@ -95,3 +95,5 @@ mod script_tests;
 mod tests;
 #[cfg(test)]
 mod vector_tests;
+#[cfg(test)]
+mod version_tests;

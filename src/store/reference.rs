@@ -8,7 +8,7 @@ use super::decide::{Record, decide};
 use super::shared::{Backlog, Extra, Holding, Question, Reply, SharedStore};
 use super::{Charge, Check, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
-use crate::quota::State;
+use crate::quota::{State, States};
 use crate::time::Timestamp;
 
 /// A store of texts.
@@ -29,7 +29,8 @@ impl Reference {
     }
 
     fn state(&self, charge: &Charge) -> Option<State> {
-        State::parse(&self.text(&charge.key)?)
+        let text = self.text(&charge.key)?;
+        States::parse(&text, &charge.quota).own().cloned()
     }
 
     fn record(&self, charge: &Charge) -> Record {
@@ -77,7 +78,9 @@ impl SharedStore for Reference {
         let rulings = decide(&fresh, &records, address_block.is_some(), now);
         for (place, (charge, ruling)) in charges.iter().zip(&rulings).enumerate() {
             if let Some(state) = &ruling.state {
-                self.set(&charge.key, state.to_string());
+                let held = self.text(&charge.key).unwrap_or_default();
+                let states = States::parse(&held, &charge.quota);
+                self.set(&charge.key, states.text_with(state, now));
             }
             if absorbs(charge, &extras[place], &records[place], now)
                 && let Some(backlog) = &question.extra(place).backlog

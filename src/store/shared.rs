@@ -97,7 +97,7 @@ pub struct Holding {
     /// Units leased beside the request's, of those [asked for](Extra::lease). The decision's
     /// remaining units include them, its reset is after them.
     pub leased: u32,
-    /// The state, if there is one.
+    /// The state of the quota's own shape, if there is one. States of other versions stay in the store.
     pub state: Option<State>,
 }
 

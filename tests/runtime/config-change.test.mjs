@@ -96,8 +96,10 @@ describe("a changed variable", () => {
     assert.equal(await ask(limiter), "429 2 0");
     assert.equal(await ask(limiter, { variant: "prefixed" }), "200 2 1");
     assert.equal(await ask(limiter, { variant: "memory" }), "200 2 1");
-    // State of another algorithm counts as absent.
+    // State of another algorithm counts for its own version alone, and stays.
     assert.equal(await ask(limiter, { variant: "bucket" }), "200 2 1");
+    assert.equal(await ask(limiter, { variant: "wider" }), "200 5 1");
+    assert.equal(await ask(limiter, { variant: "bucket" }), "200 2 0");
     const keys = await (await standIn.redis.client()).keys("*");
     assert.deepEqual(keys.sort(), ["other:general", "other:ip", "ratelimit:general", "ratelimit:ip"].map((key) => `${key}:${CALLER}`));
   });

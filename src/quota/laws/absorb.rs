@@ -2,7 +2,7 @@
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{START, Step, at, fits, play, quota, quotas, steps};
+use super::{START, Step, at, play, quota, quotas, steps};
 use crate::quota::clock::decided_at;
 use crate::quota::{Algorithm, Outcome, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
@@ -18,7 +18,7 @@ fn full(quota: &Quota) -> u64 {
 
 /// What `state` weighs in a decision at `at`; what is later than that counts as taken then.
 fn weighs(quota: &Quota, state: &State, at: Timestamp) -> u64 {
-    if !fits(state, quota) {
+    if !quota.fits(state) {
         return 0;
     }
     let window = quota.window().get();
@@ -275,14 +275,14 @@ proptest! {
     #[test]
     fn a_backlog_of_another_shape_is_nothing(one in quotas(), apart in apart()) {
         let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
-        if !fits(&backlog, &one) {
+        if !one.fits(&backlog) {
             prop_assert_eq!(one.absorb(None, &backlog, now), None);
         }
-        if shared.as_ref().is_some_and(|shared| !fits(shared, &one)) {
+        if shared.as_ref().is_some_and(|shared| !one.fits(shared)) {
             let over = one.absorb(shared.as_ref(), &backlog, now);
             prop_assert_eq!(over, one.absorb(None, &backlog, now));
         }
-        prop_assert!(fits(&backlog, &quota));
+        prop_assert!(quota.fits(&backlog));
     }
 
     /// Any numbers in a state's shape are absorbed into any others without a panic.

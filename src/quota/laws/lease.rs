@@ -3,7 +3,7 @@
 
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Admission, Step, at, bounds, fits, quota, quotas, real, steps, windows};
+use super::{Admission, Step, at, bounds, quota, quotas, real, steps, windows};
 use crate::quota::{Algorithm, Quota, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
@@ -174,7 +174,7 @@ proptest! {
         if quota.algorithm() != Algorithm::TokenBucket {
             prop_assert_eq!(after.remaining + lease.units, before.remaining);
         }
-        prop_assert!(fits(&lease.state, &quota));
+        prop_assert!(quota.fits(&lease.state));
         prop_assert_eq!(State::parse(&lease.state.to_string()), Some(lease.state.clone()));
         prop_assert_eq!(lease.state.clock(), before.at, "a lease is no clock");
     }

@@ -29,13 +29,14 @@ fn the_scripts_name_is_its_hash() {
 }
 
 /// The script and the reference, side by side on a real Redis: the same answers and the same texts,
-/// with clocks that jump, quotas that come and go, backlogs, leases, and garbage in the keys.
+/// with clocks that jump, quotas that come and go, versions of a quota that take turns, backlogs,
+/// leases, and garbage in the keys.
 #[tokio::test]
 async fn the_script_is_the_reference() {
     const SEQUENCES: usize = 150;
     let stand_in = StandIn::start();
     let mut runner = TestRunner::deterministic();
-    let (mut compared, mut absorbed, mut leased) = (0, 0, 0);
+    let (mut compared, mut absorbed, mut leased, mut joined) = (0, 0, 0, 0);
     for sequence in 0..SEQUENCES {
         let charges = random_charges().new_tree(&mut runner).unwrap().current();
         let steps = random_steps().new_tree(&mut runner).unwrap().current();
@@ -43,10 +44,12 @@ async fn the_script_is_the_reference() {
         compared += pair.compare(&charges, &steps).await;
         absorbed += pair.absorbed();
         leased += pair.leased.get();
+        joined += pair.joined.get();
     }
     assert!(compared > SEQUENCES * 10, "{compared} decisions compared");
     assert!(absorbed > SEQUENCES, "{absorbed} names absorbed");
     assert!(leased > SEQUENCES, "{leased} leases taken");
+    assert!(joined > SEQUENCES, "{joined} texts of several states");
 }
 
 /// Both, holding the same.
@@ -56,6 +59,8 @@ struct Pair<'a> {
     reference: Reference,
     /// Quotas of which units were leased, each time.
     leased: Cell<usize>,
+    /// Texts of several states that were compared.
+    joined: Cell<usize>,
 }
 
 impl<'a> Pair<'a> {
@@ -65,6 +70,7 @@ impl<'a> Pair<'a> {
             prefix: format!("random-{sequence}:"),
             reference: Reference::default(),
             leased: Cell::new(0),
+            joined: Cell::new(0),
         }
     }
 
@@ -81,11 +87,11 @@ impl<'a> Pair<'a> {
     }
 
     /// How many decisions were compared.
-    async fn compare(&self, charges: &[RandomCharge], steps: &[RandomStep]) -> usize {
-        let charges: Vec<Charge> = charges.iter().enumerate().map(RandomCharge::read).collect();
+    async fn compare(&self, charges: &[Vec<RandomCharge>], steps: &[RandomStep]) -> usize {
         let mut now: u64 = 1_764_000_123_456;
         for (place, step) in steps.iter().enumerate() {
             now = now.saturating_add_signed(step.move_by);
+            let charges = step.charges(charges);
             self.prepare(&charges[0], step, now).await;
             let wanted = step.backlogs.iter().zip(&step.leases);
             let (asked, extras): (Vec<Charge>, Vec<Extra>) =
@@ -140,7 +146,10 @@ impl<'a> Pair<'a> {
             for key in own.into_iter().chain(absorbed) {
                 let name = format!("{}{key}", self.prefix);
                 let held = self.stand_in.run(&["GET", &name]).await;
-                assert_eq!(held, json!(self.reference.text(&key)), "{key}: {what}");
+                let expected = self.reference.text(&key);
+                assert_eq!(held, json!(expected), "{key}: {what}");
+                let joined = expected.is_some_and(|text| text.contains(';'));
+                self.joined.set(self.joined.get() + usize::from(joined));
             }
         }
         script

@@ -41,6 +41,8 @@ struct VectorCharge {
 struct VectorStep {
     now: u64,
     cost: u32,
+    /// Those of another version of the policies, under the same keys.
+    charges: Option<Vec<VectorCharge>>,
     #[serde(default)]
     given: HashMap<String, String>,
     /// By the state's key: a backlog's name, and its state.
@@ -63,7 +65,6 @@ async fn shared_vectors() {
         let prefix = format!("vector-{number}:");
         let store = stand_in.store(&prefix);
         let reference = Reference::default();
-        let charges: Vec<Charge> = scenario.charges.iter().map(VectorCharge::read).collect();
         for (place, step) in scenario.steps.iter().enumerate() {
             let place = format!("{}, step {place}", scenario.name);
             for (key, text) in &step.given {
@@ -72,6 +73,8 @@ async fn shared_vectors() {
                     .run(&["SET", &format!("{prefix}{key}"), text])
                     .await;
             }
+            let charges = step.charges.as_ref().unwrap_or(&scenario.charges);
+            let charges: Vec<Charge> = charges.iter().map(VectorCharge::read).collect();
             let extras: Vec<Extra> = charges.iter().map(|one| step.of(one)).collect();
             let check = check(&charges, step.cost);
             let question = Question::with(&check, &extras);

@@ -26,12 +26,15 @@ pub(super) struct RandomStep {
     pub(super) garbage: Option<Garbage>,
     pub(super) address_until: Option<i64>,
     pub(super) asked: Vec<bool>,
+    /// Which version of each charge is asked for.
+    versions: Vec<usize>,
     pub(super) backlogs: Vec<Option<RandomBacklog>>,
     /// Units to lease.
     pub(super) leases: Vec<u32>,
 }
 
-pub(super) fn random_charges() -> impl Strategy<Value = Vec<RandomCharge>> {
+/// For each of one to three keys, one or more versions of a charge.
+pub(super) fn random_charges() -> impl Strategy<Value = Vec<Vec<RandomCharge>>> {
     let charge = (
         0..3usize,
         prop_oneof![1..20u32, 20..100u32, Just(1_000_000u32)],
@@ -55,11 +58,16 @@ pub(super) fn random_charges() -> impl Strategy<Value = Vec<RandomCharge>> {
                 enforced,
             },
         );
-    proptest::collection::vec(charge, 1..4)
+    let versions = prop_oneof![
+        proptest::collection::vec(charge.clone(), 1),
+        proptest::collection::vec(charge, 2..6),
+    ];
+    proptest::collection::vec(versions, 1..4)
 }
 
 impl RandomCharge {
-    pub(super) fn read((place, random): (usize, &Self)) -> Charge {
+    fn read(&self, place: usize) -> Charge {
+        let random = self;
         let algorithm = [
             Algorithm::SlidingWindow,
             Algorithm::TokenBucket,
@@ -84,6 +92,16 @@ impl RandomCharge {
     }
 }
 
+impl RandomStep {
+    /// The charges as this step's versions have them.
+    pub(super) fn charges(&self, charges: &[Vec<RandomCharge>]) -> Vec<Charge> {
+        let versions = charges.iter().zip(&self.versions).enumerate();
+        versions
+            .map(|(place, (versions, version))| versions[version % versions.len()].read(place))
+            .collect()
+    }
+}
+
 pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
     let move_by = prop_oneof![
         4 => Just(0i64),
@@ -98,12 +116,13 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
         number(),
         number(),
         "[ -~]{0,20}",
-        0..16usize,
+        0..32usize,
     );
     let garbage = proptest::option::weighted(0.2, garbage.prop_map(Garbage));
     let address_until = proptest::option::weighted(0.1, -5_000..5_000i64);
     let cost = prop_oneof![1 => Just(0u32), 8 => 1..6u32, 1 => 0..2_000_000u32];
     let asked = proptest::collection::vec(any::<bool>(), 3);
+    let versions = proptest::collection::vec(0..60usize, 3);
     let backlog = proptest::option::weighted(0.3, random_backlog());
     let backlogs = proptest::collection::vec(backlog, 3);
     let lease = prop_oneof![4 => Just(0u32), 4 => 1..10u32, 1 => Just(1_000_000u32)];
@@ -114,18 +133,22 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
         garbage,
         address_until,
         asked,
+        versions,
         backlogs,
         leases,
     )
         .prop_map(
-            |(move_by, cost, garbage, address_until, asked, backlogs, leases)| RandomStep {
-                move_by,
-                cost,
-                garbage,
-                address_until,
-                asked,
-                backlogs,
-                leases,
+            |(move_by, cost, garbage, address_until, asked, versions, backlogs, leases)| {
+                RandomStep {
+                    move_by,
+                    cost,
+                    garbage,
+                    address_until,
+                    asked,
+                    versions,
+                    backlogs,
+                    leases,
+                }
             },
         );
     proptest::collection::vec(step, 1..40)
@@ -137,10 +160,30 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
 pub(super) struct Garbage((u64, u64, u64, u64, String, usize));
 
 impl Garbage {
+    /// One text, or several joined: of the charge's shape and of others.
     pub(super) fn state(&self, charge: &Charge, now: u64) -> String {
-        let (clock, third, count, offset, ascii, form) = &self.0;
-        let window = charge.quota.window().get();
-        let (tag, width) = shape(&charge.quota);
+        let form = self.0.5;
+        let own = shape(&charge.quota);
+        if form < 16 {
+            return self.text(own, form, now);
+        }
+        let width = 1000 + self.0.3 % 10_000_000;
+        let other = |tag| self.text((tag, width), form / 2, now);
+        [
+            self.text(("sw", width + 1), 6, now),
+            other("tb"),
+            self.text(own, form, now),
+            other("sw"),
+            self.text(("tb", width + 2), 3, now),
+            self.text(own, form / 3, now),
+            other("fw"),
+            self.text(("fw", width + 3), 3, now),
+        ][form % 4..]
+            .join(";")
+    }
+
+    fn text(&self, (tag, width): (&str, u64), form: usize, now: u64) -> String {
+        let (clock, third, count, offset, ascii, _) = &self.0;
         let near = now + clock % 6000;
         let (base, gap) = ((near / width).saturating_sub(70), offset % 80);
         let limit = if tag == "tb" {
@@ -154,7 +197,7 @@ impl Garbage {
             2 => format!("{tag}:{width}:{near}:{third}{limit}"),
             3 => format!(
                 "{tag}:{width}:{}:{count}{limit}",
-                now.saturating_sub(third % window)
+                now.saturating_sub(third % width)
             ),
             4 => format!("{tag}:{width}:{clock}:{third}:{offset}={count}"),
             5 => format!("{tag}:{width}:{near}:{base}:{gap}={}", count % 30),
@@ -165,7 +208,7 @@ impl Garbage {
 
     pub(super) fn block(&self, now: u64) -> Option<String> {
         let (clock, third, _, _, ascii, form) = &self.0;
-        match form {
+        match form % 16 {
             8..10 => Some(ascii.clone()),
             10..12 => Some(third.to_string()),
             12..15 => Some((now + clock % 20_000_000).to_string()),
@@ -210,7 +253,7 @@ impl RandomBacklog {
         let (tag, mut width) = shape(&charge.quota);
         let clock = now - (self.ago * window / 1000).min(now) + self.ahead;
         if self.other_shape {
-            width += 1;
+            width -= 1;
         }
         let sum: u64 = self.parts.values().map(|count| u64::from(*count)).sum();
         let text = match charge.quota.algorithm() {

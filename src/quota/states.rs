@@ -1,0 +1,121 @@
+//! What a key holds: the states of one caller under every version of its policy.
+//!
+//! Versions of the limiter that share a prefix may differ in a policy's window or algorithm: while a
+//! deployment is gradual, or with staging next to production. Their states have different shapes. The
+//! key's text is all of them, joined by `;`, that of the version which wrote last first. A version
+//! decides by the state of its own shape alone and keeps the others while they matter, so each version
+//! binds as if it were alone, and together they admit at most the sum of their limits.
+//!
+//! The key holds at most [`MAX_OTHERS`] states of other shapes. Of more, those that end soonest
+//! are dropped, so that a broken writer cannot grow the text without bound. Text that is no state is
+//! dropped. A state whose clock is faulty is repaired, as its own version would do, or it would matter
+//! for as long as another version writes.
+
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use super::algorithm::Algorithm;
+use super::clock::CLOCK_TOLERANCE;
+use super::definition::Quota;
+use super::state::State;
+use super::{fixed_window, sliding_window, token_bucket};
+use crate::time::Timestamp;
+
+/// States of other shapes that a key holds next to a version's own.
+pub const MAX_OTHERS: usize = 3;
+
+/// Separates states. No state's text contains it.
+const SEPARATOR: char = ';';
+
+/// The states in a key's text, as a version of the policy with one quota reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct States<'a> {
+    own: Option<State>,
+    /// Those of other shapes, each with its text.
+    others: Vec<(&'a str, State)>,
+}
+
+impl<'a> States<'a> {
+    /// Reads `text`, of which the first state of `quota`'s shape is its own. What is no state counts
+    /// as absent.
+    #[must_use]
+    pub fn parse(text: &'a str, quota: &Quota) -> Self {
+        let mut states = Self {
+            own: None,
+            others: Vec::new(),
+        };
+        for text in text.split(SEPARATOR) {
+            match State::parse(text) {
+                Some(state) if quota.fits(&state) => {
+                    states.own.get_or_insert(state);
+                }
+                Some(state) => states.others.push((text, state)),
+                None => {}
+            }
+        }
+        states
+    }
+
+    /// The state of the quota's own shape.
+    #[must_use]
+    pub const fn own(&self) -> Option<&State> {
+        self.own.as_ref()
+    }
+
+    /// The text to hold from `now` on with `own` as the quota's state: those of other shapes stay while
+    /// they matter, and for [`CLOCK_TOLERANCE`] longer, since clocks may be behind.
+    #[must_use]
+    pub fn text_with(&self, own: &State, now: Timestamp) -> String {
+        let mut others = Vec::new();
+        for (text, state) in &self.others {
+            others.extend(kept(text, state, now));
+            if others.len() > MAX_OTHERS {
+                let ends = others.iter().map(|(_, ends)| *ends).enumerate();
+                if let Some((soonest, _)) = ends.min_by_key(|(_, ends)| *ends) {
+                    others.remove(soonest);
+                }
+            }
+        }
+        let mut text = own.to_string();
+        for (other, _) in &others {
+            text.push(SEPARATOR);
+            text.push_str(other);
+        }
+        text
+    }
+}
+
+/// The text to keep of a state of another shape, and when it no longer matters; `None` if it does not
+/// matter any more.
+fn kept<'a>(text: &'a str, state: &State, now: Timestamp) -> Option<(Cow<'a, str>, Timestamp)> {
+    if state.clock() > now + CLOCK_TOLERANCE {
+        let repaired = of_shape(state)?.decide(Some(state), 0, now).repaired?;
+        return Some((Cow::Owned(repaired.to_string()), ends(&repaired)));
+    }
+    let ends = ends(state);
+    (ends + CLOCK_TOLERANCE > now).then_some((Cow::Borrowed(text), ends))
+}
+
+/// When a state no longer matters. A sliding window's text does not tell windows apart that have
+/// sub-windows of one width, so this is up to 59 ms late.
+fn ends(state: &State) -> Timestamp {
+    match state {
+        State::SlidingWindow(state) => sliding_window::ends(state),
+        State::TokenBucket(state) => token_bucket::empty_at(state),
+        State::FixedWindow(state) => fixed_window::ends(state.clock, state.window),
+    }
+}
+
+/// The widest quota that has states of this shape.
+fn of_shape(state: &State) -> Option<Quota> {
+    let (algorithm, limit, window) = match state {
+        State::SlidingWindow(state) => (
+            Algorithm::SlidingWindow,
+            NonZeroU32::MIN,
+            sliding_window::longest(state.width),
+        ),
+        State::TokenBucket(state) => (Algorithm::TokenBucket, state.limit, state.period),
+        State::FixedWindow(state) => (Algorithm::FixedWindow, NonZeroU32::MIN, state.window),
+    };
+    Some(Quota::new(algorithm, limit, window).ok()?.boundless())
+}
