@@ -61,17 +61,18 @@ pub struct Standing {
     pub policy: String,
     /// The quota that was asked: the policy's, or that of its proven users.
     pub quota: Quota,
-    /// Whether it is a proven user's.
-    pub is_users: bool,
+    /// Whose quota that is: the caller's own key, or one that it shares with others.
+    pub charged: CallerKey,
     /// What the quota answered.
     pub answer: Answer,
 }
 
 impl Report {
-    /// The key of whoever was charged in this standing.
+    /// The user or the address that the request is of, where `standing` is its standing in a quota: the
+    /// user, if that quota is the user's own.
     #[must_use]
-    pub fn charged(&self, standing: &Standing) -> CallerKey {
-        let user = self.user.filter(|_| standing.is_users);
+    pub fn asker(&self, standing: &Standing) -> CallerKey {
+        let user = self.user.filter(|user| *user == standing.charged);
         user.unwrap_or_else(|| self.caller.key())
     }
 
@@ -88,14 +89,19 @@ impl Report {
                 share(a, b).cmp(&share(b, a))
             });
         }
-        self.enforced
-            .iter()
-            .filter(|standing| !standing.answer.allows())
-            .min_by_key(|standing| {
-                let impossible = standing.answer.decision.outcome == Outcome::Impossible;
-                Reverse((impossible, standing.answer.retry_at()))
-            })
+        longest_denial(&self.enforced)
     }
+}
+
+/// Of several standings the one that denies longest.
+#[must_use]
+pub fn longest_denial(enforced: &[Standing]) -> Option<&Standing> {
+    let denials = enforced.iter();
+    let denials = denials.filter(|standing| !standing.answer.allows());
+    denials.min_by_key(|standing| {
+        let impossible = standing.answer.decision.outcome == Outcome::Impossible;
+        Reverse((impossible, standing.answer.retry_at()))
+    })
 }
 
 /// Decides `request` at `now`. `prove` says who the user is, where a policy asks.
@@ -135,11 +141,11 @@ pub async fn decide<S: Store>(
         None
     };
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
-    let mut names: Vec<&Policy> = Vec::with_capacity(policies.len());
+    let mut charged: Vec<(&Policy, CallerKey)> = Vec::with_capacity(policies.len());
     for policy in policies {
-        for charge in policy.charges(&caller, user.as_ref(), |name| request.header(name)) {
+        for (key, charge) in policy.charges(&caller, user.as_ref(), |name| request.header(name)) {
             charges.push(charge);
-            names.push(policy);
+            charged.push((policy, key));
         }
     }
     let check = Check {
@@ -148,7 +154,7 @@ pub async fn decide<S: Store>(
         cost,
     };
     let verdict = store.decide(&check, now).await?;
-    Ok(report(caller, user, &check, &names, &verdict))
+    Ok(report(caller, user, &check, &charged, &verdict))
 }
 
 fn exempt(config: &Config, request: &impl Request, caller: &Caller) -> Option<Exempt> {
@@ -178,7 +184,7 @@ fn report(
     caller: Caller,
     user: Option<CallerKey>,
     check: &Check,
-    names: &[&Policy],
+    charged: &[(&Policy, CallerKey)],
     verdict: &Verdict,
 ) -> Report {
     let mut report = Report {
@@ -189,15 +195,16 @@ fn report(
         admitted: verdict.allows(check),
         degraded: verdict.degraded,
         address_block: verdict.address_block,
-        enforced: Vec::with_capacity(names.len()),
+        enforced: Vec::with_capacity(charged.len()),
         shadow: Vec::new(),
     };
-    for ((charge, policy), answer) in check.charges.iter().zip(names).zip(&verdict.answers) {
+    for ((charge, (policy, key)), answer) in check.charges.iter().zip(charged).zip(&verdict.answers)
+    {
         let Some(answer) = *answer else { continue };
         let standing = Standing {
             policy: policy.name.clone(),
             quota: charge.quota,
-            is_users: report.user.is_some() && policy.user.is_some(),
+            charged: *key,
             answer,
         };
         if charge.enforced {

@@ -71,10 +71,14 @@ impl<D: Database> Journal<D> {
         details: impl FnOnce() -> Details,
     ) {
         let binding = report.binding();
-        // What a user does is not its address's doing.
+        // A denial is of the key that was charged: what a user does, or all callers together, is not its
+        // address's doing.
         let (policy, caller) = match (&report.address_block, binding) {
             (Some(_), _) => (BLOCKED, report.caller.key()),
-            (None, Some(standing)) => (standing.policy.as_str(), report.charged(standing)),
+            (None, Some(standing)) if report.admitted => {
+                (standing.policy.as_str(), report.asker(standing))
+            }
+            (None, Some(standing)) => (standing.policy.as_str(), standing.charged),
             (None, None) => ("", report.caller.key()),
         };
         let note = Note {

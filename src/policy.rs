@@ -56,30 +56,32 @@ pub enum Mode {
 }
 
 impl Policy {
-    /// The quotas that a request of `caller` is charged to under this policy. `user` is the key of the
-    /// one who is proven to have sent it ([`crate::user`]); `header` reads one of its headers.
+    /// The quotas that a request of `caller` is charged to under this policy, each with the key that it
+    /// is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
+    /// one of its headers.
     pub fn charges(
         &self,
         caller: &Caller,
         user: Option<&CallerKey>,
         header: impl Fn(&str) -> Option<String>,
-    ) -> impl Iterator<Item = Charge> {
+    ) -> impl Iterator<Item = (CallerKey, Charge)> {
         let supplied = match &self.key {
-            KeyBy::Header(name) => header(name).map(|value| {
-                // Never blocked: whoever knows the value could block its owner.
-                self.charge(&CallerKey::header(name, &value), None)
-            }),
+            // Never blocked: whoever knows the value could block its owner.
+            KeyBy::Header(name) => {
+                header(name).map(|value| (CallerKey::header(name, &value), None))
+            }
             KeyBy::Address | KeyBy::Global => None,
         };
         let own = match (&self.key, user.filter(|_| self.user.is_some())) {
-            (KeyBy::Global, _) => self.charge(&CallerKey::Global, None),
-            (_, Some(user)) => self.charge(user, self.block),
+            (KeyBy::Global, _) => (CallerKey::Global, None),
+            (_, Some(user)) => (*user, self.block),
             (KeyBy::Address | KeyBy::Header(_), None) => {
                 let block = self.block.filter(|_| caller.may_be_blocked());
-                self.charge(&caller.key(), block)
+                (caller.key(), block)
             }
         };
-        supplied.into_iter().chain([own])
+        let charged = supplied.into_iter().chain([own]);
+        charged.map(|(key, block)| (key, self.charge(&key, block)))
     }
 
     /// The quota of one caller's key, whose denial sets `block`.

@@ -444,7 +444,7 @@ fn what_a_user_does_blocks_the_user_and_not_its_address() {
     let denied = gate.ask(&alice, START + Millis::from_secs(300));
     let standing = denied.binding().unwrap();
     assert!(standing.answer.blocked_until.is_some());
-    assert_eq!(denied.charged(standing), CallerKey::user("alice"));
+    assert_eq!(standing.charged, CallerKey::user("alice"));
     assert_eq!(gate.admits(&from("192.0.2.1", "/auth"), 4), 3);
     let elsewhere = from("192.0.2.9", "/auth").with("x-proven", "alice");
     assert_eq!(gate.admits(&elsewhere, 1), 0);

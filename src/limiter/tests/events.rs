@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::super::Duty;
-use super::{Isolate, TOKEN, get};
+use super::{Isolate, TOKEN, by, get};
+use crate::client::CallerKey;
 
 #[test]
 fn a_duty_records_like_denials_as_one_event() {
@@ -58,4 +59,29 @@ fn a_sampled_request_is_recorded_with_its_origins_status() {
         (&event["kind"], &event["status"], &event["count"]),
         (&json!("admitted"), &json!(204), &json!(5))
     );
+}
+
+#[test]
+fn a_denial_by_a_quota_that_callers_share_is_held_against_none_of_them() {
+    for (key, caller) in [
+        ("global", CallerKey::Global),
+        ("header:x-api-key", CallerKey::header("x-api-key", "shared")),
+    ] {
+        let isolate = Isolate::new(&json!({
+            "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60,600",
+            "RATE_LIMIT_ESCALATION": "10,60,600", "RATE_LIMIT_POLICIES": {"general": {"key": key}},
+        }));
+        let of = |address| by(address, "/").with("x-api-key", "shared");
+        assert_eq!(isolate.answer(&of("192.0.2.66")).status, 200);
+        assert_eq!(isolate.statuses(&of("192.0.2.1"), 20), [429; 20]);
+        isolate.run_duties();
+        assert_eq!(isolate.control("blocked")["blocked"], json!([]), "{key}");
+        let event = &isolate.control("events")["events"][0];
+        assert_eq!(
+            event["caller"],
+            caller.to_string(),
+            "the key that was charged"
+        );
+        assert_eq!(event["count"], 20);
+    }
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::{Header, of};
-use crate::client::{Caller, Ipv6Prefix};
+use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
 use crate::gate::{Report, Standing};
 use crate::quota::{Algorithm, Decision, Outcome, Quota};
@@ -17,7 +17,7 @@ pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcom
     Standing {
         policy: policy.to_owned(),
         quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
-        is_users: false,
+        charged: CallerKey::Global,
         answer: Answer {
             decision: Decision {
                 outcome,
