@@ -253,10 +253,10 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             kind: Kind::Refused,
             caller: caller.key(),
             policy: "admin",
-            method: &request.method,
             status: 401,
         };
         self.journal.recorder().note(&note, now, || Details {
+            method: request.method.clone(),
             path: format!("{ROOT}{}", request.path),
             ..Details::default()
         });

@@ -2,11 +2,17 @@
 //!
 //! Nothing is written while a request waits. An isolate gathers what happens, like events as one
 //! record with a count, and writes all of it [some seconds](FLUSH_AFTER) after the first: a flood
-//! costs the database as much as a trickle. What there is no room for is counted.
+//! costs the database as much as a trickle. Where there is no room, what came least often makes room, and
+//! is counted.
+//!
+//! The denials that are [held against](Tally) their callers are counted apart from events, so that none
+//! of what tells events apart hides a caller that is denied a lot.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::mem;
 
 use serde::Serialize;
 
@@ -14,7 +20,10 @@ use crate::client::CallerKey;
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
+use heaviest::Heaviest;
+
 pub mod escalation;
+mod heaviest;
 pub mod records;
 
 /// How long after the first event of a batch it is written.
@@ -23,8 +32,15 @@ pub const FLUSH_AFTER: Millis = Millis::new(3000);
 /// How long nobody else writes a batch while one is to, should that one be cancelled.
 const WRITING: Millis = Millis::new(15_000);
 
-/// Distinct events in a batch. Each can cost some commands.
+/// Distinct events in a batch.
 const MAX_EVENTS_PER_BATCH: usize = 100;
+
+/// Callers whose denials are counted at a time.
+const MAX_CALLERS: usize = 250;
+
+/// Callers, times policies, whose denials are in a batch. Each costs some commands; the others are in
+/// the next batch.
+const MAX_DENIALS_PER_BATCH: usize = 100;
 
 /// Bytes of a path that are kept.
 const MAX_PATH_BYTES: usize = 256;
@@ -56,8 +72,11 @@ pub struct Event {
     pub last: u64,
     /// What happened.
     pub kind: Kind,
-    /// The caller's key.
+    /// The key whose quota denied; of any other event the caller's own.
     pub caller: CallerKey,
+    /// The address that the first one came from, where the key is not that address's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<CallerKey>,
     /// The policy that denied it, or would next.
     pub policy: String,
     /// The first one's method.
@@ -85,8 +104,6 @@ pub struct Note<'a> {
     pub caller: CallerKey,
     /// The policy concerned.
     pub policy: &'a str,
-    /// The request's method.
-    pub method: &'a str,
     /// The answer's status; 0 where it is not known yet.
     pub status: u16,
 }
@@ -94,6 +111,10 @@ pub struct Note<'a> {
 /// What is told of the first of like events.
 #[derive(Clone, Debug, Default)]
 pub struct Details {
+    /// The address that it came from, where the event's caller is another.
+    pub address: Option<CallerKey>,
+    /// The method as sent.
+    pub method: String,
     /// The path as sent.
     pub path: String,
     /// Cloudflare's ray.
@@ -104,13 +125,42 @@ pub struct Details {
     pub asn: Option<u32>,
 }
 
-/// Events to be written.
+/// The denials that are held against a caller: those by a quota that is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// The caller's key.
+    pub caller: CallerKey,
+    /// When the first of them was.
+    pub since: Timestamp,
+    /// How many there were by each policy. Never more than there were.
+    pub policies: Vec<(String, u64)>,
+}
+
+impl Tally {
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.policies.iter().map(|(_, count)| count).sum()
+    }
+
+    fn add(&mut self, policy: &str, count: u64) {
+        let mut policies = self.policies.iter_mut();
+        match policies.find(|(known, _)| known == policy) {
+            Some((_, known)) => *known += count,
+            None => self.policies.push((policy.to_owned(), count)),
+        }
+    }
+}
+
+/// What is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// The records.
     pub events: Vec<Event>,
     /// Events that no record counts.
     pub left_out: u64,
+    /// What is held against callers, those with the most denials first.
+    pub denials: Vec<Tally>,
     /// Policies' blocks that stand: `{policy}:{caller}`, and until when.
     pub blocks: Vec<(String, u64)>,
 }
@@ -119,7 +169,7 @@ impl Batch {
     /// Whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.left_out == 0
+        self.events.is_empty() && self.left_out == 0 && self.denials.is_empty()
     }
 }
 
@@ -129,10 +179,10 @@ pub struct Recorder {
     seed: Seed,
 }
 
-#[derive(Default)]
 struct Open {
-    events: HashMap<u64, Event>,
+    events: Heaviest<u64, Event>,
     left_out: u64,
+    denials: Heaviest<CallerKey, Tally>,
     blocks: HashMap<String, u64>,
     /// While somebody is to write it.
     writing: Deadline,
@@ -143,8 +193,16 @@ impl Recorder {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
+        let open = Open {
+            events: Heaviest::new(MAX_EVENTS_PER_BATCH, &seed),
+            left_out: 0,
+            denials: Heaviest::new(MAX_CALLERS, &seed),
+            blocks: HashMap::new(),
+            writing: Deadline::OVER,
+            named: 0,
+        };
         Self {
-            open: RefCell::default(),
+            open: RefCell::new(open),
             seed,
         }
     }
@@ -153,23 +211,39 @@ impl Recorder {
     pub fn note(&self, note: &Note, now: Timestamp, details: impl FnOnce() -> Details) {
         let like = self.seed.hash_one(note);
         let mut open = self.open.borrow_mut();
-        if let Some(event) = open.events.get_mut(&like) {
+        open.named += 1;
+        let named = (open.named, now.as_millis());
+        let new = || {
+            let id = format!("{:016x}", self.seed.hash_one(named));
+            first(id, note, now, details())
+        };
+        let lost = open.events.add(like, 1, new, |event| {
             event.count += 1;
             event.last = now.as_millis();
-        } else if open.events.len() >= MAX_EVENTS_PER_BATCH {
-            open.left_out += 1;
-        } else {
-            open.named += 1;
-            let id = format!("{:016x}", self.seed.hash_one((open.named, now.as_millis())));
-            open.events.insert(like, first(id, note, now, details()));
-        }
+        });
+        open.left_out += lost.map_or(0, |lost| lost.count);
+    }
+
+    /// Holds a denial by `policy` against `caller`, by whose own quota it was.
+    pub fn note_denial(&self, caller: CallerKey, policy: &str, now: Timestamp) {
+        let denials = &mut self.open.borrow_mut().denials;
+        denials.add(
+            caller,
+            1,
+            || Tally {
+                caller,
+                since: now,
+                policies: Vec::with_capacity(1),
+            },
+            |tally| tally.add(policy, 1),
+        );
     }
 
     /// Whether there is something to write and nobody is to write it: then the one who asks is,
     /// [`FLUSH_AFTER`] from now.
     pub fn should_write(&self, now: Timestamp) -> bool {
         let mut open = self.open.borrow_mut();
-        if open.events.is_empty() && open.left_out == 0 {
+        if open.events.is_empty() && open.left_out == 0 && open.denials.is_empty() {
             return false;
         }
         let free = !open.writing.is_pending(now);
@@ -191,44 +265,82 @@ impl Recorder {
 
     /// What is to be written; the next event opens another batch.
     pub fn take(&self) -> Batch {
-        let open = self.open.take();
-        self.open.borrow_mut().named = open.named;
-        let mut batch = Batch {
-            events: Vec::new(),
-            left_out: open.left_out,
-            blocks: Vec::new(),
-        };
-        batch.events.extend(open.events.into_values());
-        batch.blocks.extend(open.blocks);
-        batch
+        let mut open = self.open.borrow_mut();
+        open.writing = Deadline::OVER;
+        Batch {
+            events: open.events.take_all().collect(),
+            left_out: mem::take(&mut open.left_out),
+            denials: open.take_denials(),
+            blocks: open.blocks.drain().collect(),
+        }
     }
 
     /// What could not be written is tried again with the next batch, as far as there is room.
     pub fn put_back(&self, batch: Batch) {
         let mut open = self.open.borrow_mut();
         open.left_out += batch.left_out;
+        for tally in batch.denials {
+            open.put_back(tally);
+        }
         for event in batch.events {
             let like = self.seed.hash_one(Note {
                 kind: event.kind,
                 caller: event.caller,
                 policy: &event.policy,
-                method: &event.method,
                 status: event.status,
             });
-            if let Some(newer) = open.events.get_mut(&like) {
-                newer.count += event.count;
-                newer.time = newer.time.min(event.time);
-            } else if open.events.len() < MAX_EVENTS_PER_BATCH {
-                open.events.insert(like, event);
-            } else {
-                open.left_out += event.count;
-            }
+            let (count, time) = (event.count, event.time);
+            let known = || Event { count: 0, ..event };
+            let lost = open.events.add(like, count, known, |newer| {
+                newer.count += count;
+                newer.time = newer.time.min(time);
+            });
+            open.left_out += lost.map_or(0, |lost| lost.count);
         }
         for (key, until) in batch.blocks {
             if open.blocks.len() < MAX_EVENTS_PER_BATCH {
                 open.blocks.entry(key).or_insert(until);
             }
         }
+    }
+}
+
+impl Open {
+    /// Those with the most denials, as far as a batch has room for them.
+    fn take_denials(&mut self) -> Vec<Tally> {
+        let size = |tally: &Tally| (tally.count(), tally.caller, tally.policies.len());
+        let mut sizes: Vec<_> = self.denials.values().map(size).collect();
+        sizes.sort_unstable_by_key(|(count, ..)| Reverse(*count));
+        let mut taken = Vec::new();
+        let mut room = MAX_DENIALS_PER_BATCH;
+        for (_, caller, policies) in sizes {
+            let Some(left) = room.checked_sub(policies) else {
+                continue;
+            };
+            room = left;
+            taken.extend(self.denials.remove(&caller));
+        }
+        taken
+    }
+
+    fn put_back(&mut self, tally: Tally) {
+        let count = tally.count();
+        let Tally {
+            caller,
+            since,
+            policies,
+        } = tally;
+        let none = || Tally {
+            caller,
+            since,
+            policies: Vec::new(),
+        };
+        self.denials.add(caller, count, none, |newer| {
+            newer.since = newer.since.min(since);
+            for (policy, count) in &policies {
+                newer.add(policy, *count);
+            }
+        });
     }
 }
 
@@ -243,11 +355,12 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
         last: now.as_millis(),
         kind: note.kind,
         caller: note.caller,
+        address: details.address,
         policy: note.policy.to_owned(),
-        method: note.method.chars().take(32).collect(),
+        method: details.method.chars().take(32).collect(),
         path,
         status: note.status,
-        count: 1,
+        count: 0,
         ray: details.ray,
         country: details.country,
         asn: details.asn,
@@ -256,7 +369,9 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{Batch, Details, Kind, MAX_EVENTS_PER_BATCH, Note, Recorder};
+    use super::{
+        Batch, Details, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note, Recorder,
+    };
     use crate::client::CallerKey;
     use crate::seed::Seed;
     use crate::store::conformance::START;
@@ -268,7 +383,6 @@ pub(crate) mod tests {
             kind: Kind::Denied,
             caller: CallerKey::parse(caller).unwrap_or_else(|| CallerKey::id(caller)),
             policy,
-            method: "GET",
             status: 429,
         }
     }
@@ -327,6 +441,81 @@ pub(crate) mod tests {
         );
     }
 
+    /// Decoys of every sort that tells events apart, before and after.
+    #[test]
+    fn what_happens_often_keeps_its_place_among_what_happens_once() {
+        let recorder = recorder();
+        let decoys = |from: u32| {
+            for number in from..from + 200 {
+                let name = number.to_string();
+                let decoy = denied(&name, "auth");
+                let note = match number % 4 {
+                    0 => decoy,
+                    1 => Note {
+                        caller: CallerKey::user(&name),
+                        ..decoy
+                    },
+                    2 => Note {
+                        kind: Kind::Admitted,
+                        status: u16::try_from(number).unwrap(),
+                        ..decoy
+                    },
+                    _ => Note {
+                        kind: Kind::Refused,
+                        policy: &name,
+                        ..decoy
+                    },
+                };
+                recorder.note(&note, START, Details::default);
+            }
+        };
+        decoys(0);
+        for _ in 0..239 {
+            recorder.note(&denied("attacker", "auth"), START, Details::default);
+        }
+        decoys(200);
+        let batch = recorder.take();
+        let attacker = denied("attacker", "auth").caller;
+        let event = batch.events.iter().find(|event| event.caller == attacker);
+        assert_eq!(event.map(|event| event.count), Some(239));
+        assert_eq!(batch.events.len(), MAX_EVENTS_PER_BATCH);
+        assert_eq!(counts(&batch) + batch.left_out, 400 + 239);
+    }
+
+    #[test]
+    fn those_with_the_most_denials_are_written_first_and_the_others_next() {
+        let recorder = recorder();
+        let deny = |caller: u32, policy: &str, times: u32| {
+            for _ in 0..times {
+                let caller = CallerKey::id(&caller.to_string());
+                recorder.note_denial(caller, policy, START);
+            }
+        };
+        for caller in 0..150 {
+            deny(caller, "auth", 1 + caller);
+        }
+        deny(200, "auth", 1);
+        deny(200, "mfa", 200);
+        let sizes = || {
+            let batch = recorder.take();
+            let of = |policies: Vec<(String, u64)>| policies.into_iter().map(|(_, count)| count);
+            let policies = batch
+                .denials
+                .into_iter()
+                .map(|tally| of(tally.policies).collect());
+            policies.collect::<Vec<Vec<u64>>>()
+        };
+        assert!(recorder.should_write(START));
+        let first = sizes();
+        assert_eq!(first[..3], [vec![1, 200], vec![150], vec![149]]);
+        assert_eq!(first.len() + 1, MAX_DENIALS_PER_BATCH);
+        assert!(recorder.should_write(START), "there is more");
+        let next: Vec<u64> = sizes().into_iter().flatten().collect();
+        let rest: Vec<u64> = (1..=52).rev().collect();
+        assert_eq!(next, rest);
+        assert!(!recorder.should_write(START));
+    }
+
     #[test]
     fn one_who_is_cancelled_is_waited_for_so_long() {
         let recorder = recorder();
@@ -356,11 +545,20 @@ pub(crate) mod tests {
             recorder.note(&denied(caller, "auth"), START, Details::default);
         }
         recorder.note_block("auth:a", START + Millis::from_secs(60));
+        let caller = denied("a", "auth").caller;
+        recorder.note_denial(caller, "auth", START);
         let failed = recorder.take();
         let later = START + Millis::from_secs(1);
         recorder.note(&denied("a", "auth"), later, Details::default);
+        recorder.note_denial(caller, "mfa", later);
+        recorder.note_denial(caller, "auth", later);
         recorder.put_back(failed.clone());
         let batch = recorder.take();
+        let [tally] = batch.denials.as_slice() else {
+            panic!("{batch:?}")
+        };
+        let policies = [("mfa".to_owned(), 1), ("auth".to_owned(), 2)];
+        assert_eq!((tally.since, &*tally.policies), (START, &policies[..]));
         assert_eq!((batch.events.len(), counts(&batch)), (2, 3));
         assert!(
             batch

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::client::CallerKey;
 use crate::config::Abuse;
 use crate::effects::Effects;
 use crate::events::records::BLOCKED;
 use crate::events::{Details, FLUSH_AFTER, Kind, Note, Recorder};
-use crate::gate::{Exempt, Report};
+use crate::gate::{Exempt, Report, Standing, longest_denial};
 use crate::policy::quota_key;
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -18,6 +19,32 @@ use crate::time::Timestamp;
 
 /// A sample of so many thousandths is all of them.
 const ALL: u32 = 1000;
+
+/// A denied request.
+pub struct Denial<'a> {
+    /// The answer's status.
+    pub status: u16,
+    /// The address that asked.
+    pub asker: CallerKey,
+    /// The keys that are the asker's own: denials by their quotas are its doing.
+    pub own: &'a [Option<CallerKey>],
+    /// Whether its address is blocked everywhere.
+    pub is_blocked: bool,
+    /// Where it stands in each enforced quota that was asked.
+    pub enforced: &'a [Standing],
+}
+
+impl Denial<'_> {
+    /// The denial that is held against `own`: the one that denies it longest, so that a request counts
+    /// once. None of what others have a part in, a quota that they share or a block of the address; nor of
+    /// a cost that no waiting helps with, which the configuration is to blame for.
+    fn blamed(&self, own: CallerKey) -> Option<&Standing> {
+        let standings = self.enforced.iter().filter(|_| !self.is_blocked);
+        let own = standings.filter(|standing| standing.charged == own);
+        let ending = own.filter(|standing| standing.answer.retry_at().is_some());
+        ending.max_by_key(|standing| standing.answer.retry_at())
+    }
+}
 
 /// Gathers events, and writes them.
 pub struct Journal<D> {
@@ -65,36 +92,80 @@ impl<D: Database> Journal<D> {
     pub fn note(
         &self,
         kind: Kind,
-        (method, status): (&str, u16),
+        status: u16,
         report: &Report,
         now: Timestamp,
         details: impl FnOnce() -> Details,
     ) {
-        let binding = report.binding();
-        // A denial is of the key that was charged: what a user does, or all callers together, is not its
-        // address's doing.
-        let (policy, caller) = match (&report.address_block, binding) {
-            (Some(_), _) => (BLOCKED, report.caller.key()),
-            (None, Some(standing)) if report.admitted => {
-                (standing.policy.as_str(), report.asker(standing))
-            }
-            (None, Some(standing)) => (standing.policy.as_str(), standing.charged),
-            (None, None) => ("", report.caller.key()),
+        let asker = report.caller.key();
+        if kind == Kind::Denied {
+            let denial = Denial {
+                status,
+                asker,
+                own: &[Some(asker), report.user],
+                is_blocked: report.address_block.is_some(),
+                enforced: &report.enforced,
+            };
+            return self.note_denial(&denial, now, details);
+        }
+        // What a user does is not its address's doing.
+        let (policy, caller) = match report.binding() {
+            Some(standing) => (standing.policy.as_str(), report.asker(standing)),
+            None => ("", asker),
         };
         let note = Note {
             kind,
             caller,
             policy,
-            method,
             status,
         };
-        self.recorder.note(&note, now, details);
-        if let Some(standing) = binding
-            && let Some(until) = standing.answer.blocked_until
-        {
-            self.recorder
-                .note_block(&quota_key(&standing.policy, &caller), until);
+        self.note_of(asker, &note, now, details);
+    }
+
+    /// Notes a denial, and holds it against whoever it is to be held against. `details` is asked only for
+    /// the first of like events.
+    pub fn note_denial(
+        &self,
+        denial: &Denial<'_>,
+        now: Timestamp,
+        details: impl FnOnce() -> Details,
+    ) {
+        let (policy, caller) = match longest_denial(denial.enforced) {
+            _ if denial.is_blocked => (BLOCKED, denial.asker),
+            Some(standing) => (standing.policy.as_str(), standing.charged),
+            None => ("", denial.asker),
+        };
+        let note = Note {
+            kind: Kind::Denied,
+            caller,
+            policy,
+            status: denial.status,
+        };
+        self.note_of(denial.asker, &note, now, details);
+        for standing in denial.enforced {
+            if let Some(until) = standing.answer.blocked_until {
+                let key = quota_key(&standing.policy, &standing.charged);
+                self.recorder.note_block(&key, until);
+            }
         }
+        for standing in denial.own.iter().filter_map(|own| denial.blamed((*own)?)) {
+            let policy = &standing.policy;
+            self.recorder.note_denial(standing.charged, policy, now);
+        }
+    }
+
+    /// Notes an event, with the address of `asker` where its caller is another.
+    fn note_of(
+        &self,
+        asker: CallerKey,
+        note: &Note<'_>,
+        now: Timestamp,
+        details: impl FnOnce() -> Details,
+    ) {
+        self.recorder.note(note, now, || Details {
+            address: (note.caller != asker).then_some(asker),
+            ..details()
+        });
     }
 
     /// Whether the sample takes this admitted request: as evenly as it goes.

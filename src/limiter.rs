@@ -172,10 +172,8 @@ impl<E: Effects + Clone> Limiter<E> {
         let kind = self.journal.kind(&report);
         let note = |noted, status| {
             if kind == Some(noted) {
-                let method = incoming.method();
                 let details = || incoming.details();
-                self.journal
-                    .note(noted, (method, status), &report, now, details);
+                self.journal.note(noted, status, &report, now, details);
             }
         };
         // Whatever comes of it; the sample tells what came of it.
@@ -215,14 +213,10 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be
     /// it [`Response::origin_unreachable`].
     pub fn forwarded(&self, sample: Sample, status: u16) {
-        let Sample {
-            report,
-            method,
-            details,
-        } = sample;
+        let Sample { report, details } = sample;
         let now = self.effects.now();
         self.journal
-            .note(Kind::Admitted, (&method, status), &report, now, || details);
+            .note(Kind::Admitted, status, &report, now, || details);
     }
 
     fn log_shadow(&self, report: &Report) {

@@ -10,11 +10,13 @@ use super::{Answered, Plane, ROOT, Request, ok};
 use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::effects::Effects;
-use crate::events::{Details, Kind, Note};
+use crate::events::Details;
+use crate::gate;
+use crate::journal::Denial;
 use crate::policy::Policy;
 use crate::redis::Database;
 use crate::store::shared::SharedStore;
-use crate::store::{Answer, Charge, Check, Store};
+use crate::store::{Answer, Charge, Check, Store, Verdict};
 use crate::time::Timestamp;
 
 /// Quotas in one check.
@@ -107,7 +109,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             return Err(Bad::from("`checks` is empty.").into());
         };
         if !allowed {
-            self.note_denial(&charged, binding.policy, now);
+            self.note_denial(&charged, &check, &verdict, now);
         }
         binding.identifier = None;
         binding.allowed = allowed;
@@ -154,16 +156,42 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         Ok((check, charged))
     }
 
-    fn note_denial(&self, charged: &[Charged<'_>], policy: &str, now: Timestamp) {
-        let denied = charged.iter().find(|(charged, _)| charged.name == policy);
-        let note = Note {
-            kind: Kind::Denied,
-            caller: denied.map_or(CallerKey::Unidentified, |(_, caller)| *caller),
-            policy,
-            method: "POST",
+    /// Each identifier is a caller of its own.
+    fn note_denial(
+        &self,
+        charged: &[Charged<'_>],
+        check: &Check,
+        verdict: &Verdict,
+        now: Timestamp,
+    ) {
+        let asked = charged.iter().zip(&check.charges).zip(&verdict.answers);
+        let enforced = asked.filter_map(|(((policy, key), charge), answer)| {
+            Some(gate::Standing {
+                policy: policy.name.clone(),
+                quota: charge.quota,
+                charged: *key,
+                answer: (*answer)?,
+            })
+        });
+        let enforced: Vec<gate::Standing> = enforced.collect();
+        let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(charged.len());
+        for (_, key) in charged {
+            if !own.contains(&Some(*key)) {
+                own.push(Some(*key));
+            }
+        }
+        let is_address = |key: &&CallerKey| matches!(key, CallerKey::Address(_));
+        let address = own.iter().flatten().find(is_address);
+        let asker = address.or_else(|| own.iter().flatten().next());
+        let denial = Denial {
             status: 200,
+            asker: asker.copied().unwrap_or(CallerKey::Unidentified),
+            own: &own,
+            is_blocked: verdict.address_block.is_some(),
+            enforced: &enforced,
         };
-        self.journal.recorder().note(&note, now, || Details {
+        self.journal.note_denial(&denial, now, || Details {
+            method: "POST".to_owned(),
             path: format!("{ROOT}/check"),
             ..Details::default()
         });

@@ -1,8 +1,8 @@
 //! Escalation: who is denied too often is blocked everywhere, for longer each time.
 
-use std::collections::BTreeMap;
+use serde_json::Value;
 
-use super::{Batch, Event, Kind};
+use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::{Block, By};
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
@@ -13,6 +13,9 @@ use crate::time::{Millis, Timestamp};
 
 /// Parts of the time in which denials are counted: a denial counts for up to one of them longer.
 const PARTS: u64 = 10;
+
+/// Counters of an address that are read.
+const COUNTERS: usize = PARTS as usize + 1;
 
 /// The longest block that it sets: a day.
 pub const LONGEST: Millis = Millis::from_secs(24 * 60 * 60);
@@ -36,6 +39,11 @@ impl Escalation {
         self.window.get().div_ceil(PARTS).max(1)
     }
 
+    /// The counter of denials at `at`.
+    fn counter<'a>(&self, address: &'a str, at: Timestamp) -> Key<'a> {
+        Key::Escalation(address, at.as_millis() / self.part())
+    }
+
     fn counters<'a>(&self, address: &'a str, now: Timestamp) -> Vec<Key<'a>> {
         let latest = now.as_millis() / self.part();
         let parts = 0..=PARTS;
@@ -53,20 +61,24 @@ impl Escalation {
     }
 }
 
-/// Denials by a policy of each address in a batch. A block's denials do not prolong it, and an
-/// address that unrelated callers share is not blocked.
-fn denials(batch: &Batch) -> BTreeMap<Network, u64> {
-    let mut denials = BTreeMap::new();
-    for event in &batch.events {
-        let counts = event.kind == Kind::Denied && event.policy != super::records::BLOCKED;
-        if let CallerKey::Address(network) = event.caller
-            && counts
-            && !network.is_shared()
-        {
-            *denials.entry(network).or_default() += event.count;
-        }
-    }
-    denials
+/// The denials in a batch that count towards a block, by address. An address that unrelated callers
+/// share is not blocked; and denials that took longer to be written than the time in which they count, in
+/// an outage for one, are over.
+fn denials<'a>(
+    batch: &'a Batch,
+    rule: &Escalation,
+    now: Timestamp,
+) -> impl Iterator<Item = (Network, &'a Tally)> {
+    let window = rule.window;
+    batch
+        .denials
+        .iter()
+        .filter_map(move |tally| match tally.caller {
+            CallerKey::Address(network) if !network.is_shared() => {
+                (now.since(tally.since) <= window).then_some((network, tally))
+            }
+            _ => None,
+        })
 }
 
 impl<D: Database> Records<D> {
@@ -81,25 +93,32 @@ impl<D: Database> Records<D> {
         rule: &Escalation,
         now: Timestamp,
     ) -> Result<Vec<(Network, Block)>, StoreError> {
-        let denials = denials(batch);
-        let mut commands = Vec::with_capacity(3 * denials.len());
+        let denials: Vec<(Network, &Tally)> = denials(batch, rule, now).collect();
+        if denials.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut commands = Vec::with_capacity(2 * denials.len() + 1);
+        let mut read = vec!["MGET".to_owned()];
         let expiry = (rule.window + Millis::new(2 * rule.part()))
             .get()
             .to_string();
-        for (network, count) in &denials {
+        for (network, tally) in &denials {
             let address = network.to_string();
+            // No later than they were, so that none counts for longer than it does.
+            let counter = rule.counter(&address, tally.since.min(now));
+            let counter = self.key(counter);
+            commands.push(command(["INCRBY", &counter, &tally.count().to_string()]));
+            commands.push(command(["PEXPIRE", &counter, &expiry]));
             let counters = rule.counters(&address, now);
-            let keys: Vec<String> = counters.iter().map(|key| self.key(*key)).collect();
-            let latest = keys.first().cloned().unwrap_or_default();
-            commands.push(command(["INCRBY", &latest, &count.to_string()]));
-            commands.push(command(["PEXPIRE", &latest, &expiry]));
-            commands.push(["MGET".to_owned()].into_iter().chain(keys).collect());
+            read.extend(counters.iter().map(|key| self.key(*key)));
         }
+        commands.push(read);
         let replies = self.run_all(commands, now).await?;
+        let counted = replies.last().and_then(Value::as_array);
+        let counted = counted.map(Vec::as_slice).unwrap_or_default();
         let mut escalated = Vec::new();
-        for ((network, _), reply) in denials.iter().zip(replies.chunks_exact(3)) {
-            let counted = reply[2].as_array().map(Vec::as_slice).unwrap_or_default();
-            let sum: u64 = counted.iter().map(whole).sum();
+        for ((network, _), counters) in denials.iter().zip(counted.chunks(COUNTERS)) {
+            let sum: u64 = counters.iter().map(whole).sum();
             if sum > u64::from(rule.denials)
                 && let Some(block) = self.block_denied(*network, rule, now).await?
             {
@@ -161,6 +180,7 @@ fn escalation(network: Network, block: &Block) -> Event {
         last: block.since,
         kind: Kind::Escalated,
         caller: CallerKey::Address(network),
+        address: None,
         policy: super::records::BLOCKED.to_owned(),
         method: String::new(),
         path: String::new(),
@@ -180,7 +200,7 @@ mod tests {
     use crate::blocklist::{Block, By, Target};
     use crate::client::Network;
     use crate::events::tests::denied;
-    use crate::events::{Batch, Details, Recorder};
+    use crate::events::{Batch, Recorder};
     use crate::redis::emulator::Emulator;
     use crate::redis::keys::Keys;
     use crate::redis::records::Records;
@@ -201,13 +221,22 @@ mod tests {
     fn batch(caller: &str, policy: &str, count: u32) -> Batch {
         let recorder = Recorder::new(Seed::fixed());
         for _ in 0..count {
-            recorder.note(&denied(caller, policy), START, Details::default);
+            recorder.note_denial(denied(caller, policy).caller, policy, START);
         }
         recorder.take()
     }
 
-    /// The length of the block that so many denials lead to, in seconds.
+    /// The length of the block that so many denials just now lead to, in seconds.
     fn blocks(records: &Records<Emulator>, batch: &Batch, seconds: u32) -> Option<u64> {
+        let mut batch = batch.clone();
+        for tally in &mut batch.denials {
+            tally.since = at(seconds);
+        }
+        blocks_late(records, &batch, seconds)
+    }
+
+    /// The same of denials at the start, which are written so late.
+    fn blocks_late(records: &Records<Emulator>, batch: &Batch, seconds: u32) -> Option<u64> {
         let escalated = records.escalate(batch, &RULE, at(seconds)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
         let until = escalated.first()?.1.until.unwrap();
@@ -246,6 +275,24 @@ mod tests {
         let records = records();
         assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 5), 0), None);
         assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 1), 67), None);
+    }
+
+    /// As after an outage of the database.
+    #[test]
+    fn denials_that_are_written_late_count_from_when_they_were() {
+        let records = records();
+        let late = batch("192.0.2.1", "auth", 5);
+        assert_eq!(blocks_late(&records, &late, 50), None);
+        let more = batch("192.0.2.1", "auth", 1);
+        assert_eq!(blocks(&records, &more, 67), None, "the five are over");
+        let many = batch("192.0.2.2", "auth", 100);
+        assert_eq!(blocks_late(&records, &many, 3600), None, "an hour late");
+        assert_eq!(blocks_late(&records, &many, 60), Some(30));
+        // By a clock that was set back meanwhile.
+        let records = self::records();
+        let mut ahead = batch("192.0.2.3", "auth", 6);
+        ahead.denials[0].since = at(3600);
+        assert_eq!(blocks_late(&records, &ahead, 0), Some(30));
     }
 
     #[test]
@@ -288,15 +335,11 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_blocks_own_denials_nor_strangers_count() {
+    fn strangers_that_share_a_name_are_not_blocked() {
         let records = records();
-        for (caller, policy) in [
-            ("192.0.2.1", "blocked"),
-            ("unknown", "auth"),
-            ("2a06:98c0:3600::/64", "auth"),
-        ] {
+        for caller in ["unknown", "2a06:98c0:3600::/64"] {
             assert_eq!(
-                blocks(&records, &batch(caller, policy, 100), 0),
+                blocks(&records, &batch(caller, "auth", 100), 0),
                 None,
                 "{caller}"
             );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Batch, Event, Kind};
+use super::{Batch, Event};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
@@ -88,19 +88,13 @@ impl<D: Database> Records<D> {
             commands.push(command(["INCRBY", &key, &batch.left_out.to_string()]));
             commands.push(command(["PEXPIRE", &key, &KEPT.get().to_string()]));
         }
-        let denied = batch
-            .events
-            .iter()
-            .filter(|event| event.kind == Kind::Denied);
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for event in denied {
-            let member = format!("{} {}", event.policy, event.caller);
-            *counts.entry(member).or_default() += event.count;
-        }
-        if !counts.is_empty() {
+        if !batch.denials.is_empty() {
             let key = self.key(Key::Suspicious(now.as_millis() / HOUR_MS));
-            for (member, count) in counts {
-                commands.push(command(["ZINCRBY", &key, &count.to_string(), &member]));
+            for tally in &batch.denials {
+                for (policy, count) in &tally.policies {
+                    let member = format!("{policy} {}", tally.caller);
+                    commands.push(command(["ZINCRBY", &key, &count.to_string(), &member]));
+                }
             }
             commands.push(bound(&key, MAX_SUSPICIOUS_PER_HOUR));
             let expiry = (u64::from(HOURS) + 1) * HOUR_MS;
@@ -297,8 +291,9 @@ mod tests {
 
         fn deny(&self, caller: &str, policy: &str, times: u32, seconds: u32) {
             for _ in 0..times {
-                self.recorder
-                    .note(&denied(caller, policy), at(seconds), Details::default);
+                let note = denied(caller, policy);
+                self.recorder.note(&note, at(seconds), Details::default);
+                self.recorder.note_denial(note.caller, policy, at(seconds));
             }
         }
 

@@ -137,7 +137,6 @@ fn without(names: &[&'static str], set: &[Header]) -> Vec<&'static str> {
 #[derive(Debug)]
 pub struct Sample {
     pub(super) report: Report,
-    pub(super) method: String,
     pub(super) details: Details,
 }
 
@@ -145,7 +144,6 @@ impl Sample {
     pub(super) fn new(report: Report, incoming: &Incoming<'_, impl Request>) -> Self {
         Self {
             report,
-            method: incoming.method().to_owned(),
             details: incoming.details(),
         }
     }

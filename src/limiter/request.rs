@@ -119,6 +119,8 @@ impl<'a, R: Request> Incoming<'a, R> {
         let Location { country, asn } = self.request.location();
         let ray = self.header("cf-ray");
         Details {
+            address: None,
+            method: self.method().to_owned(),
             path: self.path().to_owned(),
             ray: ray.map(|ray| ray.chars().take(MAX_RAY_CHARS).collect()),
             country,

@@ -1,9 +1,9 @@
 //! Denials and sampled requests on record.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::Duty;
-use super::{Isolate, TOKEN, by, get};
+use super::{Isolate, TOKEN, by, get, json_of};
 use crate::client::CallerKey;
 
 #[test]
@@ -61,6 +61,27 @@ fn a_sampled_request_is_recorded_with_its_origins_status() {
     );
 }
 
+/// What `POST /_limiter/check` answers to the body.
+fn checked(isolate: &Isolate, body: &'static str) -> Value {
+    let asked = get("http://localhost/_limiter/check").authorized();
+    json_of(&isolate.plane(&asked.sending("POST", body)))
+}
+
+/// The blocked addresses, and the suspicious callers with their denials.
+fn held_against(isolate: &Isolate) -> (Vec<Value>, Vec<Value>) {
+    isolate.run_duties();
+    let blocked = isolate.control("blocked")["blocked"].clone();
+    let blocked = blocked.as_array().unwrap().iter();
+    let suspicious = isolate.control("suspicious?hours=2")["callers"].clone();
+    let suspicious = suspicious.as_array().unwrap().iter();
+    (
+        blocked.map(|block| block["target"].clone()).collect(),
+        suspicious
+            .map(|known| json!([known["caller"], known["denied"]]))
+            .collect(),
+    )
+}
+
 #[test]
 fn a_denial_by_a_quota_that_callers_share_is_held_against_none_of_them() {
     for (key, caller) in [
@@ -74,14 +95,103 @@ fn a_denial_by_a_quota_that_callers_share_is_held_against_none_of_them() {
         let of = |address| by(address, "/").with("x-api-key", "shared");
         assert_eq!(isolate.answer(&of("192.0.2.66")).status, 200);
         assert_eq!(isolate.statuses(&of("192.0.2.1"), 20), [429; 20]);
-        isolate.run_duties();
-        assert_eq!(isolate.control("blocked")["blocked"], json!([]), "{key}");
+        assert_eq!(held_against(&isolate), (vec![], vec![]), "{key}");
         let event = &isolate.control("events")["events"][0];
         assert_eq!(
             event["caller"],
             caller.to_string(),
             "the key that was charged"
         );
+        assert_eq!(event["address"], "192.0.2.1", "who asked first");
         assert_eq!(event["count"], 20);
     }
+}
+
+/// However many other quotas deny it as well, and for however much longer.
+#[test]
+fn a_denial_by_the_callers_own_quota_is_held_against_it_alone() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ALL": "1,3600",
+        "RATE_LIMIT_ESCALATION": "10,60,600", "RATE_LIMIT_POLICIES": {"all": {"key": "global"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/", "policies": ["general", "all"]}],
+    }));
+    assert_eq!(isolate.answer(&by("192.0.2.66", "/")).status, 200);
+    assert_eq!(isolate.statuses(&by("192.0.2.66", "/"), 11), [429; 11]);
+    assert_eq!(isolate.statuses(&by("192.0.2.1", "/"), 11), [429; 11]);
+    let (blocked, suspicious) = held_against(&isolate);
+    assert_eq!(blocked, ["192.0.2.66"]);
+    assert_eq!(suspicious, [json!(["192.0.2.66", 11])]);
+}
+
+#[test]
+fn a_blocks_denials_are_held_against_nobody() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "10,60,600",
+    }));
+    let range = get("http://localhost/_limiter/blocked/192.0.2.0%2F24").authorized();
+    assert_eq!(isolate.answer(&range.sending("PUT", "{}")).status, 200);
+    assert_eq!(isolate.statuses(&by("192.0.2.1", "/"), 20), [429; 20]);
+    for _ in 0..20 {
+        let answer = checked(&isolate, r#"{"policy":"general","identifier":"192.0.2.1"}"#);
+        assert_eq!(answer["allowed"], false);
+    }
+    let (blocked, suspicious) = held_against(&isolate);
+    assert_eq!(blocked, ["192.0.2.0/24"]);
+    assert_eq!(suspicious, [] as [Value; 0]);
+}
+
+/// The first of two identifiers has room; the second is denied, under the same policy.
+#[test]
+fn a_check_blames_the_identifier_whose_quota_denies() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "10,60,600",
+    }));
+    let key = r#"{"policy":"general","identifier":"a-key"}"#;
+    assert_eq!(checked(&isolate, key)["allowed"], true);
+    let both = r#"{"checks":[{"policy":"general","identifier":"192.0.2.1"},{"policy":"general","identifier":"a-key"}]}"#;
+    for _ in 0..20 {
+        assert_eq!(checked(&isolate, both)["allowed"], false);
+    }
+    let (blocked, suspicious) = held_against(&isolate);
+    assert_eq!(blocked, [] as [Value; 0]);
+    let id = CallerKey::id("a-key").to_string();
+    assert_eq!(suspicious, [json!([id, 20])]);
+}
+
+#[test]
+fn a_cost_that_can_never_be_met_is_held_against_nobody() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_DEAR": "5,60", "RATE_LIMIT_ESCALATION": "10,60,600",
+        "RATE_LIMIT_ROUTES": [{"path": "/", "policies": ["dear"], "cost": 6}],
+    }));
+    assert_eq!(isolate.statuses(&by("192.0.2.1", "/"), 20), [429; 20]);
+    assert_eq!(held_against(&isolate), (vec![], vec![]));
+}
+
+/// Five addresses that try every method, before an attacker comes.
+#[test]
+fn decoys_hide_nobody_who_is_denied_a_lot() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "100,60,600",
+    }));
+    let methods: Vec<&'static str> = (0..24)
+        .map(|number| &*format!("M{number}").leak())
+        .collect();
+    for decoy in 0..5 {
+        let address = format!("198.51.100.{decoy}");
+        for method in &methods {
+            isolate.answer(&by(&address, "/").sending(method, ""));
+        }
+    }
+    assert_eq!(
+        isolate.statuses(&by("192.0.2.1", "/"), 240)[1..],
+        [429; 239]
+    );
+    let (blocked, suspicious) = held_against(&isolate);
+    assert_eq!(blocked, ["192.0.2.1"]);
+    assert_eq!(suspicious[0], json!(["192.0.2.1", 239]));
+    let events = isolate.control("events?limit=1000")["events"].clone();
+    let mut events = events.as_array().unwrap().iter();
+    let event = events.find(|event| event["caller"] == "192.0.2.1" && event["kind"] == "denied");
+    assert_eq!(event.unwrap()["count"], 239);
 }
