@@ -16,7 +16,7 @@ use std::mem;
 
 use serde::Serialize;
 
-use crate::client::CallerKey;
+use crate::client::{CallerKey, Network};
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -152,6 +152,51 @@ impl Tally {
     }
 }
 
+/// How much a batch may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Commands; `None`: as many as it takes.
+    pub commands: Option<u32>,
+    /// Whether denials are counted for the escalation as well.
+    pub escalates: bool,
+}
+
+impl Room {
+    /// Takes what so many commands cost, if there is room for them.
+    fn take(&mut self, commands: usize) -> bool {
+        let commands = u32::try_from(commands).unwrap_or(u32::MAX);
+        match &mut self.commands {
+            None => true,
+            Some(left) if *left >= commands => {
+                *left -= commands;
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// What a caller's denials cost.
+    const fn of_denials(self, caller: CallerKey, policies: usize) -> usize {
+        let is_counted = self.escalates && matches!(caller, CallerKey::Address(_));
+        policies
+            + if is_counted {
+                escalation::COMMANDS_PER_ADDRESS
+            } else {
+                0
+            }
+    }
+
+    /// What a batch's denials cost beside that.
+    const fn of_all_denials(self) -> usize {
+        let of_escalation = if self.escalates {
+            escalation::COMMANDS
+        } else {
+            0
+        };
+        records::COMMANDS_OF_DENIALS + of_escalation
+    }
+}
+
 /// What is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -161,6 +206,8 @@ pub struct Batch {
     pub left_out: u64,
     /// What is held against callers, those with the most denials first.
     pub denials: Vec<Tally>,
+    /// Addresses that the escalation has still to block.
+    pub due: Vec<Network>,
     /// Policies' blocks that stand: `{policy}:{caller}`, and until when.
     pub blocks: Vec<(String, u64)>,
 }
@@ -169,7 +216,30 @@ impl Batch {
     /// Whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.left_out == 0 && self.denials.is_empty()
+        self.events.is_empty()
+            && self.left_out == 0
+            && self.denials.is_empty()
+            && self.due.is_empty()
+    }
+
+    /// How many commands it costs, but for the escalation's blocks.
+    #[must_use]
+    pub fn commands(&self, escalates: bool) -> usize {
+        let room = Room {
+            commands: None,
+            escalates,
+        };
+        let of = |tally: &Tally| room.of_denials(tally.caller, tally.policies.len());
+        let mut commands: usize = self.denials.iter().map(of).sum();
+        for (is_there, cost) in [
+            (!self.denials.is_empty(), room.of_all_denials()),
+            (!self.events.is_empty(), records::COMMANDS_OF_EVENTS),
+            (self.left_out > 0, records::COMMANDS_OF_LEFT_OUT),
+            (!self.blocks.is_empty(), records::COMMANDS_OF_BLOCKS),
+        ] {
+            commands += if is_there { cost } else { 0 };
+        }
+        commands
     }
 }
 
@@ -183,6 +253,7 @@ struct Open {
     events: Heaviest<u64, Event>,
     left_out: u64,
     denials: Heaviest<CallerKey, Tally>,
+    due: Vec<Network>,
     blocks: HashMap<String, u64>,
     /// While somebody is to write it.
     writing: Deadline,
@@ -197,6 +268,7 @@ impl Recorder {
             events: Heaviest::new(MAX_EVENTS_PER_BATCH, &seed),
             left_out: 0,
             denials: Heaviest::new(MAX_CALLERS, &seed),
+            due: Vec::new(),
             blocks: HashMap::new(),
             writing: Deadline::OVER,
             named: 0,
@@ -243,14 +315,27 @@ impl Recorder {
     /// [`FLUSH_AFTER`] from now.
     pub fn should_write(&self, now: Timestamp) -> bool {
         let mut open = self.open.borrow_mut();
-        if open.events.is_empty() && open.left_out == 0 && open.denials.is_empty() {
-            return false;
-        }
-        let free = !open.writing.is_pending(now);
+        let free = !open.is_empty() && !open.writing.is_pending(now);
         if free {
             open.writing = Deadline::after(WRITING, now);
         }
         free
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.borrow().is_empty()
+    }
+
+    /// Who writes goes on with it: nobody else is to.
+    pub(crate) fn keep_writing(&self, now: Timestamp) {
+        self.open.borrow_mut().writing = Deadline::after(WRITING, now);
+    }
+
+    /// Whoever asks next is to write.
+    pub(crate) fn stop_writing(&self) {
+        self.open.borrow_mut().writing = Deadline::OVER;
     }
 
     /// A policy's block of `key` stands until then.
@@ -263,20 +348,42 @@ impl Recorder {
         }
     }
 
-    /// What is to be written; the next event opens another batch.
-    pub fn take(&self) -> Batch {
+    /// What is to be written, as far as there is room for it; the next event opens another batch.
+    pub fn take(&self, mut room: Room) -> Batch {
         let mut open = self.open.borrow_mut();
         open.writing = Deadline::OVER;
-        Batch {
-            events: open.events.take_all().collect(),
-            left_out: mem::take(&mut open.left_out),
-            denials: open.take_denials(),
-            blocks: open.blocks.drain().collect(),
+        let mut batch = Batch::default();
+        while !open.due.is_empty() && room.take(escalation::COMMANDS_PER_BLOCK) {
+            batch.due.push(open.due.remove(0));
+        }
+        if !open.events.is_empty() && room.take(records::COMMANDS_OF_EVENTS) {
+            batch.events.extend(open.events.take_all());
+        }
+        if open.left_out > 0 && room.take(records::COMMANDS_OF_LEFT_OUT) {
+            batch.left_out = mem::take(&mut open.left_out);
+        }
+        if !open.blocks.is_empty() && room.take(records::COMMANDS_OF_BLOCKS) {
+            batch.blocks.extend(open.blocks.drain());
+        }
+        if !open.denials.is_empty() && room.take(room.of_all_denials()) {
+            batch.denials = open.take_denials(room);
+        }
+        batch
+    }
+
+    /// Blocks that are to be set before anything else is written.
+    pub(crate) fn put_back_due(&self, due: Vec<Network>) {
+        let mut open = self.open.borrow_mut();
+        for network in due {
+            if open.due.len() < MAX_CALLERS && !open.due.contains(&network) {
+                open.due.push(network);
+            }
         }
     }
 
     /// What could not be written is tried again with the next batch, as far as there is room.
     pub fn put_back(&self, batch: Batch) {
+        self.put_back_due(batch.due);
         let mut open = self.open.borrow_mut();
         open.left_out += batch.left_out;
         for tally in batch.denials {
@@ -306,8 +413,15 @@ impl Recorder {
 }
 
 impl Open {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.left_out == 0
+            && self.denials.is_empty()
+            && self.due.is_empty()
+    }
+
     /// Those with the most denials, as far as a batch has room for them.
-    fn take_denials(&mut self) -> Vec<Tally> {
+    fn take_denials(&mut self, mut in_all: Room) -> Vec<Tally> {
         let size = |tally: &Tally| (tally.count(), tally.caller, tally.policies.len());
         let mut sizes: Vec<_> = self.denials.values().map(size).collect();
         sizes.sort_unstable_by_key(|(count, ..)| Reverse(*count));
@@ -317,6 +431,9 @@ impl Open {
             let Some(left) = room.checked_sub(policies) else {
                 continue;
             };
+            if !in_all.take(in_all.of_denials(caller, policies)) {
+                break;
+            }
             room = left;
             taken.extend(self.denials.remove(&caller));
         }
@@ -370,7 +487,7 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        Batch, Details, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note, Recorder,
+        Batch, Details, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note, Recorder, Room,
     };
     use crate::client::CallerKey;
     use crate::seed::Seed;
@@ -386,6 +503,12 @@ pub(crate) mod tests {
             status: 429,
         }
     }
+
+    /// Room for everything.
+    pub(crate) const ALL: Room = Room {
+        commands: None,
+        escalates: true,
+    };
 
     fn recorder() -> Recorder {
         Recorder::new(Seed::fixed())
@@ -410,7 +533,7 @@ pub(crate) mod tests {
             recorder.note(&denied("a", "auth"), now, details);
             assert_eq!(recorder.should_write(now), ms == 0);
         }
-        let batch = recorder.take();
+        let batch = recorder.take(ALL);
         let [event] = batch.events.as_slice() else {
             panic!("{batch:?}")
         };
@@ -418,7 +541,7 @@ pub(crate) mod tests {
             (event.count, event.last - event.time, event.path.as_str()),
             (2000, 1999, "/a")
         );
-        assert!(recorder.take().is_empty());
+        assert!(recorder.take(ALL).is_empty());
         assert!(!recorder.should_write(START));
         recorder.note(&denied("a", "auth"), START, Details::default);
         assert!(recorder.should_write(START), "another batch");
@@ -434,7 +557,7 @@ pub(crate) mod tests {
                 Details::default,
             );
         }
-        let batch = recorder.take();
+        let batch = recorder.take(ALL);
         assert_eq!(
             (batch.events.len(), counts(&batch) + batch.left_out),
             (MAX_EVENTS_PER_BATCH, 1000)
@@ -474,7 +597,7 @@ pub(crate) mod tests {
             recorder.note(&denied("attacker", "auth"), START, Details::default);
         }
         decoys(200);
-        let batch = recorder.take();
+        let batch = recorder.take(ALL);
         let attacker = denied("attacker", "auth").caller;
         let event = batch.events.iter().find(|event| event.caller == attacker);
         assert_eq!(event.map(|event| event.count), Some(239));
@@ -497,7 +620,7 @@ pub(crate) mod tests {
         deny(200, "auth", 1);
         deny(200, "mfa", 200);
         let sizes = || {
-            let batch = recorder.take();
+            let batch = recorder.take(ALL);
             let of = |policies: Vec<(String, u64)>| policies.into_iter().map(|(_, count)| count);
             let policies = batch
                 .denials
@@ -547,13 +670,13 @@ pub(crate) mod tests {
         recorder.note_block("auth:a", START + Millis::from_secs(60));
         let caller = denied("a", "auth").caller;
         recorder.note_denial(caller, "auth", START);
-        let failed = recorder.take();
+        let failed = recorder.take(ALL);
         let later = START + Millis::from_secs(1);
         recorder.note(&denied("a", "auth"), later, Details::default);
         recorder.note_denial(caller, "mfa", later);
         recorder.note_denial(caller, "auth", later);
         recorder.put_back(failed.clone());
-        let batch = recorder.take();
+        let batch = recorder.take(ALL);
         let [tally] = batch.denials.as_slice() else {
             panic!("{batch:?}")
         };
@@ -577,7 +700,7 @@ pub(crate) mod tests {
             }
             recorder.put_back(batch.clone());
         }
-        let batch = recorder.take();
+        let batch = recorder.take(ALL);
         assert_eq!(
             counts(&batch) + batch.left_out,
             2 * (MAX_EVENTS_PER_BATCH as u64) + 6
@@ -592,7 +715,7 @@ pub(crate) mod tests {
             path,
             ..Details::default()
         });
-        let path = &recorder.take().events[0].path;
+        let path = &recorder.take(ALL).events[0].path;
         assert_eq!((path.len(), path.chars().count()), (255, 128));
     }
 }

@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::budget::{Budget, Purpose};
 use crate::client::CallerKey;
 use crate::config::Abuse;
 use crate::effects::Effects;
 use crate::events::records::BLOCKED;
-use crate::events::{Details, FLUSH_AFTER, Kind, Note, Recorder};
+use crate::events::{Batch, Details, FLUSH_AFTER, Kind, Note, Recorder, Room};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
 use crate::policy::quota_key;
 use crate::redis::Database;
@@ -15,10 +16,15 @@ use crate::redis::records::Records;
 use crate::seed::Seed;
 use crate::store::shared::SharedStore;
 use crate::store::stack::Stack;
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// A sample of so many thousandths is all of them.
 const ALL: u32 = 1000;
+
+/// Parts in which one duty writes what is gathered, where the budget has no room for all of it at once,
+/// and how long after each other: longer than what a part has spent counts.
+const MAX_PARTS: u32 = 10;
+const PART_AFTER: Millis = Millis::new(1100);
 
 /// A denied request.
 pub struct Denial<'a> {
@@ -176,37 +182,85 @@ impl<D: Database> Journal<D> {
         takes
     }
 
-    /// Writes what is gathered, some seconds from now.
+    /// Writes what is gathered, some seconds from now; what the budget has no room for then, a part each
+    /// second.
     pub async fn write_later<S: SharedStore, E: Effects + Clone>(
         &self,
         stack: &Stack<S, D, E>,
         effects: &E,
     ) {
         effects.sleep(FLUSH_AFTER).await;
-        self.write(stack, effects.now()).await;
+        for _ in 0..MAX_PARTS {
+            self.write(stack, effects.now()).await;
+            if !self.waits_for_budget(stack) {
+                return;
+            }
+            self.recorder.keep_writing(effects.now());
+            effects.sleep(PART_AFTER).await;
+        }
+        self.recorder.stop_writing();
     }
 
-    /// Writes what is gathered. What cannot be written is kept for the next time, as far as there is
-    /// room for it.
+    /// Writes what is gathered, as far as the budget has room for it. What cannot be written is kept for
+    /// the next time, as far as there is room for it here.
     pub async fn write<S: SharedStore, E: Effects + Clone>(
         &self,
         stack: &Stack<S, D, E>,
         now: Timestamp,
     ) {
-        let batch = self.recorder.take();
-        if batch.is_empty() {
+        if self.recorder.is_empty() || !stack.answers() {
+            self.recorder.stop_writing();
             return;
         }
-        if !stack.answers() || self.records.record(&batch, now).await.is_err() {
+        let escalates = self.rules.escalation.is_some();
+        let budget = self.records.budget();
+        let batch = self.recorder.take(Room {
+            commands: budget.and_then(|budget| budget.left_for_records(now)),
+            escalates,
+        });
+        let commands = batch.commands(escalates);
+        let paid = self.records.prepay(commands, Purpose::Records, now);
+        match paid {
+            Ok(()) => self.write_batch(batch, stack, now).await,
+            Err(_) => self.recorder.put_back(batch),
+        }
+        if let Some(budget) = budget {
+            budget.forget_prepaid();
+            if self.recorder.is_empty() {
+                budget.stop_waiting();
+            }
+        }
+    }
+
+    async fn write_batch<S: SharedStore, E: Effects + Clone>(
+        &self,
+        batch: Batch,
+        stack: &Stack<S, D, E>,
+        now: Timestamp,
+    ) {
+        if self.records.record(&batch, now).await.is_err() {
             self.recorder.put_back(batch);
             return;
         }
         let Some(rule) = &self.rules.escalation else {
             return;
         };
-        let escalated = self.records.escalate(&batch, rule, now).await;
-        if escalated.is_ok_and(|escalated| !escalated.is_empty()) && !self.records.is_shared() {
+        let Ok(escalated) = self.records.escalate(&batch, rule, now).await else {
+            self.recorder.put_back_due(batch.due);
+            return;
+        };
+        self.recorder.put_back_due(escalated.due);
+        if !escalated.blocks.is_empty() && !self.records.is_shared() {
             let _ = stack.reload_blocks(now).await;
         }
     }
+
+    /// Whether there is something that nothing but the budget keeps from being written.
+    fn waits_for_budget<S: SharedStore, E: Effects + Clone>(&self, stack: &Stack<S, D, E>) -> bool {
+        let is_bounded = self.records.budget().is_some_and(Budget::is_bounded);
+        is_bounded && stack.answers() && !self.recorder.is_empty()
+    }
 }
+
+#[cfg(test)]
+mod tests;

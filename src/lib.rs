@@ -42,6 +42,7 @@ extern crate self as edge_limiter;
 
 pub mod admin;
 pub mod blocklist;
+pub mod budget;
 pub mod client;
 pub mod config;
 pub mod driver;

@@ -21,6 +21,9 @@ pub const MAX_RANGES: u64 = 10_000;
 /// [`MAX_RANGES`].
 pub const MAX_ADDRESSES: u64 = 100_000;
 
+/// Commands that an isolate's copy costs.
+pub(crate) const COPY_COMMANDS: usize = 3;
+
 /// A score beyond every time, for blocks without an end. What is added keeps them apart.
 pub(super) const ENDLESS: u64 = 5_000_000_000_000_000;
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::{Block, By};
+use crate::budget::Purpose;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
@@ -16,6 +17,13 @@ const PARTS: u64 = 10;
 
 /// Counters of an address that are read.
 const COUNTERS: usize = PARTS as usize + 1;
+
+/// What the counting costs, in commands: for each address, and for all of them together.
+pub(super) const COMMANDS_PER_ADDRESS: usize = 2;
+pub(super) const COMMANDS: usize = 1;
+
+/// What a block costs at most, in commands.
+pub(crate) const COMMANDS_PER_BLOCK: usize = 10;
 
 /// The longest block that it sets: a day.
 pub const LONGEST: Millis = Millis::from_secs(24 * 60 * 60);
@@ -32,6 +40,15 @@ pub struct Escalation {
     pub window: Millis,
     /// The first block. Each further one is twice as long as the one before, up to [`LONGEST`].
     pub block: Millis,
+}
+
+/// What came of counting denials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Escalated {
+    /// The addresses that were blocked.
+    pub blocks: Vec<(Network, Block)>,
+    /// Those that are still to be blocked.
+    pub due: Vec<Network>,
 }
 
 impl Escalation {
@@ -82,7 +99,8 @@ fn denials<'a>(
 }
 
 impl<D: Database> Records<D> {
-    /// Counts the denials of a batch, and blocks who has too many: their addresses, with the blocks.
+    /// Counts the denials of a batch, and blocks who has too many, and who is due, as far as the budget has
+    /// the commands for it.
     ///
     /// # Errors
     ///
@@ -92,7 +110,27 @@ impl<D: Database> Records<D> {
         batch: &Batch,
         rule: &Escalation,
         now: Timestamp,
-    ) -> Result<Vec<(Network, Block)>, StoreError> {
+    ) -> Result<Escalated, StoreError> {
+        let mut due = batch.due.clone();
+        due.extend(self.count_denials(batch, rule, now).await?);
+        let mut escalated = Escalated::default();
+        for network in due {
+            if (self.prepay(COMMANDS_PER_BLOCK, Purpose::Records, now)).is_err() {
+                escalated.due.push(network);
+            } else if let Some(block) = self.block_denied(network, rule, now).await? {
+                escalated.blocks.push((network, block));
+            }
+        }
+        Ok(escalated)
+    }
+
+    /// Counts the denials of a batch: the addresses that have too many.
+    async fn count_denials(
+        &self,
+        batch: &Batch,
+        rule: &Escalation,
+        now: Timestamp,
+    ) -> Result<Vec<Network>, StoreError> {
         let denials: Vec<(Network, &Tally)> = denials(batch, rule, now).collect();
         if denials.is_empty() {
             return Ok(Vec::new());
@@ -116,16 +154,12 @@ impl<D: Database> Records<D> {
         let replies = self.run_all(commands, now).await?;
         let counted = replies.last().and_then(Value::as_array);
         let counted = counted.map(Vec::as_slice).unwrap_or_default();
-        let mut escalated = Vec::new();
-        for ((network, _), counters) in denials.iter().zip(counted.chunks(COUNTERS)) {
+        let counted = denials.iter().zip(counted.chunks(COUNTERS));
+        let has_too_many = counted.filter(|(_, counters)| {
             let sum: u64 = counters.iter().map(whole).sum();
-            if sum > u64::from(rule.denials)
-                && let Some(block) = self.block_denied(*network, rule, now).await?
-            {
-                escalated.push((*network, block));
-            }
-        }
-        Ok(escalated)
+            sum > u64::from(rule.denials)
+        });
+        Ok(has_too_many.map(|((network, _), _)| *network).collect())
     }
 
     /// Blocks `network`, unless another isolate does, or it is blocked already.
@@ -199,7 +233,7 @@ mod tests {
     use super::{Escalation, LONGEST};
     use crate::blocklist::{Block, By, Target};
     use crate::client::Network;
-    use crate::events::tests::denied;
+    use crate::events::tests::{ALL, denied};
     use crate::events::{Batch, Recorder};
     use crate::redis::emulator::Emulator;
     use crate::redis::keys::Keys;
@@ -223,7 +257,7 @@ mod tests {
         for _ in 0..count {
             recorder.note_denial(denied(caller, policy).caller, policy, START);
         }
-        recorder.take()
+        recorder.take(ALL)
     }
 
     /// The length of the block that so many denials just now lead to, in seconds.
@@ -239,7 +273,7 @@ mod tests {
     fn blocks_late(records: &Records<Emulator>, batch: &Batch, seconds: u32) -> Option<u64> {
         let escalated = records.escalate(batch, &RULE, at(seconds)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
-        let until = escalated.first()?.1.until.unwrap();
+        let until = escalated.blocks.first()?.1.until.unwrap();
         Some((until - at(seconds).as_millis()) / 1000)
     }
 

@@ -27,6 +27,12 @@ const HOUR_MS: u64 = 60 * 60 * 1000;
 /// Members of an hour that are read.
 const READ_PER_HOUR: usize = 1000;
 
+/// What the parts of a batch cost, in commands; denials one more for each caller and policy.
+pub(super) const COMMANDS_OF_EVENTS: usize = 4;
+pub(super) const COMMANDS_OF_LEFT_OUT: usize = 2;
+pub(super) const COMMANDS_OF_BLOCKS: usize = 2;
+pub(super) const COMMANDS_OF_DENIALS: usize = 2;
+
 /// A page of events, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
@@ -263,7 +269,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{Cursor, Page};
-    use crate::events::tests::denied;
+    use crate::events::tests::{ALL, denied};
     use crate::events::{Details, Recorder};
     use crate::redis::emulator::Emulator;
     use crate::redis::keys::Keys;
@@ -298,7 +304,7 @@ mod tests {
         }
 
         fn write(&self, seconds: u32) {
-            let batch = self.recorder.take();
+            let batch = self.recorder.take(ALL);
             let written = self.records.record(&batch, at(seconds));
             written.now_or_never().unwrap().unwrap();
         }

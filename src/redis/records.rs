@@ -3,10 +3,13 @@
 //! Decisions do not come by here ([`crate::store`]); these are for operators, and for what is
 //! written once a response is on its way.
 
+use std::cell::OnceCell;
+
 use serde_json::Value;
 
 use super::keys::{Key, Keys};
 use super::{Command, Database, whole};
+use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
@@ -14,12 +17,43 @@ use crate::time::Timestamp;
 pub struct Records<D> {
     database: D,
     keys: Keys,
+    budget: OnceCell<Budget>,
 }
 
 impl<D: Database> Records<D> {
     /// In `database`, under `keys`.
     pub const fn new(database: D, keys: Keys) -> Self {
-        Self { database, keys }
+        Self {
+            database,
+            keys,
+            budget: OnceCell::new(),
+        }
+    }
+
+    /// Whatever is run counts in `budget`, once and for all.
+    pub fn share(&self, budget: Budget) {
+        let _ = self.budget.set(budget);
+    }
+
+    /// What may be spent, if that is bounded.
+    pub(crate) fn budget(&self) -> Option<&Budget> {
+        self.budget.get()
+    }
+
+    /// Pays for commands that are run next.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::OverCap`].
+    pub(crate) fn prepay(
+        &self,
+        commands: usize,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let commands = u32::try_from(commands).unwrap_or(u32::MAX);
+        let paid = (self.budget()).is_none_or(|budget| budget.prepay(commands, purpose, now));
+        paid.then_some(()).ok_or(StoreError::OverCap)
     }
 
     /// Who sees the records: `shared`, or this `isolate` alone.
@@ -62,6 +96,9 @@ impl<D: Database> Records<D> {
         let wanted = commands.len();
         if wanted == 0 {
             return Ok(Vec::new());
+        }
+        if let Some(budget) = self.budget() {
+            budget.count(u32::try_from(wanted).unwrap_or(u32::MAX), now);
         }
         let replies = self.database.run(commands, now).await?;
         if replies.len() == wanted {

@@ -13,7 +13,9 @@ use std::rc::Rc;
 use super::shared::{Question, Reply, SharedStore};
 use super::{Check, StoreError, Verdict};
 use crate::blocklist::copy::BlocklistCopy;
+use crate::blocklist::records::COPY_COMMANDS;
 use crate::blocklist::{AddressBlock, Target};
+use crate::budget::Purpose;
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -49,6 +51,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     ///
     /// [`StoreError`] of the database; the copy stays as it was.
     pub async fn reload(&self, now: Timestamp) -> Result<(), StoreError> {
+        (self.records).prepay(COPY_COMMANDS, Purpose::Decision, now)?;
         let loaded = self.records.blocklist_copy(now).await?;
         self.copy.borrow_mut().replace(loaded, now);
         Ok(())

@@ -1,20 +1,18 @@
-//! A cap on what one isolate may spend, in commands that the store bills.
+//! A cap on what one isolate may spend on decisions, in commands that the store bills.
 
-use std::cell::{Cell, RefCell};
-use std::num::NonZeroU32;
+use std::cell::Cell;
 
 use super::StoreError;
-use super::shared::{Question, Reply, SharedStore};
+use super::shared::{Extra, Question, Reply, SharedStore};
+use crate::budget::{Budget, Purpose};
 use crate::effects::{Effects, Level};
-use crate::quota::{Algorithm, Quota, State};
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// A store that is not asked once its isolate has spent its commands.
 pub struct Capped<S, E> {
     inner: S,
     effects: E,
-    cap: Option<Quota>,
-    spent: RefCell<Option<State>>,
+    budget: Budget,
     silent: Cell<Deadline>,
 }
 
@@ -22,30 +20,15 @@ pub struct Capped<S, E> {
 const SILENCE: Millis = Millis::from_secs(60);
 
 impl<S, E: Effects> Capped<S, E> {
-    /// At most `per_second` commands in any second; `None`: as many as it takes. That there were more
-    /// is logged, once a minute while there are.
+    /// No more than the budget has. That it has not enough is logged, once a minute while it has not.
     #[must_use]
-    pub fn new(inner: S, per_second: Option<NonZeroU32>, effects: E) -> Self {
-        // A window of a second is one for any limit.
-        let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
+    pub fn new(inner: S, budget: Budget, effects: E) -> Self {
         Self {
             inner,
             effects,
-            cap: per_second.and_then(quota),
-            spent: RefCell::new(None),
+            budget,
             silent: Cell::default(),
         }
-    }
-
-    /// Whether `commands` more may be spent; if so, they are.
-    fn spend(&self, commands: u32, now: Timestamp) -> bool {
-        let Some(cap) = &self.cap else { return true };
-        let mut spent = self.spent.borrow_mut();
-        let decided = cap.decide(spent.as_ref(), commands, now);
-        if let Some(state) = decided.admitted.or(decided.repaired) {
-            *spent = Some(state);
-        }
-        decided.decision.allowed()
     }
 
     fn log(&self, now: Timestamp) {
@@ -61,12 +44,29 @@ impl<S, E: Effects> Capped<S, E> {
 
 impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
-        if !self.spend(most_commands(question), now) {
+        let reconciles = reconciles(question);
+        let purpose = match reconciles {
+            true => Purpose::Records,
+            false => Purpose::Decision,
+        };
+        if !self.budget.spend(most_commands(question), purpose, now) {
+            if reconciles {
+                // It is tried again: some are kept for it.
+                let _ = self.budget.left_for_records(now);
+            }
             self.log(now);
             return Err(StoreError::OverCap);
         }
         self.inner.ask(question, now).await
     }
+}
+
+/// Whether nobody waits for the answer: it only tells the store what was admitted without it.
+fn reconciles(question: &Question<'_>) -> bool {
+    let check = question.check;
+    let mut extras = (0..check.charges.len()).map(|place| question.extra(place));
+    let has_backlog = |extra: &Extra| extra.backlog.is_some();
+    check.cost == 0 && extras.clone().any(has_backlog) && extras.all(|extra| extra.lease == 0)
 }
 
 /// The most commands that a decision can cost: the script and its one read, and per quota the
@@ -89,13 +89,15 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::Capped;
+    use crate::budget::Budget;
     use crate::effects::testing::Manual;
     use crate::quota::Algorithm;
     use crate::seed::Seed;
     use crate::store::conformance::{self, START, charge, check};
+    use crate::store::fallback::QUOTAS_PER_CALL;
     use crate::store::memory::Memory;
-    use crate::store::shared::{Question, Reply, SharedStore};
-    use crate::store::{Store, StoreError};
+    use crate::store::shared::{Backlog, Extra, Question, Reply, SharedStore};
+    use crate::store::{Store, StoreError, Verdict};
     use crate::time::{Millis, Timestamp};
 
     /// Counts what reaches the store behind.
@@ -111,8 +113,8 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let memory = || Memory::new(1000, Seed::fixed());
-        conformance::shared(&Capped::new(memory(), None, Manual::default())).await;
-        let plenty = NonZeroU32::new(1_000_000);
+        conformance::shared(&Capped::new(memory(), Budget::default(), Manual::default())).await;
+        let plenty = Budget::new(NonZeroU32::new(1_000_000));
         conformance::shared(&Capped::new(memory(), plenty, Manual::default())).await;
     }
 
@@ -120,7 +122,7 @@ mod tests {
     fn no_second_holds_more_than_the_cap() {
         let effects = Manual::default();
         let counted = Counted(Cell::new(0));
-        let store = Capped::new(counted, NonZeroU32::new(30), effects.clone());
+        let store = Capped::new(counted, Budget::new(NonZeroU32::new(30)), effects.clone());
         // Three commands each: the script, the read, the state.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let mut asked_at = Vec::new();
@@ -148,12 +150,45 @@ mod tests {
         assert_eq!(effects.lines().len(), 1);
     }
 
+    /// A whole call of the reconciliation fits into what records may spend of the smallest cap, which is
+    /// 50; and it leaves the rest to decisions.
+    #[test]
+    fn reconciliation_is_within_the_share_of_the_records() {
+        let counted = Counted(Cell::new(0));
+        let store = Capped::new(counted, Budget::new(NonZeroU32::new(50)), Manual::default());
+        let quotas: Vec<_> = (0..QUOTAS_PER_CALL)
+            .map(|number| charge(&format!("p:{number}"), Algorithm::SlidingWindow, 100))
+            .collect();
+        let reconciled = check(&quotas, 0);
+        let state = quotas[0].quota.decide(None, 1, START).admitted.unwrap();
+        let extra = Extra {
+            lease: 0,
+            backlog: Some(Backlog {
+                name: "0f".to_owned(),
+                state,
+            }),
+        };
+        let extras = vec![extra; QUOTAS_PER_CALL];
+        let reconcile = |ms| {
+            let question = Question::with(&reconciled, &extras);
+            let asked = store.ask(&question, START + Millis::new(ms)).now_or_never();
+            asked.unwrap().is_ok()
+        };
+        assert_eq!([0, 0, 500, 1100].map(reconcile), [true, false, false, true]);
+        let one = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
+        let decide = || store.decide(&one, START + Millis::new(1100)).now_or_never();
+        let decided = std::iter::repeat_with(decide)
+            .take_while(|decided| decided == &Some(Ok(Verdict::default())));
+        // Of 50 the reconciliation has spent 18, and two more are kept for records.
+        assert_eq!(decided.count(), 10);
+    }
+
     /// Nor is it silent for the hour by which a clock was set back.
     #[test]
     fn it_is_logged_once_a_minute_by_a_clock_set_back_as_well() {
         let effects = Manual::default();
         let counted = Counted(Cell::new(0));
-        let store = Capped::new(counted, NonZeroU32::new(2), effects.clone());
+        let store = Capped::new(counted, Budget::new(NonZeroU32::new(2)), effects.clone());
         // Three commands, which the cap never allows.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let logs = |seconds| {

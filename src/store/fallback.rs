@@ -32,7 +32,7 @@ use crate::quota::Quota;
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// Quotas that are reconciled in one call, and calls in one go.
-const QUOTAS_PER_CALL: usize = 8;
+pub(super) const QUOTAS_PER_CALL: usize = 8;
 const CALLS: usize = 16;
 
 /// How long one reconciliation keeps others from beginning, should it never report.

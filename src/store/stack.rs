@@ -21,6 +21,7 @@ use super::retries::Retries;
 use super::shared::{Question, SharedStore};
 use super::{Check, Store, StoreError, Verdict};
 use crate::blocklist::{AddressBlock, Target};
+use crate::budget::Budget;
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -83,7 +84,7 @@ pub enum StoreHealth {
 }
 
 impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
-    /// Around `shared`, whose records are `records`.
+    /// Around `shared`, whose records are `records`: both spend of one budget from now on.
     pub fn new(
         shared: S,
         records: Rc<Records<D>>,
@@ -96,7 +97,9 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
             doublings: rules.doublings,
             probe: rules.timeout + GRACE,
         };
-        let capped = Capped::new(shared, rules.max_commands, effects.clone());
+        let budget = Budget::new(rules.max_commands);
+        records.share(budget.clone());
+        let capped = Capped::new(shared, budget, effects.clone());
         let breaker = Breaker::new(capped, waits, effects.clone());
         let leases = Leases::new(breaker, sizes.leases, seed);
         let denials = Denials::new(leases, sizes.denials, seed.clone(), effects.clone());

@@ -1,10 +1,12 @@
 use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
 
 use super::Blocked;
 use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::budget::{Budget, Purpose};
 use crate::client::{Ipv6Prefix, Network};
 use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
@@ -306,4 +308,26 @@ fn a_database_that_fails_leaves_what_was_added_here() {
     };
     isolate.add(&target("10.0.0.0/8"), ends);
     assert!(blocked(&isolate, "10.1.1.1", 1));
+}
+
+/// Another request loads the copy once there are commands for it.
+#[test]
+fn loading_the_copy_is_within_the_budget() {
+    let database = Shared::default();
+    let blocked = isolate(&database);
+    let budget = Budget::new(NonZeroU32::new(10));
+    blocked.records.share(budget.clone());
+    set(&database, "10.0.0.0/8", None);
+    let asks = |ms| {
+        let now = START + Millis::new(ms);
+        let verdict = blocked.decide(&of("10.1.2.3"), now).now_or_never();
+        verdict.unwrap().unwrap().address_block.is_some()
+    };
+    assert!(budget.spend(8, Purpose::Decision, START));
+    let before = database.calls.get();
+    assert_eq!((asks(0), database.calls.get() - before), (false, 0));
+    assert_eq!((asks(2000), database.calls.get() - before), (true, 1));
+    // Its three commands are counted once.
+    let now = START + Millis::new(2000);
+    assert!(budget.spend(7, Purpose::Decision, now) && !budget.spend(1, Purpose::Decision, now));
 }

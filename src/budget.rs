@@ -1,0 +1,266 @@
+//! What an isolate may spend, in commands that the store bills: one budget for decisions and records.
+//!
+//! No second holds more than the cap. Decisions come first: records have a share of two fifths at most,
+//! which decisions leave to them only while records wait, so that a flood that spends the whole cap does
+//! not keep its own denials from being recorded. An operator's calls are counted and never refused.
+
+use std::cell::{Cell, RefCell};
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use crate::quota::{Algorithm, Quota, State};
+use crate::time::{Deadline, Millis, Timestamp};
+
+/// The share that records have.
+const RECORDS_SHARE_THOUSANDTHS: u32 = 400;
+
+/// How long decisions leave the share of the records to them, unless they ask again.
+const WAITING: Millis = Millis::from_secs(2);
+
+/// On what commands are spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// On a request that waits, or on what decides the next ones.
+    Decision,
+    /// On what can wait: records, and what was admitted already.
+    Records,
+}
+
+/// Commands that an isolate may spend; its clones are the same budget.
+#[derive(Clone, Default)]
+pub struct Budget(Option<Rc<Capped>>);
+
+struct Capped {
+    all: Quota,
+    records: Quota,
+    spent: RefCell<Spent>,
+    /// Commands that are spent and not sent yet.
+    prepaid: Cell<u32>,
+    /// While records wait for their share.
+    waiting: Cell<Deadline>,
+}
+
+#[derive(Default)]
+struct Spent {
+    all: Option<State>,
+    records: Option<State>,
+}
+
+/// Takes `commands` if there are as many.
+fn take(quota: &Quota, spent: &mut Option<State>, commands: u32, now: Timestamp) {
+    let decided = quota.decide(spent.as_ref(), commands, now);
+    if let Some(state) = decided.admitted.or(decided.repaired) {
+        *spent = Some(state);
+    }
+}
+
+fn left(quota: &Quota, spent: Option<&State>, now: Timestamp) -> u32 {
+    quota.decide(spent, 0, now).decision.remaining
+}
+
+impl Budget {
+    /// At most `per_second` commands in any second; `None`: as many as it takes.
+    #[must_use]
+    pub fn new(per_second: Option<NonZeroU32>) -> Self {
+        // A window of a second is one for any limit.
+        let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
+        let all = per_second.and_then(quota);
+        Self(all.map(|all| {
+            Rc::new(Capped {
+                records: all.scaled(RECORDS_SHARE_THOUSANDTHS),
+                all,
+                spent: RefCell::default(),
+                prepaid: Cell::default(),
+                waiting: Cell::default(),
+            })
+        }))
+    }
+
+    /// Whether so many may be spent on this; if so, they are.
+    #[must_use]
+    pub fn spend(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
+        let Some(capped) = &self.0 else { return true };
+        let spent = &mut *capped.spent.borrow_mut();
+        let left_in_all = left(&capped.all, spent.all.as_ref(), now);
+        let left_for_records = left(&capped.records, spent.records.as_ref(), now);
+        let is_waiting = capped.waiting.get().is_pending(now);
+        let allowed = match purpose {
+            Purpose::Decision if is_waiting => {
+                left_in_all >= commands.saturating_add(left_for_records)
+            }
+            Purpose::Decision => left_in_all >= commands,
+            Purpose::Records => left_in_all.min(left_for_records) >= commands,
+        };
+        if allowed && purpose == Purpose::Records {
+            take(&capped.records, &mut spent.records, commands, now);
+        }
+        if allowed {
+            take(&capped.all, &mut spent.all, commands, now);
+        }
+        allowed
+    }
+
+    /// Like [`spend`](Self::spend), for commands that are [counted](Self::count) when they are sent.
+    #[must_use]
+    pub fn prepay(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
+        let paid = self.spend(commands, purpose, now);
+        if let Some(capped) = self.0.as_ref().filter(|_| paid) {
+            capped.prepaid.set(commands);
+        }
+        paid
+    }
+
+    /// How many records may spend now, with something to write; `None`: as many as it takes. Until they
+    /// [say so](Self::stop_waiting), or for two seconds, decisions leave them their share.
+    #[must_use]
+    pub fn left_for_records(&self, now: Timestamp) -> Option<u32> {
+        let capped = self.0.as_ref()?;
+        capped.waiting.set(Deadline::after(WAITING, now));
+        let spent = capped.spent.borrow();
+        let share = left(&capped.records, spent.records.as_ref(), now);
+        Some(share.min(left(&capped.all, spent.all.as_ref(), now)))
+    }
+
+    /// Whether there is a cap.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Records have nothing more to write.
+    pub fn stop_waiting(&self) {
+        if let Some(capped) = &self.0 {
+            capped.waiting.set(Deadline::OVER);
+        }
+    }
+
+    /// Counts commands that are sent, whether or not there are as many: those that were not paid before.
+    pub fn count(&self, commands: u32, now: Timestamp) {
+        let Some(capped) = &self.0 else { return };
+        let prepaid = capped.prepaid.get().min(commands);
+        capped.prepaid.set(capped.prepaid.get() - prepaid);
+        let spent = &mut *capped.spent.borrow_mut();
+        let left = left(&capped.all, spent.all.as_ref(), now);
+        take(
+            &capped.all,
+            &mut spent.all,
+            left.min(commands - prepaid),
+            now,
+        );
+    }
+
+    /// What was paid before and not sent is not sent any more.
+    pub fn forget_prepaid(&self) {
+        if let Some(capped) = &self.0 {
+            capped.prepaid.set(0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    use super::{Budget, Purpose};
+    use crate::store::conformance::START;
+    use crate::time::Millis;
+
+    const CAP: u32 = 50;
+    const SHARE: u32 = 20;
+
+    proptest! {
+        /// Whoever asks for what, whenever: no second holds more than the cap, nor more than their share for
+        /// records, what is paid for and sent later included.
+        #[test]
+        fn no_second_holds_more_than_the_cap(
+            steps in proptest::collection::vec((0..150_u64, 0..4_u8, 1..25_u32), 1..200),
+        ) {
+            let budget = Budget::new(NonZeroU32::new(CAP));
+            let mut ms = 0;
+            let mut spent: Vec<(u64, u32, bool)> = Vec::new();
+            for (pause, what, commands) in steps {
+                ms += pause;
+                let now = START + Millis::new(ms);
+                let is_records = what != 0;
+                let paid = match what {
+                    0 => budget.spend(commands, Purpose::Decision, now),
+                    1 => budget.spend(commands, Purpose::Records, now),
+                    _ => {
+                        let left = budget.left_for_records(now).unwrap();
+                        let paid = budget.prepay(commands, Purpose::Records, now);
+                        prop_assert!(paid == (commands <= left));
+                        if paid {
+                            budget.count(commands, now);
+                        }
+                        paid
+                    }
+                };
+                if what == 3 {
+                    budget.stop_waiting();
+                }
+                if paid {
+                    spent.push((ms, commands, is_records));
+                }
+            }
+            for (place, (from, ..)) in spent.iter().enumerate() {
+                let within = spent[place..].iter().take_while(|(at, ..)| *at < from + 1000);
+                let sums = within.fold((0, 0), |(all, records), (_, commands, is_records)| {
+                    (all + commands, records + if *is_records { *commands } else { 0 })
+                });
+                prop_assert!(sums.0 <= CAP && sums.1 <= SHARE, "{sums:?}");
+            }
+        }
+
+        #[test]
+        fn without_a_cap_everything_may_be_spent(commands in any::<u32>()) {
+            let budget = Budget::new(None);
+            prop_assert!(budget.spend(commands, Purpose::Decision, START));
+            prop_assert!(budget.prepay(commands, Purpose::Records, START));
+            prop_assert!(budget.left_for_records(START).is_none());
+        }
+    }
+
+    #[test]
+    fn decisions_have_all_of_it_unless_records_wait() {
+        let budget = Budget::new(NonZeroU32::new(CAP));
+        let decisions = |ms| {
+            let now = START + Millis::new(ms);
+            let decision = || budget.spend(1, Purpose::Decision, now);
+            std::iter::repeat_with(decision)
+                .take_while(|paid| *paid)
+                .count()
+        };
+        assert_eq!(decisions(0), 50);
+        let records = |ms| budget.left_for_records(START + Millis::new(ms));
+        assert_eq!(records(500), Some(0));
+        assert_eq!(decisions(1100), 30);
+        assert_eq!(records(1100), Some(20));
+        assert!(budget.prepay(20, Purpose::Records, START + Millis::new(1100)));
+        assert_eq!(decisions(1100), 0);
+        budget.stop_waiting();
+        assert_eq!(decisions(2200), 50);
+    }
+
+    #[test]
+    fn what_passes_uncounted_is_what_was_paid_for_before() {
+        let budget = Budget::new(NonZeroU32::new(CAP));
+        let left = || {
+            let left = budget.left_for_records(START);
+            budget.stop_waiting();
+            left
+        };
+        assert!(budget.prepay(8, Purpose::Decision, START));
+        budget.count(5, START);
+        budget.count(10, START);
+        assert!(
+            budget.spend(35, Purpose::Decision, START),
+            "8 and 7 are counted"
+        );
+        assert_eq!(left(), Some(0));
+        // More than there is: an operator's.
+        budget.count(100, START);
+        assert_eq!(left(), Some(0));
+    }
+}

@@ -1,0 +1,375 @@
+//! What records cost beside decisions, over the production stack, with a clock in the test's hands.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use super::Journal;
+use crate::blocklist::Target;
+use crate::client::CallerKey;
+use crate::config::{Config, Vars};
+use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::error::StoreError;
+use crate::events::escalation::{COMMANDS_PER_BLOCK, Escalated};
+use crate::events::tests::ALL;
+use crate::events::{Details, Room};
+use crate::gate;
+use crate::redis::emulator::Emulator;
+use crate::redis::keys::Keys;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database};
+use crate::seed::Seed;
+use crate::store::conformance::START;
+use crate::store::reference::Reference;
+use crate::store::retries::Retries;
+use crate::store::shared::{self, Question, SharedStore};
+use crate::store::stack::{Rules, Sizes, Stack};
+use crate::time::{Millis, Timestamp};
+use crate::user::Prove;
+
+const CAP: u32 = 50;
+
+const RULES: Rules = Rules {
+    timeout: Millis::new(1000),
+    retries: Retries {
+        count: 2,
+        delay: Millis::new(50),
+    },
+    doublings: 10,
+    max_commands: NonZeroU32::new(CAP),
+    fallback_factor: 1000,
+};
+
+/// Time, in ms after [`START`], and the commands that were spent when.
+#[derive(Clone, Default)]
+struct World(Rc<State>);
+
+#[derive(Default)]
+struct State {
+    now: Cell<u64>,
+    decisions: RefCell<Vec<(u64, usize)>>,
+    records: RefCell<Vec<(u64, usize)>>,
+    emulator: Emulator,
+    store: Reference,
+}
+
+impl World {
+    /// The most commands that were spent in any second.
+    fn most_in_a_second(&self) -> usize {
+        let mut all = self.0.decisions.borrow().clone();
+        all.extend(self.0.records.borrow().iter());
+        all.sort_unstable();
+        let second = |(place, (from, _)): (usize, &(u64, usize))| {
+            let within = all[place..].iter().take_while(|(at, _)| *at < from + 1000);
+            within.map(|(_, commands)| commands).sum()
+        };
+        all.iter().enumerate().map(second).max().unwrap_or_default()
+    }
+}
+
+impl Effects for World {
+    fn now(&self) -> Timestamp {
+        START + Millis::new(self.0.now.get())
+    }
+
+    fn random(&self) -> u32 {
+        0
+    }
+
+    fn log(&self, _: Level, _: &str) {}
+
+    async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
+        Err(StoreError::Unreachable)
+    }
+
+    async fn sleep(&self, length: Millis) {
+        let until = self.0.now.get() + length.get();
+        std::future::poll_fn(|_| match self.0.now.get() >= until {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+    }
+
+    async fn verify(&self, _: VerificationKey<'_>, _: &str, _: &[u8]) -> bool {
+        false
+    }
+
+    async fn fetch_key_set(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+impl Database for World {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        let spent = (self.0.now.get(), commands.len());
+        self.0.records.borrow_mut().push(spent);
+        self.0.emulator.run(commands, now).await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+impl SharedStore for World {
+    async fn ask(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+    ) -> Result<shared::Reply, StoreError> {
+        // The script, its one read, and a state each.
+        let spent = (self.0.now.get(), 2 + question.check.charges.len());
+        self.0.decisions.borrow_mut().push(spent);
+        self.0.store.ask(question, now).await
+    }
+}
+
+struct Nobody;
+
+impl Prove for Nobody {
+    async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
+        None
+    }
+}
+
+/// A request of an address.
+struct Of(String);
+
+impl gate::Request for Of {
+    fn method(&self) -> &'static str {
+        "GET"
+    }
+
+    fn path(&self) -> &'static str {
+        "/"
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        (name == "cf-connecting-ip").then(|| self.0.clone())
+    }
+}
+
+struct Isolate {
+    config: Config,
+    world: World,
+    records: Rc<Records<World>>,
+    stack: Rc<Stack<World, World, World>>,
+    journal: Rc<Journal<World>>,
+    /// Duties under way.
+    duties: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
+    denied: RefCell<BTreeMap<String, u64>>,
+}
+
+impl Isolate {
+    fn new(vars: &Value) -> Self {
+        let config = Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config;
+        let world = World::default();
+        let records = Rc::new(Records::new(world.clone(), Keys::new("t:")));
+        let seed = Seed::fixed();
+        let stack = Stack::new(
+            world.clone(),
+            Rc::clone(&records),
+            RULES,
+            Sizes::default(),
+            &seed,
+            world.clone(),
+        );
+        Self {
+            journal: Rc::new(Journal::new(Rc::clone(&records), &config.abuse, seed)),
+            stack: Rc::new(stack),
+            duties: RefCell::default(),
+            denied: RefCell::default(),
+            config,
+            world,
+            records,
+        }
+    }
+
+    fn ask(&self, address: &str) {
+        let now = self.world.now();
+        let request = Of(address.to_owned());
+        let decided = gate::decide(&self.config, &*self.stack, &Nobody, &request, now);
+        let report = decided.now_or_never().unwrap().unwrap();
+        if let Some(kind) = self.journal.kind(&report) {
+            let details = Details::default;
+            self.journal.note(kind, 429, &report, now, details);
+        }
+        if !report.admitted && report.address_block.is_none() {
+            *self
+                .denied
+                .borrow_mut()
+                .entry(address.to_owned())
+                .or_default() += 1;
+        }
+    }
+
+    /// Goes on by so many ms, as a host does.
+    fn pass(&self, ms: u64) {
+        self.world.0.now.set(self.world.0.now.get() + ms);
+        let mut duties = self.duties.borrow_mut();
+        if self.journal.recorder().should_write(self.world.now()) {
+            let (journal, stack) = (Rc::clone(&self.journal), Rc::clone(&self.stack));
+            let world = self.world.clone();
+            duties.push(Box::pin(async move {
+                journal.write_later(&*stack, &world).await;
+            }));
+        }
+        let context = &mut Context::from_waker(Waker::noop());
+        duties.retain_mut(|duty| duty.as_mut().poll(context).is_pending());
+    }
+
+    /// Whether the address is blocked everywhere.
+    fn blocks(&self, address: &str) -> bool {
+        let target = Target::parse(address, self.config.ipv6_prefix).unwrap();
+        let held = self.records.look_up(&target, self.world.now());
+        held.now_or_never().unwrap().unwrap().is_some()
+    }
+
+    fn suspicious(&self) -> BTreeMap<String, u64> {
+        let found = self.records.suspicious(2, 1000, self.world.now());
+        let found = found.now_or_never().unwrap().unwrap();
+        let counts = found.into_iter().map(|known| (known.caller, known.denied));
+        counts.collect()
+    }
+}
+
+/// A hundred callers that are denied again and again, and one that is far more often.
+#[test]
+fn a_flood_of_denials_with_escalation_spends_no_more_than_the_cap() {
+    let isolate = Isolate::new(&json!({
+        "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600", "RATE_LIMIT_ESCALATION": "10,600,600",
+    }));
+    let attacker = "192.0.2.1";
+    let flood = |seconds: std::ops::Range<u64>| {
+        for ms in seconds.start * 1000..seconds.end * 1000 {
+            isolate.ask(&format!("198.51.100.{}", ms % 100));
+            isolate.ask(attacker);
+            isolate.pass(1);
+        }
+    };
+    flood(0..6);
+    assert!(isolate.blocks(attacker), "in the middle of the flood");
+    flood(6..12);
+    for _ in 12..150 {
+        (0..100).for_each(|_| isolate.pass(10));
+    }
+    let most = isolate.world.most_in_a_second();
+    assert!(most <= CAP as usize, "{most}");
+    assert_eq!(
+        isolate.suspicious(),
+        *isolate.denied.borrow(),
+        "nothing is lost"
+    );
+    for caller in 0..100 {
+        assert!(isolate.blocks(&format!("198.51.100.{caller}")));
+    }
+}
+
+/// What a batch says that it costs is what it costs, in each of its parts.
+#[test]
+fn a_batch_costs_what_is_paid_for_it() {
+    let isolate = Isolate::new(&json!({
+        "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600,600", "RATE_LIMIT_ESCALATION": "10,600,600",
+    }));
+    let spent = |commands: usize| {
+        let records = isolate.world.0.records.take();
+        let sum: usize = records.iter().map(|(_, commands)| commands).sum();
+        assert_eq!(sum, commands);
+    };
+    let rule = isolate.config.abuse.escalation.unwrap();
+    let now = isolate.world.now();
+    for callers in [1, 20, 150] {
+        for caller in 0..callers {
+            for _ in 0..5 {
+                isolate.ask(&format!("192.0.{callers}.{caller}"));
+            }
+        }
+        for escalates in [false, true] {
+            let batch = isolate.journal.recorder().take(Room {
+                commands: None,
+                escalates,
+            });
+            let recorded = isolate.records.record(&batch, now).now_or_never();
+            recorded.unwrap().unwrap();
+            if escalates {
+                let counted = isolate.records.escalate(&batch, &rule, now).now_or_never();
+                assert_eq!(counted.unwrap().unwrap(), Escalated::default());
+            }
+            spent(batch.commands(escalates));
+            isolate.journal.recorder().put_back(batch);
+        }
+        while !isolate.journal.recorder().is_empty() {
+            isolate.journal.recorder().take(ALL);
+        }
+    }
+    for _ in 0..20 {
+        isolate.ask("192.0.2.1");
+    }
+    // What has been spent until now counts no more.
+    isolate.world.0.now.set(2000);
+    let now = isolate.world.now();
+    let batch = isolate.journal.recorder().take(ALL);
+    let blocked = isolate.records.escalate(&batch, &rule, now).now_or_never();
+    assert_eq!(blocked.unwrap().unwrap().blocks.len(), 1);
+    // Two for the address and one for all, and the block.
+    spent(3 + COMMANDS_PER_BLOCK);
+}
+
+/// Decisions that spend whatever they may, while records wait: both get their share.
+#[test]
+fn neither_records_nor_decisions_are_starved() {
+    let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600"}));
+    let spent_in = |seconds: std::ops::Range<u64>| {
+        let within = |spent: &RefCell<Vec<(u64, usize)>>| {
+            let spent = spent.borrow();
+            let within = spent
+                .iter()
+                .filter(|(at, _)| seconds.contains(&(at / 1000)));
+            within.map(|(_, commands)| commands).sum::<usize>()
+        };
+        let state = &isolate.world.0;
+        (within(&state.decisions), within(&state.records))
+    };
+    for ms in 0..20_000_u32 {
+        // A caller that is new, and one that is denied.
+        isolate.ask(&format!("10.{}.{}.{}", ms >> 16, ms >> 8 & 255, ms & 255));
+        if ms > 5000 {
+            isolate.ask(&format!("198.51.100.{}", ms % 200));
+        }
+        isolate.pass(1);
+    }
+    let (decisions, records) = spent_in(0..5);
+    assert!(
+        (200..=250).contains(&decisions) && records == 0,
+        "{decisions} {records}"
+    );
+    let (decisions, records) = spent_in(9..19);
+    assert!((250..=400).contains(&decisions), "{decisions}");
+    assert!((100..=200).contains(&records), "{records}");
+    assert!(isolate.world.most_in_a_second() <= CAP as usize);
+}
+
+/// The operator's calls are answered whatever has been spent, and count.
+#[test]
+fn an_operators_calls_count_and_pass() {
+    let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600"}));
+    for _ in 0..3 {
+        // 24 hours, a command each.
+        let found = isolate.records.suspicious(24, 10, isolate.world.now());
+        assert!(found.now_or_never().unwrap().is_ok());
+    }
+    isolate.ask("192.0.2.1");
+    assert_eq!(*isolate.world.0.decisions.borrow(), [], "memory decides");
+    for _ in 0..1100 {
+        isolate.pass(1);
+    }
+    isolate.ask("192.0.2.1");
+    assert_eq!(isolate.world.0.decisions.borrow().len(), 1);
+}
