@@ -21,10 +21,12 @@ use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
 use heaviest::Heaviest;
+use shadow::ShadowDenials;
 
 pub mod escalation;
 mod heaviest;
 pub mod records;
+mod shadow;
 
 /// How long after the first event of a batch it is written.
 pub const FLUSH_AFTER: Millis = Millis::new(3000);
@@ -246,6 +248,7 @@ impl Batch {
 /// Gathers an isolate's events.
 pub struct Recorder {
     open: RefCell<Open>,
+    shadow: RefCell<ShadowDenials>,
     seed: Seed,
 }
 
@@ -275,6 +278,7 @@ impl Recorder {
         };
         Self {
             open: RefCell::new(open),
+            shadow: RefCell::new(ShadowDenials::new(seed.clone())),
             seed,
         }
     }
@@ -311,11 +315,22 @@ impl Recorder {
         );
     }
 
-    /// Whether there is something to write and nobody is to write it: then the one who asks is,
+    /// Notes that `policy`, which is in shadow mode, would have denied a request of `caller`.
+    pub fn note_shadow(&self, policy: &str, caller: CallerKey, now: Timestamp) {
+        self.shadow.borrow_mut().note(policy, caller, now);
+    }
+
+    /// What is to be logged of policies in shadow mode, a line for each.
+    pub(crate) fn take_shadow(&self, now: Timestamp) -> Vec<String> {
+        self.shadow.borrow_mut().take(now)
+    }
+
+    /// Whether there is something to write or to log and nobody is to do it: then the one who asks is,
     /// [`FLUSH_AFTER`] from now.
     pub fn should_write(&self, now: Timestamp) -> bool {
         let mut open = self.open.borrow_mut();
-        let free = !open.is_empty() && !open.writing.is_pending(now);
+        let is_due = !open.is_empty() || !self.shadow.borrow().is_empty();
+        let free = is_due && !open.writing.is_pending(now);
         if free {
             open.writing = Deadline::after(WRITING, now);
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::budget::{Budget, Purpose};
 use crate::client::CallerKey;
 use crate::config::Abuse;
-use crate::effects::Effects;
+use crate::effects::{Effects, Level};
 use crate::events::records::BLOCKED;
 use crate::events::{Batch, Details, FLUSH_AFTER, Kind, Note, Recorder, Room};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
@@ -174,6 +174,15 @@ impl<D: Database> Journal<D> {
         });
     }
 
+    /// Notes what policies in shadow mode would have denied.
+    pub fn note_shadow(&self, report: &Report, now: Timestamp) {
+        let denials = report.shadow.iter();
+        for standing in denials.filter(|standing| !standing.answer.decision.allowed()) {
+            let asker = report.asker(standing);
+            self.recorder.note_shadow(&standing.policy, asker, now);
+        }
+    }
+
     /// Whether the sample takes this admitted request: as evenly as it goes.
     fn takes(&self) -> bool {
         let behind = self.behind.get() + self.rules.sample;
@@ -182,7 +191,7 @@ impl<D: Database> Journal<D> {
         takes
     }
 
-    /// Writes what is gathered, some seconds from now; what the budget has no room for then, a part each
+    /// Writes and logs what is gathered, some seconds from now; what the budget has no room for then, a part each
     /// second.
     pub async fn write_later<S: SharedStore, E: Effects + Clone>(
         &self,
@@ -190,6 +199,9 @@ impl<D: Database> Journal<D> {
         effects: &E,
     ) {
         effects.sleep(FLUSH_AFTER).await;
+        for line in self.recorder.take_shadow(effects.now()) {
+            effects.log(Level::Info, &line);
+        }
         for _ in 0..MAX_PARTS {
             self.write(stack, effects.now()).await;
             if !self.waits_for_budget(stack) {

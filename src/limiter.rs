@@ -168,7 +168,7 @@ impl<E: Effects + Clone> Limiter<E> {
         now: Timestamp,
     ) -> Handled {
         let config = self.config();
-        self.log_shadow(&report);
+        self.journal.note_shadow(&report, now);
         let kind = self.journal.kind(&report);
         let note = |noted, status| {
             if kind == Some(noted) {
@@ -217,19 +217,6 @@ impl<E: Effects + Clone> Limiter<E> {
         let now = self.effects.now();
         self.journal
             .note(Kind::Admitted, status, &report, now, || details);
-    }
-
-    fn log_shadow(&self, report: &Report) {
-        for standing in &report.shadow {
-            if !standing.answer.decision.allowed() {
-                let line = format!(
-                    "shadow: policy {} would have denied {}",
-                    standing.policy,
-                    report.caller.key()
-                );
-                self.effects.log(Level::Info, &line);
-            }
-        }
     }
 
     async fn control_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::Duty;
 use super::{Isolate, by, get, header, json_of, policies_and};
 
 #[test]
@@ -13,10 +14,43 @@ fn shadow_denials_are_logged_and_admitted() {
     for _ in 0..2 {
         assert_eq!(isolate.answer(&get("http://localhost/")).status, 200);
     }
+    assert_eq!(isolate.run_duties(), [Duty::WriteEvents]);
     assert_eq!(
         isolate.effects.lines(),
-        ["shadow: policy general would have denied 192.0.2.1"]
+        ["shadow: policy general would have denied 1 request of 1 caller in 3 s"]
     );
+}
+
+/// Nor an address, whichever key was charged: with events as well as without.
+#[test]
+fn a_flood_of_shadow_denials_is_a_line_every_few_seconds() {
+    for (events, key) in [
+        (true, "ip"),
+        (false, "ip"),
+        (true, "global"),
+        (true, "header:x-key"),
+    ] {
+        let isolate = Isolate::new(&json!({
+            "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "off", "RATE_LIMIT_EVENTS": events,
+            "RATE_LIMIT_POLICIES": {"general": {"mode": "shadow", "key": key}},
+        }));
+        for batch in 0..2 {
+            for request in 0..1000 {
+                let address = format!("192.0.2.{}", request % 10);
+                isolate.answer(&by(&address, "/").with("x-key", "a"));
+            }
+            assert_eq!(isolate.run_duties(), [Duty::WriteEvents]);
+            let lines = isolate.effects.lines();
+            let [line] = lines.as_slice() else {
+                panic!("{lines:?}")
+            };
+            assert!(
+                line.ends_with("requests of 10 callers in 3 s"),
+                "{batch} {line}"
+            );
+            assert!(!line.contains("192.0.2"), "{line}");
+        }
+    }
 }
 
 #[test]
@@ -46,8 +80,9 @@ fn a_shadow_policy_reports_and_never_denies_blocks_or_disturbs() {
     let body = json_of(&denied);
     assert_eq!(body["type"], "general");
     assert_eq!(body["blocked"], false);
-    let logged = "shadow: policy watched would have denied 192.0.2.1";
-    assert_eq!(isolate.effects.lines(), [logged; 4]);
+    isolate.run_duties();
+    let logged = "shadow: policy watched would have denied 4 requests of 1 caller in 3 s";
+    assert_eq!(isolate.effects.lines(), [logged]);
 }
 
 #[test]
