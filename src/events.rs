@@ -188,7 +188,7 @@ impl Room {
             }
     }
 
-    /// What a batch's denials cost beside that.
+    /// What the denials of all callers cost in addition.
     const fn of_all_denials(self) -> usize {
         let of_escalation = if self.escalates {
             escalation::COMMANDS

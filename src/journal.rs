@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::budget::{Budget, Purpose};
+use crate::budget::Purpose;
 use crate::client::CallerKey;
 use crate::config::Abuse;
 use crate::effects::{Effects, Level};
@@ -26,6 +26,15 @@ const ALL: u32 = 1000;
 const MAX_PARTS: u32 = 10;
 const PART_AFTER: Millis = Millis::new(1100);
 
+/// How much of what was gathered is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// As much as can be for now.
+    AsFarAsPossible,
+    /// What the budget had room for; more of it a second later.
+    InPart,
+}
+
 /// A denied request.
 pub struct Denial<'a> {
     /// The answer's status.
@@ -45,6 +54,9 @@ impl Denial<'_> {
     /// once. None of what others have a part in, a quota that they share or a block of the address; nor of
     /// a cost that no waiting helps with, which the configuration is to blame for.
     fn blamed(&self, own: CallerKey) -> Option<&Standing> {
+        if matches!(own, CallerKey::Global | CallerKey::Header(_)) {
+            return None;
+        }
         let standings = self.enforced.iter().filter(|_| !self.is_blocked);
         let own = standings.filter(|standing| standing.charged == own);
         let ending = own.filter(|standing| standing.answer.retry_at().is_some());
@@ -128,14 +140,17 @@ impl<D: Database> Journal<D> {
         self.note_of(asker, &note, now, details);
     }
 
-    /// Notes a denial, and holds it against whoever it is to be held against. `details` is asked only for
-    /// the first of like events.
+    /// Notes a denial, and holds it against the keys that are to blame, unless events are off. `details` is
+    /// asked only for the first of like events.
     pub fn note_denial(
         &self,
         denial: &Denial<'_>,
         now: Timestamp,
         details: impl FnOnce() -> Details,
     ) {
+        if !self.rules.events {
+            return;
+        }
         let (policy, caller) = match longest_denial(denial.enforced) {
             _ if denial.is_blocked => (BLOCKED, denial.asker),
             Some(standing) => (standing.policy.as_str(), standing.charged),
@@ -203,8 +218,7 @@ impl<D: Database> Journal<D> {
             effects.log(Level::Info, &line);
         }
         for _ in 0..MAX_PARTS {
-            self.write(stack, effects.now()).await;
-            if !self.waits_for_budget(stack) {
+            if self.write(stack, effects.now()).await != Written::InPart {
                 return;
             }
             self.recorder.keep_writing(effects.now());
@@ -219,10 +233,10 @@ impl<D: Database> Journal<D> {
         &self,
         stack: &Stack<S, D, E>,
         now: Timestamp,
-    ) {
+    ) -> Written {
         if self.recorder.is_empty() || !stack.answers() {
             self.recorder.stop_writing();
-            return;
+            return Written::AsFarAsPossible;
         }
         let escalates = self.rules.escalation.is_some();
         let budget = self.records.budget();
@@ -231,46 +245,50 @@ impl<D: Database> Journal<D> {
             escalates,
         });
         let commands = batch.commands(escalates);
-        let paid = self.records.prepay(commands, Purpose::Records, now);
-        match paid {
+        let is_written = match self.records.prepay(commands, Purpose::Records, now) {
             Ok(()) => self.write_batch(batch, stack, now).await,
-            Err(_) => self.recorder.put_back(batch),
-        }
-        if let Some(budget) = budget {
-            budget.forget_prepaid();
-            if self.recorder.is_empty() {
-                budget.stop_waiting();
+            Err(_) => {
+                self.recorder.put_back(batch);
+                true
             }
+        };
+        let Some(budget) = budget.filter(|budget| budget.is_bounded()) else {
+            return Written::AsFarAsPossible;
+        };
+        budget.forget_prepaid();
+        if self.recorder.is_empty() {
+            budget.stop_waiting();
+        }
+        match is_written && !self.recorder.is_empty() {
+            true => Written::InPart,
+            false => Written::AsFarAsPossible,
         }
     }
+
+    /// Whether the database took it.
 
     async fn write_batch<S: SharedStore, E: Effects + Clone>(
         &self,
         batch: Batch,
         stack: &Stack<S, D, E>,
         now: Timestamp,
-    ) {
+    ) -> bool {
         if self.records.record(&batch, now).await.is_err() {
             self.recorder.put_back(batch);
-            return;
+            return false;
         }
         let Some(rule) = &self.rules.escalation else {
-            return;
+            return true;
         };
         let Ok(escalated) = self.records.escalate(&batch, rule, now).await else {
             self.recorder.put_back_due(batch.due);
-            return;
+            return false;
         };
         self.recorder.put_back_due(escalated.due);
         if !escalated.blocks.is_empty() && !self.records.is_shared() {
             let _ = stack.reload_blocks(now).await;
         }
-    }
-
-    /// Whether there is something that nothing but the budget keeps from being written.
-    fn waits_for_budget<S: SharedStore, E: Effects + Clone>(&self, stack: &Stack<S, D, E>) -> bool {
-        let is_bounded = self.records.budget().is_some_and(Budget::is_bounded);
-        is_bounded && stack.answers() && !self.recorder.is_empty()
+        true
     }
 }
 

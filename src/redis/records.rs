@@ -30,7 +30,7 @@ impl<D: Database> Records<D> {
         }
     }
 
-    /// Whatever is run counts in `budget`, once and for all.
+    /// Counts every command that is run from now on in `budget`. A second call changes nothing.
     pub fn share(&self, budget: Budget) {
         let _ = self.budget.set(budget);
     }

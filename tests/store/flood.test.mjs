@@ -6,6 +6,8 @@
 import assert from "node:assert/strict";
 import { Agent } from "node:http";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
+import { setTimeout } from "node:timers/promises";
+import { ADMIN_TOKEN, eventually, good } from "../harness/control.mjs";
 import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, callers, memoryOf, pass } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
@@ -103,6 +105,38 @@ describe("what a flood costs the store", () => {
     const others = flood(limiter, (number) => `10.1.${number >> 8}.${number & 255}`, 2000);
     assert.equal(await admitted(limiter, CALLER, 100), limit);
     assert.deepEqual((await others).statuses, { 200: 2000 });
+  });
+
+  it("of denials of many callers, with escalation, is no more commands a second than the cap", async (t) => {
+    const cap = 50;
+    const limiter = await shared.warm({
+      ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_ESCALATION: "10,60,600", REDIS_MAX_COMMANDS_PER_SECOND: cap,
+    });
+    const samples = [];
+    let [done, started] = [false, performance.now()];
+    const sampling = (async () => {
+      while (!done) {
+        samples.push([performance.now(), await shared.standIn.billed()]);
+        await setTimeout(100);
+      }
+    })();
+    await flood(limiter, (number) => `10.0.0.${number % 120}`);
+    // While it writes what it has gathered.
+    await setTimeout(8000);
+    await eventually(async () => {
+      await ask(limiter, CALLER);
+      const { blocked: list } = await good(limiter, "GET", "blocked");
+      assert.ok(list.some(({ by }) => by === "escalation"));
+    }, 20_000, 1000);
+    done = true;
+    await sampling;
+    const seconds = (performance.now() - started) / 1000;
+    const windows = samples.map(([from, before]) => samples.findLast(([at]) => at - from <= 1000)[1] - before);
+    const [most, all] = [Math.max(...windows), samples.at(-1)[1] - samples[0][1]];
+    t.diagnostic(`${most} commands in a second, ${all} in ${seconds.toFixed(1)} s`);
+    // What was sent a moment before a second may arrive in it.
+    assert.ok(most <= 1.5 * cap, `${most} in a second`);
+    assert.ok(all <= cap * (seconds + 1), `${all} in ${seconds} s`);
   });
 
   it("beyond that, memory decides whatever on_store_failure says: a cap is no failure", async () => {

@@ -159,6 +159,20 @@ fn a_check_blames_the_identifier_whose_quota_denies() {
 }
 
 #[test]
+fn without_events_no_denial_is_recorded() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "10,60,600",
+        "RATE_LIMIT_EVENTS": false,
+    }));
+    isolate.statuses(&by("192.0.2.1", "/"), 20);
+    for _ in 0..20 {
+        checked(&isolate, r#"{"policy":"general","identifier":"192.0.2.1"}"#);
+    }
+    assert_eq!(held_against(&isolate), (vec![], vec![]));
+    assert_eq!(isolate.control("events")["events"], json!([]));
+}
+
+#[test]
 fn a_cost_that_can_never_be_met_is_held_against_nobody() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_DEAR": "5,60", "RATE_LIMIT_ESCALATION": "10,60,600",
