@@ -255,7 +255,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             policy: "admin",
             status: 401,
         };
-        self.journal.recorder().note(&note, now, || Details {
+        self.journal.recorder().note(&note, now, &mut || Details {
             method: request.method.clone(),
             path: format!("{ROOT}{}", request.path),
             ..Details::default()

@@ -9,7 +9,6 @@
 //! of what tells events apart hides a caller that is denied a lot.
 
 use std::cell::RefCell;
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::mem;
@@ -139,6 +138,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    const fn new(caller: CallerKey, since: Timestamp) -> Self {
+        Self {
+            caller,
+            since,
+            policies: Vec::new(),
+        }
+    }
+
     /// How many there were.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -177,15 +184,18 @@ impl Room {
         }
     }
 
-    /// What a caller's denials cost.
-    const fn of_denials(self, caller: CallerKey, policies: usize) -> usize {
-        let is_counted = self.escalates && matches!(caller, CallerKey::Address(_));
-        policies
-            + if is_counted {
-                escalation::COMMANDS_PER_ADDRESS
-            } else {
-                0
-            }
+    /// What a caller's denials cost, in addition to one for each policy.
+    const fn of_denials(self, caller: CallerKey) -> usize {
+        match caller {
+            CallerKey::Address(_) if self.escalates => escalation::COMMANDS_PER_ADDRESS,
+            _ => 0,
+        }
+    }
+
+    /// For how many policies there is room, so much spent before.
+    fn policies(self, before: usize) -> usize {
+        let left = self.commands.map_or(usize::MAX, |left| left as usize);
+        left.saturating_sub(before)
     }
 
     /// What the denials of all callers cost in addition.
@@ -231,7 +241,7 @@ impl Batch {
             commands: None,
             escalates,
         };
-        let of = |tally: &Tally| room.of_denials(tally.caller, tally.policies.len());
+        let of = |tally: &Tally| room.of_denials(tally.caller) + tally.policies.len();
         let mut commands: usize = self.denials.iter().map(of).sum();
         for (is_there, cost) in [
             (!self.denials.is_empty(), room.of_all_denials()),
@@ -253,9 +263,9 @@ pub struct Recorder {
 }
 
 struct Open {
-    events: Heaviest<u64, Event>,
+    events: Heaviest<Event>,
     left_out: u64,
-    denials: Heaviest<CallerKey, Tally>,
+    denials: Heaviest<Tally>,
     due: Vec<Network>,
     blocks: HashMap<String, u64>,
     /// While somebody is to write it.
@@ -268,9 +278,9 @@ impl Recorder {
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         let open = Open {
-            events: Heaviest::new(MAX_EVENTS_PER_BATCH, &seed),
+            events: Heaviest::new(MAX_EVENTS_PER_BATCH),
             left_out: 0,
-            denials: Heaviest::new(MAX_CALLERS, &seed),
+            denials: Heaviest::new(MAX_CALLERS),
             due: Vec::new(),
             blocks: HashMap::new(),
             writing: Deadline::OVER,
@@ -278,13 +288,13 @@ impl Recorder {
         };
         Self {
             open: RefCell::new(open),
-            shadow: RefCell::new(ShadowDenials::new(seed.clone())),
+            shadow: RefCell::default(),
             seed,
         }
     }
 
-    /// Notes an event. `details` is asked only for the first of like ones.
-    pub fn note(&self, note: &Note, now: Timestamp, details: impl FnOnce() -> Details) {
+    /// Notes an event. `details` is asked only for the first of like ones, once.
+    pub fn note(&self, note: &Note, now: Timestamp, details: &mut dyn FnMut() -> Details) {
         let like = self.seed.hash_one(note);
         let mut open = self.open.borrow_mut();
         open.named += 1;
@@ -293,30 +303,23 @@ impl Recorder {
             let id = format!("{:016x}", self.seed.hash_one(named));
             first(id, note, now, details())
         };
-        let lost = open.events.add(like, 1, new, |event| {
-            event.count += 1;
-            event.last = now.as_millis();
-        });
+        let (event, lost) = open.events.add(like, 1, new);
+        event.count += 1;
+        event.last = now.as_millis();
         open.left_out += lost.map_or(0, |lost| lost.count);
     }
 
     /// Holds a denial by `policy` against `caller`, by whose own quota it was.
     pub fn note_denial(&self, caller: CallerKey, policy: &str, now: Timestamp) {
+        let key = self.seed.hash_one(caller);
+        let new = || Tally::new(caller, now);
         let denials = &mut self.open.borrow_mut().denials;
-        denials.add(
-            caller,
-            1,
-            || Tally {
-                caller,
-                since: now,
-                policies: Vec::with_capacity(1),
-            },
-            |tally| tally.add(policy, 1),
-        );
+        denials.add(key, 1, new).0.add(policy, 1);
     }
 
     /// Notes that `policy`, which is in shadow mode, would have denied a request of `caller`.
     pub fn note_shadow(&self, policy: &str, caller: CallerKey, now: Timestamp) {
+        let caller = self.seed.hash_one(caller);
         self.shadow.borrow_mut().note(policy, caller, now);
     }
 
@@ -402,7 +405,13 @@ impl Recorder {
         let mut open = self.open.borrow_mut();
         open.left_out += batch.left_out;
         for tally in batch.denials {
-            open.put_back(tally);
+            let key = self.seed.hash_one(tally.caller);
+            let new = || Tally::new(tally.caller, tally.since);
+            let newer = open.denials.add(key, tally.count(), new).0;
+            newer.since = newer.since.min(tally.since);
+            for (policy, count) in &tally.policies {
+                newer.add(policy, *count);
+            }
         }
         for event in batch.events {
             let like = self.seed.hash_one(Note {
@@ -413,10 +422,9 @@ impl Recorder {
             });
             let (count, time) = (event.count, event.time);
             let known = || Event { count: 0, ..event };
-            let lost = open.events.add(like, count, known, |newer| {
-                newer.count += count;
-                newer.time = newer.time.min(time);
-            });
+            let (newer, lost) = open.events.add(like, count, known);
+            newer.count += count;
+            newer.time = newer.time.min(time);
             open.left_out += lost.map_or(0, |lost| lost.count);
         }
         for (key, until) in batch.blocks {
@@ -437,42 +445,27 @@ impl Open {
 
     /// Those with the most denials, as far as a batch has room for them.
     fn take_denials(&mut self, mut in_all: Room) -> Vec<Tally> {
-        let size = |tally: &Tally| (tally.count(), tally.caller, tally.policies.len());
-        let mut sizes: Vec<_> = self.denials.values().map(size).collect();
-        sizes.sort_unstable_by_key(|(count, ..)| Reverse(*count));
         let mut taken = Vec::new();
         let mut room = MAX_DENIALS_PER_BATCH;
-        for (_, caller, policies) in sizes {
-            let Some(left) = room.checked_sub(policies) else {
-                continue;
-            };
-            if !in_all.take(in_all.of_denials(caller, policies)) {
+        while let Some(place) = self.denials.greatest(Tally::count) {
+            let tally = self.denials.at(place);
+            let of_caller = in_all.of_denials(tally.caller);
+            let fitting = in_all.policies(of_caller).min(room);
+            if fitting == 0 {
                 break;
             }
-            room = left;
-            taken.extend(self.denials.remove(&caller));
+            let rest = tally.policies.split_off(fitting.min(tally.policies.len()));
+            in_all.take(of_caller + tally.policies.len());
+            room -= tally.policies.len();
+            if rest.is_empty() {
+                taken.push(self.denials.remove(place));
+            } else {
+                // The next batch's.
+                let policies = mem::replace(&mut tally.policies, rest);
+                taken.push(Tally { policies, ..*tally });
+            }
         }
         taken
-    }
-
-    fn put_back(&mut self, tally: Tally) {
-        let count = tally.count();
-        let Tally {
-            caller,
-            since,
-            policies,
-        } = tally;
-        let none = || Tally {
-            caller,
-            since,
-            policies: Vec::new(),
-        };
-        self.denials.add(caller, count, none, |newer| {
-            newer.since = newer.since.min(since);
-            for (policy, count) in &policies {
-                newer.add(policy, *count);
-            }
-        });
     }
 }
 
@@ -537,7 +530,7 @@ pub(crate) mod tests {
     fn a_flood_is_one_record_with_a_count() {
         let recorder = recorder();
         for ms in 0..2000 {
-            let details = || {
+            let details = &mut || {
                 assert_eq!(ms, 0, "asked for the first alone");
                 Details {
                     path: "/a".to_owned(),
@@ -558,7 +551,7 @@ pub(crate) mod tests {
         );
         assert!(recorder.take(ALL).is_empty());
         assert!(!recorder.should_write(START));
-        recorder.note(&denied("a", "auth"), START, Details::default);
+        recorder.note(&denied("a", "auth"), START, &mut Details::default);
         assert!(recorder.should_write(START), "another batch");
     }
 
@@ -569,7 +562,7 @@ pub(crate) mod tests {
             recorder.note(
                 &denied(&caller.to_string(), "auth"),
                 START,
-                Details::default,
+                &mut Details::default,
             );
         }
         let batch = recorder.take(ALL);
@@ -604,12 +597,12 @@ pub(crate) mod tests {
                         ..decoy
                     },
                 };
-                recorder.note(&note, START, Details::default);
+                recorder.note(&note, START, &mut Details::default);
             }
         };
         decoys(0);
         for _ in 0..239 {
-            recorder.note(&denied("attacker", "auth"), START, Details::default);
+            recorder.note(&denied("attacker", "auth"), START, &mut Details::default);
         }
         decoys(200);
         let batch = recorder.take(ALL);
@@ -654,12 +647,41 @@ pub(crate) mod tests {
         assert!(!recorder.should_write(START));
     }
 
+    /// However little may be spent, and under however many policies they are denied.
+    #[test]
+    fn denials_are_written_in_as_many_batches_as_it_takes() {
+        let recorder = recorder();
+        let caller = denied("192.0.2.1", "auth").caller;
+        for policy in 0..20 {
+            for _ in 0..=policy {
+                recorder.note_denial(caller, &format!("p{policy}"), START);
+            }
+        }
+        // Three for all denials, two for the address, and for eight policies.
+        let room = Room {
+            commands: Some(13),
+            escalates: true,
+        };
+        let mut all = Vec::new();
+        for policies in [8, 8, 4] {
+            let batch = recorder.take(room);
+            assert!(batch.commands(true) <= 13);
+            let [tally] = batch.denials.as_slice() else {
+                panic!("{batch:?}")
+            };
+            assert_eq!(tally.policies.len(), policies);
+            all.extend(tally.policies.clone());
+        }
+        assert_eq!(all.iter().map(|(_, count)| count).sum::<u64>(), 210);
+        assert!(recorder.is_empty());
+    }
+
     #[test]
     fn one_who_is_cancelled_is_waited_for_so_long() {
         let recorder = recorder();
         let note = |seconds| {
             let now = START + Millis::from_secs(seconds);
-            recorder.note(&denied("a", "auth"), now, Details::default);
+            recorder.note(&denied("a", "auth"), now, &mut Details::default);
             recorder.should_write(now)
         };
         assert_eq!([0, 14, 15, 16].map(note), [true, false, true, false]);
@@ -670,7 +692,7 @@ pub(crate) mod tests {
         let recorder = recorder();
         let note = |seconds| {
             let now = START + Millis::from_secs(seconds);
-            recorder.note(&denied("a", "auth"), now, Details::default);
+            recorder.note(&denied("a", "auth"), now, &mut Details::default);
             recorder.should_write(now)
         };
         assert_eq!([3600, 3601, 0, 1].map(note), [true, false, true, false]);
@@ -680,14 +702,14 @@ pub(crate) mod tests {
     fn what_was_not_written_is_kept() {
         let recorder = recorder();
         for caller in ["a", "b"] {
-            recorder.note(&denied(caller, "auth"), START, Details::default);
+            recorder.note(&denied(caller, "auth"), START, &mut Details::default);
         }
         recorder.note_block("auth:a", START + Millis::from_secs(60));
         let caller = denied("a", "auth").caller;
         recorder.note_denial(caller, "auth", START);
         let failed = recorder.take(ALL);
         let later = START + Millis::from_secs(1);
-        recorder.note(&denied("a", "auth"), later, Details::default);
+        recorder.note(&denied("a", "auth"), later, &mut Details::default);
         recorder.note_denial(caller, "mfa", later);
         recorder.note_denial(caller, "auth", later);
         recorder.put_back(failed.clone());
@@ -710,7 +732,7 @@ pub(crate) mod tests {
                 recorder.note(
                     &denied(&caller.to_string(), "auth"),
                     START,
-                    Details::default,
+                    &mut Details::default,
                 );
             }
             recorder.put_back(batch.clone());
@@ -726,8 +748,8 @@ pub(crate) mod tests {
     fn a_long_path_is_cut_between_characters() {
         let recorder = recorder();
         let path = "/".to_owned() + &"é".repeat(300);
-        recorder.note(&denied("a", "auth"), START, || Details {
-            path,
+        recorder.note(&denied("a", "auth"), START, &mut || Details {
+            path: path.clone(),
             ..Details::default()
         });
         let path = &recorder.take(ALL).events[0].path;

@@ -113,7 +113,7 @@ impl<D: Database> Journal<D> {
         status: u16,
         report: &Report,
         now: Timestamp,
-        details: impl FnOnce() -> Details,
+        details: &mut dyn FnMut() -> Details,
     ) {
         let asker = report.caller.key();
         if kind == Kind::Denied {
@@ -146,7 +146,7 @@ impl<D: Database> Journal<D> {
         &self,
         denial: &Denial<'_>,
         now: Timestamp,
-        details: impl FnOnce() -> Details,
+        details: &mut dyn FnMut() -> Details,
     ) {
         if !self.rules.events {
             return;
@@ -181,10 +181,11 @@ impl<D: Database> Journal<D> {
         asker: CallerKey,
         note: &Note<'_>,
         now: Timestamp,
-        details: impl FnOnce() -> Details,
+        details: &mut dyn FnMut() -> Details,
     ) {
-        self.recorder.note(note, now, || Details {
-            address: (note.caller != asker).then_some(asker),
+        let address = (note.caller != asker).then_some(asker);
+        self.recorder.note(note, now, &mut || Details {
+            address,
             ..details()
         });
     }

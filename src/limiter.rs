@@ -172,7 +172,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let kind = self.journal.kind(&report);
         let note = |noted, status| {
             if kind == Some(noted) {
-                let details = || incoming.details();
+                let details = &mut || incoming.details();
                 self.journal.note(noted, status, &report, now, details);
             }
         };
@@ -213,10 +213,14 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be
     /// it [`Response::origin_unreachable`].
     pub fn forwarded(&self, sample: Sample, status: u16) {
-        let Sample { report, details } = sample;
+        let Sample {
+            report,
+            mut details,
+        } = sample;
+        let details = &mut || std::mem::take(&mut details);
         let now = self.effects.now();
         self.journal
-            .note(Kind::Admitted, status, &report, now, || details);
+            .note(Kind::Admitted, status, &report, now, details);
     }
 
     async fn control_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {

@@ -190,7 +190,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             is_blocked: verdict.address_block.is_some(),
             enforced: &enforced,
         };
-        self.journal.note_denial(&denial, now, || Details {
+        self.journal.note_denial(&denial, now, &mut || Details {
             method: "POST".to_owned(),
             path: format!("{ROOT}/check"),
             ..Details::default()

@@ -7,78 +7,91 @@
 //! Source: A. Metwally, D. Agrawal, A. El Abbadi, "Efficient Computation of Frequent and Top-k Elements
 //! in Data Streams", ICDT 2005 (the algorithm "Space-Saving").
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::mem;
 
-use crate::seed::Seed;
-
-/// Up to a number of keys, each with a value. A key's weight here, which may include the weights of those
-/// whose place it took, only says who has to go: what counts for a key alone belongs into its value.
-pub(super) struct Heaviest<K, V> {
+/// Up to a number of keys, each with a value. A key is a hash, by a secret. Its weight, which may include the
+/// weights of those whose place it took, only says who has to go: what counts for a key alone belongs into its
+/// value. Few enough that looking at all of them is cheap.
+pub(super) struct Heaviest<V> {
     most: usize,
-    entries: HashMap<K, Entry<V>, Seed>,
+    keys: Vec<u64>,
+    weights: Vec<u64>,
+    values: Vec<V>,
 }
 
-struct Entry<V> {
-    weight: u64,
-    value: V,
-}
-
-impl<K: Copy + Eq + Hash, V> Heaviest<K, V> {
+impl<V> Heaviest<V> {
     /// Keeps `most` keys (at least one).
-    pub(super) fn new(most: usize, seed: &Seed) -> Self {
+    pub(super) fn new(most: usize) -> Self {
         Self {
             most: most.max(1),
-            entries: HashMap::with_hasher(seed.clone()),
+            keys: Vec::new(),
+            weights: Vec::new(),
+            values: Vec::new(),
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
-    /// Adds `weight` to a key and changes its value, which is `new` where the key is new to the table.
-    /// What lost its place for it, if anything did.
+    /// Adds `weight` to a key: its value, which is `new` where the key is new to the table; and what lost its
+    /// place for it, if anything did.
     pub(super) fn add(
         &mut self,
-        key: K,
+        key: u64,
         weight: u64,
         new: impl FnOnce() -> V,
-        change: impl FnOnce(&mut V),
-    ) -> Option<V> {
-        let lost = match self.entries.contains_key(&key) {
-            false if self.entries.len() >= self.most => self.remove_lightest(),
-            _ => None,
+    ) -> (&mut V, Option<V>) {
+        let known = self.keys.iter().position(|known| *known == key);
+        let (place, lost) = match known {
+            Some(place) => (place, None),
+            None if self.keys.len() < self.most => {
+                self.keys.push(key);
+                self.weights.push(0);
+                self.values.push(new());
+                (self.values.len() - 1, None)
+            }
+            None => {
+                let place = self.lightest();
+                self.keys[place] = key;
+                let lost = mem::replace(&mut self.values[place], new());
+                (place, Some(lost))
+            }
         };
-        let (taken_over, lost) = lost.map_or((0, None), |lost| (lost.weight, Some(lost.value)));
-        let entry = self.entries.entry(key).or_insert_with(|| Entry {
-            weight: taken_over,
-            value: new(),
-        });
-        entry.weight = entry.weight.saturating_add(weight);
-        change(&mut entry.value);
-        lost
+        self.weights[place] = self.weights[place].saturating_add(weight);
+        (&mut self.values[place], lost)
     }
 
-    fn remove_lightest(&mut self) -> Option<Entry<V>> {
-        let lightest = self.entries.iter().min_by_key(|(_, entry)| entry.weight);
-        let key = *lightest?.0;
-        self.entries.remove(&key)
+    fn lightest(&self) -> usize {
+        let lightest = self.weights.iter().enumerate();
+        let lightest = lightest.min_by_key(|(_, weight)| **weight);
+        lightest.map_or(0, |(place, _)| place)
     }
 
-    /// Removes a key; its value.
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key).map(|entry| entry.value)
+    /// The place of the value that is the greatest by `size`.
+    pub(super) fn greatest(&self, size: impl Fn(&V) -> u64) -> Option<usize> {
+        let greatest = self.values.iter().enumerate();
+        let greatest = greatest.max_by_key(|(_, value)| size(value));
+        greatest.map(|(place, _)| place)
     }
 
-    /// The values, in no order.
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.values().map(|entry| &entry.value)
+    /// The value at a place.
+    pub(super) fn at(&mut self, place: usize) -> &mut V {
+        &mut self.values[place]
+    }
+
+    /// Removes the key at a place; its value.
+    pub(super) fn remove(&mut self, place: usize) -> V {
+        self.keys.swap_remove(place);
+        self.weights.swap_remove(place);
+        self.values.swap_remove(place)
     }
 
     /// Removes all; the values, in no order.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = V> {
-        self.entries.drain().map(|(_, entry)| entry.value)
+    pub(super) fn take_all(&mut self) -> Vec<V> {
+        self.keys.clear();
+        self.weights.clear();
+        mem::take(&mut self.values)
     }
 }
 
@@ -89,25 +102,24 @@ mod tests {
     use proptest::prelude::{prop_assert, proptest};
 
     use super::Heaviest;
-    use crate::seed::Seed;
 
     proptest! {
         /// Against exact counts: whatever is heavier than its share is there, in whichever order they come,
         /// and what it counts for itself is never more than it is, and too little by a share at most.
         #[test]
         fn who_is_heavier_than_a_share_is_never_lost(
-            stream in proptest::collection::vec((0..40_u32, 1..20_u64), 1..400),
+            stream in proptest::collection::vec((0..40_u64, 1..20_u64), 1..400),
             most in 1..12_usize,
         ) {
-            let mut heaviest = Heaviest::new(most, &Seed::fixed());
-            let mut exact: HashMap<u32, u64> = HashMap::new();
+            let mut heaviest = Heaviest::new(most);
+            let mut exact: HashMap<u64, u64> = HashMap::new();
             for (key, weight) in &stream {
                 *exact.entry(*key).or_default() += weight;
-                heaviest.add(*key, *weight, || (*key, 0), |(_, count)| *count += weight);
-                prop_assert!(heaviest.entries.len() <= most);
+                heaviest.add(*key, *weight, || (*key, 0)).0.1 += weight;
+                prop_assert!(heaviest.values.len() <= most);
             }
             let share = exact.values().sum::<u64>() / most as u64;
-            let kept: HashMap<u32, u64> = heaviest.values().copied().collect();
+            let kept: HashMap<u64, u64> = heaviest.take_all().into_iter().collect();
             for (key, count) in &exact {
                 prop_assert!(*count <= share || kept.contains_key(key));
             }

@@ -298,7 +298,8 @@ mod tests {
         fn deny(&self, caller: &str, policy: &str, times: u32, seconds: u32) {
             for _ in 0..times {
                 let note = denied(caller, policy);
-                self.recorder.note(&note, at(seconds), Details::default);
+                self.recorder
+                    .note(&note, at(seconds), &mut Details::default);
                 self.recorder.note_denial(note.caller, policy, at(seconds));
             }
         }

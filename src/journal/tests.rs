@@ -198,7 +198,7 @@ impl Isolate {
         let decided = gate::decide(&self.config, &*self.stack, &Nobody, &request, now);
         let report = decided.now_or_never().unwrap().unwrap();
         if let Some(kind) = self.journal.kind(&report) {
-            let details = Details::default;
+            let details = &mut Details::default;
             self.journal.note(kind, 429, &report, now, details);
         }
         if !report.admitted && report.address_block.is_none() {
