@@ -10,7 +10,7 @@ import { startOrigin } from "./origin.mjs";
 import { assertWorkerd } from "./process.mjs";
 import { programs, sizeOf } from "./programs.mjs";
 import { memoryTable, number, requestsTable, shortTable, sizesTable, targetsTable } from "./report.mjs";
-import { idle, rounds } from "./rounds.mjs";
+import { WARM_UP_ROUNDS, idle, rounds } from "./rounds.mjs";
 import { starts } from "./startup.mjs";
 import { spread } from "./statistics.mjs";
 import { targets } from "./targets.mjs";
@@ -111,7 +111,7 @@ function markdown({ rows, samples, sizes, starting, growth, judged, skipped, res
     "## Compared with other limiters",
     `Each row is a Worker in a workerd process of its own (\`workerd serve\`). Rows that count in Redis share one real Redis behind one
 stand-in for Upstash's REST API${redisDelayMs > 0 ? `, which adds ${redisDelayMs} ms to every call` : ""}. In each of ${rounds} rounds every row gets ${requests} requests over ${connections} connections,
-in random order, after a warm-up. All processes run all the time; the busiest used ${number(resting)} µs of CPU a second while it got no
+in random order, after a warm-up of ${WARM_UP_ROUNDS * requests} requests. All processes run all the time; the busiest used ${number(resting)} µs of CPU a second while it got no
 requests. 1000 callers take turns, and all are admitted. The rows with a remembered denial and with a lease have one caller, another
 one each round; the call that records denials some seconds later counts. Every answer's status, headers and body are checked, and
 the stand-in counts round trips and billed commands.

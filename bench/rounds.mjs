@@ -12,6 +12,9 @@ import { shuffled } from "./statistics.mjs";
 /** Before a stretch that is measured, so that caches are warm and connections open, as many requests by this. */
 const WARM_UP = 10;
 
+/** Before the first round, so many times a round's requests: by then V8 has compiled what it compiles of a busy isolate. */
+export const WARM_UP_ROUNDS = 5;
+
 /** What a Worker still has to do when it has answered, unless its contestant says how long. */
 const AFTERWARDS_MS = 20;
 
@@ -23,8 +26,10 @@ const AFTERWARDS_MS = 20;
  */
 export async function rounds(runners, standIn, { rounds, requests, connections }) {
   const samples = Object.fromEntries(runners.map(({ contestant }) => [contestant.name, []]));
-  say(`warming up: ${requests} requests each`);
-  for (const runner of runners) await stretch(runner, standIn, { round: 0, requests, connections });
+  say(`warming up: ${WARM_UP_ROUNDS * requests} requests each`);
+  for (const runner of runners) {
+    for (let turn = 0; turn < WARM_UP_ROUNDS; turn++) await stretch(runner, standIn, { round: 0, requests, connections });
+  }
   for (let round = 1; round <= rounds; round++) {
     say(`round ${round} of ${rounds}`);
     for (const runner of shuffled(runners)) {
