@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use range::RangeMap;
+
 mod key;
 mod network;
 pub mod range;
@@ -24,7 +26,7 @@ const CLOUDFLARE_WORKERS: Ipv6Addr = Ipv6Addr::new(0x2a06, 0x98c0, 0x3600, 0, 0,
 /// a port 8; the rest is room for a zone.
 const LONGEST_VALUE: usize = 128;
 
-/// Who sent a request, as far as the platform's header tells.
+/// Who sent a request, as far as the platform's header tells; or whom a server names in a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(Origin);
 
@@ -33,8 +35,12 @@ pub struct Caller(Origin);
 enum Origin {
     /// The header held one address.
     Address { exact: IpAddr, network: Network },
+    /// A whole network that counts as one caller was named.
+    Network(Network),
     /// The header was missing or not an address.
     Unidentified,
+    /// A user, or another caller without an address, was named by its key.
+    Named(CallerKey),
 }
 
 impl Caller {
@@ -63,30 +69,70 @@ impl Caller {
         })
     }
 
+    /// The caller that has this key, which the control plane was given in place of a request.
+    #[must_use]
+    pub const fn of_key(key: CallerKey) -> Self {
+        Self(match key {
+            CallerKey::Address(network) => Origin::Network(network),
+            CallerKey::Unidentified => Origin::Unidentified,
+            other => Origin::Named(other),
+        })
+    }
+
     /// The caller's key, for counters and for blocks alike.
     #[must_use]
     pub const fn key(&self) -> CallerKey {
         match &self.0 {
-            Origin::Address { network, .. } => CallerKey::Address(*network),
+            Origin::Address { network, .. } | Origin::Network(network) => {
+                CallerKey::Address(*network)
+            }
             Origin::Unidentified => CallerKey::Unidentified,
+            Origin::Named(key) => *key,
         }
     }
 
-    /// The exact address, not masked: what the origin is told. `None` for the unidentified.
+    /// The exact address, not masked: what the origin is told. `None` where there is not one.
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         match &self.0 {
             Origin::Address { exact, .. } => Some(*exact),
-            Origin::Unidentified => None,
+            Origin::Network(_) | Origin::Unidentified | Origin::Named(_) => None,
         }
     }
 
-    /// Whether a block may be set on this caller or may stop it. Not where strangers share the
-    /// identity: the unidentified, and all Workers that call across zones.
+    /// Whether one of `ranges` holds the caller: its address, or all addresses of its network.
+    #[must_use]
+    pub fn is_in(&self, ranges: &RangeMap<()>) -> bool {
+        match &self.0 {
+            Origin::Address { exact, .. } => ranges.holding(*exact).next().is_some(),
+            Origin::Network(network) => {
+                let network = network.range();
+                let mut holding = ranges.holding(network.first());
+                holding.any(|(range, ())| range.covers(network))
+            }
+            Origin::Unidentified | Origin::Named(_) => false,
+        }
+    }
+
+    /// Whether a policy may block this caller. Not where strangers share the identity: the
+    /// unidentified, all Workers that call across zones, and whoever sends a header.
     #[must_use]
     pub fn may_be_blocked(&self) -> bool {
-        self.address()
-            .is_some_and(|address| address != Self::SHARED)
+        match &self.0 {
+            Origin::Address { exact, .. } => *exact != Self::SHARED,
+            Origin::Network(network) => !network.is_shared(),
+            Origin::Named(key) => matches!(key, CallerKey::User(_) | CallerKey::Id(_)),
+            Origin::Unidentified => false,
+        }
+    }
+
+    /// The address under which it may be blocked everywhere, in its canonical form; `None`: never.
+    #[must_use]
+    pub fn block_address(&self) -> Option<String> {
+        match self.key() {
+            CallerKey::Address(network) if self.may_be_blocked() => Some(network.to_string()),
+            _ => None,
+        }
     }
 }
 

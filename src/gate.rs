@@ -12,6 +12,10 @@ use crate::store::{Answer, Charge, Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
 
+mod terms;
+
+pub use terms::{Exempt, Terms};
+
 /// What the gate reads of a request.
 pub trait Request {
     /// The method as sent.
@@ -31,7 +35,7 @@ pub struct Report {
     pub user: Option<CallerKey>,
     /// Units that the request takes.
     pub cost: u32,
-    /// Why it was not asked of any quota.
+    /// Why no quota was asked.
     pub exempt: Option<Exempt>,
     /// Whether the request may go ahead.
     pub admitted: bool,
@@ -43,15 +47,6 @@ pub struct Report {
     pub enforced: Vec<Standing>,
     /// The same for quotas in shadow mode.
     pub shadow: Vec<Standing>,
-}
-
-/// Why a request is not limited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exempt {
-    /// Its address is on the allow-list.
-    Allowed,
-    /// It has the bypass token.
-    Bypassed,
 }
 
 /// Where a caller stands in one quota.
@@ -118,16 +113,21 @@ pub async fn decide<S: Store>(
 ) -> Result<Report, StoreError> {
     let header = request.header(&config.client_ip_header);
     let caller = Caller::identify(header.as_deref(), config.ipv6_prefix);
-    if let Some(exempt) = exempt(config, request, &caller) {
+    let terms = Terms::of(config, caller);
+    let exempt = match terms.exempt() {
+        Some(Exempt::Allowed) => terms.exempt(),
+        _ if bypasses(config, request) => Some(Exempt::Bypassed),
+        exempt => exempt,
+    };
+    if let Some(Exempt::Allowed | Exempt::Bypassed) = exempt {
         return Ok(Report {
-            exempt: Some(exempt),
+            exempt,
             ..report(caller, None, &Check::default(), &[], &Verdict::default())
         });
     }
-    let (policies, cost) = if config.enabled {
-        classify(config, request)
-    } else {
-        (Vec::new(), 1)
+    let (policies, cost) = match exempt {
+        None => classify(config, request),
+        Some(_) => (Vec::new(), 1),
     };
 
     let policies: Vec<&Policy> = policies
@@ -143,29 +143,30 @@ pub async fn decide<S: Store>(
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
     let mut charged: Vec<(&Policy, CallerKey)> = Vec::with_capacity(policies.len());
     for policy in policies {
-        for (key, charge) in policy.charges(&caller, user.as_ref(), |name| request.header(name)) {
+        for (key, charge) in terms.charges(policy, user.as_ref(), |name| request.header(name)) {
             charges.push(charge);
             charged.push((policy, key));
         }
     }
     let check = Check {
-        address: caller.may_be_blocked().then(|| caller.key().to_string()),
+        address: terms.address(),
         charges,
         cost,
     };
     let verdict = store.decide(&check, now).await?;
-    Ok(report(caller, user, &check, &charged, &verdict))
+    Ok(Report {
+        exempt,
+        ..report(caller, user, &check, &charged, &verdict)
+    })
 }
 
-fn exempt(config: &Config, request: &impl Request, caller: &Caller) -> Option<Exempt> {
-    if let Some(address) = caller.address()
-        && config.abuse.allowlist.holding(address).next().is_some()
-    {
-        return Some(Exempt::Allowed);
-    }
-    let token = config.abuse.bypass_token.as_ref()?;
-    let given = request.header(BYPASS)?;
-    token.matches(&given).then_some(Exempt::Bypassed)
+/// Whether the request has the bypass token.
+fn bypasses(config: &Config, request: &impl Request) -> bool {
+    let token = config.abuse.bypass_token.as_ref();
+    token.is_some_and(|token| {
+        let given = request.header(BYPASS);
+        given.is_some_and(|given| token.matches(&given))
+    })
 }
 
 /// The policies a request meets, without duplicates, and its cost.

@@ -94,6 +94,12 @@ impl<D: Database> Journal<D> {
         &self.records
     }
 
+    /// Whether denials are recorded.
+    #[must_use]
+    pub const fn records_denials(&self) -> bool {
+        self.rules.events
+    }
+
     /// As what a request is noted, if it is. Asked once for each request: the sample counts.
     #[must_use]
     pub fn kind(&self, report: &Report) -> Option<Kind> {

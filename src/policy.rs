@@ -72,21 +72,32 @@ impl Policy {
             }
             KeyBy::Address | KeyBy::Global => None,
         };
-        let own = match (&self.key, user.filter(|_| self.user.is_some())) {
+        let own = self.own(caller, user);
+        let charged = supplied.into_iter().chain([own]);
+        charged.map(|(key, block)| (key, self.charge(&key, block)))
+    }
+
+    /// The quota that requests of `caller` are always charged to, with the key that it is of.
+    #[must_use]
+    pub fn own_charge(&self, caller: &Caller) -> (CallerKey, Charge) {
+        let (key, block) = self.own(caller, None);
+        (key, self.charge(&key, block))
+    }
+
+    /// The key of the quota that is always charged, and the block that its denial sets.
+    fn own(&self, caller: &Caller, user: Option<&CallerKey>) -> (CallerKey, Option<Millis>) {
+        match (&self.key, user.filter(|_| self.user.is_some())) {
             (KeyBy::Global, _) => (CallerKey::Global, None),
             (_, Some(user)) => (*user, self.block),
             (KeyBy::Address | KeyBy::Header(_), None) => {
                 let block = self.block.filter(|_| caller.may_be_blocked());
                 (caller.key(), block)
             }
-        };
-        let charged = supplied.into_iter().chain([own]);
-        charged.map(|(key, block)| (key, self.charge(&key, block)))
+        }
     }
 
     /// The quota of one caller's key, whose denial sets `block`.
-    #[must_use]
-    pub fn charge(&self, caller: &CallerKey, block: Option<Millis>) -> Charge {
+    fn charge(&self, caller: &CallerKey, block: Option<Millis>) -> Charge {
         let quota = (self.user)
             .filter(|_| matches!(caller, CallerKey::User(_)))
             .unwrap_or(self.quota);

@@ -9,7 +9,7 @@ use super::{Answered, Failed, Plane, Request, ok};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
-use crate::client::{CallerKey, Network};
+use crate::client::{Caller, CallerKey, Network};
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::keys::Key;
@@ -255,10 +255,12 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         Ok(())
     }
 
-    /// The quotas of an address under every policy.
+    /// The address's own quotas under every policy: none that it shares with others.
     fn charges_of(&self, network: Network) -> impl Iterator<Item = Charge> {
+        let own = CallerKey::Address(network);
         let policies = self.config().policies.iter();
-        policies.map(move |policy| policy.charge(&CallerKey::Address(network), policy.block))
+        let charges = policies.map(move |policy| policy.own_charge(&Caller::of_key(own)));
+        charges.filter_map(move |(key, charge)| (key == own).then_some(charge))
     }
 
     fn target(&self, text: &str) -> Result<Target, Bad> {

@@ -1,38 +1,41 @@
-//! Keys of the callers that a request names.
+//! The callers that a request to the control plane names.
 
 use super::bad::Bad;
 use crate::client::range::Range;
-use crate::client::{CallerKey, Ipv6Prefix, Network};
+use crate::client::{Caller, CallerKey, Ipv6Prefix, Network};
 
-/// The key of a caller that an operator names: an address, `user:NAME`, `id:NAME`, or any other key
-/// as lists show it.
-pub(super) fn caller_key(text: &str, prefix: Ipv6Prefix) -> Result<CallerKey, Bad> {
+/// The caller that an operator names: an address, `user:NAME`, `id:NAME`, or any other key as lists
+/// show it.
+pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
     const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, or a key as lists show \
                         it, such as `user-` and 32 hexadecimal digits.";
-    match text.split_once(':') {
-        Some(("user", subject)) => return not_empty(subject).map(CallerKey::user),
-        Some(("id", name)) => return not_empty(name).map(CallerKey::id),
-        _ => {}
-    }
-    if let Some(address) = address(text, prefix) {
-        return Ok(address);
+    if let Some(caller) = named(text, prefix)? {
+        return Ok(caller);
     }
     match CallerKey::parse(text) {
         // A network that is not one caller under the configured prefix.
         None | Some(CallerKey::Address(_)) => Err(Bad::from(RULE)),
-        Some(key) => Ok(key),
+        Some(key) => Ok(Caller::of_key(key)),
     }
 }
 
-/// The key of an identifier that a server names: an address, `user:NAME`, or any other text.
-pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<CallerKey, Bad> {
-    if let Some(address) = address(text, prefix) {
-        return Ok(address);
+/// The caller that a server names: an address, `user:NAME`, `id:NAME`, or any other text, which is a
+/// name like that of `id:NAME`.
+pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
+    match named(text, prefix)? {
+        Some(caller) => Ok(caller),
+        None => Ok(Caller::of_key(CallerKey::id(not_empty(text)?))),
     }
-    match text.split_once(':') {
-        Some(("user", subject)) => not_empty(subject).map(CallerKey::user),
-        _ => not_empty(text).map(CallerKey::id),
-    }
+}
+
+/// The forms that operators and servers share.
+fn named(text: &str, prefix: Ipv6Prefix) -> Result<Option<Caller>, Bad> {
+    let key = match text.split_once(':') {
+        Some(("user", subject)) => CallerKey::user(not_empty(subject)?),
+        Some(("id", name)) => CallerKey::id(not_empty(name)?),
+        _ => return Ok(address(text, prefix)),
+    };
+    Ok(Some(Caller::of_key(key)))
 }
 
 /// The limits of bodies and paths bound a name's length.
@@ -43,18 +46,21 @@ fn not_empty(name: &str) -> Result<&str, Bad> {
     Ok(name)
 }
 
-/// One address, or a network that is one caller, in the form in which lists show it.
-fn address(text: &str, prefix: Ipv6Prefix) -> Option<CallerKey> {
+/// One address, as requests bring it, or a network that is one caller, as lists show it.
+fn address(text: &str, prefix: Ipv6Prefix) -> Option<Caller> {
+    if !text.contains('/') {
+        let caller = Caller::identify(Some(text), prefix);
+        return caller.address().map(|_| caller);
+    }
     let range = Range::parse(text)?;
     let network = Network::of(range.first(), prefix);
-    let is_caller = network.range() == range || !text.contains('/');
-    is_caller.then_some(CallerKey::Address(network))
+    (network.range() == range).then(|| Caller::of_key(CallerKey::Address(network)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{caller_key, identified};
-    use crate::client::{CallerKey, Ipv6Prefix};
+    use super::{caller, identified};
+    use crate::client::{Caller, CallerKey, Ipv6Prefix};
 
     #[test]
     fn a_caller_key_has_a_form_of_our_own() {
@@ -71,7 +77,7 @@ mod tests {
                 "user-0123456789abcdef0123456789abcdef",
             ),
         ] {
-            let named = caller_key(text, prefix).map(|key| key.to_string());
+            let named = caller(text, prefix).map(|caller| caller.key().to_string());
             assert_eq!(named.as_deref(), Ok(key));
         }
         for text in [
@@ -91,25 +97,51 @@ mod tests {
             "{192.0.2.1}",
             "%",
         ] {
-            assert!(caller_key(text, prefix).is_err(), "{text}");
+            assert!(caller(text, prefix).is_err(), "{text}");
         }
         let long = "x".repeat(5000);
+        let key = |named: Result<Caller, _>| named.map(|caller| caller.key());
         assert_eq!(
-            caller_key(&format!("user:{long}"), prefix),
+            key(caller(&format!("user:{long}"), prefix)),
             Ok(CallerKey::user(&long))
         );
         let id = CallerKey::id("a:*\r\n b");
-        assert_eq!(caller_key("id:a:*\r\n b", prefix), Ok(id));
-        assert_eq!(identified("a:*\r\n b", prefix), Ok(id));
+        assert_eq!(key(caller("id:a:*\r\n b", prefix)), Ok(id));
+        assert_eq!(key(identified("a:*\r\n b", prefix)), Ok(id));
+        let unknown = CallerKey::id("unknown");
+        assert_eq!(key(identified("unknown", prefix)), Ok(unknown));
+        for empty in ["", "id:", "user:"] {
+            assert!(identified(empty, prefix).is_err(), "{empty}");
+        }
+    }
+
+    #[test]
+    fn operators_and_servers_name_one_caller_alike_and_as_its_requests_do() {
+        let prefix = Ipv6Prefix::default();
+        for text in [
+            "192.0.2.1",
+            "192.0.2.1:443",
+            " 192.0.2.1 ",
+            "::ffff:192.0.2.1",
+            "2001:db8::7",
+            "[2001:DB8::7]:443",
+            "fe80::1%eth0",
+        ] {
+            let asking = Caller::identify(Some(text), prefix);
+            assert_eq!(caller(text, prefix), Ok(asking), "{text}");
+            assert_eq!(identified(text, prefix), Ok(asking), "{text}");
+        }
+        for text in [
+            "2001:db8::/64",
+            "user:alice",
+            "id:card:4242",
+            "id:192.0.2.1",
+        ] {
+            assert_eq!(caller(text, prefix), identified(text, prefix), "{text}");
+        }
         assert_eq!(
-            identified("user:alice", prefix),
-            Ok(CallerKey::user("alice"))
+            identified("card:4242", prefix),
+            identified("id:card:4242", prefix)
         );
-        assert_eq!(identified("unknown", prefix), Ok(CallerKey::id("unknown")));
-        assert_eq!(
-            identified("192.0.2.1", prefix),
-            caller_key("192.0.2.1", prefix)
-        );
-        assert!(identified("", prefix).is_err());
     }
 }

@@ -8,10 +8,10 @@ use super::fields::Fields;
 use super::input::Input;
 use super::{Answered, Plane, ROOT, Request, ok};
 use crate::blocklist::AddressBlock;
-use crate::client::CallerKey;
+use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
 use crate::events::Details;
-use crate::gate;
+use crate::gate::{self, Exempt, Terms};
 use crate::journal::Denial;
 use crate::policy::Policy;
 use crate::redis::Database;
@@ -35,8 +35,24 @@ impl One {
     }
 }
 
-/// Whose quota is charged, under which policy.
-type Charged<'a> = (&'a Policy, CallerKey);
+/// What one of several asks for.
+struct Asked<'a> {
+    identifier: &'a str,
+    caller: Caller,
+    policy: &'a Policy,
+    /// Whose quota that is: the caller's own, or one that it shares.
+    key: CallerKey,
+    limit: u32,
+    /// Why no quota counts the caller, if none does.
+    exempt: Option<Exempt>,
+}
+
+impl Asked<'_> {
+    /// Those that quotas count, in the order of the check's charges.
+    const fn is_charged(&self) -> bool {
+        self.exempt.is_none()
+    }
+}
 
 /// One quota, or several that admit together or not at all; and the cost.
 fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), Bad> {
@@ -75,6 +91,11 @@ struct Standing<'a> {
     reset: u64,
     retry_after: Option<u64>,
     blocked: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exempt: Option<&'a str>,
+    /// A policy in shadow mode, which denies nobody, would have denied it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    shadow: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     results: Vec<Self>,
 }
@@ -83,17 +104,18 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn check(&self, input: &Input, request: &Request, now: Timestamp) -> Answered {
         input.only(&[])?;
         let (list, cost) = asked(Fields::of_body(request, false)?)?;
-        let (check, charged) = self.charges(&list, cost)?;
-        let verdict = self.stack.decide(&check, now).await?;
+        let (check, asked) = self.asking(&list, cost)?;
+        let verdict = match (&check.address, &*check.charges) {
+            (None, []) => Verdict::default(),
+            _ => self.stack.decide(&check, now).await?,
+        };
         let allowed = verdict.allows(&check);
-        let block = verdict.address_block;
-        let asked = list.iter().zip(&charged).zip(&check.charges);
+        let mut answers = check.charges.iter().zip(&verdict.answers);
         let standings: Vec<Standing> = asked
-            .zip(&verdict.answers)
-            .map(|(((one, (policy, _)), charge), answer)| Standing {
-                identifier: Some(&one.identifier),
-                policy: &policy.name,
-                ..standing(charge, answer.as_ref(), block, now)
+            .iter()
+            .map(|one| {
+                let answered = one.is_charged().then(|| answers.next()).flatten();
+                standing(one, answered, verdict.address_block, now)
             })
             .collect();
         // The one that denies longest, or that has the least left; one that was not asked says nothing.
@@ -101,6 +123,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             let wait = standing.retry_after.unwrap_or(u64::MAX);
             (
                 standing.allowed,
+                standing.exempt.is_some(),
                 std::cmp::Reverse(wait),
                 standing.remaining,
             )
@@ -108,8 +131,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let Some(mut binding) = binding.cloned() else {
             return Err(Bad::from("`checks` is empty.").into());
         };
-        if !allowed {
-            self.note_denial(&charged, &check, &verdict, now);
+        if !allowed && self.journal.records_denials() {
+            self.note_denial(&asked, &check, &verdict, now);
         }
         binding.identifier = None;
         binding.allowed = allowed;
@@ -117,67 +140,67 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         ok(&binding)
     }
 
-    /// The check, and what each of its charges is about.
-    fn charges(&self, list: &[One], cost: u32) -> Result<(Check, Vec<Charged<'_>>), Bad> {
+    /// The check, and what each of `list` asks for.
+    fn asking<'a>(&'a self, list: &'a [One], cost: u32) -> Result<(Check, Vec<Asked<'a>>), Bad> {
         let config = self.config();
+        let mut address: Option<CallerKey> = None;
         let mut check = Check {
             cost,
             ..Check::default()
         };
-        let mut charged = Vec::with_capacity(list.len());
+        let mut asked: Vec<Asked> = Vec::with_capacity(list.len());
         for one in list {
             let policy = self.policy_named(&one.policy).ok_or(Bad::from(
                 "`policy` must be one that is configured; GET /_limiter/policies lists them.",
             ))?;
-            let key = identified(&one.identifier, config.ipv6_prefix)?;
-            if let CallerKey::Address(network) = key {
-                let address = network.to_string();
-                if check
-                    .address
-                    .as_ref()
-                    .is_some_and(|known| *known != address)
-                {
-                    return Err(Bad::from(
-                        "A check is about one caller: name one address at most.",
-                    ));
-                }
-                check.address = Some(address);
+            let caller = identified(&one.identifier, config.ipv6_prefix)?;
+            if let own @ CallerKey::Address(_) = caller.key()
+                && address.replace(own).is_some_and(|known| known != own)
+            {
+                return Err(Bad::from(
+                    "A check is about one caller: name one address at most.",
+                ));
             }
-            let charge = Charge {
-                enforced: true,
-                ..policy.charge(&key, policy.block)
-            };
-            if check.charges.iter().any(|known| known.key == charge.key) {
+            let terms = Terms::of(config, caller);
+            let (key, charge) = policy.own_charge(&caller);
+            let is_same = |other: &Asked| other.key == key && other.policy.name == policy.name;
+            if asked.iter().any(is_same) {
                 return Err(Bad::from("A quota must not be named twice in one check."));
             }
-            check.charges.push(charge);
-            charged.push((policy, key));
+            check.address = check.address.take().or_else(|| terms.address());
+            let charges = terms.charges(policy, None, |_| None);
+            check.charges.extend(charges.map(|(_, charge)| charge));
+            asked.push(Asked {
+                identifier: &one.identifier,
+                caller,
+                policy,
+                key,
+                limit: charge.quota.capacity(),
+                exempt: terms.exempt(),
+            });
         }
-        Ok((check, charged))
+        Ok((check, asked))
     }
 
     /// Each identifier is a caller of its own.
-    fn note_denial(
-        &self,
-        charged: &[Charged<'_>],
-        check: &Check,
-        verdict: &Verdict,
-        now: Timestamp,
-    ) {
-        let asked = charged.iter().zip(&check.charges).zip(&verdict.answers);
-        let enforced = asked.filter_map(|(((policy, key), charge), answer)| {
+    fn note_denial(&self, asked: &[Asked<'_>], check: &Check, verdict: &Verdict, now: Timestamp) {
+        let charged = asked.iter().filter(|one| one.is_charged());
+        let answers = charged.zip(&check.charges).zip(&verdict.answers);
+        let enforced = answers.filter(|((_, charge), _)| charge.enforced);
+        let enforced = enforced.filter_map(|((one, charge), answer)| {
             Some(gate::Standing {
-                policy: policy.name.clone(),
+                policy: one.policy.name.clone(),
                 quota: charge.quota,
-                charged: *key,
+                charged: one.key,
                 answer: (*answer)?,
             })
         });
         let enforced: Vec<gate::Standing> = enforced.collect();
-        let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(charged.len());
-        for (_, key) in charged {
-            if !own.contains(&Some(*key)) {
-                own.push(Some(*key));
+        let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(asked.len());
+        for one in asked {
+            let key = Some(one.caller.key());
+            if !own.contains(&key) {
+                own.push(key);
             }
         }
         let is_address = |key: &&CallerKey| matches!(key, CallerKey::Address(_));
@@ -198,29 +221,36 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     }
 }
 
-/// `answer` is absent where a block, or another quota that is known to deny, has decided.
+/// `answered` is absent where no quota counts the caller; its answer, where a block or another quota that
+/// is known to deny has decided.
 fn standing<'a>(
-    charge: &Charge,
-    answer: Option<&Answer>,
+    one: &Asked<'a>,
+    answered: Option<(&Charge, &Option<Answer>)>,
     block: Option<AddressBlock>,
     now: Timestamp,
 ) -> Standing<'a> {
     let ends = block.and_then(|block| block.until);
-    let retry_at = match answer {
+    let answer = answered.and_then(|(_, answer)| answer.as_ref());
+    let enforced = answered.is_some_and(|(charge, _)| charge.enforced);
+    let denial = answer.filter(|_| enforced);
+    let retry_at = match denial {
         _ if block.is_some() && ends.is_none() => None,
         Some(answer) => answer.retry_at().max(ends),
         None => ends,
     };
     let reset = answer.map_or(now, |answer| answer.decision.reset_at);
+    let unasked = if one.is_charged() { 0 } else { one.limit };
     Standing {
-        identifier: None,
+        identifier: Some(one.identifier),
         results: Vec::new(),
-        allowed: block.is_none() && answer.is_none_or(Answer::allows),
-        policy: "",
-        limit: charge.quota.capacity(),
-        remaining: answer.map_or(0, |answer| answer.decision.remaining),
+        allowed: block.is_none() && denial.is_none_or(Answer::allows),
+        policy: &one.policy.name,
+        limit: one.limit,
+        remaining: answer.map_or(unasked, |answer| answer.decision.remaining),
         reset: retry_at.unwrap_or(reset).as_millis(),
         retry_after: retry_at.map(|at| at.since(now).secs_ceil().max(1)),
-        blocked: block.is_some() || answer.is_some_and(|answer| answer.blocked_until.is_some()),
+        blocked: block.is_some() || denial.is_some_and(|answer| answer.blocked_until.is_some()),
+        exempt: one.exempt.map(Exempt::name),
+        shadow: !enforced && answer.is_some_and(|answer| !answer.decision.allowed()),
     }
 }

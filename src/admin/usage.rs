@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::caller_key::caller_key;
+use super::caller_key;
 use super::input::Input;
 use super::{Answered, Failed, Plane, ok};
 use crate::client::CallerKey;
@@ -118,10 +118,11 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         policies.find(|policy| policy.name == name)
     }
 
+    /// The policy of that name, and the quota that requests of `caller` are charged to under it.
     fn named(&self, name: &str, caller: &str) -> Result<(&Policy, CallerKey, Charge), Failed> {
         let policy = self.policy_named(name).ok_or(Failed::NotFound)?;
-        let key = caller_key(caller, self.config().ipv6_prefix)?;
-        let charge = policy.charge(&key, policy.block);
+        let caller = caller_key::caller(caller, self.config().ipv6_prefix)?;
+        let (key, charge) = policy.own_charge(&caller);
         Ok((policy, key, charge))
     }
 }

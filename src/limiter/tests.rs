@@ -11,6 +11,7 @@ use crate::response::Response;
 
 mod answers;
 mod callers;
+mod check;
 mod control_plane;
 mod events;
 mod exempt;
