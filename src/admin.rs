@@ -35,7 +35,7 @@ mod log;
 mod usage;
 
 use bad::Bad;
-use door::{Access, Doorkeeper, too_many};
+use door::{Access, Doorkeeper, Token, too_many};
 use input::Input;
 
 /// Where the control plane is.
@@ -189,7 +189,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 let health = self.stack.health();
                 health::answer(&request.method, self.compiled, &health, access, now)
             }
-            Access::Admin => return Door::In(Admitted(())),
+            Access::Granted => return Door::In(Admitted(())),
             Access::Public | Access::Refused => unauthorized(),
             Access::TooMany { retry_at } => too_many(retry_at, now),
         })
@@ -276,18 +276,34 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     }
 }
 
+/// A token of the control plane: its name, where the configuration has it, and the paths that it opens.
+struct Opener {
+    name: &'static str,
+    secret: fn(&Config) -> Option<&Secret>,
+    opens: fn(&[String]) -> bool,
+}
+
+const OPENERS: [Opener; 2] = [
+    Opener {
+        name: "admin",
+        secret: |config| config.admin_token.as_ref(),
+        opens: |_| true,
+    },
+    Opener {
+        name: "check",
+        secret: |config| config.check_token.as_ref(),
+        opens: |segments| *segments == ["check"],
+    },
+];
+
 /// What opens a path.
-fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<&'a Secret> {
-    let check = config
-        .check_token
-        .as_ref()
-        .filter(|_| *segments == ["check"]);
-    config
-        .admin_token
-        .as_ref()
-        .into_iter()
-        .chain(check)
-        .collect()
+fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<Token<'a>> {
+    let openers = OPENERS.iter().filter(|opener| (opener.opens)(segments));
+    let tokens = openers.filter_map(|Opener { name, secret, .. }| {
+        let secret = secret(config)?;
+        Some(Token { name, secret })
+    });
+    tokens.collect()
 }
 
 fn unauthorized() -> Response {

@@ -54,10 +54,20 @@ impl fmt::Display for Problem {
 pub struct Secret(String);
 
 impl Secret {
+    /// How many characters put a random token beyond guessing.
+    const UNGUESSABLE_CHARS: usize = 22;
+
     /// The value, for the one place that needs it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it has the length of at least 128 random bits in Base64, so that no number of guesses finds
+    /// it, provided that it is random.
+    #[must_use]
+    pub const fn is_beyond_guessing(&self) -> bool {
+        self.0.len() >= Self::UNGUESSABLE_CHARS
     }
 
     /// Whether `given` is the secret, in a time that does not depend on where they differ.
@@ -180,8 +190,8 @@ impl Config {
             ipv6_prefix: ipv6_prefix(vars, &mut problems),
             origin: origin(vars, &mut problems),
             origin_secret: secret(vars, "ORIGIN_SECRET", &mut problems),
-            admin_token: secret(vars, "ADMIN_TOKEN", &mut problems),
-            check_token: secret(vars, "CHECK_TOKEN", &mut problems),
+            admin_token: token(vars, "ADMIN_TOKEN", &mut problems),
+            check_token: token(vars, "CHECK_TOKEN", &mut problems),
             abuse: abuse::read(vars, &mut problems),
             users,
         };
@@ -287,13 +297,44 @@ fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
 }
 
 fn secret(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
+    let secret = header_secret(vars, name, problems)?;
+    if secret.0.len() < 16 {
+        problems.warn(name, "is shorter than 16 characters and can be guessed");
+    }
+    Some(secret)
+}
+
+/// A token of the control plane.
+fn token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
+    let secret = header_secret(vars, name, problems)?;
+    if !secret.is_beyond_guessing() {
+        problems.warn(
+            name,
+            "is shorter than 22 characters and can be guessed, so that too many wrong tokens from an address \
+             shut the right one out with them",
+        );
+    }
+    Some(secret)
+}
+
+/// A token that any request may carry: nothing counts the guesses at it.
+fn uncounted_token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
+    let secret = header_secret(vars, name, problems)?;
+    if !secret.is_beyond_guessing() {
+        problems.error(
+            name,
+            "must have 22 characters or more, since nothing limits the guesses at it; it is not in use",
+        );
+        return None;
+    }
+    Some(secret)
+}
+
+fn header_secret(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
     let value = vars.text(name)?;
     if !vars::fits_header(&value) {
         problems.error(name, "must be visible ASCII characters; it is not in use");
         return None;
-    }
-    if value.len() < 16 {
-        problems.warn(name, "is shorter than 16 characters and can be guessed");
     }
     Some(Secret(value))
 }

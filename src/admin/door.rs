@@ -23,21 +23,35 @@ const ENTRIES: usize = 10_000;
 /// What a request to the control plane may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everything that the token opens.
-    Admin,
+    /// What was asked for: a token came that opens it.
+    Granted,
     /// What is public: no token came.
     Public,
     /// What is public: a wrong token came.
     Refused,
     /// Nothing until then: too many wrong tokens came from this address.
     TooMany {
-        /// When the next attempt is looked at.
+        /// When the next guess is compared with every token.
         retry_at: Timestamp,
     },
 }
 
-/// Checks tokens and counts the wrong ones, per address, in this isolate: by the policy `admin`,
+/// A token that opens what is asked for.
+pub struct Token<'a> {
+    /// Tells its wrong guesses from those at others: no two tokens share it.
+    pub name: &'static str,
+    /// What its bearer sends.
+    pub secret: &'a Secret,
+}
+
+/// Checks tokens and counts wrong guesses, per address and token, in this isolate: by the policy `admin`,
 /// whatever `RATE_LIMIT_ENABLED` says.
+///
+/// # Design
+///
+/// A token that is too long to be guessed ([`Secret::is_beyond_guessing`]) is always compared, so that
+/// nobody who shares an address with its bearer can shut it out. Its wrong guesses are counted too, since
+/// each costs an event. A shorter one is not compared past the limit, so that the answer reveals nothing.
 pub struct Doorkeeper {
     wrong: Memory,
     quota: Quota,
@@ -66,11 +80,10 @@ impl Doorkeeper {
         })
     }
 
-    /// What the bearer of this `Authorization` header may see, where any of `tokens` opens. Past the
-    /// limit a token is not even compared, so that the answer tells nothing.
+    /// What the bearer of this `Authorization` header may see, where any of `tokens` opens.
     pub async fn access(
         &self,
-        tokens: &[&Secret],
+        tokens: &[Token<'_>],
         authorization: Option<&str>,
         caller: &Caller,
         now: Timestamp,
@@ -78,36 +91,53 @@ impl Doorkeeper {
         let Some(header) = authorization.filter(|_| !tokens.is_empty()) else {
             return Access::Public;
         };
-        if let Some(retry_at) = self.count(caller, now).await {
-            return Access::TooMany { retry_at };
-        }
         let given = header.strip_prefix("Bearer ").unwrap_or_default();
+        let mut opened = false;
         // All of them, whichever fits.
-        let fitting = tokens.iter().filter(|token| token.matches(given)).count();
-        if fitting > 0 {
-            self.forgive(caller);
-            return Access::Admin;
+        for token in tokens {
+            let guess = self.guess(token, caller);
+            let is_compared =
+                token.secret.is_beyond_guessing() || self.wrong.retry_at(&guess, now).is_none();
+            if token.secret.matches(given) && is_compared {
+                self.forgive(&guess);
+                opened = true;
+            }
         }
-        Access::Refused
+        if opened {
+            return Access::Granted;
+        }
+        let mut shut_out = None;
+        for token in tokens {
+            shut_out = shut_out.max(self.count(&self.guess(token, caller), now).await);
+        }
+        shut_out.map_or(Access::Refused, |retry_at| Access::TooMany { retry_at })
     }
 
-    async fn count(&self, caller: &Caller, now: Timestamp) -> Option<Timestamp> {
-        let check = Check {
+    /// A caller's guess at a token.
+    fn guess(&self, token: &Token<'_>, caller: &Caller) -> Check {
+        let key = format!("{}:{}", token.name, caller.key());
+        Check {
             address: None,
             charges: vec![Charge {
                 // The unidentified are many: one of them must not shut out the others for long.
                 block: self.shut_out.filter(|_| caller.may_be_blocked()),
-                ..Charge::new(caller.key().to_string(), self.quota)
+                ..Charge::new(key, self.quota)
             }],
             cost: 1,
-        };
-        let verdict = self.wrong.decide(&check, now).await.unwrap_or_default();
+        }
+    }
+
+    /// Counts a wrong guess; until when there are too many, if so.
+    async fn count(&self, guess: &Check, now: Timestamp) -> Option<Timestamp> {
+        let verdict = self.wrong.decide(guess, now).await.unwrap_or_default();
         verdict.answers.first().copied().flatten()?.retry_at()
     }
 
-    /// A right token takes back what its own attempt was counted for, and the earlier ones with it.
-    fn forgive(&self, caller: &Caller) {
-        self.wrong.forget(&caller.key().to_string());
+    /// A right token takes back the wrong guesses at it, and none at another.
+    fn forgive(&self, guess: &Check) {
+        for charge in &guess.charges {
+            self.wrong.forget(&charge.key);
+        }
     }
 }
 
@@ -124,9 +154,9 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::json;
 
-    use super::{Access, Doorkeeper};
+    use super::{Access, Doorkeeper, Token};
     use crate::client::Caller;
-    use crate::config::{Config, Secret, Vars};
+    use crate::config::{Config, Vars};
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::Millis;
@@ -151,7 +181,9 @@ mod tests {
         fn ask(&self, authorization: Option<&str>, address: &str, seconds: u32) -> Access {
             let now = START + Millis::from_secs(seconds);
             let caller = Caller::identify(Some(address), self.config.ipv6_prefix);
-            let tokens: Vec<&Secret> = self.config.admin_token.iter().collect();
+            let secret = self.config.admin_token.iter();
+            let name = "admin";
+            let tokens: Vec<Token> = secret.map(|secret| Token { name, secret }).collect();
             let access = self.keeper.access(&tokens, authorization, &caller, now);
             access.now_or_never().unwrap()
         }
@@ -168,7 +200,7 @@ mod tests {
     #[test]
     fn the_token_opens_and_nothing_else_does() {
         let door = door();
-        assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Admin);
+        assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Granted);
         assert_eq!(door.ask(None, "192.0.2.1", 0), Access::Public);
         for wrong in [
             WRONG,
@@ -200,10 +232,10 @@ mod tests {
         );
         assert_eq!(
             door.ask(RIGHT, "192.0.2.2", 0),
-            Access::Admin,
+            Access::Granted,
             "elsewhere it opens"
         );
-        assert_eq!(door.ask(RIGHT, "192.0.2.1", 61), Access::Admin);
+        assert_eq!(door.ask(RIGHT, "192.0.2.1", 61), Access::Granted);
         assert_eq!(
             door.ask(None, "192.0.2.1", 0),
             Access::Public,
@@ -215,7 +247,7 @@ mod tests {
     fn the_right_token_is_not_limited() {
         let door = door();
         for _ in 0..50 {
-            assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Admin);
+            assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Granted);
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) fn answer(
     } else {
         "ok"
     };
-    let admin = access == Access::Admin;
+    let admin = access == Access::Granted;
     let body = Health {
         status,
         store: match breaker.filter(closed) {
@@ -186,16 +186,16 @@ mod tests {
     #[test]
     fn the_operator_learns_since_when_and_why() {
         let until = Timestamp::from_millis(9000);
-        let body = ask(true, &upstash(State::Open { until }), Access::Admin);
+        let body = ask(true, &upstash(State::Open { until }), Access::Granted);
         let why = StoreError::OverQuota.to_string();
         let failing = json!({"since": 7, "why": why, "next_try": 9000});
         assert_eq!(body["failing"], failing);
         assert_eq!(body["errors"][0]["variable"], "RATE_LIMIT_HEADERS");
         assert_eq!(body["warnings"], json!([]));
 
-        let body = ask(false, &upstash(State::HalfOpen { until }), Access::Admin);
+        let body = ask(false, &upstash(State::HalfOpen { until }), Access::Granted);
         assert_eq!(body["failing"]["next_try"], json!(null));
-        let body = ask(false, &upstash(State::Closed), Access::Admin);
+        let body = ask(false, &upstash(State::Closed), Access::Granted);
         assert_eq!(body.get("failing"), None);
     }
 

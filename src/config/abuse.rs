@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use serde_json::Value;
 
 use super::vars::{self, Vars};
-use super::{Problems, Secret, secret};
+use super::{Problems, Secret, uncounted_token};
 use crate::blocklist::Target;
 use crate::client::range::{Range, RangeMap};
 use crate::events::escalation::Escalation;
@@ -29,7 +29,7 @@ pub struct Abuse {
 pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
     let abuse = Abuse {
         allowlist: allowlist(vars, problems),
-        bypass_token: secret(vars, "RATE_LIMIT_BYPASS_TOKEN", problems),
+        bypass_token: uncounted_token(vars, "RATE_LIMIT_BYPASS_TOKEN", problems),
         escalation: escalation(vars, problems),
         events: vars.flag("RATE_LIMIT_EVENTS", true, problems),
         sample: sample(vars, problems),

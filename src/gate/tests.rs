@@ -367,7 +367,7 @@ fn who_is_exempt_is_asked_of_no_quota() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_GENERAL": "1,60",
         "RATE_LIMIT_ALLOWLIST": "10.0.0.0/8, 2001:db8::7",
-        "RATE_LIMIT_BYPASS_TOKEN": "correct-horse-battery",
+        "RATE_LIMIT_BYPASS_TOKEN": "correct-horse-battery-staple",
     }));
     for (request, exempt) in [
         (from("10.1.2.3", "/"), Some(Exempt::Allowed)),
@@ -375,7 +375,7 @@ fn who_is_exempt_is_asked_of_no_quota() {
         (from("2001:db8::8", "/"), None),
         (from("192.0.2.1", "/"), None),
         (
-            from("192.0.2.1", "/").with("x-ratelimit-bypass", "correct-horse-battery"),
+            from("192.0.2.1", "/").with("x-ratelimit-bypass", "correct-horse-battery-staple"),
             Some(Exempt::Bypassed),
         ),
         (

@@ -13,6 +13,7 @@ mod answers;
 mod callers;
 mod check;
 mod control_plane;
+mod door;
 mod events;
 mod exempt;
 mod forwarding;

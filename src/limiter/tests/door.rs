@@ -1,0 +1,140 @@
+//! The control plane's door: wrong guesses are counted and forgiven per token.
+
+use serde_json::json;
+
+use super::{Isolate, by};
+
+/// Of 21 characters, one too few to be beyond guessing.
+const SHORT_ADMIN: &str = "a-short-admin-token-1";
+const SHORT_CHECK: &str = "a-short-check-token-1";
+/// Of 22 characters, the fewest that are.
+const LONG_ADMIN: &str = "a-longer-admin-token-1";
+const LONG_CHECK: &str = "a-longer-check-token-1";
+
+const EGRESS: &str = "192.0.2.66";
+
+fn isolate(admin: &str, check: &str) -> Isolate {
+    Isolate::new(&json!({
+        "ADMIN_TOKEN": admin, "CHECK_TOKEN": check, "RATE_LIMIT_ADMIN": "5,60,300", "RATE_LIMIT_IP": "off",
+    }))
+}
+
+/// What a call with this token is answered: a check, or what the operator's token alone opens.
+fn check(isolate: &Isolate, token: &str) -> u16 {
+    let body = r#"{"policy":"general","identifier":"alice"}"#;
+    let asked = by(EGRESS, "/_limiter/check").sending("POST", body);
+    status(isolate, asked, token)
+}
+
+fn administer(isolate: &Isolate, token: &str) -> u16 {
+    status(isolate, by(EGRESS, "/_limiter/policies"), token)
+}
+
+fn status(isolate: &Isolate, asked: super::Asked, token: &str) -> u16 {
+    let bearer = format!("Bearer {token}");
+    isolate.plane(&asked.with("authorization", &bearer)).status
+}
+
+#[test]
+fn a_right_token_takes_back_no_wrong_guess_at_another() {
+    for (admin, check_token) in [
+        (SHORT_ADMIN, SHORT_CHECK),
+        (SHORT_ADMIN, LONG_CHECK),
+        (LONG_ADMIN, SHORT_CHECK),
+        (LONG_ADMIN, LONG_CHECK),
+    ] {
+        // Guesses at the operator's token, with the right token for checks between them; then the reverse.
+        let isolate_of = || isolate(admin, check_token);
+        let guessing = isolate_of();
+        let guesses: Vec<u16> = (0..160)
+            .map(|number| {
+                check(&guessing, check_token);
+                administer(&guessing, &format!("guess-{number}"))
+            })
+            .collect();
+        assert_eq!(guesses[..5], [401; 5], "{admin} {check_token}");
+        assert_eq!(guesses[5..], [429; 155], "{admin} {check_token}");
+
+        let guessing = isolate_of();
+        for number in 0..160 {
+            check(&guessing, &format!("guess-{number}"));
+            administer(&guessing, admin);
+        }
+        let is_long = check_token == LONG_CHECK;
+        let expected = if is_long { 200 } else { 429 };
+        assert_eq!(check(&guessing, check_token), expected, "{check_token}");
+    }
+}
+
+#[test]
+fn a_right_token_of_22_characters_opens_whatever_was_guessed_from_its_address() {
+    let isolate = isolate(LONG_ADMIN, LONG_CHECK);
+    for number in 0..50 {
+        let guess = format!("guess-{number}");
+        let expected = if number < 5 { 401 } else { 429 };
+        assert_eq!(check(&isolate, &guess), expected, "{number}");
+    }
+    assert_eq!(check(&isolate, LONG_CHECK), 200);
+    assert_eq!(administer(&isolate, LONG_ADMIN), 200);
+    // What one token was forgiven is not the other's.
+    assert_eq!(administer(&isolate, LONG_CHECK), 401);
+}
+
+#[test]
+fn a_shorter_right_token_is_not_compared_past_the_limit() {
+    for (admin, check_token, expected) in [
+        (SHORT_ADMIN, SHORT_CHECK, [429, 429]),
+        (LONG_ADMIN, SHORT_CHECK, [200, 429]),
+        (SHORT_ADMIN, LONG_CHECK, [429, 200]),
+    ] {
+        let isolate = isolate(admin, check_token);
+        for number in 0..6 {
+            check(&isolate, &format!("guess-{number}"));
+        }
+        let opened = [administer(&isolate, admin), check(&isolate, check_token)];
+        assert_eq!(opened, expected, "{admin} {check_token}");
+    }
+}
+
+#[test]
+fn a_right_token_is_no_wrong_guess_at_another() {
+    for [admin, check_token] in [[SHORT_ADMIN, SHORT_CHECK], [SHORT_CHECK, SHORT_ADMIN]] {
+        let isolate = isolate(admin, check_token);
+        for _ in 0..50 {
+            assert_eq!(check(&isolate, check_token), 200);
+            assert_eq!(check(&isolate, admin), 200);
+        }
+        assert_eq!(administer(&isolate, admin), 200);
+        assert_eq!(administer(&isolate, "wrong"), 401);
+    }
+}
+
+#[test]
+fn a_token_that_can_be_guessed_is_named_and_the_bypass_is_not_left_to_guesses() {
+    let problems = |vars| {
+        let isolate = Isolate::new(&vars);
+        let problems = isolate.limiter.compiled.problems.iter();
+        let named = problems.map(|problem| problem.to_string());
+        let named: Vec<String> = named.collect();
+        (isolate, named)
+    };
+    for name in ["ADMIN_TOKEN", "CHECK_TOKEN"] {
+        let (_, named) = problems(json!({ name: SHORT_ADMIN }));
+        assert!(named.len() == 1 && named[0].starts_with(name), "{named:?}");
+        assert!(named[0].contains("shorter than 22 characters"), "{named:?}");
+        let (_, named) = problems(json!({ name: LONG_ADMIN }));
+        assert!(named.is_empty(), "{named:?}");
+    }
+    // Nothing counts guesses at it: they come with any request, from as many addresses as there are.
+    let limits = |token: &str| json!({"RATE_LIMIT_BYPASS_TOKEN": token, "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "off"});
+    for (token, statuses) in [
+        (SHORT_ADMIN, [200, 429, 429]),
+        (LONG_ADMIN, [200, 200, 200]),
+    ] {
+        let (isolate, named) = problems(limits(token));
+        assert_eq!(named.len(), usize::from(token == SHORT_ADMIN), "{named:?}");
+        assert_eq!(isolate.limiter.compiled.has_errors(), token == SHORT_ADMIN);
+        let bypassing = by(EGRESS, "/").with("x-ratelimit-bypass", token);
+        assert_eq!(isolate.statuses(&bypassing, 3), statuses);
+    }
+}
