@@ -273,7 +273,6 @@ impl<D: Database> Journal<D> {
     }
 
     /// Whether the database took it.
-
     async fn write_batch<S: SharedStore, E: Effects + Clone>(
         &self,
         batch: Batch,

@@ -467,3 +467,34 @@ fn nobody_is_asked_who_they_are_where_no_policy_cares() {
     let report = decide(&gate.config, &gate.store, &Never, &request, START).now_or_never();
     assert!(report.unwrap().unwrap().admitted);
 }
+
+#[test]
+fn a_standing_has_the_key_that_was_charged() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_JWT_SECRET": "a-secret-of-at-least-32-characters",
+        "RATE_LIMIT_GENERAL": "3,60", "RATE_LIMIT_ALL": "9,60", "RATE_LIMIT_AUTH": "9,60",
+        "RATE_LIMIT_POLICIES": {
+            "general": {"key": "header:x-key"}, "all": {"key": "global"}, "auth": {"key": "user"},
+        },
+        "RATE_LIMIT_ROUTES": [{"path": "/", "policies": ["general", "all", "auth"]}],
+    }));
+    let request = from("192.0.2.1", "/").with("x-key", "shared");
+    let proven = request.with("x-proven", "alice");
+    assert_eq!(gate.admits(&proven, 4), 3);
+    let report = gate.ask(&proven, START);
+    let shared = CallerKey::header("x-key", "shared");
+    assert_eq!(report.binding().unwrap().charged, shared);
+    let [address, user] = [report.caller.key(), CallerKey::user("alice")];
+    let keys = report.enforced.iter();
+    let keys = keys.map(|standing| (standing.charged, report.asker(standing)));
+    assert_eq!(
+        keys.collect::<Vec<_>>(),
+        [
+            (shared, address),
+            (address, address),
+            (CallerKey::Global, address),
+            (user, user),
+            (address, address),
+        ]
+    );
+}
