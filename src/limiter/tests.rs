@@ -20,6 +20,7 @@ mod forwarding;
 mod health;
 mod limits;
 mod shadow;
+mod shipped;
 mod store;
 
 const TOKEN: &str = "an-admin-token-of-this-test";
