@@ -9,10 +9,11 @@ use std::pin::Pin;
 
 use serde::Serialize;
 
-use crate::client::Caller;
+use crate::client::{CF_WORKER, Caller};
 use crate::config::{Compiled, Config, Secret};
 use crate::effects::Effects;
 use crate::events::{Details, Kind, Note};
+use crate::gate;
 use crate::journal::Journal;
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -57,6 +58,8 @@ pub struct Request {
     pub authorization: Option<String>,
     /// Who asks.
     pub client_ip: Option<String>,
+    /// The `CF-Worker` header.
+    pub worker_zone: Option<String>,
     /// The body, read once the request has been let in.
     pub body: Body,
 }
@@ -172,7 +175,10 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
     pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
         let config = &self.compiled.config;
-        let caller = Caller::identify(request.client_ip.as_deref(), config.ipv6_prefix);
+        let caller = gate::caller(config, |name| match name {
+            CF_WORKER => request.worker_zone.clone(),
+            _ => request.client_ip.clone(),
+        });
         let segments = Input::read(request).segments;
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);

@@ -14,7 +14,14 @@ mod network;
 pub mod range;
 
 pub use key::{CallerHash, CallerKey};
-pub use network::{Ipv6Prefix, Network};
+pub use network::{Ipv6Prefix, Network, NetworkPrefixes};
+
+/// The header with the caller's address on Cloudflare.
+pub const CF_CONNECTING_IP: &str = "cf-connecting-ip";
+
+/// The header with the name of the zone whose Worker sent the request, on Cloudflare.
+/// <https://developers.cloudflare.com/fundamentals/reference/http-headers/#cf-worker>
+pub const CF_WORKER: &str = "cf-worker";
 
 /// `2a06:98c0:3600::103`: what Cloudflare puts into `CF-Connecting-IP` where a Worker of *another*
 /// zone makes the request. Every such Worker of every customer shares it, so that blocking it for
@@ -35,6 +42,8 @@ pub struct Caller(Origin);
 enum Origin {
     /// The header held one address.
     Address { exact: IpAddr, network: Network },
+    /// A Worker of this zone, at the address that those of all zones share.
+    Zone(CallerHash),
     /// A whole network that counts as one caller was named.
     Network(Network),
     /// The header was missing or not an address.
@@ -69,6 +78,20 @@ impl Caller {
         })
     }
 
+    /// The same caller, where Cloudflare says of which zone it is a Worker: `zone` is the value of
+    /// `CF-Worker`. It means nothing of another address than the one that all Workers of other zones
+    /// share, nor if it is not one domain's name: anybody could write that.
+    #[must_use]
+    pub fn in_zone(self, zone: Option<&str>) -> Self {
+        if self.address() != Some(Self::SHARED) {
+            return self;
+        }
+        match zone.and_then(CallerKey::zone) {
+            Some(CallerKey::Zone(zone)) => Self(Origin::Zone(zone)),
+            _ => self,
+        }
+    }
+
     /// The caller that has this key, which the control plane was given in place of a request.
     #[must_use]
     pub const fn of_key(key: CallerKey) -> Self {
@@ -86,8 +109,18 @@ impl Caller {
             Origin::Address { network, .. } | Origin::Network(network) => {
                 CallerKey::Address(*network)
             }
+            Origin::Zone(zone) => CallerKey::Zone(*zone),
             Origin::Unidentified => CallerKey::Unidentified,
             Origin::Named(key) => *key,
+        }
+    }
+
+    /// The key of the network that holds the caller's address; of a caller without one of its own, its key.
+    #[must_use]
+    pub fn network_key(&self, prefixes: NetworkPrefixes) -> CallerKey {
+        match self.key() {
+            CallerKey::Address(network) => CallerKey::Range(network.around(prefixes)),
+            key => key,
         }
     }
 
@@ -96,6 +129,7 @@ impl Caller {
     pub const fn address(&self) -> Option<IpAddr> {
         match &self.0 {
             Origin::Address { exact, .. } => Some(*exact),
+            Origin::Zone(_) => Some(Self::SHARED),
             Origin::Network(_) | Origin::Unidentified | Origin::Named(_) => None,
         }
     }
@@ -110,19 +144,22 @@ impl Caller {
                 let mut holding = ranges.holding(network.first());
                 holding.any(|(range, ())| range.covers(network))
             }
+            Origin::Zone(_) => ranges.holding(Self::SHARED).next().is_some(),
             Origin::Unidentified | Origin::Named(_) => false,
         }
     }
 
     /// Whether a policy may block this caller. Not where strangers share the identity: the
-    /// unidentified, all Workers that call across zones, and whoever sends a header.
+    /// unidentified, all Workers that call across zones, and whoever sends a header. Nor a zone: a block
+    /// would rest on one header.
     #[must_use]
     pub fn may_be_blocked(&self) -> bool {
         match &self.0 {
             Origin::Address { exact, .. } => *exact != Self::SHARED,
             Origin::Network(network) => !network.is_shared(),
-            Origin::Named(key) => matches!(key, CallerKey::User(_) | CallerKey::Id(_)),
-            Origin::Unidentified => false,
+            Origin::Named(CallerKey::User(_) | CallerKey::Id(_)) => true,
+            Origin::Named(CallerKey::Range(range)) => !range.contains(Self::SHARED),
+            Origin::Named(_) | Origin::Zone(_) | Origin::Unidentified => false,
         }
     }
 

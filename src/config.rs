@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::client::Ipv6Prefix;
+use crate::client::{CF_CONNECTING_IP, Ipv6Prefix};
 use crate::policy::{Policy, PolicyId};
 use crate::route::Routes;
 use crate::user;
@@ -246,7 +246,7 @@ fn dialect(vars: &Vars, problems: &mut Problems) -> Dialect {
 }
 
 fn client_ip_header(vars: &Vars, problems: &mut Problems) -> String {
-    let default = || "cf-connecting-ip".to_owned();
+    let default = || CF_CONNECTING_IP.to_owned();
     let Some(name) = vars.text("CLIENT_IP_HEADER") else {
         return default();
     };

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::blocklist::AddressBlock;
-use crate::client::{Caller, CallerKey};
+use crate::client::{CF_CONNECTING_IP, CF_WORKER, Caller, CallerKey};
 use crate::config::Config;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, PolicyId};
@@ -111,8 +111,7 @@ pub async fn decide<S: Store>(
     request: &impl Request,
     now: Timestamp,
 ) -> Result<Report, StoreError> {
-    let header = request.header(&config.client_ip_header);
-    let caller = Caller::identify(header.as_deref(), config.ipv6_prefix);
+    let caller = caller(config, |name| request.header(name));
     let terms = Terms::of(config, caller);
     let exempt = match terms.exempt() {
         Some(Exempt::Allowed) => terms.exempt(),
@@ -158,6 +157,18 @@ pub async fn decide<S: Store>(
         exempt,
         ..report(caller, user, &check, &charged, &verdict)
     })
+}
+
+/// Who sent a request, by the headers that the platform sets.
+#[must_use]
+pub fn caller(config: &Config, header: impl Fn(&str) -> Option<String>) -> Caller {
+    let address = header(&config.client_ip_header);
+    let caller = Caller::identify(address.as_deref(), config.ipv6_prefix);
+    // Where Cloudflare does not set the address, it does not set the zone either.
+    if config.client_ip_header == CF_CONNECTING_IP && caller.address() == Some(Caller::SHARED) {
+        return caller.in_zone(header(CF_WORKER).as_deref());
+    }
+    caller
 }
 
 /// Whether the request has the bypass token.

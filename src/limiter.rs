@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::admin::door::Doorkeeper;
 use crate::admin::{self, Body, Door, MAX_BODY_BYTES, Plane};
+use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
@@ -231,6 +232,7 @@ impl<E: Effects + Clone> Limiter<E> {
             query: incoming.query().to_owned(),
             authorization: incoming.header("authorization"),
             client_ip: incoming.header(&config.client_ip_header),
+            worker_zone: incoming.header(CF_WORKER),
             body: Body::default(),
         };
         let plane = Plane {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::client::{Caller, CallerKey};
+use crate::client::{Caller, CallerKey, NetworkPrefixes};
 use crate::quota::Quota;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
@@ -38,6 +38,8 @@ pub enum KeyBy {
     /// The caller's address.
     #[default]
     Address,
+    /// The network that holds the caller's address: one quota for all callers in it.
+    Network(NetworkPrefixes),
     /// One quota for everybody.
     Global,
     /// The value of a request header, beside the caller's address: what a caller says of itself may
@@ -70,7 +72,7 @@ impl Policy {
             KeyBy::Header(name) => {
                 header(name).map(|value| (CallerKey::header(name, &value), None))
             }
-            KeyBy::Address | KeyBy::Global => None,
+            KeyBy::Address | KeyBy::Network(_) | KeyBy::Global => None,
         };
         let own = self.own(caller, user);
         let charged = supplied.into_iter().chain([own]);
@@ -88,6 +90,12 @@ impl Policy {
     fn own(&self, caller: &Caller, user: Option<&CallerKey>) -> (CallerKey, Option<Millis>) {
         match (&self.key, user.filter(|_| self.user.is_some())) {
             (KeyBy::Global, _) => (CallerKey::Global, None),
+            (KeyBy::Network(prefixes), _) => {
+                let key = caller.network_key(*prefixes);
+                let may_be_blocked =
+                    caller.may_be_blocked() && Caller::of_key(key).may_be_blocked();
+                (key, self.block.filter(|_| may_be_blocked))
+            }
             (_, Some(user)) => (*user, self.block),
             (KeyBy::Address | KeyBy::Header(_), None) => {
                 let block = self.block.filter(|_| caller.may_be_blocked());

@@ -41,6 +41,7 @@ fn ask(desk: &Desk, call: &[u8]) {
         query: query.to_owned(),
         authorization: Some(format!("Bearer {TOKEN}")),
         client_ip: Some("198.18.0.1".to_owned()),
+        worker_zone: None,
         body,
     };
     let before = desk.calls();

@@ -4,11 +4,11 @@ use super::bad::Bad;
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Ipv6Prefix, Network};
 
-/// The caller that an operator names: an address, `user:NAME`, `id:NAME`, or any other key as lists
-/// show it.
+/// The caller that an operator names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other key
+/// as lists show it.
 pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
-    const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, or a key as lists show \
-                        it, such as `user-` and 32 hexadecimal digits.";
+    const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, `zone:NAME`, or a key \
+                        as lists show it, such as `user-` and 32 hexadecimal digits.";
     if let Some(caller) = named(text, prefix)? {
         return Ok(caller);
     }
@@ -19,8 +19,8 @@ pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
     }
 }
 
-/// The caller that a server names: an address, `user:NAME`, `id:NAME`, or any other text, which is a
-/// name like that of `id:NAME`.
+/// The caller that a server names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other
+/// text, which is a name like that of `id:NAME`.
 pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
     match named(text, prefix)? {
         Some(caller) => Ok(caller),
@@ -33,6 +33,8 @@ fn named(text: &str, prefix: Ipv6Prefix) -> Result<Option<Caller>, Bad> {
     let key = match text.split_once(':') {
         Some(("user", subject)) => CallerKey::user(not_empty(subject)?),
         Some(("id", name)) => CallerKey::id(not_empty(name)?),
+        Some(("zone", name)) => CallerKey::zone(name)
+            .ok_or(Bad::from("After `zone:` there must be a domain's name."))?,
         _ => return Ok(address(text, prefix)),
     };
     Ok(Some(Caller::of_key(key)))
@@ -135,6 +137,7 @@ mod tests {
             "2001:db8::/64",
             "user:alice",
             "id:card:4242",
+            "zone:example.com",
             "id:192.0.2.1",
         ] {
             assert_eq!(caller(text, prefix), identified(text, prefix), "{text}");

@@ -24,6 +24,7 @@ fn request(method: &str, path: &str, query: &str, body: &str) -> Request {
         query: query.to_owned(),
         authorization: Some(format!("Bearer {TOKEN}")),
         client_ip: Some("198.18.0.1".to_owned()),
+        worker_zone: None,
         body: Body::Text(body.to_owned()),
     }
 }

@@ -137,6 +137,8 @@ struct Told<'a> {
     burst: Option<u32>,
     block_seconds: Option<u64>,
     key: String,
+    ipv4_prefix: Option<u8>,
+    ipv6_prefix: Option<u8>,
     mode: &'a str,
     on_store_failure: &'a str,
     lease: Option<u32>,
@@ -147,6 +149,10 @@ struct Told<'a> {
 impl<'a> Told<'a> {
     fn of(policy: &'a Policy, always: bool) -> Self {
         let quota = &policy.quota;
+        let prefixes = match policy.key {
+            KeyBy::Network(prefixes) => Some(prefixes),
+            KeyBy::Address | KeyBy::Global | KeyBy::Header(_) => None,
+        };
         Self {
             name: &policy.name,
             algorithm: quota.algorithm().name(),
@@ -157,9 +163,12 @@ impl<'a> Told<'a> {
             key: match &policy.key {
                 _ if policy.user.is_some() => "user".to_owned(),
                 KeyBy::Address => "ip".to_owned(),
+                KeyBy::Network(_) => "network".to_owned(),
                 KeyBy::Global => "global".to_owned(),
                 KeyBy::Header(name) => format!("header:{name}"),
             },
+            ipv4_prefix: prefixes.map(|prefixes| prefixes.ipv4),
+            ipv6_prefix: prefixes.map(|prefixes| prefixes.ipv6),
             mode: match policy.mode {
                 Mode::Enforce => "enforce",
                 Mode::Shadow => "shadow",

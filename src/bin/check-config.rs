@@ -84,6 +84,9 @@ fn row(policy: &Policy) -> [String; 9] {
                 Some(quota) => format!("user {}, else ip", quota.limit()),
                 None => "ip".to_owned(),
             },
+            KeyBy::Network(prefixes) => {
+                format!("network /{} /{}", prefixes.ipv4, prefixes.ipv6)
+            }
             KeyBy::Global => "global".to_owned(),
             KeyBy::Header(name) => format!("header:{name} + ip"),
         },

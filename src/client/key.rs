@@ -6,12 +6,19 @@ use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::network::Network;
+use super::range::Range;
 
 const UNIDENTIFIED: &str = "unknown";
 const GLOBAL: &str = "global";
 const USER: &str = "user";
 const HEADER: &str = "header";
 const ID: &str = "id";
+const ZONE: &str = "zone";
+const NETWORK: &str = "network";
+
+/// The longest name of a zone, in bytes (RFC 1035), and of one of its labels.
+const MAX_ZONE_BYTES: usize = 253;
+const MAX_LABEL_BYTES: usize = 63;
 
 /// Names a caller in Redis, in events and in answers.
 ///
@@ -43,11 +50,16 @@ pub enum CallerKey {
     Header(CallerHash),
     /// `id-{hash}`: an identifier that a server chose for `/_limiter/check`.
     Id(CallerHash),
+    /// `zone-{hash}`: the Workers of one of Cloudflare's zones, which share an address with all others.
+    Zone(CallerHash),
+    /// `network-2001:db8:1::/48`: the callers in a network, together.
+    Range(Range),
 }
 
 impl CallerKey {
-    /// The length of the longest text, in bytes: an IPv6 address of eight full groups, and `/127`.
-    pub const MAX_BYTES: usize = 43;
+    /// The length of the longest text, in bytes: `network-`, an IPv6 address of eight full groups, and
+    /// `/127`.
+    pub const MAX_BYTES: usize = 51;
 
     /// The key of a user, by the subject of its token.
     #[must_use]
@@ -68,6 +80,16 @@ impl CallerKey {
         Self::Id(CallerHash::of(ID, &[name]))
     }
 
+    /// The key of the Workers of a zone, by its name, in any case; `None` where that is not a domain's name.
+    #[must_use]
+    pub fn zone(name: &str) -> Option<Self> {
+        if !is_zone_name(name) {
+            return None;
+        }
+        let name = name.to_ascii_lowercase();
+        Some(Self::Zone(CallerHash::of(ZONE, &[&name])))
+    }
+
     /// Reads exactly what `Display` writes; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -80,6 +102,11 @@ impl CallerKey {
             Some((USER, digits)) => CallerHash::parse(digits).map(Self::User),
             Some((HEADER, digits)) => CallerHash::parse(digits).map(Self::Header),
             Some((ID, digits)) => CallerHash::parse(digits).map(Self::Id),
+            Some((ZONE, digits)) => CallerHash::parse(digits).map(Self::Zone),
+            Some((NETWORK, network)) => {
+                let range = Range::parse(network)?;
+                (range.to_string() == network).then_some(Self::Range(range))
+            }
             _ => Network::parse(text).map(Self::Address),
         }
     }
@@ -94,8 +121,28 @@ impl fmt::Display for CallerKey {
             Self::User(hash) => write!(f, "{USER}-{hash}"),
             Self::Header(hash) => write!(f, "{HEADER}-{hash}"),
             Self::Id(hash) => write!(f, "{ID}-{hash}"),
+            Self::Zone(hash) => write!(f, "{ZONE}-{hash}"),
+            Self::Range(range) => write!(f, "{NETWORK}-{range}"),
         }
     }
+}
+
+/// Whether it is a domain's name of two labels or more, in ASCII: no address, no list, no port.
+fn is_zone_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=MAX_LABEL_BYTES).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let Some((_, last)) = name.rsplit_once('.') else {
+        return false;
+    };
+    name.len() <= MAX_ZONE_BYTES
+        && name.split('.').all(is_label)
+        && !last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Serialize for CallerKey {
@@ -150,6 +197,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{CallerHash, CallerKey};
+    use crate::client::range::Range;
     use crate::client::{Ipv6Prefix, Network};
 
     #[test]
@@ -164,6 +212,11 @@ mod tests {
             "user-0123456789abcdef0123456789abcdef",
             "header-00000000000000000000000000000000",
             "id-ffffffffffffffffffffffffffffffff",
+            "zone-0123456789abcdef0123456789abcdef",
+            "network-192.0.2.0/24",
+            "network-2001:db8:1::/48",
+            "network-192.0.2.1",
+            "network-::/0",
         ] {
             let key = CallerKey::parse(text).unwrap();
             assert_eq!(key.to_string(), text);
@@ -187,6 +240,12 @@ mod tests {
             "user-0123456789abcdef0123456789abcdef0",
             "user-+123456789abcdef0123456789abcdef",
             "group-0123456789abcdef0123456789abcdef",
+            "zone-example.com",
+            "network-",
+            "network-192.0.2.1/24",
+            "network-192.0.2.1/32",
+            "network-2001:DB8:1::/48",
+            "network-unknown",
             "192.0.2.1 ",
             "192.0.2.1/32",
             "192.0.2.0/24",
@@ -231,17 +290,47 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_zone_is_a_domains_name_in_any_case() {
+        // The first 128 bits of SHA-256("zone\0evil.example").
+        let zone = CallerKey::zone("Evil.Example").unwrap();
+        assert_eq!(zone.to_string(), "zone-8803b1be43bfdb8a3e5717f23c9440f6");
+        assert_eq!(zone, CallerKey::zone("evil.example").unwrap());
+        assert_ne!(zone, CallerKey::zone("good.example").unwrap());
+        let long = [["a"; 60].join("."), "a".repeat(63)].join(".");
+        assert!(CallerKey::zone(&long).is_some());
+        let longer = [["a"; 126].join("."), "aa".to_owned()].join(".");
+        for name in [
+            "",
+            ".",
+            "example",
+            "a..b",
+            "a.b.",
+            "a b.c",
+            "a.b:80",
+            "a,b.c",
+            "192.0.2.1",
+            &longer,
+        ] {
+            assert_eq!(CallerKey::zone(name), None, "{name}");
+        }
+    }
+
     fn keys() -> impl Strategy<Value = CallerKey> {
         let hash = any::<[u8; CallerHash::BYTES]>().prop_map(CallerHash);
         let network = (any::<IpAddr>(), 1..=128_u8)
             .prop_map(|(address, bits)| Network::of(address, Ipv6Prefix::new(bits).unwrap()));
+        let range = (any::<IpAddr>(), 0..=128_u8)
+            .prop_filter_map("too many bits", |(address, bits)| Range::new(address, bits));
         prop_oneof![
             4 => network.prop_map(CallerKey::Address),
             1 => Just(CallerKey::Unidentified),
             1 => Just(CallerKey::Global),
             1 => hash.clone().prop_map(CallerKey::User),
             1 => hash.clone().prop_map(CallerKey::Header),
-            1 => hash.prop_map(CallerKey::Id),
+            1 => hash.clone().prop_map(CallerKey::Id),
+            1 => hash.prop_map(CallerKey::Zone),
+            2 => range.prop_map(CallerKey::Range),
         ]
     }
 
@@ -255,7 +344,7 @@ mod tests {
 
         #[test]
         fn only_what_a_key_prints_is_read(
-            text in prop_oneof![any::<String>(), "[0-9a-f:.]{1,20}(/[0-9]{1,3})?", "(user|header|id)-[0-9a-fA-F+]{31,33}"],
+            text in prop_oneof![any::<String>(), "[0-9a-f:.]{1,20}(/[0-9]{1,3})?", "(user|header|id|zone)-[0-9a-fA-F+]{31,33}", "network-[0-9a-f:.]{1,20}(/[0-9]{1,3})?"],
         ) {
             if let Some(key) = CallerKey::parse(&text) {
                 prop_assert_eq!(key.to_string(), text);

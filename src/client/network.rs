@@ -36,6 +36,22 @@ impl Default for Ipv6Prefix {
     }
 }
 
+/// How many leading bits of an address name the network that a policy bounds as a whole: by default 24 of
+/// an IPv4 address and 48 of an IPv6 one, what a site is handed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetworkPrefixes {
+    /// Of an IPv4 address: 1 to 32.
+    pub ipv4: u8,
+    /// Of an IPv6 address: 1 to 128.
+    pub ipv6: u8,
+}
+
+impl Default for NetworkPrefixes {
+    fn default() -> Self {
+        Self { ipv4: 24, ipv6: 48 }
+    }
+}
+
 /// The addresses that count as one caller: one IPv4 address, or the IPv6 addresses that share an
 /// [`Ipv6Prefix`].
 ///
@@ -83,6 +99,17 @@ impl Network {
     #[must_use]
     pub fn is_shared(self) -> bool {
         self.0.contains(Caller::SHARED)
+    }
+
+    /// The network around it that has these prefixes; never a part of it.
+    #[must_use]
+    pub fn around(self, prefixes: NetworkPrefixes) -> Range {
+        let first = self.0.first();
+        let bits = match first {
+            IpAddr::V4(_) => prefixes.ipv4,
+            IpAddr::V6(_) => prefixes.ipv6,
+        };
+        Range::masked(first, bits.min(self.0.bits()))
     }
 
     /// Its addresses.

@@ -19,9 +19,11 @@ mod exempt;
 mod forwarding;
 mod health;
 mod limits;
+mod networks;
 mod shadow;
 mod shipped;
 mod store;
+mod zones;
 
 const TOKEN: &str = "an-admin-token-of-this-test";
 

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use serde_json::Value;
 
+use crate::client::NetworkPrefixes;
 use crate::config::vars::{is_header_name, whole_value};
 use crate::config::{Problems, Vars};
 use crate::policy::{KeyBy, Mode};
@@ -17,6 +18,9 @@ pub(super) struct Options {
     pub(super) algorithm: Algorithm,
     pub(super) burst: Option<NonZeroU32>,
     pub(super) key: KeyBy,
+    /// Of `key = "network"`, where they are set.
+    pub(super) ipv4_prefix: Option<u8>,
+    pub(super) ipv6_prefix: Option<u8>,
     /// A proven user has its own quota.
     pub(super) by_user: bool,
     pub(super) authenticated: Option<NonZeroU32>,
@@ -82,6 +86,16 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Optio
                 options.key = key.unwrap_or(KeyBy::Global);
                 understood.then_some(())
             }
+            "ipv4_prefix" => {
+                let bits = prefix(value, 32);
+                options.ipv4_prefix = Some(bits.unwrap_or(STRICT_PREFIXES.ipv4));
+                bits.map(drop)
+            }
+            "ipv6_prefix" => {
+                let bits = prefix(value, 128);
+                options.ipv6_prefix = Some(bits.unwrap_or(STRICT_PREFIXES.ipv6));
+                bits.map(drop)
+            }
             "authenticated" => {
                 options.authenticated = whole_value(value).and_then(NonZeroU32::new);
                 options.authenticated.map(drop)
@@ -100,8 +114,8 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Optio
                 options.unclear = true;
                 problems.error(
                     place,
-                    "has an unknown option (known are algorithm, authenticated, burst, key, mode, on_store_failure and lease); \
-                     the policy is held to 5 requests until it is mended",
+                    "has an unknown option (known are algorithm, authenticated, burst, ipv4_prefix, ipv6_prefix, key, lease, mode and \
+                     on_store_failure);                      the policy is held to 5 requests until it is mended",
                 );
                 Some(())
             }
@@ -110,7 +124,38 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Optio
             problems.error(format!("{place}.{option}"), rule_of(option));
         }
     }
+    options.apply_prefixes(place, problems);
     options
+}
+
+/// In force where a prefix cannot be read: wider networks than by default.
+const STRICT_PREFIXES: NetworkPrefixes = NetworkPrefixes { ipv4: 16, ipv6: 32 };
+
+impl Options {
+    fn apply_prefixes(&mut self, place: &str, problems: &mut Problems) {
+        if let KeyBy::Network(prefixes) = &mut self.key {
+            prefixes.ipv4 = self.ipv4_prefix.unwrap_or(prefixes.ipv4);
+            prefixes.ipv6 = self.ipv6_prefix.unwrap_or(prefixes.ipv6);
+            return;
+        }
+        for (option, bits) in [
+            ("ipv4_prefix", self.ipv4_prefix),
+            ("ipv6_prefix", self.ipv6_prefix),
+        ] {
+            if bits.is_some() {
+                problems.error(
+                    format!("{place}.{option}"),
+                    "needs `key = \"network\"`; it is not in use",
+                );
+            }
+        }
+    }
+}
+
+/// A number of bits from 1 to `most`.
+fn prefix(value: &Value, most: u8) -> Option<u8> {
+    let bits = u8::try_from(whole_value(value)?).ok()?;
+    (1..=most).contains(&bits).then_some(bits)
 }
 
 /// What an option's value must be, and what is in force instead.
@@ -124,7 +169,9 @@ pub(super) fn rule_of(option: &str) -> &'static str {
              limit of their own meanwhile"
         }
         "burst" => "must be a whole number from 1; 1 is in force",
-        "key" => "must be `ip`, `user`, `global` or `header:NAME`; `global` is in force",
+        "ipv4_prefix" => "must be a whole number of bits from 1 to 32; 16 is in force",
+        "ipv6_prefix" => "must be a whole number of bits from 1 to 128; 32 is in force",
+        "key" => "must be `ip`, `user`, `network`, `global` or `header:NAME`; `global` is in force",
         "lease" => {
             "must be a whole number from 1 to the policy's limit (or burst); nothing is leased meanwhile"
         }
@@ -136,6 +183,7 @@ pub(super) fn rule_of(option: &str) -> &'static str {
 fn key_by(text: &str) -> Option<KeyBy> {
     match text {
         "ip" => Some(KeyBy::Address),
+        "network" => Some(KeyBy::Network(NetworkPrefixes::default())),
         "global" => Some(KeyBy::Global),
         _ => {
             let name = text.strip_prefix("header:")?.to_ascii_lowercase();
@@ -156,7 +204,8 @@ fn mode(text: &str) -> Option<Mode> {
 mod tests {
     use serde_json::json;
 
-    use crate::config::tests::{bad, good, limits, names, policy};
+    use crate::client::NetworkPrefixes;
+    use crate::config::tests::{bad, compile, good, limits, names, policy};
     use crate::policy::{KeyBy, Mode};
     use crate::quota::Algorithm;
 
@@ -222,6 +271,44 @@ mod tests {
             let config = bad(&options, "RATE_LIMIT_POLICIES.auth.lease");
             assert_eq!(policy(&config, "auth").unwrap().lease, 0);
         }
+    }
+
+    #[test]
+    fn a_policy_bounds_networks_of_the_prefixes_that_it_names() {
+        let read = |option: serde_json::Value, broken: &[&str]| {
+            let vars = json!({"RATE_LIMIT_POLICIES": {"auth": option}});
+            let compiled = compile(&vars);
+            let problems = compiled.problems.iter();
+            let named: Vec<&str> = problems.map(|problem| &*problem.variable).collect();
+            let broken = broken
+                .iter()
+                .map(|option| format!("RATE_LIMIT_POLICIES.auth.{option}"));
+            assert_eq!(named, broken.collect::<Vec<_>>(), "{vars}");
+            policy(&compiled.config, "auth").unwrap().key.clone()
+        };
+        let network = |ipv4, ipv6| KeyBy::Network(NetworkPrefixes { ipv4, ipv6 });
+        let plain = read(json!({"key": "network"}), &[]);
+        assert_eq!(plain, network(24, 48));
+        let both = json!({"key": "network", "ipv4_prefix": 20, "ipv6_prefix": "40"});
+        assert_eq!(read(both, &[]), network(20, 40));
+        for bad in [
+            json!(0),
+            json!(-1),
+            json!("/24"),
+            json!(129),
+            json!(null),
+            json!(2.5),
+        ] {
+            let option = json!({"key": "network", "ipv4_prefix": bad, "ipv6_prefix": bad});
+            let read = read(option, &["ipv4_prefix", "ipv6_prefix"]);
+            assert_eq!(read, network(16, 32), "the stricter");
+        }
+        let wide = json!({"key": "network", "ipv4_prefix": 33});
+        assert_eq!(read(wide, &["ipv4_prefix"]), network(16, 48));
+        let without = read(json!({"ipv6_prefix": 48}), &["ipv6_prefix"]);
+        assert_eq!(without, KeyBy::Address);
+        let user = json!({"key": "network", "authenticated": 100});
+        assert_eq!(read(user, &["authenticated"]), network(24, 48));
     }
 
     #[test]

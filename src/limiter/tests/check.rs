@@ -39,6 +39,7 @@ fn a_check_of_an_address_is_decided_as_its_requests_are() {
         json!({"RATE_LIMIT_ENABLED": false}),
         json!({"IPV6_PREFIX": 48}),
         options(json!({"key": "global"})),
+        options(json!({"key": "network"})),
         options(json!({"key": "header:x-api-key"})),
         options(json!({"mode": "shadow"})),
         options(json!({"algorithm": "token-bucket", "burst": 2})),

@@ -1,0 +1,159 @@
+//! Workers of other zones, which share one address: each zone has its own quota.
+
+use serde_json::{Value, json};
+
+use super::{Asked, Isolate, TOKEN, by, get, json_of};
+
+const SHARED: &str = "2a06:98c0:3600::103";
+
+fn isolate(vars: &Value) -> Isolate {
+    let mut all = json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "3,60,600",
+        "RATE_LIMIT_ESCALATION": "5,60,600",
+    });
+    let vars = vars.as_object().unwrap().clone();
+    all.as_object_mut().unwrap().extend(vars);
+    Isolate::new(&all)
+}
+
+fn of_zone(zone: &str) -> Asked {
+    by(SHARED, "/").with("cf-worker", zone)
+}
+
+/// How many of six requests are admitted.
+fn admitted(isolate: &Isolate, request: &Asked) -> usize {
+    let statuses = isolate.statuses(request, 6);
+    statuses.iter().filter(|status| **status == 200).count()
+}
+
+#[test]
+fn one_zone_is_bounded_and_exhausts_nothing_of_the_others() {
+    let isolate = isolate(&json!({}));
+    assert_eq!(admitted(&isolate, &of_zone("evil.example")), 3);
+    for same in ["Evil.EXAMPLE", "evil.example"] {
+        assert_eq!(admitted(&isolate, &of_zone(same)), 0, "{same}");
+    }
+    for other in ["good.example", "xn--bcher-kva.example", "a.workers.dev"] {
+        assert_eq!(admitted(&isolate, &of_zone(other)), 3, "{other}");
+    }
+    // Those that name no zone share the address's quota still.
+    assert_eq!(admitted(&isolate, &by(SHARED, "/")), 3);
+}
+
+#[test]
+fn what_names_no_one_zone_shares_the_addresss_quota() {
+    let isolate = isolate(&json!({}));
+    let long = format!("{}.example", "a".repeat(300));
+    let label = format!("{}.example", "a".repeat(64));
+    assert_eq!(admitted(&isolate, &by(SHARED, "/")), 3);
+    for zone in [
+        "",
+        " ",
+        "evil.example, good.example",
+        "evil.example,",
+        "evil example",
+        "evil.example:80",
+        "http://evil.example",
+        "evil..example",
+        ".example",
+        "-a.example",
+        "b\u{fc}cher.example",
+        "evil.example\n",
+        "192.0.2.1",
+        "2001:db8::1",
+        "localhost",
+        &long,
+        &label,
+    ] {
+        assert_eq!(admitted(&isolate, &of_zone(zone)), 0, "{zone:?}");
+    }
+}
+
+#[test]
+fn the_header_means_nothing_elsewhere() {
+    let direct = isolate(&json!({}));
+    let named = isolate(&json!({"CLIENT_IP_HEADER": "x-real-ip"}));
+    for (isolate, address, header) in [
+        (&direct, "192.0.2.1", "cf-connecting-ip"),
+        (&direct, "2a06:98c0:3600::104", "cf-connecting-ip"),
+        (&direct, "nonsense", "cf-connecting-ip"),
+        (&named, SHARED, "x-real-ip"),
+    ] {
+        let of = |zone: &str| {
+            by("192.0.2.9", "/")
+                .with(header, address)
+                .with("cf-worker", zone)
+        };
+        let all = ["a.example", "b.example", "c.example"].map(|zone| admitted(isolate, &of(zone)));
+        assert_eq!(all, [3, 0, 0], "{header} {address}");
+    }
+}
+
+#[test]
+fn a_zone_is_listed_and_read_by_its_name_and_nobody_is_blocked_for_it() {
+    let isolate = isolate(&json!({}));
+    let evil = of_zone("evil.example");
+    assert_eq!(isolate.statuses(&evil, 20)[3..], [429; 17]);
+    assert_eq!(json_of(&isolate.answer(&evil))["blocked"], false);
+    isolate.run_duties();
+    let blocked = isolate.control("blocked");
+    assert_eq!(
+        (&blocked["blocked"], &blocked["policies"]),
+        (&json!([]), &json!([]))
+    );
+
+    let usage = isolate.control("usage/general/zone:Evil.example");
+    let key = usage["caller"].as_str().unwrap().to_owned();
+    assert!(key.starts_with("zone-") && !key.contains("evil"), "{key}");
+    assert_eq!(
+        (&usage["used"], &usage["blocked_until"]),
+        (&json!(3), &json!(null))
+    );
+    assert_eq!(isolate.control(&format!("usage/general/{key}")), usage);
+    let listed = isolate.control("suspicious");
+    assert_eq!(listed["callers"][0]["caller"], key);
+    for identifier in ["zone:evil.example", "zone:EVIL.example"] {
+        let body = json!({"policy": "general", "identifier": identifier}).to_string();
+        let asked = get("http://localhost/_limiter/check").sending("POST", body.leak());
+        let answer = json_of(&isolate.plane(&asked.authorized()));
+        assert_eq!(
+            (&answer["allowed"], &answer["blocked"]),
+            (&json!(false), &json!(false))
+        );
+    }
+    let refused = get("http://localhost/_limiter/usage/general/zone:not%20one").authorized();
+    assert_eq!(isolate.plane(&refused).status, 400);
+}
+
+#[test]
+fn the_allow_list_and_an_operators_words_still_mean_the_address() {
+    let listed = isolate(&json!({"RATE_LIMIT_ALLOWLIST": SHARED}));
+    assert_eq!(admitted(&listed, &of_zone("evil.example")), 6);
+    let forwarding = isolate(&json!({"ORIGIN_URL": "https://app.example"}));
+    let forward = forwarding.forward(&of_zone("evil.example"));
+    assert!(format!("{forward:?}").contains(SHARED));
+}
+
+#[test]
+fn a_policy_of_networks_counts_a_zone_apart_as_well() {
+    let isolate = isolate(&json!({"RATE_LIMIT_POLICIES": {"general": {"key": "network"}}}));
+    assert_eq!(admitted(&isolate, &of_zone("evil.example")), 3);
+    assert_eq!(admitted(&isolate, &of_zone("good.example")), 3);
+    assert_eq!(admitted(&isolate, &by(SHARED, "/")), 3);
+    assert_eq!(json_of(&isolate.answer(&by(SHARED, "/")))["blocked"], false);
+}
+
+#[test]
+fn one_zones_wrong_tokens_shut_no_other_out() {
+    let short = "a-short-admin-token-1";
+    let isolate = isolate(&json!({"ADMIN_TOKEN": short, "RATE_LIMIT_ADMIN": "5,60,300"}));
+    let ask = |zone: &str, token: &str| {
+        let asked = by(SHARED, "/_limiter/policies").with("cf-worker", zone);
+        let bearer = format!("Bearer {token}");
+        isolate.plane(&asked.with("authorization", &bearer)).status
+    };
+    let wrong: Vec<u16> = (0..7).map(|_| ask("evil.example", "wrong")).collect();
+    assert_eq!(wrong, [401, 401, 401, 401, 401, 429, 429]);
+    assert_eq!(ask("evil.example", short), 429);
+    assert_eq!(ask("good.example", short), 200);
+}
