@@ -95,7 +95,11 @@ fn open_lets_no_call_through_and_one_probe_once_the_wait_is_over() {
     assert!(circuit.begin_probe(until - Millis::new(1)).is_none());
     assert!(circuit.begin_probe(until).is_some());
     let given_up = until + WAITS.probe;
-    assert_eq!(circuit.permit(), Err(until), "the probe may end at any time");
+    assert_eq!(
+        circuit.permit(),
+        Err(until),
+        "the probe may end at any time"
+    );
     for now in [until, until + Millis::new(1), given_up - Millis::new(1)] {
         assert!(circuit.begin_probe(now).is_none());
     }
