@@ -235,6 +235,22 @@ impl<T> RangeMap<T> {
         .filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)))
     }
 
+    /// The ranges that share addresses with `range`, and what is said of them: those that hold it, the
+    /// narrowest first, then those within it.
+    pub fn overlapping(&self, range: Range) -> impl Iterator<Item = (Range, &T)> {
+        let (first, last) = range.span();
+        let entries = match range.first() {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        };
+        // Those that begin where it does hold its first address.
+        let after = entries.partition_point(|entry| number_of(entry.range.first()) <= first);
+        let within = entries.iter().skip(after);
+        let within = within.take_while(move |entry| number_of(entry.range.first()) <= last);
+        let within = within.filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)));
+        self.holding(range.first()).chain(within)
+    }
+
     /// How many ranges there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -339,6 +355,22 @@ mod tests {
             scanned.sort_by_key(|(range, _)| std::cmp::Reverse(range.bits()));
             let found: Vec<(Range, u8)> =
                 map.holding(address).map(|(range, value)| (range, *value)).collect();
+            prop_assert_eq!(found, scanned);
+        }
+
+        #[test]
+        fn finds_what_overlaps(
+            said in prop::collection::vec((ranges(), any::<u8>()), 0..60),
+            asked in ranges(),
+        ) {
+            let map: RangeMap<u8> = said.iter().copied().collect();
+            let overlaps = |range: Range| range.covers(asked) || asked.covers(range);
+            let mut scanned: Vec<Range> = said.iter().map(|(range, _)| *range).collect();
+            scanned.retain(|range| overlaps(*range));
+            scanned.sort_unstable();
+            scanned.dedup();
+            let mut found: Vec<Range> = map.overlapping(asked).map(|(range, _)| range).collect();
+            found.sort_unstable();
             prop_assert_eq!(found, scanned);
         }
 
