@@ -5,11 +5,14 @@
 //! decision says when the copy is old.
 
 mod block;
+mod change;
 pub mod copy;
 pub mod pages;
 pub mod policies;
 pub mod records;
 mod target;
+pub mod version;
 
 pub use block::{AddressBlock, Block, By};
+pub(crate) use change::{Mark, Step, Wanted};
 pub use target::{Refusal, Target};

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::blocklist::{AddressBlock, Target};
 use crate::budget::Purpose;
 use crate::client::CallerKey;
 use crate::config::Abuse;
@@ -291,8 +292,9 @@ impl<D: Database> Journal<D> {
             return false;
         };
         self.recorder.put_back_due(escalated.due);
-        if !escalated.blocks.is_empty() && !self.records.is_shared() {
-            let _ = stack.reload_blocks(now).await;
+        for (network, block) in escalated.blocks {
+            let until = block.until.map(Timestamp::from_millis);
+            stack.add_block(&Target::Address(network), AddressBlock { until });
         }
         true
     }

@@ -55,6 +55,12 @@ pub trait Database {
 
     /// Whether other isolates see the same.
     fn is_shared(&self) -> bool;
+
+    /// Whether `EVAL` and `EVALSHA` are among its commands. A database in this isolate needs neither: its
+    /// [`run`](Self::run) never waits, so that several in a row are one step.
+    fn runs_scripts(&self) -> bool {
+        false
+    }
 }
 
 /// A reply's number; what is none counts as zero.

@@ -23,6 +23,15 @@ impl Seed {
         Ok(Self(bytes))
     }
 
+    /// 64 random bits, from the same source.
+    ///
+    /// # Errors
+    ///
+    /// When the platform has none to give.
+    pub fn random_bits() -> Result<u64, getrandom::Error> {
+        getrandom::u64()
+    }
+
     /// These bytes, for a measurement that is to be the same every time. They are no secret.
     #[must_use]
     pub const fn known(bytes: [u8; 16]) -> Self {

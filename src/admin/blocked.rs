@@ -116,12 +116,16 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             covered_by: Option<String>,
         }
         input.only(&[])?;
-        let target = self.target(target)?;
-        let own = self.records().look_up(&target, now).await?;
+        let named = target;
+        let target = self.target(named)?;
+        let mut own = None;
+        for listed in Target::listed_as(named, self.config().ipv6_prefix) {
+            own = own.or(self.records().look_up(&listed, now).await?);
+        }
         let covering = match (&own, &target) {
             (None, Target::Address(network)) => {
-                let known = self.records().blocklist_copy(now).await?;
-                known.range(&network.to_string(), now)
+                self.stack.reload_blocks(now).await?;
+                self.stack.covering(*network, now)
             }
             _ => None,
         };
@@ -177,8 +181,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 return Err(Failed::OnlyHere);
             }
         }
-        // The records are set: a copy that cannot be loaded now is loaded by a request.
-        let _ = self.stack.reload_blocks(now).await;
+        self.apply_here(&target, Some(AddressBlock { until }), now)
+            .await;
         if let Target::Address(network) = target {
             // What is remembered of it is of an earlier block.
             self.stack.forget(&network.to_string());
@@ -201,10 +205,19 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             policies_lifted: u64,
         }
         input.only(&[])?;
-        let target = self.target(target)?;
+        let named = target;
+        let target = self.target(named)?;
         // What is gathered of a policy's block would list it anew.
         self.write_events(now).await;
-        let lifted = self.records().lift(&target, now).await?;
+        let mut lifted = self.records().lift(&target, now).await?;
+        for listed in Target::listed_as(named, self.config().ipv6_prefix) {
+            let is_listed =
+                listed != target && self.records().look_up(&listed, now).await?.is_some();
+            if is_listed && self.records().lift(&listed, now).await? {
+                lifted = true;
+                self.apply_here(&listed, None, now).await;
+            }
+        }
         let policies_lifted = match target {
             Target::Address(network) => self.lift_policies(network, now).await?,
             Target::Range(_) => 0,
@@ -212,13 +225,25 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         if let Target::Address(network) = target {
             self.stack.forget(&network.to_string());
         }
-        let _ = self.stack.reload_blocks(now).await;
+        self.apply_here(&target, None, now).await;
         ok(&Body {
             scope: self.records().scope(),
             target: &target.text(),
             lifted,
             policies_lifted,
         })
+    }
+
+    /// Puts a change that has been written in force in this isolate: a block, or that it is lifted.
+    async fn apply_here(&self, target: &Target, block: Option<AddressBlock>, now: Timestamp) {
+        match block {
+            Some(block) => self.stack.add_block(target, block),
+            None => self.stack.remove_block(target),
+        }
+        if matches!(target, Target::Range(_)) {
+            // With the version that it has now. If it cannot be loaded, a request does it.
+            let _ = self.stack.reload_blocks(now).await;
+        }
     }
 
     /// Lifts the policies' own blocks of an address; the quotas that set them are whole again, or

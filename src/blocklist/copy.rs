@@ -1,9 +1,13 @@
 //! The copy of the blocks that an isolate keeps.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use super::block::AddressBlock;
+use super::records::{Listed, MAX_RANGES};
 use super::target::Target;
+use super::version::{Agreement, Held, epoch_of, ranges_of, same_ranges};
 use crate::client::range::{Range, RangeMap};
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -13,51 +17,102 @@ const FRESH: Millis = Millis::new(5000);
 /// How long others keep from asking, and from loading, while one does.
 const UNDER_WAY: Millis = Millis::new(2000);
 
+/// How long after the store confirmed it a copy counts as known: what it has and the store lost is
+/// restored.
+pub const KNOWN_FOR: Millis = Millis::from_secs(60 * 60);
+
+/// The least time between two reads of the list of addresses, and between two parts of it. What it is
+/// for can wait: a listed address's own record is part of each decision.
+const LIST_READ_AFTER: Millis = Millis::from_secs(30);
+const READ_ON_AFTER: Millis = Millis::from_secs(1);
+
+/// How long after an isolate's first question, and after each look, it looks whether the database still
+/// holds what it says.
+const FIRST_LOOK_AFTER: Millis = Millis::from_secs(60);
+const LOOK_AFTER: Millis = Millis::from_secs(10 * 60);
+
 /// What an isolate knows of the blocks.
 #[derive(Clone, Debug, Default)]
 pub struct BlocklistCopy {
     version: Option<String>,
+    /// Whether the ranges were all that the version stands for.
+    whole: bool,
     ranges: RangeMap<AddressBlock>,
     addresses: HashMap<String, AddressBlock>,
+    /// IPv6 networks among the addresses, some perhaps of another length than callers have now.
+    networks: RangeMap<AddressBlock>,
+    /// Whether one of them has denied a caller of another length: it may have been lifted meanwhile.
+    denied: Cell<bool>,
+    /// The list of addresses as far as it has been read anew.
+    reading: Option<Reading>,
+    /// Whether the store has told of another version of the ranges.
+    behind: bool,
     /// While it counts as the latest.
     fresh: Deadline,
+    /// While it counts as known.
+    known: Deadline,
     asking: Deadline,
     loading: Deadline,
+    /// Until the list of addresses may be read again.
+    listing: Deadline,
+    /// Until it is to look again. `None`: it was never asked.
+    looking: Option<Deadline>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Reading {
+    addresses: HashMap<String, AddressBlock>,
+    after: (u64, String),
+}
+
+/// What is to be done about the ranges that a database holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// They are the latest.
+    Take,
+    /// These are lost, and known here.
+    Restore(Vec<(Range, AddressBlock)>),
+    /// Nothing is known to be lost but the version.
+    Renew,
+    /// Some are lost, and nothing of them is known here.
+    Lost,
 }
 
 impl BlocklistCopy {
-    /// What a database holds at `version`.
-    #[must_use]
-    pub fn new(
-        version: Option<String>,
-        ranges: RangeMap<AddressBlock>,
-        addresses: HashMap<String, AddressBlock>,
-    ) -> Self {
-        Self {
-            version,
-            ranges,
-            addresses,
-            ..Self::default()
-        }
-    }
-
     /// The version that it is a copy of.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// The longest block of a range that holds the caller of that canonical address.
+    /// The longest block of a range that holds the caller of that canonical address. IPv6 networks of
+    /// another length than the caller's count as ranges: the length that makes a caller has changed since
+    /// they were blocked.
     #[must_use]
     pub fn range(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
-        if self.ranges.is_empty() {
+        let networks = !self.networks.is_empty() && address.contains(':');
+        if self.ranges.is_empty() && !networks {
             return None;
         }
-        let first = Range::parse(address)?.first();
-        let standing = (self.ranges.holding(first))
-            .map(|(range, block)| (range, *block))
-            .filter(|(_, block)| block.stands(now));
-        standing.max_by_key(|(_, block)| block.ends())
+        let caller = Range::parse(address)?;
+        let mut longest: Option<(Range, AddressBlock)> = None;
+        let mut by_network = false;
+        let ranges = self.ranges.overlapping(caller);
+        let others = ranges.len();
+        let all = ranges.into_iter().chain(self.networks.overlapping(caller));
+        for (place, (range, block)) in all.enumerate() {
+            let is_network = place >= others;
+            if block.stands(now) && !(is_network && range == caller) {
+                by_network |= is_network;
+                if longest.is_none_or(|(_, longest)| block.ends() >= longest.ends()) {
+                    longest = Some((range, *block));
+                }
+            }
+        }
+        if by_network {
+            self.denied.set(true);
+        }
+        longest
     }
 
     /// The longest of these and of a block of the address itself.
@@ -68,41 +123,183 @@ impl BlocklistCopy {
         AddressBlock::longer(own.filter(|block| block.stands(now)), range)
     }
 
-    /// Adds a block that could not be written to the database.
-    pub fn add(&mut self, target: &Target, block: AddressBlock) {
+    /// Adds a block that has been set, or that could not be written to the database.
+    pub fn add(&mut self, target: &Target, block: AddressBlock, now: Timestamp) {
         match target {
             Target::Address(network) => {
-                self.addresses.insert(network.to_string(), block);
+                let address = network.to_string();
+                if self.addresses.len() as u64 >= 2 * MAX_RANGES {
+                    self.addresses.retain(|_, block| block.stands(now));
+                    if self.addresses.len() as u64 >= 2 * MAX_RANGES {
+                        return;
+                    }
+                }
+                if let Some(reading) = &mut self.reading {
+                    reading.addresses.insert(address.clone(), block);
+                }
+                self.addresses.insert(address, block);
             }
             Target::Range(added) => {
-                let known = self.ranges.iter().map(|(range, block)| (range, *block));
-                self.ranges = known.chain([(*added, block)]).collect();
+                let mut ranges = listed(&self.ranges);
+                ranges.push((*added, block));
+                self.ranges = mapped(ranges);
             }
         }
     }
 
-    /// Takes what was loaded at `now`.
-    pub fn replace(&mut self, loaded: Self, now: Timestamp) {
-        *self = Self {
-            fresh: Deadline::after(FRESH, now),
-            ..loaded
+    /// Removes a block that has been lifted.
+    pub fn remove(&mut self, target: &Target) {
+        match target {
+            Target::Address(network) => {
+                let address = network.to_string();
+                if let Some(reading) = &mut self.reading {
+                    reading.addresses.remove(&address);
+                }
+                self.addresses.remove(&address);
+                self.networks = without(&self.networks, network.range());
+            }
+            Target::Range(range) => self.ranges = without(&self.ranges, *range),
+        }
+    }
+
+    /// What is to be done about the ranges that a database holds.
+    #[must_use]
+    pub fn judge(&self, held: &Held, now: Timestamp) -> Judgement {
+        let known = self.whole && self.known.is_pending(now);
+        let own = self.version.as_deref();
+        let own_epoch = own.and_then(ranges_of).and_then(epoch_of);
+        let otherwise = match held.agreement() {
+            Agreement::Whole(ranges) if !known || own_epoch == epoch_of(ranges) => {
+                return Judgement::Take;
+            }
+            Agreement::VersionLost(_) => return Judgement::Renew,
+            Agreement::Whole(_) | Agreement::Empty => Judgement::Take,
+            Agreement::Unknown => Judgement::Renew,
+            // All that there was has ended, if this copy is of the latest.
+            Agreement::RangesLost if known && same_ranges(own, held.version.as_deref()) => {
+                Judgement::Renew
+            }
+            Agreement::RangesLost => Judgement::Lost,
         };
+        let missing = if known {
+            self.missing(held, now)
+        } else {
+            Vec::new()
+        };
+        if missing.is_empty() {
+            otherwise
+        } else {
+            Judgement::Restore(missing)
+        }
+    }
+
+    /// Its ranges that stand and are not among those held.
+    fn missing(&self, held: &Held, now: Timestamp) -> Vec<(Range, AddressBlock)> {
+        let there = mapped(held.ranges.clone());
+        let mut missing = listed(&self.ranges);
+        missing.retain(|(range, block)| block.stands(now) && !there.contains(*range));
+        missing
+    }
+
+    /// Whether ranges of this copy's version are as whole in the database as they were when they were
+    /// loaded. The ranges of `held` are not looked at.
+    #[must_use]
+    pub fn agrees(&self, held: &Held) -> bool {
+        match held.agreement() {
+            Agreement::Whole(_) | Agreement::Empty => self.whole,
+            Agreement::RangesLost => !self.whole,
+            Agreement::VersionLost(_) | Agreement::Unknown => false,
+        }
+    }
+
+    /// Takes the ranges that a database holds.
+    pub fn take_ranges(&mut self, held: Held, now: Timestamp) {
+        self.whole = held.is_whole();
+        self.version = held.version;
+        self.ranges = mapped(held.ranges);
+        self.behind = false;
+        self.fresh = Deadline::after(FRESH, now);
+        self.known = Deadline::after(KNOWN_FOR, now);
+        self.looking = Some(Deadline::after(LOOK_AFTER, now));
+    }
+
+    /// Takes addresses of the list, which `begins` with them; whether there are more to be read.
+    pub fn take_listed(&mut self, listed: Listed, begins: bool, now: Timestamp) -> bool {
+        let mut reading = self.reading.take().unwrap_or_default();
+        if begins {
+            reading = Reading::default();
+        }
+        reading.addresses.extend(listed.addresses);
+        let full = reading.addresses.len() as u64 >= MAX_RANGES;
+        if let Some(after) = listed.next.filter(|after| !full && *after != reading.after) {
+            reading.after = after;
+            self.reading = Some(reading);
+            self.listing = Deadline::after(READ_ON_AFTER, now);
+            return true;
+        }
+        let networks = reading.addresses.iter().filter_map(|(address, block)| {
+            let range = Range::parse(address)?;
+            matches!(range.first(), IpAddr::V6(_)).then_some((range, *block))
+        });
+        self.networks = mapped(networks.collect());
+        self.addresses = reading.addresses;
+        self.listing = Deadline::after(LIST_READ_AFTER, now);
+        false
+    }
+
+    /// Behind which entry the list is to be read on, if it has been read in part.
+    #[must_use]
+    pub fn reads_on(&self) -> Option<&(u64, String)> {
+        self.reading.as_ref().map(|reading| &reading.after)
+    }
+
+    /// Takes the version at which the list begins to be read.
+    pub fn lists_at(&mut self, version: Option<String>, now: Timestamp) {
+        self.version = version;
+        self.looking = Some(Deadline::after(LOOK_AFTER, now));
     }
 
     /// The store says which version is the latest: `true` where this copy is older and the one who
-    /// asks is to load it.
+    /// asks is to [load](Self::is_behind) what it lacks.
     pub fn compare(&mut self, version: Option<&str>, now: Timestamp) -> bool {
-        if self.version.as_deref() == version {
+        let due = if same_ranges(self.version.as_deref(), version) {
             self.fresh = Deadline::after(FRESH, now);
-            return false;
-        }
-        begin(&mut self.loading, now)
+            self.known = Deadline::after(KNOWN_FOR, now);
+            let looking = *(self.looking).get_or_insert(Deadline::after(FIRST_LOOK_AFTER, now));
+            let is_same = self.version.as_deref() == version;
+            let due = self.reading.is_some() || !is_same || !looking.is_pending(now);
+            due && (!self.listing.is_pending(now) || self.denied.take())
+        } else {
+            self.behind = true;
+            true
+        };
+        due && begin(&mut self.loading, now)
+    }
+
+    /// Whether the ranges are to be loaded, else the list of addresses alone.
+    #[must_use]
+    pub const fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Whether the copy has to be compared before it denies again, by the one who asks.
     pub fn should_ask(&mut self, now: Timestamp) -> bool {
         !self.fresh.is_pending(now) && begin(&mut self.asking, now)
     }
+}
+
+fn without(map: &RangeMap<AddressBlock>, removed: Range) -> RangeMap<AddressBlock> {
+    let mut ranges = listed(map);
+    ranges.retain(|(range, _)| *range != removed);
+    mapped(ranges)
+}
+
+fn listed(map: &RangeMap<AddressBlock>) -> Vec<(Range, AddressBlock)> {
+    map.iter().map(|(range, block)| (range, *block)).collect()
+}
+
+fn mapped(ranges: Vec<(Range, AddressBlock)>) -> RangeMap<AddressBlock> {
+    ranges.into_iter().collect()
 }
 
 /// Whether nobody is at it; then the one who asks is.

@@ -1,7 +1,8 @@
 //! The list of blocks, in pages.
 
-use super::block::Block;
-use super::records::{ENDLESS, MAX_ADDRESSES, tidy};
+use super::block::{Block, By};
+use super::records::ENDLESS;
+use crate::client::Network;
 use crate::client::range::Range;
 use crate::error::StoreError;
 use crate::redis::keys::Key;
@@ -21,21 +22,21 @@ pub struct Page {
 /// Where a page begins: addresses by the end of their blocks, then ranges as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// So many after this score.
-    Addresses(u64, usize),
+    /// Behind this entry of the list, a score and an address.
+    Addresses(u64, String),
     /// Behind this range.
     Ranges(String),
 }
 
 impl Cursor {
     /// The beginning.
-    pub const FIRST: Self = Self::Addresses(0, 0);
+    pub const FIRST: Self = Self::Addresses(0, String::new());
 
     /// As it stands in a URL.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
-            Self::Addresses(score, skipped) => format!("a{score}-{skipped}"),
+            Self::Addresses(score, address) => format!("a{score}-{address}"),
             Self::Ranges(after) => format!("r{after}"),
         }
     }
@@ -46,15 +47,15 @@ impl Cursor {
         if let Some(after) = text.strip_prefix('r') {
             return Range::parse(after).map(|_| Self::Ranges(after.to_owned()));
         }
-        let (score, skipped) = text.strip_prefix('a')?.split_once('-')?;
-        let (score, skipped) = (score.parse().ok()?, skipped.parse().ok()?);
-        (score <= 2 * ENDLESS && skipped as u64 <= MAX_ADDRESSES)
-            .then_some(Self::Addresses(score, skipped))
+        let (score, address) = text.strip_prefix('a')?.split_once('-')?;
+        let score = score.parse().ok().filter(|score| *score <= 2 * ENDLESS)?;
+        (address.is_empty() || Network::parse(address).is_some())
+            .then(|| Self::Addresses(score, address.to_owned()))
     }
 }
 
 impl<D: Database> Records<D> {
-    /// At most `most` blocks from `cursor` on. What has ended is tidied away.
+    /// At most `most` blocks from `cursor` on.
     ///
     /// # Errors
     ///
@@ -68,17 +69,16 @@ impl<D: Database> Records<D> {
         let mut page = Page::default();
         let mut after = None;
         match cursor {
-            Cursor::Addresses(score, skipped) => {
-                let listed = self.addresses(*score, *skipped, most + 1, now).await?;
-                let (mut last, mut same) = (*score, *skipped);
-                for (address, score) in listed.iter().take(most) {
-                    same = if *score == last { same + 1 } else { 1 };
-                    last = *score;
-                    page.blocks.push((address.clone(), Block::from_record("")));
-                }
-                self.fill(&mut page.blocks, now).await?;
+            Cursor::Addresses(score, address) => {
+                let behind = (*score, address.as_str());
+                let mut listed = self.addresses(behind, most + 1, now).await?;
                 if listed.len() > most {
-                    page.next = Some(Cursor::Addresses(last, same));
+                    listed.truncate(most);
+                    let last = listed.last().cloned();
+                    page.next = last.map(|(address, score)| Cursor::Addresses(score, address));
+                }
+                page.blocks = self.fill(listed, now).await?;
+                if page.next.is_some() {
                     return Ok(page);
                 }
             }
@@ -107,30 +107,45 @@ impl<D: Database> Records<D> {
         Ok(page)
     }
 
+    /// The first `most` entries behind a score and an address, of those that have not ended.
     async fn addresses(
         &self,
-        from: u64,
-        skipped: usize,
+        behind: (u64, &str),
         most: usize,
         now: Timestamp,
     ) -> Result<Vec<(String, u64)>, StoreError> {
         let key = self.key(Key::BlockedAddresses);
-        let commands = [tidy(&key, now), page_of(&key, from, skipped, most)];
-        let [_, listed] = self.run(commands, now).await?;
-        let scored = pairs(&listed).into_iter();
-        Ok(scored
-            .map(|(address, score)| (address.to_owned(), score.parse().unwrap_or_default()))
-            .collect())
+        let from = behind.0.max(now.as_millis() + 1);
+        let mut found = Vec::new();
+        // Entries of one moment are in the order of their addresses. Those up to the one behind which the
+        // page begins are passed over, however many of them have been lifted since.
+        let mut skipped = 0;
+        loop {
+            let [listed] = self.run([page_of(&key, from, skipped, most)], now).await?;
+            let listed = pairs(&listed);
+            skipped += listed.len();
+            let scored = listed.iter().map(|(address, score)| {
+                let score = score.parse().unwrap_or_default();
+                (*address, score)
+            });
+            let rest = scored.filter(|(address, score)| (*score, *address) > behind);
+            found.extend(rest.map(|(address, score)| (address.to_owned(), score)));
+            if listed.len() < most || found.len() >= most {
+                found.truncate(most);
+                return Ok(found);
+            }
+        }
     }
 
-    /// Reads the records of listed addresses; those that have none any more are left out.
+    /// Reads the records of listed addresses. Without one a block has ended, unless it has no end: then
+    /// the database has lost the record.
     async fn fill(
         &self,
-        listed: &mut Vec<(String, Block)>,
+        listed: Vec<(String, u64)>,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<(String, Block)>, StoreError> {
         if listed.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let keys = listed
             .iter()
@@ -139,15 +154,27 @@ impl<D: Database> Records<D> {
         let [records] = self.run([read], now).await?;
         let records = records.as_array().cloned().unwrap_or_default();
         let filled = listed
-            .drain(..)
+            .into_iter()
             .zip(records)
-            .filter_map(|((address, _), record)| {
-                let block = Block::from_record(record.as_str()?);
+            .filter_map(|((address, score), record)| {
+                let block = match record.as_str() {
+                    Some(record) => Block::from_record(record),
+                    None => without_record(score)?,
+                };
                 block.stands(now).then_some((address, block))
             });
-        *listed = filled.collect();
-        Ok(())
+        Ok(filled.collect())
     }
+}
+
+/// The block without an end that the list has at this score, if it is one.
+fn without_record(score: u64) -> Option<Block> {
+    Some(Block {
+        until: None,
+        since: score.checked_sub(ENDLESS)?,
+        by: By::Operator,
+        reason: Some("not in force until an isolate restores its record, which is lost".to_owned()),
+    })
 }
 
 fn page_of(key: &str, from: u64, skipped: usize, most: usize) -> Command {

@@ -1,6 +1,6 @@
 //! Policies' own blocks of their callers, as they are listed.
 
-use super::records::{MAX_RANGES, latest, tidy};
+use super::records::{LIST_KEPT, MAX_RANGES, bound, latest, tidy};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
@@ -28,13 +28,14 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Vec<PolicyBlock>, StoreError> {
         let key = self.key(Key::BlockedPolicies);
-        let commands = [tidy(&key, now), latest(&key, most)];
-        let [_, listed] = self.run(commands, now).await?;
+        let [listed] = self.run([latest(&key, most)], now).await?;
         let listed = pairs(&listed).into_iter().map(|(key, until)| PolicyBlock {
             key: key.to_owned(),
             until: until.parse().unwrap_or_default(),
         });
-        let listed: Vec<PolicyBlock> = listed.collect();
+        let listed: Vec<PolicyBlock> = listed
+            .filter(|block| block.until > now.as_millis())
+            .collect();
         if listed.is_empty() || !self.is_shared() {
             return Ok(listed);
         }
@@ -73,24 +74,18 @@ impl<D: Database> Records<D> {
         }))
     }
 
-    /// The command that lists a policy's block.
-    pub(crate) fn listing(&self, blocks: &[(String, u64)]) -> Command {
+    /// The commands that list policies' blocks and keep the list to its bounds.
+    pub(crate) fn listing(&self, blocks: &[(String, u64)], now: Timestamp) -> [Command; 4] {
+        let key = self.key(Key::BlockedPolicies);
         let pairs = blocks
             .iter()
             .flat_map(|(key, until)| [until.to_string(), key.clone()]);
-        ["ZADD".to_owned(), self.key(Key::BlockedPolicies)]
-            .into_iter()
-            .chain(pairs)
-            .collect()
-    }
-
-    /// Keeps the list of policies' blocks to its latest.
-    pub(crate) fn listing_bound(&self) -> Command {
-        command([
-            "ZREMRANGEBYRANK",
-            &self.key(Key::BlockedPolicies),
-            "0",
-            &format!("-{}", MAX_RANGES + 1),
-        ])
+        let add = ["ZADD".to_owned(), key.clone()];
+        [
+            add.into_iter().chain(pairs).collect(),
+            tidy(&key, now),
+            bound(&key, MAX_RANGES),
+            command(["PEXPIRE", &key, &LIST_KEPT.get().to_string()]),
+        ]
     }
 }

@@ -1,31 +1,58 @@
-//! The blocks' records: set, lifted, looked up, copied.
-
-use std::collections::HashMap;
+//! The blocks' records: set, lifted, looked up, read for an isolate's copy.
 
 use serde_json::{Map, Value};
 
-use super::block::{AddressBlock, Block};
+use super::block::{AddressBlock, Block, By};
+use super::change::{Mark, Step, Wanted};
+#[cfg(test)]
 use super::copy::BlocklistCopy;
 use super::target::Target;
+use super::version::{FIELD, Held};
+use crate::client::Network;
 use crate::client::range::{Range, RangeMap};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, pairs, whole};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// Ranges that may be blocked at a time, and addresses that an isolate's copy holds.
 pub const MAX_RANGES: u64 = 10_000;
 
-/// Addresses that an operator may block at a time in a shared database; in an isolate,
-/// [`MAX_RANGES`].
+/// Addresses that an operator may block at a time in a shared database, and addresses in the list; in
+/// an isolate, [`MAX_RANGES`] may be blocked.
 pub const MAX_ADDRESSES: u64 = 100_000;
 
-/// Commands that an isolate's copy costs.
+/// Commands that a part of an isolate's copy costs, and those that keep the list of addresses to its
+/// bounds.
 pub(crate) const COPY_COMMANDS: usize = 3;
+pub(crate) const BOUNDS_COMMANDS: usize = 5;
 
 /// A score beyond every time, for blocks without an end. What is added keeps them apart.
 pub(super) const ENDLESS: u64 = 5_000_000_000_000_000;
+
+/// How long after its end an entry stays in a list, so that no isolate whose clock is ahead takes
+/// blocks out that stand.
+pub(super) const TIDIED_AFTER: Millis = Millis::from_secs(24 * 60 * 60);
+
+/// How long a list is kept after its last change: longer than the longest block.
+pub(super) const LIST_KEPT: Millis = Millis::from_secs(400 * 24 * 60 * 60);
+
+/// How long a lifted range is remembered, so that no isolate restores it. Longer than the time for
+/// which an isolate's copy counts as [known](super::copy::KNOWN_FOR) by far.
+const LIFTED_KEPT: Millis = Millis::from_secs(24 * 60 * 60);
+
+/// Attempts at a change that others can get in the way of.
+const ATTEMPTS: usize = 3;
+
+/// Ranges that one command writes or removes: a script's command has at most some thousand words.
+const RANGES_PER_COMMAND: usize = 1000;
+
+/// Addresses whose records are written back at a time.
+const RESTORED_AT_A_TIME: usize = 100;
+
+/// Addresses that an isolate reads of the list at a time.
+const ADDRESSES_PER_READ: usize = 1000;
 
 /// Why a block was not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +69,15 @@ impl From<StoreError> for NotSet {
     }
 }
 
+/// Addresses of the list, those that end last first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The addresses with their blocks.
+    pub addresses: Vec<(String, AddressBlock)>,
+    /// Behind which entry, a score and a member, there are more.
+    pub next: Option<(u64, String)>,
+}
+
 impl<D: Database> Records<D> {
     /// Sets a block in place of one that is there.
     ///
@@ -54,53 +90,82 @@ impl<D: Database> Records<D> {
         block: &Block,
         now: Timestamp,
     ) -> Result<(), NotSet> {
-        let record = block.to_record();
-        let (addresses, ranges) = (
-            self.key(Key::BlockedAddresses),
-            self.key(Key::BlockedRanges),
-        );
-        let (count, most) = match target {
-            Target::Address(_) => {
-                let tidy = tidy(&addresses, now);
-                let [_, count] = self
-                    .run([tidy, command(["ZCARD", &addresses])], now)
-                    .await?;
-                let shared = self.is_shared();
-                (
-                    whole(&count),
-                    if shared { MAX_ADDRESSES } else { MAX_RANGES },
-                )
-            }
-            Target::Range(_) => {
-                let [count] = self.run([command(["HLEN", &ranges])], now).await?;
-                let count = match whole(&count) {
-                    // Those that have ended count until somebody looks.
-                    MAX_RANGES.. => self.ranges(now).await?.len() as u64,
-                    fewer => fewer,
-                };
-                (count, MAX_RANGES)
-            }
-        };
-        if count >= most && self.look_up(target, now).await?.is_none() {
-            return Err(NotSet::Full(most));
-        }
-        let changed = command(["INCRBY", &self.key(Key::BlockedRangesVersion), "1"]);
         match target {
-            Target::Address(network) => {
-                let [set, listed] = self.set_address(&network.to_string(), block, now);
-                self.run([set, listed, changed], now).await?;
-            }
-            Target::Range(range) => {
-                let set = command(["HSET", &ranges, &range.to_string(), &record]);
-                self.run([set, changed], now).await?;
-            }
+            Target::Address(network) => self.block_address(*network, block, now).await,
+            Target::Range(range) => self.block_range(*range, block, now).await,
         }
-        Ok(())
     }
 
-    /// The commands that block an address and list it, without a word to other isolates' copies.
+    async fn block_address(
+        &self,
+        network: Network,
+        block: &Block,
+        now: Timestamp,
+    ) -> Result<(), NotSet> {
+        let most = self.most_addresses();
+        let address = network.to_string();
+        let list = self.key(Key::BlockedAddresses);
+        let set = || {
+            let mut commands = self.set_address(&address, block, now).to_vec();
+            commands.extend(self.bounds(now));
+            if block.until.is_none() {
+                commands.push(command(["PERSIST", &list]));
+            }
+            Step::new(commands, Mark::Addresses)
+        };
+        let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
+        let listed = command(["ZSCORE", &list, &address]);
+        let steps = vec![
+            set().only_if(listed, Wanted::Above(now.as_millis())),
+            set().only_if(standing, Wanted::Below(most)),
+            self.end_of_list(),
+        ];
+        let outcomes = self.change(steps, now).await?;
+        if outcomes.iter().take(2).any(Option::is_some) {
+            Ok(())
+        } else {
+            Err(NotSet::Full(most))
+        }
+    }
+
+    async fn block_range(&self, range: Range, block: &Block, now: Timestamp) -> Result<(), NotSet> {
+        let (name, hash) = (range.to_string(), self.key(Key::BlockedRanges));
+        let set = || {
+            let set = command(["HSET", &hash, &name, &block.to_record()]);
+            let unlift = command(["ZREM", &self.key(Key::LiftedRanges), &name]);
+            Step::new([set, unlift], Mark::Ranges)
+        };
+        let blocked = command(["HEXISTS", &hash, &name]);
+        let count = command(["HLEN", &hash]);
+        for _ in 0..ATTEMPTS {
+            let steps = vec![
+                set().only_if(blocked.clone(), Wanted::Is("1".to_owned())),
+                // The version is a field as well.
+                set().only_if(count.clone(), Wanted::Below(MAX_RANGES + 1)),
+            ];
+            let outcomes = self.change(steps, now).await?;
+            if outcomes.iter().any(Option::is_some) {
+                return Ok(());
+            }
+            if !self.drop_ended_ranges(now).await? {
+                break;
+            }
+        }
+        Err(NotSet::Full(MAX_RANGES))
+    }
+
+    fn most_addresses(&self) -> u64 {
+        if self.is_shared() {
+            MAX_ADDRESSES
+        } else {
+            MAX_RANGES
+        }
+    }
+
+    /// The commands that block an address and list it.
     pub(crate) fn set_address(&self, address: &str, block: &Block, now: Timestamp) -> [Command; 2] {
         let key = self.key(Key::BlockedAddress(address));
+        let list = self.key(Key::BlockedAddresses);
         let record = block.to_record();
         let (set, score) = match block.until {
             Some(until) => {
@@ -109,15 +174,32 @@ impl<D: Database> Records<D> {
             }
             None => (command(["SET", &key, &record]), ENDLESS + block.since),
         };
-        [
-            set,
-            command([
-                "ZADD",
-                &self.key(Key::BlockedAddresses),
-                &score.to_string(),
-                address,
-            ]),
-        ]
+        [set, command(["ZADD", &list, &score.to_string(), address])]
+    }
+
+    /// The commands that keep the list of addresses to its bounds.
+    fn bounds(&self, now: Timestamp) -> [Command; 2] {
+        let list = self.key(Key::BlockedAddresses);
+        [tidy(&list, now), bound(&list, self.most_addresses())]
+    }
+
+    /// Keeps the list of addresses to its bounds, and gives it an end if it can have one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub(crate) async fn bound_addresses(&self, now: Timestamp) -> Result<(), StoreError> {
+        let bounds = Step::new(self.bounds(now), Mark::Nothing);
+        let steps = vec![bounds, self.end_of_list()];
+        self.change(steps, now).await.map(drop)
+    }
+
+    /// The step after a change of the list of addresses: it has an end while all that it lists have one.
+    fn end_of_list(&self) -> Step {
+        let list = self.key(Key::BlockedAddresses);
+        let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
+        let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
+        Step::new([end], Mark::Nothing).only_if(endless, Wanted::Is("0".to_owned()))
     }
 
     /// Lifts a block; whether there was one.
@@ -126,25 +208,34 @@ impl<D: Database> Records<D> {
     ///
     /// [`StoreError`] of the database.
     pub async fn lift(&self, target: &Target, now: Timestamp) -> Result<bool, StoreError> {
-        let changed = command(["INCRBY", &self.key(Key::BlockedRangesVersion), "1"]);
-        let removed = match target {
+        let steps = match target {
             Target::Address(network) => {
                 let address = network.to_string();
-                let remove = command(["DEL", &self.key(Key::BlockedAddress(&address))]);
-                let unlist = command(["ZREM", &self.key(Key::BlockedAddresses), &address]);
-                // Lifted, it begins anew.
-                let pardon = command(["DEL", &self.key(Key::Escalated(&address))]);
-                let commands = [remove, unlist, pardon, changed];
-                let [removed, _, _, _] = self.run(commands, now).await?;
-                removed
+                let commands = [
+                    command(["DEL", &self.key(Key::BlockedAddress(&address))]),
+                    command(["ZREM", &self.key(Key::BlockedAddresses), &address]),
+                    // Lifted, it begins anew.
+                    command(["DEL", &self.key(Key::Escalated(&address))]),
+                ];
+                vec![Step::new(commands, Mark::Addresses), self.end_of_list()]
             }
             Target::Range(range) => {
-                let remove = command(["HDEL", &self.key(Key::BlockedRanges), &range.to_string()]);
-                let [removed, _] = self.run([remove, changed], now).await?;
-                removed
+                let (range, lifted) = (range.to_string(), self.key(Key::LiftedRanges));
+                let at = now.as_millis().to_string();
+                let commands = [
+                    command(["HDEL", &self.key(Key::BlockedRanges), &range]),
+                    command(["ZADD", &lifted, &at, &range]),
+                    tidy(&lifted, now),
+                    bound(&lifted, MAX_RANGES),
+                    command(["PEXPIRE", &lifted, &LIFTED_KEPT.get().to_string()]),
+                ];
+                vec![Step::new(commands, Mark::Ranges)]
             }
         };
-        Ok(whole(&removed) > 0)
+        let outcomes = self.change(steps, now).await?;
+        let removed = outcomes.first().and_then(Option::as_ref);
+        let removed = removed.and_then(|replies| replies.first());
+        Ok(removed.is_some_and(|removed| whole(removed) > 0))
     }
 
     /// The block of exactly this target.
@@ -171,73 +262,256 @@ impl<D: Database> Records<D> {
         Ok(block.filter(|block| block.stands(now)))
     }
 
-    /// All ranges, as they are written.
+    /// All ranges whose block stands, as they are written.
     pub(super) async fn ranges(&self, now: Timestamp) -> Result<Map<String, Value>, StoreError> {
-        let [held] = self
-            .run([command(["HGETALL", &self.key(Key::BlockedRanges)])], now)
-            .await?;
-        let (standing, ended) = read_ranges(&held, now);
-        self.drop_ranges(&ended, now).await?;
+        let [held] = self.run([self.read_ranges()], now).await?;
+        let mut standing = Map::new();
+        for (range, record) in read_ranges(&held) {
+            if AddressBlock::from_record(record).stands(now) {
+                standing.insert(range.to_string(), record.into());
+            }
+        }
         Ok(standing)
     }
 
-    async fn drop_ranges(&self, ended: &[String], now: Timestamp) -> Result<(), StoreError> {
-        if ended.is_empty() {
-            return Ok(());
-        }
-        let head = ["HDEL".to_owned(), self.key(Key::BlockedRanges)];
-        let removal: Command = head.into_iter().chain(ended.iter().cloned()).collect();
-        self.run([removal], now).await.map(drop)
+    fn read_ranges(&self) -> Command {
+        command(["HGETALL", &self.key(Key::BlockedRanges)])
     }
 
-    /// All that an isolate keeps a copy of.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] of the database.
-    pub async fn blocklist_copy(&self, now: Timestamp) -> Result<BlocklistCopy, StoreError> {
-        let most = usize::try_from(MAX_RANGES).unwrap_or(usize::MAX);
-        let [version, ranges, addresses] = self
+    /// Removes ranges whose block has ended by this isolate's clock and by the database's; whether there
+    /// were any.
+    async fn drop_ended_ranges(&self, now: Timestamp) -> Result<bool, StoreError> {
+        let [read_version, read_carried] = self.read_version();
+        let [time, version, carried, held] = self
             .run(
                 [
-                    command(["GET", &self.key(Key::BlockedRangesVersion)]),
-                    command(["HGETALL", &self.key(Key::BlockedRanges)]),
-                    // Those that end last, should there be more than fit.
-                    latest(&self.key(Key::BlockedAddresses), most),
+                    command(["TIME"]),
+                    read_version,
+                    read_carried,
+                    self.read_ranges(),
                 ],
                 now,
             )
             .await?;
-        let block = |until: Option<u64>| AddressBlock {
-            until: until.map(Timestamp::from_millis),
-        };
-        let (standing, _) = read_ranges(&ranges, now);
-        let ranges: RangeMap<AddressBlock> = standing
-            .into_iter()
-            .filter_map(|(range, record)| {
-                let block = AddressBlock::from_record(record.as_str()?);
-                Some((Range::parse(&range)?, block))
-            })
+        let latest = pairs(&time).first().map_or(now, |(seconds, micros)| {
+            let [seconds, micros] = [seconds, micros].map(|text| text.parse::<u64>());
+            let ms = seconds.unwrap_or_default() * 1000 + micros.unwrap_or_default() / 1000;
+            now.min(Timestamp::from_millis(ms))
+        });
+        let ended: Vec<String> = read_ranges(&held)
+            .filter(|(_, record)| !AddressBlock::from_record(record).stands(latest))
+            .map(|(range, _)| range.to_string())
             .collect();
-        let mut known = HashMap::new();
-        for (address, score) in pairs(&addresses) {
-            let until = score.parse().ok().filter(|score| *score < ENDLESS);
-            if until.is_none_or(|until| until > now.as_millis()) {
-                known.insert(address.to_owned(), block(until));
+        if ended.is_empty() {
+            return Ok(false);
+        }
+        let hash = self.key(Key::BlockedRanges);
+        let removals: Vec<Command> = ended
+            .chunks(RANGES_PER_COMMAND)
+            .map(|ended| command_of(["HDEL", &hash], ended))
+            .collect();
+        // Unless somebody has changed a range meanwhile.
+        let step = self.unchanged(
+            Step::new(removals, Mark::Nothing),
+            version[0].as_str(),
+            carried.as_str(),
+        );
+        self.change(vec![step], now).await?;
+        Ok(true)
+    }
+
+    /// With the guards that the blocks' version, and the one that the ranges carry, are still these.
+    fn unchanged(&self, step: Step, version: Option<&str>, carried: Option<&str>) -> Step {
+        let [read_version, read_carried] = self.read_version();
+        step.only_if_still(read_version, version)
+            .only_if_still(read_carried, carried)
+    }
+
+    /// The ranges that stand, what the database says of their version, and the first of its blocked
+    /// addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn held_blocks(&self, now: Timestamp) -> Result<(Held, Listed), StoreError> {
+        let [version, _] = self.read_version();
+        let commands = [version, self.read_ranges(), self.read_listed(None)];
+        let [version, held, listed] = self.run(commands, now).await?;
+        Ok((held_of(&version, &held, now), listed_of(&listed, None, now)))
+    }
+
+    /// Blocked addresses behind `after`, and what the database says of the blocks' version: its text, and
+    /// the version that the ranges carry.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn listed(
+        &self,
+        after: Option<&(u64, String)>,
+        now: Timestamp,
+    ) -> Result<(Listed, [Option<String>; 2]), StoreError> {
+        let [version, carried] = self.read_version();
+        let commands = [version, carried, self.read_listed(after)];
+        let [version, carried, listed] = self.run(commands, now).await?;
+        let first = version[0].as_str().map(str::to_owned);
+        let carried = carried.as_str().map(str::to_owned);
+        Ok((listed_of(&listed, after, now), [first, carried]))
+    }
+
+    /// A whole copy of the blocks, as many as an isolate's copy holds.
+    #[cfg(test)]
+    pub(crate) async fn blocklist_copy(&self, now: Timestamp) -> Result<BlocklistCopy, StoreError> {
+        let (held, mut listed) = self.held_blocks(now).await?;
+        let mut copy = BlocklistCopy::default();
+        copy.take_ranges(held, now);
+        let mut begins = true;
+        while copy.take_listed(listed, begins, now) {
+            begins = false;
+            (listed, _) = self.listed(copy.reads_on(), now).await?;
+        }
+        Ok(copy)
+    }
+
+    /// Writes `ranges` back that the database lost, and marks the change, unless it has changed since it was
+    /// `held`. Ranges that an operator has lifted lately are left out. How many were written; `None`: it
+    /// has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database; some may have been written.
+    pub(crate) async fn restore(
+        &self,
+        held: &Held,
+        ranges: &[(Range, AddressBlock)],
+        mark: Mark,
+        now: Timestamp,
+    ) -> Result<Option<usize>, StoreError> {
+        let mut words = Vec::new();
+        if !ranges.is_empty() {
+            let lifted = latest(&self.key(Key::LiftedRanges), MAX_RANGES as usize);
+            let [lifted] = self.run([lifted], now).await?;
+            let lifted = lifted_of(&lifted);
+            for (range, block) in ranges {
+                if !lifted.contains(*range) {
+                    words.push(range.to_string());
+                    let until = block.until.map(Timestamp::as_millis);
+                    words.push(restored(until, now).to_record());
+                }
+            }
+            if words.is_empty() && held.is_whole() {
+                return Ok(Some(0));
             }
         }
-        Ok(BlocklistCopy::new(version_of(&version), ranges, known))
+        let hash = self.key(Key::BlockedRanges);
+        let writes: Vec<Command> = (words.chunks(2 * RANGES_PER_COMMAND))
+            .map(|words| command_of(["HSET", &hash], words))
+            .collect();
+        let step = self.unchanged(
+            Step::new(writes, mark),
+            held.version.as_deref(),
+            held.carried.as_deref(),
+        );
+        let outcomes = self.change(vec![step], now).await?;
+        let done = outcomes.iter().any(Option::is_some);
+        Ok(done.then_some(words.len() / 2))
+    }
+
+    /// Writes the records of listed addresses back that are blocked without an end and have lost theirs;
+    /// how many. Where a block has an end, so does its record, and none is missed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database; some may have been written.
+    pub async fn restore_addresses(
+        &self,
+        listed: &Listed,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let endless = listed.addresses.iter();
+        let endless: Vec<&str> = endless
+            .filter(|(_, block)| block.until.is_none())
+            .map(|(address, _)| address.as_str())
+            .collect();
+        let missing = self.without_record(&endless, now).await?;
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        let list = self.key(Key::BlockedAddresses);
+        let record = restored(None, now).to_record();
+        let steps = missing.into_iter().map(|address| {
+            let key = self.key(Key::BlockedAddress(address));
+            Step::new([command(["SET", &key, &record])], Mark::Nothing)
+                .only_if(command(["EXISTS", &key]), Wanted::Is("0".to_owned()))
+                // Not lifted meanwhile, nor blocked for a time.
+                .only_if(
+                    command(["ZSCORE", &list, address]),
+                    Wanted::Above(ENDLESS - 1),
+                )
+        });
+        let outcomes = self.change(steps.collect(), now).await?;
+        Ok(outcomes.iter().filter(|done| done.is_some()).count())
+    }
+
+    /// Some of `addresses` that have no record.
+    async fn without_record<'a>(
+        &self,
+        addresses: &[&'a str],
+        now: Timestamp,
+    ) -> Result<Vec<&'a str>, StoreError> {
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = addresses
+            .iter()
+            .map(|address| self.key(Key::BlockedAddress(address)));
+        let read: Command = ["MGET".to_owned()].into_iter().chain(keys).collect();
+        let [records] = self.run([read], now).await?;
+        let records = records.as_array().map(Vec::as_slice).unwrap_or_default();
+        let missing = addresses.iter().zip(records);
+        let missing = missing.filter(|(_, record)| record.is_null());
+        Ok(missing
+            .map(|(address, _)| *address)
+            .take(RESTORED_AT_A_TIME)
+            .collect())
+    }
+
+    fn read_listed(&self, after: Option<&(u64, String)>) -> Command {
+        let key = self.key(Key::BlockedAddresses);
+        let from = after.map_or("+inf".to_owned(), |(score, _)| score.to_string());
+        let most = ADDRESSES_PER_READ.to_string();
+        command([
+            "ZREVRANGEBYSCORE",
+            &key,
+            &from,
+            "-inf",
+            "WITHSCORES",
+            "LIMIT",
+            "0",
+            &most,
+        ])
     }
 }
 
-/// The command that takes what has ended out of a list.
+/// The block in place of one whose record is lost: nobody knows its reason any more.
+pub(super) fn restored(until: Option<u64>, now: Timestamp) -> Block {
+    Block {
+        until,
+        since: now.as_millis(),
+        by: By::Operator,
+        reason: Some("restored: the database had lost its record".to_owned()),
+    }
+}
+
+/// The command that takes what has ended long ago out of a list.
 pub(super) fn tidy(key: &str, now: Timestamp) -> Command {
-    command([
-        "ZREMRANGEBYSCORE",
-        key,
-        "-inf",
-        &now.as_millis().to_string(),
-    ])
+    let latest = (now - TIDIED_AFTER).as_millis().to_string();
+    command(["ZREMRANGEBYSCORE", key, "-inf", &latest])
+}
+
+/// The command that keeps a list to those that end last.
+pub(super) fn bound(key: &str, most: u64) -> Command {
+    command(["ZREMRANGEBYRANK", key, "0", &format!("-{}", most + 1)])
 }
 
 /// The command that reads those of a list that end last.
@@ -254,26 +528,65 @@ pub(super) fn latest(key: &str, most: usize) -> Command {
     ])
 }
 
-/// Ranges' records that stand, and those that have ended.
-fn read_ranges(held: &Value, now: Timestamp) -> (Map<String, Value>, Vec<String>) {
-    let (mut standing, mut ended) = (Map::new(), Vec::new());
-    for (range, record) in pairs(held) {
-        let range = range.to_owned();
-        if AddressBlock::from_record(record).stands(now) {
-            standing.insert(range, record.into());
-        } else {
-            ended.push(range);
-        }
-    }
-    (standing, ended)
+/// Ranges and their records, of the hash that holds them.
+fn read_ranges(held: &Value) -> impl Iterator<Item = (Range, &str)> {
+    pairs(held)
+        .into_iter()
+        .filter_map(|(field, record)| Some((Range::parse(field)?, record)))
 }
 
-fn version_of(reply: &Value) -> Option<String> {
-    match reply {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
+fn lifted_of(reply: &Value) -> RangeMap<AddressBlock> {
+    let ranges = pairs(reply).into_iter();
+    let ranges = ranges.filter_map(|(range, _)| Range::parse(range));
+    let endless = AddressBlock { until: None };
+    let ranges: Vec<_> = ranges.map(|range| (range, endless)).collect();
+    ranges.into_iter().collect()
+}
+
+fn command_of(head: [&str; 2], rest: &[String]) -> Command {
+    let mut words = command(head);
+    words.extend_from_slice(rest);
+    words
+}
+
+fn held_of(version: &Value, held: &Value, now: Timestamp) -> Held {
+    let mut ranges = Vec::new();
+    for (range, record) in read_ranges(held) {
+        let block = AddressBlock::from_record(record);
+        if block.stands(now) {
+            ranges.push((range, block));
+        }
     }
+    let carried = pairs(held).into_iter().find(|(field, _)| *field == FIELD);
+    Held {
+        version: version[0].as_str().map(str::to_owned),
+        carried: carried.map(|(_, version)| version.to_owned()),
+        ranges,
+    }
+}
+
+fn listed_of(reply: &Value, after: Option<&(u64, String)>, now: Timestamp) -> Listed {
+    let entries = pairs(reply);
+    let mut listed = Listed::default();
+    for (address, score) in &entries {
+        let score: u64 = score.parse().unwrap_or_default();
+        if after.is_some_and(|(last, member)| score == *last && *address >= member.as_str()) {
+            continue;
+        }
+        let until = Some(score).filter(|score| *score < ENDLESS);
+        if until.is_some_and(|until| until <= now.as_millis()) {
+            // So have those behind it.
+            return listed;
+        }
+        let until = until.map(Timestamp::from_millis);
+        let block = AddressBlock { until };
+        listed.addresses.push(((*address).to_owned(), block));
+        listed.next = Some((score, (*address).to_owned()));
+    }
+    if entries.len() < ADDRESSES_PER_READ {
+        listed.next = None;
+    }
+    listed
 }
 
 #[cfg(test)]

@@ -61,6 +61,25 @@ impl Target {
         })
     }
 
+    /// What `text` may be listed as: what it [means](Self::parse), and what it meant where an IPv6 caller
+    /// was of another length.
+    #[must_use]
+    pub fn listed_as(text: &str, prefix: Ipv6Prefix) -> Vec<Self> {
+        let Some(range) = Range::parse(text) else {
+            return Vec::new();
+        };
+        let mut targets: Vec<Self> = Self::parse(text, prefix).into_iter().collect();
+        if range.first().is_ipv6() {
+            let network = Network::parse(&range.to_string()).map(Self::Address);
+            for literal in [Some(Self::Range(range)), network].into_iter().flatten() {
+                if !targets.contains(&literal) {
+                    targets.push(literal);
+                }
+            }
+        }
+        targets
+    }
+
     /// How it is written.
     #[must_use]
     pub fn text(&self) -> String {
@@ -134,6 +153,38 @@ mod tests {
                 Some(target)
             );
         }
+    }
+
+    #[test]
+    fn a_target_is_found_under_the_name_that_it_was_listed_by() {
+        let prefix = Ipv6Prefix::new(56).unwrap();
+        let listed = |text| {
+            let targets = Target::listed_as(text, prefix);
+            let names = targets.iter().map(|target| match target {
+                Target::Address(network) => format!("address {network}"),
+                Target::Range(range) => format!("range {range}"),
+            });
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(listed("192.0.2.1"), ["address 192.0.2.1"]);
+        assert_eq!(listed("192.0.2.1/24"), ["range 192.0.2.0/24"]);
+        for (text, caller, literal) in [
+            ("2001:db8::/64", "address 2001:db8::/56", "2001:db8::/64"),
+            ("2001:db8::/56", "address 2001:db8::/56", "2001:db8::/56"),
+            ("2001:db8::1", "address 2001:db8::/56", "2001:db8::1"),
+            ("2001:db8::/48", "range 2001:db8::/48", "2001:db8::/48"),
+        ] {
+            let named = listed(text);
+            assert_eq!(named[0], caller);
+            for kind in ["address", "range"] {
+                assert!(
+                    named.contains(&format!("{kind} {literal}")),
+                    "{text}: {named:?}"
+                );
+            }
+            assert!(named.len() <= 3);
+        }
+        assert_eq!(listed("nonsense"), Vec::<String>::new());
     }
 
     #[test]

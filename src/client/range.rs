@@ -237,18 +237,47 @@ impl<T> RangeMap<T> {
 
     /// The ranges that share addresses with `range`, and what is said of them: those that hold it, the
     /// narrowest first, then those within it.
-    pub fn overlapping(&self, range: Range) -> impl Iterator<Item = (Range, &T)> {
+    #[must_use]
+    pub fn overlapping(&self, range: Range) -> Vec<(Range, &T)> {
         let (first, last) = range.span();
         let entries = match range.first() {
             IpAddr::V4(_) => &self.v4,
             IpAddr::V6(_) => &self.v6,
         };
-        // Those that begin where it does hold its first address.
+        let mut found = Vec::new();
+        let mut take = |entry: &Entry| {
+            let value = self.values.get(entry.value);
+            found.extend(value.map(|value| (entry.range, value)));
+        };
         let after = entries.partition_point(|entry| number_of(entry.range.first()) <= first);
-        let within = entries.iter().skip(after);
-        let within = within.take_while(move |entry| number_of(entry.range.first()) <= last);
-        let within = within.filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)));
-        self.holding(range.first()).chain(within)
+        let mut next = after.checked_sub(1);
+        while let Some(entry) = next.and_then(|place| entries.get(place)) {
+            if entry.last >= first {
+                take(entry);
+            }
+            next = entry.around;
+        }
+        // Those that begin where it does have been found: they hold its first address.
+        for entry in entries.iter().skip(after) {
+            if number_of(entry.range.first()) > last {
+                break;
+            }
+            take(entry);
+        }
+        found
+    }
+
+    /// Whether exactly this range is among them.
+    #[must_use]
+    pub fn contains(&self, range: Range) -> bool {
+        let entries = match range.first() {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        };
+        let place = |range: Range| (number_of(range.first()), range.bits());
+        entries
+            .binary_search_by_key(&place(range), |entry| place(entry.range))
+            .is_ok()
     }
 
     /// How many ranges there are.
@@ -369,9 +398,13 @@ mod tests {
             scanned.retain(|range| overlaps(*range));
             scanned.sort_unstable();
             scanned.dedup();
-            let mut found: Vec<Range> = map.overlapping(asked).map(|(range, _)| range).collect();
+            let mut found: Vec<Range> = map.overlapping(asked).iter().map(|(range, _)| *range).collect();
             found.sort_unstable();
             prop_assert_eq!(found, scanned);
+            for (range, _) in &said {
+                prop_assert!(map.contains(*range));
+            }
+            prop_assert_eq!(map.contains(asked), said.iter().any(|(range, _)| *range == asked));
         }
 
         #[test]

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::{Batch, Event, Kind, Tally};
-use crate::blocklist::{Block, By};
+use crate::blocklist::records::BOUNDS_COMMANDS;
+use crate::blocklist::{Block, By, Mark, Step, Wanted};
 use crate::budget::Purpose;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
@@ -121,6 +122,12 @@ impl<D: Database> Records<D> {
                 escalated.blocks.push((network, block));
             }
         }
+        // Else with later blocks.
+        if !escalated.blocks.is_empty()
+            && (self.prepay(BOUNDS_COMMANDS, Purpose::Records, now)).is_ok()
+        {
+            self.bound_addresses(now).await?;
+        }
         Ok(escalated)
     }
 
@@ -162,7 +169,8 @@ impl<D: Database> Records<D> {
         Ok(has_too_many.map(|((network, _), _)| *network).collect())
     }
 
-    /// Blocks `network`, unless another isolate does, or it is blocked already.
+    /// Blocks `network`, unless another isolate does, or it is blocked already: in one step, so that an
+    /// operator's block that comes at this moment stays as it is, record and list alike.
     async fn block_denied(
         &self,
         network: Network,
@@ -170,12 +178,7 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
         let address = network.to_string();
-        // Whoever takes the counters away is the one who blocks.
-        if self.delete(&rule.counters(&address, now), now).await? == 0 {
-            return Ok(None);
-        }
         let repetitions = self.key(Key::Escalated(&address));
-        let remembered = REMEMBERED.get().to_string();
         let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
         let repetition = whole(&earlier).saturating_add(1);
         let until = (now + rule.block_of(repetition)).as_millis();
@@ -190,20 +193,23 @@ impl<D: Database> Records<D> {
             )),
         };
         let [mut set, list] = self.set_address(&address, &block, now);
-        // An operator's block, which may come at this moment, stays as it is.
         set.push("NX".to_owned());
-        let [done] = self.run([set], now).await?;
-        if done.is_null() {
-            return Ok(None);
-        }
-        // Counted only now: whoever is told of denials from before the block finds it there.
-        let count = command(["INCRBY", &repetitions, "1"]);
-        let expire = command(["PEXPIRE", &repetitions, &remembered]);
-        let mut commands = vec![list, count, expire];
-        let event = escalation(network, &block);
-        commands.extend(self.append(std::slice::from_ref(&event), now));
-        self.run_all(commands, now).await?;
-        Ok(Some(block))
+        let remembered = REMEMBERED.get().to_string();
+        let repeated = repetition.to_string();
+        let mut commands = vec![
+            list,
+            command(["SET", &repetitions, &repeated, "PX", &remembered]),
+        ];
+        commands.extend(self.append_one(&escalation(network, &block)));
+        // Whoever takes the counters away is the one who blocks. Where a block stands, they are taken away
+        // as well: what is told of denials from before it does not count after it.
+        let counters = self.deletion(&rule.counters(&address, now));
+        let step = Step::new(commands, Mark::Addresses)
+            .only_if(counters, Wanted::Above(0))
+            .only_if(set, Wanted::Is("OK".to_owned()));
+        let outcomes = self.change(vec![step], now).await?;
+        let done = outcomes.first().is_some_and(Option::is_some);
+        Ok(done.then_some(block))
     }
 }
 

@@ -30,7 +30,7 @@ const READ_PER_HOUR: usize = 1000;
 /// What the parts of a batch cost, in commands; denials one more for each caller and policy.
 pub(super) const COMMANDS_OF_EVENTS: usize = 4;
 pub(super) const COMMANDS_OF_LEFT_OUT: usize = 2;
-pub(super) const COMMANDS_OF_BLOCKS: usize = 2;
+pub(super) const COMMANDS_OF_BLOCKS: usize = 4;
 pub(super) const COMMANDS_OF_DENIALS: usize = 2;
 
 /// A page of events, the newest first.
@@ -107,8 +107,7 @@ impl<D: Database> Records<D> {
             commands.push(command(["PEXPIRE", &key, &expiry.to_string()]));
         }
         if !batch.blocks.is_empty() {
-            commands.push(self.listing(&batch.blocks));
-            commands.push(self.listing_bound());
+            commands.extend(self.listing(&batch.blocks, now));
         }
         self.run_all(commands, now).await.map(drop)
     }
@@ -129,6 +128,16 @@ impl<D: Database> Records<D> {
             add,
             command(["ZREMRANGEBYSCORE", &key, "-inf", &oldest]),
             bound(&key, MAX_EVENTS),
+            command(["PEXPIRE", &key, &KEPT.get().to_string()]),
+        ]
+    }
+
+    /// The commands that add an event to a log that a batch keeps to its bounds.
+    pub(super) fn append_one(&self, event: &Event) -> [Command; 2] {
+        let key = self.key(Key::Events);
+        let record = serde_json::to_string(event).unwrap_or_default();
+        [
+            command(["ZADD", &key, &event.last.to_string(), &record]),
             command(["PEXPIRE", &key, &KEPT.get().to_string()]),
         ]
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Journal;
 use crate::blocklist::Target;
+use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
@@ -318,8 +319,9 @@ fn a_batch_costs_what_is_paid_for_it() {
     let batch = isolate.journal.recorder().take(ALL);
     let blocked = isolate.records.escalate(&batch, &rule, now).now_or_never();
     assert_eq!(blocked.unwrap().unwrap().blocks.len(), 1);
-    // Two for the address and one for all, and the block.
-    spent(3 + COMMANDS_PER_BLOCK);
+    // Two for the address and one for all, the block, and the bounds of the list, without the call of a
+    // script.
+    spent(3 + COMMANDS_PER_BLOCK + BOUNDS_COMMANDS - 1);
 }
 
 /// Decisions that spend whatever they may, while records wait: both get their share.

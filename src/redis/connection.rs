@@ -31,4 +31,11 @@ impl<E: Effects> Database for Connection<E> {
             Self::Rest(database) => database.is_shared(),
         }
     }
+
+    fn runs_scripts(&self) -> bool {
+        match self {
+            Self::Emulator(database) => database.runs_scripts(),
+            Self::Rest(database) => database.runs_scripts(),
+        }
+    }
 }

@@ -84,6 +84,17 @@ impl Database for Emulator {
     }
 }
 
+#[cfg(test)]
+impl Database for std::rc::Rc<Emulator> {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        self.as_ref().run(commands, now).await
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
 impl Held {
     /// `None`: not a command that it knows, or one of another kind of key.
     fn apply(&mut self, words: &[&str], now: Timestamp) -> Option<Value> {
@@ -99,6 +110,17 @@ impl Held {
                 let removed = keys.iter().filter(|key| self.remove(key).is_some());
                 removed.count().into()
             }
+            ["EXISTS", ref keys @ ..] => {
+                let found = keys.iter().filter(|key| self.keys.contains_key(**key));
+                found.count().into()
+            }
+            ["TIME"] => [
+                (now.as_millis() / 1000).to_string(),
+                (now.as_millis() % 1000 * 1000).to_string(),
+            ]
+            .into_iter()
+            .collect(),
+            ["PERSIST", key] => self.clear_expiry(key).into(),
             ["PEXPIRE", key, ms] => self.set_expiry(key, now + millis(ms)?).into(),
             ["INCRBY", key, by] => {
                 let sum = match self.text(key) {
@@ -109,10 +131,15 @@ impl Held {
                 self.set(key, &sum.to_string(), expires);
                 sum.into()
             }
-            ["HSET", key, field, value] => {
-                let new = self.hash(key)?.insert(field.to_owned(), value.into());
-                u8::from(new.is_none()).into()
+            ["HSET", key, ref pairs @ ..] if !pairs.is_empty() && pairs.len() % 2 == 0 => {
+                let hash = self.hash(key)?;
+                let new = pairs.chunks_exact(2).filter(|pair| {
+                    let old = hash.insert(pair[0].to_owned(), pair[1].into());
+                    old.is_none()
+                });
+                new.count().into()
             }
+            ["HEXISTS", key, field] => u8::from(self.hash(key)?.contains_key(field)).into(),
             ["HGET", key, field] => self.hash(key)?.get(field).cloned().into(),
             ["HLEN", key] => self.hash(key)?.len().into(),
             ["HGETALL", key] => {
@@ -144,6 +171,14 @@ impl Held {
                 let sorted = self.sorted(key)?;
                 let removed = members.iter().filter(|member| sorted.remove(member));
                 removed.count().into()
+            }
+            ["ZSCORE", key, member] => {
+                let score = self.sorted(key)?.scores.get(member);
+                score.map(u64::to_string).into()
+            }
+            ["ZCOUNT", key, least, "+inf"] => {
+                let from = (score_from(least)?, String::new());
+                self.sorted(key)?.by_score.range(from..).count().into()
             }
             ["ZCARD", key] => self.sorted(key)?.scores.len().into(),
             ["ZREMRANGEBYSCORE", key, "-inf", most] => {
@@ -268,6 +303,17 @@ impl Held {
             Some(entry) => {
                 self.put(key, entry.content, Some(expires));
                 1
+            }
+            None => 0,
+        }
+    }
+
+    fn clear_expiry(&mut self, key: &str) -> u8 {
+        match self.remove(key) {
+            Some(entry) => {
+                let had_end = entry.expires.is_some();
+                self.put(key, entry.content, None);
+                u8::from(had_end)
             }
             None => 0,
         }

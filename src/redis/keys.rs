@@ -19,15 +19,20 @@ pub enum Key<'a> {
     /// `blocked:{address}`. JSON: a block of the address everywhere. TTL: the block, none for one
     /// without an end.
     BlockedAddress(&'a str),
-    /// `blocked_ips`. Sorted set: blocked addresses by the end of their block, in ms.
+    /// `blocked_ips`. Sorted set: blocked addresses by the end of their block, in ms. TTL: longer than
+    /// the longest block, none while it lists a block without an end.
     BlockedAddresses,
     /// `blocked_policies`. Sorted set: quotas whose policy blocks their caller, by the block's end, in
-    /// ms.
+    /// ms. TTL: longer than the longest block.
     BlockedPolicies,
-    /// `blocked_ranges`. Hash: blocked ranges and their blocks, JSON.
+    /// `blocked_ranges`. Hash: blocked ranges and their blocks, JSON, and under `version` the version of
+    /// the ranges that it holds.
     BlockedRanges,
-    /// `blocked_ranges:version`. Text: a number that changes with every block set or lifted.
+    /// `blocked_ranges:version`. Text: the version of the blocked ranges and of the list of blocked
+    /// addresses, which changes with every block set or lifted.
     BlockedRangesVersion,
+    /// `blocked_ranges:lifted`. Sorted set: ranges lifted in the last day, by when, in ms. TTL: a day.
+    LiftedRanges,
     /// `events`. Sorted set: events, JSON, by their time in ms. TTL: a week.
     Events,
     /// `events:left_out`. Text: events that no record counts. TTL: a week.
@@ -76,6 +81,7 @@ impl Keys {
             Key::BlockedPolicies => ["blocked_policies", "", ""],
             Key::BlockedRanges => ["blocked_ranges", "", ""],
             Key::BlockedRangesVersion => ["blocked_ranges:version", "", ""],
+            Key::LiftedRanges => ["blocked_ranges:lifted", "", ""],
             Key::Events => ["events", "", ""],
             Key::EventsLeftOut => ["events:left_out", "", ""],
             Key::Suspicious(_) => ["suspicious:", "", ""],
@@ -114,6 +120,7 @@ mod tests {
             (Key::BlockedPolicies, "t:blocked_policies"),
             (Key::BlockedRanges, "t:blocked_ranges"),
             (Key::BlockedRangesVersion, "t:blocked_ranges:version"),
+            (Key::LiftedRanges, "t:blocked_ranges:lifted"),
             (Key::Events, "t:events"),
             (Key::EventsLeftOut, "t:events:left_out"),
             (Key::Suspicious(490_000), "t:suspicious:490000"),

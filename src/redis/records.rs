@@ -4,6 +4,7 @@
 //! written once a response is on its way.
 
 use std::cell::OnceCell;
+use std::pin::Pin;
 
 use serde_json::Value;
 
@@ -12,6 +13,9 @@ use super::{Command, Database, whole};
 use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
 use crate::time::Timestamp;
+
+/// Replies to commands, to be awaited.
+pub(crate) type Replies<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, StoreError>> + 'a>>;
 
 /// Records under a prefix of a database.
 pub struct Records<D> {
@@ -88,24 +92,33 @@ impl<D: Database> Records<D> {
         replies.try_into().map_err(|_| StoreError::Malformed)
     }
 
-    pub(crate) async fn run_all(
-        &self,
-        commands: Vec<Command>,
-        now: Timestamp,
-    ) -> Result<Vec<Value>, StoreError> {
-        let wanted = commands.len();
-        if wanted == 0 {
-            return Ok(Vec::new());
-        }
+    /// Exactly as many replies as commands. Boxed: its many callers are not the larger for it.
+    pub(crate) fn run_all(&self, commands: Vec<Command>, now: Timestamp) -> Replies<'_> {
+        Box::pin(async move {
+            let wanted = commands.len();
+            if wanted == 0 {
+                return Ok(Vec::new());
+            }
+            self.count(wanted, now);
+            let replies = self.database.run(commands, now).await?;
+            if replies.len() == wanted {
+                Ok(replies)
+            } else {
+                Err(StoreError::Malformed)
+            }
+        })
+    }
+
+    /// Counts commands in the budget: those of a call, or that a script in it runs.
+    pub(crate) fn count(&self, commands: usize, now: Timestamp) {
         if let Some(budget) = self.budget() {
-            budget.count(u32::try_from(wanted).unwrap_or(u32::MAX), now);
+            budget.count(u32::try_from(commands).unwrap_or(u32::MAX), now);
         }
-        let replies = self.database.run(commands, now).await?;
-        if replies.len() == wanted {
-            Ok(replies)
-        } else {
-            Err(StoreError::Malformed)
-        }
+    }
+
+    /// As [`Database::runs_scripts`].
+    pub(crate) fn runs_scripts(&self) -> bool {
+        self.database.runs_scripts()
     }
 
     /// Deletes keys; how many there were.

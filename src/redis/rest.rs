@@ -84,6 +84,10 @@ impl<E: Effects> Database for Rest<E> {
     fn is_shared(&self) -> bool {
         true
     }
+
+    fn runs_scripts(&self) -> bool {
+        true
+    }
 }
 
 /// A script's answer: by hand in its usual form, else by serde.

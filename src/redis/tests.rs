@@ -34,6 +34,14 @@ fn commands() -> impl Strategy<Value = String> {
         (key('t'), small.clone()).prop_map(|(key, by)| format!("INCRBY {key} {by}")),
         (key('t'), key('h')).prop_map(|(a, b)| format!("DEL {a} {b} k:none")),
         key('t').prop_map(|key| format!("PEXPIRE {key} 1000000")),
+        key('t').prop_map(|key| format!("PERSIST {key}")),
+        (key('t'), key('h')).prop_map(|(a, b)| format!("EXISTS {a} {b} k:none")),
+        (key('h'), member.clone()).prop_map(|(key, field)| format!("HEXISTS {key} {field}")),
+        (key('h'), member.clone(), member.clone(), small.clone())
+            .prop_map(|(key, a, b, value)| format!("HSET {key} {a} {value} {b} 7")),
+        (key('z'), member.clone()).prop_map(|(key, member)| format!("ZSCORE {key} {member}")),
+        (key('z'), prop::sample::select(vec!["0", "2", "(2"]))
+            .prop_map(|(key, least)| format!("ZCOUNT {key} {least} +inf")),
         (key('h'), member.clone(), small.clone())
             .prop_map(|(key, field, value)| format!("HSET {key} {field} {value}")),
         (key('h'), member.clone()).prop_map(|(key, field)| format!("HGET {key} {field}")),

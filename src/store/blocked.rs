@@ -2,24 +2,81 @@
 //! copy of them ([`crate::blocklist`]).
 //!
 //! In a shared database the address's own block is part of every decision, and so is the version of
-//! the rest, at no command of its own. A request that finds another version than the copy's has the
+//! the blocks, at no command of its own. A request that finds other ranges than the copy's has the
 //! copy loaded before it goes on: one call more, by one request, when something has changed. A range
 //! that denies is asked about again every few seconds, so that one lifted elsewhere is soon forgotten.
-//! While the store is out, the last copy rules, for ranges and addresses alike.
+//! While the store is out, the last copy rules, for ranges and addresses alike; the list of addresses
+//! is read anew, in parts, where one of them has changed.
+//!
+//! A database can lose what it holds. Ranges that are missing from it, and that a copy knows, are
+//! restored by the first isolate that notices ([`crate::blocklist::version`]); so are the records of
+//! addresses that are listed as blocked without an end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 
-use super::shared::{Question, Reply, SharedStore};
+use super::shared::{Question, RangesVersion, Reply, SharedStore};
 use super::{Check, StoreError, Verdict};
-use crate::blocklist::copy::BlocklistCopy;
-use crate::blocklist::records::COPY_COMMANDS;
-use crate::blocklist::{AddressBlock, Target};
+use crate::blocklist::copy::{BlocklistCopy, Judgement};
+use crate::blocklist::records::{COPY_COMMANDS, Listed};
+use crate::blocklist::version::{Agreement, Held, same_ranges};
+use crate::blocklist::{AddressBlock, Mark, Target};
 use crate::budget::Purpose;
-use crate::effects::Effects;
+use crate::client::range::Range;
+use crate::effects::{Effects, Level};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::Timestamp;
+
+/// Attempts at loading, while the database changes or something is restored.
+const ATTEMPTS: usize = 4;
+
+/// Something that an operator has to know of the blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notice {
+    /// Blocked ranges are missing from the database, and this isolate does not know them.
+    RangesLost,
+    /// So many ranges were missing from the database; this isolate has restored them.
+    RangesRestored(usize),
+    /// The version of the ranges was missing from the database, or was none; it has one again.
+    VersionRestored,
+    /// The records of so many blocked addresses were missing; this isolate has restored them.
+    AddressesRestored(usize),
+}
+
+impl Notice {
+    const fn level(self) -> Level {
+        match self {
+            Self::RangesLost => Level::Error,
+            Self::RangesRestored(_) | Self::VersionRestored | Self::AddressesRestored(_) => {
+                Level::Warn
+            }
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RangesLost => f.write_str(RANGES_LOST),
+            Self::RangesRestored(ranges) => {
+                write!(f, "blocks: Redis had lost {ranges} blocked ranges, which this isolate restored")
+            }
+            Self::VersionRestored => {
+                f.write_str("blocks: Redis had lost the version of the blocked ranges, which this isolate restored")
+            }
+            Self::AddressesRestored(addresses) => write!(
+                f,
+                "blocks: Redis had lost the records of {addresses} blocked addresses, which this isolate restored"
+            ),
+        }
+    }
+}
+
+/// What to tell the operator of ranges that are lost.
+pub const RANGES_LOST: &str = "blocks: Redis has lost blocked ranges, and no isolate has restored them \
+    yet; to accept those that are listed, set or lift a range";
 
 /// A store that answers callers in blocked ranges itself.
 pub struct Blocked<S, D, E> {
@@ -27,6 +84,10 @@ pub struct Blocked<S, D, E> {
     effects: E,
     records: Rc<Records<D>>,
     copy: RefCell<BlocklistCopy>,
+    /// Since when ranges are missing from the database that no isolate has restored.
+    lost: Cell<Option<Timestamp>>,
+    /// Whether the other isolates have been told.
+    alerted: Cell<bool>,
 }
 
 impl<S, D: Database, E: Effects> Blocked<S, D, E> {
@@ -37,6 +98,8 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             effects,
             records,
             copy: RefCell::default(),
+            lost: Cell::default(),
+            alerted: Cell::default(),
         }
     }
 
@@ -45,21 +108,155 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         &self.inner
     }
 
-    /// Loads the copy anew.
+    /// Loads the copy anew. Where the database is this isolate's own, the copy has every block already.
     ///
     /// # Errors
     ///
     /// [`StoreError`] of the database; the copy stays as it was.
     pub async fn reload(&self, now: Timestamp) -> Result<(), StoreError> {
-        (self.records).prepay(COPY_COMMANDS, Purpose::Decision, now)?;
-        let loaded = self.records.blocklist_copy(now).await?;
-        self.copy.borrow_mut().replace(loaded, now);
+        if !self.records.is_shared() {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            (self.records).prepay(COPY_COMMANDS, Purpose::Decision, now)?;
+            let (held, listed) = self.records.held_blocks(now).await?;
+            let version = held.version.clone();
+            if self.settle(held, now).await? {
+                self.copy.borrow_mut().lists_at(version, now);
+                return self.read_list(listed, true, now).await;
+            }
+        }
+        // The last copy stays, and a later request tries again.
         Ok(())
     }
 
-    /// Puts a block in force here that could not be written to the database.
-    pub fn add(&self, target: &Target, block: AddressBlock) {
-        self.copy.borrow_mut().add(target, block);
+    /// Loads what the copy lacks: the ranges, or a part of the list of addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database; the copy stays as it was.
+    pub async fn catch_up(&self, now: Timestamp) -> Result<(), StoreError> {
+        if self.copy.borrow().is_behind() {
+            return self.reload(now).await;
+        }
+        (self.records).prepay(COPY_COMMANDS, Purpose::Decision, now)?;
+        let after = self.copy.borrow().reads_on().cloned();
+        let (listed, [version, carried]) = self.records.listed(after.as_ref(), now).await?;
+        let held = Held {
+            version,
+            carried,
+            ranges: Vec::new(),
+        };
+        let is_known = {
+            let copy = self.copy.borrow();
+            same_ranges(copy.version(), held.version.as_deref()) && copy.agrees(&held)
+        };
+        if !is_known {
+            return self.reload(now).await;
+        }
+        let begins = after.is_none();
+        if begins {
+            self.copy.borrow_mut().lists_at(held.version, now);
+        }
+        self.read_list(listed, begins, now).await
+    }
+
+    /// Takes ranges that a database holds, if they are the latest that anybody knows. Otherwise what can
+    /// be done about it is done, and they are to be loaded anew.
+    async fn settle(&self, held: Held, now: Timestamp) -> Result<bool, StoreError> {
+        let judgement = self.copy.borrow().judge(&held, now);
+        let (missing, mark) = match &judgement {
+            Judgement::Take => (&[][..], Mark::Nothing),
+            Judgement::Restore(missing) => (&missing[..], Mark::Ranges),
+            // The ranges carry the one that is lost.
+            Judgement::Renew if matches!(held.agreement(), Agreement::VersionLost(_)) => {
+                (&[][..], Mark::Addresses)
+            }
+            Judgement::Renew => (&[][..], Mark::Ranges),
+            Judgement::Lost => {
+                self.report_lost(now);
+                // Every isolate looks at the blocks again: one of them may know what is lost.
+                let alerts = !self.alerted.replace(true);
+                (
+                    &[][..],
+                    if alerts {
+                        Mark::Addresses
+                    } else {
+                        Mark::Nothing
+                    },
+                )
+            }
+        };
+        let mut taken = matches!(judgement, Judgement::Take | Judgement::Lost);
+        if mark != Mark::Nothing {
+            match self.records.restore(&held, missing, mark, now).await {
+                Ok(None) => {}
+                Ok(Some(restored)) => match judgement {
+                    Judgement::Restore(_) if restored > 0 => {
+                        self.log(Notice::RangesRestored(restored));
+                    }
+                    // An operator has lifted them.
+                    Judgement::Restore(_) => taken = held.is_whole(),
+                    Judgement::Renew => self.log(Notice::VersionRestored),
+                    Judgement::Take | Judgement::Lost => {}
+                },
+                Err(error) => {
+                    self.report_lost(now);
+                    self.alerted.set(false);
+                    return Err(error);
+                }
+            }
+        }
+        if taken {
+            if !matches!(judgement, Judgement::Lost) {
+                self.lost.set(None);
+                self.alerted.set(false);
+            }
+            self.copy.borrow_mut().take_ranges(held, now);
+        }
+        Ok(taken)
+    }
+
+    fn report_lost(&self, now: Timestamp) {
+        if self.lost.get().is_none() {
+            self.lost.set(Some(now));
+            self.log(Notice::RangesLost);
+        }
+    }
+
+    /// Takes a part of the list of addresses.
+    async fn read_list(
+        &self,
+        listed: Listed,
+        begins: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let restored = self.records.restore_addresses(&listed, now).await?;
+        if restored > 0 {
+            self.log(Notice::AddressesRestored(restored));
+        }
+        self.copy.borrow_mut().take_listed(listed, begins, now);
+        Ok(())
+    }
+
+    fn log(&self, notice: Notice) {
+        self.effects.log(notice.level(), &notice.to_string());
+    }
+
+    /// Since when ranges are missing from the database that no isolate has restored.
+    #[must_use]
+    pub const fn lost_since(&self) -> Option<Timestamp> {
+        self.lost.get()
+    }
+
+    /// Puts a block in force here: one that has been set, or that could not be written to the database.
+    pub fn add(&self, target: &Target, block: AddressBlock, now: Timestamp) {
+        self.copy.borrow_mut().add(target, block, now);
+    }
+
+    /// Takes a block that has been lifted out of force here.
+    pub fn remove(&self, target: &Target) {
+        self.copy.borrow_mut().remove(target);
     }
 
     async fn compare(&self, version: Option<&str>, now: Timestamp) {
@@ -67,13 +264,19 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         if load {
             // Others count on the copy. The last one stays if this fails, and another request tries again.
             self.effects.outlive_client();
-            let _ = self.reload(now).await;
+            // Apart, so that a decision that loads nothing is not the larger for it.
+            let _ = Box::pin(self.catch_up(now)).await;
         }
     }
 
+    /// The longest block of a range that holds the caller of that canonical address, as far as this isolate
+    /// knows.
+    pub fn covering(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
+        self.copy.borrow().range(address, now)
+    }
+
     fn in_range(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
-        let found = self.copy.borrow().range(address, now);
-        found.map(|(_, block)| block)
+        self.covering(address, now).map(|(_, block)| block)
     }
 
     fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
@@ -99,8 +302,9 @@ impl<S: SharedStore, D: Database, E: Effects> Blocked<S, D, E> {
         };
         if let Ok(reply) = self.inner.ask(&Question::new(&question), now).await
             && !reply.verdict.degraded
+            && let RangesVersion::Held(version) = reply.ranges_version
         {
-            self.compare(reply.ranges_version.as_deref(), now).await;
+            self.compare(version.as_deref(), now).await;
         }
     }
 }
@@ -133,8 +337,8 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
         match &mut reply {
             Ok(decided) if !decided.verdict.degraded => {
                 // What memory answers says nothing of the version.
-                if decided.ranges_version.is_some() {
-                    self.compare(decided.ranges_version.as_deref(), now).await;
+                if let RangesVersion::Held(version) = &decided.ranges_version {
+                    self.compare(version.as_deref(), now).await;
                 }
                 let range = self.in_range(address, now);
                 let verdict = &mut decided.verdict;
@@ -149,5 +353,7 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
     }
 }
 
+#[cfg(test)]
+mod redis_tests;
 #[cfg(test)]
 mod tests;

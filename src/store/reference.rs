@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::decide::{Record, decide};
-use super::shared::{Backlog, Extra, Holding, Question, Reply, SharedStore};
+use super::shared::{Backlog, Extra, Holding, Question, RangesVersion, Reply, SharedStore};
 use super::{Charge, Check, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::quota::{State, States};
@@ -103,7 +103,7 @@ impl SharedStore for Reference {
                 answers: rulings.iter().map(|ruling| Some(ruling.answer)).collect(),
                 degraded: false,
             },
-            ranges_version: self.text("blocked_ranges:version"),
+            ranges_version: RangesVersion::Held(self.text("blocked_ranges:version")),
         })
     }
 }

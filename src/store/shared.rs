@@ -87,8 +87,18 @@ pub struct Reply {
     pub verdict: Verdict,
     /// One for each charge of the check; empty where the shared store was not asked.
     pub holdings: Vec<Holding>,
-    /// The version of the blocked ranges that the store holds, if there are any.
-    pub ranges_version: Option<String>,
+    /// The version of the blocks that the shared store holds.
+    pub ranges_version: RangesVersion,
+}
+
+/// What a reply says of the blocks' version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RangesVersion {
+    /// Nothing: the shared store was not asked.
+    #[default]
+    NotAsked,
+    /// The shared store holds this one; `None`: it holds none.
+    Held(Option<String>),
 }
 
 /// What the shared store holds for one charge from now on.

@@ -22,6 +22,8 @@ use super::shared::{Question, SharedStore};
 use super::{Check, Store, StoreError, Verdict};
 use crate::blocklist::{AddressBlock, Target};
 use crate::budget::Budget;
+use crate::client::Network;
+use crate::client::range::Range;
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -212,9 +214,27 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.store.reload(now).await
     }
 
-    /// Puts a block in force here that could not be written to the database.
+    /// Puts a block in force here: one that has been set, or that could not be written to the database.
     pub fn add_block(&self, target: &Target, block: AddressBlock) {
-        self.store.add(target, block);
+        self.store.add(target, block, self.effects.now());
+    }
+
+    /// Takes a block that has been lifted out of force here.
+    pub fn remove_block(&self, target: &Target) {
+        self.store.remove(target);
+    }
+
+    /// The longest block that holds a caller other than its own, as far as this isolate knows, and the
+    /// range that is blocked.
+    #[must_use]
+    pub fn covering(&self, network: Network, now: Timestamp) -> Option<(Range, AddressBlock)> {
+        self.store.covering(&network.to_string(), now)
+    }
+
+    /// Since when blocked ranges are missing from the database that no isolate has restored.
+    #[must_use]
+    pub const fn blocks_lost_since(&self) -> Option<Timestamp> {
+        self.store.lost_since()
     }
 
     const fn fallback(&self) -> &Fallback<Shared<S, E>> {

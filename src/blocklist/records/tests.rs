@@ -6,9 +6,11 @@ use super::{MAX_RANGES, NotSet};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
+use crate::events::Batch;
 use crate::redis::emulator::Emulator;
-use crate::redis::keys::Keys;
+use crate::redis::keys::{Key, Keys};
 use crate::redis::records::Records;
+use crate::redis::{command, whole};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -72,7 +74,8 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
 fn a_cursor_is_read_as_it_was_written() {
     for cursor in [
         Cursor::FIRST,
-        Cursor::Addresses(5, 7),
+        Cursor::Addresses(5, "192.0.2.1".to_owned()),
+        Cursor::Addresses(5, "2001:db8::/64".to_owned()),
         Cursor::Ranges("10.0.0.0/8".to_owned()),
     ] {
         assert_eq!(Cursor::parse(&cursor.text()), Some(cursor));
@@ -86,9 +89,110 @@ fn a_cursor_is_read_as_it_was_written() {
         "r",
         "rx",
         "x5-5",
-        "a99999999999999999999-0",
-        "a5-100001",
+        "a99999999999999999999-192.0.2.1",
+        "a5-192.0.2.0/24",
+        "a5-010.0.0.1",
     ] {
         assert_eq!(Cursor::parse(text), None, "{text}");
+    }
+}
+
+fn names(
+    records: &Records<Emulator>,
+    cursor: &Cursor,
+    most: usize,
+    seconds: u32,
+) -> (Vec<String>, Option<Cursor>) {
+    let page = records.blocks(cursor, most, at(seconds)).now_or_never();
+    let page = page.unwrap().unwrap();
+    let names = page.blocks.into_iter().map(|(name, _)| name).collect();
+    (names, page.next)
+}
+
+/// How many entries a list has.
+fn entries(records: &Records<Emulator>, read: &str, key: Key<'_>) -> u64 {
+    let read = command([read, &records.key(key)]);
+    let [reply] = records.run([read], START).now_or_never().unwrap().unwrap();
+    whole(&reply)
+}
+
+#[test]
+fn a_clock_an_hour_ahead_takes_nothing_out_of_a_list() {
+    let records = records();
+    for text in ["192.0.2.1", "10.0.0.0/8"] {
+        block(&records, text, 0, 600).unwrap();
+    }
+    let list = |key: &str, seconds: u32| {
+        let batch = Batch {
+            blocks: vec![(key.to_owned(), at(seconds + 600).as_millis())],
+            ..Batch::default()
+        };
+        let written = records.record(&batch, at(seconds));
+        written.now_or_never().unwrap().unwrap();
+    };
+    list("auth:192.0.2.2", 0);
+    let lists = || {
+        [
+            entries(&records, "ZCARD", Key::BlockedAddresses),
+            entries(&records, "ZCARD", Key::BlockedPolicies),
+            // With the version.
+            entries(&records, "HLEN", Key::BlockedRanges),
+        ]
+    };
+    assert_eq!(lists(), [1, 1, 2]);
+    // By that clock all of them have ended.
+    assert_eq!(
+        names(&records, &Cursor::FIRST, 10, 3600).0,
+        Vec::<String>::new()
+    );
+    let policies = records.policy_blocks(10, at(3600)).now_or_never();
+    assert_eq!(policies.unwrap(), Ok(Vec::new()));
+    assert_eq!(lists(), [1, 1, 2], "by reading");
+    for text in ["192.0.2.3", "172.16.0.0/12"] {
+        block(&records, text, 3600, 600).unwrap();
+    }
+    list("auth:192.0.2.4", 3600);
+    assert_eq!(lists(), [2, 2, 3], "by writing");
+}
+
+#[test]
+fn pages_pass_nobody_over_when_earlier_ones_are_lifted() {
+    for most in [1, 2, 5, 11] {
+        let records = records();
+        let all: Vec<String> = (10..22).map(|last| format!("192.0.2.{last}")).collect();
+        for name in &all {
+            block(&records, name, 0, 600).unwrap();
+        }
+        let (mut seen, mut next) = names(&records, &Cursor::FIRST, most, 1);
+        for lifted in &all[..2] {
+            let lifted = records.lift(&target(lifted), at(1)).now_or_never();
+            assert_eq!(lifted.unwrap(), Ok(true));
+        }
+        while let Some(cursor) = next {
+            assert_eq!(Cursor::parse(&cursor.text()).as_ref(), Some(&cursor));
+            let (more, after) = names(&records, &cursor, most, 1);
+            seen.extend(more);
+            next = after;
+        }
+        seen.retain(|name| !all[..2].contains(name));
+        assert_eq!(seen, all[2..], "pages of {most}");
+    }
+}
+
+#[test]
+fn what_has_ended_leaves_the_lists_with_later_ones() {
+    const DAYS: u32 = 24 * 60 * 60;
+    let records = records();
+    for (last, seconds) in [(1, 0), (2, 0), (3, 2 * DAYS)] {
+        block(&records, &format!("192.0.2.{last}"), seconds, 60).unwrap();
+        let batch = Batch {
+            blocks: vec![(format!("auth:{last}"), at(seconds + 60).as_millis())],
+            ..Batch::default()
+        };
+        let written = records.record(&batch, at(seconds));
+        written.now_or_never().unwrap().unwrap();
+    }
+    for key in [Key::BlockedAddresses, Key::BlockedPolicies] {
+        assert_eq!(entries(&records, "ZCARD", key), 1);
     }
 }

@@ -4,20 +4,24 @@ use std::rc::Rc;
 
 use futures_util::FutureExt;
 
-use super::Blocked;
+use super::{Blocked, Notice};
+use crate::blocklist::pages::Cursor;
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::budget::{Budget, Purpose};
 use crate::client::{Ipv6Prefix, Network};
 use crate::effects::testing::Manual;
+use crate::events::Recorder;
+use crate::events::escalation::Escalation;
+use crate::events::tests::{ALL, denied};
 use crate::quota::Algorithm;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
-use crate::redis::{Command, Database};
+use crate::redis::{Command, Database, command};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
 use crate::store::memory::Memory;
-use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::shared::{Question, RangesVersion, Reply, SharedStore};
 use crate::store::{Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -26,7 +30,11 @@ use crate::time::{Millis, Timestamp};
 struct Shared {
     held: Rc<Emulator>,
     out: Rc<Cell<bool>>,
+    /// Whether it refuses to be written to.
+    full: Rc<Cell<bool>>,
     calls: Rc<Cell<u32>>,
+    /// How often all ranges were read.
+    range_loads: Rc<Cell<u32>>,
 }
 
 impl Database for Shared {
@@ -38,7 +46,14 @@ impl Database for Shared {
         if self.out.get() {
             return Err(StoreError::Timeout);
         }
+        let writes = |words: &Command| matches!(words[0].as_str(), "SET" | "HSET" | "ZADD");
+        if self.full.get() && commands.iter().any(writes) {
+            return Err(StoreError::Refused("OOM".to_owned()));
+        }
         self.calls.set(self.calls.get() + 1);
+        let loads = commands.iter().any(|words| words[0] == "HGETALL");
+        self.range_loads
+            .set(self.range_loads.get() + u32::from(loads));
         self.held.run(commands, now).await
     }
 
@@ -67,8 +82,9 @@ impl SharedStore for Decisions {
         }
         self.asked.set(self.asked.get() + 1);
         let records = Records::new(self.database.held.clone(), Keys::new("t:"));
-        let known = records.blocklist_copy(now).await?;
-        reply.ranges_version = known.version().map(str::to_owned);
+        let version = command(["MGET", "t:blocked_ranges:version"]);
+        let held = self.database.held.run(vec![version], now).await?;
+        reply.ranges_version = RangesVersion::Held(held[0][0].as_str().map(str::to_owned));
         let address = question.check.address.as_deref();
         let own = match address.and_then(Network::parse) {
             Some(network) => records.look_up(&Target::Address(network), now).await?,
@@ -78,20 +94,6 @@ impl SharedStore for Decisions {
             until: block.until.map(Timestamp::from_millis),
         });
         Ok(reply)
-    }
-}
-
-impl Database for Rc<Emulator> {
-    async fn run(
-        &self,
-        commands: Vec<Command>,
-        now: Timestamp,
-    ) -> Result<Vec<serde_json::Value>, StoreError> {
-        self.as_ref().run(commands, now).await
-    }
-
-    fn is_shared(&self) -> bool {
-        false
     }
 }
 
@@ -275,28 +277,20 @@ fn what_memory_answers_says_nothing_of_the_version() {
 #[test]
 fn in_memory_the_copy_is_all_there_is() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
-    let store = Blocked::new(
-        Memory::new(1000, Seed::fixed()),
-        Rc::clone(&records),
-        Manual::default(),
-    );
+    let memory = Memory::new(1000, Seed::fixed());
+    let store = Blocked::new(memory, records, Manual::default());
+    let ends = AddressBlock {
+        until: Some(START + Millis::from_secs(60)),
+    };
     for text in ["10.0.0.0/8", "192.0.2.7"] {
-        records
-            .block(&target(text), &block(Some(60)), START)
-            .now_or_never()
-            .unwrap()
-            .unwrap();
+        store.add(&target(text), ends, START);
     }
-    store.reload(START).now_or_never().unwrap().unwrap();
     assert!(blocked(&store, "10.1.1.1", 1) && blocked(&store, "192.0.2.7", 1));
     assert!(!blocked(&store, "192.0.2.8", 1) && !blocked(&store, "192.0.2.7", 60));
-    records
-        .lift(&target("10.0.0.0/8"), START)
-        .now_or_never()
-        .unwrap()
-        .unwrap();
-    store.reload(START).now_or_never().unwrap().unwrap();
-    assert!(!blocked(&store, "10.1.1.1", 1));
+    for text in ["10.0.0.0/8", "192.0.2.7"] {
+        store.remove(&target(text));
+    }
+    assert!(!blocked(&store, "10.1.1.1", 1) && !blocked(&store, "192.0.2.7", 1));
 }
 
 #[test]
@@ -306,7 +300,7 @@ fn a_database_that_fails_leaves_what_was_added_here() {
     let ends = AddressBlock {
         until: Some(START + Millis::from_secs(60)),
     };
-    isolate.add(&target("10.0.0.0/8"), ends);
+    isolate.add(&target("10.0.0.0/8"), ends, START);
     assert!(blocked(&isolate, "10.1.1.1", 1));
 }
 
@@ -330,4 +324,384 @@ fn loading_the_copy_is_within_the_budget() {
     // Its three commands are counted once.
     let now = START + Millis::new(2000);
     assert!(budget.spend(7, Purpose::Decision, now) && !budget.spend(1, Purpose::Decision, now));
+}
+
+/// Another isolate blocks an address that was denied too often.
+fn escalate(database: &Shared, address: &str) {
+    let rule = Escalation {
+        denials: 5,
+        window: Millis::from_secs(60),
+        block: Millis::from_secs(6000),
+    };
+    let recorder = Recorder::new(Seed::fixed());
+    for _ in 0..6 {
+        recorder.note_denial(denied(address, "auth").caller, "auth", START);
+    }
+    let records = Records::new(database.clone(), Keys::new("t:"));
+    let batch = recorder.take(ALL);
+    let escalated = records.escalate(&batch, &rule, START).now_or_never();
+    assert_eq!(escalated.unwrap().unwrap().blocks.len(), 1);
+}
+
+/// The database forgets these keys.
+fn lose<const N: usize>(database: &Shared, keys: [&str; N]) {
+    let words = ["DEL".to_owned()].into_iter();
+    let lost = words.chain(keys.map(|key| format!("t:{key}"))).collect();
+    let lost = database.held.run(vec![lost], START).now_or_never();
+    lost.unwrap().unwrap();
+}
+
+/// It forgets all.
+fn flush(database: &Shared) {
+    lose(
+        database,
+        [
+            "blocked_ranges",
+            "blocked_ranges:version",
+            "blocked_ranges:lifted",
+            "blocked_ips",
+        ],
+    );
+}
+
+/// What was logged since this was last asked.
+fn lines(isolate: &Blocked<Decisions, Shared, Manual>) -> Vec<String> {
+    isolate.effects.lines()
+}
+
+fn told<const N: usize>(notices: [Notice; N]) -> Vec<String> {
+    notices.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_version_does_not_repeat_after_everything_is_lost() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", None);
+    let isolate = isolate(&database);
+    assert!(blocked(&isolate, "10.1.1.1", 0));
+    flush(&database);
+    set(&database, "192.0.2.0/24", None);
+    assert!(blocked(&isolate, "192.0.2.1", 10), "the new one");
+    assert!(
+        blocked(&isolate, "10.1.1.1", 10),
+        "and the old one, restored"
+    );
+    assert_eq!(lines(&isolate), told([Notice::RangesRestored(1)]));
+    let fresh = self::isolate(&database);
+    for address in ["192.0.2.1", "10.1.1.1"] {
+        assert!(blocked(&fresh, address, 11));
+    }
+    assert_eq!(lines(&fresh), told([]));
+}
+
+#[test]
+fn ranges_that_are_lost_alone_are_noticed_by_a_fresh_isolate_and_restored_by_another() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", None);
+    let [old, fresh] = [isolate(&database), isolate(&database)];
+    assert!(blocked(&old, "10.1.1.1", 0));
+    lose(&database, ["blocked_ranges"]);
+    assert!(!blocked(&fresh, "10.1.1.1", 1), "it cannot know");
+    assert_eq!(lines(&fresh), told([Notice::RangesLost]));
+    assert_eq!(fresh.lost_since(), Some(START + Millis::from_secs(1)));
+    for second in 2..40 {
+        assert!(!blocked(&fresh, "192.0.2.1", second));
+        assert!(!blocked(&old, "192.0.2.1", second));
+        assert!(blocked(&old, "10.1.1.1", second));
+    }
+    assert_eq!(lines(&old), told([Notice::RangesRestored(1)]));
+    assert!(blocked(&fresh, "10.1.1.1", 40));
+    assert_eq!(lines(&fresh), told([]), "once");
+    assert_eq!(fresh.lost_since(), None);
+}
+
+#[test]
+fn ranges_that_are_lost_and_that_no_isolate_knows_are_reported_until_an_operator_acts() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", None);
+    lose(&database, ["blocked_ranges"]);
+    let fresh = isolate(&database);
+    for second in 0..2000 {
+        assert!(!blocked(&fresh, "192.0.2.1", second));
+    }
+    assert_eq!(lines(&fresh), told([Notice::RangesLost]));
+    assert!(fresh.lost_since().is_some());
+    set(&database, "10.0.0.0/8", None);
+    assert!(blocked(&fresh, "10.1.1.1", 2001));
+    assert_eq!(fresh.lost_since(), None);
+}
+
+#[test]
+fn ranges_that_cannot_be_restored_are_reported_and_stay_in_force_here() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", None);
+    let isolate = isolate(&database);
+    assert!(blocked(&isolate, "10.1.1.1", 0));
+    lose(&database, ["blocked_ranges", "blocked_ranges:version"]);
+    database.full.set(true);
+    for second in 1..60 {
+        assert!(blocked(&isolate, "10.1.1.1", second));
+    }
+    assert_eq!(lines(&isolate), told([Notice::RangesLost]));
+    assert!(isolate.lost_since().is_some());
+    database.full.set(false);
+    for second in 60..70 {
+        assert!(blocked(&isolate, "10.1.1.1", second));
+    }
+    assert_eq!(lines(&isolate), told([Notice::RangesRestored(1)]));
+    assert_eq!(isolate.lost_since(), None);
+}
+
+#[test]
+fn a_version_that_is_lost_alone_is_restored() {
+    for by_fresh in [false, true] {
+        let database = Shared::default();
+        set(&database, "10.0.0.0/8", None);
+        let isolate = isolate(&database);
+        if !by_fresh {
+            assert!(blocked(&isolate, "10.1.1.1", 0));
+        }
+        lose(&database, ["blocked_ranges:version"]);
+        // A fresh isolate has nothing to compare with, and looks after a minute.
+        let noticed = (1..200).find(|second| {
+            let _ = blocked(&isolate, "192.0.2.1", *second);
+            lines(&isolate) == told([Notice::VersionRestored])
+        });
+        assert!(noticed.unwrap() <= if by_fresh { 61 } else { 3 });
+        assert!(blocked(&isolate, "10.1.1.1", 200));
+        let late = self::isolate(&database);
+        assert!(blocked(&late, "10.1.1.1", 201));
+    }
+}
+
+#[test]
+fn what_is_no_version_is_repaired() {
+    for garbage in ["7", "garbage", "-", "a-b"] {
+        let database = Shared::default();
+        set(&database, "10.0.0.0/8", None);
+        let write = command(["SET", "t:blocked_ranges:version", garbage]);
+        database
+            .held
+            .run(vec![write], START)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let isolate = isolate(&database);
+        assert!(blocked(&isolate, "10.1.1.1", 0));
+        assert_eq!(lines(&isolate), told([Notice::VersionRestored]));
+        let write = command(["SET", "t:blocked_ranges:version", garbage]);
+        database
+            .held
+            .run(vec![write], START)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        set(&database, "192.0.2.0/24", None);
+        assert!(blocked(&isolate, "192.0.2.1", 10));
+        assert!(blocked(&isolate, "10.1.1.1", 10));
+    }
+}
+
+#[test]
+fn no_isolate_undoes_what_an_operator_lifted_after_the_loss() {
+    let database = Shared::default();
+    for range in ["10.0.0.0/8", "192.0.2.0/24"] {
+        set(&database, range, None);
+    }
+    let [one, other] = [isolate(&database), isolate(&database)];
+    for isolate in [&one, &other] {
+        assert!(blocked(isolate, "10.1.1.1", 0));
+    }
+    flush(&database);
+    // It is not there, so that nothing is lifted; and is not to come back.
+    let records = Records::new(database.clone(), Keys::new("t:"));
+    let range = target("10.0.0.0/8");
+    let lifted = records.lift(&range, START + Millis::from_secs(1));
+    assert_eq!(lifted.now_or_never().unwrap(), Ok(false));
+    assert!(!blocked(&one, "10.1.1.1", 6));
+    // The other was idle for a while.
+    assert!(!blocked(&other, "10.1.1.1", 3000));
+    for isolate in [&one, &other, &self::isolate(&database)] {
+        assert!(!blocked(isolate, "10.1.1.1", 3001));
+        assert!(blocked(isolate, "192.0.2.1", 3001));
+    }
+    assert_eq!(lines(&one), told([Notice::RangesRestored(1)]));
+    assert_eq!(lines(&other), told([]));
+    // Blocked again, it is restored again.
+    set(&database, "10.0.0.0/8", None);
+    assert!(blocked(&one, "10.1.1.1", 3010));
+    flush(&database);
+    assert!(blocked(&one, "10.1.1.1", 3020));
+    assert!(blocked(&self::isolate(&database), "10.1.1.1", 3021));
+}
+
+#[test]
+fn an_isolate_that_was_idle_for_long_restores_nothing() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", None);
+    let isolate = isolate(&database);
+    assert!(blocked(&isolate, "10.1.1.1", 0));
+    flush(&database);
+    set(&database, "192.0.2.0/24", None);
+    assert!(!blocked(&isolate, "10.1.1.1", 3601));
+    assert!(blocked(&isolate, "192.0.2.1", 3601));
+}
+
+#[test]
+fn what_has_ended_is_not_restored() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", Some(60));
+    let isolate = isolate(&database);
+    assert!(blocked(&isolate, "10.1.1.1", 0));
+    lose(&database, ["blocked_ranges"]);
+    assert!(!blocked(&isolate, "10.1.1.1", 60));
+    for second in 61..700 {
+        assert!(!blocked(&isolate, "10.1.1.1", second));
+    }
+    assert_eq!(lines(&isolate), told([Notice::VersionRestored]));
+    assert_eq!(isolate.lost_since(), None);
+}
+
+#[test]
+fn an_addresss_block_loads_no_ranges() {
+    let database = Shared::default();
+    set(&database, "10.0.0.0/8", None);
+    let isolate = isolate(&database);
+    assert!(!blocked(&isolate, "192.0.2.1", 0));
+    let before = (database.range_loads.get(), database.calls.get());
+    let uncounted = Shared {
+        calls: Rc::default(),
+        range_loads: Rc::default(),
+        ..database.clone()
+    };
+    for second in 1..=300 {
+        let address = format!("192.0.{}.{}", second / 250, second % 250);
+        set(&uncounted, &address, None);
+        assert!(blocked(&isolate, &address, second), "at once");
+    }
+    assert_eq!(database.range_loads.get(), before.0);
+    // The list, and the records of those without an end, every half minute.
+    assert!(
+        database.calls.get() - before.1 <= 22,
+        "{}",
+        database.calls.get() - before.1
+    );
+}
+
+#[test]
+fn a_block_set_elsewhere_after_the_copy_was_loaded_is_in_force_in_an_outage() {
+    let database = Shared::default();
+    set(&database, "192.0.2.1", Some(6000));
+    let isolate = isolate(&database);
+    assert!(!blocked(&isolate, "203.0.113.1", 0));
+    escalate(&database, "192.0.2.2");
+    lift(&database, "192.0.2.1");
+    for second in 1..=31 {
+        assert!(!blocked(&isolate, "203.0.113.1", second));
+    }
+    database.out.set(true);
+    assert!(blocked(&isolate, "192.0.2.2", 32));
+    assert!(!blocked(&isolate, "192.0.2.1", 32), "lifted elsewhere");
+}
+
+#[test]
+fn a_long_list_is_read_in_parts() {
+    let database = Shared::default();
+    let name = |number: u32| format!("10.0.{}.{}", number >> 8, number & 255);
+    for number in 0..2500 {
+        set(&database, &name(number), Some(6000 + number % 7));
+    }
+    let isolate = isolate(&database);
+    for second in 0..10 {
+        assert!(!blocked(&isolate, "203.0.113.1", second));
+    }
+    database.out.set(true);
+    for number in 0..2500 {
+        assert!(blocked(&isolate, &name(number), 10), "{number}");
+    }
+}
+
+#[test]
+fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
+    let database = Shared::default();
+    for address in ["192.0.2.1", "192.0.2.2", "2001:db8::/64"] {
+        set(&database, address, None);
+    }
+    set(&database, "192.0.2.3", Some(600));
+    let isolate = isolate(&database);
+    assert!(!blocked(&isolate, "203.0.113.1", 0));
+    lose(
+        &database,
+        [
+            "blocked:192.0.2.1",
+            "blocked:2001:db8::/64",
+            "blocked:192.0.2.3",
+        ],
+    );
+    assert!(!blocked(&isolate, "192.0.2.1", 1), "until somebody looks");
+    let listed = Records::new(database.clone(), Keys::new("t:"));
+    let page = listed.blocks(&Cursor::FIRST, 10, START).now_or_never();
+    let page = page.unwrap().unwrap();
+    let names: Vec<_> = page.blocks.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["192.0.2.1", "192.0.2.2", "2001:db8::/64"]);
+    for second in 2..=601 {
+        let _ = blocked(&isolate, "203.0.113.1", second);
+    }
+    assert_eq!(lines(&isolate), told([Notice::AddressesRestored(2)]));
+    for address in ["192.0.2.1", "192.0.2.2", "2001:db8::/64"] {
+        assert!(blocked(&self::isolate(&database), address, 602));
+    }
+    // One with an end may have ended by the clock of whoever set it.
+    assert!(!blocked(&self::isolate(&database), "192.0.2.3", 300));
+    lift(&database, "192.0.2.1");
+    for second in 603..=2000 {
+        let _ = blocked(&isolate, "203.0.113.1", second);
+    }
+    assert!(!blocked(&isolate, "192.0.2.1", 2001));
+}
+
+#[test]
+fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
+    for out in [false, true] {
+        let database = Shared::default();
+        for network in ["2001:db8:0:107::/64", "2001:db8:1::/56"] {
+            let network = Network::parse(network).unwrap();
+            let records = Records::new(database.clone(), Keys::new("t:"));
+            let (network, block) = (Target::Address(network), block(None));
+            let set = records.block(&network, &block, START);
+            set.now_or_never().unwrap().unwrap();
+        }
+        // A range as long as 64 bits made a caller, and within one now.
+        set(&database, "2001:db8:2:8::/61", None);
+        let isolate = isolate(&database);
+        assert!(!blocked(&isolate, "203.0.113.1", 0));
+        database.out.set(out);
+        for (address, is_blocked) in [
+            // As 56 bits make a caller,
+            ("2001:db8:0:100::/56", true),
+            ("2001:db8:0:200::/56", false),
+            ("2001:db8:2::/56", true),
+            // as 64 do,
+            ("2001:db8:1:7::/64", true),
+            ("2001:db8:1:107::/64", false),
+            ("2001:db8:0:107::/64", true),
+            ("2001:db8:0:108::/64", false),
+            ("2001:db8:2:f::/64", true),
+            ("2001:db8:2:10::/64", false),
+            // and as 128 do.
+            ("2001:db8:0:107::1", true),
+            ("2001:db8:1::1", true),
+        ] {
+            assert_eq!(blocked(&isolate, address, 1), is_blocked, "{address}");
+        }
+        if out {
+            continue;
+        }
+        let records = Records::new(database.clone(), Keys::new("t:"));
+        let network = Target::Address(Network::parse("2001:db8:0:107::/64").unwrap());
+        let lifted = records.lift(&network, START).now_or_never();
+        assert_eq!(lifted.unwrap(), Ok(true));
+        let until = (2..).find(|second| !blocked(&isolate, "2001:db8:0:100::/56", *second));
+        assert!(until.unwrap() <= 10, "{until:?}");
+    }
 }

@@ -6,7 +6,7 @@ use crate::blocklist::AddressBlock;
 use crate::quota::{CLOCK_TOLERANCE, Decision, Outcome, State};
 use crate::redis::json::Cursor;
 use crate::redis::script::ScriptAnswer;
-use crate::store::shared::{Holding, Question, Reply};
+use crate::store::shared::{Holding, Question, RangesVersion, Reply};
 use crate::store::{Answer, Charge, Verdict};
 use crate::time::Timestamp;
 
@@ -144,7 +144,7 @@ impl ScriptReply {
                 degraded: false,
             },
             holdings,
-            ranges_version: self.ranges_version,
+            ranges_version: RangesVersion::Held(self.ranges_version),
         })
     }
 }

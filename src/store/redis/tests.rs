@@ -11,7 +11,7 @@ use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
-use crate::store::shared::{Extra, Question, Reply, SharedStore};
+use crate::store::shared::{Extra, Question, RangesVersion, Reply, SharedStore};
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::Millis;
@@ -155,7 +155,8 @@ async fn an_operators_block_rides_along() {
     let last = until - Millis::new(1);
     let reply = store.ask(&Question::new(&check), last).await.unwrap();
     assert_eq!(reply.verdict.address_block, blocked(Some(until)));
-    assert_eq!(reply.ranges_version.as_deref(), Some("7"));
+    let version = RangesVersion::Held(Some("7".to_owned()));
+    assert_eq!(reply.ranges_version, version);
     assert!(!reply.verdict.allows(&check));
     let verdict = store.decide(&check, until).await.unwrap();
     assert!(verdict.allows(&check), "over, on the asking clock");

@@ -1,0 +1,307 @@
+//! Changes of the blocks, in one atomic step: what depends on what is there is checked where it is
+//! written, so that nothing comes between.
+
+use std::pin::Pin;
+
+use serde_json::Value;
+
+use super::version::{self, epoch_of, ranges_of};
+use crate::error::StoreError;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::script::Script;
+use crate::redis::{Command, Database, command};
+use crate::seed::Seed;
+use crate::time::Timestamp;
+
+/// Changes as a Redis script; a test holds its name to its text.
+const SCRIPT: Script = Script {
+    text: include_str!("change.lua"),
+    sha1: "813fd66953f27372157ab17211fa8998d95b18a1",
+};
+
+/// Commands that run where every guard holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Step {
+    guards: Vec<(Command, Wanted)>,
+    commands: Vec<Command>,
+    mark: Mark,
+}
+
+/// What a step changes, for the [version](super::version).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Nothing that isolates copy.
+    #[default]
+    Nothing,
+    /// The list of addresses.
+    Addresses,
+    /// The ranges.
+    Ranges,
+}
+
+/// What a guard's command has to reply. It is run where the guards before it held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// This text or number.
+    Is(String),
+    /// None.
+    Absent,
+    /// A number above this.
+    Above(u64),
+    /// A number below this.
+    Below(u64),
+}
+
+impl Step {
+    /// Without guards.
+    pub(crate) fn new(commands: impl Into<Vec<Command>>, mark: Mark) -> Self {
+        Self {
+            guards: Vec::new(),
+            commands: commands.into(),
+            mark,
+        }
+    }
+
+    /// With one guard more.
+    pub(crate) fn only_if(mut self, guard: Command, wanted: Wanted) -> Self {
+        self.guards.push((guard, wanted));
+        self
+    }
+
+    /// How many commands it runs at most.
+    pub(crate) fn commands(&self) -> usize {
+        let marks = match self.mark {
+            Mark::Nothing => 0,
+            Mark::Addresses => 2,
+            Mark::Ranges => 4,
+        };
+        self.guards.len() + self.commands.len() + marks
+    }
+
+    /// With the guard that `read` replies what it replied before.
+    pub(crate) fn only_if_still(self, read: Command, before: Option<&str>) -> Self {
+        let wanted = before.map_or(Wanted::Absent, |text| Wanted::Is(text.to_owned()));
+        self.only_if(read, wanted)
+    }
+}
+
+impl Mark {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Addresses => "addresses",
+            Self::Ranges => "ranges",
+        }
+    }
+}
+
+impl Wanted {
+    fn words(&self) -> (&'static str, String) {
+        match self {
+            Self::Is(text) => ("is", text.clone()),
+            Self::Absent => ("absent", String::new()),
+            Self::Above(number) => ("above", number.to_string()),
+            Self::Below(number) => ("below", number.to_string()),
+        }
+    }
+
+    fn holds(&self, reply: Option<&str>) -> bool {
+        let number = || reply.and_then(|text| text.parse::<u64>().ok());
+        match self {
+            Self::Is(text) => reply == Some(text),
+            Self::Absent => reply.is_none(),
+            Self::Above(than) => number().is_some_and(|number| number > *than),
+            Self::Below(than) => number().is_some_and(|number| number < *than),
+        }
+    }
+}
+
+/// A step's replies; `None` where a guard did not hold.
+pub(crate) type Outcome = Option<Vec<Value>>;
+
+/// What steps came to, to be awaited.
+pub(crate) type Outcomes<'a> = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, StoreError>> + 'a>>;
+
+impl<D: Database> Records<D> {
+    /// Runs steps in order, without anything in between: an outcome for each. Their replies are texts.
+    pub(crate) fn change(&self, steps: Vec<Step>, now: Timestamp) -> Outcomes<'_> {
+        Box::pin(async move {
+            let token = token(now);
+            let wanted = steps.len();
+            let outcomes = if self.runs_scripts() {
+                self.change_there(&steps, &token, now).await?
+            } else {
+                self.change_here(steps, &token, now).await?
+            };
+            if outcomes.len() == wanted {
+                Ok(outcomes)
+            } else {
+                Err(StoreError::Malformed)
+            }
+        })
+    }
+
+    /// By the script.
+    async fn change_there(
+        &self,
+        steps: &[Step],
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let inside = steps.iter().map(Step::commands).sum();
+        self.count(inside, now);
+        let mut call = self.call(steps, token);
+        let mut ran = self.run_all(vec![call.clone()], now).await;
+        if matches!(&ran, Err(StoreError::Refused(word)) if word == "NOSCRIPT") {
+            call.splice(..2, ["EVAL", SCRIPT.text].map(str::to_owned));
+            ran = self.run_all(vec![call], now).await;
+        }
+        let answer = ran?.pop().and_then(read);
+        answer.ok_or(StoreError::Malformed)
+    }
+
+    /// The command that runs the script by its name.
+    fn call(&self, steps: &[Step], token: &str) -> Command {
+        let mut keys = [Key::BlockedRangesVersion, Key::BlockedRanges]
+            .map(|key| self.key(key))
+            .to_vec();
+        let mut arguments = vec![token.to_owned()];
+        for step in steps {
+            arguments.push(step.mark.name().to_owned());
+            arguments.push(step.guards.len().to_string());
+            for (read, wanted) in &step.guards {
+                let (relation, value) = wanted.words();
+                arguments.push(relation.to_owned());
+                arguments.push(value);
+                push(&mut keys, &mut arguments, read);
+            }
+            arguments.push(step.commands.len().to_string());
+            for words in &step.commands {
+                push(&mut keys, &mut arguments, words);
+            }
+        }
+        let mut call = command(["EVALSHA", SCRIPT.sha1, &keys.len().to_string()]);
+        call.append(&mut keys);
+        call.append(&mut arguments);
+        call
+    }
+
+    /// As the script, in a database in this isolate.
+    async fn change_here(
+        &self,
+        steps: Vec<Step>,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let mut outcomes = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mut holds = true;
+            for (guard, wanted) in step.guards {
+                if holds {
+                    let reply = self.run_all(vec![guard], now).await?;
+                    let reply = reply.first().and_then(text);
+                    holds = wanted.holds(reply.as_deref());
+                }
+            }
+            if !holds {
+                outcomes.push(None);
+                continue;
+            }
+            let mut replies = self.run_all(step.commands, now).await?;
+            for reply in &mut replies {
+                *reply = text(reply).unwrap_or_default().into();
+            }
+            outcomes.push(Some(replies));
+            if step.mark != Mark::Nothing {
+                let versions = self.run_all(self.read_version().into(), now).await?;
+                let marks = self.marks(step.mark, &versions, token);
+                self.run_all(marks, now).await?;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// The commands that mark a change, where the blocks' version and the one that the ranges carry are
+    /// `versions`.
+    fn marks(&self, mark: Mark, versions: &[Value], token: &str) -> Vec<Command> {
+        let [version, hash] =
+            [Key::BlockedRangesVersion, Key::BlockedRanges].map(|key| self.key(key));
+        let held = versions.first().and_then(text).unwrap_or_default();
+        let carried = versions.get(1).and_then(text);
+        let ranges = ranges_of(&held);
+        let carried = carried.as_deref().filter(|text| epoch_of(text).is_some());
+        let short = &token[..token.len().min(8)];
+        let mut commands = Vec::with_capacity(2);
+        let marked = if mark == Mark::Addresses {
+            format!("{}-{short}", ranges.or(carried).unwrap_or("0-0"))
+        } else {
+            let kept = carried.filter(|carried| ranges.is_none_or(|ranges| ranges == *carried));
+            let epoch = kept.and_then(epoch_of).unwrap_or(short);
+            let addresses = ranges.and_then(|ranges| held.get(ranges.len() + 1..));
+            let marked = format!("{epoch}-{token}");
+            commands.push(command(["HSET", &hash, version::FIELD, &marked]));
+            format!("{marked}-{}", addresses.unwrap_or(short))
+        };
+        commands.push(command(["SET", &version, &marked]));
+        commands
+    }
+
+    /// The commands that read the blocks' version, in a list, and the version that the ranges carry.
+    pub(super) fn read_version(&self) -> [Command; 2] {
+        [
+            // Not GET: what is no text counts as none, rather than to fail.
+            command(["MGET", &self.key(Key::BlockedRangesVersion)]),
+            command(["HGET", &self.key(Key::BlockedRanges), version::FIELD]),
+        ]
+    }
+}
+
+fn push(keys: &mut Vec<String>, arguments: &mut Vec<String>, words: &Command) {
+    let touched = match words.first().map(String::as_str) {
+        Some("DEL" | "EXISTS" | "MGET") => words.len(),
+        _ => words.len().min(2),
+    };
+    for key in words[..touched].iter().skip(1) {
+        if !keys.contains(key) {
+            keys.push(key.clone());
+        }
+    }
+    arguments.push(words.len().to_string());
+    arguments.extend_from_slice(words);
+}
+
+/// A reply as text, of a list its first.
+fn text(reply: &Value) -> Option<String> {
+    match reply {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Array(list) => text(list.first()?),
+        Value::Bool(_) | Value::Object(_) => None,
+    }
+}
+
+fn read(answer: Value) -> Option<Vec<Outcome>> {
+    let Value::Array(steps) = answer else {
+        return None;
+    };
+    let outcome = |step| match step {
+        Value::Array(mut replies) if !replies.is_empty() => {
+            let held = replies.remove(0) == "1";
+            Some(held.then_some(replies))
+        }
+        _ => None,
+    };
+    steps.into_iter().map(outcome).collect()
+}
+
+/// 64 random bits in hexadecimal digits.
+fn token(now: Timestamp) -> String {
+    // Without randomness, the time: it does not repeat easily either.
+    let bits = Seed::random_bits().unwrap_or(now.as_millis());
+    format!("{bits:016x}")
+}
+
+#[cfg(test)]
+mod tests;

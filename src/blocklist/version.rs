@@ -1,0 +1,166 @@
+//! The version of the blocks: which ranges and which list of addresses a database holds.
+//!
+//! Its text is `{epoch}-{ranges}-{addresses}`, in hexadecimal digits. Each change of a range makes
+//! `ranges` anew, each change of an address `addresses`, from 64 and 32 random bits: no version
+//! repeats, whatever the database forgets. The hash of ranges carries `{epoch}-{ranges}` too, so that
+//! a database that lost one of the two is told from one that changed. A change keeps the epoch if both
+//! agreed before it. Ranges of another epoch do not follow from those before: some may be lost.
+
+use crate::blocklist::AddressBlock;
+use crate::client::range::Range;
+
+/// The field of the ranges' hash that carries their version.
+pub const FIELD: &str = "version";
+
+/// The ranges' version before any range was blocked.
+const NO_RANGES: &str = "0-0";
+
+/// `{epoch}-{ranges}` of a version's text; `None` if it is not a version.
+#[must_use]
+pub fn ranges_of(version: &str) -> Option<&str> {
+    let (ranges, addresses) = version.rsplit_once('-')?;
+    (is_part(addresses) && epoch_of(ranges).is_some()).then_some(ranges)
+}
+
+/// The epoch of `{epoch}-{ranges}`; `None` if it is not that.
+#[must_use]
+pub fn epoch_of(ranges: &str) -> Option<&str> {
+    let (epoch, latest) = ranges.split_once('-')?;
+    (is_part(epoch) && is_part(latest)).then_some(epoch)
+}
+
+/// Whether two texts are versions of the same ranges. `None`: the store has no version.
+#[must_use]
+pub fn same_ranges(one: Option<&str>, other: Option<&str>) -> bool {
+    fn ranges(version: Option<&str>) -> Option<&str> {
+        let ranges = version.map(|version| ranges_of(version).unwrap_or(version));
+        ranges.filter(|ranges| *ranges != NO_RANGES)
+    }
+    one == other || ranges(one) == ranges(other)
+}
+
+fn is_part(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The ranges that a database holds, and what it says of their version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The version's text.
+    pub version: Option<String>,
+    /// The version that the ranges' hash carries.
+    pub carried: Option<String>,
+    /// The ranges whose block stands.
+    pub ranges: Vec<(Range, AddressBlock)>,
+}
+
+/// How the ranges and their version agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agreement<'a> {
+    /// They are of this version, `{epoch}-{ranges}`.
+    Whole(&'a str),
+    /// There are none, and no version of any.
+    Empty,
+    /// They carry this version, which is missing itself or is not a version.
+    VersionLost(&'a str),
+    /// They are missing, or others than the version says.
+    RangesLost,
+    /// There are ranges, or a version that is none, and nothing says which they should be.
+    Unknown,
+}
+
+impl Held {
+    /// Whether they are all that their version stands for.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self.agreement(), Agreement::Whole(_) | Agreement::Empty)
+    }
+
+    /// How the ranges and their version agree.
+    #[must_use]
+    pub fn agreement(&self) -> Agreement<'_> {
+        let version = self.version.as_deref().and_then(ranges_of);
+        let carried = self.carried.as_deref();
+        let carried = carried.filter(|carried| epoch_of(carried).is_some());
+        match (version, carried) {
+            (Some(version), Some(carried)) if version == carried => Agreement::Whole(carried),
+            (None, Some(carried)) => Agreement::VersionLost(carried),
+            (Some(NO_RANGES), None) if self.ranges.is_empty() => Agreement::Empty,
+            (None, None) if self.ranges.is_empty() && self.version.is_none() => Agreement::Empty,
+            (Some(NO_RANGES) | None, None) => Agreement::Unknown,
+            (Some(_), _) => Agreement::RangesLost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Agreement, Held, epoch_of, ranges_of, same_ranges};
+    use crate::blocklist::AddressBlock;
+    use crate::client::range::Range;
+
+    #[test]
+    fn a_version_has_three_parts() {
+        assert_eq!(ranges_of("0a-1b-2c"), Some("0a-1b"));
+        assert_eq!(epoch_of("0a-1b"), Some("0a"));
+        for text in [
+            "", "7", "a-b", "a--b", "-a-b", "a-b-", "a-b-x", "a-b-c-d", "a-b-c ",
+        ] {
+            assert_eq!(ranges_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_of_the_same_ranges_differ_in_the_addresses_alone() {
+        for (one, other, same) in [
+            (None, None, true),
+            (None, Some("0-0-5"), true),
+            (Some("a-b-1"), Some("a-b-2"), true),
+            (Some("a-b-1"), Some("a-c-1"), false),
+            (Some("a-b-1"), None, false),
+            (Some("a-b-1"), Some("0-0-1"), false),
+            (Some("7"), None, false),
+            (Some("7"), Some("7"), true),
+            (Some("7"), Some("8"), false),
+        ] {
+            assert_eq!(same_ranges(one, other), same, "{one:?} {other:?}");
+            assert_eq!(same_ranges(other, one), same, "{other:?} {one:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_their_version_agree_or_one_is_lost() {
+        let some = || {
+            vec![(
+                Range::parse("10.0.0.0/8").unwrap(),
+                AddressBlock { until: None },
+            )]
+        };
+        for (version, carried, ranges, agreement) in [
+            (None, None, vec![], Agreement::Empty),
+            (Some("0-0-1"), None, vec![], Agreement::Empty),
+            (Some("a-b-1"), Some("a-b"), some(), Agreement::Whole("a-b")),
+            (Some("a-b-1"), Some("a-b"), vec![], Agreement::Whole("a-b")),
+            (None, Some("a-b"), some(), Agreement::VersionLost("a-b")),
+            (
+                Some("x"),
+                Some("a-b"),
+                vec![],
+                Agreement::VersionLost("a-b"),
+            ),
+            (Some("a-b-1"), None, vec![], Agreement::RangesLost),
+            (Some("a-b-1"), Some("a-c"), some(), Agreement::RangesLost),
+            (Some("0-0-1"), Some("a-c"), some(), Agreement::RangesLost),
+            (Some("7"), None, vec![], Agreement::Unknown),
+            (None, None, some(), Agreement::Unknown),
+            (Some("0-0-1"), None, some(), Agreement::Unknown),
+        ] {
+            let held = Held {
+                version: version.map(str::to_owned),
+                carried: carried.map(str::to_owned),
+                ranges,
+            };
+            assert_eq!(held.agreement(), agreement, "{held:?}");
+        }
+    }
+}
