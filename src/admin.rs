@@ -192,8 +192,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         Door::Out(match access {
             _ if is_health => {
-                let health = self.stack.health();
-                health::answer(&request.method, self.compiled, &health, access, now)
+                let (health, lost) = (self.stack.health(), self.stack.blocks_lost_since());
+                health::answer(&request.method, self.compiled, &health, lost, access, now)
             }
             Access::Granted => return Door::In(Admitted(())),
             Access::Public | Access::Refused => unauthorized(),

@@ -5,18 +5,20 @@ use serde::Serialize;
 use super::door::{Access, too_many};
 use crate::config::{Compiled, Severity};
 use crate::response::Response;
+use crate::store::blocked::RANGES_LOST;
 use crate::store::breaker::Status;
 use crate::store::breaker::circuit::State;
 use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
 
 /// The answer. It is public; an admin also learns since when the store fails, why, when it is asked
-/// again, and what is wrong in the configuration.
+/// again, since when blocked ranges are missing from it, and what is wrong in the configuration.
 #[must_use]
 pub(super) fn answer(
     method: &str,
     compiled: &Compiled,
     store: &StoreHealth,
+    blocks_lost: Option<Timestamp>,
     access: Access,
     now: Timestamp,
 ) -> Response {
@@ -36,7 +38,7 @@ pub(super) fn answer(
     let failing = breaker.filter(|status| !closed(status));
     let status = if compiled.has_errors() {
         "misconfigured"
-    } else if failing.is_some() {
+    } else if failing.is_some() || blocks_lost.is_some() {
         "degraded"
     } else {
         "ok"
@@ -51,6 +53,10 @@ pub(super) fn answer(
         breaker: breaker.map(|status| status.state.to_string()),
         version: env!("CARGO_PKG_VERSION"),
         failing: failing.filter(|_| admin).map(Failing::of),
+        lost: blocks_lost.filter(|_| admin).map(|since| Lost {
+            since: since.as_millis(),
+            why: RANGES_LOST,
+        }),
         errors: admin.then(|| problems(compiled, Severity::Error)),
         warnings: admin.then(|| problems(compiled, Severity::Warning)),
     };
@@ -66,6 +72,8 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<Failing>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<Lost>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Told<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     warnings: Option<Vec<Told<'a>>>,
@@ -77,6 +85,14 @@ struct Failing {
     since: Option<u64>,
     why: Option<String>,
     next_try: Option<u64>,
+}
+
+/// Blocked ranges that are missing from the database.
+#[derive(Serialize)]
+struct Lost {
+    /// In ms since the epoch, on this isolate's clock.
+    since: u64,
+    why: &'static str,
 }
 
 impl Failing {
@@ -119,6 +135,7 @@ mod tests {
     use crate::admin::door::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::store::StoreError;
+    use crate::store::blocked::RANGES_LOST;
     use crate::store::breaker::Status;
     use crate::store::breaker::circuit::State;
     use crate::store::stack::StoreHealth;
@@ -135,7 +152,7 @@ mod tests {
     }
 
     fn ask(bad: bool, store: &StoreHealth, access: Access) -> Value {
-        let response = answer("GET", &compiled(bad), store, access, NOW);
+        let response = answer("GET", &compiled(bad), store, None, access, NOW);
         assert_eq!(response.status, 200);
         assert!(!response.body.contains("sEcReT"));
         serde_json::from_str(&response.body).unwrap()
@@ -177,7 +194,14 @@ mod tests {
     fn who_guesses_is_told_to_wait() {
         let retry_at = NOW + crate::time::Millis::new(1500);
         let access = Access::TooMany { retry_at };
-        let response = answer("GET", &compiled(true), &StoreHealth::Memory, access, NOW);
+        let response = answer(
+            "GET",
+            &compiled(true),
+            &StoreHealth::Memory,
+            None,
+            access,
+            NOW,
+        );
         assert_eq!(response.status, 429);
         assert!(response.headers.contains(&("Retry-After", "2".to_owned())));
         assert!(!response.body.contains("RATE_LIMIT"));
@@ -200,10 +224,27 @@ mod tests {
     }
 
     #[test]
+    fn lost_ranges_are_degraded_and_the_operator_learns_why() {
+        let ask = |access, bad| {
+            let since = Some(Timestamp::from_millis(7));
+            let store = upstash(State::Closed);
+            let response = answer("GET", &compiled(bad), &store, since, access, NOW);
+            serde_json::from_str::<Value>(&response.body).unwrap()
+        };
+        let public = ask(Access::Public, false);
+        assert_eq!(public["status"], "degraded");
+        assert_eq!(public["store"], "upstash");
+        assert_eq!(public.as_object().unwrap().len(), 4);
+        let lost = json!({"since": 7, "why": RANGES_LOST});
+        assert_eq!(ask(Access::Admin, false)["lost"], lost);
+        assert_eq!(ask(Access::Public, true)["status"], "misconfigured");
+    }
+
+    #[test]
     fn it_is_read_only() {
         for method in ["POST", "DELETE", "get", "PROPFIND"] {
             let store = StoreHealth::Memory;
-            let response = answer(method, &compiled(false), &store, Access::Public, NOW);
+            let response = answer(method, &compiled(false), &store, None, Access::Public, NOW);
             assert_eq!(response.status, 405);
         }
     }
