@@ -132,6 +132,18 @@ describe("blocks that are shared", () => {
     }
   });
 
+  it("outlast a change of IPV6_PREFIX, and are lifted by the name that they are listed by", async () => {
+    const before = await start();
+    for (const target of ["2001:db8:0:107::/64", "192.0.2.1"]) await good(before, "PUT", blocked(target));
+    const after = await start({ IPV6_PREFIX: "56" });
+    await eventually(() => isBlocked(after, "2001:db8:0:107::5", null));
+    await isAdmitted(after, "2001:db8:0:207::5");
+    has(await good(after, "GET", blocked("2001:db8:0:107::/64")), { blocked: true, by: "operator" });
+    has(await good(after, "DELETE", blocked("2001:db8:0:107::/64")), { lifted: true });
+    await isAdmitted(after, "2001:db8:0:107::5");
+    assert.deepEqual((await good(after, "GET", "blocked")).blocked.map(({ target }) => target), ["192.0.2.1"]);
+  });
+
   it("set by a policy are listed and lifted from a process that did not set them", async () => {
     const [here, there] = await two({ RATE_LIMIT_AUTH: "2,5,600", RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
     for (const status of [200, 200, 429]) assert.equal(await ask(here, "192.0.2.1", "/auth"), status);
