@@ -241,8 +241,8 @@ async fn an_operators_block_amid_escalations_stays_and_is_listed() {
         assert!(one.unwrap().blocks.len() + other.unwrap().blocks.len() <= 1);
         let held = records.look_up(&target, START).await.unwrap();
         assert_eq!(held, Some(operators));
-        let list = format!("race:blocked_ips");
-        let score = stand_in.run(&["ZSCORE", &list, &address]).await;
+        let list = "race:blocked_ips";
+        let score = stand_in.run(&["ZSCORE", list, &address]).await;
         let score: u64 = score.as_str().unwrap().parse().unwrap();
         assert!(score > 5_000_000_000_000_000, "{address}: {score}");
     }
