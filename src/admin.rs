@@ -175,7 +175,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
     pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
         let config = &self.compiled.config;
-        let caller = gate::caller(config, |name| match name {
+        let caller = gate::caller(config, &|name| match name {
             CF_WORKER => request.worker_zone.clone(),
             _ => request.client_ip.clone(),
         });

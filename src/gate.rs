@@ -111,7 +111,7 @@ pub async fn decide<S: Store>(
     request: &impl Request,
     now: Timestamp,
 ) -> Result<Report, StoreError> {
-    let caller = caller(config, |name| request.header(name));
+    let caller = caller(config, &|name| request.header(name));
     let terms = Terms::of(config, caller);
     let exempt = match terms.exempt() {
         Some(Exempt::Allowed) => terms.exempt(),
@@ -142,10 +142,11 @@ pub async fn decide<S: Store>(
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
     let mut charged: Vec<(&Policy, CallerKey)> = Vec::with_capacity(policies.len());
     for policy in policies {
-        for (key, charge) in terms.charges(policy, user.as_ref(), |name| request.header(name)) {
+        let header = |name: &str| request.header(name);
+        terms.charges(policy, user.as_ref(), &header, &mut |key, charge| {
             charges.push(charge);
             charged.push((policy, key));
-        }
+        });
     }
     let check = Check {
         address: terms.address(),
@@ -161,7 +162,7 @@ pub async fn decide<S: Store>(
 
 /// Who sent a request, by the headers that the platform sets.
 #[must_use]
-pub fn caller(config: &Config, header: impl Fn(&str) -> Option<String>) -> Caller {
+pub fn caller(config: &Config, header: &dyn Fn(&str) -> Option<String>) -> Caller {
     let address = header(&config.client_ip_header);
     let caller = Caller::identify(address.as_deref(), config.ipv6_prefix);
     // Where Cloudflare does not set the address, it does not set the zone either.

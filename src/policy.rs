@@ -58,25 +58,25 @@ pub enum Mode {
 }
 
 impl Policy {
-    /// The quotas that a request of `caller` is charged to under this policy, each with the key that it
-    /// is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
+    /// Adds the quotas that a request of `caller` is charged to under this policy, each with the key that
+    /// it is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
     /// one of its headers.
     pub fn charges(
         &self,
         caller: &Caller,
         user: Option<&CallerKey>,
-        header: impl Fn(&str) -> Option<String>,
-    ) -> impl Iterator<Item = (CallerKey, Charge)> {
-        let supplied = match &self.key {
+        header: &dyn Fn(&str) -> Option<String>,
+        add: &mut dyn FnMut(CallerKey, Charge),
+    ) {
+        if let KeyBy::Header(name) = &self.key
+            && let Some(value) = header(name)
+        {
+            let key = CallerKey::header(name, &value);
             // Never blocked: whoever knows the value could block its owner.
-            KeyBy::Header(name) => {
-                header(name).map(|value| (CallerKey::header(name, &value), None))
-            }
-            KeyBy::Address | KeyBy::Network(_) | KeyBy::Global => None,
-        };
-        let own = self.own(caller, user);
-        let charged = supplied.into_iter().chain([own]);
-        charged.map(|(key, block)| (key, self.charge(&key, block)))
+            add(key, self.charge(&key, None));
+        }
+        let (key, block) = self.own(caller, user);
+        add(key, self.charge(&key, block));
     }
 
     /// The quota that requests of `caller` are always charged to, with the key that it is of.

@@ -168,8 +168,9 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 return Err(Bad::from("A quota must not be named twice in one check."));
             }
             check.address = check.address.take().or_else(|| terms.address());
-            let charges = terms.charges(policy, None, |_| None);
-            check.charges.extend(charges.map(|(_, charge)| charge));
+            terms.charges(policy, None, &|_| None, &mut |_, charge| {
+                check.charges.push(charge);
+            });
             asked.push(Asked {
                 identifier: &one.identifier,
                 caller,

@@ -62,16 +62,17 @@ impl Terms {
         }
     }
 
-    /// The quotas that the caller is charged to under `policy`, each with the key that it is of; none for
-    /// an exempt caller. `user` and `header` are those of [`Policy::charges`].
+    /// Adds the quotas that the caller is charged to under `policy`, each with the key that it is of; none
+    /// for an exempt caller. `user` and `header` are those of [`Policy::charges`].
     pub fn charges(
         &self,
         policy: &Policy,
         user: Option<&CallerKey>,
-        header: impl Fn(&str) -> Option<String>,
-    ) -> impl Iterator<Item = (CallerKey, Charge)> {
-        let limited = self.exempt.is_none();
-        let charges = limited.then(|| policy.charges(&self.caller, user, header));
-        charges.into_iter().flatten()
+        header: &dyn Fn(&str) -> Option<String>,
+        add: &mut dyn FnMut(CallerKey, Charge),
+    ) {
+        if self.exempt.is_none() {
+            policy.charges(&self.caller, user, header, add);
+        }
     }
 }
