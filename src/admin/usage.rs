@@ -137,7 +137,9 @@ struct Told<'a> {
     burst: Option<u32>,
     block_seconds: Option<u64>,
     key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ipv4_prefix: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ipv6_prefix: Option<u8>,
     mode: &'a str,
     on_store_failure: &'a str,
