@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::client::{Caller, CallerKey, NetworkPrefixes};
+use crate::client::range::Range;
+use crate::client::{Caller, CallerKey, Ipv6Prefix, Network, NetworkPrefixes};
 use crate::quota::Quota;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
@@ -84,6 +85,17 @@ impl Policy {
     pub fn own_charge(&self, caller: &Caller) -> (CallerKey, Charge) {
         let (key, block) = self.own(caller, None);
         (key, self.charge(&key, block))
+    }
+
+    /// Whether the policy has a quota for that network as a whole, where an IPv6 caller has that prefix.
+    #[must_use]
+    pub fn counts_network(&self, range: Range, prefix: Ipv6Prefix) -> bool {
+        match &self.key {
+            KeyBy::Network(prefixes) => {
+                Network::of(range.first(), prefix).around(*prefixes) == range
+            }
+            KeyBy::Address | KeyBy::Header(_) | KeyBy::Global => false,
+        }
     }
 
     /// The key of the quota that is always charged, and the block that its denial sets.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::bad::Bad;
 use super::caller_key;
 use super::input::Input;
 use super::{Answered, Failed, Plane, ok};
@@ -123,6 +124,14 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let policy = self.policy_named(name).ok_or(Failed::NotFound)?;
         let caller = caller_key::caller(caller, self.config().ipv6_prefix)?;
         let (key, charge) = policy.own_charge(&caller);
+        if let CallerKey::Range(range) = key
+            && !policy.counts_network(range, self.config().ipv6_prefix)
+        {
+            return Err(Bad::from(
+                "The policy counts no network of that length: name an address in it.",
+            )
+            .into());
+        }
         Ok((policy, key, charge))
     }
 }

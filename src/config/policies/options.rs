@@ -115,7 +115,7 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Optio
                 problems.error(
                     place,
                     "has an unknown option (known are algorithm, authenticated, burst, ipv4_prefix, ipv6_prefix, key, lease, mode and \
-                     on_store_failure);                      the policy is held to 5 requests until it is mended",
+                     on_store_failure); the policy is held to 5 requests until it is mended",
                 );
                 Some(())
             }

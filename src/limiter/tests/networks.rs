@@ -127,6 +127,15 @@ fn the_control_plane_reads_a_networks_quota_by_any_of_its_addresses() {
         assert_eq!(usage["caller"], "network-2001:db8:1::/48");
         assert_eq!(usage["used"], 2, "{caller}");
     }
+    // Keys that no request is charged to.
+    for path in [
+        "usage/net/network-2001:db8:1::%2F47",
+        "usage/net/network-192.0.2.0%2F25",
+        "usage/general/network-192.0.2.0%2F24",
+    ] {
+        let asked = get(&format!("http://localhost/_limiter/{path}")).authorized();
+        assert_eq!(isolate.plane(&asked).status, 400, "{path}");
+    }
     let body = r#"{"policy":"net","identifier":"2001:db8:1:4::1","cost":2}"#;
     let asked = get("http://localhost/_limiter/check").sending("POST", body);
     assert_eq!(
