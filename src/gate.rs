@@ -99,6 +99,68 @@ pub fn longest_denial(enforced: &[Standing]) -> Option<&Standing> {
     })
 }
 
+/// What the caller's address and the bypass token alone say of a request.
+#[derive(Debug)]
+pub enum Arrival {
+    /// It is exempt, or known to be denied: this is the report.
+    Settled(Box<Report>),
+    /// Only a [decision](decide_for) says.
+    Undecided(Caller),
+}
+
+/// Looks at who sends `request`, and at nothing else of it: callers that this isolate knows to be
+/// blocked or denied by address cost neither classification nor proof.
+pub fn arrive(
+    config: &Config,
+    store: &impl Store,
+    request: &impl Request,
+    now: Timestamp,
+) -> Arrival {
+    let caller = caller(config, &|name| request.header(name));
+    let terms = Terms::of(config, caller);
+    let exempt = match terms.exempt() {
+        Some(Exempt::Allowed) => terms.exempt(),
+        _ if bypasses(config, request) => Some(Exempt::Bypassed),
+        exempt => exempt,
+    };
+    if let Some(Exempt::Allowed | Exempt::Bypassed) = exempt {
+        return Arrival::Settled(Box::new(Report {
+            exempt,
+            ..report(caller, None, &Check::default(), &[], &Verdict::default())
+        }));
+    }
+    // Which cost a request has is known before its route is only where all have the same.
+    let always = if exempt.is_none() && config.routes.max_cost() == 1 {
+        config.always.as_slice()
+    } else {
+        &[]
+    };
+    let always: Vec<&Policy> = always.iter().filter_map(|id| config.policy(*id)).collect();
+    match known_denial(store, &terms, &always, request, 1, now) {
+        Some(report) => Arrival::Settled(Box::new(report)),
+        None => Arrival::Undecided(caller),
+    }
+}
+
+/// The denial by `policies` that is known without asking, of those that do not depend on who the user is.
+fn known_denial(
+    store: &impl Store,
+    terms: &Terms,
+    policies: &[&Policy],
+    request: &impl Request,
+    cost: u32,
+    now: Timestamp,
+) -> Option<Report> {
+    let mut by_address = policies.to_vec();
+    by_address.retain(|policy| policy.is_by_address_alone());
+    let (check, charged) = check(terms, None, &by_address, request, cost);
+    let verdict = store.known_denial(&check, now)?;
+    Some(Report {
+        exempt: terms.exempt(),
+        ..report(terms.caller(), None, &check, &charged, &verdict)
+    })
+}
+
 /// Decides `request` at `now`. `prove` says who the user is, where a policy asks.
 ///
 /// # Errors
@@ -111,20 +173,27 @@ pub async fn decide<S: Store>(
     request: &impl Request,
     now: Timestamp,
 ) -> Result<Report, StoreError> {
-    let caller = caller(config, &|name| request.header(name));
-    let terms = Terms::of(config, caller);
-    let exempt = match terms.exempt() {
-        Some(Exempt::Allowed) => terms.exempt(),
-        _ if bypasses(config, request) => Some(Exempt::Bypassed),
-        exempt => exempt,
-    };
-    if let Some(Exempt::Allowed | Exempt::Bypassed) = exempt {
-        return Ok(Report {
-            exempt,
-            ..report(caller, None, &Check::default(), &[], &Verdict::default())
-        });
+    match arrive(config, store, request, now) {
+        Arrival::Settled(report) => Ok(*report),
+        Arrival::Undecided(caller) => decide_for(config, store, prove, request, caller, now).await,
     }
-    let (policies, cost) = match exempt {
+}
+
+/// Decides the `request` of `caller`, whose [arrival](arrive) left it undecided.
+///
+/// # Errors
+///
+/// Those of [`decide`].
+pub async fn decide_for<S: Store>(
+    config: &Config,
+    store: &S,
+    prove: &impl Prove,
+    request: &impl Request,
+    caller: Caller,
+    now: Timestamp,
+) -> Result<Report, StoreError> {
+    let terms = Terms::of(config, caller);
+    let (policies, cost) = match terms.exempt() {
         None => classify(config, request),
         Some(_) => (Vec::new(), 1),
     };
@@ -134,16 +203,35 @@ pub async fn decide<S: Store>(
         .filter_map(|id| config.policy(id))
         .collect();
     let user = if policies.iter().any(|policy| policy.user.is_some()) {
+        if let Some(report) = known_denial(store, &terms, &policies, request, cost, now) {
+            return Ok(report);
+        }
         // Apart, so that a decision that asks for nobody is not the larger for it.
         Box::pin(prove.user(|name| request.header(name), now)).await
     } else {
         None
     };
+    let (check, charged) = check(&terms, user.as_ref(), &policies, request, cost);
+    let verdict = store.decide(&check, now).await?;
+    Ok(Report {
+        exempt: terms.exempt(),
+        ..report(caller, user, &check, &charged, &verdict)
+    })
+}
+
+/// What a request is charged under `policies`, and of each charge its policy and key.
+fn check<'a>(
+    terms: &Terms,
+    user: Option<&CallerKey>,
+    policies: &[&'a Policy],
+    request: &impl Request,
+    cost: u32,
+) -> (Check, Vec<(&'a Policy, CallerKey)>) {
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
     let mut charged: Vec<(&Policy, CallerKey)> = Vec::with_capacity(policies.len());
-    for policy in policies {
+    for policy in policies.iter().copied() {
         let header = |name: &str| request.header(name);
-        terms.charges(policy, user.as_ref(), &header, &mut |key, charge| {
+        terms.charges(policy, user, &header, &mut |key, charge| {
             charges.push(charge);
             charged.push((policy, key));
         });
@@ -153,11 +241,7 @@ pub async fn decide<S: Store>(
         charges,
         cost,
     };
-    let verdict = store.decide(&check, now).await?;
-    Ok(Report {
-        exempt,
-        ..report(caller, user, &check, &charged, &verdict)
-    })
+    (check, charged)
 }
 
 /// Who sent a request, by the headers that the platform sets.

@@ -13,7 +13,7 @@ use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
-use crate::gate::{self, Report};
+use crate::gate::{self, Arrival, Report};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
@@ -141,14 +141,28 @@ impl<E: Effects + Clone> Limiter<E> {
             // Apart, so that what waits for a decision is not the larger for it.
             return Handled::Answer(Box::pin(self.control_plane(rest, &incoming)).await);
         }
+        let config = self.config();
+        let now = self.effects.now();
+        // Callers that are known to be denied cost nothing else.
+        let arrival = gate::arrive(config, &self.stack, &incoming, now);
+        if let Arrival::Settled(report) = &arrival
+            && !report.admitted
+        {
+            return Handled::Answer(self.deny(report, &incoming, now));
+        }
         let loop_guard = request.header(LOOP_GUARD);
         let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
             return Handled::Answer(Response::loop_detected());
         };
-        let config = self.config();
-        let now = self.effects.now();
-        match gate::decide(config, &self.stack, &self.users, &incoming, now).await {
-            Ok(report) => self.act(report, &incoming, loop_guard, now),
+        let decided = match arrival {
+            Arrival::Settled(report) => Ok(*report),
+            Arrival::Undecided(caller) => {
+                gate::decide_for(config, &self.stack, &self.users, &incoming, caller, now).await
+            }
+        };
+        match decided {
+            Ok(report) if !report.admitted => Handled::Answer(self.deny(&report, &incoming, now)),
+            Ok(report) => self.admit(report, &incoming, loop_guard, now),
             // A policy says `deny`.
             Err(error) => {
                 let retry_at = match error {
@@ -160,8 +174,24 @@ impl<E: Effects + Clone> Limiter<E> {
         }
     }
 
-    /// What becomes of a request that is decided.
-    fn act(
+    /// The answer to a request that is denied.
+    fn deny(
+        &self,
+        report: &Report,
+        incoming: &Incoming<'_, impl Request>,
+        now: Timestamp,
+    ) -> Response {
+        self.journal.note_shadow(report, now);
+        if let Some(kind) = self.journal.kind(report) {
+            let details = &mut || incoming.details();
+            self.journal.note(kind, 429, report, now, details);
+        }
+        let accept = incoming.header("accept");
+        Response::denied(report, self.config().dialect, accept.as_deref(), now)
+    }
+
+    /// What becomes of a request that is admitted.
+    fn admit(
         &self,
         report: Report,
         incoming: &Incoming<'_, impl Request>,
@@ -179,12 +209,6 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         // Whatever comes of it; the sample tells what came of it.
         note(Kind::Bypassed, 0);
-        if !report.admitted {
-            note(Kind::Denied, 429);
-            let accept = incoming.header("accept");
-            let denied = Response::denied(&report, config.dialect, accept.as_deref(), now);
-            return Handled::Answer(denied);
-        }
         let limits = headers::of(&report, config.dialect, now);
         let target = match &config.origin {
             Origin::Nowhere => Err(Response::no_origin()),

@@ -59,6 +59,12 @@ pub enum Mode {
 }
 
 impl Policy {
+    /// Whether all that it asks of a request is the caller's address.
+    #[must_use]
+    pub fn is_by_address_alone(&self) -> bool {
+        self.key == KeyBy::Address && self.user.is_none() && self.mode == Mode::Enforce
+    }
+
     /// Adds the quotas that a request of `caller` is charged to under this policy, each with the key that
     /// it is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
     /// one of its headers.

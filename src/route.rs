@@ -136,17 +136,26 @@ pub struct Routes {
     routes: Vec<Route>,
     index: Index,
     default: Vec<PolicyId>,
+    max_cost: u32,
 }
 
 impl Routes {
     /// Routes, the first that matches winning; `default` applies where none does, at a cost of 1.
     #[must_use]
     pub fn new(routes: Vec<Route>, default: Vec<PolicyId>) -> Self {
+        let costs = routes.iter().map(|route| route.cost);
         Self {
             index: Index::new(&routes),
+            max_cost: costs.max().unwrap_or_default().max(DEFAULT_COST),
             routes,
             default,
         }
+    }
+
+    /// The most that any request costs, in units.
+    #[must_use]
+    pub const fn max_cost(&self) -> u32 {
+        self.max_cost
     }
 
     /// What a request with this method and path, both as sent, is limited by.

@@ -203,4 +203,10 @@ pub trait Store {
     ///
     /// [`StoreError`] when the store cannot be asked or does not answer as it should.
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError>;
+
+    /// The denial of `check` that is known without asking anybody and without changing anything.
+    /// `None`: [`decide`](Self::decide) has to be asked, whatever it will say.
+    fn known_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
+        None
+    }
 }

@@ -282,6 +282,12 @@ impl BlocklistCopy {
         self.behind
     }
 
+    /// Whether [`should_ask`](Self::should_ask) would say so.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        !self.fresh.is_pending(now) && !self.asking.is_pending(now)
+    }
+
     /// Whether the copy has to be compared before it denies again, by the one who asks.
     pub fn should_ask(&mut self, now: Timestamp) -> bool {
         !self.fresh.is_pending(now) && begin(&mut self.asking, now)

@@ -47,6 +47,12 @@ impl Terms {
         Self { caller, exempt }
     }
 
+    /// Whom they are of.
+    #[must_use]
+    pub const fn caller(&self) -> Caller {
+        self.caller
+    }
+
     /// Why no quota counts the caller, if none does.
     #[must_use]
     pub const fn exempt(&self) -> Option<Exempt> {

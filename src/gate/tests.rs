@@ -498,3 +498,59 @@ fn a_standing_has_the_key_that_was_charged() {
         ]
     );
 }
+
+/// Proves nobody, and counts how often it is asked to.
+struct Counting(std::cell::Cell<usize>);
+
+impl Prove for Counting {
+    async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
+        self.0.set(self.0.get() + 1);
+        None
+    }
+}
+
+/// A policy of a route that goes by address alone, beside one that asks who the user is.
+#[test]
+fn nobody_is_proven_for_a_request_that_its_address_is_known_to_be_denied() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_AUTH": "2,60,600",
+        "RATE_LIMIT_GENERAL": "100,60",
+        "RATE_LIMIT_POLICIES": {"general": {"authenticated": 1000}},
+        "RATE_LIMIT_ROUTES": [{"path": "/auth", "policies": ["auth", "general"]}],
+        "RATE_LIMIT_JWT_SECRET": "a-secret-of-at-least-32-characters",
+        "RATE_LIMIT_JWT_ISSUER": "i", "RATE_LIMIT_JWT_AUDIENCE": "a",
+    }));
+    let prove = Counting(std::cell::Cell::new(0));
+    let ask = |path| {
+        let request = from("192.0.2.1", path);
+        let report = decide(&gate.config, &gate.store, &prove, &request, START).now_or_never();
+        (report.unwrap().unwrap().admitted, prove.0.get())
+    };
+    // The third sets the block.
+    assert_eq!(
+        [ask("/auth"), ask("/auth"), ask("/auth")],
+        [(true, 1), (true, 2), (false, 3)]
+    );
+    assert_eq!([ask("/auth"), ask("/auth")], [(false, 3); 2]);
+    assert_eq!(ask("/"), (true, 4));
+}
+
+/// In shadow mode a policy denies nobody, so nothing of it is known beforehand.
+#[test]
+fn a_policy_in_shadow_mode_counts_every_request() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_IP": "2,60", "RATE_LIMIT_GENERAL": "3,60",
+        "RATE_LIMIT_POLICIES": {"ip": {"mode": "shadow"}},
+    }));
+    let request = from("192.0.2.1", "/");
+    let shadow = |_| {
+        let report = gate.ask(&request, START);
+        (report.admitted, report.shadow[0].answer.decision.allowed())
+    };
+    assert_eq!(
+        [0, 1, 2].map(shadow),
+        [(true, true), (true, true), (true, false)]
+    );
+    assert_eq!(shadow(3), (false, false));
+}

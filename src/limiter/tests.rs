@@ -10,6 +10,7 @@ use crate::effects::testing::Manual;
 use crate::response::Response;
 
 mod answers;
+mod bounds;
 mod callers;
 mod check;
 mod control_plane;

@@ -27,7 +27,7 @@ use crate::client::range::Range;
 use crate::effects::{Effects, Level};
 use crate::redis::Database;
 use crate::redis::records::Records;
-use crate::time::Timestamp;
+use crate::time::{Deadline, Millis, Timestamp};
 
 /// Attempts at loading, while the database changes or something is restored.
 const ATTEMPTS: usize = 4;
@@ -88,7 +88,12 @@ pub struct Blocked<S, D, E> {
     lost: Cell<Option<Timestamp>>,
     /// Whether the other isolates have been told.
     alerted: Cell<bool>,
+    /// While the store did not answer a moment ago.
+    out: Cell<Deadline>,
 }
+
+/// How long the last copy rules before the store is asked again, once it has not answered.
+const OUT: Millis = Millis::from_secs(1);
 
 impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     /// `records` are in the database that `inner` decides in.
@@ -100,6 +105,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             copy: RefCell::default(),
             lost: Cell::default(),
             alerted: Cell::default(),
+            out: Cell::new(Deadline::OVER),
         }
     }
 
@@ -279,6 +285,13 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         self.covering(address, now).map(|(_, block)| block)
     }
 
+    /// Whether the copy's word about a caller stands without asking the store.
+    fn rules(&self, address: &str, now: Timestamp) -> bool {
+        let in_fresh_range =
+            || !self.copy.borrow().is_due(now) && self.in_range(address, now).is_some();
+        !self.records.is_shared() || self.out.get().is_pending(now) || in_fresh_range()
+    }
+
     fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
         self.copy.borrow().any(address, now)
     }
@@ -336,6 +349,7 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
         let mut reply = self.inner.ask(question, now).await;
         match &mut reply {
             Ok(decided) if !decided.verdict.degraded => {
+                self.out.set(Deadline::OVER);
                 // What memory answers says nothing of the version.
                 if let RangesVersion::Held(version) = &decided.ranges_version {
                     self.compare(version.as_deref(), now).await;
@@ -345,11 +359,24 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
                 verdict.address_block = AddressBlock::longer(verdict.address_block, range);
                 reply
             }
-            _ => match self.any(address, now) {
-                Some(block) => Ok(denied(block, check)),
-                None => reply,
-            },
+            _ => {
+                self.out.set(Deadline::after(OUT, now));
+                match self.any(address, now) {
+                    Some(block) => Ok(denied(block, check)),
+                    None => reply,
+                }
+            }
         }
+    }
+
+    fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+        if let Some(address) = &check.address
+            && self.rules(address, now)
+            && let Some(block) = self.any(address, now)
+        {
+            return Some(denied(block, check).verdict);
+        }
+        self.inner.remembered_denial(check, now)
     }
 }
 

@@ -101,6 +101,16 @@ impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
             (Err(error), None) => Err(error),
         }
     }
+
+    fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+        if check.cost == 0 {
+            return None;
+        }
+        match self.remembered.borrow().find(check, now)? {
+            (verdict, Revalidation::NotDue) => Some(verdict),
+            (_, Revalidation::Due) => None,
+        }
+    }
 }
 
 /// Whether a denial is one that a failing store does not lift.
@@ -158,8 +168,24 @@ const COSTS: usize = 8;
 const ANY_COST: u32 = 0;
 
 impl DenialMap {
-    /// The denial of `check`, if one is known to stand at `now`, and whether it is to be revalidated.
+    /// What [`find`](Self::find) finds. Where a revalidation is due, the one who asks is to do it.
     fn verdict(&mut self, check: &Check, now: Timestamp) -> Option<(Verdict, Revalidation)> {
+        let (verdict, revalidation) = self.find(check, now)?;
+        if revalidation == Revalidation::Due {
+            let address = check.address.as_deref().map(|address| (address, ANY_COST));
+            let keys = check
+                .charges
+                .iter()
+                .map(|charge| (charge.key.as_str(), check.cost));
+            for (key, cost) in keys.chain(address) {
+                self.revalidates(key, cost, now);
+            }
+        }
+        Some((verdict, revalidation))
+    }
+
+    /// The denial of `check`, if one is known to stand at `now`, and whether it is to be revalidated.
+    fn find(&self, check: &Check, now: Timestamp) -> Option<(Verdict, Revalidation)> {
         if self.denials.is_empty() {
             return None;
         }
@@ -195,18 +221,7 @@ impl DenialMap {
                 stands(known);
             }
         }
-        let revalidation = revalidation?;
-        if revalidation == Revalidation::Due {
-            let address = check.address.as_deref().map(|address| (address, ANY_COST));
-            let keys = check
-                .charges
-                .iter()
-                .map(|charge| (charge.key.as_str(), check.cost));
-            for (key, cost) in keys.chain(address) {
-                self.revalidates(key, cost, now);
-            }
-        }
-        Some((verdict, revalidation))
+        Some((verdict, revalidation?))
     }
 
     fn get(&self, key: &str, cost: u32, now: Timestamp) -> Option<&Remembered> {

@@ -205,6 +205,13 @@ impl<S: SharedStore> SharedStore for Fallback<S> {
             Err(error) => Ok(self.decide_alone(question.check, error, now)?.into()),
         }
     }
+
+    fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+        match &self.shared {
+            Some(shared) => shared.remembered_denial(check, now),
+            None => self.memory.remembered_denial(check, now),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@
 use std::cell::{Cell, RefCell};
 
 use self::map::Map;
+use super::decide::Record;
 use super::shared::{Holding, Question, Reply, SharedStore};
-use super::{Check, StoreError, Verdict};
+use super::{Charge, Check, StoreError, Verdict};
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
@@ -94,6 +95,25 @@ impl SharedStore for Memory {
             map.keep(charge, ruled.record, &ruled.answer, now);
         }
         Ok(reply)
+    }
+
+    fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+        let map = self.map.borrow();
+        // A denial that would set a block is not known yet: it has to be decided.
+        let sets_no_block = |charge: &Charge| {
+            let stands = |record: &Record| record.blocked_until.is_some_and(|until| until > now);
+            charge.block.is_none() || map.held(&charge.key, now).is_some_and(stands)
+        };
+        if check.charges.is_empty() || !check.charges.iter().all(sets_no_block) {
+            return None;
+        }
+        let rulings = map.decide(&Question::new(check), now);
+        let answers = rulings.into_iter().map(|ruling| Some(ruling.answer));
+        let verdict = Verdict {
+            answers: answers.collect(),
+            ..Verdict::default()
+        };
+        (!verdict.allows(check)).then_some(verdict)
     }
 }
 

@@ -139,11 +139,21 @@ pub trait SharedStore {
     ///
     /// [`StoreError`] when the store does not decide.
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError>;
+
+    /// The wrapper's part of [`Store::known_denial`]; a wrapper that remembers no denial passes the
+    /// question on.
+    fn remembered_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
+        None
+    }
 }
 
 impl<S: SharedStore> Store for S {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         let reply = self.ask(&Question::new(check), now).await?;
         Ok(reply.verdict)
+    }
+
+    fn known_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+        self.remembered_denial(check, now)
     }
 }

@@ -258,6 +258,10 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
         let reply = self.store.ask(&Question::new(check), now).await?;
         Ok(reply.verdict)
     }
+
+    fn known_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
+        self.store.remembered_denial(check, now)
+    }
 }
 
 #[cfg(test)]

@@ -705,3 +705,60 @@ fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
         assert!(until.unwrap() <= 10, "{until:?}");
     }
 }
+
+#[test]
+fn a_caller_in_a_blocked_range_is_known_while_the_copy_is_the_latest() {
+    let database = Shared::default();
+    set(&database, "192.0.2.0/24", None);
+    let isolate = isolate(&database);
+    let known = |ms| {
+        isolate
+            .known_denial(&of("192.0.2.1"), START + Millis::new(ms))
+            .is_some()
+    };
+    let ask = |ms| {
+        isolate
+            .decide(&of("192.0.2.1"), START + Millis::new(ms))
+            .now_or_never()
+    };
+    assert!(!known(0));
+    ask(0).unwrap().unwrap();
+    assert!(known(0) && known(4999));
+    assert_eq!(isolate.known_denial(&of("198.51.100.1"), START), None);
+    // Then somebody asks again, and the others need not.
+    assert!(!known(5000));
+    ask(5000).unwrap().unwrap();
+    assert!(known(5000));
+    lift(&database, "192.0.2.0/24");
+    assert!(!known(10_000));
+    ask(10_000).unwrap().unwrap();
+    assert!(!known(10_000));
+}
+
+#[test]
+fn while_the_store_is_out_a_blocked_address_is_known_a_second_at_a_time() {
+    let database = Shared::default();
+    set(&database, "192.0.2.1", None);
+    set(&database, "198.51.100.0/24", None);
+    let isolate = isolate(&database);
+    let known = |ms| {
+        isolate
+            .known_denial(&of("192.0.2.1"), START + Millis::new(ms))
+            .is_some()
+    };
+    let ask = |ms| {
+        isolate
+            .decide(&of("192.0.2.1"), START + Millis::new(ms))
+            .now_or_never()
+    };
+    ask(0).unwrap().unwrap();
+    assert!(!known(0), "the store says it of each decision");
+    database.out.set(true);
+    assert!(!known(100));
+    assert!(ask(100).unwrap().unwrap().address_block.is_some());
+    assert!(known(100) && known(1099) && !known(1100));
+    database.out.set(false);
+    lift(&database, "192.0.2.1");
+    assert!(ask(1100).unwrap().unwrap().address_block.is_none());
+    assert!(!known(1100));
+}

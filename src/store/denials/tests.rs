@@ -411,9 +411,13 @@ proptest! {
                 vec![bucket, charge(&format!("q:{caller}"), Algorithm::SlidingWindow, 9)]
             };
             let check = check(&charges, cost);
+            let known = [with.known_denial(&check, now), without.known_denial(&check, now)];
             let (allowed, verdict) = ask(&with, &check, now);
             let (expected, reference) = ask(&without, &check, now);
             prop_assert_eq!(allowed, expected);
+            for (known, asked) in known.into_iter().zip([&verdict, &reference]) {
+                prop_assert!(known.is_none_or(|known| known == *asked));
+            }
             for (answer, reference) in verdict.answers.iter().zip(reference.answers) {
                 if let Some(answer) = answer {
                     prop_assert!(answer.retry_at() <= reference.unwrap().retry_at());
@@ -422,4 +426,64 @@ proptest! {
             prop_assert!(with.remembered.borrow().denials.len() <= entries);
         }
     }
+}
+
+#[test]
+fn a_denial_is_known_without_asking_until_it_is_due() {
+    let store = store(1000);
+    let check = check(&[hourly("p:a")], 1);
+    let known = |now| {
+        store
+            .known_denial(&check, now)
+            .map(|verdict| verdict.answers)
+    };
+    assert_eq!(known(START), None);
+    assert!(ask(&store, &check, START).0);
+    assert_eq!(known(START), None);
+    let (_, told) = ask(&store, &check, START);
+    let last = START + MAX_AGE - Millis::new(1);
+    for now in [START, last] {
+        assert_eq!(known(now).as_ref(), Some(&told.answers));
+    }
+    // Due: whoever is told nothing asks, and nobody is kept from asking.
+    for _ in 0..2 {
+        assert_eq!(known(START + MAX_AGE), None);
+    }
+    assert_eq!(store.inner.asked.get(), 2);
+    assert!(!ask(&store, &check, START + MAX_AGE).0);
+    assert!(known(START + MAX_AGE).is_some());
+
+    let dearer = Check {
+        cost: 2,
+        ..check.clone()
+    };
+    assert_eq!(store.known_denial(&dearer, START + MAX_AGE), None);
+    let reading = Check {
+        cost: 0,
+        ..check.clone()
+    };
+    assert_eq!(store.known_denial(&reading, START + MAX_AGE), None);
+}
+
+#[test]
+fn an_address_that_is_blocked_is_known_whatever_it_asks_for() {
+    let store = store(1000);
+    store
+        .inner
+        .address_block
+        .set(Some(AddressBlock { until: None }));
+    let mut check = check(&[hourly("p:a")], 1);
+    check.address = Some("192.0.2.1".to_owned());
+    assert!(!ask(&store, &check, START).0);
+    let anything = Check {
+        charges: Vec::new(),
+        ..check
+    };
+    let known = store.known_denial(&anything, START).unwrap();
+    assert_eq!(known.address_block, Some(AddressBlock { until: None }));
+    let other = Check {
+        address: Some("192.0.2.2".to_owned()),
+        ..anything
+    };
+    assert_eq!(store.known_denial(&other, START), None);
 }

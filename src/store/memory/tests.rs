@@ -5,7 +5,7 @@ use proptest::prelude::{prop_assert, proptest};
 use super::{Memory, Seed};
 use crate::quota::Algorithm;
 use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
-use crate::store::{Charge, Check};
+use crate::store::{Charge, Check, Store};
 use crate::time::{Millis, Timestamp};
 
 fn store(entries: usize) -> Memory {
@@ -188,4 +188,30 @@ fn a_step_back_reopens_no_window() {
         assert!(ask(&format!("p:{other}"), ends + Millis::new(1500)));
     }
     assert!(!ask("p:1", ends - Millis::new(1)));
+}
+
+#[test]
+fn a_denial_that_memory_would_repeat_is_known_and_one_that_sets_a_block_is_not() {
+    let store = store(1000);
+    let check = one(1, 2);
+    for _ in 0..2 {
+        assert_eq!(store.known_denial(&check, START), None);
+        assert!(admits(&store, 1, 2, START));
+    }
+    assert!(store.known_denial(&check, START).is_some());
+    assert_eq!(
+        store.known_denial(&check, START + Millis::from_secs(61)),
+        None
+    );
+
+    let mut blocking = check.clone();
+    blocking.charges[0].block = Some(Millis::from_secs(600));
+    assert_eq!(store.known_denial(&blocking, START), None);
+    let denied = at_once(&store, &blocking, START);
+    assert_eq!(store.known_denial(&blocking, START), Some(denied));
+    let later = START + Millis::from_secs(599);
+    assert!(store.known_denial(&blocking, later).is_some());
+    let mut nothing = check;
+    nothing.charges.clear();
+    assert_eq!(store.known_denial(&nothing, START), None);
 }
