@@ -131,7 +131,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Decides a request, and answers it or says how it is forwarded.
     pub async fn handle(&self, request: &impl Request) -> Handled {
         let incoming = Incoming::new(request);
-        let path = incoming.path();
+        let path = incoming.raw_path();
         if path.len() > MAX_PATH_BYTES {
             return Handled::Answer(Response::too_long());
         }
@@ -154,6 +154,9 @@ impl<E: Effects + Clone> Limiter<E> {
         let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
             return Handled::Answer(Response::loop_detected());
         };
+        if incoming.path().len() > MAX_PATH_BYTES {
+            return Handled::Answer(Response::too_long());
+        }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
             Arrival::Undecided(caller) => {
@@ -253,7 +256,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let mut asked = admin::Request {
             method: incoming.method().to_owned(),
             path: path.to_owned(),
-            query: incoming.query().to_owned(),
+            query: incoming.raw_query().to_owned(),
             authorization: incoming.header("authorization"),
             client_ip: incoming.header(&config.client_ip_header),
             worker_zone: incoming.header(CF_WORKER),

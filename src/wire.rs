@@ -134,6 +134,8 @@ impl Written {
             Target::Binding => 1,
             Target::Route => 2,
         };
+        let rewritten = forward.rewritten_url.as_deref();
+        self.text.push_str(rewritten.unwrap_or_default());
         self.numbers[2] = sample.unwrap_or_default();
         self.part("");
         self.headers(&forward.set_on_request);

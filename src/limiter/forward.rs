@@ -1,9 +1,6 @@
 //! An admitted request, on its way to the origin.
 
-use std::borrow::Cow;
 use std::fmt;
-
-use reqwest::Url;
 
 use super::request::{Incoming, Request};
 use crate::config::Config;
@@ -28,28 +25,7 @@ pub enum Target {
 impl Target {
     /// The request's path and query beneath `base`.
     pub(super) fn url(base: &str, incoming: &Incoming<'_, impl Request>) -> Self {
-        Self::Url(format!("{base}{}", beneath(base, incoming)))
-    }
-}
-
-/// The path and query that follow `base`. A runtime's URL parser resolves what is left of dots
-/// (`%2e%2e`, `\..`) in the whole URL; behind a path in `base` that could lead out of it, so there they
-/// are resolved before.
-fn beneath<'a>(base: &str, incoming: &Incoming<'a, impl Request>) -> Cow<'a, str> {
-    let asked = incoming.path_and_query();
-    let has_path = base.splitn(4, '/').nth(3).is_some();
-    if !has_path {
-        return Cow::Borrowed(asked);
-    }
-    match Url::parse(incoming.url()) {
-        Ok(url) => {
-            let query = url.query().map(|query| format!("?{query}"));
-            let fragment = url.fragment().map(|fragment| format!("#{fragment}"));
-            let rest = query.unwrap_or_default() + &fragment.unwrap_or_default();
-            Cow::Owned(url.path().to_owned() + &rest)
-        }
-        // The runtime has taken the URL already: not reached. The origin's front page is no way out.
-        Err(_) => Cow::Borrowed("/"),
+        Self::Url(format!("{base}{}", incoming.path_and_query()))
     }
 }
 
@@ -58,6 +34,8 @@ fn beneath<'a>(base: &str, incoming: &Incoming<'a, impl Request>) -> Cow<'a, str
 pub struct Forward {
     /// Where to.
     pub target: Target,
+    /// To a binding or a route: the request's URL as it was classified, where it came with another text.
+    pub rewritten_url: Option<String>,
     /// Headers to set on the request.
     pub set_on_request: Vec<Header>,
     /// Headers to remove from the request.
@@ -107,12 +85,15 @@ impl Forward {
         set.push(("x-forwarded-host", incoming.host().to_owned()));
         set.push(("x-forwarded-proto", incoming.scheme().to_owned()));
         let mut removed = without(&REMOVED_FROM_REQUESTS, &set);
-        if matches!(target, Target::Url(_)) {
+        let to_url = matches!(target, Target::Url(_));
+        if to_url {
             // It follows the URL.
             removed.push("host");
         }
+        let rewritten = incoming.rewritten_url().filter(|_| !to_url);
         Self {
             target,
+            rewritten_url: rewritten.map(str::to_owned),
             set_on_request: set,
             removed_from_request: removed,
             removed_from_response: if limits.is_empty() {

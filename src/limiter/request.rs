@@ -1,5 +1,9 @@
 //! A request, as a host hands it over.
 
+use std::cell::OnceCell;
+
+use reqwest::Url;
+
 use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
@@ -32,33 +36,49 @@ pub trait Request {
     async fn body(&self, most: usize) -> Body;
 }
 
+/// Bytes of a ray that are kept.
+const MAX_RAY_CHARS: usize = 64;
+
 /// A request with its URL in parts.
 pub(super) struct Incoming<'a, R> {
     request: &'a R,
+    /// Where the path, the query and the fragment begin in the URL as it came.
     path_from: usize,
     query_from: usize,
+    sent: OnceCell<Sent>,
 }
 
-/// Bytes of a ray that are kept.
-const MAX_RAY_CHARS: usize = 64;
+/// What goes to the origin: the path and the query as a URL parser, the runtime's own, writes them.
+#[derive(Debug)]
+enum Sent {
+    /// As they came.
+    Unchanged { query_to: usize },
+    /// Otherwise: with control characters stripped or escaped, dots resolved, backslashes as slashes.
+    Rewritten {
+        /// The whole URL, if its host is valid.
+        url: Option<String>,
+        path_and_query: String,
+        path_to: usize,
+    },
+}
 
 impl<'a, R: Request> Incoming<'a, R> {
     pub(super) fn new(request: &'a R) -> Self {
         let url = request.url();
         let host_from = url.find("://").map_or(0, |place| place + 3);
-        let after_host = |text: &str| text.find(['/', '?', '#']);
-        let path_from = url
-            .get(host_from..)
-            .and_then(after_host)
-            .map_or(url.len(), |place| place + host_from);
-        let query_from = url
-            .get(path_from..)
-            .and_then(|rest| rest.find(['?', '#']))
-            .map_or(url.len(), |place| place + path_from);
+        let bytes = url.as_bytes();
+        let first = |from: usize, wanted: &[u8]| {
+            let mut rest = bytes.get(from..).unwrap_or_default().iter();
+            let place = rest.position(|byte| wanted.contains(byte));
+            place.map_or(bytes.len(), |place| place + from)
+        };
+        let path_from = first(host_from, b"/\\?#");
+        let query_from = first(path_from, b"?#");
         Self {
             request,
             path_from,
             query_from,
+            sent: OnceCell::new(),
         }
     }
 
@@ -74,34 +94,93 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.request.body(most).await
     }
 
-    pub(super) fn url(&self) -> &'a str {
-        self.request.url()
-    }
-
-    pub(super) fn path(&self) -> &'a str {
-        let path = self.url().get(self.path_from..self.query_from);
+    /// The path before a URL parser has read it.
+    pub(super) fn raw_path(&self) -> &'a str {
+        let path = self.request.url().get(self.path_from..self.query_from);
         path.unwrap_or("/")
     }
 
-    /// Without its question mark; what follows a `#` is not sent.
-    pub(super) fn query(&self) -> &'a str {
-        let rest = self.url().get(self.query_from..).unwrap_or_default();
-        rest.strip_prefix('?').unwrap_or_default()
+    /// The query before a URL parser has read it, without its question mark.
+    pub(super) fn raw_query(&self) -> &'a str {
+        let rest = self.request.url().get(self.query_from..);
+        let query = rest.unwrap_or_default().strip_prefix('?');
+        query.unwrap_or_default()
     }
 
-    pub(super) fn path_and_query(&self) -> &'a str {
-        self.url().get(self.path_from..).unwrap_or("/")
+    /// The path that the origin gets, which is the one that is classified.
+    pub(super) fn path(&self) -> &str {
+        let (text, path_to) = match self.sent() {
+            Sent::Unchanged { .. } => return self.raw_path(),
+            Sent::Rewritten {
+                path_and_query,
+                path_to,
+                ..
+            } => (path_and_query, *path_to),
+        };
+        text.get(..path_to).unwrap_or("/")
+    }
+
+    /// The path and the query that the origin gets.
+    pub(super) fn path_and_query(&self) -> &str {
+        match self.sent() {
+            Sent::Unchanged { query_to } => {
+                let sent = self.request.url().get(self.path_from..*query_to);
+                sent.unwrap_or("/")
+            }
+            Sent::Rewritten { path_and_query, .. } => path_and_query,
+        }
+    }
+
+    /// The URL to send on where the request keeps its host; `None`: the one that it came with.
+    pub(super) fn rewritten_url(&self) -> Option<&str> {
+        match self.sent() {
+            Sent::Unchanged { .. } => None,
+            Sent::Rewritten { url, .. } => url.as_deref(),
+        }
+    }
+
+    fn sent(&self) -> &Sent {
+        self.sent.get_or_init(|| {
+            let url = self.request.url();
+            let (before, rest) = url.split_at_checked(self.path_from).unwrap_or((url, ""));
+            let (path, query) = (self.raw_path(), self.raw_query());
+            if is_plain(before.as_bytes(), path.as_bytes(), query.as_bytes()) {
+                let fragment = url.get(self.query_from..).and_then(|rest| rest.find('#'));
+                let query_to = fragment.map_or(url.len(), |place| place + self.query_from);
+                return Sent::Unchanged { query_to };
+            }
+            let without_fragment = |text: &str| Url::parse(text.split('#').next()?).ok();
+            let parsed = without_fragment(url);
+            // No host matters where an origin has its own: an invalid one changes no path.
+            let nowhere = || without_fragment(&format!("http://invalid.invalid{rest}"));
+            let is_valid = parsed.is_some();
+            let Some(parsed) = parsed.or_else(nowhere) else {
+                return Sent::Rewritten {
+                    url: None,
+                    path_and_query: "/".to_owned(),
+                    path_to: 1,
+                };
+            };
+            let query = parsed.query().map(|query| format!("?{query}"));
+            Sent::Rewritten {
+                path_and_query: parsed.path().to_owned() + &query.unwrap_or_default(),
+                path_to: parsed.path().len(),
+                url: is_valid.then(|| parsed.into()),
+            }
+        })
     }
 
     /// `http` or `https`.
     pub(super) fn scheme(&self) -> &'a str {
-        self.url().split("://").next().unwrap_or_default()
+        let url = self.request.url();
+        url.split("://").next().unwrap_or_default()
     }
 
     /// Host and port.
     pub(super) fn host(&self) -> &'a str {
-        let host_and_port = self.url().get(..self.path_from).unwrap_or_default();
-        host_and_port.split("://").nth(1).unwrap_or_default()
+        let host_and_port = self.request.url().get(..self.path_from);
+        let mut parts = host_and_port.unwrap_or_default().split("://");
+        parts.nth(1).unwrap_or_default()
     }
 
     /// Whether the request came to this machine's loopback, as under `wrangler dev`.
@@ -127,6 +206,18 @@ impl<'a, R: Request> Incoming<'a, R> {
             asn,
         }
     }
+}
+
+/// Whether a URL parser surely leaves path and query as they are. `before` is what comes before the path.
+fn is_plain(before: &[u8], path: &[u8], query: &[u8]) -> bool {
+    let in_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/[]".contains(byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&()*+,;=:@/%[]".contains(&byte);
+    let dots = |pair: &[u8]| matches!(pair, [b'/', b'.' | b'%']);
+    path.first() == Some(&b'/')
+        && before.iter().all(in_host)
+        && path.iter().all(|byte| plain(*byte) || *byte == b'\'')
+        && query.iter().all(|byte| plain(*byte) || *byte == b'?')
+        && !path.windows(2).any(dots)
 }
 
 impl<R: Request> gate::Request for Incoming<'_, R> {

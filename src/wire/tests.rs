@@ -73,6 +73,7 @@ fn what_a_task_asks() {
 #[test]
 fn a_forward_is_a_url_and_four_lists() {
     let forward = Forward {
+        rewritten_url: None,
         target: Target::Url("https://app.example/a?b".to_owned()),
         set_on_request: vec![("x-a", "1".to_owned()), ("x-b", String::new())],
         removed_from_request: vec!["host"],

@@ -6,7 +6,7 @@
  * What bare workerd does before the Worker sees anything, and no Worker can change:
  * - Methods that it does not know (MKCALENDAR; any made-up one) get its own 501. Known are HTTP's own and those of
  *   WebDAV, DAV search and versioning, PURGE, SUBSCRIBE and so on: `HttpMethod` in capnproto's kj/compat/http.h.
- * - `.` and `..` in a path, as they are, are resolved, and a fragment is dropped. A target that is a whole URL, or `*`, gets its 500.
+ * - `.` and `..` in a path, as they are, are resolved, and a fragment is dropped. A blank or a tab ends a target. A target that is a whole URL, or `*`, gets its 500.
  * - Hop-by-hop headers (RFC 9110, 7.6.1) end here.
  */
 
@@ -16,11 +16,15 @@ import { brotliCompressSync, gzipSync } from "node:zlib";
 import { randomBytes } from "node:crypto";
 import { CALLER } from "../harness/fixtures.mjs";
 import { startOrigin } from "../harness/origin.mjs";
+import { raw } from "../harness/raw.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const SECRET = "a-secret-of-the-origin";
-const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
+const VARS = {
+  RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_LOGIN: "100000,60", RATE_LIMIT_IP: "off",
+  RATE_LIMIT_ROUTES: [{ path: "/api/login", policies: ["login"] }],
+};
 
 const WAYS = [
   { name: "ORIGIN_URL", base: "", with: (url) => ({ vars: { ORIGIN_URL: url } }) },
@@ -86,9 +90,34 @@ for (const way of WAYS) {
       for (const path of ["/../x?q", "/%2e%2e/x?q", "/.%2E/%2e%2e/x?q", "/a/%2e%2e/%2e%2e/x?q", "/\\..\\%2e%2e\\x?q"]) {
         const { received } = await pass({ path });
         assert.ok(received.url.startsWith(`${way.base}/`), `${path} became ${received.url}`);
-        // By a URL it is resolved on the way, as every URL parser does; by a binding it arrives as the platform has it.
-        if (way.base) assert.equal(received.url, `${way.base}/x?q`);
+        // Resolved before it is classified, as every URL parser does.
+        assert.equal(received.url, `${way.base}/x?q`);
       }
+    });
+
+    it("what a URL parser strips or escapes is classified as it arrives", async () => {
+      for (const [target, url] of [
+        ["/api/login\x1f", "/api/login"], ["/api\\login", "/api/login"], ["/a\x01b?c\x01d", "/a%01b?c%01d"],
+        ['/"<>^`{}|\'?"<>', "/%22%3C%3E^%60%7B%7D|'?%22%3C%3E"],
+      ]) {
+        const { status, text } = await raw(limiter, [`GET ${target} HTTP/1.1`, `CF-Connecting-IP: ${CALLER}`]);
+        assert.equal(status, 200, target);
+        assert.equal(decodeURI(origin.last.url), decodeURI(way.base + url), target);
+        assert.match(text, /x-ratelimit-type: (\w+)/i);
+        const [, policy] = /x-ratelimit-type: (\w+)/i.exec(text);
+        assert.equal(policy, url === "/api/login" ? "login" : "general", target);
+      }
+    });
+
+    it("a Host that is none changes no path", async () => {
+      for (const host of ["a b", "[::1", "a:b", "%"]) {
+        const before = origin.requests.length;
+        const { status } = await raw(limiter, ["GET /a/b?c HTTP/1.1", `Host: ${host}`, `CF-Connecting-IP: ${CALLER}`]);
+        // The platform, or a binding, may refuse it.
+        if (origin.requests.length > before) assert.equal(origin.last.url, `${way.base}/a/b?c`, host);
+        else assert.ok(status >= 400, `${host}: ${status}`);
+      }
+      assert.ok(limiter.alive);
     });
 
     it("a body of 1 MB is unchanged, with its length", async () => {

@@ -7,13 +7,14 @@ import { within } from "./within.mjs";
  * Sends a request's head, and its body if it has one, and reads until the connection ends.
  *
  * @param {{port: number}} limiter
- * @param {(string | Buffer)[]} lines of the head; bytes above 127 of a string are sent as Latin-1
+ * @param {(string | Buffer)[]} lines of the head, where `Host` may be missing; bytes above 127 of a string are sent as Latin-1
  * @param {string | Buffer} [body]
  * @returns {Promise<{status: number, text: string}>} `status` 0: closed without an answer
  */
 export async function raw(limiter, lines, body = "") {
   const bytes = (part) => (Buffer.isBuffer(part) ? part : Buffer.from(part, "latin1"));
-  const head = [...lines, "Host: limiter", "Connection: close", `Content-Length: ${bytes(body).length}`, ""];
+  const host = lines.some((line) => /^host:/i.test(line)) ? [] : ["Host: limiter"];
+  const head = [...lines, ...host, "Connection: close", `Content-Length: ${bytes(body).length}`, ""];
   const socket = connect(limiter.port, "127.0.0.1");
   const chunks = [];
   const ended = new Promise((resolve) => {

@@ -1,9 +1,8 @@
 /** What Cloudflare calls. */
 import { FORWARD, begin, current, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
 
-/** How a request is forwarded, beside to a URL. */
+/** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
 const TO_BINDING = 1;
-const TO_ROUTE = 2;
 
 export default {
   async fetch(request, env, context) {
@@ -28,7 +27,8 @@ export default {
 async function forward(request, env) {
   const [, how, sample] = step();
   const parts = take().split("\n");
-  const outgoing = how === TO_BINDING || how === TO_ROUTE ? new Request(request) : new Request(parts[0], request);
+  // Without a URL it keeps its own.
+  const outgoing = parts[0] === "" ? new Request(request) : new Request(parts[0], request);
   const afterRequest = edit(outgoing.headers, parts, 1);
   const has = parts[afterRequest] !== "";
   let response;

@@ -1,8 +1,11 @@
 //! Where an admitted request goes, and with which headers.
 
+use proptest::prelude::*;
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::super::Target;
+use super::super::request::Incoming;
 use super::{Asked, Isolate, get, header};
 use crate::response::Response;
 
@@ -44,13 +47,9 @@ fn a_request_goes_to_the_origins_url_its_binding_or_the_route() {
             "{url}"
         );
     }
-    // Without a path there is nothing that dots could lead out of: it goes as it came.
     let bare = json!({"ORIGIN_URL": "https://app.example"});
     let target = to(bare, false, "https://shop.example/%2e%2e/secret");
-    assert_eq!(
-        target,
-        Target::Url("https://app.example/%2e%2e/secret".to_owned())
-    );
+    assert_eq!(target, Target::Url("https://app.example/secret".to_owned()));
     assert_eq!(to(json!({}), true, "http://localhost/"), Target::Binding);
     assert_eq!(to(json!({}), false, "https://shop.example/"), Target::Route);
     for local in [
@@ -121,4 +120,61 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
         assert!(forward.removed_from_request.contains(&name), "{name}");
     }
     assert!(forward.set_on_response.is_empty() && forward.removed_from_response.is_empty());
+}
+
+/// The URL that an origin's runtime would parse.
+fn parsed(url: &str) -> Url {
+    Url::parse(url).unwrap()
+}
+
+#[test]
+fn the_path_that_is_sent_is_the_path_that_is_classified() {
+    let isolate = Isolate::new(&json!({
+        "ORIGIN_URL": "https://app.example/base", "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_ROUTES": [{"path": "/api/login", "policies": ["auth"]}],
+    }));
+    for url in [
+        "https://shop.example/api/login\u{1f}",
+        "https://shop.example/api/lo\tgin",
+        "https://shop.example/api/x/%2E%2e/login#/x",
+        // A host that is none, behind which the path is still what it is.
+        "https://shop example/api/login",
+        "https://[::1/api/login",
+        "https://a\u{1}b/api\\login",
+    ] {
+        let forward = isolate.forward(&get(url));
+        let target = Target::Url("https://app.example/base/api/login".to_owned());
+        assert_eq!(forward.target, target, "{url:?}");
+        let policy = header(&forward.set_on_response, "X-RateLimit-Type");
+        assert_eq!(policy, Some("auth"), "{url:?}");
+    }
+}
+
+proptest! {
+    /// Whatever is asked for: the path and query that are classified are those in the URL that is sent, which leaves
+    /// neither the origin's host nor its path.
+    #[test]
+    fn what_is_classified_is_what_is_sent(
+        host in prop_oneof![Just("shop.example".to_owned()), "[a-z@:\\[\\] %\\\\\\x01é]{1,8}"],
+        rest in "([/?#\\\\]([a-c./;\\\\?#%&=^|\"'<>{}` \\t\\n\\x00\\x1f\\x7fé]|%2[eEfF]|%5[cC]|//|\\.\\.){0,12}){0,3}",
+        base in prop::sample::select(&["https://app.example", "https://app.example/base", "http://app.example:81/a/b"]),
+    ) {
+        let asked = get(&format!("https://{host}{rest}"));
+        let incoming = Incoming::new(&asked);
+        let Target::Url(sent) = Target::url(base, &incoming) else { panic!() };
+        let [sent, base] = [sent.as_str(), base].map(parsed);
+        prop_assert_eq!(sent.origin(), base.origin());
+        let within = base.path().trim_end_matches('/');
+        prop_assert_eq!(sent.path(), format!("{within}{}", incoming.path()));
+        let query = incoming.path_and_query().strip_prefix(incoming.path());
+        prop_assert_eq!(sent.query().map(|query| format!("?{query}")).unwrap_or_default(), query.unwrap());
+        prop_assert_eq!(sent.fragment(), None);
+
+        // To a binding, or a route: the same, where such a request can be sent at all.
+        let own = Url::parse(incoming.rewritten_url().unwrap_or(&asked.url));
+        if let Ok(own) = own {
+            prop_assert_eq!(own.path(), incoming.path());
+            prop_assert_eq!(own.query(), sent.query());
+        }
+    }
 }
