@@ -312,6 +312,12 @@ fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<Token<'a>> {
     tokens.collect()
 }
 
+/// The answer to a path where nothing is.
+#[must_use]
+pub fn not_found() -> Response {
+    Failed::NotFound.response()
+}
+
 fn unauthorized() -> Response {
     let mut response = Response::error(
         401,

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, PolicyId};
 use crate::quota::{Outcome, Quota};
+use crate::route::{Class, Routes};
 use crate::store::{Answer, Charge, Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
@@ -24,6 +25,10 @@ pub trait Request {
     fn path(&self) -> &str;
     /// A header's value; several of one name are joined by commas. `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
+    /// What it is limited by.
+    fn classify(&self, routes: &Routes) -> Class {
+        routes.classify(self.method(), self.path())
+    }
 }
 
 /// The gate's answer.
@@ -267,7 +272,7 @@ fn bypasses(config: &Config, request: &impl Request) -> bool {
 
 /// The policies a request meets, without duplicates, and its cost.
 fn classify(config: &Config, request: &impl Request) -> (Vec<PolicyId>, u32) {
-    let class = config.routes.classify(request.method(), request.path());
+    let class = request.classify(&config.routes);
     let mut policies = class.policies;
     for always in &config.always {
         if !policies.contains(always) {

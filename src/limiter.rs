@@ -154,8 +154,13 @@ impl<E: Effects + Clone> Limiter<E> {
         let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
             return Handled::Answer(Response::loop_detected());
         };
-        if incoming.path().len() > MAX_PATH_BYTES {
+        let path = incoming.path();
+        if path.len() > MAX_PATH_BYTES {
             return Handled::Answer(Response::too_long());
+        }
+        let root = admin::ROOT.trim_start_matches('/');
+        if incoming.readings().lead_to(root, path) {
+            return Handled::Answer(admin::not_found());
         }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),

@@ -31,6 +31,8 @@ mod index;
 mod path;
 mod pattern;
 
+use std::borrow::Cow;
+
 use index::Index;
 
 use crate::policy::PolicyId;
@@ -118,6 +120,45 @@ impl Class {
     }
 }
 
+/// The ways to read a path, each in normal form, the usual one first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readings {
+    /// `None`: the path is in normal form.
+    usual: Option<String>,
+    others: Vec<String>,
+}
+
+impl Readings {
+    /// The readings of a path as sent.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        let usual = normalise(path);
+        Self {
+            others: path::other_readings(path, &usual),
+            usual: match usual {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(usual) => Some(usual),
+            },
+        }
+    }
+
+    /// The readings, which are those of `path`.
+    fn of_path<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        let usual = self.usual.as_deref();
+        let usual = usual.unwrap_or_else(|| path::without_query(path));
+        let others = self.others.iter().map(String::as_str);
+        std::iter::once(usual).chain(others)
+    }
+
+    /// Whether `path`, whose readings these are, is `root` or beneath it to some server: a segment in lower
+    /// case that begins the path. Here, matrix parameters (`/;a/root;b`) count for nothing.
+    #[must_use]
+    pub fn lead_to(&self, root: &str, path: &str) -> bool {
+        let mut readings = self.of_path(path);
+        readings.any(|normal| normal.contains(root) && path::first_segment(normal) == Some(root))
+    }
+}
+
 /// All routes, in the order in which they are tried, and what applies where none matches.
 ///
 /// # Example
@@ -161,11 +202,15 @@ impl Routes {
     /// What a request with this method and path, both as sent, is limited by.
     #[must_use]
     pub fn classify(&self, method: &str, path: &str) -> Class {
-        let usual = normalise(path);
+        self.classify_in(method, path, &Readings::of(path))
+    }
+
+    /// [`classify`](Self::classify) of a path with its readings.
+    #[must_use]
+    pub fn classify_in(&self, method: &str, path: &str, readings: &Readings) -> Class {
         let mut met = Vec::new();
-        self.meet(method, &usual, &mut met);
-        for other in path::other_readings(path, &usual) {
-            self.meet(method, &other, &mut met);
+        for normal in readings.of_path(path) {
+            self.meet(method, normal, &mut met);
         }
         let mut class = Class {
             policies: Vec::new(),

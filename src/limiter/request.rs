@@ -7,6 +7,7 @@ use reqwest::Url;
 use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
+use crate::route::{Class, Readings, Routes};
 
 /// Where a request came from, as far as the platform knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(super) struct Incoming<'a, R> {
     path_from: usize,
     query_from: usize,
     sent: OnceCell<Sent>,
+    readings: OnceCell<Readings>,
 }
 
 /// What goes to the origin: the path and the query as a URL parser, the runtime's own, writes them.
@@ -79,6 +81,7 @@ impl<'a, R: Request> Incoming<'a, R> {
             path_from,
             query_from,
             sent: OnceCell::new(),
+            readings: OnceCell::new(),
         }
     }
 
@@ -118,6 +121,11 @@ impl<'a, R: Request> Incoming<'a, R> {
             } => (path_and_query, *path_to),
         };
         text.get(..path_to).unwrap_or("/")
+    }
+
+    /// The ways to read [`path`](Self::path).
+    pub(super) fn readings(&self) -> &Readings {
+        self.readings.get_or_init(|| Readings::of(self.path()))
     }
 
     /// The path and the query that the origin gets.
@@ -231,5 +239,9 @@ impl<R: Request> gate::Request for Incoming<'_, R> {
 
     fn header(&self, name: &str) -> Option<String> {
         Incoming::header(self, name)
+    }
+
+    fn classify(&self, routes: &Routes) -> Class {
+        routes.classify_in(self.method(), self.path(), self.readings())
     }
 }

@@ -177,6 +177,12 @@ fn found_separators(path: &str) -> Separators {
     Separators(found)
 }
 
+/// The first segment of a path in normal form, without matrix parameters and dots.
+pub(super) fn first_segment(normal: &str) -> Option<&str> {
+    let names = segments(normal).map(|segment| segment.split(';').next().unwrap_or_default());
+    resolve(names, Dots::AfterCollapsing).first().copied()
+}
+
 /// The path in one reading, in normal form.
 fn read(
     path: &str,

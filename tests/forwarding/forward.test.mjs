@@ -21,8 +21,9 @@ import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const SECRET = "a-secret-of-the-origin";
+const TOKEN = "an-admin-token-of-this-test";
 const VARS = {
-  RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_LOGIN: "100000,60", RATE_LIMIT_IP: "off",
+  RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_LOGIN: "100000,60", RATE_LIMIT_IP: "off", ADMIN_TOKEN: TOKEN,
   RATE_LIMIT_ROUTES: [{ path: "/api/login", policies: ["login"] }],
 };
 
@@ -118,6 +119,20 @@ for (const way of WAYS) {
         else assert.ok(status >= 400, `${host}: ${status}`);
       }
       assert.ok(limiter.alive);
+    });
+
+    it("no other spelling of the control plane's root arrives", async () => {
+      const before = origin.requests.length;
+      for (const path of [
+        "//_limiter/health", "/_LIMITER/health", "/%5flimiter/events", "/_limiter%2fevents", "/x%2f..%2f_limiter", "\\_limiter", "/\\_limiter/x",
+        "/;a/_limiter", "/_limiter;a/health", "/_limiter\x1f",
+      ]) {
+        const { status, text } = await raw(limiter, [`GET ${path} HTTP/1.1`, `CF-Connecting-IP: ${CALLER}`, `Authorization: Bearer ${TOKEN}`]);
+        // What does not begin with a slash is the platform's to refuse.
+        if (path.startsWith("/")) assert.equal(status, 404, path);
+        assert.ok(!text.includes(TOKEN));
+      }
+      assert.equal(origin.requests.length, before);
     });
 
     it("a body of 1 MB is unchanged, with its length", async () => {

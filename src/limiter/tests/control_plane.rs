@@ -76,3 +76,63 @@ fn wrong_tokens_are_limited_per_address_and_a_long_right_one_opens_all_the_same(
         assert_eq!(json_of(&admitted)["errors"], json!([]), "{address}");
     }
 }
+
+#[test]
+fn no_other_spelling_of_the_root_is_traffic() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "ORIGIN_URL": "https://app.example", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "off",
+    }));
+    for path in [
+        "//_limiter/health",
+        "/_LIMITER/health",
+        "/_Limiter",
+        "/%5flimiter/health",
+        "/%5Flimiter",
+        "/_limite%72/x",
+        "/_limiter%2fhealth",
+        "/_limiter%5Chealth",
+        "/_limiter\\health",
+        "\\_limiter",
+        "\\\\_limiter/x",
+        "/./_limiter",
+        "/x/../_limiter",
+        "/x/%2e%2e/_limiter/events",
+        "/x%2f..%2f_limiter",
+        "/x%5c%2e%2e%5c_limiter",
+        "/%2f_limiter",
+        "/;a/_limiter",
+        "/;a=b/;c/_limiter/health",
+        "/_limiter;a/health",
+        "/_limiter%3ba",
+        "/x/..;/_limiter",
+        "/_limi\tter/health",
+        "/\u{1f}/../_limiter",
+    ] {
+        for method in ["GET", "POST"] {
+            let asked = by("192.0.2.1", path).authorized().sending(method, "{}");
+            let answer = isolate.plane(&asked);
+            let error = &json_of(&answer)["error"];
+            assert_eq!(
+                (answer.status, error),
+                (404, &json!("not_found")),
+                "{path:?}"
+            );
+            assert_eq!(header(&answer.headers, "x-ratelimit-limit"), None);
+        }
+    }
+    for path in [
+        "/x/_limiter",
+        "/_limiters",
+        "/_limiter2/_limiter",
+        "/?/_limiter",
+        "/a_limiter",
+        "/%255flimiter",
+    ] {
+        let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
+        assert_eq!(
+            json_of(&isolate.answer(&by("192.0.2.1", path)))["admitted"],
+            true,
+            "{path}"
+        );
+    }
+}
