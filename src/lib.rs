@@ -62,6 +62,7 @@ pub mod redis;
 pub mod response;
 pub mod route;
 pub mod seed;
+mod steps;
 pub mod store;
 pub mod tasks;
 pub mod time;

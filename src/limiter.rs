@@ -24,6 +24,7 @@ use crate::redis::keys::Keys;
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
 use crate::response::{Response, headers};
+use crate::route;
 use crate::seed::Seed;
 use crate::store::StoreError;
 use crate::store::redis::RedisStore;
@@ -38,13 +39,16 @@ mod request;
 
 pub use duty::Duty;
 pub use forward::{Forward, Sample, Target};
-pub use request::{Location, Request};
+pub use request::{Location, MAX_HEADER_BYTES, Request};
 
 use request::Incoming;
 
 /// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
 /// greatest length would cost milliseconds of CPU. The query does not count.
 const MAX_PATH_BYTES: usize = 4096;
+
+/// Separators in a path that servers differ on.
+const MAX_AMBIGUOUS_SEPARATORS: usize = 64;
 
 /// The limiter as one environment configures it: everything that outlives a request.
 pub struct Limiter<E> {
@@ -157,6 +161,9 @@ impl<E: Effects + Clone> Limiter<E> {
         let path = incoming.path();
         if path.len() > MAX_PATH_BYTES {
             return Handled::Answer(Response::too_long());
+        }
+        if route::ambiguous_separators(path) > MAX_AMBIGUOUS_SEPARATORS {
+            return Handled::Answer(Response::too_ambiguous());
         }
         let root = admin::ROOT.trim_start_matches('/');
         if incoming.readings().lead_to(root, path) {

@@ -8,9 +8,13 @@
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, StoreConfig};
+use crate::steps;
 
 /// Limiters in one chain; more is a loop through something that alters the header.
 const MAX_LIMITERS: usize = 8;
+
+/// The most of the header that is read, in bytes. Each limiter adds 18.
+const MAX_BYTES: usize = 512;
 
 /// The name of a deployment: the same in all its isolates, another for another configuration.
 #[must_use]
@@ -31,14 +35,19 @@ pub fn name(config: &Config) -> String {
         .collect()
 }
 
-/// The header to send on; `None`: the request has been here before.
+/// The header to send on; `None`: the request has been here before. Of a longer one than [`MAX_BYTES`] only the
+/// end is read and sent on, where limiters add their names.
 #[must_use]
 pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
     let Some(header) = header else {
         return Some(own.to_owned());
     };
-    let mut list: Vec<&str> = header
+    let from = header.ceil_char_boundary(header.len().saturating_sub(MAX_BYTES));
+    let end = header.get(from..).unwrap_or_default();
+    steps::count(end.len());
+    let mut list: Vec<&str> = end
         .split(',')
+        .skip(usize::from(from > 0))
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
@@ -60,6 +69,25 @@ mod tests {
         assert_eq!(twice, "a, b");
         assert_eq!(pass(Some(&twice), "a"), None);
         assert_eq!(pass(Some(&twice), "b"), None);
+    }
+
+    #[test]
+    fn a_second_pass_is_seen_behind_anything_that_a_client_sends() {
+        for junk in [
+            ",".repeat(100_000),
+            "x".repeat(100_000),
+            "é,".repeat(50_000),
+            "é".repeat(300),
+        ] {
+            let Some(once) = pass(Some(&junk), "0123456789abcdef") else {
+                assert!(junk.starts_with("é,"), "names are counted");
+                continue;
+            };
+            assert!(once.len() < 600);
+            assert_eq!(pass(Some(&once), "0123456789abcdef"), None);
+            let longer = format!("{junk},{once}");
+            assert_eq!(pass(Some(&longer), "0123456789abcdef"), None);
+        }
     }
 
     #[test]

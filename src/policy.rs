@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Ipv6Prefix, Network, NetworkPrefixes};
 use crate::quota::Quota;
+use crate::steps;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
 
@@ -48,6 +49,9 @@ pub enum KeyBy {
     Header(String),
 }
 
+/// The most of a header's value that tells callers apart, in bytes: the longest token that can prove a user.
+const MAX_KEY_BYTES: usize = 8 * 1024;
+
 /// Whether a policy denies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -78,7 +82,9 @@ impl Policy {
         if let KeyBy::Header(name) = &self.key
             && let Some(value) = header(name)
         {
-            let key = CallerKey::header(name, &value);
+            steps::count(value.len().min(MAX_KEY_BYTES));
+            let read = value.get(..value.floor_char_boundary(MAX_KEY_BYTES));
+            let key = CallerKey::header(name, read.unwrap_or_default());
             // Never blocked: whoever knows the value could block its owner.
             add(key, self.charge(&key, None));
         }

@@ -7,6 +7,7 @@ use crate::config::Dialect;
 use crate::gate::Report;
 use crate::headers::Header;
 use crate::quota::Outcome;
+use crate::steps;
 use crate::time::Timestamp;
 
 pub mod headers;
@@ -76,6 +77,13 @@ impl Response {
     #[must_use]
     pub fn too_long() -> Self {
         Self::error(414, "uri_too_long", "The path is too long.")
+    }
+
+    /// The 414 to a path that can be read in too many ways.
+    #[must_use]
+    pub fn too_ambiguous() -> Self {
+        let message = "The path has too many separators that servers read differently.";
+        Self::error(414, "uri_too_long", message)
     }
 
     /// The 508 to a request that has passed this limiter before.
@@ -254,9 +262,20 @@ struct InBody {
     blocked: bool,
 }
 
-/// Whether an `Accept` header names the problem type, and does not refuse it.
+/// The most of an `Accept` header that is read, in bytes. Browsers send some 150.
+const MAX_ACCEPT_BYTES: usize = 1024;
+
+/// Whether an `Accept` header names the problem type, and does not refuse it. Of a longer one than
+/// [`MAX_ACCEPT_BYTES`], only the ranges that end before are read.
 fn prefers_problem(accept: &str) -> bool {
-    accept.split(',').any(|range| {
+    let read = accept.get(..accept.floor_char_boundary(MAX_ACCEPT_BYTES));
+    let read = match read {
+        Some(read) if read.len() < accept.len() => read.rsplit_once(',').map(|(whole, _)| whole),
+        read => read,
+    };
+    let read = read.unwrap_or_default();
+    steps::count(read.len());
+    read.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let named = parts
             .next()

@@ -37,7 +37,7 @@ use index::Index;
 
 use crate::policy::PolicyId;
 
-pub use path::normalise;
+pub use path::{ambiguous_separators, normalise};
 pub use pattern::{PathPattern, PatternError};
 
 /// The cost of a request that meets no route.

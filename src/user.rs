@@ -20,6 +20,7 @@ use self::token::{Expected, Token};
 use crate::client::CallerKey;
 use crate::effects::{Effects, VerificationKey};
 use crate::seed::Seed;
+use crate::steps;
 use crate::time::{Millis, Timestamp};
 
 pub mod algorithm;
@@ -162,6 +163,7 @@ impl<E: Effects> Users<E> {
         if text.len() > token::LONGEST {
             return None;
         }
+        steps::count(text.len());
         let digest: [u8; 32] = Sha256::digest(text).into();
         if let Some(known) = self.proofs.borrow_mut().get(&digest, now) {
             return known;
@@ -221,6 +223,7 @@ fn bearer(header: &impl Fn(&str) -> Option<String>) -> Option<String> {
 }
 
 fn cookie_named<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+    steps::count(cookies.len());
     let pairs = cookies.split(';').filter_map(|pair| pair.split_once('='));
     pairs
         .map(|(known, value)| (known.trim_ascii(), value.trim_ascii()))

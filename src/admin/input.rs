@@ -4,6 +4,12 @@ use percent_encoding::percent_decode_str;
 
 use super::Request;
 use super::bad::Bad;
+use crate::steps;
+
+/// Segments and parameters that are read: more than any path of the control plane has, and any query may
+/// have ([`Input::only`]). They are read before the token is looked at.
+const MAX_SEGMENTS: usize = 8;
+const MAX_PARAMETERS: usize = 16;
 
 /// A path and a query.
 #[derive(Clone, Debug, Default)]
@@ -21,14 +27,15 @@ impl Input {
     pub fn read(request: &Request) -> Self {
         let path = request.path.strip_prefix('/').unwrap_or(&request.path);
         let mut unreadable = false;
-        let segments = path.split('/').map(|segment| {
+        steps::count(path.len() + request.query.len());
+        let segments = path.split('/').take(MAX_SEGMENTS).map(|segment| {
             let decoded = percent_decode_str(segment).decode_utf8();
             unreadable |= decoded.is_err();
             decoded.unwrap_or_default().into_owned()
         });
         let segments = segments.collect();
         let parameters = form_urlencoded::parse(request.query.as_bytes());
-        let parameters: Vec<_> = parameters.into_owned().collect();
+        let parameters: Vec<_> = parameters.into_owned().take(MAX_PARAMETERS).collect();
         // The parser replaces what is not UTF-8 by this character.
         unreadable |= parameters
             .iter()

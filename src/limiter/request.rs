@@ -8,6 +8,7 @@ use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
 use crate::route::{Class, Readings, Routes};
+use crate::steps;
 
 /// Where a request came from, as far as the platform knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +28,8 @@ pub trait Request {
     /// The whole URL, exactly as the platform gives it.
     fn url(&self) -> &str;
 
-    /// A header's value; several of one name are joined by commas. `name` is lower case.
+    /// A header's value; several of one name are joined by commas. `name` is lower case. A host may cut
+    /// what is longer than [`MAX_HEADER_BYTES`].
     fn header(&self, name: &str) -> Option<String>;
 
     /// Where it came from.
@@ -36,6 +38,10 @@ pub trait Request {
     /// The body, read no further than `most` bytes. Asked for once at most.
     async fn body(&self, most: usize) -> Body;
 }
+
+/// The most of a header's value that is read, in bytes. It holds any cookies that a browser sends, and
+/// twice the longest token that is looked at.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Bytes of a ray that are kept.
 const MAX_RAY_CHARS: usize = 64;
@@ -76,6 +82,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         };
         let path_from = first(host_from, b"/\\?#");
         let query_from = first(path_from, b"?#");
+        steps::count(query_from);
         Self {
             request,
             path_from,
@@ -89,8 +96,11 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.request.method()
     }
 
+    /// A header's value, no further than [`MAX_HEADER_BYTES`].
     pub(super) fn header(&self, name: &str) -> Option<String> {
-        self.request.header(name)
+        let mut value = self.request.header(name)?;
+        value.truncate(value.floor_char_boundary(MAX_HEADER_BYTES));
+        Some(value)
     }
 
     pub(super) async fn body(&self, most: usize) -> Body {
@@ -150,6 +160,7 @@ impl<'a, R: Request> Incoming<'a, R> {
     fn sent(&self) -> &Sent {
         self.sent.get_or_init(|| {
             let url = self.request.url();
+            steps::count(2 * url.len());
             let (before, rest) = url.split_at_checked(self.path_from).unwrap_or((url, ""));
             let (path, query) = (self.raw_path(), self.raw_query());
             if is_plain(before.as_bytes(), path.as_bytes(), query.as_bytes()) {

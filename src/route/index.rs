@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use super::Route;
 use super::pattern::Segment;
+use crate::steps;
 
 /// Up to so many routes, trying each is as fast (`RoutesMixed` in bench/core).
 const FEW: usize = 16;
@@ -77,6 +78,7 @@ impl Search<'_> {
     /// Goes on with the routes `within`, whose patterns are the same, and match, up to step `number`.
     /// `path` is what is left of the path; `from_end`: they had a `**`, so from its end.
     fn search(&mut self, within: &[usize], number: usize, path: &[&str], from_end: bool) {
+        steps::count(1);
         let (ended, within) = self.split(within, number, Sorts::Before(ANY, &[]));
         if from_end || path.is_empty() {
             self.add(ended);

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::steps;
+
 /// Which characters separate segments, beside `/`, which always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Separators(u8);
@@ -99,6 +101,7 @@ pub(super) fn without_query(path: &str) -> &str {
 #[must_use]
 pub fn normalise(path: &str) -> Cow<'_, str> {
     let path = without_query(path);
+    steps::count(path.len());
     if is_normal(path) {
         Cow::Borrowed(path)
     } else {
@@ -118,6 +121,7 @@ pub(super) fn other_readings(path: &str, usual: &str) -> Vec<String> {
     let mut others: Vec<String> = Vec::new();
     for reading in ambiguities(path) {
         let other = read(path, reading);
+        steps::count(others.len());
         if other != usual && !others.contains(&other) {
             others.push(other);
         }
@@ -127,13 +131,19 @@ pub(super) fn other_readings(path: &str, usual: &str) -> Vec<String> {
 
 /// The readings that can differ from the usual one for this path.
 fn ambiguities(path: &str) -> Vec<Reading> {
+    steps::count(path.len());
     let found = found_separators(path);
-    if found == Separators::SLASH_ONLY && !path.contains("//") {
+    if found == 0 && !path.contains("//") {
         return Vec::new();
     }
     let has_dots = Separators::ALL.split(path).any(|piece| dots(piece) > 0);
     let mut readings = Vec::new();
-    for set in Separators::SETS.into_iter().filter(|set| found.has(*set)) {
+    for (place, set) in Separators::SETS.into_iter().enumerate() {
+        // Sets that differ only in what the path does not hold split it alike.
+        let same = |other: &Separators| other.0 & found == set.0 & found;
+        if Separators::SETS.iter().take(place).any(same) {
+            continue;
+        }
         readings.push(Reading {
             first: (set, Dots::AfterCollapsing),
             then: None,
@@ -150,7 +160,7 @@ fn ambiguities(path: &str) -> Vec<Reading> {
             Separators(set.0 & Separators::BACKSLASH.0),
             Dots::BeforeCollapsing,
         );
-        if parser.0 != set {
+        if parser.0.0 & found != set.0 & found {
             for dots in [Dots::AfterCollapsing, Dots::BeforeCollapsing, Dots::Kept] {
                 readings.push(Reading {
                     first: parser,
@@ -162,8 +172,8 @@ fn ambiguities(path: &str) -> Vec<Reading> {
     readings
 }
 
-/// The separators beside `/` that occur in the path.
-fn found_separators(path: &str) -> Separators {
+/// The separators beside `/` that occur in the path, as bits of [`Separators`].
+fn found_separators(path: &str) -> u8 {
     let bytes = path.as_bytes();
     let mut found = 0;
     for at in (0..bytes.len()).filter(|at| matches!(bytes[*at], b'\\' | b'%')) {
@@ -171,10 +181,27 @@ fn found_separators(path: &str) -> Separators {
             (_, None) => 0,
             (b'\\', _) => Separators::BACKSLASH.0,
             _ if bytes[at + 1] == b'2' => Separators::ENCODED_SLASH.0,
-            _ => Separators::ENCODED_BACKSLASH.0,
+            _ => Separators::ENCODED_BACKSLASH.0 & !Separators::BACKSLASH.0,
         };
     }
-    Separators(found)
+    found
+}
+
+/// Separators of a path as sent that servers differ on: `\\`, `%2F`, `%5C`, and `/` directly after another
+/// one. What reading a path in every way costs grows with them.
+#[must_use]
+pub fn ambiguous_separators(path: &str) -> usize {
+    let bytes = without_query(path).as_bytes();
+    steps::count(bytes.len());
+    let (mut at, mut count, mut after_separator) = (0, 0, false);
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let width = Separators::ALL.begins(rest);
+        let is_plain = rest.first() == Some(&b'/') && !after_separator;
+        count += usize::from(width.is_some() && !is_plain);
+        after_separator = width.is_some();
+        at += width.unwrap_or(1);
+    }
+    count
 }
 
 /// The first segment of a path in normal form, without matrix parameters and dots.
@@ -191,6 +218,8 @@ fn read(
         then,
     }: Reading,
 ) -> String {
+    let stages = 1 + usize::from(then.is_some());
+    steps::count((1 + stages) * path.len());
     // What comes before the first separator is the empty start of an absolute path, not a segment.
     let start = separators.begins(path.as_bytes()).unwrap_or(0);
     let mut pieces = resolve(separators.split(&path[start..]), dots);
@@ -242,8 +271,11 @@ pub(super) fn dots(piece: &str) -> usize {
 /// reading took for a character of the segment is written `%2f` or `%5c`, so that it never passes
 /// for a separator.
 pub(super) fn push_decoded(normal: &mut String, piece: &str) {
-    if piece.is_ascii() && !piece.contains(['%', '\\']) {
-        normal.extend(piece.chars().map(|letter| letter.to_ascii_lowercase()));
+    if piece
+        .bytes()
+        .all(|byte| byte.is_ascii() && !matches!(byte, b'%' | b'\\'))
+    {
+        push_lower_case(normal, piece);
         return;
     }
     let mut rest = piece.as_bytes();
@@ -263,12 +295,21 @@ pub(super) fn push_decoded(normal: &mut String, piece: &str) {
         }
         rest = after;
     }
+    let decoded = String::from_utf8_lossy(&decoded);
+    if decoded.is_ascii() {
+        push_lower_case(normal, &decoded);
+        return;
+    }
     // Character by character: `str::to_lowercase` folds a sigma by what follows it.
-    normal.extend(
-        String::from_utf8_lossy(&decoded)
-            .chars()
-            .flat_map(char::to_lowercase),
-    );
+    normal.extend(decoded.chars().flat_map(char::to_lowercase));
+}
+
+fn push_lower_case(normal: &mut String, ascii: &str) {
+    let from = normal.len();
+    normal.push_str(ascii);
+    if let Some(pushed) = normal.get_mut(from..) {
+        pushed.make_ascii_lowercase();
+    }
 }
 
 const fn hex(digit: u8) -> Option<u8> {

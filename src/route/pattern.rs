@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::path;
+use crate::steps;
 
 /// The longest pattern, in bytes: far beyond any real one, and a bound on what matching can cost.
 const LONGEST_PATTERN: usize = 1024;
@@ -133,6 +134,7 @@ impl PathPattern {
         // that took.
         let mut resume = None;
         loop {
+            steps::count(1);
             let segment = self.segments.get(next);
             if segment == Some(&Segment::Any) {
                 next += 1;
@@ -197,6 +199,7 @@ impl Segment {
                 between,
                 ends,
             } => {
+                steps::count(text.len());
                 let middle = text.strip_prefix(begins.as_str());
                 let Some(mut middle) = middle.and_then(|rest| rest.strip_suffix(ends.as_str()))
                 else {

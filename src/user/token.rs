@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::base64url;
+use crate::steps;
 use crate::time::{Millis, Timestamp};
 
 /// The longest token that is looked at, in bytes.
@@ -49,6 +50,8 @@ impl<'a> Token<'a> {
         if text.len() > LONGEST {
             return None;
         }
+        // Decoded, and read as JSON.
+        steps::count(2 * text.len());
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header = object(header)?;

@@ -5,8 +5,11 @@ export function setCurrent(request) {
   current = request;
 }
 
+/** The most of a header's value that is read (src/limiter/request.rs), in characters: the rest is not copied. */
+const MAX_HEADER_CHARS = 16 * 1024;
+
 export function header(name) {
-  return current?.headers.get(name) ?? undefined;
+  return current?.headers.get(name)?.slice(0, MAX_HEADER_CHARS);
 }
 
 /** Where Cloudflare says that the request came from. */

@@ -17,6 +17,9 @@ const BODY = 7;
 /** Room for a text that is kept; one that takes more gets room of its own. */
 const KEPT_ROOM = 16 * 1024;
 
+/** The most of an address or a loop guard that is copied: more than either is read of (src/client.rs, src/loop_guard.rs). */
+const MAX_FIELD_CHARS = 1024;
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -66,8 +69,9 @@ export function prepare(env) {
 /** Begins a request; the kind of its first step. */
 export function begin(request) {
   const { headers } = request;
-  const address = headers.get(addressHeader) ?? "";
-  const loopGuard = headers.get("x-edge-limiter-passed") ?? "";
+  // The rest is not copied: a longer address is refused, and limiters add their names at a loop guard's end.
+  const address = headers.get(addressHeader)?.slice(0, MAX_FIELD_CHARS) ?? "";
+  const loopGuard = headers.get("x-edge-limiter-passed")?.slice(-MAX_FIELD_CHARS) ?? "";
   const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
   setCurrent(request);
   return guarded(() => module.begin(length));

@@ -1,13 +1,15 @@
-//! What a request costs at the most: callers that are known to be denied.
+//! What a request costs at the most: callers that are known to be denied, and the worst that can be sent.
 
 use std::cell::RefCell;
 
 use futures_util::FutureExt;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::{Handled, Location, Request};
 use super::{Asked, Isolate, TOKEN, by, get, header, json_of};
 use crate::admin::Body;
+use crate::steps;
 
 const BLOCKED: &str = "198.51.100.7";
 
@@ -149,4 +151,189 @@ fn a_dear_request_is_told_its_own_wait() {
     };
     assert_eq!(wait("/"), Some("31".to_owned()));
     assert_eq!(wait("/dear"), Some("61".to_owned()));
+}
+
+#[test]
+fn separators_that_servers_differ_on_are_bounded() {
+    let isolate = Isolate::new(&json!({}));
+    for separator in ["/", "%2f", "%2F", "%5c", "%5C"] {
+        for (times, status) in [(64, 200), (65, 414)] {
+            let path = format!(
+                "/a{}b",
+                separator.repeat(times + usize::from(separator == "/"))
+            );
+            let answer = isolate.answer(&by("192.0.2.1", &path));
+            assert_eq!(answer.status, status, "{times} of {separator}");
+        }
+    }
+    let plain = "/a/b".repeat(1024);
+    assert_eq!(isolate.answer(&by("192.0.2.1", &plain)).status, 200);
+    let in_query = format!("/?{}", "//%2f%5c".repeat(100));
+    assert_eq!(isolate.answer(&by("192.0.2.1", &in_query)).status, 200);
+}
+
+#[test]
+fn an_accept_header_is_read_so_far_and_no_further() {
+    let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "1,60"}));
+    isolate.answer(&by("192.0.2.1", "/"));
+    let media_type = |accept: &str| {
+        let denied = isolate.answer(&by("192.0.2.1", "/").with("accept", accept));
+        header(&denied.headers, "content-type").map(str::to_owned)
+    };
+    let problem = "application/problem+json";
+    let far = |blanks: usize| format!("{},{problem};q=0.5,", " ".repeat(blanks));
+    // Its comma is the last byte that is read, and one byte too far.
+    let fits = 1024 - problem.len() - 8;
+    assert_eq!(media_type(&(far(fits) + "*/*")).as_deref(), Some(problem));
+    assert_eq!(
+        media_type(&(far(fits + 1) + "*/*")).as_deref(),
+        Some("application/json")
+    );
+    // Not taken for one without `q=0`, which is cut off.
+    let cut = format!("{},{problem};q=0", " ".repeat(1024 - problem.len() - 1));
+    assert_eq!(media_type(&cut).as_deref(), Some("application/json"));
+}
+
+/// A Worker with the shipped kinds of routes, and everything that reads what a client sends.
+fn exposed() -> Isolate {
+    let routes: Vec<Value> = [
+        "/api/auth/*password*/**",
+        "/api/auth/**",
+        "/api/login",
+        "/**/*.jpg",
+        "/a/**/b/*/c",
+        "/*/*/x*y*z",
+    ]
+    .iter()
+    .map(|path| json!({"path": path, "policies": ["auth", "general", "keyed"]}))
+    .collect();
+    Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "CHECK_TOKEN": "a-check-token-of-this-test",
+        "RATE_LIMIT_BYPASS_TOKEN": "a-bypass-token-of-this-test", "ORIGIN_SECRET": "a-secret-of-this-test",
+        "ORIGIN_URL": "https://app.example/base", "RATE_LIMIT_ROUTES": routes, "RATE_LIMIT_KEYED": "1000000,60",
+        "RATE_LIMIT_AUTH": "1000000,60", "RATE_LIMIT_GENERAL": "1000000,60", "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_POLICIES": {"general": {"authenticated": 1000}, "keyed": {"key": "header:x-api-key"}},
+        "RATE_LIMIT_JWT_SECRET": "a-secret-of-at-least-32-characters", "RATE_LIMIT_JWT_COOKIE": "session",
+    }))
+}
+
+/// The platform's maxima, in bytes.
+const MAX_URL: usize = 16 * 1024;
+const MAX_HEADERS: usize = 128 * 1024;
+
+/// Steps for each byte of a path, of any of its readings, and of the rest of a URL; and for the headers together, whatever
+/// their length.
+const PER_BYTE: usize = 100;
+const FOR_HEADERS: usize = 96 * 1024;
+
+const PIECES: [&str; 20] = [
+    "/", "//", "\\", "%2f", "%5C", "..", ".", "%2e", "%", ";", "?", "#", "a", "_limiter", "api",
+    "auth", "password", "é", "\u{1}", "%61",
+];
+const HEADERS: [&str; 8] = [
+    "accept",
+    "authorization",
+    "cookie",
+    "x-edge-limiter-passed",
+    "x-ratelimit-bypass",
+    "x-api-key",
+    "cf-connecting-ip",
+    "cf-ray",
+];
+const FILLS: [&str; 12] = [
+    ";",
+    ",",
+    " ",
+    "=",
+    "session=a.b.c;",
+    "Bearer ",
+    "Basic QUFB",
+    "a.b.c",
+    "application/problem+json;q=0,",
+    ":",
+    "::1,",
+    "é",
+];
+
+fn steps_of(isolate: &Isolate, request: &Asked) -> usize {
+    steps::of(|| drop(isolate.handle(request)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the path: linear in its length.
+    #[test]
+    fn the_work_for_a_path_is_linear_in_its_length(
+        start in prop::collection::vec(prop::sample::select(PIECES.as_slice()), 0..24),
+        again in prop::collection::vec(prop::sample::select(PIECES.as_slice()), 1..6),
+        length in 1..MAX_URL,
+    ) {
+        let isolate = exposed();
+        let [start, again] = [start, again].map(|pieces| pieces.concat());
+        let mut path = format!("/{start}");
+        while path.len() + again.len() <= length {
+            path.push_str(&again);
+        }
+        let request = get(&format!("https://shop.example{path}"));
+        let steps = steps_of(&isolate, &request);
+        let bound = PER_BYTE * (request.url.len() + 64);
+        prop_assert!(steps <= bound, "{steps} of {bound} for {path:?}");
+    }
+
+    /// Whatever the headers: within what is read of them.
+    #[test]
+    fn the_work_for_headers_is_bounded_whatever_their_length(
+        fills in prop::collection::vec((prop::sample::select(HEADERS.as_slice()), prop::sample::select(FILLS.as_slice())), 1..8),
+        start in prop::sample::select(&["", "Bearer ", "Basic ", "session=", "a.b."]),
+        path in prop::sample::select(&["/", "/api/auth/x", "/_limiter/health", "/_limiter/blocked?a=b&c"]),
+    ) {
+        let isolate = exposed();
+        let each = MAX_HEADERS / fills.len();
+        let request = fills.iter().fold(get(&format!("https://shop.example{path}")), |request, (name, fill)| {
+            request.with(name, &format!("{start}{}", fill.repeat(each / fill.len())))
+        });
+        let steps = steps_of(&isolate, &request);
+        prop_assert!(steps <= FOR_HEADERS, "{steps} of {FOR_HEADERS} for {fills:?}");
+    }
+
+    /// A caller that is known to be blocked: what it takes to find where the path begins and ends.
+    #[test]
+    fn the_work_for_a_known_block_does_not_depend_on_what_is_sent(
+        again in prop::collection::vec(prop::sample::select(PIECES.as_slice()), 1..6),
+        fill in prop::sample::select(FILLS.as_slice()),
+    ) {
+        let isolate = exposed();
+        block(&isolate, BLOCKED);
+        let request = |length: usize, fill: &str| {
+            let again = again.concat();
+            let url = format!("https://shop.example/x{}", again.repeat(length / again.len()));
+            HEADERS.iter().filter(|name| **name != "cf-connecting-ip").fold(
+                get(&url).with("cf-connecting-ip", BLOCKED),
+                |request, name| request.with(name, fill),
+            )
+        };
+        let long = request(4000, &fill.repeat(MAX_HEADERS / 8 / fill.len()));
+        // The first of like events is recorded, with its path.
+        steps_of(&isolate, &long);
+        let steps = steps_of(&isolate, &long);
+        prop_assert!(steps <= long.url.len() + 2048, "{steps}");
+    }
+}
+
+#[test]
+fn the_control_plane_reads_so_many_segments_and_parameters_before_the_token() {
+    let isolate = exposed();
+    let url = format!(
+        "https://shop.example/_limiter/{}?{}",
+        "a/".repeat(2000),
+        "a&".repeat(6000)
+    );
+    let steps = steps_of(&isolate, &get(&url));
+    assert!(steps <= 4 * url.len(), "{steps}");
+    let many = format!(
+        "http://localhost/_limiter/events?{}",
+        ["limit=1"; 17].join("&")
+    );
+    assert_eq!(isolate.answer(&get(&many).authorized()).status, 400);
 }
