@@ -36,12 +36,14 @@ use crate::user::proofs;
 mod duty;
 mod forward;
 mod request;
+mod tokens;
 
 pub use duty::Duty;
 pub use forward::{Forward, Sample, Target};
 pub use request::{Location, MAX_HEADER_BYTES, Request};
 
 use request::Incoming;
+use tokens::OwnTokens;
 
 /// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
 /// greatest length would cost milliseconds of CPU. The query does not count.
@@ -60,6 +62,7 @@ pub struct Limiter<E> {
     users: Users<E>,
     /// What this deployment writes into the loop guard.
     name: String,
+    own_tokens: OwnTokens,
     /// Whether the host has a binding `ORIGIN` to forward to.
     has_origin_binding: bool,
 }
@@ -121,6 +124,7 @@ impl<E: Effects + Clone> Limiter<E> {
                 seed.clone(),
             ),
             name: loop_guard::name(config),
+            own_tokens: OwnTokens::new(config),
             has_origin_binding,
             effects,
             compiled,
@@ -237,6 +241,9 @@ impl<E: Effects + Clone> Limiter<E> {
                 let sampled = kind == Some(Kind::Admitted);
                 let mut forward =
                     Forward::new(target, incoming, config, &report, loop_guard, limits);
+                if self.carries_own_token(incoming) {
+                    forward.removed_from_request.push("authorization");
+                }
                 if sampled {
                     forward.sample = Some(Sample::new(report, incoming));
                 }
@@ -248,6 +255,12 @@ impl<E: Effects + Clone> Limiter<E> {
                 Handled::Answer(own)
             }
         }
+    }
+
+    /// Whether the origin would get a token that opens the limiter.
+    fn carries_own_token(&self, incoming: &Incoming<'_, impl Request>) -> bool {
+        let given = || incoming.header("authorization");
+        !self.own_tokens.is_empty() && given().is_some_and(|given| self.own_tokens.are_in(&given))
     }
 
     /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be

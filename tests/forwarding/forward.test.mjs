@@ -135,6 +135,19 @@ for (const way of WAYS) {
       assert.equal(origin.requests.length, before);
     });
 
+    it("the limiter's own tokens do not arrive, and an application's do", async () => {
+      const basic = (text) => `Basic ${Buffer.from(text).toString("base64")}`;
+      for (const own of [`Bearer ${TOKEN}`, `bearer   ${SECRET}`, TOKEN, basic(`prometheus:${TOKEN}`)]) {
+        const { received } = await pass({ headers: { Authorization: own } });
+        assert.equal(received.header("authorization"), undefined, own);
+        assert.ok(!received.rawHeaders.some((value) => value.includes(TOKEN)));
+      }
+      for (const other of ["Bearer of.the.application", basic("user:password")]) {
+        const { received } = await pass({ headers: { Authorization: other } });
+        assert.equal(received.header("authorization"), other);
+      }
+    });
+
     it("a body of 1 MB is unchanged, with its length", async () => {
       const body = randomBytes(1024 * 1024);
       const { received } = await pass({ method: "POST", body });

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::Target;
 use super::super::request::Incoming;
-use super::{Asked, Isolate, get, header};
+use super::{Asked, Isolate, TOKEN, get, header};
 use crate::response::Response;
 
 #[test]
@@ -120,6 +120,28 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
         assert!(forward.removed_from_request.contains(&name), "{name}");
     }
     assert!(forward.set_on_response.is_empty() && forward.removed_from_response.is_empty());
+}
+
+#[test]
+fn a_request_with_one_of_the_limiters_own_tokens_goes_on_without_it() {
+    let vars = json!({
+        "ORIGIN_URL": "https://app.example", "ADMIN_TOKEN": TOKEN, "CHECK_TOKEN": "a-check-token-of-this-test",
+        "RATE_LIMIT_BYPASS_TOKEN": "a-bypass-token-of-this-test", "ORIGIN_SECRET": "a-secret-of-this-test",
+    });
+    let isolate = Isolate::new(&vars);
+    let removed = |authorization: &str| {
+        let asked = get("https://shop.example/").with("authorization", authorization);
+        let removed = isolate.forward(&asked).removed_from_request;
+        removed.contains(&"authorization")
+    };
+    assert!(removed(&format!("Bearer {TOKEN}")));
+    assert!(removed("bearer  a-check-token-of-this-test "));
+    assert!(removed(
+        "Basic cHJvbWV0aGV1czphLXNlY3JldC1vZi10aGlzLXRlc3Q="
+    ));
+    assert!(removed("a-bypass-token-of-this-test"));
+    assert!(!removed("Bearer of.the.application"));
+    assert!(!removed("Basic dXNlcjpwYXNzd29yZA=="));
 }
 
 /// The URL that an origin's runtime would parse.

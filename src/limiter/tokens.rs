@@ -1,0 +1,160 @@
+//! The limiter's own tokens, which no origin gets.
+
+use std::iter::once;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::steps;
+
+/// Credentials of one `Authorization` header that are looked at: one is legal.
+const MAX_CREDENTIALS: usize = 4;
+
+/// The longest value that is compared, unless a token itself is longer, in bytes.
+const MAX_GIVEN_BYTES: usize = 1024;
+
+/// As Basic credentials are written, with padding or without.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The tokens of a configuration, by their SHA-256.
+pub(super) struct OwnTokens {
+    digests: Vec<[u8; 32]>,
+    longest: usize,
+}
+
+impl OwnTokens {
+    pub(super) fn new(config: &Config) -> Self {
+        let bypass = &config.abuse.bypass_token;
+        let tokens = [
+            &config.admin_token,
+            &config.check_token,
+            bypass,
+            &config.origin_secret,
+        ];
+        let texts = tokens.into_iter().flatten().map(|token| token.reveal());
+        Self {
+            digests: texts.clone().map(|text| digest(text.as_bytes())).collect(),
+            longest: texts.map(str::len).fold(MAX_GIVEN_BYTES, usize::max),
+        }
+    }
+
+    /// Whether there is none.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.digests.is_empty()
+    }
+
+    /// Whether an `Authorization` header holds one: by itself or behind a scheme (`Bearer`), or as the name or
+    /// the password of Basic credentials. How long it takes does not depend on how much of a token fits.
+    pub(super) fn are_in(&self, authorization: &str) -> bool {
+        steps::count(authorization.len());
+        let credentials = authorization.split(',').take(MAX_CREDENTIALS);
+        let mut all = once(authorization).chain(credentials).map(str::trim_ascii);
+        all.any(|credentials| {
+            let mut parts = credentials.splitn(2, |letter: char| letter.is_ascii_whitespace());
+            let (scheme, rest) = (parts.next().unwrap_or_default(), parts.next());
+            let rest = rest.unwrap_or_default().trim_ascii();
+            let is_basic = scheme.eq_ignore_ascii_case("basic");
+            let is_short = rest.len() <= 2 * self.longest;
+            let basic = (is_basic && is_short).then(|| BASIC.decode(rest).unwrap_or_default());
+            self.is_one(credentials.as_bytes())
+                || self.is_one(rest.as_bytes())
+                || basic.is_some_and(|basic| self.are_in_basic(&basic))
+        })
+    }
+
+    fn are_in_basic(&self, credentials: &[u8]) -> bool {
+        let mut parts = credentials.splitn(2, |byte| *byte == b':');
+        parts.any(|part| self.is_one(part))
+    }
+
+    fn is_one(&self, given: &[u8]) -> bool {
+        if given.is_empty() || given.len() > self.longest {
+            return false;
+        }
+        steps::count(given.len());
+        let given = digest(given);
+        let differ = |own: &[u8; 32]| {
+            let pairs = own.iter().zip(&given);
+            pairs.fold(0, |differs, (own, given)| differs | (own ^ given)) != 0
+        };
+        // All of them, whichever fits.
+        self.digests.iter().filter(|own| !differ(own)).count() > 0
+    }
+}
+
+fn digest(text: &[u8]) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+    use serde_json::json;
+
+    use super::OwnTokens;
+    use crate::config::{Config, Vars};
+
+    const ADMIN: &str = "an-admin-token,of-this:test";
+
+    fn tokens() -> OwnTokens {
+        let vars = json!({
+            "ADMIN_TOKEN": ADMIN, "CHECK_TOKEN": "a-check-token-of-this-test",
+            "RATE_LIMIT_BYPASS_TOKEN": "a-bypass-token-of-this-test", "ORIGIN_SECRET": "a-secret-of-this-test",
+        });
+        OwnTokens::new(&Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config)
+    }
+
+    #[test]
+    fn a_token_is_found_however_it_is_sent() {
+        let tokens = tokens();
+        for token in [
+            "an-admin-token,of-this:test",
+            "a-check-token-of-this-test",
+            "a-bypass-token-of-this-test",
+            "a-secret-of-this-test",
+        ] {
+            for header in [
+                token.to_owned(),
+                format!("Bearer {token}"),
+                format!("bEARER \t {token} "),
+                format!("Token {token}"),
+                format!("Basic {}", STANDARD.encode(format!("prometheus:{token}"))),
+                format!("basic  {}", STANDARD_NO_PAD.encode(format!(":{token}"))),
+            ] {
+                assert!(tokens.are_in(&header), "{header}");
+            }
+        }
+        let name = STANDARD.encode("a-check-token-of-this-test:");
+        assert!(tokens.are_in(&format!("Basic {name}")));
+        assert!(tokens.are_in("Bearer of.the.application, Bearer a-check-token-of-this-test"));
+    }
+
+    #[test]
+    fn what_is_no_token_is_left_to_the_origin() {
+        let tokens = tokens();
+        let long = format!("Bearer {}", "x".repeat(16_000));
+        for header in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Basic",
+            "Basic !!!",
+            "Bearer an-admin-token,of-this:tesT",
+            "Bearer an-admin-token,of-this:test2",
+            "Bearer a.b.c",
+            "Basic dXNlcjpwYXNzd29yZA==",
+            &long,
+        ] {
+            assert!(!tokens.are_in(header), "{header}");
+        }
+        let none = OwnTokens::new(&Config::compile(&Vars::default()).config);
+        assert!(none.is_empty() && !none.are_in("Bearer "));
+    }
+}
