@@ -112,8 +112,10 @@ pub enum Dialect {
 /// Where an admitted request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The `ORIGIN` binding if there is one, else the route's own origin.
+    /// The `ORIGIN` binding if there is one, else the route's own origin, which only Cloudflare's routes have.
     Route,
+    /// The request's own URL on any platform. The operator says that no client chooses its host.
+    AnyRoute,
     /// To this URL: scheme, host and port, and a path prefix without a trailing slash.
     Url(String),
     /// `ORIGIN_URL` is unusable: to nowhere, rather than to a place nobody meant.
@@ -289,6 +291,9 @@ fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
     let Some(url) = vars.text("ORIGIN_URL") else {
         return Origin::Route;
     };
+    if url.eq_ignore_ascii_case("route") {
+        return Origin::AnyRoute;
+    }
     match vars::http_url(&url) {
         Some(parts) if !parts.has_credentials && !parts.has_query => {
             Origin::Url(parts.text.trim_end_matches('/').to_owned())
@@ -296,7 +301,7 @@ fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
         _ => {
             problems.error(
                 "ORIGIN_URL",
-                "must be a URL such as https://app.vercel.app, without user, query or fragment; \
+                "must be a URL such as https://app.vercel.app, without user, query or fragment, or `route`; \
                  nothing is forwarded until it is mended",
             );
             Origin::Nowhere

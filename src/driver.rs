@@ -31,6 +31,10 @@ pub trait Platform {
     fn header(&self, name: &str) -> Option<String>;
     /// Where the request came from.
     fn location(&self) -> Location;
+    /// Cloudflare's data centre that took the request, by the platform's word.
+    fn data_center(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Effects that a task asks for through its mailbox.
@@ -142,6 +146,10 @@ impl<P: Platform> Request for DrivenRequest<P> {
 
     fn location(&self) -> Location {
         self.asked.platform.location()
+    }
+
+    fn data_center(&self) -> Option<String> {
+        self.asked.platform.data_center()
     }
 
     async fn body(&self, most: usize) -> Body {

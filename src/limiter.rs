@@ -232,9 +232,11 @@ impl<E: Effects + Clone> Limiter<E> {
         let target = match &config.origin {
             Origin::Nowhere => Err(Response::no_origin()),
             Origin::Url(base) => Ok(Target::url(base, incoming)),
+            Origin::AnyRoute => Ok(Target::Route),
             Origin::Route if self.has_origin_binding => Ok(Target::Binding),
             Origin::Route if incoming.is_local() => Err(Response::admitted(&report)),
-            Origin::Route => Ok(Target::Route),
+            Origin::Route if incoming.is_at_edge() => Ok(Target::Route),
+            Origin::Route => Err(Response::no_route()),
         };
         match target {
             Ok(target) => {

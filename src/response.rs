@@ -106,6 +106,16 @@ impl Response {
         )
     }
 
+    /// The 502 where nothing says where to forward, and `Host` must not.
+    #[must_use]
+    pub fn no_route() -> Self {
+        Self::error(
+            502,
+            "bad_gateway",
+            "There is no origin: set ORIGIN_URL. Only on Cloudflare a route has one of its own.",
+        )
+    }
+
     /// The 502 where the origin does not answer.
     #[must_use]
     pub fn origin_unreachable() -> Self {

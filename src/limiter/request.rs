@@ -35,6 +35,12 @@ pub trait Request {
     /// Where it came from.
     fn location(&self) -> Location;
 
+    /// The code of Cloudflare's data centre that took the request, by the platform's word and not by a
+    /// header's. `None` elsewhere.
+    fn data_center(&self) -> Option<String> {
+        None
+    }
+
     /// The body, read no further than `most` bytes. Asked for once at most.
     async fn body(&self, most: usize) -> Body;
 }
@@ -210,6 +216,13 @@ impl<'a, R: Request> Incoming<'a, R> {
             _ => host,
         };
         matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    }
+
+    /// Whether it came through Cloudflare's network, whose routes alone have an origin of their own. The
+    /// data centre is the platform's word, which no client of a self-hosted runtime can give; the ray
+    /// tells a deployed Worker from `wrangler dev`, which makes up the former.
+    pub(super) fn is_at_edge(&self) -> bool {
+        self.request.data_center().is_some() && self.request.header("cf-ray").is_some()
     }
 
     /// What is recorded of the first of like events.

@@ -34,6 +34,7 @@ struct Asked {
     url: String,
     headers: Vec<(&'static str, String)>,
     body: &'static str,
+    data_center: Option<&'static str>,
 }
 
 impl Request for Asked {
@@ -58,6 +59,10 @@ impl Request for Asked {
         }
     }
 
+    fn data_center(&self) -> Option<String> {
+        self.data_center.map(str::to_owned)
+    }
+
     async fn body(&self, most: usize) -> Body {
         match self.body.len() > most {
             true => Body::TooLong,
@@ -72,6 +77,7 @@ fn get(url: &str) -> Asked {
         url: url.to_owned(),
         headers: vec![("cf-connecting-ip", "192.0.2.1".to_owned())],
         body: "",
+        data_center: None,
     }
 }
 
@@ -100,6 +106,15 @@ impl Asked {
             method,
             body,
             ..self
+        }
+    }
+
+    /// As it arrives where Cloudflare runs the limiter.
+    fn at_edge(self) -> Self {
+        let arrived = self.with("cf-ray", "230b030023ae2822");
+        Self {
+            data_center: Some("VIE"),
+            ..arrived
         }
     }
 

@@ -1,22 +1,29 @@
 /**
  * Forwarding to the route's own origin: neither `ORIGIN_URL` nor a binding. On Cloudflare the Worker's own `fetch` of the
- * request's URL reaches what the route points at; here it reaches a server that stands for that.
+ * request's URL reaches what the route points at; here it reaches a server that stands for that. What Cloudflare's network
+ * says of a request comes in two headers. A Worker that runs elsewhere forwards to no host that a client names.
  */
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { startOrigin } from "../harness/origin.mjs";
+import { raw } from "../harness/raw.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const SITE = "shop.example";
+const SECRET = "a-secret-of-this-test";
+
+/** What Cloudflare's network adds, where the runtime takes `request.cf` from that header. */
+const EDGE = { "CF-Ray": "230b030023ae2822", "X-Test-CF": '{"colo":"VIE"}' };
+const AT_EDGE = { cfHeader: "X-Test-CF" };
 
 describe("forwarding to the route's own origin", () => {
   let origin, limiter;
   before(async () => {
     origin = await startOrigin();
-    limiter = await startWorkerd({ outbound: origin.url, vars: { RATE_LIMIT_GENERAL: "5,3600" } });
+    limiter = await startWorkerd({ ...AT_EDGE, outbound: origin.url, vars: { RATE_LIMIT_GENERAL: "5,3600" } });
   });
   after(async () => {
     await limiter?.stop();
@@ -24,7 +31,7 @@ describe("forwarding to the route's own origin", () => {
   });
 
   const ask = (caller, options = {}) =>
-    send(limiter.url, { ...options, headers: { Host: SITE, "CF-Connecting-IP": caller, ...options.headers } });
+    send(limiter.url, { ...options, headers: { ...EDGE, Host: SITE, "CF-Connecting-IP": caller, ...options.headers } });
 
   it("sends the request on as it is, for the same host", async () => {
     const body = randomBytes(100_000);
@@ -60,9 +67,9 @@ describe("forwarding to the route's own origin", () => {
   });
 
   it("an unreachable one is a 502 that says where the caller stands", async () => {
-    const lonely = await startWorkerd({ outbound: "http://127.0.0.1:1", vars: { RATE_LIMIT_GENERAL: "5,3600" } });
+    const lonely = await startWorkerd({ ...AT_EDGE, outbound: "http://127.0.0.1:1", vars: { RATE_LIMIT_GENERAL: "5,3600" } });
     try {
-      const answer = await send(lonely.url, { headers: { Host: SITE, "CF-Connecting-IP": "192.0.2.4" } });
+      const answer = await send(lonely.url, { headers: { ...EDGE, Host: SITE, "CF-Connecting-IP": "192.0.2.4" } });
       assert.equal(answer.status, 502);
       assert.equal(answer.json().error, "bad_gateway");
       assert.equal(answer.headers["x-ratelimit-remaining"], "4");
@@ -70,4 +77,56 @@ describe("forwarding to the route's own origin", () => {
       await lonely.stop();
     }
   });
+
+  it("sends on the path that it has classified", async () => {
+    origin.handler = (_, response) => response.end();
+    const head = ["CF-Connecting-IP: 192.0.2.5", ...Object.entries(EDGE).map((header) => header.join(": "))];
+    for (const target of ["/a\x1f", "/%2e%2e/a", "/x\\..\\a"]) {
+      assert.equal((await raw(limiter, [`GET ${target} HTTP/1.1`, ...head])).status, 200);
+      assert.equal(origin.last.url, "/a", target);
+      assert.equal(origin.last.header("host"), "limiter");
+    }
+  });
+});
+
+describe("without an origin, elsewhere than on Cloudflare", () => {
+  let origin;
+  before(async () => {
+    origin = await startOrigin();
+  });
+  after(() => origin?.stop());
+
+  async function withLimiter(options, body) {
+    const limiter = await startWorkerd({ outbound: origin.url, ...options, vars: { ORIGIN_SECRET: SECRET, ...options.vars } });
+    try {
+      await body(limiter);
+    } finally {
+      await limiter.stop();
+    }
+  }
+
+  it("no request is sent where its Host says, whatever headers it has", () =>
+    withLimiter({}, async (limiter) => {
+      for (const forged of [{}, EDGE, { "CF-Ray": "1-VIE", "CF-IPCountry": "AT", "CDN-Loop": "cloudflare", "MF-CF-Blob": EDGE["X-Test-CF"] }]) {
+        const answer = await send(limiter.url, { headers: { Host: "evil.example", "CF-Connecting-IP": "192.0.2.1", ...forged } });
+        assert.equal(answer.status, 502);
+        assert.match(answer.json().message, /set ORIGIN_URL/);
+        assert.ok(!JSON.stringify(answer.rawHeaders).includes(SECRET));
+      }
+      assert.equal(origin.requests.length, 0);
+    }));
+
+  it("nor where a data center is made up, without a ray", () =>
+    withLimiter(AT_EDGE, async (limiter) => {
+      const answer = await send(limiter.url, { headers: { ...EDGE, "CF-Ray": [], Host: SITE, "CF-Connecting-IP": "192.0.2.1" } });
+      assert.equal(answer.status, 502);
+      assert.equal(origin.requests.length, 0);
+    }));
+
+  it("an operator can say that no client chooses the host", () =>
+    withLimiter({ vars: { ORIGIN_URL: "route" } }, async (limiter) => {
+      const answer = await send(limiter.url, { headers: { Host: SITE, "CF-Connecting-IP": "192.0.2.1" } });
+      assert.equal(answer.status, 200);
+      assert.deepEqual([origin.last.header("host"), origin.last.header("x-edge-limiter-secret")], [SITE, SECRET]);
+    }));
 });

@@ -29,6 +29,8 @@ const REMEMBERED = 10_000;
  * @param {Record<string, string>} [options.services] service bindings to HTTP servers, e.g. `{ORIGIN: "http://127.0.0.1:1234"}`
  * @param {string} [options.outbound] the HTTP server that the Worker's own `fetch` reaches, whatever the URL: what a route's
  *   origin is on Cloudflare. Default: the network
+ * @param {string} [options.cfHeader] the request header whose JSON becomes `request.cf`, which Cloudflare's network sets. Default:
+ *   workerd's own, which knows of no data center
  * @param {Record<string, string | Buffer>} [options.modules] modules before the Worker's own, the first of which is the main
  *   one: text is JavaScript, a buffer WebAssembly. They may import `./index.js`
  * @param {string} [options.folder] where another Worker's `index.js` is, and its `index_bg.wasm` if it has one; default: `build`
@@ -36,10 +38,10 @@ const REMEMBERED = 10_000;
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
-export async function startWorkerd({ vars = {}, services = {}, outbound, modules = {}, folder = join(root, "build"), inspected = false, args = [] } = {}) {
+export async function startWorkerd({ vars = {}, services = {}, outbound, cfHeader, modules = {}, folder = join(root, "build"), inspected = false, args = [] } = {}) {
   const inspector = inspected ? ["--inspector-addr=127.0.0.1:0"] : [];
   const files = ["index.js", "index_bg.wasm"].filter((file) => file === "index.js" || existsSync(join(folder, file)));
-  const workerd = new Workerd(config(vars, services, outbound, modules, files), modules, folder, files, [...inspector, ...args]);
+  const workerd = new Workerd(config(vars, services, outbound, cfHeader, modules, files), modules, folder, files, [...inspector, ...args]);
   try {
     await workerd.start();
     return workerd;
@@ -159,7 +161,7 @@ function listening(control) {
 }
 
 /** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
-function config(vars, services, outbound, modules, files) {
+function config(vars, services, outbound, cfHeader, modules, files) {
   const bindings = [
     ...Object.entries(vars).map(([name, value]) =>
       typeof value === "string"
@@ -183,7 +185,7 @@ const config :Workerd.Config = (
     (name = "network", network = (allow = ["public", "private"])),
     ${externals.join("\n    ")}
   ],
-  sockets = [(name = "http", http = (), service = "main")],
+  sockets = [(name = "http", http = (${cfHeader ? `cfBlobHeader = ${quoted(cfHeader)}` : ""}), service = "main")],
 );
 
 const worker :Workerd.Worker = (

@@ -35,4 +35,9 @@ export function takeOutlives() {
   return said;
 }
 
+/** The data center that took it: the runtime says so, no header. Self-hosted workerd knows none; `wrangler dev` makes one up. */
+export function dataCenter() {
+  return text(current?.cf?.colo);
+}
+
 const text = (value) => (typeof value === "string" ? value : undefined);

@@ -16,6 +16,9 @@ extern "C" {
     fn asn() -> u32;
     /// The task that runs goes on even if its client disconnects.
     fn outlive();
+    /// Cloudflare's data centre that took it.
+    #[wasm_bindgen(js_name = dataCenter)]
+    fn data_center() -> Option<String>;
 }
 
 /// The Workers runtime.
@@ -57,5 +60,9 @@ impl Platform for Runtime {
             country: country(),
             asn: Some(asn()).filter(|asn| *asn > 0),
         }
+    }
+
+    fn data_center(&self) -> Option<String> {
+        data_center()
     }
 }

@@ -51,7 +51,6 @@ fn a_request_goes_to_the_origins_url_its_binding_or_the_route() {
     let target = to(bare, false, "https://shop.example/%2e%2e/secret");
     assert_eq!(target, Target::Url("https://app.example/secret".to_owned()));
     assert_eq!(to(json!({}), true, "http://localhost/"), Target::Binding);
-    assert_eq!(to(json!({}), false, "https://shop.example/"), Target::Route);
     for local in [
         "http://localhost:8787/",
         "http://127.0.0.1/",
@@ -111,7 +110,7 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
         headers: Vec::new(),
         ..get("https://shop.example/")
     };
-    let forward = Isolate::new(&json!({"RATE_LIMIT_HEADERS": "none"})).forward(&unknown);
+    let forward = Isolate::new(&json!({"RATE_LIMIT_HEADERS": "none"})).forward(&unknown.at_edge());
     for name in [
         "x-edge-limiter-ip",
         "x-edge-limiter-secret",
@@ -120,6 +119,31 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
         assert!(forward.removed_from_request.contains(&name), "{name}");
     }
     assert!(forward.set_on_response.is_empty() && forward.removed_from_response.is_empty());
+}
+
+#[test]
+fn only_where_cloudflare_runs_the_limiter_is_a_request_forwarded_by_its_host() {
+    let isolate = Isolate::new(&json!({"ORIGIN_SECRET": "a-secret-of-this-test"}));
+    let asked = get("https://evil.example/");
+    assert_eq!(
+        isolate.forward(&asked.clone().at_edge()).target,
+        Target::Route
+    );
+    let self_hosted = Asked {
+        data_center: None,
+        ..asked.clone().at_edge()
+    };
+    // What `wrangler dev` makes up, without what the network adds.
+    let simulated = asked.clone().at_edge().without("cf-ray");
+    for elsewhere in [asked.clone(), self_hosted, simulated] {
+        let answer = isolate.answer(&elsewhere);
+        assert_eq!(answer.status, 502);
+        assert!(answer.body.contains("set ORIGIN_URL"), "{}", answer.body);
+        assert!(!format!("{answer:?}").contains("a-secret-of-this-test"));
+    }
+    // An operator who knows that no client chooses the host says so.
+    let anywhere = Isolate::new(&json!({"ORIGIN_URL": "Route"}));
+    assert_eq!(anywhere.forward(&asked).target, Target::Route);
 }
 
 #[test]
