@@ -35,7 +35,7 @@ pub fn name(config: &Config) -> String {
         .collect()
 }
 
-/// The header to send on; `None`: the request has been here before. Of a longer one than [`MAX_BYTES`] only the
+/// The header to send on; `None`: the request has been here before. Of one longer than 512 bytes only the
 /// end is read and sent on, where limiters add their names.
 #[must_use]
 pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
