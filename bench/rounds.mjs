@@ -28,7 +28,8 @@ export async function rounds(runners, standIn, { rounds, requests, connections }
   const samples = Object.fromEntries(runners.map(({ contestant }) => [contestant.name, []]));
   say(`warming up: ${WARM_UP_ROUNDS * requests} requests each`);
   for (const runner of runners) {
-    for (let turn = 0; turn < WARM_UP_ROUNDS; turn++) await stretch(runner, standIn, { round: 0, requests, connections });
+    // Rounds of their own: a caller that is denied in one has to be new in the next.
+    for (let turn = 1; turn <= WARM_UP_ROUNDS; turn++) await stretch(runner, standIn, { round: rounds + turn, requests, connections });
   }
   for (let round = 1; round <= rounds; round++) {
     say(`round ${round} of ${rounds}`);

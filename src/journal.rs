@@ -291,12 +291,13 @@ impl<D: Database> Journal<D> {
             self.recorder.put_back_due(batch.due);
             return false;
         };
+        let is_whole = escalated.error.is_none();
         self.recorder.put_back_due(escalated.due);
         for (network, block) in escalated.blocks {
             let until = block.until.map(Timestamp::from_millis);
             stack.add_block(&Target::Address(network), AddressBlock { until });
         }
-        true
+        is_whole
     }
 }
 

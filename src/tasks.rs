@@ -200,7 +200,7 @@ pub struct Tasks<T> {
 }
 
 /// Places that are looked at for tasks that nobody resumes, each time that one is started.
-const SWEPT_PER_START: usize = 2;
+const SWEPT_PER_START: usize = 4;
 
 impl<T> Tasks<T> {
     /// None yet. Their effects go through `mailbox`.

@@ -259,6 +259,11 @@ impl BlocklistCopy {
         self.looking = Some(Deadline::after(LOOK_AFTER, now));
     }
 
+    /// The list has to be read again.
+    pub fn looks_again(&mut self) {
+        self.looking = Some(Deadline::OVER);
+    }
+
     /// The store says which version is the latest: `true` where this copy is older and the one who
     /// asks is to [load](Self::is_behind) what it lacks.
     pub fn compare(&mut self, version: Option<&str>, now: Timestamp) -> bool {

@@ -23,9 +23,7 @@ pub const MAX_RANGES: u64 = 10_000;
 /// an isolate, [`MAX_RANGES`] may be blocked.
 pub const MAX_ADDRESSES: u64 = 100_000;
 
-/// Commands that a part of an isolate's copy costs, and those that keep the list of addresses to its
-/// bounds.
-pub(crate) const COPY_COMMANDS: usize = 3;
+/// Commands that keep the list of addresses to its bounds.
 pub(crate) const BOUNDS_COMMANDS: usize = 5;
 
 /// A score beyond every time, for blocks without an end. What is added keeps them apart.
@@ -49,7 +47,7 @@ const ATTEMPTS: usize = 3;
 const RANGES_PER_COMMAND: usize = 1000;
 
 /// Addresses whose records are written back at a time.
-const RESTORED_AT_A_TIME: usize = 100;
+pub(crate) const RESTORED_AT_A_TIME: usize = 100;
 
 /// Addresses that an isolate reads of the list at a time.
 const ADDRESSES_PER_READ: usize = 1000;

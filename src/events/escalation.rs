@@ -50,6 +50,8 @@ pub struct Escalated {
     pub blocks: Vec<(Network, Block)>,
     /// Those that are still to be blocked.
     pub due: Vec<Network>,
+    /// Why the others were not, where the database failed.
+    pub error: Option<StoreError>,
 }
 
 impl Escalation {
@@ -115,11 +117,20 @@ impl<D: Database> Records<D> {
         let mut due = batch.due.clone();
         due.extend(self.count_denials(batch, rule, now).await?);
         let mut escalated = Escalated::default();
-        for network in due {
+        let mut due = due.into_iter();
+        while let Some(network) = due.next() {
             if (self.prepay(COMMANDS_PER_BLOCK, Purpose::Records, now)).is_err() {
                 escalated.due.push(network);
-            } else if let Some(block) = self.block_denied(network, rule, now).await? {
-                escalated.blocks.push((network, block));
+                continue;
+            }
+            match self.block_denied(network, rule, now).await {
+                Ok(block) => escalated.blocks.extend(block.map(|block| (network, block))),
+                Err(error) => {
+                    escalated.due.push(network);
+                    escalated.due.extend(due);
+                    escalated.error = Some(error);
+                    return Ok(escalated);
+                }
             }
         }
         // Else with later blocks.

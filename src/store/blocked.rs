@@ -19,10 +19,9 @@ use std::rc::Rc;
 use super::shared::{Question, RangesVersion, Reply, SharedStore};
 use super::{Check, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, Judgement};
-use crate::blocklist::records::{COPY_COMMANDS, Listed};
+use crate::blocklist::records::{Listed, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, Held, same_ranges};
 use crate::blocklist::{AddressBlock, Mark, Target};
-use crate::budget::Purpose;
 use crate::client::range::Range;
 use crate::effects::{Effects, Level};
 use crate::redis::Database;
@@ -124,7 +123,6 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
-            (self.records).prepay(COPY_COMMANDS, Purpose::Decision, now)?;
             let (held, listed) = self.records.held_blocks(now).await?;
             let version = held.version.clone();
             if self.settle(held, now).await? {
@@ -136,7 +134,8 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         Ok(())
     }
 
-    /// Loads what the copy lacks: the ranges, or a part of the list of addresses.
+    /// Loads what the copy lacks: the ranges, or a part of the list of addresses. It counts as spent and is never
+    /// refused: a flood that spends the whole cap would keep away the block that ends it.
     ///
     /// # Errors
     ///
@@ -145,7 +144,6 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         if self.copy.borrow().is_behind() {
             return self.reload(now).await;
         }
-        (self.records).prepay(COPY_COMMANDS, Purpose::Decision, now)?;
         let after = self.copy.borrow().reads_on().cloned();
         let (listed, [version, carried]) = self.records.listed(after.as_ref(), now).await?;
         let held = Held {
@@ -241,7 +239,12 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         if restored > 0 {
             self.log(Notice::AddressesRestored(restored));
         }
-        self.copy.borrow_mut().take_listed(listed, begins, now);
+        let mut copy = self.copy.borrow_mut();
+        copy.take_listed(listed, begins, now);
+        if restored >= RESTORED_AT_A_TIME {
+            // There may be more of them.
+            copy.looks_again();
+        }
         Ok(())
     }
 
@@ -349,9 +352,9 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
         let mut reply = self.inner.ask(question, now).await;
         match &mut reply {
             Ok(decided) if !decided.verdict.degraded => {
-                self.out.set(Deadline::OVER);
-                // What memory answers says nothing of the version.
+                // What memory answers says nothing of the version, nor that the store answers.
                 if let RangesVersion::Held(version) = &decided.ranges_version {
+                    self.out.set(Deadline::OVER);
                     self.compare(version.as_deref(), now).await;
                 }
                 let range = self.in_range(address, now);

@@ -74,6 +74,8 @@ export function begin(request) {
   const loopGuard = headers.get("x-edge-limiter-passed")?.slice(-MAX_FIELD_CHARS) ?? "";
   const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
   setCurrent(request);
+  // Of a task that ended without a wait.
+  takeOutlives();
   return guarded(() => module.begin(length));
 }
 

@@ -92,7 +92,7 @@ pub struct Circuit {
     held_back: Deadline,
     /// Counts changes of state: an outcome says something of the state that its call began in.
     epoch: u64,
-    /// Times it has opened since it was last closed.
+    /// Times it has opened since a caller's call went well: a store may answer probes and fail every decision.
     opened: u32,
     in_a_row: u32,
     /// The last outcomes, one bit each, the latest lowest; a failure is 1.
@@ -163,9 +163,10 @@ impl Circuit {
         if outcome == Outcome::Success {
             self.in_a_row = 0;
             if probing {
-                self.opened = 0;
                 self.outcomes = 0;
                 self.enter(State::Closed, Deadline::OVER);
+            } else {
+                self.opened = 0;
             }
             return probing;
         }

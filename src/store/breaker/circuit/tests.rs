@@ -122,6 +122,7 @@ fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
     let until = opened(&mut circuit, START);
     assert!(call(&mut circuit, Outcome::Success, until));
     assert_eq!(circuit.state(), State::Closed);
+    assert!(!call(&mut circuit, Outcome::Success, until));
     for _ in 1..FAILURES_IN_A_ROW {
         assert!(!call(&mut circuit, Outcome::Transient, until));
     }
@@ -132,6 +133,20 @@ fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
         State::Open { until },
         "the first wait again"
     );
+}
+
+#[test]
+fn a_store_that_answers_probes_and_no_decision_is_asked_ever_more_seldom() {
+    let mut circuit = circuit();
+    let mut waits = Vec::new();
+    let mut now = START;
+    for _ in 0..6 {
+        let until = opened(&mut circuit, now);
+        waits.push(until.since(now).get());
+        now = until;
+        assert!(call(&mut circuit, Outcome::Success, now));
+    }
+    assert_eq!(waits, [100, 200, 400, 800, 1600, 1600]);
 }
 
 #[test]
