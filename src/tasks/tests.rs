@@ -25,6 +25,16 @@ fn id<T>(step: &Step<T>) -> TaskId {
     }
 }
 
+/// A task that sleeps, and then is done with 1.
+fn sleeping(mailbox: &Rc<Mailbox>, tasks: &mut Tasks<u32>, now: Timestamp) -> TaskId {
+    let mailbox = Rc::clone(mailbox);
+    let task = async move {
+        mailbox.ask(SLEEP).await;
+        1
+    };
+    id(&tasks.start(task, now))
+}
+
 /// Tells when it is dropped.
 struct Guard(Rc<Cell<u32>>);
 
@@ -93,14 +103,7 @@ fn tasks_get_their_own_answers_in_any_order() {
 #[test]
 fn a_task_that_has_ended_is_not_resumed_nor_is_one_in_its_place() {
     let (mailbox, mut tasks) = tasks();
-    let start = |tasks: &mut Tasks<u32>| {
-        let mailbox = Rc::clone(&mailbox);
-        let task = async move {
-            mailbox.ask(SLEEP).await;
-            1
-        };
-        id(&tasks.start(task, at(0)))
-    };
+    let start = |tasks: &mut Tasks<u32>| sleeping(&mailbox, tasks, at(0));
     let first = start(&mut tasks);
     assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Done(1));
     assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Unknown);
@@ -152,17 +155,9 @@ fn tasks_that_nobody_resumes_are_dropped_in_time() {
 #[test]
 fn a_clock_that_jumps_back_drops_no_task() {
     let (mailbox, mut tasks) = tasks();
-    let mut start = |now| {
-        let mailbox = Rc::clone(&mailbox);
-        let task = async move {
-            mailbox.ask(SLEEP).await;
-            1
-        };
-        id(&tasks.start(task, now))
-    };
-    let first = start(at(3_600_000));
+    let first = sleeping(&mailbox, &mut tasks, at(3_600_000));
     for _ in 0..100 {
-        start(at(0));
+        sleeping(&mailbox, &mut tasks, at(0));
     }
     assert_eq!(tasks.resume(first, Answer::Slept, at(0)), Step::Done(1));
 }
@@ -170,17 +165,9 @@ fn a_clock_that_jumps_back_drops_no_task() {
 #[test]
 fn a_clock_that_jumps_ahead_drops_no_task() {
     let (mailbox, mut tasks) = tasks();
-    let mut start = |now| {
-        let mailbox = Rc::clone(&mailbox);
-        let task = async move {
-            mailbox.ask(SLEEP).await;
-            1
-        };
-        id(&tasks.start(task, now))
-    };
-    let first = start(at(0));
+    let first = sleeping(&mailbox, &mut tasks, at(0));
     for _ in 0..100 {
-        start(at(3_600_000));
+        sleeping(&mailbox, &mut tasks, at(3_600_000));
     }
     let done = tasks.resume(first, Answer::Slept, at(3_600_001));
     assert_eq!(done, Step::Done(1));

@@ -714,16 +714,18 @@ fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
     }
 }
 
+/// Whether a denial is known without asking.
+fn is_known(isolate: &Blocked<Decisions, Shared, Manual>, address: &str, ms: u64) -> bool {
+    let known = isolate.known_denial(&of(address), START + Millis::new(ms));
+    known.is_some()
+}
+
 #[test]
 fn a_caller_in_a_blocked_range_is_known_while_the_copy_is_the_latest() {
     let database = Shared::default();
     set(&database, "192.0.2.0/24", None);
     let isolate = isolate(&database);
-    let known = |ms| {
-        isolate
-            .known_denial(&of("192.0.2.1"), START + Millis::new(ms))
-            .is_some()
-    };
+    let known = |ms| is_known(&isolate, "192.0.2.1", ms);
     let ask = |ms| {
         isolate
             .decide(&of("192.0.2.1"), START + Millis::new(ms))
@@ -749,11 +751,7 @@ fn while_the_store_is_out_a_blocked_address_is_known_a_second_at_a_time() {
     set(&database, "192.0.2.1", None);
     set(&database, "198.51.100.0/24", None);
     let isolate = isolate(&database);
-    let known = |ms| {
-        isolate
-            .known_denial(&of("192.0.2.1"), START + Millis::new(ms))
-            .is_some()
-    };
+    let known = |ms| is_known(&isolate, "192.0.2.1", ms);
     let ask = |ms| {
         isolate
             .decide(&of("192.0.2.1"), START + Millis::new(ms))

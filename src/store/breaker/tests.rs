@@ -49,6 +49,16 @@ fn store() -> Faults {
     Breaker::new(faulty, waits, Manual::default())
 }
 
+/// One that has failed until its circuit opened, at [`START`].
+fn opened() -> Faults {
+    let store = store();
+    fail(&store, Some(StoreError::Timeout));
+    for _ in 0..5 {
+        let _ = ask(&store);
+    }
+    store
+}
+
 fn set_clock(store: &Faults, time: Timestamp) {
     store.effects.set(time.since(START).get());
 }
@@ -181,11 +191,7 @@ fn what_was_not_asked_is_no_failure() {
 
 #[test]
 fn probes_that_are_not_made_are_no_news() {
-    let store = store();
-    fail(&store, Some(StoreError::Timeout));
-    for _ in 0..5 {
-        let _ = ask(&store);
-    }
+    let store = opened();
     set_clock(&store, START + Millis::new(150));
     fail(&store, Some(StoreError::OverCap));
     let probes = (0..500).filter(|_| probe(&store)).count();
@@ -200,11 +206,7 @@ fn probes_that_are_not_made_are_no_news() {
 /// A client that disconnects drops its request; the probe is none's.
 #[test]
 fn requests_that_are_dropped_neither_take_the_probe_nor_postpone_it() {
-    let store = store();
-    fail(&store, Some(StoreError::Timeout));
-    for _ in 0..5 {
-        let _ = ask(&store);
-    }
+    let store = opened();
     set_clock(&store, START + Millis::new(100));
     fail(&store, None);
     let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
@@ -220,11 +222,7 @@ fn requests_that_are_dropped_neither_take_the_probe_nor_postpone_it() {
 /// By the time of the request as well, which may be long past when it comes here.
 #[test]
 fn a_probe_is_due_by_the_clock_of_now() {
-    let store = store();
-    fail(&store, Some(StoreError::Timeout));
-    for _ in 0..5 {
-        let _ = ask(&store);
-    }
+    let store = opened();
     set_clock(&store, START + Millis::new(100));
     let permit = store.begin_probe().expect("a probe is due");
     set_clock(&store, START + Millis::new(1000));
