@@ -110,7 +110,7 @@ pub enum Arrival {
     /// It is exempt, or known to be denied: this is the report.
     Settled(Box<Report>),
     /// Only a [decision](decide_for) says.
-    Undecided(Caller),
+    Undecided(Terms),
 }
 
 /// Looks at who sends `request`, and at nothing else of it: callers that this isolate knows to be
@@ -143,7 +143,7 @@ pub fn arrive(
     let always: Vec<&Policy> = always.iter().filter_map(|id| config.policy(*id)).collect();
     match known_denial(store, &terms, &always, request, 1, now) {
         Some(report) => Arrival::Settled(Box::new(report)),
-        None => Arrival::Undecided(caller),
+        None => Arrival::Undecided(terms),
     }
 }
 
@@ -180,11 +180,11 @@ pub async fn decide<S: Store>(
 ) -> Result<Report, StoreError> {
     match arrive(config, store, request, now) {
         Arrival::Settled(report) => Ok(*report),
-        Arrival::Undecided(caller) => decide_for(config, store, prove, request, caller, now).await,
+        Arrival::Undecided(terms) => decide_for(config, store, prove, request, &terms, now).await,
     }
 }
 
-/// Decides the `request` of `caller`, whose [arrival](arrive) left it undecided.
+/// Decides a `request` that its [arrival](arrive) left undecided, on the `terms` of its caller.
 ///
 /// # Errors
 ///
@@ -194,10 +194,9 @@ pub async fn decide_for<S: Store>(
     store: &S,
     prove: &impl Prove,
     request: &impl Request,
-    caller: Caller,
+    terms: &Terms,
     now: Timestamp,
 ) -> Result<Report, StoreError> {
-    let terms = Terms::of(config, caller);
     let (policies, cost) = match terms.exempt() {
         None => classify(config, request),
         Some(_) => (Vec::new(), 1),
@@ -208,7 +207,7 @@ pub async fn decide_for<S: Store>(
         .filter_map(|id| config.policy(id))
         .collect();
     let user = if policies.iter().any(|policy| policy.user.is_some()) {
-        if let Some(report) = known_denial(store, &terms, &policies, request, cost, now) {
+        if let Some(report) = known_denial(store, terms, &policies, request, cost, now) {
             return Ok(report);
         }
         // Apart, so that a decision that asks for nobody is not the larger for it.
@@ -216,11 +215,11 @@ pub async fn decide_for<S: Store>(
     } else {
         None
     };
-    let (check, charged) = check(&terms, user.as_ref(), &policies, request, cost);
+    let (check, charged) = check(terms, user.as_ref(), &policies, request, cost);
     let verdict = store.decide(&check, now).await?;
     Ok(Report {
         exempt: terms.exempt(),
-        ..report(caller, user, &check, &charged, &verdict)
+        ..report(terms.caller(), user, &check, &charged, &verdict)
     })
 }
 

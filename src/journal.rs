@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::blocklist::{AddressBlock, Target};
-use crate::budget::Purpose;
 use crate::client::CallerKey;
 use crate::config::Abuse;
 use crate::effects::{Effects, Level};
@@ -253,7 +252,7 @@ impl<D: Database> Journal<D> {
             escalates,
         });
         let commands = batch.commands(escalates);
-        let is_written = match self.records.prepay(commands, Purpose::Records, now) {
+        let is_written = match self.records.prepay(commands, now) {
             Ok(()) => self.write_batch(batch, stack, now).await,
             Err(_) => {
                 self.recorder.put_back(batch);

@@ -175,8 +175,8 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
-            Arrival::Undecided(caller) => {
-                gate::decide_for(config, &self.stack, &self.users, &incoming, caller, now).await
+            Arrival::Undecided(terms) => {
+                gate::decide_for(config, &self.stack, &self.users, &incoming, &terms, now).await
             }
         };
         match decided {

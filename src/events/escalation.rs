@@ -5,7 +5,6 @@ use serde_json::Value;
 use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::blocklist::{Block, By, Mark, Step, Wanted};
-use crate::budget::Purpose;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
@@ -119,7 +118,7 @@ impl<D: Database> Records<D> {
         let mut escalated = Escalated::default();
         let mut due = due.into_iter();
         while let Some(network) = due.next() {
-            if (self.prepay(COMMANDS_PER_BLOCK, Purpose::Records, now)).is_err() {
+            if (self.prepay(COMMANDS_PER_BLOCK, now)).is_err() {
                 escalated.due.push(network);
                 continue;
             }
@@ -134,9 +133,7 @@ impl<D: Database> Records<D> {
             }
         }
         // Else with later blocks.
-        if !escalated.blocks.is_empty()
-            && (self.prepay(BOUNDS_COMMANDS, Purpose::Records, now)).is_ok()
-        {
+        if !escalated.blocks.is_empty() && (self.prepay(BOUNDS_COMMANDS, now)).is_ok() {
             self.bound_addresses(now).await?;
         }
         Ok(escalated)

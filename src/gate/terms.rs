@@ -30,6 +30,7 @@ impl Exempt {
 }
 
 /// The terms on which a configuration limits a caller.
+#[derive(Clone, Copy, Debug)]
 pub struct Terms {
     caller: Caller,
     exempt: Option<Exempt>,

@@ -49,14 +49,10 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError::OverCap`].
-    pub(crate) fn prepay(
-        &self,
-        commands: usize,
-        purpose: Purpose,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn prepay(&self, commands: usize, now: Timestamp) -> Result<(), StoreError> {
         let commands = u32::try_from(commands).unwrap_or(u32::MAX);
-        let paid = (self.budget()).is_none_or(|budget| budget.prepay(commands, purpose, now));
+        let paid =
+            (self.budget()).is_none_or(|budget| budget.prepay(commands, Purpose::Records, now));
         paid.then_some(()).ok_or(StoreError::OverCap)
     }
 
