@@ -109,7 +109,7 @@ function markdown({ rows, samples, sizes, starting, growth, judged, skipped, res
   const [must, stretch] = [true, false].map((kind) => judged.filter((target) => target.must === kind));
   const parts = [
     "## Compared with other limiters",
-    `Each row is a Worker in a workerd process of its own (\`workerd serve\`). Rows that count in Redis share one real Redis behind one
+    `Each row is a Worker in its own workerd process (\`workerd serve\`). Rows that count in Redis share one real Redis behind one
 stand-in for Upstash's REST API${redisDelayMs > 0 ? `, which adds ${redisDelayMs} ms to every call` : ""}. In each of ${rounds} rounds every row gets ${requests} requests over ${connections} connections,
 in random order, after a warm-up of ${WARM_UP_ROUNDS * requests} requests. All processes run all the time; the busiest used ${number(resting)} µs of CPU a second while it got no
 requests. 1000 callers take turns, and all are admitted. The rows with a remembered denial and with a lease have one caller, another
@@ -120,7 +120,7 @@ CPU is that of the workerd process per request, by the kernel's account of its t
 quartiles in brackets. Ratios are taken within a round. Latencies and requests a second include the load generator, the stand-in,
 Redis and the origin, which share the machine: compare them with each other only.`,
     ...measured("### Answering", "No row has an origin. Limiters answer with a JSON body of much the same length.", answerers, samples),
-    ...measured("### Forwarding", `The same programs with \`ORIGIN_URL\` set. They forward every request to one plain Node HTTP server in a process of its own, and
+    ...measured("### Forwarding", `The same programs with \`ORIGIN_URL\` set. They forward every request to one plain Node HTTP server in its own process, and
 the limiters add their headers to its answer. Its body shows that it came from the origin.`, forwarders, samples),
     ...skipped.map(({ title, why }) => `Not measured: ${title} (${why}).`),
     "### Targets",

@@ -183,7 +183,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         Ok((check, asked))
     }
 
-    /// Each identifier is a caller of its own.
+    /// Each identifier is its own caller.
     fn note_denial(&self, asked: &[Asked<'_>], check: &Check, verdict: &Verdict, now: Timestamp) {
         let charged = asked.iter().filter(|one| one.is_charged());
         let answers = charged.zip(&check.charges).zip(&verdict.answers);
