@@ -27,6 +27,15 @@ pub(super) struct Entry {
     expires: Timestamp,
     share: u8,
     worth: Worth,
+    indexed: Indexed,
+}
+
+/// Where an entry is in the two orders: at what it was when it came there, or below. Most requests
+/// raise both, so an entry moves up when it comes first, not at each of them.
+#[derive(Clone, Copy)]
+struct Indexed {
+    worth: Worth,
+    expires: Timestamp,
 }
 
 /// One charge, decided.
@@ -135,6 +144,7 @@ impl Map {
                     expires,
                     share,
                     worth,
+                    indexed: Indexed { worth, expires },
                 },
                 now,
             ),
@@ -145,11 +155,15 @@ impl Map {
     fn replace(&mut self, place: u32, record: Record, expires: Timestamp, share: u8, worth: Worth) {
         let slot = self.entries.get_mut(place as usize);
         if let Some(entry) = slot.and_then(Option::as_mut) {
-            self.by_worth.remove(&(entry.worth, place));
-            self.by_worth.insert((worth, place));
-            if entry.expires != expires {
-                self.by_expiry.remove(&(entry.expires, place));
+            if worth < entry.indexed.worth {
+                self.by_worth.remove(&(entry.indexed.worth, place));
+                self.by_worth.insert((worth, place));
+                entry.indexed.worth = worth;
+            }
+            if expires < entry.indexed.expires {
+                self.by_expiry.remove(&(entry.indexed.expires, place));
                 self.by_expiry.insert((expires, place));
+                entry.indexed.expires = expires;
             }
             entry.record = record;
             entry.expires = expires;
@@ -174,11 +188,7 @@ impl Map {
             let unreconciled = entry.unreconciled.get_or_insert_with(new);
             unreconciled.add(cost, at, namer);
             // A bucket in memory may drain faster than the one in the shared store.
-            let before = entry.expires;
-            let after = before.max(unreconciled.until(at));
-            entry.expires = after;
-            self.by_expiry.remove(&(before, place));
-            self.by_expiry.insert((after, place));
+            entry.expires = entry.expires.max(unreconciled.until(at));
             self.unreconciled.insert(place);
         }
     }
@@ -248,23 +258,30 @@ impl Map {
     fn remove(&mut self, place: u32) -> Option<Entry> {
         let entry = self.entries.get_mut(place as usize)?.take()?;
         self.places.remove(&entry.key);
-        self.by_worth.remove(&(entry.worth, place));
-        self.by_expiry.remove(&(entry.expires, place));
+        self.by_worth.remove(&(entry.indexed.worth, place));
+        self.by_expiry.remove(&(entry.indexed.expires, place));
         self.unreconciled.remove(&place);
         self.free.push(place);
         Some(entry)
     }
 
-    /// Expiry without timers: two entries for each one that is written, so that no request pays for
-    /// many, and a full map has room for one.
+    /// Expiry without timers: two entries, dropped or moved up, for each one that is written, so that
+    /// no request pays for many, and a full map has room for one.
     fn drop_expired(&mut self, now: Timestamp) {
-        let mut left = 2;
-        while let Some((expires, place)) = self.by_expiry.first().copied() {
-            if expires > now || left == 0 {
+        for _ in 0..2 {
+            let first = self.by_expiry.first().copied();
+            let Some((indexed, place)) = first.filter(|(expires, _)| *expires <= now) else {
                 break;
+            };
+            match self.entry(place) {
+                Some(entry) if entry.expires > indexed => {
+                    let expires = entry.expires;
+                    entry.indexed.expires = expires;
+                    self.by_expiry.remove(&(indexed, place));
+                    self.by_expiry.insert((expires, place));
+                }
+                _ => drop(self.remove(place)),
             }
-            self.remove(place);
-            left -= 1;
         }
     }
 
@@ -285,19 +302,33 @@ impl Map {
             .map(|(_, place)| *place)
             .collect();
         for place in released {
-            let slot = self.entries.get_mut(place as usize);
-            if let Some(entry) = slot.and_then(Option::as_mut) {
-                self.by_worth.remove(&(entry.worth, place));
-                entry.worth = Worth::Room {
-                    share: entry.share,
-                    touched: self.touches,
-                };
-                self.by_worth.insert((entry.worth, place));
+            self.move_to_worth(place, now);
+        }
+        while let Some((_, place)) = self.by_worth.first().copied() {
+            if !self.move_to_worth(place, now) {
+                self.remove(place);
+                break;
             }
         }
-        if let Some((_, place)) = self.by_worth.first().copied() {
-            self.remove(place);
+    }
+
+    /// Puts an entry where it belongs among the rest by what it is worth now, and says whether it moved.
+    fn move_to_worth(&mut self, place: u32, now: Timestamp) -> bool {
+        let touched = self.touches;
+        let Some(entry) = self.entry(place) else {
+            return false;
+        };
+        if matches!(entry.worth, Worth::Limited { until } if until <= now) {
+            let share = entry.share;
+            entry.worth = Worth::Room { share, touched };
         }
+        let (from, to) = (entry.indexed.worth, entry.worth);
+        entry.indexed.worth = to;
+        if from != to {
+            self.by_worth.remove(&(from, place));
+            self.by_worth.insert((to, place));
+        }
+        from != to
     }
 }
 
@@ -357,7 +388,17 @@ impl Map {
         let entries = self.entries.iter().flatten();
         let backlogs = entries.clone().filter(|entry| entry.unreconciled.is_some());
         let held = self.places.len();
-        [self.by_worth.len(), self.by_expiry.len(), entries.count()] == [held; 3]
+        let indexed = |(place, slot): (usize, &Option<Entry>)| {
+            slot.as_ref().is_none_or(|entry| {
+                let (place, indexed) = (place as u32, entry.indexed);
+                self.by_worth.contains(&(indexed.worth, place))
+                    && self.by_expiry.contains(&(indexed.expires, place))
+                    && indexed.worth <= entry.worth
+                    && indexed.expires <= entry.expires
+            })
+        };
+        self.entries.iter().enumerate().all(indexed)
+            && [self.by_worth.len(), self.by_expiry.len(), entries.count()] == [held; 3]
             && backlogs.count() == self.unreconciled.len()
             && held + self.free.len() == self.entries.len()
     }
