@@ -131,6 +131,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The policies in force; a [`PolicyId`] is a place in it.
     pub policies: Vec<Policy>,
+    /// The policy of CORS preflights, which no other request meets; `None`: a preflight is a request like any other.
+    pub preflight: Option<Policy>,
     /// Policies that every request meets, whatever its route.
     pub always: Vec<PolicyId>,
     /// Which policies a request meets.
@@ -192,6 +194,7 @@ impl Config {
         let config = Self {
             enabled: vars.flag("RATE_LIMIT_ENABLED", true, &mut problems),
             store,
+            preflight: table.preflight(),
             policies: table.into_policies(),
             always,
             routes: read.routes,

@@ -31,6 +31,8 @@ pub trait Platform {
     fn header(&self, name: &str) -> Option<String>;
     /// Where the request came from.
     fn location(&self) -> Location;
+    /// Whether the request has a body that is not empty.
+    fn has_body(&self) -> bool;
     /// Cloudflare's data centre that took the request, by the platform's word.
     fn data_center(&self) -> Option<String> {
         None
@@ -146,6 +148,10 @@ impl<P: Platform> Request for DrivenRequest<P> {
 
     fn location(&self) -> Location {
         self.asked.platform.location()
+    }
+
+    fn has_body(&self) -> bool {
+        self.asked.platform.has_body()
     }
 
     fn data_center(&self) -> Option<String> {

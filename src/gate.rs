@@ -13,8 +13,10 @@ use crate::store::{Answer, Charge, Check, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
 
+mod preflight;
 mod terms;
 
+pub use preflight::Preflights;
 pub use terms::{Exempt, Terms};
 
 /// What the gate reads of a request.
@@ -25,6 +27,10 @@ pub trait Request {
     fn path(&self) -> &str;
     /// A header's value; several of one name are joined by commas. `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
+    /// Whether it has a body that is not empty.
+    fn has_body(&self) -> bool {
+        false
+    }
     /// What it is limited by.
     fn classify(&self, routes: &Routes) -> Class {
         routes.classify(self.method(), self.path())
@@ -109,6 +115,8 @@ pub fn longest_denial(enforced: &[Standing]) -> Option<&Standing> {
 pub enum Arrival {
     /// It is exempt, or known to be denied: this is the report.
     Settled(Box<Report>),
+    /// It is a CORS preflight, which [`Preflights`] decide.
+    Preflight(Terms),
     /// Only a [decision](decide_for) says.
     Undecided(Terms),
 }
@@ -133,6 +141,15 @@ pub fn arrive(
             exempt,
             ..report(caller, None, &Check::default(), &[], &Verdict::default())
         }));
+    }
+    if request.method() == "OPTIONS" {
+        // A preflight needs nothing of a store, and no quota of another kind denies it.
+        if let Some(report) = known_denial(store, &terms, &[], request, 1, now) {
+            return Arrival::Settled(Box::new(report));
+        }
+        if preflight::is_one(config, request) {
+            return Arrival::Preflight(terms);
+        }
     }
     // Which cost a request has is known before its route is only where all have the same.
     let always = if exempt.is_none() && config.routes.max_cost() == 1 {
@@ -166,7 +183,7 @@ fn known_denial(
     })
 }
 
-/// Decides `request` at `now`. `prove` says who the user is, where a policy asks.
+/// Decides `request` at `now`, a preflight as any other. `prove` says who the user is, where a policy asks.
 ///
 /// # Errors
 ///
@@ -180,7 +197,9 @@ pub async fn decide<S: Store>(
 ) -> Result<Report, StoreError> {
     match arrive(config, store, request, now) {
         Arrival::Settled(report) => Ok(*report),
-        Arrival::Undecided(terms) => decide_for(config, store, prove, request, &terms, now).await,
+        Arrival::Preflight(terms) | Arrival::Undecided(terms) => {
+            decide_for(config, store, prove, request, &terms, now).await
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::effects::{Effects, Level};
 use crate::events::records::BLOCKED;
 use crate::events::{Batch, Details, FLUSH_AFTER, Kind, Note, Recorder, Room};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
-use crate::policy::quota_key;
+use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::seed::Seed;
@@ -52,13 +52,15 @@ pub struct Denial<'a> {
 impl Denial<'_> {
     /// The denial that is held against `own`: the one that denies it longest, so that a request counts
     /// once. None of what others have a part in, a quota that they share or a block of the address; nor of
-    /// a cost that no waiting helps with, which the configuration is to blame for.
+    /// a cost that no waiting helps with, which the configuration is to blame for; nor of preflights, which any page can
+    /// have its visitors send.
     fn blamed(&self, own: CallerKey) -> Option<&Standing> {
         if matches!(own, CallerKey::Global | CallerKey::Header(_)) {
             return None;
         }
         let standings = self.enforced.iter().filter(|_| !self.is_blocked);
-        let own = standings.filter(|standing| standing.charged == own);
+        let own =
+            standings.filter(|standing| standing.charged == own && standing.policy != PREFLIGHT);
         let ending = own.filter(|standing| standing.answer.retry_at().is_some());
         ending.max_by_key(|standing| standing.answer.retry_at())
     }

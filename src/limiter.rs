@@ -13,7 +13,7 @@ use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
-use crate::gate::{self, Arrival, Report};
+use crate::gate::{self, Arrival, Preflights, Report};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
@@ -59,6 +59,7 @@ pub struct Limiter<E> {
     stack: Stack<RedisStore<Rest<E>>, Connection<E>, E>,
     journal: Journal<Connection<E>>,
     doorkeeper: Doorkeeper,
+    preflights: Preflights,
     users: Users<E>,
     /// What this deployment writes into the loop guard.
     name: String,
@@ -117,6 +118,7 @@ impl<E: Effects + Clone> Limiter<E> {
             stack,
             journal: Journal::new(records, &config.abuse, seed.clone()),
             doorkeeper: Doorkeeper::new(config, seed.clone()).map_err(LimiterError::Quota)?,
+            preflights: Preflights::new(seed.clone()),
             users: Users::new(
                 config.users.clone(),
                 effects.clone(),
@@ -175,6 +177,9 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
+            Arrival::Preflight(terms) => {
+                Ok((self.preflights).decide(config, &incoming, &terms, now))
+            }
             Arrival::Undecided(terms) => {
                 gate::decide_for(config, &self.stack, &self.users, &incoming, &terms, now).await
             }

@@ -9,6 +9,9 @@ use crate::steps;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
 
+/// The policy of CORS preflights. No other request meets it, no route names it, and its denials block nobody.
+pub const PREFLIGHT: &str = "preflight";
+
 /// Which policy of a configuration: its place in the list of policies in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId(pub u16);

@@ -23,7 +23,7 @@ const PLANTED: &str = "pLaNtEd~value";
 /// In secrets alone: nothing may show it.
 const SECRET: &str = "sEcReT~planted";
 
-const BUILT_IN: [&str; 7] = [
+const BUILT_IN: [&str; 8] = [
     "general",
     "auth",
     "sensitive",
@@ -31,6 +31,7 @@ const BUILT_IN: [&str; 7] = [
     "mfa",
     "financial",
     "ip",
+    "preflight",
 ];
 
 type Variables = BTreeMap<String, Value>;
@@ -84,7 +85,7 @@ fn shows_no_value(compiled: &Compiled, variables: &Variables) {
 
 fn is_within_bounds(config: &Config) {
     let mut names = BTreeSet::new();
-    for policy in &config.policies {
+    for policy in config.policies.iter().chain(&config.preflight) {
         let name = &policy.name;
         assert!(names.insert(name), "{name} twice");
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -188,8 +189,13 @@ fn applies_what_nobody_turned_off(config: &Config, variables: &Variables) {
         let variable = format!("RATE_LIMIT_{}", name.to_ascii_uppercase());
         let said = variables.get(&variable).and_then(Value::as_str);
         let off = said.is_some_and(|text| text.trim().eq_ignore_ascii_case("off"));
-        assert_eq!(find(name).is_some(), !off, "{name}");
+        let exists = match name {
+            "preflight" => config.preflight.is_some(),
+            _ => find(name).is_some(),
+        };
+        assert_eq!(exists, !off, "{name}");
     }
+    assert!(config.preflight.iter().all(|policy| policy.block.is_none()));
     assert_eq!(always("ip"), find("ip").is_some());
     let routes = table(variables, "RATE_LIMIT_ROUTES");
     let policies = table(variables, "RATE_LIMIT_POLICIES");
@@ -313,7 +319,7 @@ const SETTINGS: [&str; 20] = [
     "OF_SOMEBODY_ELSE",
 ];
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "GENERAL",
     "AUTH",
     "SENSITIVE",
@@ -321,6 +327,7 @@ const NAMES: [&str; 14] = [
     "MFA",
     "FINANCIAL",
     "IP",
+    "PREFLIGHT",
     "API",
     "A_1",
     "MISCONFIGURED",

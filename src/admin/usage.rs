@@ -98,6 +98,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         struct Body<'a> {
             enabled: bool,
             policies: Vec<Told<'a>>,
+            preflight: Option<Told<'a>>,
         }
         input.only(&[])?;
         let config = self.config();
@@ -110,6 +111,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         ok(&Body {
             enabled: config.enabled,
             policies: config.policies.iter().map(told).collect(),
+            preflight: config.preflight.as_ref().map(told),
         })
     }
 

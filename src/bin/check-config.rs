@@ -31,11 +31,12 @@ fn main() -> ExitCode {
         println!("\nThe configuration has errors; each says what is in force meanwhile.");
         return ExitCode::FAILURE;
     }
-    print_policies(&compiled.config.policies);
+    let config = &compiled.config;
+    print_policies(config.policies.iter().chain(&config.preflight));
     ExitCode::SUCCESS
 }
 
-fn print_policies(policies: &[Policy]) {
+fn print_policies<'a>(policies: impl Iterator<Item = &'a Policy>) {
     let head = [
         "policy",
         "limit",
@@ -48,7 +49,7 @@ fn print_policies(policies: &[Policy]) {
         "lease",
     ];
     let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(policies.iter().map(row));
+    rows.extend(policies.map(row));
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();

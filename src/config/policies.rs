@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Problems, Vars};
+use crate::policy::PREFLIGHT;
 
 mod limits;
 mod name;
@@ -44,6 +45,10 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
     });
     for (name, limits) in limits {
         let chosen = options.remove(&name);
+        if name == PREFLIGHT {
+            table.preflight = policy::preflight(limits, chosen, problems);
+            continue;
+        }
         table
             .policies
             .extend(policy::build(name, limits, chosen, problems));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::policies::Table;
 use super::vars::{is_header_name, whole_value};
 use super::{Problems, Vars};
-use crate::policy::{Mode, PolicyId};
+use crate::policy::{Mode, PREFLIGHT, PolicyId};
 use crate::route::{PathPattern, Route, Routes};
 
 const VARIABLE: &str = "RATE_LIMIT_ROUTES";
@@ -129,13 +129,17 @@ impl Reader<'_> {
         let mut policies = Vec::new();
         for (number, name) in names.iter().enumerate() {
             let name = name.as_str().unwrap_or_default().to_ascii_lowercase();
-            if self.table.is_off(&name) {
+            if self.table.is_off(&name) && name != PREFLIGHT {
                 continue;
             }
             let id = self.table.id(&name).or_else(|| {
                 self.problems.error(
                     format!("{place}[{number}]"),
-                    "names no policy; define RATE_LIMIT_<NAME> or correct the name (`misconfigured` is in force)",
+                    if name == PREFLIGHT {
+                        "names the policy that CORS preflights meet, and nothing else does (`misconfigured` is in force)"
+                    } else {
+                        "names no policy; define RATE_LIMIT_<NAME> or correct the name (`misconfigured` is in force)"
+                    },
                 );
                 self.table.misconfigured()
             });

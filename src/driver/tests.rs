@@ -43,6 +43,10 @@ impl Platform for Host {
     fn location(&self) -> Location {
         Location::default()
     }
+
+    fn has_body(&self) -> bool {
+        false
+    }
 }
 
 fn driver(vars: &serde_json::Value) -> (Host, Driver<Host>) {

@@ -35,6 +35,13 @@ pub trait Request {
     /// Where it came from.
     fn location(&self) -> Location;
 
+    /// Whether it has a body that is not empty. A host whose protocol can send one without saying so in a header (HTTP/2)
+    /// has to know.
+    fn has_body(&self) -> bool {
+        let length = self.header("content-length");
+        length.is_some_and(|length| length != "0") || self.header("transfer-encoding").is_some()
+    }
+
     /// The code of Cloudflare's data centre that took the request, by the platform's word and not by a
     /// header's. `None` elsewhere.
     fn data_center(&self) -> Option<String> {
@@ -263,6 +270,10 @@ impl<R: Request> gate::Request for Incoming<'_, R> {
 
     fn header(&self, name: &str) -> Option<String> {
         Incoming::header(self, name)
+    }
+
+    fn has_body(&self) -> bool {
+        self.request.has_body()
     }
 
     fn classify(&self, routes: &Routes) -> Class {

@@ -11,6 +11,7 @@ use crate::response::Response;
 
 mod answers;
 mod bounds;
+mod browsers;
 mod callers;
 mod check;
 mod control_plane;

@@ -126,7 +126,7 @@ describe("npm run check-config", () => {
     assert.deepEqual(table[from], ["policy", "limit", "window", "block", "algorithm", "key", "mode", "on store failure", "lease"]);
     assert.deepEqual(
       table.slice(from + 1).map((row) => row.slice(0, 4).join(" ")),
-      ["admin 300 60 s 300 s", "auth 30 60 s 600 s", "financial 20 60 s 900 s", "general 120 60 s -", "ip 1000 3600 s -", "mfa 5 60 s 900 s", "sensitive 10 60 s 900 s"],
+      ["admin 300 60 s 300 s", "auth 30 60 s 600 s", "financial 20 60 s 900 s", "general 120 60 s -", "ip 1000 3600 s -", "mfa 5 60 s 900 s", "sensitive 10 60 s 900 s", "preflight 600 60 s -"],
     );
   });
 

@@ -21,6 +21,11 @@ export function asn() {
   return Number.isInteger(current?.cf?.asn) ? current.cf.asn : 0;
 }
 
+/** Whether it has a body that is not empty. One of no length has a stream as well. */
+export function hasBody() {
+  return Boolean(current?.body) && current.headers.get("content-length") !== "0";
+}
+
 /** Whether the task that runs is to go on even if its client disconnects. */
 let outlives = false;
 

@@ -14,6 +14,9 @@ extern "C" {
     /// The country and the autonomous system that it came from: absent and 0 where they are not known.
     fn country() -> Option<String>;
     fn asn() -> u32;
+    /// Whether it has a body that is not empty.
+    #[wasm_bindgen(js_name = hasBody)]
+    fn has_body() -> bool;
     /// The task that runs goes on even if its client disconnects.
     fn outlive();
     /// Cloudflare's data centre that took it.
@@ -60,6 +63,10 @@ impl Platform for Runtime {
             country: country(),
             asn: Some(asn()).filter(|asn| *asn > 0),
         }
+    }
+
+    fn has_body(&self) -> bool {
+        has_body()
     }
 
     fn data_center(&self) -> Option<String> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::name::variable;
 use crate::config::vars::whole;
 use crate::config::{Problems, Vars};
+use crate::policy::PREFLIGHT;
 
 /// The longest window and the longest block: 366 days.
 const MAX_SECONDS: u32 = 366 * 24 * 60 * 60;
@@ -19,7 +20,7 @@ pub(super) struct Limits {
 }
 
 /// The policies that exist unless they are `off`.
-const BUILT_IN: [(&str, Limits); 7] = [
+const BUILT_IN: [(&str, Limits); 8] = [
     ("general", Limits::new(120, 60, 0)),
     ("auth", Limits::new(30, 60, 600)),
     ("sensitive", Limits::new(10, 60, 900)),
@@ -27,6 +28,7 @@ const BUILT_IN: [(&str, Limits); 7] = [
     ("mfa", Limits::new(5, 60, 900)),
     ("financial", Limits::new(20, 60, 900)),
     ("ip", Limits::new(1000, 3600, 0)),
+    (PREFLIGHT, Limits::new(600, 60, 0)),
 ];
 
 /// The tightest built-in limits: in force where the intended ones cannot be known.
@@ -101,10 +103,23 @@ pub(super) fn read(
     } else {
         number(2, 0, MAX_SECONDS)
     };
-    if let (Some((requests, seconds)), Some(block), 2..=3) = (limit, block, fields.len()) {
+    let blocks = policy != PREFLIGHT;
+    if let (Some((requests, seconds)), Some(block), 2..=3) = (limit, block, fields.len())
+        && (blocks || block == 0)
+    {
         return Limits::new(requests, seconds, block);
     }
     let (requests, seconds) = limit.unwrap_or((STRICTEST.requests, STRICTEST.seconds));
+    if !blocks {
+        problems.error(
+            variable(policy),
+            format!(
+                "must be `requests,seconds` or `off`, in whole numbers (requests from 1, seconds from 1 to 31622400): \
+                 preflights block nobody; {requests},{seconds} is in force"
+            ),
+        );
+        return Limits::new(requests, seconds, 0);
+    }
     let strict_block = built_in.map_or(STRICTEST.block_seconds, |built_in| {
         built_in.block_seconds.max(STRICTEST.block_seconds)
     });

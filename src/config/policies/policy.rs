@@ -7,9 +7,39 @@ use serde_json::Value;
 use super::limits::Limits;
 use super::options::{self, Options, rule_of};
 use crate::config::Problems;
-use crate::policy::{KeyBy, Policy};
+use crate::policy::{KeyBy, PREFLIGHT, Policy};
 use crate::quota::{Algorithm, Quota};
 use crate::time::Millis;
+
+/// Builds the policy of preflights: by address, in memory, without a block. Options that say otherwise are problems.
+pub(super) fn preflight(
+    limits: Limits,
+    mut chosen: Option<Value>,
+    problems: &mut Problems,
+) -> Option<Policy> {
+    if let Some(Value::Object(options)) = &mut chosen {
+        for option in [
+            "authenticated",
+            "ipv4_prefix",
+            "ipv6_prefix",
+            "key",
+            "lease",
+            "on_store_failure",
+        ] {
+            if options.remove(option).is_some_and(|value| value != "ip") {
+                problems.error(
+                    format!("RATE_LIMIT_POLICIES.{PREFLIGHT}.{option}"),
+                    "is no option of preflights, which each isolate counts by address in its memory; it is not in use",
+                );
+            }
+        }
+    }
+    let policy = build(PREFLIGHT.to_owned(), limits, chosen, problems)?;
+    Some(Policy {
+        block: None,
+        ..policy
+    })
+}
 
 /// Builds a policy. What its options do not allow is a problem, and a stricter policy is in force.
 pub(super) fn build(
@@ -122,8 +152,73 @@ fn users_quota(
 mod tests {
     use serde_json::json;
 
-    use crate::config::tests::{bad, compile, limits, policy};
+    use crate::config::Config;
+    use crate::config::tests::{bad, compile, good, limits, names, policy};
     use crate::quota::Algorithm;
+
+    fn preflights(config: &Config) -> Option<(u32, u64)> {
+        let policy = config.preflight.as_ref()?;
+        assert_eq!((policy.block, policy.lease), (None, 0));
+        Some((policy.quota.capacity(), policy.quota.window().secs_ceil()))
+    }
+
+    #[test]
+    fn preflights_have_a_policy_without_a_block() {
+        const NAME: &str = "RATE_LIMIT_PREFLIGHT";
+        for (vars, expected) in [
+            (json!({}), Some((600, 60))),
+            (json!({NAME: "30,10"}), Some((30, 10))),
+            (json!({NAME: "30,10,0"}), Some((30, 10))),
+            (json!({NAME: "off"}), None),
+            (
+                json!({"RATE_LIMIT_POLICIES": {"PREFLIGHT": {"key": "ip", "algorithm": "token-bucket", "burst": 20}}}),
+                Some((20, 60)),
+            ),
+        ] {
+            assert_eq!(preflights(&good(&vars)), expected, "{vars}");
+        }
+        for (text, expected) in [
+            ("30,10,600", (30, 10)),
+            ("x", (5, 60)),
+            ("30,10,x", (30, 10)),
+        ] {
+            let compiled = compile(&json!({NAME: text}));
+            let [problem] = &*compiled.problems else {
+                panic!("{:?}", compiled.problems)
+            };
+            assert_eq!(problem.variable, NAME);
+            assert!(problem.rule.contains("block nobody"), "{problem}");
+            assert_eq!(preflights(&compiled.config), Some(expected), "{text}");
+        }
+        let unclear = json!({"RATE_LIMIT_POLICIES": {"preflight": {"keys": "ip"}}});
+        let config = bad(&unclear, "RATE_LIMIT_POLICIES.preflight");
+        assert_eq!(preflights(&config), Some((5, 60)));
+    }
+
+    #[test]
+    fn preflights_are_counted_by_address_whatever_is_asked_for() {
+        for (option, value) in [
+            ("key", json!("global")),
+            ("key", json!("user")),
+            ("key", json!("header:x-key")),
+            ("ipv4_prefix", json!(24)),
+            ("authenticated", json!(1000)),
+            ("lease", json!(10)),
+            ("on_store_failure", json!("deny")),
+        ] {
+            let vars = json!({"RATE_LIMIT_POLICIES": {"preflight": {option: value}}});
+            let config = bad(&vars, &format!("RATE_LIMIT_POLICIES.preflight.{option}"));
+            assert_eq!(preflights(&config), Some((600, 60)), "{vars}");
+            assert!(config.preflight.unwrap().is_by_address_alone());
+        }
+        for limits in ["600,60", "off"] {
+            let routes = json!([{"path": "/a", "policies": ["preflight"]}]);
+            let vars = json!({"RATE_LIMIT_ROUTES": routes, "RATE_LIMIT_PREFLIGHT": limits});
+            let config = bad(&vars, "RATE_LIMIT_ROUTES[0].policies[0]");
+            let met = names(&config, "GET", "/a");
+            assert!(met.contains(&"misconfigured".to_owned()), "{met:?}");
+        }
+    }
 
     #[test]
     fn a_burst_without_a_bucket_bounds_the_window() {

@@ -15,6 +15,8 @@ use crate::time::Millis;
 #[derive(Default)]
 pub(in crate::config) struct Table {
     pub(super) policies: Vec<Policy>,
+    /// The policy of preflights, which has no id.
+    pub(super) preflight: Option<Policy>,
     pub(super) off: BTreeSet<String>,
     /// Policies that a variable sets.
     pub(super) named: BTreeSet<String>,
@@ -60,6 +62,10 @@ impl Table {
 
     pub(in crate::config) fn policy(&self, id: PolicyId) -> Option<&Policy> {
         self.policies.get(usize::from(id.0))
+    }
+
+    pub(in crate::config) const fn preflight(&mut self) -> Option<Policy> {
+        self.preflight.take()
     }
 
     pub(in crate::config) fn into_policies(self) -> Vec<Policy> {

@@ -89,6 +89,9 @@ fn a_known_block_is_answered_before_route_and_proof() {
             for name in ["authorization", "x-edge-limiter-passed"] {
                 assert!(!read.contains(&name.to_owned()), "{read:?}");
             }
+            let (status, read) = watched(&isolate, by(BLOCKED, path).sending("OPTIONS", ""));
+            assert_eq!(status, 429);
+            assert!(!read.contains(&"origin".to_owned()), "{read:?}");
         }
         let (status, read) = watched(&isolate, by("192.0.2.1", "/"));
         assert_eq!(status, 200);

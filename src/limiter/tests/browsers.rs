@@ -1,0 +1,198 @@
+//! What a page in a browser meets.
+
+use serde_json::{Value, json};
+
+use super::{Asked, Isolate, TOKEN, by, header, json_of, upstash};
+use crate::response::Response;
+
+const CALLER: &str = "192.0.2.1";
+const PAGE: &str = "https://app.example";
+
+/// The preflight of a POST from a page.
+fn preflight(path: &str) -> Asked {
+    let options = by(CALLER, path).sending("OPTIONS", "");
+    let options = options.with("origin", PAGE);
+    options.with("access-control-request-method", "POST")
+}
+
+/// The shipped `mfa` on one path.
+fn strict() -> Value {
+    json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "20,3600",
+        "RATE_LIMIT_ROUTES": [{"path": "/api/mfa/**", "policies": ["mfa"]}],
+    })
+}
+
+fn policy(answer: &Response) -> Option<&str> {
+    header(&answer.headers, "x-ratelimit-type")
+}
+
+#[test]
+fn a_preflight_charges_its_own_policy_alone() {
+    let isolate = Isolate::new(&strict());
+    for _ in 0..50 {
+        let answer = isolate.answer(&preflight("/api/mfa/verify"));
+        assert_eq!((answer.status, policy(&answer)), (200, Some("preflight")));
+    }
+    for name in ["mfa", "ip"] {
+        let usage = isolate.control(&format!("usage/{name}/{CALLER}"));
+        assert_eq!(usage["used"], 0, "{name}");
+    }
+    let post = by(CALLER, "/api/mfa/verify").sending("POST", "");
+    assert_eq!(isolate.statuses(&post, 6)[4..], [200, 429]);
+    // Neither the block nor a denial by `ip` keeps a page from reading why.
+    assert_eq!(isolate.answer(&preflight("/api/mfa/verify")).status, 200);
+    isolate.statuses(&by(CALLER, "/"), 20);
+    assert_eq!(isolate.answer(&by(CALLER, "/")).status, 429);
+    assert_eq!(isolate.answer(&preflight("/")).status, 200);
+}
+
+#[test]
+fn preflights_are_limited_by_address_and_block_nobody() {
+    let mut vars = strict();
+    vars["RATE_LIMIT_PREFLIGHT"] = json!("3,60");
+    vars["RATE_LIMIT_ESCALATION"] = json!("2,600,600");
+    let isolate = Isolate::new(&vars);
+    let statuses = isolate.statuses(&preflight("/"), 40);
+    assert_eq!(statuses[..4], [200, 200, 200, 429]);
+    let denied = isolate.answer(&preflight("/"));
+    assert_eq!(policy(&denied), Some("preflight"));
+    assert_eq!(json_of(&denied)["blocked"], false);
+    let other = preflight("/").with("cf-connecting-ip", "192.0.2.2");
+    assert_eq!(isolate.answer(&other).status, 200);
+    assert_eq!(isolate.answer(&by(CALLER, "/")).status, 200);
+    // What the address's visitor has been made to send is not held against it.
+    let events = isolate.control("events");
+    assert_eq!(events["events"][0]["policy"], "preflight");
+    assert_eq!(isolate.control("suspicious")["callers"], json!([]));
+    assert_eq!(isolate.control("blocked")["blocked"], json!([]));
+    assert_eq!(isolate.answer(&by(CALLER, "/")).status, 200);
+    isolate.effects.set(61_000);
+    assert_eq!(isolate.answer(&preflight("/")).status, 200);
+}
+
+#[test]
+fn a_preflight_costs_no_command() {
+    for policies in [
+        json!({}),
+        json!({"general": {"on_store_failure": "deny", "lease": 5}}),
+    ] {
+        let isolate = Isolate::new(&upstash(&policies));
+        assert_eq!(isolate.statuses(&preflight("/"), 3), [200; 3]);
+        assert!(isolate.effects.calls().is_empty());
+        assert!(isolate.run_duties().is_empty());
+    }
+}
+
+/// A browser sends a preflight without credentials, body and headers of the page's.
+#[test]
+fn what_only_looks_like_a_preflight_is_a_request_like_any_other() {
+    let mut vars = strict();
+    vars["RATE_LIMIT_KEYED"] = json!("100,60");
+    vars["RATE_LIMIT_POLICIES"] = json!({"keyed": {"key": "header:X-Api-Key"}});
+    let keyed = json!({"path": "/keyed", "policies": ["keyed"]});
+    vars["RATE_LIMIT_ROUTES"]
+        .as_array_mut()
+        .unwrap()
+        .push(keyed);
+    let isolate = Isolate::new(&vars);
+    let real = preflight("/api/mfa/verify");
+    for same in [
+        real.clone().with("content-length", "0"),
+        real.clone().with("origin", "null"),
+        real.clone().with("access-control-request-method", "DELETE"),
+        real.clone()
+            .with("access-control-request-headers", "x-api-key"),
+        real.clone().with("sec-fetch-mode", "cors"),
+    ] {
+        assert_eq!(policy(&isolate.answer(&same)), Some("preflight"));
+    }
+    for (number, other) in [
+        real.clone().without("origin"),
+        real.clone().without("access-control-request-method"),
+        real.clone().with("origin", ""),
+        real.clone().with("access-control-request-method", ""),
+        real.clone()
+            .with("origin", "https://a.example, https://b.example"),
+        real.clone()
+            .with("access-control-request-method", "POST, POST"),
+        real.clone()
+            .with("authorization", "Basic dXNlcjpwYXNzd29yZA=="),
+        real.clone().with("proxy-authorization", "Basic QUFB"),
+        real.clone().with("cookie", "session=1"),
+        real.clone().with("x-api-key", "a-key"),
+        real.clone().with("content-length", "12"),
+        real.clone().with("content-type", "application/json"),
+        real.clone().with("transfer-encoding", "chunked"),
+        real.clone().with("x-http-method-override", "POST"),
+        real.clone().with("x-http-method", "POST"),
+        real.clone().with("x-method-override", "POST"),
+        real.clone().sending("POST", ""),
+        real.clone().sending("options", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let other = other.with("cf-connecting-ip", &format!("198.51.100.{number}"));
+        let answer = isolate.answer(&other);
+        assert_eq!(policy(&answer), Some("mfa"), "{:?}", other.headers);
+    }
+}
+
+#[test]
+fn blocks_and_exemptions_hold_for_preflights() {
+    let mut vars = strict();
+    vars["RATE_LIMIT_PREFLIGHT"] = json!("1,60");
+    vars["RATE_LIMIT_ALLOWLIST"] = json!("198.51.100.1");
+    let isolate = Isolate::new(&vars);
+    let allowed = preflight("/").with("cf-connecting-ip", "198.51.100.1");
+    assert_eq!(isolate.statuses(&allowed, 3), [200; 3]);
+    for target in [CALLER, "203.0.113.0%2F24"] {
+        let put = by(CALLER, &format!("/_limiter/blocked/{target}"));
+        let put = put.sending("PUT", "{}").authorized();
+        assert_eq!(isolate.answer(&put).status, 200);
+    }
+    for address in [CALLER, "203.0.113.9"] {
+        let denied = isolate.answer(&preflight("/").with("cf-connecting-ip", address));
+        assert_eq!(
+            (denied.status, &json_of(&denied)["type"]),
+            (429, &json!("blocked"))
+        );
+    }
+
+    let mut vars = strict();
+    vars["RATE_LIMIT_PREFLIGHT"] = json!("1,60");
+    vars["RATE_LIMIT_ENABLED"] = json!(false);
+    let disabled = Isolate::new(&vars);
+    assert_eq!(disabled.statuses(&preflight("/"), 3), [200; 3]);
+
+    let mut vars = strict();
+    vars["RATE_LIMIT_PREFLIGHT"] = json!("1,60");
+    vars["RATE_LIMIT_POLICIES"] = json!({"preflight": {"mode": "shadow"}});
+    let shadow = Isolate::new(&vars);
+    assert_eq!(shadow.statuses(&preflight("/"), 3), [200; 3]);
+    let answer = shadow.answer(&preflight("/"));
+    let said = header(&answer.headers, "x-ratelimit-shadow");
+    assert_eq!(said, Some("preflight=denied;r=0"));
+}
+
+/// It exists where requests meet it, and an operator sees it; no request but a preflight is charged to it.
+#[test]
+fn the_policy_of_preflights_is_shown_and_is_nobody_elses() {
+    let isolate = Isolate::new(&strict());
+    let shown = &isolate.control("policies")["preflight"];
+    let facts = ["limit", "window_seconds", "block_seconds", "key"].map(|fact| &shown[fact]);
+    assert_eq!(facts, [&json!(600), &json!(60), &Value::Null, &json!("ip")]);
+    let check = by(CALLER, "/_limiter/check").authorized();
+    let check = check.sending("POST", r#"{"policy":"preflight","identifier":"192.0.2.1"}"#);
+    assert_eq!(isolate.answer(&check).status, 400);
+    let usage = by(CALLER, "/_limiter/usage/preflight/192.0.2.1").authorized();
+    assert_eq!(isolate.answer(&usage).status, 404);
+
+    let mut vars = strict();
+    vars["RATE_LIMIT_PREFLIGHT"] = json!("off");
+    let off = Isolate::new(&vars);
+    assert_eq!(off.control("policies")["preflight"], Value::Null);
+    let answer = off.answer(&preflight("/api/mfa/verify"));
+    assert_eq!(policy(&answer), Some("mfa"), "a request like any other");
+}
