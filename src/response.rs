@@ -30,7 +30,7 @@ const PROBLEM_JSON: &str = "application/problem+json";
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 impl Response {
-    /// `body` as JSON, never to be cached.
+    /// `body` as JSON, never to be cached, nor taken for another type.
     #[must_use]
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         Self::typed(status, JSON, body)
@@ -42,6 +42,7 @@ impl Response {
             headers: vec![
                 ("Content-Type", media_type.to_owned()),
                 ("Cache-Control", "no-store".to_owned()),
+                ("X-Content-Type-Options", "nosniff".to_owned()),
             ],
             // Only a map with keys that are no text could fail.
             body: serde_json::to_string(body).unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Asked, Isolate, TOKEN, by, header, json_of, upstash};
+use super::{Asked, Isolate, TOKEN, by, get, header, json_of, upstash};
 use crate::response::Response;
 
 const CALLER: &str = "192.0.2.1";
@@ -195,4 +195,71 @@ fn the_policy_of_preflights_is_shown_and_is_nobody_elses() {
     assert_eq!(off.control("policies")["preflight"], Value::Null);
     let answer = off.answer(&preflight("/api/mfa/verify"));
     assert_eq!(policy(&answer), Some("mfa"), "a request like any other");
+}
+
+/// Every kind of answer that the limiter gives to traffic.
+fn own_answers(cors: &Value) -> Vec<(u16, Response)> {
+    let with = |name: &str, value: Value| {
+        let mut vars = json!({"RATE_LIMIT_CORS_ORIGINS": cors, "RATE_LIMIT_GENERAL": "1,60"});
+        vars[name] = value;
+        Isolate::new(&vars)
+    };
+    let from_page = |isolate: &Isolate, asked: Asked| {
+        let answer = isolate.answer(&asked.with("origin", PAGE));
+        (answer.status, answer)
+    };
+    let plain = with("ADMIN_TOKEN", json!(TOKEN));
+    let path = |path: &str| by(CALLER, path);
+    let put = path("/_limiter/blocked/192.0.2.9")
+        .sending("PUT", "{}")
+        .authorized();
+    assert_eq!(plain.answer(&put).status, 200);
+    let mut down = upstash(&json!({"general": {"on_store_failure": "deny"}}));
+    down["RATE_LIMIT_CORS_ORIGINS"] = cors.clone();
+    let down = Isolate::new(&down);
+    let looping = with("ORIGIN_URL", json!("https://origin.example"));
+    let first = looping.forward(&path("/"));
+    let passed = header(&first.set_on_request, "x-edge-limiter-passed").unwrap();
+    vec![
+        from_page(&plain, path("/")),
+        from_page(&plain, path("/")),
+        from_page(&plain, path("/").with("cf-connecting-ip", "192.0.2.9")),
+        from_page(&plain, path(&"/x".repeat(2100))),
+        from_page(
+            &plain,
+            path(&format!("/{}", "%2f".repeat(70))).with("cf-connecting-ip", "192.0.2.3"),
+        ),
+        from_page(&down, path("/")),
+        from_page(&with("ORIGIN_URL", json!("nonsense")), path("/")),
+        from_page(
+            &plain,
+            get("https://shop.example/").with("cf-connecting-ip", "192.0.2.4"),
+        ),
+        from_page(&looping, path("/").with("x-edge-limiter-passed", passed)),
+    ]
+}
+
+const STATUSES: [u16; 9] = [200, 429, 429, 414, 414, 503, 502, 502, 508];
+
+#[test]
+fn no_own_answer_is_sniffed() {
+    let mut answers = own_answers(&Value::Null);
+    let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+    assert_eq!(statuses, STATUSES);
+    let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
+    for path in [
+        "/_limiter/health",
+        "/_limiter/policies",
+        "/_limiter/x",
+        "//_limiter",
+    ] {
+        for asked in [by(CALLER, path), by(CALLER, path).authorized()] {
+            let answer = isolate.answer(&asked);
+            answers.push((answer.status, answer));
+        }
+    }
+    for (status, answer) in answers {
+        let found = header(&answer.headers, "x-content-type-options");
+        assert_eq!(found, Some("nosniff"), "{status}");
+    }
 }
