@@ -12,6 +12,7 @@ use crate::steps;
 use crate::user;
 
 mod abuse;
+mod cors;
 mod policies;
 mod routes;
 mod store;
@@ -21,6 +22,7 @@ mod users;
 mod vars;
 
 pub use abuse::Abuse;
+pub use cors::CorsOrigins;
 pub use store::StoreConfig;
 pub use vars::Vars;
 
@@ -139,6 +141,8 @@ pub struct Config {
     pub routes: Routes,
     /// Which headers tell a client where it stands.
     pub dialect: Dialect,
+    /// Whose pages may read the limiter's own answers to traffic.
+    pub cors: CorsOrigins,
     /// The header with the caller's address, lower case.
     pub client_ip_header: String,
     /// How much of an IPv6 address is one caller.
@@ -199,6 +203,7 @@ impl Config {
             always,
             routes: read.routes,
             dialect: dialect(vars, &mut problems),
+            cors: cors::read(vars, &mut problems),
             client_ip_header: client_ip_header(vars, &mut problems),
             ipv6_prefix: ipv6_prefix(vars, &mut problems),
             origin: origin(vars, &mut problems),

@@ -312,11 +312,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             return Step::Done(Outcome::Answer(Response::unavailable(None, now)));
         };
         let limiter = Rc::clone(limiter);
-        let request = DrivenRequest {
-            fields,
-            address_header: Rc::clone(&self.address_header),
-            asked: self.asked.clone(),
-        };
+        let request = self.request(fields);
         let task = async move {
             match limiter.handle(&request).await {
                 Handled::Answer(response) => Ended::Answer(response),
@@ -325,6 +321,24 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         };
         let step = self.tasks.start(task, now);
         self.finish(step)
+    }
+
+    fn request(&self, fields: Fields) -> DrivenRequest<P> {
+        DrivenRequest {
+            fields,
+            address_header: Rc::clone(&self.address_header),
+            asked: self.asked.clone(),
+        }
+    }
+
+    /// The answer to the request whose headers [`Platform::header`] reads, where its origin does not answer.
+    pub fn unreachable(&self) -> Response {
+        match self.environments.last() {
+            Some(Environment { limiter, .. }) => {
+                limiter.origin_unreachable(&self.request(Fields::default()))
+            }
+            None => Response::origin_unreachable(),
+        }
     }
 
     /// Goes on with the answer to what a task asked.

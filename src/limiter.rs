@@ -141,13 +141,17 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Decides a request, and answers it or says how it is forwarded.
     pub async fn handle(&self, request: &impl Request) -> Handled {
         let incoming = Incoming::new(request);
+        let own = |response| Handled::Answer(self.own(response, &incoming));
         let path = incoming.raw_path();
+        let beneath_root = path.strip_prefix(admin::ROOT);
+        let beneath_root = beneath_root.filter(|rest| rest.is_empty() || rest.starts_with('/'));
         if path.len() > MAX_PATH_BYTES {
-            return Handled::Answer(Response::too_long());
+            return match beneath_root {
+                Some(_) => Handled::Answer(Response::too_long()),
+                None => own(Response::too_long()),
+            };
         }
-        if let Some(rest) = path.strip_prefix(admin::ROOT)
-            && (rest.is_empty() || rest.starts_with('/'))
-        {
+        if let Some(rest) = beneath_root {
             // Apart, so that what waits for a decision is not the larger for it.
             return Handled::Answer(Box::pin(self.control_plane(rest, &incoming)).await);
         }
@@ -158,18 +162,18 @@ impl<E: Effects + Clone> Limiter<E> {
         if let Arrival::Settled(report) = &arrival
             && !report.admitted
         {
-            return Handled::Answer(self.deny(report, &incoming, now));
+            return own(self.deny(report, &incoming, now));
         }
         let loop_guard = request.header(LOOP_GUARD);
         let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
-            return Handled::Answer(Response::loop_detected());
+            return own(Response::loop_detected());
         };
         let path = incoming.path();
         if path.len() > MAX_PATH_BYTES {
-            return Handled::Answer(Response::too_long());
+            return own(Response::too_long());
         }
         if route::ambiguous_separators(path) > MAX_AMBIGUOUS_SEPARATORS {
-            return Handled::Answer(Response::too_ambiguous());
+            return own(Response::too_ambiguous());
         }
         let root = admin::ROOT.trim_start_matches('/');
         if incoming.readings().lead_to(root, path) {
@@ -185,7 +189,7 @@ impl<E: Effects + Clone> Limiter<E> {
             }
         };
         match decided {
-            Ok(report) if !report.admitted => Handled::Answer(self.deny(&report, &incoming, now)),
+            Ok(report) if !report.admitted => own(self.deny(&report, &incoming, now)),
             Ok(report) => self.admit(report, &incoming, loop_guard, now),
             // A policy says `deny`.
             Err(error) => {
@@ -193,9 +197,21 @@ impl<E: Effects + Clone> Limiter<E> {
                     StoreError::Open { until } => Some(until),
                     _ => None,
                 };
-                Handled::Answer(Response::unavailable(retry_at, now))
+                own(Response::unavailable(retry_at, now))
             }
         }
+    }
+
+    /// The limiter's own answer to traffic, as its client may read it.
+    fn own(&self, mut response: Response, incoming: &Incoming<'_, impl Request>) -> Response {
+        let Config { cors, dialect, .. } = self.config();
+        response.allow(cors, *dialect, &|| incoming.header("origin"));
+        response
+    }
+
+    /// The 502 to a forwarded request whose origin does not answer. The headers of its [`Forward`] belong on it.
+    pub fn origin_unreachable(&self, request: &impl Request) -> Response {
+        self.own(Response::origin_unreachable(), &Incoming::new(request))
     }
 
     /// The answer to a request that is denied.
@@ -259,7 +275,7 @@ impl<E: Effects + Clone> Limiter<E> {
             Err(mut own) => {
                 note(Kind::Admitted, own.status);
                 own.headers.extend(limits);
-                Handled::Answer(own)
+                Handled::Answer(self.own(own, incoming))
             }
         }
     }
@@ -271,7 +287,7 @@ impl<E: Effects + Clone> Limiter<E> {
     }
 
     /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be
-    /// it [`Response::origin_unreachable`].
+    /// it [`origin_unreachable`](Self::origin_unreachable).
     pub fn forwarded(&self, sample: Sample, status: u16) {
         let Sample {
             report,

@@ -10,6 +10,7 @@ use crate::quota::Outcome;
 use crate::steps;
 use crate::time::Timestamp;
 
+mod cors;
 pub mod headers;
 
 /// A whole answer.

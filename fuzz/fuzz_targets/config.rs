@@ -296,7 +296,7 @@ enum Scalar<'a> {
     Null,
 }
 
-const SETTINGS: [&str; 20] = [
+const SETTINGS: [&str; 21] = [
     "UPSTASH_REDIS_REST_URL",
     "KV_REST_API_URL",
     "REDIS_ENABLED",
@@ -310,6 +310,7 @@ const SETTINGS: [&str; 20] = [
     "RATE_LIMIT_ROUTES",
     "RATE_LIMIT_ALLOWLIST",
     "RATE_LIMIT_BYPASS_TOKEN",
+    "RATE_LIMIT_CORS_ORIGINS",
     "RATE_LIMIT_FALLBACK_FACTOR",
     "DEFAULT_RATE_LIMIT_MAX",
     "DEFAULT_RATE_LIMIT_WINDOW",

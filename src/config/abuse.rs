@@ -2,8 +2,6 @@
 
 use std::num::NonZeroU32;
 
-use serde_json::Value;
-
 use super::vars::{self, Vars};
 use super::{Problems, Secret, uncounted_token};
 use crate::blocklist::Target;
@@ -43,34 +41,20 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
     abuse
 }
 
-/// A list, its JSON text, or text with commas.
 fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
     const NAME: &str = "RATE_LIMIT_ALLOWLIST";
     const RULE: &str = "must be a list of addresses and ranges such as 192.0.2.1, 10.0.0.0/8";
-    let entries: Vec<String> = match vars.get(NAME) {
+    let entries = match vars.list(NAME) {
         None => return RangeMap::default(),
-        Some(Value::String(text)) if !text.trim_start().starts_with('[') => text
-            .split(',')
-            .map(|entry| entry.trim().to_owned())
-            .collect(),
-        Some(_) => match vars.table(NAME) {
-            Some(Ok(Value::Array(list))) => {
-                let text = |entry: &Value| entry.as_str().unwrap_or("?").trim().to_owned();
-                list.iter().map(text).collect()
-            }
-            _ => {
-                problems.error(NAME, format!("{RULE}; nobody is exempt until it is mended"));
-                return RangeMap::default();
-            }
-        },
+        Some(Ok(entries)) => entries,
+        Some(Err(())) => {
+            problems.error(NAME, format!("{RULE}; nobody is exempt until it is mended"));
+            return RangeMap::default();
+        }
     };
-    let named = entries
-        .iter()
-        .enumerate()
-        .filter(|(_, entry)| !entry.is_empty());
     let mut ranges = Vec::new();
-    for (place, entry) in named {
-        match Range::parse(entry) {
+    for (place, entry) in entries {
+        match Range::parse(&entry) {
             Some(range) => {
                 if Target::Range(range).is_too_wide() {
                     problems.warn(

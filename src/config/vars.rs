@@ -110,7 +110,29 @@ impl Vars {
         };
         Some(value)
     }
+
+    /// A list: an array, its JSON text, or text with commas. `Err`: none of these. An entry that is no text is `?`.
+    pub(super) fn list(&self, name: &str) -> Option<Result<Entries, ()>> {
+        let entries: Vec<String> = match self.get(name)? {
+            Value::String(text) if !text.trim_start().starts_with('[') => text
+                .split(',')
+                .map(|entry| entry.trim().to_owned())
+                .collect(),
+            _ => match self.table(name)? {
+                Ok(Value::Array(list)) => {
+                    let text = |entry: &Value| entry.as_str().unwrap_or("?").trim().to_owned();
+                    list.iter().map(text).collect()
+                }
+                _ => return Some(Err(())),
+            },
+        };
+        let entries = entries.into_iter().enumerate();
+        Some(Ok(entries.filter(|(_, entry)| !entry.is_empty()).collect()))
+    }
 }
+
+/// The entries of a list, without the blanks around them and without empty ones, each with its place.
+type Entries = Vec<(usize, String)>;
 
 /// A whole number without sign, space or leading plus.
 pub(super) fn whole(text: &str) -> Option<u32> {

@@ -228,6 +228,21 @@ fn rare_headers_are_read_when_they_are_needed() {
     );
 }
 
+#[test]
+fn an_unreachable_origin_is_told_to_the_page_that_asked() {
+    let vars = json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_CORS_ORIGINS": "https://a.example"});
+    let (host, driver) = driver(&vars);
+    for (origin, allowed) in [("https://a.example", true), ("https://b.example", false)] {
+        host.headers.borrow_mut().insert("origin", origin);
+        let answer = driver.unreachable();
+        let header = ("Access-Control-Allow-Origin", origin.to_owned());
+        assert_eq!(answer.status, 502);
+        assert_eq!(answer.headers.contains(&header), allowed, "{answer:?}");
+    }
+    let unconfigured = Driver::new(Host::default());
+    assert_eq!(unconfigured.unreachable().status, 502);
+}
+
 /// A platform may hand an isolate several environments in turn: none resets another's limits.
 #[test]
 fn an_environment_that_comes_back_goes_on_with_its_limiter() {

@@ -41,7 +41,7 @@ pub struct Forward {
     /// Headers to remove from the request.
     pub removed_from_request: Vec<&'static str>,
     /// Headers to set on the response, be it the origin's or, where it does not answer,
-    /// [`Response::origin_unreachable`](crate::response::Response::origin_unreachable).
+    /// [`Limiter::origin_unreachable`](super::Limiter::origin_unreachable).
     pub set_on_response: Vec<Header>,
     /// Headers to remove from the response. A response of which there can be no copy (1xx) goes as it
     /// came.

@@ -23,6 +23,22 @@ pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
     headers
 }
 
+/// The names of the headers that a dialect has and of `Retry-After`, for `Access-Control-Expose-Headers`: a page may read
+/// no others.
+#[must_use]
+pub const fn exposed(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::XRateLimit => {
+            "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-RateLimit-Type, X-RateLimit-Store, \
+             X-RateLimit-Shadow, Retry-After"
+        }
+        Dialect::Ietf => {
+            "RateLimit-Policy, RateLimit, X-RateLimit-Store, X-RateLimit-Shadow, Retry-After"
+        }
+        Dialect::Silent => "Retry-After",
+    }
+}
+
 /// What is left, as shown: nothing while a block stands.
 #[must_use]
 pub fn shown_remaining(standing: &Standing) -> u32 {

@@ -171,9 +171,10 @@ export function ownAnswer() {
   return new Response(text.slice(head), { status, headers });
 }
 
-/** The answer where the origin cannot be reached. */
-export function unreachable() {
-  revive();
+/** The answer to a request whose origin cannot be reached. */
+export function unreachable(request, env) {
+  prepare(env);
+  setCurrent(request);
   guarded(() => module.unreachable());
   return ownAnswer();
 }

@@ -37,7 +37,7 @@ async function forward(request, env) {
     // Redirects are the client's to follow.
     response = await fetcher.fetch(outgoing, { redirect: "manual" });
   } catch {
-    response = unreachable();
+    response = unreachable(request, env);
     edit(response.headers, parts, afterRequest);
     return { response, sample };
   }

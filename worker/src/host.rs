@@ -4,7 +4,6 @@ use std::cell::RefCell;
 
 use edge_limiter::config::Secret;
 use edge_limiter::driver::Driver;
-use edge_limiter::response::Response;
 use edge_limiter::tasks::TaskId;
 use edge_limiter::wire::{self, Kind, Written};
 use serde_json::json;
@@ -86,7 +85,7 @@ pub(crate) fn forwarded(sample: u32, status: u16) {
 
 pub(crate) fn unreachable() -> u32 {
     HOST.with_borrow_mut(|host| {
-        let kind = host.written.answer(&Response::origin_unreachable());
+        let kind = host.written.answer(&host.driver.unreachable());
         host.expose(kind)
     })
 }

@@ -60,7 +60,7 @@ pub fn forwarded(sample: u32, status: u16) {
     host::forwarded(sample, status);
 }
 
-/// The answer where the origin cannot be reached; its kind.
+/// The answer to the current request, where its origin cannot be reached; its kind.
 #[wasm_bindgen]
 pub fn unreachable() -> u32 {
     host::unreachable()

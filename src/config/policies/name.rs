@@ -6,11 +6,12 @@ use crate::config::Problems;
 pub(super) const MISCONFIGURED: &str = "misconfigured";
 
 /// Names after `RATE_LIMIT_` that are settings, not policies.
-pub(super) const SETTINGS: [&str; 16] = [
+pub(super) const SETTINGS: [&str; 17] = [
     "ENABLED",
     "POLICIES",
     "ROUTES",
     "HEADERS",
+    "CORS_ORIGINS",
     "FALLBACK_FACTOR",
     "ALLOWLIST",
     "BYPASS_TOKEN",

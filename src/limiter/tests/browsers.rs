@@ -7,6 +7,8 @@ use crate::response::Response;
 
 const CALLER: &str = "192.0.2.1";
 const PAGE: &str = "https://app.example";
+const ALLOW: &str = "access-control-allow-origin";
+const EXPOSE: &str = "access-control-expose-headers";
 
 /// The preflight of a POST from a page.
 fn preflight(path: &str) -> Asked {
@@ -236,16 +238,119 @@ fn own_answers(cors: &Value) -> Vec<(u16, Response)> {
             get("https://shop.example/").with("cf-connecting-ip", "192.0.2.4"),
         ),
         from_page(&looping, path("/").with("x-edge-limiter-passed", passed)),
+        {
+            let unreachable = looping
+                .limiter
+                .origin_unreachable(&path("/").with("origin", PAGE));
+            (unreachable.status, unreachable)
+        },
     ]
 }
 
-const STATUSES: [u16; 9] = [200, 429, 429, 414, 414, 503, 502, 502, 508];
+const STATUSES: [u16; 10] = [200, 429, 429, 414, 414, 503, 502, 502, 508, 502];
+
+#[test]
+fn a_page_of_a_listed_origin_may_read_every_own_answer_to_traffic() {
+    let answers = own_answers(&json!(["https://other.example", PAGE]));
+    assert_eq!(
+        answers
+            .iter()
+            .map(|(status, _)| *status)
+            .collect::<Vec<_>>(),
+        STATUSES
+    );
+    for (status, answer) in &answers {
+        let header = |name| header(&answer.headers, name);
+        assert_eq!(header(ALLOW), Some(PAGE), "{status}");
+        assert_eq!(header("access-control-allow-credentials"), Some("true"));
+        assert_eq!(header("vary"), Some("Origin"));
+        let exposed: Vec<&str> = header(EXPOSE).unwrap().split(", ").collect();
+        for (name, _) in &answer.headers {
+            let is_own = name.starts_with("X-RateLimit") || *name == "Retry-After";
+            assert!(!is_own || exposed.contains(name), "{name}");
+        }
+    }
+    for (status, answer) in own_answers(&json!("*")) {
+        let header = |name| header(&answer.headers, name);
+        assert_eq!(header(ALLOW), Some("*"), "{status}");
+        assert_eq!(header("access-control-allow-credentials"), None);
+        assert_eq!(header("vary"), None);
+        assert!(header(EXPOSE).unwrap().contains("Retry-After"));
+    }
+}
+
+#[test]
+fn a_page_of_another_origin_may_read_no_own_answer() {
+    for (cors, vary) in [
+        (Value::Null, None),
+        (json!("https://other.example"), Some("Origin")),
+    ] {
+        for (status, answer) in own_answers(&cors) {
+            let header = |name| header(&answer.headers, name);
+            assert_eq!(header("vary"), vary, "{status}");
+            for name in [ALLOW, EXPOSE, "access-control-allow-credentials"] {
+                assert_eq!(header(name), None, "{status}");
+            }
+        }
+    }
+    let isolate =
+        Isolate::new(&json!({"RATE_LIMIT_CORS_ORIGINS": PAGE, "RATE_LIMIT_GENERAL": "1,60"}));
+    let allowed = |isolate: &Isolate, origin: &str| {
+        let answer = isolate.answer(&by(CALLER, "/").with("origin", origin));
+        header(&answer.headers, ALLOW).map(str::to_owned)
+    };
+    assert_eq!(allowed(&isolate, PAGE).as_deref(), Some(PAGE));
+    for other in [
+        "null",
+        "",
+        "https://app.example/",
+        "https://app.example:443",
+        "http://app.example",
+        "https://APP.example",
+        "https://app.example.evil.example",
+        "https://evil.example/https://app.example",
+        "https://app.example, https://app.example",
+        "https://x.app.example",
+        "*",
+    ] {
+        assert_eq!(allowed(&isolate, other), None, "{other}");
+    }
+}
+
+/// Whichever the origins: no page reads the control plane.
+#[test]
+fn the_control_plane_has_no_cors_headers() {
+    for cors in [json!("*"), json!(PAGE)] {
+        let isolate = Isolate::new(&json!({"RATE_LIMIT_CORS_ORIGINS": cors, "ADMIN_TOKEN": TOKEN}));
+        let long = format!("/_limiter/{}", "x".repeat(5000));
+        for path in [
+            "/_limiter/health",
+            "/_limiter/policies",
+            "/_limiter",
+            "//_limiter/x",
+            &long,
+        ] {
+            for asked in [
+                preflight(path),
+                by(CALLER, path).authorized().with("origin", PAGE),
+            ] {
+                let answer = isolate.answer(&asked);
+                let names = answer
+                    .headers
+                    .iter()
+                    .map(|(name, _)| name.to_ascii_lowercase());
+                let cors: Vec<String> = names
+                    .filter(|name| name.starts_with("access-control") || name == "vary")
+                    .collect();
+                assert!(cors.is_empty(), "{path}: {cors:?}");
+            }
+        }
+    }
+}
 
 #[test]
 fn no_own_answer_is_sniffed() {
     let mut answers = own_answers(&Value::Null);
-    let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
-    assert_eq!(statuses, STATUSES);
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
     for path in [
         "/_limiter/health",

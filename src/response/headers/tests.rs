@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::{Header, of};
+use super::{Header, exposed, of};
 use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
 use crate::gate::{Report, Standing};
@@ -130,6 +130,33 @@ fn a_buckets_window_is_the_time_its_burst_takes_to_come_back() {
         .unwrap();
     let headers = of(&report(true, vec![bucket]), Dialect::Ietf, NOW);
     assert_eq!(headers[0].1, "\"api\";q=5;w=30");
+}
+
+#[test]
+fn a_page_may_read_every_header_that_is_sent() {
+    for (dialect, number) in [
+        (Dialect::XRateLimit, 6),
+        (Dialect::Ietf, 4),
+        (Dialect::Silent, 0),
+    ] {
+        let standings = || vec![standing("api", 10, 9, Outcome::Allowed)];
+        let sent = Report {
+            degraded: true,
+            shadow: standings(),
+            ..report(true, standings())
+        };
+        let exposed: Vec<&str> = exposed(dialect).split(", ").collect();
+        let mut names: Vec<&str> = of(&sent, dialect, NOW)
+            .iter()
+            .map(|(name, _)| *name)
+            .collect();
+        assert_eq!(names.len(), number, "{dialect:?}");
+        names.push("Retry-After");
+        names.sort_unstable();
+        let mut sorted = exposed.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, names, "{dialect:?}");
+    }
 }
 
 #[test]

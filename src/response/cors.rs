@@ -1,0 +1,38 @@
+//! Which pages may read an answer of the limiter's own, in a browser (Fetch standard, 3.3).
+
+use super::{Response, headers};
+use crate::config::{CorsOrigins, Dialect};
+
+impl Response {
+    /// Lets the page that asked read it, if that is of one of these `origins`. `origin` reads the request's header of
+    /// that name.
+    pub(crate) fn allow(
+        &mut self,
+        origins: &CorsOrigins,
+        dialect: Dialect,
+        origin: &dyn Fn() -> Option<String>,
+    ) {
+        let allowed = match origins {
+            CorsOrigins::Nobody => return,
+            CorsOrigins::Anybody => origin().map(|_| "*".to_owned()),
+            CorsOrigins::Listed(list) => {
+                self.headers.push(("Vary", "Origin".to_owned()));
+                origin().filter(|origin| list.contains(origin))
+            }
+        };
+        let Some(allowed) = allowed else {
+            return;
+        };
+        if allowed != "*" {
+            let credentials = ("Access-Control-Allow-Credentials", "true".to_owned());
+            self.headers.push(credentials);
+        }
+        self.headers.extend([
+            ("Access-Control-Allow-Origin", allowed),
+            (
+                "Access-Control-Expose-Headers",
+                headers::exposed(dialect).to_owned(),
+            ),
+        ]);
+    }
+}
