@@ -26,8 +26,8 @@ pub enum Kind {
     Done = 0,
     /// Answer. Numbers: status, length of the head. Head: names and values of headers. Rest: the body.
     Answer = 1,
-    /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL, then
-    /// four lists, each ended by an empty part: headers to set on the request, to remove from it, to
+    /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL, the names to expose
+    /// to pages that may read the response, then four lists, each ended by an empty part: headers to set on the request, to remove from it, to
     /// set on the response, to remove from it.
     Forward = 2,
     /// Post to Redis, then resume. Numbers: twice the configuration's number, and 1 more for `/multi-exec` in
@@ -138,6 +138,7 @@ impl Written {
         self.text.push_str(rewritten.unwrap_or_default());
         self.numbers[2] = sample.unwrap_or_default();
         self.part("");
+        self.part(forward.exposed);
         self.headers(&forward.set_on_request);
         self.part("");
         self.names(&forward.removed_from_request);

@@ -10,6 +10,7 @@ use crate::headers::{
     CALLER_ADDRESS, Header, LOOP_GUARD, ORIGIN_SECRET, REMOVED_FROM_REQUESTS,
     REMOVED_FROM_RESPONSES,
 };
+use crate::response::headers::exposed;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub struct Forward {
     /// Headers to remove from the response. A response of which there can be no copy (1xx) goes as it
     /// came.
     pub removed_from_response: Vec<&'static str>,
+    /// Names to add to `Access-Control-Expose-Headers` of a response that has `Access-Control-Allow-Origin`, after the
+    /// origin's own: without them a page cannot read the limiter's headers.
+    pub exposed: &'static str,
     /// The request is in the sample of those that are recorded: to be passed to
     /// [`Limiter::forwarded`](super::Limiter::forwarded) with the response's status.
     pub sample: Option<Sample>,
@@ -102,6 +106,7 @@ impl Forward {
                 without(&REMOVED_FROM_RESPONSES, &limits)
             },
             set_on_response: limits,
+            exposed: exposed(config.dialect),
             sample: None,
         }
     }

@@ -71,7 +71,7 @@ fn what_a_task_asks() {
 }
 
 #[test]
-fn a_forward_is_a_url_and_four_lists() {
+fn a_forward_is_a_url_names_and_four_lists() {
     let forward = Forward {
         rewritten_url: None,
         target: Target::Url("https://app.example/a?b".to_owned()),
@@ -79,6 +79,7 @@ fn a_forward_is_a_url_and_four_lists() {
         removed_from_request: vec!["host"],
         set_on_response: vec![("X-RateLimit-Limit", "5".to_owned())],
         removed_from_response: Vec::new(),
+        exposed: "X-RateLimit-Limit, Retry-After",
         sample: None,
     };
     let outcome = Outcome::Forward(Box::new(forward), Some(3));
@@ -86,7 +87,7 @@ fn a_forward_is_a_url_and_four_lists() {
     assert_eq!((kind, forward.numbers), (Kind::Forward, [0, 0, 3]));
     assert_eq!(
         forward.text,
-        "https://app.example/a?b\nx-a\n1\nx-b\n\n\nhost\n\nX-RateLimit-Limit\n5\n\n\n"
+        "https://app.example/a?b\nX-RateLimit-Limit, Retry-After\nx-a\n1\nx-b\n\n\nhost\n\nX-RateLimit-Limit\n5\n\n\n"
     );
 }
 

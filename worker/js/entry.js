@@ -4,6 +4,8 @@ import { FORWARD, begin, current, drive, forwarded, ownAnswer, prepare, runDutie
 /** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
 const TO_BINDING = 1;
 
+const EXPOSED = "access-control-expose-headers";
+
 export default {
   async fetch(request, env, context) {
     prepare(env);
@@ -28,8 +30,9 @@ async function forward(request, env) {
   const [, how, sample] = step();
   const parts = take().split("\n");
   // Without a URL it keeps its own.
-  const outgoing = parts[0] === "" ? new Request(request) : new Request(parts[0], request);
-  const afterRequest = edit(outgoing.headers, parts, 1);
+  const [url, exposed] = parts;
+  const outgoing = url === "" ? new Request(request) : new Request(url, request);
+  const afterRequest = edit(outgoing.headers, parts, 2);
   const has = parts[afterRequest] !== "";
   let response;
   try {
@@ -41,13 +44,21 @@ async function forward(request, env) {
     edit(response.headers, parts, afterRequest);
     return { response, sample };
   }
+  const isForPages = response.headers.has("access-control-allow-origin");
   // No response can be made with a status outside these (101 would need its socket as well): such a one goes on unchanged.
-  if (has && response.status >= 200 && response.status < 600) {
+  if ((has || isForPages) && response.status >= 200 && response.status < 600) {
     // A fetched response's headers cannot be changed, a copy's can.
     response = new Response(response.body, response);
     edit(response.headers, parts, afterRequest);
+    if (isForPages) expose(response.headers, exposed);
   }
   return { response, sample };
+}
+
+/** Adds names to those of the headers that a page may read. */
+function expose(headers, names) {
+  const own = headers.get(EXPOSED);
+  headers.set(EXPOSED, own ? `${own}, ${names}` : names);
 }
 
 /** Sets and removes headers as two lists say, each ended by an empty part; where the next list begins. */
