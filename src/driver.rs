@@ -13,7 +13,7 @@ use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::StoreError;
 use crate::headers::LOOP_GUARD;
 use crate::limiter::{Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
-use crate::response::Response;
+use crate::response::{Form, Response};
 use crate::tasks::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
 use crate::time::{Millis, Timestamp};
 
@@ -309,7 +309,11 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     pub fn begin(&mut self, fields: Fields) -> Step<Outcome> {
         let now = self.asked.platform.now();
         let Some(Environment { limiter, .. }) = self.environments.last() else {
-            return Step::Done(Outcome::Answer(Response::unavailable(None, now)));
+            return Step::Done(Outcome::Answer(Response::unavailable(
+                Form::Json,
+                None,
+                now,
+            )));
         };
         let limiter = Rc::clone(limiter);
         let request = self.request(fields);
@@ -337,7 +341,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             Some(Environment { limiter, .. }) => {
                 limiter.origin_unreachable(&self.request(Fields::default()))
             }
-            None => Response::origin_unreachable(),
+            None => Response::origin_unreachable(Form::Json),
         }
     }
 
@@ -401,7 +405,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             Step::Done(Ended::Done) => Outcome::Done,
             Step::Unknown | Step::Stuck => {
                 let now = self.asked.platform.now();
-                Outcome::Answer(Response::unavailable(None, now))
+                Outcome::Answer(Response::unavailable(Form::Json, None, now))
             }
         })
     }

@@ -23,7 +23,7 @@ use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
-use crate::response::{Response, headers};
+use crate::response::{Form, Response, headers};
 use crate::route;
 use crate::seed::Seed;
 use crate::store::StoreError;
@@ -141,14 +141,15 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Decides a request, and answers it or says how it is forwarded.
     pub async fn handle(&self, request: &impl Request) -> Handled {
         let incoming = Incoming::new(request);
+        let form = || form_of(&incoming);
         let own = |response| Handled::Answer(self.own(response, &incoming));
         let path = incoming.raw_path();
         let beneath_root = path.strip_prefix(admin::ROOT);
         let beneath_root = beneath_root.filter(|rest| rest.is_empty() || rest.starts_with('/'));
         if path.len() > MAX_PATH_BYTES {
             return match beneath_root {
-                Some(_) => Handled::Answer(Response::too_long()),
-                None => own(Response::too_long()),
+                Some(_) => Handled::Answer(Response::too_long(Form::Json)),
+                None => own(Response::too_long(form())),
             };
         }
         if let Some(rest) = beneath_root {
@@ -166,14 +167,14 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let loop_guard = request.header(LOOP_GUARD);
         let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
-            return own(Response::loop_detected());
+            return own(Response::loop_detected(form()));
         };
         let path = incoming.path();
         if path.len() > MAX_PATH_BYTES {
-            return own(Response::too_long());
+            return own(Response::too_long(form()));
         }
         if route::ambiguous_separators(path) > MAX_AMBIGUOUS_SEPARATORS {
-            return own(Response::too_ambiguous());
+            return own(Response::too_ambiguous(form()));
         }
         let root = admin::ROOT.trim_start_matches('/');
         if incoming.readings().lead_to(root, path) {
@@ -197,7 +198,7 @@ impl<E: Effects + Clone> Limiter<E> {
                     StoreError::Open { until } => Some(until),
                     _ => None,
                 };
-                own(Response::unavailable(retry_at, now))
+                own(Response::unavailable(form(), retry_at, now))
             }
         }
     }
@@ -211,7 +212,9 @@ impl<E: Effects + Clone> Limiter<E> {
 
     /// The 502 to a forwarded request whose origin does not answer. The headers of its [`Forward`] belong on it.
     pub fn origin_unreachable(&self, request: &impl Request) -> Response {
-        self.own(Response::origin_unreachable(), &Incoming::new(request))
+        let incoming = Incoming::new(request);
+        let response = Response::origin_unreachable(form_of(&incoming));
+        self.own(response, &incoming)
     }
 
     /// The answer to a request that is denied.
@@ -226,8 +229,7 @@ impl<E: Effects + Clone> Limiter<E> {
             let details = &mut || incoming.details();
             self.journal.note(kind, 429, report, now, details);
         }
-        let accept = incoming.header("accept");
-        Response::denied(report, self.config().dialect, accept.as_deref(), now)
+        Response::denied(form_of(incoming), report, self.config().dialect, now)
     }
 
     /// What becomes of a request that is admitted.
@@ -251,13 +253,13 @@ impl<E: Effects + Clone> Limiter<E> {
         note(Kind::Bypassed, 0);
         let limits = headers::of(&report, config.dialect, now);
         let target = match &config.origin {
-            Origin::Nowhere => Err(Response::no_origin()),
+            Origin::Nowhere => Err(Response::no_origin(form_of(incoming))),
             Origin::Url(base) => Ok(Target::url(base, incoming)),
             Origin::AnyRoute => Ok(Target::Route),
             Origin::Route if self.has_origin_binding => Ok(Target::Binding),
             Origin::Route if incoming.is_local() => Err(Response::admitted(&report)),
             Origin::Route if incoming.is_at_edge() => Ok(Target::Route),
-            Origin::Route => Err(Response::no_route()),
+            Origin::Route => Err(Response::no_route(form_of(incoming))),
         };
         match target {
             Ok(target) => {
@@ -327,6 +329,11 @@ impl<E: Effects + Clone> Limiter<E> {
         self.effects.outlive_client();
         plane.answer(admitted, &asked, self.effects.now()).await
     }
+}
+
+/// The form that the client prefers for an answer.
+fn form_of(incoming: &Incoming<'_, impl Request>) -> Form {
+    Form::preferred(incoming.header("accept").as_deref())
 }
 
 type Composed<E> = (

@@ -7,11 +7,14 @@ use crate::config::Dialect;
 use crate::gate::Report;
 use crate::headers::Header;
 use crate::quota::Outcome;
-use crate::steps;
 use crate::time::Timestamp;
 
 mod cors;
+mod form;
 pub mod headers;
+mod page;
+
+pub use form::Form;
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub struct Response {
     pub status: u16,
     /// The headers.
     pub headers: Vec<Header>,
-    /// The body, JSON.
+    /// The body.
     pub body: String,
 }
 
@@ -38,6 +41,12 @@ impl Response {
     }
 
     fn typed(status: u16, media_type: &str, body: &impl Serialize) -> Self {
+        // Only a map with keys that are no text could fail.
+        let body = serde_json::to_string(body).unwrap_or_default();
+        Self::of_type(status, media_type, body)
+    }
+
+    fn of_type(status: u16, media_type: &str, body: String) -> Self {
         Self {
             status,
             headers: vec![
@@ -45,8 +54,15 @@ impl Response {
                 ("Cache-Control", "no-store".to_owned()),
                 ("X-Content-Type-Options", "nosniff".to_owned()),
             ],
-            // Only a map with keys that are no text could fail.
-            body: serde_json::to_string(body).unwrap_or_default(),
+            body,
+        }
+    }
+
+    /// An answer to traffic that is not admitted, or not forwarded.
+    fn failure(form: Form, status: u16, error: &str, message: &str) -> Self {
+        match form {
+            Form::Page => Self::page(status, message),
+            Form::Json | Form::Problem => Self::error(status, error, message),
         }
     }
 
@@ -64,34 +80,35 @@ impl Response {
     /// The 503 to a request that nothing may decide while the shared store does not: `retry_at` is
     /// when it is asked again, if that is known.
     #[must_use]
-    pub fn unavailable(retry_at: Option<Timestamp>, now: Timestamp) -> Self {
-        let mut response = Self::error(
-            503,
-            "rate_limit_unavailable",
-            "The rate limit cannot be checked at the moment. Try again later.",
-        );
+    pub fn unavailable(form: Form, retry_at: Option<Timestamp>, now: Timestamp) -> Self {
         let wait = retry_at.unwrap_or(now).since(now).secs_ceil().max(1);
+        let message = format!(
+            "The rate limit cannot be checked at the moment. Try again in {}.",
+            in_words(wait)
+        );
+        let mut response = Self::failure(form, 503, "rate_limit_unavailable", &message);
         response.headers.push(("Retry-After", wait.to_string()));
         response
     }
 
     /// The 414 to a path that is longer than the limiter reads.
     #[must_use]
-    pub fn too_long() -> Self {
-        Self::error(414, "uri_too_long", "The path is too long.")
+    pub fn too_long(form: Form) -> Self {
+        Self::failure(form, 414, "uri_too_long", "The path is too long.")
     }
 
     /// The 414 to a path that can be read in too many ways.
     #[must_use]
-    pub fn too_ambiguous() -> Self {
+    pub fn too_ambiguous(form: Form) -> Self {
         let message = "The path has too many separators that servers read differently.";
-        Self::error(414, "uri_too_long", message)
+        Self::failure(form, 414, "uri_too_long", message)
     }
 
     /// The 508 to a request that has passed this limiter before.
     #[must_use]
-    pub fn loop_detected() -> Self {
-        Self::error(
+    pub fn loop_detected(form: Form) -> Self {
+        Self::failure(
+            form,
             508,
             "loop_detected",
             "This request has already passed this limiter: its origin leads back to it.",
@@ -100,8 +117,9 @@ impl Response {
 
     /// The 502 where `ORIGIN_URL` cannot be used.
     #[must_use]
-    pub fn no_origin() -> Self {
-        Self::error(
+    pub fn no_origin(form: Form) -> Self {
+        Self::failure(
+            form,
             502,
             "bad_gateway",
             "ORIGIN_URL is not usable; see npm run check-config.",
@@ -110,8 +128,9 @@ impl Response {
 
     /// The 502 where nothing says where to forward, and `Host` must not.
     #[must_use]
-    pub fn no_route() -> Self {
-        Self::error(
+    pub fn no_route(form: Form) -> Self {
+        Self::failure(
+            form,
             502,
             "bad_gateway",
             "There is no origin: set ORIGIN_URL. Only on Cloudflare a route has one of its own.",
@@ -120,8 +139,9 @@ impl Response {
 
     /// The 502 where the origin does not answer.
     #[must_use]
-    pub fn origin_unreachable() -> Self {
-        Self::error(
+    pub fn origin_unreachable(form: Form) -> Self {
+        Self::failure(
+            form,
             502,
             "bad_gateway",
             "The origin cannot be reached. The request has been counted.",
@@ -150,14 +170,14 @@ impl Response {
         )
     }
 
-    /// The 429 to a denied request. `accept` is its `Accept` header.
+    /// The 429 to a denied request.
     #[must_use]
-    pub fn denied(report: &Report, dialect: Dialect, accept: Option<&str>, now: Timestamp) -> Self {
+    pub fn denied(form: Form, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
         let denial = Denial::of(report, now);
-        let mut response = if accept.is_some_and(prefers_problem) {
-            Self::typed(429, PROBLEM_JSON, &denial.problem())
-        } else {
-            Self::json(429, &denial.plain())
+        let mut response = match form {
+            Form::Json => Self::json(429, &denial.plain()),
+            Form::Problem => Self::typed(429, PROBLEM_JSON, &denial.problem()),
+            Form::Page => Self::page(429, &denial.message),
         };
         if let Some(seconds) = denial.standing.retry_after {
             response.headers.push(("Retry-After", seconds.to_string()));
@@ -272,33 +292,6 @@ struct InBody {
     /// Whole seconds, rounded up; `None`: waiting will not help.
     retry_after: Option<u64>,
     blocked: bool,
-}
-
-/// The most of an `Accept` header that is read, in bytes. Browsers send some 150.
-const MAX_ACCEPT_BYTES: usize = 1024;
-
-/// Whether an `Accept` header names the problem type, and does not refuse it. Of a longer one than
-/// [`MAX_ACCEPT_BYTES`], only the ranges that end before are read.
-fn prefers_problem(accept: &str) -> bool {
-    let read = accept.get(..accept.floor_char_boundary(MAX_ACCEPT_BYTES));
-    let read = match read {
-        Some(read) if read.len() < accept.len() => read.rsplit_once(',').map(|(whole, _)| whole),
-        read => read,
-    };
-    let read = read.unwrap_or_default();
-    steps::count(read.len());
-    read.split(',').any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let named = parts
-            .next()
-            .is_some_and(|name| name.eq_ignore_ascii_case(PROBLEM_JSON));
-        let refused = parts.any(|part| {
-            part.strip_prefix("q=").is_some_and(|weight| {
-                weight.starts_with('0') && weight.bytes().all(|byte| b"0.".contains(&byte))
-            })
-        });
-        named && !refused
-    })
 }
 
 /// A waiting time for people, rounded up.

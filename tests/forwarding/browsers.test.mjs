@@ -96,14 +96,15 @@ describe("a page of another origin", () => {
     }
   });
 
-  it("reads that the origin cannot be reached", async () => {
+  it("reads that the origin cannot be reached, as a person gets a page that says so", async () => {
     origin.handler = (request) => request.socket.destroy();
-    const answer = await client()({ headers: { Origin: PAGE } });
+    const answer = await client()({ headers: { Origin: PAGE, Accept: "text/html" } });
     assert.equal(answer.status, 502);
     assert.equal(answer.headers["access-control-allow-origin"], PAGE);
     assert.equal(answer.headers["access-control-expose-headers"], NAMES);
     assert.equal(answer.headers["x-ratelimit-remaining"], "1");
-    assert.equal(answer.json().error, "bad_gateway");
+    assert.equal(answer.headers["content-type"], "text/html; charset=utf-8");
+    assert.match(answer.text(), /The origin cannot be reached/);
     const other = await client()({ headers: { Origin: "https://other.example" } });
     assert.equal(other.status, 502);
     assert.equal(other.headers["access-control-allow-origin"], undefined);

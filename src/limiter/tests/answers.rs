@@ -116,7 +116,7 @@ fn a_client_that_accepts_problem_json_gets_it() {
     isolate.statuses(&by(CALLER, "/"), 3);
     for accept in [
         "application/problem+json",
-        "text/html, application/problem+json;q=0.5",
+        "text/html;q=0.4, application/problem+json;q=0.5",
         "Application/Problem+JSON",
     ] {
         let answer = isolate.answer(&by(CALLER, "/").with("accept", accept));
@@ -145,7 +145,13 @@ fn a_client_that_accepts_problem_json_gets_it() {
         assert_eq!(header("retry-after"), Some("3660"));
         assert_eq!(header("x-ratelimit-reset"), Some("1764003660"));
     }
-    for accept in ["*/*", "application/json", "application/problem+json;q=0"] {
+    for accept in [
+        "*/*",
+        "application/json",
+        "application/problem+json;q=0",
+        "application/problem+json;Q=0",
+        "application/json, application/problem+json;q=0.1",
+    ] {
         let answer = isolate.answer(&by(CALLER, "/").with("accept", accept));
         let media_type = header(&answer.headers, "content-type");
         assert_eq!(media_type, Some("application/json"), "{accept}");

@@ -1,5 +1,6 @@
-//! What a page in a browser meets.
+//! What a page in a browser meets: preflights, answers that it may read, and their form.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Asked, Isolate, TOKEN, by, get, header, json_of, upstash};
@@ -366,5 +367,58 @@ fn no_own_answer_is_sniffed() {
     for (status, answer) in answers {
         let found = header(&answer.headers, "x-content-type-options");
         assert_eq!(found, Some("nosniff"), "{status}");
+    }
+}
+
+const CHROME: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+
+#[test]
+fn a_person_gets_a_page_that_says_when_to_come_back() {
+    let isolate = Isolate::new(&json!({"RATE_LIMIT_GENERAL": "1,3600"}));
+    let asked = by(CALLER, "/").with("accept", CHROME);
+    assert_eq!(isolate.answer(&asked).status, 200);
+    let denied = isolate.answer(&asked);
+    let header = |name| header(&denied.headers, name);
+    assert_eq!(denied.status, 429);
+    assert_eq!(header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(header("retry-after"), Some("3660"));
+    assert_eq!(header("cache-control"), Some("no-store"));
+    let policy = header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; "), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert!(denied.body.starts_with("<!doctype html>"));
+    assert!(
+        denied.body.contains("Try again in 2 hours."),
+        "{}",
+        denied.body
+    );
+    for foreign in ["<script", "http:", "https:", "src=", "href="] {
+        assert!(!denied.body.contains(foreign), "{foreign}");
+    }
+
+    let mut down = upstash(&json!({"general": {"on_store_failure": "deny"}}));
+    down["ORIGIN_URL"] = json!("https://origin.example");
+    let unavailable = Isolate::new(&down).answer(&asked);
+    assert_eq!(unavailable.status, 503);
+    assert!(
+        unavailable.body.contains("Try again in 1 second."),
+        "{}",
+        unavailable.body
+    );
+    assert!(unavailable.body.starts_with("<!doctype html>"));
+}
+
+proptest! {
+    /// Whatever a client accepts: an answer in one of the three forms.
+    #[test]
+    fn any_accept_header_gets_an_answer(accept in "([a-z*/+;=q0-9., \"\\\\]|text/html|application/json){0,40}") {
+        let isolate = Isolate::new(&json!({"RATE_LIMIT_GENERAL": "1,60"}));
+        let asked = by(CALLER, "/").with("accept", &accept);
+        isolate.answer(&asked);
+        let denied = isolate.answer(&asked);
+        prop_assert_eq!(denied.status, 429);
+        let is_page = header(&denied.headers, "content-type").unwrap().starts_with("text/html");
+        prop_assert_eq!(is_page, denied.body.starts_with("<!doctype html>"));
+        prop_assert!(is_page || serde_json::from_str::<Value>(&denied.body).is_ok());
     }
 }

@@ -1,0 +1,354 @@
+//! The form of an answer: what a client's `Accept` prefers (RFC 9110, 12.4.2 and 12.5.1).
+
+use std::mem;
+
+use crate::steps;
+
+/// How an answer to traffic is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// JSON, where nothing else is preferred.
+    #[default]
+    Json,
+    /// A problem document (RFC 9457); of a denial alone, in JSON of every other answer.
+    Problem,
+    /// A page for a person.
+    Page,
+}
+
+/// The most of an `Accept` header that is read, in bytes. Browsers send some 150.
+const MAX_ACCEPT_BYTES: usize = 1024;
+
+/// How well a range fits a media type: the best fit's weight is the type's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// None does.
+    No,
+    /// `*/*`.
+    Any,
+    /// `type/*`.
+    Type,
+    /// The type itself, with parameters that may name another variant of it.
+    Parameters,
+    /// The type itself.
+    Exact,
+}
+
+/// A form, while ranges are read: its media type, its best fit, and that one's weight in thousandths.
+struct Candidate {
+    form: Form,
+    name: [&'static str; 2],
+    fit: Fit,
+    weight: u32,
+}
+
+impl Candidate {
+    const fn new(form: Form, name: [&'static str; 2]) -> Self {
+        Self {
+            form,
+            name,
+            fit: Fit::No,
+            weight: 0,
+        }
+    }
+
+    /// How preferable it is: by weight, named rather than under a wildcard, and then JSON, unless a problem document
+    /// is named as well, which means errors.
+    fn preference(&self) -> (u32, bool, u8) {
+        let is_named = self.fit >= Fit::Parameters;
+        let rank = match self.form {
+            Form::Page => 0,
+            Form::Problem if !is_named => 1,
+            Form::Json => 2,
+            Form::Problem => 3,
+        };
+        (self.weight, is_named, rank)
+    }
+
+    fn take(&mut self, range: &Range<'_>) {
+        let is = |name: &str, own: &str| name.eq_ignore_ascii_case(own);
+        let fit = match (range.of, self.name) {
+            (["*", "*"], _) => Fit::Any,
+            ([kind, "*"], [own, _]) if is(kind, own) => Fit::Type,
+            ([kind, name], own) if is(kind, own[0]) && is(name, own[1]) => {
+                match range.has_parameters {
+                    true => Fit::Parameters,
+                    false => Fit::Exact,
+                }
+            }
+            _ => return,
+        };
+        if (fit, range.weight) > (self.fit, self.weight) {
+            (self.fit, self.weight) = (fit, range.weight);
+        }
+    }
+}
+
+impl Form {
+    /// The form that an `Accept` header prefers. Of one that is longer than 1,024 bytes, only the ranges that end before
+    /// are read. Where none of the forms is acceptable it is JSON.
+    #[must_use]
+    pub fn preferred(accept: Option<&str>) -> Self {
+        let accept = accept.unwrap_or_default();
+        let read = accept.get(..accept.floor_char_boundary(MAX_ACCEPT_BYTES));
+        let mut rest = match read {
+            Some(read) if read.len() < accept.len() => {
+                read.rsplit_once(',').map_or("", |(whole, _)| whole)
+            }
+            read => read.unwrap_or_default(),
+        };
+        steps::count(rest.len());
+        let mut candidates = [
+            Candidate::new(Self::Json, ["application", "json"]),
+            Candidate::new(Self::Problem, ["application", "problem+json"]),
+            Candidate::new(Self::Page, ["text", "html"]),
+        ];
+        while let Some(range) = next_of(&mut rest, b',') {
+            if let Some(range) = Range::read(range) {
+                candidates.iter_mut().for_each(|form| form.take(&range));
+            }
+        }
+        let acceptable = candidates.iter().filter(|form| form.weight > 0);
+        let preferred = acceptable.max_by_key(|form| form.preference());
+        preferred.map_or(Self::Json, |form| form.form)
+    }
+}
+
+/// A range of media types.
+struct Range<'a> {
+    of: [&'a str; 2],
+    has_parameters: bool,
+    /// In thousandths.
+    weight: u32,
+}
+
+impl<'a> Range<'a> {
+    /// `None`: it is not a range, or its weight is none.
+    fn read(text: &'a str) -> Option<Self> {
+        let mut rest = text;
+        let (kind, name) = next_of(&mut rest, b';')?.split_once('/')?;
+        let mut range = Self {
+            of: [kind, name],
+            has_parameters: false,
+            weight: 1000,
+        };
+        while let Some(parameter) = next_of(&mut rest, b';') {
+            match parameter.split_once('=') {
+                Some(("q" | "Q", weight)) => {
+                    range.weight = thousandths(weight)?;
+                    // What follows is no parameter of the type.
+                    break;
+                }
+                _ => range.has_parameters |= !parameter.is_empty(),
+            }
+        }
+        Some(range)
+    }
+}
+
+/// `0` to `1` with at most three decimals.
+fn thousandths(weight: &str) -> Option<u32> {
+    let (units, decimals) = weight.split_once('.').unwrap_or((weight, ""));
+    let is_digits = decimals.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_digits || decimals.len() > 3 {
+        return None;
+    }
+    let decimals: u32 = format!("{decimals:0<3}").parse().ok()?;
+    match (units, decimals) {
+        ("0", _) => Some(decimals),
+        ("1", 0) => Some(1000),
+        _ => None,
+    }
+}
+
+/// Takes what is before the next separator outside of quotes (RFC 9110, 5.6.4) off `rest`, without the blanks around it.
+/// `None`: there is no more, or a quote has no end.
+fn next_of<'a>(rest: &mut &'a str, separator: u8) -> Option<&'a str> {
+    if rest.is_empty() {
+        return None;
+    }
+    let (mut quoted, mut escaped) = (false, false);
+    for (place, byte) in rest.bytes().enumerate() {
+        match byte {
+            _ if mem::take(&mut escaped) => {}
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if byte == separator && !quoted => {
+                let found = rest.get(..place);
+                *rest = rest.get(place + 1..).unwrap_or_default();
+                return found.map(|found| found.trim_matches([' ', '\t']));
+            }
+            _ => {}
+        }
+    }
+    let last = mem::take(rest);
+    (!quoted).then(|| last.trim_matches([' ', '\t']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Form;
+
+    #[track_caller]
+    fn assert_form(expected: Form, accepts: &[&str]) {
+        for accept in accepts {
+            assert_eq!(Form::preferred(Some(accept)), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn the_greatest_weight_is_preferred() {
+        assert_eq!(Form::preferred(None), Form::Json);
+        assert_form(
+            Form::Json,
+            &[
+                "application/json, application/problem+json;q=0.1",
+                "application/problem+json;q=0.1, application/json",
+                "application/problem+json;q=0.899, application/json;q=0.9",
+                "text/html;q=0.9, application/json",
+                "text/html;q=0.9, */*",
+                "application/json;q=0.001",
+                // axios
+                "application/json, text/plain, */*",
+            ],
+        );
+        assert_form(
+            Form::Problem,
+            &[
+                "application/problem+json",
+                "Application/Problem+JSON",
+                "application/problem+json;q=0.5, text/html;q=0.4",
+                "application/json;q=0, application/*",
+                "a/b,application/problem+json;v=1",
+            ],
+        );
+        assert_form(
+            Form::Page,
+            &[
+                "text/html",
+                "TEXT/HTML",
+                "text/html, application/problem+json;q=0.9",
+                "text/*",
+                "text/html;level=1",
+                "text/html;charset=utf-8, application/json;q=0.5",
+                // Chrome, Firefox
+                "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8",
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_weight_of_0_is_a_refusal() {
+        assert_form(
+            Form::Json,
+            &[
+                "application/problem+json;q=0",
+                "application/problem+json;Q=0",
+                "application/problem+json;q=0., text/html;q=0.0",
+                "application/problem+json; q=0.000",
+                "application/problem+json\t;\tq=0.0",
+                "application/problem+json;v=1;q=0",
+                "text/html;q=0, */*",
+                "*/*;q=0",
+                "application/json;q=0",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_most_specific_range_counts() {
+        // As the example of RFC 9110, 12.5.1.
+        assert_form(
+            Form::Page,
+            &[
+                "text/*;q=0.3, text/html;q=0.7, text/html;level=1, text/html;level=2;q=0.4, */*;q=0.5",
+                "text/html, */*;q=0.1",
+                "*/*;q=1, application/*;q=0.1, text/*",
+            ],
+        );
+        assert_form(
+            Form::Json,
+            &[
+                "text/html;level=1, text/html;q=0.4, */*;q=0.5",
+                "text/*, text/html;q=0.1, application/json;q=0.2",
+                "application/*;q=0.9, application/problem+json;q=0.2, text/*;q=0.8",
+            ],
+        );
+    }
+
+    #[test]
+    fn of_equal_weights_the_named_one_counts_and_then_json() {
+        assert_form(
+            Form::Json,
+            &[
+                "",
+                "*/*",
+                "application/*",
+                "application/json, text/html",
+                "text/html, application/json",
+                "application/json, */*",
+                "text/html;q=0.5, application/json;q=0.5",
+                "image/webp, */*;q=0.8",
+                "image/png",
+            ],
+        );
+        assert_form(
+            Form::Problem,
+            &[
+                // The usual one of clients that read problem documents.
+                "application/json, application/problem+json",
+                "application/problem+json, application/json",
+                "application/problem+json, */*",
+                "text/html, application/problem+json",
+            ],
+        );
+        assert_form(Form::Page, &["text/html, */*", "application/*, text/html"]);
+    }
+
+    #[test]
+    fn quoted_strings_hold_no_ranges_and_no_weights() {
+        assert_form(
+            Form::Json,
+            &[
+                r#"a/b;c=", text/html, ""#,
+                r#"a/b;c="\", text/html""#,
+                r#"text/html;q="1""#,
+                r#"application/problem+json;a=";q=1";q=0"#,
+                // Without an end.
+                r#"text/html;a="b"#,
+                r#"text/html;a="b\"#,
+            ],
+        );
+        assert_form(
+            Form::Page,
+            &[r#"text/html;a=",;q=0""#, r#"a/b;c="\"",text/html"#],
+        );
+    }
+
+    #[test]
+    fn a_range_with_a_weight_that_is_none_is_left_out() {
+        for weight in [
+            "", "x", "2", "1.1", "-0", "0.1234", "0,5", ".5", "00", " 1", "1.0000", "+1", "0.5.5",
+        ] {
+            let accept = format!("text/html;q={weight}, image/png");
+            assert_form(Form::Json, &[&accept]);
+        }
+        for weight in ["1", "1.", "1.0", "1.000", "0.001", "0.5"] {
+            assert_form(Form::Page, &[&format!("text/html;q={weight}")]);
+        }
+        assert_form(
+            Form::Json,
+            &[
+                "xapplication/problem+json",
+                "text",
+                "/",
+                "html",
+                "*",
+                ",;,",
+                ";q=1",
+                "text/html/x",
+            ],
+        );
+    }
+}
