@@ -46,6 +46,7 @@ pub mod blocklist;
 pub mod budget;
 pub mod client;
 pub mod config;
+pub mod credentials;
 pub mod driver;
 pub mod effects;
 pub mod error;

@@ -1,0 +1,139 @@
+//! Credentials, as an `Authorization` header carries them (RFC 9110, 11.4).
+//!
+//! Every door reads them here: the control plane's, the proof of users, the search for the limiter's own
+//! tokens in what goes to the origin, and quotas that are keyed by the header.
+
+use std::fmt;
+
+/// Optional whitespace (RFC 9110, 5.6.3).
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// The value of a header without the blanks around it, which do not belong to it (RFC 9110, 5.5): not
+/// every platform removes them.
+#[must_use]
+pub fn trim(value: &str) -> &str {
+    value.trim_matches(BLANKS)
+}
+
+/// A scheme, and what it is given. It prints in one form for all spellings: the scheme in lower case, one space.
+///
+/// # Example
+///
+/// ```
+/// # use edge_limiter::credentials::Credentials;
+/// let credentials = Credentials::read("BEARER  of.the.user ").unwrap();
+/// assert!(credentials.are("Bearer"));
+/// assert_eq!(credentials.value, "of.the.user");
+/// assert_eq!(credentials.to_string(), "bearer of.the.user");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials<'a> {
+    scheme: &'a str,
+    /// A token, or parameters, without blanks around it; never empty. It is neither decoded nor checked: an
+    /// operator's token may have characters that `token68` lacks.
+    pub value: &'a str,
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads a header's value. `None`: it is not a scheme with something after it.
+    ///
+    /// # Design
+    ///
+    /// The header takes one set of credentials. A platform joins several lines by commas, and parameters and
+    /// tokens may hold commas too: so several lines are read as one scheme, with a value that no token is
+    /// equal to.
+    #[must_use]
+    pub fn read(header: &'a str) -> Option<Self> {
+        let (scheme, value) = trim(header).split_once(BLANKS)?;
+        // What was split is trimmed at its end: there is a value.
+        let value = value.trim_start_matches(BLANKS);
+        Some(Self { scheme, value })
+    }
+
+    /// Whether they are of that scheme, in any case (RFC 9110, 11.1).
+    #[must_use]
+    pub fn are(&self, scheme: &str) -> bool {
+        self.scheme.eq_ignore_ascii_case(scheme)
+    }
+}
+
+impl fmt::Display for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.scheme.to_ascii_lowercase(), self.value)
+    }
+}
+
+/// The token of a header's Bearer credentials (RFC 6750, 2.1).
+#[must_use]
+pub fn bearer(header: &str) -> Option<&str> {
+    let credentials = Credentials::read(header).filter(|given| given.are("bearer"));
+    credentials.map(|given| given.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Credentials, bearer};
+
+    #[test]
+    fn a_scheme_in_any_case_and_any_blanks_are_the_same_credentials() {
+        for header in [
+            "Bearer a.b",
+            "bearer a.b",
+            "BEARER a.b",
+            "bEaReR  a.b",
+            "Bearer \t a.b",
+            " Bearer a.b",
+            "Bearer a.b ",
+            "\tBearer a.b \t ",
+        ] {
+            assert_eq!(bearer(header), Some("a.b"), "{header:?}");
+            let printed = Credentials::read(header).map(|given| given.to_string());
+            assert_eq!(printed.as_deref(), Some("bearer a.b"), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_scheme_or_no_value_is_none() {
+        for header in [
+            "",
+            " ",
+            "Bearer",
+            "Bearer ",
+            " bearer\t",
+            "a.b",
+            "Bearer\u{a0}a.b",
+        ] {
+            assert_eq!(Credentials::read(header), None, "{header:?}");
+        }
+        for header in ["Basic a.b", "Bearers a.b", "Bearer, a.b", "\"Bearer\" a.b"] {
+            assert_eq!(bearer(header), None, "{header:?}");
+            assert!(Credentials::read(header).is_some(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_no_token() {
+        for (joined, value) in [
+            ("Bearer a, Bearer b", "a, Bearer b"),
+            ("Bearer a, ", "a,"),
+            ("Bearer a b", "a b"),
+        ] {
+            assert_eq!(bearer(joined), Some(value), "{joined}");
+        }
+        assert_eq!(bearer("Basic a, Bearer b"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_as_the_same(header in "[ \t]{0,2}[A-Za-z,]{0,8}[ \t]{0,3}[ -~]{0,20}") {
+            if let Some(given) = Credentials::read(&header) {
+                prop_assert!(!given.value.is_empty());
+                let printed = given.to_string();
+                let again = Credentials::read(&printed).map(|given| given.to_string());
+                prop_assert_eq!(again, Some(printed));
+            }
+        }
+    }
+}
