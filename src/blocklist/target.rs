@@ -21,7 +21,7 @@ pub enum Target {
 /// Why something must not be blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is on the allow-list, and would stay admitted.
+    /// It is on the allow-list, and would stay admitted; or it is one caller with an address that is.
     Allowed,
     /// It holds too many callers.
     TooWide,
@@ -35,7 +35,8 @@ impl Refusal {
     pub const fn message(self) -> &'static str {
         match self {
             Self::Allowed => {
-                "This is on RATE_LIMIT_ALLOWLIST, which a block does not touch; take it off the list first."
+                "This, or an address of the same caller, is on RATE_LIMIT_ALLOWLIST, which a block does not touch; \
+                 take it off the list first."
             }
             Self::TooWide => {
                 "This range is too wide: /8 is the widest for IPv4, /16 for IPv6. Block what is narrower."
@@ -120,8 +121,12 @@ impl Target {
             return Some(Refusal::Shared);
         }
         let range = self.range();
-        let covered = (allowed.holding(range.first())).any(|(allowed, ())| allowed.covers(range));
-        covered.then_some(Refusal::Allowed)
+        // A range names many callers, of whom those on the list stay admitted.
+        let is_caller = matches!(self, Self::Address(_));
+        let mut list = allowed.iter();
+        let is_allowed =
+            list.any(|(allowed, ())| allowed.covers(range) || (is_caller && range.covers(allowed)));
+        is_allowed.then_some(Refusal::Allowed)
     }
 }
 
@@ -189,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_must_not_be_blocked_is_refused() {
-        let allowed = ["10.0.0.0/8", "2001:db8::/32"];
+        let allowed = ["10.0.0.0/8", "2001:db8::/32", "2001:db9:88::1", "192.0.2.1"];
         let allowed = allowed.map(|text| (Range::parse(text).unwrap(), ()));
         let allowed = allowed.into_iter().collect();
         for (text, refusal) in [
@@ -206,6 +211,15 @@ mod tests {
             ("10.0.0.0/8", Some(Refusal::Allowed)),
             ("2001:db8:7::/48", Some(Refusal::Allowed)),
             ("2001::/16", None),
+            // One caller with an address of the list.
+            ("2001:db9:88::1", Some(Refusal::Allowed)),
+            ("2001:db9:88::2", Some(Refusal::Allowed)),
+            ("2001:db9:88::/64", Some(Refusal::Allowed)),
+            ("2001:db9:88:1::1", None),
+            // Many callers, of whom some stay admitted.
+            ("2001:db9:88::/63", None),
+            ("192.0.2.0/24", None),
+            ("192.0.2.2", None),
         ] {
             assert_eq!(target(text).refusal(&allowed), refusal, "{text}");
         }

@@ -64,6 +64,66 @@ fn an_allowed_address_is_never_limited_nor_counted() {
     }
 }
 
+/// Whoever shares the /64 of an allowed address is one caller with it, for counters and for blocks.
+#[test]
+fn no_block_of_its_network_stops_an_allowed_address() {
+    const ALLOWED: &str = "2001:db8:88::1";
+    const NEIGHBOUR: &str = "2001:db8:88::2";
+    let isolate = |general: &str| {
+        Isolate::new(&json!({
+            "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_GENERAL": general, "RATE_LIMIT_ESCALATION": "3,60,600",
+            "RATE_LIMIT_ALLOWLIST": ALLOWED,
+        }))
+    };
+    let put = |isolate: &Isolate, target: &str| {
+        let asked = by("198.51.100.1", &format!("/_limiter/blocked/{target}"));
+        isolate
+            .answer(&asked.sending("PUT", "").authorized())
+            .status
+    };
+    let stays_admitted = |isolate: &Isolate| {
+        assert_eq!(isolate.statuses(&by(ALLOWED, "/"), 4), [200; 4]);
+        assert_eq!(isolate.answer(&by(NEIGHBOUR, "/")).status, 429);
+        let body = r#"{"policy":"general","identifier":"2001:db8:88::1"}"#;
+        let check = by("198.51.100.1", "/_limiter/check").sending("POST", body);
+        let checked = json_of(&isolate.answer(&check.authorized()));
+        assert_eq!(
+            (&checked["allowed"], &checked["exempt"]),
+            (&json!(true), &json!("allowlist"))
+        );
+    };
+
+    let by_operator = isolate("2,60");
+    for target in [
+        ALLOWED,
+        NEIGHBOUR,
+        "2001:db8:88::%2F64",
+        "2001:db8:88::1%2F128",
+    ] {
+        assert_eq!(put(&by_operator, target), 409, "{target}");
+    }
+    assert_eq!(by_operator.control("blocked")["blocked"], json!([]));
+    assert_eq!(by_operator.answer(&by(NEIGHBOUR, "/")).status, 200);
+    assert_eq!(put(&by_operator, "2001:db8:88::%2F48"), 200, "many callers");
+    stays_admitted(&by_operator);
+
+    let by_policy = isolate("2,60,600");
+    assert_eq!(by_policy.statuses(&by(NEIGHBOUR, "/"), 3), [200, 200, 429]);
+    stays_admitted(&by_policy);
+
+    let by_escalation = isolate("2,60");
+    assert_eq!(
+        by_escalation.statuses(&by(NEIGHBOUR, "/"), 9)[2..],
+        [429; 7]
+    );
+    let blocked = by_escalation.control("blocked");
+    assert_eq!(
+        blocked["blocked"][0]["target"], "2001:db8:88::/64",
+        "{blocked}"
+    );
+    stays_admitted(&by_escalation);
+}
+
 #[test]
 fn the_bypass_token_admits_beyond_the_limit_as_long_as_it_is_sent() {
     for (isolate, in_memory) in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN))
