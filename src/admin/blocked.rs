@@ -9,6 +9,7 @@ use super::{Answered, Failed, Plane, Request, ok};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Network};
 use crate::effects::Effects;
 use crate::redis::Database;
@@ -154,7 +155,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         now: Timestamp,
     ) -> Answered {
         input.only(&[])?;
-        let target = self.target(target)?;
+        let target = self.exact_target(target)?;
         let mut fields = Fields::of_body(request, true)?;
         fields.only(&["seconds", "reason"])?;
         let seconds = fields.number("seconds", [1, LONGEST_SECONDS])?;
@@ -206,7 +207,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         input.only(&[])?;
         let named = target;
-        let target = self.target(named)?;
+        let target = self.exact_target(named)?;
         // What is gathered of a policy's block would list it anew.
         self.write_events(now).await;
         let mut lifted = self.records().lift(&target, now).await?;
@@ -286,6 +287,16 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let policies = self.config().policies.iter();
         let charges = policies.map(move |policy| policy.own_charge(&Caller::of_key(own)));
         charges.filter_map(move |(key, charge)| (key == own).then_some(charge))
+    }
+
+    /// A target that is to be changed: not `10.9.8.7/8`, whose sender may have meant the one address.
+    fn exact_target(&self, text: &str) -> Result<Target, Bad> {
+        match Range::parse_loosely(text) {
+            Some((range, true)) => Err(Bad(format!(
+                "The address has bits after its prefix: name the range {range}, or one address."
+            ))),
+            _ => self.target(text),
+        }
     }
 
     fn target(&self, text: &str) -> Result<Target, Bad> {

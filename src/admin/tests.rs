@@ -178,3 +178,35 @@ fn a_body_is_not_read_as_anything_but_an_object() {
     }
     assert_eq!(desk.call("PUT", "/blocked/192.0.2.1", "").status, 200);
 }
+
+#[test]
+fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() {
+    let desk = Desk::new();
+    for (target, meant) in [
+        ("10.9.8.7%2F8", "10.0.0.0/8"),
+        ("203.0.113.1%2F24", "203.0.113.0/24"),
+        ("2001:db8:7::1%2F48", "2001:db8:7::/48"),
+        ("2001:db8:7::1%2F64", "2001:db8:7::/64"),
+        ("::ffff:203.0.113.1%2F120", "203.0.113.0/24"),
+    ] {
+        for method in ["PUT", "DELETE"] {
+            let answer = desk.call(method, &format!("/blocked/{target}"), "");
+            assert_eq!(answer.status, 400, "{method} {target}");
+            assert!(answer.body.contains(meant), "{answer:?}");
+        }
+    }
+    let listed = desk.call("GET", "/blocked", "");
+    assert!(listed.body.contains("\"blocked\":[]"), "{listed:?}");
+    for target in [
+        "10.0.0.0%2F8",
+        "203.0.113.1",
+        "203.0.113.1%2F32",
+        "2001:db8:7::1",
+        "2001:db8:7::%2F64",
+    ] {
+        for method in ["PUT", "GET", "DELETE"] {
+            let answer = desk.call(method, &format!("/blocked/{target}"), "");
+            assert_eq!(answer.status, 200, "{method} {target}: {answer:?}");
+        }
+    }
+}

@@ -34,6 +34,13 @@ impl Range {
     /// ```
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_loosely(text).map(|(range, _)| range)
+    }
+
+    /// The range that `text` [names](Self::parse), and whether its address has bits after the prefix, as in
+    /// `10.9.8.7/8`, so that something else may have been meant.
+    #[must_use]
+    pub fn parse_loosely(text: &str) -> Option<(Self, bool)> {
         if text.len() > LONGEST {
             return None;
         }
@@ -48,7 +55,8 @@ impl Range {
             Some(bits) if written == canonical => bits,
             Some(bits) => bits.checked_sub(MAPPED_BITS)?,
         };
-        Self::new(canonical, bits)
+        let range = Self::new(canonical, bits)?;
+        Some((range, range.first != canonical))
     }
 
     /// The range of the addresses that share `bits` bits with `address`; `None` where it has fewer.

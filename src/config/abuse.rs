@@ -54,13 +54,18 @@ fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
     };
     let mut ranges = Vec::new();
     for (place, entry) in entries {
-        match Range::parse(&entry) {
-            Some(range) => {
-                if Target::Range(range).is_too_wide() {
-                    problems.warn(
-                        format!("{NAME}[{place}]"),
-                        "is so wide that hardly anybody is limited",
-                    );
+        match Range::parse_loosely(&entry) {
+            Some((range, has_more_bits)) => {
+                let is_too_wide = Target::Range(range).is_too_wide();
+                if has_more_bits || is_too_wide {
+                    let meaning = if has_more_bits {
+                        format!(
+                            "has bits after its prefix and means {range}, all of which is exempt; write that, or one address"
+                        )
+                    } else {
+                        "is so wide that hardly anybody is limited".to_owned()
+                    };
+                    problems.warn(format!("{NAME}[{place}]"), meaning);
                 }
                 ranges.push((range, ()));
             }
@@ -124,7 +129,7 @@ fn sample(vars: &Vars, problems: &mut Problems) -> u32 {
 mod tests {
     use serde_json::{Value, json};
 
-    use crate::config::{Compiled, Config, Vars};
+    use crate::config::{Compiled, Config, Severity, Vars};
     use crate::events::escalation::Escalation;
     use crate::time::Millis;
 
@@ -146,7 +151,7 @@ mod tests {
     fn an_allowlist_in_every_form() {
         let both = ["10.0.0.0/8", "192.0.2.1"].map(str::to_owned).to_vec();
         for list in [
-            json!("192.0.2.1, 10.1.2.3/8"),
+            json!("192.0.2.1, 10.0.0.0/8"),
             json!("192.0.2.1,,10.0.0.0/8,"),
             json!(["192.0.2.1", " 10.0.0.0/8"]),
             json!(r#"["192.0.2.1","10.0.0.0/8"]"#),
@@ -170,6 +175,43 @@ mod tests {
         }
         let (ranges, problems) = allowed(&json!([1, "10.0.0.0/8"]));
         assert_eq!((ranges.len(), problems.len()), (1, 1));
+    }
+
+    /// `10.9.8.7/8` exempts 16 million addresses; who wrote it may have meant one.
+    #[test]
+    fn a_range_with_bits_after_its_prefix_is_a_warning_that_says_what_it_means() {
+        for (text, meant) in [
+            ("10.9.8.7/8", "10.0.0.0/8"),
+            ("192.0.2.1/31", "192.0.2.0/31"),
+            ("2001:db8::7/32", "2001:db8::/32"),
+            ("::ffff:192.0.2.9/120", "192.0.2.0/24"),
+            ("10.9.8.7/0", "0.0.0.0/0"),
+        ] {
+            let compiled = compile(&json!({"RATE_LIMIT_ALLOWLIST": ["192.0.2.1", text]}));
+            let [problem] = compiled.problems.as_slice() else {
+                panic!("{text}: {:?}", compiled.problems);
+            };
+            assert_eq!(
+                (&*problem.variable, problem.severity),
+                ("RATE_LIMIT_ALLOWLIST[1]", Severity::Warning)
+            );
+            assert!(problem.rule.contains(meant), "{problem}");
+            let mut ranges = compiled.config.abuse.allowlist.iter();
+            assert!(
+                ranges.any(|(range, ())| range.to_string() == meant),
+                "{text}"
+            );
+        }
+        for text in [
+            "10.0.0.0/8",
+            "192.0.2.1/32",
+            "2001:db8::1/128",
+            "2001:db8::/32",
+            "::/96",
+        ] {
+            let (_, problems) = allowed(&json!(text));
+            assert_eq!(problems.len(), 0, "{text}");
+        }
     }
 
     #[test]
