@@ -78,6 +78,14 @@ impl Reader<'_> {
             self.distrust();
             return None;
         };
+        let path = route.get("path").and_then(Value::as_str);
+        if path.is_some_and(|path| path.split('/').any(|segment| segment == ".*")) {
+            self.problems.warn(
+                format!("{place}.path"),
+                "has a segment `.*`, which matches names that begin with a dot; write `*` or `**` if it is a regular \
+                 expression, and `%2E*` if not",
+            );
+        }
         let clear = self.problems.0.len();
         for field in route.keys() {
             if !matches!(field.as_str(), "path" | "methods" | "policies" | "cost") {
@@ -90,8 +98,15 @@ impl Reader<'_> {
         let policies = self.policies(&format!("{place}.policies"), route.get("policies"));
         let methods = self.methods(&format!("{place}.methods"), route.get("methods"));
         let cost = self.cost(&format!("{place}.cost"), route.get("cost"), &policies);
-        let path = route.get("path").and_then(Value::as_str);
-        let pattern = match path.map(PathPattern::parse) {
+        let widened = path.and_then(PathPattern::without_placeholders);
+        if widened.is_some() {
+            self.problems.error(
+                format!("{place}.path"),
+                "has a placeholder of another router; write `*` for one segment, `**` for any number, and escape what \
+                 stands for itself (`%3A` for a colon); meanwhile it stands for `**`, and the route hides no later one",
+            );
+        }
+        let pattern = match widened.as_deref().or(path).map(PathPattern::parse) {
             Some(Ok(pattern)) => pattern,
             Some(Err(error)) => return self.everywhere(place, &error.to_string(), policies),
             None => return self.everywhere(place, "must be text", policies),

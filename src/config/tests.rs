@@ -541,3 +541,105 @@ fn any_json_is_survived() {
         assert!(limits(&config, "mfa").is_some_and(|(requests, ..)| requests <= 5));
     }
 }
+
+#[test]
+fn a_placeholder_of_another_router_is_an_error_and_stands_for_any_segments() {
+    for (path, met, unmet) in [
+        ("/users/:id", "/users/42", "/user"),
+        ("/users/:id/posts", "/users/42/posts", "/users/42"),
+        ("/users/:id?", "/users/42", "/"),
+        ("/users/:user_id(\\d+)", "/users/42", "/"),
+        ("/flights/:from-:to", "/flights/vie-lhr", "/"),
+        ("/flights/from-:to", "/flights/from-lhr", "/"),
+        ("/files/:path*", "/files/a/b", "/"),
+        ("/users/{id}", "/users/42", "/"),
+        ("/users/{id:[0-9]+}/x", "/users/42/x", "/users/42"),
+        ("/files/{name}.pdf", "/files/a.pdf", "/"),
+        ("/files/{*rest}", "/files/a/b", "/"),
+        ("/files/{path...}", "/files/a/b", "/"),
+        ("/users/[id]", "/users/42", "/"),
+        ("/users/[[...slug]]", "/users", "/"),
+        ("/files/[...slug]", "/files/a/b", "/"),
+        ("/users/[0-9]+", "/users/42", "/"),
+        ("/users/<id>", "/users/42", "/"),
+        ("/users/<int:id>/x", "/users/42/x", "/"),
+        ("/files/(.*)", "/files/a/b", "/"),
+        ("/files/(.+)", "/files/a/b", "/"),
+        ("/users/(\\d+)/x", "/users/42/x", "/users/42"),
+        ("/users/([^/]+)", "/users/42", "/"),
+        ("/users{/:id}", "/users/42", "-"),
+        ("/(login|signin)", "/signin", "-"),
+        ("/files/*path", "/files/a/b", "/"),
+        ("/files/*path/", "/files/a/b", "/"),
+    ] {
+        let vars = json!({"RATE_LIMIT_ROUTES": [
+            {"path": path, "policies": ["auth"], "cost": 2}, {"path": "/**", "policies": ["mfa"]},
+        ]});
+        let compiled = compile(&vars);
+        let [problem] = compiled.problems.as_slice() else {
+            panic!("{path}: {:?}", compiled.problems);
+        };
+        assert_eq!(
+            (&*problem.variable, problem.severity),
+            ("RATE_LIMIT_ROUTES[0].path", Severity::Error)
+        );
+        assert!(
+            problem.rule.contains("`*`") && problem.rule.contains("`**`"),
+            "{problem}"
+        );
+        let config = compiled.config;
+        assert_eq!(names(&config, "GET", met), ["auth", "mfa", "ip"], "{path}");
+        assert_eq!(config.routes.classify("GET", met).cost, 2);
+        if unmet != "-" {
+            assert_eq!(names(&config, "GET", unmet), ["mfa", "ip"], "{path}");
+        }
+    }
+    // It exempts nothing.
+    let config = bad(
+        &json!({"RATE_LIMIT_ROUTES": [{"path": "/assets/:name", "policies": []}]}),
+        "RATE_LIMIT_ROUTES[0].path",
+    );
+    assert_eq!(names(&config, "GET", "/assets/a.js"), ["general", "ip"]);
+}
+
+#[test]
+fn characters_that_stand_for_themselves_are_no_placeholders() {
+    for (pattern, path) in [
+        ("/a:b", "/a:b"),
+        ("/users/@me", "/users/@me"),
+        ("/users/~me", "/users/~me"),
+        ("/v1/users:batchGet", "/v1/users:batchGet"),
+        ("/v1/things/*:archive", "/v1/things/7:archive"),
+        ("/rooms/!abc:example.org", "/rooms/!abc:example.org"),
+        ("/time/12:30", "/time/12:30"),
+        ("/:80", "/:80"),
+        ("/wiki/Mercury_(planet)", "/wiki/mercury_(planet)"),
+        ("/odata/Products(*)", "/odata/Products(5)"),
+        ("/odata/$metadata", "/odata/$metadata"),
+        ("/list[0]/x", "/list[0]/x"),
+        ("/a+b,c;v=1", "/a+b,c;v=1"),
+        ("/%3Aid", "/:id"),
+        ("/%7Bid%7D", "/%7Bid%7D"),
+        ("/%5Bid]", "/[id]"),
+        ("/%3Cid%3E", "/%3cid%3e"),
+        ("/x%28.*)", "/x(.a)"),
+        ("/*%70ath", "/mypath"),
+        ("/*.json", "/a.json"),
+        ("/*-export", "/data-export"),
+        ("/*export/**", "/dataexport/x"),
+        ("/*password*/**", "/reset-password/x"),
+        ("/*", "/a"),
+    ] {
+        let config = good(&json!({"RATE_LIMIT_ROUTES": [{"path": pattern, "policies": ["auth"]}]}));
+        assert_eq!(names(&config, "GET", path), ["auth", "ip"], "{pattern}");
+    }
+    let compiled =
+        compile(&json!({"RATE_LIMIT_ROUTES": [{"path": "/api/.*", "policies": ["auth"]}]}));
+    assert_eq!(compiled.problems.len(), 1);
+    assert_eq!(
+        compiled.problems[0].severity,
+        Severity::Warning,
+        "it matches names that begin with a dot"
+    );
+    assert_eq!(names(&compiled.config, "GET", "/api/.git"), ["auth", "ip"]);
+}

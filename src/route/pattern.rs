@@ -97,6 +97,30 @@ impl PathPattern {
         })
     }
 
+    /// `text` with `**` in place of each segment that is another router's placeholder (`:id`, `{id}`, `[id]`,
+    /// `<id>`, `(.*)`, `{*rest}`, a last `*rest`), and so with more than any of these stand for; `None` if it
+    /// has none. Here, they would match themselves alone. A percent-escape (`%3Aid`) is never a part of one.
+    #[must_use]
+    pub fn without_placeholders(text: &str) -> Option<String> {
+        let mut widened = String::with_capacity(text.len());
+        let mut found = false;
+        // Not at a backslash, which is an expression's (`\d`).
+        let mut pieces = text.trim_end_matches('/').split('/').peekable();
+        while let Some(piece) = pieces.next() {
+            let is_last = pieces.peek().is_none();
+            let (mut is_placeholder, is_open) = placeholder(piece.as_bytes());
+            is_placeholder |= is_last && is_named_star(piece.as_bytes());
+            found |= is_placeholder;
+            widened.push_str(if is_placeholder { "**" } else { piece });
+            // It goes on behind a slash: `([^/]+)`.
+            if is_last || is_open {
+                break;
+            }
+            widened.push('/');
+        }
+        found.then_some(widened)
+    }
+
     /// The pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -219,6 +243,46 @@ impl Segment {
             }
         }
     }
+}
+
+const fn begins_name(byte: &u8) -> bool {
+    byte.is_ascii_alphabetic() || *byte == b'_'
+}
+
+/// Whether a segment of a pattern has what other routers fill in, and whether that goes on behind the segment.
+/// Characters that paths have in earnest are none: `users:get`, `12:30`, `Mercury_(planet)`, `list[0]`.
+fn placeholder(piece: &[u8]) -> (bool, bool) {
+    let mut found = false;
+    // The bracket that is open.
+    let mut open = None;
+    for (at, byte) in piece.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|at| piece.get(at));
+        let after = piece.get(at + 1);
+        found |= match (open, byte) {
+            // No URL has these unescaped.
+            (_, b'{' | b'}' | b'<' | b'>') => true,
+            (Some(b'['), b']') => before == Some(&b'['),
+            (Some(b'['), byte) => !byte.is_ascii_digit(),
+            (Some(b'('), b'|' | b'\\') => true,
+            (Some(b'('), b'.') => matches!(after, Some(b'*' | b'+')),
+            (_, b':') => {
+                matches!(before, None | Some(b'-' | b'.')) && after.is_some_and(begins_name)
+            }
+            _ => false,
+        };
+        match byte {
+            b'(' | b'[' | b'{' => open = Some(*byte),
+            b')' | b']' | b'}' => open = None,
+            _ => {}
+        }
+    }
+    (found || open.is_some(), open.is_some())
+}
+
+/// Whether a segment is `*` and a name, as others write the rest of a path.
+fn is_named_star(piece: &[u8]) -> bool {
+    let in_name = |byte: &u8| begins_name(byte) || byte.is_ascii_digit();
+    matches!(piece, [b'*', first, rest @ ..] if begins_name(first) && rest.iter().all(in_name))
 }
 
 #[cfg(test)]
@@ -347,6 +411,19 @@ mod tests {
         #[test]
         fn parsing_never_panics(pattern in "/?([*/.%2fé\\\\]|\\PC){0,40}") {
             let _ = PathPattern::parse(&pattern);
+        }
+
+        #[test]
+        fn what_stands_for_placeholders_is_none(pattern in "(/[*:a.{}()<>\\[\\]0-9\\\\-]{0,6}){0,5}") {
+            let Some(widened) = PathPattern::without_placeholders(&pattern) else { return Ok(()) };
+            prop_assert_eq!(PathPattern::without_placeholders(&widened), None);
+            // Whatever the placeholders stand for.
+            let Ok(widened) = PathPattern::parse(&widened) else { return Ok(()) };
+            if let Ok(written) = PathPattern::parse(&pattern) {
+                let path = pattern.replace('*', "x").replace('\\', "/");
+                let path = super::super::normalise(&path);
+                prop_assert!(!written.matches(&path) || widened.matches(&path));
+            }
         }
     }
 }
