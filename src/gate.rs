@@ -6,7 +6,7 @@ use crate::blocklist::AddressBlock;
 use crate::client::{CF_CONNECTING_IP, CF_WORKER, Caller, CallerKey};
 use crate::config::Config;
 use crate::headers::BYPASS;
-use crate::policy::{Policy, PolicyId};
+use crate::policy::{Policy, PolicyId, TooManyValues};
 use crate::quota::{Outcome, Quota};
 use crate::route::{Class, Routes};
 use crate::store::{Answer, Charge, Check, Store, StoreError, Verdict};
@@ -121,6 +121,27 @@ pub enum Arrival {
     Undecided(Terms),
 }
 
+/// Why a request can neither be admitted nor denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// The store does not decide.
+    Store(StoreError),
+    /// It is limited by a header with more values than are charged.
+    TooManyValues,
+}
+
+impl From<StoreError> for Undecided {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<TooManyValues> for Undecided {
+    fn from(_: TooManyValues) -> Self {
+        Self::TooManyValues
+    }
+}
+
 /// Looks at who sends `request`, and at nothing else of it: callers that this isolate knows to be
 /// blocked or denied by address cost neither classification nor proof.
 pub fn arrive(
@@ -175,7 +196,7 @@ fn known_denial(
 ) -> Option<Report> {
     let mut by_address = policies.to_vec();
     by_address.retain(|policy| policy.is_by_address_alone());
-    let (check, charged) = check(terms, None, &by_address, request, cost);
+    let (check, charged) = check(terms, None, &by_address, request, cost).ok()?;
     let verdict = store.known_denial(&check, now)?;
     Some(Report {
         exempt: terms.exempt(),
@@ -187,14 +208,14 @@ fn known_denial(
 ///
 /// # Errors
 ///
-/// [`StoreError`] when `store` does not decide: the request can neither be admitted nor denied.
+/// [`Undecided`].
 pub async fn decide<S: Store>(
     config: &Config,
     store: &S,
     prove: &impl Prove,
     request: &impl Request,
     now: Timestamp,
-) -> Result<Report, StoreError> {
+) -> Result<Report, Undecided> {
     match arrive(config, store, request, now) {
         Arrival::Settled(report) => Ok(*report),
         Arrival::Preflight(terms) | Arrival::Undecided(terms) => {
@@ -215,7 +236,7 @@ pub async fn decide_for<S: Store>(
     request: &impl Request,
     terms: &Terms,
     now: Timestamp,
-) -> Result<Report, StoreError> {
+) -> Result<Report, Undecided> {
     let (policies, cost) = match terms.exempt() {
         None => classify(config, request),
         Some(_) => (Vec::new(), 1),
@@ -234,13 +255,15 @@ pub async fn decide_for<S: Store>(
     } else {
         None
     };
-    let (check, charged) = check(terms, user.as_ref(), &policies, request, cost);
+    let (check, charged) = check(terms, user.as_ref(), &policies, request, cost)?;
     let verdict = store.decide(&check, now).await?;
     Ok(Report {
         exempt: terms.exempt(),
         ..report(terms.caller(), user, &check, &charged, &verdict)
     })
 }
+
+type Charged<'a> = (Check, Vec<(&'a Policy, CallerKey)>);
 
 /// What a request is charged under `policies`, and of each charge its policy and key.
 fn check<'a>(
@@ -249,7 +272,7 @@ fn check<'a>(
     policies: &[&'a Policy],
     request: &impl Request,
     cost: u32,
-) -> (Check, Vec<(&'a Policy, CallerKey)>) {
+) -> Result<Charged<'a>, TooManyValues> {
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
     let mut charged: Vec<(&Policy, CallerKey)> = Vec::with_capacity(policies.len());
     for policy in policies.iter().copied() {
@@ -257,14 +280,14 @@ fn check<'a>(
         terms.charges(policy, user, &header, &mut |key, charge| {
             charges.push(charge);
             charged.push((policy, key));
-        });
+        })?;
     }
     let check = Check {
         address: terms.address(),
         charges,
         cost,
     };
-    (check, charged)
+    Ok((check, charged))
 }
 
 /// Who sent a request, by the headers that the platform sets.

@@ -1,4 +1,8 @@
-//! The names of the limiter's own headers.
+//! The names of the limiter's own headers, and how much of any header is read.
+
+/// The most of a header's value that is read, in bytes. It holds any cookies that a browser sends, and
+/// twice the longest token that is looked at.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// The caller's address, for the origin.
 pub const CALLER_ADDRESS: &str = "x-edge-limiter-ip";

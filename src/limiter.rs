@@ -13,7 +13,7 @@ use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
-use crate::gate::{self, Arrival, Preflights, Report};
+use crate::gate::{self, Arrival, Preflights, Report, Undecided};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
@@ -38,9 +38,10 @@ mod forward;
 mod request;
 mod tokens;
 
+pub use crate::headers::MAX_HEADER_BYTES;
 pub use duty::Duty;
 pub use forward::{Forward, Sample, Target};
-pub use request::{Location, MAX_HEADER_BYTES, Request};
+pub use request::{Location, Request};
 
 use request::Incoming;
 use tokens::OwnTokens;
@@ -183,7 +184,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
             Arrival::Preflight(terms) => {
-                Ok((self.preflights).decide(config, &incoming, &terms, now))
+                (self.preflights).decide(config, &incoming, &terms, now)
             }
             Arrival::Undecided(terms) => {
                 gate::decide_for(config, &self.stack, &self.users, &incoming, &terms, now).await
@@ -192,8 +193,9 @@ impl<E: Effects + Clone> Limiter<E> {
         match decided {
             Ok(report) if !report.admitted => own(self.deny(&report, &incoming, now)),
             Ok(report) => self.admit(report, &incoming, loop_guard, now),
+            Err(Undecided::TooManyValues) => own(Response::too_many_values(form())),
             // A policy says `deny`.
-            Err(error) => {
+            Err(Undecided::Store(error)) => {
                 let retry_at = match error {
                     StoreError::Open { until } => Some(until),
                     _ => None,

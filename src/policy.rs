@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Ipv6Prefix, Network, NetworkPrefixes};
+use crate::credentials::{self, Credentials};
+use crate::headers::MAX_HEADER_BYTES;
 use crate::quota::Quota;
 use crate::steps;
 use crate::store::{Charge, OnFailure};
@@ -55,6 +57,13 @@ pub enum KeyBy {
 /// The most of a header's value that tells callers apart, in bytes: the longest token that can prove a user.
 const MAX_KEY_BYTES: usize = 8 * 1024;
 
+/// The most values of a header that are charged.
+const MAX_KEY_VALUES: usize = 4;
+
+/// A request has more values than are charged in a header that it is limited by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyValues;
+
 /// Whether a policy denies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -74,25 +83,60 @@ impl Policy {
 
     /// Adds the quotas that a request of `caller` is charged to under this policy, each with the key that
     /// it is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
-    /// one of its headers.
+    /// one of its headers, whose every value is charged, since origins differ on which one they read. Platforms
+    /// join its lines by commas, so that a comma within a line counts as the end of one. Credentials are in one
+    /// form whatever the case of their scheme, and their parameters (`realm="x"`) tell nobody apart.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyValues`], unless the policy is in shadow mode. What has been added is to be dropped.
     pub fn charges(
         &self,
         caller: &Caller,
         user: Option<&CallerKey>,
         header: &dyn Fn(&str) -> Option<String>,
         add: &mut dyn FnMut(CallerKey, Charge),
-    ) {
+    ) -> Result<(), TooManyValues> {
         if let KeyBy::Header(name) = &self.key
-            && let Some(value) = header(name)
+            && let Some(joined) = header(name)
         {
-            steps::count(value.len().min(MAX_KEY_BYTES));
-            let read = value.get(..value.floor_char_boundary(MAX_KEY_BYTES));
-            let key = CallerKey::header(name, read.unwrap_or_default());
-            // Never blocked: whoever knows the value could block its owner.
-            add(key, self.charge(&key, None));
+            // Split, and hashed.
+            steps::count(2 * joined.len());
+            let is_one = is_free_text(name);
+            let are_credentials = matches!(&**name, "authorization" | "proxy-authorization");
+            // What was cut off may hold more.
+            let is_cut = joined.len() + char::MAX.len_utf8() > MAX_HEADER_BYTES;
+            let mut too_many = is_cut && !is_one;
+            let mut charged: Vec<CallerKey> = Vec::with_capacity(1);
+            let mut values = 0;
+            for (place, part) in joined.split(if is_one { '\n' } else { ',' }).enumerate() {
+                let part = credentials::trim(part);
+                if part.is_empty() || (are_credentials && place > 0 && is_parameter(part)) {
+                    continue;
+                }
+                values += 1;
+                if values > MAX_KEY_VALUES {
+                    too_many = true;
+                    break;
+                }
+                let credentials = Credentials::read(part).filter(|_| are_credentials);
+                let credentials = credentials.map(|given| given.to_string());
+                let value = credentials.as_deref().unwrap_or(part);
+                let read = value.get(..value.floor_char_boundary(MAX_KEY_BYTES));
+                let key = CallerKey::header(name, read.unwrap_or_default());
+                if !charged.contains(&key) {
+                    charged.push(key);
+                    // Never blocked: whoever knows the value could block its owner.
+                    add(key, self.charge(&key, None));
+                }
+            }
+            if too_many && self.mode == Mode::Enforce {
+                return Err(TooManyValues);
+            }
         }
         let (key, block) = self.own(caller, user);
         add(key, self.charge(&key, block));
+        Ok(())
     }
 
     /// The quota that requests of `caller` are always charged to, with the key that it is of.
@@ -144,6 +188,27 @@ impl Policy {
             ..Charge::new(quota_key(&self.name, caller), quota)
         }
     }
+}
+
+/// Whether a header's text may hold commas, and a client may write into it what it likes. It is one value:
+/// who wants a fresh quota has it anyway.
+fn is_free_text(name: &str) -> bool {
+    const FREE: [&str; 6] = [
+        "cookie",
+        "forwarded",
+        "referer",
+        "user-agent",
+        "via",
+        "x-forwarded-for",
+    ];
+    FREE.contains(&name) || name.starts_with("accept")
+}
+
+/// Whether it is a parameter of the credentials before it (RFC 9110, 11.4): a name, `=` and a value.
+fn is_parameter(part: &str) -> bool {
+    let (name, value) = part.split_once('=').unwrap_or_default();
+    !name.trim_ascii_end().contains([' ', '\t'])
+        && !matches!(value.bytes().next(), None | Some(b'='))
 }
 
 /// Names a caller's quota in a policy: `{policy}:{caller}`.

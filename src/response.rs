@@ -104,6 +104,14 @@ impl Response {
         Self::failure(form, 414, "uri_too_long", message)
     }
 
+    /// The 400 to a request with more values in a header that it is limited by than are charged.
+    #[must_use]
+    pub fn too_many_values(form: Form) -> Self {
+        let message =
+            "A header by which requests are limited has more than 4 values, or is too long.";
+        Self::failure(form, 400, "bad_request", message)
+    }
+
     /// The 508 to a request that has passed this limiter before.
     #[must_use]
     pub fn loop_detected(form: Form) -> Self {

@@ -4,7 +4,7 @@
 //! credentials, body or any header of the page's. A page can neither see nor repeat one, so a preflight must not
 //! spend what the request itself needs.
 
-use super::{Report, Request, Terms, check, report};
+use super::{Report, Request, Terms, Undecided, check, report};
 use crate::config::Config;
 use crate::policy::{KeyBy, Policy};
 use crate::seed::Seed;
@@ -81,19 +81,23 @@ impl Preflights {
     }
 
     /// Decides a preflight that its [arrival](super::arrive) left undecided.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`decide`](super::decide), of which a policy by address has none.
     pub fn decide(
         &self,
         config: &Config,
         request: &impl Request,
         terms: &Terms,
         now: Timestamp,
-    ) -> Report {
+    ) -> Result<Report, Undecided> {
         let policies: Vec<&Policy> = config.preflight.iter().collect();
-        let (check, charged) = check(terms, None, &policies, request, 1);
+        let (check, charged) = check(terms, None, &policies, request, 1)?;
         let verdict = self.0.decide_here(&check, now);
-        Report {
+        Ok(Report {
             exempt: terms.exempt(),
             ..report(terms.caller(), None, &check, &charged, &verdict)
-        }
+        })
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::client::{Caller, CallerKey};
 use crate::config::Config;
-use crate::policy::Policy;
+use crate::policy::{Policy, TooManyValues};
 use crate::store::Charge;
 
 /// Why no quota counts a caller.
@@ -71,15 +71,20 @@ impl Terms {
 
     /// Adds the quotas that the caller is charged to under `policy`, each with the key that it is of; none
     /// for an exempt caller. `user` and `header` are those of [`Policy::charges`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Policy::charges`].
     pub fn charges(
         &self,
         policy: &Policy,
         user: Option<&CallerKey>,
         header: &dyn Fn(&str) -> Option<String>,
         add: &mut dyn FnMut(CallerKey, Charge),
-    ) {
-        if self.exempt.is_none() {
-            policy.charges(&self.caller, user, header, add);
+    ) -> Result<(), TooManyValues> {
+        match self.exempt {
+            None => policy.charges(&self.caller, user, header, add),
+            Some(_) => Ok(()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Exempt, Report, Request, decide};
+use super::{Exempt, Report, Request, Undecided, decide};
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::quota::Outcome;
@@ -303,6 +303,193 @@ fn nobody_is_blocked_by_who_knows_its_header() {
         !gate.ask(&attacker, START + Millis::from_secs(62)).admitted,
         "the attacker's address is blocked"
     );
+}
+
+/// A gate with a policy of three requests by `header`, at addresses that never run out.
+fn keyed(header: &str) -> Gate {
+    Gate::new(&json!({
+        "RATE_LIMIT_API": "3,60", "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_POLICIES": {"api": {"key": format!("header:{header}")}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["api"]}],
+    }))
+}
+
+/// How many requests with these values of `header`, one each and from an address each, are admitted.
+fn admitted_with<'a>(
+    gate: &Gate,
+    header: &str,
+    values: impl IntoIterator<Item = &'a str>,
+) -> usize {
+    let ask = |(number, value): (usize, &str)| {
+        let request = from(&format!("198.51.100.{number}"), "/").with(header, value);
+        gate.ask(&request, START).admitted
+    };
+    values
+        .into_iter()
+        .enumerate()
+        .filter(|one| ask(*one))
+        .count()
+}
+
+#[test]
+fn a_header_value_is_one_key_however_it_is_sent() {
+    let spelt = [
+        "key", " key", "key ", "key\t", "key, ", ", key", "key, key", "key,key",
+    ];
+    assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", spelt), 3);
+    // Of any line of the header.
+    let lines = ["key", "key, a", "b, key", "c,key", "d, e, key, f"];
+    assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", lines), 3);
+    let distinct = ["key", "Key", "k ey", "Bearer key", "bearer key"];
+    assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", distinct), 5);
+}
+
+#[test]
+fn credentials_are_one_key_in_any_case_of_their_scheme() {
+    let spelt = [
+        "Bearer key",
+        "bearer key",
+        "BEARER  key",
+        "bEaReR \t key ",
+        "Bearer key, Bearer other",
+        "Basic QTpC, Bearer key",
+        "Bearer key, x=random",
+        "x=random, Bearer key",
+    ];
+    assert_eq!(
+        admitted_with(&keyed("Authorization"), "authorization", spelt),
+        3
+    );
+    let distinct = [
+        "Bearer key",
+        "Bearer Key",
+        "Basic key",
+        "key",
+        "Bearer kez",
+        "a2V5=",
+        "a2V5==",
+    ];
+    assert_eq!(
+        admitted_with(&keyed("Authorization"), "authorization", distinct),
+        7
+    );
+    // Parameters belong to the credentials before them, and tell nobody apart.
+    let user = |name: &str| {
+        format!(
+            "Digest username=\"{name}\", realm=\"r\", nonce = \"n\", uri=\"/\", qop=auth, nc=1, response=\"0\""
+        )
+    };
+    let users: Vec<String> = (0..5)
+        .map(|number| user(&format!("user-{number}")))
+        .collect();
+    let users = users.iter().map(String::as_str);
+    assert_eq!(
+        admitted_with(&keyed("Authorization"), "authorization", users),
+        5
+    );
+    let alice = user("alice");
+    assert_eq!(
+        admitted_with(
+            &keyed("Authorization"),
+            "authorization",
+            [alice.as_str(); 5]
+        ),
+        3
+    );
+}
+
+#[test]
+fn free_text_is_one_value_with_its_commas() {
+    for name in ["user-agent", "accept-language", "x-forwarded-for", "cookie"] {
+        let gate = keyed(name);
+        let agent = |version: usize| format!("Mozilla/5.0 (KHTML, like Gecko), a, b, c, {version}");
+        let agents: Vec<String> = (0..5).map(agent).collect();
+        assert_eq!(
+            admitted_with(&gate, name, agents.iter().map(String::as_str)),
+            5,
+            "{name}"
+        );
+        let one = format!(" {} ", agent(9));
+        assert_eq!(admitted_with(&gate, name, [one.as_str(); 5]), 3, "{name}");
+        let long = "x, ".repeat(9000);
+        assert_eq!(admitted_with(&gate, name, [long.as_str(); 5]), 3, "{name}");
+    }
+}
+
+#[test]
+fn a_header_without_a_value_is_none() {
+    let gate = keyed("X-Api-Key");
+    assert_eq!(
+        admitted_with(&gate, "x-api-key", ["", " ", ",", " , \t,"].repeat(3)),
+        12
+    );
+}
+
+#[test]
+fn a_request_is_denied_whole_by_any_value_of_its_header_and_blames_its_address_for_none() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_API": "3,60,600", "RATE_LIMIT_IP": "off",
+        "RATE_LIMIT_POLICIES": {"api": {"key": "header:x-api-key"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["api"]}],
+    }));
+    let with = |address: &str, value: &str| from(address, "/").with("x-api-key", value);
+    for number in 0..3 {
+        assert!(
+            gate.ask(&with(&format!("198.51.100.{number}"), "spent"), START)
+                .admitted
+        );
+    }
+    let report = gate.ask(&with("192.0.2.1", "a, b, spent, c"), START);
+    assert!(!report.admitted);
+    assert_eq!(
+        report.binding().unwrap().charged,
+        CallerKey::header("x-api-key", "spent")
+    );
+    // Nothing was consumed, and nobody blocked.
+    assert_eq!(gate.admits(&with("192.0.2.1", "a, b, c"), 5), 3);
+}
+
+#[test]
+fn more_values_than_are_charged_are_refused_and_consume_nothing() {
+    let ask = |gate: &Gate, value: &str| {
+        let request = from("192.0.2.1", "/").with("x-api-key", value);
+        let asked = decide(&gate.config, &gate.store, &SaysSo, &request, START);
+        asked.now_or_never().unwrap().map(|report| report.admitted)
+    };
+    let gate = keyed("X-Api-Key");
+    let beyond = format!("{}, e", "x".repeat(16 * 1024 - 3));
+    for value in ["a, b, c, d, e", "a,a,a,a,a", &beyond] {
+        for _ in 0..4 {
+            assert_eq!(ask(&gate, value), Err(Undecided::TooManyValues));
+        }
+    }
+    assert_eq!(ask(&gate, "a, b, c, d,,"), Ok(true));
+    // Who is exempt is not charged.
+    for exempts in [
+        json!({"RATE_LIMIT_ALLOWLIST": "192.0.2.1"}),
+        json!({"RATE_LIMIT_ENABLED": false}),
+    ] {
+        let mut vars = json!({
+            "RATE_LIMIT_API": "3,60",
+            "RATE_LIMIT_POLICIES": {"api": {"key": "header:x-api-key"}},
+            "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["api"]}],
+        });
+        vars.as_object_mut()
+            .unwrap()
+            .extend(exempts.as_object().unwrap().clone());
+        assert_eq!(
+            ask(&Gate::new(&vars), "a, b, c, d, e"),
+            Ok(true),
+            "{exempts}"
+        );
+    }
+    // A policy that denies nobody refuses nobody.
+    let shadow = Gate::new(&json!({
+        "RATE_LIMIT_API": "3,60",
+        "RATE_LIMIT_POLICIES": {"api": {"key": "header:x-api-key", "mode": "shadow"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/**", "policies": ["api"]}],
+    }));
+    assert_eq!(ask(&shadow, "a, b, c, d, e"), Ok(true));
 }
 
 #[test]

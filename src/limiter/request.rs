@@ -7,6 +7,7 @@ use reqwest::Url;
 use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
+use crate::headers::MAX_HEADER_BYTES;
 use crate::route::{Class, Readings, Routes};
 use crate::steps;
 
@@ -51,10 +52,6 @@ pub trait Request {
     /// The body, read no further than `most` bytes. Asked for once at most.
     async fn body(&self, most: usize) -> Body;
 }
-
-/// The most of a header's value that is read, in bytes. It holds any cookies that a browser sends, and
-/// twice the longest token that is looked at.
-pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// Bytes of a ray that are kept.
 const MAX_RAY_CHARS: usize = 64;

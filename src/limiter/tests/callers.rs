@@ -1,6 +1,8 @@
 //! Which requests are one caller's.
 
-use super::{Asked, Isolate, by, header, json_of, policies, policies_and};
+use serde_json::json;
+
+use super::{Asked, Isolate, by, header, json_of, policies, policies_and, upstash};
 
 fn left(isolate: &Isolate, request: &Asked) -> String {
     let answer = isolate.answer(request);
@@ -69,4 +71,25 @@ fn callers_without_an_address_share_one_quota_and_are_never_blocked() {
     let request = by("192.0.2.1", "/");
     assert_eq!(isolate.statuses(&request, 4), [200; 4]);
     assert_eq!(json_of(&isolate.answer(&request))["blocked"], true);
+}
+
+#[test]
+fn a_header_with_too_many_values_is_answered_400_at_no_cost() {
+    let vars = || upstash(&json!({"general": {"key": "header:x-api-key"}}));
+    let many = by("192.0.2.1", "/").with("x-api-key", "a, b, c, d, e");
+    let redis = Isolate::new(&vars());
+    let mut in_memory = vars();
+    in_memory["REDIS_ENABLED"] = json!(false);
+    let memory = Isolate::new(&in_memory);
+    for isolate in [&redis, &memory] {
+        for _ in 0..9 {
+            let answer = isolate.plane(&many);
+            let error = &json_of(&answer)["error"];
+            assert_eq!((answer.status, error), (400, &json!("bad_request")));
+            assert_eq!(header(&answer.headers, "x-ratelimit-limit"), None);
+        }
+    }
+    assert!(redis.effects.calls().is_empty(), "Redis is not asked");
+    let four = many.with("x-api-key", "a, b, c, d");
+    assert_eq!(left(&memory, &four), "4", "nothing was charged");
 }
