@@ -55,6 +55,7 @@ pub mod gate;
 pub mod generations;
 pub mod headers;
 pub mod journal;
+pub mod json;
 pub mod limiter;
 pub mod loop_guard;
 pub mod policy;

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::bad::Bad;
 use super::{Body, Failed, Request};
+use crate::json;
 
 /// A JSON object, field by field.
 #[derive(Debug)]
@@ -21,13 +22,16 @@ impl Fields {
             return Ok(Self(Map::new()));
         }
         // Only the place: serde's message can contain what was sent.
-        let value = serde_json::from_str(text).map_err(|error| {
+        let parsed = json::parse(text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             Bad(format!(
                 "The body must be JSON: see line {line}, column {column}."
             ))
         })?;
-        Ok(Self::of(value)?)
+        if parsed.has_duplicates {
+            return Err(Bad::from("No field of the body may be given twice.").into());
+        }
+        Ok(Self::of(parsed.value)?)
     }
 
     /// The object that `value` is.

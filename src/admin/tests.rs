@@ -180,6 +180,33 @@ fn a_body_is_not_read_as_anything_but_an_object() {
 }
 
 #[test]
+fn a_field_twice_in_a_body_is_refused() {
+    let desk = Desk::new();
+    for body in [
+        r#"{"seconds":60,"seconds":1}"#,
+        r#"{"seconds":60,"reason":"a","reaso\u006e":"a"}"#,
+    ] {
+        let answer = desk.call("PUT", "/blocked/192.0.2.1", body);
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(
+            answer.body.contains("bad_request") && answer.body.contains("twice"),
+            "{answer:?}"
+        );
+    }
+    for body in [
+        r#"{"policy":"auth","identifier":"a","cost":9,"cost":0}"#,
+        r#"{"policy":"auth","identifier":"a","identifier":"b"}"#,
+        r#"{"checks":[{"policy":"mfa","identifier":"a","policy":"general"}]}"#,
+        r#"{"checks":[{"policy":"auth","identifier":"a"}],"checks":[{"policy":"auth","identifier":"b"}]}"#,
+        r#"{"policy":"auth","identifier":"a","Identifier":"b"}"#,
+    ] {
+        assert_eq!(desk.call("POST", "/check", body).status, 400, "{body}");
+    }
+    let told = desk.call("GET", "/usage/auth/id:a", "");
+    assert!(told.body.contains("\"used\":0"), "{told:?}");
+}
+
+#[test]
 fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() {
     let desk = Desk::new();
     for (target, meant) in [

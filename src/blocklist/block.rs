@@ -1,8 +1,8 @@
 //! A block, and its record in Redis.
 
 use serde::Serialize;
-use serde_json::Value;
 
+use crate::json;
 use crate::time::Timestamp;
 
 /// A block of an address everywhere.
@@ -86,7 +86,7 @@ impl Block {
     /// unless it begins with an end.
     #[must_use]
     pub fn from_record(record: &str) -> Self {
-        let value: Value = serde_json::from_str(record).unwrap_or_default();
+        let value = json::value(record).unwrap_or_default();
         let escalated = value["by"] == "escalation";
         Self {
             until: AddressBlock::from_record(record)

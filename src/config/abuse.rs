@@ -44,7 +44,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
 fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
     const NAME: &str = "RATE_LIMIT_ALLOWLIST";
     const RULE: &str = "must be a list of addresses and ranges such as 192.0.2.1, 10.0.0.0/8";
-    let entries = match vars.list(NAME) {
+    let entries = match vars.list(NAME, problems) {
         None => return RangeMap::default(),
         Some(Ok(entries)) => entries,
         Some(Err(())) => {

@@ -17,7 +17,7 @@ pub enum CorsOrigins {
 }
 
 pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
-    let entries = match vars.list(NAME) {
+    let entries = match vars.list(NAME, problems) {
         None => return CorsOrigins::Nobody,
         Some(Ok(entries)) => entries,
         Some(Err(())) => {

@@ -23,6 +23,12 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
             continue;
         }
         let Some(policy) = name::read(name, problems) else {
+            let (capitals, policy) = (name.to_ascii_uppercase(), name.to_ascii_lowercase());
+            let is_known = name::SETTINGS.contains(&&*capitals)
+                || limits.contains_key(&policy)
+                || table.is_off(&policy);
+            // In capitals, what it says would be in force.
+            table.lost_options |= is_known && name != capitals;
             continue;
         };
         let Some(text) = vars.text(&name::variable(&policy)) else {

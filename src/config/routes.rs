@@ -21,13 +21,14 @@ pub(super) struct Read {
 }
 
 pub(super) fn read(vars: &Vars, table: &mut Table, problems: &mut Problems) -> Read {
+    let given = vars.table(VARIABLE, problems);
     let mut reader = Reader {
         table,
         problems,
         always: Vec::new(),
         used: BTreeSet::new(),
     };
-    let routes = match vars.table(VARIABLE) {
+    let routes = match given {
         None => Vec::new(),
         Some(Ok(Value::Array(list))) => list
             .iter()

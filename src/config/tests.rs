@@ -542,6 +542,125 @@ fn any_json_is_survived() {
     }
 }
 
+/// A name twice in one table: the last would win, and could loosen.
+#[test]
+fn a_name_twice_in_a_table_is_an_error_and_the_stricter_reading_rules() {
+    let problems = |compiled: &Compiled| -> Vec<String> {
+        let named = compiled.problems.iter();
+        named.map(|problem| problem.variable.clone()).collect()
+    };
+    let policies = |text: &str| {
+        let compiled = compile(&json!({"RATE_LIMIT_POLICIES": text}));
+        assert!(compiled.has_errors(), "{text}");
+        (problems(&compiled), compiled.config)
+    };
+    for text in [
+        r#"{"general":{"mode":"enforce"},"general":{"mode":"shadow"}}"#,
+        r#"{"gener\u0061l":{"mode":"shadow"},"general":{"mode":"shadow"}}"#,
+    ] {
+        let (named, config) = policies(text);
+        assert_eq!(
+            named,
+            ["RATE_LIMIT_POLICIES", "RATE_LIMIT_POLICIES.general"]
+        );
+        assert_eq!(policy(&config, "general").unwrap().mode, Mode::Enforce);
+        assert_eq!(limits(&config, "general"), Some((5, 60, 900)));
+    }
+    let (named, config) =
+        policies(r#"{"auth":{"mode":"enforce","mode":"shadow","burst":5,"burst":9}}"#);
+    assert_eq!(
+        named,
+        [
+            "RATE_LIMIT_POLICIES",
+            "RATE_LIMIT_POLICIES.auth.burst",
+            "RATE_LIMIT_POLICIES.auth.mode",
+            "RATE_LIMIT_POLICIES.auth.burst"
+        ]
+    );
+    let auth = policy(&config, "auth").unwrap();
+    assert_eq!((auth.mode, auth.quota.capacity()), (Mode::Enforce, 1));
+
+    // Names are the same in any case, in a table as well.
+    for (one, other) in [
+        ("general", "GENERAL"),
+        ("General", "general"),
+        ("GENERAL", "GeNeRaL"),
+    ] {
+        let table = json!({one: {"mode": "enforce"}, other: {"mode": "shadow"}});
+        for table in [table.clone(), json!(table.to_string())] {
+            let config = bad(
+                &json!({"RATE_LIMIT_POLICIES": table}),
+                "RATE_LIMIT_POLICIES.general",
+            );
+            assert_eq!(policy(&config, "general").unwrap().mode, Mode::Enforce);
+            assert_eq!(limits(&config, "general"), Some((5, 60, 900)));
+        }
+    }
+
+    let routes = |route: &str| {
+        let text = format!(r#"[{route},{{"path":"/x","policies":["mfa"]}}]"#);
+        let compiled = compile(&json!({"RATE_LIMIT_ROUTES": text}));
+        (problems(&compiled), compiled.config)
+    };
+    let field = |name: &str| {
+        vec![
+            "RATE_LIMIT_ROUTES".to_owned(),
+            format!("RATE_LIMIT_ROUTES[0].{name}"),
+        ]
+    };
+    let (named, config) = routes(r#"{"path":"/x","policies":["auth"],"path":"/y"}"#);
+    assert_eq!(named, field("path"));
+    assert_eq!(
+        names(&config, "GET", "/x"),
+        ["mfa", "ip", "auth"],
+        "on every path"
+    );
+    let (named, config) = routes(r#"{"path":"/x","policies":["auth"],"policies":[]}"#);
+    assert!(named.starts_with(&field("policies")), "{named:?}");
+    assert_eq!(names(&config, "GET", "/x"), ["misconfigured", "mfa", "ip"]);
+    let (named, config) =
+        routes(r#"{"path":"/x","policies":["auth"],"methods":["GET"],"methods":["PUT"]}"#);
+    assert_eq!(named, field("methods"));
+    assert_eq!(names(&config, "POST", "/x"), ["auth", "mfa", "ip"]);
+    let (named, config) = routes(r#"{"path":"/x","policies":["auth"],"cost":20,"cost":1}"#);
+    assert_eq!(named, field("cost"));
+    assert_eq!(config.routes.classify("GET", "/x").cost, 30);
+    let (named, config) = routes(r#"{"path":"/x","policies":[],"deep":{"a":1,"a":2}}"#);
+    assert_eq!(named, ["RATE_LIMIT_ROUTES", "RATE_LIMIT_ROUTES[0]"]);
+    assert_eq!(names(&config, "GET", "/x"), ["mfa", "ip"]);
+
+    let keys = r#"{"keys":[],"keys":[]}"#;
+    let compiled = compile(&json!({"RATE_LIMIT_JWT_KEYS": keys}));
+    assert_eq!(
+        problems(&compiled),
+        ["RATE_LIMIT_JWT_KEYS", "RATE_LIMIT_JWT_KEYS"]
+    );
+    let vars = r#"{"ADMIN_TOKEN":"a-token-of-22-characters","RATE_LIMIT_AUTH":"1,60","ADMIN_TOKEN":"a-token-of-22-characters"}"#;
+    let compiled = Config::compile(&Vars::from_json(vars).unwrap());
+    assert_eq!(problems(&compiled), ["RATE_LIMIT_AUTH", "ADMIN_TOKEN"]);
+    assert_eq!(compiled.config.admin_token, None);
+}
+
+#[test]
+fn a_variable_in_small_letters_is_an_error_and_the_stricter_reading_rules() {
+    for name in [
+        "RATE_LIMIT_general",
+        "RATE_LIMIT_Auth",
+        "RATE_LIMIT_routes",
+        "RATE_LIMIT_Policies",
+    ] {
+        let config = bad(&json!({name: "1,60"}), "RATE_LIMIT_<POLICY>");
+        assert_eq!(
+            names(&config, "GET", "/x"),
+            ["general", "ip", "misconfigured"],
+            "{name}"
+        );
+    }
+    // It sets no policy that anything could meet.
+    let config = bad(&json!({"RATE_LIMIT_mine": "1,60"}), "RATE_LIMIT_<POLICY>");
+    assert_eq!(names(&config, "GET", "/x"), ["general", "ip"]);
+}
+
 #[test]
 fn a_placeholder_of_another_router_is_an_error_and_stands_for_any_segments() {
     for (path, met, unmet) in [

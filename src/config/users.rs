@@ -72,7 +72,7 @@ fn hmac_key(vars: &Vars, problems: &mut Problems) -> Option<Key> {
 }
 
 fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<Key> {
-    let Some(document) = vars.table(KEYS) else {
+    let Some(document) = vars.table(KEYS, problems) else {
         return Vec::new();
     };
     let Some(read) = document

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::Problems;
+use crate::json;
 
 /// The environment's plain variables and secrets, by name. Bindings are left out.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -30,13 +31,17 @@ impl FromIterator<(String, Value)> for Vars {
 }
 
 impl Vars {
-    /// Reads one JSON object of variables.
+    /// Reads one JSON object of variables. One that has a name twice is an error of the variable, as a value
+    /// that cannot be taken.
     ///
     /// # Errors
     ///
     /// When `json` is not an object.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(json).map(Self)
+        match json::parse(json)?.value {
+            Value::Object(vars) => Ok(Self::from_iter(vars)),
+            _ => Err(serde::de::Error::custom("not an object")),
+        }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
@@ -101,24 +106,35 @@ impl Vars {
         }
     }
 
-    /// A table: an object or array, or the JSON text of one. `Err`: neither.
-    pub(super) fn table(&self, name: &str) -> Option<Result<Value, ()>> {
-        let value = match self.get(name)? {
+    /// A table: an object or array, or the JSON text of one, in which a name that stands twice is a
+    /// problem and its value [`json::UNUSABLE`]. `Err`: neither.
+    pub(super) fn table(&self, name: &str, problems: &mut Problems) -> Option<Result<Value, ()>> {
+        let text = match self.get(name)? {
             Value::String(text) if text.trim().is_empty() => return None,
-            Value::String(text) => serde_json::from_str(text).map_err(|_| ()),
-            other => Ok(other.clone()),
+            Value::String(text) => text,
+            other => return Some(Ok(other.clone())),
         };
-        Some(value)
+        let Ok(parsed) = json::parse(text) else {
+            return Some(Err(()));
+        };
+        if parsed.has_duplicates {
+            problems.error(
+                name,
+                "has a name twice in one table; nothing that it is given for is in use, and the stricter \
+                 reading is in force",
+            );
+        }
+        Some(Ok(parsed.value))
     }
 
     /// A list: an array, its JSON text, or text with commas. `Err`: none of these. An entry that is no text is `?`.
-    pub(super) fn list(&self, name: &str) -> Option<Result<Entries, ()>> {
+    pub(super) fn list(&self, name: &str, problems: &mut Problems) -> Option<Result<Entries, ()>> {
         let entries: Vec<String> = match self.get(name)? {
             Value::String(text) if !text.trim_start().starts_with('[') => text
                 .split(',')
                 .map(|entry| entry.trim().to_owned())
                 .collect(),
-            _ => match self.table(name)? {
+            _ => match self.table(name, problems)? {
                 Ok(Value::Array(list)) => {
                     let text = |entry: &Value| entry.as_str().unwrap_or("?").trim().to_owned();
                     list.iter().map(text).collect()

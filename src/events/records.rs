@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Batch, Event};
 use crate::error::StoreError;
+use crate::json;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, pairs, whole};
@@ -183,7 +184,7 @@ impl<D: Database> Records<D> {
                 1
             };
             at = Cursor { moment, skipped };
-            let event = serde_json::from_str(record).ok();
+            let event = json::value(record);
             page.events.extend(event.filter(Value::is_object));
         }
         page.next = (listed.len() > most).then_some(at);

@@ -7,6 +7,7 @@ use super::script::{Call, Script, ScriptAnswer};
 use super::{Command, Database, Scripts};
 use crate::effects::{Effects, Endpoint, Reply};
 use crate::error::StoreError;
+use crate::json;
 use crate::time::{Millis, Timestamp};
 
 /// Redis over REST.
@@ -69,7 +70,7 @@ impl<E: Effects> Database for Rest<E> {
             // Never a result: a refusal, or a status.
             return Err(failure(&reply));
         }
-        let Ok(Value::Array(mut replies)) = serde_json::from_str(&reply.body) else {
+        let Some(Value::Array(mut replies)) = json::value(&reply.body) else {
             return Err(failure(&reply));
         };
         for reply in &mut replies {
@@ -110,7 +111,7 @@ struct Envelope {
 
 impl Envelope {
     fn read(body: &str) -> Option<Self> {
-        let Value::Object(mut fields) = serde_json::from_str(body).ok()? else {
+        let Value::Object(mut fields) = json::value(body)? else {
             return None;
         };
         Some(Self {

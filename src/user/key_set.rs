@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::key::{Key, Unusable};
+use crate::json;
 
 /// Only the first keys of a document are read, up to this many.
 const MAX_KEYS: usize = 100;
@@ -16,6 +17,6 @@ pub fn read(document: &Value) -> Option<Vec<Result<Key, Unusable>>> {
 
 /// The usable keys of a published document. `None`: the document is not a JWK Set.
 pub(super) fn published(text: &str) -> Option<Vec<Key>> {
-    let keys = read(&serde_json::from_str(text).ok()?)?;
+    let keys = read(&json::value(text)?)?;
     Some(keys.into_iter().filter_map(Result::ok).collect())
 }

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::base64url;
+use crate::json;
 use crate::steps;
 use crate::time::{Millis, Timestamp};
 
@@ -114,7 +115,7 @@ impl<'a> Token<'a> {
 
 fn object(text: &str) -> Option<Map<String, Value>> {
     let text = String::from_utf8(base64url::decode(text)?).ok()?;
-    match serde_json::from_str(&text).ok()? {
+    match json::value(&text)? {
         Value::Object(object) => Some(object),
         _ => None,
     }

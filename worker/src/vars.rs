@@ -1,6 +1,7 @@
 //! The environment object's plain variables.
 
 use edge_limiter::config::Vars;
+use edge_limiter::json;
 use js_sys::{Array, JSON, Object, Reflect};
 use serde_json::Value;
 use wasm_bindgen::{JsCast, JsValue};
@@ -31,7 +32,7 @@ fn value(given: &JsValue) -> Option<Value> {
     } else {
         return None;
     };
-    serde_json::from_str(&String::from(json)).ok()
+    json::value(&String::from(json))
 }
 
 fn is_data(given: &JsValue) -> bool {

@@ -55,7 +55,9 @@ pub(super) fn read(name: &str, problems: &mut Problems) -> Option<String> {
     if !shaped {
         problems.error(
             "RATE_LIMIT_<POLICY>",
-            "a policy's name must be at most 32 capitals, digits and underscores, a capital first; it is left out",
+            "a policy's name must be at most 32 capitals, digits and underscores, a capital first; it is left out, and \
+             where capitals would make it a known name, every request meets the policy `misconfigured` until it is \
+             mended",
         );
         return None;
     }

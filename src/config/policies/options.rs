@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::client::NetworkPrefixes;
 use crate::config::vars::{is_header_name, whole_value};
 use crate::config::{Problems, Vars};
+use crate::json::UNUSABLE;
 use crate::policy::{KeyBy, Mode};
 use crate::quota::Algorithm;
 use crate::store::OnFailure;
@@ -33,15 +34,19 @@ pub(super) struct Options {
 
 /// The options of each policy, by its name in lower case. `None`: they cannot be read.
 pub(super) fn table(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<String, Value>> {
-    match vars.table("RATE_LIMIT_POLICIES") {
+    match vars.table("RATE_LIMIT_POLICIES", problems) {
         None => Some(BTreeMap::new()),
         Some(Ok(Value::Object(table))) => {
             let mut options = BTreeMap::new();
-            options.extend(
-                table
-                    .into_iter()
-                    .map(|(name, options)| (name.to_ascii_lowercase(), options)),
-            );
+            for (name, value) in table {
+                // Two names that differ in case alone: which one was meant?
+                let name = name.to_ascii_lowercase();
+                let value = match options.contains_key(&name) {
+                    true => UNUSABLE.into(),
+                    false => value,
+                };
+                options.insert(name, value);
+            }
             Some(options)
         }
         Some(_) => {
@@ -61,7 +66,8 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Optio
     let Value::Object(table) = value else {
         problems.error(
             place,
-            "must be a table of options; the policy is held to 5 requests until it is mended",
+            "must be one table of options (a name is the same in any case); the policy is held to 5 requests \
+             until it is mended",
         );
         options.unclear = true;
         return options;
