@@ -354,7 +354,10 @@ fn uncounted_token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<S
 fn header_secret(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
     let value = vars.text(name)?;
     if !vars::fits_header(&value) {
-        problems.error(name, "must be visible ASCII characters; it is not in use");
+        problems.error(
+            name,
+            "must be text, in visible ASCII characters; it is not in use",
+        );
         return None;
     }
     Some(Secret(value))

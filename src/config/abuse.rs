@@ -44,7 +44,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
 fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
     const NAME: &str = "RATE_LIMIT_ALLOWLIST";
     const RULE: &str = "must be a list of addresses and ranges such as 192.0.2.1, 10.0.0.0/8";
-    let entries = match vars.list(NAME, problems) {
+    let entries = match vars.list(NAME, Some(','), problems) {
         None => return RangeMap::default(),
         Some(Ok(entries)) => entries,
         Some(Err(())) => {
@@ -52,9 +52,10 @@ fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
             return RangeMap::default();
         }
     };
+    let entries = entries.iter().enumerate();
     let mut ranges = Vec::new();
-    for (place, entry) in entries {
-        match Range::parse_loosely(&entry) {
+    for (place, entry) in entries.filter(|(_, entry)| !entry.is_empty()) {
+        match Range::parse_loosely(entry) {
             Some((range, has_more_bits)) => {
                 let is_too_wide = Target::Range(range).is_too_wide();
                 if has_more_bits || is_too_wide {
@@ -112,17 +113,17 @@ fn escalation(vars: &Vars, problems: &mut Problems) -> Option<Escalation> {
 
 fn sample(vars: &Vars, problems: &mut Problems) -> u32 {
     const NAME: &str = "RATE_LIMIT_EVENT_SAMPLE";
-    let Some(text) = vars.text(NAME) else {
-        return 0;
-    };
-    let share = vars::thousandths(&text).filter(|share| *share <= 1000);
-    if share.is_none() {
-        problems.error(
-            NAME,
-            "must be a share from 0 to 1 with at most three decimals; no admitted request is recorded",
-        );
+    match vars.thousandths(NAME) {
+        None => 0,
+        Some(Ok(share)) if share <= 1000 => share,
+        Some(_) => {
+            problems.error(
+                NAME,
+                "must be a share from 0 to 1 with at most three decimals; no admitted request is recorded",
+            );
+            0
+        }
     }
-    share.unwrap_or(0)
 }
 
 #[cfg(test)]

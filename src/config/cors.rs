@@ -17,9 +17,9 @@ pub enum CorsOrigins {
 }
 
 pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
-    let entries = match vars.list(NAME, problems) {
+    let entries = match vars.list(NAME, Some(','), problems) {
         None => return CorsOrigins::Nobody,
-        Some(Ok(entries)) => entries,
+        Some(Ok(entries)) => entries.into_iter().enumerate(),
         Some(Err(())) => {
             problems.error(
                 NAME,
@@ -29,6 +29,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
             return CorsOrigins::Nobody;
         }
     };
+    let entries: Vec<(usize, String)> = entries.filter(|(_, entry)| !entry.is_empty()).collect();
     if matches!(&*entries, [(_, only)] if only == "*") {
         return CorsOrigins::Anybody;
     }

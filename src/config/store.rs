@@ -94,7 +94,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
     if !vars::fits_header(&token) {
         problems.error(
             TOKEN[0],
-            "has characters that no token has; memory is in use instead",
+            "must be text, in visible ASCII characters; memory is in use instead",
         );
         return StoreConfig::Memory;
     }
@@ -117,7 +117,7 @@ const LEAST_COMMANDS: u32 = 50;
 
 fn max_commands(vars: &Vars, problems: &mut Problems) -> Option<NonZeroU32> {
     const NAME: &str = "REDIS_MAX_COMMANDS_PER_SECOND";
-    vars.text(NAME)?;
+    vars.get(NAME)?;
     let range = LEAST_COMMANDS..=1_000_000;
     let most = vars.number(NAME, range, [0, LEAST_COMMANDS], "commands", problems);
     NonZeroU32::new(most)
@@ -126,17 +126,16 @@ fn max_commands(vars: &Vars, problems: &mut Problems) -> Option<NonZeroU32> {
 /// In thousandths.
 fn fallback_factor(vars: &Vars, problems: &mut Problems) -> u32 {
     const NAME: &str = "RATE_LIMIT_FALLBACK_FACTOR";
-    let Some(text) = vars.text(NAME) else {
-        return 1200;
-    };
-    vars::thousandths(&text)
-        .filter(|factor| (10..=10_000).contains(factor))
-        .unwrap_or_else(|| {
+    match vars.thousandths(NAME) {
+        None => 1200,
+        Some(Ok(factor)) if (10..=10_000).contains(&factor) => factor,
+        Some(_) => {
             let rule =
                 "must be a number from 0.01 to 10 with at most three decimals; 1 is in force";
             problems.error(NAME, rule);
             1000
-        })
+        }
+    }
 }
 
 fn prefix(vars: &Vars, problems: &mut Problems) -> String {
@@ -149,7 +148,8 @@ fn prefix(vars: &Vars, problems: &mut Problems) -> String {
     }
     problems.error(
         "REDIS_KEY_PREFIX",
-        "must be at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
+        "must be text, at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
     );
+    // Not memory: limits hold over all isolates meanwhile.
     default()
 }

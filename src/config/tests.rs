@@ -542,6 +542,75 @@ fn any_json_is_survived() {
     }
 }
 
+/// What TOML has besides text.
+fn not_texts() -> [Value; 7] {
+    [
+        json!(true),
+        json!(false),
+        json!(12_345_678),
+        json!(0.5),
+        json!(["pLaNtEd-pLaNtEd-pLaNtEd-pLaNtEd-pLaNtEd"]),
+        json!({"pLaNtEd": "pLaNtEd-pLaNtEd-pLaNtEd"}),
+        json!([]),
+    ]
+}
+
+/// `vars` with one more, which must be the one thing that is wrong.
+fn bad_with(vars: &Value, name: &str, value: &Value) -> Config {
+    let mut vars = vars.clone();
+    vars[name] = value.clone();
+    let compiled = compile(&vars);
+    for problem in &compiled.problems {
+        let shown = problem.to_string().to_lowercase();
+        assert!(!shown.contains("planted"), "{problem}");
+    }
+    bad(&vars, name)
+}
+
+#[test]
+fn a_secret_that_is_no_text_opens_nothing() {
+    for value in not_texts() {
+        let config = bad_with(&json!({}), "ADMIN_TOKEN", &value);
+        assert_eq!(config.admin_token, None, "{value}");
+        let config = bad_with(&json!({}), "CHECK_TOKEN", &value);
+        assert_eq!(config.check_token, None, "{value}");
+        let config = bad_with(&json!({}), "RATE_LIMIT_BYPASS_TOKEN", &value);
+        assert_eq!(config.abuse.bypass_token, None, "{value}");
+        let config = bad_with(&json!({}), "ORIGIN_SECRET", &value);
+        assert_eq!(config.origin_secret, None, "{value}");
+        let config = bad_with(&json!({}), "RATE_LIMIT_JWT_SECRET", &value);
+        assert!(!config.users.prove_anybody(), "{value}");
+    }
+}
+
+#[test]
+fn a_variable_of_text_takes_text_alone() {
+    let store = json!({"UPSTASH_REDIS_REST_URL": "https://x.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
+    for value in not_texts() {
+        let config = bad_with(&store, "REDIS_KEY_PREFIX", &value);
+        assert!(
+            matches!(config.store, StoreConfig::Upstash { prefix, .. } if prefix == "ratelimit:")
+        );
+        for name in ["UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN"] {
+            assert_eq!(bad_with(&store, name, &value).store, StoreConfig::Memory);
+        }
+        let config = bad_with(&json!({}), "CLIENT_IP_HEADER", &value);
+        assert_eq!(config.client_ip_header, "cf-connecting-ip");
+        let config = bad_with(&json!({}), "ORIGIN_URL", &value);
+        assert_eq!(config.origin, Origin::Nowhere);
+        let config = bad_with(&json!({}), "RATE_LIMIT_HEADERS", &value);
+        assert_eq!(config.dialect, Dialect::XRateLimit);
+        let config = bad_with(&json!({}), "RATE_LIMIT_JWT_COOKIE", &value);
+        assert_eq!(config.users.cookie, None);
+        let config = bad_with(&json!({}), "RATE_LIMIT_JWT_JWKS_URL", &value);
+        assert!(!config.users.prove_anybody());
+        let config = bad_with(&json!({}), "RATE_LIMIT_IP", &value);
+        assert_eq!(limits(&config, "ip"), Some((5, 60, 900)));
+        let config = bad_with(&json!({}), "RATE_LIMIT_ESCALATION", &value);
+        assert!(config.abuse.escalation.is_some());
+    }
+}
+
 /// A name twice in one table: the last would win, and could loosen.
 #[test]
 fn a_name_twice_in_a_table_is_an_error_and_the_stricter_reading_rules() {

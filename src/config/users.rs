@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::vars::{self, Vars, is_header_name};
 use super::{Problems, secret};
+use crate::json::UNUSABLE;
 use crate::user::Settings;
 use crate::user::key::{Key, Unusable};
 use crate::user::key_set;
@@ -28,8 +29,8 @@ pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> Setting
             .collect(),
         jwks_url: jwks_url(vars, problems),
         expected: Expected {
-            issuer: vars.text(ISSUER),
-            audience: vars.text(AUDIENCE),
+            issuer: expected(vars, ISSUER, problems),
+            audience: expected(vars, AUDIENCE, problems),
         },
         cookie: cookie(vars, problems),
     };
@@ -60,6 +61,21 @@ pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> Setting
         }
     }
     settings
+}
+
+/// Any of which a claim must be. Where none can be read, no token proves anybody.
+fn expected(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Vec<String>> {
+    let given = vars.list(name, None, problems)?.unwrap_or_default();
+    let mut read = given.clone();
+    read.retain(|text| !text.is_empty() && text != UNUSABLE);
+    if read.is_empty() || read.len() < given.len() {
+        problems.error(
+            name,
+            "must be a text or a list of texts; what is none is left out, and where nothing is left, no \
+             token proves anybody",
+        );
+    }
+    Some(read)
 }
 
 fn hmac_key(vars: &Vars, problems: &mut Problems) -> Option<Key> {
@@ -297,6 +313,49 @@ mod tests {
             assert_eq!(errors(&compiled), [place], "{vars}");
             let shown = format!("{:?}{:?}", compiled.problems, compiled.config.users);
             assert!(!shown.contains("planted"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_and_an_audience_may_be_lists() {
+        for name in ["RATE_LIMIT_JWT_ISSUER", "RATE_LIMIT_JWT_AUDIENCE"] {
+            let read = |value: &Value| {
+                let compiled = compile(&json!({name: value}));
+                let named = errors(&compiled)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>();
+                for problem in &compiled.problems {
+                    assert!(!problem.rule.contains("shop"), "{problem}");
+                }
+                let expected = compiled.config.users.expected;
+                let both = [expected.issuer, expected.audience];
+                (both.into_iter().flatten().next(), named)
+            };
+            let texts =
+                |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+            for (value, wanted) in [
+                (json!("shop"), texts(&["shop"])),
+                (json!(" shop, app "), texts(&["shop, app"])),
+                (json!(["shop", " app "]), texts(&["shop", "app"])),
+                (json!(r#"["shop","app"]"#), texts(&["shop", "app"])),
+                (json!(""), None),
+            ] {
+                assert_eq!(read(&value), (wanted, vec![]), "{value}");
+            }
+            // What is no list of texts lets no token in that the rest does not.
+            for (value, wanted) in [
+                (json!(["shop", 7]), texts(&["shop"])),
+                (json!(["shop", ""]), texts(&["shop"])),
+                (json!(["shop", ["app"]]), texts(&["shop"])),
+                (json!([]), texts(&[])),
+                (json!(true), texts(&[])),
+                (json!(7), texts(&[])),
+                (json!({"shop": "shop"}), texts(&[])),
+                (json!("[\"shop\""), texts(&[])),
+            ] {
+                assert_eq!(read(&value), (wanted, vec![name.to_owned()]), "{value}");
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value;
 
 use super::Problems;
-use crate::json;
+use crate::json::{self, UNUSABLE};
 
 /// The environment's plain variables and secrets, by name. Bindings are left out.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -55,18 +55,47 @@ impl Vars {
             .filter_map(move |name| name.strip_prefix(prefix))
     }
 
-    /// A variable as text, trimmed; an empty one counts as unset, as in a shell.
+    /// A variable of text, trimmed; an empty one counts as unset, as in a shell. Another type is
+    /// [`UNUSABLE`], never its JSON text.
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        let text = match self.get(name)? {
-            Value::String(text) => text.trim().to_owned(),
-            other => other.to_string(),
-        };
-        (!text.is_empty()).then_some(text)
+        text(self.get(name)?)
+    }
+
+    /// The text of a variable that is a number or a flag, which TOML has types for.
+    fn scalar(&self, name: &str) -> Option<String> {
+        match self.get(name)? {
+            plain @ (Value::Number(_) | Value::Bool(_)) => Some(plain.to_string()),
+            other => text(other),
+        }
+    }
+
+    /// A list of texts, trimmed: a list, its JSON text, or a text in which `separator` stands between
+    /// them. An entry of another type is [`UNUSABLE`]. `Err`: none of these.
+    pub(super) fn list(
+        &self,
+        name: &str,
+        separator: Option<char>,
+        problems: &mut Problems,
+    ) -> Option<Result<Vec<String>, ()>> {
+        match self.get(name)? {
+            Value::String(given) if !given.trim_start().starts_with('[') => {
+                let given = text(&Value::String(given.clone()))?;
+                let parts = given.split(|letter| Some(letter) == separator);
+                Some(Ok(parts.map(|part| part.trim().to_owned()).collect()))
+            }
+            _ => Some(match self.table(name, problems)? {
+                Ok(Value::Array(list)) => Ok(list
+                    .iter()
+                    .map(|entry| text(entry).unwrap_or_default())
+                    .collect()),
+                _ => Err(()),
+            }),
+        }
     }
 
     /// `true` or `false`; anything else is a problem and means `default`.
     pub(super) fn flag(&self, name: &str, default: bool, problems: &mut Problems) -> bool {
-        match self.text(name).as_deref() {
+        match self.scalar(name).as_deref() {
             None => default,
             Some(text) if text.eq_ignore_ascii_case("true") => true,
             Some(text) if text.eq_ignore_ascii_case("false") => false,
@@ -90,7 +119,7 @@ impl Vars {
         unit: &str,
         problems: &mut Problems,
     ) -> u32 {
-        let Some(text) = self.text(name) else {
+        let Some(text) = self.scalar(name) else {
             return default;
         };
         match whole(&text).filter(|number| range.contains(number)) {
@@ -107,7 +136,7 @@ impl Vars {
     }
 
     /// A table: an object or array, or the JSON text of one, in which a name that stands twice is a
-    /// problem and its value [`json::UNUSABLE`]. `Err`: neither.
+    /// problem and its value [`UNUSABLE`]. `Err`: neither.
     pub(super) fn table(&self, name: &str, problems: &mut Problems) -> Option<Result<Value, ()>> {
         let text = match self.get(name)? {
             Value::String(text) if text.trim().is_empty() => return None,
@@ -127,28 +156,11 @@ impl Vars {
         Some(Ok(parsed.value))
     }
 
-    /// A list: an array, its JSON text, or text with commas. `Err`: none of these. An entry that is no text is `?`.
-    pub(super) fn list(&self, name: &str, problems: &mut Problems) -> Option<Result<Entries, ()>> {
-        let entries: Vec<String> = match self.get(name)? {
-            Value::String(text) if !text.trim_start().starts_with('[') => text
-                .split(',')
-                .map(|entry| entry.trim().to_owned())
-                .collect(),
-            _ => match self.table(name, problems)? {
-                Ok(Value::Array(list)) => {
-                    let text = |entry: &Value| entry.as_str().unwrap_or("?").trim().to_owned();
-                    list.iter().map(text).collect()
-                }
-                _ => return Some(Err(())),
-            },
-        };
-        let entries = entries.into_iter().enumerate();
-        Some(Ok(entries.filter(|(_, entry)| !entry.is_empty()).collect()))
+    /// A decimal number with at most three decimals, in thousandths. `None`: it is unset. `Err`: it is none.
+    pub(super) fn thousandths(&self, name: &str) -> Option<Result<u32, ()>> {
+        Some(thousandths(&self.scalar(name)?).ok_or(()))
     }
 }
-
-/// The entries of a list, without the blanks around them and without empty ones, each with its place.
-type Entries = Vec<(usize, String)>;
 
 /// A whole number without sign, space or leading plus.
 pub(super) fn whole(text: &str) -> Option<u32> {
@@ -156,8 +168,14 @@ pub(super) fn whole(text: &str) -> Option<u32> {
     if digits { text.parse().ok() } else { None }
 }
 
+/// A text, trimmed; `None` if it is empty.
+fn text(value: &Value) -> Option<String> {
+    let text = value.as_str().unwrap_or(UNUSABLE).trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
 /// A decimal number with at most three decimals, in thousandths.
-pub(super) fn thousandths(text: &str) -> Option<u32> {
+fn thousandths(text: &str) -> Option<u32> {
     let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let places = u32::try_from(decimals.len())
         .ok()

@@ -158,8 +158,8 @@ fn settings() -> Settings {
         keys: vec![Key::secret(SECRET), Key::public(&rsa("own")).unwrap()],
         jwks_url: None,
         expected: Expected {
-            issuer: Some("https://id.example".to_owned()),
-            audience: Some("shop".to_owned()),
+            issuer: Some(vec!["https://id.example".to_owned()]),
+            audience: Some(vec!["shop".to_owned()]),
         },
         cookie: None,
     }
@@ -212,6 +212,37 @@ fn a_token_that_verifies_names_its_user() {
     ] {
         assert!(is_proven(&hs256(&now)), "{now}");
     }
+}
+
+#[test]
+fn one_of_several_issuers_and_audiences_is_enough_and_one_of_none_is_not() {
+    let proves = |issuers: &[&str], audiences: &[&str], claims: &Value| {
+        let owned = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+        let expected = Expected {
+            issuer: owned(issuers),
+            audience: owned(audiences),
+        };
+        let settings = Settings {
+            expected,
+            ..settings()
+        };
+        let fake = Fake::default();
+        ask(&users(settings, &fake), &hs256(claims), START).is_some()
+    };
+    let id = "https://id.example";
+    let other = "https://other.example";
+    assert!(proves(&[other, id], &["app", "shop"], &claims()));
+    assert!(proves(&[other, id], &["shop"], &but("iss", json!(other))));
+    assert!(proves(
+        &[id],
+        &["app", "shop"],
+        &but("aud", json!(["x", "app"]))
+    ));
+    assert!(!proves(&[other], &["shop"], &claims()));
+    assert!(!proves(&[id], &["app", "sho"], &claims()));
+    assert!(!proves(&[], &["shop"], &claims()));
+    assert!(!proves(&[id], &[], &claims()));
+    assert!(!proves(&[id], &[], &but("aud", json!([]))));
 }
 
 #[test]

@@ -20,13 +20,13 @@ const LEEWAY: Millis = Millis::from_secs(10);
 /// The last second of the year 9999.
 const LATEST: f64 = 253_402_300_799.0;
 
-/// What a token has to say; `None`: anything.
+/// What a token has to say: one of these; `None`: anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// Its `iss`.
-    pub issuer: Option<String>,
+    pub issuer: Option<Vec<String>>,
     /// Its `aud`, or one of them.
-    pub audience: Option<String>,
+    pub audience: Option<Vec<String>>,
 }
 
 /// A token of a form that can be proven.
@@ -95,8 +95,11 @@ impl<'a> Token<'a> {
             return None;
         }
         let issued = expected.issuer.as_deref();
-        let is = |claim: Option<&Value>, text: &str| claim.and_then(Value::as_str) == Some(text);
-        if issued.is_some_and(|issuer| !is(self.claims.get("iss"), issuer)) {
+        let is = |claim: Option<&Value>, texts: &[String]| {
+            let claim = claim.and_then(Value::as_str);
+            texts.iter().any(|text| claim == Some(text))
+        };
+        if issued.is_some_and(|issuers| !is(self.claims.get("iss"), issuers)) {
             return None;
         }
         if let Some(audience) = expected.audience.as_deref() {
