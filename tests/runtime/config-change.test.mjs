@@ -162,4 +162,32 @@ describe("tables", () => {
       assert.equal(workerd.logs(), "");
     }
   });
+
+  it("what is no text opens nothing, and is not taken as its JSON text", async () => {
+    for (const [value, guess] of [[true, "true"], [12345, "12345"], [["planted"], '["planted"]']]) {
+      const workerd = await startWorkerd({ vars: { ADMIN_TOKEN: value, RATE_LIMIT_BYPASS_TOKEN: value, RATE_LIMIT_GENERAL: "1,3600" } });
+      stops.push(() => workerd.stop());
+      const headers = { "CF-Connecting-IP": CALLER, Authorization: `Bearer ${guess}`, "X-RateLimit-Bypass": guess };
+      assert.equal((await send(workerd.url, { path: "/_limiter/policies", headers })).status, 404);
+      assert.equal((await send(workerd.url, { headers })).status, 200);
+      assert.equal((await send(workerd.url, { headers })).status, 429);
+      await workerd.logged(/ADMIN_TOKEN: must be text/);
+      assert.doesNotMatch(workerd.logs(), /planted|12345/);
+    }
+  });
+});
+
+describe("a header that is a policy's key", () => {
+  it("counts every line of it, as the runtime joins them", async () => {
+    const vars = { RATE_LIMIT_API: "2,3600", RATE_LIMIT_IP: "off", RATE_LIMIT_POLICIES: { api: { key: "header:X-Api-Key" } }, RATE_LIMIT_ROUTES: [{ path: "/**", policies: ["api"] }] };
+    const workerd = await startWorkerd({ vars });
+    stops.push(() => workerd.stop());
+    const status = async (place, lines) => (await send(workerd.url, { headers: { "CF-Connecting-IP": `198.18.9.${place}`, "X-Api-Key": lines } })).status;
+    assert.equal(await status(1, ["key"]), 200);
+    assert.equal(await status(2, ["other", "key "]), 200);
+    assert.equal(await status(3, ["key", "fresh"]), 429);
+    assert.equal(await status(4, ["fresh", " key"]), 429);
+    assert.equal(await status(5, ["a", "b", "c", "d", "e"]), 400);
+    assert.equal(await status(6, ["fresh"]), 200);
+  });
 });
