@@ -155,7 +155,14 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         now: Timestamp,
     ) -> Answered {
         input.only(&[])?;
-        let target = self.exact_target(target)?;
+        if let Some((range, true)) = Range::parse_loosely(target) {
+            // Its sender may have meant the one address.
+            return Err(Bad(format!(
+                "The address has bits after its prefix: name the range {range}, or one address."
+            ))
+            .into());
+        }
+        let target = self.target(target)?;
         let mut fields = Fields::of_body(request, true)?;
         fields.only(&["seconds", "reason"])?;
         let seconds = fields.number("seconds", [1, LONGEST_SECONDS])?;
@@ -207,7 +214,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         input.only(&[])?;
         let named = target;
-        let target = self.exact_target(named)?;
+        let target = self.target(named)?;
         // What is gathered of a policy's block would list it anew.
         self.write_events(now).await;
         let mut lifted = self.records().lift(&target, now).await?;
@@ -287,16 +294,6 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let policies = self.config().policies.iter();
         let charges = policies.map(move |policy| policy.own_charge(&Caller::of_key(own)));
         charges.filter_map(move |(key, charge)| (key == own).then_some(charge))
-    }
-
-    /// A target that is to be changed: not `10.9.8.7/8`, whose sender may have meant the one address.
-    fn exact_target(&self, text: &str) -> Result<Target, Bad> {
-        match Range::parse_loosely(text) {
-            Some((range, true)) => Err(Bad(format!(
-                "The address has bits after its prefix: name the range {range}, or one address."
-            ))),
-            _ => self.target(text),
-        }
     }
 
     fn target(&self, text: &str) -> Result<Target, Bad> {

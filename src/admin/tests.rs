@@ -216,10 +216,17 @@ fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() 
         ("2001:db8:7::1%2F64", "2001:db8:7::/64"),
         ("::ffff:203.0.113.1%2F120", "203.0.113.0/24"),
     ] {
-        for method in ["PUT", "DELETE"] {
-            let answer = desk.call(method, &format!("/blocked/{target}"), "");
-            assert_eq!(answer.status, 400, "{method} {target}");
-            assert!(answer.body.contains(meant), "{answer:?}");
+        let path = format!("/blocked/{target}");
+        let answer = desk.call("PUT", &path, "");
+        assert_eq!(answer.status, 400, "{target}");
+        assert!(answer.body.contains(meant), "{answer:?}");
+        // What is listed tells what is looked up or lifted.
+        for method in ["GET", "DELETE"] {
+            assert_eq!(
+                desk.call(method, &path, "").status,
+                200,
+                "{method} {target}"
+            );
         }
     }
     let listed = desk.call("GET", "/blocked", "");
