@@ -196,7 +196,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 health::answer(&request.method, self.compiled, &health, lost, access, now)
             }
             Access::Granted => return Door::In(Admitted(())),
-            Access::Public | Access::Refused => unauthorized(),
+            Access::Public => unauthorized(""),
+            Access::Refused => unauthorized(", error=\"invalid_token\""),
             Access::TooMany { retry_at } => too_many(retry_at, now),
         })
     }
@@ -318,15 +319,15 @@ pub fn not_found() -> Response {
     Failed::NotFound.response()
 }
 
-fn unauthorized() -> Response {
+/// With a challenge of RFC 6750, 3: `error` says that a token came and is wrong.
+fn unauthorized(error: &str) -> Response {
     let mut response = Response::error(
         401,
         "unauthorized",
         "Send the token as `Authorization: Bearer TOKEN`.",
     );
-    response
-        .headers
-        .push(("WWW-Authenticate", "Bearer".to_owned()));
+    let challenge = format!("Bearer realm=\"edge-limiter\"{error}");
+    response.headers.push(("WWW-Authenticate", challenge));
     response
 }
 

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use crate::blocklist::AddressBlock;
 use crate::client::{CF_CONNECTING_IP, CF_WORKER, Caller, CallerKey};
 use crate::config::Config;
+use crate::credentials;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, PolicyId, TooManyValues};
 use crate::quota::{Outcome, Quota};
@@ -307,7 +308,7 @@ fn bypasses(config: &Config, request: &impl Request) -> bool {
     let token = config.abuse.bypass_token.as_ref();
     token.is_some_and(|token| {
         let given = request.header(BYPASS);
-        given.is_some_and(|given| token.matches(&given))
+        given.is_some_and(|given| token.matches(credentials::trim(&given)))
     })
 }
 

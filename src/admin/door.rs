@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use crate::client::Caller;
 use crate::config::{Config, Secret};
+use crate::credentials::bearer;
 use crate::quota::{Algorithm, Quota, QuotaError};
 use crate::response::Response;
 use crate::seed::Seed;
@@ -25,7 +26,7 @@ const ENTRIES: usize = 10_000;
 pub enum Access {
     /// What was asked for: a token came that opens it.
     Granted,
-    /// What is public: no token came.
+    /// What is public: no Bearer token came. Other credentials are for somebody else.
     Public,
     /// What is public: a wrong token came.
     Refused,
@@ -80,7 +81,7 @@ impl Doorkeeper {
         })
     }
 
-    /// What the bearer of this `Authorization` header may see, where any of `tokens` opens.
+    /// What the sender of this `Authorization` header may see, where any of `tokens` opens.
     pub async fn access(
         &self,
         tokens: &[Token<'_>],
@@ -88,10 +89,10 @@ impl Doorkeeper {
         caller: &Caller,
         now: Timestamp,
     ) -> Access {
-        let Some(header) = authorization.filter(|_| !tokens.is_empty()) else {
+        let given = authorization.and_then(bearer);
+        let Some(given) = given.filter(|_| !tokens.is_empty()) else {
             return Access::Public;
         };
-        let given = header.strip_prefix("Bearer ").unwrap_or_default();
         let mut opened = false;
         // All of them, whichever fits.
         for token in tokens {
@@ -205,13 +206,9 @@ mod tests {
         let door = door();
         assert_eq!(door.ask(RIGHT, "192.0.2.1", 0), Access::Granted);
         assert_eq!(door.ask(None, "192.0.2.1", 0), Access::Public);
-        for wrong in [
-            WRONG,
-            Some("correct-horse-battery"),
-            Some("Bearer "),
-            Some(""),
-        ] {
-            assert_eq!(door.ask(wrong, "192.0.2.1", 0), Access::Refused);
+        assert_eq!(door.ask(WRONG, "192.0.2.1", 0), Access::Refused);
+        for no_guess in ["correct-horse-battery", "Bearer ", "Basic YTpi", ""] {
+            assert_eq!(door.ask(Some(no_guess), "192.0.2.1", 0), Access::Public);
         }
         let closed = Door::new(&json!({}));
         for any in [Some("Bearer "), RIGHT] {

@@ -8,6 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
+use crate::credentials::{Credentials, trim};
 use crate::steps;
 
 /// Credentials of one `Authorization` header that are looked at: one is legal.
@@ -57,21 +58,21 @@ impl OwnTokens {
         let several = authorization.contains(',').then_some(authorization);
         let several = several.into_iter().flat_map(|all| all.split(','));
         let parts = several.take(MAX_CREDENTIALS);
-        let mut all = once(authorization).chain(parts).map(str::trim_ascii);
-        all.any(|credentials| {
-            let mut parts = credentials.splitn(2, |letter: char| letter.is_ascii_whitespace());
-            let (scheme, rest) = (parts.next().unwrap_or_default(), parts.next());
-            let rest = rest.unwrap_or_default().trim_ascii();
-            let is_basic = scheme.eq_ignore_ascii_case("basic");
-            let is_short = rest.len() <= 2 * self.longest;
-            let basic = (is_basic && is_short).then(|| BASIC.decode(rest).unwrap_or_default());
-            self.is_one(credentials.as_bytes())
-                || self.is_one(rest.as_bytes())
-                || basic.is_some_and(|basic| self.are_in_basic(&basic))
+        let mut all = once(authorization).chain(parts);
+        all.any(|one| {
+            self.is_one(trim(one).as_bytes())
+                || Credentials::read(one).is_some_and(|given| {
+                    self.is_one(given.value.as_bytes())
+                        || given.are("basic") && self.are_in_basic(given.value)
+                })
         })
     }
 
-    fn are_in_basic(&self, credentials: &[u8]) -> bool {
+    fn are_in_basic(&self, encoded: &str) -> bool {
+        if encoded.len() > 2 * self.longest {
+            return false;
+        }
+        let credentials = BASIC.decode(encoded).unwrap_or_default();
         let mut parts = credentials.splitn(2, |byte| *byte == b':');
         parts.any(|part| self.is_one(part))
     }

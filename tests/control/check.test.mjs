@@ -123,7 +123,8 @@ describe("check", () => {
         for (const token of [CHECK_TOKEN, ADMIN_TOKEN]) has(await good(limiter, "POST", "check", { json, token }), { allowed: true });
         for (const token of [null, "wrong", CHECK_TOKEN.slice(1)]) {
           const answer = await refused(401, limiter, "POST", "check", { json, token });
-          assert.equal(answer.headers["www-authenticate"], "Bearer");
+          const error = token ? ', error="invalid_token"' : "";
+          assert.equal(answer.headers["www-authenticate"], `Bearer realm="edge-limiter"${error}`);
         }
         for (const [method, path] of [
           ["GET", "blocked"], ["GET", "blocked/192.0.2.1"], ["PUT", "blocked/192.0.2.1"], ["DELETE", "blocked/192.0.2.1"], ["GET", "events"], ["DELETE", "events?older_than_seconds=1"],

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Isolate, by};
+use super::{Isolate, by, header, json_of};
 
 /// Of 21 characters, one too few to be beyond guessing.
 const SHORT_ADMIN: &str = "a-short-admin-token-1";
@@ -18,6 +18,33 @@ fn isolate(admin: &str, check: &str) -> Isolate {
         "ADMIN_TOKEN": admin, "CHECK_TOKEN": check, "RATE_LIMIT_ADMIN": "5,60,300", "RATE_LIMIT_IP": "off",
     }))
 }
+
+/// The spellings of Bearer credentials (RFC 9110, 11.1, 11.4 and 5.5).
+const SPELLINGS: [&str; 8] = [
+    "Bearer TOKEN",
+    "bearer TOKEN",
+    "BEARER TOKEN",
+    "Bearer  TOKEN",
+    "Bearer\tTOKEN",
+    "Bearer TOKEN ",
+    "Bearer TOKEN\t",
+    "  bEARER   TOKEN  ",
+];
+
+/// Headers that hold no Bearer token: none of them is a guess.
+const NO_GUESSES: [&str; 11] = [
+    "Basic c3RhZ2luZzpwYXNzd29yZA==",
+    "basic c3RhZ2luZzpwYXNzd29yZA==",
+    "Digest username=\"a\", realm=\"b\"",
+    "Negotiate YII",
+    "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=c",
+    "Basic a, Bearer b",
+    "a-token-without-a-scheme",
+    "Bearer",
+    "bearer ",
+    "Bearers a",
+    "",
+];
 
 /// What a call with this token is answered: a check, or what the operator's token alone opens.
 fn check(isolate: &Isolate, token: &str) -> u16 {
@@ -137,4 +164,106 @@ fn a_token_that_can_be_guessed_is_named_and_the_bypass_is_not_left_to_guesses() 
         let bypassing = by(EGRESS, "/").with("x-ratelimit-bypass", token);
         assert_eq!(isolate.statuses(&bypassing, 3), statuses);
     }
+}
+
+#[test]
+fn a_right_token_opens_in_every_spelling_and_is_no_wrong_guess() {
+    for admin in [SHORT_ADMIN, LONG_ADMIN] {
+        let isolate = isolate(admin, SHORT_CHECK);
+        for spelling in SPELLINGS.repeat(2) {
+            let spelled = |token| spelling.replace("TOKEN", token);
+            let asked = |path| by(EGRESS, path).with("authorization", &spelled(admin));
+            assert_eq!(
+                isolate.plane(&asked("/_limiter/policies")).status,
+                200,
+                "{spelling:?}"
+            );
+            let health = json_of(&isolate.plane(&asked("/_limiter/health")));
+            assert!(health.get("errors").is_some(), "{spelling:?}");
+            let body = r#"{"policy":"general","identifier":"alice"}"#;
+            let check = by(EGRESS, "/_limiter/check").sending("POST", body);
+            let checked = isolate.plane(&check.with("authorization", &spelled(SHORT_CHECK)));
+            assert_eq!(checked.status, 200, "{spelling:?}");
+        }
+        let recorder = isolate.limiter.journal.recorder();
+        assert!(recorder.is_empty(), "none of them was refused");
+    }
+}
+
+#[test]
+fn a_wrong_token_counts_in_every_spelling() {
+    for path in ["/_limiter/policies", "/_limiter/health"] {
+        for spelling in SPELLINGS {
+            let isolate = isolate(LONG_ADMIN, LONG_CHECK);
+            let guess = by(EGRESS, path).with("authorization", &spelling.replace("TOKEN", "guess"));
+            let statuses = isolate.statuses(&guess, 6);
+            let first = if path.ends_with("health") { 200 } else { 401 };
+            assert_eq!(statuses[..5], [first; 5], "{spelling:?}");
+            assert_eq!(statuses[5], 429, "{spelling:?}");
+        }
+    }
+    // Nor does a right one that is not alone open.
+    for several in [
+        "Bearer x, Bearer TOKEN",
+        "Bearer TOKEN, Bearer x",
+        "Bearer TOKEN, Bearer TOKEN",
+        "Bearer TOKEN TOKEN",
+        "Basic x, Bearer TOKEN",
+        "Bearer \"TOKEN\"",
+        "Bearer\u{a0}TOKEN",
+        "Bearer TOKEN\u{a0}",
+        "Basic TOKEN",
+        "TOKEN",
+    ] {
+        let isolate = isolate(LONG_ADMIN, LONG_CHECK);
+        let given = several.replace("TOKEN", LONG_ADMIN);
+        let asked = by(EGRESS, "/_limiter/policies").with("authorization", &given);
+        assert_eq!(isolate.plane(&asked).status, 401, "{several:?}");
+    }
+}
+
+#[test]
+fn only_a_bearer_token_is_a_guess() {
+    for given in NO_GUESSES {
+        let isolate = isolate(SHORT_ADMIN, SHORT_CHECK);
+        let with = |path, given| by(EGRESS, path).with("authorization", given);
+        for _ in 0..20 {
+            let health = isolate.plane(&with("/_limiter/health", given));
+            assert_eq!(health.status, 200, "{given}");
+            assert_eq!(json_of(&health).get("errors"), None, "{given}");
+            let closed = isolate.plane(&with("/_limiter/policies", given));
+            assert_eq!(closed.status, 401, "{given}");
+            let check = with("/_limiter/check", given).sending("POST", "{}");
+            assert_eq!(isolate.plane(&check).status, 401, "{given}");
+        }
+        assert!(isolate.limiter.journal.recorder().is_empty(), "{given}");
+        assert_eq!(administer(&isolate, SHORT_ADMIN), 200, "{given}");
+        assert_eq!(check(&isolate, SHORT_CHECK), 200, "{given}");
+        // Nor does one shut out what is public, once tokens were guessed.
+        for _ in 0..6 {
+            administer(&isolate, "guess");
+        }
+        let health = isolate.plane(&with("/_limiter/health", given));
+        assert_eq!(health.status, 200, "{given}");
+    }
+}
+
+#[test]
+fn a_challenge_says_whether_a_token_came() {
+    let isolate = isolate(LONG_ADMIN, LONG_CHECK);
+    let challenge = |asked: super::Asked| {
+        let answer = isolate.plane(&asked);
+        assert_eq!(answer.status, 401);
+        header(&answer.headers, "www-authenticate").map(str::to_owned)
+    };
+    let asked = || by(EGRESS, "/_limiter/policies");
+    let realm = r#"Bearer realm="edge-limiter""#;
+    assert_eq!(challenge(asked()).as_deref(), Some(realm));
+    for given in NO_GUESSES {
+        let none = challenge(asked().with("authorization", given));
+        assert_eq!(none.as_deref(), Some(realm), "{given}");
+    }
+    let wrong = challenge(asked().with("authorization", "bearer guess"));
+    let error = format!(r#"{realm}, error="invalid_token""#);
+    assert_eq!(wrong, Some(error));
 }

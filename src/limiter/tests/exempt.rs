@@ -156,6 +156,17 @@ fn the_bypass_token_does_not_reach_the_origin() {
 }
 
 #[test]
+fn blanks_around_the_bypass_token_are_not_part_of_it() {
+    for isolate in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN)) {
+        for given in ["TOKEN ", " TOKEN", "\tTOKEN \t"] {
+            let given = given.replace("TOKEN", BYPASS_TOKEN);
+            let bypassing = by(CALLER, "/").with("x-ratelimit-bypass", &given);
+            assert_eq!(isolate.statuses(&bypassing, 5), [200; 5], "{given:?}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_bypass_token_changes_nothing() {
     let upper = BYPASS_TOKEN.to_uppercase();
     let [longer, bearer, twice] = [
