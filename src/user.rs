@@ -18,6 +18,7 @@ use self::key::Key;
 use self::proofs::Proofs;
 use self::token::{Expected, Token};
 use crate::client::CallerKey;
+use crate::credentials::{bearer, trim};
 use crate::effects::{Effects, VerificationKey};
 use crate::seed::Seed;
 use crate::steps;
@@ -33,6 +34,9 @@ pub mod token;
 
 /// Keys that a signature is tried with, at most.
 const TRIED: usize = 4;
+
+/// Cookies of the configured name that are tried: one may be of the site and one of a path.
+const MAX_COOKIES: usize = 2;
 
 /// How long a token that did not verify is not tried again.
 const REFUSED_FOR: Millis = Millis::from_secs(60);
@@ -206,29 +210,34 @@ impl<E: Effects> Prove for Users<E> {
         header: impl Fn(&str) -> Option<String>,
         now: Timestamp,
     ) -> Option<CallerKey> {
-        let cookie = self.settings.cookie.as_deref();
-        let token = bearer(&header).or_else(|| {
-            let cookies = header("cookie")?;
-            cookie_named(&cookies, cookie?).map(str::to_owned)
-        })?;
-        self.prove(&token, now).await
+        let authorization = header("authorization");
+        let bearer = authorization.as_deref().and_then(bearer);
+        let name = self.settings.cookie.as_deref();
+        let name = name.filter(|_| bearer.is_none());
+        let cookies = name.and_then(|_| header("cookie")).unwrap_or_default();
+        let cookies = cookies_named(&cookies, name.unwrap_or_default());
+        for token in bearer.into_iter().chain(cookies.take(MAX_COOKIES)) {
+            let user = self.prove(token, now).await;
+            if user.is_some() {
+                return user;
+            }
+        }
+        None
     }
 }
 
-fn bearer(header: &impl Fn(&str) -> Option<String>) -> Option<String> {
-    let value = header("authorization")?;
-    let (scheme, token) = value.trim_ascii().split_once(' ')?;
-    let token = token.trim_ascii();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
-}
-
-fn cookie_named<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
+/// The values of the cookies of that name, without the quotes that may stand around them (RFC 6265, 4.1.1).
+/// Pairs end at a semicolon, and where a platform joins several lines, at a comma: no token holds either.
+fn cookies_named<'a>(cookies: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     steps::count(cookies.len());
-    let pairs = cookies.split(';').filter_map(|pair| pair.split_once('='));
-    pairs
-        .map(|(known, value)| (known.trim_ascii(), value.trim_ascii()))
-        .find(|(known, _)| *known == name)
-        .map(|(_, value)| value)
+    let pairs = cookies.split([';', ',']);
+    let pairs = pairs.filter_map(|pair| pair.split_once('='));
+    pairs.filter_map(move |(known, value)| {
+        let value = trim(value);
+        let quoted = value.strip_prefix('"');
+        let inner = quoted.and_then(|quoted| quoted.strip_suffix('"'));
+        (trim(known) == name).then_some(inner.unwrap_or(value))
+    })
 }
 
 #[cfg(test)]

@@ -246,6 +246,50 @@ fn one_of_several_issuers_and_audiences_is_enough_and_one_of_none_is_not() {
 }
 
 #[test]
+fn a_type_is_a_media_type_with_or_without_its_prefix() {
+    let typed = |kind: &Value| {
+        is_proven(&signed_by(
+            &Key::secret(SECRET),
+            &json!({"alg": "HS256", "typ": kind}),
+            &claims(),
+        ))
+    };
+    // RFC 7515, 4.1.9: `application/` may be left out; RFC 2045: in any case.
+    for kind in [
+        "JWT",
+        "jwt",
+        "at+jwt",
+        "AT+JWT",
+        "application/jwt",
+        "application/at+jwt",
+        "Application/JWT",
+        "APPLICATION/at+JWT",
+    ] {
+        assert!(typed(&json!(kind)), "{kind}");
+    }
+    // What is a token of another kind proves nobody (RFC 8725, 3.11).
+    for kind in [
+        "",
+        "application/",
+        "application",
+        "/jwt",
+        "text/jwt",
+        "application/application/jwt",
+        "application/jwt/",
+        "application/ jwt",
+        "jwt ",
+        "logout+jwt",
+        "application/logout+jwt",
+        "application/dpop+jwt",
+        "secevent+jwt",
+        "JOSE",
+        "applicatio\u{212a}/jwt",
+    ] {
+        assert!(!typed(&json!(kind)), "{kind}");
+    }
+}
+
+#[test]
 fn claims_that_do_not_hold_prove_nobody() {
     for claims in [
         but("exp", Value::Null),
@@ -571,6 +615,7 @@ fn a_token_is_in_the_header_or_else_in_the_cookie() {
         format!("Bearer {token}"),
         format!("bearer  {token} "),
         format!("BEARER {token}"),
+        format!("Bearer\t{token}\t"),
     ] {
         assert!(asked(Some(header), None));
     }
@@ -589,6 +634,35 @@ fn a_token_is_in_the_header_or_else_in_the_cookie() {
         cookie(format!("session={token}"))
     ));
     assert!(!asked(None, cookie(format!("xsession={token}; session"))));
+    // A value may be quoted (RFC 6265, 4.1.1), and a platform joins several lines by commas.
+    let old = hs256(&but("exp", json!(now_seconds())));
+    for found in [
+        format!("session=\"{token}\""),
+        format!("a=\"b\"; session = \"{token}\" ; c"),
+        format!("a=b, session={token}"),
+        format!("session={token}, a=b"),
+        format!("a=b; c=\"d, e\", session=\"{token}\", f"),
+        format!("session={token},session=\"{token}\""),
+        // Of two of one name, such as one for a path and one for the site, either may be the one in force.
+        format!("session={old}; session={token}"),
+        format!("session={token}; session={old}"),
+        format!("session=tossed; session={token}"),
+        format!("session=, session={token}"),
+    ] {
+        assert!(asked(None, cookie(found.clone())), "{found}");
+    }
+    for missed in [
+        format!("session=\"{token}"),
+        format!("session={token}\""),
+        format!("session=\"\"{token}\"\""),
+        format!("Session={token}"),
+        format!("a=session={token}"),
+        format!("session=a; session=b; session={token}"),
+        "session=\"".to_owned(),
+        "session=\"\"".to_owned(),
+    ] {
+        assert!(!asked(None, cookie(missed.clone())), "{missed}");
+    }
     assert!(
         !asked(
             Some("Bearer x".to_owned()),

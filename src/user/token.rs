@@ -57,14 +57,8 @@ impl<'a> Token<'a> {
         let (header, claims) = signed.split_once('.')?;
         let header = object(header)?;
         let algorithm = Algorithm::named(header.get("alg")?.as_str()?)?;
-        let kind = |kind: &Value| {
-            kind.as_str().is_some_and(|kind| {
-                ["jwt", "at+jwt"]
-                    .iter()
-                    .any(|known| kind.eq_ignore_ascii_case(known))
-            })
-        };
-        if header.contains_key("crit") || !header.get("typ").is_none_or(kind) {
+        let is_taken = |kind: &Value| kind.as_str().is_some_and(is_media_type);
+        if header.contains_key("crit") || !header.get("typ").is_none_or(is_taken) {
             return None;
         }
         let key_id = match header.get("kid") {
@@ -114,6 +108,17 @@ impl<'a> Token<'a> {
         let fits = (1..=LONGEST_SUBJECT).contains(&subject.len());
         fits.then_some((subject, expires))
     }
+}
+
+/// Whether `kind` is the media type of a JSON Web Token or of an access token (RFC 9068, 4), in any case, with
+/// `application/` or without (RFC 7515, 4.1.9). Tokens of other kinds, such as logout tokens, prove nobody.
+fn is_media_type(kind: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let prefix = kind.get(..PREFIX.len());
+    let has_prefix = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
+    let name = kind.get(if has_prefix { PREFIX.len() } else { 0 }..);
+    let is = |known: &&str| name.is_some_and(|name| name.eq_ignore_ascii_case(known));
+    ["jwt", "at+jwt"].iter().any(is)
 }
 
 fn object(text: &str) -> Option<Map<String, Value>> {
