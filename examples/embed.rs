@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use edge_limiter::admin::Body;
 use edge_limiter::config::Vars;
 use edge_limiter::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use edge_limiter::error::KeySetError;
 use edge_limiter::limiter::{Handled, Limiter, Location, Request};
 use edge_limiter::store::StoreError;
 use edge_limiter::time::{Millis, Timestamp};
@@ -96,7 +97,7 @@ impl Effects for Native {
         false
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        Err(KeySetError::Unreachable)
     }
 }

@@ -37,6 +37,7 @@ mod usage;
 
 use bad::Bad;
 use door::{Access, Doorkeeper, Token, too_many};
+use health::Parts;
 use input::Input;
 
 /// Where the control plane is.
@@ -110,6 +111,8 @@ pub struct Plane<'a, S, D, E> {
     pub door: &'a Doorkeeper,
     /// Where wrong tokens are noted; blocks, events and counts.
     pub journal: &'a Journal<D>,
+    /// Since when the identity provider's keys cannot be fetched, and why.
+    pub key_set: Option<(Timestamp, String)>,
 }
 
 /// Why a request is not answered with what it asks for.
@@ -192,8 +195,14 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         Door::Out(match access {
             _ if is_health => {
-                let (health, lost) = (self.stack.health(), self.stack.blocks_lost_since());
-                health::answer(&request.method, self.compiled, &health, lost, access, now)
+                let parts = Parts {
+                    store: self.stack.health(),
+                    lost: self.stack.blocks_lost_since(),
+                    blocks: self.stack.blocks_trouble(),
+                    records: self.journal.trouble(),
+                    key_set: self.key_set.clone(),
+                };
+                health::answer(&request.method, self.compiled, parts, access, now)
             }
             Access::Granted => return Door::In(Admitted(())),
             Access::Public => unauthorized(""),

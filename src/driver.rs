@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::admin::Body;
 use crate::config::{Config, Secret, StoreConfig, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::headers::LOOP_GUARD;
 use crate::limiter::{Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
 use crate::response::{Form, Response};
@@ -97,11 +97,11 @@ impl<P: Platform> Effects for Asked<P> {
         matches!(self.mailbox.ask(ask).await, Answer::Verified(true))
     }
 
-    async fn fetch_key_set(&self, url: &str) -> Option<String> {
+    async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError> {
         let url = url.to_owned();
         match self.mailbox.ask(Ask::KeySet { url }).await {
             Answer::KeySet(text) => text,
-            _ => None,
+            _ => Err(KeySetError::Unreachable),
         }
     }
 }

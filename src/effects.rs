@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
 /// A path of Upstash's REST API.
@@ -95,9 +95,12 @@ pub trait Effects {
     /// Whether `signature` is that of `key` over `signed`.
     async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool;
 
-    /// The text at `url`, an identity provider's key set; `None` where it does not come in time or is too
-    /// long.
-    async fn fetch_key_set(&self, url: &str) -> Option<String>;
+    /// The text at `url`, an identity provider's key set, read no further than 64 KiB. No redirect is followed.
+    ///
+    /// # Errors
+    ///
+    /// [`KeySetError`], but those of what the text says.
+    async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError>;
 }
 
 impl<E: Effects> Effects for Rc<E> {
@@ -134,7 +137,7 @@ impl<E: Effects> Effects for Rc<E> {
         (**self).verify(key, signed, signature).await
     }
 
-    async fn fetch_key_set(&self, url: &str) -> Option<String> {
+    async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError> {
         (**self).fetch_key_set(url).await
     }
 }
@@ -164,8 +167,8 @@ impl Effects for Still {
         false
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        Err(KeySetError::Unreachable)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Why Redis, or a store over it, did not answer.
+//! Why what the limiter asked did not answer: Redis, or a store over it, or an identity provider.
 
 use std::fmt;
 
@@ -74,3 +74,45 @@ impl fmt::Display for StoreError {
 }
 
 impl std::error::Error for StoreError {}
+
+/// Why an identity provider's key set is not in use. Never carries its URL or anything of its text: these go
+/// to logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySetError {
+    /// No connection, or one that broke.
+    Unreachable,
+    /// It did not come in time.
+    Timeout,
+    /// An HTTP status other than 200.
+    Status(u16),
+    /// It is longer than what is read.
+    TooLong,
+    /// It is not UTF-8.
+    NotText,
+    /// It is not JSON.
+    NotJson,
+    /// It is JSON, and not a JWK Set.
+    NotASet,
+    /// It has no key that can verify a token. The keys before it are withdrawn.
+    NoUsableKey,
+}
+
+impl fmt::Display for KeySetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unreachable => "cannot be reached",
+            Self::Timeout => "does not come in time",
+            Self::Status(status @ 300..=399) => {
+                return write!(f, "HTTP status {status}, and redirects are not followed");
+            }
+            Self::Status(status) => return write!(f, "HTTP status {status}"),
+            Self::TooLong => "is longer than 64 KiB",
+            Self::NotText => "is not UTF-8",
+            Self::NotJson => "is not JSON",
+            Self::NotASet => "is not a JWK Set, which has an array `keys`",
+            Self::NoUsableKey => "has no public key for signatures by RS256 or ES256",
+        })
+    }
+}
+
+impl std::error::Error for KeySetError {}

@@ -7,6 +7,7 @@ use crate::blocklist::{AddressBlock, Target};
 use crate::client::CallerKey;
 use crate::config::Abuse;
 use crate::effects::{Effects, Level};
+use crate::error::StoreError;
 use crate::events::records::BLOCKED;
 use crate::events::{Batch, Details, FLUSH_AFTER, Kind, Note, Recorder, Room};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
@@ -17,6 +18,7 @@ use crate::seed::Seed;
 use crate::store::shared::SharedStore;
 use crate::store::stack::Stack;
 use crate::time::{Millis, Timestamp};
+use crate::trouble::Trouble;
 
 /// A sample of so many thousandths is all of them.
 const ALL: u32 = 1000;
@@ -25,6 +27,9 @@ const ALL: u32 = 1000;
 /// and how long after each other: longer than what a part has spent counts.
 const MAX_PARTS: u32 = 10;
 const PART_AFTER: Millis = Millis::new(1100);
+
+/// Writes in a row that may fail in silence: the breaker reports a store that is out.
+const SILENT_FAILURES: u32 = 1;
 
 /// How much of what was gathered is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,7 @@ pub struct Journal<D> {
     rules: Abuse,
     /// Thousandths of admitted requests that the sample is behind by.
     behind: Cell<u32>,
+    trouble: Trouble,
 }
 
 impl<D: Database> Journal<D> {
@@ -83,12 +89,23 @@ impl<D: Database> Journal<D> {
             records,
             rules: rules.clone(),
             behind: Cell::new(0),
+            trouble: Trouble::new(
+                "events: writing them",
+                "this isolate keeps them, as far as it has room",
+                SILENT_FAILURES,
+            ),
         }
     }
 
     /// The events that are gathered.
     pub const fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// Since when they cannot be written, on this isolate's clock, and why.
+    #[must_use]
+    pub fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.trouble.get()
     }
 
     /// Where they are written.
@@ -255,7 +272,12 @@ impl<D: Database> Journal<D> {
         });
         let commands = batch.commands(escalates);
         let is_written = match self.records.prepay(commands, now) {
-            Ok(()) => self.write_batch(batch, stack, now).await,
+            Ok(()) => {
+                let written = self.write_batch(batch, stack, now).await;
+                let error = written.as_ref().err().map(ToString::to_string);
+                self.trouble.learn(error, stack.effects(), now);
+                written.is_ok()
+            }
             Err(_) => {
                 self.recorder.put_back(batch);
                 true
@@ -274,31 +296,33 @@ impl<D: Database> Journal<D> {
         }
     }
 
-    /// Whether the database took it.
+    /// Writes a batch. What the database does not take is put back.
     async fn write_batch<S: SharedStore, E: Effects + Clone>(
         &self,
         batch: Batch,
         stack: &Stack<S, D, E>,
         now: Timestamp,
-    ) -> bool {
-        if self.records.record(&batch, now).await.is_err() {
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.records.record(&batch, now).await {
             self.recorder.put_back(batch);
-            return false;
+            return Err(error);
         }
         let Some(rule) = &self.rules.escalation else {
-            return true;
+            return Ok(());
         };
-        let Ok(escalated) = self.records.escalate(&batch, rule, now).await else {
-            self.recorder.put_back_due(batch.due);
-            return false;
+        let escalated = match self.records.escalate(&batch, rule, now).await {
+            Ok(escalated) => escalated,
+            Err(error) => {
+                self.recorder.put_back_due(batch.due);
+                return Err(error);
+            }
         };
-        let is_whole = escalated.error.is_none();
         self.recorder.put_back_due(escalated.due);
         for (network, block) in escalated.blocks {
             let until = block.until.map(Timestamp::from_millis);
             stack.add_block(&Target::Address(network), AddressBlock { until });
         }
-        is_whole
+        escalated.error.map_or(Ok(()), Err)
     }
 }
 

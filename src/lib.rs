@@ -68,5 +68,6 @@ mod steps;
 pub mod store;
 pub mod tasks;
 pub mod time;
+pub mod trouble;
 pub mod user;
 pub mod wire;

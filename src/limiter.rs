@@ -319,6 +319,7 @@ impl<E: Effects + Clone> Limiter<E> {
             stack: &self.stack,
             door: &self.doorkeeper,
             journal: &self.journal,
+            key_set: self.users.trouble(),
         };
         let admitted = match plane.door(&asked, self.effects.now()).await {
             Door::Out(answer) => return answer,

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::admin::Body;
 use crate::effects::{Endpoint, Reply};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
 /// An effect that a task waits for.
@@ -67,7 +67,7 @@ pub enum Answer {
     /// Of [`Ask::Verify`].
     Verified(bool),
     /// Of [`Ask::KeySet`].
-    KeySet(Option<String>),
+    KeySet(Result<String, KeySetError>),
     /// Of [`Ask::Body`].
     Body(Body),
 }

@@ -20,9 +20,11 @@ use self::token::{Expected, Token};
 use crate::client::CallerKey;
 use crate::credentials::{bearer, trim};
 use crate::effects::{Effects, VerificationKey};
+use crate::error::KeySetError;
 use crate::seed::Seed;
 use crate::steps;
 use crate::time::{Millis, Timestamp};
+use crate::trouble::Trouble;
 
 pub mod algorithm;
 mod base64url;
@@ -98,6 +100,7 @@ pub struct Users<E> {
     own: Rc<[Key]>,
     fetched: RefCell<Rc<[Key]>>,
     fetching: Cell<Fetching>,
+    trouble: Trouble,
     proofs: RefCell<Proofs>,
 }
 
@@ -110,31 +113,49 @@ impl<E: Effects> Users<E> {
             effects,
             fetched: RefCell::new(Rc::new([])),
             fetching: Cell::default(),
+            trouble: Trouble::new(
+                "RATE_LIMIT_JWT_JWKS_URL: the key set",
+                "tokens are verified with the keys that are known, and the other callers limited by address",
+                0,
+            ),
             proofs: RefCell::new(Proofs::new(entries, &seed)),
         }
     }
 
-    /// Whether the provider's keys are old, and the one who asks is to [fetch](Self::fetch) them
-    /// once its request is answered.
+    /// Since when the provider's keys cannot be fetched, on this isolate's clock, and why.
+    #[must_use]
+    pub fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.trouble.get()
+    }
+
+    /// Whether the provider's keys are old or could not be fetched, and the one who asks is to
+    /// [fetch](Self::fetch) them once its request is answered.
     pub fn should_fetch(&self, now: Timestamp) -> bool {
         let mut fetching = self.fetching.get();
-        let due = self.settings.jwks_url.is_some() && fetching.is_old(now) && fetching.begin(now);
+        let due = self.settings.jwks_url.is_some() && fetching.is_due(now) && fetching.begin(now);
         self.fetching.set(fetching);
         due
     }
 
-    /// Fetches the provider's keys, after [`should_fetch`](Self::should_fetch) said so. If it fails,
-    /// the old ones stay.
+    /// Fetches the provider's keys, after [`should_fetch`](Self::should_fetch) said so. If it fails, the old ones
+    /// stay; where the document is a key set without usable keys, none does. Each change of how it does is logged.
     pub async fn fetch(&self, now: Timestamp) {
         let Some(url) = &self.settings.jwks_url else {
             return;
         };
         let document = self.effects.fetch_key_set(url).await;
-        let keys = document.as_deref().and_then(key_set::published);
+        let keys = document.and_then(|document| key_set::published(&document));
+        let error = match &keys {
+            Ok(keys) if keys.is_empty() => Some(KeySetError::NoUsableKey),
+            Ok(_) => None,
+            Err(error) => Some(*error),
+        };
         let mut fetching = self.fetching.get();
-        fetching.end(keys.is_some(), now);
+        fetching.end(error.is_none(), now);
         self.fetching.set(fetching);
-        if let Some(keys) = keys
+        let why = error.map(|error| error.to_string());
+        self.trouble.learn(why, &self.effects, now);
+        if let Ok(keys) = keys
             && *keys != **self.fetched.borrow()
         {
             *self.fetched.borrow_mut() = keys.into();

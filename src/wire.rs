@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::admin::Body;
 use crate::driver::{Fields, Outcome};
 use crate::effects::{Endpoint, Reply};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
 use crate::limiter::{Forward, Target};
 use crate::response::Response;
@@ -188,13 +188,15 @@ pub fn fields(text: &str) -> Fields {
 
 /// In place of a status: it took too long.
 pub const TIMED_OUT: u32 = 1;
-/// In place of a status: it failed, or is too long, or not true.
+/// In place of a status: it failed, or is not true.
 pub const FAILED: u32 = 0;
 /// In place of a status: what was read is no text.
 pub const NOT_TEXT: u32 = 2;
+/// In place of a status: what was read is too long.
+pub const TOO_LONG: u32 = 3;
 
-/// Reads the answer to what a task asked: `status` is an HTTP status (for Redis), 200 for what went
-/// well, or one of the constants here.
+/// Reads the answer to what a task asked: `status` is an HTTP status (for Redis and a key set), 200 for what
+/// went well, or one of the constants here.
 #[must_use]
 pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> Answer {
     let well = status == 200;
@@ -212,12 +214,22 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> Answer {
         return Answer::Verified(well);
     }
     if kind == Kind::KeySet as u32 {
-        return Answer::KeySet(well.then(|| text.into_owned()));
+        return Answer::KeySet(match status {
+            200 => Ok(text.into_owned()),
+            FAILED => Err(KeySetError::Unreachable),
+            TIMED_OUT => Err(KeySetError::Timeout),
+            NOT_TEXT => Err(KeySetError::NotText),
+            TOO_LONG => Err(KeySetError::TooLong),
+            status => Err(KeySetError::Status(
+                u16::try_from(status).unwrap_or_default(),
+            )),
+        });
     }
     if kind == Kind::Body as u32 {
         return Answer::Body(match status {
-            FAILED => Body::TooLong,
-            NOT_TEXT => Body::NotText,
+            TOO_LONG => Body::TooLong,
+            // One that breaks off is none either.
+            FAILED | NOT_TEXT => Body::NotText,
             _ => Body::Text(text.into_owned()),
         });
     }

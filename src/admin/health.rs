@@ -11,14 +11,26 @@ use crate::store::breaker::circuit::State;
 use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
 
-/// The answer. It is public; an admin also learns since when the store fails, why, when it is asked
-/// again, since when blocked ranges are missing from it, and what is wrong in the configuration.
+/// How what the limiter depends on does.
+pub(super) struct Parts {
+    pub store: StoreHealth,
+    /// Since when blocked ranges are missing from the database.
+    pub lost: Option<Timestamp>,
+    /// Since when this isolate cannot load blocks, and why.
+    pub blocks: Option<(Timestamp, String)>,
+    /// Since when it cannot write records, and why.
+    pub records: Option<(Timestamp, String)>,
+    /// Since when it cannot fetch the identity provider's keys, and why.
+    pub key_set: Option<(Timestamp, String)>,
+}
+
+/// The answer. It is public; an admin also learns since when each of the parts fails and why, when a store that
+/// fails is asked again, and what is wrong in the configuration.
 #[must_use]
 pub(super) fn answer(
     method: &str,
     compiled: &Compiled,
-    store: &StoreHealth,
-    blocks_lost: Option<Timestamp>,
+    parts: Parts,
     access: Access,
     now: Timestamp,
 ) -> Response {
@@ -30,20 +42,24 @@ pub(super) fn answer(
     if let Access::TooMany { retry_at } = access {
         return too_many(retry_at, now);
     }
-    let breaker = match store {
+    let breaker = match &parts.store {
         StoreHealth::Memory => None,
         StoreHealth::Shared(status) => Some(status),
     };
     let closed = |status: &&Status| status.state == State::Closed;
     let failing = breaker.filter(|status| !closed(status));
+    let lost = parts.lost.map(|since| (since, RANGES_LOST.to_owned()));
+    let others = [lost, parts.blocks, parts.records, parts.key_set];
     let status = if compiled.has_errors() {
         "misconfigured"
-    } else if failing.is_some() || blocks_lost.is_some() {
+    } else if failing.is_some() || others.iter().any(Option::is_some) {
         "degraded"
     } else {
         "ok"
     };
     let admin = access == Access::Granted;
+    let [lost, blocks, records, key_set] =
+        others.map(|part| part.filter(|_| admin).map(Trouble::of));
     let body = Health {
         status,
         store: match breaker.filter(closed) {
@@ -53,10 +69,10 @@ pub(super) fn answer(
         breaker: breaker.map(|status| status.state.to_string()),
         version: env!("CARGO_PKG_VERSION"),
         failing: failing.filter(|_| admin).map(Failing::of),
-        lost: blocks_lost.filter(|_| admin).map(|since| Lost {
-            since: since.as_millis(),
-            why: RANGES_LOST,
-        }),
+        lost,
+        blocks,
+        records,
+        key_set,
         errors: admin.then(|| problems(compiled, Severity::Error)),
         warnings: admin.then(|| problems(compiled, Severity::Warning)),
     };
@@ -72,7 +88,13 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<Failing>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    lost: Option<Lost>,
+    lost: Option<Trouble>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<Trouble>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<Trouble>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_set: Option<Trouble>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Told<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,12 +109,19 @@ struct Failing {
     next_try: Option<u64>,
 }
 
-/// Blocked ranges that are missing from the database.
+/// What fails besides the store's decisions.
 #[derive(Serialize)]
-struct Lost {
+struct Trouble {
     /// In ms since the epoch, on this isolate's clock.
     since: u64,
-    why: &'static str,
+    why: String,
+}
+
+impl Trouble {
+    fn of((since, why): (Timestamp, String)) -> Self {
+        let since = since.as_millis();
+        Self { since, why }
+    }
 }
 
 impl Failing {
@@ -131,7 +160,7 @@ fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::answer;
+    use super::{Parts, answer};
     use crate::admin::door::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::store::StoreError;
@@ -151,8 +180,18 @@ mod tests {
         Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
     }
 
+    fn parts(store: StoreHealth) -> Parts {
+        Parts {
+            store,
+            lost: None,
+            blocks: None,
+            records: None,
+            key_set: None,
+        }
+    }
+
     fn ask(bad: bool, store: &StoreHealth, access: Access) -> Value {
-        let response = answer("GET", &compiled(bad), store, None, access, NOW);
+        let response = answer("GET", &compiled(bad), parts(store.clone()), access, NOW);
         assert_eq!(response.status, 200);
         assert!(!response.body.contains("sEcReT"));
         serde_json::from_str(&response.body).unwrap()
@@ -197,8 +236,7 @@ mod tests {
         let response = answer(
             "GET",
             &compiled(true),
-            &StoreHealth::Memory,
-            None,
+            parts(StoreHealth::Memory),
             access,
             NOW,
         );
@@ -224,27 +262,45 @@ mod tests {
     }
 
     #[test]
-    fn lost_ranges_are_degraded_and_the_operator_learns_why() {
-        let ask = |access, bad| {
-            let since = Some(Timestamp::from_millis(7));
-            let store = upstash(State::Closed);
-            let response = answer("GET", &compiled(bad), &store, since, access, NOW);
+    fn each_part_that_fails_is_degraded_and_the_operator_learns_since_when_and_why() {
+        let since = Timestamp::from_millis(7);
+        let ask = |name: &str, access, bad| {
+            let trouble = |part| (part == name).then(|| (since, "it is broken".to_owned()));
+            let parts = Parts {
+                store: upstash(State::Closed),
+                lost: (name == "lost").then_some(since),
+                blocks: trouble("blocks"),
+                records: trouble("records"),
+                key_set: trouble("key_set"),
+            };
+            let response = answer("GET", &compiled(bad), parts, access, NOW);
             serde_json::from_str::<Value>(&response.body).unwrap()
         };
-        let public = ask(Access::Public, false);
-        assert_eq!(public["status"], "degraded");
-        assert_eq!(public["store"], "upstash");
-        assert_eq!(public.as_object().unwrap().len(), 4);
-        let lost = json!({"since": 7, "why": RANGES_LOST});
-        assert_eq!(ask(Access::Granted, false)["lost"], lost);
-        assert_eq!(ask(Access::Public, true)["status"], "misconfigured");
+        for (name, why) in [
+            ("lost", RANGES_LOST),
+            ("blocks", "it is broken"),
+            ("records", "it is broken"),
+            ("key_set", "it is broken"),
+        ] {
+            for access in [Access::Public, Access::Refused] {
+                let public = ask(name, access, false);
+                assert_eq!(public["status"], "degraded", "{name}");
+                assert_eq!(public["store"], "upstash", "{name}");
+                assert_eq!(public.as_object().unwrap().len(), 4, "{name}");
+            }
+            let open = ask(name, Access::Granted, false);
+            assert_eq!(open[name], json!({"since": 7, "why": why}));
+            assert_eq!(open.as_object().unwrap().len(), 7, "{open}");
+            assert_eq!(ask(name, Access::Public, true)["status"], "misconfigured");
+        }
+        assert_eq!(ask("none", Access::Granted, false)["status"], "ok");
     }
 
     #[test]
     fn it_is_read_only() {
         for method in ["POST", "DELETE", "get", "PROPFIND"] {
-            let store = StoreHealth::Memory;
-            let response = answer(method, &compiled(false), &store, None, Access::Public, NOW);
+            let parts = parts(StoreHealth::Memory);
+            let response = answer(method, &compiled(false), parts, Access::Public, NOW);
             assert_eq!(response.status, 405);
         }
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::{Effects, Endpoint, Level, Reply, VerificationKey};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -20,6 +20,7 @@ struct State {
     chance: Cell<u32>,
     replies: RefCell<VecDeque<Result<Reply, StoreError>>>,
     calls: RefCell<Vec<(Endpoint, String, Millis)>>,
+    key_set: RefCell<Option<Result<String, KeySetError>>>,
     slept: RefCell<Vec<Millis>>,
     lines: RefCell<Vec<String>>,
     outlives: Cell<bool>,
@@ -39,6 +40,11 @@ impl Manual {
     /// The answer to the next call of Redis that has none yet.
     pub(crate) fn reply(&self, reply: Result<Reply, StoreError>) {
         self.0.replies.borrow_mut().push_back(reply);
+    }
+
+    /// What a provider publishes from now on.
+    pub(crate) fn publish(&self, key_set: Result<String, KeySetError>) {
+        *self.0.key_set.borrow_mut() = Some(key_set);
     }
 
     /// The calls of Redis since this was last asked.
@@ -100,7 +106,8 @@ impl Effects for Manual {
         signature == key.material.as_bytes()
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        let published = self.0.key_set.borrow().clone();
+        published.unwrap_or(Err(KeySetError::Unreachable))
     }
 }

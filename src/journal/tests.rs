@@ -16,7 +16,7 @@ use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::events::escalation::{COMMANDS_PER_BLOCK, Escalated};
 use crate::events::tests::ALL;
 use crate::events::{Details, Room};
@@ -58,6 +58,9 @@ struct State {
     records: RefCell<Vec<(u64, usize)>>,
     emulator: Emulator,
     store: Reference,
+    /// Whether the database refuses records.
+    refuses: Cell<bool>,
+    lines: RefCell<Vec<String>>,
 }
 
 impl World {
@@ -83,7 +86,9 @@ impl Effects for World {
         0
     }
 
-    fn log(&self, _: Level, _: &str) {}
+    fn log(&self, _: Level, line: &str) {
+        self.0.lines.borrow_mut().push(line.to_owned());
+    }
 
     async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
         Err(StoreError::Unreachable)
@@ -102,8 +107,8 @@ impl Effects for World {
         false
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        Err(KeySetError::Unreachable)
     }
 }
 
@@ -111,6 +116,9 @@ impl Database for World {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         let spent = (self.0.now.get(), commands.len());
         self.0.records.borrow_mut().push(spent);
+        if self.0.refuses.get() {
+            return Err(StoreError::Refused("WRONGTYPE".to_owned()));
+        }
         self.0.emulator.run(commands, now).await
     }
 
@@ -270,6 +278,41 @@ fn a_flood_of_denials_with_escalation_spends_no_more_than_the_cap() {
     );
     for caller in 0..100 {
         assert!(isolate.blocks(&format!("198.51.100.{caller}")));
+    }
+}
+
+/// While decisions go on, the breaker says nothing of it.
+#[test]
+fn events_that_cannot_be_written_are_logged_once_and_reported() {
+    for escalation in ["", "1000,600,600"] {
+        let isolate = Isolate::new(&json!({
+            "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600", "RATE_LIMIT_ESCALATION": escalation,
+        }));
+        let write = |times| {
+            for _ in 0..times {
+                isolate.ask("192.0.2.1");
+                isolate.pass(1);
+                isolate.pass(3000);
+            }
+            (isolate.journal.trouble(), isolate.world.0.lines.take())
+        };
+        assert_eq!(write(3), (None, vec![]));
+        isolate.world.0.refuses.set(true);
+        assert_eq!(write(1), (None, vec![]), "it may pass");
+        let (trouble, lines) = write(3);
+        let why = "Redis refused the command: WRONGTYPE";
+        assert_eq!(trouble.map(|(_, why)| why).as_deref(), Some(why));
+        let line =
+            format!("events: writing them: {why}; this isolate keeps them, as far as it has room");
+        assert_eq!(lines, [line]);
+        isolate.world.0.refuses.set(false);
+        let again = vec!["events: writing them: works again".to_owned()];
+        assert_eq!(write(1), (None, again));
+        assert_eq!(
+            isolate.suspicious(),
+            *isolate.denied.borrow(),
+            "nothing is lost"
+        );
     }
 }
 

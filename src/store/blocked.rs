@@ -27,6 +27,7 @@ use crate::effects::{Effects, Level};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::{Deadline, Millis, Timestamp};
+use crate::trouble::Trouble;
 
 /// Attempts at loading, while the database changes or something is restored.
 const ATTEMPTS: usize = 4;
@@ -89,7 +90,11 @@ pub struct Blocked<S, D, E> {
     alerted: Cell<bool>,
     /// While the store did not answer a moment ago.
     out: Cell<Deadline>,
+    trouble: Trouble,
 }
+
+/// Loads in a row that may fail in silence: the breaker reports a store that is out.
+const SILENT_FAILURES: u32 = 1;
 
 /// How long the last copy rules before the store is asked again, once it has not answered.
 const OUT: Millis = Millis::from_secs(1);
@@ -105,6 +110,11 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             lost: Cell::default(),
             alerted: Cell::default(),
             out: Cell::new(Deadline::OVER),
+            trouble: Trouble::new(
+                "blocks: loading them",
+                "this isolate enforces its last copy",
+                SILENT_FAILURES,
+            ),
         }
     }
 
@@ -258,6 +268,12 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         self.lost.get()
     }
 
+    /// Since when the copy cannot be brought up to date, and why.
+    #[must_use]
+    pub fn trouble(&self) -> Option<(Timestamp, String)> {
+        self.trouble.get()
+    }
+
     /// Puts a block in force here: one that has been set, or that could not be written to the database.
     pub fn add(&self, target: &Target, block: AddressBlock, now: Timestamp) {
         self.copy.borrow_mut().add(target, block, now);
@@ -274,7 +290,12 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             // Others count on the copy. The last one stays if this fails, and another request tries again.
             self.effects.outlive_client();
             // Apart, so that a decision that loads nothing is not the larger for it.
-            let _ = Box::pin(self.catch_up(now)).await;
+            let caught_up = Box::pin(self.catch_up(now)).await;
+            // Ranges that are lost are reported as such.
+            if caught_up.is_ok() || self.lost.get().is_none() {
+                let error = caught_up.err().map(|error| error.to_string());
+                self.trouble.learn(error, &self.effects, now);
+            }
         }
     }
 

@@ -237,6 +237,17 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.store.lost_since()
     }
 
+    /// Since when this isolate cannot load blocks, and why.
+    #[must_use]
+    pub fn blocks_trouble(&self) -> Option<(Timestamp, String)> {
+        self.store.trouble()
+    }
+
+    /// The host's effects.
+    pub const fn effects(&self) -> &E {
+        &self.effects
+    }
+
     const fn fallback(&self) -> &Fallback<Shared<S, E>> {
         self.store.inner()
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::redis::RedisStore;
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::redis::http::Http;
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
@@ -181,7 +181,7 @@ impl Effects for RealEffects {
         false
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        Err(KeySetError::Unreachable)
     }
 }

@@ -60,7 +60,7 @@ fn a_task_asks_one_thing_after_another() {
             let ask = Ask::KeySet {
                 url: "u".to_owned(),
             };
-            if mailbox.ask(ask).await == Answer::KeySet(Some("keys".to_owned())) {
+            if mailbox.ask(ask).await == Answer::KeySet(Ok("keys".to_owned())) {
                 verified += 1;
             }
         }
@@ -72,7 +72,7 @@ fn a_task_asks_one_thing_after_another() {
             panic!("{step:?}")
         };
         assert_eq!((url.as_str(), tasks.len()), ("u", 1));
-        step = tasks.resume(id, Answer::KeySet(Some("keys".to_owned())), at(1));
+        step = tasks.resume(id, Answer::KeySet(Ok("keys".to_owned())), at(1));
     }
     assert_eq!((step, tasks.len()), (Step::Done(3), 0));
 }

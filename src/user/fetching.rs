@@ -30,9 +30,9 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// Whether there are keys that are due to be fetched again.
-    pub(super) fn is_old(self, now: Timestamp) -> bool {
-        self.has_keys && !self.fresh.is_pending(now)
+    /// Whether there are keys that are due to be fetched again, or the last fetch has failed.
+    pub(super) fn is_due(self, now: Timestamp) -> bool {
+        self.failures > 0 || self.has_keys && !self.fresh.is_pending(now)
     }
 
     /// Whether an unknown key may have been published since the last fetch.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::key::{Key, Unusable};
+use crate::error::KeySetError;
 use crate::json;
 
 /// Only the first keys of a document are read, up to this many.
@@ -15,8 +16,17 @@ pub fn read(document: &Value) -> Option<Vec<Result<Key, Unusable>>> {
     Some(keys.iter().take(MAX_KEYS).map(Key::public).collect())
 }
 
-/// The usable keys of a published document. `None`: the document is not a JWK Set.
-pub(super) fn published(text: &str) -> Option<Vec<Key>> {
-    let keys = read(&json::value(text)?)?;
-    Some(keys.into_iter().filter_map(Result::ok).collect())
+/// The usable keys of a published document.
+///
+/// A byte order mark is ignored, as a parser may do (RFC 8259, 8.1) and what decodes text for the web does. A
+/// single JWK is no set, whose array `keys` has to be there (RFC 7517, 5): the URL is likely another one than meant.
+///
+/// # Errors
+///
+/// [`KeySetError::NotJson`] and [`KeySetError::NotASet`].
+pub(super) fn published(text: &str) -> Result<Vec<Key>, KeySetError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let document = json::value(text).ok_or(KeySetError::NotJson)?;
+    let keys = read(&document).ok_or(KeySetError::NotASet)?;
+    Ok(keys.into_iter().filter_map(Result::ok).collect())
 }

@@ -16,7 +16,7 @@ use super::token::{Expected, LONGEST, Token};
 use super::{Prove, Settings, Users};
 use crate::client::CallerKey;
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::seed::Seed;
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
@@ -104,6 +104,9 @@ fn es256(id: &str) -> String {
 #[derive(Default)]
 struct Fake {
     document: RefCell<Option<String>>,
+    /// In place of a document.
+    error: Cell<Option<KeySetError>>,
+    lines: RefCell<Vec<String>>,
     fetches: Cell<u32>,
     verifications: Cell<u32>,
     /// Its provider never answers.
@@ -117,13 +120,17 @@ impl Effects for &Fake {
         signature(key.material, signed, given.len()) == given
     }
 
-    async fn fetch_key_set(&self, url: &str) -> Option<String> {
+    async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError> {
         assert_eq!(url, "https://id.example/keys");
         self.fetches.set(self.fetches.get() + 1);
         if self.is_slow.get() {
             std::future::pending::<()>().await;
         }
-        self.document.borrow().clone()
+        if let Some(error) = self.error.get() {
+            return Err(error);
+        }
+        let document = self.document.borrow().clone();
+        document.ok_or(KeySetError::Unreachable)
     }
 
     fn now(&self) -> Timestamp {
@@ -134,7 +141,9 @@ impl Effects for &Fake {
         0
     }
 
-    fn log(&self, _: Level, _: &str) {}
+    fn log(&self, _: Level, line: &str) {
+        self.lines.borrow_mut().push(line.to_owned());
+    }
 
     async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
         Err(StoreError::Unreachable)
@@ -570,6 +579,116 @@ fn while_the_provider_is_out_it_is_asked_seldom() {
         *fake.document.borrow_mut() = Some(garbage.to_owned());
         assert_eq!(ask(&users, &es256("a"), at(100_000)), None);
     }
+}
+
+#[test]
+fn every_trouble_with_the_key_set_is_logged_once_and_reported_until_it_is_over() {
+    let document = |text: &str| (None, text.to_owned());
+    let fails = |error| (Some(error), String::new());
+    let private =
+        json!({"kty": "EC", "crv": "P-256", "x": encode([7; 32]), "y": encode([8; 32]), "d": "AQ"});
+    let cases = [
+        (fails(KeySetError::Unreachable), "cannot be reached"),
+        (fails(KeySetError::Timeout), "does not come in time"),
+        (fails(KeySetError::Status(500)), "HTTP status 500"),
+        (fails(KeySetError::Status(204)), "HTTP status 204"),
+        (
+            fails(KeySetError::Status(302)),
+            "HTTP status 302, and redirects are not followed",
+        ),
+        (fails(KeySetError::TooLong), "is longer than 64 KiB"),
+        (fails(KeySetError::NotText), "is not UTF-8"),
+        (document("<html>planted"), "is not JSON"),
+        (document(""), "is not JSON"),
+        (
+            document(&jwk("planted").to_string()),
+            "is not a JWK Set, which has an array `keys`",
+        ),
+        (
+            document(&json!({"keys": {"planted": 1}}).to_string()),
+            "is not a JWK Set, which has an array `keys`",
+        ),
+        (
+            document(&json!({"keys": []}).to_string()),
+            "has no public key for signatures by RS256 or ES256",
+        ),
+        (
+            document(&json!({"keys": [private, {"kty": "OKP", "kid": "planted"}]}).to_string()),
+            "has no public key for signatures by RS256 or ES256",
+        ),
+    ];
+    let fake = Fake::default();
+    let users = users(provider(), &fake);
+    let token = signed_by(
+        &Key::public(&jwk("a")).unwrap(),
+        &json!({"alg": "ES256", "kid": "a"}),
+        &but("exp", json!(now_seconds() + 24 * HOUR)),
+    );
+    let fetch = |seconds| {
+        assert!(users.should_fetch(at(seconds)), "{seconds}");
+        users.fetch(at(seconds)).now_or_never().unwrap();
+    };
+    fake.publishes(&[jwk("a")]);
+    assert!(ask(&users, &token, START).is_some());
+    assert_eq!((users.trouble(), fake.lines.take()), (None, vec![]));
+    let mut start = 1000;
+    for ((error, text), why) in cases {
+        fake.error.set(error);
+        *fake.document.borrow_mut() = Some(text);
+        fetch(start);
+        let expected = Some((at(start), why.to_owned()));
+        assert_eq!(users.trouble(), expected);
+        let lines = fake.lines.take();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = format!("RATE_LIMIT_JWT_JWKS_URL: the key set: {why}; ");
+        assert!(lines[0].starts_with(&line), "{lines:?}");
+        assert!(!lines[0].contains("planted") && !lines[0].contains("id.example"));
+        // What is published without usable keys withdraws those before it; no trouble else does.
+        let stand = !why.starts_with("has no public key");
+        assert_eq!(ask(&users, &token, at(start + 1)).is_some(), stand, "{why}");
+        fetch(start + 10);
+        assert_eq!((users.trouble(), fake.lines.take()), (expected, vec![]));
+        // Another reason is another line, and the same trouble.
+        fake.error.set(Some(KeySetError::Status(503)));
+        fetch(start + 30);
+        assert_eq!(users.trouble().map(|(since, _)| since), Some(at(start)));
+        assert_eq!(fake.lines.take().len(), 1);
+        fake.error.set(None);
+        fake.publishes(&[jwk("a")]);
+        fetch(start + 70);
+        assert_eq!(users.trouble(), None);
+        let again = "RATE_LIMIT_JWT_JWKS_URL: the key set: works again";
+        assert_eq!(fake.lines.take(), [again]);
+        assert!(
+            !users.should_fetch(at(start + 71)),
+            "nor sooner than in ten minutes"
+        );
+        start += 1000;
+    }
+}
+
+#[test]
+fn a_provider_that_never_answered_is_asked_again_in_the_background() {
+    let fake = Fake::default();
+    let users = users(provider(), &fake);
+    assert_eq!(ask(&users, &es256("a"), START), None);
+    let due = |seconds| users.should_fetch(at(seconds));
+    assert_eq!([due(1), due(9), due(10)], [false, false, true]);
+    fake.publishes(&[jwk("a")]);
+    users.fetch(at(10)).now_or_never().unwrap();
+    assert_eq!(users.trouble(), None);
+    assert!(ask(&users, &es256("a"), at(11)).is_some());
+    assert_eq!(fake.fetches.get(), 2, "no request waited for the keys");
+}
+
+#[test]
+fn a_byte_order_mark_before_the_key_set_does_not_count() {
+    let fake = Fake::default();
+    let document = format!("\u{feff}{}", json!({"keys": [jwk("a")]}));
+    *fake.document.borrow_mut() = Some(document);
+    let users = users(provider(), &fake);
+    assert!(ask(&users, &es256("a"), START).is_some());
+    assert_eq!((users.trouble(), fake.lines.take()), (None, vec![]));
 }
 
 #[test]

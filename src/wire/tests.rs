@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
-use super::{FAILED, Kind, NOT_TEXT, TIMED_OUT, Written, answer, fields};
+use super::{FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields};
 use crate::admin::Body;
 use crate::driver::{Fields, Outcome};
 use crate::effects::{Endpoint, Reply};
-use crate::error::StoreError;
+use crate::error::{KeySetError, StoreError};
 use crate::limiter::{Forward, Target};
 use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
@@ -145,13 +145,29 @@ fn answers_by_what_was_asked() {
     assert_eq!(read(Kind::Verify, FAILED, ""), Answer::Verified(false));
     assert_eq!(
         read(Kind::KeySet, 200, "k"),
-        Answer::KeySet(Some("k".to_owned()))
+        Answer::KeySet(Ok("k".to_owned()))
     );
-    assert_eq!(read(Kind::KeySet, FAILED, "k"), Answer::KeySet(None));
+    for (status, error) in [
+        (FAILED, KeySetError::Unreachable),
+        (TIMED_OUT, KeySetError::Timeout),
+        (NOT_TEXT, KeySetError::NotText),
+        (TOO_LONG, KeySetError::TooLong),
+        (204, KeySetError::Status(204)),
+        (302, KeySetError::Status(302)),
+        (500, KeySetError::Status(500)),
+    ] {
+        let failed = Answer::KeySet(Err(error));
+        assert_eq!(read(Kind::KeySet, status, "k"), failed);
+    }
     assert_eq!(
         read(Kind::Body, 200, "b"),
         Answer::Body(Body::Text("b".to_owned()))
     );
-    assert_eq!(read(Kind::Body, FAILED, ""), Answer::Body(Body::TooLong));
-    assert_eq!(read(Kind::Body, NOT_TEXT, ""), Answer::Body(Body::NotText));
+    for (status, body) in [
+        (TOO_LONG, Body::TooLong),
+        (NOT_TEXT, Body::NotText),
+        (FAILED, Body::NotText),
+    ] {
+        assert_eq!(read(Kind::Body, status, ""), Answer::Body(body));
+    }
 }

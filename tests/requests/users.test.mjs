@@ -8,6 +8,7 @@ import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN, MODES, control, eventually, good, has, usage } from "../harness/control.mjs";
 import { HOUR_S } from "../harness/fixtures.mjs";
 import { WINDOW, startShared } from "../harness/limited.mjs";
+import { raw } from "../harness/raw.mjs";
 import { send } from "../harness/request.mjs";
 
 const SECRET = "a-secret-of-at-least-32-characters-of-this-test";
@@ -208,6 +209,11 @@ describe("proven users", () => {
     assert.equal(await limit(limiter, "192.0.2.1", undefined, cookie(`theme=dark; session=${token("alice")}`)), 10);
     assert.equal(await limit(limiter, "192.0.2.1", undefined, cookie(`xsession=${token("alice")}`)), 3);
     assert.equal(await limit(limiter, "192.0.2.1", "nonsense", cookie(`session=${token("alice")}`)), 3, "the header is what counts");
+    // What the platform makes of two lines, and of quotes (RFC 6265, 4.1.1).
+    for (const lines of [["a=b", `session=${token("alice")}`], [`session="${token("alice")}"`], ["session=tossed", `session=${token("alice")}; c=d`]]) {
+      const { text } = await raw(limiter, ["GET / HTTP/1.1", "CF-Connecting-IP: 192.0.2.1", ...lines.map((line) => `Cookie: ${line}`)]);
+      assert.match(text, /x-ratelimit-limit: 10\r\n/i, `${lines}`);
+    }
     const without = await shared.limiter(HMAC);
     assert.equal(await limit(without, "192.0.2.1", undefined, cookie(`session=${token("alice")}`)), 3);
   });
@@ -262,17 +268,26 @@ describe("proven users", () => {
     });
 
     const FAILURES = {
-      "that is down": (response) => response.socket.destroy(),
-      "that answers 500": (response) => response.writeHead(500).end("no"),
-      "that redirects": (response, request) => (request.url === "/keys" ? response.writeHead(302, { Location: "/elsewhere" }).end() : response.writeHead(200).end(JSON.stringify({ keys: [jwk(RSA, "rsa")] }))),
-      "that sends a document without end": (response) => {
+      "that is down": [(response) => response.socket.destroy(), "cannot be reached"],
+      "that breaks off": [(response) => response.writeHead(200, { "Content-Length": 100 }).write("{", () => response.socket.destroy()), "cannot be reached"],
+      "that answers 500": [(response) => response.writeHead(500).end("planted"), "HTTP status 500"],
+      "that answers 204": [(response) => response.writeHead(204).end(), "HTTP status 204"],
+      "that redirects": [
+        (response, request) => (request.url === "/keys" ? response.writeHead(302, { Location: "/planted" }).end() : response.writeHead(200).end(JSON.stringify({ keys: [jwk(RSA, "rsa")] }))),
+        "HTTP status 302, and redirects are not followed",
+      ],
+      "that sends a document without end": [(response) => {
         response.writeHead(200);
         const more = () => response.writable && response.write(" ".repeat(16_384), more);
         more();
-      },
-      "that sends nonsense": (response) => response.writeHead(200).end("<html>"),
+      }, "is longer than 64 KiB"],
+      "that sends half a document and waits": [(response) => response.writeHead(200).write("{"), "does not come in time"],
+      "that sends no UTF-8": [(response) => response.writeHead(200).end(Buffer.from([0x22, 0xff, 0x22])), "is not UTF-8"],
+      "that sends nonsense": [(response) => response.writeHead(200).end("<html>planted"), "is not JSON"],
+      "that sends a single JWK": [(response) => response.writeHead(200).end(JSON.stringify(jwk(RSA, "rsa"))), "is not a JWK Set, which has an array `keys`"],
+      "that publishes no key": [(response) => response.writeHead(200).end('{"keys":[]}'), "has no public key for signatures by RS256 or ES256"],
     };
-    for (const [what, answer] of Object.entries(FAILURES)) {
+    for (const [what, [answer, why]] of Object.entries(FAILURES)) {
       it(`a provider ${what} proves nobody, fails nobody, and is not asked at once again`, async () => {
         provider.answer = answer;
         const limiter = await start();
@@ -282,9 +297,22 @@ describe("proven users", () => {
           assert.deepEqual([status, headers["x-ratelimit-limit"]], [200, String(UNPROVEN)]);
         }
         assert.equal(provider.asked, 1);
-        assert.ok(!limiter.logs().includes(bearer));
+        await limiter.logged(/RATE_LIMIT_JWT_JWKS_URL: the key set/);
+        assert.equal(limiter.logs().split("the key set").length, 2, "once");
+        assert.ok(limiter.logs().includes(`the key set: ${why}; `), limiter.logs());
+        const { status, key_set: known } = (await control(limiter, "GET", "health")).json();
+        assert.deepEqual([status, known.why], ["degraded", why]);
+        assert.ok(Math.abs(known.since - Date.now()) < 60_000);
+        for (const told of [bearer, "planted", provider.url]) assert.ok(!limiter.logs().includes(told), told);
       });
     }
+
+    it("a byte order mark before the keys does not count", async () => {
+      provider.answer = (response) => response.writeHead(200).end(`\ufeff${JSON.stringify({ keys: [jwk(RSA, "rsa")] })}`);
+      const limiter = await start();
+      assert.equal(await limit(limiter, "192.0.2.1", token("alice", { alg: "RS256", header: { kid: "rsa" } })), PROVEN);
+      assert.equal((await control(limiter, "GET", "health")).json().status, "ok");
+    });
 
     it("a provider that does not answer holds up one request for two seconds, and no other", async () => {
       provider.answer = () => {};

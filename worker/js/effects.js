@@ -7,6 +7,7 @@
 const FAILED = 0;
 const TIMED_OUT = 1;
 const NOT_TEXT = 2;
+const TOO_LONG = 3;
 const WELL = 200;
 
 /** How long a key set may take, in ms, and the longest that is read, in bytes. */
@@ -73,12 +74,16 @@ export async function fetchKeySet(url) {
   const controller = new AbortController();
   const timer = setTimeout(() => controller.abort(), KEY_SET_TIMEOUT_MS);
   try {
-    const response = await fetch(url, { headers: { Accept: "application/json" }, redirect: "manual", signal: controller.signal });
-    if (response.status === 200) return await readText(response, MAX_KEY_SET_BYTES);
-    await response.body?.cancel();
-    return [FAILED, ""];
+    const headers = { Accept: "application/json, application/jwk-set+json" };
+    const response = await fetch(url, { headers, redirect: "manual", signal: controller.signal });
+    if (response.status === 200) {
+      const [status, text] = await readText(response, MAX_KEY_SET_BYTES);
+      return [status === FAILED && controller.signal.aborted ? TIMED_OUT : status, text];
+    }
+    await response.body?.cancel().catch(() => {});
+    return [response.status, ""];
   } catch {
-    return [FAILED, ""];
+    return [controller.signal.aborted ? TIMED_OUT : FAILED, ""];
   } finally {
     clearTimeout(timer);
   }
@@ -97,13 +102,18 @@ export async function readText(message, most) {
       size += value?.byteLength ?? 0;
       if (size > most) {
         await reader.cancel();
-        return [FAILED, ""];
+        return [TOO_LONG, ""];
       }
-      whole += decoder.decode(value, { stream: !done });
+      try {
+        whole += decoder.decode(value, { stream: !done });
+      } catch {
+        await reader.cancel().catch(() => {});
+        return [NOT_TEXT, ""];
+      }
       if (done) return [WELL, whole];
     }
   } catch {
     await reader?.cancel().catch(() => {});
-    return [NOT_TEXT, ""];
+    return [FAILED, ""];
   }
 }

@@ -1,8 +1,12 @@
 //! `/_limiter/health`: who learns what.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::{Asked, Isolate, TOKEN, by, get, header, json_of};
+use super::{Asked, Duty, Isolate, TOKEN, by, get, header, json_of};
+use crate::error::KeySetError;
+use crate::store::conformance::START;
 
 const CALLER: &str = "192.0.2.1";
 
@@ -88,4 +92,55 @@ fn without_a_token_in_the_configuration_nothing_opens_the_details() {
         assert_eq!(health["status"], "misconfigured");
         assert_eq!(health.get("errors"), None, "{authorization}");
     }
+}
+
+#[test]
+fn a_key_set_that_cannot_be_fetched_is_degraded_until_it_can_and_logged_once() {
+    let vars = json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_POLICIES": {"general": {"authenticated": 1000}},
+        "RATE_LIMIT_JWT_JWKS_URL": "https://id.example/keys?planted", "RATE_LIMIT_JWT_ISSUER": "i",
+        "RATE_LIMIT_JWT_AUDIENCE": "a",
+    });
+    let isolate = Isolate::new(&vars);
+    let bearer = format!("Bearer {TOKEN}");
+    let public = |isolate: &Isolate| health(isolate, "")["status"].clone();
+    let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let expires = START.as_millis() / 1000 + 9000;
+    let claims = json!({"sub": "alice", "iss": "i", "aud": "a", "exp": expires});
+    let signed = format!("{}.{}", encode(json!({"alg": "ES256"})), encode(claims));
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([7; 64]));
+    let of_a_user = by(CALLER, "/").with("authorization", &format!("bearer {token}"));
+    assert_eq!(public(&isolate), "ok", "nobody has asked for it yet");
+
+    isolate.effects.publish(Err(KeySetError::Status(302)));
+    for _ in 0..3 {
+        assert_eq!(isolate.answer(&of_a_user).status, 200);
+        isolate.run_duties();
+    }
+    let body = health(&isolate, "");
+    assert_eq!(body["status"], "degraded");
+    assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
+    let why = "HTTP status 302, and redirects are not followed";
+    let known = json!({"since": START.as_millis(), "why": why});
+    assert_eq!(health(&isolate, &bearer)["key_set"], known);
+    let lines = isolate.effects.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains(why) && !lines[0].contains("planted"),
+        "{lines:?}"
+    );
+
+    // Any request begins the next attempt, ten seconds later, and none waits for it.
+    isolate.effects.set(10_000);
+    let x = URL_SAFE_NO_PAD.encode([7; 32]);
+    let key = json!({"kty": "EC", "crv": "P-256", "x": x, "y": x});
+    isolate
+        .effects
+        .publish(Ok(json!({"keys": [key]}).to_string()));
+    isolate.answer(&by("192.0.2.9", "/"));
+    assert!(isolate.run_duties().contains(&Duty::FetchKeySet));
+    assert_eq!(public(&isolate), "ok");
+    assert_eq!(health(&isolate, &bearer).get("key_set"), None);
+    let again = "RATE_LIMIT_JWT_JWKS_URL: the key set: works again";
+    assert_eq!(isolate.effects.lines(), [again]);
 }

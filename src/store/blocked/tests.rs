@@ -32,6 +32,8 @@ struct Shared {
     out: Rc<Cell<bool>>,
     /// Whether it refuses to be written to.
     full: Rc<Cell<bool>>,
+    /// Whether it refuses to read the ranges, as where their key is of another type.
+    refuses_ranges: Rc<Cell<bool>>,
     calls: Rc<Cell<u32>>,
     /// How often all ranges were read.
     range_loads: Rc<Cell<u32>>,
@@ -52,6 +54,9 @@ impl Database for Shared {
         }
         self.calls.set(self.calls.get() + 1);
         let loads = commands.iter().any(|words| words[0] == "HGETALL");
+        if loads && self.refuses_ranges.get() {
+            return Err(StoreError::Refused("WRONGTYPE".to_owned()));
+        }
         self.range_loads
             .set(self.range_loads.get() + u32::from(loads));
         self.held.run(commands, now).await
@@ -302,6 +307,33 @@ fn a_database_that_fails_leaves_what_was_added_here() {
     };
     isolate.add(&target("10.0.0.0/8"), ends, START);
     assert!(blocked(&isolate, "10.1.1.1", 1));
+}
+
+/// While decisions go on, the breaker says nothing of it.
+#[test]
+fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
+    let database = Shared::default();
+    let isolate = isolate(&database);
+    let lines = || isolate.effects.lines();
+    set(&database, "10.0.0.0/8", None);
+    assert!(blocked(&isolate, "10.1.1.1", 0));
+    set(&database, "192.0.2.0/24", None);
+    database.refuses_ranges.set(true);
+    assert!(!blocked(&isolate, "192.0.2.1", 10));
+    assert_eq!((isolate.trouble(), lines()), (None, vec![]), "it may pass");
+    for second in [12, 14, 16] {
+        assert!(!blocked(&isolate, "192.0.2.1", second));
+    }
+    let since = START + Millis::from_secs(10);
+    let why = "Redis refused the command: WRONGTYPE";
+    assert_eq!(isolate.trouble(), Some((since, why.to_owned())));
+    let line = format!("blocks: loading them: {why}; this isolate enforces its last copy");
+    assert_eq!(lines(), [line]);
+    assert!(blocked(&isolate, "10.1.1.1", 16), "the last copy");
+    database.refuses_ranges.set(false);
+    assert!(blocked(&isolate, "192.0.2.1", 18));
+    assert_eq!(isolate.trouble(), None);
+    assert_eq!(lines(), ["blocks: loading them: works again"]);
 }
 
 /// A flood spends the whole budget; the block that would end it is not to wait for what the flood leaves.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use edge_limiter::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use edge_limiter::error::KeySetError;
 use edge_limiter::store::StoreError;
 use edge_limiter::time::{Millis, Timestamp};
 
@@ -51,7 +52,7 @@ impl Effects for Host {
         false
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        Err(KeySetError::Unreachable)
     }
 }

@@ -1,0 +1,107 @@
+//! What fails besides decisions: since when, and why. Each change is logged once.
+
+use std::cell::RefCell;
+
+use crate::effects::{Effects, Level};
+use crate::time::Timestamp;
+
+/// How something does that the limiter depends on.
+pub struct Trouble {
+    /// Its name in the log.
+    subject: &'static str,
+    /// What holds while it fails.
+    meanwhile: &'static str,
+    /// Failures in a row that are not reported: they may pass.
+    silent: u32,
+    latest: RefCell<Option<Failures>>,
+}
+
+/// Failures in a row.
+struct Failures {
+    since: Timestamp,
+    count: u32,
+    /// Why, by the latest line in the log; empty before there is one.
+    why: String,
+}
+
+impl Trouble {
+    /// Nothing has failed yet.
+    #[must_use]
+    pub const fn new(subject: &'static str, meanwhile: &'static str, silent: u32) -> Self {
+        Self {
+            subject,
+            meanwhile,
+            silent,
+            latest: RefCell::new(None),
+        }
+    }
+
+    /// Since when it fails, on this isolate's clock, and why; `None` while it works.
+    #[must_use]
+    pub fn get(&self) -> Option<(Timestamp, String)> {
+        let latest = self.latest.borrow();
+        let reported = latest.as_ref().filter(|latest| !latest.why.is_empty());
+        reported.map(|latest| (latest.since, latest.why.clone()))
+    }
+
+    /// Takes how an attempt ended: well, or why it failed.
+    pub fn learn(&self, error: Option<String>, effects: &impl Effects, now: Timestamp) {
+        let latest = self.latest.take();
+        let Some(why) = error else {
+            if latest.is_some_and(|latest| !latest.why.is_empty()) {
+                effects.log(Level::Info, &format!("{}: works again", self.subject));
+            }
+            return;
+        };
+        let mut latest = latest.unwrap_or(Failures {
+            since: now,
+            count: 0,
+            why: String::new(),
+        });
+        latest.count = latest.count.saturating_add(1);
+        if latest.count > self.silent && latest.why != why {
+            let line = format!("{}: {why}; {}", self.subject, self.meanwhile);
+            effects.log(Level::Warn, &line);
+            latest.why = why;
+        }
+        *self.latest.borrow_mut() = Some(latest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Trouble;
+    use crate::effects::testing::Manual;
+    use crate::store::conformance::START;
+    use crate::time::Millis;
+
+    #[test]
+    fn each_change_is_logged_once_and_since_is_the_first_failure() {
+        let effects = Manual::default();
+        for silent in [0, 1] {
+            let trouble = Trouble::new("keys", "the old ones are used", silent);
+            let learn = |ms, why: Option<&str>| {
+                let now = START + Millis::new(ms);
+                trouble.learn(why.map(str::to_owned), &effects, now);
+                (effects.lines(), trouble.get())
+            };
+            let since = |ms, why: &str| Some((START + Millis::new(ms), why.to_owned()));
+            assert_eq!(learn(0, None), (vec![], None));
+            if silent == 1 {
+                // One that passes is nobody's business.
+                assert_eq!(learn(1, Some("late")), (vec![], None));
+                assert_eq!(learn(2, None), (vec![], None));
+                assert_eq!(learn(3, Some("late")), (vec![], None));
+            }
+            let late = "keys: late; the old ones are used".to_owned();
+            let first = if silent == 1 { 3 } else { 4 };
+            assert_eq!(learn(4, Some("late")), (vec![late], since(first, "late")));
+            assert_eq!(learn(5, Some("late")), (vec![], since(first, "late")));
+            let gone = "keys: gone; the old ones are used".to_owned();
+            assert_eq!(learn(6, Some("gone")), (vec![gone], since(first, "gone")));
+            let again = "keys: works again".to_owned();
+            assert_eq!(learn(7, None), (vec![again], None));
+            assert_eq!(learn(8, None), (vec![], None));
+        }
+    }
+}
