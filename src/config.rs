@@ -25,6 +25,7 @@ pub use abuse::Abuse;
 pub use cors::CorsOrigins;
 pub use store::StoreConfig;
 pub use vars::Vars;
+pub(crate) use vars::thousandths;
 
 /// Something wrong in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -183,9 +183,7 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
-            Arrival::Preflight(terms) => {
-                (self.preflights).decide(config, &incoming, &terms, now)
-            }
+            Arrival::Preflight(terms) => (self.preflights).decide(config, &incoming, &terms, now),
             Arrival::Undecided(terms) => {
                 gate::decide_for(config, &self.stack, &self.users, &incoming, &terms, now).await
             }

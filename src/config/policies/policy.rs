@@ -29,7 +29,7 @@ pub(super) fn preflight(
             if options.remove(option).is_some_and(|value| value != "ip") {
                 problems.error(
                     format!("RATE_LIMIT_POLICIES.{PREFLIGHT}.{option}"),
-                    "is no option of preflights, which each isolate counts by address in its memory; it is not in use",
+                    "is no option of preflights, which are counted by address in memory; it is not in use",
                 );
             }
         }
