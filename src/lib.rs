@@ -9,7 +9,7 @@
 //!    [`Limiter::new`](limiter::Limiter::new) composes everything below from it.
 //! 2. [`Limiter::handle`](limiter::Limiter::handle) takes the request. It gives the control plane's own
 //!    paths to [`admin`], and lets [`gate::arrive`] answer callers that are known to be denied. It rejects a
-//!    request that the [`loop_guard`] has seen before.
+//!    request that has passed the [`loop_guard`] too often.
 //! 3. [`gate`] decides. [`route`] finds the policies for the method and the path, [`client`] identifies
 //!    the caller by its address, and [`user`] verifies a token where a policy asks for a user.
 //!    [`policy`] then names the caller's quota in each policy. Together they are one [`store::Check`].

@@ -167,9 +167,7 @@ impl<E: Effects + Clone> Limiter<E> {
             return own(self.deny(report, &incoming, now));
         }
         let loop_guard = request.header(LOOP_GUARD);
-        let Some(loop_guard) = loop_guard::pass(loop_guard.as_deref(), &self.name) else {
-            return own(Response::loop_detected(form()));
-        };
+        let loop_guard = loop_guard::pass(loop_guard.as_deref(), &self.name);
         let path = incoming.path();
         if path.len() > MAX_PATH_BYTES {
             return own(Response::too_long(form()));
@@ -237,7 +235,7 @@ impl<E: Effects + Clone> Limiter<E> {
         &self,
         report: Report,
         incoming: &Incoming<'_, impl Request>,
-        loop_guard: String,
+        loop_guard: Option<String>,
         now: Timestamp,
     ) -> Handled {
         let config = self.config();
@@ -252,6 +250,8 @@ impl<E: Effects + Clone> Limiter<E> {
         // Whatever comes of it; the sample tells what came of it.
         note(Kind::Bypassed, 0);
         let limits = headers::of(&report, config.dialect, now);
+        // The pass that is cut has been charged as those before it.
+        let loop_guard = loop_guard.ok_or_else(|| Response::loop_detected(form_of(incoming)));
         let target = match &config.origin {
             Origin::Nowhere => Err(Response::no_origin(form_of(incoming))),
             Origin::Url(base) => Ok(Target::url(base, incoming)),
@@ -261,8 +261,8 @@ impl<E: Effects + Clone> Limiter<E> {
             Origin::Route if incoming.is_at_edge() => Ok(Target::Route),
             Origin::Route => Err(Response::no_route(form_of(incoming))),
         };
-        match target {
-            Ok(target) => {
+        match loop_guard.and_then(|loop_guard| Ok((target?, loop_guard))) {
+            Ok((target, loop_guard)) => {
                 let sampled = kind == Some(Kind::Admitted);
                 let mut forward =
                     Forward::new(target, incoming, config, &report, loop_guard, limits);

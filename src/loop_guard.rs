@@ -1,20 +1,25 @@
 //! The loop guard: the header by which a limiter sees its own request again.
 //!
-//! `X-Edge-Limiter-Passed` lists the limiters that a request has passed, by commas. A deployment finds its own name in it
-//! when an origin leads back to itself; another deployment in a chain only adds its own. A client that
-//! makes names up gains nothing but a refusal. A Worker cannot know its own name, so the name comes from its
-//! variables: deployments in one chain must differ in one of them, such as `REDIS_KEY_PREFIX`.
+//! `X-Edge-Limiter-Passed` lists the limiters that a request has passed, by commas, one name for each pass. A deployment
+//! counts its own name in it: an origin that leads back to the limiter makes a loop, which is cut at the fifth pass.
+//! An application that calls its own public URL with the headers of the request that it serves passes a few times, and
+//! is no loop. Another deployment in a chain only adds its own name. A client that makes names up is cut earlier and
+//! hides no pass, since names are only ever added, at the end. A Worker cannot know its own name, so the name comes from
+//! its variables: deployments in one chain must differ in one of them, such as `REDIS_KEY_PREFIX`.
 
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, StoreConfig};
 use crate::steps;
 
-/// Limiters in one chain; more is a loop through something that alters the header.
-const MAX_LIMITERS: usize = 8;
+/// The pass of one deployment at which a loop is cut.
+const LAST_PASS: usize = 5;
 
-/// The most of the header that is read, in bytes. Each limiter adds 18.
-const MAX_BYTES: usize = 512;
+/// Names in the header: those of eight limiters in a loop. More is a loop through something that alters the header.
+const MAX_NAMES: usize = 8 * LAST_PASS;
+
+/// The most of the header that is read, in bytes. Each pass adds 18.
+const MAX_BYTES: usize = 1024;
 
 /// The name of a deployment: the same in all its isolates, another for another configuration.
 #[must_use]
@@ -35,8 +40,8 @@ pub fn name(config: &Config) -> String {
         .collect()
 }
 
-/// The header to send on; `None`: the request has been here before. Of one longer than 512 bytes only the
-/// end is read and sent on, where limiters add their names.
+/// The header to send on; `None`: this is the deployment's fifth pass, or later. Of a header longer than 1,024 bytes only
+/// the end is read and sent on, where limiters add their names.
 #[must_use]
 pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
     let Some(header) = header else {
@@ -51,7 +56,8 @@ pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
         .map(str::trim)
         .filter(|name| !name.is_empty())
         .collect();
-    if list.len() >= MAX_LIMITERS || list.contains(&own) {
+    let passes = list.iter().filter(|name| **name == own).count();
+    if list.len() >= MAX_NAMES || passes + 1 >= LAST_PASS {
         return None;
     }
     list.push(own);
@@ -62,37 +68,68 @@ pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
 mod tests {
     use super::pass;
 
-    #[test]
-    fn a_second_pass_is_seen() {
-        let once = pass(None, "a").unwrap();
-        let twice = pass(Some(&once), "b").unwrap();
-        assert_eq!(twice, "a, b");
-        assert_eq!(pass(Some(&twice), "a"), None);
-        assert_eq!(pass(Some(&twice), "b"), None);
+    const OWN: &str = "0123456789abcdef";
+
+    /// Passes that go ahead from `header` on, and what the last of them sent on.
+    fn passes_from(header: Option<String>) -> (usize, Option<String>) {
+        let mut last = header;
+        for passes in 0..10 {
+            match pass(last.as_deref(), OWN) {
+                Some(next) => last = Some(next),
+                None => return (passes, last),
+            }
+        }
+        panic!("it has no end: {last:?}");
     }
 
     #[test]
-    fn a_second_pass_is_seen_behind_anything_that_a_client_sends() {
+    fn a_loop_is_cut_at_the_fifth_pass() {
+        let (passes, last) = passes_from(None);
+        assert_eq!((passes, last), (4, Some([OWN; 4].join(", "))));
+    }
+
+    #[test]
+    fn each_limiter_in_a_loop_counts_its_own_passes() {
+        let mut header = None;
+        for round in 1..=4 {
+            for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+                header = pass(header.as_deref(), name);
+                assert!(header.is_some(), "{name} in round {round}");
+            }
+        }
+        assert_eq!(pass(header.as_deref(), "a"), None);
+        assert!(pass(header.as_deref(), "i").is_some());
+    }
+
+    #[test]
+    fn what_a_client_sends_hides_no_pass() {
         for junk in [
             ",".repeat(100_000),
             "x".repeat(100_000),
-            "é,".repeat(50_000),
+            "\"".to_owned(),
             "é".repeat(300),
+            " ,, x;, \t,".to_owned(),
+            format!("{OWN}0, 0{OWN}, {OWN}=0, -{OWN}"),
+            ["y"; 30].join(","),
         ] {
-            let Some(once) = pass(Some(&junk), "0123456789abcdef") else {
-                assert!(junk.starts_with("é,"), "names are counted");
-                continue;
-            };
-            assert!(once.len() < 600);
-            assert_eq!(pass(Some(&once), "0123456789abcdef"), None);
-            let longer = format!("{junk},{once}");
-            assert_eq!(pass(Some(&longer), "0123456789abcdef"), None);
+            let (passes, last) = passes_from(Some(junk.clone()));
+            assert_eq!(passes, 4, "{junk:.40}");
+            let last = last.unwrap();
+            assert!(last.len() < 1200, "{junk:.40}");
+            // As a second line, which is joined by a comma, before and behind.
+            let cut = [format!("{junk},{last}"), format!("{last},{junk:.500}")];
+            assert_eq!(cut.map(|both| pass(Some(&both), OWN)), [None, None]);
         }
     }
 
     #[test]
-    fn a_chain_has_an_end() {
-        let long = ["x"; 8].join(",");
-        assert_eq!(pass(Some(&long), "a"), None);
+    fn names_that_a_client_makes_up_shorten_its_own_allowance_alone() {
+        for (made_up, passes) in [(1, 3), (3, 1), (4, 0), (100, 0)] {
+            let forged = [OWN].repeat(made_up).join(",");
+            assert_eq!(passes_from(Some(forged)).0, passes, "{made_up}");
+        }
+        for names in ["é,".repeat(50_000), ["x"; 40].join(",")] {
+            assert_eq!(pass(Some(&names), OWN), None);
+        }
     }
 }

@@ -112,14 +112,15 @@ impl Response {
         Self::failure(form, 400, "bad_request", message)
     }
 
-    /// The 508 to a request that has passed this limiter before.
+    /// The 508 to a request that has passed this limiter too often.
     #[must_use]
     pub fn loop_detected(form: Form) -> Self {
         Self::failure(
             form,
             508,
             "loop_detected",
-            "This request has already passed this limiter: its origin leads back to it.",
+            "This request has passed this limiter five times. Point ORIGIN_URL at the application itself, \
+             and let an application that calls itself do so by its internal URL.",
         )
     }
 

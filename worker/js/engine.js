@@ -17,7 +17,7 @@ const BODY = 7;
 /** Room for a text that is kept; one that takes more gets room of its own. */
 const KEPT_ROOM = 16 * 1024;
 
-/** The most of an address or a loop guard that is copied: more than either is read of (src/client.rs, src/loop_guard.rs). */
+/** The most of an address or a loop guard that is copied: as much as is read of either, or more (src/client.rs, src/loop_guard.rs). */
 const MAX_FIELD_CHARS = 1024;
 
 const encoder = new TextEncoder();

@@ -238,7 +238,10 @@ fn own_answers(cors: &Value) -> Vec<(u16, Response)> {
             &plain,
             get("https://shop.example/").with("cf-connecting-ip", "192.0.2.4"),
         ),
-        from_page(&looping, path("/").with("x-edge-limiter-passed", passed)),
+        from_page(
+            &looping,
+            by("192.0.2.5", "/").with("x-edge-limiter-passed", &[passed; 5].join(", ")),
+        ),
         {
             let unreachable = looping
                 .limiter

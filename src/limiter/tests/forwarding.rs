@@ -4,21 +4,95 @@ use proptest::prelude::*;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use super::super::Target;
 use super::super::request::Incoming;
+use super::super::{Forward, Target};
 use super::{Asked, Isolate, TOKEN, get, header};
 
+const PASSED: &str = "x-edge-limiter-passed";
+
+/// A request as it comes again through an origin that leads back.
+fn coming_back(asked: &Asked, forward: &Forward) -> Asked {
+    let passed = header(&forward.set_on_request, PASSED).unwrap();
+    asked.clone().with(PASSED, passed)
+}
+
+fn looping(limit: &str) -> Isolate {
+    Isolate::new(&json!({
+        "ORIGIN_URL": "https://app.example", "RATE_LIMIT_GENERAL": limit, "RATE_LIMIT_IP": "off",
+    }))
+}
+
 #[test]
-fn a_request_that_comes_back_is_answered_508() {
-    let isolate = Isolate::new(&json!({"ORIGIN_URL": "https://app.example"}));
-    let first = isolate.forward(&get("https://shop.example/"));
-    let passed = header(&first.set_on_request, "x-edge-limiter-passed").unwrap();
-    let again = get("https://shop.example/").with("x-edge-limiter-passed", passed);
-    assert_eq!(isolate.answer(&again).status, 508);
-    let other = get("https://shop.example/").with("x-edge-limiter-passed", "another");
-    let chained = isolate.forward(&other);
-    let passed_by_both = header(&chained.set_on_request, "x-edge-limiter-passed");
-    assert_eq!(passed_by_both, Some(format!("another, {passed}").as_str()));
+fn a_loop_is_cut_at_the_fifth_pass_and_every_pass_is_charged() {
+    let isolate = looping("10,60");
+    let mut asked = get("https://shop.example/");
+    for left in ["9", "8", "7", "6"] {
+        let forward = isolate.forward(&asked);
+        let remaining = header(&forward.set_on_response, "X-RateLimit-Remaining");
+        assert_eq!(remaining, Some(left));
+        asked = coming_back(&asked, &forward);
+    }
+    for left in ["5", "4"] {
+        let answer = isolate.answer(&asked);
+        assert_eq!(answer.status, 508);
+        let remaining = header(&answer.headers, "X-RateLimit-Remaining");
+        assert_eq!(remaining, Some(left));
+        assert!(answer.body.contains("ORIGIN_URL"), "{}", answer.body);
+    }
+    let chained = isolate.forward(&get("https://shop.example/").with(PASSED, "another"));
+    let passed = header(&chained.set_on_request, PASSED).unwrap();
+    assert!(passed.starts_with("another, "), "{passed}");
+}
+
+#[test]
+fn a_loop_ends_where_its_quota_does() {
+    let isolate = looping("2,60");
+    let mut asked = get("https://shop.example/");
+    for _ in 0..2 {
+        asked = coming_back(&asked, &isolate.forward(&asked));
+    }
+    assert_eq!(isolate.answer(&asked).status, 429);
+}
+
+/// What comes again is charged to the address that the platform reports, be it the application's own. A client can write
+/// every other header.
+#[test]
+fn a_pass_is_charged_to_the_address_from_which_it_comes() {
+    let isolate = looping("10,60");
+    let asked = get("https://shop.example/").with("x-edge-limiter-ip", "192.0.2.66");
+    let forward = isolate.forward(&asked);
+    let again = coming_back(&asked, &forward).with("cf-connecting-ip", "192.0.2.77");
+    let forward = isolate.forward(&again);
+    let set = |name| header(&forward.set_on_request, name);
+    assert_eq!(set("x-edge-limiter-ip"), Some("192.0.2.77"));
+    for (address, left) in [("1", "8"), ("77", "8"), ("66", "9")] {
+        let asked = asked
+            .clone()
+            .with("cf-connecting-ip", &format!("192.0.2.{address}"));
+        let forward = isolate.forward(&asked);
+        let remaining = header(&forward.set_on_response, "X-RateLimit-Remaining");
+        assert_eq!(remaining, Some(left), "{address}");
+    }
+}
+
+#[test]
+fn a_client_that_forges_the_loop_guard_shortens_its_own_allowance_alone() {
+    let isolate = looping("10,60");
+    let asked = get("https://shop.example/");
+    let forward = isolate.forward(&asked);
+    let own = header(&forward.set_on_request, PASSED).unwrap();
+    // As several lines arrive.
+    let four = [own; 4].join(", ");
+    assert_eq!(
+        isolate.answer(&asked.clone().with(PASSED, &four)).status,
+        508
+    );
+    let three = [own; 3].join(",");
+    let last = isolate.forward(&asked.clone().with(PASSED, &three));
+    assert_eq!(isolate.answer(&coming_back(&asked, &last)).status, 508);
+    let other = isolate.forward(&get("https://shop.example/"));
+    let remaining = header(&other.set_on_response, "X-RateLimit-Remaining");
+    assert_eq!(remaining, Some("5"), "each of the five was charged");
 }
 
 #[test]
