@@ -11,7 +11,7 @@ use crate::admin::Body;
 use crate::config::{Config, Secret, StoreConfig, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
-use crate::headers::LOOP_GUARD;
+use crate::headers::{self, LOOP_GUARD};
 use crate::limiter::{Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
 use crate::response::{Form, Response};
 use crate::tasks::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
@@ -29,6 +29,10 @@ pub trait Platform {
     fn outlive_client(&self) {}
     /// A header of the request; `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
+    /// [`Request::method_overrides`] of the request.
+    fn method_overrides(&self) -> Option<String> {
+        headers::method_overrides(&|name| self.header(name))
+    }
     /// Where the request came from.
     fn location(&self) -> Location;
     /// Whether the request has a body that is not empty.
@@ -144,6 +148,10 @@ impl<P: Platform> Request for DrivenRequest<P> {
             return self.asked.platform.header(name);
         };
         (!known.is_empty()).then(|| known.clone())
+    }
+
+    fn method_overrides(&self) -> Option<String> {
+        self.asked.platform.method_overrides()
     }
 
     fn location(&self) -> Location {
@@ -335,11 +343,12 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         }
     }
 
-    /// The answer to the request whose headers [`Platform::header`] reads, where its origin does not answer.
-    pub fn unreachable(&self) -> Response {
+    /// The answer to the request whose headers [`Platform::header`] reads, where its origin has none: `interim` is the
+    /// status of the interim response in its place, 0 where there is none either.
+    pub fn bad_gateway(&self, interim: u16) -> Response {
         match self.environments.last() {
             Some(Environment { limiter, .. }) => {
-                limiter.origin_unreachable(&self.request(Fields::default()))
+                limiter.bad_gateway(&self.request(Fields::default()), interim)
             }
             None => Response::origin_unreachable(Form::Json),
         }

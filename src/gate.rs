@@ -28,6 +28,10 @@ pub trait Request {
     fn path(&self) -> &str;
     /// A header's value; several of one name are joined by commas. `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
+    /// Whether it has a header by which an origin may take it for a request of another method.
+    fn names_other_methods(&self) -> bool {
+        false
+    }
     /// Whether it has a body that is not empty.
     fn has_body(&self) -> bool {
         false

@@ -18,7 +18,8 @@
 //!    without a round trip from remembered denials, leased units and blocked ranges, and fall back to
 //!    memory while Redis fails. [`quota`] decides one quota, [`store::decide`] all of a request.
 //! 5. [`response`] and [`headers`] turn the gate's report into an answer or, for an admitted request, into
-//!    a [`limiter::Forward`]: where it goes, and which headers change on the way.
+//!    a [`limiter::Forward`]: where it goes, and which headers change on the way. [`redirect`] keeps the origin's
+//!    redirects behind the limiter.
 //! 6. [`journal`] notes what happened, as [`events`].
 //! 7. After the request, the host runs each [`limiter::Duty`] in the background: writing events, leasing
 //!    units, fetching a key set, and reconciling with Redis what the isolate admitted alone.
@@ -60,6 +61,7 @@ pub mod limiter;
 pub mod loop_guard;
 pub mod policy;
 pub mod quota;
+pub mod redirect;
 pub mod redis;
 pub mod response;
 pub mod route;

@@ -183,6 +183,10 @@ impl<E: Effects + Clone> Limiter<E> {
             Arrival::Settled(report) => Ok(*report),
             Arrival::Preflight(terms) => (self.preflights).decide(config, &incoming, &terms, now),
             Arrival::Undecided(terms) => {
+                let is_counted = terms.exempt().is_none() && config.routes.name_methods();
+                if is_counted && incoming.overrides().is_none() {
+                    return own(Response::too_many_methods(form()));
+                }
                 gate::decide_for(config, &self.stack, &self.users, &incoming, &terms, now).await
             }
         };
@@ -208,10 +212,15 @@ impl<E: Effects + Clone> Limiter<E> {
         response
     }
 
-    /// The 502 to a forwarded request whose origin does not answer. The headers of its [`Forward`] belong on it.
-    pub fn origin_unreachable(&self, request: &impl Request) -> Response {
+    /// The 502 to a forwarded request whose origin has no answer: `interim` is the status of the interim response (1xx)
+    /// that came in its place, 0 where the origin cannot be reached. The headers of its [`Forward`] belong on it.
+    pub fn bad_gateway(&self, request: &impl Request, interim: u16) -> Response {
         let incoming = Incoming::new(request);
-        let response = Response::origin_unreachable(form_of(&incoming));
+        let form = form_of(&incoming);
+        let response = match interim {
+            0 => Response::origin_unreachable(form),
+            status => Response::origin_interim(form, status),
+        };
         self.own(response, &incoming)
     }
 
@@ -289,7 +298,7 @@ impl<E: Effects + Clone> Limiter<E> {
     }
 
     /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be
-    /// it [`origin_unreachable`](Self::origin_unreachable).
+    /// it that of [`bad_gateway`](Self::bad_gateway).
     pub fn forwarded(&self, sample: Sample, status: u16) {
         let Sample {
             report,

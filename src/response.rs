@@ -112,6 +112,13 @@ impl Response {
         Self::failure(form, 400, "bad_request", message)
     }
 
+    /// The 400 to a request that asks for too many other methods.
+    #[must_use]
+    pub fn too_many_methods(form: Form) -> Self {
+        let message = "The request names too many methods in X-HTTP-Method-Override and its like.";
+        Self::failure(form, 400, "bad_request", message)
+    }
+
     /// The 508 to a request that has passed this limiter too often.
     #[must_use]
     pub fn loop_detected(form: Form) -> Self {
@@ -155,6 +162,16 @@ impl Response {
             "bad_gateway",
             "The origin cannot be reached. The request has been counted.",
         )
+    }
+
+    /// The 502 where the origin sends a 1xx before its answer, and the runtime takes it for the answer.
+    #[must_use]
+    pub fn origin_interim(form: Form, status: u16) -> Self {
+        let message = format!(
+            "The origin sent an interim response, {status}, which cannot be handed on. Turn off early hints \
+             (103) and the like at the origin. The request has been counted."
+        );
+        Self::failure(form, 502, "bad_gateway", &message)
     }
 
     /// The answer to an admitted request where there is no origin yet.

@@ -26,6 +26,11 @@
 //! no route included: the default policies, cost 1). The reading can so be stricter than the
 //! origin's own, never looser. An honest `/files/a%2Fb` meets the same route either way, and only
 //! that one.
+//!
+//! # Where a method can be read in two ways
+//!
+//! Many origins take a request for one of the method that a header names (`X-HTTP-Method-Override`). It is
+//! classified under both methods, as a path is in all of its readings.
 
 mod index;
 mod path;
@@ -178,6 +183,7 @@ pub struct Routes {
     index: Index,
     default: Vec<PolicyId>,
     max_cost: u32,
+    name_methods: bool,
 }
 
 impl Routes {
@@ -188,6 +194,7 @@ impl Routes {
         Self {
             index: Index::new(&routes),
             max_cost: costs.max().unwrap_or_default().max(DEFAULT_COST),
+            name_methods: routes.iter().any(|route| !route.methods.is_empty()),
             routes,
             default,
         }
@@ -199,18 +206,34 @@ impl Routes {
         self.max_cost
     }
 
+    /// Whether any route is for some methods alone.
+    #[must_use]
+    pub const fn name_methods(&self) -> bool {
+        self.name_methods
+    }
+
     /// What a request with this method and path, both as sent, is limited by.
     #[must_use]
     pub fn classify(&self, method: &str, path: &str) -> Class {
-        self.classify_in(method, path, &Readings::of(path))
+        self.classify_in(method, &[], path, &Readings::of(path))
     }
 
-    /// [`classify`](Self::classify) of a path with its readings.
+    /// [`classify`](Self::classify) of a path with its readings, and of a method with `others` that an origin may take
+    /// it for: the policies of all of them apply.
     #[must_use]
-    pub fn classify_in(&self, method: &str, path: &str, readings: &Readings) -> Class {
+    pub fn classify_in(
+        &self,
+        method: &str,
+        others: &[String],
+        path: &str,
+        readings: &Readings,
+    ) -> Class {
         let mut met = Vec::new();
         for normal in readings.of_path(path) {
             self.meet(method, normal, &mut met);
+            for other in others {
+                self.meet(other, normal, &mut met);
+            }
         }
         let mut class = Class {
             policies: Vec::new(),

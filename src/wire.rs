@@ -14,6 +14,7 @@ use crate::effects::{Endpoint, Reply};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
 use crate::limiter::{Forward, Target};
+use crate::redirect;
 use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
 use crate::time::Millis;
@@ -26,8 +27,9 @@ pub enum Kind {
     Done = 0,
     /// Answer. Numbers: status, length of the head. Head: names and values of headers. Rest: the body.
     Answer = 1,
-    /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL, the names to expose
-    /// to pages that may read the response, then four lists, each ended by an empty part: headers to set on the request, to remove from it, to
+    /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL in two parts, of which
+    /// the first is `ORIGIN_URL` or empty, the names to expose to pages that may read the response, then four lists, each
+    /// ended by an empty part: headers to set on the request, to remove from it, to
     /// set on the response, to remove from it.
     Forward = 2,
     /// Post to Redis, then resume. Numbers: twice the configuration's number, and 1 more for `/multi-exec` in
@@ -128,12 +130,19 @@ impl Written {
     fn forward(&mut self, forward: &Forward, sample: Option<u32>) -> Kind {
         self.numbers[1] = match &forward.target {
             Target::Url(url) => {
-                self.text.push_str(url);
+                let (base, rest) = url
+                    .split_at_checked(forward.base_length)
+                    .unwrap_or(("", url));
+                self.part(base);
+                self.text.push_str(rest);
                 0
             }
             Target::Binding => 1,
             Target::Route => 2,
         };
+        if self.numbers[1] != 0 {
+            self.part("");
+        }
         let rewritten = forward.rewritten_url.as_deref();
         self.text.push_str(rewritten.unwrap_or_default());
         self.numbers[2] = sample.unwrap_or_default();
@@ -171,6 +180,20 @@ impl Written {
 
 fn milliseconds(length: Millis) -> u32 {
     u32::try_from(length.get()).unwrap_or(u32::MAX)
+}
+
+/// What a header of the origin's answer becomes that leads to `ORIGIN_URL`, if it does: `Location`, or `Refresh`. Parts:
+/// the header's name in lower case, `ORIGIN_URL`, the request's URL, the header's value.
+#[must_use]
+pub fn redirected(text: &str) -> Option<String> {
+    let mut parts = text.splitn(4, '\n');
+    let mut next = || parts.next();
+    let (name, base, url, value) = (next()?, next()?, next()?, next()?);
+    let to_public = match name {
+        "refresh" => redirect::refresh_to_public,
+        _ => redirect::to_public,
+    };
+    to_public(base, url, value)
 }
 
 /// Reads a request's fields: method, URL, address, loop guard, each ended by a line feed.

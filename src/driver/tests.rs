@@ -234,13 +234,13 @@ fn an_unreachable_origin_is_told_to_the_page_that_asked() {
     let (host, driver) = driver(&vars);
     for (origin, allowed) in [("https://a.example", true), ("https://b.example", false)] {
         host.headers.borrow_mut().insert("origin", origin);
-        let answer = driver.unreachable();
+        let answer = driver.bad_gateway(0);
         let header = ("Access-Control-Allow-Origin", origin.to_owned());
         assert_eq!(answer.status, 502);
         assert_eq!(answer.headers.contains(&header), allowed, "{answer:?}");
     }
     let unconfigured = Driver::new(Host::default());
-    assert_eq!(unconfigured.unreachable().status, 502);
+    assert_eq!(unconfigured.bad_gateway(0).status, 502);
 }
 
 /// A platform may hand an isolate several environments in turn: none resets another's limits.

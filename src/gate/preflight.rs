@@ -14,16 +14,13 @@ use crate::time::Timestamp;
 /// Addresses whose preflights an isolate counts.
 const ENTRIES: usize = 10_000;
 
-/// Headers that no preflight has: credentials, what comes with a body, and other methods.
-const FOREIGN: [&str; 8] = [
+/// Headers that no preflight has: credentials, and what comes with a body.
+const FOREIGN: [&str; 5] = [
     "authorization",
     "cookie",
     "proxy-authorization",
     "content-type",
     "transfer-encoding",
-    "x-http-method-override",
-    "x-method-override",
-    "x-http-method",
 ];
 
 /// How the names of headers begin that a preflight may have though a policy is keyed by them: browsers and platforms
@@ -62,6 +59,7 @@ pub(super) fn is_one(config: &Config, request: &impl Request) -> bool {
     has_one("origin")
         && has_one("access-control-request-method")
         && !FOREIGN.into_iter().any(is_foreign)
+        && !request.names_other_methods()
         && !config.policies.iter().any(is_keyed)
         && !request.has_body()
 }

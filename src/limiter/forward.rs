@@ -3,13 +3,10 @@
 use std::fmt;
 
 use super::request::{Incoming, Request};
-use crate::config::Config;
+use crate::config::{Config, Dialect, Origin};
 use crate::events::Details;
 use crate::gate::Report;
-use crate::headers::{
-    CALLER_ADDRESS, Header, LOOP_GUARD, ORIGIN_SECRET, REMOVED_FROM_REQUESTS,
-    REMOVED_FROM_RESPONSES,
-};
+use crate::headers::{CALLER_ADDRESS, Header, LOOP_GUARD, ORIGIN_SECRET, REMOVED_FROM_RESPONSES};
 use crate::response::headers::exposed;
 
 /// Where a request goes.
@@ -30,22 +27,25 @@ impl Target {
     }
 }
 
-/// How a request is forwarded. Method, path, body and all other headers go as they came; redirects
-/// are handed on.
+/// How a request is forwarded. Method, path, body and headers go as they came, but for those that are
+/// [never forwarded](crate::headers::is_forwarded) and those that are named here; redirects are handed on.
 pub struct Forward {
     /// Where to.
     pub target: Target,
+    /// How much of the target's URL is `ORIGIN_URL`, in bytes. What the origin answers may name it: see
+    /// [`redirect`](crate::redirect).
+    pub base_length: usize,
     /// To a binding or a route: the request's URL as it was classified, where it came with another text.
     pub rewritten_url: Option<String>,
     /// Headers to set on the request.
     pub set_on_request: Vec<Header>,
-    /// Headers to remove from the request.
+    /// Further headers to remove from the request.
     pub removed_from_request: Vec<&'static str>,
     /// Headers to set on the response, be it the origin's or, where it does not answer,
-    /// [`Limiter::origin_unreachable`](super::Limiter::origin_unreachable).
+    /// [`Limiter::bad_gateway`](super::Limiter::bad_gateway). An origin's own 429 or 503 keeps its numbers: from it, nothing
+    /// is removed, and nothing is set. Of a 101 there can be no copy: it goes as it came.
     pub set_on_response: Vec<Header>,
-    /// Headers to remove from the response. A response of which there can be no copy (1xx) goes as it
-    /// came.
+    /// Headers to remove from the response.
     pub removed_from_response: Vec<&'static str>,
     /// Names to add to `Access-Control-Expose-Headers` of a response that has `Access-Control-Allow-Origin`, after the
     /// origin's own: without them a page cannot read the limiter's headers.
@@ -88,19 +88,23 @@ impl Forward {
         }
         set.push(("x-forwarded-host", incoming.host().to_owned()));
         set.push(("x-forwarded-proto", incoming.scheme().to_owned()));
-        let mut removed = without(&REMOVED_FROM_REQUESTS, &set);
         let to_url = matches!(target, Target::Url(_));
-        if to_url {
-            // It follows the URL.
-            removed.push("host");
-        }
+        // It follows the URL.
+        let removed = if to_url { vec!["host"] } else { Vec::new() };
+        let base_length = match &config.origin {
+            Origin::Url(base) if to_url => base.len(),
+            _ => 0,
+        };
+        // In the dialect `none`, nobody's numbers are shown.
+        let is_silent = config.dialect == Dialect::Silent && !report.enforced.is_empty();
         let rewritten = incoming.rewritten_url().filter(|_| !to_url);
         Self {
             target,
+            base_length,
             rewritten_url: rewritten.map(str::to_owned),
             set_on_request: set,
             removed_from_request: removed,
-            removed_from_response: if limits.is_empty() {
+            removed_from_response: if limits.is_empty() && !is_silent {
                 Vec::new()
             } else {
                 without(&REMOVED_FROM_RESPONSES, &limits)

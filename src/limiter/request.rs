@@ -7,7 +7,7 @@ use reqwest::Url;
 use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
-use crate::headers::MAX_HEADER_BYTES;
+use crate::headers::{self, MAX_HEADER_BYTES};
 use crate::route::{Class, Readings, Routes};
 use crate::steps;
 
@@ -33,6 +33,12 @@ pub trait Request {
     /// what is longer than [`MAX_HEADER_BYTES`].
     fn header(&self, name: &str) -> Option<String>;
 
+    /// The values of all [`METHOD_OVERRIDES`](headers::METHOD_OVERRIDES), by commas, in every
+    /// [spelling](headers::is_forwarded) of their names. Asked for where a route is for some methods alone.
+    fn method_overrides(&self) -> Option<String> {
+        headers::method_overrides(&|name| self.header(name))
+    }
+
     /// Where it came from.
     fn location(&self) -> Location;
 
@@ -53,6 +59,10 @@ pub trait Request {
     async fn body(&self, most: usize) -> Body;
 }
 
+/// Methods that a request may ask for in place of its own, and the bytes that they are read of. One is legal.
+const MAX_OVERRIDES: usize = 4;
+const MAX_OVERRIDE_BYTES: usize = 256;
+
 /// Bytes of a ray that are kept.
 const MAX_RAY_CHARS: usize = 64;
 
@@ -64,6 +74,7 @@ pub(super) struct Incoming<'a, R> {
     query_from: usize,
     sent: OnceCell<Sent>,
     readings: OnceCell<Readings>,
+    overrides: OnceCell<Option<Vec<String>>>,
 }
 
 /// What goes to the origin: the path and the query as a URL parser, the runtime's own, writes them.
@@ -99,6 +110,7 @@ impl<'a, R: Request> Incoming<'a, R> {
             query_from,
             sent: OnceCell::new(),
             readings: OnceCell::new(),
+            overrides: OnceCell::new(),
         }
     }
 
@@ -146,6 +158,28 @@ impl<'a, R: Request> Incoming<'a, R> {
     /// The ways to read [`path`](Self::path).
     pub(super) fn readings(&self) -> &Readings {
         self.readings.get_or_init(|| Readings::of(self.path()))
+    }
+
+    /// The methods that an origin may take the request for in place of its own; `None`: more than are read.
+    pub(super) fn overrides(&self) -> Option<&[String]> {
+        let read = || {
+            let values = self.request.method_overrides().unwrap_or_default();
+            if values.len() > MAX_OVERRIDE_BYTES {
+                return None;
+            }
+            steps::count(values.len());
+            let mut methods: Vec<String> = Vec::new();
+            for method in values.split(',').map(str::trim) {
+                let is_known = |known: &str| known.eq_ignore_ascii_case(method);
+                let is_other =
+                    !is_known(self.method()) && !methods.iter().any(|known| is_known(known));
+                if is_other && !method.is_empty() {
+                    methods.push(method.to_owned());
+                }
+            }
+            (methods.len() <= MAX_OVERRIDES).then_some(methods)
+        };
+        self.overrides.get_or_init(read).as_deref()
     }
 
     /// The path and the query that the origin gets.
@@ -273,7 +307,16 @@ impl<R: Request> gate::Request for Incoming<'_, R> {
         self.request.has_body()
     }
 
+    fn names_other_methods(&self) -> bool {
+        self.request.method_overrides().is_some()
+    }
+
     fn classify(&self, routes: &Routes) -> Class {
-        routes.classify_in(self.method(), self.path(), self.readings())
+        let others = if routes.name_methods() {
+            self.overrides().unwrap_or_default()
+        } else {
+            &[]
+        };
+        routes.classify_in(self.method(), others, self.path(), self.readings())
     }
 }

@@ -21,6 +21,7 @@ mod exempt;
 mod forwarding;
 mod health;
 mod limits;
+mod methods;
 mod networks;
 mod shadow;
 mod shipped;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
-use super::{FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields};
+use super::{FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields, redirected};
 use crate::admin::Body;
 use crate::driver::{Fields, Outcome};
 use crate::effects::{Endpoint, Reply};
@@ -74,6 +74,7 @@ fn what_a_task_asks() {
 fn a_forward_is_a_url_names_and_four_lists() {
     let forward = Forward {
         rewritten_url: None,
+        base_length: 19,
         target: Target::Url("https://app.example/a?b".to_owned()),
         set_on_request: vec![("x-a", "1".to_owned()), ("x-b", String::new())],
         removed_from_request: vec!["host"],
@@ -87,8 +88,47 @@ fn a_forward_is_a_url_names_and_four_lists() {
     assert_eq!((kind, forward.numbers), (Kind::Forward, [0, 0, 3]));
     assert_eq!(
         forward.text,
-        "https://app.example/a?b\nX-RateLimit-Limit, Retry-After\nx-a\n1\nx-b\n\n\nhost\n\nX-RateLimit-Limit\n5\n\n\n"
+        "https://app.example\n/a?b\nX-RateLimit-Limit, Retry-After\nx-a\n1\nx-b\n\n\nhost\n\nX-RateLimit-Limit\n5\n\n\n"
     );
+}
+
+#[test]
+fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
+    for (target, number) in [(Target::Binding, 1), (Target::Route, 2)] {
+        let forward = Forward {
+            target,
+            base_length: 0,
+            rewritten_url: Some("https://shop.example/a".to_owned()),
+            set_on_request: Vec::new(),
+            removed_from_request: Vec::new(),
+            set_on_response: Vec::new(),
+            removed_from_response: Vec::new(),
+            exposed: "Retry-After",
+            sample: None,
+        };
+        let outcome = Outcome::Forward(Box::new(forward), None);
+        let (_, forward) = written(Step::Done(outcome));
+        assert_eq!(forward.numbers, [0, number, 0]);
+        assert_eq!(
+            forward.text,
+            "\nhttps://shop.example/a\nRetry-After\n\n\n\n\n"
+        );
+    }
+}
+
+#[test]
+fn headers_that_lead_to_the_origin_are_read_by_name() {
+    let read = |name, value| {
+        let text = format!("{name}\nhttps://app.example\nhttps://shop.example/a?b\n{value}");
+        redirected(&text)
+    };
+    let own = "https://app.example/x";
+    let public = Some("https://shop.example/x".to_owned());
+    assert_eq!(read("location", own), public);
+    assert_eq!(read("location", "0; url=https://app.example/x"), None);
+    let refresh = Some("0; url=https://shop.example/x".to_owned());
+    assert_eq!(read("refresh", "0; url=https://app.example/x"), refresh);
+    assert_eq!(redirected("location"), None);
 }
 
 proptest! {

@@ -98,14 +98,15 @@ describe("loops", () => {
     assert.deepEqual([deeper.headers["x-ratelimit-remaining"], origin.requests.length], ["95", 8]);
   });
 
-  it("two limiters in a chain both count, and the outer one speaks", async () => {
+  it("two limiters in a chain both count, and the outer one speaks unless the inner one denies", async () => {
     const origin = await keep(startOrigin());
     const inner = await keep(startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: "2,3600", ORIGIN_URL: origin.url, ORIGIN_SECRET: "of-the-inner-limiter" } }));
     const outer = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: inner.url, ORIGIN_SECRET: "of-the-outer-limiter" } }));
     const answers = [];
     for (let request = 0; request < 3; request++) answers.push(await send(outer.url, { headers: HEADERS }));
     assert.deepEqual(answers.map((answer) => answer.status), [200, 200, 429]);
-    assert.deepEqual(answers.map((answer) => answer.headers["x-ratelimit-remaining"]), ["99", "98", "97"]);
+    // Of a denial, the numbers of the one that denies.
+    assert.deepEqual(answers.map((answer) => answer.headers["x-ratelimit-remaining"]), ["99", "98", "0"]);
     assert.equal(answers[2].json().limit, 2);
     assert.equal(origin.requests.length, 2);
     assert.equal(origin.last.header("x-edge-limiter-secret"), "of-the-inner-limiter");

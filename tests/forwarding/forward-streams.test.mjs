@@ -5,10 +5,13 @@
  * What bare workerd does here with any Worker, a one-line JavaScript one too:
  * - It notices that a client has left when it next writes to it, so that an origin which is silent then is not told.
  * - A chunked answer that the origin breaks off is ended as if it were whole. One with a length is seen to be cut.
+ * - A chunked request that the client breaks off reaches a binding as if it were whole, and breaks off for an origin by URL.
+ * - Trailers end here, in both directions. After those of an origin, the next request on that connection fails.
  */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { request as httpRequest } from "node:http";
 import { after, before, describe, it } from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
 import { startOrigin } from "../harness/origin.mjs";
@@ -212,6 +215,82 @@ for (const way of WAYS) {
 
       origin.handler = (_, response) => response.end("still there");
       assert.equal((await send(limiter.url, { headers: HEADERS })).text(), "still there");
+    });
+  });
+
+  describe(`what workerd itself does, by ${way.name}`, () => {
+    let origin, limiter;
+
+    before(async () => {
+      origin = await startOrigin();
+      limiter = await startWorkerd(way.with(origin.url));
+    });
+    after(async () => {
+      await limiter?.stop();
+      await origin?.stop();
+    });
+
+    const looksWhole = way.name === "binding ORIGIN";
+    it(`a chunked request that breaks off ${looksWhole ? "looks whole to" : "breaks off for"} the origin`, async () => {
+      const arrived = deferred();
+      origin.handler = async (request, _, received) => {
+        request.once("data", () => arrived.resolve(received));
+        await received.body;
+      };
+      const leave = new AbortController();
+      const body = (async function* () {
+        yield Buffer.from("first");
+        await new Promise(() => {});
+      })();
+      const asked = assert.rejects(open(limiter.url, { method: "POST", headers: HEADERS, body, signal: leave.signal }), { name: "AbortError" });
+      const { body: atOrigin } = await within(arrived.promise, "the first chunk at the origin");
+      leave.abort();
+      await asked;
+      const ended = within(atOrigin, "the end of the body");
+      if (looksWhole) assert.equal(String(await ended), "first");
+      else await assert.rejects(ended, { code: "ECONNRESET" });
+    });
+
+    it("a chunked answer that breaks off looks whole to the client", async () => {
+      const held = deferred();
+      origin.handler = async (_, response) => {
+        response.write("first");
+        await held.promise;
+        response.socket.resetAndDestroy();
+      };
+      const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
+      const chunks = reader(response);
+      assert.equal(await chunks.next(), "first");
+      held.resolve();
+      assert.equal(await chunks.next(), undefined);
+    });
+
+    it("trailers pass in neither direction", async () => {
+      let trailers;
+      origin.handler = async (request, response, { body }) => {
+        await body;
+        trailers = request.trailers;
+        response.writeHead(200, { Trailer: "X-Sum" });
+        response.write("body");
+        response.addTrailers({ "X-Sum": "1" });
+        response.end();
+      };
+      const request = httpRequest(`${limiter.url}/`, { method: "POST", headers: { ...HEADERS, TE: "trailers", Trailer: "X-Sum", "Transfer-Encoding": "chunked" } });
+      const answered = once(request, "response");
+      request.write("body");
+      request.addTrailers({ "X-Sum": "1" });
+      request.end();
+      const [response] = await within(answered, "the headers");
+      const chunks = reader(response);
+      assert.equal(await chunks.next(), "body");
+      assert.equal(await chunks.next(), undefined);
+      assert.deepEqual([Object.keys(trailers), Object.keys(response.trailers), response.headers.trailer], [[], [], undefined]);
+      assert.deepEqual([origin.last.header("trailer"), origin.last.header("te")], [undefined, undefined]);
+
+      // What it has not read of the origin's connection spoils the next answer.
+      origin.handler = (_, response) => response.end("whole");
+      const next = [await send(limiter.url, { headers: HEADERS }), await send(limiter.url, { headers: HEADERS })];
+      assert.deepEqual(next.map((answer) => answer.status), [502, 200]);
     });
   });
 

@@ -24,7 +24,8 @@ const SECRET = "a-secret-of-the-origin";
 const TOKEN = "an-admin-token-of-this-test";
 const VARS = {
   RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_LOGIN: "100000,60", RATE_LIMIT_IP: "off", ADMIN_TOKEN: TOKEN,
-  RATE_LIMIT_ROUTES: [{ path: "/api/login", policies: ["login"] }],
+  RATE_LIMIT_DELETIONS: "10,60",
+  RATE_LIMIT_ROUTES: [{ path: "/api/login", policies: ["login"] }, { path: "/items", methods: ["DELETE"], policies: ["deletions"] }],
 };
 
 const WAYS = [
@@ -221,6 +222,37 @@ for (const way of WAYS) {
       assert.match(received.header("x-edge-limiter-passed"), /^made-up, [0-9a-f]{16}$/);
     });
 
+    it("nor do other spellings of these names, which some origins read as them", async () => {
+      const spellings = [
+        "X_Edge_Limiter_IP", "X-Edge_Limiter-IP", "X-Edge-Limiter_IP", "X.Edge.Limiter.IP", "x_edge_limiter_secret", "X_Edge-Limiter_Secret",
+        "X_Edge_Limiter_Passed", "X_RateLimit_Bypass", "X_Forwarded_Host", "X-Forwarded_Proto", "CF_Connecting_IP", "X_Forwarded_For",
+      ];
+      const kept = { X_Own: "kept", "X-Forwarded-For": "203.0.113.9", X_Edge_Limiter_IP2: "kept" };
+      const { received } = await pass({ headers: { ...Object.fromEntries(spellings.map((name) => [name, "forged"])), ...kept } });
+      const { rawHeaders } = received;
+      assert.ok(!rawHeaders.includes("forged"), rawHeaders.join());
+      for (const [name, value] of Object.entries(kept)) assert.equal(received.header(name), value);
+      assert.equal(received.header("x-edge-limiter-ip"), CALLER);
+    });
+
+    it("headers by which origins route past the policies, and those of the client's connection, do not arrive", async () => {
+      const removed = [
+        "X-Original-URL", "X-Rewrite-URL", "X_Rewrite_URL", "X-Original-URI", "X-Forwarded-Uri", "X-Script-Name", "X-Original-Method",
+        "X-Forwarded-Method", "Proxy-Connection", "HTTP2-Settings",
+      ];
+      const { received } = await pass({ headers: Object.fromEntries(removed.map((name) => [name, "/admin"])) });
+      assert.ok(!received.rawHeaders.includes("/admin"), received.rawHeaders.join());
+    });
+
+    it("a header that names another method arrives, and the policies of both apply", async () => {
+      const { answer, received } = await pass({ method: "POST", path: "/items", headers: { "X_HTTP-Method_Override": "DELETE" } });
+      assert.equal(received.header("X_HTTP-Method_Override"), "DELETE");
+      assert.equal(answer.headers["x-ratelimit-limit"], "10");
+      assert.equal((await pass({ method: "POST", path: "/items" })).answer.headers["x-ratelimit-limit"], "100000");
+      const many = await send(limiter.url, { method: "POST", path: "/items", headers: { "CF-Connecting-IP": CALLER, "X-HTTP-Method": "A, B, C, D, E" } });
+      assert.equal(many.status, 400);
+    });
+
     it("the address arrives exact: IPv6 whole, IPv4-mapped as IPv4", async () => {
       for (const [sent, told] of [["2001:DB8:0:0::1", "2001:db8::1"], ["::ffff:192.0.2.7", "192.0.2.7"], ["192.0.2.9:1234", "192.0.2.9"]]) {
         const { received } = await pass({ headers: { "CF-Connecting-IP": sent } });
@@ -295,26 +327,62 @@ for (const way of WAYS) {
       });
     }
 
-    for (const status of [301, 302, 303, 307, 308]) {
+    for (const status of [201, 301, 302, 303, 307, 308]) {
       it(`${status} is handed on, its Location unchanged`, async () => {
-        for (const location of ["/elsewhere?x=%20", "https://elsewhere.example/", "relative", `${origin.url}/own`]) {
+        for (const location of ["/elsewhere?x=%20", "https://elsewhere.example/", "relative", `${origin.url}0/`, `${origin.url.replace("http", "https")}/`]) {
           const { answer } = await pass({ method: "POST", body: "b" }, (_, response) => response.writeHead(status, { Location: location }).end("moved"));
           assert.deepEqual([answer.status, answer.headers.location, answer.text()], [status, location, "moved"]);
         }
       });
     }
 
+    // A binding has no URL that anybody could go to.
+    const led = (path) => (way.with("").services ? `${origin.url}${way.base}${path}` : `${limiter.url}${path}`);
+
+    it("a redirect to the origin's own URL leads to the limiter", async () => {
+      for (const status of [201, 301, 302, 303, 307, 308]) {
+        for (const path of ["/own?x=%20&y#top", "/", "//a"]) {
+          const location = `${origin.url}${way.base}${path}`;
+          const { answer } = await pass({ path: "/a?b" }, (_, response) => response.writeHead(status, "Moved", { Location: location }).end("moved"));
+          assert.deepEqual([answer.status, answer.statusText, answer.headers.location, answer.text()], [status, "Moved", led(path), "moved"]);
+          assert.equal(answer.headers["x-ratelimit-type"], "general");
+        }
+      }
+    });
+
+    it("a Refresh is a redirect, and Location is none elsewhere, nor Content-Location", async () => {
+      const own = `${origin.url}${way.base}/own`;
+      const headers = { Refresh: `3; url=${own}`, Location: own, "Content-Location": own };
+      const { answer } = await pass({}, (_, response) => response.writeHead(200, headers).end());
+      assert.equal(answer.headers.refresh, `3; url=${led("/own")}`);
+      assert.deepEqual([answer.headers.location, answer.headers["content-location"]], [own, own]);
+    });
+
+    it("on its own 429 and 503 the origin's numbers stay, and none are added", async () => {
+      for (const status of [429, 503]) {
+        for (const own of [{ "X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0", "Retry-After": "7" }, { RateLimit: '"o";r=0;t=7', "RateLimit-Reset": "7" }, {}]) {
+          const { answer } = await pass({}, (_, response) => response.writeHead(status, own).end());
+          assert.equal(answer.status, status);
+          const got = Object.entries(named(answer.rawHeaders)).filter(([name]) => /ratelimit|retry/.test(name));
+          assert.deepEqual(Object.fromEntries(got), lowerCase(own));
+        }
+      }
+    });
+
     it("the origin's own rate-limit headers are replaced", async () => {
       const { answer } = await pass({}, (_, response) => response.writeHead(200, {
         "X-RateLimit-Limit": ["1", "2"], "X-RateLimit-Remaining": "-1", "X-RateLimit-Reset": "0", "X-RateLimit-Type": "origin",
         "X-RateLimit-Shadow": "s", RateLimit: '"o";r=1', "RateLimit-Policy": '"o";q=1', "X-RateLimit-Other": "kept", "Retry-After": "9",
+        "RateLimit-Limit": "10, 10;w=60", "RateLimit-Remaining": "0", "RateLimit-Reset": "7",
       }).end());
       const got = named(answer.rawHeaders);
       assert.equal(got["x-ratelimit-limit"], "100000");
       assert.equal(got["x-ratelimit-type"], "general");
       assert.notEqual(got["x-ratelimit-remaining"], "-1");
       assert.notEqual(got["x-ratelimit-reset"], "0");
-      for (const name of ["x-ratelimit-shadow", "ratelimit", "ratelimit-policy"]) assert.equal(got[name], undefined, name);
+      for (const name of ["x-ratelimit-shadow", "ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"]) {
+        assert.equal(got[name], undefined, name);
+      }
       assert.deepEqual([got["x-ratelimit-other"], got["retry-after"]], ["kept", "9"]);
     });
   });
@@ -343,20 +411,32 @@ describe("forwarding, configured otherwise", () => {
       assert.equal(origin.last.header("x-edge-limiter-secret"), undefined);
     }));
 
-  it("in the dialect `none` the origin's own rate-limit headers pass", () =>
-    withLimiter({ RATE_LIMIT_HEADERS: "none" }, async (limiter) => {
-      origin.handler = (_, response) => response.writeHead(200, "Own", { "X-RateLimit-Limit": "7", RateLimit: '"o";r=1' }).end();
-      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
-      assert.deepEqual([answer.statusText, answer.headers["x-ratelimit-limit"], answer.headers.ratelimit], ["Own", "7", '"o";r=1']);
-      assert.equal(answer.headers["x-ratelimit-remaining"], undefined);
-    }));
+  for (const [dialect, shown] of [["none", []], ["ietf", ["ratelimit", "ratelimit-policy"]]]) {
+    it(`in the dialect \`${dialect}\` the origin's own rate-limit headers are removed, but on its 429 and 503`, () =>
+      withLimiter({ RATE_LIMIT_HEADERS: dialect }, async (limiter) => {
+        const own = { "X-RateLimit-Limit": "7", RateLimit: '"o";r=1', "RateLimit-Limit": "7", "RateLimit-Remaining": "1", "RateLimit-Reset": "9" };
+        for (const status of [200, 404, 429, 503]) {
+          origin.handler = (_, response) => response.writeHead(status, "Own", own).end();
+          const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
+          assert.deepEqual([answer.status, answer.statusText], [status, "Own"]);
+          const got = named(answer.rawHeaders);
+          const names = Object.keys(got).filter((name) => name.includes("ratelimit")).sort();
+          if (status < 429) assert.deepEqual(names, shown);
+          else assert.deepEqual(names.map((name) => [name, got[name]]), Object.entries(lowerCase(own)).sort());
+          assert.notEqual(status < 429 && got.ratelimit, own.RateLimit);
+        }
+      }));
+  }
 
   it("with RATE_LIMIT_ENABLED=false requests pass without the limiter's numbers", () =>
     withLimiter({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: "1,60" }, async (limiter) => {
-      origin.handler = (_, response) => response.end("origin\n");
-      for (let request = 0; request < 3; request++) {
-        const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
-        assert.deepEqual([answer.status, answer.text(), answer.headers["x-ratelimit-limit"]], [200, "origin\n", undefined]);
+      origin.handler = (request, response) => {
+        if (request.url === "/own") response.setHeader("X-RateLimit-Limit", "7");
+        response.end("origin\n");
+      };
+      for (const [path, limit] of [["/"], ["/"], ["/own", "7"]]) {
+        const answer = await send(limiter.url, { path, headers: { "CF-Connecting-IP": CALLER } });
+        assert.deepEqual([answer.status, answer.text(), answer.headers["x-ratelimit-limit"]], [200, "origin\n", limit]);
       }
     }));
 

@@ -12,6 +12,27 @@ export function header(name) {
   return current?.headers.get(name)?.slice(0, MAX_HEADER_CHARS);
 }
 
+/** The names of a request's headers, in lower case. Listing them costs as much as copying them, so it is done once. */
+const names = new WeakMap();
+
+export function namesOf(request) {
+  let known = names.get(request);
+  if (!known) names.set(request, (known = [...request.headers.keys()]));
+  return known;
+}
+
+/** How origins read a name that keep headers as variables (src/headers.rs). */
+export const asVariable = (name) => name.replace(/[^a-z0-9-]/g, "-");
+
+/** The values of all headers that an origin may read as one of `wanted`, names by commas; by commas, and no longer than is read. */
+export function headersLike(wanted) {
+  if (!current) return undefined;
+  const list = wanted.split(",");
+  const found = namesOf(current).filter((name) => list.includes(asVariable(name)));
+  if (found.length === 0) return undefined;
+  return found.map((name) => current.headers.get(name)).join().slice(0, MAX_HEADER_CHARS);
+}
+
 /** Where Cloudflare says that the request came from. */
 export function country() {
   return text(current?.cf?.country);

@@ -3,7 +3,7 @@
  * step is a number and one text. No platform's own objects cross.
  */
 import * as module from "./index.js";
-import { setCurrent, takeOutlives } from "./current.js";
+import { asVariable, namesOf, setCurrent, takeOutlives } from "./current.js";
 import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
 
 /** Kinds of steps (src/wire.rs); what neither waits nor is forwarded is an answer. */
@@ -31,6 +31,9 @@ let trapped = false;
 let environment;
 let addressHeader;
 
+/** Headers that do not reach the origin, and those of which only other spellings do not (src/headers.rs). */
+let notForwarded, otherSpellings;
+
 /** Where the instance's configurations have their Redis: of each its URL, then its `/multi-exec`. */
 let endpoints = [];
 
@@ -56,12 +59,14 @@ function revive() {
 export function prepare(env) {
   revive();
   if (env !== environment) {
-    const { number, header, url, token } = JSON.parse(guarded(() => module.configure(env)));
+    const { number, header, url, token, ...names } = JSON.parse(guarded(() => module.configure(env)));
     const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
     const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
     endpoints[2 * number] = { url, headers };
     endpoints[2 * number + 1] = { url: transactions, headers };
     addressHeader = header;
+    notForwarded = new Set(names.notForwarded.split(","));
+    otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
     environment = env;
   }
 }
@@ -171,12 +176,27 @@ export function ownAnswer() {
   return new Response(text.slice(head), { status, headers });
 }
 
-/** The answer to a request whose origin cannot be reached. */
-export function unreachable(request, env) {
+/** Removes from `headers`, which are those of `request`, what does not reach the origin. */
+export function removeOwn(headers, request) {
+  for (const name of namesOf(request)) {
+    const read = asVariable(name);
+    if ((read === name ? notForwarded : otherSpellings).has(read)) headers.delete(name);
+  }
+}
+
+/** The answer to a request whose origin has none: it cannot be reached, or sent an interim response of that status. */
+export function badGateway(request, env, interim = 0) {
   prepare(env);
   setCurrent(request);
-  guarded(() => module.unreachable());
+  guarded(() => module.bad_gateway(interim));
   return ownAnswer();
+}
+
+/** What a header of the origin's answer is to be that leads to the origin; `undefined`: it leads elsewhere. */
+export function redirected(name, origin, url, value) {
+  revive();
+  const length = put(`${name}\n${origin}\n${url}\n${value}`);
+  return guarded(() => module.redirected(length)) ? take() : undefined;
 }
 
 /** The instance that has decided a request: what it remembers of it ends with it. */

@@ -1,10 +1,16 @@
 /** What Cloudflare calls. */
-import { FORWARD, begin, current, drive, forwarded, ownAnswer, prepare, runDuties, step, take, unreachable, waits } from "./engine.js";
+import {
+  FORWARD, badGateway, begin, current, drive, forwarded, ownAnswer, prepare, redirected, removeOwn, runDuties, step, take, waits,
+} from "./engine.js";
 
 /** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
 const TO_BINDING = 1;
 
 const EXPOSED = "access-control-expose-headers";
+const SWITCHING_PROTOCOLS = 101;
+const CREATED = 201;
+const TOO_MANY_REQUESTS = 429;
+const SERVICE_UNAVAILABLE = 503;
 
 export default {
   async fetch(request, env, context) {
@@ -29,30 +35,61 @@ export default {
 async function forward(request, env) {
   const [, how, sample] = step();
   const parts = take().split("\n");
+  const [origin, rest, exposed] = parts;
+  const url = origin + rest;
   // Without a URL it keeps its own.
-  const [url, exposed] = parts;
   const outgoing = url === "" ? new Request(request) : new Request(url, request);
-  const afterRequest = edit(outgoing.headers, parts, 2);
-  const has = parts[afterRequest] !== "";
+  removeOwn(outgoing.headers, request);
+  const afterRequest = edit(outgoing.headers, parts, 3);
   let response;
   try {
     const fetcher = how === TO_BINDING ? env.ORIGIN : globalThis;
     // Redirects are the client's to follow.
     response = await fetcher.fetch(outgoing, { redirect: "manual" });
   } catch {
-    response = unreachable(request, env);
-    edit(response.headers, parts, afterRequest);
-    return { response, sample };
+    return { response: editedBadGateway(), sample };
+  }
+  const { status } = response;
+  if (status < 200 && status !== SWITCHING_PROTOCOLS) {
+    response.body?.cancel().catch(() => {});
+    return { response: editedBadGateway(status), sample };
   }
   const isForPages = response.headers.has("access-control-allow-origin");
   // No response can be made with a status outside these (101 would need its socket as well): such a one goes on unchanged.
-  if ((has || isForPages) && response.status >= 200 && response.status < 600) {
-    // A fetched response's headers cannot be changed, a copy's can.
-    response = new Response(response.body, response);
-    edit(response.headers, parts, afterRequest);
-    if (isForPages) expose(response.headers, exposed);
+  if (status >= 200 && status < 600) {
+    const moved = origin === "" ? [] : redirects(response, origin, request.url);
+    // The origin's own refusals keep its numbers.
+    const has = parts[afterRequest] !== "" || parts[afterRequest + 1] !== "";
+    const decorated = has && status !== TOO_MANY_REQUESTS && status !== SERVICE_UNAVAILABLE;
+    if (decorated || isForPages || moved.length > 0) {
+      // A fetched response's headers cannot be changed, a copy's can.
+      response = new Response(response.body, response);
+      if (decorated) edit(response.headers, parts, afterRequest);
+      if (isForPages) expose(response.headers, exposed);
+      for (const [name, value] of moved) response.headers.set(name, value);
+    }
   }
   return { response, sample };
+
+  function editedBadGateway(interim) {
+    const answer = badGateway(request, env, interim);
+    edit(answer.headers, parts, afterRequest);
+    return answer;
+  }
+}
+
+/** The headers of an answer that lead around the limiter to `origin`, as they are to be instead. */
+function redirects(response, origin, url) {
+  const { status, headers } = response;
+  const moved = [];
+  const look = (name) => {
+    const value = headers.get(name);
+    const changed = value === null ? undefined : redirected(name, origin, url, value);
+    if (changed !== undefined) moved.push([name, changed]);
+  };
+  if (status === CREATED || (status >= 300 && status < 400)) look("location");
+  look("refresh");
+  return moved;
 }
 
 /** Adds names to those of the headers that a page may read. */

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use edge_limiter::config::Secret;
 use edge_limiter::driver::Driver;
+use edge_limiter::headers;
 use edge_limiter::tasks::TaskId;
 use edge_limiter::wire::{self, Kind, Written};
 use serde_json::json;
@@ -36,7 +37,12 @@ pub(crate) fn configure(env: &Env) -> Result<String, String> {
     let (url, token) = setup.rest.unzip();
     let token = token.as_ref().map(Secret::reveal);
     let (number, header) = (setup.number, setup.client_ip_header);
-    Ok(json!({"number": number, "header": header, "url": url, "token": token}).to_string())
+    let others: Vec<&str> = headers::other_spellings_not_forwarded(&header).collect();
+    Ok(json!({
+        "number": number, "header": header, "url": url, "token": token,
+        "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": others.join(","),
+    })
+    .to_string())
 }
 
 pub(crate) fn room(bytes: usize) -> usize {
@@ -83,10 +89,20 @@ pub(crate) fn forwarded(sample: u32, status: u16) {
     HOST.with_borrow_mut(|host| host.driver.forwarded(sample, status));
 }
 
-pub(crate) fn unreachable() -> u32 {
+pub(crate) fn bad_gateway(status: u16) -> u32 {
     HOST.with_borrow_mut(|host| {
-        let kind = host.written.answer(&host.driver.unreachable());
+        let kind = host.written.answer(&host.driver.bad_gateway(status));
         host.expose(kind)
+    })
+}
+
+pub(crate) fn redirected(length: usize) -> bool {
+    HOST.with_borrow_mut(|host| {
+        let changed = wire::redirected(&host.text(length));
+        let leads_to_origin = changed.is_some();
+        host.written.text = changed.unwrap_or_default();
+        host.expose(Kind::Done);
+        leads_to_origin
     })
 }
 

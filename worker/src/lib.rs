@@ -17,7 +17,7 @@ pub fn linear_memory() -> JsValue {
 }
 
 /// Takes an environment, once for each object. Returns what the host needs of it as JSON: `header`,
-/// `url` and `token`, and the `number` by which steps name it.
+/// `url` and `token`, the `number` by which steps name it, and the names of headers that are not forwarded.
 #[wasm_bindgen]
 pub fn configure(env: Env) -> Result<String, JsValue> {
     host::configure(&env).map_err(|error| JsValue::from_str(&error))
@@ -60,8 +60,16 @@ pub fn forwarded(sample: u32, status: u16) {
     host::forwarded(sample, status);
 }
 
-/// The answer to the current request, where its origin cannot be reached; its kind.
+/// The answer to the current request, where its origin has none: 0, it cannot be reached; otherwise the status of the
+/// interim response in its place. Its kind.
 #[wasm_bindgen]
-pub fn unreachable() -> u32 {
-    host::unreachable()
+pub fn bad_gateway(status: u16) -> u32 {
+    host::bad_gateway(status)
+}
+
+/// Whether a header of the origin's answer, in the buffer as `wire::redirected` reads it, leads to the origin; what it is to
+/// be then is the text of the last step.
+#[wasm_bindgen]
+pub fn redirected(length: usize) -> bool {
+    host::redirected(length)
 }

@@ -2,6 +2,7 @@
 
 use edge_limiter::driver::Platform;
 use edge_limiter::effects::Level;
+use edge_limiter::headers::METHOD_OVERRIDES;
 use edge_limiter::limiter::Location;
 use edge_limiter::time::Timestamp;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -11,6 +12,9 @@ use worker::{console_error, console_log, console_warn};
 extern "C" {
     /// A header of the request whose task runs.
     fn header(name: &str) -> Option<String>;
+    /// The values of all headers with one of these names, by commas, in any spelling.
+    #[wasm_bindgen(js_name = headersLike)]
+    fn headers_like(names: &str) -> Option<String>;
     /// The country and the autonomous system that it came from: absent and 0 where they are not known.
     fn country() -> Option<String>;
     fn asn() -> u32;
@@ -56,6 +60,10 @@ impl Platform for Runtime {
 
     fn header(&self, name: &str) -> Option<String> {
         header(name)
+    }
+
+    fn method_overrides(&self) -> Option<String> {
+        headers_like(&METHOD_OVERRIDES.join(","))
     }
 
     fn location(&self) -> Location {

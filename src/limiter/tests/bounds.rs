@@ -208,7 +208,7 @@ fn exposed() -> Isolate {
         "/*/*/x*y*z",
     ]
     .iter()
-    .map(|path| json!({"path": path, "policies": ["auth", "general", "keyed"]}))
+    .map(|path| json!({"path": path, "methods": ["POST", "GET", "D"], "policies": ["auth", "general", "keyed"]}))
     .collect();
     Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "CHECK_TOKEN": "a-check-token-of-this-test",
@@ -233,7 +233,8 @@ const PIECES: [&str; 20] = [
     "/", "//", "\\", "%2f", "%5C", "..", ".", "%2e", "%", ";", "?", "#", "a", "_limiter", "api",
     "auth", "password", "é", "\u{1}", "%61",
 ];
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
+    "x-http-method",
     "accept",
     "authorization",
     "cookie",
@@ -278,7 +279,7 @@ proptest! {
         while path.len() + again.len() <= length {
             path.push_str(&again);
         }
-        let request = get(&format!("https://shop.example{path}"));
+        let request = get(&format!("https://shop.example{path}")).with("x-http-method", "A,B,C,D");
         let steps = steps_of(&isolate, &request);
         let bound = PER_BYTE * (request.url.len() + 64);
         prop_assert!(steps <= bound, "{steps} of {bound} for {path:?}");

@@ -129,6 +129,7 @@ fn what_only_looks_like_a_preflight_is_a_request_like_any_other() {
         real.clone().with("transfer-encoding", "chunked"),
         real.clone().with("x-http-method-override", "POST"),
         real.clone().with("x-http-method", "POST"),
+        real.clone().with("x_http_method-override", "POST"),
         real.clone().with("x-method-override", "POST"),
         real.clone().sending("POST", ""),
         real.clone().sending("options", ""),
@@ -245,7 +246,7 @@ fn own_answers(cors: &Value) -> Vec<(u16, Response)> {
         {
             let unreachable = looping
                 .limiter
-                .origin_unreachable(&path("/").with("origin", PAGE));
+                .bad_gateway(&path("/").with("origin", PAGE), 0);
             (unreachable.status, unreachable)
         },
     ]
