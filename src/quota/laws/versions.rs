@@ -59,7 +59,14 @@ fn done(
             let backlog = quota.decide(None, units.min(quota.capacity()), now);
             quota.absorb(held, &backlog.admitted.unwrap(), now)
         }
-        Act::Refund => held.and_then(|held| quota.refund(held, 1, last, now)),
+        // One that leaves nothing used is left out: whether the others have dropped it by now decides nothing, and shows only in
+        // the clock that it had.
+        Act::Refund => held
+            .and_then(|held| quota.refund(held, 1, last, now))
+            .filter(|state| {
+                let left = quota.decide(Some(state), 0, now).decision.remaining;
+                left < quota.capacity()
+            }),
     };
     let left = quota.decide(kept.as_ref().or(held), 0, now).decision;
     (kept, (decided.decision, left))
