@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::client::{CF_CONNECTING_IP, Ipv6Prefix};
-use crate::policy::{Policy, PolicyId};
+use crate::policy::{KeyBy, Policy, PolicyId};
 use crate::route::Routes;
 use crate::steps;
 use crate::user;
@@ -218,6 +218,14 @@ impl Config {
             config,
             problems: problems.0,
         }
+    }
+
+    /// The headers that are policies' keys, in lower case.
+    pub fn key_headers(&self) -> impl Iterator<Item = &str> {
+        self.policies.iter().filter_map(|policy| match &policy.key {
+            KeyBy::Header(name) => Some(name.as_str()),
+            KeyBy::Address | KeyBy::Network(_) | KeyBy::Global => None,
+        })
     }
 
     /// The policy of that id.

@@ -33,6 +33,10 @@ pub trait Platform {
     fn method_overrides(&self) -> Option<String> {
         headers::method_overrides(&|name| self.header(name))
     }
+    /// [`Request::header_names`] of the request.
+    fn header_names(&self) -> Option<String> {
+        None
+    }
     /// Where the request came from.
     fn location(&self) -> Location;
     /// Whether the request has a body that is not empty.
@@ -154,6 +158,10 @@ impl<P: Platform> Request for DrivenRequest<P> {
         self.asked.platform.method_overrides()
     }
 
+    fn header_names(&self) -> Option<String> {
+        self.asked.platform.header_names()
+    }
+
     fn location(&self) -> Location {
         self.asked.platform.location()
     }
@@ -230,6 +238,9 @@ pub struct Setup {
     pub number: u32,
     /// The header to read the caller's address from, lower case.
     pub client_ip_header: String,
+    /// Headers of which no [other spelling](crate::headers::is_forwarded) is sent on: the platform's for the address, and the
+    /// policies' keys.
+    pub one_spelling: Vec<String>,
     /// Redis's REST URL as configured, and the token, if it is spoken to over REST.
     pub rest: Option<(String, Secret)>,
 }
@@ -239,6 +250,10 @@ impl Setup {
         Self {
             number,
             client_ip_header: config.client_ip_header.clone(),
+            one_spelling: headers::other_spellings_not_forwarded(&config.client_ip_header)
+                .chain(config.key_headers().filter(|name| headers::is_plain(name)))
+                .map(str::to_owned)
+                .collect(),
             rest: match &config.store {
                 StoreConfig::Memory => None,
                 StoreConfig::Upstash { url, token, .. } => Some((url.clone(), token.clone())),

@@ -28,9 +28,9 @@ pub trait Request {
     fn path(&self) -> &str;
     /// A header's value; several of one name are joined by commas. `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
-    /// Whether it has a header by which an origin may take it for a request of another method.
-    fn names_other_methods(&self) -> bool {
-        false
+    /// The names of all its headers, in lower case, by commas; `None`: not known.
+    fn header_names(&self) -> Option<String> {
+        None
     }
     /// Whether it has a body that is not empty.
     fn has_body(&self) -> bool {
@@ -255,6 +255,8 @@ pub async fn decide_for<S: Store>(
         if let Some(report) = known_denial(store, terms, &policies, request, cost, now) {
             return Ok(report);
         }
+        // What is refused for its values costs no proof.
+        check(terms, None, &policies, request, cost)?;
         // Apart, so that a decision that asks for nobody is not the larger for it.
         Box::pin(prove.user(|name| request.header(name), now)).await
     } else {

@@ -73,7 +73,8 @@ pub fn is_forwarded(name: &str, client_ip_header: &str) -> bool {
     !NOT_FORWARDED.contains(&read.as_str()) && (is_plain(&name) || others.all(|own| own != read))
 }
 
-fn is_plain(name: &str) -> bool {
+/// Whether a name has one reading, whatever else an origin reads as `-`.
+pub(crate) fn is_plain(name: &str) -> bool {
     name.chars().all(is_plain_letter)
 }
 

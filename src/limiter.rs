@@ -181,7 +181,11 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
-            Arrival::Preflight(terms) => (self.preflights).decide(config, &incoming, &terms, now),
+            Arrival::Preflight(terms) => {
+                (self.preflights)
+                    .decide(config, &self.stack, &incoming, &terms, now)
+                    .await
+            }
             Arrival::Undecided(terms) => {
                 let is_counted = terms.exempt().is_none() && config.routes.name_methods();
                 if is_counted && incoming.overrides().is_none() {

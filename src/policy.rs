@@ -85,7 +85,7 @@ impl Policy {
     /// it is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
     /// one of its headers, whose every value is charged, since origins differ on which one they read. Platforms
     /// join its lines by commas, so that a comma within a line counts as the end of one. Credentials are in one
-    /// form whatever the case of their scheme, and their parameters (`realm="x"`) tell nobody apart.
+    /// form whatever the case of their scheme, and their parameters (`realm="x"`) belong to them.
     ///
     /// # Errors
     ///
@@ -107,21 +107,32 @@ impl Policy {
             // What was cut off may hold more.
             let is_cut = joined.len() + char::MAX.len_utf8() > MAX_HEADER_BYTES;
             let mut too_many = is_cut && !is_one;
-            let mut charged: Vec<CallerKey> = Vec::with_capacity(1);
-            let mut values = 0;
+            let mut values: Vec<String> = Vec::with_capacity(1);
             for (place, part) in joined.split(if is_one { '\n' } else { ',' }).enumerate() {
                 let part = credentials::trim(part);
-                if part.is_empty() || (are_credentials && place > 0 && is_parameter(part)) {
+                if part.is_empty() {
                     continue;
                 }
-                values += 1;
-                if values > MAX_KEY_VALUES {
+                if are_credentials
+                    && place > 0
+                    && is_parameter(part)
+                    && let Some(credentials) = values.last_mut()
+                    && has_parameters(credentials)
+                {
+                    credentials.push(',');
+                    credentials.push_str(part);
+                    continue;
+                }
+                if values.len() == MAX_KEY_VALUES {
                     too_many = true;
                     break;
                 }
                 let credentials = Credentials::read(part).filter(|_| are_credentials);
                 let credentials = credentials.map(|given| given.to_string());
-                let value = credentials.as_deref().unwrap_or(part);
+                values.push(credentials.unwrap_or_else(|| part.to_owned()));
+            }
+            let mut charged: Vec<CallerKey> = Vec::with_capacity(1);
+            for value in &values {
                 let read = value.get(..value.floor_char_boundary(MAX_KEY_BYTES));
                 let key = CallerKey::header(name, read.unwrap_or_default());
                 if !charged.contains(&key) {
@@ -188,6 +199,12 @@ impl Policy {
             ..Charge::new(quota_key(&self.name, caller), quota)
         }
     }
+}
+
+/// Whether credentials are parameters (`digest realm="x"`), not one token.
+fn has_parameters(credentials: &str) -> bool {
+    let rest = credentials.split_once(' ');
+    rest.is_some_and(|(_, rest)| is_parameter(rest))
 }
 
 /// Whether a header's text may hold commas, and a client may write into it what it likes. It is one value:

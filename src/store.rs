@@ -209,4 +209,9 @@ pub trait Store {
     fn known_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
         None
     }
+
+    /// Whether a denial of `check` is known, be it one that has to be asked about again.
+    fn knows_denial(&self, _check: &Check, _now: Timestamp) -> bool {
+        false
+    }
 }

@@ -734,6 +734,7 @@ fn a_variable_in_small_letters_is_an_error_and_the_stricter_reading_rules() {
 fn a_placeholder_of_another_router_is_an_error_and_stands_for_any_segments() {
     for (path, met, unmet) in [
         ("/users/:id", "/users/42", "/user"),
+        ("/@:name/login", "/@ann/login", "/x"),
         ("/users/:id/posts", "/users/42/posts", "/users/42"),
         ("/users/:id?", "/users/42", "/"),
         ("/users/:user_id(\\d+)", "/users/42", "/"),

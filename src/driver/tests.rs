@@ -102,6 +102,15 @@ fn a_host_learns_what_it_needs_of_a_configuration() {
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
     let setup = driver.configure(&vars, false).unwrap();
     assert_eq!(setup.client_ip_header, "cf-connecting-ip");
+    // An origin may read X_Api_Key as the header that is charged.
+    let keyed = json!({"RATE_LIMIT_POLICIES": {"general": {"key": "header:X-Api-Key"}}});
+    let keyed = Vars::from_json(&keyed.to_string()).unwrap();
+    let keyed = driver.configure(&keyed, false).unwrap();
+    assert_eq!(
+        keyed.one_spelling,
+        ["cf-connecting-ip", "x-forwarded-for", "x-api-key"]
+    );
+    let setup = driver.configure(&vars, false).unwrap();
     let (url, token) = setup.rest.as_ref().unwrap();
     assert_eq!(
         (url.as_str(), token.reveal()),

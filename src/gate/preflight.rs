@@ -6,36 +6,59 @@
 
 use super::{Report, Request, Terms, Undecided, check, report};
 use crate::config::Config;
-use crate::policy::{KeyBy, Policy};
+use crate::policy::Policy;
 use crate::seed::Seed;
+use crate::steps;
 use crate::store::memory::Memory;
+use crate::store::{Check, Store};
 use crate::time::Timestamp;
 
 /// Addresses whose preflights an isolate counts.
 const ENTRIES: usize = 10_000;
 
-/// Headers that no preflight has: credentials, and what comes with a body.
-const FOREIGN: [&str; 5] = [
-    "authorization",
-    "cookie",
-    "proxy-authorization",
-    "content-type",
-    "transfer-encoding",
-];
-
-/// How the names of headers begin that a preflight may have though a policy is keyed by them: browsers and platforms
-/// set these.
-const NATIVE: [&str; 9] = [
+/// Headers that a preflight may have: what browsers send, to which no page adds, and what proxies on the way add. Any other may
+/// be what an application takes a request's word for, a password or another method, and is no preflight's.
+const KNOWN: [&str; 36] = [
     "accept",
-    "cf-",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "access-control-request-headers",
+    "access-control-request-local-network",
+    "access-control-request-method",
+    "access-control-request-private-network",
+    "cache-control",
+    "cdn-loop",
+    "connection",
+    "content-length",
+    "dnt",
+    "forwarded",
     "host",
     "origin",
+    "pragma",
+    "priority",
     "referer",
-    "sec-",
+    "save-data",
+    "te",
+    "traceparent",
+    "tracestate",
+    "true-client-ip",
     "user-agent",
-    "x-forwarded-",
+    "via",
+    "x-amzn-trace-id",
+    "x-client-ip",
+    "x-cloud-trace-context",
+    "x-edge-limiter-passed",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
     "x-real-ip",
+    "x-request-id",
 ];
+
+/// How others begin: those that browsers let no page set, and platforms' own.
+const KNOWN_FAMILIES: [&str; 6] = ["cf-", "fastly-", "fly-", "sec-", "x-envoy-", "x-vercel-"];
 
 /// Whether `request` is a preflight, under a configuration that counts them apart.
 pub(super) fn is_one(config: &Config, request: &impl Request) -> bool {
@@ -48,19 +71,17 @@ pub(super) fn is_one(config: &Config, request: &impl Request) -> bool {
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
         !value.is_empty() && value.len() <= MAX_BYTES && value.bytes().all(plain)
     };
-    let is_foreign = |name: &str| request.header(name).is_some();
-    let is_keyed = |policy: &Policy| match &policy.key {
-        KeyBy::Header(name) => {
-            let is_native = NATIVE.iter().any(|native| name.starts_with(native));
-            !is_native && is_foreign(name)
-        }
-        KeyBy::Address | KeyBy::Network(_) | KeyBy::Global => false,
+    let is_known = |name: &str| {
+        KNOWN.contains(&name)
+            || KNOWN_FAMILIES.iter().any(|family| name.starts_with(family))
+            || name == config.client_ip_header
     };
     has_one("origin")
         && has_one("access-control-request-method")
-        && !FOREIGN.into_iter().any(is_foreign)
-        && !request.names_other_methods()
-        && !config.policies.iter().any(is_keyed)
+        && request.header_names().is_some_and(|names| {
+            steps::count(names.len());
+            names.split(',').all(is_known)
+        })
         && !request.has_body()
 }
 
@@ -78,18 +99,34 @@ impl Preflights {
         Self(Memory::new(ENTRIES, seed))
     }
 
-    /// Decides a preflight that its [arrival](super::arrive) left undecided.
+    /// Decides a preflight that its [arrival](super::arrive) left undecided. Where a block of its caller is known and to be
+    /// asked about again, `store` is asked first, as for any request of such a caller.
     ///
     /// # Errors
     ///
-    /// Those of [`decide`](super::decide), of which a policy by address has none.
-    pub fn decide(
+    /// Those of [`decide`](super::decide).
+    pub async fn decide(
         &self,
         config: &Config,
+        store: &impl Store,
         request: &impl Request,
         terms: &Terms,
         now: Timestamp,
     ) -> Result<Report, Undecided> {
+        let address = Check {
+            address: terms.address(),
+            charges: Vec::new(),
+            cost: 1,
+        };
+        if store.knows_denial(&address, now) {
+            let verdict = store.decide(&address, now).await?;
+            if verdict.address_block.is_some() {
+                return Ok(Report {
+                    exempt: terms.exempt(),
+                    ..report(terms.caller(), None, &address, &[], &verdict)
+                });
+            }
+        }
         let policies: Vec<&Policy> = config.preflight.iter().collect();
         let (check, charged) = check(terms, None, &policies, request, 1)?;
         let verdict = self.0.decide_here(&check, now);

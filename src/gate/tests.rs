@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Exempt, Report, Request, Undecided, decide};
+use super::{Exempt, Preflights, Report, Request, Terms, Undecided, caller, decide};
+use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::quota::Outcome;
 use crate::seed::Seed;
 use crate::store::conformance::START;
 use crate::store::memory::Memory;
+use crate::store::{Check, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 use crate::user::Prove;
 
@@ -373,7 +375,7 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
         admitted_with(&keyed("Authorization"), "authorization", distinct),
         7
     );
-    // Parameters belong to the credentials before them, and tell nobody apart.
+    // Parameters belong to the credentials before them, in whatever order.
     let user = |name: &str| {
         format!(
             "Digest username=\"{name}\", realm=\"r\", nonce = \"n\", uri=\"/\", qop=auth, nc=1, response=\"0\""
@@ -394,6 +396,24 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
             "authorization",
             [alice.as_str(); 5]
         ),
+        3
+    );
+    let oauth = (0..5).map(|number| format!("OAuth realm=\"r\", oauth_token=\"user-{number}\""));
+    let oauth: Vec<String> = oauth.collect();
+    let oauth = oauth.iter().map(String::as_str);
+    assert_eq!(
+        admitted_with(&keyed("Authorization"), "authorization", oauth),
+        5
+    );
+    // A token has no parameters: what looks like one is another line, which an origin may read.
+    let lines = [
+        "junk, api_key=k",
+        "other, api_key=k",
+        "Bearer x, api_key=k",
+        "y, api_key=k",
+    ];
+    assert_eq!(
+        admitted_with(&keyed("Authorization"), "authorization", lines),
         3
     );
 }
@@ -693,6 +713,63 @@ impl Prove for Counting {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         self.0.set(self.0.get() + 1);
         None
+    }
+}
+
+#[test]
+fn nobody_is_proven_for_a_request_with_too_many_values() {
+    let gate = Gate::new(&json!({
+        "RATE_LIMIT_GENERAL": "3,60", "RATE_LIMIT_AUTH": "9,60",
+        "RATE_LIMIT_POLICIES": {"general": {"key": "header:x-key"}, "auth": {"key": "user"}},
+        "RATE_LIMIT_ROUTES": [{"path": "/", "policies": ["general", "auth"]}],
+        "RATE_LIMIT_JWT_SECRET": "a-secret-of-at-least-32-characters",
+    }));
+    let prove = Counting(std::cell::Cell::new(0));
+    let request = from("192.0.2.1", "/").with("x-key", "a, b, c, d, e");
+    let asked = decide(&gate.config, &gate.store, &prove, &request, START).now_or_never();
+    assert_eq!(asked.unwrap().unwrap_err(), Undecided::TooManyValues);
+    assert_eq!(prove.0.get(), 0);
+}
+
+/// A shared store whose block of everybody an isolate remembers, and has to ask about.
+struct Remembering {
+    is_lifted: bool,
+    asked: std::cell::Cell<usize>,
+}
+
+impl Store for Remembering {
+    async fn decide(&self, check: &Check, _: Timestamp) -> Result<Verdict, StoreError> {
+        self.asked.set(self.asked.get() + 1);
+        assert_eq!(check.charges, []);
+        let block = AddressBlock { until: None };
+        Ok(Verdict {
+            address_block: (!self.is_lifted).then_some(block),
+            ..Verdict::default()
+        })
+    }
+
+    fn knows_denial(&self, _: &Check, _: Timestamp) -> bool {
+        true
+    }
+}
+
+/// Else a block would end for who sends nothing but preflights, and a lifted one would not for a page, whose browser sends no
+/// request after a denied preflight.
+#[test]
+fn a_preflight_asks_about_a_block_as_any_request_does() {
+    let config = Gate::new(&json!({})).config;
+    let preflights = Preflights::new(Seed::fixed());
+    for is_lifted in [false, true] {
+        let store = Remembering {
+            is_lifted,
+            asked: std::cell::Cell::new(0),
+        };
+        let request = from("192.0.2.1", "/");
+        let terms = Terms::of(&config, caller(&config, &|name| request.header(name)));
+        let decided = preflights.decide(&config, &store, &request, &terms, START);
+        let report = decided.now_or_never().unwrap().unwrap();
+        assert_eq!((report.admitted, store.asked.get()), (is_lifted, 1));
+        assert_eq!(report.address_block.is_some(), !is_lifted);
     }
 }
 

@@ -39,6 +39,12 @@ pub trait Request {
         headers::method_overrides(&|name| self.header(name))
     }
 
+    /// The names of all headers, in lower case, by commas. `None`: the host does not know them, and takes no request for a
+    /// CORS preflight.
+    fn header_names(&self) -> Option<String> {
+        None
+    }
+
     /// Where it came from.
     fn location(&self) -> Location;
 
@@ -307,8 +313,8 @@ impl<R: Request> gate::Request for Incoming<'_, R> {
         self.request.has_body()
     }
 
-    fn names_other_methods(&self) -> bool {
-        self.request.method_overrides().is_some()
+    fn header_names(&self) -> Option<String> {
+        self.request.header_names()
     }
 
     fn classify(&self, routes: &Routes) -> Class {

@@ -54,6 +54,11 @@ impl Request for Asked {
         found.map(|(_, value)| value.clone())
     }
 
+    fn header_names(&self) -> Option<String> {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
+        Some(names.join(","))
+    }
+
     fn location(&self) -> Location {
         Location {
             country: Some("AT".to_owned()),

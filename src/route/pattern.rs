@@ -266,7 +266,8 @@ fn placeholder(piece: &[u8]) -> (bool, bool) {
             (Some(b'('), b'|' | b'\\') => true,
             (Some(b'('), b'.') => matches!(after, Some(b'*' | b'+')),
             (_, b':') => {
-                matches!(before, None | Some(b'-' | b'.')) && after.is_some_and(begins_name)
+                matches!(before, None | Some(b'-' | b'.' | b'@' | b'~'))
+                    && after.is_some_and(begins_name)
             }
             _ => false,
         };

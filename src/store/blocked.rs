@@ -393,6 +393,12 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
         }
     }
 
+    fn remembers_denial(&self, check: &Check, now: Timestamp) -> bool {
+        let address = check.address.as_deref();
+        address.is_some_and(|address| self.any(address, now).is_some())
+            || self.inner.remembers_denial(check, now)
+    }
+
     fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         if let Some(address) = &check.address
             && self.rules(address, now)

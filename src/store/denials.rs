@@ -102,6 +102,10 @@ impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
         }
     }
 
+    fn remembers_denial(&self, check: &Check, now: Timestamp) -> bool {
+        self.remembered.borrow().find(check, now).is_some()
+    }
+
     fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         if check.cost == 0 {
             return None;

@@ -206,6 +206,11 @@ impl<S: SharedStore> SharedStore for Fallback<S> {
         }
     }
 
+    fn remembers_denial(&self, check: &Check, now: Timestamp) -> bool {
+        let shared = self.shared.as_ref();
+        shared.is_some_and(|shared| shared.remembers_denial(check, now))
+    }
+
     fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         match &self.shared {
             Some(shared) => shared.remembered_denial(check, now),

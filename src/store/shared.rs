@@ -145,6 +145,11 @@ pub trait SharedStore {
     fn remembered_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
         None
     }
+
+    /// The wrapper's part of [`Store::knows_denial`].
+    fn remembers_denial(&self, _check: &Check, _now: Timestamp) -> bool {
+        false
+    }
 }
 
 impl<S: SharedStore> Store for S {
@@ -155,5 +160,9 @@ impl<S: SharedStore> Store for S {
 
     fn known_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         self.remembered_denial(check, now)
+    }
+
+    fn knows_denial(&self, check: &Check, now: Timestamp) -> bool {
+        self.remembers_denial(check, now)
     }
 }

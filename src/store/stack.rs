@@ -273,6 +273,10 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
     fn known_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         self.store.remembered_denial(check, now)
     }
+
+    fn knows_denial(&self, check: &Check, now: Timestamp) -> bool {
+        self.store.remembers_denial(check, now)
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ export function headersLike(wanted) {
   return found.map((name) => current.headers.get(name)).join().slice(0, MAX_HEADER_CHARS);
 }
 
+/** The names of all headers, by commas. */
+export function headerNames() {
+  return current && namesOf(current).join();
+}
+
 /** Where Cloudflare says that the request came from. */
 export function country() {
   return text(current?.cf?.country);

@@ -37,10 +37,9 @@ pub(crate) fn configure(env: &Env) -> Result<String, String> {
     let (url, token) = setup.rest.unzip();
     let token = token.as_ref().map(Secret::reveal);
     let (number, header) = (setup.number, setup.client_ip_header);
-    let others: Vec<&str> = headers::other_spellings_not_forwarded(&header).collect();
     Ok(json!({
         "number": number, "header": header, "url": url, "token": token,
-        "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": others.join(","),
+        "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": setup.one_spelling.join(","),
     })
     .to_string())
 }

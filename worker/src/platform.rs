@@ -15,6 +15,9 @@ extern "C" {
     /// The values of all headers with one of these names, by commas, in any spelling.
     #[wasm_bindgen(js_name = headersLike)]
     fn headers_like(names: &str) -> Option<String>;
+    /// The names of all headers, by commas.
+    #[wasm_bindgen(js_name = headerNames)]
+    fn header_names() -> Option<String>;
     /// The country and the autonomous system that it came from: absent and 0 where they are not known.
     fn country() -> Option<String>;
     fn asn() -> u32;
@@ -64,6 +67,10 @@ impl Platform for Runtime {
 
     fn method_overrides(&self) -> Option<String> {
         headers_like(&METHOD_OVERRIDES.join(","))
+    }
+
+    fn header_names(&self) -> Option<String> {
+        header_names()
     }
 
     fn location(&self) -> Location {
