@@ -251,22 +251,26 @@ pub async fn decide_for<S: Store>(
         .into_iter()
         .filter_map(|id| config.policy(id))
         .collect();
-    let user = if policies.iter().any(|policy| policy.user.is_some()) {
-        if let Some(report) = known_denial(store, terms, &policies, request, cost, now) {
-            return Ok(report);
-        }
-        // What is refused for its values costs no proof.
-        check(terms, None, &policies, request, cost)?;
+    let asks_for_user = policies.iter().any(|policy| policy.user.is_some());
+    if asks_for_user && let Some(report) = known_denial(store, terms, &policies, request, cost, now)
+    {
+        return Ok(report);
+    }
+    // Before the proof: a request that is refused for its values costs none.
+    let (mut checked, mut charged) = check(terms, None, &policies, request, cost)?;
+    let user = if asks_for_user {
         // Apart, so that a decision that asks for nobody is not the larger for it.
         Box::pin(prove.user(|name| request.header(name), now)).await
     } else {
         None
     };
-    let (check, charged) = check(terms, user.as_ref(), &policies, request, cost)?;
-    let verdict = store.decide(&check, now).await?;
+    if user.is_some() {
+        (checked, charged) = check(terms, user.as_ref(), &policies, request, cost)?;
+    }
+    let verdict = store.decide(&checked, now).await?;
     Ok(Report {
         exempt: terms.exempt(),
-        ..report(terms.caller(), user, &check, &charged, &verdict)
+        ..report(terms.caller(), user, &checked, &charged, &verdict)
     })
 }
 

@@ -73,7 +73,7 @@ pub fn is_forwarded(name: &str, client_ip_header: &str) -> bool {
     !NOT_FORWARDED.contains(&read.as_str()) && (is_plain(&name) || others.all(|own| own != read))
 }
 
-/// Whether a name has one reading, whatever else an origin reads as `-`.
+/// Whether every origin reads the name alike: it has only letters, digits and `-`.
 pub(crate) fn is_plain(name: &str) -> bool {
     name.chars().all(is_plain_letter)
 }

@@ -60,9 +60,9 @@ const KNOWN: [&str; 36] = [
 /// How others begin: those that browsers let no page set, and platforms' own.
 const KNOWN_FAMILIES: [&str; 6] = ["cf-", "fastly-", "fly-", "sec-", "x-envoy-", "x-vercel-"];
 
-/// Whether `request` is a preflight, under a configuration that counts them apart.
+/// Whether an `OPTIONS` request is a preflight, under a configuration that counts them apart.
 pub(super) fn is_one(config: &Config, request: &impl Request) -> bool {
-    if config.preflight.is_none() || request.method() != "OPTIONS" {
+    if config.preflight.is_none() {
         return false;
     }
     let has_one = |name: &str| {

@@ -346,6 +346,11 @@ fn a_header_value_is_one_key_however_it_is_sent() {
     assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", distinct), 5);
 }
 
+/// How many requests are admitted with these credentials, of each at most three.
+fn admitted_as<'a>(credentials: impl IntoIterator<Item = &'a str>) -> usize {
+    admitted_with(&keyed("Authorization"), "authorization", credentials)
+}
+
 #[test]
 fn credentials_are_one_key_in_any_case_of_their_scheme() {
     let spelt = [
@@ -358,10 +363,7 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
         "Bearer key, x=random",
         "x=random, Bearer key",
     ];
-    assert_eq!(
-        admitted_with(&keyed("Authorization"), "authorization", spelt),
-        3
-    );
+    assert_eq!(admitted_as(spelt), 3);
     let distinct = [
         "Bearer key",
         "Bearer Key",
@@ -371,11 +373,8 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
         "a2V5=",
         "a2V5==",
     ];
-    assert_eq!(
-        admitted_with(&keyed("Authorization"), "authorization", distinct),
-        7
-    );
-    // Parameters belong to the credentials before them, in whatever order.
+    assert_eq!(admitted_as(distinct), 7);
+    // Each user of a scheme with parameters has a key.
     let user = |name: &str| {
         format!(
             "Digest username=\"{name}\", realm=\"r\", nonce = \"n\", uri=\"/\", qop=auth, nc=1, response=\"0\""
@@ -385,26 +384,13 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
         .map(|number| user(&format!("user-{number}")))
         .collect();
     let users = users.iter().map(String::as_str);
-    assert_eq!(
-        admitted_with(&keyed("Authorization"), "authorization", users),
-        5
-    );
+    assert_eq!(admitted_as(users), 5);
     let alice = user("alice");
-    assert_eq!(
-        admitted_with(
-            &keyed("Authorization"),
-            "authorization",
-            [alice.as_str(); 5]
-        ),
-        3
-    );
+    assert_eq!(admitted_as([alice.as_str(); 5]), 3);
     let oauth = (0..5).map(|number| format!("OAuth realm=\"r\", oauth_token=\"user-{number}\""));
     let oauth: Vec<String> = oauth.collect();
     let oauth = oauth.iter().map(String::as_str);
-    assert_eq!(
-        admitted_with(&keyed("Authorization"), "authorization", oauth),
-        5
-    );
+    assert_eq!(admitted_as(oauth), 5);
     // A token has no parameters: what looks like one is another line, which an origin may read.
     let lines = [
         "junk, api_key=k",
@@ -412,10 +398,7 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
         "Bearer x, api_key=k",
         "y, api_key=k",
     ];
-    assert_eq!(
-        admitted_with(&keyed("Authorization"), "authorization", lines),
-        3
-    );
+    assert_eq!(admitted_as(lines), 3);
 }
 
 #[test]

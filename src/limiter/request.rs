@@ -65,7 +65,7 @@ pub trait Request {
     async fn body(&self, most: usize) -> Body;
 }
 
-/// Methods that a request may ask for in place of its own, and the bytes that they are read of. One is legal.
+/// A request may name this many methods in place of its own, in this many bytes. Clients send one.
 const MAX_OVERRIDES: usize = 4;
 const MAX_OVERRIDE_BYTES: usize = 256;
 
@@ -166,7 +166,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.readings.get_or_init(|| Readings::of(self.path()))
     }
 
-    /// The methods that an origin may take the request for in place of its own; `None`: more than are read.
+    /// The methods that an origin may run in place of the request's own. `None`: the request names more than the limiter reads.
     pub(super) fn overrides(&self) -> Option<&[String]> {
         let read = || {
             let values = self.request.method_overrides().unwrap_or_default();

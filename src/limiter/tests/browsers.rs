@@ -416,7 +416,7 @@ fn a_person_gets_a_page_that_says_when_to_come_back() {
 }
 
 proptest! {
-    /// Whatever a client accepts: an answer in one of the three forms.
+    /// Every `Accept` gets an answer in one of the three forms.
     #[test]
     fn any_accept_header_gets_an_answer(accept in "([a-z*/+;=q0-9., \"\\\\]|text/html|application/json){0,40}") {
         let isolate = Isolate::new(&json!({"RATE_LIMIT_GENERAL": "1,60"}));

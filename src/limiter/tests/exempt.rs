@@ -65,7 +65,7 @@ fn an_allowed_address_is_never_limited_nor_counted() {
     }
 }
 
-/// Whoever shares the /64 of an allowed address is one caller with it, for counters and for blocks.
+/// The limiter counts and blocks a /64 as one caller, so an allowed address stands for all of its /64.
 #[test]
 fn no_block_of_its_network_stops_an_allowed_address() {
     const ALLOWED: &str = "2001:db8:88::1";
