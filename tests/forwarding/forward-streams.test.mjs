@@ -16,16 +16,11 @@ import { after, before, describe, it } from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
 import { startOrigin } from "../harness/origin.mjs";
 import { open, send } from "../harness/request.mjs";
+import { WAYS } from "../harness/ways.mjs";
 import { within } from "../harness/within.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
-const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
-
-const WAYS = [
-  { name: "ORIGIN_URL", with: (url) => ({ vars: { ...VARS, ORIGIN_URL: url } }) },
-  { name: "binding ORIGIN", with: (url) => ({ vars: VARS, services: { ORIGIN: url } }) },
-];
 
 for (const way of WAYS) {
   describe(`streams by ${way.name}`, () => {

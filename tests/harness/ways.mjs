@@ -1,0 +1,8 @@
+/** The ways in which a limiter whose quotas no test uses up is set up before an origin. */
+
+const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
+
+export const WAYS = [
+  { name: "ORIGIN_URL", with: (url) => ({ vars: { ...VARS, ORIGIN_URL: url } }) },
+  { name: "binding ORIGIN", with: (url) => ({ vars: VARS, services: { ORIGIN: url } }) },
+];
