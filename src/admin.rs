@@ -4,6 +4,7 @@
 //! ([`input`]): a name becomes part of a key only in a form that this crate has written itself. What
 //! goes out is JSON. Times are in milliseconds since the epoch.
 
+use std::borrow::Cow;
 use std::future::ready;
 use std::pin::Pin;
 
@@ -11,10 +12,12 @@ use serde::Serialize;
 
 use crate::client::{CF_WORKER, Caller};
 use crate::config::{Compiled, Config, Secret};
+use crate::credentials::{bearer, bearer_or_password};
 use crate::effects::Effects;
 use crate::events::{Details, Kind, Note};
 use crate::gate;
 use crate::journal::Journal;
+use crate::metrics::Metrics;
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::response::Response;
@@ -33,6 +36,8 @@ mod check;
 mod fields;
 mod health;
 mod log;
+mod metrics;
+mod operations;
 mod usage;
 
 use bad::Bad;
@@ -57,6 +62,8 @@ pub struct Request {
     pub query: String,
     /// The `Authorization` header.
     pub authorization: Option<String>,
+    /// The `Accept` header.
+    pub accept: Option<String>,
     /// Who asks.
     pub client_ip: Option<String>,
     /// The `CF-Worker` header.
@@ -113,6 +120,8 @@ pub struct Plane<'a, S, D, E> {
     pub journal: &'a Journal<D>,
     /// Since when the identity provider's keys cannot be fetched, and why.
     pub key_set: Option<(Timestamp, String)>,
+    /// What is counted.
+    pub metrics: &'a Metrics,
 }
 
 /// Why a request is not answered with what it asks for.
@@ -178,18 +187,20 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
     pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
         let config = &self.compiled.config;
-        let caller = gate::caller(config, &|name| match name {
-            CF_WORKER => request.worker_zone.clone(),
-            _ => request.client_ip.clone(),
-        });
+        let caller = self.caller(request);
         let segments = Input::read(request).segments;
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
             return Door::Out(Failed::NotFound.response());
         }
+        let is_metrics = segments == ["metrics"];
         let authorization = request.authorization.as_deref();
-        let access = self.door.access(&tokens, authorization, &caller, now).await;
+        let given = match is_metrics {
+            true => authorization.and_then(bearer_or_password),
+            false => authorization.and_then(bearer).map(Cow::Borrowed),
+        };
+        let access = (self.door.access(&tokens, given.as_deref(), &caller, now)).await;
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }
@@ -205,8 +216,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                 health::answer(&request.method, self.compiled, parts, access, now)
             }
             Access::Granted => return Door::In(Admitted(())),
-            Access::Public => unauthorized(""),
-            Access::Refused => unauthorized(", error=\"invalid_token\""),
+            Access::Public => unauthorized("", is_metrics),
+            Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),
         })
     }
@@ -219,7 +230,16 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             Ok(answer) => answer.await,
             Err(failed) => Err(failed),
         };
-        answered.unwrap_or_else(Failed::response)
+        let answer = answered.unwrap_or_else(Failed::response);
+        (self.note_operation(&segments, request, &input, answer.status, now)).await;
+        answer
+    }
+
+    fn caller(&self, request: &Request) -> Caller {
+        gate::caller(self.config(), &|name| match name {
+            CF_WORKER => request.worker_zone.clone(),
+            _ => request.client_ip.clone(),
+        })
     }
 
     /// Whoever answers the request.
@@ -252,7 +272,13 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             },
             ["suspicious"] if reads => Box::pin(self.suspicious(input, now)),
             ["policies"] if reads => Box::pin(ready(self.policies(input))),
-            ["suspicious" | "policies"] => return Err(Failed::Method("GET, HEAD")),
+            ["metrics"] if reads => Box::pin(self.metrics(input, request, now)),
+            ["series"] if reads => Box::pin(self.series(input, now)),
+            ["store"] if reads => Box::pin(self.store(input, now)),
+            ["operations"] if reads => Box::pin(self.operations(input, now)),
+            ["suspicious" | "policies" | "metrics" | "series" | "store" | "operations"] => {
+                return Err(Failed::Method("GET, HEAD"));
+            }
             ["usage", policy, caller] => match method {
                 _ if reads => Box::pin(self.usage(policy, caller, input, now)),
                 "DELETE" => Box::pin(self.reset(policy, caller, input, now)),
@@ -299,7 +325,7 @@ struct Opener {
     opens: fn(&[String]) -> bool,
 }
 
-const OPENERS: [Opener; 2] = [
+const OPENERS: [Opener; 3] = [
     Opener {
         name: "admin",
         secret: |config| config.admin_token.as_ref(),
@@ -309,6 +335,11 @@ const OPENERS: [Opener; 2] = [
         name: "check",
         secret: |config| config.check_token.as_ref(),
         opens: |segments| *segments == ["check"],
+    },
+    Opener {
+        name: "metrics",
+        secret: |config| config.metrics_token.as_ref(),
+        opens: |segments| *segments == ["metrics"],
     },
 ];
 
@@ -328,14 +359,18 @@ pub fn not_found() -> Response {
     Failed::NotFound.response()
 }
 
-/// With a challenge of RFC 6750, 3: `error` says that a token came and is wrong.
-fn unauthorized(error: &str) -> Response {
+/// With a challenge of RFC 6750, 3: `error` says that a token came and is wrong. `takes_password`: also with one of RFC 7617.
+fn unauthorized(error: &str, takes_password: bool) -> Response {
     let mut response = Response::error(
         401,
         "unauthorized",
         "Send the token as `Authorization: Bearer TOKEN`.",
     );
     let challenge = format!("Bearer realm=\"edge-limiter\"{error}");
+    let challenge = match takes_password {
+        true => format!("{challenge}, Basic realm=\"edge-limiter\", charset=\"UTF-8\""),
+        false => challenge,
+    };
     response.headers.push(("WWW-Authenticate", challenge));
     response
 }

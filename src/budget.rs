@@ -28,7 +28,10 @@ pub enum Purpose {
 
 /// Commands that an isolate may spend; its clones are the same budget.
 #[derive(Clone, Default)]
-pub struct Budget(Option<Rc<Capped>>);
+pub struct Budget {
+    capped: Option<Rc<Capped>>,
+    sent: Rc<Cell<u64>>,
+}
 
 struct Capped {
     all: Quota,
@@ -65,7 +68,7 @@ impl Budget {
         // A window of a second is one for any limit.
         let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
         let all = per_second.and_then(quota);
-        Self(all.map(|all| {
+        let capped = all.map(|all| {
             Rc::new(Capped {
                 records: all.scaled(RECORDS_SHARE_THOUSANDTHS),
                 all,
@@ -73,13 +76,37 @@ impl Budget {
                 prepaid: Cell::default(),
                 waiting: Cell::default(),
             })
-        }))
+        });
+        Self {
+            capped,
+            sent: Rc::default(),
+        }
     }
 
-    /// Whether so many may be spent on this; if so, they are.
+    /// Commands that were sent until now, at most: a script may run fewer.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    fn add_sent(&self, commands: u32) {
+        self.sent.set(self.sent.get() + u64::from(commands));
+    }
+
+    /// Whether so many may be spent on this; if so, they are, and are sent.
     #[must_use]
     pub fn spend(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
-        let Some(capped) = &self.0 else { return true };
+        let paid = self.pay(commands, purpose, now);
+        if paid {
+            self.add_sent(commands);
+        }
+        paid
+    }
+
+    fn pay(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
+        let Some(capped) = &self.capped else {
+            return true;
+        };
         let spent = &mut *capped.spent.borrow_mut();
         let left_in_all = left(&capped.all, spent.all.as_ref(), now);
         let left_for_records = left(&capped.records, spent.records.as_ref(), now);
@@ -103,8 +130,8 @@ impl Budget {
     /// Like [`spend`](Self::spend), for commands that are [counted](Self::count) when they are sent.
     #[must_use]
     pub fn prepay(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
-        let paid = self.spend(commands, purpose, now);
-        if let Some(capped) = self.0.as_ref().filter(|_| paid) {
+        let paid = self.pay(commands, purpose, now);
+        if let Some(capped) = self.capped.as_ref().filter(|_| paid) {
             capped.prepaid.set(commands);
         }
         paid
@@ -114,7 +141,7 @@ impl Budget {
     /// [say so](Self::stop_waiting), or for two seconds, decisions leave them their share.
     #[must_use]
     pub fn left_for_records(&self, now: Timestamp) -> Option<u32> {
-        let capped = self.0.as_ref()?;
+        let capped = self.capped.as_ref()?;
         capped.waiting.set(Deadline::after(WAITING, now));
         let spent = capped.spent.borrow();
         let share = left(&capped.records, spent.records.as_ref(), now);
@@ -124,19 +151,20 @@ impl Budget {
     /// Whether there is a cap.
     #[must_use]
     pub const fn is_bounded(&self) -> bool {
-        self.0.is_some()
+        self.capped.is_some()
     }
 
     /// Records have nothing more to write.
     pub fn stop_waiting(&self) {
-        if let Some(capped) = &self.0 {
+        if let Some(capped) = &self.capped {
             capped.waiting.set(Deadline::OVER);
         }
     }
 
     /// Counts commands that are sent, whether or not there are as many: those that were not paid before.
     pub fn count(&self, commands: u32, now: Timestamp) {
-        let Some(capped) = &self.0 else { return };
+        self.add_sent(commands);
+        let Some(capped) = &self.capped else { return };
         let prepaid = capped.prepaid.get().min(commands);
         capped.prepaid.set(capped.prepaid.get() - prepaid);
         let spent = &mut *capped.spent.borrow_mut();
@@ -151,7 +179,7 @@ impl Budget {
 
     /// What was paid before and not sent is not sent any more.
     pub fn forget_prepaid(&self) {
-        if let Some(capped) = &self.0 {
+        if let Some(capped) = &self.capped {
             capped.prepaid.set(0);
         }
     }

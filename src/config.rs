@@ -9,6 +9,7 @@ use crate::client::{CF_CONNECTING_IP, Ipv6Prefix};
 use crate::policy::{KeyBy, Policy, PolicyId};
 use crate::route::Routes;
 use crate::steps;
+use crate::time::Millis;
 use crate::user;
 
 mod abuse;
@@ -156,6 +157,10 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     /// Opens `POST /_limiter/check`, and nothing else.
     pub check_token: Option<Secret>,
+    /// Opens `GET /_limiter/metrics`, and nothing else.
+    pub metrics_token: Option<Secret>,
+    /// How long counts wait before they are sent; `None`: nothing is counted.
+    pub metrics: Option<Millis>,
     /// Exemptions, blocks and records.
     pub abuse: Abuse,
     /// How users are proven.
@@ -211,6 +216,8 @@ impl Config {
             origin_secret: secret(vars, "ORIGIN_SECRET", &mut problems),
             admin_token: token(vars, "ADMIN_TOKEN", &mut problems),
             check_token: token(vars, "CHECK_TOKEN", &mut problems),
+            metrics_token: token(vars, "METRICS_TOKEN", &mut problems),
+            metrics: metrics(vars, &mut problems),
             abuse: abuse::read(vars, &mut problems),
             users,
         };
@@ -302,6 +309,18 @@ fn ipv6_prefix(vars: &Vars, problems: &mut Problems) -> Ipv6Prefix {
         .ok()
         .and_then(Ipv6Prefix::new)
         .unwrap_or_default()
+}
+
+fn metrics(vars: &Vars, problems: &mut Problems) -> Option<Millis> {
+    let seconds = vars.number(
+        "RATE_LIMIT_METRICS_SECONDS",
+        1..=300,
+        [15, 15],
+        "seconds",
+        problems,
+    );
+    let is_on = vars.flag("RATE_LIMIT_METRICS", true, problems);
+    is_on.then_some(Millis::from_secs(seconds))
 }
 
 fn origin(vars: &Vars, problems: &mut Problems) -> Origin {

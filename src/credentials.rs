@@ -3,10 +3,26 @@
 //! Every door reads them here: the control plane's, the proof of users, the search for the limiter's own
 //! tokens in what goes to the origin, and quotas that are keyed by the header.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use crate::steps;
 
 /// Optional whitespace (RFC 9110, 5.6.3).
 const BLANKS: [char; 2] = [' ', '\t'];
+
+/// As Basic credentials are written (RFC 7617), with padding or without.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The longest Basic credentials that are read as a token's, in bytes.
+const MAX_BASIC_BYTES: usize = 4096;
 
 /// The value of a header without the blanks around it, which do not belong to it (RFC 9110, 5.5): not
 /// every platform removes them.
@@ -70,11 +86,34 @@ pub fn bearer(header: &str) -> Option<&str> {
     credentials.map(|given| given.value)
 }
 
+/// The token of a header's Bearer credentials, or the password of its Basic credentials (RFC 7617), whatever the user is
+/// called: what some scrapers can send alone.
+#[must_use]
+pub fn bearer_or_password(header: &str) -> Option<Cow<'_, str>> {
+    if let Some(token) = bearer(header) {
+        return Some(Cow::Borrowed(token));
+    }
+    let credentials = Credentials::read(header).filter(|given| given.are("basic"))?;
+    if credentials.value.len() > MAX_BASIC_BYTES {
+        return None;
+    }
+    let decoded = String::from_utf8(decode_basic(credentials.value)?).ok()?;
+    let (_, password) = decoded.split_once(':')?;
+    (!password.is_empty()).then(|| Cow::Owned(password.to_owned()))
+}
+
+/// The name and the password of Basic credentials, with a colon between.
+#[must_use]
+pub fn decode_basic(encoded: &str) -> Option<Vec<u8>> {
+    steps::count(encoded.len());
+    BASIC.decode(encoded).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Credentials, bearer};
+    use super::{Credentials, bearer, bearer_or_password};
 
     #[test]
     fn a_scheme_in_any_case_and_any_blanks_are_the_same_credentials() {
@@ -91,6 +130,29 @@ mod tests {
             assert_eq!(bearer(header), Some("a.b"), "{header:?}");
             let printed = Credentials::read(header).map(|given| given.to_string());
             assert_eq!(printed.as_deref(), Some("bearer a.b"), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_stands_for_a_token_where_it_may() {
+        for (header, expected) in [
+            ("Bearer a.b", Some("a.b")),
+            // `prometheus:s3cret:with:colons`
+            (
+                "Basic cHJvbWV0aGV1czpzM2NyZXQ6d2l0aDpjb2xvbnM=",
+                Some("s3cret:with:colons"),
+            ),
+            // `:a`
+            ("basic  OmE= ", Some("a")),
+            // `a:`, `a`, not base64, and not UTF-8 (`a:` and a byte FF).
+            ("Basic YTo=", None),
+            ("Basic YQ==", None),
+            ("Basic ?", None),
+            ("Basic YTr/", None),
+            ("Digest OmE=", None),
+            ("OmE=", None),
+        ] {
+            assert_eq!(bearer_or_password(header).as_deref(), expected, "{header}");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::config::{Config, Secret, StoreConfig, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
-use crate::limiter::{Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
+use crate::limiter::{Duty, Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
 use crate::response::{Form, Response};
 use crate::tasks::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
 use crate::time::{Millis, Timestamp};
@@ -375,24 +375,41 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         self.finish(step)
     }
 
+    /// Begins what the platform's schedule asks for, in the environment in force: to be driven like a duty. `None`: it has
+    /// ended already, or nothing is configured.
+    pub fn tend(&mut self) -> Option<Step<Outcome>> {
+        let limiter = Rc::clone(&self.environments.last()?.limiter);
+        self.start_duty(limiter, Duty::Tend)
+    }
+
+    fn start_duty(&mut self, limiter: DrivenLimiter<P>, duty: Duty) -> Option<Step<Outcome>> {
+        let now = self.asked.platform.now();
+        let task = async move {
+            limiter.run(duty).await;
+            Ended::Done
+        };
+        match self.tasks.start(task, now) {
+            Step::Asks(id, ask) => Some(Step::Asks(id, ask)),
+            _ => None,
+        }
+    }
+
     /// Begins a duty that is due and waits for something, if any is: to be driven like a request, apart
     /// from any. Those that end at once are done.
     pub fn next_duty(&mut self) -> Option<Step<Outcome>> {
-        for environment in self.environments.iter().rev() {
-            let limiter = &environment.limiter;
-            while let Some(duty) = limiter.next_duty() {
-                let now = self.asked.platform.now();
-                let limiter = Rc::clone(limiter);
-                let task = async move {
-                    limiter.run(duty).await;
-                    Ended::Done
-                };
-                if let Step::Asks(id, ask) = self.tasks.start(task, now) {
-                    return Some(Step::Asks(id, ask));
+        for place in (0..self.environments.len()).rev() {
+            while let Some((limiter, duty)) = self.due_duty(place) {
+                if let Some(step) = self.start_duty(limiter, duty) {
+                    return Some(step);
                 }
             }
         }
         None
+    }
+
+    fn due_duty(&self, place: usize) -> Option<(DrivenLimiter<P>, Duty)> {
+        let limiter = &self.environments.get(place)?.limiter;
+        Some((Rc::clone(limiter), limiter.next_duty()?))
     }
 
     /// Takes the status with which a sampled request was answered.

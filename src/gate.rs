@@ -7,10 +7,10 @@ use crate::client::{CF_CONNECTING_IP, CF_WORKER, Caller, CallerKey};
 use crate::config::Config;
 use crate::credentials;
 use crate::headers::BYPASS;
-use crate::policy::{Policy, PolicyId, TooManyValues};
+use crate::policy::{Policy, TooManyValues};
 use crate::quota::{Outcome, Quota};
 use crate::route::{Class, Routes};
-use crate::store::{Answer, Charge, Check, Store, StoreError, Verdict};
+use crate::store::{Answer, Charge, Check, Source, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
 
@@ -57,6 +57,10 @@ pub struct Report {
     pub admitted: bool,
     /// The shared store did not decide, and this isolate's memory did in its place.
     pub degraded: bool,
+    /// Who decided.
+    pub source: Source,
+    /// The place of the route that it met, if one is known.
+    pub route: Option<usize>,
     /// The caller's address is blocked everywhere.
     pub address_block: Option<AddressBlock>,
     /// Where the caller stands in each enforced quota that was asked.
@@ -242,19 +246,21 @@ pub async fn decide_for<S: Store>(
     terms: &Terms,
     now: Timestamp,
 ) -> Result<Report, Undecided> {
-    let (policies, cost) = match terms.exempt() {
+    let class = match terms.exempt() {
         None => classify(config, request),
-        Some(_) => (Vec::new(), 1),
+        Some(_) => Class::default(),
     };
+    let (route, cost) = (class.route, class.cost);
 
-    let policies: Vec<&Policy> = policies
+    let policies: Vec<&Policy> = class
+        .policies
         .into_iter()
         .filter_map(|id| config.policy(id))
         .collect();
     let asks_for_user = policies.iter().any(|policy| policy.user.is_some());
     if asks_for_user && let Some(report) = known_denial(store, terms, &policies, request, cost, now)
     {
-        return Ok(report);
+        return Ok(Report { route, ..report });
     }
     // Before the proof: a request that is refused for its values costs none.
     let (mut checked, mut charged) = check(terms, None, &policies, request, cost)?;
@@ -270,6 +276,7 @@ pub async fn decide_for<S: Store>(
     let verdict = store.decide(&checked, now).await?;
     Ok(Report {
         exempt: terms.exempt(),
+        route,
         ..report(terms.caller(), user, &checked, &charged, &verdict)
     })
 }
@@ -322,16 +329,15 @@ fn bypasses(config: &Config, request: &impl Request) -> bool {
     })
 }
 
-/// The policies a request meets, without duplicates, and its cost.
-fn classify(config: &Config, request: &impl Request) -> (Vec<PolicyId>, u32) {
-    let class = request.classify(&config.routes);
-    let mut policies = class.policies;
+/// What a request is limited by, the policies that all meet among them.
+fn classify(config: &Config, request: &impl Request) -> Class {
+    let mut class = request.classify(&config.routes);
     for always in &config.always {
-        if !policies.contains(always) {
-            policies.push(*always);
+        if !class.policies.contains(always) {
+            class.policies.push(*always);
         }
     }
-    (policies, class.cost)
+    class
 }
 
 fn report(
@@ -348,6 +354,8 @@ fn report(
         exempt: None,
         admitted: verdict.allows(check),
         degraded: verdict.degraded,
+        source: verdict.source,
+        route: None,
         address_block: verdict.address_block,
         enforced: Vec::with_capacity(charged.len()),
         shadow: Vec::new(),

@@ -79,6 +79,8 @@ pub struct Journal<D> {
     /// Thousandths of admitted requests that the sample is behind by.
     behind: Cell<u32>,
     trouble: Trouble,
+    /// Events that no record holds.
+    left_out: Cell<u64>,
 }
 
 impl<D: Database> Journal<D> {
@@ -94,6 +96,7 @@ impl<D: Database> Journal<D> {
                 "this isolate keeps them, as far as it has room",
                 SILENT_FAILURES,
             ),
+            left_out: Cell::new(0),
         }
     }
 
@@ -106,6 +109,12 @@ impl<D: Database> Journal<D> {
     #[must_use]
     pub fn trouble(&self) -> Option<(Timestamp, String)> {
         self.trouble.get()
+    }
+
+    /// How many events no record holds, of those that were written until now.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out.get()
     }
 
     /// Where they are written.
@@ -307,6 +316,7 @@ impl<D: Database> Journal<D> {
             self.recorder.put_back(batch);
             return Err(error);
         }
+        self.left_out.set(self.left_out.get() + batch.left_out);
         let Some(rule) = &self.rules.escalation else {
             return Ok(());
         };

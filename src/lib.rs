@@ -59,6 +59,7 @@ pub mod journal;
 pub mod json;
 pub mod limiter;
 pub mod loop_guard;
+pub mod metrics;
 pub mod policy;
 pub mod quota;
 pub mod redirect;

@@ -9,14 +9,16 @@ use std::rc::Rc;
 
 use crate::admin::door::Doorkeeper;
 use crate::admin::{self, Body, Door, MAX_BODY_BYTES, Plane};
+use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
-use crate::gate::{self, Arrival, Preflights, Report, Undecided};
+use crate::gate::{self, Arrival, Preflights, Report, Request as _, Undecided};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
+use crate::metrics::{Metrics, Outcome, StoreCounts};
 use crate::quota::QuotaError;
 use crate::redis::connection::Connection;
 use crate::redis::emulator::Emulator;
@@ -59,6 +61,7 @@ pub struct Limiter<E> {
     effects: E,
     stack: Stack<RedisStore<Rest<E>>, Connection<E>, E>,
     journal: Journal<Connection<E>>,
+    metrics: Metrics,
     doorkeeper: Doorkeeper,
     preflights: Preflights,
     users: Users<E>,
@@ -118,6 +121,7 @@ impl<E: Effects + Clone> Limiter<E> {
         Ok(Self {
             stack,
             journal: Journal::new(records, &config.abuse, seed.clone()),
+            metrics: Metrics::new(config, &seed),
             doorkeeper: Doorkeeper::new(config, seed.clone()).map_err(LimiterError::Quota)?,
             preflights: Preflights::new(seed.clone()),
             users: Users::new(
@@ -200,6 +204,8 @@ impl<E: Effects + Clone> Limiter<E> {
             Err(Undecided::TooManyValues) => own(Response::too_many_values(form())),
             // A policy says `deny`.
             Err(Undecided::Store(error)) => {
+                let route = incoming.classify(&config.routes).route;
+                self.metrics.count_request(route, Outcome::Unavailable);
                 let retry_at = match error {
                     StoreError::Open { until } => Some(until),
                     _ => None,
@@ -235,6 +241,7 @@ impl<E: Effects + Clone> Limiter<E> {
         incoming: &Incoming<'_, impl Request>,
         now: Timestamp,
     ) -> Response {
+        self.metrics.count(report, now);
         self.journal.note_shadow(report, now);
         if let Some(kind) = self.journal.kind(report) {
             let details = &mut || incoming.details();
@@ -252,6 +259,7 @@ impl<E: Effects + Clone> Limiter<E> {
         now: Timestamp,
     ) -> Handled {
         let config = self.config();
+        self.metrics.count(&report, now);
         self.journal.note_shadow(&report, now);
         let kind = self.journal.kind(&report);
         let note = |noted, status| {
@@ -295,6 +303,17 @@ impl<E: Effects + Clone> Limiter<E> {
         }
     }
 
+    /// What is sent with the counts of requests.
+    fn store_counts(&self) -> StoreCounts {
+        let records = self.journal.records();
+        StoreCounts {
+            calls: records.database().calls(),
+            commands: records.budget().map_or(0, Budget::sent),
+            transitions: self.stack.transitions(),
+            left_out: self.journal.left_out(),
+        }
+    }
+
     /// Whether the origin would get a token that opens the limiter.
     fn carries_own_token(&self, incoming: &Incoming<'_, impl Request>) -> bool {
         let given = || incoming.header("authorization");
@@ -321,6 +340,7 @@ impl<E: Effects + Clone> Limiter<E> {
             path: path.to_owned(),
             query: incoming.raw_query().to_owned(),
             authorization: incoming.header("authorization"),
+            accept: incoming.header("accept"),
             client_ip: incoming.header(&config.client_ip_header),
             worker_zone: incoming.header(CF_WORKER),
             body: Body::default(),
@@ -331,6 +351,7 @@ impl<E: Effects + Clone> Limiter<E> {
             door: &self.doorkeeper,
             journal: &self.journal,
             key_set: self.users.trouble(),
+            metrics: &self.metrics,
         };
         let admitted = match plane.door(&asked, self.effects.now()).await {
             Door::Out(answer) => return answer,

@@ -23,7 +23,13 @@ pub type Command = Vec<String>;
 
 /// Makes a [`Command`] of words.
 pub fn command<const N: usize>(words: [&str; N]) -> Command {
-    words.map(str::to_owned).into()
+    // Once, however many words there are.
+    command_of(&words)
+}
+
+#[inline(never)]
+fn command_of(words: &[&str]) -> Command {
+    words.iter().copied().map(str::to_owned).collect()
 }
 
 /// Runs scripts.

@@ -10,7 +10,7 @@ use crate::quota::Outcome;
 use crate::time::Timestamp;
 
 mod cors;
-mod form;
+pub mod form;
 pub mod headers;
 mod page;
 
@@ -23,7 +23,7 @@ pub struct Response {
     pub status: u16,
     /// The headers.
     pub headers: Vec<Header>,
-    /// The body.
+    /// The body: JSON, or a text of the type that the headers say.
     pub body: String,
 }
 
@@ -63,6 +63,19 @@ impl Response {
         match form {
             Form::Page => Self::page(status, message),
             Form::Json | Form::Problem => Self::error(status, error, message),
+        }
+    }
+
+    /// `body` as a text of that type, never to be cached.
+    #[must_use]
+    pub fn text(status: u16, media_type: &str, body: String) -> Self {
+        Self {
+            status,
+            headers: vec![
+                ("Content-Type", media_type.to_owned()),
+                ("Cache-Control", "no-store".to_owned()),
+            ],
+            body,
         }
     }
 

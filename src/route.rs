@@ -112,6 +112,19 @@ pub struct Class {
     pub policies: Vec<PolicyId>,
     /// How many units of each the request spends.
     pub cost: u32,
+    /// The place of the route that it meets; of several the first. `None`: no route.
+    pub route: Option<usize>,
+}
+
+/// Of no route and no policy.
+impl Default for Class {
+    fn default() -> Self {
+        Self {
+            policies: Vec::new(),
+            cost: DEFAULT_COST,
+            route: None,
+        }
+    }
 }
 
 impl Class {
@@ -200,6 +213,11 @@ impl Routes {
         }
     }
 
+    /// The patterns, by place.
+    pub fn patterns(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|route| route.pattern.as_str())
+    }
+
     /// The most that any request costs, in units.
     #[must_use]
     pub const fn max_cost(&self) -> u32 {
@@ -238,6 +256,7 @@ impl Routes {
         let mut class = Class {
             policies: Vec::new(),
             cost: 0,
+            route: met.iter().copied().flatten().next(),
         };
         for route in met {
             match route.and_then(|at| self.routes.get(at)) {

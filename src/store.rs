@@ -124,6 +124,38 @@ pub struct Verdict {
     pub answers: Vec<Option<Answer>>,
     /// The shared store did not decide, and memory decided instead.
     pub degraded: bool,
+    /// Who decided.
+    pub source: Source,
+}
+
+/// Who decided a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The shared store.
+    #[default]
+    Store,
+    /// This isolate's memory.
+    Memory,
+    /// Units that were leased beforehand.
+    Lease,
+    /// A denial that is remembered, or this isolate's copy of the blocks.
+    Remembered,
+}
+
+impl Source {
+    /// In the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::Store, Self::Memory, Self::Lease, Self::Remembered];
+
+    /// Its name in labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Memory => "memory",
+            Self::Lease => "lease",
+            Self::Remembered => "remembered",
+        }
+    }
 }
 
 /// What one quota answers.

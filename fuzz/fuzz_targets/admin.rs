@@ -40,6 +40,7 @@ fn ask(desk: &Desk, call: &[u8]) {
         path: path.to_owned(),
         query: query.to_owned(),
         authorization: Some(format!("Bearer {TOKEN}")),
+        accept: None,
         client_ip: Some("198.18.0.1".to_owned()),
         worker_zone: None,
         body,

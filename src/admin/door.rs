@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 
 use crate::client::Caller;
 use crate::config::{Config, Secret};
-use crate::credentials::bearer;
 use crate::quota::{Algorithm, Quota, QuotaError};
 use crate::response::Response;
 use crate::seed::Seed;
@@ -26,7 +25,7 @@ const ENTRIES: usize = 10_000;
 pub enum Access {
     /// What was asked for: a token came that opens it.
     Granted,
-    /// What is public: no Bearer token came. Other credentials are for somebody else.
+    /// What is public: no token came. Other credentials are for somebody else.
     Public,
     /// What is public: a wrong token came.
     Refused,
@@ -81,15 +80,14 @@ impl Doorkeeper {
         })
     }
 
-    /// What the sender of this `Authorization` header may see, where any of `tokens` opens.
+    /// What the sender of a token may see, where any of `tokens` opens; `given`: what was sent as one.
     pub async fn access(
         &self,
         tokens: &[Token<'_>],
-        authorization: Option<&str>,
+        given: Option<&str>,
         caller: &Caller,
         now: Timestamp,
     ) -> Access {
-        let given = authorization.and_then(bearer);
         let Some(given) = given.filter(|_| !tokens.is_empty()) else {
             return Access::Public;
         };
@@ -161,6 +159,7 @@ mod tests {
     use super::{Access, Doorkeeper, Token};
     use crate::client::Caller;
     use crate::config::{Config, Vars};
+    use crate::credentials::bearer;
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::Millis;
@@ -188,7 +187,8 @@ mod tests {
             let secret = self.config.admin_token.iter();
             let name = "admin";
             let tokens: Vec<Token> = secret.map(|secret| Token { name, secret }).collect();
-            let access = self.keeper.access(&tokens, authorization, &caller, now);
+            let given = authorization.and_then(bearer);
+            let access = self.keeper.access(&tokens, given, &caller, now);
             access.now_or_never().unwrap()
         }
     }

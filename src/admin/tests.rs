@@ -23,6 +23,7 @@ fn request(method: &str, path: &str, query: &str, body: &str) -> Request {
         path: path.to_owned(),
         query: query.to_owned(),
         authorization: Some(format!("Bearer {TOKEN}")),
+        accept: None,
         client_ip: Some("198.18.0.1".to_owned()),
         worker_zone: None,
         body: Body::Text(body.to_owned()),

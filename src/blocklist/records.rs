@@ -474,6 +474,12 @@ impl<D: Database> Records<D> {
             .collect())
     }
 
+    /// The commands that take out of the lists what has ended.
+    pub(crate) fn tidying_of_blocks(&self, now: Timestamp) -> Vec<Command> {
+        let lists = [Key::BlockedAddresses, Key::BlockedPolicies];
+        lists.map(|list| tidy(&self.key(list), now)).into()
+    }
+
     fn read_listed(&self, after: Option<&(u64, String)>) -> Command {
         let key = self.key(Key::BlockedAddresses);
         let from = after.map_or("+inf".to_owned(), |(score, _)| score.to_string());

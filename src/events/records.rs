@@ -124,13 +124,18 @@ impl<D: Database> Records<D> {
             add.push(event.last.to_string());
             add.push(serde_json::to_string(event).unwrap_or_default());
         }
-        let oldest = (now - KEPT).as_millis().to_string();
         vec![
             add,
-            command(["ZREMRANGEBYSCORE", &key, "-inf", &oldest]),
+            self.tidying_of_events(now),
             bound(&key, MAX_EVENTS),
             command(["PEXPIRE", &key, &KEPT.get().to_string()]),
         ]
+    }
+
+    /// The command that takes out of the log what is too old.
+    pub(crate) fn tidying_of_events(&self, now: Timestamp) -> Command {
+        let oldest = (now - KEPT).as_millis().to_string();
+        command(["ZREMRANGEBYSCORE", &self.key(Key::Events), "-inf", &oldest])
     }
 
     /// The commands that add an event to a log that a batch keeps to its bounds.

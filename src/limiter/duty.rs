@@ -1,9 +1,12 @@
 //! Duties: what the limiter does apart from any request, in tasks that no client can end.
 
 use super::Limiter;
-use crate::effects::Effects;
+use crate::effects::{Effects, Level};
 use crate::store::breaker::circuit::Permit;
 use crate::store::leases::Prefetch;
+
+/// Folds of a run of the schedule, at most.
+const FOLDS: usize = 5;
 
 /// Something to do in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,11 @@ pub enum Duty {
     FetchKeySet,
     /// Write the events that are gathered, some seconds from now.
     WriteEvents,
+    /// Send what has been counted, some seconds from now.
+    SendCounts,
+    /// What the platform's schedule begins, and no request: fold what was counted, take out of lists what has expired,
+    /// and gather gauges.
+    Tend,
     /// Have the shared store count what this isolate admitted alone.
     Reconcile,
 }
@@ -38,7 +46,30 @@ impl<E: Effects + Clone> Limiter<E> {
         if self.journal.recorder().should_write(now) {
             return Some(Duty::WriteEvents);
         }
-        self.stack.should_reconcile().then_some(Duty::Reconcile)
+        if self.stack.should_reconcile() {
+            return Some(Duty::Reconcile);
+        }
+        (self.metrics.should_send(now)).then_some(Duty::SendCounts)
+    }
+
+    /// Bounded work: what is left is done the next time, and two at once harm nothing.
+    async fn tend(&self) {
+        let records = self.journal.records();
+        let mut result = Ok(());
+        if self.metrics.is_on() {
+            for _ in 0..FOLDS {
+                match records.fold_counts(self.effects.now()).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => result = Err(error),
+                }
+            }
+        }
+        result = result.and(records.gather_gauges(self.effects.now()).await);
+        if let Err(error) = result {
+            let line = format!("schedule: {error}; the next run goes on");
+            self.effects.log(Level::Error, &line);
+        }
     }
 
     /// Runs a duty to its end. What fails is logged, and due again later.
@@ -48,6 +79,12 @@ impl<E: Effects + Clone> Limiter<E> {
             Duty::Prefetch(prefetch) => self.stack.prefetch(&prefetch).await,
             Duty::FetchKeySet => self.users.fetch(self.effects.now()).await,
             Duty::WriteEvents => self.journal.write_later(&self.stack, &self.effects).await,
+            Duty::SendCounts => {
+                let counts = || self.store_counts();
+                let records = self.journal.records();
+                (self.metrics.send_later(records, &self.effects, counts)).await;
+            }
+            Duty::Tend => self.tend().await,
             Duty::Reconcile => self.stack.reconcile().await,
         }
     }

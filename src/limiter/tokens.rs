@@ -2,13 +2,10 @@
 
 use std::iter::once;
 
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
-use crate::credentials::{Credentials, trim};
+use crate::credentials::{Credentials, decode_basic, trim};
 use crate::steps;
 
 /// Credentials of one `Authorization` header that are looked at: one is legal.
@@ -17,12 +14,6 @@ const MAX_CREDENTIALS: usize = 4;
 /// The longest value that is compared, unless a token itself is longer, in bytes. The tokens of an application's
 /// users are mostly longer, and cost nothing.
 const MAX_GIVEN_BYTES: usize = 256;
-
-/// As Basic credentials are written, with padding or without.
-const BASIC: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// The tokens of a configuration, by their SHA-256.
 pub(super) struct OwnTokens {
@@ -36,6 +27,7 @@ impl OwnTokens {
         let tokens = [
             &config.admin_token,
             &config.check_token,
+            &config.metrics_token,
             bypass,
             &config.origin_secret,
         ];
@@ -72,7 +64,7 @@ impl OwnTokens {
         if encoded.len() > 2 * self.longest {
             return false;
         }
-        let credentials = BASIC.decode(encoded).unwrap_or_default();
+        let credentials = decode_basic(encoded).unwrap_or_default();
         let mut parts = credentials.splitn(2, |byte| *byte == b':');
         parts.any(|part| self.is_one(part))
     }
@@ -111,7 +103,7 @@ mod tests {
 
     fn tokens() -> OwnTokens {
         let vars = json!({
-            "ADMIN_TOKEN": ADMIN, "CHECK_TOKEN": "a-check-token-of-this-test",
+            "ADMIN_TOKEN": ADMIN, "CHECK_TOKEN": "a-check-token-of-this-test", "METRICS_TOKEN": "a-metrics-token-of-this-test",
             "RATE_LIMIT_BYPASS_TOKEN": "a-bypass-token-of-this-test", "ORIGIN_SECRET": "a-secret-of-this-test",
         });
         OwnTokens::new(&Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config)
@@ -123,6 +115,7 @@ mod tests {
         for token in [
             "an-admin-token,of-this:test",
             "a-check-token-of-this-test",
+            "a-metrics-token-of-this-test",
             "a-bypass-token-of-this-test",
             "a-secret-of-this-test",
         ] {

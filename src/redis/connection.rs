@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::emulator::Emulator;
-use super::rest::Rest;
+use super::rest::{Calls, Rest};
 use super::{Command, Database};
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -15,6 +15,17 @@ pub enum Connection<E> {
     Emulator(Emulator),
     /// Redis, over REST.
     Rest(Rest<E>),
+}
+
+impl<E: Effects> Connection<E> {
+    /// What came of the calls of Redis.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        match self {
+            Self::Emulator(_) => Calls::default(),
+            Self::Rest(database) => database.calls(),
+        }
+    }
 }
 
 impl<E: Effects> Database for Connection<E> {

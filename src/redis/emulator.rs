@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde_json::{Map, Value};
 
@@ -36,6 +37,7 @@ enum Content {
     /// Of texts.
     Hash(Map<String, Value>),
     Sorted(Sorted),
+    List(Vec<String>),
 }
 
 /// Scores are whole numbers from 0.
@@ -224,6 +226,22 @@ impl Held {
                 let found = self.sorted(key)?.by_score.range(..(end, String::new()));
                 page(found.rev(), skipped, most)?
             }
+            ["RPUSH", key, ref texts @ ..] if !texts.is_empty() => {
+                let list = self.list(key)?;
+                list.extend(texts.iter().map(|text| (*text).to_owned()));
+                list.len().into()
+            }
+            ["LRANGE", key, first, last] => {
+                let list = self.list(key)?;
+                let range = places([first, last], list.len())?;
+                list.get(range)?.iter().cloned().collect()
+            }
+            ["LTRIM", key, first, "-1"] => {
+                let list = self.list(key)?;
+                let range = places([first, "-1"], list.len())?;
+                list.drain(..range.start);
+                "OK".into()
+            }
             _ => return None,
         })
     }
@@ -231,7 +249,7 @@ impl Held {
     fn text(&self, key: &str) -> Option<String> {
         match &self.keys.get(key)?.content {
             Content::Text(text) => Some(text.clone()),
-            Content::Hash(_) | Content::Sorted(_) => None,
+            Content::Hash(_) | Content::Sorted(_) | Content::List(_) => None,
         }
     }
 
@@ -244,14 +262,21 @@ impl Held {
     fn hash(&mut self, key: &str) -> Option<&mut Map<String, Value>> {
         match self.entry(key, || Content::Hash(Map::new()))? {
             Content::Hash(hash) => Some(hash),
-            Content::Text(_) | Content::Sorted(_) => None,
+            Content::Text(_) | Content::Sorted(_) | Content::List(_) => None,
+        }
+    }
+
+    fn list(&mut self, key: &str) -> Option<&mut Vec<String>> {
+        match self.entry(key, || Content::List(Vec::new()))? {
+            Content::List(list) => Some(list),
+            Content::Text(_) | Content::Hash(_) | Content::Sorted(_) => None,
         }
     }
 
     fn sorted(&mut self, key: &str) -> Option<&mut Sorted> {
         match self.entry(key, || Content::Sorted(Sorted::default()))? {
             Content::Sorted(sorted) => Some(sorted),
-            Content::Text(_) | Content::Hash(_) => None,
+            Content::Text(_) | Content::Hash(_) | Content::List(_) => None,
         }
     }
 
@@ -283,7 +308,7 @@ impl Held {
         Some(entry)
     }
 
-    /// An empty hash or sorted set is none.
+    /// An empty hash, sorted set or list is none.
     fn drop_empty(&mut self, key: &str) {
         let empty = self
             .keys
@@ -292,6 +317,7 @@ impl Held {
                 Content::Text(_) => false,
                 Content::Hash(hash) => hash.is_empty(),
                 Content::Sorted(sorted) => sorted.scores.is_empty(),
+                Content::List(list) => list.is_empty(),
             });
         if empty {
             self.remove(key);
@@ -355,6 +381,21 @@ impl Sorted {
         }
         removed as u64
     }
+}
+
+/// The places of a list from a first to a last, each counted from the end where it is negative.
+fn places(ends: [&str; 2], length: usize) -> Option<Range<usize>> {
+    let place = |text: &str| {
+        let place: i64 = text.parse().ok()?;
+        Some(match usize::try_from(place) {
+            Ok(place) => Some(place),
+            Err(_) => length.checked_sub(usize::try_from(place.unsigned_abs()).ok()?),
+        })
+    };
+    let [first, last] = ends;
+    let begin = place(first)?.unwrap_or_default().min(length);
+    let end = place(last)?.map_or(0, |last| last.saturating_add(1).min(length));
+    Some(begin..end.max(begin))
 }
 
 fn millis(text: &str) -> Option<Millis> {

@@ -43,6 +43,20 @@ pub enum Key<'a> {
     /// `escalation:{address}:{part}`. Text: denials of the address in one part of the escalation's
     /// window. TTL: the window and two parts.
     Escalation(&'a str, u64),
+    /// `metrics:pending`. List: what isolates have counted, a batch each, JSON, until it is folded.
+    PendingCounts,
+    /// `metrics:totals`. JSON: the sum of all that was folded. TTL: 450 days without more.
+    TotalCounts,
+    /// `metrics:minutes:{hour}`, since the epoch. JSON: what was counted in each minute of the hour. TTL: 26 hours.
+    MinuteCounts(u64),
+    /// `metrics:hours:{day}`, since the epoch. JSON: what was counted in each hour of the day. TTL: 34 days.
+    HourCounts(u64),
+    /// `metrics:days:{thirty days}`, since the epoch. JSON: what was counted in each of 30 days. TTL: 516 days.
+    DayCounts(u64),
+    /// `metrics:gauges`. JSON: what the schedule has gathered last. TTL: an hour.
+    Gauges,
+    /// `operations`. List: what operators have done, JSON, the latest 1,000. TTL: 90 days.
+    Operations,
     /// `escalated:{address}`. Text: how often the escalation has blocked the address. TTL: two days.
     Escalated(&'a str),
 }
@@ -59,6 +73,20 @@ impl Keys {
         Self {
             prefix: prefix.into(),
         }
+    }
+
+    /// The pattern that all keys match, and none of another prefix (`SCAN`, `MATCH`).
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + 1);
+        for char in self.prefix.chars() {
+            if matches!(char, '*' | '?' | '[' | ']' | '\\' | '^' | '-') {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern.push('*');
+        pattern
     }
 
     /// A key's whole text.
@@ -87,11 +115,23 @@ impl Keys {
             Key::Suspicious(_) => ["suspicious:", "", ""],
             Key::Escalation(address, _) => ["escalation:", address, ":"],
             Key::Escalated(address) => ["escalated:", address, ""],
+            Key::PendingCounts => ["metrics:pending", "", ""],
+            Key::TotalCounts => ["metrics:totals", "", ""],
+            Key::MinuteCounts(_) => ["metrics:minutes:", "", ""],
+            Key::HourCounts(_) => ["metrics:hours:", "", ""],
+            Key::DayCounts(_) => ["metrics:days:", "", ""],
+            Key::Gauges => ["metrics:gauges", "", ""],
+            Key::Operations => ["operations", "", ""],
         };
         for part in parts {
             text.push_str(part);
         }
-        if let Key::Suspicious(number) | Key::Escalation(_, number) = key {
+        if let Key::Suspicious(number)
+        | Key::Escalation(_, number)
+        | Key::MinuteCounts(number)
+        | Key::HourCounts(number)
+        | Key::DayCounts(number) = key
+        {
             // Writing to a String cannot fail.
             let _ = write!(text, "{number}");
         }
@@ -126,6 +166,13 @@ mod tests {
             (Key::Suspicious(490_000), "t:suspicious:490000"),
             (Key::Escalation("192.0.2.1", 7), "t:escalation:192.0.2.1:7"),
             (Key::Escalated("192.0.2.1"), "t:escalated:192.0.2.1"),
+            (Key::PendingCounts, "t:metrics:pending"),
+            (Key::TotalCounts, "t:metrics:totals"),
+            (Key::MinuteCounts(490_000), "t:metrics:minutes:490000"),
+            (Key::HourCounts(20_416), "t:metrics:hours:20416"),
+            (Key::DayCounts(680), "t:metrics:days:680"),
+            (Key::Gauges, "t:metrics:gauges"),
+            (Key::Operations, "t:operations"),
         ] {
             assert_eq!(Keys::new("t:").text(key), text);
         }

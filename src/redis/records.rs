@@ -17,6 +17,10 @@ use crate::time::Timestamp;
 /// Replies to commands, to be awaited.
 pub(crate) type Replies<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, StoreError>> + 'a>>;
 
+/// As many replies as commands, to be awaited.
+pub(crate) type RepliesTo<'a, const N: usize> =
+    Pin<Box<dyn Future<Output = Result<[Value; N], StoreError>> + 'a>>;
+
 /// Records under a prefix of a database.
 pub struct Records<D> {
     database: D,
@@ -37,6 +41,11 @@ impl<D: Database> Records<D> {
     /// Counts every command that is run from now on in `budget`. A second call changes nothing.
     pub fn share(&self, budget: Budget) {
         let _ = self.budget.set(budget);
+    }
+
+    /// The database.
+    pub const fn database(&self) -> &D {
+        &self.database
     }
 
     /// What may be spent, if that is bounded.
@@ -78,14 +87,17 @@ impl<D: Database> Records<D> {
         self.keys.text(key)
     }
 
-    /// Exactly as many replies as commands.
-    pub(crate) async fn run<const N: usize>(
+    /// Exactly as many replies as commands. Boxed, like [`run_all`](Self::run_all).
+    pub(crate) fn run<const N: usize>(
         &self,
         commands: [Command; N],
         now: Timestamp,
-    ) -> Result<[Value; N], StoreError> {
-        let replies = self.run_all(commands.into(), now).await?;
-        replies.try_into().map_err(|_| StoreError::Malformed)
+    ) -> RepliesTo<'_, N> {
+        let replies = self.run_all(commands.into(), now);
+        Box::pin(async move {
+            let replies = replies.await?;
+            replies.try_into().map_err(|_| StoreError::Malformed)
+        })
     }
 
     /// Exactly as many replies as commands. Boxed: its many callers are not the larger for it.
@@ -128,6 +140,11 @@ impl<D: Database> Records<D> {
         }
         let [deleted] = self.run([self.deletion(keys)], now).await?;
         Ok(whole(&deleted))
+    }
+
+    /// The pattern that all of the limiter's keys match.
+    pub(crate) fn pattern(&self) -> String {
+        self.keys.pattern()
     }
 
     pub(crate) fn deletion(&self, keys: &[Key<'_>]) -> Command {

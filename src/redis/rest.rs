@@ -1,6 +1,9 @@
 //! Redis over Upstash's REST API, or a bridge that speaks it: `POST` with the command as a JSON array
 //! of strings; `result` or `error`.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use serde_json::Value;
 
 use super::script::{Call, Script, ScriptAnswer};
@@ -15,12 +18,95 @@ use crate::time::{Millis, Timestamp};
 pub struct Rest<E> {
     effects: E,
     timeout: Millis,
+    calls: Rc<RefCell<Calls>>,
+}
+
+/// What came of the calls that an isolate has made, and how long they took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    ok: u64,
+    timeout: u64,
+    unreachable: u64,
+    refused: u64,
+    /// By the first bound that they were within, the last being none.
+    took: [u64; BOUNDS_MS.len() + 1],
+    took_ms: u64,
+}
+
+/// The bounds that durations are counted by, in ms.
+pub const BOUNDS_MS: [u64; 7] = [5, 10, 25, 50, 100, 250, 1000];
+
+/// What comes of a call, by the names of labels. `error`: an answer that is none.
+pub const RESULTS: [&str; 4] = ["ok", "timeout", "unreachable", "error"];
+
+impl Calls {
+    fn count<T>(&mut self, result: Result<T, &StoreError>, took: Millis) {
+        let counter = match result {
+            Ok(_) => &mut self.ok,
+            Err(StoreError::Timeout) => &mut self.timeout,
+            Err(StoreError::Unreachable) => &mut self.unreachable,
+            Err(_) => &mut self.refused,
+        };
+        *counter += 1;
+        let within = BOUNDS_MS.iter().position(|bound| took.get() <= *bound);
+        if let Some(bucket) = self.took.get_mut(within.unwrap_or(BOUNDS_MS.len())) {
+            *bucket += 1;
+        }
+        self.took_ms += took.get();
+    }
+
+    /// How often each of [`RESULTS`] came.
+    pub fn results(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = [self.ok, self.timeout, self.unreachable, self.refused];
+        RESULTS.into_iter().zip(counts)
+    }
+
+    /// How many took no longer than each of [`BOUNDS_MS`], by its place, and longer than the one before it.
+    pub fn durations(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.took.into_iter().enumerate()
+    }
+
+    /// How long all took together, in ms.
+    #[must_use]
+    pub const fn total_ms(&self) -> u64 {
+        self.took_ms
+    }
 }
 
 impl<E: Effects> Rest<E> {
     /// One call waits at most `timeout`, whatever it takes.
-    pub const fn new(effects: E, timeout: Millis) -> Self {
-        Self { effects, timeout }
+    pub fn new(effects: E, timeout: Millis) -> Self {
+        Self {
+            effects,
+            timeout,
+            calls: Rc::default(),
+        }
+    }
+
+    /// What came of the calls that this and its clones have made.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        self.calls.borrow().clone()
+    }
+
+    /// Makes a call, and counts it by what `read` makes of its reply. Another's `NOSCRIPT` is no failure.
+    async fn call<T>(
+        &self,
+        endpoint: Endpoint,
+        body: String,
+        timeout: Millis,
+        read: impl FnOnce(&Reply) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let begun = self.effects.now();
+        let reply = self.effects.call_redis(endpoint, body, timeout).await;
+        let took = self.effects.now().since(begun);
+        let result = reply.and_then(|reply| read(&reply));
+        let counted = match &result {
+            Err(StoreError::Refused(word)) if word == "NOSCRIPT" => Ok(()),
+            other => other.as_ref().map(drop),
+        };
+        self.calls.borrow_mut().count(counted, took);
+        result
     }
 
     async fn evaluate<A: ScriptAnswer>(
@@ -28,11 +114,8 @@ impl<E: Effects> Rest<E> {
         command: String,
         timeout: Millis,
     ) -> Result<A, StoreError> {
-        let call = self
-            .effects
-            .call_redis(Endpoint::Command, command, timeout)
-            .await;
-        script_answer(&call?)
+        self.call(Endpoint::Command, command, timeout, script_answer)
+            .await
     }
 }
 
@@ -62,24 +145,8 @@ impl<E: Effects> Scripts for Rest<E> {
 impl<E: Effects> Database for Rest<E> {
     async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
         let body = Value::from(commands).to_string();
-        let reply = self
-            .effects
-            .call_redis(Endpoint::Transaction, body, self.timeout)
-            .await?;
-        if reply.status != 200 {
-            // Never a result: a refusal, or a status.
-            return Err(failure(&reply));
-        }
-        let Some(Value::Array(mut replies)) = json::value(&reply.body) else {
-            return Err(failure(&reply));
-        };
-        for reply in &mut replies {
-            if let Some(error) = reply["error"].as_str() {
-                return Err(refusal(error));
-            }
-            *reply = reply.get_mut("result").map(Value::take).unwrap_or_default();
-        }
-        Ok(replies)
+        self.call(Endpoint::Transaction, body, self.timeout, replies)
+            .await
     }
 
     fn is_shared(&self) -> bool {
@@ -89,6 +156,24 @@ impl<E: Effects> Database for Rest<E> {
     fn runs_scripts(&self) -> bool {
         true
     }
+}
+
+/// A transaction's replies.
+fn replies(reply: &Reply) -> Result<Vec<Value>, StoreError> {
+    if reply.status != 200 {
+        // Never a result: a refusal, or a status.
+        return Err(failure(reply));
+    }
+    let Some(Value::Array(mut replies)) = json::value(&reply.body) else {
+        return Err(failure(reply));
+    };
+    for reply in &mut replies {
+        if let Some(error) = reply["error"].as_str() {
+            return Err(refusal(error));
+        }
+        *reply = reply.get_mut("result").map(Value::take).unwrap_or_default();
+    }
+    Ok(replies)
 }
 
 /// A script's answer: by hand in its usual form, else by serde.

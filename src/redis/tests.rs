@@ -82,6 +82,11 @@ fn commands() -> impl Strategy<Value = String> {
                     "ZREVRANGEBYSCORE {key} {most_score} -inf WITHSCORES LIMIT {skipped} {most}"
                 )
             }),
+        (key('l'), member.clone(), member.clone())
+            .prop_map(|(key, a, b)| format!("RPUSH {key} {a} {b}")),
+        (key('l'), -5..4_i8, -5..4_i8)
+            .prop_map(|(key, first, last)| format!("LRANGE {key} {first} {last}")),
+        (key('l'), -5..4_i8).prop_map(|(key, first)| format!("LTRIM {key} {first} -1")),
     ]
 }
 
@@ -96,7 +101,7 @@ fn runs_commands_as_redis_does() {
     let redis = stand_in.redis();
     let cases = ProptestConfig::with_cases(150);
     proptest!(cases, |(lines in prop::collection::vec(commands(), 1..30))| {
-        let all = ["t0", "t1", "h0", "h1", "z0", "z1"].map(|name| format!("k:{name}"));
+        let all = ["t0", "t1", "h0", "h1", "z0", "z1", "l0", "l1"].map(|name| format!("k:{name}"));
         let clear: Command = ["DEL".to_owned()].into_iter().chain(all).collect();
         let lines: Vec<Command> = lines.iter().map(|line| words(line)).collect();
         let asked: Vec<Command> = [clear].into_iter().chain(lines.clone()).collect();

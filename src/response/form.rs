@@ -35,35 +35,21 @@ enum Fit {
     Exact,
 }
 
-/// A form, while ranges are read: its media type, its best fit, and that one's weight in thousandths.
+/// A media type, while ranges are read: its best fit, and that one's weight in thousandths.
 struct Candidate {
-    form: Form,
     name: [&'static str; 2],
     fit: Fit,
     weight: u32,
 }
 
 impl Candidate {
-    const fn new(form: Form, name: [&'static str; 2]) -> Self {
-        Self {
-            form,
-            name,
-            fit: Fit::No,
-            weight: 0,
-        }
+    /// How preferable it is: by weight, and named rather than under a wildcard.
+    fn preference(&self) -> (u32, bool) {
+        (self.weight, self.is_named())
     }
 
-    /// How preferable it is: by weight, named rather than under a wildcard, and then JSON, unless a problem document
-    /// is named as well, which means errors.
-    fn preference(&self) -> (u32, bool, u8) {
-        let is_named = self.fit >= Fit::Parameters;
-        let rank = match self.form {
-            Form::Page => 0,
-            Form::Problem if !is_named => 1,
-            Form::Json => 2,
-            Form::Problem => 3,
-        };
-        (self.weight, is_named, rank)
+    fn is_named(&self) -> bool {
+        self.fit >= Fit::Parameters
     }
 
     fn take(&mut self, range: &Range<'_>) {
@@ -85,33 +71,61 @@ impl Candidate {
     }
 }
 
+/// Weighs media types by an `Accept` header. Of one that is longer than 1,024 bytes, only the ranges that end before are
+/// read.
+fn weigh<const N: usize>(accept: Option<&str>, names: [[&'static str; 2]; N]) -> [Candidate; N] {
+    let mut candidates = names.map(|name| Candidate {
+        name,
+        fit: Fit::No,
+        weight: 0,
+    });
+    let accept = accept.unwrap_or_default();
+    let read = accept.get(..accept.floor_char_boundary(MAX_ACCEPT_BYTES));
+    let mut rest = match read {
+        Some(read) if read.len() < accept.len() => {
+            read.rsplit_once(',').map_or("", |(whole, _)| whole)
+        }
+        read => read.unwrap_or_default(),
+    };
+    steps::count(rest.len());
+    while let Some(range) = next_of(&mut rest, b',') {
+        if let Some(range) = Range::read(range) {
+            candidates.iter_mut().for_each(|it| it.take(&range));
+        }
+    }
+    candidates
+}
+
+/// Whether an `Accept` header names the media type `wanted`, and weighs it no less than `usual`.
+#[must_use]
+pub fn names(accept: Option<&str>, wanted: [&'static str; 2], usual: [&'static str; 2]) -> bool {
+    let [wanted, usual] = weigh(accept, [wanted, usual]);
+    wanted.is_named() && wanted.weight > 0 && wanted.weight >= usual.weight
+}
+
 impl Form {
     /// The form that an `Accept` header prefers. Of one that is longer than 1,024 bytes, only the ranges that end before
     /// are read. Where none of the forms is acceptable it is JSON.
     #[must_use]
     pub fn preferred(accept: Option<&str>) -> Self {
-        let accept = accept.unwrap_or_default();
-        let read = accept.get(..accept.floor_char_boundary(MAX_ACCEPT_BYTES));
-        let mut rest = match read {
-            Some(read) if read.len() < accept.len() => {
-                read.rsplit_once(',').map_or("", |(whole, _)| whole)
-            }
-            read => read.unwrap_or_default(),
-        };
-        steps::count(rest.len());
-        let mut candidates = [
-            Candidate::new(Self::Json, ["application", "json"]),
-            Candidate::new(Self::Problem, ["application", "problem+json"]),
-            Candidate::new(Self::Page, ["text", "html"]),
+        let [json, problem, page] = weigh(
+            accept,
+            [
+                ["application", "json"],
+                ["application", "problem+json"],
+                ["text", "html"],
+            ],
+        );
+        // Of those alike JSON, unless a problem document is named as well, which means errors.
+        let rank = if problem.is_named() { 3 } else { 1 };
+        let ranked = [
+            (Self::Json, json, 2),
+            (Self::Problem, problem, rank),
+            (Self::Page, page, 0),
         ];
-        while let Some(range) = next_of(&mut rest, b',') {
-            if let Some(range) = Range::read(range) {
-                candidates.iter_mut().for_each(|form| form.take(&range));
-            }
-        }
-        let acceptable = candidates.iter().filter(|form| form.weight > 0);
-        let preferred = acceptable.max_by_key(|form| form.preference());
-        preferred.map_or(Self::Json, |form| form.form)
+        let acceptable = ranked.iter().filter(|(_, it, _)| it.weight > 0);
+        let preferred = acceptable.max_by_key(|(_, it, rank)| (it.preference(), *rank));
+        preferred.map_or(Self::Json, |(form, ..)| *form)
     }
 }
 
@@ -175,13 +189,46 @@ fn next_of<'a>(rest: &mut &'a str, separator: u8) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::Form;
+    use super::{Form, names};
 
     #[track_caller]
     fn assert_form(expected: Form, accepts: &[&str]) {
         for accept in accepts {
             assert_eq!(Form::preferred(Some(accept)), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn a_media_type_is_named_where_it_weighs_no_less_than_the_usual_one() {
+        let open = ["application", "openmetrics-text"];
+        for (accept, expected) in [
+            // Prometheus 2 and 3.
+            (
+                "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                true,
+            ),
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+                true,
+            ),
+            (
+                "text/plain;version=0.0.4;q=0.9,application/openmetrics-text;q=0.8",
+                false,
+            ),
+            ("application/openmetrics-text;q=0", false),
+            ("text/plain", false),
+            ("application/*", false),
+            ("*/*", false),
+            ("", false),
+            ("x-application/openmetrics-text", false),
+        ] {
+            assert_eq!(
+                names(Some(accept), open, ["text", "plain"]),
+                expected,
+                "{accept}"
+            );
+        }
+        assert!(!names(None, open, ["text", "plain"]));
     }
 
     #[test]

@@ -34,6 +34,15 @@ fn class(policies: &[PolicyId], cost: u32) -> Class {
     Class {
         policies: policies.to_vec(),
         cost,
+        route: None,
+    }
+}
+
+/// What applies to a request, whatever its route.
+fn limits(routes: &Routes, method: &str, path: &str) -> Class {
+    Class {
+        route: None,
+        ..routes.classify(method, path)
     }
 }
 
@@ -89,7 +98,7 @@ fn no_spelling_of_a_path_escapes_its_route() {
         ("*", class(&[GENERAL], 1)),
     ];
     for (path, expected) in table {
-        assert_eq!(routes().classify("GET", path), expected, "{path:?}");
+        assert_eq!(limits(&routes(), "GET", path), expected, "{path:?}");
     }
 }
 
@@ -101,11 +110,11 @@ fn the_first_match_wins() {
     ];
     let reversed = ordered.iter().rev().cloned().collect();
     assert_eq!(
-        Routes::new(ordered, vec![]).classify("GET", "/a/b"),
+        limits(&Routes::new(ordered, vec![]), "GET", "/a/b"),
         class(&[AUTH], 5)
     );
     assert_eq!(
-        Routes::new(reversed, vec![]).classify("GET", "/a/b"),
+        limits(&Routes::new(reversed, vec![]), "GET", "/a/b"),
         class(&[USERS], 1)
     );
 }
@@ -130,13 +139,13 @@ fn a_route_is_for_its_methods_in_any_case_and_get_covers_head() {
         ("", GENERAL),
     ] {
         assert_eq!(
-            routes.classify(method, "/"),
+            limits(&routes, method, "/"),
             class(&[policy], 1),
             "{method}"
         );
     }
     let head_only = Routes::new(vec![route("/**", &["HEAD"], &[AUTH], 1)], vec![GENERAL]);
-    assert_eq!(head_only.classify("GET", "/"), class(&[GENERAL], 1));
+    assert_eq!(limits(&head_only, "GET", "/"), class(&[GENERAL], 1));
 }
 
 #[test]
@@ -145,8 +154,8 @@ fn a_policy_applies_once_and_an_unmatched_request_costs_one() {
         vec![route("/a", &[], &[IP, AUTH, IP], 0)],
         vec![GENERAL, IP, GENERAL],
     );
-    assert_eq!(routes.classify("GET", "/a"), class(&[IP, AUTH], 0));
-    assert_eq!(routes.classify("GET", "/b"), class(&[GENERAL, IP], 1));
+    assert_eq!(limits(&routes, "GET", "/a"), class(&[IP, AUTH], 0));
+    assert_eq!(limits(&routes, "GET", "/b"), class(&[GENERAL, IP], 1));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::shared::{Question, RangesVersion, Reply, SharedStore};
-use super::{Check, StoreError, Verdict};
+use super::{Check, Source, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, Judgement};
 use crate::blocklist::records::{Listed, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, Held, same_ranges};
@@ -325,6 +325,7 @@ fn denied(block: AddressBlock, check: &Check) -> Reply {
     Reply::from(Verdict {
         address_block: Some(block),
         answers: vec![None; check.charges.len()],
+        source: Source::Remembered,
         ..Verdict::default()
     })
 }

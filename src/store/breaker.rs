@@ -22,6 +22,35 @@ pub struct Breaker<S, E> {
     trouble: RefCell<Option<(Timestamp, StoreError)>>,
     /// The kind of state that was logged last.
     logged: Cell<Discriminant<State>>,
+    transitions: Cell<Transitions>,
+}
+
+/// How often a breaker came to each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transitions {
+    closed: u64,
+    open: u64,
+    half_open: u64,
+}
+
+/// A breaker's states, by the names of labels.
+pub const STATES: [&str; 3] = ["closed", "open", "half_open"];
+
+impl Transitions {
+    const fn count(mut self, to: State) -> Self {
+        match to {
+            State::Closed => self.closed += 1,
+            State::Open { .. } => self.open += 1,
+            State::HalfOpen { .. } => self.half_open += 1,
+        }
+        self
+    }
+
+    /// How often it came to each of [`STATES`].
+    pub fn named(self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = [self.closed, self.open, self.half_open];
+        STATES.into_iter().zip(counts)
+    }
 }
 
 /// How the breaker stands.
@@ -42,6 +71,7 @@ impl<S, E: Effects> Breaker<S, E> {
             circuit: RefCell::new(Circuit::new(waits)),
             trouble: RefCell::new(None),
             logged: Cell::new(discriminant(&State::Closed)),
+            transitions: Cell::default(),
         }
     }
 
@@ -52,6 +82,12 @@ impl<S, E: Effects> Breaker<S, E> {
             state: self.circuit.borrow().state(),
             trouble: self.trouble.borrow().clone(),
         }
+    }
+
+    /// How often it came to each state.
+    #[must_use]
+    pub const fn transitions(&self) -> Transitions {
+        self.transitions.get()
     }
 
     /// Whether calls go through.
@@ -67,6 +103,7 @@ impl<S, E: Effects> Breaker<S, E> {
         if self.logged.replace(kind) == kind {
             return;
         }
+        self.transitions.set(self.transitions.get().count(state));
         match state {
             State::Closed => self.effects.log(
                 Level::Info,

@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::shared::{Question, Reply, SharedStore};
-use super::{Answer, Charge, Check, OnFailure, StoreError, Verdict};
+use super::{Answer, Charge, Check, OnFailure, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::effects::Effects;
 use crate::quota::Outcome;
@@ -195,6 +195,7 @@ impl DenialMap {
         }
         let mut verdict = Verdict {
             answers: vec![None; check.charges.len()],
+            source: Source::Remembered,
             ..Verdict::default()
         };
         let mut revalidation = None;

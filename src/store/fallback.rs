@@ -26,7 +26,7 @@ use super::leases::Prefetch;
 use super::memory::Memory;
 use super::retries::Retries;
 use super::shared::{Question, Reply, SharedStore};
-use super::{Charge, Check, OnFailure, StoreError, Verdict};
+use super::{Charge, Check, OnFailure, Source, StoreError, Verdict};
 use crate::effects::Effects;
 use crate::quota::Quota;
 use crate::time::{Deadline, Millis, Timestamp};
@@ -214,7 +214,13 @@ impl<S: SharedStore> SharedStore for Fallback<S> {
     fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         match &self.shared {
             Some(shared) => shared.remembered_denial(check, now),
-            None => self.memory.remembered_denial(check, now),
+            None => {
+                let known = self.memory.remembered_denial(check, now)?;
+                Some(Verdict {
+                    source: Source::Memory,
+                    ..known
+                })
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::cell::{Cell, RefCell};
 use self::map::Map;
 use super::decide::Record;
 use super::shared::{Holding, Question, Reply, SharedStore};
-use super::{Charge, Check, StoreError, Verdict};
+use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
@@ -75,6 +75,7 @@ impl Memory {
         }
         Verdict {
             answers,
+            source: Source::Memory,
             ..Verdict::default()
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::decide::{Record, decide};
 use super::shared::{Backlog, Extra, Holding, Question, RangesVersion, Reply, SharedStore};
-use super::{Charge, Check, StoreError, Verdict};
+use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::quota::{State, States};
 use crate::time::Timestamp;
@@ -102,6 +102,7 @@ impl SharedStore for Reference {
                 address_block,
                 answers: rulings.iter().map(|ruling| Some(ruling.answer)).collect(),
                 degraded: false,
+                source: Source::Store,
             },
             ranges_version: RangesVersion::Held(self.text("blocked_ranges:version")),
         })

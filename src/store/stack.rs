@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::blocked::Blocked;
 use super::breaker::circuit::{Permit, Waits};
-use super::breaker::{Breaker, Status};
+use super::breaker::{Breaker, Status, Transitions};
 use super::capped::Capped;
 use super::denials::{self, Denials};
 use super::fallback::Fallback;
@@ -140,6 +140,12 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
     #[must_use]
     pub fn answers(&self) -> bool {
         self.breaker().is_none_or(Breaker::is_closed)
+    }
+
+    /// How often the breaker came to each state.
+    #[must_use]
+    pub fn transitions(&self) -> Transitions {
+        self.breaker().map(Breaker::transitions).unwrap_or_default()
     }
 
     /// Leave to [probe](Self::probe) a store that is not asked, if a probe is due.

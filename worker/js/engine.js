@@ -134,11 +134,25 @@ function perform(kind, first, second, text, request) {
 
 /** Runs the duties that are due, apart from any request: each is given to `waitUntil`, and none fails the request. */
 export function runDuties(waitUntil) {
+  apart(() => {
+    for (let kind; (kind = guarded(() => module.duty())) !== 0; ) waitUntil(driveApart(kind, waitUntil));
+  });
+}
+
+/** Does what is to be done regularly. It ends with what it has given to `waitUntil`. */
+export function tend(waitUntil) {
+  apart(() => {
+    const kind = guarded(() => module.tend());
+    if (kind !== 0) waitUntil(driveApart(kind, waitUntil));
+  });
+}
+
+const driveApart = (kind, waitUntil) => drive(kind, undefined, () => {}, waitUntil).catch(failed);
+
+function apart(begin) {
   setCurrent(undefined);
   try {
-    for (let kind; (kind = guarded(() => module.duty())) !== 0; ) {
-      waitUntil(drive(kind, undefined, () => {}, waitUntil).catch(failed));
-    }
+    begin();
   } catch (error) {
     failed(error);
   }

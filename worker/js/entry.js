@@ -1,6 +1,6 @@
 /** What Cloudflare calls. */
 import {
-  FORWARD, badGateway, begin, current, drive, forwarded, ownAnswer, prepare, redirected, removeOwn, runDuties, step, take, waits,
+  FORWARD, badGateway, begin, current, drive, forwarded, ownAnswer, prepare, redirected, removeOwn, runDuties, step, take, tend, waits,
 } from "./engine.js";
 
 /** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
@@ -28,6 +28,11 @@ export default {
       runDuties(waitUntil);
     }
     return response;
+  },
+
+  scheduled(_event, env, context) {
+    prepare(env);
+    tend((promise) => context.waitUntil(promise));
   },
 };
 

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 
 use edge_limiter::config::Secret;
-use edge_limiter::driver::Driver;
+use edge_limiter::driver::{Driver, Outcome};
 use edge_limiter::headers;
-use edge_limiter::tasks::TaskId;
+use edge_limiter::tasks::{Step, TaskId};
 use edge_limiter::wire::{self, Kind, Written};
 use serde_json::json;
 use worker::Env;
@@ -75,12 +75,16 @@ pub(crate) fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
 }
 
 pub(crate) fn duty() -> u32 {
-    HOST.with_borrow_mut(|host| match host.driver.next_duty() {
-        Some(step) => {
-            let kind = host.written.write(step);
-            host.expose(kind)
-        }
-        None => Kind::Done as u32,
+    HOST.with_borrow_mut(|host| {
+        let step = host.driver.next_duty();
+        host.begin_apart(step)
+    })
+}
+
+pub(crate) fn tend() -> u32 {
+    HOST.with_borrow_mut(|host| {
+        let step = host.driver.tend();
+        host.begin_apart(step)
     })
 }
 
@@ -108,6 +112,17 @@ pub(crate) fn redirected(length: usize) -> bool {
 impl Host {
     fn text(&self, length: usize) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(self.input.get(..length).unwrap_or_default())
+    }
+
+    /// Of a task apart from any request, the first step, if it has one.
+    fn begin_apart(&mut self, step: Option<Step<Outcome>>) -> u32 {
+        match step {
+            Some(step) => {
+                let kind = self.written.write(step);
+                self.expose(kind)
+            }
+            None => Kind::Done as u32,
+        }
     }
 
     fn expose(&mut self, kind: Kind) -> u32 {

@@ -54,6 +54,12 @@ pub fn duty() -> u32 {
     host::duty()
 }
 
+/// Begins what the platform's schedule asks for; the kind of its first step, 0 if it has ended already.
+#[wasm_bindgen]
+pub fn tend() -> u32 {
+    host::tend()
+}
+
 /// Takes the status with which a sampled request was answered.
 #[wasm_bindgen]
 pub fn forwarded(sample: u32, status: u16) {

@@ -6,7 +6,7 @@ use crate::config::Problems;
 pub(super) const MISCONFIGURED: &str = "misconfigured";
 
 /// Names after `RATE_LIMIT_` that are settings, not policies.
-pub(super) const SETTINGS: [&str; 17] = [
+pub(super) const SETTINGS: [&str; 19] = [
     "ENABLED",
     "POLICIES",
     "ROUTES",
@@ -18,6 +18,8 @@ pub(super) const SETTINGS: [&str; 17] = [
     "ESCALATION",
     "EVENTS",
     "EVENT_SAMPLE",
+    "METRICS",
+    "METRICS_SECONDS",
     "JWT_SECRET",
     "JWT_KEYS",
     "JWT_JWKS_URL",
@@ -88,7 +90,6 @@ mod tests {
             "BLOCKED_RANGES",
             "EVENTS",
             "SUSPICIOUS",
-            "METRICS",
         ] {
             let variable = format!("RATE_LIMIT_{name}");
             let config = bad(&json!({&variable: "1,1"}), &variable);

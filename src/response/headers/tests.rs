@@ -7,7 +7,7 @@ use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
 use crate::gate::{Report, Standing};
 use crate::quota::{Algorithm, Decision, Outcome, Quota};
-use crate::store::Answer;
+use crate::store::{Answer, Source};
 use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
@@ -35,6 +35,8 @@ pub(crate) fn report(admitted: bool, enforced: Vec<Standing>) -> Report {
         user: None,
         exempt: None,
         degraded: false,
+        source: Source::Store,
+        route: None,
         caller: Caller::identify(Some("192.0.2.1"), Ipv6Prefix::default()),
         cost: 1,
         admitted,

@@ -5,7 +5,7 @@ use super::quota::LeasedQuota;
 use crate::generations::Generations;
 use crate::seed::Seed;
 use crate::store::shared::{Question, Reply};
-use crate::store::{Charge, Check, StoreError, Verdict};
+use crate::store::{Charge, Check, Source, StoreError, Verdict};
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// Nothing is held for as long; and nothing is asked for in advance for as long after a call that may
@@ -40,7 +40,10 @@ impl LeaseMap {
                 return None;
             }
         }
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict {
+            source: Source::Lease,
+            ..Verdict::default()
+        };
         for charge in &check.charges {
             let quota = self.quotas.get(&charge.key, now)?;
             let answer = if quota.units(now) >= check.cost {

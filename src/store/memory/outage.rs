@@ -7,7 +7,7 @@ use super::map::Ruled;
 use crate::quota::{Quota, State};
 use crate::store::decide::Record;
 use crate::store::shared::{Backlog, Holding, Question};
-use crate::store::{Charge, Check, Verdict};
+use crate::store::{Charge, Check, Source, Verdict};
 use crate::time::Timestamp;
 
 impl Memory {
@@ -51,6 +51,7 @@ impl Memory {
         }
         let mut verdict = Verdict {
             degraded: true,
+            source: Source::Memory,
             ..Verdict::default()
         };
         for (charge, ruled) in check.charges.iter().zip(ruled) {

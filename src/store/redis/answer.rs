@@ -7,7 +7,7 @@ use crate::quota::{CLOCK_TOLERANCE, Decision, Outcome, State};
 use crate::redis::json::Cursor;
 use crate::redis::script::ScriptAnswer;
 use crate::store::shared::{Holding, Question, RangesVersion, Reply};
-use crate::store::{Answer, Charge, Verdict};
+use crate::store::{Answer, Charge, Source, Verdict};
 use crate::time::Timestamp;
 
 /// What the script returned, as it stands.
@@ -142,6 +142,7 @@ impl ScriptReply {
                 address_block: self.address_block,
                 answers,
                 degraded: false,
+                source: Source::Store,
             },
             holdings,
             ranges_version: RangesVersion::Held(self.ranges_version),

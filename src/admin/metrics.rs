@@ -1,0 +1,107 @@
+//! `GET /_limiter/metrics`, `/_limiter/series` and `/_limiter/store`: what is counted, for scrapers and for the page.
+
+use serde_json::{Map, Value, json};
+
+use super::bad::Bad;
+use super::input::Input;
+use super::{Answered, Failed, Plane, Request, ok};
+use crate::effects::Effects;
+use crate::metrics::exposition::{self, Format, Told};
+use crate::metrics::gauges::{FIELDS, Found};
+use crate::metrics::records::window;
+use crate::metrics::{Series, TENTHS};
+use crate::redis::{Database, whole};
+use crate::response::Response;
+use crate::response::form;
+use crate::store::shared::SharedStore;
+use crate::time::Timestamp;
+
+/// A bucket of a chart, with the callers' windows as a list by policy: how many used anything of the limit, more than a
+/// tenth, more than two tenths, and so on.
+fn bucket(at: u64, counts: &Series) -> Value {
+    let mut bucket = counts.nested();
+    bucket["at"] = at.into();
+    let by_policy = bucket["usage"].as_object_mut();
+    for tenths in by_policy.into_iter().flat_map(Map::values_mut) {
+        let mut more_than = Vec::new();
+        let mut sum = 0;
+        for tenth in (0..TENTHS).rev() {
+            sum += whole(&tenths[tenth.to_string()]);
+            more_than.insert(0, Value::from(sum));
+        }
+        *tenths = Value::Array(more_than);
+    }
+    bucket
+}
+
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+    pub(super) async fn metrics(
+        &self,
+        input: &Input,
+        request: &Request,
+        now: Timestamp,
+    ) -> Answered {
+        input.only(&[])?;
+        self.counts()?;
+        let overview = self.records().overview(now).await.ok();
+        let told = Told {
+            overview: overview.as_ref(),
+            config: self.config(),
+            isolate: self.isolate(),
+        };
+        let open = ["application", "openmetrics-text"];
+        let format = match form::names(request.accept.as_deref(), open, ["text", "plain"]) {
+            true => Format::OpenMetrics,
+            false => Format::Text,
+        };
+        let text = exposition::write(&told, format);
+        Ok(Response::text(200, format.media_type(), text))
+    }
+
+    pub(super) async fn series(&self, input: &Input, now: Timestamp) -> Answered {
+        input.only(&["window"])?;
+        self.counts()?;
+        let name = input.parameter("window").unwrap_or("hour");
+        let unknown = Bad::from("`window` must be hour, day or month.");
+        let (width, steps) = window(name).ok_or(unknown)?;
+        // What isolates have sent since the last fold.
+        self.records().fold_counts(now).await?;
+        // The one that is shown, and the one before it.
+        let buckets = self.records().chart(width, 2 * steps, now).await?;
+        let step = width.ms();
+        let end = now.as_millis() / step + 1;
+        let buckets = buckets.iter();
+        let buckets = buckets.map(|(number, counts)| bucket(number * step, counts));
+        ok(&json!({
+            "window": name, "shared": self.records().is_shared(), "isolate": self.isolate(), "step_ms": step,
+            "from": end.saturating_sub(2 * steps) * step, "to": end * step,
+            "buckets": buckets.collect::<Vec<_>>(),
+        }))
+    }
+
+    pub(super) async fn store(&self, input: &Input, now: Timestamp) -> Answered {
+        input.only(&[])?;
+        let gauges = self.records().gauges(now).await?.unwrap_or_default();
+        let mut redis = Value::Null;
+        for field in &FIELDS {
+            if let Some(value) = gauges.redis.find(field.info) {
+                redis[field.json] = value.into();
+                redis["at"] = gauges.at.into();
+            }
+        }
+        let keys = gauges.keys.map(Found::to_value);
+        ok(&json!({"shared": self.records().is_shared(), "keys": keys, "redis": redis}))
+    }
+
+    /// There is nothing to see where nothing is counted.
+    fn counts(&self) -> Result<(), Failed> {
+        let is_on = self.metrics.is_on();
+        is_on.then_some(()).ok_or(Failed::NotFound)
+    }
+
+    /// The isolate that all counts are of, where no Redis is shared.
+    fn isolate(&self) -> Option<&str> {
+        let is_shared = self.records().is_shared();
+        (!is_shared).then(|| self.metrics.isolate())
+    }
+}

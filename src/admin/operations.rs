@@ -1,0 +1,103 @@
+//! The operator log: what was done by the control plane, by whom and when. `GET /_limiter/operations` shows it.
+
+use serde_json::{Value, json};
+
+use super::input::Input;
+use super::{Answered, Plane, Request, ok};
+use crate::effects::{Effects, Level};
+use crate::error::StoreError;
+use crate::json;
+use crate::redis::keys::Key;
+use crate::redis::{Database, command, texts};
+use crate::store::shared::SharedStore;
+use crate::time::Timestamp;
+
+/// Entries that are kept, and for how long.
+const MOST: usize = 1000;
+const KEPT_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+
+/// Entries of a page.
+const PAGE: [u32; 2] = [1, 1000];
+
+/// What a call does, if it does something: the action and its target.
+fn action(method: &str, segments: &[&str]) -> Option<(&'static str, String)> {
+    Some(match (method, segments) {
+        ("PUT", ["blocked", target]) => ("block", (*target).to_owned()),
+        ("DELETE", ["blocked", target]) => ("lift", (*target).to_owned()),
+        ("DELETE", ["usage", policy, caller]) => ("reset", format!("{policy} {caller}")),
+        ("DELETE", ["events"]) => ("forget_events", "events".to_owned()),
+        _ => return None,
+    })
+}
+
+/// What was said with it.
+fn details(request: &Request, input: &Input) -> Option<String> {
+    if let Some(seconds) = input.parameter("older_than_seconds") {
+        return Some(format!("older than {seconds} s"));
+    }
+    let super::Body::Text(body) = &request.body else {
+        return None;
+    };
+    if request.method != "PUT" {
+        return None;
+    }
+    let body = json::value(body).unwrap_or_default();
+    let mut parts = vec![match body["seconds"].as_u64() {
+        Some(seconds) => format!("{seconds} s"),
+        None => "until lifted".to_owned(),
+    }];
+    parts.extend(body["reason"].as_str().map(str::to_owned));
+    Some(parts.join(": "))
+}
+
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+    /// Writes down a call that has been answered, if it has done something; `status` is its answer's.
+    pub(super) async fn note_operation(
+        &self,
+        segments: &[&str],
+        request: &Request,
+        input: &Input,
+        status: u16,
+        now: Timestamp,
+    ) {
+        // 503: in force in this isolate, or in part.
+        let is_done = matches!(status, 200..300 | 503);
+        let Some((action, target)) = action(&request.method, segments).filter(|_| is_done) else {
+            return;
+        };
+        let details = match status {
+            503 => Some("the store did not answer".to_owned()),
+            _ => details(request, input),
+        };
+        let operation = json!({
+            "at": now.as_millis(), "who": "admin", "address": self.caller(request).key(), "action": action, "target": target,
+            "details": details,
+        });
+        if let Err(error) = self.write_operation(&operation, now).await {
+            let line = format!("operator log: writing to it failed: {error}; {action} was done");
+            self.stack.effects().log(Level::Error, &line);
+        }
+    }
+
+    async fn write_operation(&self, operation: &Value, now: Timestamp) -> Result<(), StoreError> {
+        let key = self.records().key(Key::Operations);
+        let text = operation.to_string();
+        let commands = [
+            command(["RPUSH", &key, &text]),
+            command(["LTRIM", &key, &format!("-{MOST}"), "-1"]),
+            command(["PEXPIRE", &key, &KEPT_MS.to_string()]),
+        ];
+        self.records().run(commands, now).await.map(drop)
+    }
+
+    pub(super) async fn operations(&self, input: &Input, now: Timestamp) -> Answered {
+        input.only(&["limit"])?;
+        let most = input.number("limit", PAGE, Some(100))?;
+        let key = self.records().key(Key::Operations);
+        let read = command(["LRANGE", &key, &format!("-{most}"), "-1"]);
+        let [listed] = self.records().run([read], now).await?;
+        let newest_first = texts(&listed).into_iter().rev();
+        let operations: Vec<Value> = newest_first.filter_map(json::value).collect();
+        ok(&json!({"scope": self.records().scope(), "operations": operations}))
+    }
+}

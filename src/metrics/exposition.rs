@@ -1,0 +1,304 @@
+//! What Prometheus reads: its text format 0.0.4, or OpenMetrics 1.0 where a scraper prefers that.
+
+use super::Series;
+use super::gauges::FIELDS;
+use super::records::Overview;
+use crate::config::Config;
+use crate::redis::rest::{BOUNDS_MS, RESULTS};
+use crate::store::breaker::STATES;
+
+/// Which text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `text/plain; version=0.0.4`.
+    Text,
+    /// `application/openmetrics-text; version=1.0.0`.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The `Content-Type`.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// All that is told.
+pub struct Told<'a> {
+    /// How things stand; `None`: Redis does not answer. What it would tell is left out then.
+    pub overview: Option<&'a Overview>,
+    /// The configuration in force.
+    pub config: &'a Config,
+    /// The isolate that the counts are of, where no Redis is shared: its name is a label of each.
+    pub isolate: Option<&'a str>,
+}
+
+/// Counters of one name.
+struct Counters {
+    /// The first word of their series.
+    word: &'static str,
+    name: &'static str,
+    /// What the words behind it are.
+    labels: &'static [&'static str],
+    /// Values of the only label that are shown though nothing was counted.
+    always: &'static [&'static str],
+    help: &'static str,
+}
+
+const COUNTERS: [Counters; 6] = [
+    Counters {
+        word: "requests",
+        name: "edge_limiter_requests_total",
+        labels: &["outcome", "route"],
+        always: &[],
+        help: "Requests by what became of them, and by the route they met.",
+    },
+    Counters {
+        word: "decisions",
+        name: "edge_limiter_decisions_total",
+        labels: &["outcome", "source", "policy"],
+        always: &[],
+        help: "What quotas said of requests, by policy and by who decided.",
+    },
+    Counters {
+        word: "left_out",
+        name: "edge_limiter_events_left_out_total",
+        labels: &[],
+        always: &[],
+        help: "Events that no record holds.",
+    },
+    Counters {
+        word: "calls",
+        name: "edge_limiter_store_requests_total",
+        labels: &["result"],
+        always: &RESULTS,
+        help: "Calls of Redis by what came of them.",
+    },
+    Counters {
+        word: "commands",
+        name: "edge_limiter_store_commands_total",
+        labels: &[],
+        always: &[],
+        help: "Redis commands that were sent, at most, those of scripts included.",
+    },
+    Counters {
+        word: "breaker",
+        name: "edge_limiter_breaker_transitions_total",
+        labels: &["to"],
+        always: &STATES,
+        help: "How often a circuit breaker came to a state.",
+    },
+];
+
+/// The exposition of `told`.
+#[must_use]
+pub fn write(told: &Told<'_>, format: Format) -> String {
+    let mut page = Page {
+        text: String::with_capacity(8192),
+        format,
+        isolate: told.isolate,
+    };
+    if let Some(overview) = told.overview {
+        page.counts(&overview.counts);
+        page.overview(overview);
+    }
+    page.limits(told.config);
+    page.gauge(
+        "edge_limiter_build_info",
+        "The version that answers, always 1.",
+    );
+    page.sample(
+        "edge_limiter_build_info",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+        "1",
+    );
+    if told.isolate.is_none() {
+        page.gauge("redis_up", "Whether Redis answers.");
+        page.number("redis_up", &[], told.overview.is_some().into());
+    }
+    if format == Format::OpenMetrics {
+        page.text.push_str("# EOF\n");
+    }
+    page.text
+}
+
+struct Page<'a> {
+    text: String,
+    format: Format,
+    isolate: Option<&'a str>,
+}
+
+type Labels<'a> = [(&'a str, &'a str)];
+
+impl Page<'_> {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        for part in [
+            "# HELP ",
+            name,
+            " ",
+            help,
+            "\n# TYPE ",
+            name,
+            " ",
+            kind,
+            "\n",
+        ] {
+            self.text.push_str(part);
+        }
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.family(name, "gauge", help);
+    }
+
+    /// A family whose samples end in `_total`: OpenMetrics names it without.
+    fn counter(&mut self, name: &str, help: &str) {
+        let name = match self.format {
+            Format::OpenMetrics => name.trim_end_matches("_total"),
+            Format::Text => name,
+        };
+        self.family(name, "counter", help);
+    }
+
+    fn number(&mut self, name: &str, labels: &Labels<'_>, value: u64) {
+        self.sample(name, labels, &value.to_string());
+    }
+
+    fn sample(&mut self, name: &str, labels: &Labels<'_>, value: &str) {
+        self.text.push_str(name);
+        let isolate = self.isolate.map(|isolate| ("isolate", isolate));
+        let mut separator = '{';
+        for (label, value) in labels.iter().copied().chain(isolate) {
+            self.text.push(separator);
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            for char in value.chars() {
+                match char {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    other => self.text.push(other),
+                }
+            }
+            self.text.push('"');
+            separator = ',';
+        }
+        if separator == ',' {
+            self.text.push('}');
+        }
+        self.text.push(' ');
+        self.text.push_str(value);
+        self.text.push('\n');
+    }
+
+    fn counts(&mut self, counts: &Series) {
+        for family in &COUNTERS {
+            self.counter(family.name, family.help);
+            let labelled = !family.labels.is_empty();
+            for value in family.always {
+                // An alert sees its first increase.
+                let name = format!("{} {value}", family.word);
+                if counts.find(&name).is_none() {
+                    self.number(family.name, &[(family.labels[0], value)], 0);
+                }
+            }
+            if !labelled {
+                self.number(family.name, &[], counts.get(family.word));
+            }
+            for (rest, count) in counts.of(family.word).filter(|_| labelled) {
+                let values = rest.splitn(family.labels.len(), ' ');
+                let labels: Vec<_> = family.labels.iter().copied().zip(values).collect();
+                if labels.len() == family.labels.len() {
+                    self.number(family.name, &labels, count);
+                }
+            }
+        }
+        self.durations(counts);
+    }
+
+    fn overview(&mut self, overview: &Overview) {
+        let blocked = overview.blocked;
+        self.gauge("edge_limiter_blocked", "What is blocked now.");
+        for (kind, count) in [
+            ("address", blocked.addresses),
+            ("range", blocked.ranges),
+            ("policy", blocked.policies),
+        ] {
+            self.number("edge_limiter_blocked", &[("kind", kind)], count);
+        }
+        let Some(gauges) = &overview.gauges else {
+            return;
+        };
+        let name = "edge_limiter_limited_callers";
+        self.gauge(
+            name,
+            "Callers that a policy denied in the last hour, each policy's counted apart.",
+        );
+        self.number(name, &[], gauges.limited);
+        if let Some(keys) = gauges.keys {
+            self.gauge("edge_limiter_keys", "Keys of the limiter in Redis.");
+            self.number("edge_limiter_keys", &[], keys.count);
+        }
+        for field in &FIELDS {
+            let Some(value) = gauges.redis.find(field.info) else {
+                continue;
+            };
+            if field.metric.ends_with("_total") {
+                self.counter(field.metric, field.help);
+            } else {
+                self.gauge(field.metric, field.help);
+            }
+            self.number(field.metric, &[], value);
+        }
+    }
+
+    fn limits(&mut self, config: &Config) {
+        let name = "edge_limiter_limit";
+        self.gauge(name, "Requests that a policy admits in its window.");
+        for policy in &config.policies {
+            let limit = policy.quota.limit().into();
+            self.number(name, &[("policy", &policy.name)], limit);
+        }
+        let name = "edge_limiter_window_seconds";
+        self.gauge(name, "The window of a policy.");
+        for policy in &config.policies {
+            let seconds = policy.quota.window().secs_ceil();
+            self.number(name, &[("policy", &policy.name)], seconds);
+        }
+    }
+
+    fn durations(&mut self, counts: &Series) {
+        const NAME: &str = "edge_limiter_store_duration_seconds";
+        self.family(NAME, "histogram", "How long calls of Redis took.");
+        let mut within = 0;
+        for place in 0..=BOUNDS_MS.len() {
+            let bound = match BOUNDS_MS.get(place) {
+                Some(ms) => seconds(*ms),
+                None => "+Inf".to_owned(),
+            };
+            within += counts.get(&format!("took {place}"));
+            self.number(BUCKETS, &[("le", &bound)], within);
+        }
+        self.sample(SUM, &[], &seconds(counts.get("took_ms")));
+        self.number(COUNT, &[], within);
+    }
+}
+
+const BUCKETS: &str = "edge_limiter_store_duration_seconds_bucket";
+const SUM: &str = "edge_limiter_store_duration_seconds_sum";
+const COUNT: &str = "edge_limiter_store_duration_seconds_count";
+
+/// Milliseconds as seconds: exactly, and as a number with a point, as OpenMetrics wants a bound.
+fn seconds(ms: u64) -> String {
+    let text = format!("{}.{:03}", ms / 1000, ms % 1000);
+    let short = text.trim_end_matches('0');
+    if short.ends_with('.') {
+        format!("{short}0")
+    } else {
+        short.to_owned()
+    }
+}

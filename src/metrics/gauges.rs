@@ -1,0 +1,236 @@
+//! What the schedule gathers, for whoever reads metrics until it runs again: how many keys there are, how many callers were
+//! denied lately, and what Redis says of itself.
+//!
+//! Two runs at once harm nothing: what both count is counted from the same place, and the later one's is kept.
+
+use serde_json::{Value, json};
+
+use super::Series;
+use crate::error::StoreError;
+use crate::json;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database, command, texts, whole};
+use crate::time::Timestamp;
+
+/// Steps of `SCAN` in a run, and keys that Redis looks at in each, about. More keys are counted over several runs.
+const SCANS: usize = 10;
+const KEYS_PER_SCAN: &str = "1000";
+
+/// How long it holds, in ms: twelve runs.
+const KEPT_MS: u64 = 60 * 60 * 1000;
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+/// A field of Redis's `INFO`, and what it is called.
+pub struct Field {
+    /// In `INFO`.
+    pub info: &'static str,
+    /// As a metric: as `redis_exporter` calls it. One that ends in `_total` only grows until Redis starts anew.
+    pub metric: &'static str,
+    /// In the control plane's JSON.
+    pub json: &'static str,
+    /// What it is.
+    pub help: &'static str,
+}
+
+const fn field(
+    info: &'static str,
+    metric: &'static str,
+    json: &'static str,
+    help: &'static str,
+) -> Field {
+    Field {
+        info,
+        metric,
+        json,
+        help,
+    }
+}
+
+/// The fields that are shown.
+#[rustfmt::skip]
+pub const FIELDS: [Field; 10] = [
+    field("used_memory", "redis_memory_used_bytes", "memory_used_bytes", "Memory that Redis uses."),
+    field("maxmemory", "redis_memory_max_bytes", "memory_max_bytes", "Memory that Redis may use; 0: as much as there is."),
+    field("connected_clients", "redis_connected_clients", "connected_clients", "Connections to Redis."),
+    field("total_commands_processed", "redis_commands_processed_total", "commands_processed", "Commands that Redis has run."),
+    field("keyspace_hits", "redis_keyspace_hits_total", "keyspace_hits", "Keys that were looked up and found."),
+    field("keyspace_misses", "redis_keyspace_misses_total", "keyspace_misses", "Keys that were looked up and not found."),
+    field("evicted_keys", "redis_evicted_keys_total", "evicted_keys", "Keys that were evicted for want of memory."),
+    field("expired_keys", "redis_expired_keys_total", "expired_keys", "Keys whose time was over."),
+    field("uptime_in_seconds", "redis_uptime_in_seconds", "uptime_seconds", "How long Redis has been running."),
+    field("connected_slaves", "redis_connected_slaves", "connected_replicas", "Replicas that are connected."),
+];
+
+/// A number, and when it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The number.
+    pub count: u64,
+    /// In ms since the epoch.
+    pub at: u64,
+}
+
+/// What was gathered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// When, in ms since the epoch.
+    pub at: u64,
+    /// The limiter's keys; `None`: they have not all been counted yet.
+    pub keys: Option<Found>,
+    /// Callers that a policy denied within the last hour, each policy's counted apart: the current hour's, and of the one
+    /// before the share that the last hour reaches back into.
+    pub limited: u64,
+    /// [`FIELDS`] by their name in `INFO`; empty where Redis does not tell.
+    pub redis: Series,
+    /// Where `SCAN` goes on, and how many keys it has found so far.
+    pub(super) scan: (String, u64),
+}
+
+impl Gauges {
+    /// Reads them as they are stored. What is nothing of the kind is as if there were none.
+    pub(super) fn read(text: &Value) -> Option<Self> {
+        let mut held = json::value(text.as_str()?)?;
+        let number = |value: &Value| value.as_u64();
+        Some(Self {
+            at: number(&held["at"])?,
+            keys: number(&held["keys"]["count"])
+                .zip(number(&held["keys"]["at"]))
+                .map(|(count, at)| Found { count, at }),
+            limited: whole(&held["limited"]),
+            scan: (
+                held["scan"][0].as_str().unwrap_or_default().to_owned(),
+                whole(&held["scan"][1]),
+            ),
+            redis: Series::of_value(held.get_mut("redis").map(Value::take).unwrap_or_default()),
+        })
+    }
+
+    fn text(self) -> String {
+        json!({
+            "at": self.at, "keys": self.keys.map(Found::to_value), "limited": self.limited,
+            "scan": [self.scan.0, self.scan.1], "redis": self.redis.into_value(),
+        })
+        .to_string()
+    }
+}
+
+impl Found {
+    /// As JSON.
+    #[must_use]
+    pub fn to_value(self) -> Value {
+        json!({"count": self.count, "at": self.at})
+    }
+}
+
+impl<D: Database> Records<D> {
+    /// What was gathered last; `None`: nothing in the last hour.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn gauges(&self, now: Timestamp) -> Result<Option<Gauges>, StoreError> {
+        let [held] = self
+            .run([command(["GET", &self.key(Key::Gauges)])], now)
+            .await?;
+        Ok(Gauges::read(&held))
+    }
+
+    /// Takes what has expired out of the lists, and gathers: at most 20 commands.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database. What was gathered before stays.
+    pub async fn gather_gauges(&self, now: Timestamp) -> Result<(), StoreError> {
+        let hour = now.as_millis() / HOUR_MS;
+        let denied = |hour| command(["ZCARD", &self.key(Key::Suspicious(hour))]);
+        let mut commands: Vec<Command> = vec![
+            command(["GET", &self.key(Key::Gauges)]),
+            denied(hour),
+            denied(hour.saturating_sub(1)),
+        ];
+        commands.extend(self.tidying(now));
+        let replies = self.run_all(commands, now).await?;
+        let [held, current, before, ..] = replies.as_slice() else {
+            return Err(StoreError::Malformed);
+        };
+        let Gauges { keys, scan, .. } = Gauges::read(held).unwrap_or_default();
+        let left = HOUR_MS - now.as_millis() % HOUR_MS;
+        let limited = whole(current) + whole(before).saturating_mul(left) / HOUR_MS;
+        let mut gathered = Gauges {
+            at: now.as_millis(),
+            keys,
+            limited,
+            redis: Series::default(),
+            scan,
+        };
+        if self.is_shared() {
+            gathered.redis = self.info(now).await;
+            // What cannot be counted now is counted from the same place the next time.
+            let _ = self.count_keys(&mut gathered, now).await;
+        }
+        let text = gathered.text();
+        let expiry = KEPT_MS.to_string();
+        let set = command(["SET", &self.key(Key::Gauges), &text, "PX", &expiry]);
+        self.run([set], now).await.map(drop)
+    }
+
+    /// The commands that take out of lists what has expired.
+    fn tidying(&self, now: Timestamp) -> Vec<Command> {
+        let mut commands = self.tidying_of_blocks(now);
+        commands.push(self.tidying_of_events(now));
+        commands
+    }
+
+    /// Goes on counting the keys.
+    async fn count_keys(&self, gauges: &mut Gauges, now: Timestamp) -> Result<(), StoreError> {
+        let pattern = self.pattern();
+        for _ in 0..SCANS {
+            let (cursor, counted) = &mut gauges.scan;
+            let from = if cursor.is_empty() {
+                "0"
+            } else {
+                cursor.as_str()
+            };
+            let step = command(["SCAN", from, "MATCH", &pattern, "COUNT", KEYS_PER_SCAN]);
+            let [reply] = self.run([step], now).await?;
+            let next = match &reply[0] {
+                Value::String(next) => next.clone(),
+                Value::Number(next) => next.to_string(),
+                _ => return Err(StoreError::Malformed),
+            };
+            *counted += texts(&reply[1]).len() as u64;
+            if next == "0" {
+                gauges.keys = Some(Found {
+                    count: *counted,
+                    at: now.as_millis(),
+                });
+                gauges.scan = (String::new(), 0);
+                break;
+            }
+            *cursor = next;
+        }
+        Ok(())
+    }
+
+    /// What Redis says of itself; nothing where it does not.
+    async fn info(&self, now: Timestamp) -> Series {
+        let mut told = Series::default();
+        let reply = self.run([command(["INFO"])], now).await;
+        let Ok([Value::String(text)]) = reply else {
+            return told;
+        };
+        for line in text.lines() {
+            let Some((name, value)) = line.trim_end().split_once(':') else {
+                continue;
+            };
+            if let Ok(value) = value.parse()
+                && FIELDS.iter().any(|field| field.info == name)
+            {
+                told.set(name, value);
+            }
+        }
+        told
+    }
+}

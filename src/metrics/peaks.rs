@@ -1,0 +1,137 @@
+//! How much of their limits callers use: what tells an operator whom a lower limit would have denied.
+
+use std::hash::{BuildHasher, Hash};
+
+use super::Series;
+use crate::quota::Quota;
+use crate::seed::Seed;
+use crate::time::{Millis, Timestamp};
+
+/// The word that these counters are under.
+pub(super) const USAGE: &str = "usage";
+
+/// Tenths of a limit by which callers' use of it is counted.
+pub const TENTHS: usize = 10;
+
+/// Callers of a policy that are followed in a window: the first that come.
+const MAX_CALLERS: usize = 200;
+
+/// The most that callers have used of one policy's limit in a window, by tenths.
+pub(super) struct Peaks {
+    window: Millis,
+    /// Which window, counted from the epoch.
+    number: u64,
+    seed: Seed,
+    /// Hashes of callers with their tenth, sorted.
+    callers: Vec<(u64, usize)>,
+    /// Callers' windows by the tenth in which their use was at its greatest.
+    ended: [u64; TENTHS],
+}
+
+impl Peaks {
+    pub(super) fn new(quota: &Quota, seed: Seed) -> Self {
+        Self {
+            window: quota.window(),
+            number: 0,
+            callers: Vec::new(),
+            seed,
+            ended: [0; TENTHS],
+        }
+    }
+
+    /// Takes what a caller has used of its limit, in units.
+    pub(super) fn note(&mut self, caller: impl Hash, used: u32, limit: u32, now: Timestamp) {
+        self.end_window(now);
+        if used == 0 || limit == 0 {
+            return;
+        }
+        let tenths = (u64::from(used) * TENTHS as u64).div_ceil(u64::from(limit));
+        let tenth = usize::try_from(tenths - 1).map_or(TENTHS - 1, |it| it.min(TENTHS - 1));
+        let key = self.seed.hash_one(caller);
+        let has_room = self.callers.len() < MAX_CALLERS;
+        match self.callers.binary_search_by_key(&key, |(known, _)| *known) {
+            Ok(place) => {
+                if let Some((_, known)) = self.callers.get_mut(place) {
+                    *known = tenth.max(*known);
+                }
+            }
+            Err(place) if has_room => self.callers.insert(place, (key, tenth)),
+            Err(_) => {}
+        }
+    }
+
+    /// Counts the callers of a window that is over.
+    pub(super) fn end_window(&mut self, now: Timestamp) {
+        let number = now.as_millis() / self.window.get().max(1);
+        if number == self.number {
+            return;
+        }
+        self.number = number;
+        for (_, tenth) in self.callers.drain(..) {
+            if let Some(count) = self.ended.get_mut(tenth) {
+                *count += 1;
+            }
+        }
+    }
+
+    /// Adds the windows that are over, as `usage {policy} {tenth}`.
+    pub(super) fn add_to(&self, series: &mut Series, policy: &str) {
+        for (tenth, count) in self.ended.iter().enumerate() {
+            series.add(&[USAGE, policy, &tenth.to_string()], *count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_CALLERS, Peaks, USAGE};
+    use crate::metrics::Series;
+    use crate::quota::{Algorithm, Quota};
+    use crate::seed::Seed;
+    use crate::store::conformance::START;
+    use crate::time::Millis;
+
+    fn peaks() -> Peaks {
+        let limit = std::num::NonZeroU32::new(20).unwrap();
+        let quota = Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(60)).unwrap();
+        Peaks::new(&quota, Seed::fixed())
+    }
+
+    fn ended(peaks: &Peaks) -> Vec<(String, u64)> {
+        let mut series = Series::default();
+        peaks.add_to(&mut series, "auth");
+        let all = series
+            .of(USAGE)
+            .map(|(name, count)| (name.to_owned(), count));
+        all.collect()
+    }
+
+    #[test]
+    fn a_caller_counts_once_a_window_by_the_most_that_it_used() {
+        let mut peaks = peaks();
+        // 2 of 20 are a tenth and no more; 3 are more than a tenth.
+        for (caller, used) in [("a", 1), ("a", 2), ("b", 3), ("b", 2), ("c", 20), ("d", 0)] {
+            peaks.note(caller, used, 20, START);
+        }
+        assert_eq!(ended(&peaks), [], "the window is not over");
+        let next = START + Millis::from_secs(60);
+        peaks.note("a", 19, 20, next);
+        let expected = [("auth 0", 1), ("auth 1", 1), ("auth 9", 1)];
+        assert_eq!(
+            ended(&peaks),
+            expected.map(|(name, count)| (name.to_owned(), count))
+        );
+        peaks.note("a", 1, 20, next + Millis::from_secs(60));
+        assert_eq!(ended(&peaks).last(), Some(&("auth 9".to_owned(), 2)));
+    }
+
+    #[test]
+    fn callers_that_are_followed_are_bounded() {
+        let mut peaks = peaks();
+        for caller in 0..10_000 {
+            peaks.note(caller, 1, 20, START);
+        }
+        peaks.note(0, 1, 20, START + Millis::from_secs(60));
+        assert_eq!(ended(&peaks), [("auth 0".to_owned(), MAX_CALLERS as u64)]);
+    }
+}

@@ -1,0 +1,420 @@
+//! Counts in Redis: a list that isolates append to, and what a fold makes of it.
+//!
+//! A fold reads the list, the totals and the buckets, and writes them back in one step that is void if the
+//! list no longer begins as it did: two at once add nothing twice. Whoever reads the totals adds what the
+//! list holds, in one step as well, so that a total never falls.
+
+use std::pin::Pin;
+
+use serde_json::{Map, Value, json};
+
+use super::Series;
+use super::gauges::Gauges;
+use super::peaks::USAGE;
+use crate::blocklist::{Mark, Step};
+use crate::error::StoreError;
+use crate::json;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::{Database, command, texts, whole};
+use crate::time::Timestamp;
+
+/// Batches that one fold takes at most.
+const MAX_FOLDED: usize = 200;
+
+/// Batches in the list from which on isolates fold it themselves, and at every how many.
+const LONG: u64 = 60;
+const EVERY: u64 = 20;
+
+/// Batches in the list from which on isolates keep what they count until it is folded.
+pub(super) const MAX_PENDING: u64 = 2000;
+
+const MINUTE_MS: u64 = 60 * 1000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// How long totals are kept without anything added.
+const TOTALS_KEPT_MS: u64 = 450 * DAY_MS;
+
+/// How far a batch's clock may be off and its counts still go where it says.
+const MAX_SKEW_MS: u64 = HOUR_MS;
+
+/// What an isolate has counted since it sent last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The isolate and the batch's number in it.
+    id: String,
+    /// Which attempt at sending it this is.
+    attempt: u64,
+    /// When it was made, in ms since the epoch, by the isolate's clock.
+    at: u64,
+    counts: Series,
+}
+
+impl Batch {
+    /// What an isolate sends as its batch of that number.
+    #[must_use]
+    pub fn new(isolate: &str, number: u64, now: Timestamp, counts: Series) -> Self {
+        Self {
+            id: format!("{isolate}-{number}"),
+            attempt: 1,
+            at: now.as_millis(),
+            counts,
+        }
+    }
+
+    fn text(&self) -> String {
+        let counts = self.counts.clone().into_value();
+        json!({"id": self.id, "attempt": self.attempt, "at": self.at, "counts": counts}).to_string()
+    }
+
+    /// `None`: it is no batch.
+    fn read(text: &str) -> Option<Self> {
+        let mut value = json::value(text)?;
+        let counts = value.get_mut("counts")?.take();
+        Some(Self {
+            id: value["id"].as_str()?.to_owned(),
+            attempt: value["attempt"].as_u64()?,
+            at: value["at"].as_u64()?,
+            counts: Series::of_value(counts),
+        })
+    }
+
+    /// The next attempt.
+    #[must_use]
+    pub fn again(self) -> Self {
+        Self {
+            attempt: self.attempt + 1,
+            ..self
+        }
+    }
+}
+
+/// How wide a chart's buckets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// Kept for a day.
+    Minute,
+    /// Kept for 32 days.
+    Hour,
+    /// Kept for 15 months.
+    Day,
+}
+
+impl Width {
+    const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
+
+    /// One bucket, in ms.
+    #[must_use]
+    pub const fn ms(self) -> u64 {
+        match self {
+            Self::Minute => MINUTE_MS,
+            Self::Hour => HOUR_MS,
+            Self::Day => DAY_MS,
+        }
+    }
+
+    /// As many buckets as one key holds.
+    const fn per_key(self) -> u64 {
+        match self {
+            Self::Minute => 60,
+            Self::Hour => 24,
+            Self::Day => 30,
+        }
+    }
+
+    /// How many buckets are kept.
+    #[must_use]
+    pub const fn kept(self) -> u64 {
+        match self {
+            Self::Minute => 24 * 60,
+            Self::Hour => 32 * 24,
+            Self::Day => 456,
+        }
+    }
+
+    const fn key(self, number: u64) -> Key<'static> {
+        match self {
+            Self::Minute => Key::MinuteCounts(number),
+            Self::Hour => Key::HourCounts(number),
+            Self::Day => Key::DayCounts(number),
+        }
+    }
+
+    /// The key that holds the bucket of that number.
+    const fn key_of(self, bucket: u64) -> Key<'static> {
+        self.key(bucket / self.per_key())
+    }
+
+    const fn expiry_ms(self) -> u64 {
+        (self.kept() + 2 * self.per_key()) * self.ms()
+    }
+}
+
+/// What a chart shows by its name (`hour`, `day` or `month`): how wide its buckets are, and how many it has.
+#[must_use]
+pub fn window(name: &str) -> Option<(Width, u64)> {
+    Some(match name {
+        "hour" => (Width::Minute, 60),
+        "day" => (Width::Hour, 24),
+        "month" => (Width::Day, 30),
+        _ => return None,
+    })
+}
+
+/// What is blocked at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockedNow {
+    /// Addresses.
+    pub addresses: u64,
+    /// Ranges.
+    pub ranges: u64,
+    /// Quotas whose policy blocks their caller.
+    pub policies: u64,
+}
+
+/// How things stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// The totals.
+    pub counts: Series,
+    /// What is blocked.
+    pub blocked: BlockedNow,
+    /// What the schedule has gathered within the last hour.
+    pub gauges: Option<Gauges>,
+}
+
+/// Buckets of a chart: their number, counted from the epoch, and what was counted.
+pub type Buckets = Vec<(u64, Series)>;
+
+/// How many batches a fold took, to be awaited.
+pub type Folding<'a> = Pin<Box<dyn Future<Output = Result<usize, StoreError>> + 'a>>;
+
+/// Whether the one who made the list that long folds it.
+pub(super) const fn is_fold_due(pending: u64) -> bool {
+    pending >= LONG && pending.is_multiple_of(EVERY)
+}
+
+impl<D: Database> Records<D> {
+    /// Appends a batch: one command. Returns how many are in the list.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database, which may hold it all the same.
+    pub async fn append_counts(&self, batch: &Batch, now: Timestamp) -> Result<u64, StoreError> {
+        let text = batch.text();
+        self.prepay(1, now)?;
+        let append = command(["RPUSH", &self.key(Key::PendingCounts), &text]);
+        let appended = self.run([append], now).await;
+        if let Some(budget) = self.budget() {
+            budget.forget_prepaid();
+        }
+        let [pending] = appended?;
+        Ok(whole(&pending))
+    }
+
+    /// The totals, with what is in the list, what is blocked, and what the schedule has gathered: five commands.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn overview(&self, now: Timestamp) -> Result<Overview, StoreError> {
+        let after = format!("({}", now.as_millis());
+        let listed = |key| command(["ZCOUNT", &self.key(key), &after, "+inf"]);
+        let commands = [
+            command([
+                "LRANGE",
+                &self.key(Key::PendingCounts),
+                "0",
+                &(MAX_PENDING - 1).to_string(),
+            ]),
+            command(["MGET", &self.key(Key::TotalCounts), &self.key(Key::Gauges)]),
+            listed(Key::BlockedAddresses),
+            command(["HLEN", &self.key(Key::BlockedRanges)]),
+            listed(Key::BlockedPolicies),
+        ];
+        let [pending, held, addresses, fields, policies] = self.run(commands, now).await?;
+        let mut counts = Series::read(&held[0]);
+        for batch in batches(&texts(&pending)) {
+            counts.add_all(&batch.counts);
+        }
+        counts.remove_of(USAGE);
+        let blocked = BlockedNow {
+            addresses: whole(&addresses),
+            // One field is their version.
+            ranges: whole(&fields).saturating_sub(1),
+            policies: whole(&policies),
+        };
+        Ok(Overview {
+            counts,
+            blocked,
+            gauges: Gauges::read(&held[1]),
+        })
+    }
+
+    /// Adds what is in the list to the totals and the buckets; how many batches that were. None, where another was
+    /// at it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database. Nothing is lost by it.
+    pub fn fold_counts(&self, now: Timestamp) -> Folding<'_> {
+        // Boxed: its several callers are not the larger for it.
+        Box::pin(self.fold(now))
+    }
+
+    async fn fold(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let pending_key = self.key(Key::PendingCounts);
+        let totals_key = self.key(Key::TotalCounts);
+        let commands = [
+            command(["LRANGE", &pending_key, "0", &(MAX_FOLDED - 1).to_string()]),
+            command(["GET", &totals_key]),
+        ];
+        let [pending, totals] = self.run(commands, now).await?;
+        let pending = texts(&pending);
+        let Some(first) = pending.first() else {
+            return Ok(0);
+        };
+        let mut totals = Series::read(&totals);
+        let mut new: Vec<(Width, u64, Series)> = Vec::new();
+        for batch in batches(&pending) {
+            totals.add_all(&batch.counts);
+            let charted = charted(&batch.counts);
+            let at = match batch.at.abs_diff(now.as_millis()) {
+                ..=MAX_SKEW_MS => batch.at,
+                _ => now.as_millis(),
+            };
+            for width in Width::ALL {
+                let bucket = at / width.ms();
+                let mut known = new.iter_mut();
+                match known.find(|(of, number, _)| (*of, *number) == (width, bucket)) {
+                    Some((_, _, series)) => series.add_all(&charted),
+                    None => new.push((width, bucket, charted.clone())),
+                }
+            }
+        }
+        // How much of their limits callers used is of use in charts alone.
+        totals.remove_of(USAGE);
+        let mut keys: Vec<(Width, String)> = Vec::new();
+        for (width, bucket, _) in &new {
+            let key = self.key(width.key_of(*bucket));
+            if !keys.iter().any(|(_, known)| *known == key) {
+                keys.push((*width, key));
+            }
+        }
+        let names = keys.iter().map(|(_, key)| key.clone()).collect();
+        let mut held = self.buckets_under(names, now).await?;
+        for (width, bucket, counts) in &new {
+            let key = self.key(width.key_of(*bucket));
+            let place = keys.iter().position(|(_, known)| *known == key);
+            if let Some(buckets) = place.and_then(|place| held.get_mut(place)) {
+                let name = bucket.to_string();
+                let known = buckets.remove(&name).unwrap_or_default();
+                let mut sum = Series::of_value(known);
+                sum.add_all(counts);
+                buckets.insert(name, sum.into_value());
+            }
+        }
+        let set = |key: &str, value: Value, expiry_ms: u64| {
+            let text = value.to_string();
+            command(["SET", key, &text, "PX", &expiry_ms.to_string()])
+        };
+        let mut writes = vec![set(&totals_key, totals.into_value(), TOTALS_KEPT_MS)];
+        for ((width, key), buckets) in keys.iter().zip(held) {
+            writes.push(set(key, Value::Object(buckets), width.expiry_ms()));
+        }
+        let folded = pending.len().to_string();
+        writes.push(command(["LTRIM", &pending_key, &folded, "-1"]));
+        let head = command(["LRANGE", &pending_key, "0", "0"]);
+        let step = Step::new(writes, Mark::Nothing).only_if_still(head, Some(first));
+        let outcome = self.change(vec![step], now).await?;
+        let is_done = outcome.iter().all(Option::is_some);
+        Ok(if is_done { pending.len() } else { 0 })
+    }
+
+    /// The latest `most` buckets of a chart, the current one among them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn chart(
+        &self,
+        width: Width,
+        most: u64,
+        now: Timestamp,
+    ) -> Result<Buckets, StoreError> {
+        let current = now.as_millis() / width.ms();
+        let first = (current + 1).saturating_sub(most.min(width.kept()));
+        let keys = (first / width.per_key())..=(current / width.per_key());
+        let keys: Vec<String> = keys.map(|number| self.key(width.key(number))).collect();
+        let mut all = Buckets::new();
+        for buckets in self.buckets_under(keys, now).await? {
+            for (bucket, counts) in buckets {
+                let bucket: u64 = bucket.parse().unwrap_or_default();
+                if (first..=current).contains(&bucket) {
+                    all.push((bucket, Series::of_value(counts)));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The buckets under each key, by their number.
+    async fn buckets_under(
+        &self,
+        mut keys: Vec<String>,
+        now: Timestamp,
+    ) -> Result<Vec<Map<String, Value>>, StoreError> {
+        keys.insert(0, "MGET".to_owned());
+        let [held] = self.run([keys], now).await?;
+        let held = held.as_array().map(Vec::as_slice).unwrap_or_default();
+        let read = |text: &Value| match json::value(text.as_str()?)? {
+            Value::Object(buckets) => Some(buckets),
+            _ => None,
+        };
+        Ok(held.iter().map(|it| read(it).unwrap_or_default()).collect())
+    }
+}
+
+/// The batches in a list, each once however often it was sent. What is none counts nothing.
+fn batches(texts: &[&str]) -> Vec<Batch> {
+    let mut all: Vec<Batch> = texts.iter().filter_map(|it| Batch::read(it)).collect();
+    let again = all.iter().filter(|batch| batch.attempt > 1);
+    let mut sent_again: Vec<(String, bool)> =
+        again.map(|batch| (batch.id.clone(), false)).collect();
+    all.retain(|batch| {
+        let known = sent_again.iter_mut().find(|(id, _)| *id == batch.id);
+        // Every entry of the same name is the first that is found.
+        known.is_none_or(|(_, seen)| !std::mem::replace(seen, true))
+    });
+    all
+}
+
+/// What a chart shows of counts: without routes, and of a policy what it said, whoever decided.
+fn charted(counts: &Series) -> Series {
+    let mut charted = Series::default();
+    for (rest, count) in counts.of("requests") {
+        let outcome = rest.split(' ').next().unwrap_or_default();
+        charted.add(&["requests", outcome], count);
+    }
+    for (rest, count) in counts.of("decisions") {
+        let mut words = rest.splitn(3, ' ');
+        if let (Some(decision), Some(source), Some(policy)) =
+            (words.next(), words.next(), words.next())
+        {
+            charted.add(&["policies", policy, decision], count);
+            charted.add(&["sources", source], count);
+        }
+    }
+    for (result, count) in counts.of("calls") {
+        let result = if result == "ok" { result } else { "failed" };
+        charted.add(&["calls", result], count);
+    }
+    for (rest, count) in counts.of(USAGE) {
+        charted.add(&[USAGE, rest], count);
+    }
+    for name in ["took_ms", "commands"] {
+        charted.add(&[name], counts.get(name));
+    }
+    charted
+}

@@ -1,0 +1,152 @@
+//! Numbers by name.
+
+use serde_json::{Map, Value};
+
+use crate::json;
+use crate::redis::whole;
+
+/// Names that one set of series has at most. Those of a configuration are some hundred; older ones stay.
+const MAX_NAMES: usize = 4000;
+
+/// Counters by name: words, the last of which may hold any text. In Redis a JSON object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Series(Map<String, Value>);
+
+impl Series {
+    /// Of a JSON object; what is no number counts nothing, what is no object is empty.
+    #[must_use]
+    pub fn of_value(value: Value) -> Self {
+        match value {
+            Value::Object(numbers) => Self(numbers),
+            _ => Self::default(),
+        }
+    }
+
+    /// Of a text in Redis. What is none is empty.
+    #[must_use]
+    pub fn read(text: &Value) -> Self {
+        Self::of_value(text.as_str().and_then(json::value).unwrap_or_default())
+    }
+
+    /// As a JSON object.
+    #[must_use]
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0)
+    }
+
+    /// Sets a number.
+    pub fn set(&mut self, name: &str, value: u64) {
+        self.0.insert(name.to_owned(), value.into());
+    }
+
+    /// Adds to a counter.
+    pub fn add(&mut self, words: &[&str], count: u64) {
+        if count > 0 {
+            self.add_named(&words.join(" "), count);
+        }
+    }
+
+    fn add_named(&mut self, name: &str, count: u64) {
+        if let Some(held) = self.0.get_mut(name) {
+            *held = whole(held).saturating_add(count).into();
+        } else if self.0.len() < MAX_NAMES {
+            self.set(name, count);
+        }
+    }
+
+    /// Adds all of another's.
+    pub fn add_all(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            self.add_named(name, whole(count));
+        }
+    }
+
+    /// What has been added since it was as `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut new = Self::default();
+        for (name, count) in &self.0 {
+            new.add(&[name], whole(count).saturating_sub(before.get(name)));
+        }
+        new
+    }
+
+    /// Leaves out the counters under a first word.
+    pub fn remove_of(&mut self, first: &str) {
+        self.0.retain(|name, _| rest_of(name, first).is_none());
+    }
+
+    /// Whether nothing has been counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A number, if there is one.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(whole)
+    }
+
+    /// A counter.
+    #[must_use]
+    pub fn get(&self, name: &str) -> u64 {
+        self.find(name).unwrap_or_default()
+    }
+
+    /// The counters under a first word, with what follows it, by name.
+    pub fn of<'a>(&'a self, first: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+        let all = self.0.iter();
+        all.filter_map(move |(name, count)| Some((rest_of(name, first)?, whole(count))))
+    }
+
+    /// All of them, each under its words: objects in objects.
+    #[must_use]
+    pub fn nested(&self) -> Value {
+        let mut nested = Value::Object(Map::new());
+        for (name, count) in &self.0 {
+            let mut place = &mut nested;
+            for word in name.split(' ') {
+                if !place.is_object() {
+                    *place = Value::Object(Map::new());
+                }
+                place = &mut place[word];
+            }
+            *place = count.clone();
+        }
+        nested
+    }
+}
+
+fn rest_of<'a>(name: &'a str, first: &str) -> Option<&'a str> {
+    name.strip_prefix(first)?.strip_prefix(' ')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Series;
+
+    #[test]
+    fn counters_lie_under_their_words() {
+        let mut series = Series::default();
+        series.add(&["policies", "auth", "denied"], 2);
+        series.add(&["policies", "auth", "admitted"], 1);
+        series.add(&["commands"], 3);
+        assert_eq!(
+            series.nested(),
+            json!({"commands": 3, "policies": {"auth": {"admitted": 1, "denied": 2}}})
+        );
+        // What Redis holds may be anything.
+        for odd in [
+            json!({"a": 1, "a b": 2}),
+            json!({"": 1, " ": 2}),
+            json!({"a b": {}, "a b c": 1}),
+        ] {
+            let _ = Series::of_value(odd).nested();
+        }
+        assert!(Series::of_value(json!([1])).is_empty());
+        assert_eq!(Series::of_value(json!({"a": "x", "b": -1})).get("b"), 0);
+    }
+}

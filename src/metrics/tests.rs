@@ -1,0 +1,497 @@
+//! Counts, from isolates to totals.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use proptest::prelude::{
+    Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
+use serde_json::{Value, json};
+
+use super::exposition::{Format, Told, write};
+use super::gauges::{Found, Gauges};
+use super::records::{BlockedNow, Overview, Width};
+use super::{Metrics, Outcome, Series, StoreCounts};
+use crate::config::{Config, Vars};
+use crate::redis::emulator::Emulator;
+use crate::redis::keys::Keys;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database};
+use crate::seed::Seed;
+use crate::store::StoreError;
+use crate::store::conformance::START;
+use crate::store::stand_in::StandIn;
+use crate::time::{Millis, Timestamp};
+
+/// A Redis that answers, loses its answer, or is not reached.
+#[derive(Clone, Default)]
+struct Redis {
+    held: Rc<Emulator>,
+    next: Rc<Cell<Fault>>,
+    commands: Rc<Cell<usize>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fault {
+    #[default]
+    None,
+    AnswerLost,
+    Unreachable,
+}
+
+impl Database for Redis {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        self.commands.set(self.commands.get() + commands.len());
+        match self.next.take() {
+            Fault::Unreachable => Err(StoreError::Unreachable),
+            Fault::AnswerLost => {
+                let _ = self.held.run(commands, now).await;
+                Err(StoreError::Timeout)
+            }
+            Fault::None => self.held.run(commands, now).await,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+fn config() -> Config {
+    let vars = json!({
+        "RATE_LIMIT_AUTH": "5,60,600",
+        "RATE_LIMIT_ROUTES": [{"path": "/login", "policies": ["auth"]}],
+    });
+    Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config
+}
+
+fn at(seconds: u32) -> Timestamp {
+    START + Millis::from_secs(seconds)
+}
+
+fn records(redis: &Redis) -> Records<Redis> {
+    Records::new(redis.clone(), Keys::new("t:"))
+}
+
+fn send(isolate: &Metrics, records: &Records<Redis>, now: Timestamp) {
+    let store = StoreCounts::default();
+    let sent = isolate.send(records, &store, now);
+    sent.now_or_never().unwrap();
+}
+
+fn totals(records: &Records<Redis>, now: Timestamp) -> Series {
+    let overview = records.overview(now).now_or_never().unwrap();
+    overview.unwrap().counts
+}
+
+fn admitted(series: &Series) -> u64 {
+    series.get("requests admitted other")
+}
+
+#[test]
+fn what_isolates_count_is_summed_by_route_and_outcome() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let [one, other] = [(); 2].map(|()| Metrics::new(&config(), &Seed::fixed()));
+    for _ in 0..3 {
+        one.count_request(Some(0), Outcome::Denied);
+        other.count_request(Some(0), Outcome::Denied);
+    }
+    other.count_request(None, Outcome::Blocked);
+    send(&one, &records, at(0));
+    send(&other, &records, at(1));
+    let sum = totals(&records, at(1));
+    assert_eq!(sum.get("requests denied /login"), 6);
+    assert_eq!(sum.get("requests blocked other"), 1);
+}
+
+/// One command a flush, and none where nothing was counted since.
+#[test]
+fn an_idle_isolate_sends_nothing() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let isolate = Metrics::new(&config(), &Seed::fixed());
+    assert!(!isolate.should_send(at(0)));
+    isolate.count_request(None, Outcome::Admitted);
+    assert!(isolate.should_send(at(0)));
+    assert!(!isolate.should_send(at(0)), "one is at it");
+    send(&isolate, &records, at(15));
+    assert_eq!(redis.commands.get(), 1);
+    assert!(!isolate.should_send(at(30)));
+    send(&isolate, &records, at(30));
+    assert_eq!(redis.commands.get(), 1);
+}
+
+/// Nobody folds, and the list does not grow for it.
+#[test]
+fn isolates_fold_a_long_list_themselves() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let isolate = Metrics::new(&config(), &Seed::fixed());
+    for flush in 0..600 {
+        isolate.count_request(None, Outcome::Admitted);
+        send(&isolate, &records, at(flush * 15));
+    }
+    let listed = redis.held.run(
+        vec![crate::redis::command([
+            "LRANGE",
+            "t:metrics:pending",
+            "0",
+            "999",
+        ])],
+        at(9000),
+    );
+    let listed = listed.now_or_never().unwrap().unwrap();
+    assert!(listed[0].as_array().unwrap().len() < 60);
+    assert_eq!(admitted(&totals(&records, at(9000))), 600);
+    // Six commands of its own for each sixty, and one for each flush.
+    assert!(redis.commands.get() < 600 * 2, "{}", redis.commands.get());
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Count { isolate: usize, requests: u64 },
+    Flush { isolate: usize, fault: Fault },
+    Fold { fault: Fault },
+    Evict { isolate: usize },
+    Wait { seconds: u32 },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let fault = || {
+        prop_oneof![
+            4 => Just(Fault::None),
+            1 => Just(Fault::AnswerLost),
+            1 => Just(Fault::Unreachable),
+        ]
+    };
+    prop_oneof![
+        4 => (0..2_usize, 1..9_u64).prop_map(|(isolate, requests)| Event::Count { isolate, requests }),
+        4 => (0..2_usize, fault()).prop_map(|(isolate, fault)| Event::Flush { isolate, fault }),
+        2 => fault().prop_map(|fault| Event::Fold { fault }),
+        1 => (0..2_usize).prop_map(|isolate| Event::Evict { isolate }),
+        1 => (0..100_u32).prop_map(|seconds| Event::Wait { seconds }),
+    ]
+}
+
+proptest! {
+    /// Whatever is lost, a total never falls, and holds no less than what was sent with an answer. Without lost
+    /// answers it holds exactly that.
+    #[test]
+    fn no_total_ever_falls(events in prop::collection::vec(event(), 1..80), skewed in any::<bool>()) {
+        let redis = Redis::default();
+        let records = records(&redis);
+        let mut isolates = [(); 2].map(|()| Metrics::new(&config(), &Seed::fixed()));
+        let (mut counted, mut seconds, mut latest, mut lost) = ([0, 0], 0, 0, false);
+        let mut sent = 0;
+        for event in events {
+            let now = at(seconds);
+            match event {
+                Event::Count { isolate, requests } => {
+                    for _ in 0..requests {
+                        isolates[isolate].count_request(None, Outcome::Admitted);
+                    }
+                    counted[isolate] += requests;
+                }
+                Event::Flush { isolate, fault } => {
+                    redis.next.set(fault);
+                    // One isolate's clock is hours off.
+                    let skew = if skewed && isolate == 1 { 20_000 } else { 0 };
+                    send(&isolates[isolate], &records, at(seconds + skew));
+                    let took = redis.next.take() == Fault::None && fault == Fault::None;
+                    lost |= fault == Fault::AnswerLost;
+                    if took && !lost {
+                        // A batch that was not reached went first, and the rest goes now.
+                        send(&isolates[isolate], &records, now);
+                        sent += std::mem::take(&mut counted[isolate]);
+                    }
+                }
+                Event::Fold { fault } => {
+                    redis.next.set(fault);
+                    let _ = records.fold_counts(now).now_or_never().unwrap();
+                    redis.next.take();
+                }
+                Event::Evict { isolate } => {
+                    isolates[isolate] = Metrics::new(&config(), &Seed::fixed());
+                    counted[isolate] = 0;
+                }
+                Event::Wait { seconds: more } => seconds += more,
+            }
+            let total = admitted(&totals(&records, at(seconds)));
+            prop_assert!(total >= latest, "{total} after {latest}");
+            latest = total;
+            prop_assert!(total >= sent);
+            if !lost {
+                // What an evicted isolate had in the list counts; what it had not sent does not.
+                prop_assert!(total <= sent + counted.iter().sum::<u64>());
+            }
+        }
+        // A fold changes no total, and charts hold as much as the totals.
+        while records.fold_counts(at(seconds)).now_or_never().unwrap().unwrap() > 0 {}
+        prop_assert_eq!(admitted(&totals(&records, at(seconds))), latest);
+        let days = records.chart(Width::Day, 456, at(seconds)).now_or_never().unwrap().unwrap();
+        let charted: u64 = days.iter().map(|(_, day)| day.get("requests admitted")).sum();
+        prop_assert_eq!(charted, latest);
+    }
+}
+
+/// Two folds at once, over a real Redis: what one has begun with is void once the other is done.
+#[tokio::test]
+async fn two_folds_at_once_add_nothing_twice() {
+    let stand_in = StandIn::start();
+    let records = Records::new(stand_in.redis(), Keys::new("t:"));
+    let isolate = Metrics::new(&config(), &Seed::fixed());
+    for flush in 0..50 {
+        isolate.count_request(None, Outcome::Admitted);
+        isolate
+            .send(&records, &StoreCounts::default(), at(flush))
+            .await;
+    }
+    let folds = (0..4).map(|_| records.fold_counts(at(60)));
+    let folded: Vec<_> = futures_util::future::join_all(folds).await;
+    let folded: usize = folded.into_iter().map(Result::unwrap).sum();
+    assert_eq!(folded, 50);
+    let overview = records.overview(at(60)).await.unwrap();
+    assert_eq!(admitted(&overview.counts), 50);
+    let minutes = records.chart(Width::Minute, 60, at(60)).await.unwrap();
+    let charted: u64 = minutes
+        .iter()
+        .map(|(_, minute)| minute.get("requests admitted"))
+        .sum();
+    assert_eq!(charted, 50);
+}
+
+/// What Redis holds under the limiter's keys may be anything.
+#[test]
+fn what_is_no_batch_counts_nothing_and_stops_nothing() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let isolate = Metrics::new(&config(), &Seed::fixed());
+    for junk in [
+        "",
+        "7",
+        "{}",
+        "[1]",
+        "{\"id\":\"a\",\"attempt\":1,\"at\":0,\"counts\":{\"requests admitted other\":-1}}",
+    ] {
+        let push = crate::redis::command(["RPUSH", "t:metrics:pending", junk]);
+        redis
+            .held
+            .run(vec![push], at(0))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+    }
+    let set = crate::redis::command(["SET", "t:metrics:totals", "not json"]);
+    redis
+        .held
+        .run(vec![set], at(0))
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+    isolate.count_request(None, Outcome::Admitted);
+    send(&isolate, &records, at(0));
+    assert_eq!(admitted(&totals(&records, at(0))), 1);
+    assert_eq!(records.fold_counts(at(0)).now_or_never().unwrap(), Ok(6));
+    assert_eq!(admitted(&totals(&records, at(0))), 1);
+}
+
+fn page(counts: &Series, isolate: Option<&str>, format: Format) -> String {
+    let mut redis = Series::default();
+    redis.set("used_memory", 4096);
+    redis.set("evicted_keys", 9);
+    let overview = Overview {
+        counts: counts.clone(),
+        blocked: BlockedNow {
+            addresses: 1,
+            ranges: 2,
+            policies: 3,
+        },
+        gauges: Some(Gauges {
+            keys: Some(Found { count: 77, at: 1 }),
+            limited: 5,
+            redis,
+            ..Gauges::default()
+        }),
+    };
+    let told = Told {
+        overview: Some(&overview),
+        config: &config(),
+        isolate,
+    };
+    write(&told, format)
+}
+
+#[test]
+fn the_page_holds_every_series_with_its_labels() {
+    let mut counts = Series::default();
+    counts.add(&["requests", "denied", "/a \"b\"\\c"], 4);
+    counts.add(&["decisions", "denied", "lease", "auth"], 5);
+    counts.add(&["took", "0"], 2);
+    counts.add(&["took", "7"], 1);
+    counts.add(&["took_ms"], 2003);
+    let text = page(&counts, None, Format::Text);
+    for line in [
+        "# TYPE edge_limiter_requests_total counter",
+        r#"edge_limiter_requests_total{outcome="denied",route="/a \"b\"\\c"} 4"#,
+        r#"edge_limiter_decisions_total{outcome="denied",source="lease",policy="auth"} 5"#,
+        r#"edge_limiter_limit{policy="auth"} 5"#,
+        r#"edge_limiter_window_seconds{policy="auth"} 60"#,
+        r#"edge_limiter_blocked{kind="range"} 2"#,
+        "edge_limiter_keys 77",
+        "edge_limiter_limited_callers 5",
+        "redis_up 1",
+        "redis_memory_used_bytes 4096",
+        "redis_evicted_keys_total 9",
+        r#"edge_limiter_breaker_transitions_total{to="open"} 0"#,
+        r#"edge_limiter_store_requests_total{result="timeout"} 0"#,
+        r#"edge_limiter_store_duration_seconds_bucket{le="0.005"} 2"#,
+        r#"edge_limiter_store_duration_seconds_bucket{le="1.0"} 2"#,
+        r#"edge_limiter_store_duration_seconds_bucket{le="+Inf"} 3"#,
+        "edge_limiter_store_duration_seconds_sum 2.003",
+        "edge_limiter_store_duration_seconds_count 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("# EOF"));
+    let open = page(&counts, None, Format::OpenMetrics);
+    assert!(open.contains("# TYPE edge_limiter_requests counter"));
+    assert!(open.ends_with("# EOF\n"));
+    // In memory each isolate has counters of its own, which a scraper must not take for one another's.
+    let alone = page(&counts, Some("0f"), Format::Text);
+    let samples = alone.lines().filter(|line| !line.starts_with('#'));
+    assert!(samples.clone().count() > 20);
+    samples.for_each(|line| assert!(line.contains(r#"isolate="0f""#), "{line}"));
+}
+
+fn gather(records: &Records<impl Database>, now: Timestamp) -> Gauges {
+    records.gather_gauges(now).now_or_never().unwrap().unwrap();
+    let gauges = records.gauges(now).now_or_never().unwrap().unwrap();
+    gauges.unwrap()
+}
+
+/// Redis that lists so many keys by `SCAN`, and says what `INFO` says.
+#[derive(Clone)]
+struct Large {
+    inner: Redis,
+    keys: usize,
+    info: Option<&'static str>,
+    scans: Rc<Cell<usize>>,
+}
+
+impl Database for Large {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        match commands[0][0].as_str() {
+            "SCAN" => {
+                assert_eq!(commands[0][2..], ["MATCH", "t:*", "COUNT", "1000"]);
+                self.scans.set(self.scans.get() + 1);
+                let from: usize = commands[0][1].parse().unwrap();
+                let to = (from + 1000).min(self.keys);
+                let next = if to == self.keys { 0 } else { to };
+                let found: Vec<String> = (from..to).map(|key| format!("t:{key}")).collect();
+                Ok(vec![json!([next.to_string(), found])])
+            }
+            "INFO" => match self.info {
+                Some(info) => Ok(vec![json!(info)]),
+                None => Err(StoreError::Refused("NOPERM".to_owned())),
+            },
+            _ => self.inner.run(commands, now).await,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn keys_are_counted_in_steps_over_as_many_runs_as_it_takes() {
+    let large = Large {
+        inner: Redis::default(),
+        keys: 25_500,
+        info: None,
+        scans: Rc::default(),
+    };
+    let records = Records::new(large.clone(), Keys::new("t:"));
+    let counted: Vec<Option<u64>> = (0..4)
+        .map(|run| gather(&records, at(run * 300)).keys.map(|keys| keys.count))
+        .collect();
+    assert_eq!(counted, [None, None, Some(25_500), Some(25_500)]);
+    assert_eq!(large.scans.get(), 10 + 10 + 6 + 10);
+}
+
+#[test]
+fn what_redis_does_not_tell_is_left_out() {
+    let tells = |info| {
+        let large = Large {
+            inner: Redis::default(),
+            keys: 3,
+            info,
+            scans: Rc::default(),
+        };
+        let gauges = gather(&Records::new(large, Keys::new("t:")), at(0));
+        assert_eq!(
+            gauges.keys,
+            Some(Found {
+                count: 3,
+                at: at(0).as_millis()
+            })
+        );
+        gauges.redis.into_value()
+    };
+    assert_eq!(tells(None), json!({}));
+    assert_eq!(
+        tells(Some(
+            "# Memory\r\nused_memory:1024\r\nmaxmemory:0\r\nused_memory_human:1K\r\nevicted_keys:x\r\nuptime_in_seconds:-1\r\n"
+        )),
+        json!({"used_memory": 1024, "maxmemory": 0})
+    );
+}
+
+#[test]
+fn callers_denied_in_the_last_hour_are_those_of_two_clock_hours_by_their_share() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let hour = START.as_millis() / 3_600_000 + 1;
+    let begin = Timestamp::from_millis(hour * 3_600_000);
+    for (number, members) in [(hour - 1, 40), (hour, 6)] {
+        for member in 0..members {
+            let key = format!("t:suspicious:{number}");
+            let add = crate::redis::command(["ZADD", &key, "1", &format!("auth 192.0.2.{member}")]);
+            redis
+                .held
+                .run(vec![add], begin)
+                .now_or_never()
+                .unwrap()
+                .unwrap();
+        }
+    }
+    let limited = |minutes: u32| gather(&records, begin + Millis::from_secs(60 * minutes)).limited;
+    assert_eq!([limited(0), limited(15), limited(45)], [46, 36, 16]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn gauges_of_a_real_redis_and_two_runs_at_once() {
+    let stand_in = StandIn::start();
+    // A prefix whose characters are a pattern's, and keys of others that such a pattern would match.
+    let records = Records::new(stand_in.redis(), Keys::new("a[b]*?:"));
+    for key in ["a[b]*?:1", "a[b]*?:2", "ab12:1", "abx:3", "b"] {
+        let set = crate::redis::command(["SET", key, "1"]);
+        records.run([set], at(0)).await.unwrap();
+    }
+    let runs = (0..4).map(|_| records.gather_gauges(at(0)));
+    for run in futures_util::future::join_all(runs).await {
+        run.unwrap();
+    }
+    let gauges = records.gauges(at(0)).await.unwrap().unwrap();
+    // The record itself may be there already.
+    assert!(
+        matches!(gauges.keys, Some(Found { count: 2 | 3, .. })),
+        "{gauges:?}"
+    );
+    for field in &super::gauges::FIELDS {
+        assert!(gauges.redis.find(field.info).is_some(), "{}", field.info);
+    }
+    assert!(gauges.redis.get("used_memory") > 100_000);
+}

@@ -1,0 +1,221 @@
+/** What isolates count, in one Redis: sent, folded by the schedule, and read by Prometheus itself. */
+
+import assert from "node:assert/strict";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { ADMIN_TOKEN, eventually, good, has } from "../harness/control.mjs";
+import { PREFIX, ask, startShared } from "../harness/limited.mjs";
+import { send } from "../harness/request.mjs";
+import { freePort } from "../upstash/free-port.mjs";
+
+const METRICS_TOKEN = "a-metrics-token-of-this-test";
+
+/** A Worker in front that runs the limiter's schedule when it is asked to, as Cloudflare does by the clock. */
+const ON_DEMAND = `
+import limiter from "./index.js";
+export default {
+  async fetch(request, env, context) {
+    if (new URL(request.url).pathname !== "/run-schedule") return limiter.fetch(request, env, context);
+    const duties = [];
+    limiter.scheduled({}, env, { waitUntil: (duty) => duties.push(duty) });
+    await Promise.all(duties);
+    return new Response(duties.length);
+  },
+};`;
+
+const VARS = {
+  ADMIN_TOKEN, METRICS_TOKEN, RATE_LIMIT_METRICS: true, RATE_LIMIT_METRICS_SECONDS: 1, RATE_LIMIT_IP: "off",
+  RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_AUTH: "2,60,600", RATE_LIMIT_ROUTES: [{ path: "/login", policies: ["auth"] }],
+};
+
+const scrape = async (limiter, headers = { Authorization: `Bearer ${METRICS_TOKEN}` }) => {
+  const answer = await send(limiter.url, { path: "/_limiter/metrics", headers });
+  assert.equal(answer.status, 200, answer.text());
+  return answer;
+};
+
+/** The samples of a scrape, by their names and labels. */
+async function samples(limiter) {
+  const text = (await scrape(limiter)).text();
+  const lines = text.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
+  return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), Number(line.slice(line.lastIndexOf(" ")))]));
+}
+
+const REQUESTS = (outcome, route) => `edge_limiter_requests_total{outcome="${outcome}",route="${route}"}`;
+
+describe("metrics that isolates share", () => {
+  let shared;
+  before(async () => {
+    shared = await startShared();
+  });
+  after(() => shared?.stop());
+  beforeEach(() => shared.reset());
+
+  const start = (vars) => shared.limiter({ ...VARS, ...vars }, { modules: { "main.js": ON_DEMAND } });
+  const tend = (limiter) => send(limiter.url, { path: "/run-schedule", headers: { "CF-Connecting-IP": "192.0.2.1" } });
+
+  it("are the sum of what was sent, through flushes, folds, an isolate's end and a lost answer", async () => {
+    let [one, other] = await Promise.all([start(), start()]);
+    let sent = 0;
+    let last = 0;
+    const total = async () => {
+      const found = (await samples(other)).get(REQUESTS("admitted", "other")) ?? 0;
+      assert.ok(found >= last, `${last} fell to ${found}`);
+      return (last = found);
+    };
+    const traffic = async (limiter, times) => {
+      for (let i = 0; i < times; i++) assert.equal(await ask(limiter, `192.0.2.${i % 50}`), 200);
+      sent += times;
+      await total();
+    };
+    const allCounted = () => eventually(async () => assert.equal(await total(), sent), 30_000);
+    await traffic(one, 30);
+    await traffic(other, 20);
+    await allCounted();
+    await Promise.all([tend(one), tend(other), tend(one)]);
+    assert.equal(await total(), sent);
+    // What an isolate has sent outlives it.
+    await one.stop();
+    await traffic(other, 10);
+    await allCounted();
+    one = await start();
+    await traffic(one, 10);
+    await allCounted();
+    // The answer to a flush is lost: it is sent again, and counts once.
+    await traffic(one, 5);
+    shared.standIn.faults.set({ kind: "reset", after: true, times: 1 });
+    await eventually(async () => assert.deepEqual(shared.standIn.faults.active(), []), 30_000);
+    await allCounted();
+    await tend(one);
+    assert.equal(await total(), sent);
+  });
+
+  it("cost one command a flush, none when idle, and five a scrape", async () => {
+    const limiter = await start();
+    assert.equal(await ask(limiter, "192.0.2.1"), 200);
+    await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("admitted", "other")), 1), 30_000);
+    const idle = await shared.cost(() => delay(3000));
+    assert.deepEqual(idle, { billed: 0, requests: 0 });
+    const scraped = await shared.cost(() => scrape(limiter));
+    assert.deepEqual(scraped, { billed: 5, requests: 1 });
+    // What requests cost themselves, and one for all that is counted within a second.
+    const { billed } = await shared.cost(async () => {
+      for (let i = 0; i < 50; i++) assert.equal(await ask(limiter, "192.0.2.1"), 200);
+      await delay(2500);
+    });
+    const decisions = 50 * 3;
+    assert.ok(billed > decisions && billed <= decisions + 3, `${billed}`);
+  });
+
+  it("are charted, and tended by the schedule, which counts keys and reads INFO", async () => {
+    const limiter = await start();
+    for (let i = 0; i < 4; i++) await ask(limiter, "192.0.2.1", "/login");
+    await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("blocked", "/login")), 2), 30_000);
+    has(await good(limiter, "GET", "store"), { shared: true, keys: null, redis: null });
+    const run = await shared.cost(() => tend(limiter));
+    assert.ok(run.billed <= 30, `${run.billed}`);
+    const store = await good(limiter, "GET", "store");
+    assert.ok(store.redis.memory_used_bytes > 100_000 && store.redis.uptime_seconds >= 0, JSON.stringify(store));
+    const redis = await shared.standIn.redis.client();
+    const keys = (await redis.keys(`${PREFIX}*`)).length;
+    assert.ok(Math.abs(store.keys.count - keys) <= 1, `${store.keys.count} of ${keys}`);
+    const found = await samples(limiter);
+    assert.equal(found.get("redis_up"), 1);
+    assert.ok(found.get("redis_memory_used_bytes") > 100_000);
+    assert.equal(found.get("edge_limiter_keys"), store.keys.count);
+    const { buckets } = await good(limiter, "GET", "series");
+    const sum = (name) => buckets.reduce((all, { requests }) => all + (requests[name] ?? 0), 0);
+    assert.deepEqual([sum("admitted"), sum("blocked")], [2, 2]);
+  });
+
+  it("say that Redis is out, and no more", async () => {
+    const limiter = await start();
+    assert.equal(await ask(limiter, "192.0.2.1"), 200);
+    await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("admitted", "other")), 1), 30_000);
+    await shared.standIn.redis.kill();
+    const out = await samples(limiter);
+    assert.equal(out.get("redis_up"), 0);
+    assert.deepEqual([...out.keys()].filter((name) => name.includes("_total")), []);
+    assert.equal(out.get('edge_limiter_limit{policy="auth"}'), 2);
+    await shared.standIn.redis.start();
+  });
+
+  it("pass promtool, and Prometheus finds the rate of two isolates", async () => {
+    const [one, other] = await Promise.all([start(), start()]);
+    for (const limiter of [one, other]) for (const path of ["/", "/login", "/login", "/login"]) await ask(limiter, "192.0.2.9", path);
+    await tend(one);
+    const text = (await scrape(one)).text();
+    const checked = spawnSync("promtool", ["check", "metrics"], { input: text, encoding: "utf8" });
+    assert.deepEqual([checked.status, checked.stdout, checked.stderr], [0, "", ""]);
+    const open = await scrape(one, { Authorization: `Bearer ${METRICS_TOKEN}`, Accept: "application/openmetrics-text;version=1.0.0" });
+    assert.match(open.text(), /# EOF\n$/);
+
+    const prometheus = await startPrometheus(one.port);
+    try {
+      const value = async (query) => {
+        const answer = await fetch(`${prometheus.url}/api/v1/query?${new URLSearchParams({ query })}`);
+        const { data } = await answer.json();
+        return Number(data.result[0]?.value[1] ?? Number.NaN);
+      };
+      const REQUEST_TOTAL = 'sum(edge_limiter_requests_total{route="other"})';
+      await eventually(async () => assert.equal(await value(REQUEST_TOTAL), 2), 30_000);
+      await eventually(async () => assert.equal(await value(`count_over_time(redis_up[1m]) >= bool 4`), 1), 30_000);
+      const from = performance.now();
+      let sent = 0;
+      while (performance.now() - from < 8000) {
+        await Promise.all([one, other].map((limiter) => ask(limiter, "192.0.2.9")));
+        sent += 2;
+        await delay(20);
+      }
+      await eventually(async () => assert.equal(await value(REQUEST_TOTAL), sent + 2), 30_000);
+      await delay(1000);
+      // A window that begins before the traffic and ends after it: its rate is what was sent, by its length.
+      const window = Math.ceil((performance.now() - from) / 1000) + 2;
+      const rate = await value(`sum(rate(edge_limiter_requests_total{route="other"}[${window}s]))`);
+      assert.ok(Math.abs((rate * window) / sent - 1) < 0.05, `${rate * window} of ${sent}`);
+    } finally {
+      await prometheus.stop();
+    }
+  });
+});
+
+/** Prometheus, which scrapes a limiter twice a second. */
+async function startPrometheus(port) {
+  const folder = mkdtempSync(join(tmpdir(), "edge-limiter-prometheus-"));
+  writeFileSync(join(folder, "prometheus.yml"), JSON.stringify({
+    global: { scrape_interval: "500ms", scrape_timeout: "400ms" },
+    scrape_configs: [{
+      job_name: "edge-limiter", metrics_path: "/_limiter/metrics", static_configs: [{ targets: [`127.0.0.1:${port}`] }],
+      basic_auth: { username: "prometheus", password: METRICS_TOKEN },
+    }],
+  }));
+  const listen = await freePort();
+  const child = spawn("prometheus", [
+    `--config.file=${join(folder, "prometheus.yml")}`, `--storage.tsdb.path=${join(folder, "data")}`,
+    `--web.listen-address=127.0.0.1:${listen}`, "--log.level=error",
+  ], { stdio: ["ignore", "ignore", "pipe"] });
+  let errors = "";
+  child.stderr.on("data", (text) => (errors += text));
+  const gone = once(child, "close");
+  const kill = () => child.kill("SIGKILL");
+  process.on("exit", kill);
+  const url = `http://127.0.0.1:${listen}`;
+  await eventually(async () => {
+    const ready = await fetch(`${url}/-/ready`).then(({ status }) => status, () => 0);
+    assert.equal(ready, 200, `Prometheus is not ready: ${errors}`);
+  }, 60_000, 200);
+  return {
+    url,
+    async stop() {
+      kill();
+      await gone;
+      process.off("exit", kill);
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
