@@ -9,7 +9,7 @@ use crate::effects::Effects;
 use crate::metrics::exposition::{self, Format, Told};
 use crate::metrics::gauges::{FIELDS, Found};
 use crate::metrics::records::window;
-use crate::metrics::{Series, TENTHS};
+use crate::metrics::{Series, StoreCounts, TENTHS};
 use crate::redis::{Database, whole};
 use crate::response::Response;
 use crate::response::form;
@@ -42,7 +42,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         now: Timestamp,
     ) -> Answered {
         input.only(&[])?;
-        self.counts()?;
+        self.counts(now).await?;
         let overview = self.records().overview(now).await.ok();
         let told = Told {
             overview: overview.as_ref(),
@@ -60,7 +60,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
 
     pub(super) async fn series(&self, input: &Input, now: Timestamp) -> Answered {
         input.only(&["window"])?;
-        self.counts()?;
+        self.counts(now).await?;
         let name = input.parameter("window").unwrap_or("hour");
         let unknown = Bad::from("`window` must be hour, day or month.");
         let (width, steps) = window(name).ok_or(unknown)?;
@@ -93,10 +93,19 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         ok(&json!({"shared": self.records().is_shared(), "keys": keys, "redis": redis}))
     }
 
-    /// There is nothing to see where nothing is counted.
-    fn counts(&self) -> Result<(), Failed> {
-        let is_on = self.metrics.is_on();
-        is_on.then_some(()).ok_or(Failed::NotFound)
+    /// There is nothing to see where nothing is counted. What this isolate has counted alone is seen at once.
+    async fn counts(&self, now: Timestamp) -> Result<(), Failed> {
+        if !self.metrics.is_on() {
+            return Err(Failed::NotFound);
+        }
+        if !self.records().is_shared() {
+            let store = StoreCounts {
+                left_out: self.journal.left_out(),
+                ..StoreCounts::default()
+            };
+            self.metrics.send(self.records(), &store, now).await;
+        }
+        Ok(())
     }
 
     /// The isolate that all counts are of, where no Redis is shared.

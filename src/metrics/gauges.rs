@@ -20,6 +20,9 @@ const KEYS_PER_SCAN: &str = "1000";
 /// How long it holds, in ms: twelve runs.
 const KEPT_MS: u64 = 60 * 60 * 1000;
 
+/// How long counts that nobody folds are kept after the last run, in ms: a week.
+const PENDING_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
 /// A field of Redis's `INFO`, and what it is called.
@@ -180,6 +183,9 @@ impl<D: Database> Records<D> {
     fn tidying(&self, now: Timestamp) -> Vec<Command> {
         let mut commands = self.tidying_of_blocks(now);
         commands.push(self.tidying_of_events(now));
+        // What is folded is gone; should nobody fold any more, it goes too.
+        let pending = self.key(Key::PendingCounts);
+        commands.push(command(["PEXPIRE", &pending, &PENDING_KEPT_MS.to_string()]));
         commands
     }
 

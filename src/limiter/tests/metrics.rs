@@ -271,6 +271,22 @@ fn the_operator_log_is_bounded() {
     assert_eq!(log["operations"].as_array().unwrap().len(), 1000);
 }
 
+#[test]
+fn what_an_isolate_counts_alone_is_seen_at_once() {
+    let isolate = isolate();
+    for admitted in 1..4 {
+        isolate.answer(&by("192.0.2.1", "/a"));
+        let expected = format!(
+            r#"edge_limiter_requests_total{{outcome="admitted",route="other","}} {admitted}"#
+        );
+        assert_eq!(samples(&isolate, "edge_limiter_requests_total"), [expected]);
+    }
+    assert_eq!(
+        isolate.control("series")["buckets"][0]["requests"],
+        json!({"admitted": 3})
+    );
+}
+
 /// In memory it folds and tidies what there is, and counts no keys.
 #[test]
 fn the_schedule_harms_nothing_in_memory() {
