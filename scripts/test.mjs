@@ -15,13 +15,17 @@ import { setup } from "./setup.mjs";
 /** For one test; only a test that hangs takes as long. */
 const TIMEOUT_MS = 300_000;
 
+/** Tests that run Prometheus and its tools. */
+const OF_PROMETHEUS = [path.join("tests", "ops"), path.join("tests", "control", "metrics.test.mjs")];
+
 await main(import.meta.url, async (args) => {
   const only = ["native", "workers"].includes(args[0]) ? args[0] : undefined;
   const filter = args[only ? 1 : 0];
   const files = only === "native" ? [] : testFiles().filter((file) => !filter || file.includes(filter));
   if (only === "workers" && files.length === 0) throw new Failure(`no file in tests/ has a path containing "${filter ?? ""}"`);
 
-  await setup({ wasm: files.length > 0, redis: true });
+  const prometheus = files.some((file) => OF_PROMETHEUS.some((part) => file.startsWith(part)));
+  await setup({ wasm: files.length > 0, redis: true, prometheus });
   if (only !== "workers") {
     await stage("native tests", () => run("cargo", ["test", "--workspace", "--locked", ...(filter ? [filter] : [])]));
   }
