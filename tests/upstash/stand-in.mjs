@@ -30,13 +30,14 @@ const JSON_TYPE = "application/json";
 /**
  * @param {object} [options]
  * @param {{host: string, port: number}} [options.redis] a Redis that the caller keeps; default: one of its own, which `stop()` ends
+ * @param {{name: string, password: string}} [options.user] the Redis user that the token stands for; default: Redis's default one
  * @param {string} [options.token]
  * @param {number} [options.port] default: a free one
  * @returns {Promise<StandIn>}
  */
-export async function startStandIn({ redis, token = "stand-in-token", port = 0 } = {}) {
+export async function startStandIn({ redis, user, token = "stand-in-token", port = 0 } = {}) {
   const own = redis ? undefined : await startRedis();
-  const standIn = new StandIn(own ?? redis, own, token);
+  const standIn = new StandIn(own ?? redis, own, token, user);
   try {
     await standIn.listen(port);
   } catch (error) {
@@ -55,14 +56,14 @@ class StandIn {
   #last = [];
   #delays = new AbortController();
 
-  constructor(redis, own, token) {
+  constructor(redis, own, token, user) {
     /** The Redis behind it. */
     this.redis = redis;
     this.token = token;
     /** Faults for the requests to come. */
     this.faults = new Faults();
     this.#own = own;
-    this.#upstream = new Upstream(redis);
+    this.#upstream = new Upstream(redis, user);
     this.#server = createServer((request, response) => {
       this.#serve(request, response).catch((error) => {
         if (response.headersSent) response.destroy();
@@ -82,6 +83,11 @@ class StandIn {
   /** Commands that Upstash would have billed since the start or the last `reset()`; see `upstream.mjs`. */
   billed() {
     return this.#upstream.billed();
+  }
+
+  /** The names of the Redis commands that ran for callers since the start or the last `reset()`, in scripts and out of them. */
+  ran() {
+    return this.#upstream.ran();
   }
 
   /**

@@ -16,22 +16,29 @@
 
 import { randomUUID } from "node:crypto";
 import { Connection, RedisGone } from "./connection.mjs";
+import { ReplyError } from "./resp.mjs";
 
 /** `1764000000.123456 [0 127.0.0.1:6379] "echo" "x"`, `1764000000.123456 [0 lua] "GET" "k"`. */
 const MONITORED = /^\d+\.\d+ \[\d+ (\S+)\] "((?:[^"\\]|\\.)*)"(?: "([^"\\]*)")?/;
 
 export class Upstream {
   #redis;
+  #user;
   #link;
   #connecting;
   #sent = 0;
   #inScripts = 0;
+  #ran = new Set();
   #markers = new Map();
   #stopped = false;
 
-  /** @param {{host: string, port: number}} redis */
-  constructor(redis) {
+  /**
+   * @param {{host: string, port: number}} redis
+   * @param {{name: string, password: string}} [user] whose the caller's commands are; default: Redis's default user
+   */
+  constructor(redis, user) {
     this.#redis = redis;
+    this.#user = user;
   }
 
   /** Sends one command of the caller's; resolves with the reply. Rejects with `RedisGone`. */
@@ -53,16 +60,23 @@ export class Upstream {
   /** Removes all data and all scripts; counting starts again at 0. */
   async flush() {
     const link = await this.#linked();
-    await link.work.send([["FLUSHALL"], ["SCRIPT", "FLUSH"]]);
+    await link.own.send([["FLUSHALL"], ["SCRIPT", "FLUSH"]]);
     await this.#caughtUp();
     this.#sent = 0;
     this.#inScripts = 0;
+    this.#ran.clear();
   }
 
   /** Commands that Upstash would have billed so far, those of every reply already given included. Waits while Redis is paused. */
   async billed() {
     await this.#caughtUp();
     return this.#sent + this.#inScripts;
+  }
+
+  /** The names of the commands that ran so far for the caller, scripts' own included. */
+  async ran() {
+    await this.#caughtUp();
+    return new Set(this.#ran);
   }
 
   close() {
@@ -77,7 +91,7 @@ export class Upstream {
     const marker = randomUUID();
     const seen = new Promise((resolve) => this.#markers.set(marker, resolve));
     try {
-      await link.work.send([["ECHO", marker]]);
+      await link.own.send([["ECHO", marker]]);
       await Promise.race([seen, link.closed]);
     } catch (error) {
       if (!(error instanceof RedisGone)) throw error;
@@ -98,36 +112,52 @@ export class Upstream {
 
   async #connect() {
     let ours = false;
-    let work;
+    let work, own;
     const monitor = await Connection.open(this.#redis, (line) => {
       const [, source, name, argument] = MONITORED.exec(line.text) ?? [];
       if (source === "lua") {
-        if (ours) this.#inScripts += 1;
+        if (ours) {
+          this.#inScripts += 1;
+          this.#ran.add(name.toUpperCase());
+        }
         return;
       }
       ours = source === work?.address;
-      if (ours && name.toUpperCase() === "ECHO") this.#markers.get(argument)?.();
+      if (source === own?.address && name.toUpperCase() === "ECHO") this.#markers.get(argument)?.();
+      else if (ours && name.toUpperCase() !== "AUTH") this.#ran.add(name.toUpperCase());
     });
     try {
       await monitor.send([["MONITOR"]]); // before any command, so that none goes unseen
-      work = await Connection.open(this.#redis);
+      const opened = await Connection.open(this.#redis);
+      if (this.#user) {
+        const [reply] = await opened.send([["AUTH", this.#user.name, this.#user.password]]);
+        if (reply instanceof ReplyError) throw new RedisGone(reply.message);
+      }
+      work = opened;
+      // What is the stand-in's own needs no permission of the user's.
+      own = this.#user ? await Connection.open(this.#redis) : work;
     } catch (error) {
       monitor.close();
+      work?.close();
+      own?.close();
       throw error;
     }
     const link = {
       work,
+      own,
       get open() {
-        return work.open && monitor.open;
+        return work.open && own.open && monitor.open;
       },
       close() {
         work.close();
+        own.close();
         monitor.close();
       },
-      closed: Promise.all([work.closed, monitor.closed]),
+      closed: Promise.all([work.closed, own.closed, monitor.closed]),
     };
-    // One without the other is of no use.
+    // One without the others is of no use.
     work.closed.then(link.close);
+    own.closed.then(link.close);
     monitor.closed.then(link.close);
     if (this.#stopped) link.close();
     return (this.#link = link);
