@@ -11,22 +11,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { ADMIN_TOKEN, eventually, good, has } from "../harness/control.mjs";
 import { PREFIX, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
+import { ON_DEMAND, runSchedule } from "../harness/schedule.mjs";
 import { freePort } from "../upstash/free-port.mjs";
 
 const METRICS_TOKEN = "a-metrics-token-of-this-test";
-
-/** A Worker in front that runs the limiter's schedule when it is asked to, as Cloudflare does by the clock. */
-const ON_DEMAND = `
-import limiter from "./index.js";
-export default {
-  async fetch(request, env, context) {
-    if (new URL(request.url).pathname !== "/run-schedule") return limiter.fetch(request, env, context);
-    const duties = [];
-    limiter.scheduled({}, env, { waitUntil: (duty) => duties.push(duty) });
-    await Promise.all(duties);
-    return new Response(duties.length);
-  },
-};`;
 
 const VARS = {
   ADMIN_TOKEN, METRICS_TOKEN, RATE_LIMIT_METRICS: true, RATE_LIMIT_METRICS_SECONDS: 1, RATE_LIMIT_IP: "off",
@@ -56,8 +44,8 @@ describe("metrics that isolates share", () => {
   after(() => shared?.stop());
   beforeEach(() => shared.reset());
 
-  const start = (vars) => shared.limiter({ ...VARS, ...vars }, { modules: { "main.js": ON_DEMAND } });
-  const tend = (limiter) => send(limiter.url, { path: "/run-schedule", headers: { "CF-Connecting-IP": "192.0.2.1" } });
+  const start = (vars) => shared.limiter({ ...VARS, ...vars }, { modules: ON_DEMAND });
+  const tend = runSchedule;
 
   it("are the sum of what was sent, through flushes, folds, an isolate's end and a lost answer", async () => {
     let [one, other] = await Promise.all([start(), start()]);

@@ -1,0 +1,23 @@
+/** The limiter's schedule, which Cloudflare runs by the clock, run by a request. */
+
+import { send } from "./request.mjs";
+
+const PATH = "/run-schedule";
+
+/** Modules of a Worker in front of the limiter's own, for `startWorkerd`. */
+export const ON_DEMAND = {
+  "main.js": `
+import limiter from "./index.js";
+export default {
+  async fetch(request, env, context) {
+    if (new URL(request.url).pathname !== "${PATH}") return limiter.fetch(request, env, context);
+    const duties = [];
+    limiter.scheduled({}, env, { waitUntil: (duty) => duties.push(duty) });
+    await Promise.all(duties);
+    return new Response(duties.length);
+  },
+};`,
+};
+
+/** Runs the schedule of a limiter that was started with them, to its end. */
+export const runSchedule = (limiter) => send(limiter.url, { path: PATH, headers: { "CF-Connecting-IP": "192.0.2.1" } });
