@@ -1,0 +1,141 @@
+/** A real Prometheus with the files of ops/, in seconds instead of minutes: it scrapes, and every query has an answer. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import path from "node:path";
+import { after, before, describe, it } from "node:test";
+import { load } from "js-yaml";
+import { eventually } from "../harness/control.mjs";
+import { freePort } from "../upstash/free-port.mjs";
+import { PAGE } from "./contract.mjs";
+import { files, prometheusFolder, queries, read, start, temporary } from "./files.mjs";
+
+const TOKEN = "a-token-of-this-test";
+const SETTLED_MS = 60_000;
+
+describe("Prometheus with the files of ops/", () => {
+  const ends = [];
+  const scrapes = [];
+  let answers = 200;
+  let url;
+
+  before(async () => {
+    const limiter = await startLimiter();
+    const folder = prometheusFolder({ after: (end) => ends.push(end) }, TOKEN);
+    hasten(folder, limiter);
+    url = await startPrometheus(folder);
+  });
+  after(async () => {
+    for (const end of ends.reverse()) await end();
+  });
+
+  /** What stands for the limiter: a page whose counters grow with every scrape, as many times as there were. */
+  async function startLimiter() {
+    const page = read(PAGE).split("\n");
+    const counters = new Set(page.flatMap((line) => /^# TYPE (\S+) (?:counter|histogram)$/.exec(line)?.[1] ?? []));
+    const grown = (times) => page.map((line) => {
+      const [, name, rest, value] = /^([a-z_]+)(\S*|\{.*\}) ([\d.]+)$/.exec(line) ?? [];
+      const isCounter = counters.has(name) || counters.has(name?.replace(/_(bucket|sum|count)$/, ""));
+      return isCounter ? `${name}${rest} ${Number(value) * times}` : line;
+    }).join("\n");
+    const server = createServer(({ url: target, headers }, response) => {
+      scrapes.push({ target, authorization: headers.authorization });
+      response.writeHead(answers, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
+      response.end(answers === 200 ? grown(scrapes.length) : "");
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    ends.push(() => server.close().closeAllConnections());
+    return `127.0.0.1:${server.address().port}`;
+  }
+
+  /** Changes a copy of the configuration in what a test cannot have: HTTPS, the host, Alertmanager, and minutes. */
+  function hasten(folder, target) {
+    const edit = (name, change) => {
+      const file = path.join(folder, name);
+      const content = load(readFileSync(file, "utf8"));
+      change(content);
+      writeFileSync(file, JSON.stringify(content)); // which is YAML
+    };
+    edit("prometheus.yml", (config) => {
+      delete config.alerting;
+      Object.assign(config.global, { scrape_interval: "1s", scrape_timeout: "1s", evaluation_interval: "1s" });
+      const [job] = config.scrape_configs;
+      job.scheme = "http";
+      job.static_configs[0].targets = [target];
+    });
+    for (const file of files("prometheus", "rules")) {
+      edit(path.join("rules", path.basename(file)), ({ groups }) => groups.forEach((group) => {
+        delete group.interval;
+        // Whole hours of a month: there are none yet.
+        for (const rule of group.rules) rule.expr = rule.expr.replace("[1h]", "[5s]").replace("[31d:1h]", "[5m:5s]");
+      }));
+    }
+  }
+
+  async function startPrometheus(folder) {
+    const data = temporary({ after: (end) => ends.push(end) });
+    const address = `127.0.0.1:${await freePort()}`;
+    const command = ["prometheus", `--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${data}`, `--web.listen-address=${address}`];
+    ends.push(await start(command, /Server is ready/));
+    return `http://${address}`;
+  }
+
+  async function query(expression) {
+    const response = await fetch(`${url}/api/v1/query?${new URLSearchParams({ query: expression })}`);
+    const { status, error, data } = await response.json();
+    assert.equal(status, "success", `${expression}: ${error}`);
+    return data.result;
+  }
+
+  it("scrapes the limiter with the token from the file", async () => {
+    await eventually(async () => assert.equal((await query('up{job="edge-limiter"}'))[0]?.value[1], "1"), SETTLED_MS);
+    assert.deepEqual(scrapes[0], { target: "/_limiter/metrics", authorization: `Bearer ${TOKEN}` });
+  });
+
+  it("evaluates every rule without an error", async () => {
+    await eventually(async () => {
+      const { data } = await (await fetch(`${url}/api/v1/rules`)).json();
+      const rules = data.groups.flatMap((group) => group.rules);
+      assert.ok(rules.length > 20);
+      assert.deepEqual(rules.filter(({ health, lastError }) => health !== "ok" || lastError).map(({ name, health, lastError }) => [name, health, lastError]), []);
+    }, SETTLED_MS);
+  });
+
+  it("answers every query of the dashboards with something", async () => {
+    const all = queries({ range: "10s" });
+    assert.ok(all.length > 40);
+    await eventually(async () => {
+      for (const { file, panel, expr } of all) {
+        const [result] = await query(expr.replaceAll("offset 1d", "offset 1s"));
+        assert.ok(result, `${file}, ${panel}: ${expr} is empty`);
+        assert.ok(Number.isFinite(Number(result.value[1])), `${file}, ${panel}: ${expr} is ${result.value[1]}`);
+      }
+    }, SETTLED_MS, 500);
+  });
+
+  it("records the shares that the page's counters have", async () => {
+    for (const [name, share] of [
+      ["instance:edge_limiter_requests_denied:ratio_rate5m", 40 / 986],
+      ["instance:edge_limiter_decisions_without_store:ratio_rate5m", (10 + 300 + 100 + 18) / 987],
+      ["instance:edge_limiter_decisions_fallback:ratio_rate15m", 100 / 987],
+      ["instance:edge_limiter_store_errors:ratio_rate5m", 6 / 566],
+      ["instance:edge_limiter_requests_unavailable:ratio_rate15m", 1 / 986],
+    ]) {
+      const [{ value }] = await query(name);
+      assert.ok(Math.abs(value[1] - share) < 1e-6, `${name} is ${value[1]}, not ${share}`);
+    }
+    // The bucket in which the median lies: between 10 and 25 ms.
+    const [{ value }] = await query("instance:edge_limiter_store_duration_seconds:p50_5m");
+    assert.ok(value[1] > 0.01 && value[1] < 0.025, value[1]);
+  });
+
+  it("holds an alert ready once the limiter answers 503", async () => {
+    const pending = () => query('ALERTS{alertname="EdgeLimiterNothingScraped", alertstate="pending"}');
+    assert.deepEqual(await pending(), []);
+    answers = 503;
+    await eventually(async () => assert.deepEqual((await pending()).map(({ metric }) => metric.severity).sort(), ["critical", "warning"]), SETTLED_MS);
+  });
+});
