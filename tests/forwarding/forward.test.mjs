@@ -451,6 +451,19 @@ describe("forwarding, configured otherwise", () => {
       assert.equal(origin.requests.length, before + 1);
     }));
 
+  it("hands a redirect on, even if the request that came would have it followed", async () => {
+    const before = `import limiter from "./index.js";
+export default { fetch: (request, ...rest) => limiter.fetch(new Request(request, { redirect: "follow" }), ...rest) };`;
+    const limiter = await startWorkerd({ vars: { ...VARS, ORIGIN_URL: origin.url }, modules: { "before.js": before } });
+    try {
+      origin.handler = (request, response) => response.writeHead(request.url === "/" ? 302 : 200, { Location: "/elsewhere" }).end();
+      const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
+      assert.deepEqual([answer.status, answer.headers.location], [302, "/elsewhere"]);
+    } finally {
+      await limiter.stop();
+    }
+  });
+
   it("without an origin, on localhost, the limiter answers itself", async () => {
     const limiter = await startWorkerd({ vars: VARS });
     try {

@@ -28,7 +28,7 @@ const ALGORITHMS = {
  * Posts to Redis. The signal's timer costs a fifth of one that is set and cleared by hand; a request that traps meanwhile is
  * answered when it is over, at the latest.
  *
- * @param {{url: string, headers: object}} endpoint where, and what each call has in common
+ * @param {{url: string, headers: Headers}} endpoint where, and what each call has in common
  */
 export async function callRedis({ url, headers }, timeout, body) {
   const signal = AbortSignal.timeout(timeout);

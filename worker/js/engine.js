@@ -3,7 +3,7 @@
  * step is a number and one text. No platform's own objects cross.
  */
 import * as module from "./index.js";
-import { asVariable, namesOf, setCurrent, takeOutlives } from "./current.js";
+import { asVariable, isOdd, namesOf, setCurrent, takeOutlives } from "./current.js";
 import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
 
 /** Kinds of steps (src/wire.rs); what neither waits nor is forwarded is an answer. */
@@ -60,7 +60,8 @@ export function prepare(env) {
   revive();
   if (env !== environment) {
     const { number, header, url, token, ...names } = JSON.parse(guarded(() => module.configure(env)));
-    const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+    // The runtime takes these for less than a record of headers.
+    const headers = new Headers({ Authorization: `Bearer ${token}`, "Content-Type": "application/json" });
     const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
     endpoints[2 * number] = { url, headers };
     endpoints[2 * number + 1] = { url: transactions, headers };
@@ -72,13 +73,14 @@ export function prepare(env) {
 }
 
 /** Begins a request; the kind of its first step. */
-export function begin(request) {
+export function begin(incoming) {
+  const { request } = incoming;
   const { headers } = request;
   // The rest is not copied: a longer address is refused, and limiters add their names at a loop guard's end.
   const address = headers.get(addressHeader)?.slice(0, MAX_FIELD_CHARS) ?? "";
   const loopGuard = headers.get("x-edge-limiter-passed")?.slice(-MAX_FIELD_CHARS) ?? "";
   const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
-  setCurrent(request);
+  setCurrent(incoming);
   // Of a task that ended without a wait.
   takeOutlives();
   return guarded(() => module.begin(length));
@@ -94,12 +96,12 @@ export const waits = (kind) => kind >= REDIS;
  *
  * @template T
  * @param {number} kind of the first step, which waits
- * @param {Request | undefined} request
+ * @param {ReturnType<typeof import("./current.js").incomingOf> | undefined} incoming
  * @param {(kind: number) => T} finish
  * @param {(promise: Promise<unknown>) => void} waitUntil for a task that is to end even if its client disconnects
  * @returns {Promise<{done: T}>}
  */
-export async function drive(kind, request, finish, waitUntil) {
+export async function drive(kind, incoming, finish, waitUntil) {
   const born = instance;
   let end;
   try {
@@ -108,10 +110,10 @@ export async function drive(kind, request, finish, waitUntil) {
       if (takeOutlives() && !end) waitUntil(new Promise((resolve) => (end = resolve)));
       const [task, first, second] = step();
       const text = take();
-      const [status, body] = await perform(kind, first, second, text, request);
+      const [status, body] = await perform(kind, first, second, text, incoming);
       if (born !== instance) throw new Error("The limiter has been started anew");
       const length = put(body);
-      setCurrent(request);
+      setCurrent(incoming);
       const asked = kind;
       kind = guarded(() => module.resume(task, asked, status, length));
       if (!waits(kind)) return { done: finish(kind) };
@@ -121,13 +123,13 @@ export async function drive(kind, request, finish, waitUntil) {
   }
 }
 
-function perform(kind, first, second, text, request) {
+function perform(kind, first, second, text, incoming) {
   switch (kind) {
     case REDIS: return callRedis(endpoints[first], second, text);
     case SLEEP: return sleep(first);
     case VERIFY: return verify(text);
     case KEY_SET: return fetchKeySet(text);
-    case BODY: return readText(request, first);
+    case BODY: return readText(incoming.request, first);
   }
   throw new Error(`unknown step ${kind}`);
 }
@@ -190,18 +192,17 @@ export function ownAnswer() {
   return new Response(text.slice(head), { status, headers });
 }
 
-/** Removes from `headers`, which are those of `request`, what does not reach the origin. */
-export function removeOwn(headers, request) {
-  for (const name of namesOf(request)) {
-    const read = asVariable(name);
-    if ((read === name ? notForwarded : otherSpellings).has(read)) headers.delete(name);
+/** Removes from `headers`, a copy of those that came, what does not reach the origin. */
+export function removeOwn(headers, incoming) {
+  for (const name of namesOf(incoming)) {
+    if (isOdd(name) ? otherSpellings.has(asVariable(name)) : notForwarded.has(name)) headers.delete(name);
   }
 }
 
 /** The answer to a request whose origin has none: it cannot be reached, or sent an interim response of that status. */
-export function badGateway(request, env, interim = 0) {
+export function badGateway(incoming, env, interim = 0) {
   prepare(env);
-  setCurrent(request);
+  setCurrent(incoming);
   guarded(() => module.bad_gateway(interim));
   return ownAnswer();
 }

@@ -2,9 +2,13 @@
 import {
   FORWARD, badGateway, begin, current, drive, forwarded, ownAnswer, prepare, redirected, removeOwn, runDuties, step, take, tend, waits,
 } from "./engine.js";
+import { incomingOf } from "./current.js";
 
 /** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
 const TO_BINDING = 1;
+
+/** Redirects are the client's to follow. */
+const MANUAL = { redirect: "manual" };
 
 const EXPOSED = "access-control-expose-headers";
 const SWITCHING_PROTOCOLS = 101;
@@ -15,11 +19,12 @@ const SERVICE_UNAVAILABLE = 503;
 export default {
   async fetch(request, env, context) {
     prepare(env);
-    const finish = (kind) => (kind === FORWARD ? forward(request, env) : { response: ownAnswer(), sample: 0 });
-    const kind = begin(request);
+    const incoming = incomingOf(request);
+    const finish = (kind) => (kind === FORWARD ? forward(incoming, env) : { response: ownAnswer(), sample: 0 });
+    const kind = begin(incoming);
     const waitUntil = (promise) => context.waitUntil(promise);
     // The origin is not waited for before the duties are begun.
-    const { done } = waits(kind) ? await drive(kind, request, finish, waitUntil) : { done: finish(kind) };
+    const { done } = waits(kind) ? await drive(kind, incoming, finish, waitUntil) : { done: finish(kind) };
     const born = current();
     runDuties(waitUntil);
     const { response, sample } = await done;
@@ -37,20 +42,22 @@ export default {
 };
 
 /** Sends a request on as the last step says; what comes back, with the limiter's headers. */
-async function forward(request, env) {
+async function forward(incoming, env) {
+  const { request } = incoming;
   const [, how, sample] = step();
   const parts = take().split("\n");
   const [origin, rest, exposed] = parts;
   const url = origin + rest;
   // Without a URL it keeps its own.
   const outgoing = url === "" ? new Request(request) : new Request(url, request);
-  removeOwn(outgoing.headers, request);
-  const afterRequest = edit(outgoing.headers, parts, 3);
+  const { headers } = outgoing;
+  removeOwn(headers, incoming);
+  const afterRequest = edit(headers, parts, 3);
   let response;
   try {
     const fetcher = how === TO_BINDING ? env.ORIGIN : globalThis;
-    // Redirects are the client's to follow.
-    response = await fetcher.fetch(outgoing, { redirect: "manual" });
+    // As the platform hands requests over, they say so already; said once more, it costs another copy.
+    response = await (outgoing.redirect === "manual" ? fetcher.fetch(outgoing) : fetcher.fetch(outgoing, MANUAL));
   } catch {
     return { response: editedBadGateway(), sample };
   }
@@ -77,7 +84,7 @@ async function forward(request, env) {
   return { response, sample };
 
   function editedBadGateway(interim) {
-    const answer = badGateway(request, env, interim);
+    const answer = badGateway(incoming, env, interim);
     edit(answer.headers, parts, afterRequest);
     return answer;
   }
