@@ -69,13 +69,17 @@ pub trait Request {
 const MAX_OVERRIDES: usize = 4;
 const MAX_OVERRIDE_BYTES: usize = 256;
 
+/// What is between a URL's scheme and its host.
+const SCHEME_END: &[u8] = b"://";
+
 /// Bytes of a ray that are kept.
 const MAX_RAY_CHARS: usize = 64;
 
 /// A request with its URL in parts.
 pub(super) struct Incoming<'a, R> {
     request: &'a R,
-    /// Where the path, the query and the fragment begin in the URL as it came.
+    /// Where the host, the path, the query and the fragment begin in the URL as it came.
+    host_from: usize,
     path_from: usize,
     query_from: usize,
     sent: OnceCell<Sent>,
@@ -100,8 +104,11 @@ enum Sent {
 impl<'a, R: Request> Incoming<'a, R> {
     pub(super) fn new(request: &'a R) -> Self {
         let url = request.url();
-        let host_from = url.find("://").map_or(0, |place| place + 3);
         let bytes = url.as_bytes();
+        let host_from = bytes
+            .windows(SCHEME_END.len())
+            .position(|part| part == SCHEME_END);
+        let host_from = host_from.map_or(0, |place| place + SCHEME_END.len());
         let first = |from: usize, wanted: &[u8]| {
             let mut rest = bytes.get(from..).unwrap_or_default().iter();
             let place = rest.position(|byte| wanted.contains(byte));
@@ -112,6 +119,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         steps::count(query_from);
         Self {
             request,
+            host_from,
             path_from,
             query_from,
             sent: OnceCell::new(),
@@ -241,15 +249,20 @@ impl<'a, R: Request> Incoming<'a, R> {
 
     /// `http` or `https`.
     pub(super) fn scheme(&self) -> &'a str {
-        let url = self.request.url();
-        url.split("://").next().unwrap_or_default()
+        let scheme_to = self.host_from.saturating_sub(SCHEME_END.len());
+        self.request.url().get(..scheme_to).unwrap_or_default()
     }
 
     /// Host and port.
     pub(super) fn host(&self) -> &'a str {
-        let host_and_port = self.request.url().get(..self.path_from);
-        let mut parts = host_and_port.unwrap_or_default().split("://");
-        parts.nth(1).unwrap_or_default()
+        match self.host_from {
+            0 => "",
+            from => self
+                .request
+                .url()
+                .get(from..self.path_from)
+                .unwrap_or_default(),
+        }
     }
 
     /// Whether the request came to this machine's loopback, as under `wrangler dev`.
