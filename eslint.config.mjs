@@ -14,4 +14,17 @@ export default [
       "no-control-regex": "off",
     },
   },
+  // What runs in a browser. It shows what attackers send, so that nothing becomes markup.
+  {
+    files: ["page/**"],
+    languageOptions: { globals: globals.browser },
+    rules: {
+      "no-restricted-properties": [
+        "error",
+        ...["innerHTML", "outerHTML", "insertAdjacentHTML", "srcdoc", "write", "writeln", "setHTMLUnsafe"].map((property) => ({ property, message: "Show text as text: page/dom.js." })),
+      ],
+    },
+  },
+  // Parts of these run in the page that they test.
+  { files: ["tests/page/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
 ];

@@ -1,5 +1,6 @@
 /**
- * `npm run build [-- --force]`: compiles `worker/` and leaves what Cloudflare runs, `index.js` and its `.wasm`, in `build/`.
+ * `npm run build [-- --force]`: compiles `worker/` and leaves what Cloudflare runs in `build/`: `index.js`, its `.wasm`, and
+ * the files of the page for operators as a module of their own.
  * `wrangler` runs this too, at its start and whenever a source changes, so it ends at once when there is nothing to do:
  * cargo would see that by itself, wasm-bindgen and wasm-opt would not.
  */
@@ -13,11 +14,14 @@ import { setup, wasmTools } from "./setup.mjs";
 /** What every module is made with, and from; folders count with everything in them. */
 const ALWAYS = ["rust-toolchain.toml", "package-lock.json", ".cargo", "scripts/build.mjs", "scripts/setup.mjs"];
 const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker", "tools/bindgen"];
-/** What `wrangler` uploads: all the JavaScript in one file. */
+/** What `wrangler` uploads: all the JavaScript that answers requests in one file. */
 const OUTPUTS = ["index.js", "index_bg.wasm"];
+/** And the page's files, which are loaded when one of them is asked for. */
+const PAGE_FILES = "page_files.js";
 
 export async function build({ force = false, redis = false } = {}) {
   await setup({ wasm: true, redis, alongside: firstCompile });
+  await buildPage();
   const current = await make("build", INPUTS, compile, { force, takes: "a minute or two from scratch, some seconds after that" });
   if (current) {
     say("build/ is current");
@@ -48,6 +52,36 @@ export async function make(folder, inputs, how, { force = false, takes }) {
   // Of the inputs as they were before: an edit made while compiling is compiled next time.
   writeFileSync(stampFile, stamp());
   return false;
+}
+
+/**
+ * Bundles `page/` and writes its files as a module of texts, so that any host can load them without further tools. It takes
+ * less than it would take to find out whether there is anything to do; an unchanged module is left alone, since `wrangler`
+ * watches it.
+ */
+export async function buildPage() {
+  const esbuild = await import("esbuild");
+  const { outputFiles } = await esbuild.build({
+    absWorkingDir: root,
+    entryPoints: ["page/page.js", "page/page.css", "page/page.html"],
+    outdir: "page",
+    write: false,
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    loader: { ".html": "copy" },
+    logLevel: "warning",
+  });
+  const files = outputFiles.map(({ path: file, text }) => {
+    const etag = `"${createHash("sha256").update(text).digest("hex").slice(0, 16)}"`;
+    return [path.basename(file), { etag, text }];
+  });
+  const module = `export const files = ${JSON.stringify(Object.fromEntries(files.sort()))};\n`;
+  const file = path.join(root, "build", PAGE_FILES);
+  if (existsSync(file) && readFileSync(file, "utf8") === module) return;
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, module);
 }
 
 /** Needs no other program than Rust's own, so a first set-up runs it alongside. */
@@ -95,7 +129,7 @@ async function bundle(esbuild) {
   writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
   for (const file of folderEntries(JAVASCRIPT)) copyFileSync(path.join(JAVASCRIPT, file), path.join(STAGE, file));
   await run(esbuild, [
-    path.join(STAGE, "entry.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", "--external:cloudflare:*",
+    path.join(STAGE, "entry.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", `--external:./${PAGE_FILES}`, "--external:cloudflare:*",
     `--outfile=${path.join(root, "build", "index.js")}`, "--log-level=warning",
   ]);
 }
@@ -127,14 +161,15 @@ function folderEntries(file) {
   }
 }
 
-/** The sizes of what is uploaded, as they are and gzipped at level 9. */
+/** The sizes of what is uploaded, as they are and gzipped at level 9: together that of the Worker, apart that of the page. */
 export function measure() {
-  const files = OUTPUTS.map((file) => {
+  const size = (file) => {
     const name = path.join("build", file);
     const content = readFileSync(path.join(root, name));
     return { name, raw: content.length, gzipped: gzipSync(content, { level: 9 }).length };
-  });
-  return { files, total: files.reduce((sum, file) => sum + file.gzipped, 0) };
+  };
+  const files = OUTPUTS.map(size);
+  return { files, total: files.reduce((sum, file) => sum + file.gzipped, 0), page: size(PAGE_FILES) };
 }
 
 const kilobytes = (bytes) => `${(bytes / 1000).toFixed(1)} kB`;

@@ -1,6 +1,6 @@
 //! The control plane: what an operator sees and does, over HTTP.
 //!
-//! Everything but health needs a token ([`door`]). What comes in is hostile until it has been read
+//! Everything but health and the operators' page needs a token ([`door`]). What comes in is hostile until it has been read
 //! ([`input`]): a name becomes part of a key only in a form that this crate has written itself. What
 //! goes out is JSON. Times are in milliseconds since the epoch.
 
@@ -38,6 +38,7 @@ mod health;
 mod log;
 mod metrics;
 mod operations;
+mod page;
 mod usage;
 
 use bad::Bad;
@@ -193,6 +194,9 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
             return Door::Out(Failed::NotFound.response());
+        }
+        if let Some(answer) = page::answer(request) {
+            return Door::Out(answer);
         }
         let is_metrics = segments == ["metrics"];
         let authorization = request.authorization.as_deref();

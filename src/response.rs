@@ -23,8 +23,10 @@ pub struct Response {
     pub status: u16,
     /// The headers.
     pub headers: Vec<Header>,
-    /// The body: JSON, or a text of the type that the headers say.
+    /// The body: JSON, or a text of the type that the headers say; or the name of the file that is it.
     pub body: String,
+    /// Whether the body is a file of the page for operators, which the host has: `page.html`, `page.js` or `page.css`.
+    pub is_file: bool,
 }
 
 const JSON: &str = "application/json";
@@ -55,6 +57,7 @@ impl Response {
                 ("X-Content-Type-Options", "nosniff".to_owned()),
             ],
             body,
+            is_file: false,
         }
     }
 
@@ -69,14 +72,7 @@ impl Response {
     /// `body` as a text of that type, never to be cached.
     #[must_use]
     pub fn text(status: u16, media_type: &str, body: String) -> Self {
-        Self {
-            status,
-            headers: vec![
-                ("Content-Type", media_type.to_owned()),
-                ("Cache-Control", "no-store".to_owned()),
-            ],
-            body,
-        }
+        Self::of_type(status, media_type, body)
     }
 
     /// An error of the limiter's own: `{"error": ..., "message": ...}`.

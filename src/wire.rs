@@ -25,7 +25,8 @@ use crate::time::Millis;
 pub enum Kind {
     /// Nothing: a duty is done, or there is none.
     Done = 0,
-    /// Answer. Numbers: status, length of the head. Head: names and values of headers. Rest: the body.
+    /// Answer. Numbers: 1 in place of the task's if the rest names a file that is the body, status, length of the head. Head:
+    /// names and values of headers. Rest: the body.
     Answer = 1,
     /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL in two parts, of which
     /// the first is `ORIGIN_URL` or empty, the names to expose to pages that may read the response, then four lists, each
@@ -49,7 +50,7 @@ pub enum Kind {
 /// A step, written down. It may hold a secret.
 #[derive(Default)]
 pub struct Written {
-    /// The task's number, 0 for one that has ended, and two numbers as its [`Kind`] says.
+    /// The task's number, for one that has ended 0 unless its [`Kind`] says otherwise, and two numbers as that says.
     pub numbers: [u32; 3],
     /// The text.
     pub text: String,
@@ -119,7 +120,7 @@ impl Written {
         self.headers(&response.headers);
         let head = self.text.encode_utf16().count();
         self.numbers = [
-            0,
+            u32::from(response.is_file),
             u32::from(response.status),
             u32::try_from(head).unwrap_or(u32::MAX),
         ];

@@ -24,6 +24,7 @@ mod limits;
 mod methods;
 mod metrics;
 mod networks;
+mod page;
 mod shadow;
 mod shipped;
 mod store;

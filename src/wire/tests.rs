@@ -134,12 +134,12 @@ fn headers_that_lead_to_the_origin_are_read_by_name() {
 proptest! {
     /// A host cuts the text at a length in UTF-16 units, as JavaScript's strings have them.
     #[test]
-    fn a_response_is_cut_where_its_head_ends(value in "[^\n]{0,20}", body in any::<String>()) {
+    fn a_response_is_cut_where_its_head_ends(value in "[^\n]{0,20}", body in any::<String>(), is_file: bool) {
         let mut written = Written::default();
-        let response = Response { status: 429, headers: vec![("X-A", value.clone())], body: body.clone() };
+        let response = Response { status: 429, headers: vec![("X-A", value.clone())], body: body.clone(), is_file };
         prop_assert_eq!(written.answer(&response), Kind::Answer);
-        let [task, status, head] = written.numbers;
-        prop_assert_eq!((task, status), (0, 429));
+        let [is_written_as_file, status, head] = written.numbers;
+        prop_assert_eq!((is_written_as_file, status), (u32::from(is_file), 429));
         let units: Vec<u16> = written.text.encode_utf16().collect();
         let (head, rest) = units.split_at(head as usize);
         prop_assert_eq!(String::from_utf16(head).unwrap(), format!("X-A\n{value}\n"));

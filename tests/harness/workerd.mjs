@@ -33,14 +33,15 @@ const REMEMBERED = 10_000;
  *   workerd's own, which knows of no data center
  * @param {Record<string, string | Buffer>} [options.modules] modules before the Worker's own, the first of which is the main
  *   one: text is JavaScript, a buffer WebAssembly. They may import `./index.js`
- * @param {string} [options.folder] where another Worker's `index.js` is, and its `index_bg.wasm` if it has one; default: `build`
+ * @param {string} [options.folder] where another Worker's `index.js` is, and its `index_bg.wasm` and `page_files.js` if it
+ *   has them; default: `build`
  * @param {boolean} [options.inspected] whether V8's inspector listens, at `inspector`
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
 export async function startWorkerd({ vars = {}, services = {}, outbound, cfHeader, modules = {}, folder = join(root, "build"), inspected = false, args = [] } = {}) {
   const inspector = inspected ? ["--inspector-addr=127.0.0.1:0"] : [];
-  const files = ["index.js", "index_bg.wasm"].filter((file) => file === "index.js" || existsSync(join(folder, file)));
+  const files = ["index.js", "index_bg.wasm", "page_files.js"].filter((file) => file === "index.js" || existsSync(join(folder, file)));
   const workerd = new Workerd(config(vars, services, outbound, cfHeader, modules, files), modules, folder, files, [...inspector, ...args]);
   try {
     await workerd.start();

@@ -30,6 +30,7 @@ export default {
 const LIMITER = [
   { type: "ESModule", path: "index.js", contents: readFileSync(build("index.js"), "utf8") },
   { type: "CompiledWasm", path: "index_bg.wasm", contents: readFileSync(build("index_bg.wasm")) },
+  { type: "ESModule", path: "page_files.js", contents: readFileSync(build("page_files.js"), "utf8") },
 ];
 /** wrangler.toml's own date; `cf: false`: nothing is asked of Cloudflare. */
 const [, compatibilityDate] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(fileURLToPath(new URL("../../wrangler.toml", import.meta.url)), "utf8"));

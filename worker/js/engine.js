@@ -5,6 +5,7 @@
 import * as module from "./index.js";
 import { asVariable, isOdd, namesOf, setCurrent, takeOutlives } from "./current.js";
 import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
+import { fileAnswer } from "./page.js";
 
 /** Kinds of steps (src/wire.rs); what neither waits nor is forwarded is an answer. */
 export const FORWARD = 2;
@@ -180,16 +181,21 @@ export function take() {
   return length === 0 ? "" : decoder.decode(bytes.subarray(place, place + length));
 }
 
-/** An answer of the limiter's own: its status, headers and body. (workerd takes a record of headers for less than a list.) */
-export function ownAnswer() {
+/**
+ * An answer of the limiter's own to a request: its status, headers and body. It is promised where the body is a file.
+ * (workerd takes a record of headers for less than a list.)
+ */
+export function ownAnswer(request) {
   view();
+  const isFile = numbers[2] !== 0;
   const status = numbers[3];
   const head = numbers[4];
   const text = take();
   const lines = text.slice(0, head).split("\n");
   const headers = {};
   for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
-  return new Response(text.slice(head), { status, headers });
+  const body = text.slice(head);
+  return isFile ? fileAnswer(body, status, headers, request) : new Response(body, { status, headers });
 }
 
 /** Removes from `headers`, a copy of those that came, what does not reach the origin. */
@@ -204,7 +210,7 @@ export function badGateway(incoming, env, interim = 0) {
   prepare(env);
   setCurrent(incoming);
   guarded(() => module.bad_gateway(interim));
-  return ownAnswer();
+  return ownAnswer(request);
 }
 
 /** What a header of the origin's answer is to be that leads to the origin; `undefined`: it leads elsewhere. */

@@ -20,7 +20,7 @@ export default {
   async fetch(request, env, context) {
     prepare(env);
     const incoming = incomingOf(request);
-    const finish = (kind) => (kind === FORWARD ? forward(incoming, env) : { response: ownAnswer(), sample: 0 });
+    const finish = (kind) => (kind === FORWARD ? forward(incoming, env) : { response: ownAnswer(request), sample: 0 });
     const kind = begin(incoming);
     const waitUntil = (promise) => context.waitUntil(promise);
     // The origin is not waited for before the duties are begun.

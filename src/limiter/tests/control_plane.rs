@@ -34,13 +34,16 @@ fn an_unknown_path_beneath_the_root_is_answered_404_and_not_forwarded() {
     for origin in [json!(null), json!("https://app.example")] {
         let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "ORIGIN_URL": origin}));
         for path in [
-            "/_limiter",
-            "/_limiter/",
             "/_limiter/metrics",
             "/_limiter/blocked/192.0.2.1/x",
             "/_limiter/health/",
             "/_limiter/healthy",
-            "/_limiter/?x",
+            "/_limiter/page",
+            "/_limiter/page.js/",
+            "/_limiter/page.html",
+            "/_limiter/Page.js",
+            "/_limiter/page%2ejs",
+            "/_limiter/;x",
         ] {
             let answer = isolate.plane(&by("192.0.2.1", path).authorized());
             let error = &json_of(&answer)["error"];

@@ -1,0 +1,198 @@
+/** The frame: the token, one view at a time, and how it is kept fresh. */
+import { Failure, call, forgetToken, hasToken, keepToken } from "./api.js";
+import { empty, field, h, swap } from "./dom.js";
+import { time } from "./format.js";
+import { here, link, replace } from "./place.js";
+import { Refresh } from "./refresh.js";
+import { blocks } from "./views/blocks.js";
+import { callers } from "./views/callers.js";
+import { events } from "./views/events.js";
+import { policies } from "./views/policies.js";
+import { store } from "./views/store.js";
+import { traffic } from "./views/traffic.js";
+
+const VIEWS = [traffic, events, callers, blocks, policies, store];
+const HEALTH_TONES = { ok: "good", degraded: "warn", misconfigured: "bad" };
+/** How long the result of an action is shown. */
+const NOTICE_MS = 8000;
+
+/** Ends what is shown now. */
+let leave = () => {};
+
+export function start() {
+  if (hasToken()) open();
+  else logIn();
+}
+
+function logIn(message = "") {
+  leave();
+  const error = h("p", { class: "error", role: "alert" }, message);
+  const token = h("input", { type: "password", autocomplete: "current-password", spellcheck: "false", required: true });
+  const button = h("button", { type: "submit", class: "primary" }, "Open");
+  let timer;
+  const wait = (seconds) => {
+    clearInterval(timer);
+    const until = Date.now() + 1000 * seconds;
+    const show = () => {
+      const left = Math.ceil((until - Date.now()) / 1000);
+      button.disabled = left > 0;
+      error.textContent = left > 0 ? `Too many wrong tokens came from this address. Try again in ${left} s.` : "";
+      if (left <= 0) clearInterval(timer);
+    };
+    timer = setInterval(show, 1000);
+    show();
+  };
+  const form = h("form", {
+    class: "login",
+    onsubmit: async (event) => {
+      event.preventDefault();
+      const given = token.value.trim();
+      // No header can carry another one.
+      if (!/^[\x21-\x7e]+$/.test(given)) {
+        error.textContent = "This token is not accepted.";
+        return;
+      }
+      button.disabled = true;
+      error.textContent = "";
+      try {
+        await call("policies", { as: given });
+        keepToken(given);
+        open();
+      } catch (failure) {
+        button.disabled = false;
+        if (failure.kind === "wait") wait(failure.seconds);
+        else error.textContent = failure.message;
+        token.select();
+      }
+    },
+  },
+  h("h1", {}, "edge-limiter"), h("p", { class: "hint" }, location.host),
+  field("Admin token", token, "ADMIN_TOKEN of this deployment. It is kept until this tab is closed."), error, button);
+  leave = () => clearInterval(timer);
+  document.title = "edge-limiter";
+  document.body.replaceChildren(h("main", { class: "door" }, form));
+  token.focus();
+}
+
+async function open() {
+  leave();
+  let inForce = [];
+  let view, mounted;
+  let timer;
+
+  const health = h("a", { class: "health", href: link("store") }, "…");
+  const tabs = h("nav", { "aria-label": "Views" });
+  const heading = h("h1", {});
+  const updated = h("span", { class: "hint" });
+  const pause = h("button", { type: "button", onclick: () => refresh.pause(!refresh.isPaused) }, "Pause");
+  const again = h("button", { type: "button", onclick: () => refresh.now() }, "Refresh");
+  const notice = h("p", { class: "notice", role: "status" });
+  const trouble = h("div", { role: "alert" });
+  const scope = h("div", {});
+  const root = h("div", { class: "view" });
+  document.body.replaceChildren(
+    h("header", { class: "top" },
+      h("div", { class: "brand" }, h("strong", {}, "edge-limiter"), h("span", { class: "hint" }, location.host), health),
+      tabs,
+      h("button", { type: "button", class: "quiet", onclick: () => logOut("") }, "Forget token")),
+    h("main", {},
+      h("div", { class: "title" }, heading, h("div", { class: "row" }, updated, again, pause)),
+      trouble, scope, notice, root));
+
+  const refresh = new Refresh(() => {
+    pause.textContent = refresh.isPaused ? "Resume" : "Pause";
+    pause.setAttribute("aria-pressed", String(refresh.isPaused));
+    const every = refresh.isPaused ? "paused" : `every ${refresh.everyMs / 1000} s`;
+    updated.textContent = refresh.lastMs > 0 ? `updated ${time(refresh.lastMs)}, ${every}` : every;
+  });
+
+  const logOut = (message) => {
+    forgetToken();
+    logIn(message);
+  };
+  const fail = (failure) => {
+    if (failure.kind === "token") return logOut("This token is not accepted any more.");
+    if (!(failure instanceof Failure)) console.error(failure);
+    for (const waiting of root.querySelectorAll("[aria-busy]")) swap(waiting.parentElement, empty("Nothing is loaded."));
+    swap(trouble, h("p", { class: "banner bad" }, failure instanceof Failure ? failure.message : "This page failed. Reload it."));
+    if (failure.kind === "wait") setTimeout(() => refresh.after(1000 * failure.seconds));
+  };
+
+  /** What views use of the frame. */
+  const app = {
+    policies: () => inForce,
+    isShared(isShared, isolate) {
+      const which = isolate ? `${isolate}, which answered` : "the one that answered";
+      const note = `Memory mode: there is no shared store. These are the counts of one isolate alone, ${which}; other isolates have their own, and a restart forgets them.`;
+      swap(scope, !isShared && h("p", { class: "banner" }, note));
+    },
+    /** Says what an action came to, and shows it. */
+    done(text) {
+      notice.textContent = text;
+      clearTimeout(timer);
+      timer = setTimeout(() => (notice.textContent = ""), NOTICE_MS);
+      return refresh.now();
+    },
+    reload: () => refresh.now(),
+    /** A listener that does something which can fail. */
+    action: (body) => () => body().catch(fail),
+  };
+
+  const load = async (isCurrent) => {
+    const current = mounted;
+    try {
+      const [, state] = await Promise.all([current.load(isCurrent), call("health")]);
+      if (!isCurrent()) return false;
+      const text = `${state.status} · ${state.store === "upstash" ? "Redis" : "memory"}`;
+      health.textContent = text;
+      health.className = `health state ${HEALTH_TONES[state.status] ?? ""}`;
+      swap(trouble);
+      return true;
+    } catch (failure) {
+      if (isCurrent()) fail(failure);
+      return false;
+    }
+  };
+
+  const show = () => {
+    const wanted = VIEWS.find(({ name }) => name === here().view);
+    if (!wanted) return replace("traffic");
+    if (wanted === view) {
+      if (mounted.update?.()) refresh.start(load, view.everyMs);
+      return undefined;
+    }
+    mounted?.unmount?.();
+    view = wanted;
+    heading.textContent = view.title;
+    document.title = `${view.title} · edge-limiter`;
+    swap(tabs, h("ul", {}, VIEWS.map(({ name, title }) => h("li", {}, h("a", { href: link(name), "aria-current": name === view.name && "page", "data-key": name }, title)))));
+    swap(trouble);
+    swap(scope);
+    notice.textContent = "";
+    root.replaceChildren();
+    mounted = view.mount(root, app);
+    return refresh.start(load, view.everyMs);
+  };
+
+  const redraw = () => mounted?.redraw?.();
+  const scheme = matchMedia("(prefers-color-scheme: dark)");
+  addEventListener("hashchange", show);
+  scheme.addEventListener("change", redraw);
+  leave = () => {
+    refresh.stop();
+    clearTimeout(timer);
+    mounted?.unmount?.();
+    removeEventListener("hashchange", show);
+    scheme.removeEventListener("change", redraw);
+    leave = () => {};
+  };
+
+  try {
+    const { policies: list, preflight } = await call("policies");
+    inForce = preflight ? [...list, { ...preflight, isPreflight: true }] : list;
+  } catch (failure) {
+    if (failure.kind === "token") return logOut("This token is not accepted any more.");
+    fail(failure);
+  }
+  return show();
+}

@@ -1,0 +1,4 @@
+/** The page for operators: `/_limiter/`. */
+import { start } from "./app.js";
+
+start();

@@ -1,0 +1,62 @@
+/** What `GET /_limiter/series` counted, added up. */
+
+/**
+ * @param {{step_ms: number, from: number, to: number, buckets: object[]}} series it covers the window that is shown and the one
+ *   before it
+ */
+export function windows({ step_ms: stepMs, from, to, buckets }) {
+  const middle = from + (to - from) / 2;
+  const steps = Math.max(1, Math.round((to - middle) / stepMs));
+  const times = Array.from({ length: steps }, (_, at) => middle + at * stepMs);
+  const place = ({ at }) => Math.min(steps - 1, Math.floor((at - middle) / stepMs));
+  const shown = buckets.filter(({ at }) => at >= middle);
+  const before = buckets.filter(({ at }) => at < middle);
+  return {
+    stepMs, times, shown, before,
+    /** A value of each step; `of` reads it from a bucket. */
+    steps(of) {
+      const values = times.map(() => 0);
+      for (const bucket of shown) values[place(bucket)] += of(bucket) ?? 0;
+      return values;
+    },
+  };
+}
+
+export const add = (buckets, of) => buckets.reduce((sum, bucket) => sum + (of(bucket) ?? 0), 0);
+
+export const requests = (bucket) => Object.values(bucket.requests ?? {}).reduce((sum, number) => sum + number, 0);
+
+/** The share of decisions that needed no Redis; `NaN` where nothing was decided. */
+export function shareWithoutRedis(buckets) {
+  const of = (source) => add(buckets, (bucket) => bucket.sources?.[source]);
+  const without = of("memory") + of("lease") + of("remembered");
+  return without / (without + of("store"));
+}
+
+/** Names of the policies that were asked, those with the most decisions first. */
+export function policiesIn(buckets) {
+  const totals = new Map();
+  for (const { policies = {} } of buckets) {
+    for (const [name, outcomes] of Object.entries(policies)) {
+      const sum = Object.values(outcomes).reduce((total, number) => total + number, 0);
+      totals.set(name, (totals.get(name) ?? 0) + sum);
+    }
+  }
+  return [...totals].sort(([, a], [, b]) => b - a).map(([name]) => name);
+}
+
+/**
+ * How many windows of callers used more than 0, 10, 20 … 90 % of a policy's limit; `undefined` where nobody counted.
+ *
+ * @returns {number[] | undefined}
+ */
+export function usageOf(buckets, policy) {
+  const sums = Array.from({ length: 10 }, () => 0);
+  for (const bucket of buckets) bucket.usage?.[policy]?.forEach((number, at) => (sums[at] += number));
+  return sums[0] > 0 ? sums : undefined;
+}
+
+export const WINDOWS = [["hour", "Hour"], ["day", "Day"], ["month", "Month"]];
+
+/** How long each of them is. */
+export const WINDOW_MS = { hour: 3_600_000, day: 86_400_000, month: 30 * 86_400_000 };

@@ -1,0 +1,126 @@
+//! The page for operators: which paths it has, and who gets it.
+
+use serde_json::json;
+
+use super::{Isolate, TOKEN, by, header, json_of};
+
+const FILES: [(&str, &str, &str); 5] = [
+    ("/_limiter/", "page.html", "text/html; charset=utf-8"),
+    ("/_limiter/?", "page.html", "text/html; charset=utf-8"),
+    ("/_limiter/?x=1", "page.html", "text/html; charset=utf-8"),
+    (
+        "/_limiter/page.js",
+        "page.js",
+        "text/javascript; charset=utf-8",
+    ),
+    ("/_limiter/page.css", "page.css", "text/css; charset=utf-8"),
+];
+
+fn isolate() -> Isolate {
+    Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "ORIGIN_URL": "https://app.example", "RATE_LIMIT_CORS_ORIGINS": "*",
+        "RATE_LIMIT_ADMIN": "2,60,300",
+    }))
+}
+
+#[test]
+fn its_files_need_no_token_and_count_as_no_guess() {
+    let isolate = isolate();
+    for (path, file, media_type) in FILES {
+        let asked = by("192.0.2.1", path);
+        for asked in [
+            asked.clone(),
+            asked.clone().authorized(),
+            asked.clone().with("authorization", "Bearer wrong"),
+            asked.with("origin", "https://evil.example"),
+        ] {
+            let answer = isolate.answer(&asked);
+            assert_eq!((answer.status, answer.is_file), (200, true), "{path}");
+            assert_eq!(answer.body, file);
+            let header = |name| header(&answer.headers, name);
+            assert_eq!(header("Content-Type"), Some(media_type));
+            assert_eq!(header("Cache-Control"), Some("private, no-cache"));
+            assert_eq!(header("X-Content-Type-Options"), Some("nosniff"));
+            assert_eq!(header("X-Frame-Options"), Some("DENY"));
+            assert_eq!(header("Referrer-Policy"), Some("no-referrer"));
+            assert_eq!(header("Access-Control-Allow-Origin"), None);
+        }
+    }
+    let health = by("192.0.2.1", "/_limiter/health").with("authorization", "Bearer wrong");
+    assert_eq!(isolate.statuses(&health, 3), [200, 200, 429]);
+}
+
+#[test]
+fn it_may_load_its_own_files_and_run_nothing_inline() {
+    let answer = isolate().answer(&by("192.0.2.1", "/_limiter/"));
+    let policy = header(&answer.headers, "Content-Security-Policy").unwrap();
+    let directives: Vec<&str> = policy.split(';').map(str::trim).collect();
+    for needed in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    ] {
+        assert!(directives.contains(&needed), "{needed}");
+    }
+    for loose in ["unsafe", "http", "*", "nonce", "sha256", "blob:"] {
+        assert!(!policy.contains(loose), "{loose}");
+    }
+}
+
+#[test]
+fn without_its_slash_it_leads_there() {
+    let answer = isolate().answer(&by("192.0.2.1", "/_limiter"));
+    assert_eq!((answer.status, answer.is_file), (308, false));
+    assert_eq!(header(&answer.headers, "Location"), Some("/_limiter/"));
+}
+
+#[test]
+fn it_is_read_only() {
+    let isolate = isolate();
+    for (path, ..) in FILES.iter().chain(&[("/_limiter", "", "")]) {
+        let head = by("192.0.2.1", path).sending("HEAD", "");
+        assert!(isolate.answer(&head).status < 400, "{path}");
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "PROPFIND"] {
+            let asked = by("192.0.2.1", path).authorized().sending(method, "x");
+            let answer = isolate.plane(&asked);
+            let allowed = header(&answer.headers, "Allow");
+            assert_eq!((answer.status, allowed), (405, Some("GET, HEAD")), "{path}");
+        }
+    }
+}
+
+#[test]
+fn there_is_none_without_an_admin_token() {
+    for vars in [json!({}), json!({"CHECK_TOKEN": TOKEN})] {
+        let isolate = Isolate::new(&vars);
+        for (path, ..) in FILES.iter().chain(&[("/_limiter", "", "")]) {
+            let answer = isolate.plane(&by("192.0.2.1", path).authorized());
+            let error = &json_of(&answer)["error"];
+            assert_eq!((answer.status, error), (404, &json!("not_found")), "{path}");
+        }
+    }
+}
+
+#[test]
+fn no_other_spelling_is_the_page() {
+    let isolate = isolate();
+    for path in [
+        "//_limiter/",
+        "/_LIMITER/",
+        "/%5flimiter/",
+        "/_limiter%2f",
+        "/_limiter/%2f",
+        "/_limiter//",
+        "/_limiter//page.js",
+        "/x/../_limiter/page.js",
+    ] {
+        let answer = isolate.plane(&by("192.0.2.1", path).authorized());
+        assert_eq!(answer.status, 404, "{path}");
+    }
+}
