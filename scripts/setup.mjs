@@ -20,13 +20,13 @@ const read = (file) => readFileSync(path.join(root, file), "utf8");
 
 /**
  * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond: `wasm`, the programs that make the
- * Worker's module; `redis`, a redis-server; `prometheus`, Prometheus and Alertmanager with their tools; `workerBuild`, for
- * the bench; `load`, Artillery.
+ * Worker's module; `redis`, a redis-server; `prometheus`, Prometheus and Alertmanager with their tools; `chromium`;
+ * `workerBuild`, for the bench; `load`, Artillery.
  *
  * What is missing is installed at the same time, as the steps seldom keep all cores busy. `alongside` is work that needs
  * only the toolchain: it is started with them if there is anything to install, and otherwise left to the caller.
  */
-export async function setup({ wasm = false, redis = false, prometheus = false, workerBuild = false, load = false, alongside } = {}) {
+export async function setup({ wasm = false, redis = false, prometheus = false, chromium = false, workerBuild = false, load = false, alongside } = {}) {
   if (Number(process.versions.node.split(".")[0]) < 20) {
     throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
   }
@@ -46,7 +46,8 @@ export async function setup({ wasm = false, redis = false, prometheus = false, w
       await allOf(jobs);
     });
   }
-  await ensurePrograms([...(redis ? ["redis"] : []), ...(prometheus ? ["prometheus"] : [])]);
+  const programs = { redis, prometheus, chromium };
+  await ensurePrograms(Object.keys(programs).filter((name) => programs[name]));
 }
 
 /** Runs all `jobs` to their ends before the first failure is thrown, so that its message comes last. */

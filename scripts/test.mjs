@@ -1,8 +1,10 @@
 /**
- * `npm test`: everything that must hold, the library first (natively), then the built Worker in its real runtime.
+ * `npm test`: everything that must hold, the library first (natively), then the built Worker in its real runtime, then the
+ * page for operators in Chromium.
  *   npm test -- native [FILTER]    cargo's tests, those whose name contains FILTER
  *   npm test -- workers [FILTER]   the *.test.mjs in tests/, the files whose path contains FILTER
- *   npm test -- FILTER             both
+ *   npm test -- browser [FILTER]   those in tests/page
+ *   npm test -- FILTER             all of them
  * The first stage that fails ends the run and is named.
  */
 import { readdirSync } from "node:fs";
@@ -18,22 +20,28 @@ const TIMEOUT_MS = 300_000;
 /** Tests that run Prometheus and its tools. */
 const OF_PROMETHEUS = [path.join("tests", "ops"), path.join("tests", "control", "metrics.test.mjs")];
 
+/** Where the tests are that need a browser. */
+const PAGE = path.join("tests", "page");
+
 await main(import.meta.url, async (args) => {
-  const only = ["native", "workers"].includes(args[0]) ? args[0] : undefined;
+  const only = ["native", "workers", "browser"].includes(args[0]) ? args[0] : undefined;
   const filter = args[only ? 1 : 0];
   const files = only === "native" ? [] : testFiles().filter((file) => !filter || file.includes(filter));
-  if (only === "workers" && files.length === 0) throw new Failure(`no file in tests/ has a path containing "${filter ?? ""}"`);
+  const isOfPage = (file) => file.startsWith(PAGE + path.sep);
+  const inWorkers = files.filter((file) => only !== "browser" && !isOfPage(file));
+  const inBrowser = files.filter((file) => only !== "workers" && isOfPage(file));
+  if (only && only !== "native" && inWorkers.length + inBrowser.length === 0) throw new Failure(`no such file in tests/ has a path containing "${filter ?? ""}"`);
 
-  const prometheus = files.some((file) => OF_PROMETHEUS.some((part) => file.startsWith(part)));
-  await setup({ wasm: files.length > 0, redis: true, prometheus });
-  if (only !== "workers") {
+  const runs = [...inWorkers, ...inBrowser];
+  const prometheus = runs.some((file) => OF_PROMETHEUS.some((part) => file.startsWith(part)));
+  await setup({ wasm: runs.length > 0, redis: true, prometheus, chromium: inBrowser.length > 0 });
+  if (!only || only === "native") {
     await stage("native tests", () => run("cargo", ["test", "--workspace", "--locked", ...(filter ? [filter] : [])]));
   }
-  if (files.length > 0) {
-    await stage("build", () => build());
-    await stage("tests in the Workers runtime", () => run(process.execPath, [...runner(), ...files]));
-  } else if (only !== "native") {
-    say("no file in tests/ matches: nothing run in the Workers runtime");
+  if (runs.length > 0) await stage("build", () => build());
+  for (const [name, chosen] of [["tests in the Workers runtime", inWorkers], ["tests in a browser", inBrowser]]) {
+    if (chosen.length > 0) await stage(name, () => run(process.execPath, [...runner(), ...chosen]));
+    else if (!only) say(`no file matches: no ${name}`);
   }
 });
 

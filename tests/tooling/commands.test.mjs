@@ -58,6 +58,18 @@ describe("npm start", linux, () => {
     assert.equal(command.child.exitCode, 0, command.output());
   });
 
+  it("serves the page for operators, as wrangler bundles it", async (t) => {
+    const port = await freePort();
+    const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port), "--var", "ADMIN_TOKEN:a-token-of-this-test-alone"]);
+    await command.printed(/Ready on/);
+    for (const [file, word] of [["", "<!doctype html>"], ["page.js", "sessionStorage"], ["page.css", "--accent"]]) {
+      const answer = await send(`http://localhost:${port}`, { path: `/_limiter/${file}` });
+      assert.equal(answer.status, 200, answer.text().slice(0, 200));
+      assert.ok(answer.text().includes(word), file);
+    }
+    await assertEnds(command, () => command.child.kill("SIGINT"));
+  });
+
   it("ends with npm, which passes no signal on", async (t) => {
     const command = run(t, "npm", ["start", "--", "--port", String(await freePort())]);
     await command.printed(/Ready on/);

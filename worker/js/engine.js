@@ -210,7 +210,7 @@ export function badGateway(incoming, env, interim = 0) {
   prepare(env);
   setCurrent(incoming);
   guarded(() => module.bad_gateway(interim));
-  return ownAnswer(request);
+  return ownAnswer(incoming.request);
 }
 
 /** What a header of the origin's answer is to be that leads to the origin; `undefined`: it leads elsewhere. */

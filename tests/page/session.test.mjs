@@ -1,0 +1,131 @@
+/** How the page is served, and who gets in. */
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, describe, it } from "node:test";
+import { ADMIN_TOKEN } from "../harness/control.mjs";
+import { send } from "../harness/request.mjs";
+import { startWorkerd } from "../harness/workerd.mjs";
+import { loaded, logIn, openTab, playFixture, startBrowser } from "./browser.mjs";
+
+describe("the page", () => {
+  let browser, limiter;
+  before(async () => {
+    [browser, limiter] = await Promise.all([startBrowser(), startWorkerd({ vars: { ADMIN_TOKEN, RATE_LIMIT_ADMIN: "5,60,300" } })]);
+  });
+  after(() => Promise.all([browser?.close(), limiter?.stop()]));
+
+  const contexts = [];
+  const tabOf = async (options) => {
+    const opened = await openTab(browser, options);
+    contexts.push(opened.context);
+    return opened;
+  };
+  afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
+
+  it("is served by the Worker: its files with their types, known ones with 304, and nothing of them as traffic", async () => {
+    for (const [path, type] of [["", "text/html"], ["page.js", "text/javascript"], ["page.css", "text/css"]]) {
+      const answer = await send(limiter.url, { path: `/_limiter/${path}` });
+      const { etag, ...headers } = answer.headers;
+      assert.equal(answer.status, 200, path);
+      assert.equal(headers["content-type"], `${type}; charset=utf-8`);
+      assert.match(headers["content-security-policy"], /^default-src 'none'; script-src 'self';/);
+      assert.equal(headers["x-ratelimit-limit"], undefined);
+      assert.ok(answer.body.length > 300, `${answer.body.length}`);
+      assert.match(etag, /^W\/"[0-9a-f]{16}"$/);
+      for (const known of [etag, etag.slice(2), `"other", ${etag}`]) {
+        const again = await send(limiter.url, { path: `/_limiter/${path}`, headers: { "If-None-Match": known } });
+        assert.deepEqual([again.status, again.body.length, again.headers.etag], [304, 0, etag], known);
+      }
+      assert.equal((await send(limiter.url, { path: `/_limiter/${path}`, headers: { "If-None-Match": '"other"' } })).status, 200);
+      const head = await send(limiter.url, { method: "HEAD", path: `/_limiter/${path}` });
+      assert.deepEqual([head.status, head.body.length, head.headers.etag], [200, 0, etag]);
+    }
+    const moved = await send(limiter.url, { path: "/_limiter" });
+    assert.deepEqual([moved.status, moved.headers.location], [308, "/_limiter/"]);
+    assert.equal((await send(limiter.url, { path: "//_limiter/" })).status, 404);
+    assert.equal((await send(limiter.url, { method: "POST", path: "/_limiter/" })).status, 405);
+  });
+
+  it("opens with the token and Enter, and keeps it for the tab, never in a URL", async () => {
+    const { tab, context, complaints } = await tabOf();
+    const urls = [];
+    context.on("request", (request) => urls.push(request.url(), request.headers().referer ?? ""));
+    await tab.goto(`${limiter.url}/_limiter`);
+    assert.equal(await tab.evaluate(() => document.activeElement.type), "password");
+    await logIn(tab, limiter);
+    await loaded(tab);
+    assert.equal(await tab.getByRole("navigation").count(), 1);
+    assert.deepEqual(await tab.getByRole("navigation").getByRole("link").allTextContents(), ["Traffic", "Events", "Callers", "Blocks", "Policies", "Store"]);
+    await tab.reload();
+    await loaded(tab);
+    const kept = await tab.evaluate(() => ({ session: Object.values(sessionStorage), local: localStorage.length, cookie: document.cookie, title: document.title }));
+    assert.deepEqual(kept, { session: [ADMIN_TOKEN], local: 0, cookie: "", title: "Traffic · edge-limiter" });
+    const other = await context.newPage();
+    await other.goto(`${limiter.url}/_limiter/`);
+    await other.getByLabel("Admin token").waitFor();
+    assert.deepEqual(urls.filter((url) => url.includes(ADMIN_TOKEN)), []);
+    assert.deepEqual([...new Set(urls.filter(Boolean).map((url) => new URL(url).origin))], [limiter.url], "no outside host");
+
+    await tab.getByRole("button", { name: "Forget token" }).click();
+    await tab.getByLabel("Admin token").waitFor();
+    assert.equal(await tab.evaluate(() => sessionStorage.length), 0);
+    assert.deepEqual(complaints, []);
+  });
+
+  it("refuses a wrong token, and says how long to wait after too many", async () => {
+    const { tab, complaints } = await tabOf({ extraHTTPHeaders: { "CF-Connecting-IP": "198.18.0.99" } });
+    await tab.goto(`${limiter.url}/_limiter/`);
+    const field = tab.getByLabel("Admin token");
+    const alert = tab.getByRole("alert");
+    for (const wrong of ["wrong", "with blank", "smörgås"]) {
+      await field.fill(wrong);
+      await tab.keyboard.press("Enter");
+      await alert.getByText("This token is not accepted.").waitFor();
+    }
+    for (let guess = 0; guess < 6; guess += 1) {
+      const answered = tab.waitForResponse("**/policies");
+      await field.fill(`guess-${guess}`);
+      await tab.keyboard.press("Enter");
+      if ((await (await answered).status()) === 429) break;
+    }
+    await alert.getByText(/^Too many wrong tokens came from this address\. Try again in (300|29\d) s\.$/).waitFor();
+    assert.equal(await tab.getByRole("button", { name: "Open" }).isDisabled(), true);
+    assert.equal(await tab.evaluate(() => sessionStorage.length), 0);
+    assert.deepEqual(complaints, []);
+  });
+
+  it("asks for the token again where it is not accepted any more", async () => {
+    const { tab } = await tabOf();
+    let isAccepted = true;
+    await playFixture(tab, () => (isAccepted ? undefined : { status: 401, json: { error: "unauthorized", message: "" } }));
+    await logIn(tab, limiter, "#/blocks");
+    await loaded(tab);
+    isAccepted = false;
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await tab.getByRole("alert").getByText("This token is not accepted any more.").waitFor();
+    await tab.getByLabel("Admin token").waitFor();
+    isAccepted = true;
+    await tab.getByLabel("Admin token").fill(ADMIN_TOKEN);
+    await tab.keyboard.press("Enter");
+    await tab.getByRole("heading", { name: "Blocks", exact: true }).waitFor();
+  });
+
+  it("reports that the limiter does not answer, keeps what it has, and goes on once it answers", async () => {
+    const { tab } = await tabOf();
+    let failure;
+    await playFixture(tab, () => failure);
+    await logIn(tab, limiter, "#/blocks");
+    await loaded(tab);
+    failure = { status: 503, json: { error: "store_unavailable", message: "The shared store does not answer: it is slow. Try again." } };
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await tab.getByRole("alert").getByText("The shared store does not answer: it is slow. Try again.").waitFor();
+    assert.equal(await tab.getByText("198.51.100.0/24").first().isVisible(), true);
+    failure = undefined;
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await tab.getByRole("alert").getByText("does not answer").waitFor({ state: "detached" });
+    await tab.unroute("**/_limiter/**");
+    await tab.route("**/_limiter/**", (route) => route.abort());
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await tab.getByRole("alert").getByText("The limiter does not answer.").waitFor();
+  });
+});
