@@ -1,6 +1,7 @@
 /**
  * `npm run check-config [-- --env NAME] [-- --config PATH]`: reads the variables as wrangler would and has the limiter's own
- * parser, compiled natively, judge them. Names are printed, values never.
+ * parser, compiled natively, judge them. Names are printed, values never. With `--has NAME` it only says whether that one is set,
+ * for `npm start`.
  */
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -21,17 +22,20 @@ export async function checkConfig({ env, config, deployed = false } = {}) {
   if (code !== 0) throw new Failure(`this configuration is not accepted (exit code ${code})`, code);
 }
 
-/** `{NAME: value}`, a value being a string or, for a TOML table or list, what the Worker gets as JSON. */
-async function variables({ env, config, deployed }) {
+/**
+ * `{NAME: value}`, a value being a string or, for a TOML table or list, what the Worker gets as JSON. Says what it reads, unless
+ * it is `quiet`.
+ */
+async function variables({ env, config, deployed, quiet = false }) {
   Object.assign(process.env, { WRANGLER_SEND_METRICS: environment.WRANGLER_SEND_METRICS });
   const wrangler = await import("wrangler");
   const file = path.resolve(config ?? path.join(root, "wrangler.toml"));
   let parsed, bindings;
   try {
     parsed = wrangler.unstable_readConfig({ config: file, env });
-    say(`reading ${path.relative(process.cwd(), file)}${env ? `, environment ${env}` : ""}`);
+    if (!quiet) say(`reading ${path.relative(process.cwd(), file)}${env ? `, environment ${env}` : ""}`);
     // Says by itself which of .dev.vars, .dev.vars.NAME and .env it uses.
-    bindings = wrangler.unstable_getVarsForDev(file, undefined, {}, env, false, parsed.secrets);
+    bindings = wrangler.unstable_getVarsForDev(file, undefined, {}, env, quiet, parsed.secrets);
   } catch (error) {
     throw new Failure(error.message);
   }
@@ -42,13 +46,15 @@ async function variables({ env, config, deployed }) {
   return { ...local, ...parsed.vars };
 }
 
-await main(import.meta.url, (args) => {
-  const options = { env: { type: "string", short: "e" }, config: { type: "string", short: "c" }, deployed: { type: "boolean" } };
+await main(import.meta.url, async (args) => {
+  const options = { env: { type: "string", short: "e" }, config: { type: "string", short: "c" }, deployed: { type: "boolean" }, has: { type: "string" } };
   let values;
   try {
     ({ values } = parseArgs({ args, options }));
   } catch (error) {
     throw new Failure(`${error.message}\nusage: npm run check-config [-- --env NAME] [--config PATH] [--deployed]`, 2);
   }
-  return checkConfig(values);
+  const { has, ...which } = values;
+  if (has === undefined) return checkConfig(which);
+  console.log((await variables({ ...which, quiet: true }))[has] ? "yes" : "no");
 });

@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { EventEmitter, once } from "node:events";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -70,6 +70,57 @@ describe("npm start", linux, () => {
     await assertEnds(command, () => command.child.kill("SIGINT"));
   });
 
+  it("opens the control plane with a token of this run, with which `npm run try` plays a scene", async (t) => {
+    const port = await freePort();
+    const url = `http://localhost:${port}`;
+    const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port)]);
+    await command.printed(/npm run try/);
+    assert.ok(command.output().includes(`${url}/_limiter/\n`), command.output());
+    const [, token] = /^> ADMIN_TOKEN.*: (\S+)$/m.exec(command.output());
+    assert.match(token, /^[\w-]{22,}$/);
+    assert.equal((await operated(url, token)).status, 200);
+    assert.equal((await operated(url, `${token.slice(1)}x`)).status, 401);
+    const left = join(root, ".wrangler", `edge-limiter-token-${port}`);
+    assert.deepEqual([readFileSync(left, "utf8"), (statSync(left).mode & 0o777).toString(8)], [token, "600"]);
+
+    const scene = run(t, "npm", ["run", "--silent", "try", "--", url]);
+    await within(scene.closed, "its end", STARTING_MS);
+    const played = scene.output();
+    assert.equal(scene.child.exitCode, 0, played);
+    assert.doesNotMatch(played, new RegExp(token));
+    const steps = played.split(/^> (?=\d\.)/m).slice(1);
+    const statuses = steps.map((step) => [...step.matchAll(/^ {2}\w+ \/\S*(?: \{.*\})?: (\d{3})/gm)].map(([, status]) => Number(status)));
+    assert.deepEqual(statuses, [[200, 200, 200], [429], [429, 200], [200, 429], [200, 200]], played);
+    assert.match(steps[1], /^ {2}120 admitted$/m);
+    assert.match(steps[2], /^ {2}30 admitted$/m);
+    for (const step of steps) assert.match(step, /^ {2}On the page, \w/m);
+    // Its callers are several: the brute force alone met the policy `auth`.
+    const { policies } = (await operated(url, token)).json();
+    assert.deepEqual(policies.map(({ policy, caller }) => [policy, caller.startsWith("203.0.113.")]), [["auth", true]]);
+
+    await assertEnds(command, () => command.child.kill("SIGINT"));
+    assert.equal(existsSync(left), false);
+  });
+
+  it("leaves an own ADMIN_TOKEN in force, and prints and stores none", async (t) => {
+    const own = "a-token-of-the-users-own";
+    const dir = mkdtempSync(join(tmpdir(), "edge-limiter-start-"));
+    t.after(() => rmSync(dir, { recursive: true, force: true }));
+    const config = join(dir, "wrangler.toml");
+    writeFileSync(config, `name = "x"\nmain = ${JSON.stringify(join(root, "build", "index.js"))}\ncompatibility_date = "2026-04-01"\n`);
+    writeFileSync(join(dir, ".dev.vars"), `ADMIN_TOKEN="${own}"\n`);
+    for (const [args, env] of [[["--config", config], {}], [[], { ADMIN_TOKEN: own }]]) {
+      const port = await freePort();
+      const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port), ...args], env);
+      await command.printed(/Ready on/);
+      assert.equal((await operated(`http://localhost:${port}`, own)).status, 200);
+      assert.match(command.output(), /^> ADMIN_TOKEN, which opens it: your own$/m);
+      assert.ok(!command.output().includes(own), "it is printed");
+      assert.equal(existsSync(join(root, ".wrangler", `edge-limiter-token-${port}`)), false);
+      await assertEnds(command, () => command.child.kill("SIGINT"));
+    }
+  });
+
   it("ends with npm, which passes no signal on", async (t) => {
     const command = run(t, "npm", ["start", "--", "--port", String(await freePort())]);
     await command.printed(/Ready on/);
@@ -111,6 +162,20 @@ describe("npm run dev:redis", linux, () => {
     // A terminal signals the whole foreground group.
     await assertEnds(command, () => process.kill(-command.child.pid, "SIGINT"));
   });
+});
+
+describe("npm run try", () => {
+  for (const [what, url, message, code] of [
+    ["where none serves", async () => `http://localhost:${await freePort()}`, /no token/, 1],
+    ["of another machine", () => "https://limiter.example", /usage:/, 2],
+  ]) {
+    it(`plays before no limiter ${what}`, async (t) => {
+      const command = run(t, process.execPath, ["scripts/try.mjs", await url()], { ADMIN_TOKEN: "" });
+      await within(command.closed, "its end", ENDING_MS);
+      assert.equal(command.child.exitCode, code);
+      assert.match(command.output(), message);
+    });
+  }
 });
 
 describe("npm run check-config", () => {
@@ -213,11 +278,14 @@ UPSTASH_REDIS_REST_URL = "planted-20"`);
   });
 });
 
+/** What the control plane answers an operator. */
+const operated = (url, token) => send(url, { path: "/_limiter/blocked", headers: { Authorization: `Bearer ${token}` } });
+
 /**
  * Runs a command in the repository's root, in a process group of its own, as a shell does; nothing of it outlives the test.
  */
-function run(t, program, args) {
-  const child = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], detached: true, env: { ...process.env, FORCE_COLOR: "0", NO_COLOR: "1" } });
+function run(t, program, args, env = {}) {
+  const child = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], detached: true, env: { ...process.env, FORCE_COLOR: "0", NO_COLOR: "1", ...env } });
   const chunks = [];
   const news = new EventEmitter();
   for (const stream of [child.stdout, child.stderr]) {
