@@ -245,12 +245,12 @@ impl Metrics {
     }
 
     /// Sends what is counted once it has waited long enough, or no more requests come. Where that is longer than a
-    /// task may sleep, it is left to a later one.
+    /// task may sleep, it is left to a later one, and so it is where `store` says nothing: the store does not answer.
     pub async fn send_later<D: Database>(
         &self,
         records: &Records<D>,
         effects: &impl Effects,
-        store: impl Fn() -> StoreCounts,
+        store: impl Fn() -> Option<StoreCounts>,
     ) {
         let begun = effects.now();
         let waited = begun.since(self.since.get().unwrap_or(begun));
@@ -262,7 +262,10 @@ impl Metrics {
             self.sending.set(Deadline::OVER);
             return;
         }
-        self.send(records, &store(), effects.now()).await;
+        match store() {
+            Some(store) => self.send(records, &store, effects.now()).await,
+            None => self.pause(effects.now()),
+        }
     }
 
     /// Sends what is counted. What cannot be sent is kept for the next time.

@@ -49,7 +49,7 @@ impl<E: Effects + Clone> Limiter<E> {
         if self.stack.should_reconcile() {
             return Some(Duty::Reconcile);
         }
-        (self.metrics.should_send(now)).then_some(Duty::SendCounts)
+        (self.stack.answers() && self.metrics.should_send(now)).then_some(Duty::SendCounts)
     }
 
     /// Bounded work: what is left is done the next time, and two at once harm nothing.
@@ -80,7 +80,7 @@ impl<E: Effects + Clone> Limiter<E> {
             Duty::FetchKeySet => self.users.fetch(self.effects.now()).await,
             Duty::WriteEvents => self.journal.write_later(&self.stack, &self.effects).await,
             Duty::SendCounts => {
-                let counts = || self.store_counts();
+                let counts = || self.stack.answers().then(|| self.store_counts());
                 let records = self.journal.records();
                 (self.metrics.send_later(records, &self.effects, counts)).await;
             }

@@ -2,10 +2,11 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::super::Duty;
-use super::{Asked, Isolate, TOKEN, by, get, header, json_of};
+use super::{Asked, Isolate, TOKEN, by, get, header, json_of, upstash};
 
 const METRICS_TOKEN: &str = "a-metrics-token-of-this-test";
 
@@ -287,6 +288,33 @@ fn what_an_isolate_counts_alone_is_seen_at_once() {
     );
 }
 
+/// What waits is sent once Redis answers again.
+#[test]
+fn a_store_that_does_not_answer_is_sent_no_counts() {
+    let mut vars = upstash(&json!({}));
+    vars["RATE_LIMIT_METRICS"] = json!(true);
+    vars["RATE_LIMIT_EVENTS"] = json!(false);
+    let isolate = Isolate::new(&vars);
+    // Nothing answers: the breaker opens.
+    for caller in 0..20 {
+        isolate.answer(&by(&format!("192.0.2.{caller}"), "/a"));
+    }
+    isolate.effects.calls();
+    assert!(!isolate.run_duties().contains(&Duty::SendCounts));
+    let sent = isolate.effects.calls();
+    assert!(
+        sent.iter().all(|(_, body, _)| !body.contains("RPUSH")),
+        "{sent:?}"
+    );
+    // One that has begun to wait does not send either.
+    isolate
+        .limiter
+        .run(Duty::SendCounts)
+        .now_or_never()
+        .unwrap();
+    assert_eq!(isolate.effects.calls(), []);
+}
+
 /// In memory it folds and tidies what there is, and counts no keys.
 #[test]
 fn the_schedule_harms_nothing_in_memory() {
@@ -294,7 +322,7 @@ fn the_schedule_harms_nothing_in_memory() {
     isolate.answer(&by("192.0.2.1", "/a"));
     isolate.run_duties();
     for _ in 0..3 {
-        futures_util::FutureExt::now_or_never(isolate.limiter.run(Duty::Tend)).unwrap();
+        isolate.limiter.run(Duty::Tend).now_or_never().unwrap();
     }
     assert_eq!(isolate.effects.lines(), [] as [String; 0]);
     assert_eq!(samples(&isolate, "edge_limiter_requests_total").len(), 1);
