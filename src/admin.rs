@@ -234,9 +234,11 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             Ok(answer) => answer.await,
             Err(failed) => Err(failed),
         };
-        let answer = answered.unwrap_or_else(Failed::response);
-        (self.note_operation(&segments, request, &input, answer.status, now)).await;
-        answer
+        let outcome = operations::outcome(&answered);
+        if let Some(outcome) = outcome {
+            (self.note_operation(&segments, request, &input, outcome, now)).await;
+        }
+        answered.unwrap_or_else(Failed::response)
     }
 
     fn caller(&self, request: &Request) -> Caller {

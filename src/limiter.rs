@@ -303,12 +303,17 @@ impl<E: Effects + Clone> Limiter<E> {
         }
     }
 
+    /// Commands of Redis that this isolate has sent, at most.
+    fn commands(&self) -> u64 {
+        self.journal.records().budget().map_or(0, Budget::sent)
+    }
+
     /// What is sent with the counts of requests.
     fn store_counts(&self) -> StoreCounts {
         let records = self.journal.records();
         StoreCounts {
             calls: records.database().calls(),
-            commands: records.budget().map_or(0, Budget::sent),
+            commands: self.commands(),
             transitions: self.stack.transitions(),
             left_out: self.journal.left_out(),
         }

@@ -93,13 +93,22 @@ impl Outcome {
 /// What a quota said of a request, by the names of labels.
 const DECISIONS: [&str; 4] = ["admitted", "denied", "blocked", "shadow_denied"];
 
-/// What a request is counted under where no route's pattern is known.
+/// What a check is counted under in place of a route, and what a request is where no route's pattern is known.
+const CHECK: &str = "check";
 const OTHER: &str = "other";
+
+/// What requests are counted under: the routes' patterns, by their place, and then these two.
+fn routes(config: &Config) -> impl Iterator<Item = &str> {
+    config.routes.patterns().chain([CHECK, OTHER])
+}
+
+/// Commands that are sent though no request was counted since: those of the control plane, and of the schedule.
+const COMMANDS_UNSENT: u64 = 50;
 
 /// What an isolate has counted since it began.
 #[derive(Default)]
 struct Counts {
-    /// By route, the last being [`OTHER`], and outcome.
+    /// By [`routes`] and outcome.
     requests: Vec<[u64; Outcome::ALL.len()]>,
     /// By policy, decision and source.
     decisions: Vec<[[u64; Source::ALL.len()]; DECISIONS.len()]>,
@@ -114,6 +123,9 @@ struct Outbox {
     /// A batch without an answer: it is sent again as it was.
     unanswered: Option<Batch>,
     batches: u64,
+    /// Requests and commands in the latest batch and those before it.
+    requests: u64,
+    commands: u64,
 }
 
 /// An isolate's counters.
@@ -128,6 +140,8 @@ pub struct Metrics {
     /// Requests that were counted, and how many of them when counts were sent last.
     requests: Cell<u64>,
     requests_sent: Cell<u64>,
+    /// Commands of Redis when counts were sent last.
+    commands_sent: Cell<u64>,
     /// When the oldest count that is not sent was made.
     since: Cell<Option<Timestamp>>,
     sending: Cell<Deadline>,
@@ -152,8 +166,7 @@ impl Metrics {
     /// Counts by the routes and policies of `config`. Nothing has been counted yet.
     #[must_use]
     pub fn new(config: &Config, seed: &Seed) -> Self {
-        let routes = config.routes.patterns().map(str::to_owned);
-        let routes: Vec<String> = routes.chain([OTHER.to_owned()]).collect();
+        let routes: Vec<String> = routes(config).map(str::to_owned).collect();
         let policies = config.policies.iter().map(|policy| policy.name.clone());
         let policies: Vec<String> = policies.collect();
         // Without randomness, the counts of several isolates would be taken for one that sends twice.
@@ -173,6 +186,7 @@ impl Metrics {
             outbox: RefCell::default(),
             requests: Cell::default(),
             requests_sent: Cell::default(),
+            commands_sent: Cell::default(),
             since: Cell::default(),
             sending: Cell::default(),
             pending: Cell::default(),
@@ -197,27 +211,48 @@ impl Metrics {
             return;
         }
         self.count_request(report.route, Outcome::of(report));
-        let counts = &mut *self.counts.borrow_mut();
-        let enforced = report.enforced.iter().map(|standing| (standing, true));
-        let shadow = report.shadow.iter().map(|standing| (standing, false));
-        for (standing, is_enforced) in enforced.chain(shadow) {
-            let decision = match &standing.answer {
-                answer if answer.allows() => 0,
-                _ if !is_enforced => 3,
-                answer => 1 + usize::from(answer.blocked_until.is_some()),
-            };
-            let Some(place) = self.policies.iter().position(|it| *it == standing.policy) else {
-                continue;
-            };
-            if let Some(policy) = counts.decisions.get_mut(place) {
-                policy[decision][report.source as usize] += 1;
-            }
-            if let Some(peaks) = counts.peaks.get_mut(place) {
-                let limit = standing.quota.capacity();
-                let used = limit.saturating_sub(standing.answer.decision.remaining);
-                peaks.note(standing.charged, used, limit, now);
-            }
+        for standing in &report.enforced {
+            self.count_decision(standing, true, report.source, now);
         }
+        for standing in &report.shadow {
+            self.count_decision(standing, false, report.source, now);
+        }
+    }
+
+    /// Counts what a quota said, which is `enforced` or in shadow mode.
+    pub fn count_decision(
+        &self,
+        standing: &Standing,
+        enforced: bool,
+        source: Source,
+        now: Timestamp,
+    ) {
+        if !self.is_on() {
+            return;
+        }
+        let decision = match &standing.answer {
+            answer if answer.allows() => 0,
+            _ if !enforced => 3,
+            answer => 1 + usize::from(answer.blocked_until.is_some()),
+        };
+        let Some(place) = self.policies.iter().position(|it| *it == standing.policy) else {
+            return;
+        };
+        let counts = &mut *self.counts.borrow_mut();
+        if let Some(policy) = counts.decisions.get_mut(place) {
+            policy[decision][source as usize] += 1;
+        }
+        if let Some(peaks) = counts.peaks.get_mut(place) {
+            let limit = standing.quota.capacity();
+            let used = limit.saturating_sub(standing.answer.decision.remaining);
+            peaks.note(standing.charged, used, limit, now);
+        }
+    }
+
+    /// Counts a check of another server.
+    pub fn count_check(&self, outcome: Outcome) {
+        // Beside the last, which are requests of no route.
+        self.count_request(self.routes.len().checked_sub(2), outcome);
     }
 
     /// Counts a request of a route, by its place, that became of it what `outcome` says.
@@ -231,11 +266,16 @@ impl Metrics {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// Whether counts are waiting to be sent and nobody is at it. If so, the one who asked is: call
-    /// [`send_later`](Self::send_later).
+    fn is_waiting(&self) -> bool {
+        self.requests.get() != self.requests_sent.get()
+    }
+
+    /// Whether counts are waiting to be sent and nobody is at it; `commands`: how many this isolate has sent. If so, the one
+    /// who asked is: call [`send_later`](Self::send_later).
     #[must_use]
-    pub fn should_send(&self, now: Timestamp) -> bool {
-        let waiting = self.requests.get() != self.requests_sent.get();
+    pub fn should_send(&self, commands: u64, now: Timestamp) -> bool {
+        let unsent = commands.saturating_sub(self.commands_sent.get());
+        let waiting = self.is_waiting() || self.is_on() && unsent >= COMMANDS_UNSENT;
         if !waiting || self.sending.get().is_pending(now) {
             return false;
         }
@@ -275,32 +315,41 @@ impl Metrics {
         store: &StoreCounts,
         now: Timestamp,
     ) {
-        let requests = self.requests.get();
         if self.pending.get() >= MAX_PENDING {
-            let folded = records.fold_counts(now).await.unwrap_or_default() as u64;
-            if folded == 0 {
-                self.pause(now);
-                return;
-            }
-            self.pending.set(self.pending.get().saturating_sub(folded));
-        }
-        let Some(batch) = self.next_batch(store, now) else {
-            self.sending.set(Deadline::OVER);
-            return;
-        };
-        match records.append_counts(&batch, now).await {
-            Ok(pending) => {
-                self.pending.set(pending);
-                self.outbox.borrow_mut().unanswered = None;
-                self.requests_sent.set(requests);
-                self.since.set(None);
-                self.sending.set(Deadline::OVER);
-                if records::is_fold_due(pending) {
-                    // A list that nobody folds is folded by who finds it long.
-                    let _ = records.fold_counts(now).await;
+            match records.fold_counts(now).await {
+                Ok(0) => {
+                    // Another has folded it, or it is gone: the next attempt finds out how long it is.
+                    self.pending.set(MAX_PENDING - 1);
+                    return self.pause(now);
                 }
+                Ok(folded) => self
+                    .pending
+                    .set(self.pending.get().saturating_sub(folded as u64)),
+                Err(_) => return self.pause(now),
             }
-            Err(_) => self.pause(now),
+        }
+        // What had no answer, and then what was counted since.
+        for _ in 0..2 {
+            let Some(batch) = self.next_batch(store, now) else {
+                break;
+            };
+            let Ok(pending) = records.append_counts(&batch, now).await else {
+                return self.pause(now);
+            };
+            self.pending.set(pending);
+            let outbox = &mut *self.outbox.borrow_mut();
+            outbox.unanswered = None;
+            self.requests_sent.set(outbox.requests);
+            self.commands_sent.set(outbox.commands);
+            if !self.is_waiting() {
+                break;
+            }
+        }
+        self.since.set(None);
+        self.sending.set(Deadline::OVER);
+        if records::is_fold_due(self.pending.get()) {
+            // A list that nobody folds is folded by who finds it long.
+            let _ = records.fold_counts(now).await;
         }
     }
 
@@ -323,6 +372,8 @@ impl Metrics {
                 }
                 outbox.sent = counted;
                 outbox.batches += 1;
+                outbox.requests = self.requests.get();
+                outbox.commands = store.commands;
                 Batch::new(&self.isolate, outbox.batches, now, new)
             }
         };

@@ -13,6 +13,7 @@ use crate::effects::Effects;
 use crate::events::Details;
 use crate::gate::{self, Exempt, Terms};
 use crate::journal::Denial;
+use crate::metrics::Outcome;
 use crate::policy::Policy;
 use crate::redis::Database;
 use crate::store::shared::SharedStore;
@@ -107,9 +108,17 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let (check, asked) = self.asking(&list, cost)?;
         let verdict = match (&check.address, &*check.charges) {
             (None, []) => Verdict::default(),
-            _ => self.stack.decide(&check, now).await?,
+            _ => match self.stack.decide(&check, now).await {
+                Ok(verdict) => verdict,
+                Err(error) => {
+                    self.metrics.count_check(Outcome::Unavailable);
+                    return Err(error.into());
+                }
+            },
         };
         let allowed = verdict.allows(&check);
+        let quotas = standings_of(&asked, &check, &verdict);
+        self.count(&verdict, allowed, &quotas, now);
         let mut answers = check.charges.iter().zip(&verdict.answers);
         let standings: Vec<Standing> = asked
             .iter()
@@ -132,7 +141,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             return Err(Bad::from("`checks` is empty.").into());
         };
         if !allowed && self.journal.records_denials() {
-            self.note_denial(&asked, &check, &verdict, now);
+            self.note_denial(&asked, &verdict, quotas, now);
         }
         binding.identifier = None;
         binding.allowed = allowed;
@@ -184,20 +193,40 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         Ok((check, asked))
     }
 
-    /// Each identifier is its own caller.
-    fn note_denial(&self, asked: &[Asked<'_>], check: &Check, verdict: &Verdict, now: Timestamp) {
-        let charged = asked.iter().filter(|one| one.is_charged());
-        let answers = charged.zip(&check.charges).zip(&verdict.answers);
-        let enforced = answers.filter(|((_, charge), _)| charge.enforced);
-        let enforced = enforced.filter_map(|((one, charge), answer)| {
-            Some(gate::Standing {
-                policy: one.policy.name.clone(),
-                quota: charge.quota,
-                charged: one.key,
-                answer: (*answer)?,
-            })
+    /// For metrics: as a request, and what each quota said.
+    fn count(
+        &self,
+        verdict: &Verdict,
+        allowed: bool,
+        standings: &[(gate::Standing, bool)],
+        now: Timestamp,
+    ) {
+        let blocks = |(standing, enforced): &(gate::Standing, bool)| {
+            *enforced && standing.answer.blocked_until.is_some()
+        };
+        self.metrics.count_check(match allowed {
+            true if standings.is_empty() => Outcome::Exempt,
+            true => Outcome::Admitted,
+            false if verdict.address_block.is_some() || standings.iter().any(blocks) => {
+                Outcome::Blocked
+            }
+            false => Outcome::Denied,
         });
-        let enforced: Vec<gate::Standing> = enforced.collect();
+        for (standing, enforced) in standings {
+            (self.metrics).count_decision(standing, *enforced, verdict.source, now);
+        }
+    }
+
+    /// Each identifier is its own caller.
+    fn note_denial(
+        &self,
+        asked: &[Asked<'_>],
+        verdict: &Verdict,
+        standings: Vec<(gate::Standing, bool)>,
+        now: Timestamp,
+    ) {
+        let enforced = standings.into_iter().filter(|(_, enforced)| *enforced);
+        let enforced: Vec<gate::Standing> = enforced.map(|(standing, _)| standing).collect();
         let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(asked.len());
         for one in asked {
             let key = Some(one.caller.key());
@@ -221,6 +250,26 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             ..Details::default()
         });
     }
+}
+
+/// What each quota answered that was asked, and whether it is enforced.
+fn standings_of(
+    asked: &[Asked<'_>],
+    check: &Check,
+    verdict: &Verdict,
+) -> Vec<(gate::Standing, bool)> {
+    let charged = asked.iter().filter(|one| one.is_charged());
+    let answers = charged.zip(&check.charges).zip(&verdict.answers);
+    let standings = answers.filter_map(|((one, charge), answer)| {
+        let standing = gate::Standing {
+            policy: one.policy.name.clone(),
+            quota: charge.quota,
+            charged: one.key,
+            answer: (*answer)?,
+        };
+        Some((standing, charge.enforced))
+    });
+    standings.collect()
 }
 
 /// `answered` is absent where no quota counts the caller; its answer, where a block or another quota that

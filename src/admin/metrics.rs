@@ -64,8 +64,6 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let name = input.parameter("window").unwrap_or("hour");
         let unknown = Bad::from("`window` must be hour, day or month.");
         let (width, steps) = window(name).ok_or(unknown)?;
-        // What isolates have sent since the last fold.
-        self.records().fold_counts(now).await?;
         // The one that is shown, and the one before it.
         let buckets = self.records().chart(width, 2 * steps, now).await?;
         let step = width.ms();

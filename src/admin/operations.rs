@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{Answered, Plane, Request, ok};
+use super::{Answered, Failed, Plane, Request, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -50,31 +50,40 @@ fn details(request: &Request, input: &Input) -> Option<String> {
     Some(parts.join(": "))
 }
 
+/// What became of a call that was to do something; `None`: nothing.
+pub(super) fn outcome(answered: &Answered) -> Option<&'static str> {
+    match answered {
+        Ok(answer) => {
+            let body = json::value(&answer.body).unwrap_or_default();
+            let idle = body["lifted"] == false && body["policies_lifted"] == 0;
+            (!idle).then_some("done")
+        }
+        Err(Failed::OnlyHere) => Some("isolate"),
+        // In part, it may be.
+        Err(Failed::Store(_)) => Some("failed"),
+        Err(_) => None,
+    }
+}
+
 impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
-    /// Writes down a call that has been answered, if it has done something; `status` is its answer's.
+    /// Writes down a call that has been answered, if it is one that does something.
     pub(super) async fn note_operation(
         &self,
         segments: &[&str],
         request: &Request,
         input: &Input,
-        status: u16,
+        outcome: &str,
         now: Timestamp,
     ) {
-        // 503: in force in this isolate, or in part.
-        let is_done = matches!(status, 200..300 | 503);
-        let Some((action, target)) = action(&request.method, segments).filter(|_| is_done) else {
+        let Some((action, target)) = action(&request.method, segments) else {
             return;
-        };
-        let details = match status {
-            503 => Some("the store did not answer".to_owned()),
-            _ => details(request, input),
         };
         let operation = json!({
             "at": now.as_millis(), "who": "admin", "address": self.caller(request).key(), "action": action, "target": target,
-            "details": details,
+            "details": details(request, input), "outcome": outcome,
         });
         if let Err(error) = self.write_operation(&operation, now).await {
-            let line = format!("operator log: writing to it failed: {error}; {action} was done");
+            let line = format!("operator log: writing to it failed: {error}; {action}: {outcome}");
             self.stack.effects().log(Level::Error, &line);
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Limiter;
 use crate::effects::{Effects, Level};
+use crate::error::StoreError;
 use crate::store::breaker::circuit::Permit;
 use crate::store::leases::Prefetch;
 
@@ -49,27 +50,34 @@ impl<E: Effects + Clone> Limiter<E> {
         if self.stack.should_reconcile() {
             return Some(Duty::Reconcile);
         }
-        (self.stack.answers() && self.metrics.should_send(now)).then_some(Duty::SendCounts)
+        let has_counts = || self.metrics.should_send(self.commands(), now);
+        (self.stack.answers() && has_counts()).then_some(Duty::SendCounts)
     }
 
     /// Bounded work: what is left is done the next time, and two at once harm nothing.
     async fn tend(&self) {
-        let records = self.journal.records();
-        let mut result = Ok(());
-        if self.metrics.is_on() {
-            for _ in 0..FOLDS {
-                match records.fold_counts(self.effects.now()).await {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) => result = Err(error),
-                }
-            }
-        }
-        result = result.and(records.gather_gauges(self.effects.now()).await);
-        if let Err(error) = result {
+        if let Err(error) = self.try_tend().await {
             let line = format!("schedule: {error}; the next run goes on");
             self.effects.log(Level::Error, &line);
         }
+    }
+
+    async fn try_tend(&self) -> Result<(), StoreError> {
+        let records = self.journal.records();
+        let now = self.effects.now();
+        if !self.metrics.is_on() {
+            return records.tidy(now).await;
+        }
+        for _ in 0..FOLDS {
+            if records.fold_counts(now).await? == 0 {
+                break;
+            }
+        }
+        records.gather_gauges(now).await?;
+        // No request may come to this isolate to send what this has cost.
+        let store = self.store_counts();
+        self.metrics.send(records, &store, self.effects.now()).await;
+        Ok(())
     }
 
     /// Runs a duty to its end. What fails is logged, and due again later.

@@ -1,8 +1,8 @@
 //! What Prometheus reads: its text format 0.0.4, or OpenMetrics 1.0 where a scraper prefers that.
 
-use super::Series;
 use super::gauges::FIELDS;
 use super::records::Overview;
+use super::{Outcome, Series, routes};
 use crate::config::Config;
 use crate::redis::rest::{BOUNDS_MS, RESULTS};
 use crate::store::breaker::STATES;
@@ -44,8 +44,6 @@ struct Counters {
     name: &'static str,
     /// What the words behind it are.
     labels: &'static [&'static str],
-    /// Values of the only label that are shown though nothing was counted.
-    always: &'static [&'static str],
     help: &'static str,
 }
 
@@ -54,45 +52,57 @@ const COUNTERS: [Counters; 6] = [
         word: "requests",
         name: "edge_limiter_requests_total",
         labels: &["outcome", "route"],
-        always: &[],
         help: "Requests by what became of them, and by the route they met.",
     },
     Counters {
         word: "decisions",
         name: "edge_limiter_decisions_total",
         labels: &["outcome", "source", "policy"],
-        always: &[],
         help: "What quotas said of requests, by policy and by who decided.",
     },
     Counters {
         word: "left_out",
         name: "edge_limiter_events_left_out_total",
         labels: &[],
-        always: &[],
         help: "Events that no record holds.",
     },
     Counters {
         word: "calls",
         name: "edge_limiter_store_requests_total",
         labels: &["result"],
-        always: &RESULTS,
         help: "Calls of Redis by what came of them.",
     },
     Counters {
         word: "commands",
         name: "edge_limiter_store_commands_total",
         labels: &[],
-        always: &[],
         help: "Redis commands that were sent, at most, those of scripts included.",
     },
     Counters {
         word: "breaker",
         name: "edge_limiter_breaker_transitions_total",
         labels: &["to"],
-        always: &STATES,
         help: "How often a circuit breaker came to a state.",
     },
 ];
+
+/// Shows what alerts watch though nothing was counted: of a series that is first seen above 0, a rate misses the beginning.
+fn show_first(counts: &mut Series, config: &Config) {
+    for result in RESULTS {
+        counts.show(&["calls", result]);
+    }
+    for state in STATES {
+        counts.show(&["breaker", state]);
+    }
+    for policy in &config.policies {
+        counts.show(&["decisions", "admitted", "memory", &policy.name]);
+    }
+    for route in routes(config) {
+        for outcome in [Outcome::Denied, Outcome::Blocked, Outcome::Unavailable] {
+            counts.show(&["requests", outcome.name(), route]);
+        }
+    }
+}
 
 /// The exposition of `told`.
 #[must_use]
@@ -103,7 +113,9 @@ pub fn write(told: &Told<'_>, format: Format) -> String {
         isolate: told.isolate,
     };
     if let Some(overview) = told.overview {
-        page.counts(&overview.counts);
+        let mut counts = overview.counts.clone();
+        show_first(&mut counts, told.config);
+        page.counts(&counts);
         page.overview(overview);
     }
     page.limits(told.config);
@@ -199,13 +211,6 @@ impl Page<'_> {
         for family in &COUNTERS {
             self.counter(family.name, family.help);
             let labelled = !family.labels.is_empty();
-            for value in family.always {
-                // An alert sees its first increase.
-                let name = format!("{} {value}", family.word);
-                if counts.find(&name).is_none() {
-                    self.number(family.name, &[(family.labels[0], value)], 0);
-                }
-            }
             if !labelled {
                 self.number(family.name, &[], counts.get(family.word));
             }

@@ -15,13 +15,10 @@ use crate::time::Timestamp;
 
 /// Steps of `SCAN` in a run, and keys that Redis looks at in each, about. More keys are counted over several runs.
 const SCANS: usize = 10;
-const KEYS_PER_SCAN: &str = "1000";
+const KEYS_PER_SCAN: &str = "5000";
 
 /// How long it holds, in ms: twelve runs.
 const KEPT_MS: u64 = 60 * 60 * 1000;
-
-/// How long counts that nobody folds are kept after the last run, in ms: a week.
-const PENDING_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
@@ -183,10 +180,16 @@ impl<D: Database> Records<D> {
     fn tidying(&self, now: Timestamp) -> Vec<Command> {
         let mut commands = self.tidying_of_blocks(now);
         commands.push(self.tidying_of_events(now));
-        // What is folded is gone; should nobody fold any more, it goes too.
-        let pending = self.key(Key::PendingCounts);
-        commands.push(command(["PEXPIRE", &pending, &PENDING_KEPT_MS.to_string()]));
         commands
+    }
+
+    /// Takes what has expired out of the lists.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub async fn tidy(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.run_all(self.tidying(now), now).await.map(drop)
     }
 
     /// Goes on counting the keys.

@@ -16,7 +16,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
-use crate::redis::{Database, command, texts, whole};
+use crate::redis::{Command, Database, command, texts, whole};
 use crate::time::Timestamp;
 
 /// Batches that one fold takes at most.
@@ -35,6 +35,9 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// How long totals are kept without anything added.
 const TOTALS_KEPT_MS: u64 = 450 * DAY_MS;
+
+/// How long a list is kept that nobody folds: a week.
+const PENDING_KEPT_MS: u64 = 7 * DAY_MS;
 
 /// How far a batch's clock may be off and its counts still go where it says.
 const MAX_SKEW_MS: u64 = HOUR_MS;
@@ -78,6 +81,14 @@ impl Batch {
             at: value["at"].as_u64()?,
             counts: Series::of_value(counts),
         })
+    }
+
+    /// Where charts have it, in ms since the epoch: a clock far off does not count.
+    fn charted_at(&self, now: Timestamp) -> u64 {
+        match self.at.abs_diff(now.as_millis()) {
+            ..=MAX_SKEW_MS => self.at,
+            _ => now.as_millis(),
+        }
     }
 
     /// The next attempt.
@@ -196,7 +207,7 @@ pub(super) const fn is_fold_due(pending: u64) -> bool {
 }
 
 impl<D: Database> Records<D> {
-    /// Appends a batch: one command. Returns how many are in the list.
+    /// Appends a batch: one command, and another for the first of a list, which is to expire. Returns how many are in it.
     ///
     /// # Errors
     ///
@@ -210,7 +221,14 @@ impl<D: Database> Records<D> {
             budget.forget_prepaid();
         }
         let [pending] = appended?;
-        Ok(whole(&pending))
+        let pending = whole(&pending);
+        if pending == 1 {
+            let expiry = PENDING_KEPT_MS.to_string();
+            let expire = command(["PEXPIRE", &self.key(Key::PendingCounts), &expiry]);
+            // The batch is there whatever comes of it.
+            let _ = self.run([expire], now).await;
+        }
+        Ok(pending)
     }
 
     /// The totals, with what is in the list, what is blocked, and what the schedule has gathered: five commands.
@@ -222,12 +240,7 @@ impl<D: Database> Records<D> {
         let after = format!("({}", now.as_millis());
         let listed = |key| command(["ZCOUNT", &self.key(key), &after, "+inf"]);
         let commands = [
-            command([
-                "LRANGE",
-                &self.key(Key::PendingCounts),
-                "0",
-                &(MAX_PENDING - 1).to_string(),
-            ]),
+            self.pending(),
             command(["MGET", &self.key(Key::TotalCounts), &self.key(Key::Gauges)]),
             listed(Key::BlockedAddresses),
             command(["HLEN", &self.key(Key::BlockedRanges)]),
@@ -268,22 +281,20 @@ impl<D: Database> Records<D> {
         let totals_key = self.key(Key::TotalCounts);
         let commands = [
             command(["LRANGE", &pending_key, "0", &(MAX_FOLDED - 1).to_string()]),
-            command(["GET", &totals_key]),
+            // Whatever is there: of another type than a text it counts as nothing, and is replaced.
+            command(["MGET", &totals_key]),
         ];
         let [pending, totals] = self.run(commands, now).await?;
         let pending = texts(&pending);
         let Some(first) = pending.first() else {
             return Ok(0);
         };
-        let mut totals = Series::read(&totals);
+        let mut totals = Series::read(&totals[0]);
         let mut new: Vec<(Width, u64, Series)> = Vec::new();
         for batch in batches(&pending) {
             totals.add_all(&batch.counts);
             let charted = charted(&batch.counts);
-            let at = match batch.at.abs_diff(now.as_millis()) {
-                ..=MAX_SKEW_MS => batch.at,
-                _ => now.as_millis(),
-            };
+            let at = batch.charted_at(now);
             for width in Width::ALL {
                 let bucket = at / width.ms();
                 let mut known = new.iter_mut();
@@ -303,7 +314,8 @@ impl<D: Database> Records<D> {
             }
         }
         let names = keys.iter().map(|(_, key)| key.clone()).collect();
-        let mut held = self.buckets_under(names, now).await?;
+        let [held] = self.run([read_all(names)], now).await?;
+        let mut held = read_buckets(&held);
         for (width, bucket, counts) in &new {
             let key = self.key(width.key_of(*bucket));
             let place = keys.iter().position(|(_, known)| *known == key);
@@ -332,7 +344,7 @@ impl<D: Database> Records<D> {
         Ok(if is_done { pending.len() } else { 0 })
     }
 
-    /// The latest `most` buckets of a chart, the current one among them.
+    /// The latest `most` buckets of a chart, the current one among them, with what is in the list: two commands.
     ///
     /// # Errors
     ///
@@ -348,7 +360,8 @@ impl<D: Database> Records<D> {
         let keys = (first / width.per_key())..=(current / width.per_key());
         let keys: Vec<String> = keys.map(|number| self.key(width.key(number))).collect();
         let mut all = Buckets::new();
-        for buckets in self.buckets_under(keys, now).await? {
+        let [pending, held] = self.run([self.pending(), read_all(keys)], now).await?;
+        for buckets in read_buckets(&held) {
             for (bucket, counts) in buckets {
                 let bucket: u64 = bucket.parse().unwrap_or_default();
                 if (first..=current).contains(&bucket) {
@@ -356,24 +369,39 @@ impl<D: Database> Records<D> {
                 }
             }
         }
+        for batch in batches(&texts(&pending)) {
+            let bucket = batch.charted_at(now) / width.ms();
+            let counts = charted(&batch.counts);
+            match all.iter_mut().find(|(known, _)| *known == bucket) {
+                Some((_, known)) => known.add_all(&counts),
+                None if (first..=current).contains(&bucket) => all.push((bucket, counts)),
+                None => {}
+            }
+        }
+        all.sort_unstable_by_key(|(bucket, _)| *bucket);
         Ok(all)
     }
 
-    /// The buckets under each key, by their number.
-    async fn buckets_under(
-        &self,
-        mut keys: Vec<String>,
-        now: Timestamp,
-    ) -> Result<Vec<Map<String, Value>>, StoreError> {
-        keys.insert(0, "MGET".to_owned());
-        let [held] = self.run([keys], now).await?;
-        let held = held.as_array().map(Vec::as_slice).unwrap_or_default();
-        let read = |text: &Value| match json::value(text.as_str()?)? {
-            Value::Object(buckets) => Some(buckets),
-            _ => None,
-        };
-        Ok(held.iter().map(|it| read(it).unwrap_or_default()).collect())
+    /// The command that reads what isolates have sent and nobody has folded.
+    fn pending(&self) -> Command {
+        let last = (MAX_PENDING - 1).to_string();
+        command(["LRANGE", &self.key(Key::PendingCounts), "0", &last])
     }
+}
+
+fn read_all(mut keys: Vec<String>) -> Command {
+    keys.insert(0, "MGET".to_owned());
+    keys
+}
+
+/// The buckets under each key, by their number.
+fn read_buckets(held: &Value) -> Vec<Map<String, Value>> {
+    let held = held.as_array().map(Vec::as_slice).unwrap_or_default();
+    let read = |text: &Value| match json::value(text.as_str()?)? {
+        Value::Object(buckets) => Some(buckets),
+        _ => None,
+    };
+    held.iter().map(|it| read(it).unwrap_or_default()).collect()
 }
 
 /// The batches in a list, each once however often it was sent. What is none counts nothing.

@@ -46,6 +46,14 @@ impl Series {
         }
     }
 
+    /// Sets a counter to 0 that does not exist.
+    pub fn show(&mut self, words: &[&str]) {
+        let name = words.join(" ");
+        if self.find(&name).is_none() {
+            self.set(&name, 0);
+        }
+    }
+
     fn add_named(&mut self, name: &str, count: u64) {
         if let Some(held) = self.0.get_mut(name) {
             *held = whole(held).saturating_add(count).into();

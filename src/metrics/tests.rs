@@ -112,15 +112,53 @@ fn an_idle_isolate_sends_nothing() {
     let redis = Redis::default();
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
-    assert!(!isolate.should_send(at(0)));
+    assert!(!isolate.should_send(0, at(0)));
     isolate.count_request(None, Outcome::Admitted);
-    assert!(isolate.should_send(at(0)));
-    assert!(!isolate.should_send(at(0)), "one is at it");
+    assert!(isolate.should_send(0, at(0)));
+    assert!(!isolate.should_send(0, at(0)), "one is at it");
     send(&isolate, &records, at(15));
-    assert_eq!(redis.commands.get(), 1);
-    assert!(!isolate.should_send(at(30)));
+    // The first of a list lets it expire.
+    assert_eq!(redis.commands.get(), 2);
+    assert!(!isolate.should_send(0, at(30)));
     send(&isolate, &records, at(30));
-    assert_eq!(redis.commands.get(), 1);
+    assert_eq!(redis.commands.get(), 2);
+    isolate.count_request(None, Outcome::Admitted);
+    send(&isolate, &records, at(45));
+    assert_eq!(redis.commands.get(), 3);
+}
+
+/// What the control plane and the schedule send costs too, and may be all that an isolate does.
+#[test]
+fn commands_are_sent_without_requests_once_they_are_many() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let isolate = Metrics::new(&config(), &Seed::fixed());
+    assert!(!isolate.should_send(49, at(0)));
+    assert!(isolate.should_send(50, at(0)));
+    let store = StoreCounts {
+        commands: 50,
+        ..StoreCounts::default()
+    };
+    isolate
+        .send(&records, &store, at(15))
+        .now_or_never()
+        .unwrap();
+    assert_eq!(totals(&records, at(15)).get("commands"), 50);
+    assert!(!isolate.should_send(51, at(30)));
+}
+
+/// Were it not so, isolates would wait for a list that is gone already.
+#[test]
+fn a_list_that_was_full_and_is_gone_is_sent_to_again() {
+    let redis = Redis::default();
+    let records = records(&redis);
+    let isolate = Metrics::new(&config(), &Seed::fixed());
+    isolate.count_request(None, Outcome::Admitted);
+    isolate.pending.set(super::records::MAX_PENDING);
+    send(&isolate, &records, at(0));
+    assert_eq!(admitted(&totals(&records, at(0))), 0);
+    send(&isolate, &records, at(15));
+    assert_eq!(admitted(&totals(&records, at(15))), 1);
 }
 
 /// Nobody folds, and the list does not grow for it.
@@ -202,8 +240,7 @@ proptest! {
                     let took = redis.next.take() == Fault::None && fault == Fault::None;
                     lost |= fault == Fault::AnswerLost;
                     if took && !lost {
-                        // A batch that was not reached went first, and the rest goes now.
-                        send(&isolates[isolate], &records, now);
+                        // Also what was counted since a batch that was not reached.
                         sent += std::mem::take(&mut counted[isolate]);
                     }
                 }
@@ -283,10 +320,11 @@ fn what_is_no_batch_counts_nothing_and_stops_nothing() {
             .unwrap()
             .unwrap();
     }
-    let set = crate::redis::command(["SET", "t:metrics:totals", "not json"]);
+    // A list in place of the totals: no fold fails for it.
+    let push = crate::redis::command(["RPUSH", "t:metrics:totals", "not json"]);
     redis
         .held
-        .run(vec![set], at(0))
+        .run(vec![push], at(0))
         .now_or_never()
         .unwrap()
         .unwrap();
@@ -384,10 +422,10 @@ impl Database for Large {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         match commands[0][0].as_str() {
             "SCAN" => {
-                assert_eq!(commands[0][2..], ["MATCH", "t:*", "COUNT", "1000"]);
+                assert_eq!(commands[0][2..], ["MATCH", "t:*", "COUNT", "5000"]);
                 self.scans.set(self.scans.get() + 1);
                 let from: usize = commands[0][1].parse().unwrap();
-                let to = (from + 1000).min(self.keys);
+                let to = (from + 5000).min(self.keys);
                 let next = if to == self.keys { 0 } else { to };
                 let found: Vec<String> = (from..to).map(|key| format!("t:{key}")).collect();
                 Ok(vec![json!([next.to_string(), found])])
@@ -409,7 +447,7 @@ impl Database for Large {
 fn keys_are_counted_in_steps_over_as_many_runs_as_it_takes() {
     let large = Large {
         inner: Redis::default(),
-        keys: 25_500,
+        keys: 125_500,
         info: None,
         scans: Rc::default(),
     };
@@ -417,7 +455,7 @@ fn keys_are_counted_in_steps_over_as_many_runs_as_it_takes() {
     let counted: Vec<Option<u64>> = (0..4)
         .map(|run| gather(&records, at(run * 300)).keys.map(|keys| keys.count))
         .collect();
-    assert_eq!(counted, [None, None, Some(25_500), Some(25_500)]);
+    assert_eq!(counted, [None, None, Some(125_500), Some(125_500)]);
     assert_eq!(large.scans.get(), 10 + 10 + 6 + 10);
 }
 

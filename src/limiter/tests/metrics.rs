@@ -22,10 +22,11 @@ fn at(path: &str) -> Asked {
     get(&format!("http://localhost/_limiter/{path}"))
 }
 
-/// The samples of a scrape that begin like that.
+/// The samples of a scrape that begin like that, but those of 0.
 fn samples(isolate: &Isolate, name: &str) -> Vec<String> {
     let text = isolate.answer(&at("metrics").authorized()).body;
     let lines = text.lines().filter(|line| line.starts_with(name));
+    let lines = lines.filter(|line| line.contains("limited_callers") || !line.ends_with(" 0"));
     // In memory each has the isolate's name as its last label, which is random.
     lines
         .map(|line| match line.split_once("isolate=\"") {
@@ -62,6 +63,90 @@ fn every_request_is_counted_by_what_became_of_it() {
             r#"edge_limiter_decisions_total{outcome="denied",source="memory",policy="general","} 1"#,
         ]
     );
+}
+
+/// Else an alert would miss the first of them.
+#[test]
+fn what_alerts_watch_is_shown_before_it_happens() {
+    let isolate = isolate();
+    let text = isolate.answer(&at("metrics").authorized()).body;
+    for series in [
+        r#"edge_limiter_requests_total{outcome="denied",route="/login""#,
+        r#"edge_limiter_requests_total{outcome="unavailable",route="other""#,
+        r#"edge_limiter_decisions_total{outcome="admitted",source="memory",policy="auth""#,
+        r#"edge_limiter_store_requests_total{result="timeout""#,
+    ] {
+        let line = text.lines().find(|line| line.starts_with(series));
+        assert!(line.is_some_and(|line| line.ends_with(" 0")), "{series}");
+    }
+}
+
+#[test]
+fn checks_of_other_servers_are_counted() {
+    let isolate = isolate();
+    for _ in 0..3 {
+        let check = at("check").authorized();
+        isolate.answer(&check.sending("POST", r#"{"policy":"auth","identifier":"card:4242"}"#));
+    }
+    let check = at("check").authorized();
+    isolate.answer(&check.sending("POST", r#"{"policy":"auth","identifier":"198.51.100.1"}"#));
+    assert_eq!(
+        samples(&isolate, "edge_limiter_requests_total"),
+        [
+            r#"edge_limiter_requests_total{outcome="admitted",route="check","} 1"#,
+            r#"edge_limiter_requests_total{outcome="blocked",route="check","} 2"#,
+            r#"edge_limiter_requests_total{outcome="exempt",route="check","} 1"#,
+        ]
+    );
+    let decided = samples(&isolate, "edge_limiter_decisions_total{outcome=\"blocked\"");
+    assert_eq!(
+        decided,
+        [r#"edge_limiter_decisions_total{outcome="blocked",source="memory",policy="auth","} 2"#]
+    );
+}
+
+/// What became of it is on record, and no call that changed nothing.
+#[test]
+fn the_operator_log_says_what_became_of_a_call() {
+    let isolate = isolate();
+    let call = |method, path: &str| {
+        let asked = at(path).authorized().sending(method, "");
+        isolate.answer(&asked).status
+    };
+    assert_eq!(call("DELETE", "blocked/203.0.113.9"), 200);
+    assert_eq!(
+        operations(&isolate),
+        [] as [Value; 0],
+        "there was nothing to lift"
+    );
+    assert_eq!(call("PUT", "blocked/203.0.113.9"), 200);
+    assert_eq!(operations(&isolate)[0]["outcome"], "done");
+    // Redis does not answer: the log says so, since the record cannot.
+    let isolate = Isolate::new(&upstash(&json!({})));
+    let call = |method, path: &str| {
+        let asked = at(path).authorized().sending(method, "");
+        let status = isolate.answer(&asked).status;
+        let lines = isolate.effects.lines();
+        (
+            status,
+            lines
+                .into_iter()
+                .find(|line| line.starts_with("operator log"))
+                .unwrap_or_default(),
+        )
+    };
+    for (method, path, end) in [
+        ("PUT", "blocked/203.0.113.9", "block: isolate"),
+        ("DELETE", "blocked/203.0.113.9", "lift: failed"),
+        ("DELETE", "usage/general/203.0.113.9", "reset: failed"),
+    ] {
+        let (status, line) = call(method, path);
+        assert_eq!(status, 503);
+        assert!(
+            line.ends_with(end) && !line.contains("203.0.113.9"),
+            "{line}"
+        );
+    }
 }
 
 #[test]
