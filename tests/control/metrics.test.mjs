@@ -111,7 +111,8 @@ describe("metrics that isolates share", () => {
     assert.ok(store.redis.memory_used_bytes > 100_000 && store.redis.uptime_seconds >= 0, JSON.stringify(store));
     const redis = await shared.standIn.redis.client();
     const keys = (await redis.keys(`${PREFIX}*`)).length;
-    assert.ok(Math.abs(store.keys.count - keys) <= 1, `${store.keys.count} of ${keys}`);
+    // What was gathered and what that cost are written once the keys are counted.
+    assert.ok(store.keys.count <= keys && store.keys.count >= keys - 2, `${store.keys.count} of ${keys}`);
     const found = await samples(limiter);
     assert.equal(found.get("redis_up"), 1);
     assert.ok(found.get("redis_memory_used_bytes") > 100_000);

@@ -48,7 +48,7 @@ describe("a scrape of the limiter", () => {
         }
       }
       const values = (name, label) => [...found.get(name).get(label)].sort();
-      assert.deepEqual(values("edge_limiter_requests_total", "outcome"), ["admitted", "blocked", "denied", "exempt"]);
+      assert.deepEqual(values("edge_limiter_requests_total", "outcome"), ["admitted", "blocked", "denied", "exempt", "unavailable"]);
       assert.deepEqual(values("edge_limiter_decisions_total", "outcome"), ["admitted", "blocked", "denied", "shadow_denied"]);
       for (const source of ["store", "lease", "remembered", "memory"]) assert.ok(values("edge_limiter_decisions_total", "source").includes(source), source);
       assert.deepEqual(values("edge_limiter_store_duration_seconds_bucket", "le"), [...expected.get("edge_limiter_store_duration_seconds_bucket").get("le")].sort());
