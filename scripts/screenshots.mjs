@@ -5,8 +5,8 @@
 import { mkdirSync, statSync } from "node:fs";
 import path from "node:path";
 import { build } from "./build.mjs";
-import { ensureChromium } from "./chromium.mjs";
 import { Failure, main, root, say } from "./command.mjs";
+import { setup } from "./setup.mjs";
 
 const FOLDER = path.join("docs", "images");
 /** A picture in a repository stays there for ever. */
@@ -27,7 +27,7 @@ const PICTURES = [
 
 await main(import.meta.url, async () => {
   await build();
-  await ensureChromium();
+  await setup({ chromium: true });
   // They need node_modules, which may not have been there when this script began.
   const { loaded, logIn, openTab, playFixture, startBrowser } = await import("../tests/page/browser.mjs");
   const { ADMIN_TOKEN } = await import("../tests/harness/control.mjs");
