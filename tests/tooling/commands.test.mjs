@@ -12,6 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
+import { environment } from "../../scripts/command.mjs";
 import { send } from "../harness/request.mjs";
 import { within } from "../harness/within.mjs";
 import { freePort } from "../upstash/free-port.mjs";
@@ -58,7 +59,7 @@ describe("npm start", linux, () => {
     assert.equal(command.child.exitCode, 0, command.output());
   });
 
-  it("serves the page for operators, as wrangler bundles it", async (t) => {
+  it("serves the page for operators, as wrangler loads it", async (t) => {
     const port = await freePort();
     const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port), "--var", "ADMIN_TOKEN:a-token-of-this-test-alone"]);
     await command.printed(/Ready on/);
@@ -176,6 +177,22 @@ describe("npm run try", () => {
       assert.match(command.output(), message);
     });
   }
+});
+
+describe("wrangler deploy", () => {
+  it("uploads the page's files as a module apart from what answers requests", async (t) => {
+    const dir = mkdtempSync(join(tmpdir(), "edge-limiter-upload-"));
+    t.after(() => rmSync(dir, { recursive: true, force: true }));
+    const wrangler = join(root, "node_modules", "wrangler", "bin", "wrangler.js");
+    const command = run(t, process.execPath, [wrangler, "deploy", "--dry-run", "--outdir", dir], environment);
+    await within(command.closed, "its end", STARTING_MS);
+    assert.equal(command.child.exitCode, 0, command.output());
+    const uploaded = readdirSync(dir).filter((file) => file !== "README.md").sort();
+    assert.deepEqual(uploaded, ["index.js", "index_bg.wasm", "page_files.js"]);
+    const read = (file) => readFileSync(join(dir, file), "utf8");
+    assert.match(read("page_files.js"), /<!doctype html>/i);
+    assert.doesNotMatch(read("index.js"), /<!doctype html>/i);
+  });
 });
 
 describe("npm run check-config", () => {
