@@ -59,7 +59,7 @@ async function bruteForce(limiter, address) {
   tell(denied);
   console.log("  What else it asks for is limited by other policies:");
   tell(await limiter.send(address, "GET", "/"));
-  look("Blocks: the policy's own block of this caller, until when. Events: blocked");
+  look("Blocks: the policy's own block of this caller, until when. Events: denied, with the count");
 }
 
 /** An operator, who blocks an address and lifts that. */
