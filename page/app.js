@@ -74,9 +74,11 @@ function logIn(message = "") {
   token.focus();
 }
 
-async function open() {
+function open() {
   leave();
-  let inForce = [];
+  let hasLeft = false;
+  /** Those in force, once they are known. */
+  let inForce;
   let view, mounted;
   let timer;
 
@@ -111,7 +113,12 @@ async function open() {
     logIn(message);
   };
   const fail = (failure) => {
-    if (failure.kind === "token") return logOut("This token is not accepted any more.");
+    // Somebody may be typing another token by now.
+    if (hasLeft) return;
+    if (failure.kind === "token") {
+      logOut("This token is not accepted any more.");
+      return;
+    }
     if (!(failure instanceof Failure)) console.error(failure);
     for (const waiting of root.querySelectorAll("[aria-busy]")) swap(waiting.parentElement, empty("Nothing is loaded."));
     swap(trouble, h("p", { class: "banner bad" }, failure instanceof Failure ? failure.message : "This page failed. Reload it."));
@@ -120,7 +127,7 @@ async function open() {
 
   /** What views use of the frame. */
   const app = {
-    policies: () => inForce,
+    policies: () => inForce ?? [],
     isShared(isShared, isolate) {
       const which = isolate ? `${isolate}, which answered` : "the one that answered";
       const note = `Memory mode: there is no shared store. These are the counts of one isolate alone, ${which}; other isolates have their own, and a restart forgets them.`;
@@ -141,6 +148,9 @@ async function open() {
   const load = async (isCurrent) => {
     const current = mounted;
     try {
+      // Views explain events by them. Without them every denial would look as if its policy had been removed.
+      inForce ??= await policiesInForce();
+      if (!isCurrent()) return false;
       const [, state] = await Promise.all([current.load(isCurrent), call("health")]);
       if (!isCurrent()) return false;
       const text = `${state.status} · ${state.store === "upstash" ? "Redis" : "memory"}`;
@@ -179,6 +189,7 @@ async function open() {
   addEventListener("hashchange", show);
   scheme.addEventListener("change", redraw);
   leave = () => {
+    hasLeft = true;
     refresh.stop();
     clearTimeout(timer);
     mounted?.unmount?.();
@@ -187,12 +198,10 @@ async function open() {
     leave = () => {};
   };
 
-  try {
-    const { policies: list, preflight } = await call("policies");
-    inForce = preflight ? [...list, { ...preflight, isPreflight: true }] : list;
-  } catch (failure) {
-    if (failure.kind === "token") return logOut("This token is not accepted any more.");
-    fail(failure);
-  }
-  return show();
+  show();
+}
+
+async function policiesInForce() {
+  const { policies: list, preflight } = await call("policies");
+  return preflight ? [...list, { ...preflight, isPreflight: true }] : list;
 }

@@ -110,6 +110,50 @@ describe("the page", () => {
     await tab.getByRole("heading", { name: "Blocks", exact: true }).waitFor();
   });
 
+  it("keeps a token that was typed while a call with the token before was under way", async () => {
+    const { tab } = await tabOf();
+    await playFixture(tab);
+    await logIn(tab, limiter, "#/blocks");
+    await loaded(tab);
+    let release;
+    const held = new Promise((resolve) => (release = resolve));
+    let calls = 0;
+    await tab.route("**/_limiter/policies", async (route) => {
+      calls += 1;
+      if (calls > 1) return route.fallback();
+      await held;
+      return route.fulfill({ status: 401, json: { error: "unauthorized", message: "" } });
+    });
+    await tab.reload();
+    await tab.getByRole("button", { name: "Forget token" }).click();
+    await logIn(tab, limiter, "#/blocks");
+    await loaded(tab);
+    const refused = tab.waitForResponse((response) => response.status() === 401);
+    release();
+    await refused;
+    // The page has handled the answer before it answers this.
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await loaded(tab);
+    assert.deepEqual(await tab.evaluate(() => Object.values(sessionStorage)), [ADMIN_TOKEN]);
+    assert.equal(await tab.getByRole("alert").innerText(), "");
+  });
+
+  it("loads the policies again where the first call for them failed", async () => {
+    const { tab } = await tabOf();
+    let isFailing = false;
+    await playFixture(tab, (_, path) => isFailing && path === "policies" && { status: 500, json: { error: "internal", message: "This call failed." } });
+    await logIn(tab, limiter, "#/events");
+    await loaded(tab);
+    isFailing = true;
+    await tab.reload();
+    await tab.getByRole("alert").getByText("This call failed.").waitFor();
+    isFailing = false;
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await tab.getByText(/^Over the quota of auth: 30 /).first().waitFor();
+    assert.equal(await tab.getByText("not configured any more").count(), 0);
+    assert.equal(await tab.getByRole("alert").innerText(), "");
+  });
+
   it("reports that the limiter does not answer, keeps what it has, and goes on once it answers", async () => {
     const { tab } = await tabOf();
     let failure;
