@@ -92,7 +92,8 @@ function findPanel({ policies: list }, counted, state, set) {
   const pick = select(list.map(({ name }) => [name, name]), chosen.name, (value) => set("policy", value));
   pick.dataset.key = "policy";
   const usage = counted && usageOf(counted, chosen.name);
-  const note = "How many callers a lower limit would have denied something: the share of their windows in which they used more than it.";
+  const note = "How many callers a lower limit would have denied something: the share of their windows in which they used more than it. "
+    + "Each isolate follows the first 200 callers of a window. A caller that meets several isolates counts once in each. Windows that are not over when an isolate ends are left out.";
   const body = usage
     ? [found(chosen, usage, state.window)]
     : [empty(counted ? `Nobody used ${chosen.name} in ${words[state.window]}, or nobody counted how much: there is nothing to say.` : "Nothing is counted, so there is nothing to say. Set RATE_LIMIT_METRICS to true.")];

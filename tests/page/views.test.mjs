@@ -131,6 +131,7 @@ describe("the views", () => {
       const find = panel(tab, "Find a limit");
       await find.getByLabel("Policy").selectOption("auth");
       await find.getByText("Its limit is 30.").waitFor();
+      await find.getByText("Each isolate follows the first 200 callers of a window.").waitFor();
       const { buckets, from, to } = series("day", Date.now());
       const usage = buckets.filter(({ at }) => at >= from + (to - from) / 2).map((one) => one.usage.auth);
       const above = (tenth) => usage.reduce((sum, one) => sum + one[tenth], 0);
