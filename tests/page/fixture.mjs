@@ -103,9 +103,11 @@ const blocksAt = (now) => [
 ];
 
 const operationsAt = (now) => [
-  { at: now - 7_000_000, who: "admin", address: "192.0.2.10", action: "block", target: "198.51.100.0/24", details: "86400 s: credential stuffing, ticket 4711" },
-  { at: now - 9_000_000, who: "admin", address: "192.0.2.10", action: "lift", target: "192.0.2.191", details: "" },
-  { at: now - 9_600_000, who: "admin", address: "192.0.2.10", action: "reset", target: "auth 192.0.2.191", details: "" },
+  { at: now - 7_000_000, who: "admin", address: "192.0.2.10", action: "block", target: "198.51.100.0/24", details: "86400 s: credential stuffing, ticket 4711", outcome: "done" },
+  { at: now - 7_030_000, who: "admin", address: "192.0.2.10", action: "block", target: "198.51.100.0/24", details: "86400 s: credential stuffing, ticket 4711", outcome: "isolate" },
+  { at: now - 9_000_000, who: "admin", address: "192.0.2.10", action: "lift", target: "192.0.2.191", details: "", outcome: "done" },
+  { at: now - 9_010_000, who: "admin", address: "192.0.2.10", action: "lift", target: "192.0.2.191", details: "", outcome: "failed" },
+  { at: now - 9_600_000, who: "admin", address: "192.0.2.10", action: "reset", target: "auth 192.0.2.191", details: "", outcome: "done" },
 ];
 
 /**
@@ -131,7 +133,7 @@ function answers(first, [second, third], parameters, now) {
     case "series": return series(parameters.get("window"), now);
     case "suspicious": return { scope: "shared", hours: Number(parameters.get("hours") ?? 1), callers: SUSPICIOUS };
     case "events": return { scope: "shared", events: eventsAt(now), left_out: 0, cursor: null };
-    case "operations": return { operations: operationsAt(now), next: null };
+    case "operations": return { scope: "shared", operations: operationsAt(now) };
     case "store": return {
       shared: true, keys: { count: 48_211, at: now - 130_000 },
       redis: { at: now - 130_000, memory_used_bytes: 21_400_000, memory_max_bytes: 268_435_456, connected_clients: 14, commands_processed: 81_233_912, keyspace_hits: 61_002_113, keyspace_misses: 9_021_551, evicted_keys: 0, expired_keys: 4_112_090, uptime_seconds: 1_900_000, connected_replicas: 1 },

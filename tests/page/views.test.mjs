@@ -199,9 +199,32 @@ describe("the views", () => {
     let tab = await open("#/blocks");
     const log = panel(tab, "Operator log");
     assert.match(await log.innerText(), /admin\s+192\.0\.2\.10\s+blocked\s+198\.51\.100\.0\/24\s+86400 s: credential stuffing, ticket 4711/);
+    const did = await log.locator("tbody td:nth-child(4)").allInnerTexts();
+    assert.deepEqual(did.map((text) => text.split(/\s*\n/)), [
+      ["blocked"], ["blocked", "in force in one isolate alone"], ["lifted"], ["lifted", "failed: nothing is known to have been done"], ["reset"],
+    ]);
+    assert.equal(await log.getByRole("button").count(), 0);
     await opened.context.close();
     tab = await open("#/blocks", (_, path) => path.startsWith("operations") && NOTHING);
     await panel(tab, "Operator log").getByText("keeps no log of operators' actions").waitFor();
+  });
+
+  it("show the newest of the operator log, and all of it when asked, also after a refresh", async () => {
+    const operations = Array.from({ length: 1000 }, (_, at) => ({ at: Date.now() - 1000 * at, who: "admin", address: "192.0.2.10", action: "lift", target: `target ${at}`, details: "", outcome: "done" }));
+    const asked = [];
+    const tab = await open("#/blocks", (_, path) => {
+      if (!path.startsWith("operations")) return undefined;
+      asked.push(path);
+      return { status: 200, json: { scope: "shared", operations } };
+    });
+    const rows = panel(tab, "Operator log").locator("tbody tr");
+    assert.equal(await rows.count(), 50);
+    await tab.getByRole("button", { name: "Show all 1,000" }).click();
+    await tab.getByText("target 999").waitFor();
+    await tab.getByRole("button", { name: "Refresh" }).click();
+    await loaded(tab);
+    assert.equal(await rows.count(), 1000);
+    assert.deepEqual([...new Set(asked)], ["operations?limit=1000"]);
   });
 
   it("are refreshed while somebody sees them, and not while they are hidden or paused", async () => {
