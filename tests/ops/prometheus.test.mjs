@@ -8,6 +8,9 @@ import { root } from "../../scripts/command.mjs";
 import { PAGE, exposed, problems, references } from "./contract.mjs";
 import { OPS, alerts, files, prometheusFolder, queries, read, recorded, rules, run, yaml } from "./files.mjs";
 
+/** Requests are decided as before while it lasts: nobody is paged for it. */
+const WARNS_ALONE = "EdgeLimiterScheduleStopped";
+
 const GUIDE = path.join("docs", "operating.md");
 
 describe("ops/prometheus", () => {
@@ -52,7 +55,7 @@ describe("ops/prometheus", () => {
       assert.ok(anchors.includes(hash.slice(1)), `${GUIDE} has no section ${hash}`);
       assert.ok(headings.includes(alert), `${GUIDE} has no section ${alert}`);
     }
-    for (const [alert, list] of Object.entries(severities)) assert.deepEqual(list, ["warning", "critical"], alert);
+    for (const [alert, list] of Object.entries(severities)) assert.deepEqual(list, alert === WARNS_ALONE ? ["warning"] : ["warning", "critical"], alert);
     const known = headings.filter((heading) => heading.startsWith("EdgeLimiter"));
     assert.deepEqual(known.sort(), Object.keys(severities).sort());
   });
