@@ -1,7 +1,7 @@
 /** The frame: the token, one view at a time, and how it is kept fresh. */
 import { Failure, call, forgetToken, hasToken, keepToken } from "./api.js";
 import { empty, field, h, swap } from "./dom.js";
-import { time } from "./format.js";
+import { entryOf, time } from "./format.js";
 import { here, link, replace } from "./place.js";
 import { Refresh } from "./refresh.js";
 import { blocks } from "./views/blocks.js";
@@ -155,7 +155,7 @@ function open() {
       if (!isCurrent()) return false;
       const text = `${state.status} · ${state.store === "upstash" ? "Redis" : "memory"}`;
       health.textContent = text;
-      health.className = `health state ${HEALTH_TONES[state.status] ?? ""}`;
+      health.className = `health state ${entryOf(HEALTH_TONES, state.status) ?? ""}`;
       swap(trouble);
       return true;
     } catch (failure) {

@@ -65,5 +65,8 @@ const WINDOWS = { 1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"
 export function limitOf(policy) {
   const burst = policy.burst ? `, burst ${count(policy.burst)}` : "";
   const seconds = policy.window_seconds;
-  return `${count(policy.limit)} ${WINDOWS[seconds] ?? `per ${duration(1000 * seconds)}`}${burst}`;
+  return `${count(policy.limit)} ${entryOf(WINDOWS, seconds) ?? `per ${duration(1000 * seconds)}`}${burst}`;
 }
+
+/** What a table of ours has under a name from outside: nothing of what every object has, such as `constructor`. */
+export const entryOf = (table, name) => (Object.hasOwn(table, name) ? table[name] : undefined);

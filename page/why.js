@@ -1,5 +1,5 @@
 /** Why an event happened, in a sentence. */
-import { duration, limitOf } from "./format.js";
+import { duration, entryOf, limitOf } from "./format.js";
 
 /** What an event's `policy` is where the address itself is blocked (src/events/records.rs). */
 const BLOCKED = "blocked";
@@ -12,7 +12,7 @@ const KEYS = {
 };
 
 /** Whose quota a policy counts. */
-export const keyOf = (policy) => KEYS[policy.key] ?? `each value of ${policy.key.replace("header:", "")}`;
+export const keyOf = (policy) => entryOf(KEYS, policy.key) ?? `each value of ${policy.key.replace("header:", "")}`;
 
 /**
  * @param {{kind: string, policy: string, status: number}} event

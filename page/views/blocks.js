@@ -2,7 +2,7 @@
 import { call, callIfThere } from "../api.js";
 import { askToBlock, askToLift, askToReset } from "../blocking.js";
 import { empty, h, loading, panel, swap, table } from "../dom.js";
-import { count, iso, remaining, time } from "../format.js";
+import { count, entryOf, iso, remaining, time } from "../format.js";
 import { link } from "../place.js";
 
 const PAGE = 50;
@@ -103,7 +103,7 @@ const OUTCOMES = {
 
 function outcomeOf(outcome = "done") {
   if (outcome === "done") return null;
-  const [tone, text] = OUTCOMES[outcome] ?? ["warn", outcome];
+  const [tone, text] = entryOf(OUTCOMES, outcome) ?? ["warn", outcome];
   return h("div", { class: `state ${tone}` }, text);
 }
 
@@ -113,7 +113,7 @@ function operationsPanel(found, showsAll, showAll) {
   const { operations } = found;
   const columns = [{ title: "When" }, { title: "Who" }, { title: "From" }, { title: "Did" }, { title: "To" }, { title: "Details" }];
   const rows = operations.slice(0, showsAll ? MAX_OPERATIONS : NEWEST_OPERATIONS).map(({ at: when, who, address, action, target, details, outcome }) => [
-    h("time", { datetime: iso(when) }, time(when)), who, address, [ACTIONS[action] ?? action, outcomeOf(outcome)], target, h("span", { class: "why" }, details),
+    h("time", { datetime: iso(when) }, time(when)), who, address, [entryOf(ACTIONS, action) ?? action, outcomeOf(outcome)], target, h("span", { class: "why" }, details),
   ]);
   const body = rows.length > 0 ? table("What operators did", columns, rows) : empty("No operator has done anything that is still recorded.");
   const more = operations.length > rows.length && h("div", { class: "row paging" },

@@ -3,7 +3,7 @@ import { call, callIfThere } from "../api.js";
 import { chart } from "../chart.js";
 import { colour } from "../colours.js";
 import { empty, field, h, loading, panel, swap, table } from "../dom.js";
-import { bytes, count, duration, percent, remaining, time } from "../format.js";
+import { bytes, count, duration, entryOf, percent, remaining, time } from "../format.js";
 import { WINDOW_MS, add, windows } from "../series.js";
 import { fact } from "./callers.js";
 
@@ -57,7 +57,7 @@ const TROUBLES = [
 ];
 
 function healthPanel(health) {
-  const state = (text) => h("strong", { class: `state ${TONES[text] ?? ""}` }, text);
+  const state = (text) => h("strong", { class: `state ${entryOf(TONES, text) ?? ""}` }, text);
   const { failing } = health;
   return panel("This isolate", h("dl", { class: "facts" },
     fact("Status", state(health.status)),

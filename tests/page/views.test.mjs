@@ -75,9 +75,12 @@ describe("the views", () => {
       const chart = panel(tab, "Requests by outcome");
       await chart.getByText("As a table").click();
       const rows = chart.getByRole("region", { name: "Requests by outcome, as numbers" }).locator("tbody tr");
+      // It is filled when it is opened.
+      await rows.nth(59).waitFor();
       assert.equal(await rows.count(), 60);
       await Promise.all([tab.waitForResponse("**/series?*"), tab.getByRole("button", { name: "Refresh" }).click()]);
       await loaded(tab);
+      await rows.nth(59).waitFor();
       assert.equal(await rows.count(), 60, "it stays open");
       const { buckets, from, to } = series("hour", Date.now());
       const [oldest] = buckets.filter(({ at }) => at >= from + (to - from) / 2);
@@ -254,9 +257,12 @@ describe("the views", () => {
     const seen = await during(20_000);
     assert.ok(seen >= 3 && seen <= 5, `${seen} in 20 s`);
     await see(true);
+    // What was under way when it was hidden ends.
+    await loaded(tab);
     assert.equal(await during(60_000), 0, "hidden");
     await see(false);
-    assert.ok((await during(1000)) === 1, "at once");
+    // The clock also goes on by itself: on a busy machine a second one is due meanwhile.
+    assert.ok((await during(1000)) >= 1, "at once");
     await tab.getByRole("button", { name: "Pause" }).click();
     await tab.getByText(/, paused$/).waitFor();
     assert.equal(await during(30_000), 0, "paused");
