@@ -1,10 +1,8 @@
 /** What isolates count, in one Redis: sent, folded by the schedule, and read by Prometheus itself. */
 
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { spawnSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -12,7 +10,7 @@ import { ADMIN_TOKEN, eventually, good, has } from "../harness/control.mjs";
 import { PREFIX, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { ON_DEMAND, runSchedule } from "../harness/schedule.mjs";
-import { freePort } from "../upstash/free-port.mjs";
+import { startPrometheus, temporary } from "../ops/files.mjs";
 
 const METRICS_TOKEN = "a-metrics-token-of-this-test";
 
@@ -45,7 +43,6 @@ describe("metrics that isolates share", () => {
   beforeEach(() => shared.reset());
 
   const start = (vars) => shared.limiter({ ...VARS, ...vars }, { modules: ON_DEMAND });
-  const tend = runSchedule;
 
   it("are the sum of what was sent, through flushes, folds, an isolate's end and a lost answer", async () => {
     let [one, other] = await Promise.all([start(), start()]);
@@ -65,7 +62,7 @@ describe("metrics that isolates share", () => {
     await traffic(one, 30);
     await traffic(other, 20);
     await allCounted();
-    await Promise.all([tend(one), tend(other), tend(one)]);
+    await Promise.all([runSchedule(one), runSchedule(other), runSchedule(one)]);
     assert.equal(await total(), sent);
     // What an isolate has sent outlives it.
     await one.stop();
@@ -79,7 +76,7 @@ describe("metrics that isolates share", () => {
     shared.standIn.faults.set({ kind: "reset", after: true, times: 1 });
     await eventually(async () => assert.deepEqual(shared.standIn.faults.active(), []), 30_000);
     await allCounted();
-    await tend(one);
+    await runSchedule(one);
     assert.equal(await total(), sent);
   });
 
@@ -105,7 +102,7 @@ describe("metrics that isolates share", () => {
     for (let i = 0; i < 4; i++) await ask(limiter, "192.0.2.1", "/login");
     await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("blocked", "/login")), 2), 30_000);
     has(await good(limiter, "GET", "store"), { shared: true, keys: null, redis: null });
-    const run = await shared.cost(() => tend(limiter));
+    const run = await shared.cost(() => runSchedule(limiter));
     assert.ok(run.billed <= 30, `${run.billed}`);
     const store = await good(limiter, "GET", "store");
     assert.ok(store.redis.memory_used_bytes > 100_000 && store.redis.uptime_seconds >= 0, JSON.stringify(store));
@@ -134,48 +131,44 @@ describe("metrics that isolates share", () => {
     await shared.standIn.redis.start();
   });
 
-  it("pass promtool, and Prometheus finds the rate of two isolates", async () => {
+  it("pass promtool, and Prometheus finds the rate of two isolates", async (t) => {
     const [one, other] = await Promise.all([start(), start()]);
     for (const limiter of [one, other]) for (const path of ["/", "/login", "/login", "/login"]) await ask(limiter, "192.0.2.9", path);
-    await tend(one);
+    await runSchedule(one);
     const text = (await scrape(one)).text();
     const checked = spawnSync("promtool", ["check", "metrics"], { input: text, encoding: "utf8" });
     assert.deepEqual([checked.status, checked.stdout, checked.stderr], [0, "", ""]);
     const open = await scrape(one, { Authorization: `Bearer ${METRICS_TOKEN}`, Accept: "application/openmetrics-text;version=1.0.0" });
     assert.match(open.text(), /# EOF\n$/);
 
-    const prometheus = await startPrometheus(one.port);
-    try {
-      const value = async (query) => {
-        const answer = await fetch(`${prometheus.url}/api/v1/query?${new URLSearchParams({ query })}`);
-        const { data } = await answer.json();
-        return Number(data.result[0]?.value[1] ?? Number.NaN);
-      };
-      const REQUEST_TOTAL = 'sum(edge_limiter_requests_total{route="other"})';
-      await eventually(async () => assert.equal(await value(REQUEST_TOTAL), 2), 30_000);
-      await eventually(async () => assert.equal(await value(`count_over_time(redis_up[1m]) >= bool 4`), 1), 30_000);
-      const from = performance.now();
-      let sent = 0;
-      while (performance.now() - from < 8000) {
-        await Promise.all([one, other].map((limiter) => ask(limiter, "192.0.2.9")));
-        sent += 2;
-        await delay(20);
-      }
-      await eventually(async () => assert.equal(await value(REQUEST_TOTAL), sent + 2), 30_000);
-      await delay(1000);
-      // A window that begins before the traffic and ends after it: its rate is what was sent, by its length.
-      const window = Math.ceil((performance.now() - from) / 1000) + 2;
-      const rate = await value(`sum(rate(edge_limiter_requests_total{route="other"}[${window}s]))`);
-      assert.ok(Math.abs((rate * window) / sent - 1) < 0.05, `${rate * window} of ${sent}`);
-    } finally {
-      await prometheus.stop();
+    const url = await startPrometheus(t, scraping(t, one.port));
+    const value = async (query) => {
+      const answer = await fetch(`${url}/api/v1/query?${new URLSearchParams({ query })}`);
+      const { data } = await answer.json();
+      return Number(data.result[0]?.value[1] ?? Number.NaN);
+    };
+    const REQUEST_TOTAL = 'sum(edge_limiter_requests_total{route="other"})';
+    await eventually(async () => assert.equal(await value(REQUEST_TOTAL), 2), 30_000);
+    await eventually(async () => assert.equal(await value(`count_over_time(redis_up[1m]) >= bool 4`), 1), 30_000);
+    const from = performance.now();
+    let sent = 0;
+    while (performance.now() - from < 8000) {
+      await Promise.all([one, other].map((limiter) => ask(limiter, "192.0.2.9")));
+      sent += 2;
+      await delay(20);
     }
+    await eventually(async () => assert.equal(await value(REQUEST_TOTAL), sent + 2), 30_000);
+    await delay(1000);
+    // A window that begins before the traffic and ends after it: its rate is what was sent, by its length.
+    const window = Math.ceil((performance.now() - from) / 1000) + 2;
+    const rate = await value(`sum(rate(edge_limiter_requests_total{route="other"}[${window}s]))`);
+    assert.ok(Math.abs((rate * window) / sent - 1) < 0.05, `${rate * window} of ${sent}`);
   });
 });
 
-/** Prometheus, which scrapes a limiter twice a second. */
-async function startPrometheus(port) {
-  const folder = mkdtempSync(join(tmpdir(), "edge-limiter-prometheus-"));
+/** A folder with what Prometheus needs to scrape a limiter twice a second. */
+function scraping(t, port) {
+  const folder = temporary(t);
   writeFileSync(join(folder, "prometheus.yml"), JSON.stringify({
     global: { scrape_interval: "500ms", scrape_timeout: "400ms" },
     scrape_configs: [{
@@ -183,28 +176,5 @@ async function startPrometheus(port) {
       basic_auth: { username: "prometheus", password: METRICS_TOKEN },
     }],
   }));
-  const listen = await freePort();
-  const child = spawn("prometheus", [
-    `--config.file=${join(folder, "prometheus.yml")}`, `--storage.tsdb.path=${join(folder, "data")}`,
-    `--web.listen-address=127.0.0.1:${listen}`, "--log.level=error",
-  ], { stdio: ["ignore", "ignore", "pipe"] });
-  let errors = "";
-  child.stderr.on("data", (text) => (errors += text));
-  const gone = once(child, "close");
-  const kill = () => child.kill("SIGKILL");
-  process.on("exit", kill);
-  const url = `http://127.0.0.1:${listen}`;
-  await eventually(async () => {
-    const ready = await fetch(`${url}/-/ready`).then(({ status }) => status, () => 0);
-    assert.equal(ready, 200, `Prometheus is not ready: ${errors}`);
-  }, 60_000, 200);
-  return {
-    url,
-    async stop() {
-      kill();
-      await gone;
-      process.off("exit", kill);
-      rmSync(folder, { recursive: true, force: true });
-    },
-  };
+  return folder;
 }

@@ -10,6 +10,7 @@ import { createInterface } from "node:readline";
 import { load } from "js-yaml";
 import { root } from "../../scripts/command.mjs";
 import { within } from "../harness/within.mjs";
+import { freePort } from "../upstash/free-port.mjs";
 import { onPath } from "../upstash/on-path.mjs";
 
 export const OPS = path.join(root, "ops");
@@ -97,4 +98,19 @@ export function prometheusFolder(t, token = "a-token-of-this-test") {
   mkdirSync(path.join(folder, "secrets"));
   writeFileSync(path.join(folder, "secrets", "limiter_token"), token);
   return folder;
+}
+
+/** Starts Prometheus with the `prometheus.yml` in a folder; where it listens. It ends with the test `t`. */
+export async function startPrometheus(t, folder) {
+  const address = `127.0.0.1:${await freePort()}`;
+  const later = [];
+  const data = temporary({ after: (remove) => later.push(remove) });
+  const command = ["prometheus", `--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${data}`, `--web.listen-address=${address}`];
+  const end = await start(command, /Server is ready/);
+  // It writes until it has ended.
+  t.after(async () => {
+    await end();
+    for (const remove of later) remove();
+  });
+  return `http://${address}`;
 }

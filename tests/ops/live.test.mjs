@@ -8,9 +8,8 @@ import path from "node:path";
 import { after, before, describe, it } from "node:test";
 import { load } from "js-yaml";
 import { eventually } from "../harness/control.mjs";
-import { freePort } from "../upstash/free-port.mjs";
 import { PAGE } from "./contract.mjs";
-import { files, prometheusFolder, queries, read, start, temporary } from "./files.mjs";
+import { files, prometheusFolder, queries, read, startPrometheus } from "./files.mjs";
 
 const TOKEN = "a-token-of-this-test";
 const SETTLED_MS = 60_000;
@@ -25,7 +24,7 @@ describe("Prometheus with the files of ops/", () => {
     const limiter = await startLimiter();
     const folder = prometheusFolder({ after: (end) => ends.push(end) }, TOKEN);
     hasten(folder, limiter);
-    url = await startPrometheus(folder);
+    url = await startPrometheus({ after: (end) => ends.push(end) }, folder);
   });
   after(async () => {
     for (const end of ends.reverse()) await end();
@@ -73,14 +72,6 @@ describe("Prometheus with the files of ops/", () => {
         for (const rule of group.rules) rule.expr = rule.expr.replace("[1h]", "[5s]").replace("[31d:1h]", "[5m:5s]");
       }));
     }
-  }
-
-  async function startPrometheus(folder) {
-    const data = temporary({ after: (end) => ends.push(end) });
-    const address = `127.0.0.1:${await freePort()}`;
-    const command = ["prometheus", `--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${data}`, `--web.listen-address=${address}`];
-    ends.push(await start(command, /Server is ready/));
-    return `http://${address}`;
   }
 
   async function query(expression) {
