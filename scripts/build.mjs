@@ -13,7 +13,7 @@ import { setup, wasmTools } from "./setup.mjs";
 
 /** What every module is made with, and from; folders count with everything in them. */
 const ALWAYS = ["rust-toolchain.toml", "package-lock.json", ".cargo", "scripts/build.mjs", "scripts/setup.mjs"];
-const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker", "tools/bindgen"];
+const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker", "npm/src", "tools/bindgen"];
 /** What `wrangler` uploads: all the JavaScript that answers requests in one file. */
 const OUTPUTS = ["index.js", "index_bg.wasm"];
 /** And the page's files, which are loaded when one of them is asked for. */
@@ -106,7 +106,7 @@ async function compile() {
 
 const TARGET = "wasm32-unknown-unknown";
 /** The host's own JavaScript. */
-const JAVASCRIPT = path.join(root, "worker", "js");
+const JAVASCRIPT = path.join(root, "npm", "src");
 /** What tools/bindgen writes, before it is optimised and bundled. */
 const STAGE = path.join(root, "target", "stage");
 
@@ -129,7 +129,7 @@ async function bundle(esbuild) {
   writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
   for (const file of folderEntries(JAVASCRIPT)) copyFileSync(path.join(JAVASCRIPT, file), path.join(STAGE, file));
   await run(esbuild, [
-    path.join(STAGE, "entry.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", `--external:./${PAGE_FILES}`, "--external:cloudflare:*",
+    path.join(STAGE, "worker.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", `--external:./${PAGE_FILES}`, "--external:cloudflare:*",
     `--outfile=${path.join(root, "build", "index.js")}`, "--log-level=warning",
   ]);
 }

@@ -1,5 +1,5 @@
 //! edge-limiter's host on Cloudflare Workers: the library's driver behind integers and two buffers,
-//! for `worker/js/engine.js`, which performs what it asks for.
+//! for `npm/src/engine.js`, which performs what it asks for.
 #![cfg(target_arch = "wasm32")]
 
 mod host;

@@ -1,0 +1,18 @@
+import type { Limiter, LimiterOptions } from "./index.js";
+
+/** What is used of Hono's context. */
+interface HonoContext {
+  readonly req: { readonly raw: Request };
+  readonly env: unknown;
+  res: Response;
+}
+
+export interface HonoOptions extends LimiterOptions {
+  /** A limiter that exists already. Options beside it are refused. */
+  limiter?: Limiter;
+  /** The address of the connection, where a server knows it: `(c) => getConnInfo(c).remote.address`. */
+  address?: (context: any) => string | undefined;
+}
+
+/** Middleware for Hono: `app.use(rateLimit())`. */
+export function rateLimit(options?: HonoOptions): (context: any, next: () => Promise<void>) => Promise<Response | void>;
