@@ -128,6 +128,10 @@ pub struct Plane<'a, S, D, E> {
 /// Why a request is not answered with what it asks for.
 enum Failed {
     Bad(Bad),
+    /// A caller, an address or a range that cannot be one.
+    Identifier(Bad),
+    /// No policy has that name. With the answer's status: 404 where the path names it.
+    UnknownPolicy(u16),
     NotFound,
     Method(&'static str),
     TooLarge,
@@ -151,8 +155,20 @@ impl From<StoreError> for Failed {
 
 impl Failed {
     fn response(self) -> Response {
+        let coded = |status, error, message: &str, code| {
+            Response::coded_error(status, error, message, Some(code))
+        };
+        let bad = |message: &str, code| coded(400, "bad_request", message, code);
         match self {
-            Self::Bad(Bad(message)) => Response::error(400, "bad_request", &message),
+            Self::Bad(Bad(message)) => bad(&message, "bad_argument"),
+            Self::Identifier(Bad(message)) => bad(&message, "bad_identifier"),
+            Self::UnknownPolicy(status) => {
+                let error = match status {
+                    404 => "not_found",
+                    _ => "bad_request",
+                };
+                coded(status, error, UNKNOWN_POLICY, "unknown_policy")
+            }
             Self::NotFound => Response::error(404, "not_found", "There is nothing here."),
             Self::Method(allowed) => {
                 let message = format!("Use {allowed}.");
@@ -162,21 +178,26 @@ impl Failed {
             }
             Self::TooLarge => {
                 let message = format!("The body must have at most {MAX_BODY_BYTES} bytes.");
-                Response::error(413, "too_large", &message)
+                coded(413, "too_large", &message, "bad_argument")
             }
-            Self::Refused(message) => Response::error(409, "refused", &message),
+            Self::Refused(message) => coded(409, "refused", &message, "refused"),
             Self::Store(error) => {
                 let message = format!("The shared store does not answer: {error}. Try again.");
-                Response::error(503, "store_unavailable", &message)
+                coded(503, UNAVAILABLE, &message, UNAVAILABLE)
             }
-            Self::OnlyHere => Response::error(
+            Self::OnlyHere => coded(
                 503,
-                "store_unavailable",
+                UNAVAILABLE,
                 "The shared store does not answer: this is in force in one isolate alone. Send it again.",
+                UNAVAILABLE,
             ),
         }
     }
 }
+
+const UNAVAILABLE: &str = "store_unavailable";
+const UNKNOWN_POLICY: &str =
+    "`policy` must be one that is configured; GET /_limiter/policies lists them.";
 
 type Answered = Result<Response, Failed>;
 

@@ -78,12 +78,27 @@ impl Response {
     /// An error of the limiter's own: `{"error": ..., "message": ...}`.
     #[must_use]
     pub fn error(status: u16, error: &str, message: &str) -> Self {
+        Self::coded_error(status, error, message, None)
+    }
+
+    /// The same, with a `code` that programs tell errors by, where one fits.
+    #[must_use]
+    pub fn coded_error(status: u16, error: &str, message: &str, code: Option<&str>) -> Self {
         #[derive(Serialize)]
         struct Body<'a> {
             error: &'a str,
             message: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            code: Option<&'a str>,
         }
-        Self::json(status, &Body { error, message })
+        Self::json(
+            status,
+            &Body {
+                error,
+                message,
+                code,
+            },
+        )
     }
 
     /// The 503 to a request that nothing may decide while the shared store does not: `retry_at` is

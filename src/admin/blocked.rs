@@ -157,10 +157,9 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         input.only(&[])?;
         if let Some((range, true)) = Range::parse_loosely(target) {
             // Its sender may have meant the one address.
-            return Err(Bad(format!(
+            return Err(Failed::Identifier(Bad(format!(
                 "The address has bits after its prefix: name the range {range}, or one address."
-            ))
-            .into());
+            ))));
         }
         let target = self.target(target)?;
         let mut fields = Fields::of_body(request, true)?;
@@ -296,9 +295,10 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         charges.filter_map(move |(key, charge)| (key == own).then_some(charge))
     }
 
-    fn target(&self, text: &str) -> Result<Target, Bad> {
+    fn target(&self, text: &str) -> Result<Target, Failed> {
         const RULE: &str = "The target must be an address such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0%2F8.";
-        Target::parse(text, self.config().ipv6_prefix).ok_or(Bad::from(RULE))
+        let target = Target::parse(text, self.config().ipv6_prefix);
+        target.ok_or_else(|| Failed::Identifier(Bad::from(RULE)))
     }
 }
 

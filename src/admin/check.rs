@@ -6,7 +6,7 @@ use super::bad::Bad;
 use super::caller_key::identified;
 use super::fields::Fields;
 use super::input::Input;
-use super::{Answered, Plane, ROOT, Request, ok};
+use super::{Answered, Failed, Plane, ROOT, Request, ok};
 use crate::blocklist::AddressBlock;
 use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
@@ -150,7 +150,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     }
 
     /// The check, and what each of `list` asks for.
-    fn asking<'a>(&'a self, list: &'a [One], cost: u32) -> Result<(Check, Vec<Asked<'a>>), Bad> {
+    fn asking<'a>(&'a self, list: &'a [One], cost: u32) -> Result<(Check, Vec<Asked<'a>>), Failed> {
         let config = self.config();
         let mut address: Option<CallerKey> = None;
         let mut check = Check {
@@ -159,22 +159,22 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         };
         let mut asked: Vec<Asked> = Vec::with_capacity(list.len());
         for one in list {
-            let policy = self.policy_named(&one.policy).ok_or(Bad::from(
-                "`policy` must be one that is configured; GET /_limiter/policies lists them.",
-            ))?;
-            let caller = identified(&one.identifier, config.ipv6_prefix)?;
+            let policy = self.policy_named(&one.policy);
+            let policy = policy.ok_or(Failed::UnknownPolicy(400))?;
+            let caller = identified(&one.identifier, config.ipv6_prefix);
+            let caller = caller.map_err(Failed::Identifier)?;
             if let own @ CallerKey::Address(_) = caller.key()
                 && address.replace(own).is_some_and(|known| known != own)
             {
-                return Err(Bad::from(
-                    "A check is about one caller: name one address at most.",
-                ));
+                let rule = "A check is about one caller: name one address at most.";
+                return Err(Bad::from(rule).into());
             }
             let terms = Terms::of(config, caller);
             let (key, charge) = policy.own_charge(&caller);
             let is_same = |other: &Asked| other.key == key && other.policy.name == policy.name;
             if asked.iter().any(is_same) {
-                return Err(Bad::from("A quota must not be named twice in one check."));
+                let rule = "A quota must not be named twice in one check.";
+                return Err(Bad::from(rule).into());
             }
             check.address = check.address.take().or_else(|| terms.address());
             // No header tells callers of a check apart: there are never too many.

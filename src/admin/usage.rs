@@ -123,16 +123,16 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
 
     /// The policy of that name, and the quota that requests of `caller` are charged to under it.
     fn named(&self, name: &str, caller: &str) -> Result<(&Policy, CallerKey, Charge), Failed> {
-        let policy = self.policy_named(name).ok_or(Failed::NotFound)?;
-        let caller = caller_key::caller(caller, self.config().ipv6_prefix)?;
+        let policy = self.policy_named(name).ok_or(Failed::UnknownPolicy(404))?;
+        let caller = caller_key::caller(caller, self.config().ipv6_prefix);
+        let caller = caller.map_err(Failed::Identifier)?;
         let (key, charge) = policy.own_charge(&caller);
         if let CallerKey::Range(range) = key
             && !policy.counts_network(range, self.config().ipv6_prefix)
         {
-            return Err(Bad::from(
+            return Err(Failed::Identifier(Bad::from(
                 "The policy counts no network of that length: name an address in it.",
-            )
-            .into());
+            )));
         }
         Ok((policy, key, charge))
     }
