@@ -106,8 +106,47 @@ pub enum Door {
     Out(Response),
 }
 
-/// That a request came with a token that opens what it asks for.
-pub struct Admitted(());
+/// That a request came with a token that opens what it asks for, or from the application itself.
+pub struct Admitted(Who);
+
+/// Who makes a call, as the operator log names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// An operator, over HTTP.
+    Admin,
+    /// The application that runs the limiter.
+    Application,
+}
+
+/// A call of the control plane that the application makes itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Operation {
+    /// The method.
+    pub method: String,
+    /// The path beneath [`ROOT`], and the query: `/events?limit=5`. Percent-encoded, as in a URL.
+    pub path_and_query: String,
+    /// The body; empty: there is none.
+    pub body: String,
+}
+
+impl Operation {
+    fn into_request(self) -> Request {
+        let (path, query) = match self.path_and_query.split_once('?') {
+            Some((path, query)) => (path.to_owned(), query.to_owned()),
+            None => (self.path_and_query, String::new()),
+        };
+        Request {
+            method: self.method,
+            path,
+            query,
+            body: match self.body.len() > MAX_BODY_BYTES {
+                true => Body::TooLong,
+                false => Body::Text(self.body),
+            },
+            ..Request::default()
+        }
+    }
+}
 
 /// All that the control plane works with.
 pub struct Plane<'a, S, D, E> {
@@ -230,25 +269,38 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             self.note_refusal(&caller, request, now);
         }
         Door::Out(match access {
-            _ if is_health => {
-                let parts = Parts {
-                    store: self.stack.health(),
-                    lost: self.stack.blocks_lost_since(),
-                    blocks: self.stack.blocks_trouble(),
-                    records: self.journal.trouble(),
-                    key_set: self.key_set.clone(),
-                };
-                health::answer(&request.method, self.compiled, parts, access, now)
-            }
-            Access::Granted => return Door::In(Admitted(())),
+            _ if is_health => self.health(&request.method, access, now),
+            Access::Granted => return Door::In(Admitted(Who::Admin)),
             Access::Public => unauthorized("", is_metrics),
             Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),
         })
     }
 
+    fn health(&self, method: &str, access: Access, now: Timestamp) -> Response {
+        let parts = Parts {
+            store: self.stack.health(),
+            lost: self.stack.blocks_lost_since(),
+            blocks: self.stack.blocks_trouble(),
+            records: self.journal.trouble(),
+            key_set: self.key_set.clone(),
+        };
+        health::answer(method, self.compiled, parts, access, now)
+    }
+
+    /// Answers a call of the application, without a token: no request over HTTP may come to this.
+    pub(crate) async fn operate(&self, operation: Operation, now: Timestamp) -> Response {
+        let request = operation.into_request();
+        if Input::read(&request).segments == ["health"] {
+            return self.health(&request.method, Access::Granted, now);
+        }
+        let admitted = Admitted(Who::Application);
+        self.answer(admitted, &request, now).await
+    }
+
     /// Answers a request that [`door`](Self::door) has let in.
-    pub async fn answer(&self, _: Admitted, request: &Request, now: Timestamp) -> Response {
+    pub async fn answer(&self, admitted: Admitted, request: &Request, now: Timestamp) -> Response {
+        let Admitted(who) = admitted;
         let input = Input::read(request);
         let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
         let answered = match self.route(&segments, request, &input, now) {
@@ -257,7 +309,8 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         };
         let outcome = operations::outcome(&answered);
         if let Some(outcome) = outcome {
-            (self.note_operation(&segments, request, &input, outcome, now)).await;
+            let operation = (who, outcome);
+            (self.note_operation(&segments, request, &input, operation, now)).await;
         }
         answered.unwrap_or_else(Failed::response)
     }

@@ -7,12 +7,14 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::admin::Body;
+use crate::admin::{Body, Operation};
 use crate::config::{Config, Secret, StoreConfig, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
-use crate::limiter::{Duty, Forward, Handled, Limiter, LimiterError, Location, Request, Sample};
+use crate::limiter::{
+    Duty, Forward, Handled, Limiter, LimiterError, Location, Request, Sample, Verdict,
+};
 use crate::response::{Form, Response};
 use crate::tasks::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
 use crate::time::{Millis, Timestamp};
@@ -190,6 +192,8 @@ pub enum Outcome {
     /// The request goes to the origin. If it is in the sample, the number to pass
     /// to [`Driver::forwarded`].
     Forward(Box<Forward>, Option<u32>),
+    /// The application serves the request, or answers it as this says.
+    Verdict(Box<Verdict>),
     /// A duty has been done.
     Done,
 }
@@ -197,8 +201,8 @@ pub enum Outcome {
 /// Requests in the sample whose origin has not answered yet. The oldest beyond them is recorded without a status.
 const MAX_SAMPLES: usize = 1000;
 
-/// Environments whose limiters are kept. An isolate has one; a few where its platform serves several.
-const MAX_ENVIRONMENTS: usize = 4;
+/// Environments whose limiters are kept. An isolate has one; an application may have several limiters.
+const MAX_ENVIRONMENTS: usize = 16;
 
 /// The limiter, and the tasks that run in it.
 pub struct Driver<P> {
@@ -219,6 +223,7 @@ type DrivenLimiter<P> = Rc<Limiter<Asked<P>>>;
 enum Ended<P> {
     Answer(Response),
     Forward(Box<Forward>, DrivenLimiter<P>),
+    Verdict(Box<Verdict>),
     Done,
 }
 
@@ -300,12 +305,31 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             None => self.compose(vars, has_origin_binding)?,
         };
         let setup = environment.setup.clone();
-        self.address_header = setup.client_ip_header.as_str().into();
         if self.environments.len() >= MAX_ENVIRONMENTS {
             self.environments.remove(0);
         }
-        self.environments.push(environment);
+        self.put_in_force(environment);
         Ok(setup)
+    }
+
+    fn put_in_force(&mut self, environment: Environment<P>) {
+        self.address_header = environment.setup.client_ip_header.as_str().into();
+        self.environments.push(environment);
+    }
+
+    /// Puts an environment that was configured before in force, by its [number](Setup::number), in place of configuring it
+    /// again. `false`: it is not kept any more, and what is in force stays so.
+    pub fn select(&mut self, number: u32) -> bool {
+        let mut known = self.environments.iter();
+        let Some(place) = known.position(|known| known.setup.number == number) else {
+            return false;
+        };
+        // The usual one needs no change.
+        if place + 1 < self.environments.len() {
+            let environment = self.environments.remove(place);
+            self.put_in_force(environment);
+        }
+        true
     }
 
     fn compose(
@@ -330,23 +354,50 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Begins a request. Before the driver is configured it is answered 503.
     pub fn begin(&mut self, fields: Fields) -> Step<Outcome> {
-        let now = self.asked.platform.now();
-        let Some(Environment { limiter, .. }) = self.environments.last() else {
-            return Step::Done(Outcome::Answer(Response::unavailable(
-                Form::Json,
-                None,
-                now,
-            )));
-        };
-        let limiter = Rc::clone(limiter);
         let request = self.request(fields);
-        let task = async move {
-            match limiter.handle(&request).await {
+        self.start(
+            async move |limiter: DrivenLimiter<P>| match limiter.handle(&request).await {
                 Handled::Answer(response) => Ended::Answer(response),
                 Handled::Forward(forward) => Ended::Forward(forward, limiter),
-            }
+            },
+        )
+    }
+
+    /// Begins a request that the application serves: it ends in a [`Verdict`], or is answered 503 like those of
+    /// [`begin`](Self::begin).
+    pub fn limit(&mut self, fields: Fields) -> Step<Outcome> {
+        let request = self.request(fields);
+        self.start(async move |limiter: DrivenLimiter<P>| {
+            Ended::Verdict(Box::new(limiter.limit(&request).await))
+        })
+    }
+
+    /// Begins a request that is for the control plane alone.
+    pub fn control_plane(&mut self, fields: Fields) -> Step<Outcome> {
+        let request = self.request(fields);
+        self.start(async move |limiter: DrivenLimiter<P>| {
+            Ended::Answer(limiter.control_plane(&request).await)
+        })
+    }
+
+    /// Begins a call of the control plane that the application makes itself.
+    pub fn operate(&mut self, operation: Operation) -> Step<Outcome> {
+        self.start(async move |limiter: DrivenLimiter<P>| {
+            Ended::Answer(limiter.operate(operation).await)
+        })
+    }
+
+    /// Starts what the limiter in force does.
+    fn start(
+        &mut self,
+        does: impl AsyncFnOnce(DrivenLimiter<P>) -> Ended<P> + 'static,
+    ) -> Step<Outcome> {
+        let now = self.asked.platform.now();
+        let Some(Environment { limiter, .. }) = self.environments.last() else {
+            return Step::Done(Outcome::Answer(unavailable(now)));
         };
-        let step = self.tasks.start(task, now);
+        let limiter = Rc::clone(limiter);
+        let step = self.tasks.start(async move { does(limiter).await }, now);
         self.finish(step)
     }
 
@@ -443,13 +494,16 @@ impl<P: Platform + Clone + 'static> Driver<P> {
                 let number = sample.map(|sample| self.keep(sample, limiter));
                 Outcome::Forward(forward, number)
             }
+            Step::Done(Ended::Verdict(verdict)) => Outcome::Verdict(verdict),
             Step::Done(Ended::Done) => Outcome::Done,
-            Step::Unknown | Step::Stuck => {
-                let now = self.asked.platform.now();
-                Outcome::Answer(Response::unavailable(Form::Json, None, now))
-            }
+            Step::Unknown | Step::Stuck => Outcome::Answer(unavailable(self.asked.platform.now())),
         })
     }
+}
+
+/// The answer where no limiter decides.
+fn unavailable(now: Timestamp) -> Response {
+    Response::unavailable(Form::Json, None, now)
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! One request, from its fields to what becomes of it; and what there is to do afterwards.
 //!
 //! A host turns a platform's request into a [`Request`], calls [`Limiter::handle`], and answers or
-//! forwards as it says. It then runs each [duty](Limiter::next_duty) apart from any request, so that no client ends one
+//! forwards as it says. An application that serves the request itself calls [`Limiter::limit`]. The host then runs each [duty](Limiter::next_duty) apart from any request, so that no client ends one
 //! by disconnecting.
 
 use std::fmt;
 use std::rc::Rc;
 
 use crate::admin::door::Doorkeeper;
-use crate::admin::{self, Body, Door, MAX_BODY_BYTES, Plane};
+use crate::admin::{self, Body, Door, MAX_BODY_BYTES, Operation, Plane};
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
@@ -39,11 +39,13 @@ mod duty;
 mod forward;
 mod request;
 mod tokens;
+mod verdict;
 
 pub use crate::headers::MAX_HEADER_BYTES;
 pub use duty::Duty;
 pub use forward::{Forward, Sample, Target};
 pub use request::{Location, Request};
+pub use verdict::Verdict;
 
 use request::Incoming;
 use tokens::OwnTokens;
@@ -79,6 +81,20 @@ pub enum Handled {
     Answer(Response),
     /// It goes to the origin, whose response goes to the client.
     Forward(Box<Forward>),
+}
+
+/// What is decided of a request, before it is known who serves it.
+enum Decided {
+    /// The limiter answers it: with the report of a denial, or without one.
+    Answered(Response, Option<Report>),
+    /// It may go ahead.
+    Admitted(Report),
+}
+
+impl From<Response> for Decided {
+    fn from(response: Response) -> Self {
+        Self::Answered(response, None)
+    }
 }
 
 /// Why a limiter cannot be made.
@@ -146,32 +162,86 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Decides a request, and answers it or says how it is forwarded.
     pub async fn handle(&self, request: &impl Request) -> Handled {
         let incoming = Incoming::new(request);
-        let form = || form_of(&incoming);
-        let own = |response| Handled::Answer(self.own(response, &incoming));
-        let path = incoming.raw_path();
-        let beneath_root = path.strip_prefix(admin::ROOT);
-        let beneath_root = beneath_root.filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        if path.len() > MAX_PATH_BYTES {
-            return match beneath_root {
-                Some(_) => Handled::Answer(Response::too_long(Form::Json)),
-                None => own(Response::too_long(form())),
-            };
+        let now = self.effects.now();
+        match self.decide(&incoming, now).await {
+            Decided::Answered(response, _) => Handled::Answer(response),
+            Decided::Admitted(report) => {
+                let loop_guard = request.header(LOOP_GUARD);
+                let loop_guard = loop_guard::pass(loop_guard.as_deref(), &self.name);
+                self.admit(report, &incoming, loop_guard, now)
+            }
         }
-        if let Some(rest) = beneath_root {
-            // Apart, so that what waits for a decision is not the larger for it.
-            return Handled::Answer(Box::pin(self.control_plane(rest, &incoming)).await);
+    }
+
+    /// Decides a request that the caller of this serves itself, and counts and records it as [`handle`](Self::handle) does.
+    /// Nothing is forwarded: no origin is needed, and the loop guard is not looked at. A request to the
+    /// control plane is answered by it.
+    pub async fn limit(&self, request: &impl Request) -> Verdict {
+        let incoming = Incoming::new(request);
+        let now = self.effects.now();
+        let config = self.config();
+        match self.decide(&incoming, now).await {
+            Decided::Answered(response, report) => {
+                Verdict::answered(response, report.as_ref(), config)
+            }
+            Decided::Admitted(report) => {
+                if self.record_admitted(&report, &incoming, now) {
+                    let details = &mut || incoming.details();
+                    (self.journal).note(Kind::Admitted, 0, &report, now, details);
+                }
+                Verdict::admitted(&report, config, now)
+            }
+        }
+    }
+
+    /// The control plane's answer to a request; 404 to one that is not beneath its root.
+    pub async fn control_plane(&self, request: &impl Request) -> Response {
+        let incoming = Incoming::new(request);
+        match self.own_path(&incoming).await {
+            Some(answer) => answer,
+            None => admin::not_found(),
+        }
+    }
+
+    /// An operator's call that the application makes itself: no token is asked for, and none is looked at. No request's
+    /// path leads here.
+    pub async fn operate(&self, operation: Operation) -> Response {
+        self.effects.outlive_client();
+        self.plane().operate(operation, self.effects.now()).await
+    }
+
+    /// The answer to a request to the control plane; `None`: it is traffic.
+    async fn own_path(&self, incoming: &Incoming<'_, impl Request>) -> Option<Response> {
+        let path = incoming.raw_path();
+        let rest = path.strip_prefix(admin::ROOT)?;
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return None;
+        }
+        if path.len() > MAX_PATH_BYTES {
+            return Some(Response::too_long(Form::Json));
+        }
+        // Apart, so that what waits for a decision is not the larger for it.
+        Some(Box::pin(self.ask_plane(rest, incoming)).await)
+    }
+
+    /// Decides a request, in the order that the crate's documentation gives. What is not admitted is counted and recorded.
+    async fn decide(&self, incoming: &Incoming<'_, impl Request>, now: Timestamp) -> Decided {
+        let form = || form_of(incoming);
+        let own = |response| Decided::from(self.own(response, incoming));
+        if let Some(answer) = self.own_path(incoming).await {
+            return answer.into();
+        }
+        if incoming.raw_path().len() > MAX_PATH_BYTES {
+            return own(Response::too_long(form()));
         }
         let config = self.config();
-        let now = self.effects.now();
         // Callers that are known to be denied cost nothing else.
-        let arrival = gate::arrive(config, &self.stack, &incoming, now);
-        if let Arrival::Settled(report) = &arrival
-            && !report.admitted
-        {
-            return own(self.deny(report, &incoming, now));
-        }
-        let loop_guard = request.header(LOOP_GUARD);
-        let loop_guard = loop_guard::pass(loop_guard.as_deref(), &self.name);
+        let arrival = match gate::arrive(config, &self.stack, incoming, now) {
+            Arrival::Settled(report) if !report.admitted => {
+                return self.deny(*report, incoming, now);
+            }
+            arrival => arrival,
+        };
         let path = incoming.path();
         if path.len() > MAX_PATH_BYTES {
             return own(Response::too_long(form()));
@@ -181,13 +251,13 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let root = admin::ROOT.trim_start_matches('/');
         if incoming.readings().lead_to(root, path) {
-            return Handled::Answer(admin::not_found());
+            return admin::not_found().into();
         }
         let decided = match arrival {
             Arrival::Settled(report) => Ok(*report),
             Arrival::Preflight(terms) => {
                 (self.preflights)
-                    .decide(config, &self.stack, &incoming, &terms, now)
+                    .decide(config, &self.stack, incoming, &terms, now)
                     .await
             }
             Arrival::Undecided(terms) => {
@@ -195,12 +265,12 @@ impl<E: Effects + Clone> Limiter<E> {
                 if is_counted && incoming.overrides().is_none() {
                     return own(Response::too_many_methods(form()));
                 }
-                gate::decide_for(config, &self.stack, &self.users, &incoming, &terms, now).await
+                gate::decide_for(config, &self.stack, &self.users, incoming, &terms, now).await
             }
         };
         match decided {
-            Ok(report) if !report.admitted => own(self.deny(&report, &incoming, now)),
-            Ok(report) => self.admit(report, &incoming, loop_guard, now),
+            Ok(report) if !report.admitted => self.deny(report, incoming, now),
+            Ok(report) => Decided::Admitted(report),
             Err(Undecided::TooManyValues) => own(Response::too_many_values(form())),
             // A policy says `deny`.
             Err(Undecided::Store(error)) => {
@@ -234,23 +304,43 @@ impl<E: Effects + Clone> Limiter<E> {
         self.own(response, &incoming)
     }
 
-    /// The answer to a request that is denied.
+    /// Counts and records a request that is denied.
     fn deny(
+        &self,
+        report: Report,
+        incoming: &Incoming<'_, impl Request>,
+        now: Timestamp,
+    ) -> Decided {
+        self.metrics.count(&report, now);
+        self.journal.note_shadow(&report, now);
+        if let Some(kind) = self.journal.kind(&report) {
+            let details = &mut || incoming.details();
+            self.journal.note(kind, 429, &report, now, details);
+        }
+        let dialect = self.config().dialect;
+        let response = Response::denied(form_of(incoming), &report, dialect, now);
+        Decided::Answered(self.own(response, incoming), Some(report))
+    }
+
+    /// Counts a request that is admitted, and records it as far as that does not depend on who serves it. Whether the
+    /// sample takes it, and what became of it is still to be noted.
+    fn record_admitted(
         &self,
         report: &Report,
         incoming: &Incoming<'_, impl Request>,
         now: Timestamp,
-    ) -> Response {
+    ) -> bool {
         self.metrics.count(report, now);
         self.journal.note_shadow(report, now);
-        if let Some(kind) = self.journal.kind(report) {
+        let kind = self.journal.kind(report);
+        if kind == Some(Kind::Bypassed) {
             let details = &mut || incoming.details();
-            self.journal.note(kind, 429, report, now, details);
+            self.journal.note(Kind::Bypassed, 0, report, now, details);
         }
-        Response::denied(form_of(incoming), report, self.config().dialect, now)
+        kind == Some(Kind::Admitted)
     }
 
-    /// What becomes of a request that is admitted.
+    /// What becomes of a request that is admitted, where the host forwards it.
     fn admit(
         &self,
         report: Report,
@@ -259,17 +349,7 @@ impl<E: Effects + Clone> Limiter<E> {
         now: Timestamp,
     ) -> Handled {
         let config = self.config();
-        self.metrics.count(&report, now);
-        self.journal.note_shadow(&report, now);
-        let kind = self.journal.kind(&report);
-        let note = |noted, status| {
-            if kind == Some(noted) {
-                let details = &mut || incoming.details();
-                self.journal.note(noted, status, &report, now, details);
-            }
-        };
-        // Whatever comes of it; the sample tells what came of it.
-        note(Kind::Bypassed, 0);
+        let sampled = self.record_admitted(&report, incoming, now);
         let limits = headers::of(&report, config.dialect, now);
         // The pass that is cut has been charged as those before it.
         let loop_guard = loop_guard.ok_or_else(|| Response::loop_detected(form_of(incoming)));
@@ -284,7 +364,6 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         match loop_guard.and_then(|loop_guard| Ok((target?, loop_guard))) {
             Ok((target, loop_guard)) => {
-                let sampled = kind == Some(Kind::Admitted);
                 let mut forward =
                     Forward::new(target, incoming, config, &report, loop_guard, limits);
                 if self.carries_own_token(incoming) {
@@ -296,7 +375,10 @@ impl<E: Effects + Clone> Limiter<E> {
                 Handled::Forward(Box::new(forward))
             }
             Err(mut own) => {
-                note(Kind::Admitted, own.status);
+                if sampled {
+                    let details = &mut || incoming.details();
+                    (self.journal).note(Kind::Admitted, own.status, &report, now, details);
+                }
                 own.headers.extend(limits);
                 Handled::Answer(self.own(own, incoming))
             }
@@ -338,7 +420,18 @@ impl<E: Effects + Clone> Limiter<E> {
             .note(Kind::Admitted, status, &report, now, details);
     }
 
-    async fn control_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {
+    fn plane(&self) -> Plane<'_, RedisStore<Rest<E>>, Connection<E>, E> {
+        Plane {
+            compiled: &self.compiled,
+            stack: &self.stack,
+            door: &self.doorkeeper,
+            journal: &self.journal,
+            key_set: self.users.trouble(),
+            metrics: &self.metrics,
+        }
+    }
+
+    async fn ask_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {
         let config = self.config();
         let mut asked = admin::Request {
             method: incoming.method().to_owned(),
@@ -350,14 +443,7 @@ impl<E: Effects + Clone> Limiter<E> {
             worker_zone: incoming.header(CF_WORKER),
             body: Body::default(),
         };
-        let plane = Plane {
-            compiled: &self.compiled,
-            stack: &self.stack,
-            door: &self.doorkeeper,
-            journal: &self.journal,
-            key_set: self.users.trouble(),
-            metrics: &self.metrics,
-        };
+        let plane = self.plane();
         let admitted = match plane.door(&asked, self.effects.now()).await {
             Door::Out(answer) => return answer,
             Door::In(admitted) => admitted,

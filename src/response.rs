@@ -237,6 +237,31 @@ impl Response {
     }
 }
 
+/// Whether a denied request costs more than the quota that denies it ever has.
+fn is_impossible(report: &Report) -> bool {
+    let binding = report.binding();
+    binding.is_some_and(|standing| standing.answer.decision.outcome == Outcome::Impossible)
+}
+
+/// When a denied request is admitted; `None`: waiting does not help, or no time can be named.
+pub(crate) fn retry_at(report: &Report) -> Option<Timestamp> {
+    let ends = report.address_block.and_then(|block| block.until);
+    match report.binding() {
+        _ if is_impossible(report) => None,
+        // A block without an end is lifted by hand.
+        _ if report.address_block.is_some() && ends.is_none() => None,
+        Some(standing) => standing.answer.retry_at().max(ends),
+        None => ends,
+    }
+}
+
+/// Whether a block denies a denied request: the policy's, or one of its address.
+pub(crate) fn is_blocked(report: &Report) -> bool {
+    let binding = report.binding();
+    report.address_block.is_some()
+        || binding.is_some_and(|standing| standing.answer.blocked_until.is_some())
+}
+
 /// What a denied client is told.
 struct Denial<'a> {
     policy: &'a str,
@@ -247,17 +272,8 @@ struct Denial<'a> {
 impl<'a> Denial<'a> {
     fn of(report: &'a Report, now: Timestamp) -> Self {
         let binding = report.binding();
-        let by_address = report.address_block.is_some();
-        let ends = report.address_block.and_then(|block| block.until);
-        let impossible =
-            binding.is_some_and(|standing| standing.answer.decision.outcome == Outcome::Impossible);
-        let retry_at = match binding {
-            Some(_) if impossible => None,
-            // A block without an end is lifted by hand: no time can be named.
-            _ if by_address && ends.is_none() => None,
-            Some(standing) => standing.answer.retry_at().max(ends),
-            None => ends,
-        };
+        let impossible = is_impossible(report);
+        let retry_at = retry_at(report);
         // A second at the least: `Retry-After: 0` would invite the caller back at once.
         let retry_after = retry_at.map(|at| at.since(now).secs_ceil().max(1));
         let limit = binding.map_or(0, |standing| standing.quota.capacity());
@@ -282,8 +298,7 @@ impl<'a> Denial<'a> {
                     .unwrap_or(now)
                     .as_secs_ceil(),
                 retry_after,
-                blocked: by_address
-                    || binding.is_some_and(|standing| standing.answer.blocked_until.is_some()),
+                blocked: is_blocked(report),
             },
         }
     }

@@ -8,16 +8,16 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::admin::Body;
+use crate::admin::{Body, Operation};
 use crate::driver::{Fields, Outcome};
 use crate::effects::{Endpoint, Reply};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
-use crate::limiter::{Forward, Target};
+use crate::limiter::{Forward, Target, Verdict};
 use crate::redirect;
 use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
-use crate::time::Millis;
+use crate::time::{Millis, Timestamp};
 
 /// What a host is to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,13 @@ pub enum Kind {
     KeySet = 6,
     /// Read the request's body, then resume. Number: the most bytes.
     Body = 7,
+    /// The application serves the request, or answers it so. Numbers: in place of the task's the sum of 1 (allowed), 2 (blocked),
+    /// 4 (degraded) and 8 (the rest names a file that is the body), status, length of the head. Head: policy, limit,
+    /// remaining, reset in ms, seconds to wait, why it is exempt (each empty where absent), the names to expose as in
+    /// `Forward`, the headers to remove from the application's response, an empty part; names and values of the answer's
+    /// headers, or of those to set on the application's response. Rest: the answer's body. A request that is lost, or that
+    /// comes before any configuration, ends in `Answer` instead, with 503.
+    Verdict = 8,
 }
 
 /// A step, written down. It may hold a secret.
@@ -65,6 +72,7 @@ impl Written {
             Step::Asks(id, ask) => self.ask(id, ask),
             Step::Done(Outcome::Answer(response)) => self.answer(&response),
             Step::Done(Outcome::Forward(forward, sample)) => self.forward(&forward, sample),
+            Step::Done(Outcome::Verdict(verdict)) => self.verdict(&verdict),
             Step::Done(Outcome::Done) | Step::Unknown | Step::Stuck => Kind::Done,
         }
     }
@@ -118,14 +126,48 @@ impl Written {
     pub fn answer(&mut self, response: &Response) -> Kind {
         self.text.clear();
         self.headers(&response.headers);
-        let head = self.text.encode_utf16().count();
-        self.numbers = [
-            u32::from(response.is_file),
-            u32::from(response.status),
-            u32::try_from(head).unwrap_or(u32::MAX),
-        ];
-        self.text.push_str(&response.body);
+        self.rest(u32::from(response.is_file), response);
         Kind::Answer
+    }
+
+    fn verdict(&mut self, verdict: &Verdict) -> Kind {
+        let number = |number: Option<u64>| number.map(|number| number.to_string());
+        for part in [
+            verdict.policy.clone(),
+            number(verdict.limit.map(u64::from)),
+            number(verdict.remaining.map(u64::from)),
+            number(verdict.reset.map(Timestamp::as_millis)),
+            number(verdict.retry_after),
+            verdict.exempt.map(|exempt| exempt.name().to_owned()),
+        ] {
+            self.part(&part.unwrap_or_default());
+        }
+        self.part(verdict.exposed);
+        self.names(&verdict.removed_from_response);
+        self.part("");
+        let flags = 2 * u32::from(verdict.blocked) + 4 * u32::from(verdict.degraded);
+        match &verdict.answer {
+            Some(answer) => {
+                self.headers(&answer.headers);
+                self.rest(flags + 8 * u32::from(answer.is_file), answer);
+            }
+            None => {
+                self.headers(&verdict.set_on_response);
+                self.numbers = [flags + 1, 200, self.length()];
+            }
+        }
+        Kind::Verdict
+    }
+
+    /// Ends the head, and writes what comes after it of an answer.
+    fn rest(&mut self, first: u32, response: &Response) {
+        self.numbers = [first, u32::from(response.status), self.length()];
+        self.text.push_str(&response.body);
+    }
+
+    /// How long the text is, in UTF-16 units.
+    fn length(&self) -> u32 {
+        u32::try_from(self.text.encode_utf16().count()).unwrap_or(u32::MAX)
     }
 
     fn forward(&mut self, forward: &Forward, sample: Option<u32>) -> Kind {
@@ -207,6 +249,18 @@ pub fn fields(text: &str) -> Fields {
         url: next(),
         address: next(),
         loop_guard: next(),
+    }
+}
+
+/// Reads the application's own call of the control plane: method, path and query, each ended by a line feed, then the body.
+#[must_use]
+pub fn operation(text: &str) -> Operation {
+    let mut parts = text.splitn(3, '\n').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    Operation {
+        method: next(),
+        path_and_query: next(),
+        body: next(),
     }
 }
 

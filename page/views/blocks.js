@@ -119,5 +119,5 @@ function operationsPanel(found, showsAll, showAll) {
   const more = operations.length > rows.length && h("div", { class: "row paging" },
     h("button", { type: "button", "data-key": "whole log", onclick: showAll }, `Show all ${count(operations.length)}`),
     h("span", { class: "hint" }, `the newest ${count(rows.length)} are shown`));
-  return panel(title, [body, more], { note: "Who (by token) did what, from which address." });
+  return panel(title, [body, more], { note: "Who did what, from which address: an operator by token, or the application itself." });
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{Answered, Failed, Plane, Request, ok};
+use super::{Answered, Failed, Plane, Request, Who, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -72,14 +72,18 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         segments: &[&str],
         request: &Request,
         input: &Input,
-        outcome: &str,
+        (who, outcome): (Who, &str),
         now: Timestamp,
     ) {
         let Some((action, target)) = action(&request.method, segments) else {
             return;
         };
+        let (who, address) = match who {
+            Who::Admin => ("admin", Some(self.caller(request).key())),
+            Who::Application => ("application", None),
+        };
         let operation = json!({
-            "at": now.as_millis(), "who": "admin", "address": self.caller(request).key(), "action": action, "target": target,
+            "at": now.as_millis(), "who": who, "address": address, "action": action, "target": target,
             "details": details(request, input), "outcome": outcome,
         });
         if let Err(error) = self.write_operation(&operation, now).await {

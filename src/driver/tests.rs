@@ -7,9 +7,10 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{Driver, Fields, Outcome, Platform};
+use crate::admin::{Body, Operation};
 use crate::config::Vars;
 use crate::effects::{Endpoint, Level, Reply};
-use crate::limiter::{Location, Target};
+use crate::limiter::{Location, Target, Verdict};
 use crate::response::Response;
 use crate::store::conformance::START;
 use crate::tasks::{Answer, Ask, Step};
@@ -79,6 +80,13 @@ fn get(url: &str) -> Fields {
 fn answered(step: Step<Outcome>) -> Response {
     match step {
         Step::Done(Outcome::Answer(response)) => response,
+        step => panic!("{step:?}"),
+    }
+}
+
+fn verdict(step: Step<Outcome>) -> Verdict {
+    match step {
+        Step::Done(Outcome::Verdict(verdict)) => *verdict,
         step => panic!("{step:?}"),
     }
 }
@@ -269,6 +277,94 @@ fn an_environment_that_comes_back_goes_on_with_its_limiter() {
     };
     let statuses = [0, 1, 0, 1, 0, 1].map(|place| status(&environments[place]));
     assert_eq!(statuses, [200, 200, 429, 200, 429, 429]);
+}
+
+/// An application may have several limiters, which take turns with every request.
+#[test]
+fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
+    let mut driver = Driver::new(Host::default());
+    assert!(!driver.select(0), "nothing is configured");
+    let configure = |driver: &mut Driver<Host>, limit: usize, header: &str| {
+        let vars = json!({
+            "RATE_LIMIT_GENERAL": format!("{},60", limit + 1), "RATE_LIMIT_IP": "off", "CLIENT_IP_HEADER": header,
+        });
+        let vars = Vars::from_json(&vars.to_string()).unwrap();
+        driver.configure(&vars, false).unwrap().number
+    };
+    let numbers: Vec<u32> = (0..super::MAX_ENVIRONMENTS)
+        .map(|limit| configure(&mut driver, limit, "x-real-ip"))
+        .collect();
+    for (limit, number) in numbers.iter().enumerate() {
+        assert!(driver.select(*number));
+        let verdict = verdict(driver.limit(get("https://app.example/")));
+        assert_eq!(verdict.limit, u32::try_from(limit + 1).ok());
+    }
+    assert!(driver.select(numbers[0]), "it is used again");
+    let verdict = verdict(driver.limit(get("https://app.example/")));
+    assert!(!verdict.answer.is_none(), "with its counts");
+    configure(&mut driver, 99, "x-client-ip");
+    assert!(
+        !driver.select(numbers[1]),
+        "the one least recently in force"
+    );
+    assert!(driver.select(numbers[0]));
+    assert_eq!(&*driver.address_header, "x-real-ip");
+}
+
+#[test]
+fn an_application_serves_what_is_admitted_itself() {
+    let (_, mut driver) = driver(&upstash());
+    let url = "https://app.example/a";
+    let Step::Asks(id, Ask::Redis { body, .. }) = driver.limit(get(url)) else {
+        panic!("decides without Redis")
+    };
+    assert!(body.contains("\"t:general:192.0.2.1\""), "{body}");
+    let verdict = verdict(driver.resume(id, admitted(4)));
+    assert_eq!((verdict.answer, verdict.remaining), (None, Some(4)));
+
+    // One that was lost is answered like any other.
+    let Step::Asks(id, _) = driver.limit(get(url)) else {
+        panic!("decides without Redis")
+    };
+    assert!(matches!(
+        driver.resume(id, admitted(4)),
+        Step::Done(Outcome::Verdict(_))
+    ));
+    assert_eq!(answered(driver.resume(id, admitted(4))).status, 503);
+    let mut unconfigured = Driver::new(Host::default());
+    assert_eq!(answered(unconfigured.limit(get(url))).status, 503);
+}
+
+#[test]
+fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_without() {
+    let vars = json!({"ADMIN_TOKEN": "an-admin-token-of-this-test", "RATE_LIMIT_GENERAL": "5,60"});
+    let (host, mut driver) = driver(&vars);
+    let policies = "https://app.example/_limiter/policies";
+    assert_eq!(answered(driver.control_plane(get(policies))).status, 401);
+    let elsewhere = answered(driver.control_plane(get("https://app.example/policies")));
+    assert_eq!(elsewhere.status, 404);
+    host.headers
+        .borrow_mut()
+        .insert("authorization", "Bearer an-admin-token-of-this-test");
+    assert_eq!(answered(driver.control_plane(get(policies))).status, 200);
+    let put = Fields {
+        method: "PUT".to_owned(),
+        ..get("https://app.example/_limiter/blocked/192.0.2.9")
+    };
+    let Step::Asks(id, Ask::Body { .. }) = driver.control_plane(put) else {
+        panic!("the body is not read")
+    };
+    let body = Answer::Body(Body::Text("{\"seconds\":60}".to_owned()));
+    assert_eq!(answered(driver.resume(id, body)).status, 200);
+
+    host.headers.borrow_mut().clear();
+    let operation = Operation {
+        method: "GET".to_owned(),
+        path_and_query: "/blocked/192.0.2.9".to_owned(),
+        body: String::new(),
+    };
+    let looked_up = answered(driver.operate(operation));
+    assert!(looked_up.body.contains("\"blocked\":true"), "{looked_up:?}");
 }
 
 /// What one limiter has to write is written to its own Redis, even if another environment is in force.

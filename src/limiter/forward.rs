@@ -95,8 +95,6 @@ impl Forward {
             Origin::Url(base) if to_url => base.len(),
             _ => 0,
         };
-        // In the dialect `none`, nobody's numbers are shown.
-        let is_silent = config.dialect == Dialect::Silent && !report.enforced.is_empty();
         let rewritten = incoming.rewritten_url().filter(|_| !to_url);
         Self {
             target,
@@ -104,15 +102,26 @@ impl Forward {
             rewritten_url: rewritten.map(str::to_owned),
             set_on_request: set,
             removed_from_request: removed,
-            removed_from_response: if limits.is_empty() && !is_silent {
-                Vec::new()
-            } else {
-                without(&REMOVED_FROM_RESPONSES, &limits)
-            },
+            removed_from_response: removed_from_response(config, report, &limits),
             set_on_response: limits,
             exposed: exposed(config.dialect),
             sample: None,
         }
+    }
+}
+
+/// What is removed from the response to an admitted request, on which `limits` are set.
+pub(super) fn removed_from_response(
+    config: &Config,
+    report: &Report,
+    limits: &[Header],
+) -> Vec<&'static str> {
+    // In the dialect `none`, nobody's numbers are shown.
+    let is_silent = config.dialect == Dialect::Silent && !report.enforced.is_empty();
+    if limits.is_empty() && !is_silent {
+        Vec::new()
+    } else {
+        without(&REMOVED_FROM_RESPONSES, limits)
     }
 }
 

@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Duty, Forward, Handled, Limiter, Location, Request};
+use super::{Duty, Forward, Handled, Limiter, Location, Request, Verdict};
 use crate::admin::Body;
 use crate::config::Vars;
 use crate::effects::testing::Manual;
@@ -20,6 +20,7 @@ mod events;
 mod exempt;
 mod forwarding;
 mod health;
+mod limit;
 mod limits;
 mod methods;
 mod metrics;
@@ -172,6 +173,12 @@ impl Isolate {
             Handled::Forward(forward) => *forward,
             Handled::Answer(response) => panic!("{response:?}"),
         }
+    }
+
+    /// What is decided of a request that the application serves.
+    fn limit(&self, request: &Asked) -> Verdict {
+        let verdict = self.limiter.limit(request).now_or_never();
+        verdict.expect("it waits for nothing")
     }
 
     /// The statuses of so many such requests.

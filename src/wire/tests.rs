@@ -4,15 +4,18 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
-use super::{FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields, redirected};
-use crate::admin::Body;
+use super::{
+    FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields, operation, redirected,
+};
+use crate::admin::{Body, Operation};
 use crate::driver::{Fields, Outcome};
 use crate::effects::{Endpoint, Reply};
 use crate::error::{KeySetError, StoreError};
-use crate::limiter::{Forward, Target};
+use crate::gate::Exempt;
+use crate::limiter::{Forward, Target, Verdict};
 use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
-use crate::time::Millis;
+use crate::time::{Millis, Timestamp};
 
 fn written(step: Step<Outcome>) -> (Kind, Written) {
     // As if something longer had been written before.
@@ -114,6 +117,71 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
             "\nhttps://shop.example/a\nRetry-After\n\n\n\n\n"
         );
     }
+}
+
+fn verdict(verdict: Verdict) -> ([u32; 3], String) {
+    let (kind, written) = written(Step::Done(Outcome::Verdict(Box::new(verdict))));
+    assert_eq!(kind, Kind::Verdict);
+    (written.numbers, written.text)
+}
+
+#[test]
+fn a_verdict_is_numbers_names_and_headers() {
+    let admitted = verdict(Verdict {
+        policy: Some("auth".to_owned()),
+        limit: Some(30),
+        remaining: Some(0),
+        reset: Some(Timestamp::from_millis(1_764_000_000_123)),
+        degraded: true,
+        set_on_response: vec![("X-RateLimit-Limit", "30".to_owned())],
+        removed_from_response: vec!["RateLimit", "RateLimit-Policy"],
+        exposed: "X-RateLimit-Limit, Retry-After",
+        ..Verdict::default()
+    });
+    let text = "auth\n30\n0\n1764000000123\n\n\nX-RateLimit-Limit, Retry-After\nRateLimit\nRateLimit-Policy\n\nX-RateLimit-Limit\n30\n";
+    let head = u32::try_from(text.len()).unwrap();
+    assert_eq!(admitted, ([5, 200, head], text.to_owned()));
+
+    let exempt = verdict(Verdict {
+        exempt: Some(Exempt::Bypassed),
+        ..Verdict::default()
+    });
+    assert_eq!(exempt, ([1, 200, 14], "\n\n\n\n\nbypass\n\n\n".to_owned()));
+
+    let answer = |is_file, body: &str| Response {
+        status: 429,
+        headers: vec![("Retry-After", "7".to_owned())],
+        body: body.to_owned(),
+        is_file,
+    };
+    let denied = verdict(Verdict {
+        answer: Some(answer(false, "{\"a\":\"\n\u{1f600}\"}")),
+        retry_after: Some(7),
+        blocked: true,
+        ..Verdict::default()
+    });
+    let head = "\n\n\n\n7\n\n\n\nRetry-After\n7\n";
+    assert_eq!(denied.0, [2, 429, u32::try_from(head.len()).unwrap()]);
+    assert_eq!(denied.1, format!("{head}{{\"a\":\"\n\u{1f600}\"}}"));
+    let file = verdict(Verdict {
+        answer: Some(answer(true, "page.js")),
+        ..Verdict::default()
+    });
+    assert_eq!(file.0[0], 8);
+}
+
+#[test]
+fn an_operation_is_two_parts_and_the_rest() {
+    let read = operation("PUT\n/blocked/192.0.2.1?x\n{\n}");
+    assert_eq!(
+        read,
+        Operation {
+            method: "PUT".to_owned(),
+            path_and_query: "/blocked/192.0.2.1?x".to_owned(),
+            body: "{\n}".to_owned(),
+        }
+    );
+    assert_eq!(operation(""), Operation::default());
 }
 
 #[test]

@@ -56,10 +56,33 @@ pub(crate) fn numbers() -> usize {
     HOST.with_borrow(|host| host.numbers.as_ptr() as usize)
 }
 
+pub(crate) fn select(number: u32) -> bool {
+    HOST.with_borrow_mut(|host| host.driver.select(number))
+}
+
 pub(crate) fn begin(length: usize) -> u32 {
+    start(length, |driver, text| driver.begin(wire::fields(text)))
+}
+
+pub(crate) fn limit(length: usize) -> u32 {
+    start(length, |driver, text| driver.limit(wire::fields(text)))
+}
+
+pub(crate) fn control_plane(length: usize) -> u32 {
+    start(length, |driver, text| {
+        driver.control_plane(wire::fields(text))
+    })
+}
+
+pub(crate) fn operate(length: usize) -> u32 {
+    start(length, |driver, text| driver.operate(wire::operation(text)))
+}
+
+/// Begins what the text in the buffer says; the kind of its first step.
+fn start(length: usize, begin: fn(&mut Driver<Runtime>, &str) -> Step<Outcome>) -> u32 {
     HOST.with_borrow_mut(|host| {
-        let fields = wire::fields(&host.text(length));
-        let step = host.driver.begin(fields);
+        let text = String::from_utf8_lossy(host.input.get(..length).unwrap_or_default());
+        let step = begin(&mut host.driver, &text);
         let kind = host.written.write(step);
         host.expose(kind)
     })

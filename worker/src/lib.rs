@@ -41,6 +41,32 @@ pub fn begin(length: usize) -> u32 {
     host::begin(length)
 }
 
+/// Puts an environment that was configured before in force, by its `number`, in place of configuring it again. `false`: it is
+/// not kept any more.
+#[wasm_bindgen]
+pub fn select(number: u32) -> bool {
+    host::select(number)
+}
+
+/// Begins a request that the application serves, with the fields in the buffer as for `begin`; the kind of its first step.
+#[wasm_bindgen]
+pub fn limit(length: usize) -> u32 {
+    host::limit(length)
+}
+
+/// Begins a request for the control plane alone, with the fields in the buffer as for `begin`; the kind of its first step.
+#[wasm_bindgen]
+pub fn control_plane(length: usize) -> u32 {
+    host::control_plane(length)
+}
+
+/// Begins a call of the control plane by the application itself, in the buffer as `wire::operation` reads it: it needs no
+/// token. The kind of its first step.
+#[wasm_bindgen]
+pub fn operate(length: usize) -> u32 {
+    host::operate(length)
+}
+
 /// Resumes a task with the answer to a step of that kind, its text in the buffer; the kind of the
 /// next step.
 #[wasm_bindgen]
