@@ -20,7 +20,6 @@ fn main() -> ExitCode {
             .out_name("index")
             .typescript(false)
             .reset_state_function(true)
-            .force_enable_abort_handler(true)
             .generate(folder)
     });
     match written {
