@@ -5,19 +5,20 @@
  * cargo would see that by itself, wasm-bindgen and wasm-opt would not.
  */
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
+import { STAGE, WASM, bundle } from "./bundle.mjs";
 import { main, root, run, say } from "./command.mjs";
 import { setup, wasmTools } from "./setup.mjs";
 
 /** What every module is made with, and from; folders count with everything in them. */
-const ALWAYS = ["rust-toolchain.toml", "package-lock.json", ".cargo", "scripts/build.mjs", "scripts/setup.mjs"];
+const ALWAYS = ["rust-toolchain.toml", "package-lock.json", ".cargo", "scripts/build.mjs", "scripts/bundle.mjs", "scripts/setup.mjs"];
 const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker", "npm/src", "tools/bindgen"];
 /** What `wrangler` uploads: all the JavaScript that answers requests in one file. */
 const OUTPUTS = ["index.js", "index_bg.wasm"];
 /** And the page's files, which are loaded when one of them is asked for. */
-const PAGE_FILES = "page_files.js";
+export const PAGE_FILES = "page_files.js";
 
 export async function build({ force = false, redis = false } = {}) {
   await setup({ wasm: true, redis, alongside: firstCompile });
@@ -101,37 +102,29 @@ async function compile() {
   await run(tools.bindgen, [module, STAGE]);
   mkdirSync(path.join(root, "build"), { recursive: true });
   await optimise(tools.wasmOpt);
-  await bundle(tools.esbuild);
+  await bundleWorker();
 }
 
 const TARGET = "wasm32-unknown-unknown";
-/** The host's own JavaScript. */
-const JAVASCRIPT = path.join(root, "npm", "src");
-/** What tools/bindgen writes, before it is optimised and bundled. */
-const STAGE = path.join(root, "target", "stage");
 
 /**
  * Features by name, so that a newer binaryen emits nothing that workerd does not know yet. Function names are an eighth of
  * the gzipped module; a panic says where it was without them.
  */
-const FEATURES = ["bulk-memory", "exception-handling", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
+const FEATURES = ["bulk-memory", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
 
 async function optimise(wasmOpt) {
   const features = FEATURES.map((feature) => `--enable-${feature}`);
-  const output = path.join(root, "build", "index_bg.wasm");
-  await run(wasmOpt, [path.join(STAGE, "index_bg.wasm"), "-Oz", "--strip-debug", "--strip-producers", ...features, "-o", output]);
+  await run(wasmOpt, [path.join(STAGE, "index_bg.wasm"), "-Oz", "--strip-debug", "--strip-producers", ...features, "-o", WASM]);
 }
 
 /** The glue and the Worker's own JavaScript, as one module beside the Wasm. */
-async function bundle(esbuild) {
+async function bundleWorker() {
   const glue = path.join(STAGE, "index.js");
-  // A proposal that workerd does not read yet; there, importing a `.wasm` gives its module in any case.
+  // A proposal that runtimes do not read yet.
   writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
-  for (const file of folderEntries(JAVASCRIPT)) copyFileSync(path.join(JAVASCRIPT, file), path.join(STAGE, file));
-  await run(esbuild, [
-    path.join(STAGE, "worker.js"), "--bundle", "--format=esm", "--minify", "--external:./index_bg.wasm", `--external:./${PAGE_FILES}`, "--external:cloudflare:*",
-    `--outfile=${path.join(root, "build", "index.js")}`, "--log-level=warning",
-  ]);
+  const host = { entries: { index: "worker.js" }, outdir: "build", wasm: "./index_bg.wasm", page: `./${PAGE_FILES}` };
+  await bundle(host, { minify: true });
 }
 
 /** One hash over the names and contents of files and folders. */

@@ -1,8 +1,9 @@
 /**
- * A request, and the names of its headers once the module has asked for them: listing them is a call of the runtime for each. (A
+ * A request, the setup that it is decided under, the caller's address where no header has it, and the names of the request's headers
+ * once the module has asked for them: listing them is a call of the runtime for each. (A
  * `WeakMap` from requests to names costs more than the listing: its entries are garbage that is collected late.)
  */
-export const incomingOf = (request) => ({ request, names: undefined });
+export const incomingOf = (request, setup, address) => ({ request, setup, address, names: undefined });
 
 /** What arrived as the request whose task runs, for what the module reads of it while it runs. These call nothing of the module. */
 let current;

@@ -41,8 +41,15 @@ export async function callRedis({ url, headers }, timeout, body) {
   }
 }
 
-export async function sleep(ms) {
-  await new Promise((resolve) => setTimeout(resolve, ms));
+/** `isApart`: where the runtime has processes, one that has nothing else to do does not wait for it. */
+export async function sleep(ms, isApart) {
+  await new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    if (isApart) {
+      timer.unref?.();
+      globalThis.Deno?.unrefTimer?.(timer);
+    }
+  });
   return [WELL, ""];
 }
 

@@ -2,18 +2,19 @@
  * The module's tasks, driven: a request enters WebAssembly once with its fields, leaves it with one step at a time, and each
  * step is a number and one text. No platform's own objects cross.
  */
-import * as module from "./index.js";
+import * as module from "#module";
 import { asVariable, isOdd, namesOf, setCurrent, takeOutlives } from "./current.js";
 import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
 import { fileAnswer } from "./page.js";
 
-/** Kinds of steps (src/wire.rs); what neither waits nor is forwarded is an answer. */
+/** Kinds of steps (src/wire.rs); what neither waits, nor is forwarded, nor is a verdict is an answer. */
 export const FORWARD = 2;
 const REDIS = 3;
 const SLEEP = 4;
 const VERIFY = 5;
 const KEY_SET = 6;
 const BODY = 7;
+export const VERDICT = 8;
 
 /** Room for a text that is kept; one that takes more gets room of its own. */
 const KEPT_ROOM = 16 * 1024;
@@ -28,12 +29,14 @@ const decoder = new TextDecoder();
 let instance = 0;
 let trapped = false;
 
-/** The environment that the instance is configured with, and the header with the caller's address in it. */
-let environment;
-let addressHeader;
+/**
+ * What each environment has come to: the `instance` that is configured with it and its `number` there, the `header` with the
+ * caller's address, headers that do not reach the origin, and those of which only other spellings do not (src/headers.rs).
+ */
+const setups = new WeakMap();
 
-/** Headers that do not reach the origin, and those of which only other spellings do not (src/headers.rs). */
-let notForwarded, otherSpellings;
+/** The environment that is in force, and its setup. */
+let environment, inForce;
 
 /** Where the instance's configurations have their Redis: of each its URL, then its `/multi-exec`. */
 let endpoints = [];
@@ -56,39 +59,68 @@ function revive() {
   room = { address: 0, size: 0 };
 }
 
-/** Before a request: an instance that works, configured with this environment. */
+/** Before a request: an instance that works, with this environment in force. Returns its setup. */
 export function prepare(env) {
   revive();
   if (env !== environment) {
-    const { number, header, url, token, ...names } = JSON.parse(guarded(() => module.configure(env)));
-    // The runtime takes these for less than a record of headers.
-    const headers = new Headers({ Authorization: `Bearer ${token}`, "Content-Type": "application/json" });
-    const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
-    endpoints[2 * number] = { url, headers };
-    endpoints[2 * number + 1] = { url: transactions, headers };
-    addressHeader = header;
-    notForwarded = new Set(names.notForwarded.split(","));
-    otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
+    const known = setups.get(env);
+    const stands = known?.instance === instance && guarded(() => module.select(known.number));
+    inForce = stands ? known : configure(env);
     environment = env;
   }
+  return inForce;
 }
 
+function configure(env) {
+  const { number, header, url, token, ...names } = JSON.parse(guarded(() => module.configure(env)));
+  // The runtime takes these for less than a record of headers.
+  const headers = new Headers({ Authorization: `Bearer ${token}`, "Content-Type": "application/json" });
+  const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
+  endpoints[2 * number] = { url, headers };
+  endpoints[2 * number + 1] = { url: transactions, headers };
+  const notForwarded = new Set(names.notForwarded.split(","));
+  const otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
+  const setup = { instance, number, header, notForwarded, otherSpellings };
+  setups.set(env, setup);
+  return setup;
+}
+
+/** What the module can do with a request: answer or forward it; only decide it; answer it if it is the control plane's. */
+export const handle = (length) => module.begin(length);
+export const limit = (length) => module.limit(length);
+export const controlPlane = (length) => module.control_plane(length);
+
 /** Begins a request; the kind of its first step. */
-export function begin(incoming) {
-  const { request } = incoming;
+export function begin(incoming, how = handle) {
+  const { request, setup } = incoming;
   const { headers } = request;
   // The rest is not copied: a longer address is refused, and limiters add their names at a loop guard's end.
-  const address = headers.get(addressHeader)?.slice(0, MAX_FIELD_CHARS) ?? "";
+  const given = incoming.address ?? headers.get(setup.header);
+  const address = given?.slice(0, MAX_FIELD_CHARS) ?? "";
   const loopGuard = headers.get("x-edge-limiter-passed")?.slice(-MAX_FIELD_CHARS) ?? "";
   const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
   setCurrent(incoming);
   // Of a task that ended without a wait.
   takeOutlives();
-  return guarded(() => module.begin(length));
+  return guarded(() => how(length));
+}
+
+/** What the application asks the control plane itself, without a token: `METHOD`, path and body by line feeds. */
+export const operate = (length) => module.operate(length);
+
+/** What the application does with its own keys and events: a JSON list. */
+export const apply = (length) => module.application(length);
+
+/** Begins a call of the application, apart from any request; the kind of its first step. */
+export function beginCall(how, text) {
+  const length = put(text);
+  setCurrent(undefined);
+  takeOutlives();
+  return guarded(() => how(length));
 }
 
 /** Whether a task waits for an effect. */
-export const waits = (kind) => kind >= REDIS;
+export const waits = (kind) => kind >= REDIS && kind !== VERDICT;
 
 /**
  * Performs what a task asks for until it ends. A step is to be read before anything else of the module runs, the next
@@ -100,9 +132,10 @@ export const waits = (kind) => kind >= REDIS;
  * @param {ReturnType<typeof import("./current.js").incomingOf> | undefined} incoming
  * @param {(kind: number) => T} finish
  * @param {(promise: Promise<unknown>) => void} waitUntil for a task that is to end even if its client disconnects
+ * @param {boolean} isApart nobody awaits it: a process need not go on for its waits
  * @returns {Promise<{done: T}>}
  */
-export async function drive(kind, incoming, finish, waitUntil) {
+export async function drive(kind, incoming, finish, waitUntil, isApart = false) {
   const born = instance;
   let end;
   try {
@@ -111,7 +144,7 @@ export async function drive(kind, incoming, finish, waitUntil) {
       if (takeOutlives() && !end) waitUntil(new Promise((resolve) => (end = resolve)));
       const [task, first, second] = step();
       const text = take();
-      const [status, body] = await perform(kind, first, second, text, incoming);
+      const [status, body] = await perform(kind, first, second, text, incoming, isApart);
       if (born !== instance) throw new Error("The limiter has been started anew");
       const length = put(body);
       setCurrent(incoming);
@@ -124,10 +157,10 @@ export async function drive(kind, incoming, finish, waitUntil) {
   }
 }
 
-function perform(kind, first, second, text, incoming) {
+function perform(kind, first, second, text, incoming, isApart) {
   switch (kind) {
     case REDIS: return callRedis(endpoints[first], second, text);
-    case SLEEP: return sleep(first);
+    case SLEEP: return sleep(first, isApart);
     case VERIFY: return verify(text);
     case KEY_SET: return fetchKeySet(text);
     case BODY: return readText(incoming.request, first);
@@ -143,14 +176,14 @@ export function runDuties(waitUntil) {
 }
 
 /** Does what is to be done regularly. It ends with what it has given to `waitUntil`. */
-export function tend(waitUntil) {
+export function tend(waitUntil, isApart = true) {
   apart(() => {
     const kind = guarded(() => module.tend());
-    if (kind !== 0) waitUntil(driveApart(kind, waitUntil));
+    if (kind !== 0) waitUntil(driveApart(kind, waitUntil, isApart));
   });
 }
 
-const driveApart = (kind, waitUntil) => drive(kind, undefined, () => {}, waitUntil).catch(failed);
+const driveApart = (kind, waitUntil, isApart = true) => drive(kind, undefined, () => {}, waitUntil, isApart).catch(failed);
 
 function apart(begin) {
   setCurrent(undefined);
@@ -186,20 +219,69 @@ export function take() {
  * (workerd takes a record of headers for less than a list.)
  */
 export function ownAnswer(request) {
+  const { isFile, status, headers, body } = ownParts();
+  if (!isFile) return new Response(body, { status, headers });
+  return fileAnswer(body, status, headers, request).then((file) => new Response(file.body, file));
+}
+
+/** The same in parts. */
+export function ownParts() {
   view();
   const isFile = numbers[2] !== 0;
   const status = numbers[3];
   const head = numbers[4];
   const text = take();
-  const lines = text.slice(0, head).split("\n");
-  const headers = {};
-  for (let i = 0; i + 1 < lines.length; i += 2) headers[lines[i]] = lines[i + 1];
-  const body = text.slice(head);
-  return isFile ? fileAnswer(body, status, headers, request) : new Response(body, { status, headers });
+  return { isFile, status, headers: headersOf(text.slice(0, head).split("\n"), 0), body: text.slice(head) };
 }
+
+/** Names and values in turn as a record. The last part is empty. */
+function headersOf(parts, at) {
+  const headers = {};
+  for (; at + 1 < parts.length; at += 2) headers[parts[at]] = parts[at + 1];
+  return headers;
+}
+
+/** Flags of a verdict (src/wire.rs). */
+const IS_ALLOWED = 1;
+const IS_BLOCKED = 2;
+const IS_DEGRADED = 4;
+const IS_FILE = 8;
+
+/** What was decided about a request, as the last step says. */
+export function verdictParts() {
+  view();
+  const flags = numbers[2];
+  const status = numbers[3];
+  const head = numbers[4];
+  const text = take();
+  const parts = text.slice(0, head).split("\n");
+  const number = (part) => (part === "" ? undefined : Number(part));
+  const afterRemoved = parts.indexOf("", FIRST_REMOVED);
+  return {
+    allowed: (flags & IS_ALLOWED) !== 0,
+    blocked: (flags & IS_BLOCKED) !== 0,
+    degraded: (flags & IS_DEGRADED) !== 0,
+    isFile: (flags & IS_FILE) !== 0,
+    status,
+    policy: parts[0] || undefined,
+    limit: number(parts[1]),
+    remaining: number(parts[2]),
+    reset: number(parts[3]),
+    retryAfter: number(parts[4]),
+    exempt: parts[5] || undefined,
+    exposed: parts[6],
+    removed: parts.slice(FIRST_REMOVED, afterRemoved),
+    headers: headersOf(parts, afterRemoved + 1),
+    body: text.slice(head),
+  };
+}
+
+/** Where the list of names to remove begins in a verdict's head. */
+const FIRST_REMOVED = 7;
 
 /** Removes from `headers`, a copy of those that came, what does not reach the origin. */
 export function removeOwn(headers, incoming) {
+  const { notForwarded, otherSpellings } = incoming.setup;
   for (const name of namesOf(incoming)) {
     if (isOdd(name) ? otherSpellings.has(asVariable(name)) : notForwarded.has(name)) headers.delete(name);
   }

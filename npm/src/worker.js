@@ -3,6 +3,7 @@ import {
   FORWARD, badGateway, begin, current, drive, forwarded, ownAnswer, prepare, redirected, removeOwn, runDuties, step, take, tend, waits,
 } from "./engine.js";
 import { incomingOf } from "./current.js";
+import { expose, isForPages, isRefusal } from "./responses.js";
 
 /** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
 const TO_BINDING = 1;
@@ -10,16 +11,12 @@ const TO_BINDING = 1;
 /** Redirects are the client's to follow. */
 const MANUAL = { redirect: "manual" };
 
-const EXPOSED = "access-control-expose-headers";
 const SWITCHING_PROTOCOLS = 101;
 const CREATED = 201;
-const TOO_MANY_REQUESTS = 429;
-const SERVICE_UNAVAILABLE = 503;
 
 export default {
   async fetch(request, env, context) {
-    prepare(env);
-    const incoming = incomingOf(request);
+    const incoming = incomingOf(request, prepare(env));
     const finish = (kind) => (kind === FORWARD ? forward(incoming, env) : { response: ownAnswer(request), sample: 0 });
     const kind = begin(incoming);
     const waitUntil = (promise) => context.waitUntil(promise);
@@ -66,18 +63,18 @@ async function forward(incoming, env) {
     response.body?.cancel().catch(() => {});
     return { response: editedBadGateway(status), sample };
   }
-  const isForPages = response.headers.has("access-control-allow-origin");
+  const exposes = isForPages(response.headers);
   // No response can be made with a status outside these (101 would need its socket as well): such a one goes on unchanged.
   if (status >= 200 && status < 600) {
     const moved = origin === "" ? [] : redirects(response, origin, request.url);
     // The origin's own refusals keep its numbers.
     const has = parts[afterRequest] !== "" || parts[afterRequest + 1] !== "";
-    const decorated = has && status !== TOO_MANY_REQUESTS && status !== SERVICE_UNAVAILABLE;
-    if (decorated || isForPages || moved.length > 0) {
+    const decorated = has && !isRefusal(status);
+    if (decorated || exposes || moved.length > 0) {
       // A fetched response's headers cannot be changed, a copy's can.
       response = new Response(response.body, response);
       if (decorated) edit(response.headers, parts, afterRequest);
-      if (isForPages) expose(response.headers, exposed);
+      if (exposes) expose(response.headers, exposed);
       for (const [name, value] of moved) response.headers.set(name, value);
     }
   }
@@ -102,12 +99,6 @@ function redirects(response, origin, url) {
   if (status === CREATED || (status >= 300 && status < 400)) look("location");
   look("refresh");
   return moved;
-}
-
-/** Adds names to those of the headers that a page may read. */
-function expose(headers, names) {
-  const own = headers.get(EXPOSED);
-  headers.set(EXPOSED, own ? `${own}, ${names}` : names);
 }
 
 /** Sets and removes headers as two lists say, each ended by an empty part; where the next list begins. */

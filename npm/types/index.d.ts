@@ -128,17 +128,21 @@ export interface NewRateLimitEvent {
 export interface BlockedIP {
   /** The address or range, in its canonical form. */
   readonly ip: string;
-  readonly reason?: string;
   /** In ms since the epoch. Absent: until lifted. */
   readonly until?: number;
+  /** In ms since the epoch. */
+  readonly since: number;
+  readonly by: "operator" | "escalation";
+  readonly reason?: string;
 }
 
 export interface SuspiciousIP {
   /** The caller in the form that lists show. */
   readonly ip: string;
-  readonly policy: string;
-  /** Denials in the last hours that are kept. */
-  readonly denials: number;
+  /** Denials in this hour and the one before. */
+  readonly denied: number;
+  /** The same by policy. */
+  readonly policies: Readonly<Record<string, number>>;
 }
 
 /**
@@ -169,7 +173,7 @@ export interface RedisClient {
   /** Whether there was a block. */
   unblockIP(ip: string): Promise<boolean>;
   getBlockedIPs(): Promise<BlockedIP[]>;
-  /** Those denied most in the last hours first. `limit`: 1 to 100. Default: 10. */
+  /** Those denied most first. `limit`: 1 to 1000. Default: 10. */
   getSuspiciousIPs(limit?: number): Promise<SuspiciousIP[]>;
 }
 

@@ -1,0 +1,26 @@
+/** Middleware for Hono (types/hono.d.ts). */
+import { limiterOf } from "./wrapping.js";
+
+export function rateLimit({ address, ...options } = {}) {
+  const limiter = limiterOf(options);
+  return async (context, next) => {
+    const verdict = await limiter.limit(context.req.raw, { waitUntil: waitUntilOf(context), address: address?.(context) });
+    if (!verdict.allowed) return verdict.response;
+    await next();
+    const decorated = verdict.decorate(context.res);
+    // Over a response that is there, Hono would set that one's headers again.
+    context.res = undefined;
+    context.res = decorated;
+  };
+}
+
+function waitUntilOf(context) {
+  let execution;
+  try {
+    execution = context.executionCtx;
+  } catch {
+    // On servers there is none.
+    return undefined;
+  }
+  return (promise) => execution.waitUntil(promise);
+}

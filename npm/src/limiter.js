@@ -1,0 +1,111 @@
+/** The package: one limiter for an application, in its own process (types/index.d.ts). */
+import {
+  VERDICT, apply, begin, beginCall, controlPlane, drive, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend, verdictParts, waits,
+} from "./engine.js";
+import { incomingOf } from "./current.js";
+import { LimiterError } from "./errors.js";
+import { addressOf, checked, readEnvironment, waitUntilOf } from "./options.js";
+import { fileAnswer } from "./page.js";
+import { redisOf } from "./redis.js";
+import { Verdict } from "./verdict.js";
+
+export { LimiterError } from "./errors.js";
+
+export const createLimiter = (options = {}) => new Limiter(checked(options));
+
+/** Codes of answers that have none. */
+const CODES = { 400: "bad_argument", 404: "bad_argument", 413: "bad_argument", 409: "refused", 503: "store_unavailable" };
+
+class Limiter {
+  #options;
+  #environment;
+
+  constructor(options) {
+    this.#options = options;
+    const call = (how, text) => this.#call(how, text, {});
+    this.redis = redisOf({
+      operate: (method, path, body) => call(operate, lines(method, path, body)),
+      apply: (words) => call(apply, JSON.stringify(words)),
+    });
+  }
+
+  async limit(request, options = {}) {
+    const answered = (kind) => (kind === VERDICT ? verdictParts() : { ...ownParts(), allowed: false, blocked: false, degraded: false });
+    const parts = await this.#decide(limit, request, options, answered);
+    return new Verdict(parts.isFile ? { ...parts, ...(await fileAnswer(parts.body, parts.status, parts.headers, request)) } : parts);
+  }
+
+  async controlPlane(request, options = {}) {
+    return this.#decide(controlPlane, request, options, () => ownAnswer(request));
+  }
+
+  async check(policy, identifier, { cost = 1, ...options } = {}) {
+    named("policy", policy, "bad_argument");
+    named("identifier", identifier, "bad_identifier");
+    if (!Number.isInteger(cost) || cost < 0 || cost > 0xffffffff) throw new LimiterError("bad_argument", "cost must be a whole number, 0 to 4294967295.");
+    const { retry_after: retryAfter, results, ...result } = await this.#call(operate, lines("POST", "/check", JSON.stringify({ policy, identifier, cost })), options);
+    return { ...result, retryAfter: retryAfter ?? undefined, shadow: results[0].shadow ?? false };
+  }
+
+  async usage(policy, caller, options = {}) {
+    const answer = await this.#call(operate, lines("GET", usagePath(policy, caller)), options);
+    const { blocked_until: blockedUntil, retry_at: retryAt, ...usage } = answer;
+    return { ...usage, blockedUntil: blockedUntil ?? undefined, retryAt: retryAt ?? undefined };
+  }
+
+  async reset(policy, caller, options = {}) {
+    await this.#call(operate, lines("DELETE", usagePath(policy, caller)), options);
+  }
+
+  async health(options = {}) {
+    return this.#call(operate, lines("GET", "/health"), options);
+  }
+
+  async tend(options = {}) {
+    const { waitUntil } = this.#prepare(options);
+    const begun = [];
+    tend((promise) => begun.push(promise), false);
+    await Promise.all(begun);
+    runDuties(waitUntil);
+  }
+
+  /** An environment in force, and where background work goes. */
+  #prepare(options) {
+    const environment = (this.#environment ??= readEnvironment(this.#options));
+    const waitUntil = waitUntilOf(options, this.#options, environment);
+    return { environment, waitUntil, setup: prepare(environment.vars) };
+  }
+
+  async #decide(how, request, options, finish) {
+    const { environment, waitUntil, setup } = this.#prepare(options);
+    const address = addressOf(environment, setup, this.#options.trustProxy, request, options.address);
+    const incoming = incomingOf(request, setup, address);
+    const kind = begin(incoming, how);
+    const { done } = waits(kind) ? await drive(kind, incoming, finish, waitUntil) : { done: finish(kind) };
+    runDuties(waitUntil);
+    return done;
+  }
+
+  /** What the application asks itself: the answer, or a `LimiterError`. */
+  async #call(how, text, options) {
+    const { waitUntil } = this.#prepare(options);
+    const kind = beginCall(how, text);
+    const { done } = waits(kind) ? await drive(kind, undefined, ownParts, waitUntil) : { done: ownParts() };
+    runDuties(waitUntil);
+    const answer = JSON.parse(done.body);
+    if (done.status < 400) return answer;
+    throw new LimiterError(answer.code ?? CODES[done.status] ?? "refused", answer.message);
+  }
+}
+
+const lines = (method, path, body = "") => `${method}\n${path}\n${body}`;
+
+function usagePath(policy, caller) {
+  named("policy", policy, "bad_argument");
+  named("caller", caller, "bad_identifier");
+  return `/usage/${encodeURIComponent(policy)}/${encodeURIComponent(caller)}`;
+}
+
+function named(what, text, code) {
+  if (typeof text !== "string" || text === "") throw new LimiterError(code, `${what} must be a text that is not empty.`);
+}

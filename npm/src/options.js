@@ -1,0 +1,93 @@
+/** What a limiter of the package is created with, and who called it: read once, with errors that say what to do. */
+import { addressHeader, defaultEnv, defaultWaitUntil, endsBackgroundWork } from "#platform";
+import { LimiterError } from "./errors.js";
+
+const OPTIONS = ["env", "waitUntil", "trustProxy"];
+const MAX_PROXIES = 32;
+
+/** In place of the name of a header where the address is the connection's: no header of that name is read. */
+const OF_CONNECTION = "x-edge-limiter-ip";
+
+/** Options that are known and in their ranges. */
+export function checked(options) {
+  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  if (unknown !== undefined) throw new LimiterError("bad_argument", `createLimiter has no option ${unknown}: use ${OPTIONS.join(", ")}.`);
+  const { env, waitUntil, trustProxy = 0 } = options;
+  if (env !== undefined && (env === null || typeof env !== "object")) throw new LimiterError("bad_argument", "env must be an object of variables.");
+  checkWaitUntil(waitUntil);
+  if (!Number.isInteger(trustProxy) || trustProxy < 0 || trustProxy > MAX_PROXIES) {
+    throw new LimiterError("bad_argument", `trustProxy must be a number of proxies, 0 to ${MAX_PROXIES}: how many of yours add to X-Forwarded-For.`);
+  }
+  return { env, waitUntil, trustProxy };
+}
+
+function checkWaitUntil(waitUntil) {
+  if (waitUntil !== undefined && typeof waitUntil !== "function") {
+    throw new LimiterError("bad_argument", "waitUntil must be a function: (promise) => context.waitUntil(promise).");
+  }
+}
+
+/** The variables of a limiter, and where its callers' addresses are. */
+export function readEnvironment({ env = defaultEnv(), trustProxy }) {
+  const named = env.CLIENT_IP_HEADER;
+  const isNamed = named !== undefined && named !== "";
+  if (isNamed && trustProxy > 0) {
+    throw new LimiterError("bad_argument", "Set CLIENT_IP_HEADER or trustProxy, not both: each says where the caller's address is.");
+  }
+  const ofPlatform = isNamed ? undefined : addressHeader(env);
+  const byConnection = !isNamed && ofPlatform === undefined;
+  // A copy, which nobody changes.
+  const vars = { ...env };
+  if (!isNamed) vars.CLIENT_IP_HEADER = ofPlatform ?? OF_CONNECTION;
+  return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), mayFallBack: addressHeader(env) !== undefined };
+}
+
+/**
+ * The caller's address, where no header has it; `undefined`: the header has it.
+ *
+ * @param {{byConnection: boolean, vars: object, mayFallBack: boolean}} environment
+ * @param {{header: string}} setup the header that is read: another than the one that is named, if that cannot be a header
+ * @param {string | undefined} connection the connection's own address
+ */
+export function addressOf({ byConnection, vars, mayFallBack }, setup, trustProxy, request, connection) {
+  if (!byConnection) {
+    const isRead = setup.header === String(vars.CLIENT_IP_HEADER).trim().toLowerCase();
+    // Clients can write the one that is read in its place: then nobody is known.
+    return isRead || mayFallBack ? undefined : "";
+  }
+  if (trustProxy > 0) return forwardedFor(request.headers.get("x-forwarded-for") ?? "", connection, trustProxy);
+  if (connection === undefined) {
+    throw new LimiterError(
+      "no_address",
+      "Nothing says who the caller is. Set CLIENT_IP_HEADER to the header with the caller's address that your platform sets (on Vercel, VERCEL=1 is enough), " +
+        "pass { address } from the server's connection, or set trustProxy to the number of your proxies that add to X-Forwarded-For.",
+    );
+  }
+  return connection;
+}
+
+/** The entry so many places from the right, where the connection's own address is the first; of fewer, the last one. */
+function forwardedFor(list, connection, places) {
+  let end = list.length;
+  let entry = "";
+  for (let place = 0; place < places && end > 0; place += 1) {
+    const comma = list.lastIndexOf(",", end - 1);
+    entry = list.slice(comma + 1, end).trim();
+    end = comma;
+  }
+  return entry === "" ? (connection ?? "") : entry;
+}
+
+/** Where background work goes. */
+export function waitUntilOf(call, options, { needsWaitUntil }) {
+  checkWaitUntil(call.waitUntil);
+  const waitUntil = call.waitUntil ?? options.waitUntil ?? defaultWaitUntil();
+  if (waitUntil !== undefined) return waitUntil;
+  if (needsWaitUntil) {
+    throw new LimiterError(
+      "no_wait_until",
+      "This platform ends background work with the request. Pass { waitUntil: (promise) => context.waitUntil(promise) } of the request's context or event.",
+    );
+  }
+  return () => {};
+}

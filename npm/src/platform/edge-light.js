@@ -1,0 +1,7 @@
+/** Vercel's edge runtime, there and in Next.js. */
+import { ADDRESS_HEADER, isVercel, waitUntilOfRequest } from "../vercel.js";
+
+export const defaultEnv = () => globalThis.process?.env ?? {};
+export const endsBackgroundWork = () => true;
+export const defaultWaitUntil = waitUntilOfRequest;
+export const addressHeader = (env) => (isVercel(env) ? ADDRESS_HEADER : undefined);

@@ -1,0 +1,48 @@
+import { expose, isForPages, isRefusal } from "./responses.js";
+
+/** What was decided about a request (types/index.d.ts). */
+export class Verdict {
+  #parts;
+
+  constructor(parts) {
+    this.#parts = parts;
+    this.allowed = parts.allowed;
+    this.policy = parts.policy;
+    this.limit = parts.limit;
+    this.remaining = parts.remaining;
+    this.reset = parts.reset;
+    this.retryAfter = parts.retryAfter;
+    this.blocked = parts.blocked;
+    this.exempt = parts.exempt;
+    this.degraded = parts.degraded;
+    this.status = parts.status;
+    this.headers = parts.headers;
+  }
+
+  get response() {
+    const { allowed, body, status, headers } = this.#parts;
+    return allowed ? undefined : new Response(body, { status, headers });
+  }
+
+  decorate(response) {
+    const { allowed, exposed, removed, headers } = this.#parts;
+    const { status } = response;
+    // What changes protocols cannot be copied.
+    if (!allowed || status < 200 || status > 599) return response;
+    const decorated = !isRefusal(status);
+    const exposes = isForPages(response.headers);
+    if (!decorated && !exposes) return response;
+    const copy = new Response(response.body, response);
+    if (decorated) {
+      for (const name of removed) copy.headers.delete(name);
+      for (const name of Object.keys(headers)) copy.headers.set(name, headers[name]);
+    }
+    if (exposes) expose(copy.headers, exposed);
+    return copy;
+  }
+
+  /** For hosts without `Response`: the answer's body; the application's names to remove, and to name to pages. */
+  static partsOf(verdict) {
+    return verdict.#parts;
+  }
+}

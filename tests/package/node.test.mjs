@@ -1,0 +1,173 @@
+/** `edge-limiter/node` on servers of `node:http` and HTTP/2. Express itself is in `examples.test.mjs`. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
+import { connect } from "node:net";
+import { after, describe, it } from "node:test";
+import { eventually } from "../harness/control.mjs";
+import { send } from "../harness/request.mjs";
+import { createLimiter, rateLimit, serve, variables } from "./harness.mjs";
+
+const ADMIN = { Authorization: "Bearer an-admin-token-of-this-test" };
+const servers = [];
+after(() => Promise.all(servers.map((server) => server.stop())));
+
+/** A server whose application answers by `application`. */
+async function limited(vars, application = (_request, response) => response.end("ok"), how = {}) {
+  const limit = rateLimit({ env: variables(vars) });
+  const server = await serve((request, response) => limit(request, response, (error) => {
+    if (error) response.statusCode = 500;
+    application(request, response, error);
+  }), how);
+  servers.push(server);
+  return server;
+}
+
+/** Sends bytes as they are; the answer's status line. */
+async function raw(server, text) {
+  const { port } = new URL(server.url);
+  const socket = connect(Number(port), "127.0.0.1", () => socket.end(text));
+  let answer = "";
+  socket.setEncoding("utf8").on("data", (chunk) => (answer += chunk));
+  await once(socket, "close");
+  return answer.slice(9, 12);
+}
+
+describe("middleware for Node", () => {
+  it("sets the limiter's headers on what is admitted, and answers the rest", async () => {
+    const server = await limited({ RATE_LIMIT_GENERAL: "2,60" });
+    const first = await send(server.url);
+    assert.deepEqual([first.status, first.text(), first.headers["x-ratelimit-remaining"], first.headers["x-ratelimit-type"]], [200, "ok", "1", "general"]);
+    await send(server.url);
+    const denied = await send(server.url);
+    assert.deepEqual([denied.status, denied.json().type, denied.headers["content-type"]], [429, "general", "application/json"]);
+    assert.ok(Number(denied.headers["retry-after"]) > 0);
+    assert.equal(Number(denied.headers["content-length"]), denied.body.length);
+    const head = await send(server.url, { method: "HEAD" });
+    assert.deepEqual([head.status, head.body.length], [429, 0]);
+  });
+
+  it("lets no Host or target of a request choose the route", async () => {
+    const vars = { RATE_LIMIT_GENERAL: "1000,60", RATE_LIMIT_LOGIN: "1,60", RATE_LIMIT_ROUTES: '[{"path":"/login","policies":["login"]}]' };
+    const requests = [
+      "POST /login HTTP/1.1\r\nHost: shop.example/free?\r\n", "POST /login HTTP/1.1\r\nHost: a/b/../free#\r\n", "POST http://shop.example/login HTTP/1.1\r\nHost: shop.example\r\n",
+      "POST HTTP://x/login?a=/free HTTP/1.1\r\nHost: x\r\n", "POST //login HTTP/1.1\r\nHost: x\r\n", "POST /login HTTP/1.1\r\nHost: \\\r\n", "POST /a/../login HTTP/1.1\r\nHost: x\r\n",
+      "POST /login HTTP/1.1\r\nHost:\r\n", "POST /login HTTP/1.1\r\nHost: user@x\r\n", "POST /login HTTP/1.1\r\nHost: [::1]:80\r\n",
+    ];
+    for (const request of requests) {
+      const server = await limited(vars);
+      assert.equal(await raw(server, `${request}Connection: close\r\nContent-Length: 0\r\n\r\n`), "200", request);
+      assert.equal((await send(server.url, { method: "POST", path: "/login" })).status, 429, request);
+    }
+    const star = await limited({ RATE_LIMIT_GENERAL: "1,60" });
+    assert.equal(await raw(star, "OPTIONS * HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"), "200");
+    assert.equal((await send(star.url)).status, 429);
+  });
+
+  it("keeps an own refusal's numbers, and names its headers to pages of other origins", async () => {
+    const server = await limited({ RATE_LIMIT_GENERAL: "9,60" }, (request, response) => {
+      if (request.url === "/busy") {
+        response.statusCode = 503;
+        response.setHeader("X-RateLimit-Limit", "7");
+        return response.end();
+      }
+      response.writeHead(200, { "X-Own": "1" });
+      return response.end();
+    });
+    const { headers } = await send(`${server.url}/busy`);
+    assert.deepEqual([headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]], ["7", undefined]);
+    const pages = await limited({ RATE_LIMIT_GENERAL: "9,60" }, (_, response) => {
+      response.setHeader("Access-Control-Allow-Origin", "*");
+      response.setHeader("Access-Control-Expose-Headers", "X-Own");
+      response.end();
+    });
+    assert.match((await send(pages.url)).headers["access-control-expose-headers"], /^X-Own, X-RateLimit-Limit, .*Retry-After$/);
+    assert.equal((await send(server.url)).headers["access-control-expose-headers"], undefined);
+  });
+
+  it("serves the control plane and its page, whoever has read the body before", async () => {
+    const server = await limited({ ADMIN_TOKEN: "an-admin-token-of-this-test", RATE_LIMIT_GENERAL: "9,60" });
+    const page = await send(`${server.url}/_limiter/`);
+    assert.deepEqual([page.status, page.headers["content-type"].split(";")[0]], [200, "text/html"]);
+    const put = (at, body) => send(at.url, { method: "PUT", path: "/_limiter/blocked/192.0.2.1", headers: { ...ADMIN, "Content-Type": "application/json" }, body });
+    assert.equal((await put(server, '{"seconds":60,"reason":"abuse"}')).json().reason, "abuse");
+    assert.equal((await put(server, "x".repeat(20_000))).status, 413);
+    // As behind express.json().
+    const limit = rateLimit({ env: variables({ ADMIN_TOKEN: "an-admin-token-of-this-test" }) });
+    const behind = await serve(async (request, response) => {
+      const chunks = [];
+      for await (const chunk of request) chunks.push(chunk);
+      request.body = JSON.parse(Buffer.concat(chunks).toString());
+      limit(request, response, () => response.end());
+    });
+    servers.push(behind);
+    assert.equal((await put(behind, '{"seconds":60,"reason":"parsed"}')).json().reason, "parsed");
+  });
+
+  it("counts a preflight apart, and reads no body to see that it is one", async () => {
+    const server = await limited({ RATE_LIMIT_GENERAL: "1,60" }, async (request, response) => {
+      const chunks = [];
+      for await (const chunk of request) chunks.push(chunk);
+      response.end(Buffer.concat(chunks));
+    });
+    const preflight = { Origin: "https://a.example", "Access-Control-Request-Method": "PUT" };
+    for (let i = 0; i < 3; i += 1) {
+      const answer = await send(server.url, { method: "OPTIONS", headers: preflight });
+      assert.deepEqual([answer.status, answer.headers["x-ratelimit-type"]], [200, "preflight"]);
+    }
+    const withBody = await send(server.url, { method: "OPTIONS", headers: preflight, body: "whole" });
+    assert.deepEqual([withBody.text(), withBody.headers["x-ratelimit-type"]], ["whole", "general"]);
+  });
+
+  it("runs over HTTP/2", async () => {
+    const vars = { RATE_LIMIT_GENERAL: "1,60", ADMIN_TOKEN: "an-admin-token-of-this-test" };
+    const server = await limited(vars, (_, response) => response.end("ok"), { make: createHttp2 });
+    const client = connectHttp2(server.url);
+    const ask = async (headers, body) => {
+      const stream = client.request(headers, { endStream: body === undefined });
+      if (body !== undefined) stream.end(body);
+      let text = "";
+      const [answer] = await once(stream, "response");
+      for await (const chunk of stream.setEncoding("utf8")) text += chunk;
+      return [answer[":status"], text];
+    };
+    try {
+      const preflight = { ":method": "OPTIONS", "origin": "https://a.example", "access-control-request-method": "PUT" };
+      for (let i = 0; i < 3; i += 1) assert.equal((await ask(preflight))[0], 200);
+      assert.deepEqual(await ask({ ":path": "/" }), [200, "ok"]);
+      assert.equal((await ask({ ":path": "/" }))[0], 429);
+      const [status, text] = await ask({ ":method": "PUT", ":path": "/_limiter/blocked/192.0.2.1", "authorization": ADMIN.Authorization }, '{"reason":"by HTTP/2"}');
+      assert.deepEqual([status, JSON.parse(text).reason], [200, "by HTTP/2"]);
+    } finally {
+      client.destroy();
+    }
+  });
+
+  it("passes errors on, once, and fails no other request", async () => {
+    const limiter = createLimiter({ env: variables() });
+    const seen = [];
+    const limit = rateLimit({ limiter: { ...limiter, limit: async () => { throw new Error("out"); } } });
+    const server = await serve((request, response) => limit(request, response, (error) => {
+      seen.push(error?.message);
+      response.end();
+    }));
+    servers.push(server);
+    await send(server.url);
+    assert.deepEqual(seen, ["out"]);
+    assert.throws(() => rateLimit({ limiter, trustProxy: 1 }), { code: "bad_argument" });
+  });
+
+  it("counts a request whose client has gone, and hands it to nobody", async () => {
+    const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "9,60" }) });
+    const limit = rateLimit({ limiter });
+    let handled = 0;
+    const server = await serve((request, response) => {
+      request.socket.destroy();
+      limit(request, response, () => (handled += 1));
+    });
+    servers.push(server);
+    await assert.rejects(send(server.url));
+    await eventually(async () => assert.equal((await limiter.usage("general", "127.0.0.1")).used + (await limiter.usage("general", "unknown")).used, 1));
+    assert.equal(handled, 0);
+  });
+});

@@ -1,0 +1,167 @@
+/** `limiter.redis`: one suite over memory and over a real Redis. */
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
+import { startStandIn } from "../upstash/stand-in.mjs";
+import { createLimiter, rejects, variables } from "./harness.mjs";
+
+let standIn;
+before(async () => {
+  standIn = await startStandIn();
+});
+after(() => standIn?.stop());
+
+const onRedis = () => ({ UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: standIn.token, REDIS_TIMEOUT: "30000" });
+
+for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
+  describe(`limiter.redis over ${name}`, () => {
+    const fresh = (vars) => createLimiter({ env: variables({ ...store(), RATE_LIMIT_GENERAL: "5,60", ...vars }) });
+    const redisOf = (vars) => fresh(vars).redis;
+
+    it("sets, gets and deletes", async () => {
+      const redis = redisOf();
+      assert.equal(await redis.get("a"), null);
+      assert.equal(await redis.set("a", "1 ✓ \"'\\"), "OK");
+      assert.equal(await redis.get("a"), "1 ✓ \"'\\");
+      assert.equal(await redis.set("b", 2), "OK");
+      assert.equal(await redis.get("b"), "2");
+      assert.equal(await redis.set("empty", ""), "OK");
+      assert.equal(await redis.get("empty"), "");
+      assert.equal(await redis.del("a", "b", "c"), 2);
+      assert.equal(await redis.del(), 0);
+      assert.equal(await redis.get("a"), null);
+    });
+
+    it("lets values expire, by set and by expire", async () => {
+      const redis = redisOf();
+      await redis.set("short", "x", { ex: 1 });
+      await redis.set("long", "x", { ex: 100 });
+      await redis.set("later", "x");
+      assert.equal(await redis.expire("later", 1), true);
+      assert.equal(await redis.expire("absent", 1), false);
+      await delay(1100);
+      assert.deepEqual(await Promise.all(["short", "later", "long"].map(redis.get)), [null, null, "x"]);
+      await redis.set("long", "y");
+      assert.equal(await redis.get("long"), "y");
+    });
+
+    it("increments, exactly however many do, and keeps when it expires", async () => {
+      const redis = redisOf();
+      assert.equal(await redis.incr("n"), 1);
+      await redis.expire("n", 1);
+      const numbers = await Promise.all(Array.from({ length: 50 }, () => redis.incr("n")));
+      assert.deepEqual(numbers.sort((a, b) => a - b), Array.from({ length: 50 }, (_, i) => i + 2));
+      await delay(1100);
+      assert.equal(await redis.get("n"), null);
+      await redis.set("minus", "-3");
+      assert.equal(await redis.incr("minus"), -2);
+    });
+
+    it("refuses to increment what is no number, and leaves it", async () => {
+      const redis = redisOf();
+      for (const value of ["x", "1.5", "", " 1", "9223372036854775807", "99999999999999999999"]) {
+        await redis.set("no", value);
+        const error = await rejects(redis.incr("no"), "not_a_number");
+        assert.match(error.message, /number/);
+        assert.ok(!error.message.includes(value) || value.trim() === "" || value.length < 2, error.message);
+        assert.equal(await redis.get("no"), value);
+      }
+    });
+
+    it("refuses keys and values that are out of bounds", async () => {
+      const redis = redisOf();
+      for (const key of ["", "a\nb", "\u0000", "x".repeat(513), "é".repeat(257), undefined, 7, null]) {
+        for (const call of [() => redis.get(key), () => redis.set(key, "1"), () => redis.incr(key), () => redis.expire(key, 1), () => redis.del(key)]) await rejects(call(), "bad_key");
+      }
+      await redis.set("x".repeat(512), "1");
+      assert.equal(await redis.get("x".repeat(512)), "1");
+      await rejects(redis.set("v", "x".repeat(65_537)), "bad_argument");
+      await rejects(redis.set("v", {}), "bad_argument");
+      await rejects(redis.set("v", NaN), "bad_argument");
+      for (const ex of [0, -1, 1.5, 1e12, "10"]) {
+        await rejects(redis.set("v", "1", { ex }), "bad_argument");
+        await rejects(redis.expire("v", ex), "bad_argument");
+      }
+      assert.equal(await redis.get("v"), null);
+    });
+
+    it("cannot reach the limiter's own records", async () => {
+      const limiter = fresh({ RATE_LIMIT_GENERAL: "1,60" });
+      const { redis } = limiter;
+      await limiter.check("general", "192.0.2.1");
+      await redis.blockIP("192.0.2.9");
+      const names = ["general:192.0.2.1", "blocked:192.0.2.9", "blocked_ips", "blocked_ranges:version", "../general:192.0.2.1", "app/general:192.0.2.1"];
+      for (const key of names) assert.equal(await redis.get(key), null, key);
+      assert.equal(await redis.del(...names), 0);
+      for (const key of names) await redis.set(key, "0");
+      assert.equal((await limiter.check("general", "192.0.2.1")).allowed, false);
+      assert.equal(await redis.isIPBlocked("192.0.2.9"), true);
+    });
+
+    it("blocks and unblocks addresses and ranges", async () => {
+      const { redis, limit } = (() => {
+        const limiter = fresh();
+        return { redis: limiter.redis, limit: (address) => limiter.limit(new Request("https://shop.example/"), { address }) };
+      })();
+      assert.equal(await redis.isIPBlocked("192.0.2.1"), false);
+      await redis.blockIP("192.0.2.1", 60, "abuse");
+      await redis.blockIP("198.51.100.0/24");
+      assert.equal(await redis.isIPBlocked("192.0.2.1"), true);
+      assert.equal(await redis.isIPBlocked("198.51.100.77"), true);
+      assert.deepEqual([(await limit("192.0.2.1")).blocked, (await limit("198.51.100.77")).blocked, (await limit("192.0.2.2")).blocked], [true, true, false]);
+      const listed = (await redis.getBlockedIPs()).sort((a, b) => a.ip.localeCompare(b.ip));
+      assert.deepEqual(listed.map(({ ip, by, reason }) => [ip, by, reason]), [["192.0.2.1", "operator", "abuse"], ["198.51.100.0/24", "operator", undefined]]);
+      assert.ok(Math.abs(listed[0].until - Date.now() - 60_000) < 10_000 && listed[1].until === undefined);
+      assert.equal(await redis.unblockIP("192.0.2.1"), true);
+      assert.equal(await redis.unblockIP("192.0.2.1"), false);
+      assert.equal((await limit("192.0.2.1")).allowed, true);
+      await rejects(redis.blockIP("2a06:98c0:3600::103"), "refused");
+    });
+
+    it("lists blocks beyond a page", async () => {
+      const redis = redisOf();
+      const ips = Array.from({ length: 1005 }, (_, i) => `10.0.${i >> 8}.${i & 255}`);
+      for (let i = 0; i < ips.length; i += 50) await Promise.all(ips.slice(i, i + 50).map((ip) => redis.blockIP(ip, 600)));
+      assert.deepEqual((await redis.getBlockedIPs()).map(({ ip }) => ip).sort(), ips.sort());
+    });
+
+    it("keeps events: the limiter's and the application's own", async () => {
+      const limiter = fresh({ RATE_LIMIT_GENERAL: "1,60" });
+      const { redis } = limiter;
+      for (let i = 0; i < 3; i += 1) await limiter.limit(new Request("https://shop.example/p"), { address: "192.0.2.1" });
+      await redis.logRateLimitEvent({ identifier: "192.0.2.5", policy: "general", method: "POST", path: "/own" });
+      const events = await redis.getRateLimitEvents();
+      assert.deepEqual(events.map(({ kind }) => kind).sort(), ["denied", "reported"]);
+      const reported = events.find(({ kind }) => kind === "reported");
+      assert.deepEqual([reported.path, reported.method, reported.policy], ["/own", "POST", "general"]);
+      assert.equal((await redis.getRateLimitEvents(1)).length, 1);
+      const [most] = await redis.getSuspiciousIPs();
+      assert.deepEqual(most, { ip: "192.0.2.1", denied: 2, policies: { general: 2 } });
+      assert.equal((await redis.getSuspiciousIPs()).length, 1, "who is reported is not suspicious for it");
+      assert.equal(await redis.clearOldRateLimitEvents(3_600_000), 0);
+      await delay(5);
+      assert.equal(await redis.clearOldRateLimitEvents(0), 2);
+      assert.deepEqual(await redis.getRateLimitEvents(), []);
+    });
+  });
+}
+
+describe("limiter.redis while Redis is out", () => {
+  it("rejects, and says why", async () => {
+    const down = { UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "a-token-of-this-test", REDIS_RETRY_COUNT: "0" };
+    const { redis } = createLimiter({ env: variables(down) });
+    for (const call of [() => redis.get("a"), () => redis.set("a", "1"), () => redis.incr("a"), () => redis.del("a"), () => redis.blockIP("192.0.2.1"), () => redis.getRateLimitEvents()]) {
+      const error = await rejects(call(), "store_unavailable");
+      assert.ok(!error.message.includes("a-token-of-this-test") && error.message.length > 20, error.message);
+    }
+  });
+
+  it("increments once at most, however the answer is lost", async () => {
+    const prefix = variables();
+    const { redis } = createLimiter({ env: { ...prefix, ...onRedis(), REDIS_TIMEOUT: "300", REDIS_RETRY_COUNT: "3" } });
+    await redis.incr("n");
+    standIn.faults.set({ kind: "reset", after: true, times: 1 });
+    await redis.incr("n").catch(({ code }) => assert.equal(code, "store_unavailable"));
+    assert.equal(await redis.get("n"), "2");
+  });
+});
