@@ -29,6 +29,8 @@ export function why({ kind, policy: name, status }, policies) {
       return "Denied too often (RATE_LIMIT_ESCALATION): the address is blocked everywhere.";
     case "refused":
       return "A wrong token came to the control plane.";
+    case "reported":
+      return "The application reported it.";
     case "bypassed":
       return "It came with the bypass token: no quota was asked.";
     case "admitted":

@@ -30,6 +30,7 @@ pub mod bad;
 pub mod door;
 pub mod input;
 
+mod application;
 mod blocked;
 mod caller_key;
 mod check;
@@ -41,6 +42,7 @@ mod operations;
 mod page;
 mod usage;
 
+pub(crate) use application::Application;
 use bad::Bad;
 use door::{Access, Doorkeeper, Token, too_many};
 use health::Parts;
@@ -174,8 +176,14 @@ enum Failed {
     NotFound,
     Method(&'static str),
     TooLarge,
+    /// No key of the application's.
+    Key,
+    /// The value of the application's key is no whole number, or the highest.
+    NotANumber,
     Refused(String),
     Store(StoreError),
+    /// The database failed, and the application's call with it.
+    NotDone(StoreError),
     /// The database failed, and what was asked is in force in this isolate alone.
     OnlyHere,
 }
@@ -218,6 +226,24 @@ impl Failed {
             Self::TooLarge => {
                 let message = format!("The body must have at most {MAX_BODY_BYTES} bytes.");
                 coded(413, "too_large", &message, "bad_argument")
+            }
+            Self::Key => bad(
+                "A key has 1 to 512 bytes, and no control characters.",
+                "bad_key",
+            ),
+            Self::NotANumber => coded(
+                409,
+                "refused",
+                "The value of the key is no whole number, or the highest that there is.",
+                "not_a_number",
+            ),
+            Self::NotDone(error) => {
+                let outcome = match error.may_have_run() {
+                    true => "It may have taken effect.",
+                    false => "It has not taken effect.",
+                };
+                let message = format!("The shared store does not answer: {error}. {outcome}");
+                coded(503, UNAVAILABLE, &message, UNAVAILABLE)
             }
             Self::Refused(message) => coded(409, "refused", &message, "refused"),
             Self::Store(error) => {

@@ -2,7 +2,8 @@
 //!
 //! No second holds more than the cap. Decisions come first: records have a share of two fifths at most,
 //! which decisions leave to them only while records wait, so that a flood that spends the whole cap does
-//! not keep its own denials from being recorded. An operator's calls are counted and never refused.
+//! not keep its own denials from being recorded. The calls that an application makes for itself leave the share of the records
+//! alone, waiting or not: three fifths are the most that they take from decisions. An operator's calls are counted and never refused.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
@@ -24,6 +25,8 @@ pub enum Purpose {
     Decision,
     /// On what can wait: records, and what was admitted already.
     Records,
+    /// On a call that the application makes for itself.
+    Application,
 }
 
 /// Commands that an isolate may spend; its clones are the same budget.
@@ -112,10 +115,10 @@ impl Budget {
         let left_for_records = left(&capped.records, spent.records.as_ref(), now);
         let is_waiting = capped.waiting.get().is_pending(now);
         let allowed = match purpose {
-            Purpose::Decision if is_waiting => {
+            Purpose::Decision if !is_waiting => left_in_all >= commands,
+            Purpose::Decision | Purpose::Application => {
                 left_in_all >= commands.saturating_add(left_for_records)
             }
-            Purpose::Decision => left_in_all >= commands,
             Purpose::Records => left_in_all.min(left_for_records) >= commands,
         };
         if allowed && purpose == Purpose::Records {
@@ -203,7 +206,7 @@ mod tests {
         /// records, what is paid for and sent later included.
         #[test]
         fn no_second_holds_more_than_the_cap(
-            steps in proptest::collection::vec((0..150_u64, 0..4_u8, 1..25_u32), 1..200),
+            steps in proptest::collection::vec((0..150_u64, 0..5_u8, 1..25_u32), 1..200),
         ) {
             let budget = Budget::new(NonZeroU32::new(CAP));
             let mut ms = 0;
@@ -211,10 +214,11 @@ mod tests {
             for (pause, what, commands) in steps {
                 ms += pause;
                 let now = START + Millis::new(ms);
-                let is_records = what != 0;
+                let is_records = !matches!(what, 0 | 4);
                 let paid = match what {
                     0 => budget.spend(commands, Purpose::Decision, now),
                     1 => budget.spend(commands, Purpose::Records, now),
+                    4 => budget.spend(commands, Purpose::Application, now),
                     _ => {
                         let left = budget.left_for_records(now).unwrap();
                         let paid = budget.prepay(commands, Purpose::Records, now);
@@ -269,6 +273,21 @@ mod tests {
         assert_eq!(decisions(1100), 0);
         budget.stop_waiting();
         assert_eq!(decisions(2200), 50);
+    }
+
+    #[test]
+    fn an_application_leaves_the_share_of_the_records_to_others() {
+        let budget = Budget::new(NonZeroU32::new(CAP));
+        let spend = |purpose| {
+            let one = || budget.spend(1, purpose, START);
+            std::iter::repeat_with(one).take_while(|paid| *paid).count()
+        };
+        assert_eq!(spend(Purpose::Application), 30);
+        assert_eq!(spend(Purpose::Records), 20);
+        let budget = Budget::new(NonZeroU32::new(CAP));
+        assert!(budget.spend(30, Purpose::Application, START));
+        assert!(!budget.spend(1, Purpose::Application, START));
+        assert!(budget.spend(20, Purpose::Decision, START));
     }
 
     #[test]

@@ -387,6 +387,13 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         })
     }
 
+    /// Begins a call of the application's, as [`Limiter::application`] reads it.
+    pub fn application(&mut self, call: String) -> Step<Outcome> {
+        self.start(async move |limiter: DrivenLimiter<P>| {
+            Ended::Answer(limiter.application(&call).await)
+        })
+    }
+
     /// Starts what the limiter in force does.
     fn start(
         &mut self,

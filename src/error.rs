@@ -21,6 +21,8 @@ pub enum StoreError {
     Status(u16),
     /// Redis refused the command, with the first word of its error (such as `OOM`, `READONLY`).
     Refused(String),
+    /// Redis refused to add to a value that is no whole number, or beyond the highest.
+    NotANumber,
     /// An answer that is not what the command answers.
     Malformed,
     /// Not asked: the breaker keeps calls back.
@@ -47,7 +49,11 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         !matches!(
             self,
-            Self::Unauthorized | Self::OverQuota | Self::Open { .. } | Self::OverCap
+            Self::Unauthorized
+                | Self::OverQuota
+                | Self::NotANumber
+                | Self::Open { .. }
+                | Self::OverCap
         )
     }
 }
@@ -66,6 +72,7 @@ impl fmt::Display for StoreError {
             Self::Throttled => f.write_str("HTTP 429: too many requests a second"),
             Self::Status(status) => write!(f, "HTTP status {status}"),
             Self::Refused(word) => write!(f, "Redis refused the command: {word}"),
+            Self::NotANumber => f.write_str("the value is no whole number, or the highest"),
             Self::Malformed => f.write_str("an answer that is not what the command answers"),
             Self::Open { .. } => f.write_str("not asked: it has failed too often"),
             Self::OverCap => f.write_str("not asked: REDIS_MAX_COMMANDS_PER_SECOND is reached"),

@@ -60,6 +60,8 @@ pub enum Kind {
     Refused,
     /// A caller was blocked for its denials.
     Escalated,
+    /// The application reported it.
+    Reported,
 }
 
 /// A record of one event, or of many alike.

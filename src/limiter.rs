@@ -8,7 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::admin::door::Doorkeeper;
-use crate::admin::{self, Body, Door, MAX_BODY_BYTES, Operation, Plane};
+use crate::admin::{self, Application, Body, Door, MAX_BODY_BYTES, Operation, Plane};
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
@@ -30,6 +30,7 @@ use crate::route;
 use crate::seed::Seed;
 use crate::store::StoreError;
 use crate::store::redis::RedisStore;
+use crate::store::retries::Retries;
 use crate::store::stack::{Sizes, Stack};
 use crate::time::Timestamp;
 use crate::user::Users;
@@ -63,6 +64,7 @@ pub struct Limiter<E> {
     effects: E,
     stack: Stack<RedisStore<Rest<E>>, Connection<E>, E>,
     journal: Journal<Connection<E>>,
+    application: Application<Connection<E>>,
     metrics: Metrics,
     doorkeeper: Doorkeeper,
     preflights: Preflights,
@@ -133,9 +135,10 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let config = &compiled.config;
         let seed = Seed::random().map_err(|_| LimiterError::NoRandomness)?;
-        let (stack, records) = compose(config, &seed, &effects);
+        let (stack, records, application) = compose(config, &seed, &effects);
         Ok(Self {
             stack,
+            application,
             journal: Journal::new(records, &config.abuse, seed.clone()),
             metrics: Metrics::new(config, &seed),
             doorkeeper: Doorkeeper::new(config, seed.clone()).map_err(LimiterError::Quota)?,
@@ -208,6 +211,23 @@ impl<E: Effects + Clone> Limiter<E> {
     pub async fn operate(&self, operation: Operation) -> Response {
         self.effects.outlive_client();
         self.plane().operate(operation, self.effects.now()).await
+    }
+
+    /// A call of the application's for its own keys, or an event that it reports: a JSON list of the call's name and its
+    /// arguments. The answer is `{"result": ...}`, or an error with a `code`.
+    ///
+    /// - `["get", key]`: the value, or `null`;
+    /// - `["set", key, value]`, or with seconds from 1 to 315,360,000 (ten years) until it expires: `"OK"`;
+    /// - `["incr", key]`: the number that is then the value, from -2^63 to 2^63 - 1; a key that does not exist counts as 0;
+    /// - `["expire", key, seconds]`: whether the key exists, which then expires in so many seconds;
+    /// - `["del", key, ...]`: how many of up to 1,000 keys existed;
+    /// - `["log", identifier, policy, method, path]`: `null`. The event is of the kind `reported`, and held against nobody.
+    ///
+    /// A key has 1 to 512 bytes and no control characters, a value up to 64 KiB. Without Redis, this isolate keeps 10,000 keys
+    /// and 8 MiB: what expires soonest goes first, then what was written longest ago. All calls but `incr` are
+    /// repeated after a failure that may pass; while Redis is known not to answer, none is made.
+    pub async fn application(&self, call: &str) -> Response {
+        self.plane().apply(&self.application, call).await
     }
 
     /// The answer to a request to the control plane; `None`: it is traffic.
@@ -465,9 +485,10 @@ fn form_of(incoming: &Incoming<'_, impl Request>) -> Form {
 type Composed<E> = (
     Stack<RedisStore<Rest<E>>, Connection<E>, E>,
     Rc<Records<Connection<E>>>,
+    Application<Connection<E>>,
 );
 
-/// The stack that the configuration asks for, and the records beside it.
+/// The stack that the configuration asks for, the records beside it, and the application's keys.
 fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Composed<E> {
     let sizes = Sizes::default();
     match &config.store {
@@ -475,7 +496,9 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
             let emulator = Connection::Emulator(Emulator::default());
             let records = Rc::new(Records::new(emulator, Keys::new("")));
             let stack = Stack::in_memory(Rc::clone(&records), sizes, seed, effects.clone());
-            (stack, records)
+            let keys = Connection::Emulator(Emulator::for_application());
+            let keys = Rc::new(Records::new(keys, Keys::new("")));
+            (stack, records, Application::new(keys, Retries::NONE))
         }
         StoreConfig::Upstash { prefix, rules, .. } => {
             let keys = Keys::new(prefix.clone());
@@ -484,7 +507,8 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
             let records = Rc::new(Records::new(Connection::Rest(rest), keys));
             let effects = effects.clone();
             let stack = Stack::new(store, Rc::clone(&records), *rules, sizes, seed, effects);
-            (stack, records)
+            let application = Application::new(Rc::clone(&records), rules.retries);
+            (stack, records, application)
         }
     }
 }

@@ -367,6 +367,27 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
     assert!(looked_up.body.contains("\"blocked\":true"), "{looked_up:?}");
 }
 
+#[test]
+fn a_key_of_the_application_is_one_call_of_redis() {
+    let (_, mut driver) = driver(&upstash());
+    let Step::Asks(id, Ask::Redis { endpoint, body, .. }) =
+        driver.application("[\"get\",\"a\"]".to_owned())
+    else {
+        panic!("answers without Redis")
+    };
+    assert_eq!(endpoint, Endpoint::Transaction);
+    assert_eq!(body, "[[\"GET\",\"t:app/a\"]]");
+    let reply = Answer::Redis(Ok(Reply {
+        status: 200,
+        body: "[{\"result\":\"x\"}]".to_owned(),
+    }));
+    let response = answered(driver.resume(id, reply));
+    assert_eq!(
+        (response.status, &*response.body),
+        (200, "{\"result\":\"x\"}")
+    );
+}
+
 /// What one limiter has to write is written to its own Redis, even if another environment is in force.
 #[test]
 fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {

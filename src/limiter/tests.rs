@@ -10,6 +10,7 @@ use crate::effects::testing::Manual;
 use crate::response::Response;
 
 mod answers;
+mod application;
 mod bounds;
 mod browsers;
 mod callers;

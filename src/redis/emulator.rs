@@ -1,6 +1,7 @@
 //! The few Redis commands that the limiter uses, run in memory as Redis runs them.
 //!
-//! Bounded: full, it drops what expires soonest. Keys without an end are bounded by those who write them.
+//! Bounded: full, it drops what expires soonest. Keys without an end are bounded by those who write them, or go as well
+//! ([`Emulator::for_application`]).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,13 @@ use crate::time::{Millis, Timestamp};
 /// Keys that an isolate keeps unless told otherwise.
 pub const DEFAULT_KEYS: usize = 20_000;
 
+/// Keys of an application that an isolate keeps, and bytes of these and their texts.
+const APPLICATION_KEYS: usize = 10_000;
+const APPLICATION_BYTES: usize = 8 * 1024 * 1024;
+
+/// The places of keys without an end, where these go as well: after all times.
+const ENDLESS: u64 = 1 << 62;
+
 /// Records in memory.
 pub struct Emulator {
     held: RefCell<Held>,
@@ -22,14 +30,34 @@ pub struct Emulator {
 
 struct Held {
     most: usize,
+    most_bytes: usize,
+    /// Whether keys without an end go where there is no room.
+    drops_endless: bool,
     keys: BTreeMap<String, Entry>,
-    /// In ms since the epoch.
+    /// Of keys and texts. Other kinds of content are not counted.
+    bytes: usize,
+    /// Keys that go where there is no room, the first first: by their ends, in ms since the epoch, then from [`ENDLESS`] on in
+    /// the order in which they were written.
     by_expiry: BTreeSet<(u64, String)>,
+    written: u64,
 }
 
 struct Entry {
     content: Content,
     expires: Option<Timestamp>,
+    /// Its place in [`Held::by_expiry`], if it has one.
+    place: Option<u64>,
+}
+
+impl Entry {
+    fn bytes(&self, key: &str) -> usize {
+        // The key is held once more where it has a place.
+        2 * key.len()
+            + match &self.content {
+                Content::Text(text) => text.len(),
+                Content::Hash(_) | Content::Sorted(_) | Content::List(_) => 0,
+            }
+    }
 }
 
 enum Content {
@@ -51,11 +79,26 @@ impl Emulator {
     /// Keeps up to `most` keys (at least one).
     #[must_use]
     pub fn new(most: usize) -> Self {
+        Self::bounded(most, usize::MAX, false)
+    }
+
+    /// For keys that nobody bounds: up to 10,000, and 8 MiB of keys and texts. Full, it drops what expires soonest, then, of keys
+    /// without an end, what was written longest ago.
+    #[must_use]
+    pub fn for_application() -> Self {
+        Self::bounded(APPLICATION_KEYS, APPLICATION_BYTES, true)
+    }
+
+    fn bounded(most: usize, most_bytes: usize, drops_endless: bool) -> Self {
         Self {
             held: RefCell::new(Held {
                 most: most.max(1),
+                most_bytes,
+                drops_endless,
                 keys: BTreeMap::new(),
+                bytes: 0,
                 by_expiry: BTreeSet::new(),
+                written: 0,
             }),
         }
     }
@@ -71,10 +114,12 @@ impl Database for Emulator {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         let mut held = self.held.borrow_mut();
         held.expire(now);
-        let refused = || StoreError::Refused("ERR".to_owned());
         let replies = commands.iter().map(|command| {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            let reply = held.apply(&words, now).ok_or_else(refused);
+            let reply = held.apply(&words, now).ok_or_else(|| match words.first() {
+                Some(&"INCRBY") => StoreError::NotANumber,
+                _ => StoreError::Refused("ERR".to_owned()),
+            });
             held.drop_empty(words.get(1).copied().unwrap_or_default());
             reply
         });
@@ -125,11 +170,14 @@ impl Held {
             ["PERSIST", key] => self.clear_expiry(key).into(),
             ["PEXPIRE", key, ms] => self.set_expiry(key, now + millis(ms)?).into(),
             ["INCRBY", key, by] => {
-                let sum = match self.text(key) {
-                    None => 0,
-                    Some(text) => text.parse::<u64>().ok()?,
-                } + by.parse::<u64>().ok()?;
-                let expires = self.keys.get(key).and_then(|entry| entry.expires);
+                let (value, expires) = match self.keys.get(key) {
+                    None => (0, None),
+                    Some(entry) => match &entry.content {
+                        Content::Text(text) => (integer(text)?, entry.expires),
+                        Content::Hash(_) | Content::Sorted(_) | Content::List(_) => return None,
+                    },
+                };
+                let sum = value.checked_add(integer(by)?)?;
                 self.set(key, &sum.to_string(), expires);
                 sum.into()
             }
@@ -288,22 +336,34 @@ impl Held {
     }
 
     fn put(&mut self, key: &str, content: Content, expires: Option<Timestamp>) {
-        if self.keys.len() >= self.most
-            && let Some((_, soonest)) = self.by_expiry.first().cloned()
+        self.written += 1;
+        let place = match expires {
+            Some(expires) => Some(expires.as_millis()),
+            None => self.drops_endless.then_some(ENDLESS + self.written),
+        };
+        let entry = Entry {
+            content,
+            expires,
+            place,
+        };
+        let bytes = entry.bytes(key);
+        while (self.keys.len() >= self.most || self.bytes + bytes > self.most_bytes)
+            && let Some((_, first)) = self.by_expiry.first().cloned()
         {
-            self.remove(&soonest);
+            self.remove(&first);
         }
-        if let Some(expires) = expires {
-            self.by_expiry.insert((expires.as_millis(), key.to_owned()));
+        self.bytes += bytes;
+        if let Some(place) = place {
+            self.by_expiry.insert((place, key.to_owned()));
         }
-        self.keys.insert(key.to_owned(), Entry { content, expires });
+        self.keys.insert(key.to_owned(), entry);
     }
 
     fn remove(&mut self, key: &str) -> Option<Entry> {
         let entry = self.keys.remove(key)?;
-        if let Some(expires) = entry.expires {
-            self.by_expiry
-                .remove(&(expires.as_millis(), key.to_owned()));
+        self.bytes = self.bytes.saturating_sub(entry.bytes(key));
+        if let Some(place) = entry.place {
+            self.by_expiry.remove(&(place, key.to_owned()));
         }
         Some(entry)
     }
@@ -396,6 +456,12 @@ fn places(ends: [&str; 2], length: usize) -> Option<Range<usize>> {
     let begin = place(first)?.unwrap_or_default().min(length);
     let end = place(last)?.map_or(0, |last| last.saturating_add(1).min(length));
     Some(begin..end.max(begin))
+}
+
+/// A number as Redis reads one: in no form but its own.
+fn integer(text: &str) -> Option<i64> {
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 fn millis(text: &str) -> Option<Millis> {

@@ -57,6 +57,8 @@ pub enum Key<'a> {
     Gauges,
     /// `operations`. List: what operators have done, JSON, the latest 1,000. TTL: 90 days.
     Operations,
+    /// `app/{key}`. Text: a value of the application's own. TTL: what the application says. No policy's name has a slash.
+    Application(&'a str),
     /// `escalated:{address}`. Text: how often the escalation has blocked the address. TTL: two days.
     Escalated(&'a str),
 }
@@ -122,6 +124,7 @@ impl Keys {
             Key::DayCounts(_) => ["metrics:days:", "", ""],
             Key::Gauges => ["metrics:gauges", "", ""],
             Key::Operations => ["operations", "", ""],
+            Key::Application(key) => ["app/", key, ""],
         };
         for part in parts {
             text.push_str(part);
@@ -173,6 +176,7 @@ mod tests {
             (Key::DayCounts(680), "t:metrics:days:680"),
             (Key::Gauges, "t:metrics:gauges"),
             (Key::Operations, "t:operations"),
+            (Key::Application("blocked:a"), "t:app/blocked:a"),
         ] {
             assert_eq!(Keys::new("t:").text(key), text);
         }

@@ -103,6 +103,8 @@ impl<E: Effects> Rest<E> {
         let result = reply.and_then(|reply| read(&reply));
         let counted = match &result {
             Err(StoreError::Refused(word)) if word == "NOSCRIPT" => Ok(()),
+            // Redis does well: the application's value does not.
+            Err(StoreError::NotANumber) => Ok(()),
             other => other.as_ref().map(drop),
         };
         self.calls.borrow_mut().count(counted, took);
@@ -246,6 +248,9 @@ fn over_quota(error: &str) -> bool {
 fn refusal(error: &str) -> StoreError {
     if over_quota(error) {
         return StoreError::OverQuota;
+    }
+    if error.contains("value is not an integer") || error.contains("would overflow") {
+        return StoreError::NotANumber;
     }
     let word = error.split([' ', ':']).next().unwrap_or_default();
     match word {

@@ -14,6 +14,12 @@ pub struct Retries {
 }
 
 impl Retries {
+    /// One attempt.
+    pub const NONE: Self = Self {
+        count: 0,
+        delay: Millis::ZERO,
+    };
+
     /// The wait before retry `number` (from 0): full jitter, anything from nothing to the doubled
     /// delay. Isolates that failed together do not come back together.
     /// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.

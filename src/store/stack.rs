@@ -119,10 +119,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
         let memory = Memory::new(sizes.memory, seed.clone());
         Self {
             store: Blocked::new(Fallback::in_memory(memory), records, effects.clone()),
-            retries: Retries {
-                count: 0,
-                delay: Millis::ZERO,
-            },
+            retries: Retries::NONE,
             effects,
         }
     }

@@ -78,6 +78,10 @@ pub(crate) fn operate(length: usize) -> u32 {
     start(length, |driver, text| driver.operate(wire::operation(text)))
 }
 
+pub(crate) fn application(length: usize) -> u32 {
+    start(length, |driver, text| driver.application(text.to_owned()))
+}
+
 /// Begins what the text in the buffer says; the kind of its first step.
 fn start(length: usize, begin: fn(&mut Driver<Runtime>, &str) -> Step<Outcome>) -> u32 {
     HOST.with_borrow_mut(|host| {

@@ -67,6 +67,13 @@ pub fn operate(length: usize) -> u32 {
     host::operate(length)
 }
 
+/// Begins a call of the application's for its own keys, or an event that it reports: JSON in the buffer, as the library's
+/// `Limiter::application` reads it. The kind of its first step.
+#[wasm_bindgen]
+pub fn application(length: usize) -> u32 {
+    host::application(length)
+}
+
 /// Resumes a task with the answer to a step of that kind, its text in the buffer; the kind of the
 /// next step.
 #[wasm_bindgen]

@@ -1,0 +1,235 @@
+//! The application's own calls: keys of its own next to the limiter's, and events that it reports. It makes them
+//! without HTTP, and no request's path leads here.
+//!
+//! Its keys live where the limiter's records do: in Redis beneath `app/`, which is no policy's name, or in this isolate. There
+//! they have a database of their own, so that they take no room from blocks and events.
+
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::bad::Bad;
+use super::caller_key::identified;
+use super::{Answered, Failed, Plane, ok};
+use crate::budget::Purpose;
+use crate::effects::Effects;
+use crate::error::StoreError;
+use crate::events::{Details, Kind, Note};
+use crate::json;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database, command};
+use crate::response::Response;
+use crate::store::retries::Retries;
+use crate::store::shared::SharedStore;
+use crate::time::Timestamp;
+
+/// The longest key, in bytes.
+const MAX_KEY_BYTES: usize = 512;
+
+/// The longest value, in bytes.
+const MAX_VALUE_BYTES: usize = 64 * 1024;
+
+/// Keys that one call deletes.
+const MAX_DELETED: usize = 1000;
+
+/// The longest time until a key expires, in seconds: ten years.
+const MAX_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+
+/// The longest method that is reported, in bytes.
+const MAX_METHOD_BYTES: usize = 64;
+
+const CALLS: &str = "The calls are get, set, incr, expire, del and log, each with its arguments.";
+
+/// Where the application's keys are.
+pub(crate) struct Application<D> {
+    records: Rc<Records<D>>,
+    retries: Retries,
+}
+
+impl<D: Database> Application<D> {
+    /// In `records`. Calls that may be repeated safely are, as `retries` says.
+    pub(crate) const fn new(records: Rc<Records<D>>, retries: Retries) -> Self {
+        Self { records, retries }
+    }
+
+    /// Runs a command once.
+    async fn run(&self, command: Command, now: Timestamp) -> Result<Value, StoreError> {
+        let budget = self.records.budget();
+        if budget.is_some_and(|budget| !budget.spend(1, Purpose::Application, now)) {
+            return Err(StoreError::OverCap);
+        }
+        let replies = self.records.database().run(vec![command], now).await?;
+        let [reply] = <[Value; 1]>::try_from(replies).map_err(|_| StoreError::Malformed)?;
+        Ok(reply)
+    }
+}
+
+impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+    /// Answers a call, a JSON list of its name and its arguments, with `{"result": ...}`:
+    ///
+    /// - `["get", key]`: the value, or `null`;
+    /// - `["set", key, value]` and `["set", key, value, seconds]`: `"OK"`;
+    /// - `["incr", key]`: the number that is then the value;
+    /// - `["expire", key, seconds]`: whether the key exists;
+    /// - `["del", key, ...]`: how many of the keys existed;
+    /// - `["log", identifier, policy, method, path]`: `null`.
+    pub(crate) async fn apply(&self, application: &Application<D>, call: &str) -> Response {
+        let answered = self.try_apply(application, call).await;
+        answered.unwrap_or_else(Failed::response)
+    }
+
+    async fn try_apply(&self, application: &Application<D>, call: &str) -> Answered {
+        let Some(Value::Array(words)) = json::value(call) else {
+            return Err(Bad::from(CALLS).into());
+        };
+        let (name, arguments) = match words.split_first() {
+            Some((Value::String(name), arguments)) => (name.as_str(), arguments),
+            _ => return Err(Bad::from(CALLS).into()),
+        };
+        let key = |given| Ok::<_, Failed>(application.records.key(Key::Application(key(given)?)));
+        let (command, is_repeatable) = match (name, arguments) {
+            ("get", [given]) => (command(["GET", &key(given)?]), true),
+            ("set", [given, value, rest @ ..]) if rest.len() < 2 => {
+                let mut words = command(["SET", &key(given)?, text_value(value)?]);
+                if let Some(seconds) = rest.first().filter(|seconds| !seconds.is_null()) {
+                    words.extend(["PX".to_owned(), milliseconds(seconds)?]);
+                }
+                (words, true)
+            }
+            ("incr", [given]) => (command(["INCRBY", &key(given)?, "1"]), false),
+            ("expire", [given, seconds]) => {
+                let words = command(["PEXPIRE", &key(given)?, &milliseconds(seconds)?]);
+                (words, true)
+            }
+            ("del", given) if (1..=MAX_DELETED).contains(&given.len()) => {
+                let mut words = command(["DEL"]);
+                for given in given {
+                    words.push(key(given)?);
+                }
+                (words, true)
+            }
+            ("log", [identifier, policy, method, path]) => {
+                self.report([identifier, policy, method, path])?;
+                return ok(&json!({"result": null}));
+            }
+            _ => return Err(Bad::from(CALLS).into()),
+        };
+        let reply = self.send(application, command, is_repeatable).await;
+        let reply = reply.map_err(|error| match error {
+            StoreError::NotANumber => Failed::NotANumber,
+            StoreError::Refused(word) if word == "WRONGTYPE" => match name {
+                "incr" => Failed::NotANumber,
+                _ => Failed::Refused("The key holds something other than a text.".to_owned()),
+            },
+            error => Failed::NotDone(error),
+        })?;
+        let malformed = || Failed::NotDone(StoreError::Malformed);
+        let result = match name {
+            "get" => match reply {
+                Value::Number(number) => number.to_string().into(),
+                text @ (Value::Null | Value::String(_)) => text,
+                _ => return Err(malformed()),
+            },
+            "set" => reply,
+            _ => {
+                let number = match &reply {
+                    Value::String(text) => text.parse().ok(),
+                    other => other.as_i64(),
+                };
+                let number = number.ok_or_else(malformed)?;
+                match name {
+                    "expire" => (number == 1).into(),
+                    _ => number.into(),
+                }
+            }
+        };
+        ok(&json!({"result": result}))
+    }
+
+    /// Runs a command, unless the store is known not to answer.
+    async fn send(
+        &self,
+        application: &Application<D>,
+        command: Command,
+        is_repeatable: bool,
+    ) -> Result<Value, StoreError> {
+        let effects = self.stack.effects();
+        let once = async || {
+            let now = effects.now();
+            if !self.stack.answers() {
+                return Err(StoreError::Open { until: now });
+            }
+            application.run(command.clone(), now).await
+        };
+        match is_repeatable {
+            true => application.retries.run(effects, once).await,
+            false => once().await,
+        }
+    }
+
+    /// Records an event that the application reports, where events are recorded. It is held against nobody.
+    fn report(&self, given: [&Value; 4]) -> Result<(), Failed> {
+        let rule = "`log` takes texts without control characters: an identifier, a policy, a method and a path.";
+        let text = |value: &'_ Value| {
+            let text = value.as_str().unwrap_or("\0");
+            let is_plain = !text.contains(char::is_control);
+            is_plain.then(|| text.to_owned()).ok_or(Bad::from(rule))
+        };
+        let [identifier, policy, method, path] = given.map(text);
+        let (policy, method, path) = (policy?, method?, path?);
+        let policy = self.policy_named(&policy);
+        let policy = policy.ok_or(Failed::UnknownPolicy(400))?;
+        let caller = identified(&identifier?, self.config().ipv6_prefix);
+        let caller = caller.map_err(Failed::Identifier)?;
+        if method.len() > MAX_METHOD_BYTES {
+            let rule = format!("A method has at most {MAX_METHOD_BYTES} bytes.");
+            return Err(Bad(rule).into());
+        }
+        if !self.journal.records_denials() {
+            return Ok(());
+        }
+        let note = Note {
+            kind: Kind::Reported,
+            caller: caller.key(),
+            policy: &policy.name,
+            status: 0,
+        };
+        let details = &mut || Details {
+            method: method.clone(),
+            path: path.clone(),
+            ..Details::default()
+        };
+        let now = self.stack.effects().now();
+        self.journal.recorder().note(&note, now, details);
+        Ok(())
+    }
+}
+
+fn key(given: &Value) -> Result<&str, Failed> {
+    let key = given.as_str().unwrap_or_default();
+    let is_valid = (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control);
+    is_valid.then_some(key).ok_or(Failed::Key)
+}
+
+fn text_value(given: &Value) -> Result<&str, Bad> {
+    let text = given.as_str().filter(|text| text.len() <= MAX_VALUE_BYTES);
+    let rule = || {
+        Bad(format!(
+            "A value is a text of at most {MAX_VALUE_BYTES} bytes."
+        ))
+    };
+    text.ok_or_else(rule)
+}
+
+/// A time in seconds, in milliseconds.
+fn milliseconds(given: &Value) -> Result<String, Bad> {
+    let seconds = given.as_u64();
+    let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
+    let rule = || {
+        Bad(format!(
+            "Seconds must be a whole number from 1 to {MAX_SECONDS}."
+        ))
+    };
+    Ok((1000 * seconds.ok_or_else(rule)?).to_string())
+}

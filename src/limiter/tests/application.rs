@@ -1,0 +1,479 @@
+//! The application's own keys, the same over memory and a real Redis, and the events that it reports.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use super::{Isolate, Limiter, TOKEN, by, json_of, upstash};
+use crate::config::Vars;
+use crate::effects::testing::Manual;
+use crate::effects::{Effects, Endpoint, Reply};
+use crate::store::stand_in::{RealEffects, StandIn};
+
+/// What a call returns; `null` where it fails, as which it then says.
+async fn called<E: Effects + Clone>(limiter: &Limiter<E>, call: &Value) -> (Value, Value) {
+    let answer = limiter.application(&call.to_string()).await;
+    let told = json_of(&answer);
+    assert_eq!(answer.status == 200, told["code"].is_null(), "{answer:?}");
+    (told["result"].clone(), told["code"].clone())
+}
+
+fn at_once(limiter: &Limiter<Manual>, call: &Value) -> (Value, Value) {
+    let called = called(limiter, call).now_or_never();
+    called.expect("it waits for nothing")
+}
+
+/// A limiter by a real clock: in memory, or over the Redis of `stand_in`.
+fn real(stand_in: &StandIn, in_redis: bool) -> Limiter<RealEffects> {
+    let mut vars =
+        json!({"REDIS_KEY_PREFIX": "t:", "RATE_LIMIT_METRICS": false, "REDIS_TIMEOUT": 20_000});
+    if in_redis {
+        vars["UPSTASH_REDIS_REST_URL"] = json!(stand_in.url);
+        vars["UPSTASH_REDIS_REST_TOKEN"] = json!(stand_in.token);
+    }
+    let vars = Vars::from_json(&vars.to_string()).unwrap();
+    Limiter::new(&vars, false, stand_in.effects()).unwrap()
+}
+
+#[tokio::test]
+async fn keys_are_the_same_over_memory_and_redis() {
+    let stand_in = StandIn::start();
+    for in_redis in [false, true] {
+        let limiter = real(&stand_in, in_redis);
+        let long = "k".repeat(512);
+        let large = "\u{20ac}\u{0}\n\"".repeat(10_000);
+        let max = i64::MAX.to_string();
+        for (call, result) in [
+            (json!(["get", "a"]), json!(null)),
+            (json!(["set", "a", "1"]), json!("OK")),
+            (json!(["get", "a"]), json!("1")),
+            (json!(["incr", "a"]), json!(2)),
+            (json!(["incr", "new"]), json!(1)),
+            (json!(["set", "a", "-1"]), json!("OK")),
+            (json!(["incr", "a"]), json!(0)),
+            (json!(["set", "a", i64::MIN.to_string()]), json!("OK")),
+            (json!(["incr", "a"]), json!(i64::MIN + 1)),
+            (json!(["set", "a", (i64::MAX - 1).to_string()]), json!("OK")),
+            (json!(["incr", "a"]), json!(i64::MAX)),
+            (json!(["incr", "a"]), json!("not_a_number")),
+            (json!(["get", "a"]), json!(max)),
+            (json!(["set", "b", "", null]), json!("OK")),
+            (json!(["get", "b"]), json!("")),
+            (json!(["expire", "b", 100]), json!(true)),
+            (json!(["expire", "none", 100]), json!(false)),
+            (json!(["del", "a", "b", "none", "a"]), json!(2)),
+            (json!(["get", "a"]), json!(null)),
+            (json!(["set", long, large]), json!("OK")),
+            (json!(["get", long]), json!(large)),
+            (
+                json!(["set", "\u{1f600} a:b/c*", "x", 315_360_000]),
+                json!("OK"),
+            ),
+            (json!(["get", "\u{1f600} a:b/c*"]), json!("x")),
+        ] {
+            let (told, code) = called(&limiter, &call).await;
+            let told = if code.is_null() { told } else { code };
+            assert_eq!(told, result, "{in_redis}: {call}");
+        }
+        // No form but Redis's own.
+        for text in [
+            "",
+            " 1",
+            "1 ",
+            "+1",
+            "01",
+            "-0",
+            "1.0",
+            "1e3",
+            "0x1",
+            "a",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "\u{661}",
+        ] {
+            called(&limiter, &json!(["set", "n", text])).await;
+            let told = called(&limiter, &json!(["incr", "n"])).await;
+            assert_eq!(
+                told,
+                (json!(null), json!("not_a_number")),
+                "{in_redis}: {text:?}"
+            );
+            assert_eq!(called(&limiter, &json!(["get", "n"])).await.0, json!(text));
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_expire_the_same_over_memory_and_redis() {
+    let stand_in = StandIn::start();
+    let limiters = [false, true].map(|in_redis| real(&stand_in, in_redis));
+    for limiter in &limiters {
+        for call in [
+            json!(["set", "ends", "1", 1]),
+            json!(["set", "counted", "1", 1]),
+            json!(["incr", "counted"]),
+            json!(["set", "later", "1"]),
+            json!(["expire", "later", 1]),
+            json!(["set", "kept", "1", 1]),
+            json!(["set", "kept", "1"]),
+            json!(["set", "longer", "1", 1]),
+            json!(["expire", "longer", 100]),
+        ] {
+            assert!(called(limiter, &call).await.1.is_null(), "{call}");
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for limiter in &limiters {
+        for (key, left) in [
+            ("ends", false),
+            ("counted", false),
+            ("later", false),
+            ("kept", true),
+            ("longer", true),
+        ] {
+            let (value, _) = called(limiter, &json!(["get", key])).await;
+            assert_eq!(value.is_string(), left, "{key}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn keys_lie_apart_from_the_limiters_own() {
+    let stand_in = StandIn::start();
+    let limiter = real(&stand_in, true);
+    for key in [
+        "blocked:192.0.2.1",
+        "general:192.0.2.1",
+        "events",
+        "../events",
+    ] {
+        called(&limiter, &json!(["set", key, "x"])).await;
+        let there = stand_in.run(&["GET", &format!("t:app/{key}")]).await;
+        assert_eq!(there, json!("x"));
+    }
+    assert_eq!(stand_in.run(&["DBSIZE"]).await, json!(4));
+    // What another client of Redis has put there.
+    stand_in.run(&["RPUSH", "t:app/list", "x"]).await;
+    for (call, code) in [
+        (json!(["incr", "list"]), "not_a_number"),
+        (json!(["get", "list"]), "refused"),
+    ] {
+        assert_eq!(called(&limiter, &call).await, (json!(null), json!(code)));
+    }
+    assert_eq!(called(&limiter, &json!(["del", "list"])).await.0, json!(1));
+}
+
+#[test]
+fn what_no_call_may_hold_is_refused_before_the_store_is_asked() {
+    let isolate = Isolate::new(&upstash(&json!({})));
+    let long = "k".repeat(513);
+    let large = "x".repeat(64 * 1024 + 1);
+    let many = vec![json!("k"); 1001];
+    let deleted: Vec<Value> = [json!("del")].into_iter().chain(many).collect();
+    for (call, code) in [
+        (json!(["get", ""]), "bad_key"),
+        (json!(["get", long]), "bad_key"),
+        (json!(["get", "\u{20ac}".repeat(171)]), "bad_key"),
+        (json!(["get", "a\nb"]), "bad_key"),
+        (json!(["get", "a\u{0}"]), "bad_key"),
+        (json!(["get", "a\u{85}"]), "bad_key"),
+        (json!(["get", 7]), "bad_key"),
+        (json!(["get", null]), "bad_key"),
+        (json!(["del", "a", ""]), "bad_key"),
+        (json!(["set", "a", large]), "bad_argument"),
+        (json!(["set", "a", 1]), "bad_argument"),
+        (json!(["set", "a", "1", 0]), "bad_argument"),
+        (json!(["set", "a", "1", 1.5]), "bad_argument"),
+        (json!(["set", "a", "1", "1"]), "bad_argument"),
+        (json!(["set", "a", "1", 315_360_001]), "bad_argument"),
+        (json!(["set", "a", "1", 1, 1]), "bad_argument"),
+        (json!(["expire", "a", 0]), "bad_argument"),
+        (json!(["expire", "a", -1]), "bad_argument"),
+        (json!(["expire", "a", null]), "bad_argument"),
+        (json!(["expire", "a"]), "bad_argument"),
+        (json!(["get"]), "bad_argument"),
+        (json!(["get", "a", "b"]), "bad_argument"),
+        (json!(["del"]), "bad_argument"),
+        (json!(deleted), "bad_argument"),
+        (json!(["flushall"]), "bad_argument"),
+        (json!(["GET", "a"]), "bad_argument"),
+        (json!([]), "bad_argument"),
+        (json!([1]), "bad_argument"),
+        (json!({"get": "a"}), "bad_argument"),
+    ] {
+        assert_eq!(
+            at_once(&isolate.limiter, &call),
+            (json!(null), json!(code)),
+            "{call}"
+        );
+    }
+    let garbage = isolate.limiter.application("[\"get\"").now_or_never();
+    assert_eq!(garbage.unwrap().status, 400);
+    assert!(isolate.effects.calls().is_empty());
+}
+
+#[test]
+fn in_memory_keys_are_bounded_and_take_no_room_from_the_limiters_own() {
+    let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
+    let block = by("192.0.2.1", "/_limiter/blocked/192.0.2.9");
+    let block = block.sending("PUT", "{\"seconds\":1}").authorized();
+    assert_eq!(isolate.answer(&block).status, 200);
+    let call = |call: Value| at_once(&isolate.limiter, &call).0;
+    let set = |number: u32| call(json!(["set", number.to_string(), "x"]));
+    let get = |number: u32| call(json!(["get", number.to_string()]));
+    call(json!(["set", "ends", "x", 1_000_000]));
+    for number in 0..10_000 {
+        set(number);
+    }
+    assert_eq!(
+        call(json!(["get", "ends"])),
+        json!(null),
+        "what expires goes first"
+    );
+    assert_eq!(get(0), json!("x"));
+    set(0);
+    set(10_000);
+    let kept = [0, 1, 2, 10_000].map(get);
+    assert_eq!(
+        kept,
+        [json!("x"), json!(null), json!("x"), json!("x")],
+        "what was written longest ago"
+    );
+
+    let large = "x".repeat(64 * 1024);
+    for number in 20_000..20_200 {
+        call(json!(["set", number.to_string(), large]));
+    }
+    let kept = (20_000..20_200).filter(|number| !get(*number).is_null());
+    assert_eq!(kept.count(), 127, "8 MiB");
+    assert_eq!(get(9_999), json!(null));
+    assert_eq!(
+        isolate.answer(&by("192.0.2.9", "/")).status,
+        429,
+        "the block stands"
+    );
+}
+
+fn timed_out() -> Result<Reply, crate::error::StoreError> {
+    Err(crate::error::StoreError::Timeout)
+}
+
+fn replied(body: &str) -> Result<Reply, crate::error::StoreError> {
+    Ok(Reply {
+        status: 200,
+        body: body.to_owned(),
+    })
+}
+
+#[test]
+fn what_may_be_repeated_is_and_nothing_else() {
+    for (call, body, result) in [
+        (
+            json!(["get", "a"]),
+            "[{\"result\":null}]",
+            Some(json!(null)),
+        ),
+        (
+            json!(["set", "a", "1", 9]),
+            "[{\"result\":\"OK\"}]",
+            Some(json!("OK")),
+        ),
+        (
+            json!(["expire", "a", 9]),
+            "[{\"result\":1}]",
+            Some(json!(true)),
+        ),
+        (json!(["del", "a"]), "[{\"result\":1}]", Some(json!(1))),
+        (json!(["incr", "a"]), "[{\"result\":1}]", None),
+    ] {
+        let isolate = Isolate::new(&upstash(&json!({})));
+        isolate.effects.reply(timed_out());
+        isolate.effects.reply(timed_out());
+        isolate.effects.reply(replied(body));
+        let told = at_once(&isolate.limiter, &call);
+        let calls = isolate.effects.calls();
+        match result {
+            Some(result) => assert_eq!((told.0, calls.len()), (result, 3), "{call}"),
+            None => assert_eq!((told.1, calls.len()), (json!("store_unavailable"), 1)),
+        }
+        assert!(
+            calls
+                .iter()
+                .all(|(endpoint, ..)| *endpoint == Endpoint::Transaction)
+        );
+    }
+}
+
+#[test]
+fn a_store_that_is_known_to_be_out_is_not_asked() {
+    let isolate = Isolate::new(&upstash(&json!({})));
+    let message = |call: &str| {
+        let answer = isolate.limiter.application(call).now_or_never().unwrap();
+        assert_eq!(answer.status, 503);
+        json_of(&answer)["message"].as_str().unwrap().to_owned()
+    };
+    isolate.effects.reply(timed_out());
+    assert!(message("[\"incr\",\"a\"]").contains("It may have taken effect."));
+    // The token is refused: the breaker opens at once.
+    isolate.effects.reply(Ok(Reply {
+        status: 401,
+        body: String::new(),
+    }));
+    isolate.answer(&by("192.0.2.1", "/"));
+    isolate.effects.calls();
+    for call in ["[\"incr\",\"a\"]", "[\"get\",\"a\"]"] {
+        assert!(message(call).contains("It has not taken effect."));
+    }
+    assert!(isolate.effects.calls().is_empty() && isolate.effects.slept().is_empty());
+}
+
+#[test]
+fn replies_that_are_none_are_errors() {
+    for call in ["get", "incr"] {
+        for body in [
+            "[]",
+            "[{\"result\":[]}]",
+            "{}",
+            "[{\"result\":1},{\"result\":1}]",
+        ] {
+            let isolate = Isolate::new(&upstash(&json!({})));
+            (0..3).for_each(|_| isolate.effects.reply(replied(body)));
+            let told = at_once(&isolate.limiter, &json!([call, "a"]));
+            assert_eq!(told.1, json!("store_unavailable"), "{call} {body}");
+        }
+    }
+}
+
+/// They count in the cap on commands, which an application cannot use up.
+#[test]
+fn the_cap_on_commands_holds_for_them() {
+    let mut vars = upstash(&json!({}));
+    vars["REDIS_MAX_COMMANDS_PER_SECOND"] = json!(50);
+    let isolate = Isolate::new(&vars);
+    let get = || {
+        isolate.effects.reply(replied("[{\"result\":\"x\"}]"));
+        at_once(&isolate.limiter, &json!(["get", "a"])).1
+    };
+    assert!((0..30).all(|_| get().is_null()));
+    assert_eq!(isolate.effects.calls().len(), 30);
+    assert_eq!(get(), json!("store_unavailable"));
+    assert!(isolate.effects.calls().is_empty());
+    isolate.effects.set(1100);
+    assert!(get().is_null());
+}
+
+/// The application's mistake is no failure of the store.
+#[test]
+fn a_value_that_is_no_number_is_no_failed_call_in_metrics() {
+    let mut vars = upstash(&json!({}));
+    vars["RATE_LIMIT_METRICS"] = json!(true);
+    let isolate = Isolate::new(&vars);
+    isolate.effects.reply(replied(
+        "[{\"error\":\"ERR value is not an integer or out of range\"}]",
+    ));
+    let told = at_once(&isolate.limiter, &json!(["incr", "a"]));
+    assert_eq!(told.1, json!("not_a_number"));
+    let calls = isolate.limiter.store_counts().calls;
+    let counts: Vec<_> = calls.results().map(|(_, count)| count).collect();
+    assert_eq!(counts, [1, 0, 0, 0]);
+}
+
+#[test]
+fn an_event_that_the_application_reports_is_listed_and_held_against_nobody() {
+    let isolate = Isolate::new(&json!({
+        "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_AUTH": "5,60", "RATE_LIMIT_ESCALATION": "3,600,600",
+    }));
+    let log = |identifier: &str, policy: &str, path: &str| {
+        at_once(
+            &isolate.limiter,
+            &json!(["log", identifier, policy, "POST", path]),
+        )
+    };
+    for _ in 0..20 {
+        assert_eq!(
+            log("192.0.2.1", "auth", "/login"),
+            (json!(null), json!(null))
+        );
+    }
+    log("user:alice", "auth", "");
+    log("card:4242", "general", &"/x".repeat(1000));
+    assert!(!isolate.run_duties().is_empty(), "they are written");
+    let events = isolate.control("events");
+    let events = events["events"].as_array().unwrap();
+    assert_eq!(events.len(), 3);
+    let first = events
+        .iter()
+        .find(|event| event["caller"] == "192.0.2.1")
+        .unwrap();
+    for (field, value) in [
+        ("kind", json!("reported")),
+        ("policy", json!("auth")),
+        ("method", json!("POST")),
+        ("path", json!("/login")),
+        ("status", json!(0)),
+        ("count", json!(20)),
+    ] {
+        assert_eq!(first[field], value, "{first}");
+    }
+    assert!(
+        events
+            .iter()
+            .all(|event| event["path"].as_str().unwrap().len() <= 256)
+    );
+    assert_eq!(isolate.control("suspicious")["callers"], json!([]));
+    assert_eq!(isolate.control("blocked")["blocked"], json!([]));
+    assert_eq!(isolate.control("usage/auth/192.0.2.1")["used"], 0);
+
+    for (call, code) in [
+        (
+            json!(["log", "192.0.2.1", "nothing", "GET", "/"]),
+            "unknown_policy",
+        ),
+        (json!(["log", "", "auth", "GET", "/"]), "bad_identifier"),
+        (
+            json!(["log", "user:", "auth", "GET", "/"]),
+            "bad_identifier",
+        ),
+        (json!(["log", "a", "auth", "GET", "/\n"]), "bad_argument"),
+        (
+            json!(["log", "a", "auth", "G".repeat(65), "/"]),
+            "bad_argument",
+        ),
+        (json!(["log", "a", "auth", null, "/"]), "bad_argument"),
+        (json!(["log", "a", "auth"]), "bad_argument"),
+    ] {
+        assert_eq!(at_once(&isolate.limiter, &call).1, json!(code), "{call}");
+    }
+    let silent = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_EVENTS": false}));
+    let told = at_once(&silent.limiter, &json!(["log", "a", "general", "", ""]));
+    assert_eq!(told, (json!(null), json!(null)));
+    assert!(silent.run_duties().is_empty());
+}
+
+/// The user of docs/redis.md may do all that the application may.
+#[test]
+fn the_documented_redis_user_has_every_command() {
+    let guide = include_str!("../../../docs/redis.md");
+    let granted = guide.split_once("ACL SETUSER limiter").unwrap().1;
+    let granted = granted.split_once("```").unwrap().0;
+    let isolate = Isolate::new(&upstash(&json!({})));
+    for call in [
+        json!(["get", "a"]),
+        json!(["set", "a", "1", 1]),
+        json!(["incr", "a"]),
+        json!(["expire", "a", 1]),
+        json!(["del", "a"]),
+    ] {
+        at_once(&isolate.limiter, &call);
+        for (_, body, _) in isolate.effects.calls() {
+            let commands: Vec<Vec<String>> = serde_json::from_str(&body).unwrap();
+            let granting = format!("+{}", commands[0][0].to_lowercase());
+            assert!(
+                granted.split_whitespace().any(|word| word == granting),
+                "{granting}"
+            );
+            assert!(commands[0][1].starts_with("ratelimit:app/"), "{body}");
+        }
+    }
+}
