@@ -24,6 +24,9 @@ export const environment = {
   CLOUDFLARE_CF_FETCH_ENABLED: process.env.CLOUDFLARE_CF_FETCH_ENABLED ?? "false",
   PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD: "1",
   ARTILLERY_DISABLE_TELEMETRY: "true",
+  NEXT_TELEMETRY_DISABLED: "1",
+  DENO_NO_UPDATE_CHECK: "1",
+  DO_NOT_TRACK: "1",
 };
 
 /** A failure whose message is all that the reader needs; `exitCode` is what the script ends with. */

@@ -35,7 +35,7 @@ await main(import.meta.url, async (args) => {
 
 /** Lock files name packages, never where to download them: that is for the machine that installs to know. */
 function checkLockFiles() {
-  for (const file of ["package-lock.json", "tests/load/package-lock.json"]) {
+  for (const file of ["package-lock.json", "tests/load/package-lock.json", "tests/package/package-lock.json"]) {
     const npm = JSON.parse(readFileSync(path.join(root, file), "utf8")).packages;
     const addresses = Object.keys(npm).filter((name) => "resolved" in npm[name]);
     if (addresses.length > 0) {

@@ -12,8 +12,9 @@ import { ensurePrograms } from "./programs.mjs";
 /** What the bench's Workers in Rust are built with, as is usual; wasm-bindgen's version is read from Cargo.lock. */
 const WORKER_BUILD = "0.8.7";
 
-/** What only the load tests need is a package of its own. */
+/** What only the load tests need is a package of its own, and so is what the npm package is tried in. */
 const LOAD = path.join(root, "tests", "load");
+const PACKAGE = path.join(root, "tests", "package");
 
 const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
@@ -21,12 +22,12 @@ const read = (file) => readFileSync(path.join(root, file), "utf8");
 /**
  * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond: `wasm`, the programs that make the
  * Worker's module; `redis`, a redis-server; `prometheus`, Prometheus and Alertmanager with their tools; `chromium`;
- * `workerBuild`, for the bench; `load`, Artillery.
+ * `workerBuild`, for the bench; `load`, Artillery; `package`, the runtimes and frameworks that the npm package is tried in.
  *
  * What is missing is installed at the same time, as the steps seldom keep all cores busy. `alongside` is work that needs
  * only the toolchain: it is started with them if there is anything to install, and otherwise left to the caller.
  */
-export async function setup({ wasm = false, redis = false, prometheus = false, chromium = false, workerBuild = false, load = false, alongside } = {}) {
+export async function setup({ wasm = false, redis = false, prometheus = false, chromium = false, workerBuild = false, load = false, package: inPackage = false, alongside } = {}) {
   if (Number(process.versions.node.split(".")[0]) < 20) {
     throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
   }
@@ -36,6 +37,7 @@ export async function setup({ wasm = false, redis = false, prometheus = false, c
     ...(wasm ? [[() => existsSync(bindgen()), buildBindgen]] : []),
     ...(workerBuild ? [[() => findWasmBindgen(), installWasmBindgen], [() => findWorkerBuild(), installWorkerBuild]] : []),
     ...(load ? [[() => nodeModulesAreCurrent(LOAD), () => installNodeModules(LOAD, "Artillery (590 MB in tests/load, about a minute)")]] : []),
+    ...(inPackage ? [[() => nodeModulesAreCurrent(PACKAGE), () => installNodeModules(PACKAGE, "Next.js, Deno, Bun and what else tries the npm package (620 MB in tests/package, half a minute)")]] : []),
   ];
   const missing = () => steps.filter(([isDone]) => !isDone()).map(([, install]) => install);
   if (!toolchainIsInstalled() || missing().length > 0) {

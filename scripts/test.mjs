@@ -1,9 +1,10 @@
 /**
  * `npm test`: everything that must hold, the library first (natively), then the built Worker in its real runtime, then the
- * page for operators in Chromium.
+ * page for operators in Chromium, then the npm package in the runtimes and frameworks that it is for.
  *   npm test -- native [FILTER]    cargo's tests, those whose name contains FILTER
  *   npm test -- workers [FILTER]   the *.test.mjs in tests/, the files whose path contains FILTER
  *   npm test -- browser [FILTER]   those in tests/page
+ *   npm test -- package [FILTER]   those in tests/package and in examples
  *   npm test -- FILTER             all of them
  * The first stage that fails ends the run and is named.
  */
@@ -20,28 +21,38 @@ const TIMEOUT_MS = 300_000;
 /** Tests that run Prometheus and its tools. */
 const OF_PROMETHEUS = [path.join("tests", "ops"), path.join("tests", "control", "metrics.test.mjs")];
 
-/** Where the tests are that need a browser. */
-const PAGE = path.join("tests", "page");
+/** Where the tests are that need a browser, and those that need the packed package. */
+const PAGE = ["tests/page/"];
+const PACKAGE = ["tests/package/", "examples/"];
 
 await main(import.meta.url, async (args) => {
-  const only = ["native", "workers", "browser"].includes(args[0]) ? args[0] : undefined;
+  const only = ["native", "workers", "browser", "package"].includes(args[0]) ? args[0] : undefined;
   const filter = args[only ? 1 : 0];
-  const files = only === "native" ? [] : testFiles().filter((file) => !filter || file.includes(filter));
-  const isOfPage = (file) => file.startsWith(PAGE + path.sep);
-  const inWorkers = files.filter((file) => only !== "browser" && !isOfPage(file));
-  const inBrowser = files.filter((file) => only !== "workers" && isOfPage(file));
-  if (only && only !== "native" && inWorkers.length + inBrowser.length === 0) throw new Failure(`no such file in tests/ has a path containing "${filter ?? ""}"`);
+  const files = [...testFiles("tests"), ...testFiles("examples")].filter((file) => !filter || file.includes(filter));
+  const chosen = (stage, isOfIt) => (!only || only === stage ? files.filter(isOfIt) : []);
+  const isIn = (folders) => (file) => folders.some((folder) => file.startsWith(path.normalize(folder)));
+  const inWorkers = chosen("workers", (file) => !isIn([...PAGE, ...PACKAGE])(file));
+  const inBrowser = chosen("browser", isIn(PAGE));
+  const inPackage = chosen("package", isIn(PACKAGE));
+  const runs = [...inWorkers, ...inBrowser, ...inPackage];
+  if (only && only !== "native" && runs.length === 0) throw new Failure(`no such file has a path containing "${filter ?? ""}"`);
 
-  const runs = [...inWorkers, ...inBrowser];
   const prometheus = runs.some((file) => OF_PROMETHEUS.some((part) => file.startsWith(part)));
-  await setup({ wasm: runs.length > 0, redis: true, prometheus, chromium: inBrowser.length > 0 });
+  await setup({ wasm: runs.length > 0, redis: true, prometheus, chromium: inBrowser.length > 0, package: inPackage.length > 0 });
   if (!only || only === "native") {
     await stage("native tests", () => run("cargo", ["test", "--workspace", "--locked", ...(filter ? [filter] : [])]));
   }
   if (runs.length > 0) await stage("build", () => build());
-  for (const [name, chosen] of [["tests in the Workers runtime", inWorkers], ["tests in a browser", inBrowser]]) {
-    if (chosen.length > 0) await stage(name, () => run(process.execPath, [...runner(), ...chosen]));
-    else if (!only) say(`no file matches: no ${name}`);
+  await stageOf("tests in the Workers runtime", inWorkers);
+  await stageOf("tests in a browser", inBrowser);
+  await stageOf("tests of the npm package", inPackage, () => run(process.execPath, [path.join("scripts", "package.mjs")]));
+
+  async function stageOf(name, chosen, prepare) {
+    if (chosen.length === 0) return only || say(`no file matches: no ${name}`);
+    await stage(name, async () => {
+      await prepare?.();
+      await run(process.execPath, [...runner(), ...chosen]);
+    });
   }
 });
 
@@ -62,7 +73,7 @@ function runner() {
 }
 
 /** Found by walking, as Node 20 knows no patterns here. tests/load needs programs of its own and is started by hand. */
-function testFiles(folder = "tests") {
+function testFiles(folder) {
   return readdirSync(path.join(root, folder), { withFileTypes: true })
     .flatMap((entry) => {
       const file = path.join(folder, entry.name);
