@@ -42,7 +42,7 @@ const KINDS = { 401: "token", 404: "absent", 429: "wait", 503: "store" };
 export async function call(path, { method = "GET", json, as = token } = {}) {
   let answer;
   try {
-    const response = await fetch(path, {
+    const response = await fetch(`/_limiter/${path}`, {
       method,
       headers: { Authorization: `Bearer ${as}`, ...(json && { "Content-Type": "application/json" }) },
       body: json && JSON.stringify(json),

@@ -24,14 +24,11 @@ const HEADERS: [(&str, &str); 7] = [
 
 /// The answer to a request for the page, if it is one. A query says nothing.
 pub(super) fn answer(request: &Request) -> Option<Response> {
-    let (own, file) = match request.path.as_str() {
-        "" => (("Location", "/_limiter/"), ""),
-        "/" => (("Content-Type", "text/html; charset=utf-8"), "page.html"),
-        "/page.js" => (
-            ("Content-Type", "text/javascript; charset=utf-8"),
-            "page.js",
-        ),
-        "/page.css" => (("Content-Type", "text/css; charset=utf-8"), "page.css"),
+    let (media_type, file) = match request.path.as_str() {
+        // Platforms move one to the other before the limiter is asked, Next.js to the first.
+        "" | "/" => ("text/html; charset=utf-8", "page.html"),
+        "/page.js" => ("text/javascript; charset=utf-8", "page.js"),
+        "/page.css" => ("text/css; charset=utf-8", "page.css"),
         _ => return None,
     };
     if !matches!(request.method.as_str(), "GET" | "HEAD") {
@@ -40,9 +37,13 @@ pub(super) fn answer(request: &Request) -> Option<Response> {
     let to_header =
         |(name, value): &(&'static str, &str)| -> Header { (name, (*value).to_owned()) };
     Some(Response {
-        status: if file.is_empty() { 308 } else { 200 },
-        headers: [own].iter().chain(&HEADERS).map(to_header).collect(),
+        status: 200,
+        headers: [("Content-Type", media_type)]
+            .iter()
+            .chain(&HEADERS)
+            .map(to_header)
+            .collect(),
         body: file.to_owned(),
-        is_file: !file.is_empty(),
+        is_file: true,
     })
 }

@@ -17,7 +17,7 @@ const PAYLOADS = [
 const VIEWS = ["traffic", "events", "callers", "callers/192.0.2.1", "blocks", "policies", "store"];
 
 /** What must not come to be in the page. */
-const intruders = (tab) => tab.evaluate(() => document.querySelectorAll("img, svg, iframe, script:not([src='page.js']), [onerror], [onload], [onclick], a[href^='javascript:' i]").length);
+const intruders = (tab) => tab.evaluate(() => document.querySelectorAll("img, svg, iframe, script:not([src='/_limiter/page.js']), [onerror], [onload], [onclick], a[href^='javascript:' i]").length);
 
 describe("what attackers write", () => {
   let browser, limiter;
