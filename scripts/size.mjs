@@ -6,13 +6,14 @@ import { build, measure } from "./build.mjs";
 import { Failure, main } from "./command.mjs";
 
 /**
- * Bytes of JavaScript and WebAssembly together, gzipped at level 9. They were 391,000 when this was set, of which some
- * 35,000 are metrics, their charts and the operator log, 25,000 are blocks that change atomically and are restored when
+ * Bytes of JavaScript and WebAssembly together, gzipped at level 9. They were 399,000 when this was set, of which some
+ * 9,000 are what applications call themselves (verdicts, the control plane's calls without a token, their own keys),
+ * 35,000 metrics, their charts and the operator log, 25,000 blocks that change atomically and are restored when
  * Redis loses them, 12,000 the records that lose no caller that is denied a lot, and 16,000 what browsers, origins and
  * identity providers do beyond the simplest case. The rest is room for a fix or a small option. A larger change has to
  * raise this number.
  */
-const BUDGET = 395_000;
+const BUDGET = 402_000;
 
 /** Of the page for operators, which no isolate loads before somebody opens it. */
 const PAGE_BUDGET = 120_000;

@@ -29,11 +29,13 @@ const byPackage = (path = "/", headers = {}) => limiter.limit(new Request(`http:
 
 describe("the Worker and the package", () => {
   it("share counters: half of the requests through each, and the limit holds exactly", async () => {
-    const answers = await Promise.all(Array.from({ length: 300 }, (_, i) => (i % 2 ? byWorker() : byPackage())));
+    const answers = [];
+    // In turns, as either is faster.
+    for (let wave = 0; wave < 30; wave += 1) answers.push(...(await Promise.all(Array.from({ length: 10 }, (_, i) => (i % 2 ? byWorker() : byPackage())))));
     const admitted = answers.filter(({ status }) => status === 200);
     assert.equal(admitted.length, 100);
     const workers = admitted.filter(({ rawHeaders }) => rawHeaders).length;
-    assert.ok(workers > 0 && workers < 100, `${workers} by the Worker`);
+    assert.ok(workers >= 25 && workers <= 75, `${workers} by the Worker`);
     assert.equal((await limiter.usage("general", ADDRESS)).remaining, 0);
   });
 
