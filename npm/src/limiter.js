@@ -43,8 +43,11 @@ class Limiter {
     named("policy", policy, "bad_argument");
     named("identifier", identifier, "bad_identifier");
     if (!Number.isInteger(cost) || cost < 0 || cost > 0xffffffff) throw new LimiterError("bad_argument", "cost must be a whole number, 0 to 4294967295.");
-    const { retry_after: retryAfter, results, ...result } = await this.#call(operate, lines("POST", "/check", JSON.stringify({ policy, identifier, cost })), options);
-    return { ...result, retryAfter: retryAfter ?? undefined, shadow: results[0].shadow ?? false };
+    const answer = await this.#call(operate, lines("POST", "/check", JSON.stringify({ policy, identifier, cost })), options);
+    const { allowed, limit: most, remaining, reset, retry_after: retryAfter, blocked, exempt, results } = answer;
+    return {
+      allowed, policy, limit: most, remaining, reset, retryAfter: retryAfter ?? undefined, blocked, exempt, shadow: results[0].shadow ?? false,
+    };
   }
 
   async usage(policy, caller, options = {}) {

@@ -1,12 +1,5 @@
 import type { Limiter, LimiterOptions } from "./index.js";
 
-/** What is used of Hono's context. */
-interface HonoContext {
-  readonly req: { readonly raw: Request };
-  readonly env: unknown;
-  res: Response;
-}
-
 export interface HonoOptions extends LimiterOptions {
   /** A limiter that exists already. Options beside it are refused. */
   limiter?: Limiter;
