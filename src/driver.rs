@@ -204,6 +204,9 @@ const MAX_SAMPLES: usize = 1000;
 /// Environments whose limiters are kept. An isolate has one; an application may have several limiters.
 const MAX_ENVIRONMENTS: usize = 16;
 
+const TOO_MANY: &str = "more than 16 configurations take turns in this process: the one least recently in force is given up, and \
+    what it counted in memory starts afresh (logged once)";
+
 /// The limiter, and the tasks that run in it.
 pub struct Driver<P> {
     asked: Asked<P>,
@@ -211,6 +214,8 @@ pub struct Driver<P> {
     /// The one in force last.
     environments: Vec<Environment<P>>,
     configured: u32,
+    /// Whether an environment has had to go.
+    has_dropped: bool,
     /// The header with the caller's address.
     address_header: Rc<str>,
     samples: VecDeque<(u32, DrivenLimiter<P>, Sample)>,
@@ -280,6 +285,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             },
             environments: Vec::new(),
             configured: 0,
+            has_dropped: false,
             address_header: "".into(),
             samples: VecDeque::new(),
             sampled: 0,
@@ -307,6 +313,10 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         let setup = environment.setup.clone();
         if self.environments.len() >= MAX_ENVIRONMENTS {
             self.environments.remove(0);
+            if !self.has_dropped {
+                self.has_dropped = true;
+                self.asked.platform.log(Level::Warn, TOO_MANY);
+            }
         }
         self.put_in_force(environment);
         Ok(setup)

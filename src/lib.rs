@@ -24,6 +24,10 @@
 //! 7. After the request, the host runs each [`limiter::Duty`] in the background: writing events, leasing
 //!    units, fetching a key set, and reconciling with Redis what the isolate admitted alone.
 //!
+//! An application that serves its requests itself calls [`Limiter::limit`](limiter::Limiter::limit) in place of `handle`: the
+//! same decision, with nothing forwarded. [`Limiter::operate`](limiter::Limiter::operate) makes its calls of the control plane,
+//! and [`Limiter::application`](limiter::Limiter::application) those for keys of its own.
+//!
 //! # Around a request
 //!
 //! - [`effects`] is the trait that a host implements. Hosts that cannot await a Rust future use

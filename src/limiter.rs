@@ -225,7 +225,7 @@ impl<E: Effects + Clone> Limiter<E> {
     ///
     /// A key has 1 to 512 bytes and no control characters, a value up to 64 KiB. Without Redis, this isolate keeps 10,000 keys
     /// and 8 MiB: what expires soonest goes first, then what was written longest ago. All calls but `incr` are
-    /// repeated after a failure that may pass; while Redis is known not to answer, none is made.
+    /// repeated after a failure that may pass, as `REDIS_RETRY_COUNT` says; while Redis is known not to answer, none is made.
     pub async fn application(&self, call: &str) -> Response {
         self.plane().apply(&self.application, call).await
     }

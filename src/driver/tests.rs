@@ -282,7 +282,8 @@ fn an_environment_that_comes_back_goes_on_with_its_limiter() {
 /// An application may have several limiters, which take turns with every request.
 #[test]
 fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
-    let mut driver = Driver::new(Host::default());
+    let host = Host::default();
+    let mut driver = Driver::new(host.clone());
     assert!(!driver.select(0), "nothing is configured");
     let configure = |driver: &mut Driver<Host>, limit: usize, header: &str| {
         let vars = json!({
@@ -302,10 +303,17 @@ fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
     assert!(driver.select(numbers[0]), "it is used again");
     let verdict = verdict(driver.limit(get("https://app.example/")));
     assert!(verdict.answer.is_some(), "with its counts");
+    let warned = || host.lines.take().concat().contains("take turns");
+    assert!(!warned());
     configure(&mut driver, 99, "x-client-ip");
-    assert!(
-        !driver.select(numbers[1]),
-        "the one least recently in force"
+    assert!(warned());
+    configure(&mut driver, 98, "x-client-ip");
+    assert!(!warned(), "once");
+    let kept = [0, 1, 2, 3].map(|place| driver.select(numbers[place]));
+    assert_eq!(
+        kept,
+        [true, false, false, true],
+        "the least recent are gone"
     );
     assert!(driver.select(numbers[0]));
     assert_eq!(&*driver.address_header, "x-real-ip");

@@ -175,6 +175,10 @@ async fn what_it_does_not_know_it_refuses() {
     }
     one(&database, "SET text 1", 0).await.unwrap();
     assert!(one(&database, "HGETALL text", 0).await.is_err());
+    one(&database, "HSET hash a 1", 0).await.unwrap();
+    let added = one(&database, "INCRBY hash 1", 0).await;
+    assert_eq!(added, Err(StoreError::NotANumber), "and leaves it alone");
+    assert_eq!(one(&database, "HLEN hash", 0).await, Ok(json!(1)));
     assert_eq!(command(["GET", "a b"]), ["GET", "a b"]);
 }
 
