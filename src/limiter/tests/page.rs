@@ -78,8 +78,8 @@ fn it_may_load_its_own_files_and_run_nothing_inline() {
 #[test]
 fn it_is_the_same_with_and_without_its_last_slash() {
     let isolate = isolate();
-    let [with, without] = ["/_limiter/", "/_limiter"]
-        .map(|path| isolate.answer(&by("192.0.2.1", path)));
+    let [with, without] =
+        ["/_limiter/", "/_limiter"].map(|path| isolate.answer(&by("192.0.2.1", path)));
     assert_eq!(with.status, without.status);
     assert_eq!(with.headers, without.headers);
     assert_eq!(with.body, without.body);
