@@ -3,7 +3,7 @@ import globals from "globals";
 
 /** What is wrong, not what is ugly: a name that nothing defines or uses, code that cannot run, a promise built to no end. */
 export default [
-  { ignores: ["build/", "bench/build/", "target/", "**/target/", ".tools/", ".wrangler/"] },
+  { ignores: ["build/", "bench/build/", "target/", "**/target/", ".tools/", "**/.wrangler/", "**/.next/"] },
   js.configs.recommended,
   {
     languageOptions: { globals: globals.node },
@@ -25,6 +25,7 @@ export default [
       ],
     },
   },
+  { files: ["examples/next/**"], languageOptions: { parserOptions: { ecmaFeatures: { jsx: true } } } },
   // Parts of these run in the page that they test.
   { files: ["tests/page/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
 ];

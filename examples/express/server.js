@@ -1,0 +1,33 @@
+import { createLimiter } from "edge-limiter";
+import { rateLimit } from "edge-limiter/node";
+import express from "express";
+
+const limiter = createLimiter({
+  // How many proxies stand in front of this server. None: the caller's address is the connection's.
+  trustProxy: Number(process.env.PROXIES ?? 0),
+  env: {
+    ...process.env,
+    RATE_LIMIT_GENERAL: "60,60",
+    RATE_LIMIT_LOGIN: "5,60,600",
+    RATE_LIMIT_EXPORT: "100,3600",
+    RATE_LIMIT_ROUTES: [{ path: "/login", methods: ["POST"], policies: ["general", "login"] }],
+  },
+});
+
+const app = express();
+app.use(rateLimit({ limiter }));
+
+app.get("/", (request, response) => response.send("Hello"));
+app.post("/login", (request, response) => response.status(401).send("Wrong password"));
+
+/** Costs as many units as it exports hundreds of rows, of a quota that all exports share. */
+app.get("/export", async (request, response) => {
+  const cost = Math.ceil(Number(request.query.rows ?? 100) / 100);
+  const { allowed, retryAfter } = await limiter.check("export", "everybody", { cost });
+  if (allowed) return response.send("Exported");
+  if (retryAfter !== undefined) response.set("Retry-After", String(retryAfter));
+  return response.status(429).send("Too many rows");
+});
+
+const port = process.env.PORT ?? 3000;
+app.listen(port, () => console.log(`http://localhost:${port}`));

@@ -1,0 +1,3 @@
+export function GET(request) {
+  return Response.json({ hello: request.headers.get("x-edge-limiter-ip") });
+}
