@@ -19,6 +19,7 @@ import { setup } from "./setup.mjs";
 const SECTIONS = {
   peers: { byDefault: true },
   core: { byDefault: true },
+  node: { byDefault: true },
   growth: { byDefault: false },
 };
 

@@ -1,0 +1,21 @@
+/** `npm run bench -- node`, with so few requests that its times say nothing: it measures every contestant, and checks their answers. */
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { describe, it } from "node:test";
+import { project, root, run } from "./scratch.mjs";
+
+describe("npm run bench -- node", { skip: process.platform !== "linux" && "reads /proc" }, () => {
+  it("measures the package and its peers", async (t) => {
+    const json = path.join(await project(t, {}), "figures.json");
+    const printed = await run(process.execPath, ["scripts/bench.mjs", "node", "--rounds", "1", "--requests", "20", "--json", json], { cwd: root });
+    const peers = ["express-rate-limit", "rate-limiter-flexible", "edge-limiter"];
+    const { admitted, denied, decided } = JSON.parse(readFileSync(json, "utf8")).node;
+    assert.deepEqual([admitted, denied, decided].map(Object.keys), [["bare", ...peers], peers, peers]);
+    for (const samples of [admitted, denied, decided]) {
+      for (const [{ cpu, rate }] of Object.values(samples)) assert.ok(cpu > 0 && rate > 0, printed);
+    }
+    assert.match(printed, /Wanted is less CPU than either/);
+  });
+});
