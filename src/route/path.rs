@@ -115,18 +115,39 @@ pub(super) fn segments(normal: &str) -> impl Iterator<Item = &str> + Clone {
 }
 
 /// The normal forms of a path in its other readings, without those that equal `usual` or each
-/// other. Empty, and without allocation, for nearly every path; at most 23.
+/// other. Empty, and without allocation, for nearly every path; at most 47.
 pub(super) fn other_readings(path: &str, usual: &str) -> Vec<String> {
     let path = without_query(path);
     let mut others: Vec<String> = Vec::new();
-    for reading in ambiguities(path) {
-        let other = read(path, reading);
+    let mut add = |other: String| {
         steps::count(others.len());
         if other != usual && !others.contains(&other) {
             others.push(other);
         }
+    };
+    for reading in ambiguities(path) {
+        add(read(path, reading));
+    }
+    if let Some(path) = after_authority(path) {
+        add(read(path, USUAL));
+        for reading in ambiguities(path) {
+            add(read(path, reading));
+        }
     }
     others
+}
+
+/// What is left of a path that begins with two or more slashes where a server resolves it as a reference, as
+/// `new URL(path, base)` does: the first segment is then a host (RFC 3986, 4.2; the URL standard takes `\\` for `/`, and more than
+/// two as two).
+fn after_authority(path: &str) -> Option<&str> {
+    const SLASHES: [char; 2] = ['/', '\\'];
+    let rest = path.trim_start_matches(SLASHES);
+    if path.len() - rest.len() < 2 {
+        return None;
+    }
+    let end = rest.find(SLASHES).unwrap_or(rest.len());
+    rest.get(end..)
 }
 
 /// The readings that can differ from the usual one for this path.
@@ -396,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_path_is_read_in_every_way_a_server_may() {
-        let table: [(&str, &[&str]); 9] = [
+        let table: [(&str, &[&str]); 13] = [
             ("/a%2Fb", &["/a/b"]),
             ("/a%5Cb", &["/a/b"]),
             ("/a\\b", &["/a%5cb"]),
@@ -410,6 +431,22 @@ mod tests {
             ("/a//../b", &["/a/b"]),
             ("/a%252fb", &[]),
             ("/a//b/", &[]),
+            // The first segment is a host to who resolves a reference.
+            ("//x/login", &["/login"]),
+            ("///x//login/", &["/login"]),
+            (
+                "/\\x\\a%2fb",
+                &[
+                    "/%5ca%2fb",
+                    "/%5ca/b",
+                    "/%5cx%5ca%2fb",
+                    "/%5cx%5ca/b",
+                    "/a%2fb",
+                    "/a/b",
+                    "/x/a/b",
+                ],
+            ),
+            ("//x", &["/"]),
         ];
         for (path, expected) in table {
             let mut found = other_readings(path, &normalise(path));
