@@ -202,9 +202,9 @@ pub enum Outcome {
 const MAX_SAMPLES: usize = 1000;
 
 /// Environments whose limiters are kept. An isolate has one; an application may have several limiters.
-const MAX_ENVIRONMENTS: usize = 16;
+pub const MAX_ENVIRONMENTS: usize = 100;
 
-const TOO_MANY: &str = "more than 16 configurations take turns in this process: the one least recently in force is given up, and \
+const TOO_MANY: &str = "more than 100 configurations take turns in this process: the one least recently in force is given up, and \
     what it counted in memory starts afresh (logged once)";
 
 /// The limiter, and the tasks that run in it.

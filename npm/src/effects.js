@@ -18,6 +18,13 @@ const MAX_KEY_SET_BYTES = 64 * 1024;
 const MAX_IMPORTED_KEYS = 100;
 const imported = new Map();
 
+/** What else calls of `fetch` are made with, by platform. */
+let common = {};
+
+export function useForFetch(options) {
+  common = options;
+}
+
 const ALGORITHMS = {
   HS256: { name: "HMAC", hash: "SHA-256" },
   RS256: { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" },
@@ -33,7 +40,7 @@ const ALGORITHMS = {
 export async function callRedis({ url, headers }, timeout, body) {
   const signal = AbortSignal.timeout(timeout);
   try {
-    const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
+    const response = await fetch(url, { ...common, method: "POST", headers, body, redirect: "manual", signal });
     // What ends the call ends the reading of its body as well.
     return [response.status, await response.text()];
   } catch {
@@ -82,7 +89,7 @@ export async function fetchKeySet(url) {
   const timer = setTimeout(() => controller.abort(), KEY_SET_TIMEOUT_MS);
   try {
     const headers = { Accept: "application/json, application/jwk-set+json" };
-    const response = await fetch(url, { headers, redirect: "manual", signal: controller.signal });
+    const response = await fetch(url, { ...common, headers, redirect: "manual", signal: controller.signal });
     if (response.status === 200) {
       const [status, text] = await readText(response, MAX_KEY_SET_BYTES);
       return [status === FAILED && controller.signal.aborted ? TIMED_OUT : status, text];

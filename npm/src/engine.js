@@ -38,15 +38,21 @@ const setups = new WeakMap();
 /** The environment that is in force, and its setup. */
 let environment, inForce;
 
+/** How many environments the instance has been configured with. */
+let setupsOfInstance = 0;
+
+/** Environments that the module keeps at a time (src/driver.rs). */
+export const MAX_ENVIRONMENTS = 100;
+
+/** Whether the module keeps all the environments that it knows, and this one in addition. */
+export const hasRoomFor = (env) => setupsOfInstance < MAX_ENVIRONMENTS || setups.get(env)?.instance === instance;
+
 /** Where the instance's configurations have their Redis: of each its URL, then its `/multi-exec`. */
 let endpoints = [];
 
 /** Views of the instance's memory, made anew when it grows. */
 let memory, bytes, numbers, input;
 let room = { address: 0, size: 0 };
-
-// Both are in an error's stack: the Wasm functions' and the ones that called them.
-Error.stackTraceLimit = 100;
 
 /** An instance that works. */
 function revive() {
@@ -55,6 +61,7 @@ function revive() {
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
+  setupsOfInstance = 0;
   endpoints = [];
   room = { address: 0, size: 0 };
 }
@@ -81,6 +88,8 @@ function configure(env) {
   const notForwarded = new Set(names.notForwarded.split(","));
   const otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
   const setup = { instance, number, header, notForwarded, otherSpellings };
+  // An environment like one before goes on under its number.
+  setupsOfInstance = Math.max(setupsOfInstance, number + 1);
   setups.set(env, setup);
   return setup;
 }
@@ -95,7 +104,7 @@ export function begin(incoming, how = handle) {
   const { request, setup } = incoming;
   const { headers } = request;
   // The rest is not copied: a longer address is refused, and limiters add their names at a loop guard's end.
-  const given = incoming.address ?? headers.get(setup.header);
+  const given = incoming.address === undefined ? headers.get(setup.header) : incoming.address;
   const address = given?.slice(0, MAX_FIELD_CHARS) ?? "";
   const loopGuard = headers.get("x-edge-limiter-passed")?.slice(-MAX_FIELD_CHARS) ?? "";
   const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
@@ -342,12 +351,15 @@ function view() {
   input ??= new Uint8Array(memory.buffer, room.address, room.size);
 }
 
-/** A call of the module, which traps where Rust panics. */
+/**
+ * A call of the module, which traps where Rust panics. An exception of what it calls here has crossed it as well, and left
+ * borrowed what it had borrowed. A text is what the module itself throws.
+ */
 function guarded(call) {
   try {
     return call();
   } catch (error) {
-    if (error instanceof WebAssembly.RuntimeError && !trapped) {
+    if (typeof error !== "string" && !trapped) {
       console.error("Critical", error);
       trapped = true;
       instance += 1;

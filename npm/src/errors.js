@@ -6,3 +6,8 @@ export class LimiterError extends Error {
     this.code = code;
   }
 }
+
+/** Whether a value is a text that UTF-8 can hold: half of a surrogate pair is none. */
+export const isText = (value) => typeof value === "string" && !LONE_SURROGATE.test(value);
+
+const LONE_SURROGATE = /[\ud800-\udfff]/u;

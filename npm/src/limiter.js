@@ -1,15 +1,20 @@
 /** The package: one limiter for an application, in its own process (types/index.d.ts). */
 import {
-  VERDICT, apply, begin, beginCall, controlPlane, drive, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend, verdictParts, waits,
+  MAX_ENVIRONMENTS, VERDICT, apply, begin, beginCall, controlPlane, drive, hasRoomFor, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend,
+  verdictParts, waits,
 } from "./engine.js";
 import { incomingOf } from "./current.js";
-import { LimiterError } from "./errors.js";
+import { LimiterError, isText } from "./errors.js";
 import { addressOf, checked, readEnvironment, waitUntilOf } from "./options.js";
 import { fileAnswer } from "./page.js";
+import { useForFetch } from "./effects.js";
+import { fetchOptions } from "#platform";
 import { redisOf } from "./redis.js";
 import { Verdict } from "./verdict.js";
 
 export { LimiterError } from "./errors.js";
+
+useForFetch(fetchOptions);
 
 export const createLimiter = (options = {}) => new Limiter(checked(options));
 
@@ -22,7 +27,8 @@ class Limiter {
 
   constructor(options) {
     this.#options = options;
-    const call = (how, text) => this.#call(how, text, {});
+    // Nothing of these has to happen after the request.
+    const call = (how, text) => this.#call(how, text, {}, false);
     this.redis = redisOf({
       operate: (method, path, body) => call(operate, lines(method, path, body)),
       apply: (words) => call(apply, JSON.stringify(words)),
@@ -73,9 +79,15 @@ class Limiter {
   }
 
   /** An environment in force, and where background work goes. */
-  #prepare(options) {
+  #prepare(options, needsWaitUntil = true) {
     const environment = (this.#environment ??= readEnvironment(this.#options));
-    const waitUntil = waitUntilOf(options, this.#options, environment);
+    const waitUntil = waitUntilOf(options, this.#options, environment, needsWaitUntil);
+    if (!hasRoomFor(environment.vars)) {
+      throw new LimiterError(
+        "refused",
+        `This process has limiters of ${MAX_ENVIRONMENTS} configurations already. Make one for each configuration, once, and share it; limits that differ are policies of one.`,
+      );
+    }
     return { environment, waitUntil, setup: prepare(environment.vars) };
   }
 
@@ -90,16 +102,18 @@ class Limiter {
   }
 
   /** What the application asks itself: the answer, or a `LimiterError`. */
-  async #call(how, text, options) {
-    const { waitUntil } = this.#prepare(options);
+  async #call(how, text, options, needsWaitUntil = true) {
+    const { waitUntil } = this.#prepare(options, needsWaitUntil);
     const kind = beginCall(how, text);
-    const { done } = waits(kind) ? await drive(kind, undefined, ownParts, waitUntil) : { done: ownParts() };
-    runDuties(waitUntil);
+    const { done } = waits(kind) ? await drive(kind, undefined, ownParts, waitUntil ?? ignored) : { done: ownParts() };
+    if (waitUntil) runDuties(waitUntil);
     const answer = JSON.parse(done.body);
     if (done.status < 400) return answer;
     throw new LimiterError(answer.code ?? CODES[done.status] ?? "refused", answer.message);
   }
 }
+
+const ignored = () => {};
 
 const lines = (method, path, body = "") => `${method}\n${path}\n${body}`;
 
@@ -110,5 +124,5 @@ function usagePath(policy, caller) {
 }
 
 function named(what, text, code) {
-  if (typeof text !== "string" || text === "") throw new LimiterError(code, `${what} must be a text that is not empty.`);
+  if (!isText(text) || text === "") throw new LimiterError(code, `${what} must be a text that is not empty.`);
 }

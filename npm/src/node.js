@@ -1,24 +1,24 @@
 /** Middleware for servers on `node:http`: Express, Connect, Next's API routes (types/node.d.ts). */
-import { Readable } from "node:stream";
-import { Verdict } from "./verdict.js";
 import { expose, isRefusal } from "./responses.js";
+import { partsOf } from "./verdict.js";
 import { limiterOf } from "./wrapping.js";
 
 export function rateLimit(options = {}) {
   const limiter = limiterOf(options);
   return (request, response, next) => {
-    limiter.limit(new NodeRequest(request), { address: connectionOf(request.socket) }).then((verdict) => {
+    const act = (verdict) => {
       // The client has gone: nobody reads an answer.
       if (request.socket?.destroyed || response.headersSent) return;
-      if (verdict.allowed) {
-        admit(response, verdict);
-        next();
-      } else {
-        response.statusCode = verdict.status;
-        setAll(response, verdict.headers);
-        response.end(Verdict.partsOf(verdict).body);
+      try {
+        const parts = partsOf(verdict);
+        if (!verdict.allowed) return answer(response, verdict, parts);
+        decorateLater(response, parts);
+      } catch (error) {
+        return next(error);
       }
-    }, next);
+      next();
+    };
+    limiter.limit(new NodeRequest(request), { address: connectionOf(request.socket) }).then(act, next);
   };
 }
 
@@ -29,21 +29,60 @@ function setAll(response, headers) {
   for (const name of Object.keys(headers)) response.setHeader(name, headers[name]);
 }
 
-/** Sets the limiter's headers. What the application answers is known at its end alone. */
-function admit(response, verdict) {
-  const { exposed, headers, removed } = Verdict.partsOf(verdict);
-  for (const name of removed) response.removeHeader(name);
+function answer(response, { status, headers }, { body }) {
+  response.statusCode = status;
   setAll(response, headers);
-  const writeHead = response.writeHead;
-  response.writeHead = function (status, ...given) {
-    if (isRefusal(status)) {
-      for (const name of Object.keys(headers)) if (response.getHeader(name) === headers[name]) response.removeHeader(name);
+  response.end(body);
+}
+
+/**
+ * Decorates what the application answers when it is complete but for its body, as a Worker in front of it would: until then, nobody
+ * knows its status and which headers it sets itself. HTTP/2 sends headers by `end` and `flushHeaders` without `writeHead`.
+ */
+function decorateLater(response, parts) {
+  const { writeHead, end, flushHeaders } = response;
+  let isDone = false;
+  const decorate = (status) => {
+    if (isDone || response.headersSent) return;
+    isDone = true;
+    if (!isRefusal(status)) {
+      for (const name of parts.removed) response.removeHeader(name);
+      setAll(response, parts.headers);
     }
     if (response.hasHeader("access-control-allow-origin")) {
-      expose({ get: (name) => response.getHeader(name), set: (name, value) => response.setHeader(name, value) }, exposed);
+      expose({ get: (name) => response.getHeader(name), set: (name, value) => response.setHeader(name, value) }, parts.exposed);
     }
-    return writeHead.call(this, status, ...given);
   };
+  response.writeHead = function (status, ...rest) {
+    if (isDone || response.headersSent) return writeHead.call(this, status, ...rest);
+    const message = typeof rest[0] === "string" ? [rest.shift()] : [];
+    setGiven(response, rest[0]);
+    decorate(status);
+    return writeHead.call(this, status, ...message);
+  };
+  response.end = function (...rest) {
+    decorate(response.statusCode);
+    return end.apply(this, rest);
+  };
+  response.flushHeaders = function (...rest) {
+    decorate(response.statusCode);
+    return flushHeaders.apply(this, rest);
+  };
+}
+
+/** Sets headers as `writeHead` takes them: a record, or a list of names and values, in pairs or in turn. */
+function setGiven(response, given) {
+  if (!given) return;
+  const list = Array.isArray(given) ? given.flat() : Object.entries(given).flatMap(([name, value]) => [name, value]);
+  const values = new Map();
+  for (let i = 0; i + 1 < list.length; i += 2) {
+    if (list[i + 1] === undefined) continue;
+    const name = String(list[i]);
+    const key = name.toLowerCase();
+    const known = values.get(key);
+    values.set(key, known ? [name, [known[1], list[i + 1]].flat()] : [name, list[i + 1]]);
+  }
+  for (const [name, value] of values.values()) response.setHeader(name, value);
 }
 
 /** What a host and a port are written with: anything else in `Host` would move what is read as the path. */
@@ -66,15 +105,24 @@ class NodeRequest {
     const isSaid = headers["transfer-encoding"] !== undefined || Number(headers["content-length"]) > 0;
     // HTTP/2 need not say so in a header.
     if (!isSaid && stream?.endAfterHeaders !== false) return null;
-    return { getReader: () => readable(this.#message, body).getReader() };
+    return { getReader: () => readerOf(this.#message, body) };
   }
 }
 
-/** The body as a stream; where middleware before this one has read it, what that has made of it. */
-function readable(message, body) {
-  if (!message.readableEnded) return Readable.toWeb(message);
-  const text = typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body ?? "");
-  return new Blob([text]).stream();
+/** Reads a body; where middleware before this one has read it, what that has made of it. */
+function readerOf(message, body) {
+  if (message.readableEnded) {
+    const text = typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body ?? "");
+    return new Blob([text]).stream().getReader();
+  }
+  // What is left of a body that is too long does not end the connection: the client gets its answer.
+  const chunks = message.iterator({ destroyOnReturn: false });
+  return {
+    read: () => chunks.next(),
+    cancel: async () => {
+      await chunks.return();
+    },
+  };
 }
 
 function urlOf({ originalUrl, url, headers, socket }) {
@@ -83,8 +131,10 @@ function urlOf({ originalUrl, url, headers, socket }) {
   const host = HOST.test(named) ? named : "localhost";
   const target = originalUrl ?? url;
   if (target.startsWith("/")) return `${scheme}://${host}${target}`;
-  // To a proxy, in whole; of `OPTIONS *` it is a star.
-  return /^https?:\/\//i.test(target) ? target : `${scheme}://${host}/${target}`;
+  // Of a request to a proxy it is a whole URL, of any scheme, whose path servers take for the path; of `OPTIONS *` it is a star.
+  const [whole] = /^[a-z][a-z0-9+.-]*:\/\/[^/\\?#]*/i.exec(target) ?? [""];
+  const rest = target.slice(whole.length);
+  return `${scheme}://${host}${rest.startsWith("/") ? "" : "/"}${rest}`;
 }
 
 /** Headers as `node:http` has them: names in lower case, lines of one name joined. */

@@ -39,24 +39,26 @@ export function readEnvironment({ env = defaultEnv(), trustProxy }) {
   // A copy, which nobody changes.
   const vars = { ...env };
   if (!isNamed) vars.CLIENT_IP_HEADER = ofPlatform ?? OF_CONNECTION;
-  return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), mayFallBack: addressHeader(env) !== undefined };
+  return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), ofPlatform: addressHeader(env) };
 }
 
 /**
  * The caller's address, where no header has it; `undefined`: the header has it.
  *
- * @param {{byConnection: boolean, vars: object, mayFallBack: boolean}} environment
+ * @param {{byConnection: boolean, vars: object, ofPlatform: string | undefined}} environment
  * @param {{header: string}} setup the header that is read: another than the one that is named, if that cannot be a header
- * @param {string | undefined} connection the connection's own address
+ * @param {unknown} connection the connection's own address
  */
-export function addressOf({ byConnection, vars, mayFallBack }, setup, trustProxy, request, connection) {
+export function addressOf({ byConnection, vars, ofPlatform }, setup, trustProxy, request, connection) {
   if (!byConnection) {
     const isRead = setup.header === String(vars.CLIENT_IP_HEADER).trim().toLowerCase();
-    // Clients can write the one that is read in its place: then nobody is known.
-    return isRead || mayFallBack ? undefined : "";
+    // Clients can write the one that is read in its place, unless it is the platform's: then nobody is known.
+    return isRead || setup.header === ofPlatform ? undefined : "";
   }
+  const isKnown = connection !== undefined && connection !== null;
+  if (isKnown && typeof connection !== "string") throw new LimiterError("bad_argument", "address must be a text: the address of the connection.");
   if (trustProxy > 0) return forwardedFor(request.headers.get("x-forwarded-for") ?? "", connection, trustProxy);
-  if (connection === undefined) {
+  if (!isKnown) {
     throw new LimiterError(
       "no_address",
       "Nothing says who the caller is. Set CLIENT_IP_HEADER to the header with the caller's address that your platform sets (on Vercel, VERCEL=1 is enough), " +
@@ -78,16 +80,16 @@ function forwardedFor(list, connection, places) {
   return entry === "" ? (connection ?? "") : entry;
 }
 
-/** Where background work goes. */
-export function waitUntilOf(call, options, { needsWaitUntil }) {
+/** Where background work goes; `undefined` where nothing keeps it alive, and the call can do without. */
+export function waitUntilOf(call, options, { needsWaitUntil }, isNeeded) {
   checkWaitUntil(call.waitUntil);
   const waitUntil = call.waitUntil ?? options.waitUntil ?? defaultWaitUntil();
   if (waitUntil !== undefined) return waitUntil;
-  if (needsWaitUntil) {
-    throw new LimiterError(
-      "no_wait_until",
-      "This platform ends background work with the request. Pass { waitUntil: (promise) => context.waitUntil(promise) } of the request's context or event.",
-    );
-  }
-  return () => {};
+  if (!needsWaitUntil) return () => {};
+  if (!isNeeded) return undefined;
+  throw new LimiterError(
+    "no_wait_until",
+    "This platform ends background work with the request. Pass { waitUntil: (promise) => context.waitUntil(promise) } of the request's context or event, " +
+      "to the call or to createLimiter.",
+  );
 }

@@ -1,8 +1,12 @@
 /** `limiter.redis`: the application's own keys, and the control plane's calls under the names that applications use. */
-import { LimiterError } from "./errors.js";
+import { LimiterError, isText } from "./errors.js";
 
 /** Blocks of a page. */
 const PAGE = 1000;
+
+/** The longest block, but one until it is lifted, and the longest expiry, in seconds. */
+const MAX_BLOCK_SECONDS = 366 * 24 * 60 * 60;
+const MAX_EXPIRY_SECONDS = 10 * 365 * 24 * 60 * 60;
 
 /**
  * @param {{operate: (method: string, path: string, body?: string) => Promise<object>, apply: (words: unknown[]) => Promise<{result: unknown}>}} calls
@@ -15,19 +19,25 @@ export function redisOf({ operate, apply }) {
     }
     return value;
   };
+  const checkedKey = (key) => {
+    if (!isText(key)) throw new LimiterError("bad_key", "key must be a text of 1 to 512 bytes, without control characters.");
+    return key;
+  };
   const blockPath = (ip) => {
-    if (typeof ip !== "string" || ip === "") throw new LimiterError("bad_identifier", "ip must be an address such as 192.0.2.1, or a range such as 10.0.0.0/8.");
+    if (!isText(ip) || ip === "") throw new LimiterError("bad_identifier", "ip must be an address such as 192.0.2.1, or a range such as 10.0.0.0/8.");
     return `/blocked/${encodeURIComponent(ip)}`;
   };
   return {
-    get: async (key) => result("get", key),
-    set: async (key, value, { ex } = {}) => {
-      if (typeof value !== "string" && !Number.isFinite(value)) throw new LimiterError("bad_argument", "value must be a text or a number.");
-      return ex === undefined ? result("set", key, String(value)) : result("set", key, String(value), ex);
+    get: async (key) => result("get", checkedKey(key)),
+    set: async (key, value, options) => {
+      checkedKey(key);
+      if (!isText(value) && !Number.isFinite(value)) throw new LimiterError("bad_argument", "value must be a text or a number.");
+      const ex = options?.ex;
+      return ex === undefined ? result("set", key, String(value)) : result("set", key, String(value), whole("ex", ex, 1, MAX_EXPIRY_SECONDS));
     },
-    incr: async (key) => result("incr", key),
-    expire: async (key, seconds) => result("expire", key, seconds),
-    del: async (...keys) => (keys.length === 0 ? 0 : result("del", ...keys)),
+    incr: async (key) => result("incr", checkedKey(key)),
+    expire: async (key, seconds) => result("expire", checkedKey(key), whole("seconds", seconds, 1, MAX_EXPIRY_SECONDS)),
+    del: async (...keys) => (keys.length === 0 ? 0 : result("del", ...keys.map(checkedKey))),
 
     logRateLimitEvent: async ({ identifier, policy, method = "", path = "" }) => {
       await apply(["log", identifier, policy, method, path]);
@@ -38,6 +48,8 @@ export function redisOf({ operate, apply }) {
       return (await operate("DELETE", `/events?older_than_seconds=${seconds}`)).removed;
     },
     blockIP: async (ip, seconds, reason) => {
+      // What is no number must not become a block without an end.
+      if (seconds !== undefined) whole("seconds", seconds, 1, MAX_BLOCK_SECONDS);
       await operate("PUT", blockPath(ip), JSON.stringify({ seconds, reason }));
     },
     isIPBlocked: async (ip) => (await operate("GET", blockPath(ip))).blocked,

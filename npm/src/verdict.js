@@ -1,11 +1,13 @@
+import { LimiterError } from "./errors.js";
 import { expose, isForPages, isRefusal } from "./responses.js";
+
+/** Of the wrappers alone; the same in another copy of the package. */
+const PARTS = Symbol.for("edge-limiter.verdict");
 
 /** What was decided about a request (types/index.d.ts). */
 export class Verdict {
-  #parts;
-
   constructor(parts) {
-    this.#parts = parts;
+    Object.defineProperty(this, PARTS, { value: parts });
     this.allowed = parts.allowed;
     this.policy = parts.policy;
     this.limit = parts.limit;
@@ -20,12 +22,12 @@ export class Verdict {
   }
 
   get response() {
-    const { allowed, body, status, headers } = this.#parts;
+    const { allowed, body, status, headers } = this[PARTS];
     return allowed ? undefined : new Response(body, { status, headers });
   }
 
   decorate(response) {
-    const { allowed, exposed, removed, headers } = this.#parts;
+    const { allowed, exposed, removed, headers } = this[PARTS];
     const { status } = response;
     // What changes protocols cannot be copied.
     if (!allowed || status < 200 || status > 599) return response;
@@ -40,9 +42,11 @@ export class Verdict {
     if (exposes) expose(copy.headers, exposed);
     return copy;
   }
+}
 
-  /** For hosts without `Response`: the answer's body; the application's names to remove, and to name to pages. */
-  static partsOf(verdict) {
-    return verdict.#parts;
-  }
+/** For hosts without `Response`: the answer's body; the application's names to remove, and to name to pages. */
+export function partsOf(verdict) {
+  const parts = verdict?.[PARTS];
+  if (parts === undefined) throw new LimiterError("bad_argument", "limiter must be one of createLimiter, and return its verdicts unchanged.");
+  return parts;
 }

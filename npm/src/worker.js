@@ -5,6 +5,9 @@ import {
 import { incomingOf } from "./current.js";
 import { expose, isForPages, isRefusal } from "./responses.js";
 
+// Both are in an error's stack: the Wasm functions' and the ones that called them.
+Error.stackTraceLimit = 100;
+
 /** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
 const TO_BINDING = 1;
 

@@ -155,7 +155,10 @@ export interface RedisClient {
   get(key: string): Promise<string | null>;
   /** `ex`: seconds until it expires, 1 or more; default: never. */
   set(key: string, value: string | number, options?: { ex?: number }): Promise<"OK">;
-  /** Adds 1 to a whole number (absent: 0) and returns it. Rejects with `not_a_number` if the value is none. Not repeated after a lost answer. */
+  /**
+   * Adds 1 to a whole number (absent: 0) and returns it, exact up to 2^53. Rejects with `not_a_number` if the value is none. Not repeated after a lost
+   * answer.
+   */
   incr(key: string): Promise<number>;
   /** Whether the key exists, and now expires in so many seconds. */
   expire(key: string, seconds: number): Promise<boolean>;
@@ -194,7 +197,7 @@ export interface Limiter {
   readonly redis: RedisClient;
 }
 
-/** A limiter of this process. Limiters of like configurations share counters and memory. */
+/** A limiter of this process. Limiters of like configurations share counters and memory; of different ones, a process has up to 100. */
 export function createLimiter(options?: LimiterOptions): Limiter;
 
 /** Why a call is refused. */

@@ -92,7 +92,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             ("get", [given]) => (command(["GET", &key(given)?]), true),
             ("set", [given, value, rest @ ..]) if rest.len() < 2 => {
                 let mut words = command(["SET", &key(given)?, text_value(value)?]);
-                if let Some(seconds) = rest.first().filter(|seconds| !seconds.is_null()) {
+                if let Some(seconds) = rest.first() {
                     words.extend(["PX".to_owned(), milliseconds(seconds)?]);
                 }
                 (words, true)

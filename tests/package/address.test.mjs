@@ -106,12 +106,30 @@ describe("on Vercel", () => {
   });
 });
 
+describe("on Vercel, with a header that cannot be one", () => {
+  it("is nobody's, and no header that a client can write", async () => {
+    for (const CLIENT_IP_HEADER of ["X-Forwarded-For", "no header"]) {
+      const limiter = createLimiter({ env: variables({ VERCEL: "1", CLIENT_IP_HEADER, RATE_LIMIT_GENERAL: "1,600" }), waitUntil: () => {} });
+      const answers = [];
+      for (let i = 0; i < 8; i += 1) {
+        const headers = { "CF-Connecting-IP": `198.51.100.${i}`, "X-Forwarded-For": `198.51.100.${i}` };
+        answers.push((await limiter.limit(new Request("https://shop.example/", { headers }))).status);
+      }
+      assert.ok(answers.includes(429), answers.join());
+      assert.equal((await limiter.usage("general", "198.51.100.3")).used, 0);
+    }
+  });
+});
+
 describe("where nothing says it", () => {
   it("is an error that names CLIENT_IP_HEADER, whatever a client sends", async () => {
     const limiter = createLimiter({ env: variables() });
     for (const headers of [{}, FORGED]) {
-      const error = await rejects(limiter.limit(new Request("http://localhost/", { headers })), "no_address");
-      assert.match(error.message, /CLIENT_IP_HEADER/);
+      for (const address of [undefined, null]) {
+        const error = await rejects(limiter.limit(new Request("http://localhost/", { headers }), { address }), "no_address");
+        assert.match(error.message, /CLIENT_IP_HEADER/);
+      }
+      await rejects(limiter.limit(new Request("http://localhost/", { headers }), { address: { ip: "192.0.2.1" } }), "bad_argument");
     }
   });
 });

@@ -1,5 +1,6 @@
 /** What the package offers, in this process and in memory. `redis.test.mjs` and `shared.test.mjs` have a Redis. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { describe, it } from "node:test";
 import { LimiterError, createLimiter, rejects, variables } from "./harness.mjs";
 
@@ -98,6 +99,31 @@ describe("limit", () => {
     }
   });
 
+  it("refuses more limiters than it keeps, and forgets none", () => {
+    // In a process of its own: the others here count too.
+    const script = `
+      import { createLimiter } from ${JSON.stringify(new URL("../../build/package/dist/default/index.js", import.meta.url).href)};
+      const of = (i) => createLimiter({ env: { RATE_LIMIT_GENERAL: "1,60", RATE_LIMIT_IP: "off", REDIS_KEY_PREFIX: "p" + i + ":" } });
+      const limit = (limiter) => limiter.limit(new Request("http://localhost/"), { address: "192.0.2.1" });
+      const limiters = Array.from({ length: 100 }, (_, i) => of(i));
+      const statuses = [];
+      for (const turn of [1, 2]) for (const limiter of limiters) statuses.push((await limit(limiter)).status);
+      statuses.push(await limit(of(100)).catch(({ code }) => code), (await limit(limiters[0])).status, (await limit(of(0)).catch(({ code }) => ({ status: code }))).status);
+      console.log(JSON.stringify(statuses));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" });
+    assert.deepEqual(JSON.parse(stdout || stderr), [...Array(100).fill(200), ...Array(100).fill(429), "refused", 429, "refused"]);
+  });
+
+  it("goes on after a trap, with a fresh instance", async () => {
+    const limiter = limiterOf({ RATE_LIMIT_GENERAL: "9,60" });
+    const broken = { method: "GET", url: "http://localhost/", headers: { get: (name) => { if (name === "accept" || name === "authorization" || name === "x-ratelimit-bypass") throw new Error("broken"); return null; }, keys: () => [] } };
+    const off = limiterOf({ RATE_LIMIT_GENERAL: "1,60,600", RATE_LIMIT_BYPASS_TOKEN: "a-bypass-token-of-this-test" });
+    await assert.rejects(off.limit(broken, { address: ADDRESS }), /broken/);
+    assert.equal((await limiter.limit(from(), { address: ADDRESS })).allowed, true);
+    assert.equal((await off.limit(from(), { address: ADDRESS })).allowed, true);
+    assert.equal((await off.limit(from(), { address: ADDRESS })).allowed, false);
+  });
+
   it("takes requests by the hundred at once", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "100,60" });
     const verdicts = await Promise.all(Array.from({ length: 400 }, () => limiter.limit(from(), { address: ADDRESS })));
@@ -160,6 +186,8 @@ describe("errors of use", () => {
       ["bad_identifier", limiter.check("general", ""), /identifier/],
       ["bad_identifier", limiter.check("general", 7), /identifier/],
       ["bad_identifier", limiter.check("general", "user:"), /empty/],
+      ["bad_identifier", limiter.usage("general", "user:\ud800"), /text/],
+      ["bad_identifier", limiter.reset("general", "user:\ud800"), /text/],
       ["bad_argument", limiter.check("general", ADDRESS, { cost: -1 }), /cost/],
       ["bad_argument", limiter.check("general", ADDRESS, { cost: 1.5 }), /cost/],
       ["bad_identifier", limiter.redis.blockIP("nobody"), /address/],
@@ -185,6 +213,9 @@ describe("errors of use", () => {
   it("asks for waitUntil where the platform ends background work", async () => {
     const env = variables({ VERCEL: "1" });
     const request = from("/", { headers: { "x-real-ip": ADDRESS } });
+    const { redis } = createLimiter({ env });
+    await redis.set("a", "1");
+    assert.equal(await redis.get("a"), "1", "which needs none");
     const error = await rejects(createLimiter({ env }).limit(request), "no_wait_until");
     assert.match(error.message, /waitUntil/);
     assert.equal((await createLimiter({ env }).limit(request, { waitUntil: () => {} })).allowed, true);

@@ -1,6 +1,7 @@
 /** `edge-limiter/node` on servers of `node:http` and HTTP/2. Express itself is in `examples.test.mjs`. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
+import { createServer } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { after, describe, it } from "node:test";
@@ -21,6 +22,18 @@ async function limited(vars, application = (_request, response) => response.end(
   }), how);
   servers.push(server);
   return server;
+}
+
+/** Over HTTP/2: the answer's status and headers. */
+async function getHttp2(server) {
+  const client = connectHttp2(server.url);
+  try {
+    const stream = client.request({ ":path": "/" });
+    const [{ ":status": status, ...headers }] = await once(stream, "response");
+    return { status, headers };
+  } finally {
+    client.destroy();
+  }
 }
 
 /** Sends bytes as they are; the answer's status line. */
@@ -52,6 +65,9 @@ describe("middleware for Node", () => {
     const requests = [
       "POST /login HTTP/1.1\r\nHost: shop.example/free?\r\n", "POST /login HTTP/1.1\r\nHost: a/b/../free#\r\n", "POST http://shop.example/login HTTP/1.1\r\nHost: shop.example\r\n",
       "POST HTTP://x/login?a=/free HTTP/1.1\r\nHost: x\r\n", "POST //login HTTP/1.1\r\nHost: x\r\n", "POST /login HTTP/1.1\r\nHost: \\\r\n", "POST /a/../login HTTP/1.1\r\nHost: x\r\n",
+      "POST ftp://x/login HTTP/1.1\r\nHost: x\r\n", "POST ab://u:p@x:1/login?a HTTP/1.1\r\nHost: x\r\n", "POST ws://x//login HTTP/1.1\r\nHost: x\r\n",
+      // An application that resolves the target as a reference takes `x` for the host.
+      "POST //x/login HTTP/1.1\r\nHost: x\r\n", "POST ///x/login HTTP/1.1\r\nHost: x\r\n", "POST /\\x/login HTTP/1.1\r\nHost: x\r\n", "POST /\\x\\login HTTP/1.1\r\nHost: x\r\n",
       "POST /login HTTP/1.1\r\nHost:\r\n", "POST /login HTTP/1.1\r\nHost: user@x\r\n", "POST /login HTTP/1.1\r\nHost: [::1]:80\r\n",
     ];
     for (const request of requests) {
@@ -64,25 +80,63 @@ describe("middleware for Node", () => {
     assert.equal((await send(star.url)).status, 429);
   });
 
-  it("keeps an own refusal's numbers, and names its headers to pages of other origins", async () => {
-    const server = await limited({ RATE_LIMIT_GENERAL: "9,60" }, (request, response) => {
-      if (request.url === "/busy") {
-        response.statusCode = 503;
-        response.setHeader("X-RateLimit-Limit", "7");
-        return response.end();
-      }
-      response.writeHead(200, { "X-Own": "1" });
-      return response.end();
-    });
-    const { headers } = await send(`${server.url}/busy`);
-    assert.deepEqual([headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]], ["7", undefined]);
-    const pages = await limited({ RATE_LIMIT_GENERAL: "9,60" }, (_, response) => {
-      response.setHeader("Access-Control-Allow-Origin", "*");
-      response.setHeader("Access-Control-Expose-Headers", "X-Own");
+  it("replaces the application's numbers, but for those of its own refusal", async () => {
+    const own = { "X-RateLimit-Limit": "9", "RateLimit-Remaining": "5" };
+    const setting = (status) => (_, response) => {
+      response.statusCode = status;
+      for (const [name, value] of Object.entries(own)) response.setHeader(name, value);
       response.end();
-    });
-    assert.match((await send(pages.url)).headers["access-control-expose-headers"], /^X-Own, X-RateLimit-Limit, .*Retry-After$/);
+    };
+    const writing = (status, headers) => (_, response) => response.writeHead(status, "As It Is", headers).end("x");
+    const raw = [...Object.entries(own).flat(), "Set-Cookie", "a=1", "Set-Cookie", "b=2"];
+    for (const make of [{}, { make: createHttp2 }]) {
+      for (const application of [setting, (status) => writing(status, own), (status) => writing(status, make.make ? own : raw)]) {
+        for (const [status, expected] of [[200, ["8", "7", undefined]], [404, ["8", "7", undefined]], [429, ["9", undefined, "5"]], [503, ["9", undefined, "5"]]]) {
+          const server = await limited({ RATE_LIMIT_GENERAL: "8,60" }, application(status), make);
+          const answer = await (make.make ? getHttp2(server) : send(server.url));
+          const { headers } = answer;
+          assert.equal(answer.status, status);
+          assert.deepEqual([headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"], headers["ratelimit-remaining"]], expected, `${status} ${application}`);
+          if (headers["set-cookie"]) assert.deepEqual(headers["set-cookie"], ["a=1", "b=2"]);
+        }
+      }
+    }
+  });
+
+  it("names its headers to pages of other origins, however the application allows them", async () => {
+    const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Own" };
+    const applications = [
+      (_, response) => {
+        for (const [name, value] of Object.entries(cors)) response.setHeader(name, value);
+        response.end();
+      },
+      (_, response) => response.writeHead(200, cors).end("x"),
+      (_, response) => response.writeHead(200, Object.entries(cors).flat()).end("x"),
+      (_, response) => response.writeHead(429, cors).end("x"),
+    ];
+    for (const application of applications) {
+      const { headers } = await send((await limited({ RATE_LIMIT_GENERAL: "9,60" }, application)).url);
+      assert.match(headers["access-control-expose-headers"], /^X-Own, X-RateLimit-Limit, .*Retry-After$/);
+    }
+    const server = await limited({ RATE_LIMIT_GENERAL: "9,60" });
     assert.equal((await send(server.url)).headers["access-control-expose-headers"], undefined);
+  });
+
+  it("stands next to another one of its kind", async () => {
+    const [first, second] = [{ RATE_LIMIT_GENERAL: "2,60" }, { RATE_LIMIT_GENERAL: "2,60" }].map((vars) => rateLimit({ env: variables(vars) }));
+    const twice = (first, second) => async (request, response) => first(request, response, () => second(request, response, () => response.end("ok")));
+    const server = await serve(twice(first, second));
+    const tight = await serve(twice(first, rateLimit({ env: variables({ RATE_LIMIT_GENERAL: "1,60" }) })));
+    servers.push(server, tight);
+    assert.equal((await send(server.url)).headers["x-ratelimit-remaining"], "1");
+    await send(tight.url);
+    const { status, headers } = await send(tight.url);
+    assert.deepEqual([status, headers["x-ratelimit-limit"]], [429, "2"], "of the first");
+    const both = await serve(twice(rateLimit({ env: variables({ RATE_LIMIT_GENERAL: "9,60" }) }), rateLimit({ env: variables({ RATE_LIMIT_GENERAL: "1,60" }) })));
+    servers.push(both);
+    await send(both.url);
+    const denied = await send(both.url);
+    assert.deepEqual([denied.status, denied.headers["x-ratelimit-limit"], denied.headers["x-ratelimit-type"], denied.headers["retry-after"] > 0], [429, "1", "general", true]);
   });
 
   it("serves the control plane and its page, whoever has read the body before", async () => {
@@ -91,7 +145,7 @@ describe("middleware for Node", () => {
     assert.deepEqual([page.status, page.headers["content-type"].split(";")[0]], [200, "text/html"]);
     const put = (at, body) => send(at.url, { method: "PUT", path: "/_limiter/blocked/192.0.2.1", headers: { ...ADMIN, "Content-Type": "application/json" }, body });
     assert.equal((await put(server, '{"seconds":60,"reason":"abuse"}')).json().reason, "abuse");
-    assert.equal((await put(server, "x".repeat(20_000))).status, 413);
+    for (const size of [20_000, 1_000_000]) assert.equal((await put(server, "x".repeat(size))).status, 413);
     // As behind express.json().
     const limit = rateLimit({ env: variables({ ADMIN_TOKEN: "an-admin-token-of-this-test" }) });
     const behind = await serve(async (request, response) => {
@@ -154,7 +208,26 @@ describe("middleware for Node", () => {
     servers.push(server);
     await send(server.url);
     assert.deepEqual(seen, ["out"]);
+    // A verdict that is none, and an application that throws where it is called.
+    const wrapped = rateLimit({ limiter: { ...limiter, limit: async (...given) => ({ ...(await limiter.limit(...given)) }) } });
+    const wrong = await serve((request, response) => wrapped(request, response, (error) => response.end(error.code)));
+    servers.push(wrong);
+    assert.equal((await send(wrong.url)).text(), "bad_argument");
     assert.throws(() => rateLimit({ limiter, trustProxy: 1 }), { code: "bad_argument" });
+  });
+
+  it("leaves upgrades to the server's own event, where they can be limited", async () => {
+    const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "1,60" }) });
+    const server = await serve(() => {}, {
+      make: (listener) => createServer(listener).on("upgrade", async (request, socket) => {
+        const { allowed } = await limiter.limit(new Request(`http://localhost${request.url}`, { headers: { ...request.headers } }), { address: socket.remoteAddress });
+        if (!allowed) return socket.end("HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\r\n");
+        return socket.end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+      }),
+    });
+    servers.push(server);
+    const upgrade = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    assert.deepEqual([await raw(server, upgrade), await raw(server, upgrade)], ["101", "429"]);
   });
 
   it("counts a request whose client has gone, and hands it to nobody", async () => {

@@ -78,7 +78,11 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       await rejects(redis.set("v", "x".repeat(65_537)), "bad_argument");
       await rejects(redis.set("v", {}), "bad_argument");
       await rejects(redis.set("v", NaN), "bad_argument");
-      for (const ex of [0, -1, 1.5, 1e12, "10"]) {
+      for (const key of ["\ud800", "a\udfff"]) await rejects(redis.get(key), "bad_key");
+      await rejects(redis.set("v", "\ud800"), "bad_argument");
+      await rejects(redis.set("v", null), "bad_argument");
+      assert.equal(await redis.set("unset", "1", null), "OK");
+      for (const ex of [0, -1, 1.5, 1e12, "10", NaN, Infinity, null]) {
         await rejects(redis.set("v", "1", { ex }), "bad_argument");
         await rejects(redis.expire("v", ex), "bad_argument");
       }
@@ -116,6 +120,8 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.unblockIP("192.0.2.1"), false);
       assert.equal((await limit("192.0.2.1")).allowed, true);
       await rejects(redis.blockIP("2a06:98c0:3600::103"), "refused");
+      for (const seconds of [NaN, Infinity, null, "60", 0]) await rejects(redis.blockIP("192.0.2.3", seconds), "bad_argument");
+      assert.equal(await redis.isIPBlocked("192.0.2.3"), false);
     });
 
     it("lists blocks beyond a page", async () => {

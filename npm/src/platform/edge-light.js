@@ -5,3 +5,6 @@ export const defaultEnv = () => globalThis.process?.env ?? {};
 export const endsBackgroundWork = () => true;
 export const defaultWaitUntil = waitUntilOfRequest;
 export const addressHeader = (env) => (isVercel(env) ? ADDRESS_HEADER : undefined);
+
+/** Some versions of Next.js cache what `fetch` is answered, a POST too. */
+export const fetchOptions = { cache: "no-store" };

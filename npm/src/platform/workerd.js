@@ -11,3 +11,6 @@ export const defaultWaitUntil = () => workers.waitUntil;
 
 /** The header with the caller's address that the platform sets, and no client can. */
 export const addressHeader = () => "cf-connecting-ip";
+
+/** Workers of older compatibility dates refuse `cache`, and none caches a POST. */
+export const fetchOptions = {};
