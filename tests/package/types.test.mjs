@@ -1,0 +1,96 @@
+/** The types, as strict consumers read them. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { program, project, run } from "./scratch.mjs";
+
+const TSC = program("typescript", "bin", "tsc");
+const STRICT = ["--noEmit", "--strict", "--exactOptionalPropertyTypes", "--noUncheckedIndexedAccess", "--target", "es2022", "--lib", "es2022,dom,dom.iterable"];
+
+const CORE = `
+import { LimiterError, createLimiter, type ErrorCode, type Limiter, type Verdict } from "edge-limiter";
+import { rateLimit as node } from "edge-limiter/node";
+import { createServer } from "node:http";
+
+const limiter: Limiter = createLimiter({ env: { RATE_LIMIT_GENERAL: "3,60" }, trustProxy: 1, waitUntil: (promise) => void promise });
+
+export async function handle(request: Request): Promise<Response> {
+  const verdict: Verdict = await limiter.limit(request, { address: "192.0.2.1" });
+  if (!verdict.allowed) return verdict.response ?? new Response(null, { status: verdict.status });
+  const seconds: number | undefined = verdict.retryAfter;
+  return verdict.decorate(new Response(String(seconds), { headers: verdict.headers }));
+}
+
+export async function calls(): Promise<ErrorCode | undefined> {
+  try {
+    const { remaining }: { remaining: number } = await limiter.check("auth", "user:1", { cost: 2 });
+    const until: number | undefined = (await limiter.usage("auth", "user:1")).blockedUntil;
+    await limiter.redis.set("key", remaining + (until ?? 0), { ex: 60 });
+    const value: string | null = await limiter.redis.get("key");
+    const [first] = await limiter.redis.getBlockedIPs();
+    await limiter.redis.logRateLimitEvent({ identifier: value ?? "nobody", policy: "auth" });
+    await limiter.redis.blockIP(first?.ip ?? "192.0.2.1", 60);
+    return undefined;
+  } catch (error) {
+    if (error instanceof LimiterError) return error.code;
+    throw error;
+  }
+}
+
+const middleware = node({ limiter });
+createServer((request, response) => middleware(request, response, (error) => response.end(String(error))));
+`;
+
+/** Each has to be refused: a type that takes anything would let it pass. */
+const WRONG = [
+  'createLimiter({ trustProxies: 1 });',
+  'limiter.check("auth");',
+  'limiter.check("auth", "user:1", { cost: "1" });',
+  'limiter.redis.set("key", { an: "object" });',
+  'const reset: string = verdict.reset;',
+  'verdict.allowed = true;',
+  'const code: ErrorCode = "no_such_code";',
+];
+
+const FRAMEWORKS = `
+import worker from "edge-limiter/worker";
+import { rateLimit as hono } from "edge-limiter/hono";
+import { rateLimit as next } from "edge-limiter/next";
+import { rateLimit as node } from "edge-limiter/node";
+import express from "express";
+import { Hono } from "hono";
+import { getConnInfo } from "hono/deno";
+import { NextResponse, type NextRequest } from "next/server.js";
+
+export default worker;
+express().use(node({ trustProxy: 1 })).use("/api", node());
+new Hono<{ Bindings: { KEY: string } }>().use(hono()).use("/api/*", hono({ address: (c) => getConnInfo(c).remote.address })).get("/", (c) => c.text("hello"));
+export const proxy = next({}, (request: NextRequest) => NextResponse.rewrite(new URL("/other", request.url)));
+export const middleware = next({ env: process.env }, async () => undefined);
+`;
+
+const MODULES = [["nodenext", "nodenext"], ["esnext", "bundler"]];
+
+describe("the types", () => {
+  it("hold for a strict consumer without any framework, with every declaration checked", async (t) => {
+    const cwd = await project(t, { "consumer.ts": CORE }, ["@types/node"]);
+    for (const [module, resolution] of MODULES) {
+      await run(process.execPath, [TSC, ...STRICT, "--module", module, "--moduleResolution", resolution, "--types", "node", "consumer.ts"], { cwd });
+    }
+  });
+
+  it("refuse what the package refuses", async (t) => {
+    const files = WRONG.map((line, index) => [`wrong${index}.ts`, `${CORE}\ndeclare const verdict: Verdict;\nexport async function wrong() {\n  ${line}\n}\n`]);
+    const cwd = await project(t, Object.fromEntries(files), ["@types/node"]);
+    const args = [TSC, ...STRICT, "--module", "nodenext", "--types", "node", "--pretty", "false", ...files.map(([name]) => name)];
+    const found = await run(process.execPath, args, { cwd, fails: true });
+    for (const [index, line] of WRONG.entries()) assert.match(found, new RegExp(`^wrong${index}\\.ts\\(\\d+,\\d+\\): error`, "m"), `${line}\n${found}`);
+  });
+
+  it("hold beside those of Next.js, Express and Hono", async (t) => {
+    const cwd = await project(t, { "consumer.ts": FRAMEWORKS }, ["@types/node", "@types/react", "@types/express", "express", "hono", "next", "react", "react-dom"]);
+    for (const [module, resolution] of MODULES) {
+      // Frameworks' own declarations are theirs to check.
+      await run(process.execPath, [TSC, ...STRICT, "--skipLibCheck", "--module", module, "--moduleResolution", resolution, "--types", "node", "consumer.ts"], { cwd });
+    }
+  });
+});
