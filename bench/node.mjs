@@ -79,8 +79,17 @@ async function withPrograms(program, names, what, limit, body) {
 }
 
 async function message(child, name) {
-  const [received] = await Promise.race([once(child, "message"), once(child, "exit").then(([code]) => Promise.reject(new Failure(`${name} ended with ${code}`)))]);
-  return received;
+  const waiting = new AbortController();
+  const { signal } = waiting;
+  const ended = once(child, "exit", { signal }).then(([code]) => Promise.reject(new Failure(`${name} ended with ${code}`)));
+  // Aborted, once a message has come.
+  ended.catch(() => {});
+  try {
+    const [received] = await Promise.race([once(child, "message", { signal }), ended]);
+    return received;
+  } finally {
+    waiting.abort();
+  }
 }
 
 /** By contestant a sample a round: CPU of the process a request in µs, latencies in ms, requests a second. */
