@@ -272,11 +272,12 @@ describe("from Cloudflare's binding", () => {
     for (const name of LIBRARIES) {
       const [here, there] = await Promise.all([location(t, name), location(t, name)]);
       passed[name] = [await admitted(15, async () => (await here()).status === 200), await admitted(15, async () => (await there()).status === 200)];
-      const denied = await here();
+      // A window of the binding's may end in between: then it admits ten more.
+      let denied = await here();
+      for (let i = 0; i < 10 && denied.status === 200; i++) denied = await here();
       assert.deepEqual([denied.status, denied.headers["retry-after"] !== undefined], [429, name === "after"]);
       assert.equal((await here("192.0.2.2")).status, 200);
     }
-    // A window of the binding's may end meanwhile.
     assert.ok(passed.before.every((count) => count >= 10), JSON.stringify(passed));
     assert.deepEqual(passed.after, [10, 0]);
   });
