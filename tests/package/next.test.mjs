@@ -26,6 +26,17 @@ const MIDDLEWARE = 'import { rateLimit } from "edge-limiter/next";\nexport const
 const PACKAGES = ["next", "react", "react-dom", "typescript", "@types/node", "@types/react"];
 const HELLO = { path: "/api/hello" };
 
+/** What a client may write in place of `/api/hello`. Next.js answers some with the route: none of them goes around the matcher. */
+const SPELLINGS = [
+  "/api/hello?x", "/./api/hello", "/x/../api/hello", "/%61pi/hello", "/api/%68ello", "//api/hello", "/api//hello", "/api\\hello", "/api/hello/", "/API/hello", "/api/hello;x", "/api/hello.rsc",
+  "/_next/../api/hello", "/_next/data/x/api/hello.json", "/en/api/hello", "/api/hello%2f", "/api%2fhello",
+];
+/** Headers by which parts of Next.js speak to each other. */
+const OF_NEXT = [
+  { "X-Middleware-Subrequest": "proxy:proxy:proxy:proxy:proxy" }, { "X-Middleware-Subrequest": "src/proxy:src/proxy:src/proxy:src/proxy:src/proxy" }, { "X-Middleware-Next": "1" },
+  { "X-Middleware-Prefetch": "1" }, { "X-Middleware-Rewrite": "/" }, { "X-Nextjs-Data": "1" }, { "X-Invoke-Path": "/" }, { "X-Matched-Path": "/" }, { Purpose: "prefetch" },
+];
+
 /** What Vercel does around an application that this machine's Next.js does not: it sets `VERCEL` and `x-real-ip`, and keeps background work alive. */
 const PLATFORM = 'globalThis[Symbol.for("@vercel/request-context")] = { get: () => ({ waitUntil: (promise) => void promise.catch(console.error) }) };\n';
 const ON_VERCEL = { VERCEL: "1", NODE_OPTIONS: "--import=./platform.mjs" };
@@ -60,6 +71,16 @@ describe("in Next.js", () => {
     assert.deepEqual([refused.status, refused.text()], [429, "Too many exports"]);
     assert.match(refused.headers["retry-after"], /^\d+$/);
 
+    // Each from another caller, so that none is denied.
+    for (const [index, spelling] of SPELLINGS.entries()) {
+      const answer = await send(url, { path: spelling, headers: { "X-Real-IP": `192.0.2.${100 + index}` } });
+      if (answer.text() === "hello") assert.equal(answer.headers["x-ratelimit-remaining"], "2", `${spelling} is counted`);
+    }
+    for (const given of OF_NEXT) {
+      const answer = await send(url, { ...HELLO, headers: { "X-Real-IP": "192.0.2.1", ...given } });
+      assert.equal(answer.status, 429, JSON.stringify(given));
+    }
+
     await t.test("without a platform that says who the caller is, no header of a client's does", async (t) => {
       const alone = await started(t, cwd, {});
       const answer = await send(alone.url, { ...HELLO, headers: forged() });
@@ -69,8 +90,8 @@ describe("in Next.js", () => {
     });
   });
 
-  it("middleware.ts runs on edge, built by Turbopack", async (t) => {
-    const cwd = await built(t, { "middleware.ts": MIDDLEWARE });
+  it("middleware.ts runs on edge, built by Turbopack, and the control plane with it where paths end in a slash", async (t) => {
+    const cwd = await built(t, { "middleware.ts": MIDDLEWARE, "next.config.mjs": "export default { trailingSlash: true, skipTrailingSlashRedirect: true };\n" });
     const { url } = await started(t, cwd, ON_VERCEL);
     await limits(url, { ...HELLO, ...REAL_IP });
     await operates(url, { "X-Real-IP": "192.0.2.3" });
