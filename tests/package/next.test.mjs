@@ -58,7 +58,7 @@ const started = (t, cwd, env) => serve(t, process.execPath, (port) => [ownNext(c
 describe("in Next.js", () => {
   it("proxy.ts runs on Node: the guide's limits the paths that it names, and a route checks what only it knows", async (t) => {
     const cwd = await built(t, {
-      "proxy.ts": ofGuide("proxy.ts", "edge-limiter/next"),
+      "proxy.ts": ofGuide("proxy.ts", "export const config"),
       "app/api/export/route.ts": ofGuide("app/api/export/route.ts", "createLimiter"),
     });
     const { url } = await started(t, cwd, { ...ON_VERCEL, RATE_LIMIT_EXPORT: "15,600" });
@@ -105,7 +105,7 @@ describe("in Next.js", () => {
   });
 
   it("the guide's proxy.ts closes the deployment's own address: 403 without the secret, and the Worker's requests pass", async (t) => {
-    const cwd = await built(t, { "proxy.ts": ofGuide("proxy.ts", "ORIGIN_SECRET") });
+    const cwd = await built(t, { "from-worker.ts": ofGuide("from-worker.ts", "ORIGIN_SECRET"), "proxy.ts": ofGuide("proxy.ts", "proxy(request: NextRequest) {") });
     const ORIGIN_SECRET = "an-origin-secret-of-this-test-alone";
     const deployment = await started(t, cwd, { ORIGIN_SECRET });
     const worker = await startWorkerd({ vars: { ...VARIABLES, ORIGIN_URL: deployment.url, ORIGIN_SECRET } });
@@ -125,5 +125,21 @@ describe("in Next.js", () => {
       const open = await started(t, cwd, {});
       for (const given of [{}, { "X-Edge-Limiter-Secret": "" }]) assert.equal((await send(open.url, { ...HELLO, headers: given })).status, 403);
     });
+  });
+
+  it("the guide's limiter behind a Worker takes the address of whom the Worker names, and of nobody else", async (t) => {
+    const cwd = await built(t, { "from-worker.ts": ofGuide("from-worker.ts", "ORIGIN_SECRET"), "proxy.ts": ofGuide("proxy.ts", "limited(request, event)") });
+    const ORIGIN_SECRET = "an-origin-secret-of-this-test-alone";
+    const deployment = await started(t, cwd, { ...ON_VERCEL, ORIGIN_SECRET, CLIENT_IP_HEADER: "x-edge-limiter-ip" });
+    const worker = await startWorkerd({ vars: { ORIGIN_URL: deployment.url, ORIGIN_SECRET, RATE_LIMIT_ENABLED: false } });
+    t.after(() => worker.stop());
+    const through = async (address) => (await send(worker.url, { ...HELLO, headers: { "CF-Connecting-IP": address, "X-Edge-Limiter-IP": "192.0.2.9" } })).status;
+    const around = async (address) => (await send(deployment.url, { ...HELLO, headers: { "X-Edge-Limiter-IP": address } })).status;
+    for (let i = 0; i < 5; i += 1) assert.equal(await around("192.0.2.2"), 403);
+    const statuses = [];
+    for (let i = 0; i < 4; i += 1) statuses.push(await through("192.0.2.1"));
+    assert.deepEqual(statuses, [200, 200, 200, 429]);
+    assert.equal(await through("192.0.2.2"), 200, "whom somebody else has named");
+    assert.equal(await through("192.0.2.9"), 200);
   });
 });
