@@ -7,6 +7,7 @@ import { describe, it } from "node:test";
 import { environment } from "../../scripts/command.mjs";
 import { send } from "../harness/request.mjs";
 import { freePort } from "../upstash/free-port.mjs";
+import { ready } from "./guides.mjs";
 import { project, root, run, serve } from "./scratch.mjs";
 
 /** Answers of five logins that an application refuses, and of one that the limiter does. */
@@ -34,11 +35,14 @@ function filesBelow(folder) {
   });
 }
 
+const usesWrangler = (cwd) => readFileSync(path.join(cwd, "package.json"), "utf8").includes('"wrangler"');
+
 /** Its own command, `npm start`; what asks it. */
 async function started(t, cwd, { args = () => [], env = {} } = {}) {
   const PATH = [path.join(root, "node_modules", ".bin"), environment.PATH].join(path.delimiter);
-  const { url } = await serve(t, "npm", (port) => ["start", "--", ...args(port)], { cwd, env: { PATH, WRANGLER_REGISTRY_PATH: path.join(cwd, ".registry"), ...env } });
-  return (options) => send(url, options);
+  const server = await serve(t, "npm", (port) => ["start", "--", ...args(port)], { cwd, env: { PATH, WRANGLER_REGISTRY_PATH: path.join(cwd, ".registry"), ...env } });
+  if (usesWrangler(cwd)) await ready(server);
+  return (options) => send(server.url, options);
 }
 
 const post = (path, headers) => ({ method: "POST", path, headers });

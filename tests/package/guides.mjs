@@ -2,7 +2,7 @@
 
 import { fork } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { cpSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -117,11 +117,21 @@ async function listening(program, port) {
   }
 }
 
-/** A Worker by its `wrangler.toml`; what asks it. It ends with the test. */
-export async function startWorker(t, config, vars = {}) {
+/** A Worker by the folder of its `wrangler.toml`; what asks it. It ends with the test. Each has a copy: two wranglers in one folder disturb each other. */
+export async function startWorker(t, folder, vars = {}) {
   const inspector = String(await freePort());
+  const copy = `${folder}-${inspector}`;
+  cpSync(folder, copy, { recursive: true });
   const given = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}:${value}`]);
-  const args = (port) => [wrangler, "dev", "--config", config, "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", inspector, ...given];
-  const { url } = await serve(t, process.execPath, args, { cwd: path.dirname(config) });
-  return (options) => send(url, options);
+  const args = (port) => [wrangler, "dev", "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", inspector, ...given];
+  const server = await serve(t, process.execPath, args, { cwd: copy, env: { WRANGLER_REGISTRY_PATH: path.join(copy, ".registry") } });
+  await ready(server);
+  return (options) => send(server.url, options);
+}
+
+/** Waits until wrangler says that it is ready: before, it may close its port once more. */
+export async function ready({ printed }) {
+  for (const end = Date.now() + STARTING_MS; !printed().includes("Ready on"); await delay(20)) {
+    if (Date.now() > end) throw new Error(`wrangler does not become ready:\n${printed()}`);
+  }
 }

@@ -260,10 +260,10 @@ describe("from Cloudflare's binding", () => {
 
   /** One location: a process of its own. */
   async function location(t, name) {
-    const config = file(`${name}/wrangler.toml`);
+    const folder = path.dirname(file(`${name}/wrangler.toml`));
     file(`${name}/worker.mjs`);
     const vars = { UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: standIn.token, REDIS_TIMEOUT: "30000" };
-    const ask = await startWorker(t, config, name === "after" ? vars : {});
+    const ask = await startWorker(t, folder, name === "after" ? vars : {});
     return (ip = "192.0.2.1") => ask({ headers: { "CF-Connecting-IP": ip } });
   }
 
