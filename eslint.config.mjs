@@ -3,7 +3,7 @@ import globals from "globals";
 
 /** What is wrong, not what is ugly: a name that nothing defines or uses, code that cannot run, a promise built to no end. */
 export default [
-  { ignores: ["build/", "bench/build/", "target/", "**/target/", ".tools/", "**/.wrangler/", "**/.next/"] },
+  { ignores: ["build/", "dist/", "bench/build/", "target/", "**/target/", ".tools/", "**/.wrangler/", "**/.next/"] },
   js.configs.recommended,
   {
     languageOptions: { globals: globals.node },

@@ -1,6 +1,7 @@
 /**
- * `npm run package`: the npm package, from the module that the Worker runs, in `build/package/`, and packed as
- * `build/edge-limiter-VERSION.tgz`. `npm publish build/edge-limiter-VERSION.tgz` publishes it.
+ * `npm run package`: the npm package, from the module that the Worker runs, in `dist/package/`, and packed as
+ * `dist/edge-limiter-VERSION.tgz`. `npm publish dist/edge-limiter-VERSION.tgz` publishes it. Not in `build/`, all of whose modules `wrangler`
+ * uploads.
  */
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -8,7 +9,8 @@ import { PAGE_FILES, build } from "./build.mjs";
 import { WASM, bundle } from "./bundle.mjs";
 import { main, output, root, say } from "./command.mjs";
 
-const FOLDER = path.join(root, "build", "package");
+const DIST = path.join(root, "dist");
+const FOLDER = path.join(DIST, "package");
 
 /** The files of `npm/src` that applications import, and under which names. */
 const ENTRIES = { index: "limiter.js", worker: "worker.js", node: "node.js", next: "next.js", hono: "hono.js" };
@@ -37,8 +39,8 @@ export async function makePackage() {
   copyFileSync(path.join(root, "LICENSE"), path.join(FOLDER, "LICENSE"));
   const manifest = manifestOf(JSON.parse(readFileSync(path.join(root, "package.json"), "utf8")));
   writeFileSync(path.join(FOLDER, "package.json"), `${JSON.stringify(manifest, undefined, 2)}\n`);
-  const [{ filename }] = JSON.parse(await output("npm", ["pack", "--json", "--pack-destination", path.join(root, "build"), FOLDER]));
-  return path.join(root, "build", filename);
+  const [{ filename }] = JSON.parse(await output("npm", ["pack", "--json", "--pack-destination", DIST, FOLDER]));
+  return path.join(DIST, filename);
 }
 
 function manifestOf({ name, version, description, license, engines }) {

@@ -243,6 +243,14 @@ export function ownParts() {
   return { isFile, status, headers: headersOf(text.slice(0, head).split("\n"), 0), body: text.slice(head) };
 }
 
+/** Of an answer to a call of the application, what matters to it. */
+export function calledParts() {
+  view();
+  const status = numbers[3];
+  const head = numbers[4];
+  return { status, body: take().slice(head) };
+}
+
 /** Names and values in turn as a record. The last part is empty. */
 function headersOf(parts, at) {
   const headers = {};

@@ -1,6 +1,6 @@
 /** The package: one limiter for an application, in its own process (types/index.d.ts). */
 import {
-  MAX_ENVIRONMENTS, VERDICT, apply, begin, beginCall, controlPlane, drive, hasRoomFor, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend,
+  MAX_ENVIRONMENTS, VERDICT, apply, begin, beginCall, calledParts, controlPlane, drive, hasRoomFor, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend,
   verdictParts, waits,
 } from "./engine.js";
 import { incomingOf } from "./current.js";
@@ -105,7 +105,7 @@ class Limiter {
   async #call(how, text, options, needsWaitUntil = true) {
     const { waitUntil } = this.#prepare(options, needsWaitUntil);
     const kind = beginCall(how, text);
-    const { done } = waits(kind) ? await drive(kind, undefined, ownParts, waitUntil ?? ignored) : { done: ownParts() };
+    const { done } = waits(kind) ? await drive(kind, undefined, calledParts, waitUntil ?? ignored) : { done: calledParts() };
     if (waitUntil) runDuties(waitUntil);
     const answer = JSON.parse(done.body);
     if (done.status < 400) return answer;

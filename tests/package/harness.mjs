@@ -2,8 +2,8 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 
-export { LimiterError, createLimiter } from "../../build/package/dist/default/index.js";
-export { rateLimit } from "../../build/package/dist/default/node.js";
+export { LimiterError, createLimiter } from "../../dist/package/dist/default/index.js";
+export { rateLimit } from "../../dist/package/dist/default/node.js";
 
 /** A configuration like no other's: limiters of like configurations share memory. */
 let limiters = 0;

@@ -102,7 +102,7 @@ describe("limit", () => {
   it("refuses more limiters than it keeps, and forgets none", () => {
     // In a process of its own: the others here count too.
     const script = `
-      import { createLimiter } from ${JSON.stringify(new URL("../../build/package/dist/default/index.js", import.meta.url).href)};
+      import { createLimiter } from ${JSON.stringify(new URL("../../dist/package/dist/default/index.js", import.meta.url).href)};
       const of = (i) => createLimiter({ env: { RATE_LIMIT_GENERAL: "1,60", RATE_LIMIT_IP: "off", REDIS_KEY_PREFIX: "p" + i + ":" } });
       const limit = (limiter) => limiter.limit(new Request("http://localhost/"), { address: "192.0.2.1" });
       const limiters = Array.from({ length: 100 }, (_, i) => of(i));

@@ -120,7 +120,7 @@ impl Table {
             if !always && unused && self.named.contains(&policy.name) {
                 problems.warn(
                     variable(&policy.name),
-                    "makes a policy that no route uses; is the name right?",
+                    "makes a policy that no route uses, only a check that names it; is the name right?",
                 );
             }
         }
