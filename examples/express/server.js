@@ -22,7 +22,9 @@ app.post("/login", (request, response) => response.status(401).send("Wrong passw
 
 /** Costs as many units as it exports hundreds of rows, of a quota that all exports share. */
 app.get("/export", async (request, response) => {
-  const cost = Math.ceil(Number(request.query.rows ?? 100) / 100);
+  const rows = Number(request.query.rows ?? 100);
+  if (!Number.isInteger(rows) || rows < 1) return response.status(400).send("rows must be a whole number");
+  const cost = Math.ceil(rows / 100);
   const { allowed, retryAfter } = await limiter.check("export", "everybody", { cost });
   if (allowed) return response.send("Exported");
   if (retryAfter !== undefined) response.set("Retry-After", String(retryAfter));

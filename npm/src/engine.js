@@ -38,15 +38,6 @@ const setups = new WeakMap();
 /** The environment that is in force, and its setup. */
 let environment, inForce;
 
-/** How many environments the instance has been configured with. */
-let setupsOfInstance = 0;
-
-/** Environments that the module keeps at a time (src/driver.rs). */
-export const MAX_ENVIRONMENTS = 100;
-
-/** Whether the module keeps all the environments that it knows, and this one in addition. */
-export const hasRoomFor = (env) => setupsOfInstance < MAX_ENVIRONMENTS || setups.get(env)?.instance === instance;
-
 /** Where the instance's configurations have their Redis: of each its URL, then its `/multi-exec`. */
 let endpoints = [];
 
@@ -61,7 +52,6 @@ function revive() {
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
-  setupsOfInstance = 0;
   endpoints = [];
   room = { address: 0, size: 0 };
 }
@@ -88,8 +78,6 @@ function configure(env) {
   const notForwarded = new Set(names.notForwarded.split(","));
   const otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
   const setup = { instance, number, header, notForwarded, otherSpellings };
-  // An environment like one before goes on under its number.
-  setupsOfInstance = Math.max(setupsOfInstance, number + 1);
   setups.set(env, setup);
   return setup;
 }

@@ -1,11 +1,10 @@
 /** The package: one limiter for an application, in its own process (types/index.d.ts). */
 import {
-  MAX_ENVIRONMENTS, VERDICT, apply, begin, beginCall, calledParts, controlPlane, drive, hasRoomFor, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend,
-  verdictParts, waits,
+  VERDICT, apply, begin, beginCall, calledParts, controlPlane, drive, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend, verdictParts, waits,
 } from "./engine.js";
 import { incomingOf } from "./current.js";
 import { LimiterError, isText } from "./errors.js";
-import { addressOf, checked, readEnvironment, waitUntilOf } from "./options.js";
+import { CALL_OPTIONS, addressOf, checked, known, readEnvironment, waitUntilOf } from "./options.js";
 import { fileAnswer } from "./page.js";
 import { useForFetch } from "./effects.js";
 import { fetchOptions } from "#platform";
@@ -16,7 +15,7 @@ export { LimiterError } from "./errors.js";
 
 useForFetch(fetchOptions);
 
-export const createLimiter = (options = {}) => new Limiter(checked(options));
+export const createLimiter = (options) => new Limiter(checked(options));
 
 /** Codes of answers that have none. */
 const CODES = { 400: "bad_argument", 404: "bad_argument", 413: "bad_argument", 409: "refused", 503: "store_unavailable" };
@@ -35,42 +34,43 @@ class Limiter {
     });
   }
 
-  async limit(request, options = {}) {
+  async limit(request, options) {
     const answered = (kind) => (kind === VERDICT ? verdictParts() : { ...ownParts(), allowed: false, blocked: false, degraded: false });
     const parts = await this.#decide(limit, request, options, answered);
     return new Verdict(parts.isFile ? { ...parts, ...(await fileAnswer(parts.body, parts.status, parts.headers, request)) } : parts);
   }
 
-  async controlPlane(request, options = {}) {
+  async controlPlane(request, options) {
     return this.#decide(controlPlane, request, options, () => ownAnswer(request));
   }
 
-  async check(policy, identifier, { cost = 1, ...options } = {}) {
+  async check(policy, identifier, options) {
+    const { cost = 1, ...call } = known(options, ["cost", ...CALL_OPTIONS]);
     named("policy", policy, "bad_argument");
     named("identifier", identifier, "bad_identifier");
     if (!Number.isInteger(cost) || cost < 0 || cost > 0xffffffff) throw new LimiterError("bad_argument", "cost must be a whole number, 0 to 4294967295.");
-    const answer = await this.#call(operate, lines("POST", "/check", JSON.stringify({ policy, identifier, cost })), options);
+    const answer = await this.#call(operate, lines("POST", "/check", JSON.stringify({ policy, identifier, cost })), call);
     const { allowed, limit: most, remaining, reset, retry_after: retryAfter, blocked, exempt, results } = answer;
     return {
       allowed, policy, limit: most, remaining, reset, retryAfter: retryAfter ?? undefined, blocked, exempt, shadow: results[0].shadow ?? false,
     };
   }
 
-  async usage(policy, caller, options = {}) {
+  async usage(policy, caller, options) {
     const answer = await this.#call(operate, lines("GET", usagePath(policy, caller)), options);
     const { blocked_until: blockedUntil, retry_at: retryAt, ...usage } = answer;
     return { ...usage, blockedUntil: blockedUntil ?? undefined, retryAt: retryAt ?? undefined };
   }
 
-  async reset(policy, caller, options = {}) {
+  async reset(policy, caller, options) {
     await this.#call(operate, lines("DELETE", usagePath(policy, caller)), options);
   }
 
-  async health(options = {}) {
+  async health(options) {
     return this.#call(operate, lines("GET", "/health"), options);
   }
 
-  async tend(options = {}) {
+  async tend(options) {
     const { waitUntil } = this.#prepare(options);
     const begun = [];
     tend((promise) => begun.push(promise), false);
@@ -81,19 +81,14 @@ class Limiter {
   /** An environment in force, and where background work goes. */
   #prepare(options, needsWaitUntil = true) {
     const environment = (this.#environment ??= readEnvironment(this.#options));
-    const waitUntil = waitUntilOf(options, this.#options, environment, needsWaitUntil);
-    if (!hasRoomFor(environment.vars)) {
-      throw new LimiterError(
-        "refused",
-        `This process has limiters of ${MAX_ENVIRONMENTS} configurations already. Make one for each configuration, once, and share it; limits that differ are policies of one.`,
-      );
-    }
-    return { environment, waitUntil, setup: prepare(environment.vars) };
+    const call = known(options, CALL_OPTIONS);
+    const waitUntil = waitUntilOf(call, this.#options, environment, needsWaitUntil);
+    return { call, environment, waitUntil, setup: prepare(environment.vars) };
   }
 
   async #decide(how, request, options, finish) {
-    const { environment, waitUntil, setup } = this.#prepare(options);
-    const address = addressOf(environment, setup, this.#options.trustProxy, request, options.address);
+    const { call, environment, waitUntil, setup } = this.#prepare(options);
+    const address = addressOf(environment, setup, this.#options.trustProxy, request, call.address);
     const incoming = incomingOf(request, setup, address);
     const kind = begin(incoming, how);
     const { done } = waits(kind) ? await drive(kind, incoming, finish, waitUntil) : { done: finish(kind) };
@@ -120,7 +115,7 @@ const lines = (method, path, body = "") => `${method}\n${path}\n${body}`;
 function usagePath(policy, caller) {
   named("policy", policy, "bad_argument");
   named("caller", caller, "bad_identifier");
-  return `/usage/${encodeURIComponent(policy)}/${encodeURIComponent(caller)}`;
+  return `/usage/${encodeURIComponent(policy)}/${encodeURIComponent(caller)}?as=identifier`;
 }
 
 function named(what, text, code) {

@@ -22,8 +22,8 @@ export function rateLimit(options = {}) {
   };
 }
 
-/** The address of a connection. One that has ended has none any more; one of a Unix socket has none at all. */
-const connectionOf = (socket) => socket?.remoteAddress ?? (socket?.destroyed ? "" : undefined);
+/** The address of a connection. One that has ended has none any more; one of a Unix socket has none at all, nor a local one. */
+const connectionOf = (socket) => socket?.remoteAddress ?? (socket?.destroyed || socket?.localAddress ? "" : undefined);
 
 function setAll(response, headers) {
   for (const name of Object.keys(headers)) response.setHeader(name, headers[name]);
@@ -41,41 +41,54 @@ function answer(response, { status, headers }, { body }) {
  */
 function decorateLater(response, parts) {
   const { writeHead, end, flushHeaders } = response;
-  let isDone = false;
-  const decorate = (status) => {
-    if (isDone || response.headersSent) return;
-    isDone = true;
-    if (!isRefusal(status)) {
-      for (const name of parts.removed) response.removeHeader(name);
-      setAll(response, parts.headers);
+  // One of these calls another; what fails is decorated when it is tried again.
+  let isWithin = false;
+  const decorated = (method, before) => function (...given) {
+    if (isWithin || response.headersSent) return method.apply(this, given);
+    isWithin = true;
+    try {
+      return method.apply(this, before(given));
+    } finally {
+      isWithin = false;
     }
-    if (response.hasHeader("access-control-allow-origin")) {
-      expose({ get: (name) => response.getHeader(name), set: (name, value) => response.setHeader(name, value) }, parts.exposed);
-    }
   };
-  response.writeHead = function (status, ...rest) {
-    if (isDone || response.headersSent) return writeHead.call(this, status, ...rest);
-    const message = typeof rest[0] === "string" ? [rest.shift()] : [];
-    setGiven(response, rest[0]);
-    decorate(status);
-    return writeHead.call(this, status, ...message);
+  const atEnd = (given) => {
+    decorate(response, response.statusCode, parts);
+    return given;
   };
-  response.end = function (...rest) {
-    decorate(response.statusCode);
-    return end.apply(this, rest);
-  };
-  response.flushHeaders = function (...rest) {
-    decorate(response.statusCode);
-    return flushHeaders.apply(this, rest);
-  };
+  response.writeHead = decorated(writeHead, ([status, reason, given]) => {
+    const isReason = typeof reason === "string";
+    const rest = setGiven(response, isReason ? given : (given ?? reason));
+    decorate(response, status, parts);
+    return isReason ? [status, reason, ...rest] : [status, ...rest];
+  });
+  response.end = decorated(end, atEnd);
+  response.flushHeaders = decorated(flushHeaders, atEnd);
 }
 
-/** Sets headers as `writeHead` takes them: a record, or a list of names and values, in pairs or in turn. */
+function decorate(response, status, { headers, removed, exposed }) {
+  // What changes protocols, and what comes before an answer.
+  if (status < 200) return;
+  if (!isRefusal(status)) {
+    for (const name of removed) response.removeHeader(name);
+    setAll(response, headers);
+  }
+  if (response.hasHeader("access-control-allow-origin")) {
+    expose({ get: (name) => response.getHeader(name), set: (name, value) => response.setHeader(name, value) }, exposed);
+  }
+}
+
+/**
+ * Sets headers as `writeHead` takes them: a record, or a list of names and values, in pairs or in turn. What is none of these is
+ * returned, for `writeHead` to say so.
+ */
 function setGiven(response, given) {
-  if (!given) return;
-  const list = Array.isArray(given) ? given.flat() : Object.entries(given).flatMap(([name, value]) => [name, value]);
+  if (!given) return [];
+  const isPairs = Array.isArray(given) && Array.isArray(given[0]);
+  const list = Array.isArray(given) ? (isPairs ? given.flat() : given) : Object.entries(given).flat(1);
+  if (list.length % 2 !== 0) return [given];
   const values = new Map();
-  for (let i = 0; i + 1 < list.length; i += 2) {
+  for (let i = 0; i < list.length; i += 2) {
     if (list[i + 1] === undefined) continue;
     const name = String(list[i]);
     const key = name.toLowerCase();
@@ -83,6 +96,7 @@ function setGiven(response, given) {
     values.set(key, known ? [name, [known[1], list[i + 1]].flat()] : [name, list[i + 1]]);
   }
   for (const [name, value] of values.values()) response.setHeader(name, value);
+  return [];
 }
 
 /** What a host and a port are written with: anything else in `Host` would move what is read as the path. */
@@ -121,6 +135,8 @@ function readerOf(message, body) {
     read: () => chunks.next(),
     cancel: async () => {
       await chunks.return();
+      // Or the next request on the connection would wait behind it.
+      message.resume();
     },
   };
 }

@@ -1,8 +1,13 @@
 /** What a limiter of the package is created with, and who called it: read once, with errors that say what to do. */
 import { addressHeader, defaultEnv, defaultWaitUntil, endsBackgroundWork } from "#platform";
 import { LimiterError } from "./errors.js";
+import { isRead } from "./variables.js";
 
 const OPTIONS = ["env", "waitUntil", "trustProxy"];
+
+/** Options of a call. */
+export const CALL_OPTIONS = ["waitUntil", "address"];
+
 const MAX_PROXIES = 32;
 
 /** In place of the name of a header where the address is the connection's: no header of that name is read. */
@@ -10,9 +15,7 @@ const OF_CONNECTION = "x-edge-limiter-ip";
 
 /** Options that are known and in their ranges. */
 export function checked(options) {
-  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
-  if (unknown !== undefined) throw new LimiterError("bad_argument", `createLimiter has no option ${unknown}: use ${OPTIONS.join(", ")}.`);
-  const { env, waitUntil, trustProxy = 0 } = options;
+  const { env, waitUntil, trustProxy = 0 } = known(options, OPTIONS);
   if (env !== undefined && (env === null || typeof env !== "object")) throw new LimiterError("bad_argument", "env must be an object of variables.");
   checkWaitUntil(waitUntil);
   if (!Number.isInteger(trustProxy) || trustProxy < 0 || trustProxy > MAX_PROXIES) {
@@ -20,6 +23,16 @@ export function checked(options) {
   }
   return { env, waitUntil, trustProxy };
 }
+
+/** Options, all of which have one of these names: a misspelt one would be without effect. */
+export function known(options, names) {
+  if (options === undefined || options === null) return NONE;
+  if (typeof options !== "object") throw new LimiterError("bad_argument", `Options must be an object of ${names.join(", ")}.`);
+  for (const name in options) if (!names.includes(name)) throw new LimiterError("bad_argument", `There is no option ${name}: use ${names.join(", ")}.`);
+  return options;
+}
+
+const NONE = Object.freeze({});
 
 function checkWaitUntil(waitUntil) {
   if (waitUntil !== undefined && typeof waitUntil !== "function") {
@@ -37,9 +50,28 @@ export function readEnvironment({ env = defaultEnv(), trustProxy }) {
   const ofPlatform = isNamed ? undefined : addressHeader(env);
   const byConnection = !isNamed && ofPlatform === undefined;
   // A copy, which nobody changes.
-  const vars = { ...env };
-  if (!isNamed) vars.CLIENT_IP_HEADER = ofPlatform ?? OF_CONNECTION;
+  const own = Object.fromEntries(Object.entries(env).filter(([name]) => isRead(name)).sort());
+  if (!isNamed) own.CLIENT_IP_HEADER = ofPlatform ?? OF_CONNECTION;
+  const vars = shared(own);
   return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), ofPlatform: addressHeader(env) };
+}
+
+/** Environments of this process, by their text: like ones are one. The module keeps as many (src/driver.rs). */
+const environments = new Map();
+const MAX_ENVIRONMENTS = 100;
+
+function shared(vars) {
+  const text = JSON.stringify(Object.entries(vars).sort());
+  const like = environments.get(text);
+  if (like !== undefined) return like;
+  if (environments.size >= MAX_ENVIRONMENTS) {
+    throw new LimiterError(
+      "refused",
+      `This process has limiters of ${MAX_ENVIRONMENTS} configurations already. Make one for each configuration, once, and share it: limits that differ can be policies of one.`,
+    );
+  }
+  environments.set(text, vars);
+  return vars;
 }
 
 /**

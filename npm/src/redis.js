@@ -1,5 +1,9 @@
 /** `limiter.redis`: the application's own keys, and the control plane's calls under the names that applications use. */
 import { LimiterError, isText } from "./errors.js";
+import { known } from "./options.js";
+
+/** Keys of one call. */
+const MAX_DELETED = 1000;
 
 /** Blocks of a page. */
 const PAGE = 1000;
@@ -29,17 +33,26 @@ export function redisOf({ operate, apply }) {
   };
   return {
     get: async (key) => result("get", checkedKey(key)),
-    set: async (key, value, options) => {
+    set: async (key, value, options, ...rest) => {
       checkedKey(key);
+      // The words of other clients, such as `nx` or `"EX", 60`, would be without effect.
+      if (rest.length > 0) throw new LimiterError("bad_argument", "set takes a key, a value and { ex }.");
+      const { ex } = known(options, ["ex"]);
       if (!isText(value) && !Number.isFinite(value)) throw new LimiterError("bad_argument", "value must be a text or a number.");
-      const ex = options?.ex;
       return ex === undefined ? result("set", key, String(value)) : result("set", key, String(value), whole("ex", ex, 1, MAX_EXPIRY_SECONDS));
     },
     incr: async (key) => result("incr", checkedKey(key)),
     expire: async (key, seconds) => result("expire", checkedKey(key), whole("seconds", seconds, 1, MAX_EXPIRY_SECONDS)),
-    del: async (...keys) => (keys.length === 0 ? 0 : result("del", ...keys.map(checkedKey))),
+    del: async (...keys) => {
+      keys.forEach(checkedKey);
+      let deleted = 0;
+      for (let from = 0; from < keys.length; from += MAX_DELETED) deleted += await result("del", ...keys.slice(from, from + MAX_DELETED));
+      return deleted;
+    },
 
-    logRateLimitEvent: async ({ identifier, policy, method = "", path = "" }) => {
+    logRateLimitEvent: async (event) => {
+      const { identifier, policy, method = "", path = "" } = known(event, ["identifier", "policy", "method", "path"]);
+      if (![identifier, policy, method, path].every(isText)) throw new LimiterError("bad_argument", "An event has identifier and policy, and may have method and path: texts.");
       await apply(["log", identifier, policy, method, path]);
     },
     getRateLimitEvents: async (limit = 100) => (await operate("GET", `/events?limit=${whole("limit", limit, 1, 1000)}`)).events,

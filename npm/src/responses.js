@@ -14,5 +14,6 @@ export const isForPages = (headers) => headers.has(ALLOWED_ORIGIN);
 /** Adds names to those of the headers that a page may read. */
 export function expose(headers, names) {
   const own = headers.get(EXPOSED);
+  if (String(own ?? "").endsWith(names)) return;
   headers.set(EXPOSED, own ? `${own}, ${names}` : names);
 }

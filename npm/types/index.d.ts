@@ -185,7 +185,7 @@ export interface Limiter {
   limit(request: Request, options?: CallOptions): Promise<Verdict>;
   /** Decides a use of one policy by a caller of the application's: an address, `user:NAME`, `id:NAME` or another name. */
   check(policy: string, identifier: string, options?: CheckOptions): Promise<CheckResult>;
-  /** Where a caller stands, without counting. `caller` as operators name it: an address, `user:NAME`, `id:NAME`, or a key that lists show. */
+  /** Where a caller stands, without counting. `caller` as for `check`, or a key that lists show. */
   usage(policy: string, caller: string, options?: CallOptions): Promise<Usage>;
   /** Gives a caller its quota back, and lifts the policy's block. */
   reset(policy: string, caller: string, options?: CallOptions): Promise<void>;

@@ -28,6 +28,15 @@ pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> 
     }
 }
 
+/// The caller whom a server has named in a check, by the same text, or by its key as lists show it.
+pub(super) fn checked(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
+    match CallerKey::parse(text) {
+        // With a hash or a range in it; others are names.
+        Some(key) if text.contains('-') => Ok(Caller::of_key(key)),
+        _ => identified(text, prefix),
+    }
+}
+
 /// The forms that operators and servers share.
 fn named(text: &str, prefix: Ipv6Prefix) -> Result<Option<Caller>, Bad> {
     let key = match text.split_once(':') {
@@ -61,7 +70,7 @@ fn address(text: &str, prefix: Ipv6Prefix) -> Option<Caller> {
 
 #[cfg(test)]
 mod tests {
-    use super::{caller, identified};
+    use super::{caller, checked, identified};
     use crate::client::{Caller, CallerKey, Ipv6Prefix};
 
     #[test]
@@ -115,6 +124,26 @@ mod tests {
         for empty in ["", "id:", "user:"] {
             assert!(identified(empty, prefix).is_err(), "{empty}");
         }
+    }
+
+    #[test]
+    fn whom_a_check_has_counted_is_found_by_the_same_name() {
+        let prefix = Ipv6Prefix::default();
+        for text in [
+            "everybody",
+            "ada@example.org",
+            "unknown",
+            "global",
+            "user:ada",
+            "192.0.2.1",
+            "2001:db8::1",
+            "a-b",
+        ] {
+            assert_eq!(checked(text, prefix), identified(text, prefix), "{text}");
+        }
+        let listed = CallerKey::user("ada").to_string();
+        assert_eq!(checked(&listed, prefix), caller(&listed, prefix));
+        assert!(checked("", prefix).is_err());
     }
 
     #[test]

@@ -34,8 +34,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             blocked_until: Option<u64>,
             retry_at: Option<u64>,
         }
-        input.only(&[])?;
-        let (policy, key, charge) = self.named(policy, caller)?;
+        let (policy, key, charge) = self.named(policy, caller, input)?;
         let quota = charge.quota;
         let check = Check {
             address: None,
@@ -80,8 +79,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             caller: CallerKey,
             reset: bool,
         }
-        input.only(&[])?;
-        let (policy, key, charge) = self.named(policy, caller)?;
+        let (policy, key, charge) = self.named(policy, caller, input)?;
         // What is gathered of the policy's block would list it anew.
         self.write_events(now).await;
         self.reset_quotas(&[charge.key], now).await?;
@@ -121,10 +119,22 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         policies.find(|policy| policy.name == name)
     }
 
-    /// The policy of that name, and the quota that requests of `caller` are charged to under it.
-    fn named(&self, name: &str, caller: &str) -> Result<(&Policy, CallerKey, Charge), Failed> {
+    /// The policy of that name, and the quota that requests of `caller` are charged to under it. With `?as=identifier`, `caller` is
+    /// one as checks name it.
+    fn named(
+        &self,
+        name: &str,
+        caller: &str,
+        input: &Input,
+    ) -> Result<(&Policy, CallerKey, Charge), Failed> {
+        input.only(&["as"])?;
+        let read = match input.parameter("as") {
+            None => caller_key::caller,
+            Some("identifier") => caller_key::checked,
+            Some(_) => return Err(Bad::from("`as` must be `identifier`, or absent.").into()),
+        };
         let policy = self.policy_named(name).ok_or(Failed::UnknownPolicy(404))?;
-        let caller = caller_key::caller(caller, self.config().ipv6_prefix);
+        let caller = read(caller, self.config().ipv6_prefix);
         let caller = caller.map_err(Failed::Identifier)?;
         let (key, charge) = policy.own_charge(&caller);
         if let CallerKey::Range(range) = key

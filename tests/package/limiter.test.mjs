@@ -1,7 +1,9 @@
 /** What the package offers, in this process and in memory. `redis.test.mjs` and `shared.test.mjs` have a Redis. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { describe, it } from "node:test";
+import { isRead } from "../../npm/src/variables.js";
 import { LimiterError, createLimiter, rejects, variables } from "./harness.mjs";
 
 const ADDRESS = "192.0.2.7";
@@ -108,10 +110,10 @@ describe("limit", () => {
       const limiters = Array.from({ length: 100 }, (_, i) => of(i));
       const statuses = [];
       for (const turn of [1, 2]) for (const limiter of limiters) statuses.push((await limit(limiter)).status);
-      statuses.push(await limit(of(100)).catch(({ code }) => code), (await limit(limiters[0])).status, (await limit(of(0)).catch(({ code }) => ({ status: code }))).status);
+      statuses.push(await limit(of(100)).catch(({ code }) => code), (await limit(limiters[0])).status, (await limit(of(0))).status);
       console.log(JSON.stringify(statuses));`;
     const { stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", script], { encoding: "utf8" });
-    assert.deepEqual(JSON.parse(stdout || stderr), [...Array(100).fill(200), ...Array(100).fill(429), "refused", 429, "refused"]);
+    assert.deepEqual(JSON.parse(stdout || stderr), [...Array(100).fill(200), ...Array(100).fill(429), "refused", 429, 429]);
   });
 
   it("goes on after a trap, with a fresh instance", async () => {
@@ -143,6 +145,14 @@ describe("check, usage, reset, health", () => {
     assert.equal((await limiter.check("exports", "user:bob")).remaining, 4);
     const usage = await limiter.usage("exports", "user:ann");
     assert.deepEqual([usage.scope, usage.limit, usage.used, usage.remaining, usage.blockedUntil, usage.retryAt], ["isolate", 5, 4, 1, undefined, undefined]);
+    // By whatever name it was checked.
+    for (const name of ["everybody", "ada@example.org", "unknown", "global", "192.0.2.1", "id:7"]) {
+      await limiter.check("exports", name, { cost: 3 });
+      assert.equal((await limiter.usage("exports", name)).used, 3, name);
+      await limiter.reset("exports", name);
+      assert.equal((await limiter.check("exports", name, { cost: 0 })).remaining, 5, name);
+    }
+    assert.equal((await limiter.usage("exports", usage.caller)).used, 4, "by the key that lists show");
     await limiter.reset("exports", "user:ann");
     assert.equal((await limiter.usage("exports", "user:ann")).used, 0);
   });
@@ -174,6 +184,19 @@ describe("check, usage, reset, health", () => {
   });
 });
 
+describe("the environment", () => {
+  it("is what the configuration's table names, and nothing else of the process", () => {
+    const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+    const table = readme.slice(readme.indexOf("| variable | meaning | default |"));
+    const rows = table.slice(0, table.indexOf("\n\n")).split("\n").slice(2);
+    const names = rows.flatMap((row) => [...row.split("|")[1].matchAll(/`([A-Z][A-Z0-9_]*)/g)].map(([, name]) => name));
+    assert.ok(names.length > 35 && names.includes("CLIENT_IP_HEADER"), `${names}`);
+    // A Worker alone has bindings.
+    assert.deepEqual([...names, "KV_REST_API_URL", "KV_REST_API_TOKEN"].filter((name) => !isRead(name)), ["ORIGIN"]);
+    for (const name of ["PATH", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "VERCEL", "X_RATE_LIMIT_GENERAL", "CLIENT_IP_HEADERS"]) assert.equal(isRead(name), false, name);
+  });
+});
+
 describe("errors of use", () => {
   it("has a code for each, and says what to do", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "5,60" });
@@ -182,13 +205,19 @@ describe("errors of use", () => {
       ["unknown_policy", limiter.check("generale", ADDRESS), /policies/],
       ["unknown_policy", limiter.usage("generale", ADDRESS), /polic/],
       ["unknown_policy", limiter.reset("generale", ADDRESS), /polic/],
-      ["bad_identifier", limiter.usage("general", "a b"), /address/],
+      ["bad_identifier", limiter.usage("general", "user:"), /empty/],
       ["bad_identifier", limiter.check("general", ""), /identifier/],
       ["bad_identifier", limiter.check("general", 7), /identifier/],
       ["bad_identifier", limiter.check("general", "user:"), /empty/],
       ["bad_identifier", limiter.usage("general", "user:\ud800"), /text/],
       ["bad_identifier", limiter.reset("general", "user:\ud800"), /text/],
       ["bad_argument", limiter.check("general", ADDRESS, { cost: -1 }), /cost/],
+      ["bad_argument", limiter.check("general", ADDRESS, { rate: 5 }), /rate/],
+      ["bad_argument", limiter.limit(from(), { ip: ADDRESS }), /address/],
+      ["bad_argument", limiter.limit(from(), 7), /address/],
+      ["bad_argument", limiter.redis.logRateLimitEvent(), /identifier/],
+      ["bad_argument", limiter.redis.logRateLimitEvent({ identifier: "\ud800", policy: "general" }), /identifier/],
+      ["no_address", limiter.limit(from(), null), /CLIENT_IP_HEADER/],
       ["bad_argument", limiter.check("general", ADDRESS, { cost: 1.5 }), /cost/],
       ["bad_identifier", limiter.redis.blockIP("nobody"), /address/],
       ["bad_identifier", limiter.redis.isIPBlocked("nobody"), /address/],
@@ -204,7 +233,7 @@ describe("errors of use", () => {
       assert.ok(error instanceof LimiterError && error instanceof Error && error.name === "LimiterError", code);
       assert.match(error.message, message, code);
     }
-    for (const options of [{ trustProxy: -1 }, { trustProxy: true }, { trustProxy: 33 }, { environment: {} }, { env: "x" }, { waitUntil: {} }]) {
+    for (const options of [{ trustProxy: -1 }, { trustProxy: true }, { trustProxy: 33 }, { environment: {} }, 7, { env: "x" }, { waitUntil: {} }]) {
       assert.throws(() => createLimiter(options), { name: "LimiterError", code: "bad_argument" }, JSON.stringify(options));
     }
     await rejects(limiterOf({ CLIENT_IP_HEADER: "x-real-ip" }, { trustProxy: 1 }).limit(from()), "bad_argument");

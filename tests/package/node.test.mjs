@@ -1,7 +1,8 @@
 /** `edge-limiter/node` on servers of `node:http` and HTTP/2. Express itself is in `examples.test.mjs`. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import { Agent, createServer } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { after, describe, it } from "node:test";
@@ -145,7 +146,14 @@ describe("middleware for Node", () => {
     assert.deepEqual([page.status, page.headers["content-type"].split(";")[0]], [200, "text/html"]);
     const put = (at, body) => send(at.url, { method: "PUT", path: "/_limiter/blocked/192.0.2.1", headers: { ...ADMIN, "Content-Type": "application/json" }, body });
     assert.equal((await put(server, '{"seconds":60,"reason":"abuse"}')).json().reason, "abuse");
-    for (const size of [20_000, 1_000_000]) assert.equal((await put(server, "x".repeat(size))).status, 413);
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    for (const size of [20_000, 1_000_000]) {
+      const headers = { ...ADMIN, "Content-Type": "application/json" };
+      assert.equal((await send(server.url, { method: "PUT", path: "/_limiter/blocked/192.0.2.1", headers, body: "x".repeat(size), agent })).status, 413);
+      // On the same connection.
+      assert.equal((await send(server.url, { agent })).status, 200);
+    }
+    agent.destroy();
     // As behind express.json().
     const limit = rateLimit({ env: variables({ ADMIN_TOKEN: "an-admin-token-of-this-test" }) });
     const behind = await serve(async (request, response) => {
@@ -216,23 +224,59 @@ describe("middleware for Node", () => {
     assert.throws(() => rateLimit({ limiter, trustProxy: 1 }), { code: "bad_argument" });
   });
 
-  it("leaves upgrades to the server's own event, where they can be limited", async () => {
+  it("leaves upgrades to the server's own event, where README limits them, whatever a client does", async () => {
+    const readme = readFileSync(new URL("../../npm/README.md", import.meta.url), "utf8");
+    const [snippet] = /^server\.on\("upgrade"[^]*?^}\);$/m.exec(readme);
     const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "1,60" }) });
-    const server = await serve(() => {}, {
-      make: (listener) => createServer(listener).on("upgrade", async (request, socket) => {
-        const { allowed } = await limiter.limit(new Request(`http://localhost${request.url}`, { headers: { ...request.headers } }), { address: socket.remoteAddress });
-        if (!allowed) return socket.end("HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\r\n");
-        return socket.end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
-      }),
-    });
+    const sockets = { handleUpgrade: (_, socket) => socket.on("error", () => {}).end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n") };
+    const logged = [];
+    const make = (listener) => {
+      const server = createServer(listener);
+      new Function("server", "limiter", "sockets", "console", snippet)(server, limiter, sockets, { error: (error) => logged.push(error) });
+      return server;
+    };
+    const server = await serve(() => {}, { make });
     servers.push(server);
     const upgrade = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    assert.deepEqual([await raw(server, upgrade), await raw(server, upgrade)], ["101", "429"]);
+    const { port } = new URL(server.url);
+    // Many that reset at once, so that some have gone before the server looks.
+    for (let i = 0; i < 20; i += 1) {
+      const socket = connect(Number(port), "127.0.0.1", () => socket.write(upgrade, () => socket.resetAndDestroy())).on("error", () => {});
+    }
+    for (const until = performance.now() + 30; performance.now() < until; );
+    await eventually(async () => assert.equal(await raw(server, upgrade), "429"));
+    assert.ok(logged.every(({ code }) => code !== "no_address"), `${logged}`);
+    const other = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "9,60" }) });
+    assert.equal((await other.limit(new Request(server.url), { address: "192.0.2.1" })).allowed, true, "the process goes on");
+  });
+
+  it("counts clients that reset before it looks, and blames no configuration", async () => {
+    const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "1000,60", RATE_LIMIT_UNKNOWN: "off" }) });
+    const limit = rateLimit({ limiter });
+    const errors = [];
+    const server = await serve((request, response) => limit(request, response, (error) => {
+      if (error) errors.push(error.code);
+      response.end();
+    }));
+    servers.push(server);
+    const { port } = new URL(server.url);
+    const clients = 50;
+    for (let i = 0; i < clients; i += 1) {
+      const socket = connect(Number(port), "127.0.0.1", () => socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n", () => socket.resetAndDestroy())).on("error", () => {});
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const until = performance.now() + 30; performance.now() < until; );
+    await eventually(async () => assert.equal((await send(server.url)).status, 200));
+    assert.deepEqual(errors, []);
   });
 
   it("counts a request whose client has gone, and hands it to nobody", async () => {
-    const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "9,60" }) });
+    const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "9,60", ADMIN_TOKEN: "an-admin-token-of-this-test" }) });
     const limit = rateLimit({ limiter });
+    const used = async (caller) => {
+      const answer = await limiter.controlPlane(new Request(`http://localhost/_limiter/usage/general/${caller}`, { headers: ADMIN }), { address: "192.0.2.1" });
+      return (await answer.json()).used;
+    };
     let handled = 0;
     const server = await serve((request, response) => {
       request.socket.destroy();
@@ -240,7 +284,7 @@ describe("middleware for Node", () => {
     });
     servers.push(server);
     await assert.rejects(send(server.url));
-    await eventually(async () => assert.equal((await limiter.usage("general", "127.0.0.1")).used + (await limiter.usage("general", "unknown")).used, 1));
+    await eventually(async () => assert.equal((await used("127.0.0.1")) + (await used("unknown")), 1));
     assert.equal(handled, 0);
   });
 });

@@ -29,6 +29,8 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.get("empty"), "");
       assert.equal(await redis.del("a", "b", "c"), 2);
       assert.equal(await redis.del(), 0);
+      await Promise.all(["k0", "k1500", "k2999"].map((key) => redis.set(key, "1")));
+      assert.equal(await redis.del(...Array.from({ length: 3000 }, (_, i) => `k${i}`)), 3);
       assert.equal(await redis.get("a"), null);
     });
 
@@ -81,6 +83,8 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       for (const key of ["\ud800", "a\udfff"]) await rejects(redis.get(key), "bad_key");
       await rejects(redis.set("v", "\ud800"), "bad_argument");
       await rejects(redis.set("v", null), "bad_argument");
+      // As other clients have them, these would be without effect.
+      for (const options of [[{ nx: true }], [{ px: 5 }], [{ EX: 1 }], ["EX", 1], [60], [{ ex: 1 }, 2]]) await rejects(redis.set("v", "1", ...options), "bad_argument");
       assert.equal(await redis.set("unset", "1", null), "OK");
       for (const ex of [0, -1, 1.5, 1e12, "10", NaN, Infinity, null]) {
         await rejects(redis.set("v", "1", { ex }), "bad_argument");
