@@ -19,7 +19,7 @@ const MODULES = path.join(root, "tests", "package", "node_modules");
 export const { version } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
 
 /** What `npm run package` has packed. */
-export const TARBALL = path.join(root, "build", `edge-limiter-${version}.tgz`);
+export const TARBALL = path.join(root, "dist", `edge-limiter-${version}.tgz`);
 
 /** A first start of a framework, on a busy machine. */
 const STARTING_MS = 60_000;
