@@ -21,6 +21,7 @@ export const DOWN = { kind: "status", status: 400, body: `{"error":"OOM command 
 /**
  * A stand-in over a Redis of its own, and what starts limiters on it.
  *
+ * @param {object} [options] of the stand-in
  * @returns {Promise<{
  *   standIn: object,
  *   limiter: (vars?: object, options?: object) => Promise<object>,
@@ -31,8 +32,8 @@ export const DOWN = { kind: "status", status: 400, body: `{"error":"OOM command 
  *   stop: () => Promise<void>,
  * }>}
  */
-export async function startShared() {
-  const standIn = await startStandIn();
+export async function startShared(options) {
+  const standIn = await startStandIn(options);
   const limiters = [];
   return {
     standIn,

@@ -8,6 +8,9 @@
  * The rest of the line stays. `#!lua` alone is not the same as no line at all: without it Redis falls back to
  * how it ran scripts before 7.0 (keys of several cluster slots, no check of memory before the start). A caller who wrote the line
  * asked for the newer rules. Keeping it also keeps the line numbers in error messages.
+ *
+ * A bridge to a Redis of one's own knows nothing of that: `unchanged` hands scripts on as they are, and `refusal` answers
+ * those with such a line as another server would.
  */
 
 import { createHash } from "node:crypto";
@@ -21,6 +24,18 @@ const NO_SCRIPT = "0".repeat(40);
 export class Scripts {
   /** SHA of the text as sent -> SHA of the text as Redis has it. Only what Redis was given is here; what it forgot, it says itself. */
   #shas = new Map();
+  #unchanged;
+  #refusal;
+
+  /**
+   * @param {object} [options]
+   * @param {boolean} [options.unchanged] hand scripts on as they are: stock Redis refuses the flag
+   * @param {string} [options.refusal] the error that answers a text that begins with `#!`
+   */
+  constructor({ unchanged = false, refusal } = {}) {
+    this.#unchanged = unchanged;
+    this.#refusal = refusal;
+  }
 
   /**
    * A command as Redis is to get it, and how to turn Redis's reply into Upstash's.
@@ -30,6 +45,14 @@ export class Scripts {
    */
   translate(args, { noscript = false } = {}) {
     const [name, second] = args.map((arg) => String(arg).toUpperCase());
+    if (this.#refusal !== undefined && name === "EVAL" && String(args[1]).startsWith("#!")) {
+      // Redis answers something all the same, so that the command is counted.
+      return { args: ["ECHO", ""], restore: () => new ReplyError(this.#refusal) };
+    }
+    if (this.#unchanged) {
+      const unknown = noscript && /^EVALSHA/.test(name);
+      return { args: unknown ? [args[0], NO_SCRIPT, ...args.slice(2)] : args, restore: (reply) => reply };
+    }
     if ((name === "EVAL" || name === "EVAL_RO") && args.length > 1) {
       const { text, sent, kept } = this.#text(args[1]);
       return { args: [args[0], text, ...args.slice(2)], restore: (reply) => rename(reply, kept, sent) };

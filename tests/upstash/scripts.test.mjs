@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { after, before, beforeEach, test } from "node:test";
+import { after, before, beforeEach, describe, it, test } from "node:test";
 import { call, run } from "./rest-caller.mjs";
 import { withoutFlag } from "./scripts.mjs";
 import { startStandIn } from "./stand-in.mjs";
@@ -64,4 +64,23 @@ test("an error names the script by the SHA the caller knows", async () => {
 test("flags that Redis does know are kept: no-writes still forbids a write", async () => {
   const script = "#!lua flags=allow-key-locking,no-writes\nreturn redis.call('SET', KEYS[1], '1')";
   await assert.rejects(run(standIn, "EVAL", script, 1, "k"), /Write commands are not allowed/);
+});
+
+describe("as a bridge that knows nothing of the flag", () => {
+  it("hands scripts on as they are, which stock Redis refuses", async (t) => {
+    const bridge = await startStandIn({ scripts: { unchanged: true } });
+    t.after(() => bridge.stop());
+    await assert.rejects(run(bridge, "EVAL", SCRIPT, 1, "k", "a"), /ERR Unexpected flag in script shebang: allow-key-locking/);
+    await assert.rejects(run(bridge, "EVALSHA", sha1(SCRIPT), 1, "k", "a"), /NOSCRIPT/);
+    const plain = SCRIPT.slice(SCRIPT.indexOf("\n") + 1);
+    assert.deepEqual(await run(bridge, "EVAL", plain, 1, "k", "a"), ["k", "a"]);
+    assert.deepEqual(await run(bridge, "EVALSHA", sha1(plain), 1, "k", "b"), ["k", "b"]);
+  });
+
+  it("refuses it as other servers do, and only it", async (t) => {
+    const bridge = await startStandIn({ scripts: { refusal: "ERR Invalid flag: allow-key-locking" } });
+    t.after(() => bridge.stop());
+    await assert.rejects(run(bridge, "EVAL", SCRIPT, 1, "k", "a"), /^Error: ERR Invalid flag: allow-key-locking$/);
+    assert.deepEqual(await run(bridge, "EVAL", "return ARGV[1]", 0, "x"), "x");
+  });
 });

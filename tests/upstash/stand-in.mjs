@@ -31,13 +31,14 @@ const JSON_TYPE = "application/json";
  * @param {object} [options]
  * @param {{host: string, port: number}} [options.redis] a Redis that the caller keeps; default: one of its own, which `stop()` ends
  * @param {{name: string, password: string}} [options.user] the Redis user that the token stands for; default: Redis's default one
+ * @param {{unchanged?: boolean, refusal?: string}} [options.scripts] how scripts come to Redis; default: as to Upstash. See `scripts.mjs`
  * @param {string} [options.token]
  * @param {number} [options.port] default: a free one
  * @returns {Promise<StandIn>}
  */
-export async function startStandIn({ redis, user, token = "stand-in-token", port = 0 } = {}) {
+export async function startStandIn({ redis, user, scripts, token = "stand-in-token", port = 0 } = {}) {
   const own = redis ? undefined : await startRedis();
-  const standIn = new StandIn(own ?? redis, own, token, user);
+  const standIn = new StandIn(own ?? redis, own, token, user, scripts);
   try {
     await standIn.listen(port);
   } catch (error) {
@@ -50,19 +51,20 @@ export async function startStandIn({ redis, user, token = "stand-in-token", port
 class StandIn {
   #own;
   #upstream;
-  #scripts = new Scripts();
+  #scripts;
   #server;
   #count = 0;
   #last = [];
   #delays = new AbortController();
 
-  constructor(redis, own, token, user) {
+  constructor(redis, own, token, user, scripts) {
     /** The Redis behind it. */
     this.redis = redis;
     this.token = token;
     /** Faults for the requests to come. */
     this.faults = new Faults();
     this.#own = own;
+    this.#scripts = new Scripts(scripts);
     this.#upstream = new Upstream(redis, user);
     this.#server = createServer((request, response) => {
       this.#serve(request, response).catch((error) => {
