@@ -21,6 +21,10 @@ pub enum StoreError {
     Status(u16),
     /// Redis refused the command, with the first word of its error (such as `OOM`, `READONLY`).
     Refused(String),
+    /// The credential's user may not run a command, or touch a key (`NOPERM`).
+    NotPermitted,
+    /// Redis, or what stands before it, has no such command.
+    UnknownCommand,
     /// Redis refused to add to a value that is no whole number, or beyond the highest.
     NotANumber,
     /// An answer that is not what the command answers.
@@ -50,6 +54,7 @@ impl StoreError {
         !matches!(
             self,
             Self::Unauthorized
+                | Self::NotPermitted
                 | Self::OverQuota
                 | Self::NotANumber
                 | Self::Open { .. }
@@ -65,6 +70,12 @@ impl fmt::Display for StoreError {
             Self::Unreachable => f.write_str("cannot be reached"),
             Self::Unauthorized => {
                 f.write_str("the token was refused; check UPSTASH_REDIS_REST_TOKEN")
+            }
+            Self::NotPermitted => {
+                f.write_str("the Redis user lacks a permission; grant what docs/redis.md lists")
+            }
+            Self::UnknownCommand => {
+                f.write_str("Redis lacks a command; enable those that docs/redis.md lists")
             }
             Self::OverQuota => {
                 f.write_str("the plan's command quota is used up; raise it or wait for the reset")

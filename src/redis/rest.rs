@@ -254,13 +254,28 @@ fn refusal(error: &str) -> StoreError {
     }
     let word = error.split([' ', ':']).next().unwrap_or_default();
     match word {
-        "WRONGPASS" | "NOAUTH" | "NOPERM" => StoreError::Unauthorized,
+        "WRONGPASS" | "NOAUTH" => StoreError::Unauthorized,
+        "NOPERM" => StoreError::NotPermitted,
         _ if !word.is_empty()
+            && word != "ERR"
             && word.len() <= 20
             && word.bytes().all(|byte| byte.is_ascii_uppercase()) =>
         {
             StoreError::Refused(word.to_owned())
         }
-        _ => StoreError::Refused("ERR".to_owned()),
+        _ => (MEANINGS.iter())
+            .find(|(text, _)| error.contains(text))
+            .map_or_else(
+                || StoreError::Refused("ERR".to_owned()),
+                |(_, kind)| kind.clone(),
+            ),
     }
 }
+
+/// What errors that begin with `ERR` contain. Redis quotes the rest of them.
+const MEANINGS: [(&str, StoreError); 4] = [
+    ("unknown command", StoreError::UnknownCommand),
+    ("Unknown Redis command", StoreError::UnknownCommand),
+    ("Command is not available", StoreError::UnknownCommand),
+    ("user executing the script", StoreError::NotPermitted),
+];

@@ -220,3 +220,39 @@ async fn each_call_goes_to_its_own_path_and_waits_its_time() {
     let expected = ["EVALSHA", "EVAL"].map(|verb| (Endpoint::Command, verb.to_owned(), timeout));
     assert_eq!(calls, expected);
 }
+
+/// Each says what to grant, and where a command's arguments are quoted, nothing of them.
+#[test]
+fn a_refusal_of_a_command_says_what_redis_lacks() {
+    let quoting = "ERR unknown command 'EVALSHA', with args beginning with: '0' 'k:192.0.2.1' ";
+    for (error, expected) in [
+        (
+            "NOPERM this user has no permissions to run the 'eval' command",
+            StoreError::NotPermitted,
+        ),
+        (
+            "ERR The user executing the script can't run this command or subcommand",
+            StoreError::NotPermitted,
+        ),
+        (quoting, StoreError::UnknownCommand),
+        (
+            "ERR Command is not available: 'EVAL'",
+            StoreError::UnknownCommand,
+        ),
+        (
+            "ERR Unknown Redis command called from script script: 0",
+            StoreError::UnknownCommand,
+        ),
+    ] {
+        let effects = Manual::default();
+        let body = json!({"error": error}).to_string();
+        effects.reply(Ok(Reply { status: 400, body }));
+        let rest = Rest::new(effects, Millis::new(800));
+        let store = RedisStore::new(rest, Keys::new("k:"));
+        let nothing = check(&[], 1);
+        let question = Question::new(&nothing);
+        let failed = futures_util::FutureExt::now_or_never(store.ask(&question, START));
+        assert_eq!(failed, Some(Err(expected.clone())), "{error}");
+        assert!(expected.to_string().contains("docs/redis.md"));
+    }
+}

@@ -107,6 +107,7 @@ mod tests {
         let until = Timestamp::from_millis(5);
         for error in [
             StoreError::Unauthorized,
+            StoreError::NotPermitted,
             StoreError::OverQuota,
             StoreError::OverCap,
             StoreError::Open { until },

@@ -30,6 +30,7 @@ const saying = (body, status = 200) => ({ kind: "status", status, body });
 const UNREACHABLE = "cannot be reached";
 const MALFORMED = "an answer that is not what the command answers";
 const UNAUTHORIZED = "the token was refused";
+const NOT_PERMITTED = "the Redis user lacks a permission";
 const OVER_QUOTA = "the plan's command quota is used up";
 
 /** What fails, the fault, the reason that is logged; `hopeless`: one such answer opens the breaker. */
@@ -51,7 +52,8 @@ const FAULTS = [
   ["status 200, empty", { kind: "empty" }, MALFORMED],
   ["the token is refused", { kind: "unauthorized" }, UNAUTHORIZED, { hopeless: true }],
   ["the token is refused with 403", { kind: "html", status: 403 }, UNAUTHORIZED, { hopeless: true }],
-  ["the token may not run scripts", saying(`{"error":"NOPERM this user has no permissions to run the 'evalsha' command"}`, 400), UNAUTHORIZED, { hopeless: true }],
+  ["the token may not run scripts", saying(`{"error":"NOPERM this user has no permissions to run the 'evalsha' command"}`, 400), NOT_PERMITTED, { hopeless: true }],
+  ["the database has no scripts", saying(`{"error":"ERR unknown command 'EVALSHA', with args beginning with: '0' "}`, 400), "Redis lacks a command"],
   ["the plan is used up", { kind: "quota" }, OVER_QUOTA, { hopeless: true }],
   ["the plan is used up, with a status of its own", saying('{"error":"ERR max requests limit exceeded. Limit: 1"}', 402), OVER_QUOTA, { hopeless: true }],
   ["Redis is out of memory", saying('{"error":"OOM command not allowed when used memory > \'maxmemory\'."}', 400), "Redis refused the command: OOM"],
