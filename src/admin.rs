@@ -306,6 +306,7 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     fn health(&self, method: &str, access: Access, now: Timestamp) -> Response {
         let parts = Parts {
             store: self.stack.health(),
+            script: self.journal.records().script_form(),
             lost: self.stack.blocks_lost_since(),
             blocks: self.stack.blocks_trouble(),
             records: self.journal.trouble(),

@@ -25,6 +25,8 @@ pub enum StoreError {
     NotPermitted,
     /// Redis, or what stands before it, has no such command.
     UnknownCommand,
+    /// Redis refused a script's text. It did not run.
+    NotCompiled,
     /// Redis refused to add to a value that is no whole number, or beyond the highest.
     NotANumber,
     /// An answer that is not what the command answers.
@@ -77,6 +79,7 @@ impl fmt::Display for StoreError {
             Self::UnknownCommand => {
                 f.write_str("Redis lacks a command; enable those that docs/redis.md lists")
             }
+            Self::NotCompiled => f.write_str("Redis refused the script in both of its forms"),
             Self::OverQuota => {
                 f.write_str("the plan's command quota is used up; raise it or wait for the reset")
             }

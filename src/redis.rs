@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
-use script::{Call, Script, ScriptAnswer};
+use script::{Call, Form, Script, ScriptAnswer};
 
 pub mod connection;
 pub mod emulator;
@@ -62,10 +62,19 @@ pub trait Database {
     /// Whether other isolates see the same.
     fn is_shared(&self) -> bool;
 
-    /// Whether `EVAL` and `EVALSHA` are among its commands. A database in this isolate needs neither: its
-    /// [`run`](Self::run) never waits, so that several in a row are one step.
-    fn runs_scripts(&self) -> bool {
-        false
+    /// The form in which it is sent scripts; `None`: it runs none. A database in this isolate needs none:
+    /// its [`run`](Self::run) never waits, so that several in a row are one step.
+    fn script_form(&self) -> Option<Form> {
+        None
+    }
+
+    /// Runs a script that may answer anything but nil, as [`Scripts::run_script`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when it cannot be run or its answer cannot be read.
+    async fn run_script_for_value(&self, _: &Script, _: &Call) -> Result<Value, StoreError> {
+        Err(StoreError::Malformed)
     }
 }
 

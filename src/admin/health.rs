@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::door::{Access, too_many};
 use crate::config::{Compiled, Severity};
+use crate::redis::script::Form;
 use crate::response::Response;
 use crate::store::blocked::RANGES_LOST;
 use crate::store::breaker::Status;
@@ -14,6 +15,8 @@ use crate::time::Timestamp;
 /// How what the limiter depends on does.
 pub(super) struct Parts {
     pub store: StoreHealth,
+    /// The form in which Redis is sent scripts.
+    pub script: Option<Form>,
     /// Since when blocked ranges are missing from the database.
     pub lost: Option<Timestamp>,
     /// Since when this isolate cannot load blocks, and why.
@@ -24,7 +27,7 @@ pub(super) struct Parts {
     pub key_set: Option<(Timestamp, String)>,
 }
 
-/// The answer. It is public; an admin also learns since when each of the parts fails and why, when a store that
+/// The answer. It is public; an admin also learns the form of the scripts, since when each of the parts fails and why, when a store that
 /// fails is asked again, and what is wrong in the configuration.
 #[must_use]
 pub(super) fn answer(
@@ -68,6 +71,7 @@ pub(super) fn answer(
         },
         breaker: breaker.map(|status| status.state.to_string()),
         version: env!("CARGO_PKG_VERSION"),
+        script: parts.script.filter(|_| admin).map(Form::name),
         failing: failing.filter(|_| admin).map(Failing::of),
         lost,
         blocks,
@@ -85,6 +89,8 @@ struct Health<'a> {
     store: &'a str,
     breaker: Option<String>,
     version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    script: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<Failing>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,6 +169,7 @@ mod tests {
     use super::{Parts, answer};
     use crate::admin::door::Access;
     use crate::config::{Compiled, Config, Vars};
+    use crate::redis::script::Form;
     use crate::store::StoreError;
     use crate::store::blocked::RANGES_LOST;
     use crate::store::breaker::Status;
@@ -182,6 +189,7 @@ mod tests {
 
     fn parts(store: StoreHealth) -> Parts {
         Parts {
+            script: matches!(store, StoreHealth::Shared(_)).then_some(Form::Plain),
             store,
             lost: None,
             blocks: None,
@@ -258,7 +266,12 @@ mod tests {
         let body = ask(false, &upstash(State::HalfOpen { until }), Access::Granted);
         assert_eq!(body["failing"]["next_try"], json!(null));
         let body = ask(false, &upstash(State::Closed), Access::Granted);
-        assert_eq!(body.get("failing"), None);
+        assert_eq!(
+            (body.get("failing"), &body["script"]),
+            (None, &json!("plain"))
+        );
+        let body = ask(false, &StoreHealth::Memory, Access::Granted);
+        assert_eq!(body.get("script"), None);
     }
 
     #[test]
@@ -268,6 +281,7 @@ mod tests {
             let trouble = |part| (part == name).then(|| (since, "it is broken".to_owned()));
             let parts = Parts {
                 store: upstash(State::Closed),
+                script: Some(Form::Flagged),
                 lost: (name == "lost").then_some(since),
                 blocks: trouble("blocks"),
                 records: trouble("records"),
@@ -290,7 +304,8 @@ mod tests {
             }
             let open = ask(name, Access::Granted, false);
             assert_eq!(open[name], json!({"since": 7, "why": why}));
-            assert_eq!(open.as_object().unwrap().len(), 7, "{open}");
+            assert_eq!(open["script"], "flagged", "{name}");
+            assert_eq!(open.as_object().unwrap().len(), 8, "{open}");
             assert_eq!(ask(name, Access::Public, true)["status"], "misconfigured");
         }
         assert_eq!(ask("none", Access::Granted, false)["status"], "ok");

@@ -9,15 +9,16 @@ use super::version::{self, epoch_of, ranges_of};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
-use crate::redis::script::Script;
+use crate::redis::script::{Call, Script};
 use crate::redis::{Command, Database, command};
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
-/// Changes as a Redis script; a test holds its name to its text.
+/// Changes as a Redis script; a test holds its names to its texts.
 const SCRIPT: Script = Script {
     text: include_str!("change.lua"),
     sha1: "813fd66953f27372157ab17211fa8998d95b18a1",
+    plain_sha1: "927c98f02aed8328196dd830a8817c8eab7b2f2d",
 };
 
 /// Commands that run where every guard holds.
@@ -129,7 +130,7 @@ impl<D: Database> Records<D> {
         Box::pin(async move {
             let token = token(now);
             let wanted = steps.len();
-            let outcomes = if self.runs_scripts() {
+            let outcomes = if self.script_form().is_some() {
                 self.change_there(&steps, &token, now).await?
             } else {
                 self.change_here(steps, &token, now).await?
@@ -149,41 +150,33 @@ impl<D: Database> Records<D> {
         token: &str,
         now: Timestamp,
     ) -> Result<Vec<Outcome>, StoreError> {
-        let inside = steps.iter().map(Step::commands).sum();
-        self.count(inside, now);
-        let mut call = self.call(steps, token);
-        let mut ran = self.run_all(vec![call.clone()], now).await;
-        if matches!(&ran, Err(StoreError::Refused(word)) if word == "NOSCRIPT") {
-            call.splice(..2, ["EVAL", SCRIPT.text].map(str::to_owned));
-            ran = self.run_all(vec![call], now).await;
-        }
-        let answer = ran?.pop().and_then(read);
-        answer.ok_or(StoreError::Malformed)
+        let inside: usize = steps.iter().map(Step::commands).sum();
+        self.count(inside + 1, now);
+        let call = self.call(steps, token);
+        let answer = self.database().run_script_for_value(&SCRIPT, &call).await?;
+        read(answer).ok_or(StoreError::Malformed)
     }
 
-    /// The command that runs the script by its name.
-    fn call(&self, steps: &[Step], token: &str) -> Command {
-        let mut keys = [Key::BlockedRangesVersion, Key::BlockedRanges]
-            .map(|key| self.key(key))
-            .to_vec();
-        let mut arguments = vec![token.to_owned()];
+    fn call(&self, steps: &[Step], token: &str) -> Call {
+        let mut call = Call::default();
+        for key in [Key::BlockedRangesVersion, Key::BlockedRanges] {
+            call.keys.push(&self.key(key));
+        }
+        call.arguments.push(token);
         for step in steps {
-            arguments.push(step.mark.name().to_owned());
-            arguments.push(step.guards.len().to_string());
+            call.arguments.push(step.mark.name());
+            call.arguments.push_number(step.guards.len() as u64);
             for (read, wanted) in &step.guards {
                 let (relation, value) = wanted.words();
-                arguments.push(relation.to_owned());
-                arguments.push(value);
-                push(&mut keys, &mut arguments, read);
+                call.arguments.push(relation);
+                call.arguments.push(&value);
+                push(&mut call, read);
             }
-            arguments.push(step.commands.len().to_string());
+            call.arguments.push_number(step.commands.len() as u64);
             for words in &step.commands {
-                push(&mut keys, &mut arguments, words);
+                push(&mut call, words);
             }
         }
-        let mut call = command(["EVALSHA", SCRIPT.sha1, &keys.len().to_string()]);
-        call.append(&mut keys);
-        call.append(&mut arguments);
         call
     }
 
@@ -257,18 +250,18 @@ impl<D: Database> Records<D> {
     }
 }
 
-fn push(keys: &mut Vec<String>, arguments: &mut Vec<String>, words: &Command) {
+fn push(call: &mut Call, words: &Command) {
     let touched = match words.first().map(String::as_str) {
         Some("DEL" | "EXISTS" | "MGET") => words.len(),
         _ => words.len().min(2),
     };
     for key in words[..touched].iter().skip(1) {
-        if !keys.contains(key) {
-            keys.push(key.clone());
+        if !call.keys.iter().any(|known| known == key) {
+            call.keys.push(key);
         }
     }
-    arguments.push(words.len().to_string());
-    arguments.extend_from_slice(words);
+    call.arguments.push_number(words.len() as u64);
+    words.iter().for_each(|word| call.arguments.push(word));
 }
 
 /// A reply as text, of a list its first.

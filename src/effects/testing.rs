@@ -17,6 +17,7 @@ pub(crate) struct Manual(Rc<State>);
 struct State {
     /// After [`START`].
     passed: Cell<u64>,
+    latency: Cell<u64>,
     chance: Cell<u32>,
     replies: RefCell<VecDeque<Result<Reply, StoreError>>>,
     calls: RefCell<Vec<(Endpoint, String, Millis)>>,
@@ -32,6 +33,11 @@ impl Manual {
         self.0.passed.set(ms);
     }
 
+    /// Lets each call of Redis take so many ms from now on.
+    pub(crate) fn set_latency(&self, ms: u64) {
+        self.0.latency.set(ms);
+    }
+
     /// Lets [`Effects::random`] return this from now on.
     pub(crate) fn set_random(&self, random: u32) {
         self.0.chance.set(random);
@@ -40,6 +46,11 @@ impl Manual {
     /// The answer to the next call of Redis that has none yet.
     pub(crate) fn reply(&self, reply: Result<Reply, StoreError>) {
         self.0.replies.borrow_mut().push_back(reply);
+    }
+
+    /// The answers that no call has taken.
+    pub(crate) fn take_replies(&self) -> VecDeque<Result<Reply, StoreError>> {
+        self.0.replies.take()
     }
 
     /// What a provider publishes from now on.
@@ -92,6 +103,8 @@ impl Effects for Manual {
         timeout: Millis,
     ) -> Result<Reply, StoreError> {
         self.0.calls.borrow_mut().push((endpoint, body, timeout));
+        let took = self.0.latency.get();
+        self.0.passed.set(self.0.passed.get() + took);
         let reply = self.0.replies.borrow_mut().pop_front();
         reply.unwrap_or(Err(StoreError::Unreachable))
     }

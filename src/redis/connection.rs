@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::emulator::Emulator;
 use super::rest::{Calls, Rest};
+use super::script::{Call, Form, Script};
 use super::{Command, Database};
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -43,10 +44,21 @@ impl<E: Effects> Database for Connection<E> {
         }
     }
 
-    fn runs_scripts(&self) -> bool {
+    fn script_form(&self) -> Option<Form> {
         match self {
-            Self::Emulator(database) => database.runs_scripts(),
-            Self::Rest(database) => database.runs_scripts(),
+            Self::Emulator(database) => database.script_form(),
+            Self::Rest(database) => database.script_form(),
+        }
+    }
+
+    async fn run_script_for_value(
+        &self,
+        script: &Script,
+        call: &Call,
+    ) -> Result<Value, StoreError> {
+        match self {
+            Self::Emulator(database) => database.run_script_for_value(script, call).await,
+            Self::Rest(database) => database.run_script_for_value(script, call).await,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use serde_json::Value;
 
 use super::keys::{Key, Keys};
+use super::script::Form;
 use super::{Command, Database, whole};
 use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
@@ -124,9 +125,9 @@ impl<D: Database> Records<D> {
         }
     }
 
-    /// As [`Database::runs_scripts`].
-    pub(crate) fn runs_scripts(&self) -> bool {
-        self.database.runs_scripts()
+    /// As [`Database::script_form`].
+    pub(crate) fn script_form(&self) -> Option<Form> {
+        self.database.script_form()
     }
 
     /// Deletes keys; how many there were.

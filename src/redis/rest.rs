@@ -1,17 +1,17 @@
 //! Redis over Upstash's REST API, or a bridge that speaks it: `POST` with the command as a JSON array
 //! of strings; `result` or `error`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::script::{Call, Script, ScriptAnswer};
+use super::script::{Call, Form, Script, ScriptAnswer};
 use super::{Command, Database, Scripts};
-use crate::effects::{Effects, Endpoint, Reply};
+use crate::effects::{Effects, Endpoint, Level, Reply};
 use crate::error::StoreError;
 use crate::json;
-use crate::time::{Millis, Timestamp};
+use crate::time::{Deadline, Millis, Timestamp};
 
 /// Redis over REST.
 #[derive(Clone, Debug)]
@@ -19,7 +19,13 @@ pub struct Rest<E> {
     effects: E,
     timeout: Millis,
     calls: Rc<RefCell<Calls>>,
+    /// How long the server is known to refuse [`Form::Flagged`]; [`Deadline::OVER`]: it never has.
+    refuses_flag: Rc<Cell<Deadline>>,
 }
+
+/// After this a server that has refused [`Form::Flagged`] is asked for it again: the refusal may have been an error,
+/// or the server another one. Most cost is one call that finds no script.
+const PLAIN_FOR: Millis = Millis::from_secs(3600);
 
 /// What came of the calls that an isolate has made, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +86,7 @@ impl<E: Effects> Rest<E> {
             effects,
             timeout,
             calls: Rc::default(),
+            refuses_flag: Rc::default(),
         }
     }
 
@@ -89,7 +96,26 @@ impl<E: Effects> Rest<E> {
         self.calls.borrow().clone()
     }
 
-    /// Makes a call, and counts it by what `read` makes of its reply. Another's `NOSCRIPT` is no failure.
+    /// The form in which scripts are sent at `now`.
+    fn form(&self, now: Timestamp) -> Form {
+        match self.refuses_flag.get().is_pending(now) {
+            true => Form::Plain,
+            false => Form::Flagged,
+        }
+    }
+
+    /// Sends scripts as [`Form::Plain`] from now on.
+    fn refuse_flag(&self, now: Timestamp) {
+        let until = Deadline::after(PLAIN_FOR, now);
+        if self.refuses_flag.replace(until) == Deadline::OVER {
+            self.effects.log(
+                Level::Info,
+                "Redis refuses the script's flag allow-key-locking; scripts are sent without it",
+            );
+        }
+    }
+
+    /// Makes a call, and counts it by what `read` makes of its reply. A script that is sent once more is no failure.
     async fn call<T>(
         &self,
         endpoint: Endpoint,
@@ -103,6 +129,7 @@ impl<E: Effects> Rest<E> {
         let result = reply.and_then(|reply| read(&reply));
         let counted = match &result {
             Err(StoreError::Refused(word)) if word == "NOSCRIPT" => Ok(()),
+            Err(StoreError::NotCompiled) => Ok(()),
             // Redis does well: the application's value does not.
             Err(StoreError::NotANumber) => Ok(()),
             other => other.as_ref().map(drop),
@@ -128,18 +155,38 @@ impl<E: Effects> Scripts for Rest<E> {
         call: &Call,
     ) -> Result<A, StoreError> {
         let started = self.effects.now();
-        let known = call.to_json("EVALSHA", script.sha1);
-        match self.evaluate(known, self.timeout).await {
-            Err(StoreError::Refused(word)) if word == "NOSCRIPT" => {
-                let waited = self.effects.now().since(started);
-                let left = self.timeout.get().saturating_sub(waited.get());
-                if left == 0 {
-                    return Err(StoreError::Timeout);
+        let refused = self.refuses_flag.get();
+        let mut form = self.form(started);
+        let mut whole = false;
+        let mut left = self.timeout;
+        // At most four calls. Whatever is sent again has not run.
+        loop {
+            let command = match whole {
+                false => call.to_json("EVALSHA", script.sha1(form)),
+                true => call.to_json("EVAL", script.text(form)),
+            };
+            let result = self.evaluate(command, left).await;
+            match &result {
+                Err(StoreError::Refused(word)) if word == "NOSCRIPT" && !whole => {
+                    whole = form == Form::Plain || refused == Deadline::OVER;
                 }
-                let whole = call.to_json("EVAL", script.text);
-                self.evaluate(whole, Millis::new(left)).await
+                Err(StoreError::NotCompiled) if form == Form::Flagged => whole = false,
+                Ok(_) if form == Form::Flagged && refused != Deadline::OVER => {
+                    self.refuses_flag.set(Deadline::OVER);
+                    return result;
+                }
+                _ => return result,
             }
-            other => other,
+            let now = self.effects.now();
+            if form == Form::Flagged && !whole {
+                form = Form::Plain;
+                // Before it is tried: where the time does not suffice for all calls, the next decision goes on from here.
+                self.refuse_flag(now);
+            }
+            left = Millis::new(self.timeout.get().saturating_sub(now.since(started).get()));
+            if left == Millis::ZERO {
+                return Err(StoreError::Timeout);
+            }
         }
     }
 }
@@ -155,8 +202,16 @@ impl<E: Effects> Database for Rest<E> {
         true
     }
 
-    fn runs_scripts(&self) -> bool {
-        true
+    fn script_form(&self) -> Option<Form> {
+        Some(self.form(self.effects.now()))
+    }
+
+    async fn run_script_for_value(
+        &self,
+        script: &Script,
+        call: &Call,
+    ) -> Result<Value, StoreError> {
+        self.run_script(script, call).await
     }
 }
 
@@ -272,10 +327,18 @@ fn refusal(error: &str) -> StoreError {
     }
 }
 
-/// What errors that begin with `ERR` contain. Redis quotes the rest of them.
-const MEANINGS: [(&str, StoreError); 4] = [
+/// What errors that begin with `ERR` contain. What is refused comes first: Redis quotes an unknown command's arguments,
+/// and so the script.
+const MEANINGS: [(&str, StoreError); 8] = [
     ("unknown command", StoreError::UnknownCommand),
     ("Unknown Redis command", StoreError::UnknownCommand),
     ("Command is not available", StoreError::UnknownCommand),
     ("user executing the script", StoreError::NotPermitted),
+    // Redis and Valkey 7 and later.
+    ("script shebang", StoreError::NotCompiled),
+    // Before Redis 7, and KeyDB.
+    ("Error compiling script", StoreError::NotCompiled),
+    // Dragonfly, which passes on what Lua says, and older versions of it.
+    ("unexpected symbol near '#'", StoreError::NotCompiled),
+    ("Invalid flag: ", StoreError::NotCompiled),
 ];

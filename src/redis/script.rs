@@ -4,13 +4,58 @@ use serde_json::Value;
 
 use super::json::{push_number, push_string};
 
-/// A script, by the two names that Redis knows.
+/// A script in both of its [forms](Form), by the names that Redis knows: the text for `EVAL`, and its
+/// SHA-1 in hexadecimal digits for `EVALSHA`.
 #[derive(Clone, Copy, Debug)]
 pub struct Script {
-    /// Its text, for `EVAL`.
+    /// Its text as [`Form::Flagged`].
     pub text: &'static str,
-    /// The SHA-1 of its text in hexadecimal digits, for `EVALSHA`.
+    /// The SHA-1 of `text`.
     pub sha1: &'static str,
+    /// The SHA-1 of its text as [`Form::Plain`].
+    pub plain_sha1: &'static str,
+}
+
+/// How a script is sent. Both forms do the same. A Redis that may not write (`OOM`, `READONLY`) refuses the flagged form
+/// at once, and the plain one at its first write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// With `#!lua flags=allow-key-locking` as its first line. Without it Upstash locks the whole
+    /// database for every script.
+    Flagged,
+    /// Without that line, for a server that refuses it.
+    Plain,
+}
+
+impl Form {
+    /// Its name in health.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Flagged => "flagged",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+impl Script {
+    /// Its text in a form.
+    #[must_use]
+    pub fn text(&self, form: Form) -> &'static str {
+        match form {
+            Form::Flagged => self.text,
+            Form::Plain => self.text.split_once('\n').map_or("", |(_, rest)| rest),
+        }
+    }
+
+    /// The SHA-1 of its text in a form.
+    #[must_use]
+    pub const fn sha1(&self, form: Form) -> &'static str {
+        match form {
+            Form::Flagged => self.sha1,
+            Form::Plain => self.plain_sha1,
+        }
+    }
 }
 
 /// Words of a command, in one piece of memory.
@@ -112,6 +157,30 @@ pub trait ScriptAnswer: Sized {
 
     /// Reads the answer in whatever form. `None`: it is not what the script answers.
     fn from_value(value: &Value) -> Option<Self>;
+}
+
+/// Any answer.
+impl ScriptAnswer for Value {
+    fn from_value(value: &Value) -> Option<Self> {
+        Some(value.clone())
+    }
+}
+
+#[cfg(test)]
+impl Script {
+    /// Holds its names to its texts, and its text of each form to what the form is.
+    pub(crate) fn assert_named(&self, file: &str) {
+        for form in [Form::Flagged, Form::Plain] {
+            let hash = sha1_smol::Sha1::from(self.text(form)).digest().to_string();
+            assert_eq!(
+                self.sha1(form),
+                hash,
+                "{file} has changed: change its SCRIPT as well"
+            );
+        }
+        let flag = "#!lua flags=allow-key-locking\n";
+        assert_eq!(self.text, format!("{flag}{}", self.text(Form::Plain)));
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The emulator against a real Redis: the same commands, the same replies.
 
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::emulator::Emulator;
 use super::keys::Keys;
 use super::rest::Rest;
+use super::script::{Call, Form, Script};
 use super::{Command, Database, command};
 use crate::effects::testing::Manual;
 use crate::effects::{Endpoint, Reply};
@@ -251,8 +253,237 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
         let store = RedisStore::new(rest, Keys::new("k:"));
         let nothing = check(&[], 1);
         let question = Question::new(&nothing);
-        let failed = futures_util::FutureExt::now_or_never(store.ask(&question, START));
+        let failed = store.ask(&question, START).now_or_never();
         assert_eq!(failed, Some(Err(expected.clone())), "{error}");
         assert!(expected.to_string().contains("docs/redis.md"));
     }
+}
+
+const REFUSED: &str = "ERR Unexpected flag in script shebang: allow-key-locking";
+const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
+
+/// The transport alone, with a server in the test's hands.
+struct Transport {
+    effects: Manual,
+    rest: Rest<Manual>,
+}
+
+const SCRIPT: Script = Script {
+    text: "#!lua flags=allow-key-locking\nreturn 1",
+    sha1: "flagged",
+    plain_sha1: "plain",
+};
+const FLAGGED: [&str; 2] = [
+    "EVALSHA flagged",
+    "EVAL #!lua flags=allow-key-locking\nreturn 1",
+];
+const PLAIN: [&str; 2] = ["EVALSHA plain", "EVAL return 1"];
+
+impl Transport {
+    fn new() -> Self {
+        let effects = Manual::default();
+        let rest = Rest::new(effects.clone(), Millis::new(1000));
+        Self { effects, rest }
+    }
+
+    /// Runs the script where the server answers `errors` one after the other, and then 1; what it was sent.
+    fn run(&self, errors: &[&str]) -> (Result<Value, StoreError>, Vec<String>) {
+        for error in errors {
+            let body = json!({"error": error}).to_string();
+            self.effects.reply(Ok(Reply { status: 400, body }));
+        }
+        let body = r#"{"result":1}"#.to_owned();
+        self.effects.reply(Ok(Reply { status: 200, body }));
+        let call = Call::default();
+        let ran = self.rest.run_script_for_value(&SCRIPT, &call);
+        let ran = ran.now_or_never().unwrap();
+        // What is left of the answers.
+        self.effects.take_replies();
+        let sent = |(_, body, _): &(Endpoint, String, Millis)| {
+            serde_json::from_str::<Command>(body).unwrap()[..2].join(" ")
+        };
+        (ran, self.effects.calls().iter().map(sent).collect())
+    }
+
+    fn form(&self) -> Form {
+        self.rest.script_form().unwrap()
+    }
+}
+
+fn both(flagged: &[&str], plain: &[&str]) -> Vec<String> {
+    let all = flagged.iter().chain(plain);
+    all.map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn a_refused_flag_is_remembered_by_all_clones_and_logged_once() {
+    let server = Transport::new();
+    assert_eq!(server.form(), Form::Flagged);
+    let (ran, sent) = server.run(&[NOSCRIPT, REFUSED, NOSCRIPT]);
+    assert_eq!((ran, sent), (Ok(json!(1)), both(&FLAGGED, &PLAIN)));
+    assert_eq!(server.rest.clone().script_form(), Some(Form::Plain));
+    for _ in 0..3 {
+        assert_eq!(server.run(&[]).1, PLAIN[..1]);
+    }
+    assert_eq!(
+        server.run(&[NOSCRIPT]).1,
+        PLAIN,
+        "a server that has started again"
+    );
+    let log = server.effects.lines();
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].contains("allow-key-locking"));
+}
+
+/// A call that fails for another reason says that reason, and changes nothing.
+#[test]
+fn nothing_but_a_refused_script_changes_the_form() {
+    let refused = |word: &str| StoreError::Refused(word.to_owned());
+    let quoting = "ERR unknown command 'EVAL', with args beginning with: '#!lua flags=allow-key-locking\n-- Invalid flag: script shebang' '0' ";
+    for (error, expected) in [
+        (
+            "NOPERM this user has no permissions to run the 'eval' command",
+            StoreError::NotPermitted,
+        ),
+        (
+            "ERR The user executing the script can't run this command or subcommand",
+            StoreError::NotPermitted,
+        ),
+        (quoting, StoreError::UnknownCommand),
+        (
+            "ERR Command is not available: 'EVAL'",
+            StoreError::UnknownCommand,
+        ),
+        (
+            "ERR Unknown Redis command called from script script: flagged",
+            StoreError::UnknownCommand,
+        ),
+        (
+            "WRONGPASS invalid or missing auth token",
+            StoreError::Unauthorized,
+        ),
+        (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            refused("OOM"),
+        ),
+        (
+            "READONLY You can't write against a read only replica.",
+            refused("READONLY"),
+        ),
+        (
+            "LOADING Redis is loading the dataset in memory",
+            refused("LOADING"),
+        ),
+        ("BUSY Redis is busy running a script.", refused("BUSY")),
+        ("MOVED 1 127.0.0.1:1 shebang", refused("MOVED")),
+        (
+            "ERR Error running script (call to f_0): @user_script:1: x",
+            refused("ERR"),
+        ),
+        (
+            "ERR user_script:9: attempt to index a nil value",
+            refused("ERR"),
+        ),
+        (
+            "ERR max requests limit exceeded. Limit: 1",
+            StoreError::OverQuota,
+        ),
+    ] {
+        for before in [&[][..], &[NOSCRIPT]] {
+            let server = Transport::new();
+            let (ran, sent) = server.run(&[before, &[error]].concat());
+            assert_eq!(ran, Err(expected.clone()), "{error}");
+            assert_eq!(sent, FLAGGED[..=before.len()], "{error}");
+            assert_eq!(server.form(), Form::Flagged, "{error}");
+            assert_eq!(server.run(&[]).1, FLAGGED[..1], "{error}");
+        }
+    }
+}
+
+/// Or a server that answers slowly would never come to the form that it takes.
+#[test]
+fn where_the_time_does_not_suffice_the_next_call_goes_on() {
+    let server = Transport::new();
+    server.effects.set_latency(600);
+    let slow = server.run(&[NOSCRIPT, REFUSED]);
+    assert_eq!(slow, (Err(StoreError::Timeout), both(&FLAGGED, &[])));
+    assert_eq!(server.run(&[NOSCRIPT]), (Ok(json!(1)), both(&[], &PLAIN)));
+    assert_eq!(server.run(&[]).1, PLAIN[..1]);
+}
+
+#[test]
+fn all_calls_together_wait_no_longer_than_one_may() {
+    let server = Transport::new();
+    server.effects.set_latency(200);
+    for error in [NOSCRIPT, REFUSED, NOSCRIPT] {
+        let body = json!({"error": error}).to_string();
+        server.effects.reply(Ok(Reply { status: 400, body }));
+    }
+    let call = Call::default();
+    let ran = server
+        .rest
+        .run_script_for_value(&SCRIPT, &call)
+        .now_or_never();
+    assert_eq!(
+        ran,
+        Some(Err(StoreError::Unreachable)),
+        "the last finds nobody"
+    );
+    let waits: Vec<u64> = server
+        .effects
+        .calls()
+        .iter()
+        .map(|call| call.2.get())
+        .collect();
+    assert_eq!(waits, [1000, 800, 600, 400]);
+    assert_eq!(server.form(), Form::Plain, "and it knows what was refused");
+}
+
+/// The refusal was an error, or the server is another one: an hour later the flag is tried again. Where it is still
+/// refused, that costs one call, and never the text of the script.
+#[test]
+fn a_refusal_is_not_believed_for_ever() {
+    const HOUR: u64 = 3_600_000;
+    let server = Transport::new();
+    let _ = server.run(&[NOSCRIPT, REFUSED, NOSCRIPT]);
+    server.effects.set(HOUR - 1);
+    assert_eq!(server.run(&[]).1, PLAIN[..1]);
+    server.effects.set(HOUR);
+    let again = server.run(&[NOSCRIPT]);
+    assert_eq!(again, (Ok(json!(1)), both(&FLAGGED[..1], &PLAIN[..1])));
+    assert_eq!(server.run(&[]).1, PLAIN[..1]);
+    server.effects.set(2 * HOUR);
+    assert_eq!(server.run(&[]), (Ok(json!(1)), both(&FLAGGED[..1], &[])));
+    assert_eq!(server.form(), Form::Flagged);
+    assert_eq!(server.run(&[NOSCRIPT]).1, FLAGGED, "as a new isolate");
+    // A clock that was set back does not prolong it.
+    server.effects.set(3 * HOUR);
+    let _ = server.run(&[REFUSED]);
+    server.effects.set(2 * HOUR);
+    assert_eq!(server.form(), Form::Flagged);
+}
+
+/// One refusal in error costs what a right one does: the decision is made, and later ones take one call.
+#[test]
+fn a_refusal_in_error_fails_no_call() {
+    let server = Transport::new();
+    assert_eq!(server.run(&[]).1, FLAGGED[..1]);
+    let once = server.run(&[REFUSED, NOSCRIPT]);
+    let sent = both(&FLAGGED[..1], &PLAIN);
+    assert_eq!(once, (Ok(json!(1)), sent));
+    assert_eq!(server.run(&[]).1, PLAIN[..1]);
+}
+
+/// No loop, and no more than four calls.
+#[test]
+fn a_server_that_refuses_both_forms_is_an_error() {
+    let server = Transport::new();
+    let refused = server.run(&[NOSCRIPT, REFUSED, NOSCRIPT, REFUSED]);
+    let failed = Err(StoreError::NotCompiled);
+    assert_eq!(refused, (failed.clone(), both(&FLAGGED, &PLAIN)));
+    let refused = server.run(&[NOSCRIPT, REFUSED]);
+    assert_eq!(refused, (failed, both(&[], &PLAIN)));
+    let lost = server.run(&[NOSCRIPT, NOSCRIPT]);
+    let noscript = StoreError::Refused("NOSCRIPT".to_owned());
+    assert_eq!(lost, (Err(noscript), both(&[], &PLAIN)));
 }

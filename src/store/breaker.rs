@@ -150,7 +150,8 @@ impl<S: SharedStore, E: Effects> Breaker<S, E> {
     }
 
     /// Asks the store whether it answers again. It decides nothing and writes nothing; a Redis that may not write refuses
-    /// the script all the same, since the script does not declare that it never does.
+    /// the script all the same, since the script does not declare that it never does. Where the script is sent without its first line, such a
+    /// Redis answers the probe and refuses the next decisions; the waits go on doubling.
     pub async fn probe(&self, permit: Permit) {
         let check = Check::default();
         let question = Question::new(&check);

@@ -12,10 +12,11 @@ mod answer;
 
 use answer::ScriptReply;
 
-/// The decision as a Redis script; a test holds its name to its text.
+/// The decision as a Redis script; a test holds its names to its texts.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
     sha1: "4cc98227b6f87ffb712227349b68ea32f8a02a65",
+    plain_sha1: "0954a2dbdab08f4afb52225e0ae3774c777f7bbd",
 };
 
 /// The store in Redis.

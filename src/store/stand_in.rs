@@ -19,6 +19,7 @@ pub(crate) struct StandIn {
     child: Child,
     pub(crate) url: String,
     pub(crate) token: String,
+    redis_port: u64,
 }
 
 /// Long enough for a busy machine.
@@ -39,10 +40,30 @@ fn end_the_run(cause: &str) -> ! {
 
 impl StandIn {
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// One that hands scripts to Redis unchanged, which refuses their flag.
+    pub(crate) fn refusing() -> Self {
+        Self::with(&["--unchanged"])
+    }
+
+    /// One that answers `error` to every script that begins with `#!`.
+    pub(crate) fn answering(error: &str) -> Self {
+        Self::with(&["--refusal", error])
+    }
+
+    /// Another one over the same Redis, as [`refusing`](Self::refusing).
+    pub(crate) fn refusing_too(&self) -> Self {
+        Self::with(&["--unchanged", "--redis-port", &self.redis_port.to_string()])
+    }
+
+    fn with(options: &[&str]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstash/cli.mjs");
         // It ends when its standard input does, which is held open here.
         let mut child = Command::new("node")
             .arg(script)
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -65,6 +86,7 @@ impl StandIn {
         Self {
             url: text("url"),
             token: text("token"),
+            redis_port: ready["redisPort"].as_u64().unwrap(),
             child,
         }
     }

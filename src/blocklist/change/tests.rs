@@ -25,12 +25,8 @@ use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::{Millis, Timestamp};
 
 #[test]
-fn the_scripts_name_is_its_hash() {
-    let hash = sha1_smol::Sha1::from(SCRIPT.text).digest().to_string();
-    assert_eq!(
-        SCRIPT.sha1, hash,
-        "change.lua has changed: change SCRIPT as well"
-    );
+fn the_scripts_names_are_the_hashes_of_its_forms() {
+    SCRIPT.assert_named("change.lua");
 }
 
 fn words(line: &str) -> Command {
@@ -153,6 +149,18 @@ async fn a_server_that_does_not_know_the_script_is_sent_it() {
         assert_eq!(done.len(), 1);
     }
     assert_eq!(stand_in.run(&["GET", "c:t"]).await, json!("2"));
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_flag_is_sent_the_script_without_it() {
+    let stand_in = StandIn::refusing();
+    let records = redis(&stand_in, "c:");
+    let step = || vec![Step::new([words("INCRBY c:t 1")], Mark::Addresses)];
+    for requests in [4, 5, 6] {
+        records.change(step(), START).await.unwrap();
+        assert_eq!(stand_in.requests().await, requests);
+    }
+    assert_eq!(stand_in.run(&["GET", "c:t"]).await, json!("3"));
 }
 
 fn redis(stand_in: &StandIn, prefix: &str) -> Records<Rest<RealEffects>> {

@@ -53,6 +53,20 @@ fn an_open_breaker_sets_retry_after_and_health_names_the_cause() {
 }
 
 #[test]
+fn health_says_in_which_form_scripts_are_sent() {
+    let isolate = Isolate::new(&upstash(&json!({})));
+    assert_eq!(isolate.control("health")["script"], "flagged");
+    for error in ["NOSCRIPT", "ERR Unexpected flag in script shebang: x"] {
+        let body = json!({"error": error}).to_string();
+        isolate.effects.reply(Ok(Reply { status: 400, body }));
+    }
+    isolate.answer(&get("http://localhost/"));
+    assert_eq!(isolate.control("health")["script"], "plain");
+    let public = isolate.answer(&get("http://localhost/_limiter/health"));
+    assert!(!public.body.contains("script"), "{}", public.body);
+}
+
+#[test]
 fn a_duty_reconciles_the_backlog_once_the_store_answers() {
     let isolate = Isolate::new(&upstash(&json!({})));
     let down = || {

@@ -7,12 +7,16 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
-use super::SCRIPT;
+use super::{RedisStore, SCRIPT};
+use crate::redis::Database;
+use crate::redis::keys::Keys;
+use crate::redis::rest::Rest;
+use crate::redis::script::Form;
 use crate::store::Charge;
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
 use crate::store::shared::{Extra, Question, Reply, SharedStore};
-use crate::store::stand_in::StandIn;
+use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::{Millis, Timestamp};
 
 mod random;
@@ -20,27 +24,26 @@ mod random;
 use random::{RandomCharge, RandomStep, random_charges, random_steps};
 
 #[test]
-fn the_scripts_name_is_its_hash() {
-    let hash = sha1_smol::Sha1::from(SCRIPT.text).digest().to_string();
-    assert_eq!(
-        SCRIPT.sha1, hash,
-        "decide.lua has changed: change SCRIPT as well"
-    );
+fn the_scripts_names_are_the_hashes_of_its_forms() {
+    SCRIPT.assert_named("decide.lua");
 }
 
 /// The script and the reference, side by side on a real Redis: the same answers and the same texts,
-/// with clocks that jump, quotas that come and go, versions of a quota that take turns, backlogs,
+/// whichever form of the script is asked, with clocks that jump, quotas that come and go, versions of a quota that take turns, backlogs,
 /// leases, and garbage in the keys.
 #[tokio::test]
 async fn the_script_is_the_reference() {
     const SEQUENCES: usize = 150;
     let stand_in = StandIn::start();
+    let refusing = stand_in.refusing_too();
+    let stand_ins = [&stand_in, &refusing];
+    let connections = stand_ins.map(StandIn::redis);
     let mut runner = TestRunner::deterministic();
     let (mut compared, mut absorbed, mut leased, mut joined) = (0, 0, 0, 0);
     for sequence in 0..SEQUENCES {
         let charges = random_charges().new_tree(&mut runner).unwrap().current();
         let steps = random_steps().new_tree(&mut runner).unwrap().current();
-        let pair = Pair::new(&stand_in, sequence);
+        let pair = Pair::new(&stand_in, &connections, sequence);
         compared += pair.compare(&charges, &steps).await;
         absorbed += pair.absorbed();
         leased += pair.leased.get();
@@ -50,11 +53,16 @@ async fn the_script_is_the_reference() {
     assert!(absorbed > SEQUENCES, "{absorbed} names absorbed");
     assert!(leased > SEQUENCES, "{leased} leases taken");
     assert!(joined > SEQUENCES, "{joined} texts of several states");
+    let forms = connections.map(|redis| redis.script_form());
+    assert_eq!(forms, [Some(Form::Flagged), Some(Form::Plain)]);
 }
 
 /// Both, holding the same.
 struct Pair<'a> {
     stand_in: &'a StandIn,
+    /// One of each form, asked in turn.
+    stores: [RedisStore<Rest<RealEffects>>; 2],
+    asked: Cell<usize>,
     prefix: String,
     reference: Reference,
     /// Quotas of which units were leased, each time.
@@ -64,10 +72,14 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn new(stand_in: &'a StandIn, sequence: usize) -> Self {
+    fn new(stand_in: &'a StandIn, connections: &[Rest<RealEffects>; 2], sequence: usize) -> Self {
+        let prefix = format!("random-{sequence}:");
+        let store = |redis: &Rest<_>| RedisStore::new(redis.clone(), Keys::new(prefix.clone()));
         Self {
             stand_in,
-            prefix: format!("random-{sequence}:"),
+            stores: connections.each_ref().map(store),
+            asked: Cell::new(sequence),
+            prefix,
             reference: Reference::default(),
             leased: Cell::new(0),
             joined: Cell::new(0),
@@ -132,7 +144,8 @@ impl<'a> Pair<'a> {
     }
 
     async fn ask(&self, question: &Question<'_>, now: Timestamp, what: &str) -> Reply {
-        let store = self.stand_in.store(&self.prefix);
+        let asked = self.asked.replace(self.asked.get() + 1);
+        let store = &self.stores[asked % 2];
         let expected = self.reference.ask(question, now).await.unwrap();
         let script = store.ask(question, now).await.unwrap();
         assert_eq!(script, expected, "{what}");

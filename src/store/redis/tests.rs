@@ -8,6 +8,7 @@ use crate::blocklist::AddressBlock;
 use crate::effects;
 use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
+use crate::redis::Database;
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
@@ -33,6 +34,121 @@ async fn one_request_once_the_script_is_loaded() {
         store.decide(&check, START).await.unwrap();
     }
     assert_eq!(stand_in.requests().await, 7);
+}
+
+#[tokio::test]
+async fn a_store_that_refuses_the_flag_conforms() {
+    let stand_in = StandIn::refusing();
+    conformance::shared(&stand_in.store("conformance:")).await;
+}
+
+/// What a server answers to a script that begins with the flag.
+const REFUSALS: [&str; 5] = [
+    // Redis and Valkey 7 and later.
+    "ERR Unexpected flag in script shebang: allow-key-locking",
+    // Before Redis 7, and KeyDB.
+    "ERR Error compiling script (new function): user_script:1: unexpected symbol near '#' ",
+    // Dragonfly, and older versions of it.
+    "ERR user_script:2: unexpected symbol near '#'",
+    "ERR Invalid flag: allow-key-locking",
+    "ERR Invalid script shebang",
+];
+
+#[tokio::test]
+async fn a_server_that_refuses_the_flag_is_sent_the_script_without_it() {
+    let servers = [StandIn::refusing()].into_iter();
+    for stand_in in servers.chain(REFUSALS.map(StandIn::answering)) {
+        let store = stand_in.store("t:");
+        let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 3)], 1);
+        let mut costs = Vec::new();
+        for left in [2, 1, 0] {
+            let (requests, billed) = (stand_in.requests().await, stand_in.billed().await);
+            let verdict = store.decide(&check, START).await.unwrap();
+            assert_eq!(verdict.answers[0].unwrap().decision.remaining, left);
+            costs.push((
+                stand_in.requests().await - requests,
+                stand_in.billed().await - billed,
+            ));
+        }
+        // Both forms by name and in full, once; then as at Upstash: the script, the read, the state.
+        assert_eq!(costs, [(4, 6), (1, 3), (1, 3)]);
+        assert!(!store.decide(&check, START).await.unwrap().allows(&check));
+    }
+}
+
+/// Isolates of both forms on one Redis hold a caller to one limit.
+#[tokio::test]
+async fn isolates_of_both_forms_share_a_limit() {
+    let stand_in = StandIn::start();
+    let refusing = stand_in.refusing_too();
+    for algorithm in ALGORITHMS {
+        let key = format!("auth-{algorithm:?}:a");
+        let check = check(&[charge(&key, algorithm, 10)], 1);
+        let stores = [stand_in.store("t:"), refusing.store("t:")];
+        let decisions = (0..40).map(|number| stores[number % 2].decide(&check, START));
+        let verdicts = futures_util::future::join_all(decisions).await;
+        let admitted = verdicts
+            .iter()
+            .filter(|it| it.as_ref().unwrap().allows(&check));
+        assert_eq!(admitted.count(), 10, "{algorithm:?}");
+    }
+}
+
+/// Redis treats a script without the first line by the rules from before Redis 7: it is begun. It must not write half.
+#[tokio::test]
+async fn a_redis_that_may_not_write_refuses_either_form_and_counts_nothing() {
+    for stand_in in [StandIn::start(), StandIn::refusing()] {
+        let store = stand_in.store("t:");
+        let charges = ["auth:a", "general:a"].map(|key| charge(key, Algorithm::SlidingWindow, 10));
+        let check = check(&charges, 1);
+        store.decide(&check, START).await.unwrap();
+        for (set, unset, word) in [
+            (
+                ["CONFIG", "SET", "maxmemory", "1"],
+                ["CONFIG", "SET", "maxmemory", "0"],
+                "OOM",
+            ),
+            (
+                ["CONFIG", "SET", "min-replicas-to-write", "1"],
+                ["CONFIG", "SET", "min-replicas-to-write", "0"],
+                "NOREPLICAS",
+            ),
+        ] {
+            stand_in.run(&set).await;
+            let failed = store.decide(&check, START).await;
+            assert_eq!(failed, Err(StoreError::Refused(word.to_owned())));
+            stand_in.run(&unset).await;
+        }
+        let verdict = store.decide(&check, START).await.unwrap();
+        let left = verdict
+            .answers
+            .iter()
+            .map(|it| it.unwrap().decision.remaining);
+        assert_eq!(left.collect::<Vec<_>>(), [8, 8]);
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_lacks_a_command_is_told_so_and_not_sent_the_other_form() {
+    for stand_in in [StandIn::start(), StandIn::refusing()] {
+        let redis = stand_in.redis();
+        let form = redis.script_form();
+        let store = RedisStore::new(redis.clone(), Keys::new("t:"));
+        let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 10)], 1);
+        for (lacks, has) in [("-evalsha", "+evalsha"), ("-eval", "+eval")] {
+            stand_in.run(&["ACL", "SETUSER", "default", lacks]).await;
+            let failed = store.decide(&check, START).await;
+            assert_eq!(failed, Err(StoreError::NotPermitted), "{lacks}");
+            assert_eq!(redis.script_form(), form, "{lacks}");
+            stand_in.run(&["ACL", "SETUSER", "default", has]).await;
+        }
+        store.decide(&check, START).await.unwrap();
+        let form = redis.script_form();
+        stand_in.run(&["ACL", "SETUSER", "default", "-mget"]).await;
+        let failed = store.decide(&check, START).await;
+        assert_eq!(failed, Err(StoreError::NotPermitted), "within the script");
+        assert_eq!(redis.script_form(), form);
+    }
 }
 
 /// Law 4 where Redis forgets by its own clock: an isolate that is behind by the tolerance must still
