@@ -53,6 +53,16 @@ impl StandIn {
         Self::with(&["--refusal", error])
     }
 
+    /// One that behaves as serverless-redis-http does, connected to Redis.
+    pub(crate) async fn bridge() -> Self {
+        let bridge = Self::with(&["--bridge"]);
+        let ping = json!(["PING"]).to_string();
+        let effects = bridge.effects();
+        let first = effects.call_redis(Endpoint::Command, ping, TIMEOUT).await;
+        assert_eq!(first.unwrap().status, 500, "it is not connected yet");
+        bridge
+    }
+
     /// Another one over the same Redis, as [`refusing`](Self::refusing).
     pub(crate) fn refusing_too(&self) -> Self {
         Self::with(&["--unchanged", "--redis-port", &self.redis_port.to_string()])

@@ -2,12 +2,12 @@
 /**
  * The stand-in, with a Redis of its own, as a process for other programs.
  *
- *     node tests/upstash/cli.mjs [--port N] [--token T] [--no-stdin] [--redis-port N] [--unchanged] [--refusal ERROR]
+ *     node tests/upstash/cli.mjs [--port N] [--token T] [--no-stdin] [--redis-port N] [--unchanged] [--refusal ERROR] [--bridge]
  *
  * Prints one line of JSON, `{"url","token","redisPort","pid"}`, when it can be used. Ends, and its Redis with it, when
  * its stdin ends (so that it cannot outlive a program that holds the other end, however that dies), on SIGTERM, on SIGINT.
  * `--no-stdin`: on the signals alone, for a shell that gives it `/dev/null`. `--redis-port`: over a Redis that runs on this
- * machine. `--unchanged` and `--refusal`: as in `scripts.mjs`.
+ * machine. `--unchanged` and `--refusal`: as in `scripts.mjs`. `--bridge`: as in `bridge.mjs`.
  */
 
 import { parseArgs } from "node:util";
@@ -21,6 +21,7 @@ const { values } = parseArgs({
     "redis-port": { type: "string" },
     unchanged: { type: "boolean" },
     refusal: { type: "string" },
+    bridge: { type: "boolean" },
   },
 });
 const port = Number(values.port ?? 0);
@@ -42,6 +43,7 @@ const standIn = await startStandIn({
   token: values.token,
   redis: redisPort ? { host: "127.0.0.1", port: Number(redisPort) } : undefined,
   scripts: { unchanged: values.unchanged, refusal: values.refusal },
+  bridge: values.bridge,
 });
 process.stdout.on("error", () => {}); // the reader has gone; its end of stdin says the same
 console.log(JSON.stringify({ url: standIn.url, token: standIn.token, redisPort: standIn.redis.port, pid: process.pid }));

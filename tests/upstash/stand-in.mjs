@@ -9,6 +9,7 @@ import { once, setMaxListeners } from "node:events";
 import { createServer } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { envelope, errorBody } from "./answer.mjs";
+import { Bridge } from "./bridge.mjs";
 import { BadRequest, parse, refused } from "./commands.mjs";
 import { RedisGone } from "./connection.mjs";
 import { canned, Faults, UNAUTHORIZED } from "./faults.mjs";
@@ -32,13 +33,14 @@ const JSON_TYPE = "application/json";
  * @param {{host: string, port: number}} [options.redis] a Redis that the caller keeps; default: one of its own, which `stop()` ends
  * @param {{name: string, password: string}} [options.user] the Redis user that the token stands for; default: Redis's default one
  * @param {{unchanged?: boolean, refusal?: string}} [options.scripts] how scripts come to Redis; default: as to Upstash. See `scripts.mjs`
+ * @param {boolean} [options.bridge] behave as serverless-redis-http does; see `bridge.mjs`. Nothing is billed then
  * @param {string} [options.token]
  * @param {number} [options.port] default: a free one
  * @returns {Promise<StandIn>}
  */
-export async function startStandIn({ redis, user, scripts, token = "stand-in-token", port = 0 } = {}) {
+export async function startStandIn({ redis, user, scripts, bridge, token = "stand-in-token", port = 0 } = {}) {
   const own = redis ? undefined : await startRedis();
-  const standIn = new StandIn(own ?? redis, own, token, user, scripts);
+  const standIn = new StandIn(own ?? redis, own, token, user, scripts, bridge);
   try {
     await standIn.listen(port);
   } catch (error) {
@@ -52,12 +54,13 @@ class StandIn {
   #own;
   #upstream;
   #scripts;
+  #bridge;
   #server;
   #count = 0;
   #last = [];
   #delays = new AbortController();
 
-  constructor(redis, own, token, user, scripts) {
+  constructor(redis, own, token, user, scripts, bridge) {
     /** The Redis behind it. */
     this.redis = redis;
     this.token = token;
@@ -65,6 +68,7 @@ class StandIn {
     this.faults = new Faults();
     this.#own = own;
     this.#scripts = new Scripts(scripts);
+    this.#bridge = bridge ? new Bridge(redis) : undefined;
     this.#upstream = new Upstream(redis, user);
     this.#server = createServer((request, response) => {
       this.#serve(request, response).catch((error) => {
@@ -116,6 +120,7 @@ class StandIn {
   async stop() {
     this.#delays.abort();
     this.#upstream.close();
+    await this.#bridge?.close();
     if (this.#server.listening) {
       const closed = once(this.#server, "close");
       this.#server.close();
@@ -202,6 +207,7 @@ class StandIn {
       return restore(await this.#upstream.command(translated));
     };
     try {
+      if (this.#bridge) return await this.#bridge.run({ mode, commands });
       if (mode === "single") {
         const reply = await one(commands[0]);
         return { status: reply instanceof ReplyError ? 400 : 200, body: envelope(reply, base64), contentType: JSON_TYPE };

@@ -42,6 +42,12 @@ async fn a_store_that_refuses_the_flag_conforms() {
     conformance::shared(&stand_in.store("conformance:")).await;
 }
 
+#[tokio::test]
+async fn a_store_behind_a_bridge_conforms() {
+    let bridge = StandIn::bridge().await;
+    conformance::shared(&bridge.store("conformance:")).await;
+}
+
 /// What a server answers to a script that begins with the flag.
 const REFUSALS: [&str; 5] = [
     // Redis and Valkey 7 and later.
