@@ -383,11 +383,11 @@ fn a_key_of_the_application_is_one_call_of_redis() {
     else {
         panic!("answers without Redis")
     };
-    assert_eq!(endpoint, Endpoint::Transaction);
-    assert_eq!(body, "[[\"GET\",\"t:app/a\"]]");
+    assert_eq!(endpoint, Endpoint::Command);
+    assert_eq!(body, "[\"GET\",\"t:app/a\"]");
     let reply = Answer::Redis(Ok(Reply {
         status: 200,
-        body: "[{\"result\":\"x\"}]".to_owned(),
+        body: "{\"result\":\"x\"}".to_owned(),
     }));
     let response = answered(driver.resume(id, reply));
     assert_eq!(

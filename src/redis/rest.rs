@@ -193,9 +193,16 @@ impl<E: Effects> Scripts for Rest<E> {
 
 impl<E: Effects> Database for Rest<E> {
     async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
-        let body = Value::from(commands).to_string();
-        self.call(Endpoint::Transaction, body, self.timeout, replies)
-            .await
+        let wanted = commands.len();
+        // One command is atomic as it is. A bridge whose transactions share connections is asked for as few as possible.
+        let (endpoint, body) = match <[Command; 1]>::try_from(commands) {
+            Ok([command]) => (Endpoint::Command, Value::from(command)),
+            Err(commands) => (Endpoint::Transaction, Value::from(commands)),
+        };
+        self.call(endpoint, body.to_string(), self.timeout, |reply| {
+            replies(reply, wanted)
+        })
+        .await
     }
 
     fn is_shared(&self) -> bool {
@@ -215,15 +222,21 @@ impl<E: Effects> Database for Rest<E> {
     }
 }
 
-/// A transaction's replies.
-fn replies(reply: &Reply) -> Result<Vec<Value>, StoreError> {
+/// The replies of a transaction, or of one command: as many as `wanted`. A bridge whose transactions share connections
+/// puts other requests' replies among them.
+fn replies(reply: &Reply, wanted: usize) -> Result<Vec<Value>, StoreError> {
     if reply.status != 200 {
         // Never a result: a refusal, or a status.
         return Err(failure(reply));
     }
-    let Some(Value::Array(mut replies)) = json::value(&reply.body) else {
-        return Err(failure(reply));
+    let mut replies = match json::value(&reply.body) {
+        Some(Value::Array(replies)) => replies,
+        Some(one) if one.get("result").is_some() => vec![one],
+        _ => return Err(failure(reply)),
     };
+    if replies.len() != wanted {
+        return Err(StoreError::Malformed);
+    }
     for reply in &mut replies {
         if let Some(error) = reply["error"].as_str() {
             return Err(refusal(error));

@@ -209,6 +209,23 @@ async fn each_call_goes_to_its_own_path_and_waits_its_time() {
     let body = r#"[["SET","k:s","1"],["GET","k:t"]]"#.to_owned();
     assert_eq!(effects.calls(), [(Endpoint::Transaction, body, timeout)]);
 
+    for (body, expected) in [
+        (r#"{"result":null}"#, Ok(vec![Value::Null])),
+        (r#"{"result":["a",1]}"#, Ok(vec![json!(["a", 1])])),
+        (
+            r#"{"error":"WRONGTYPE x"}"#,
+            Err(StoreError::Refused("WRONGTYPE".to_owned())),
+        ),
+        ("{}", Err(StoreError::Malformed)),
+        ("1", Err(StoreError::Malformed)),
+    ] {
+        reply(body);
+        let one = rest().run(vec![words("GET k:t")], START).await;
+        assert_eq!(one, expected, "{body}");
+        let sent = r#"["GET","k:t"]"#.to_owned();
+        assert_eq!(effects.calls(), [(Endpoint::Command, sent, timeout)]);
+    }
+
     reply(r#"{"error":"NOSCRIPT No matching script."}"#);
     reply(r#"{"result":[null,null]}"#);
     let store = RedisStore::new(rest(), Keys::new("k:"));
