@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use edge_limiter::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use edge_limiter::error::KeySetError;
 use edge_limiter::quota::{Algorithm, Outcome, Quota, State};
 use edge_limiter::redis::keys::Keys;
 use edge_limiter::redis::rest::Rest;
@@ -288,8 +289,8 @@ impl Effects for Scripted<'_> {
         false
     }
 
-    async fn fetch_key_set(&self, _: &str) -> Option<String> {
-        None
+    async fn fetch_key_set(&self, _: &str) -> Result<String, KeySetError> {
+        Err(KeySetError::Unreachable)
     }
 }
 
