@@ -104,6 +104,8 @@ export interface Health {
   readonly store: "upstash" | "memory";
   readonly breaker: "closed" | "open" | "half-open" | null;
   readonly version: string;
+  /** How scripts are sent to Redis: with the flag line of Upstash, or without, to servers that refuse it. Absent: in memory. */
+  readonly script?: "flagged" | "plain";
   /** The errors of the configuration, and what else `GET /_limiter/health` says with a token. */
   readonly [detail: string]: unknown;
 }

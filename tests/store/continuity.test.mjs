@@ -379,6 +379,6 @@ describe("what is said of it", () => {
     assert.ok(second.next_try > first.next_try);
     await recovered(limiter, "192.0.2.2");
     const { version: _, ...well } = await health(limiter);
-    assert.deepEqual(well, { status: "ok", store: "upstash", breaker: "closed", errors: [], warnings: [] });
+    assert.deepEqual(well, { status: "ok", store: "upstash", breaker: "closed", script: "flagged", errors: [], warnings: [] });
   });
 });
