@@ -8,7 +8,7 @@ export function rateLimit({ address, ...options } = {}) {
     if (!verdict.allowed) return verdict.response;
     await next();
     const decorated = verdict.decorate(context.res);
-    // Over a response that is there, Hono would set that one's headers again.
+    // Hono would copy the headers of a response that it has already.
     context.res = undefined;
     context.res = decorated;
   };

@@ -6,6 +6,6 @@ import { createLimiter } from "./limiter.js";
 export function limiterOf({ limiter, ...options }) {
   if (limiter === undefined) return createLimiter(options);
   const [other] = Object.keys(options);
-  if (other !== undefined) throw new LimiterError("bad_argument", `Pass ${other} to createLimiter, not beside limiter.`);
+  if (other !== undefined) throw new LimiterError("bad_argument", `Pass ${other} to createLimiter, not next to limiter.`);
   return limiter;
 }

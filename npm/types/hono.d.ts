@@ -1,7 +1,7 @@
 import type { Limiter, LimiterOptions } from "./index.js";
 
 export interface HonoOptions extends LimiterOptions {
-  /** A limiter that exists already. Options beside it are refused. */
+  /** A limiter that exists already. Other options next to it are refused. */
   limiter?: Limiter;
   /** The address of the connection, where a server knows it: `(c) => getConnInfo(c).remote.address`. */
   address?: (context: any) => string | undefined;

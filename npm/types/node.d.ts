@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Limiter, LimiterOptions } from "./index.js";
 
 export interface NodeOptions extends LimiterOptions {
-  /** A limiter that exists already. Options beside it are refused. */
+  /** A limiter that exists already. Other options next to it are refused. */
   limiter?: Limiter;
 }
 
