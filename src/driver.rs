@@ -202,7 +202,7 @@ pub enum Outcome {
 const MAX_SAMPLES: usize = 1000;
 
 /// Environments whose limiters are kept. An isolate has one; an application may have several limiters.
-pub const MAX_ENVIRONMENTS: usize = 100;
+const MAX_ENVIRONMENTS: usize = 100;
 
 const TOO_MANY: &str = "more than 100 configurations take turns in this process: the one least recently in force is given up, and \
     what it counted in memory starts afresh (logged once)";

@@ -47,13 +47,13 @@ export function readEnvironment({ env = defaultEnv(), trustProxy }) {
   if (isNamed && trustProxy > 0) {
     throw new LimiterError("bad_argument", "Set CLIENT_IP_HEADER or trustProxy, not both: each says where the caller's address is.");
   }
-  const ofPlatform = isNamed ? undefined : addressHeader(env);
+  const ofPlatform = addressHeader(env);
   const byConnection = !isNamed && ofPlatform === undefined;
   // A copy, which nobody changes.
-  const own = Object.fromEntries(Object.entries(env).filter(([name]) => isRead(name)).sort());
+  const own = Object.fromEntries(Object.entries(env).filter(([name]) => isRead(name)));
   if (!isNamed) own.CLIENT_IP_HEADER = ofPlatform ?? OF_CONNECTION;
   const vars = shared(own);
-  return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), ofPlatform: addressHeader(env) };
+  return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), ofPlatform };
 }
 
 /** Environments of this process, by their text: like ones are one. The module keeps as many (src/driver.rs). */
