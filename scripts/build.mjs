@@ -123,7 +123,7 @@ async function bundleWorker() {
   const glue = path.join(STAGE, "index.js");
   // A proposal that runtimes do not read yet.
   writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
-  const host = { entries: { index: "worker.js" }, outdir: "build", wasm: "./index_bg.wasm", page: `./${PAGE_FILES}` };
+  const host = { entries: { index: "worker.js" }, outdir: "build", wasm: "./index_bg.wasm", page: `./${PAGE_FILES}`, transport: "sockets.js" };
   await bundle(host, { minify: true });
 }
 

@@ -17,9 +17,10 @@ export const WASM = path.join(root, "build", "index_bg.wasm");
  * @param {string} [host.wasm] how the module is imported; without: its bytes are in the JavaScript
  * @param {string} host.page how the files of the page are imported
  * @param {string} [host.platform] a file of `npm/src/platform`
+ * @param {string} host.transport a file of `npm/src/transport`: which Redis it reaches, beyond REST
  * @param {import("esbuild").BuildOptions} [options]
  */
-export async function bundle({ entries, outdir, wasm, page, platform }, options = {}) {
+export async function bundle({ entries, outdir, wasm, page, platform, transport }, options = {}) {
   const esbuild = await import("esbuild");
   const source = (file) => ({ path: path.join(SOURCE, file) });
   const outside = (name) => ({ path: name, external: true });
@@ -32,6 +33,7 @@ export async function bundle({ entries, outdir, wasm, page, platform }, options 
       onResolve({ filter: /^#bytes$/ }, () => ({ path: WASM }));
       onResolve({ filter: /^\.\/page_files\.js$/ }, () => outside(page));
       onResolve({ filter: /^#platform$/ }, () => source(path.join("platform", platform)));
+      onResolve({ filter: /^#transport$/ }, () => source(path.join("transport", transport)));
     },
   };
   await esbuild.build({

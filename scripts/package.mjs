@@ -17,9 +17,9 @@ const ENTRIES = { index: "limiter.js", worker: "worker.js", node: "node.js", nex
 
 /** By export condition, how the module is loaded and which platform it runs on; the last one is for all others. */
 const CONDITIONS = {
-  workerd: { wasm: "../index_bg.wasm", platform: "workerd.js", entries: Object.keys(ENTRIES) },
-  "edge-light": { wasm: "../index_bg.wasm?module", platform: "edge-light.js", entries: ["index", "next", "hono"] },
-  default: { wasm: undefined, platform: "default.js", entries: ["index", "node", "next", "hono"] },
+  workerd: { wasm: "../index_bg.wasm", platform: "workerd.js", transport: "sockets.js", entries: Object.keys(ENTRIES) },
+  "edge-light": { wasm: "../index_bg.wasm?module", platform: "edge-light.js", transport: "none.js", entries: ["index", "next", "hono"] },
+  default: { wasm: undefined, platform: "default.js", transport: "ioredis.js", entries: ["index", "node", "next", "hono"] },
 };
 
 /** Makes the package, and returns the tarball's path. */
@@ -28,9 +28,9 @@ export async function makePackage() {
   rmSync(FOLDER, { recursive: true, force: true });
   const dist = path.join(FOLDER, "dist");
   mkdirSync(dist, { recursive: true });
-  for (const [condition, { wasm, platform, entries }] of Object.entries(CONDITIONS)) {
+  for (const [condition, { entries, ...host }] of Object.entries(CONDITIONS)) {
     const files = Object.fromEntries(entries.map((entry) => [entry, ENTRIES[entry]]));
-    await bundle({ entries: files, outdir: path.join(dist, condition), wasm, page: `../${PAGE_FILES}`, platform }, { splitting: true, chunkNames: "[name]-[hash]" });
+    await bundle({ entries: files, outdir: path.join(dist, condition), page: `../${PAGE_FILES}`, ...host }, { splitting: true, chunkNames: "[name]-[hash]" });
   }
   copyFileSync(WASM, path.join(dist, path.basename(WASM)));
   copyFileSync(path.join(root, "build", PAGE_FILES), path.join(dist, PAGE_FILES));

@@ -14,8 +14,10 @@ use crate::user;
 
 mod abuse;
 mod cors;
+mod host;
 mod policies;
 mod routes;
+mod server;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ mod vars;
 
 pub use abuse::Abuse;
 pub use cors::CorsOrigins;
+pub use host::{Client, Host, Reach};
+pub use server::{Node, Server, Tcp, Topology};
 pub use store::StoreConfig;
 pub use vars::Vars;
 pub(crate) use vars::thousandths;
@@ -187,14 +191,20 @@ impl Compiled {
 }
 
 impl Config {
-    /// Reads the environment. Variables that are not the limiter's are left alone.
+    /// Reads the environment as [`compile_on`](Self::compile_on) does for the usual host, Cloudflare Workers.
     #[must_use]
     pub fn compile(vars: &Vars) -> Compiled {
+        Self::compile_on(vars, &Host::default())
+    }
+
+    /// Reads the environment of a host. Variables that are not the limiter's are left alone.
+    #[must_use]
+    pub fn compile_on(vars: &Vars, host: &Host) -> Compiled {
         let mut problems = Problems::default();
         let mut table = policies::read(vars, &mut problems);
         let read = routes::read(vars, &mut table, &mut problems);
         table.warn_unused(&read.used, &mut problems);
-        let store = store::read(vars, &mut problems);
+        let store = store::read(vars, host, &mut problems);
         let users = users::read(vars, table.asks_for_users(), &mut problems);
         if !users.prove_anybody() {
             table.ask_for_nobody();

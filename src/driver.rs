@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::admin::{Body, Operation};
-use crate::config::{Config, Secret, StoreConfig, Vars};
+use crate::config::{Config, Host, Server, Vars};
 use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
@@ -235,7 +235,7 @@ enum Ended<P> {
 /// An environment and its limiter. What that counts and still has to write outlasts a change to another environment.
 struct Environment<P> {
     vars: Vars,
-    has_origin_binding: bool,
+    host: Host,
     limiter: DrivenLimiter<P>,
     setup: Setup,
 }
@@ -251,8 +251,8 @@ pub struct Setup {
     /// Headers of which no [other spelling](crate::headers::is_forwarded) is sent on: the platform's for the address, and the
     /// policies' keys.
     pub one_spelling: Vec<String>,
-    /// Redis's REST URL as configured, and the token, if it is spoken to over REST.
-    pub rest: Option<(String, Secret)>,
+    /// How Redis is reached, if there is one.
+    pub redis: Option<Server>,
 }
 
 impl Setup {
@@ -264,10 +264,7 @@ impl Setup {
                 .chain(config.key_headers().filter(|name| headers::is_plain(name)))
                 .map(str::to_owned)
                 .collect(),
-            rest: match &config.store {
-                StoreConfig::Memory => None,
-                StoreConfig::Upstash { url, token, .. } => Some((url.clone(), token.clone())),
-            },
+            redis: config.store.server().cloned(),
         }
     }
 }
@@ -298,17 +295,14 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     /// # Errors
     ///
     /// [`LimiterError`]; what was configured before stays in force.
-    pub fn configure(
-        &mut self,
-        vars: &Vars,
-        has_origin_binding: bool,
-    ) -> Result<Setup, LimiterError> {
-        let known = self.environments.iter().position(|known| {
-            known.vars == *vars && known.has_origin_binding == has_origin_binding
-        });
+    pub fn configure(&mut self, vars: &Vars, host: Host) -> Result<Setup, LimiterError> {
+        let known = self
+            .environments
+            .iter()
+            .position(|known| known.vars == *vars && known.host == host);
         let environment = match known {
             Some(place) => self.environments.remove(place),
-            None => self.compose(vars, has_origin_binding)?,
+            None => self.compose(vars, host)?,
         };
         let setup = environment.setup.clone();
         if self.environments.len() >= MAX_ENVIRONMENTS {
@@ -342,21 +336,17 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         true
     }
 
-    fn compose(
-        &mut self,
-        vars: &Vars,
-        has_origin_binding: bool,
-    ) -> Result<Environment<P>, LimiterError> {
+    fn compose(&mut self, vars: &Vars, host: Host) -> Result<Environment<P>, LimiterError> {
         let asked = Asked {
             setup: self.configured,
             ..self.asked.clone()
         };
-        let limiter = Limiter::new(vars, has_origin_binding, asked)?;
+        let limiter = Limiter::new(vars, &host, asked)?;
         let setup = Setup::of(limiter.config(), self.configured);
         self.configured += 1;
         Ok(Environment {
             vars: vars.clone(),
-            has_origin_binding,
+            host,
             limiter: Rc::new(limiter),
             setup,
         })

@@ -11,7 +11,7 @@ use crate::admin::door::Doorkeeper;
 use crate::admin::{self, Application, Body, Door, MAX_BODY_BYTES, Operation, Plane};
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
-use crate::config::{Compiled, Config, Origin, StoreConfig, Vars};
+use crate::config::{Compiled, Config, Host, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
 use crate::gate::{self, Arrival, Preflights, Report, Request as _, Undecided};
@@ -123,13 +123,13 @@ impl std::error::Error for LimiterError {}
 
 impl<E: Effects + Clone> Limiter<E> {
     /// The limiter of an environment. What is wrong in that is logged, and stricter readings are in
-    /// force. `has_origin_binding`: the host has a binding `ORIGIN` to forward to.
+    /// force.
     ///
     /// # Errors
     ///
     /// [`LimiterError`].
-    pub fn new(vars: &Vars, has_origin_binding: bool, effects: E) -> Result<Self, LimiterError> {
-        let compiled = Config::compile(vars);
+    pub fn new(vars: &Vars, host: &Host, effects: E) -> Result<Self, LimiterError> {
+        let compiled = Config::compile_on(vars, host);
         for problem in &compiled.problems {
             effects.log(Level::Error, &format!("configuration: {problem}"));
         }
@@ -151,7 +151,7 @@ impl<E: Effects + Clone> Limiter<E> {
             ),
             name: loop_guard::name(config),
             own_tokens: OwnTokens::new(config),
-            has_origin_binding,
+            has_origin_binding: host.has_origin_binding,
             effects,
             compiled,
         })
@@ -500,7 +500,7 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
             let keys = Rc::new(Records::new(keys, Keys::new("")));
             (stack, records, Application::new(keys, Retries::NONE))
         }
-        StoreConfig::Upstash { prefix, rules, .. } => {
+        StoreConfig::Redis { prefix, rules, .. } => {
             let keys = Keys::new(prefix.clone());
             let rest = Rest::new(effects.clone(), rules.timeout);
             let store = RedisStore::new(rest.clone(), keys.clone());

@@ -9,7 +9,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, Server};
 use crate::steps;
 
 /// The pass of one deployment at which a loop is cut.
@@ -27,8 +27,8 @@ pub fn name(config: &Config) -> String {
     let mut hash = Sha256::new();
     // Secrets do not show in it, and go in by themselves.
     hash.update(format!("{config:?}"));
-    if let StoreConfig::Upstash { token, .. } = &config.store {
-        hash.update(token.reveal());
+    if let Some(secret) = config.store.server().and_then(Server::secret) {
+        hash.update(secret.reveal());
     }
     if let Some(secret) = &config.origin_secret {
         hash.update(secret.reveal());

@@ -19,6 +19,10 @@ use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
 use crate::time::{Millis, Timestamp};
 
+mod redis;
+
+pub use redis::{host, server};
+
 /// What a host is to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

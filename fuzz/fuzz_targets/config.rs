@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edge_limiter::config::{Compiled, Config, Origin, StoreConfig, Vars};
+use edge_limiter::config::{Compiled, Config, Node, Origin, Server, StoreConfig, Vars};
 use edge_limiter::policy::PolicyId;
 use edge_limiter::quota::{MAX_WINDOW, Quota};
 use edge_limiter::redis::http::Http;
@@ -113,9 +113,8 @@ fn is_within_bounds(config: &Config) {
             .bytes()
             .all(|byte| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte))
     );
-    if let StoreConfig::Upstash {
-        url,
-        token,
+    if let StoreConfig::Redis {
+        server,
         prefix,
         rules,
     } = &config.store
@@ -133,10 +132,18 @@ fn is_within_bounds(config: &Config) {
         assert!(max_commands.is_none_or(|most| (50..=1_000_000).contains(&most.get())));
         assert!((10..=10_000).contains(fallback_factor));
         assert!(prefix.len() <= 128 && prefix.bytes().all(|byte| byte.is_ascii_graphic()));
-        assert!(
-            Http::new(url, token.reveal()).is_ok(),
-            "what is accepted can be used"
-        );
+        match server {
+            Server::Rest { url, token } => assert!(
+                Http::new(url, token.reveal()).is_ok(),
+                "what is accepted can be used"
+            ),
+            Server::Tcp(tcp) => {
+                assert!((1..=100).contains(&tcp.nodes.len()) && tcp.database <= 65_535);
+                let has_name = |node: &Node| !node.host.is_empty() && node.port > 0;
+                assert!(tcp.nodes.iter().all(has_name));
+            }
+            Server::Client { .. } => panic!("the host has none"),
+        }
     }
     if let Origin::Url(base) = &config.origin {
         leads_to_one_origin(base);

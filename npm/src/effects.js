@@ -3,12 +3,8 @@
  * and a text for the task that asked.
  */
 
-/** In place of a status. */
-const FAILED = 0;
-const TIMED_OUT = 1;
-const NOT_TEXT = 2;
-const TOO_LONG = 3;
-const WELL = 200;
+import { FAILED, NOT_TEXT, TIMED_OUT, TOO_LONG, WELL } from "./statuses.js";
+import { fetchOptions } from "./fetch-options.js";
 
 /** How long a key set may take, in ms, and the longest that is read, in bytes. */
 const KEY_SET_TIMEOUT_MS = 2000;
@@ -18,35 +14,11 @@ const MAX_KEY_SET_BYTES = 64 * 1024;
 const MAX_IMPORTED_KEYS = 100;
 const imported = new Map();
 
-/** What else calls of `fetch` are made with, by platform. */
-let common = {};
-
-export function useForFetch(options) {
-  common = options;
-}
-
 const ALGORITHMS = {
   HS256: { name: "HMAC", hash: "SHA-256" },
   RS256: { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" },
   ES256: { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" },
 };
-
-/**
- * Posts to Redis. The signal's timer costs a fifth of one that is set and cleared by hand; a request that traps meanwhile is
- * answered when it is over, at the latest.
- *
- * @param {{url: string, headers: Headers}} endpoint where, and what each call has in common
- */
-export async function callRedis({ url, headers }, timeout, body) {
-  const signal = AbortSignal.timeout(timeout);
-  try {
-    const response = await fetch(url, { ...common, method: "POST", headers, body, redirect: "manual", signal });
-    // What ends the call ends the reading of its body as well.
-    return [response.status, await response.text()];
-  } catch {
-    return [signal.aborted ? TIMED_OUT : FAILED, ""];
-  }
-}
 
 /** `isApart`: where the runtime has processes, one that has nothing else to do does not wait for it. */
 export async function sleep(ms, isApart) {
@@ -89,7 +61,7 @@ export async function fetchKeySet(url) {
   const timer = setTimeout(() => controller.abort(), KEY_SET_TIMEOUT_MS);
   try {
     const headers = { Accept: "application/json, application/jwk-set+json" };
-    const response = await fetch(url, { ...common, headers, redirect: "manual", signal: controller.signal });
+    const response = await fetch(url, { ...fetchOptions(), headers, redirect: "manual", signal: controller.signal });
     if (response.status === 200) {
       const [status, text] = await readText(response, MAX_KEY_SET_BYTES);
       return [status === FAILED && controller.signal.aborted ? TIMED_OUT : status, text];

@@ -4,8 +4,10 @@
  */
 import * as module from "#module";
 import { asVariable, isOdd, namesOf, setCurrent, takeOutlives } from "./current.js";
-import { callRedis, fetchKeySet, readText, sleep, verify } from "./effects.js";
+import { fetchKeySet, readText, sleep, verify } from "./effects.js";
 import { fileAnswer } from "./page.js";
+import { overRest } from "./transport/rest.js";
+import { REACH, connect } from "#transport";
 
 /** Kinds of steps (src/wire.rs); what neither waits, nor is forwarded, nor is a verdict is an answer. */
 export const FORWARD = 2;
@@ -38,8 +40,8 @@ const setups = new WeakMap();
 /** The environment that is in force, and its setup. */
 let environment, inForce;
 
-/** Where the instance's configurations have their Redis: of each its URL, then its `/multi-exec`. */
-let endpoints = [];
+/** How the instance's configurations call their Redis (transport/). */
+let transports = [];
 
 /** Views of the instance's memory, made anew when it grows. */
 let memory, bytes, numbers, input;
@@ -52,34 +54,44 @@ function revive() {
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
-  endpoints = [];
+  transports = [];
   room = { address: 0, size: 0 };
 }
 
-/** Before a request: an instance that works, with this environment in force. Returns its setup. */
-export function prepare(env) {
+/**
+ * Before a request: an instance that works, with this environment in force. Returns its setup.
+ *
+ * @param {object} env
+ * @param {import("./transport/client.js").Client} [client] the application's own way to Redis, the same for each `env`
+ */
+export function prepare(env, client) {
   revive();
   if (env !== environment) {
     const known = setups.get(env);
     const stands = known?.instance === instance && guarded(() => module.select(known.number));
-    inForce = stands ? known : configure(env);
+    inForce = stands ? known : configure(env, client);
     environment = env;
   }
   return inForce;
 }
 
-function configure(env) {
-  const { number, header, url, token, ...names } = JSON.parse(guarded(() => module.configure(env)));
-  // The runtime takes these for less than a record of headers.
-  const headers = new Headers({ Authorization: `Bearer ${token}`, "Content-Type": "application/json" });
-  const transactions = `${url?.replace(/\/+$/, "")}/multi-exec`;
-  endpoints[2 * number] = { url, headers };
-  endpoints[2 * number + 1] = { url: transactions, headers };
+function configure(env, client) {
+  const named = client ? 2 * client.number + Number(client.isCluster) : 0;
+  const { number, header, redis, ...names } = JSON.parse(guarded(() => module.configure(env, REACH, named)));
+  if (redis) transports[number] = transportTo(redis, client);
   const notForwarded = new Set(names.notForwarded.split(","));
   const otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
   const setup = { instance, number, header, notForwarded, otherSpellings };
   setups.set(env, setup);
   return setup;
+}
+
+function transportTo(redis, client) {
+  switch (redis.kind) {
+    case "rest": return overRest(redis);
+    case "client": return client.transport;
+  }
+  return connect(redis);
 }
 
 /** What the module can do with a request: answer or forward it; only decide it; answer it if it is the control plane's. */
@@ -156,7 +168,7 @@ export async function drive(kind, incoming, finish, waitUntil, isApart = false) 
 
 function perform(kind, first, second, text, incoming, isApart) {
   switch (kind) {
-    case REDIS: return callRedis(endpoints[first], second, text);
+    case REDIS: return transports[first >> 1].call(text, second, (first & 1) === 1);
     case SLEEP: return sleep(first, isApart);
     case VERIFY: return verify(text);
     case KEY_SET: return fetchKeySet(text);

@@ -6,7 +6,7 @@ import { incomingOf } from "./current.js";
 import { LimiterError, isText } from "./errors.js";
 import { CALL_OPTIONS, addressOf, checked, known, readEnvironment, waitUntilOf } from "./options.js";
 import { fileAnswer } from "./page.js";
-import { useForFetch } from "./effects.js";
+import { useForFetch } from "./fetch-options.js";
 import { fetchOptions } from "#platform";
 import { redisOf } from "./redis.js";
 import { Verdict } from "./verdict.js";

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::door::{Access, too_many};
-use crate::config::{Compiled, Severity};
+use crate::config::{Compiled, Server, Severity};
 use crate::redis::script::Form;
 use crate::response::Response;
 use crate::store::blocked::RANGES_LOST;
@@ -66,7 +66,7 @@ pub(super) fn answer(
     let body = Health {
         status,
         store: match breaker.filter(closed) {
-            Some(_) => "upstash",
+            Some(_) => (compiled.config.store.server()).map_or("memory", Server::name),
             None => "memory",
         },
         breaker: breaker.map(|status| status.state.to_string()),

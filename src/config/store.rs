@@ -2,8 +2,10 @@
 
 use std::num::NonZeroU32;
 
-use super::vars::{self, Vars};
-use super::{Problems, Secret};
+use super::Problems;
+use super::host::Host;
+use super::server::{self, Server};
+use super::vars::Vars;
 use crate::store::retries::Retries;
 use crate::store::stack::Rules;
 use crate::time::Millis;
@@ -13,12 +15,10 @@ use crate::time::Millis;
 pub enum StoreConfig {
     /// In each isolate's memory.
     Memory,
-    /// In Upstash Redis.
-    Upstash {
-        /// The REST URL.
-        url: String,
-        /// The REST token.
-        token: Secret,
+    /// In Redis.
+    Redis {
+        /// Which Redis, and how it is reached.
+        server: Server,
         /// What every key starts with.
         prefix: String,
         /// How the limiter deals with it.
@@ -26,9 +26,18 @@ pub enum StoreConfig {
     },
 }
 
-pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
-    const URL: [&str; 2] = ["UPSTASH_REDIS_REST_URL", "KV_REST_API_URL"];
-    const TOKEN: [&str; 2] = ["UPSTASH_REDIS_REST_TOKEN", "KV_REST_API_TOKEN"];
+impl StoreConfig {
+    /// The Redis, if there is one.
+    #[must_use]
+    pub const fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Memory => None,
+            Self::Redis { server, .. } => Some(server),
+        }
+    }
+}
+
+pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> StoreConfig {
     let timeout = vars.number(
         "REDIS_TIMEOUT",
         1..=60_000,
@@ -36,7 +45,6 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
         "milliseconds",
         problems,
     );
-    let prefix = prefix(vars, problems);
     let retries = Retries {
         count: vars.number("REDIS_RETRY_COUNT", 0..=10, [2, 0], "attempts", problems),
         delay: Millis::new(u64::from(vars.number(
@@ -51,56 +59,14 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> StoreConfig {
     let doublings = vars.number(doublings, 0..=20, [10, 10], "doublings", problems);
     let max_commands = max_commands(vars, problems);
     let fallback_factor = fallback_factor(vars, problems);
-    let url = URL
-        .iter()
-        .find_map(|name| vars.text(name).map(|text| (name, text)));
-    let token = TOKEN.iter().find_map(|name| vars.text(name));
-    if !vars.flag("REDIS_ENABLED", true, problems) {
+    let server = server::read(vars, host, problems);
+    let is_cluster = server.as_ref().is_some_and(Server::is_cluster);
+    let prefix = prefix(vars, is_cluster, problems);
+    let Some(server) = server else {
         return StoreConfig::Memory;
-    }
-    let (url_name, url, token) = match (url, token) {
-        (None, None) => return StoreConfig::Memory,
-        (Some(_), None) => {
-            problems.error(
-                TOKEN[0],
-                "is missing beside the URL; memory is in use instead",
-            );
-            return StoreConfig::Memory;
-        }
-        (None, Some(_)) => {
-            problems.error(
-                URL[0],
-                "is missing beside the token; memory is in use instead",
-            );
-            return StoreConfig::Memory;
-        }
-        (Some((name, url)), Some(token)) => (*name, url, token),
     };
-    match vars::http_url(&url) {
-        Some(parts) if parts.plain && !parts.loopback && !parts.has_credentials => problems.warn(
-            url_name,
-            "is http, not https: the token travels in the clear",
-        ),
-        Some(parts) if !parts.has_credentials => {}
-        _ => {
-            problems.error(
-                url_name,
-                "must be a URL such as https://NAME.upstash.io, without user and password; memory is \
-                 in use instead",
-            );
-            return StoreConfig::Memory;
-        }
-    }
-    if !vars::fits_header(&token) {
-        problems.error(
-            TOKEN[0],
-            "must be text, in visible ASCII characters; memory is in use instead",
-        );
-        return StoreConfig::Memory;
-    }
-    StoreConfig::Upstash {
-        url,
-        token: Secret(token),
+    StoreConfig::Redis {
+        server,
         prefix,
         rules: Rules {
             timeout: Millis::new(u64::from(timeout)),
@@ -138,18 +104,25 @@ fn fallback_factor(vars: &Vars, problems: &mut Problems) -> u32 {
     }
 }
 
-fn prefix(vars: &Vars, problems: &mut Problems) -> String {
-    let default = || "ratelimit:".to_owned();
-    let Some(prefix) = vars.text("REDIS_KEY_PREFIX") else {
-        return default();
+fn prefix(vars: &Vars, is_cluster: bool, problems: &mut Problems) -> String {
+    const NAME: &str = "REDIS_KEY_PREFIX";
+    // Not memory where it is bad: limits hold over all isolates meanwhile.
+    const DEFAULT: &str = "ratelimit:";
+    let Some(prefix) = vars.text(NAME) else {
+        return DEFAULT.to_owned();
     };
-    if prefix.len() <= 128 && prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if prefix.len() > 128 || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        problems.error(
+            NAME,
+            "must be text, at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
+        );
+    } else if is_cluster && prefix.contains(['{', '}']) {
+        problems.error(
+            NAME,
+            "must not have braces in a cluster, where they say which node has a key; `ratelimit:` is in use instead",
+        );
+    } else {
         return prefix;
     }
-    problems.error(
-        "REDIS_KEY_PREFIX",
-        "must be text, at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
-    );
-    // Not memory: limits hold over all isolates meanwhile.
-    default()
+    DEFAULT.to_owned()
 }

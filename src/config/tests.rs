@@ -215,12 +215,12 @@ fn a_cost_that_is_never_admitted_is_an_error() {
 fn upstash_needs_both_its_url_and_its_token() {
     let url = "https://x.upstash.io";
     let both = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t", "REDIS_TIMEOUT": 250});
-    let StoreConfig::Upstash { prefix, rules, .. } = good(&both).store else {
+    let StoreConfig::Redis { prefix, rules, .. } = good(&both).store else {
         panic!("memory");
     };
     assert_eq!((prefix.as_str(), rules.timeout.get()), ("ratelimit:", 250));
     let kv = json!({"KV_REST_API_URL": url, "KV_REST_API_TOKEN": "t", "REDIS_KEY_PREFIX": "v:r:"});
-    assert!(matches!(good(&kv).store, StoreConfig::Upstash { prefix, .. } if prefix == "v:r:"));
+    assert!(matches!(good(&kv).store, StoreConfig::Redis { prefix, .. } if prefix == "v:r:"));
 
     let off = json!({"UPSTASH_REDIS_REST_URL": url, "UPSTASH_REDIS_REST_TOKEN": "t", "REDIS_ENABLED": false});
     assert_eq!(good(&off).store, StoreConfig::Memory);
@@ -259,7 +259,7 @@ fn upstash_needs_both_its_url_and_its_token() {
 /// What of the configuration says how a failing store is dealt with: retries, their delay in ms,
 /// doublings, cap, factor in thousandths.
 fn resilience(config: &Config) -> (u32, u64, u32, Option<u32>, u32) {
-    let StoreConfig::Upstash { rules, .. } = &config.store else {
+    let StoreConfig::Redis { rules, .. } = &config.store else {
         panic!("memory");
     };
     let cap = rules.max_commands.map(NonZeroU32::get);
@@ -589,7 +589,7 @@ fn a_variable_of_text_takes_text_alone() {
     for value in not_texts() {
         let config = bad_with(&store, "REDIS_KEY_PREFIX", &value);
         assert!(
-            matches!(config.store, StoreConfig::Upstash { prefix, .. } if prefix == "ratelimit:")
+            matches!(config.store, StoreConfig::Redis { prefix, .. } if prefix == "ratelimit:")
         );
         for name in ["UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN"] {
             assert_eq!(bad_with(&store, name, &value).store, StoreConfig::Memory);

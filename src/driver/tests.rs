@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Driver, Fields, Outcome, Platform};
 use crate::admin::{Body, Operation};
-use crate::config::Vars;
+use crate::config::{self, Server, Vars};
 use crate::effects::{Endpoint, Level, Reply};
 use crate::limiter::{Location, Target, Verdict};
 use crate::response::Response;
@@ -57,7 +57,7 @@ fn driver(vars: &serde_json::Value) -> (Host, Driver<Host>) {
     // Without a duty of their own between those that a test looks at.
     vars["RATE_LIMIT_METRICS"] = json!(false);
     let vars = Vars::from_json(&vars.to_string()).unwrap();
-    driver.configure(&vars, false).unwrap();
+    driver.configure(&vars, config::Host::default()).unwrap();
     (host, driver)
 }
 
@@ -111,18 +111,20 @@ fn before_it_is_configured_nothing_is_admitted() {
 fn a_host_learns_what_it_needs_of_a_configuration() {
     let mut driver = Driver::new(Host::default());
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
-    let setup = driver.configure(&vars, false).unwrap();
+    let setup = driver.configure(&vars, config::Host::default()).unwrap();
     assert_eq!(setup.client_ip_header, "cf-connecting-ip");
     // An origin may read X_Api_Key as the header that is charged.
     let keyed = json!({"RATE_LIMIT_POLICIES": {"general": {"key": "header:X-Api-Key"}}});
     let keyed = Vars::from_json(&keyed.to_string()).unwrap();
-    let keyed = driver.configure(&keyed, false).unwrap();
+    let keyed = driver.configure(&keyed, config::Host::default()).unwrap();
     assert_eq!(
         keyed.one_spelling,
         ["cf-connecting-ip", "x-forwarded-for", "x-api-key"]
     );
-    let setup = driver.configure(&vars, false).unwrap();
-    let (url, token) = setup.rest.as_ref().unwrap();
+    let setup = driver.configure(&vars, config::Host::default()).unwrap();
+    let Some(Server::Rest { url, token }) = &setup.redis else {
+        panic!("memory");
+    };
     assert_eq!(
         (url.as_str(), token.reveal()),
         ("https://redis.example/", "a-token")
@@ -183,7 +185,7 @@ fn a_new_environment_leaves_what_is_under_way_alone() {
         panic!("decides without Redis")
     };
     let memory = Vars::from_json("{\"RATE_LIMIT_GENERAL\": \"9,60\"}").unwrap();
-    driver.configure(&memory, false).unwrap();
+    driver.configure(&memory, config::Host::default()).unwrap();
     let response = answered(driver.resume(id, admitted(4)));
     assert!(
         response
@@ -272,7 +274,7 @@ fn an_environment_that_comes_back_goes_on_with_its_limiter() {
         Vars::from_json(&vars.to_string()).unwrap()
     });
     let mut status = |vars| {
-        driver.configure(vars, false).unwrap();
+        driver.configure(vars, config::Host::default()).unwrap();
         answered(driver.begin(get("http://localhost/"))).status
     };
     let statuses = [0, 1, 0, 1, 0, 1].map(|place| status(&environments[place]));
@@ -290,7 +292,10 @@ fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
             "RATE_LIMIT_GENERAL": format!("{},60", limit + 1), "RATE_LIMIT_IP": "off", "CLIENT_IP_HEADER": header,
         });
         let vars = Vars::from_json(&vars.to_string()).unwrap();
-        driver.configure(&vars, false).unwrap().number
+        driver
+            .configure(&vars, config::Host::default())
+            .unwrap()
+            .number
     };
     let numbers: Vec<u32> = (0..super::MAX_ENVIRONMENTS)
         .map(|limit| configure(&mut driver, limit, "x-real-ip"))
@@ -408,12 +413,16 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     };
     let host = Host::default();
     let mut driver = Driver::new(host.clone());
-    let first = driver.configure(&sampled("one:"), false).unwrap();
+    let first = driver
+        .configure(&sampled("one:"), config::Host::default())
+        .unwrap();
     let Step::Asks(id, Ask::Redis { setup, .. }) = driver.begin(get("http://localhost/")) else {
         panic!("decides without Redis")
     };
     assert_eq!(setup, first.number);
-    let second = driver.configure(&sampled("two:"), false).unwrap();
+    let second = driver
+        .configure(&sampled("two:"), config::Host::default())
+        .unwrap();
     assert_ne!(first.number, second.number);
     let step = driver.resume(id, admitted(4));
     let Step::Done(Outcome::Forward(forward, Some(sample))) = step else {
@@ -443,7 +452,7 @@ fn what_is_printed_holds_no_secret() {
     });
     let vars = Vars::from_json(&vars.to_string()).unwrap();
     let mut driver = Driver::new(Host::default());
-    driver.configure(&vars, false).unwrap();
+    driver.configure(&vars, config::Host::default()).unwrap();
     let step = driver.begin(get("http://localhost/"));
     let verify = Ask::Verify {
         algorithm: "HS256",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Duty, Forward, Handled, Limiter, Location, Request, Verdict};
 use crate::admin::Body;
-use crate::config::Vars;
+use crate::config::{Host, Vars};
 use crate::effects::testing::Manual;
 use crate::response::Response;
 
@@ -153,7 +153,11 @@ impl Isolate {
             vars["RATE_LIMIT_METRICS"] = json!(false);
         }
         let vars = Vars::from_json(&vars.to_string()).unwrap();
-        let limiter = Limiter::new(&vars, has_origin_binding, effects.clone()).unwrap();
+        let host = Host {
+            has_origin_binding,
+            ..Host::default()
+        };
+        let limiter = Limiter::new(&vars, &host, effects.clone()).unwrap();
         Self { limiter, effects }
     }
 

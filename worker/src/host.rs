@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 
-use edge_limiter::config::Secret;
 use edge_limiter::driver::{Driver, Outcome};
 use edge_limiter::headers;
 use edge_limiter::tasks::{Step, TaskId};
@@ -30,15 +29,13 @@ thread_local! {
     });
 }
 
-pub(crate) fn configure(env: &Env) -> Result<String, String> {
+pub(crate) fn configure(env: &Env, reach: u32, client: u32) -> Result<String, String> {
     let (vars, has_origin_binding) = vars::read(env);
-    let configured = HOST.with_borrow_mut(|host| host.driver.configure(&vars, has_origin_binding));
+    let host = wire::host(has_origin_binding, reach, client);
+    let configured = HOST.with_borrow_mut(|driven| driven.driver.configure(&vars, host));
     let setup = configured.map_err(|error| error.to_string())?;
-    let (url, token) = setup.rest.unzip();
-    let token = token.as_ref().map(Secret::reveal);
-    let (number, header) = (setup.number, setup.client_ip_header);
     Ok(json!({
-        "number": number, "header": header, "url": url, "token": token,
+        "number": setup.number, "header": setup.client_ip_header, "redis": setup.redis.as_ref().map(wire::server),
         "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": setup.one_spelling.join(","),
     })
     .to_string())

@@ -16,11 +16,12 @@ pub fn linear_memory() -> JsValue {
     wasm_bindgen::memory()
 }
 
-/// Takes an environment, once for each object. Returns what the host needs of it as JSON: `header`,
-/// `url` and `token`, the `number` by which steps name it, and the names of headers that are not forwarded.
+/// Takes an environment, once for each object, on a host that `wire::host` reads from `reach` and `client`. Returns what the
+/// host needs of it as JSON: `header`, the `number` by which steps name it, how `redis` is reached, and the names of headers
+/// that are not forwarded.
 #[wasm_bindgen]
-pub fn configure(env: Env) -> Result<String, JsValue> {
-    host::configure(&env).map_err(|error| JsValue::from_str(&error))
+pub fn configure(env: Env, reach: u32, client: u32) -> Result<String, JsValue> {
+    host::configure(&env, reach, client).map_err(|error| JsValue::from_str(&error))
 }
 
 /// Makes room for a text of so many bytes, and returns where it goes.

@@ -1,0 +1,365 @@
+use serde_json::{Value, json};
+
+use super::{Node, Server, Tcp, Topology};
+use crate::config::{Client, Compiled, Config, Host, Severity, StoreConfig, Vars};
+
+fn host(name: &str) -> Host {
+    Host::named(name).unwrap()
+}
+
+fn compile(vars: &Value, host: &Host) -> Compiled {
+    Config::compile_on(&Vars::from_json(&vars.to_string()).unwrap(), host)
+}
+
+fn problems(compiled: &Compiled, severity: Severity) -> Vec<&str> {
+    let of = |problem: &&super::super::Problem| problem.severity == severity;
+    let named = compiled.problems.iter().filter(of);
+    named.map(|problem| problem.variable.as_str()).collect()
+}
+
+/// The server on Node.js, without any problem.
+fn server(vars: &Value) -> Server {
+    let compiled = compile(vars, &host("node"));
+    assert_eq!(compiled.problems, [], "{vars}");
+    compiled.config.store.server().unwrap().clone()
+}
+
+fn tcp(vars: &Value) -> Tcp {
+    match server(vars) {
+        Server::Tcp(tcp) => tcp,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Memory, and an error that names `variable` and nothing of what the variables hold.
+fn refused(vars: &Value, host_name: &str, variable: &str) {
+    let compiled = compile(vars, &host(host_name));
+    assert_eq!(
+        compiled.config.store,
+        StoreConfig::Memory,
+        "{host_name} {vars}"
+    );
+    let errors = problems(&compiled, Severity::Error);
+    assert_eq!(errors, [variable], "{host_name} {vars}");
+    let said = format!("{:?}", compiled.problems);
+    assert!(!said.contains("sEcReT"), "{said}");
+}
+
+fn nodes(tcp: &Tcp) -> Vec<(&str, u16)> {
+    let nodes = tcp.nodes.iter();
+    nodes.map(|node| (node.host.as_str(), node.port)).collect()
+}
+
+#[test]
+fn a_url_names_one_server() {
+    let plain = tcp(&json!({"REDIS_URL": "redis://127.0.0.1"}));
+    assert_eq!(nodes(&plain), [("127.0.0.1", 6379)]);
+    assert_eq!((plain.database, plain.tls), (0, false));
+    assert_eq!((plain.username, plain.password), (None, None));
+
+    let whole = tcp(&json!({"REDIS_URL": "rediss://app:p%40ss%2Fword@Redis.example:6380/7"}));
+    assert_eq!(whole.username.as_deref(), Some("app"));
+    assert_eq!(whole.password.unwrap().reveal(), "p@ss/word");
+    assert_eq!((whole.database, whole.tls), (7, true));
+    assert_eq!(whole.nodes[0].port, 6380);
+
+    let ipv6 = tcp(&json!({"REDIS_URL": "redis://[::1]:6390/"}));
+    assert_eq!(nodes(&ipv6), [("::1", 6390)]);
+    let password = tcp(&json!({"REDIS_URL": "redis://:p@localhost"}));
+    assert_eq!(
+        (password.username, password.password.unwrap().reveal()),
+        (None, "p")
+    );
+}
+
+#[test]
+fn a_url_that_is_none_is_refused() {
+    for url in [
+        "http://sEcReT",
+        "localhost:6379",
+        "redis://",
+        "redis:///1",
+        "redis://:sEcReT@",
+        "redis://host/sEcReT",
+        "redis://host/70000",
+        "redis://host/-1",
+        "redis://host/1/2",
+        "redis://host?password=sEcReT",
+        "redis://host#sEcReT",
+        "redis://ho%20st",
+        "redis://[::g]",
+        "redis://host:99999",
+    ] {
+        refused(&json!({"REDIS_URL": url}), "node", "REDIS_URL");
+    }
+    for value in [json!(7), json!(["redis://host"]), json!({"a": 1})] {
+        refused(&json!({"REDIS_URL": value}), "node", "REDIS_URL");
+    }
+}
+
+#[test]
+fn variables_add_to_the_url_and_come_before_it() {
+    let variables = tcp(&json!({
+        "REDIS_URL": "redis://one:two@localhost/3", "REDIS_USERNAME": "app", "REDIS_PASSWORD": "p%40", "REDIS_DATABASE": 5,
+    }));
+    assert_eq!(variables.username.as_deref(), Some("app"));
+    assert_eq!(variables.password.unwrap().reveal(), "p%40");
+    assert_eq!(variables.database, 5);
+}
+
+#[test]
+fn tls_is_in_use_wherever_it_is_asked_for() {
+    for (vars, tls, is_error) in [
+        (
+            json!({"REDIS_URL": "redis://a", "REDIS_TLS": true}),
+            true,
+            true,
+        ),
+        (
+            json!({"REDIS_URL": "rediss://a", "REDIS_TLS": false}),
+            true,
+            true,
+        ),
+        (
+            json!({"REDIS_URL": "rediss://a", "REDIS_TLS": "true"}),
+            true,
+            false,
+        ),
+        (
+            json!({"REDIS_URL": "redis://a", "REDIS_TLS": "false"}),
+            false,
+            false,
+        ),
+        (
+            json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": "a", "REDIS_TLS": true}),
+            true,
+            false,
+        ),
+        (
+            json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": "a", "REDIS_TLS": "yes"}),
+            true,
+            true,
+        ),
+    ] {
+        let compiled = compile(&vars, &host("node"));
+        let Some(Server::Tcp(tcp)) = compiled.config.store.server() else {
+            panic!("memory: {vars}");
+        };
+        assert_eq!(tcp.tls, tls, "{vars}");
+        let errors = problems(&compiled, Severity::Error);
+        assert_eq!(errors.contains(&"REDIS_TLS"), is_error, "{vars} {errors:?}");
+    }
+    let pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let own = tcp(&json!({"REDIS_URL": "rediss://a", "REDIS_TLS_CA": pem}));
+    assert_eq!(own.ca.as_deref(), Some(pem.trim()));
+    let without_tls = json!({"REDIS_URL": "redis://a", "REDIS_TLS_CA": pem});
+    refused(&without_tls, "node", "REDIS_TLS_CA");
+    let no_pem = json!({"REDIS_URL": "rediss://a", "REDIS_TLS_CA": "sEcReT"});
+    refused(&no_pem, "node", "REDIS_TLS_CA");
+    let own = json!({"REDIS_URL": "rediss://a", "REDIS_TLS_CA": pem});
+    refused(&own, "workers", "REDIS_TLS_CA");
+}
+
+#[test]
+fn sentinels_name_the_master() {
+    let vars = json!({
+        "REDIS_SENTINEL": "true", "REDIS_SENTINEL_NAME": "mymaster", "REDIS_SENTINEL_NODES": "a, b:26380,[::1]:7",
+        "REDIS_PASSWORD": "p", "REDIS_SENTINEL_PASSWORD": "s", "REDIS_DATABASE": 2,
+    });
+    let read = tcp(&vars);
+    assert_eq!(nodes(&read), [("a", 26379), ("b", 26380), ("::1", 7)]);
+    assert_eq!((read.password.unwrap().reveal(), read.database), ("p", 2));
+    let Topology::Sentinel { name, password, .. } = read.topology else {
+        panic!("no Sentinel");
+    };
+    assert_eq!(
+        (name.as_str(), password.unwrap().reveal()),
+        ("mymaster", "s")
+    );
+
+    for name in ["REDIS_SENTINEL_NAME", "REDIS_SENTINEL_NODES"] {
+        let mut without = vars.clone();
+        without[name] = Value::Null;
+        refused(&without, "node", name);
+    }
+    for list in ["a:0", "a:b", "a b", ",", "a:70000", "sEcReT@a", "a/b"] {
+        let mut bad = vars.clone();
+        bad["REDIS_SENTINEL_NODES"] = list.into();
+        refused(&bad, "node", "REDIS_SENTINEL_NODES");
+    }
+    let both = json!({"REDIS_SENTINEL": true, "REDIS_CLUSTER": true, "REDIS_URL": "redis://a"});
+    refused(&both, "node", "REDIS_CLUSTER");
+}
+
+#[test]
+fn a_cluster_is_found_by_any_of_its_nodes() {
+    let named = tcp(
+        &json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": ["a:7000", "redis://b:7001"], "REDIS_USERNAME": "u"}),
+    );
+    assert_eq!(nodes(&named), [("a", 7000), ("b", 7001)]);
+    assert_eq!(
+        (named.topology, named.username.as_deref()),
+        (Topology::Cluster, Some("u"))
+    );
+    let endpoint = tcp(&json!({"REDIS_CLUSTER": true, "REDIS_URL": "rediss://c.example"}));
+    assert_eq!(
+        (nodes(&endpoint), endpoint.tls),
+        (vec![("c.example", 6379)], true)
+    );
+    refused(
+        &json!({"REDIS_CLUSTER": true}),
+        "node",
+        "REDIS_CLUSTER_NODES",
+    );
+
+    let numbered = json!({"REDIS_CLUSTER": true, "REDIS_URL": "redis://a", "REDIS_DATABASE": 1});
+    let compiled = compile(&numbered, &host("node"));
+    assert_eq!(problems(&compiled, Severity::Error), ["REDIS_DATABASE"]);
+    let store = &compiled.config.store;
+    assert!(matches!(store.server(), Some(Server::Tcp(tcp)) if tcp.database == 0));
+}
+
+/// They would say which slot a key is in.
+#[test]
+fn a_prefix_has_no_braces_in_a_cluster() {
+    let prefix = |vars: &Value, host: &Host| {
+        let compiled = compile(vars, host);
+        let errors = problems(&compiled, Severity::Error);
+        let is_refused = errors == ["REDIS_KEY_PREFIX"];
+        let StoreConfig::Redis { prefix, .. } = compiled.config.store else {
+            panic!("memory");
+        };
+        (prefix, is_refused)
+    };
+    let mut vars = json!({"REDIS_URL": "redis://a", "REDIS_KEY_PREFIX": "{t}:"});
+    let node = host("node");
+    assert_eq!(prefix(&vars, &node), ("{t}:".to_owned(), false));
+    vars["REDIS_CLUSTER"] = true.into();
+    assert_eq!(prefix(&vars, &node), ("ratelimit:".to_owned(), true));
+    let client = |is_cluster| Host {
+        client: Some(Client {
+            number: 1,
+            is_cluster,
+        }),
+        ..Host::default()
+    };
+    let own = json!({"REDIS_KEY_PREFIX": "{t}:"});
+    assert_eq!(prefix(&own, &client(true)), ("ratelimit:".to_owned(), true));
+    assert_eq!(prefix(&own, &client(false)), ("{t}:".to_owned(), false));
+}
+
+#[test]
+fn each_host_is_given_what_it_reaches() {
+    let single = json!({"REDIS_URL": "redis://a"});
+    let sentinel =
+        json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": "a"});
+    let cluster = json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": "a"});
+    for (vars, variable, hosts) in [
+        (&single, "REDIS_URL", &["workers", "node"][..]),
+        (&sentinel, "REDIS_SENTINEL", &["node"]),
+        (&cluster, "REDIS_CLUSTER", &["node"]),
+    ] {
+        for name in ["workers", "edge", "node"] {
+            if hosts.contains(&name) {
+                let compiled = compile(vars, &host(name));
+                assert_eq!(compiled.problems, [], "{name} {vars}");
+                assert_ne!(compiled.config.store, StoreConfig::Memory);
+            } else {
+                refused(vars, name, variable);
+            }
+        }
+    }
+}
+
+#[test]
+fn rest_comes_before_a_url_and_after_a_topology() {
+    let rest =
+        json!({"UPSTASH_REDIS_REST_URL": "https://x.upstash.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
+    let mut same = rest.clone();
+    same["REDIS_URL"] = "rediss://default:p@x.upstash.io:6379".into();
+    assert!(matches!(server(&same), Server::Rest { .. }));
+
+    let mut other = rest.clone();
+    other["REDIS_URL"] = "redis://localhost".into();
+    let compiled = compile(&other, &host("node"));
+    assert_eq!(problems(&compiled, Severity::Warning), ["REDIS_URL"]);
+    assert!(matches!(
+        compiled.config.store.server(),
+        Some(Server::Rest { .. })
+    ));
+
+    let mut cluster = rest;
+    cluster["REDIS_CLUSTER"] = true.into();
+    cluster["REDIS_CLUSTER_NODES"] = "a".into();
+    assert!(server(&cluster).is_cluster());
+    cluster["REDIS_ENABLED"] = false.into();
+    let compiled = compile(&cluster, &host("node"));
+    assert_eq!(compiled.config.store, StoreConfig::Memory);
+}
+
+#[test]
+fn the_applications_client_comes_before_all_variables() {
+    for is_cluster in [false, true] {
+        let number = 3;
+        let client = Some(Client { number, is_cluster });
+        for name in ["workers", "edge", "node"] {
+            let host = Host {
+                client,
+                ..host(name)
+            };
+            let compiled = compile(&json!({"REDIS_URL": "redis://a"}), &host);
+            let server = compiled.config.store.server();
+            assert_eq!(server, Some(&Server::Client { is_cluster }));
+        }
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    for (vars, variable) in [
+        (
+            json!({"REDIS_URL": "redis://a", "REDIS_CLUSTER_NODES": "b"}),
+            "REDIS_CLUSTER_NODES",
+        ),
+        (
+            json!({"REDIS_URL": "redis://a", "REDIS_SENTINEL_NAME": "b"}),
+            "REDIS_SENTINEL_NAME",
+        ),
+        (json!({"REDIS_PASSWORD": "sEcReT"}), "REDIS_PASSWORD"),
+        (
+            json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": "a", "REDIS_URL": "redis://b"}),
+            "REDIS_URL",
+        ),
+        (
+            json!({"REDIS_URL": "redis://:sEcReT@redis.example"}),
+            "REDIS_URL",
+        ),
+    ] {
+        let compiled = compile(&vars, &host("node"));
+        assert_eq!(problems(&compiled, Severity::Warning), [variable], "{vars}");
+        assert_eq!(problems(&compiled, Severity::Error), [""; 0], "{vars}");
+        assert!(!format!("{:?}", compiled.problems).contains("sEcReT"));
+    }
+}
+
+#[test]
+fn addresses_are_read_as_they_are_written() {
+    for (text, expected) in [
+        ("a", Some(("a", 1))),
+        ("a:2", Some(("a", 2))),
+        ("::1", None),
+        ("[::1]", Some(("::1", 1))),
+        ("[::1]:2", Some(("::1", 2))),
+        ("redis://a:2/", Some(("a", 2))),
+        ("a:", None),
+        (":2", None),
+        ("a:+2", None),
+        ("u:p@a:2", None),
+    ] {
+        let expected = expected.map(|(host, port)| Node {
+            host: host.to_owned(),
+            port,
+        });
+        assert_eq!(super::node(text, 1), expected, "{text}");
+    }
+}
