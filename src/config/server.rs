@@ -19,7 +19,7 @@ pub enum Server {
         token: Secret,
     },
     /// Redis's own protocol, over TCP or TLS.
-    Tcp(Tcp),
+    Tcp(Box<Tcp>),
     /// The application's own client.
     Client {
         /// Whether it is connected to a cluster.
@@ -140,8 +140,8 @@ pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<
             );
             None
         }
-        (true, false) => sentinel(vars, host, problems).map(Server::Tcp),
-        (false, true) => cluster(vars, host, problems).map(Server::Tcp),
+        (true, false) => sentinel(vars, host, problems).map(of_tcp),
+        (false, true) => cluster(vars, host, problems).map(of_tcp),
         (false, false) if has_rest => {
             let rest = rest(vars, problems);
             if has_url {
@@ -149,7 +149,7 @@ pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<
             }
             rest
         }
-        (false, false) if has_url => single(vars, host, problems).map(Server::Tcp),
+        (false, false) if has_url => single(vars, host, problems).map(of_tcp),
         (false, false) => {
             let without_url = ["REDIS_PASSWORD", "REDIS_USERNAME", "REDIS_DATABASE"];
             for name in without_url {
@@ -160,6 +160,10 @@ pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<
             None
         }
     }
+}
+
+fn of_tcp(tcp: Tcp) -> Server {
+    Server::Tcp(Box::new(tcp))
 }
 
 const URL: &str = "REDIS_URL";

@@ -26,7 +26,7 @@ fn server(vars: &Value) -> Server {
 
 fn tcp(vars: &Value) -> Tcp {
     match server(vars) {
-        Server::Tcp(tcp) => tcp,
+        Server::Tcp(tcp) => *tcp,
         other => panic!("{other:?}"),
     }
 }
