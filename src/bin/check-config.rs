@@ -1,11 +1,12 @@
-//! `npm run check-config`: reads one JSON object of variables on standard input; prints what is
-//! wrong with them, or the policies in force when nothing is. Ends with 1 where there are errors.
+//! `npm run check-config`: reads one JSON object of variables on standard input, for the host that its argument names
+//! (`workers`, `edge` or `node`; `workers` without one). It prints what is wrong with them, or where counts are kept and the
+//! policies in force when nothing is. Ends with 1 where there are errors.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::Read;
 use std::process::ExitCode;
 
-use edge_limiter::config::{Config, Severity, Vars};
+use edge_limiter::config::{Config, Host, Server, Severity, StoreConfig, Topology, Vars};
 use edge_limiter::policy::{KeyBy, Mode, Policy};
 use edge_limiter::quota::Algorithm;
 
@@ -19,7 +20,12 @@ fn main() -> ExitCode {
         eprintln!("standard input must be one JSON object of variables");
         return ExitCode::from(2);
     };
-    let compiled = Config::compile(&vars);
+    let name = std::env::args().nth(1).unwrap_or("workers".to_owned());
+    let Some(host) = Host::named(&name) else {
+        eprintln!("there is no host {name}: use workers, edge or node");
+        return ExitCode::from(2);
+    };
+    let compiled = Config::compile_on(&vars, &host);
     for problem in &compiled.problems {
         let word = match problem.severity {
             Severity::Error => "error",
@@ -32,8 +38,25 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let config = &compiled.config;
+    println!("counts: {}\n", place_of(&config.store));
     print_policies(config.policies.iter().chain(&config.preflight));
     ExitCode::SUCCESS
+}
+
+/// Where counts are kept, without a name or a secret.
+fn place_of(store: &StoreConfig) -> String {
+    let tcp = match store.server() {
+        None => return "in memory".to_owned(),
+        Some(Server::Rest { .. }) => return "in Redis, over REST".to_owned(),
+        Some(Server::Client { .. }) => return "in Redis, by the application's client".to_owned(),
+        Some(Server::Tcp(tcp)) => tcp,
+    };
+    let transport = if tcp.tls { "TLS" } else { "TCP" };
+    match tcp.topology {
+        Topology::Single => format!("in Redis, over {transport}"),
+        Topology::Sentinel { .. } => format!("in Redis behind Sentinel, over {transport}"),
+        Topology::Cluster => format!("in a Redis Cluster, over {transport}"),
+    }
 }
 
 fn print_policies<'a>(policies: impl Iterator<Item = &'a Policy>) {

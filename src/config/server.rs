@@ -368,7 +368,7 @@ fn common(
     if topology == Topology::Cluster && database > 0 {
         problems.error(
             "REDIS_DATABASE",
-            "must be 0 or unset with REDIS_CLUSTER: a cluster has no other database; 0 is in use",
+            "must be 0 or unset with REDIS_CLUSTER, in REDIS_URL as well: a cluster has no other database; 0 is in use",
         );
         database = 0;
     }

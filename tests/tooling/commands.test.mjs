@@ -199,8 +199,10 @@ describe("npm run check-config", () => {
   const dir = mkdtempSync(join(tmpdir(), "edge-limiter-config-"));
   after(() => rmSync(dir, { recursive: true, force: true }));
 
-  async function check(t, ...args) {
-    const command = run(t, "npm", ["run", "--silent", "check-config", "--", ...args]);
+  const check = (t, ...args) => checkWith(t, {}, ...args);
+
+  async function checkWith(t, variables, ...args) {
+    const command = run(t, "npm", ["run", "--silent", "check-config", "--", ...args], variables);
     await within(command.closed, "its end", STARTING_MS);
     return { code: command.child.exitCode, output: command.output() };
   }
@@ -276,6 +278,32 @@ UPSTASH_REDIS_REST_URL = "planted-20"`);
     assert.ok(errors.some((variable) => variable.startsWith("RATE_LIMIT_POLICIES.auth.burst")), `${errors}`);
     assert.doesNotMatch(output, /planted/i);
     assert.doesNotMatch(output, /^policy /m);
+  });
+
+  it("judges Redis over TCP for the host that is to reach it, and says where counts are kept", async (t) => {
+    const sentinel = { REDIS_SENTINEL: "true", REDIS_SENTINEL_NODES: "a.example,b.example" };
+    const whole = { ...sentinel, REDIS_SENTINEL_NAME: "mymaster" };
+    for (const [host, variables, errors, place] of [
+      ["node", { REDIS_URL: "redis://:planted-1@localhost/3" }, [], "in Redis, over TCP"],
+      ["node", { REDIS_CLUSTER: "true", REDIS_CLUSTER_NODES: "a", REDIS_TLS: "true" }, [], "in a Redis Cluster, over TLS"],
+      ["node", whole, [], "in Redis behind Sentinel, over TCP"],
+      ["node", sentinel, ["REDIS_SENTINEL_NAME"]],
+      ["node", { REDIS_URL: "redis://localhost", REDIS_TLS: "true" }, ["REDIS_TLS"]],
+      ["node", { REDIS_CLUSTER: "true", REDIS_URL: "redis://localhost/1" }, ["REDIS_DATABASE"]],
+      ["edge", { REDIS_URL: "redis://:planted-2@localhost" }, ["REDIS_URL"]],
+    ]) {
+      const { code, output } = await checkWith(t, variables, "--host", host);
+      const named = [...output.matchAll(/^error: (\S+?): \S/gm)].map(([, variable]) => variable);
+      assert.deepEqual([named, code], [errors, errors.length > 0 ? 1 : 0], output);
+      if (place) assert.match(output, new RegExp(`^counts: ${place}$`, "m"));
+      assert.doesNotMatch(output, /planted/);
+    }
+    const workers = await check(t, "--config", toml(`[vars]\n${Object.entries(whole).map(([name, value]) => `${name} = "${value}"`).join("\n")}`));
+    assert.equal(workers.code, 1, workers.output);
+    assert.match(workers.output, /^error: REDIS_SENTINEL: .*Workers/m);
+    const unknown = await check(t, "--host", "lambda");
+    assert.match(unknown.output, /workers, edge, node/);
+    assert.equal(unknown.code, 2);
   });
 
   it("a file that is no TOML, or is not there, is an error without its text", async (t) => {
