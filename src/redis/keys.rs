@@ -1,4 +1,12 @@
 //! The schema: every key that the limiter has in Redis, spelled here and nowhere else.
+//!
+//! # Cluster
+//!
+//! A command or a script of a Redis Cluster touches keys of one slot, which the text in a key's first pair of braces
+//! chooses, its hash tag. There ([`Keys::clustered`]) the keys of one caller carry the caller in braces, and all
+//! other records `{records}`: what concerns one caller alone is one step, and callers spread over the slots. The tag
+//! is the caller's own text, the same in a quota and in a block of its address: no
+//! [`CallerKey`](crate::client::CallerKey) has braces in it.
 
 use std::fmt::Write;
 
@@ -13,9 +21,9 @@ pub enum Key<'a> {
     /// `{policy}:{caller}:blocked`. Text: the end of the policy's own block of the caller, in ms. TTL:
     /// the block.
     QuotaBlock(&'a str),
-    /// `absorbed:{name}`. Text: what of the units that an isolate admitted alone, and sends under this
-    /// name, has been counted. TTL: the state's.
-    Absorbed(&'a str),
+    /// `absorbed:{name}`, of a quota and a name. Text: what of the units that an isolate admitted alone, and sends
+    /// under this name, has been counted. TTL: the state's. In a cluster: `absorbed:{caller}:{name}`.
+    Absorbed(&'a str, &'a str),
     /// `blocked:{address}`. JSON: a block of the address everywhere. TTL: the block, none for one
     /// without an end.
     BlockedAddress(&'a str),
@@ -67,6 +75,21 @@ pub enum Key<'a> {
 #[derive(Clone, Debug)]
 pub struct Keys {
     prefix: String,
+    is_clustered: bool,
+}
+
+/// What the keys of records that are no caller's begin with in a cluster.
+const RECORDS: &str = "{records}:";
+
+/// The caller in a quota's name.
+#[must_use]
+pub fn caller_of(quota: &str) -> &str {
+    policy_and_caller(quota).1
+}
+
+/// No policy's name has a colon.
+fn policy_and_caller(quota: &str) -> (&str, &str) {
+    quota.split_at(quota.find(':').map_or(0, |colon| colon + 1))
 }
 
 impl Keys {
@@ -74,7 +97,22 @@ impl Keys {
     pub fn new(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
+            is_clustered: false,
         }
+    }
+
+    /// Every key starts with `prefix`, which has no brace in it, and has a hash tag: for a Redis Cluster.
+    pub fn clustered(prefix: impl Into<String>) -> Self {
+        Self {
+            is_clustered: true,
+            ..Self::new(prefix)
+        }
+    }
+
+    /// Whether the keys have hash tags.
+    #[must_use]
+    pub const fn is_clustered(&self) -> bool {
+        self.is_clustered
     }
 
     /// The pattern that all keys match, and none of another prefix (`SCAN`, `MATCH`).
@@ -102,31 +140,47 @@ impl Keys {
     /// Appends a key's whole text.
     pub fn write(&self, key: Key<'_>, text: &mut String) {
         text.push_str(&self.prefix);
-        let parts: [&str; 3] = match key {
-            Key::Quota(quota) => [quota, "", ""],
-            Key::QuotaBlock(quota) => [quota, ":blocked", ""],
-            Key::Absorbed(name) => ["absorbed:", name, ""],
-            Key::BlockedAddress(address) => ["blocked:", address, ""],
-            Key::BlockedAddresses => ["blocked_ips", "", ""],
-            Key::BlockedPolicies => ["blocked_policies", "", ""],
-            Key::BlockedRanges => ["blocked_ranges", "", ""],
-            Key::BlockedRangesVersion => ["blocked_ranges:version", "", ""],
-            Key::LiftedRanges => ["blocked_ranges:lifted", "", ""],
-            Key::Events => ["events", "", ""],
-            Key::EventsLeftOut => ["events:left_out", "", ""],
-            Key::Suspicious(_) => ["suspicious:", "", ""],
-            Key::Escalation(address, _) => ["escalation:", address, ":"],
-            Key::Escalated(address) => ["escalated:", address, ""],
-            Key::PendingCounts => ["metrics:pending", "", ""],
-            Key::TotalCounts => ["metrics:totals", "", ""],
-            Key::MinuteCounts(_) => ["metrics:minutes:", "", ""],
-            Key::HourCounts(_) => ["metrics:hours:", "", ""],
-            Key::DayCounts(_) => ["metrics:days:", "", ""],
-            Key::Gauges => ["metrics:gauges", "", ""],
-            Key::Operations => ["operations", "", ""],
-            Key::Application(key) => ["app/", key, ""],
+        let [kind, caller, after, rest] = match key {
+            Key::Quota(quota) => {
+                let (policy, caller) = policy_and_caller(quota);
+                [policy, caller, "", ""]
+            }
+            Key::QuotaBlock(quota) => {
+                let (policy, caller) = policy_and_caller(quota);
+                [policy, caller, ":blocked", ""]
+            }
+            Key::Absorbed(quota, name) => match self.is_clustered {
+                true => ["absorbed:", caller_of(quota), ":", name],
+                false => ["absorbed:", "", "", name],
+            },
+            Key::BlockedAddress(address) => ["blocked:", address, "", ""],
+            Key::BlockedAddresses => ["blocked_ips", "", "", ""],
+            Key::BlockedPolicies => ["blocked_policies", "", "", ""],
+            Key::BlockedRanges => ["blocked_ranges", "", "", ""],
+            Key::BlockedRangesVersion => ["blocked_ranges:version", "", "", ""],
+            Key::LiftedRanges => ["blocked_ranges:lifted", "", "", ""],
+            Key::Events => ["events", "", "", ""],
+            Key::EventsLeftOut => ["events:left_out", "", "", ""],
+            Key::Suspicious(_) => ["suspicious:", "", "", ""],
+            Key::Escalation(address, _) => ["escalation:", address, ":", ""],
+            Key::Escalated(address) => ["escalated:", address, "", ""],
+            Key::PendingCounts => ["metrics:pending", "", "", ""],
+            Key::TotalCounts => ["metrics:totals", "", "", ""],
+            Key::MinuteCounts(_) => ["metrics:minutes:", "", "", ""],
+            Key::HourCounts(_) => ["metrics:hours:", "", "", ""],
+            Key::DayCounts(_) => ["metrics:days:", "", "", ""],
+            Key::Gauges => ["metrics:gauges", "", "", ""],
+            Key::Operations => ["operations", "", "", ""],
+            Key::Application(key) => ["app/", "", "", key],
         };
-        for part in parts {
+        let is_tagged = self.is_clustered && !caller.is_empty();
+        let [open, close] = if is_tagged { ["{", "}"] } else { ["", ""] };
+        let is_application = matches!(key, Key::Application(_));
+        let records = match self.is_clustered && !is_tagged && !is_application {
+            true => RECORDS,
+            false => "",
+        };
+        for part in [records, kind, open, caller, close, after, rest] {
             text.push_str(part);
         }
         if let Key::Suspicious(number)
@@ -143,7 +197,12 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+    use redis_protocol::redis_keyslot;
+
     use super::{Key, Keys};
+    use crate::client::{CallerKey, Ipv6Prefix, Network};
 
     /// Operators read these, and older versions wrote them.
     #[test]
@@ -154,7 +213,7 @@ mod tests {
                 Key::QuotaBlock("auth:192.0.2.1"),
                 "t:auth:192.0.2.1:blocked",
             ),
-            (Key::Absorbed("0f"), "t:absorbed:0f"),
+            (Key::Absorbed("auth:192.0.2.1", "0f"), "t:absorbed:0f"),
             (
                 Key::BlockedAddress("2001:db8::/64"),
                 "t:blocked:2001:db8::/64",
@@ -180,5 +239,147 @@ mod tests {
         ] {
             assert_eq!(Keys::new("t:").text(key), text);
         }
+    }
+
+    #[test]
+    fn a_clusters_keys_carry_the_caller_or_belong_to_the_records() {
+        for (key, text) in [
+            (Key::Quota("auth:192.0.2.1"), "t:auth:{192.0.2.1}"),
+            (Key::Quota("ip:2001:db8::/64"), "t:ip:{2001:db8::/64}"),
+            (
+                Key::QuotaBlock("auth:192.0.2.1"),
+                "t:auth:{192.0.2.1}:blocked",
+            ),
+            (
+                Key::Absorbed("auth:192.0.2.1", "0f"),
+                "t:absorbed:{192.0.2.1}:0f",
+            ),
+            (
+                Key::BlockedAddress("2001:db8::/64"),
+                "t:blocked:{2001:db8::/64}",
+            ),
+            (
+                Key::Escalation("192.0.2.1", 7),
+                "t:escalation:{192.0.2.1}:7",
+            ),
+            (Key::Escalated("192.0.2.1"), "t:escalated:{192.0.2.1}"),
+            (Key::BlockedAddresses, "t:{records}:blocked_ips"),
+            (
+                Key::BlockedRangesVersion,
+                "t:{records}:blocked_ranges:version",
+            ),
+            (Key::Suspicious(490_000), "t:{records}:suspicious:490000"),
+            (
+                Key::MinuteCounts(490_000),
+                "t:{records}:metrics:minutes:490000",
+            ),
+            (Key::Application("a"), "t:app/a"),
+        ] {
+            assert_eq!(Keys::clustered("t:").text(key), text);
+        }
+    }
+
+    /// The slots of everything that a caller can have.
+    fn slots_of(prefix: &str, caller: &CallerKey) -> Vec<u16> {
+        let keys = Keys::clustered(prefix);
+        let caller = caller.to_string();
+        let [general, ip] = ["general", "ip"].map(|policy| format!("{policy}:{caller}"));
+        [
+            Key::Quota(&general),
+            Key::QuotaBlock(&general),
+            Key::Absorbed(&general, "0f"),
+            Key::Quota(&ip),
+            Key::Absorbed(&ip, "1f"),
+            Key::BlockedAddress(&caller),
+            Key::Escalation(&caller, 7),
+            Key::Escalation(&caller, 8),
+            Key::Escalated(&caller),
+        ]
+        .map(|key| redis_keyslot(keys.text(key).as_bytes()))
+        .to_vec()
+    }
+
+    #[test]
+    fn all_keys_of_a_caller_are_in_one_slot() {
+        for caller in [
+            CallerKey::Unidentified,
+            CallerKey::Global,
+            CallerKey::user("{alice}"),
+            CallerKey::header("x-api-key", "}{"),
+            CallerKey::id("{}"),
+            CallerKey::parse("192.0.2.1").unwrap(),
+            CallerKey::parse("2001:db8::/64").unwrap(),
+            CallerKey::parse("network-2001:db8:1::/48").unwrap(),
+        ] {
+            for prefix in ["", "t:", "*?[a]\\:"] {
+                let slots = slots_of(prefix, &caller);
+                assert!(
+                    slots.iter().all(|slot| *slot == slots[0]),
+                    "{caller} {slots:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn all_records_are_in_one_slot() {
+        let keys = Keys::clustered("t:");
+        let records = [
+            Key::BlockedAddresses,
+            Key::BlockedPolicies,
+            Key::BlockedRanges,
+            Key::BlockedRangesVersion,
+            Key::LiftedRanges,
+            Key::Events,
+            Key::EventsLeftOut,
+            Key::Suspicious(1),
+            Key::Suspicious(2),
+            Key::PendingCounts,
+            Key::TotalCounts,
+            Key::MinuteCounts(1),
+            Key::HourCounts(1),
+            Key::DayCounts(1),
+            Key::Gauges,
+            Key::Operations,
+        ];
+        let slots = records.map(|key| redis_keyslot(keys.text(key).as_bytes()));
+        assert_eq!(slots, [slots[0]; 16]);
+    }
+
+    /// Three masters have a third of the slots each, as `redis-cli --cluster create` deals them out.
+    #[test]
+    fn callers_spread_over_the_masters_within_a_fifth_of_even() {
+        const CALLERS: u32 = 10_000;
+        let kinds: [(&str, fn(u32) -> CallerKey); 4] = [
+            ("neighbours", |number| {
+                address(Ipv4Addr::from(0x0a00_0000 + number).into())
+            }),
+            ("IPv4", |number| {
+                address(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1)).into())
+            }),
+            ("IPv6", |number| {
+                let network = (0x2001_0db8_u128 << 96) | (u128::from(number) << 64);
+                address(Ipv6Addr::from(network).into())
+            }),
+            ("users", |number| CallerKey::user(&number.to_string())),
+        ];
+        for (kind, caller) in kinds {
+            let mut masters = [0_u32; 3];
+            for number in 0..CALLERS {
+                let slot = slots_of("ratelimit:", &caller(number))[0];
+                masters[usize::from(slot) * 3 / 16_384] += 1;
+            }
+            let even = CALLERS / 3;
+            for callers in masters {
+                assert!(
+                    callers.abs_diff(even) <= even / 5,
+                    "{kind}: {masters:?} callers"
+                );
+            }
+        }
+    }
+
+    fn address(address: IpAddr) -> CallerKey {
+        CallerKey::Address(Network::of(address, Ipv6Prefix::new(64).unwrap()))
     }
 }

@@ -51,7 +51,7 @@ impl<R: Scripts> RedisStore<R> {
             let extra = question.extra(place);
             touch(Key::Quota(&charge.key));
             if let Some(backlog) = &extra.backlog {
-                touch(Key::Absorbed(&backlog.name));
+                touch(Key::Absorbed(&charge.key, &backlog.name));
             }
             if charge.blocks() {
                 touch(Key::QuotaBlock(&charge.key));
