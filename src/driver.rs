@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::admin::{Body, Operation};
 use crate::config::{Config, Host, Server, Vars};
-use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
 use crate::limiter::{
@@ -75,15 +75,9 @@ impl<P: Platform> Effects for Asked<P> {
         self.platform.outlive_client();
     }
 
-    async fn call_redis(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
         let ask = Ask::Redis {
             setup: self.setup,
-            endpoint,
             body,
             timeout,
         };

@@ -8,26 +8,6 @@ use std::rc::Rc;
 use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
-/// A path of Upstash's REST API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// One command: the REST URL itself.
-    Command,
-    /// Several, atomically: `/multi-exec`.
-    Transaction,
-}
-
-impl Endpoint {
-    /// What follows the REST URL.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            Self::Command => "/",
-            Self::Transaction => "/multi-exec",
-        }
-    }
-}
-
 /// An HTTP answer of the Redis that is spoken to over REST.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -72,18 +52,13 @@ pub trait Effects {
     /// Writes a line to the host's log. It never holds a secret.
     fn log(&self, level: Level, line: &str);
 
-    /// Posts `body` once to the configured REST URL with its token, following no redirect. An answer,
+    /// Posts `body`, one command as JSON, once to the configured REST URL with its token, following no redirect. An answer,
     /// body included, that takes longer than `timeout` is abandoned and its connection aborted.
     ///
     /// # Errors
     ///
     /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
-    async fn call_redis(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError>;
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError>;
 
     /// The task that runs does something on behalf of others: from here on the host runs it to its end, even if the
     /// client of its request disconnects. Only a host that drops a disconnected client's task implements this.
@@ -120,13 +95,8 @@ impl<E: Effects> Effects for Rc<E> {
         (**self).outlive_client();
     }
 
-    async fn call_redis(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError> {
-        (**self).call_redis(endpoint, body, timeout).await
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+        (**self).call_redis(body, timeout).await
     }
 
     async fn sleep(&self, length: Millis) {
@@ -157,7 +127,7 @@ impl Effects for Still {
 
     fn log(&self, _: Level, _: &str) {}
 
-    async fn call_redis(&self, _: Endpoint, _: String, _: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
         Err(StoreError::Unreachable)
     }
 

@@ -253,7 +253,7 @@ impl Batch {
         ] {
             commands += if is_there { cost } else { 0 };
         }
-        commands
+        commands + usize::from(commands > 0) * records::COMMANDS_OF_SCRIPT
     }
 }
 
@@ -376,6 +376,8 @@ impl Recorder {
         while !open.due.is_empty() && room.take(escalation::COMMANDS_PER_BLOCK) {
             batch.due.push(open.due.remove(0));
         }
+        // Where there is no room for this, there is none for what follows.
+        room.take(records::COMMANDS_OF_SCRIPT);
         if !open.events.is_empty() && room.take(records::COMMANDS_OF_EVENTS) {
             batch.events.extend(open.events.take_all());
         }
@@ -659,15 +661,15 @@ pub(crate) mod tests {
                 recorder.note_denial(caller, &format!("p{policy}"), START);
             }
         }
-        // Three for all denials, two for the address, and for eight policies.
+        // The script, four for all denials, two for the address, and for eight policies.
         let room = Room {
-            commands: Some(13),
+            commands: Some(15),
             escalates: true,
         };
         let mut all = Vec::new();
         for policies in [8, 8, 4] {
             let batch = recorder.take(room);
-            assert!(batch.commands(true) <= 13);
+            assert!(batch.commands(true) <= 15);
             let [tally] = batch.denials.as_slice() else {
                 panic!("{batch:?}")
             };

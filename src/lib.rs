@@ -33,7 +33,7 @@
 //! - [`effects`] is the trait that a host implements. Hosts that cannot await a Rust future use
 //!   [`driver`] instead: [`tasks`] runs a request until it needs an effect, and [`wire`] writes that step
 //!   as numbers and one text.
-//! - [`redis`] is how Redis is spoken to: scripts, transactions, the emulator in memory, and every key
+//! - [`redis`] is how Redis is spoken to: scripts, several commands as one, the emulator in memory, and every key
 //!   ([`redis::keys`]).
 //! - [`blocklist`] and [`events`] are the records that operators read and change through [`admin`].
 //!

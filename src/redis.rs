@@ -1,6 +1,6 @@
 //! How Redis is spoken to: two seams, `run a script with keys and arguments` ([`Scripts`]) and `run
-//! these commands atomically` ([`Database`]). [`rest`] implements both over Upstash's REST API,
-//! [`emulator`] the second in this isolate. Every key is spelled in [`keys`].
+//! these commands atomically` ([`Database`]). [`rest`] implements both over Upstash's REST API, by calls of one command
+//! each: several commands are one script. [`emulator`] implements the second in this isolate. Every key is spelled in [`keys`].
 
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ pub mod json;
 pub mod keys;
 pub mod records;
 pub mod rest;
+pub(crate) mod run;
 pub mod script;
 
 /// A Redis command and its arguments.
@@ -52,7 +53,8 @@ pub trait Scripts {
 #[allow(async_fn_in_trait)]
 pub trait Database {
     /// Runs `commands` in order and without others in between, and answers each as Redis does over
-    /// REST: texts, numbers, lists and `null`.
+    /// REST: texts, numbers, lists and `null`. In a database that isolates share several are one script, in which none has
+    /// more than some thousand words.
     ///
     /// # Errors
     ///
@@ -103,5 +105,7 @@ pub fn pairs(reply: &Value) -> Vec<(&str, &str)> {
         .collect()
 }
 
+#[cfg(test)]
+mod bridge_tests;
 #[cfg(test)]
 mod tests;

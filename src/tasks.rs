@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::admin::Body;
-use crate::effects::{Endpoint, Reply};
+use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -25,8 +25,6 @@ pub enum Ask {
     Redis {
         /// The number of the [configuration](crate::driver::Setup::number) that says where Redis is.
         setup: u32,
-        /// Where to.
-        endpoint: Endpoint,
         /// What to post.
         body: String,
         /// How long it may take.
@@ -83,9 +81,7 @@ const LONG: Millis = Millis::from_secs(60);
 impl fmt::Debug for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Redis {
-                endpoint, timeout, ..
-            } => write!(f, "Redis({endpoint:?}, {timeout:?})"),
+            Self::Redis { timeout, .. } => write!(f, "Redis({timeout:?})"),
             Self::Sleep(length) => write!(f, "Sleep({length:?})"),
             Self::Verify { algorithm, .. } => write!(f, "Verify({algorithm})"),
             Self::KeySet { .. } => f.write_str("KeySet"),

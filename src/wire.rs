@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::admin::{Body, Operation};
 use crate::driver::{Fields, Outcome};
-use crate::effects::{Endpoint, Reply};
+use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
 use crate::limiter::{Forward, Target, Verdict};
@@ -37,8 +37,7 @@ pub enum Kind {
     /// ended by an empty part: headers to set on the request, to remove from it, to
     /// set on the response, to remove from it.
     Forward = 2,
-    /// Post to Redis, then resume. Numbers: twice the configuration's number, and 1 more for `/multi-exec` in
-    /// place of the URL itself; timeout in ms. Text: the body.
+    /// Post to Redis, then resume. Numbers: the configuration's; timeout in ms. Text: the body.
     Redis = 3,
     /// Wait, then resume. Number: ms.
     Sleep = 4,
@@ -86,15 +85,10 @@ impl Written {
         match ask {
             Ask::Redis {
                 setup,
-                endpoint,
                 body,
                 timeout,
             } => {
-                self.numbers[1] = 2 * setup
-                    + match endpoint {
-                        Endpoint::Command => 0,
-                        Endpoint::Transaction => 1,
-                    };
+                self.numbers[1] = setup;
                 self.numbers[2] = milliseconds(timeout);
                 self.text = body;
                 Kind::Redis

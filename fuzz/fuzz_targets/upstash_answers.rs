@@ -10,7 +10,7 @@ use std::cell::{Cell as Counter, RefCell};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use edge_limiter::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use edge_limiter::effects::{Effects, Level, Reply, VerificationKey};
 use edge_limiter::error::KeySetError;
 use edge_limiter::quota::{Algorithm, Outcome, Quota, State};
 use edge_limiter::redis::keys::Keys;
@@ -270,13 +270,7 @@ impl Effects for Scripted<'_> {
 
     fn log(&self, _: Level, _: &str) {}
 
-    async fn call_redis(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError> {
-        assert_eq!(endpoint, Endpoint::Command);
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
         let mut asked = self.asked.borrow_mut();
         asked.push((body, timeout));
         let reply = self.replies.get(asked.len() - 1).cloned();

@@ -168,7 +168,7 @@ export async function drive(kind, incoming, finish, waitUntil, isApart = false) 
 
 function perform(kind, first, second, text, incoming, isApart) {
   switch (kind) {
-    case REDIS: return transports[first >> 1].call(text, second, (first & 1) === 1);
+    case REDIS: return transports[first].call(text, second);
     case SLEEP: return sleep(first, isApart);
     case VERIFY: return verify(text);
     case KEY_SET: return fetchKeySet(text);

@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::redis::keys::Key;
 use crate::redis::records::Records;
 use crate::redis::script::{Call, Script};
-use crate::redis::{Command, Database, command};
+use crate::redis::{Command, Database, command, run};
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
@@ -78,6 +78,12 @@ impl Step {
             Mark::Ranges => 4,
         };
         self.guards.len() + self.commands.len() + marks
+    }
+
+    /// Every command that it may run, but for its mark.
+    fn all(&self) -> impl Iterator<Item = &Command> {
+        let guards = self.guards.iter().map(|(read, _)| read);
+        guards.chain(&self.commands)
     }
 
     /// With the guard that `read` replies what it replied before.
@@ -170,13 +176,14 @@ impl<D: Database> Records<D> {
                 let (relation, value) = wanted.words();
                 call.arguments.push(relation);
                 call.arguments.push(&value);
-                push(&mut call, read);
+                run::push_words(&mut call.arguments, read);
             }
             call.arguments.push_number(step.commands.len() as u64);
             for words in &step.commands {
-                push(&mut call, words);
+                run::push_words(&mut call.arguments, words);
             }
         }
+        run::push_keys(&mut call.keys, steps.iter().flat_map(Step::all));
         call
     }
 
@@ -248,20 +255,6 @@ impl<D: Database> Records<D> {
             command(["HGET", &self.key(Key::BlockedRanges), version::FIELD]),
         ]
     }
-}
-
-fn push(call: &mut Call, words: &Command) {
-    let touched = match words.first().map(String::as_str) {
-        Some("DEL" | "EXISTS" | "MGET") => words.len(),
-        _ => words.len().min(2),
-    };
-    for key in words[..touched].iter().skip(1) {
-        if !call.keys.iter().any(|known| known == key) {
-            call.keys.push(key);
-        }
-    }
-    call.arguments.push_number(words.len() as u64);
-    words.iter().for_each(|word| call.arguments.push(word));
 }
 
 /// A reply as text, of a list its first.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Driver, Fields, Outcome, Platform};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
-use crate::effects::{Endpoint, Level, Reply};
+use crate::effects::{Level, Reply};
 use crate::limiter::{Location, Target, Verdict};
 use crate::response::Response;
 use crate::store::conformance::START;
@@ -140,7 +140,6 @@ fn a_decision_is_one_call_of_redis() {
         id,
         Ask::Redis {
             setup: 0,
-            endpoint,
             body,
             timeout,
         },
@@ -148,7 +147,7 @@ fn a_decision_is_one_call_of_redis() {
     else {
         panic!("{step:?}")
     };
-    assert_eq!((endpoint, timeout), (Endpoint::Command, Millis::new(1000)));
+    assert_eq!(timeout, Millis::new(1000));
     assert!(
         body.starts_with("[\"EVALSHA\",") && body.contains("\"t:general:192.0.2.1\""),
         "{body}"
@@ -383,12 +382,10 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
 #[test]
 fn a_key_of_the_application_is_one_call_of_redis() {
     let (_, mut driver) = driver(&upstash());
-    let Step::Asks(id, Ask::Redis { endpoint, body, .. }) =
-        driver.application("[\"get\",\"a\"]".to_owned())
+    let Step::Asks(id, Ask::Redis { body, .. }) = driver.application("[\"get\",\"a\"]".to_owned())
     else {
         panic!("answers without Redis")
     };
-    assert_eq!(endpoint, Endpoint::Command);
     assert_eq!(body, "[\"GET\",\"t:app/a\"]");
     let reply = Answer::Redis(Ok(Reply {
         status: 200,

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::{Effects, Endpoint, Level, Reply, VerificationKey};
+use super::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
@@ -20,7 +20,7 @@ struct State {
     latency: Cell<u64>,
     chance: Cell<u32>,
     replies: RefCell<VecDeque<Result<Reply, StoreError>>>,
-    calls: RefCell<Vec<(Endpoint, String, Millis)>>,
+    calls: RefCell<Vec<(String, Millis)>>,
     key_set: RefCell<Option<Result<String, KeySetError>>>,
     slept: RefCell<Vec<Millis>>,
     lines: RefCell<Vec<String>>,
@@ -59,7 +59,7 @@ impl Manual {
     }
 
     /// The calls of Redis since this was last asked.
-    pub(crate) fn calls(&self) -> Vec<(Endpoint, String, Millis)> {
+    pub(crate) fn calls(&self) -> Vec<(String, Millis)> {
         self.0.calls.take()
     }
 
@@ -96,13 +96,8 @@ impl Effects for Manual {
         self.0.outlives.set(true);
     }
 
-    async fn call_redis(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError> {
-        self.0.calls.borrow_mut().push((endpoint, body, timeout));
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+        self.0.calls.borrow_mut().push((body, timeout));
         let took = self.0.latency.get();
         self.0.passed.set(self.0.passed.get() + took);
         let reply = self.0.replies.borrow_mut().pop_front();

@@ -18,9 +18,9 @@ const PARTS: u64 = 10;
 /// Counters of an address that are read.
 const COUNTERS: usize = PARTS as usize + 1;
 
-/// What the counting costs, in commands: for each address, and for all of them together.
+/// What the counting costs, in commands: for each address, and for all of them together, the script among them.
 pub(super) const COMMANDS_PER_ADDRESS: usize = 2;
-pub(super) const COMMANDS: usize = 1;
+pub(super) const COMMANDS: usize = 2;
 
 /// What a block costs at most, in commands.
 pub(crate) const COMMANDS_PER_BLOCK: usize = 10;

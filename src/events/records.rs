@@ -28,7 +28,8 @@ const HOUR_MS: u64 = 60 * 60 * 1000;
 /// Members of an hour that are read.
 const READ_PER_HOUR: usize = 1000;
 
-/// What the parts of a batch cost, in commands; denials one more for each caller and policy.
+/// What a batch costs, in commands: the script that writes it, and its parts; denials one more for each caller and policy.
+pub(super) const COMMANDS_OF_SCRIPT: usize = 1;
 pub(super) const COMMANDS_OF_EVENTS: usize = 4;
 pub(super) const COMMANDS_OF_LEFT_OUT: usize = 2;
 pub(super) const COMMANDS_OF_BLOCKS: usize = 4;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
-use crate::effects::{Endpoint, Reply};
+use crate::effects::Reply;
 use crate::error::StoreError;
 use crate::time::Millis;
 
@@ -58,20 +58,10 @@ impl Http {
     /// # Errors
     ///
     /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
-    pub async fn post(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError> {
-        let mut url = self.url.clone();
-        if endpoint != Endpoint::Command {
-            let base = url.path().trim_end_matches('/').to_owned();
-            url.set_path(&(base + endpoint.path()));
-        }
+    pub async fn post(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
         let response = self
             .client
-            .post(url)
+            .post(self.url.clone())
             .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .timeout(Duration::from_millis(timeout.get().min(LONGEST_MS)))

@@ -108,7 +108,7 @@ impl<D: Database> Records<D> {
             if wanted == 0 {
                 return Ok(Vec::new());
             }
-            self.count(wanted, now);
+            self.count(self.cost(wanted), now);
             let replies = self.database.run(commands, now).await?;
             if replies.len() == wanted {
                 Ok(replies)
@@ -116,6 +116,11 @@ impl<D: Database> Records<D> {
                 Err(StoreError::Malformed)
             }
         })
+    }
+
+    /// What `commands` in one step cost: several are a script, which is billed as well.
+    pub(crate) fn cost(&self, commands: usize) -> usize {
+        commands + usize::from(commands > 1 && self.is_shared())
     }
 
     /// Counts commands in the budget: those of a call, or that a script in it runs.

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use serde_json::Value;
 
 use super::script::{Call, Form, Script, ScriptAnswer};
-use super::{Command, Database, Scripts};
-use crate::effects::{Effects, Endpoint, Level, Reply};
+use super::{Command, Database, Scripts, run};
+use crate::effects::{Effects, Level, Reply};
 use crate::error::StoreError;
 use crate::json;
 use crate::time::{Deadline, Millis, Timestamp};
@@ -118,13 +118,12 @@ impl<E: Effects> Rest<E> {
     /// Makes a call, and counts it by what `read` makes of its reply. A script that is sent once more is no failure.
     async fn call<T>(
         &self,
-        endpoint: Endpoint,
         body: String,
         timeout: Millis,
         read: impl FnOnce(&Reply) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let begun = self.effects.now();
-        let reply = self.effects.call_redis(endpoint, body, timeout).await;
+        let reply = self.effects.call_redis(body, timeout).await;
         let took = self.effects.now().since(begun);
         let result = reply.and_then(|reply| read(&reply));
         let counted = match &result {
@@ -143,8 +142,7 @@ impl<E: Effects> Rest<E> {
         command: String,
         timeout: Millis,
     ) -> Result<A, StoreError> {
-        self.call(Endpoint::Command, command, timeout, script_answer)
-            .await
+        self.call(command, timeout, script_answer).await
     }
 }
 
@@ -194,15 +192,19 @@ impl<E: Effects> Scripts for Rest<E> {
 impl<E: Effects> Database for Rest<E> {
     async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
         let wanted = commands.len();
-        // One command is atomic as it is. A bridge whose transactions share connections is asked for as few as possible.
-        let (endpoint, body) = match <[Command; 1]>::try_from(commands) {
-            Ok([command]) => (Endpoint::Command, Value::from(command)),
-            Err(commands) => (Endpoint::Transaction, Value::from(commands)),
-        };
-        self.call(endpoint, body.to_string(), self.timeout, |reply| {
-            replies(reply, wanted)
-        })
-        .await
+        match <[Command; 1]>::try_from(commands) {
+            Ok([command]) => {
+                let body = Value::from(command).to_string();
+                self.call(body, self.timeout, one_reply).await
+            }
+            Err(commands) => {
+                let call = run::call(&commands);
+                match self.run_script(&run::SCRIPT, &call).await? {
+                    Value::Array(replies) if replies.len() == wanted => Ok(replies),
+                    _ => Err(StoreError::Malformed),
+                }
+            }
+        }
     }
 
     fn is_shared(&self) -> bool {
@@ -222,28 +224,15 @@ impl<E: Effects> Database for Rest<E> {
     }
 }
 
-/// The replies of a transaction, or of one command: as many as `wanted`. A bridge whose transactions share connections
-/// puts other requests' replies among them.
-fn replies(reply: &Reply, wanted: usize) -> Result<Vec<Value>, StoreError> {
-    if reply.status != 200 {
-        // Never a result: a refusal, or a status.
-        return Err(failure(reply));
-    }
-    let mut replies = match json::value(&reply.body) {
-        Some(Value::Array(replies)) => replies,
-        Some(one) if one.get("result").is_some() => vec![one],
-        _ => return Err(failure(reply)),
-    };
-    if replies.len() != wanted {
-        return Err(StoreError::Malformed);
-    }
-    for reply in &mut replies {
-        if let Some(error) = reply["error"].as_str() {
-            return Err(refusal(error));
+/// The reply to one command, which may be `null`.
+fn one_reply(reply: &Reply) -> Result<Vec<Value>, StoreError> {
+    let value = json::value(&reply.body).unwrap_or_default();
+    match value.get("result") {
+        Some(Value::Null) if reply.status == 200 && value["error"].is_null() => {
+            Ok(vec![Value::Null])
         }
-        *reply = reply.get_mut("result").map(Value::take).unwrap_or_default();
+        _ => result(reply).map(|result| vec![result]),
     }
-    Ok(replies)
 }
 
 /// A script's answer: by hand in its usual form, else by serde.
@@ -278,11 +267,6 @@ impl Envelope {
             },
         })
     }
-}
-
-/// Why a reply holds no result.
-fn failure(reply: &Reply) -> StoreError {
-    result(reply).err().unwrap_or(StoreError::Malformed)
 }
 
 fn result(reply: &Reply) -> Result<Value, StoreError> {

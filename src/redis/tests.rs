@@ -8,9 +8,9 @@ use super::emulator::Emulator;
 use super::keys::Keys;
 use super::rest::Rest;
 use super::script::{Call, Form, Script};
-use super::{Command, Database, command};
+use super::{Command, Database, command, run};
+use crate::effects::Reply;
 use crate::effects::testing::Manual;
-use crate::effects::{Endpoint, Reply};
 use crate::error::StoreError;
 use crate::store::conformance::{START, check};
 use crate::store::redis::RedisStore;
@@ -193,8 +193,74 @@ async fn a_command_that_fails_is_told_by_its_first_word() {
     assert_eq!(told, Err(StoreError::Refused("WRONGTYPE".to_owned())));
 }
 
+/// A key that holds something else harms no other record of the same step; a Redis that may not write is not written to
+/// in part.
 #[tokio::test]
-async fn each_call_goes_to_its_own_path_and_waits_its_time() {
+async fn of_several_commands_one_fails_alone_unless_redis_refuses_writes() {
+    for stand_in in [StandIn::start(), StandIn::refusing()] {
+        let redis = stand_in.redis();
+        stand_in.run(&["SET", "k:s", "text"]).await;
+        for (wrong, expected) in [
+            ("HGETALL k:s", StoreError::Refused("WRONGTYPE".to_owned())),
+            ("INCRBY k:s 1", StoreError::NotANumber),
+        ] {
+            let lines = [wrong, "INCRBY k:n 1", "HGETALL k:s"].map(words);
+            assert_eq!(redis.run(lines.into(), START).await, Err(expected));
+        }
+        assert_eq!(stand_in.run(&["GET", "k:n"]).await, json!("2"));
+        stand_in.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        let lines = ["SET k:n 7", "DEL k:s"].map(words).into();
+        let full = redis.run(lines, START).await;
+        assert_eq!(full, Err(StoreError::Refused("OOM".to_owned())));
+        stand_in.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        let kept = stand_in.run(&["MGET", "k:s", "k:n"]).await;
+        assert_eq!(kept, json!(["text", "2"]));
+        let lacks = ["ACL", "SETUSER", "default", "-incrby"];
+        stand_in.run(&lacks).await;
+        let lines = ["INCRBY k:n 1", "DEL k:s"].map(words).into();
+        let refused = redis.run(lines, START).await;
+        assert_eq!(refused, Err(StoreError::NotPermitted));
+        assert_eq!(stand_in.run(&["GET", "k:s"]).await, json!("text"));
+    }
+}
+
+/// As a number, `null` or a list within the list: texts that only look like numbers stay texts.
+#[tokio::test]
+async fn several_commands_are_answered_as_each_alone() {
+    let stand_in = StandIn::start();
+    let redis = stand_in.redis();
+    let lines = [
+        "SET k:s 007",
+        "GET k:s",
+        "GET k:none",
+        "MGET k:none k:s k:none",
+        "INCRBY k:n 9007199254740991",
+        "ZADD k:z 9007199254740991 m",
+        "ZRANGEBYSCORE k:z 0 +inf WITHSCORES LIMIT 0 10",
+        "HGETALL k:none",
+        "SET k:s 1 PX 1000 NX",
+    ];
+    let replies = redis.run(lines.map(words).into(), START).await;
+    let expected = [
+        json!("OK"),
+        json!("007"),
+        json!(null),
+        json!([null, "007", null]),
+        json!(9_007_199_254_740_991_u64),
+        json!(1),
+        json!(["m", "9007199254740991"]),
+        json!([]),
+        json!(null),
+    ];
+    assert_eq!(replies, Ok(expected.into()));
+    let time = redis
+        .run(vec![words("TIME"), words("GET k:s")], START)
+        .await;
+    assert!(time.unwrap()[0][1].is_string());
+}
+
+#[tokio::test]
+async fn each_call_is_one_command_and_waits_its_time() {
     let effects = Manual::default();
     let timeout = Millis::new(800);
     let rest = || Rest::new(effects.clone(), timeout);
@@ -202,13 +268,6 @@ async fn each_call_goes_to_its_own_path_and_waits_its_time() {
         let body = body.to_owned();
         effects.reply(Ok(Reply { status: 200, body }));
     };
-    reply(r#"[{"result":"OK"},{"result":null}]"#);
-    let lines = vec![words("SET k:s 1"), words("GET k:t")];
-    let replies = rest().run(lines, START).await;
-    assert_eq!(replies, Ok(vec![json!("OK"), Value::Null]));
-    let body = r#"[["SET","k:s","1"],["GET","k:t"]]"#.to_owned();
-    assert_eq!(effects.calls(), [(Endpoint::Transaction, body, timeout)]);
-
     for (body, expected) in [
         (r#"{"result":null}"#, Ok(vec![Value::Null])),
         (r#"{"result":["a",1]}"#, Ok(vec![json!(["a", 1])])),
@@ -223,7 +282,31 @@ async fn each_call_goes_to_its_own_path_and_waits_its_time() {
         let one = rest().run(vec![words("GET k:t")], START).await;
         assert_eq!(one, expected, "{body}");
         let sent = r#"["GET","k:t"]"#.to_owned();
-        assert_eq!(effects.calls(), [(Endpoint::Command, sent, timeout)]);
+        assert_eq!(effects.calls(), [(sent, timeout)]);
+    }
+
+    for (body, expected) in [
+        (
+            r#"{"result":["OK",null]}"#,
+            Ok(vec![json!("OK"), Value::Null]),
+        ),
+        // Never another number of replies than commands.
+        (r#"{"result":["OK"]}"#, Err(StoreError::Malformed)),
+        (r#"{"result":"QUEUED"}"#, Err(StoreError::Malformed)),
+        (r#"{"result":null}"#, Err(StoreError::Malformed)),
+        (
+            r#"{"error":"WRONGTYPE x"}"#,
+            Err(StoreError::Refused("WRONGTYPE".to_owned())),
+        ),
+    ] {
+        reply(body);
+        let lines = vec![words("SET k:s 1"), words("MGET k:s k:t")];
+        assert_eq!(rest().run(lines, START).await, expected, "{body}");
+        let sent = format!(
+            r#"["EVALSHA","{}","2","k:s","k:t","3","SET","k:s","1","3","MGET","k:s","k:t"]"#,
+            run::SCRIPT.sha1
+        );
+        assert_eq!(effects.calls(), [(sent, timeout)]);
     }
 
     reply(r#"{"error":"NOSCRIPT No matching script."}"#);
@@ -234,9 +317,9 @@ async fn each_call_goes_to_its_own_path_and_waits_its_time() {
     let calls = effects.calls();
     let sent = |body: &str| serde_json::from_str::<Command>(body).unwrap()[0].clone();
     let calls: Vec<_> = (calls.iter())
-        .map(|(endpoint, body, timeout)| (*endpoint, sent(body), *timeout))
+        .map(|(body, timeout)| (sent(body), *timeout))
         .collect();
-    let expected = ["EVALSHA", "EVAL"].map(|verb| (Endpoint::Command, verb.to_owned(), timeout));
+    let expected = ["EVALSHA", "EVAL"].map(|verb| (verb.to_owned(), timeout));
     assert_eq!(calls, expected);
 }
 
@@ -316,7 +399,7 @@ impl Transport {
         let ran = ran.now_or_never().unwrap();
         // What is left of the answers.
         self.effects.take_replies();
-        let sent = |(_, body, _): &(Endpoint, String, Millis)| {
+        let sent = |(body, _): &(String, Millis)| {
             serde_json::from_str::<Command>(body).unwrap()[..2].join(" ")
         };
         (ran, self.effects.calls().iter().map(sent).collect())
@@ -450,7 +533,7 @@ fn all_calls_together_wait_no_longer_than_one_may() {
         .effects
         .calls()
         .iter()
-        .map(|call| call.2.get())
+        .map(|call| call.1.get())
         .collect();
     assert_eq!(waits, [1000, 800, 600, 400]);
     assert_eq!(server.form(), Form::Plain, "and it knows what was refused");

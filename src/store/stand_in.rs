@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::redis::RedisStore;
-use crate::effects::{Effects, Endpoint, Level, Reply, VerificationKey};
+use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::redis::http::Http;
 use crate::redis::keys::Keys;
@@ -58,7 +58,7 @@ impl StandIn {
         let bridge = Self::with(&["--bridge"]);
         let ping = json!(["PING"]).to_string();
         let effects = bridge.effects();
-        let first = effects.call_redis(Endpoint::Command, ping, TIMEOUT).await;
+        let first = effects.call_redis(ping, TIMEOUT).await;
         assert_eq!(first.unwrap().status, 500, "it is not connected yet");
         bridge
     }
@@ -126,10 +126,7 @@ impl StandIn {
     /// One Redis command.
     pub(crate) async fn run(&self, words: &[&str]) -> Value {
         let body = json!(words).to_string();
-        let reply = self
-            .effects()
-            .call_redis(Endpoint::Command, body, TIMEOUT)
-            .await;
+        let reply = self.effects().call_redis(body, TIMEOUT).await;
         let reply: Value = serde_json::from_str(&reply.unwrap().body).unwrap();
         reply["result"].clone()
     }
@@ -196,13 +193,8 @@ impl Effects for RealEffects {
 
     fn log(&self, _: Level, _: &str) {}
 
-    async fn call_redis(
-        &self,
-        endpoint: Endpoint,
-        body: String,
-        timeout: Millis,
-    ) -> Result<Reply, StoreError> {
-        self.0.post(endpoint, body, timeout).await
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+        self.0.post(body, timeout).await
     }
 
     async fn sleep(&self, length: Millis) {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::admin::{Body, Operation};
 use crate::driver::{Fields, Outcome};
-use crate::effects::{Endpoint, Reply};
+use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
 use crate::limiter::{Forward, Target, Verdict};
@@ -34,13 +34,12 @@ fn asks(ask: Ask) -> (Kind, Written) {
 fn what_a_task_asks() {
     let (kind, redis) = asks(Ask::Redis {
         setup: 3,
-        endpoint: Endpoint::Transaction,
         body: "[]".to_owned(),
         timeout: Millis::new(1500),
     });
     assert_eq!(
         (kind, redis.numbers, redis.text.as_str()),
-        (Kind::Redis, [77, 7, 1500], "[]")
+        (Kind::Redis, [77, 3, 1500], "[]")
     );
     let (kind, sleep) = asks(Ask::Sleep(Millis::new(u64::MAX)));
     assert_eq!(

@@ -59,7 +59,7 @@ describe("a full Redis", () => {
     assert.equal(evicted, 0);
     for (const status of [200, 200, 200, 200, 200, 429]) assert.equal(await ask(limiter, "192.0.2.9"), status);
     assert.equal((await good(limiter, "GET", blocked("198.51.100.1"))).blocked, true, "one command, which only reads");
-    // Redis queues no transaction then, be it of reads.
+    // Redis runs no script then, be it of reads.
     await refused(503, limiter, "GET", "events");
     for (const caller of ["198.51.100.1", "203.0.113.9"]) await isBlocked(limiter, caller, null);
     for (const key of ["blocked:198.51.100.1", "blocked_ranges", `short:${CALLER}`]) assert.equal(await redis.exists(PREFIX + key), 1, key);

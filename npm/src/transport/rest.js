@@ -3,19 +3,18 @@ import { fetchOptions } from "../fetch-options.js";
 import { FAILED, TIMED_OUT } from "../statuses.js";
 
 /**
- * A transport is how Redis is called: `call` takes the JSON text of one command, a list of words, or of several that are one
- * transaction, and answers a status and a body as Upstash's REST API does: 200 with `{"result": ...}`, of a transaction a list of
- * these; 400 with `{"error": ...}`; or one of the statuses of a call that failed. It never rejects.
+ * A transport is how Redis is called: `call` takes the JSON text of one command, a list of words, and answers a status and a
+ * body as Upstash's REST API does: 200 with `{"result": ...}`; 400 with `{"error": ...}`; or one of the statuses of a call that
+ * failed. It never rejects.
  *
- * @typedef {{call: (body: string, timeout: number, isTransaction: boolean) => Promise<[number, string]>}} Transport
+ * @typedef {{call: (body: string, timeout: number) => Promise<[number, string]>}} Transport
  */
 
 /** @returns {Transport} */
 export function overRest({ url, token }) {
   // The runtime takes these for less than a record of headers.
   const headers = new Headers({ Authorization: `Bearer ${token}`, "Content-Type": "application/json" });
-  const transactions = `${url.replace(/\/+$/, "")}/multi-exec`;
-  return { call: (body, timeout, isTransaction) => post(isTransaction ? transactions : url, headers, timeout, body) };
+  return { call: (body, timeout) => post(url, headers, timeout, body) };
 }
 
 /**

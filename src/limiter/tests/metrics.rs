@@ -388,7 +388,7 @@ fn a_store_that_does_not_answer_is_sent_no_counts() {
     assert!(!isolate.run_duties().contains(&Duty::SendCounts));
     let sent = isolate.effects.calls();
     assert!(
-        sent.iter().all(|(_, body, _)| !body.contains("RPUSH")),
+        sent.iter().all(|(body, _)| !body.contains("RPUSH")),
         "{sent:?}"
     );
     // One that has begun to wait does not send either.

@@ -8,9 +8,9 @@ use crate::blocklist::AddressBlock;
 use crate::effects;
 use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
+use crate::redis::Database;
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
-use crate::redis::{Database, command};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
 use crate::store::shared::{Extra, Question, RangesVersion, Reply, SharedStore};
 use crate::store::stand_in::StandIn;
@@ -46,34 +46,6 @@ async fn a_store_that_refuses_the_flag_conforms() {
 async fn a_store_behind_a_bridge_conforms() {
     let bridge = StandIn::bridge().await;
     conformance::shared(&bridge.store("conformance:")).await;
-}
-
-/// Where transactions share their connection, a decision that comes amid one is answered `QUEUED`. It counts, and is an
-/// error; no other decision is the worse for it.
-#[tokio::test]
-async fn a_decision_amid_a_bridges_transaction_is_counted_once_and_never_misread() {
-    let bridge = StandIn::bridge().await;
-    let store = bridge.store("t:");
-    let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 1000)], 1);
-    for _ in 0..3 {
-        store.decide(&check, START).await.unwrap();
-    }
-    let redis = bridge.redis();
-    let transaction = redis.run(vec![command(["INCRBY", "t:n", "1"]); 300], START);
-    let decisions = (0..60).map(|_| store.decide(&check, START));
-    let decisions = futures_util::future::join_all(decisions);
-    let (ran, decided) = futures_util::future::join(transaction, decisions).await;
-    let amid = decided.iter().filter(|it| it.is_err());
-    assert!(amid.clone().all(|it| *it == Err(StoreError::Malformed)));
-    assert!(amid.count() > 0, "none came amid a transaction");
-    assert_eq!(
-        ran,
-        Err(StoreError::Malformed),
-        "others' replies are among its own"
-    );
-    let verdict = store.decide(&check, START).await.unwrap();
-    assert_eq!(verdict.answers[0].unwrap().decision.remaining, 1000 - 64);
-    assert_eq!(bridge.run(&["GET", "t:n"]).await, json!("300"));
 }
 
 /// What a server answers to a script that begins with the flag.

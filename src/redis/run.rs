@@ -1,0 +1,58 @@
+//! Several commands in one atomic step, as one script. Not a transaction: a bridge that shares its connections lets other
+//! requests come between `MULTI` and `EXEC`.
+
+use super::Command;
+use super::script::{Call, Script, Words};
+
+/// The script; a test holds its names to its texts.
+pub(super) const SCRIPT: Script = Script {
+    text: include_str!("run.lua"),
+    sha1: "a0a2497c4c18c94af4e2f2d7120eaf27c80666f2",
+    plain_sha1: "8f1bbc162066699c943f52de2f78ebac748d08d4",
+};
+
+/// The call that runs `commands`.
+pub(super) fn call(commands: &[Command]) -> Call {
+    let mut call = Call::default();
+    for command in commands {
+        push_words(&mut call.arguments, command);
+    }
+    push_keys(&mut call.keys, commands.iter());
+    call
+}
+
+/// Adds a command to a script's arguments: how many words it has, and them. A script's command has at most some
+/// thousand words.
+pub(crate) fn push_words(arguments: &mut Words, command: &Command) {
+    arguments.push_number(command.len() as u64);
+    command.iter().for_each(|word| arguments.push(word));
+}
+
+/// Adds the keys of `commands` to those that a script has already, each once.
+pub(crate) fn push_keys<'a>(keys: &mut Words, commands: impl Iterator<Item = &'a Command>) {
+    let mut touched: Vec<&String> = commands.flat_map(|command| keys_of(command)).collect();
+    touched.sort_unstable();
+    touched.dedup();
+    touched.retain(|key| !keys.iter().any(|known| known == *key));
+    touched.iter().for_each(|key| keys.push(key));
+}
+
+/// The keys that a command touches.
+pub(crate) fn keys_of(command: &Command) -> &[String] {
+    let keys = match command.first().map(String::as_str) {
+        Some("DEL" | "EXISTS" | "MGET") => 1..command.len(),
+        Some("SCAN") => 0..0,
+        _ => 1..command.len().min(2),
+    };
+    command.get(keys).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SCRIPT;
+
+    #[test]
+    fn the_scripts_names_are_the_hashes_of_its_forms() {
+        SCRIPT.assert_named("run.lua");
+    }
+}
