@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::error::StoreError;
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 use script::{Call, Form, Script, ScriptAnswer};
 
@@ -46,6 +46,18 @@ pub trait Scripts {
         &self,
         script: &Script,
         call: &Call,
+    ) -> Result<A, StoreError>;
+
+    /// As [`run_script`](Self::run_script), waiting at most `timeout`, or for its own timeout if that is shorter.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run_script`](Self::run_script).
+    async fn run_script_within<A: ScriptAnswer>(
+        &self,
+        script: &Script,
+        call: &Call,
+        timeout: Millis,
     ) -> Result<A, StoreError>;
 }
 

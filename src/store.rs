@@ -6,6 +6,7 @@
 
 use crate::blocklist::AddressBlock;
 use crate::quota::{Decision, Outcome, Quota};
+use crate::redis::keys::caller_of;
 use crate::time::{Millis, Timestamp};
 
 pub use crate::error::StoreError;
@@ -40,6 +41,22 @@ pub struct Check {
     pub charges: Vec<Charge>,
     /// Units the request takes from each quota. Zero reads without consuming.
     pub cost: u32,
+}
+
+impl Check {
+    /// The callers that it is about, some of them more than once: by the address, and by the names of the quotas.
+    pub fn callers(&self) -> impl Iterator<Item = &str> {
+        let address = self.address.iter().map(String::as_str);
+        address.chain(self.charges.iter().map(Charge::caller))
+    }
+
+    /// Whether all of it is about one caller.
+    #[must_use]
+    pub fn is_of_one_caller(&self) -> bool {
+        let mut callers = self.callers();
+        let first = callers.next();
+        callers.all(|caller| Some(caller) == first)
+    }
 }
 
 /// One quota for one caller.
@@ -105,6 +122,12 @@ impl Charge {
             on_failure: OnFailure::default(),
             lease: 0,
         }
+    }
+
+    /// Whom it is of.
+    #[must_use]
+    pub fn caller(&self) -> &str {
+        caller_of(&self.key)
     }
 
     /// Whether block records are read and written for it.

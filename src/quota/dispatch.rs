@@ -1,6 +1,7 @@
 //! The operations of [`Quota`] on a state, each passed on to the quota's algorithm.
 
 use super::algorithm::Algorithm;
+use super::clock::decided_at;
 use super::decision::Decided;
 use super::definition::Quota;
 use super::state::State;
@@ -63,7 +64,7 @@ impl Quota {
 
     /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`](super::decision::Decision::at)).
     /// What that admission no longer weighs is not given back, so the algorithm's bound holds for
-    /// what remains consumed. `None`: there is nothing to take back, keep the state as it is.
+    /// what remains consumed. `None`: there is nothing to take back, keep the state as it is. So is one whose clock is faulty.
     #[must_use]
     pub fn refund(
         &self,
@@ -72,6 +73,9 @@ impl Quota {
         admitted_at: Timestamp,
         now: Timestamp,
     ) -> Option<State> {
+        if !decided_at(state.clock(), now).1 {
+            return None;
+        }
         match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::refund(self, state, units, admitted_at),
             Algorithm::TokenBucket => token_bucket::refund(self, state, units, admitted_at, now),

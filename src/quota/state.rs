@@ -83,6 +83,11 @@ impl State {
         }
     }
 
+    /// Whether it is a sliding window without counts, which has no text.
+    pub(super) const fn is_empty(&self) -> bool {
+        matches!(self, Self::SlidingWindow(state) if state.counts.is_empty())
+    }
+
     /// Reads a state's text; `None` for anything that is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

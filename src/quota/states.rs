@@ -63,7 +63,8 @@ impl<'a> States<'a> {
     }
 
     /// The text to hold from `now` on with `own` as the quota's state: those of other shapes stay while
-    /// they matter, and for [`CLOCK_TOLERANCE`] longer, since clocks may be behind.
+    /// they matter, and for [`CLOCK_TOLERANCE`] longer, since clocks may be behind. A sliding window that a refund left
+    /// empty has no text; alone it is held no longer.
     #[must_use]
     pub fn text_with(&self, own: &State, now: Timestamp) -> String {
         let mut others = Vec::new();
@@ -76,9 +77,14 @@ impl<'a> States<'a> {
                 }
             }
         }
-        let mut text = own.to_string();
+        let mut text = String::new();
+        if !own.is_empty() {
+            text = own.to_string();
+        }
         for (other, _) in &others {
-            text.push(SEPARATOR);
+            if !text.is_empty() {
+                text.push(SEPARATOR);
+            }
             text.push_str(other);
         }
         text

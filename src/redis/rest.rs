@@ -152,11 +152,21 @@ impl<E: Effects> Scripts for Rest<E> {
         script: &Script,
         call: &Call,
     ) -> Result<A, StoreError> {
+        self.run_script_within(script, call, self.timeout).await
+    }
+
+    async fn run_script_within<A: ScriptAnswer>(
+        &self,
+        script: &Script,
+        call: &Call,
+        timeout: Millis,
+    ) -> Result<A, StoreError> {
+        let timeout = timeout.min(self.timeout);
         let started = self.effects.now();
         let refused = self.refuses_flag.get();
         let mut form = self.form(started);
         let mut whole = false;
-        let mut left = self.timeout;
+        let mut left = timeout;
         // At most four calls. Whatever is sent again has not run.
         loop {
             let command = match whole {
@@ -181,7 +191,7 @@ impl<E: Effects> Scripts for Rest<E> {
                 // Before it is tried: where the time does not suffice for all calls, the next decision goes on from here.
                 self.refuse_flag(now);
             }
-            left = Millis::new(self.timeout.get().saturating_sub(now.since(started).get()));
+            left = Millis::new(timeout.get().saturating_sub(now.since(started).get()));
             if left == Millis::ZERO {
                 return Err(StoreError::Timeout);
             }

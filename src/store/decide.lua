@@ -12,6 +12,8 @@
 -- Answer {ranges version, address's block record, then per quota
 --         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until,
 --          units leased, the text of the quota's own state as it is held from now on, '' for none}}
+-- Or it gives back units of an admission, if ARGV[3] is r. KEYS are the states alone, ARGV[2] the units,
+-- and in the place of the units to lease is when they were taken. Answer: how many states it changed.
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
@@ -151,6 +153,22 @@ local function leased(most, remaining, time)
   return time > 0 and min(most, div(remaining, 4)) or 0
 end
 
+-- States to keep: {text, expires at}.
+local function fixed(window, clock, count)
+  local ends = (div(clock, window) + 1) * window
+  return {'fw:' .. text(window) .. ':' .. text(clock) .. ':' .. text(count), ends}
+end
+
+local function bucket(period, clock, level, limit)
+  return {'tb:' .. text(period) .. ':' .. text(clock) .. ':' .. text(level) .. ':' .. text(limit),
+    clock + div_ceil(level, limit)}
+end
+
+-- What is left of a debt after a time. Compared before it is multiplied, to stay exact.
+local function drained(debt, time, rate)
+  return time >= div_ceil(debt, rate) and 0 or debt - time * rate
+end
+
 -- Each algorithm takes a state or nil, and reads the texts of what is owed to it, and of what of that
 -- has been added before, an earlier form of it that is taken off. What it returns decides a
 -- request of so many units, and takes so many more in advance if there is room for it: {outcome,
@@ -190,7 +208,7 @@ function algorithms.f(state, owed, counted, limit, window)
       outcome, retry = 1, 0
     end
     local function keep(n)
-      return {'fw:' .. text(window) .. ':' .. text(at) .. ':' .. text(n), ends}
+      return fixed(window, at, n)
     end
     local changed = added > 0 or (not believed and used > 0)
     local kept = changed and keep(used) or nil
@@ -204,11 +222,6 @@ function algorithms.f(state, owed, counted, limit, window)
     local answer = {outcome, remaining, retry, used > 0 and ends or now, at, 0, advanced}
     return answer, spent + advanced > 0 and keep(used) or kept, kept, added > 0
   end
-end
-
--- What is left of a debt after a time. Compared before it is multiplied, to stay exact.
-local function drained(debt, time, rate)
-  return time >= div_ceil(debt, rate) and 0 or debt - time * rate
 end
 
 function algorithms.t(state, owed, counted, limit, period, burst)
@@ -239,8 +252,7 @@ function algorithms.t(state, owed, counted, limit, period, burst)
       retry = at + div_ceil(debt + price - full, limit)
     end
     local function keep(n)
-      return {'tb:' .. text(period) .. ':' .. text(at) .. ':' .. text(n) .. ':' .. text(limit),
-        at + div_ceil(n, limit)}
+      return bucket(period, at, n, limit)
     end
     local changed = added > 0 or (not believed and debt > 0)
     local kept = changed and keep(debt) or nil
@@ -258,6 +270,19 @@ function algorithms.t(state, owed, counted, limit, period, burst)
     local answer = {outcome, remaining, retry, at + div_ceil(debt, limit), at, 0, advanced}
     return answer, spent + advanced > 0 and keep(debt) or kept, kept, added > 0
   end
+end
+
+-- A sliding window's state to keep: {text, expires at}. '' where it counts nothing.
+local function windows(width, clock, counts, window)
+  local items, base, last = {}, counts[1], counts[#counts]
+  if not base then
+    return {'', 0}
+  end
+  for i, sub in ipairs(counts) do
+    items[i] = text(sub[1] - base[1]) .. '=' .. text(sub[2])
+  end
+  return {'sw:' .. text(width) .. ':' .. text(clock) .. ':' .. text(base[1]) .. ':'
+    .. table.concat(items, ','), (last[1] + 1) * width + window}
 end
 
 -- From the end, where nearly all are added.
@@ -325,12 +350,7 @@ function algorithms.s(state, owed, counted, limit, window)
     local added = take(owed_counts, limit - used, math.huge)
     used = used + added
     local function keep()
-      local items, base, last = {}, counts[1][1], counts[#counts][1]
-      for i, sub in ipairs(counts) do
-        items[i] = text(sub[1] - base) .. '=' .. text(sub[2])
-      end
-      return {'sw:' .. text(width) .. ':' .. text(at) .. ':' .. text(base) .. ':'
-        .. table.concat(items, ','), leaves_at(last)}
+      return windows(width, at, counts, window)
     end
     local outcome, retry = 0, 0
     if units > limit then
@@ -422,7 +442,7 @@ local function joined(keep, others)
   end
   local value, ends = keep[1], keep[2]
   for _, other in ipairs(list) do
-    value, ends = value .. ';' .. other[1], max(ends, other[2])
+    value, ends = (value == '' and value or value .. ';') .. other[1], max(ends, other[2])
   end
   return value, ends
 end
@@ -431,7 +451,69 @@ local function px(ends)
   return text(max(1, ends - now))
 end
 
+-- Kept a little longer than it counts: an isolate whose clock is behind is not there yet.
+local function hold(key, keep, others)
+  local value, ends = joined(keep, others)
+  if value == '' then
+    redis.call('DEL', key)
+  else
+    redis.call('SET', key, value, 'PX', px(ends + CLOCK_TOLERANCE))
+  end
+end
+
+-- The width of a quota's states.
+local function width_of(algorithm, window)
+  return algorithm == 's' and div_ceil(window, PARTS) or window
+end
+
+-- A state without the units that were taken at a time; nil where none of them counts.
+local function refunded(state, units, taken_at, limit, window, burst)
+  local width, clock = state.width, state.clock
+  local at, believed = decided_at(clock)
+  if not believed or units == 0 then
+    return nil
+  end
+  if state.tag == 'sw' then
+    local counts, index = state.counts, div(taken_at, width)
+    for place, sub in ipairs(counts) do
+      if sub[1] == index then
+        sub[2] = sub[2] - units
+        if sub[2] <= 0 then
+          table.remove(counts, place)
+        end
+        return windows(width, clock, counts, window)
+      end
+    end
+  elseif state.tag == 'fw' then
+    if div(taken_at, width) == div(clock, width) and state.count > 0 then
+      return fixed(width, clock, max(0, state.count - units))
+    end
+  elseif at >= taken_at then
+    local weighs = drained(units * width, at - taken_at, limit)
+    local level = drained(state.level, at - clock, limit) - weighs
+    local most = drained(min(state.level, burst * width), at - clock, limit)
+    return weighs > 0 and bucket(width, at, max(0, min(level, most)), limit) or nil
+  end
+  return nil
+end
+
 local held = redis.call('MGET', unpack(KEYS))
+if ARGV[3] == 'r' then
+  local changed = 0
+  for place, key in ipairs(KEYS) do
+    local i = 8 * place - 4
+    local algorithm, window = ARGV[i], tonumber(ARGV[i + 2])
+    local own, others = states(held[place], SHAPES[algorithm], width_of(algorithm, window))
+    local keep = own and refunded(own, cost, tonumber(ARGV[i + 6]), tonumber(ARGV[i + 1]), window,
+      tonumber(ARGV[i + 3]))
+    if keep then
+      hold(key, keep, others)
+      changed = changed + 1
+    end
+  end
+  return changed
+end
+
 local place = 1
 local address_blocked = false
 local address_block = false
@@ -454,8 +536,7 @@ for i = 4, #ARGV, 8 do
   place = place + 1
   local q = {key = KEYS[place], block = block, enforced = enforced,
     most = tonumber(ARGV[i + 6]), blocked_until = 0}
-  local width = ARGV[i] == 's' and div_ceil(window, PARTS) or window
-  q.own, q.others = states(held[place], SHAPES[ARGV[i]], width)
+  q.own, q.others = states(held[place], SHAPES[ARGV[i]], width_of(ARGV[i], window))
   if owed ~= '' then
     place = place + 1
     q.absorbed_key = KEYS[place]
@@ -493,9 +574,7 @@ for _, q in ipairs(quotas) do
     redis.call('SET', q.block_key, text(q.blocked_until), 'PX', px(q.blocked_until))
   end
   if keep then
-    -- Kept a little longer: an isolate whose clock is behind is not there yet.
-    local value, ends = joined(keep, q.others)
-    redis.call('SET', q.key, value, 'PX', px(ends + CLOCK_TOLERANCE))
+    hold(q.key, keep, q.others)
     if q.absorbed then
       redis.call('SET', q.absorbed_key, q.owed, 'PX', px(keep[2] + CLOCK_TOLERANCE))
     end

@@ -1,12 +1,15 @@
-//! Quotas in Redis: one script call per decision.
+//! Quotas in Redis: one script call per decision. In a cluster ([`Keys::clustered`]) that is one of one caller, and does
+//! not read the version of the blocked ranges, which lies in another slot.
 
-use super::shared::{Question, Reply, SharedStore};
+use serde_json::Value;
+
+use super::shared::{Partitioned, Question, RangesVersion, Refund, Reply, SharedStore};
 use super::{Charge, StoreError};
 use crate::quota::Algorithm;
 use crate::redis::Scripts;
 use crate::redis::keys::{Key, Keys};
 use crate::redis::script::{Call, Script, Words};
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 mod answer;
 
@@ -15,8 +18,8 @@ use answer::ScriptReply;
 /// The decision as a Redis script; a test holds its names to its texts.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
-    sha1: "4cc98227b6f87ffb712227349b68ea32f8a02a65",
-    plain_sha1: "0954a2dbdab08f4afb52225e0ae3774c777f7bbd",
+    sha1: "8c6624072027fc930a398ad867e1a975b63411b3",
+    plain_sha1: "8745839823605439ede36f1c0d64f996237e0d5f",
 };
 
 /// The store in Redis.
@@ -40,7 +43,11 @@ impl<R: Scripts> RedisStore<R> {
         };
         let Call { keys, arguments } = &mut call;
         let mut touch = |key: Key<'_>| keys.push_with(|text| self.keys.write(key, text));
-        touch(Key::BlockedRangesVersion);
+        touch(match check.callers().next() {
+            // In the place of the version, a key of the caller's slot.
+            Some(caller) if self.is_partitioned() => Key::BlockedAddress(caller),
+            _ => Key::BlockedRangesVersion,
+        });
         if let Some(address) = &check.address {
             touch(Key::BlockedAddress(address));
         }
@@ -69,9 +76,47 @@ impl<R: Scripts> RedisStore<R> {
 
 impl<R: Scripts> SharedStore for RedisStore<R> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        self.ask_within(question, now, FOREVER).await
+    }
+}
+
+/// As long as the connection waits.
+const FOREVER: Millis = Millis::new(u64::MAX);
+
+impl<R: Scripts> Partitioned for RedisStore<R> {
+    fn is_partitioned(&self) -> bool {
+        self.keys.is_clustered()
+    }
+
+    async fn ask_within(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+        timeout: Millis,
+    ) -> Result<Reply, StoreError> {
         let call = self.call(question, now);
-        let answer: ScriptReply = self.redis.run_script(&SCRIPT, &call).await?;
-        answer.read(question, now).ok_or(StoreError::Malformed)
+        let answer = (self.redis).run_script_within::<ScriptReply>(&SCRIPT, &call, timeout);
+        let mut reply = (answer.await?.read(question, now)).ok_or(StoreError::Malformed)?;
+        if self.is_partitioned() {
+            reply.ranges_version = RangesVersion::NotAsked;
+        }
+        Ok(reply)
+    }
+
+    async fn refund(&self, refund: &Refund, now: Timestamp) -> Result<(), StoreError> {
+        let mut call = Call::default();
+        let Call { keys, arguments } = &mut call;
+        arguments.push_number(now.as_millis());
+        arguments.push_number(u64::from(refund.units));
+        arguments.push("r");
+        for (charge, taken_at) in &refund.taken {
+            keys.push_with(|text| self.keys.write(Key::Quota(&charge.key), text));
+            push_quota(arguments, charge);
+            arguments.push_number(taken_at.as_millis());
+            arguments.push("");
+        }
+        let changed: Value = self.redis.run_script(&SCRIPT, &call).await?;
+        changed.as_u64().map(drop).ok_or(StoreError::Malformed)
     }
 }
 

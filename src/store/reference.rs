@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::decide::{Record, decide};
-use super::shared::{Backlog, Extra, Holding, Question, RangesVersion, Reply, SharedStore};
+use super::shared::{
+    Backlog, Extra, Holding, Partitioned, Question, RangesVersion, Refund, Reply, SharedStore,
+};
 use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::quota::{State, States};
@@ -106,6 +108,23 @@ impl SharedStore for Reference {
             },
             ranges_version: RangesVersion::Held(self.text("blocked_ranges:version")),
         })
+    }
+}
+
+impl Partitioned for Reference {
+    async fn refund(&self, refund: &Refund, now: Timestamp) -> Result<(), StoreError> {
+        for (charge, taken_at) in &refund.taken {
+            let held = self.text(&charge.key).unwrap_or_default();
+            let states = States::parse(&held, &charge.quota);
+            let refunded = (states.own())
+                .and_then(|state| charge.quota.refund(state, refund.units, *taken_at, now));
+            match refunded.map(|state| states.text_with(&state, now)) {
+                None => {}
+                Some(text) if text.is_empty() => drop(self.texts.borrow_mut().remove(&charge.key)),
+                Some(text) => self.set(&charge.key, text),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -7,9 +7,9 @@
 
 use std::borrow::Cow;
 
-use super::{Check, Store, StoreError, Verdict};
+use super::{Charge, Check, Store, StoreError, Verdict};
 use crate::quota::State;
-use crate::time::Timestamp;
+use crate::time::{Millis, Timestamp};
 
 /// A check, and what is wanted beside its verdict.
 #[derive(Clone, Debug)]
@@ -140,6 +140,17 @@ pub trait SharedStore {
     /// [`StoreError`] when the store does not decide.
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError>;
 
+    /// The most commands that [`ask`](Self::ask) can cost: the script and its one read, and per quota the state, a
+    /// block, and the name of a backlog. (Loading the script, one more, is once in a store's lifetime.)
+    fn most_commands(&self, question: &Question<'_>) -> u32 {
+        let charges = question.check.charges.iter().enumerate();
+        let writes = charges.map(|(place, charge)| {
+            let backlog = question.extra(place).backlog.is_some();
+            1 + u32::from(charge.blocks()) + u32::from(backlog)
+        });
+        2 + writes.sum::<u32>()
+    }
+
     /// The wrapper's part of [`Store::known_denial`]; a wrapper that remembers no denial passes the
     /// question on.
     fn remembered_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
@@ -149,6 +160,50 @@ pub trait SharedStore {
     /// The wrapper's part of [`Store::knows_denial`].
     fn remembers_denial(&self, _check: &Check, _now: Timestamp) -> bool {
         false
+    }
+}
+
+/// Units to give back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refund {
+    /// Units of each quota.
+    pub units: u32,
+    /// The quotas, all of one caller, each with when the units were admitted: the decision's
+    /// [`at`](crate::quota::Decision::at).
+    pub taken: Vec<(Charge, Timestamp)>,
+}
+
+/// A shared store that may be partitioned by caller, as a Redis Cluster is: there one question is about one caller
+/// ([`Check::is_of_one_caller`]), and nothing is atomic across callers. What it lacks, [`super::cluster`] adds.
+#[allow(async_fn_in_trait)]
+pub trait Partitioned: SharedStore {
+    /// Whether it is.
+    fn is_partitioned(&self) -> bool {
+        false
+    }
+
+    /// As [`ask`](SharedStore::ask), waiting at most `timeout`, or for the store's own timeout if that is shorter.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the store does not decide.
+    async fn ask_within(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+        _timeout: Millis,
+    ) -> Result<Reply, StoreError> {
+        self.ask(question, now).await
+    }
+
+    /// Takes back an admission of each quota ([`Quota::refund`](crate::quota::Quota::refund)). It is sent once: a
+    /// second time would take back another request's units.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the store does not say that it has; it may have.
+    async fn refund(&self, _refund: &Refund, _now: Timestamp) -> Result<(), StoreError> {
+        Err(StoreError::UnknownCommand)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::redis::script::Form;
 use crate::store::Charge;
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
-use crate::store::shared::{Extra, Question, Reply, SharedStore};
+use crate::store::shared::{Extra, Partitioned, Question, Refund, Reply, SharedStore};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::{Millis, Timestamp};
 
@@ -30,7 +30,7 @@ fn the_scripts_names_are_the_hashes_of_its_forms() {
 
 /// The script and the reference, side by side on a real Redis: the same answers and the same texts,
 /// whichever form of the script is asked, with clocks that jump, quotas that come and go, versions of a quota that take turns, backlogs,
-/// leases, and garbage in the keys.
+/// leases, refunds, and garbage in the keys.
 #[tokio::test]
 async fn the_script_is_the_reference() {
     const SEQUENCES: usize = 150;
@@ -39,7 +39,7 @@ async fn the_script_is_the_reference() {
     let stand_ins = [&stand_in, &refusing];
     let connections = stand_ins.map(StandIn::redis);
     let mut runner = TestRunner::deterministic();
-    let (mut compared, mut absorbed, mut leased, mut joined) = (0, 0, 0, 0);
+    let (mut compared, mut absorbed, mut leased, mut joined, mut refunded) = (0, 0, 0, 0, 0);
     for sequence in 0..SEQUENCES {
         let charges = random_charges().new_tree(&mut runner).unwrap().current();
         let steps = random_steps().new_tree(&mut runner).unwrap().current();
@@ -48,11 +48,13 @@ async fn the_script_is_the_reference() {
         absorbed += pair.absorbed();
         leased += pair.leased.get();
         joined += pair.joined.get();
+        refunded += pair.refunded.get();
     }
     assert!(compared > SEQUENCES * 10, "{compared} decisions compared");
     assert!(absorbed > SEQUENCES, "{absorbed} names absorbed");
     assert!(leased > SEQUENCES, "{leased} leases taken");
     assert!(joined > SEQUENCES, "{joined} texts of several states");
+    assert!(refunded > SEQUENCES, "{refunded} states lowered by refunds");
     let forms = connections.map(|redis| redis.script_form());
     assert_eq!(forms, [Some(Form::Flagged), Some(Form::Plain)]);
 }
@@ -69,6 +71,8 @@ struct Pair<'a> {
     leased: Cell<usize>,
     /// Texts of several states that were compared.
     joined: Cell<usize>,
+    /// Texts that refunds changed.
+    refunded: Cell<usize>,
 }
 
 impl<'a> Pair<'a> {
@@ -83,6 +87,7 @@ impl<'a> Pair<'a> {
             reference: Reference::default(),
             leased: Cell::new(0),
             joined: Cell::new(0),
+            refunded: Cell::new(0),
         }
     }
 
@@ -101,6 +106,7 @@ impl<'a> Pair<'a> {
     /// How many decisions were compared.
     async fn compare(&self, charges: &[Vec<RandomCharge>], steps: &[RandomStep]) -> usize {
         let mut now: u64 = 1_764_000_123_456;
+        let mut admissions = Vec::new();
         for (place, step) in steps.iter().enumerate() {
             now = now.saturating_add_signed(step.move_by);
             let charges = step.charges(charges);
@@ -122,6 +128,21 @@ impl<'a> Pair<'a> {
             let reply = self.ask(&question, now, &what).await;
             if ends_soon(&question, &reply, now) {
                 return place + 1;
+            }
+            let answers = reply.verdict.answers.iter().flatten();
+            admissions.extend(answers.map(|answer| answer.decision.at));
+            if let Some((units, back)) = step.refund
+                && !asked.is_empty()
+                && let Some(taken_at) = admissions.iter().rev().nth(back)
+            {
+                let taken = asked.iter().map(|charge| (charge.clone(), *taken_at));
+                let refund = Refund {
+                    units,
+                    taken: taken.collect(),
+                };
+                if !self.refund(&refund, now, &what).await {
+                    return place + 1;
+                }
             }
         }
         steps.len()
@@ -166,6 +187,36 @@ impl<'a> Pair<'a> {
             }
         }
         script
+    }
+}
+
+impl Pair<'_> {
+    /// Gives units back on both sides; whether all of it would still be there long after.
+    async fn refund(&self, refund: &Refund, now: Timestamp, what: &str) -> bool {
+        let before: Vec<_> = (refund.taken.iter())
+            .map(|(charge, _)| self.reference.text(&charge.key))
+            .collect();
+        self.reference.refund(refund, now).await.unwrap();
+        let asked = self.asked.replace(self.asked.get() + 1);
+        self.stores[asked % 2].refund(refund, now).await.unwrap();
+        let mut stays = true;
+        for ((charge, _), before) in refund.taken.iter().zip(before) {
+            let name = format!("{}{}", self.prefix, charge.key);
+            let held = self.stand_in.run(&["GET", &name]).await;
+            let expected = self.reference.text(&charge.key);
+            assert_eq!(held, json!(expected), "{refund:?} after {what}");
+            if expected == before {
+                continue;
+            }
+            self.refunded.set(self.refunded.get() + 1);
+            if expected.is_some() {
+                let ttl = self.stand_in.run(&["PTTL", &name]).await;
+                let ttl = ttl.as_i64().unwrap();
+                assert_ne!(ttl, -1, "{refund:?} after {what}");
+                stays &= ttl > 20_000;
+            }
+        }
+        stays
     }
 }
 

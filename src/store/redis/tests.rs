@@ -12,7 +12,9 @@ use crate::redis::Database;
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
-use crate::store::shared::{Extra, Question, RangesVersion, Reply, SharedStore};
+use crate::store::shared::{
+    Extra, Partitioned, Question, RangesVersion, Refund, Reply, SharedStore,
+};
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::Millis;
@@ -168,6 +170,43 @@ async fn a_state_outlives_its_window_by_the_tolerance() {
         let check = check(&[charge(&key, algorithm, 1)], 1);
         let verdict = store.decide(&check, START).await.unwrap();
         let whole = verdict.answers[0].unwrap().decision.reset_at.since(START);
+        let ttl = stand_in.run(&["PTTL", &format!("t:{key}")]).await;
+        let ttl = ttl.as_u64().unwrap();
+        let most = whole.get() + CLOCK_TOLERANCE.get();
+        assert!(
+            ttl > whole.get() && ttl <= most,
+            "{algorithm:?}: {ttl} of {most}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refund_costs_a_read_and_its_writes_and_the_state_expires_when_it_no_longer_matters() {
+    let stand_in = StandIn::start();
+    let store = stand_in.store("t:");
+    let later = START + Millis::from_secs(30);
+    for algorithm in ALGORITHMS {
+        let key = format!("auth-{algorithm:?}:a");
+        let charge = charge(&key, algorithm, 10);
+        let decide = async |cost, now| {
+            let check = check(std::slice::from_ref(&charge), cost);
+            store.decide(&check, now).await.unwrap().answers[0].unwrap()
+        };
+        decide(2, START).await;
+        let taken = decide(3, later).await.decision.at;
+        let mut refund = Refund {
+            units: 3,
+            taken: vec![(charge.clone(), taken)],
+        };
+        let mut billed = stand_in.billed().await;
+        for commands in [3, 2] {
+            store.refund(&refund, later).await.unwrap();
+            let before = std::mem::replace(&mut billed, stand_in.billed().await);
+            assert_eq!(billed - before, commands, "{algorithm:?}");
+            // There is nothing of the next to give back.
+            refund.taken[0].0.key.push('b');
+        }
+        let whole = decide(0, later).await.decision.reset_at.since(later);
         let ttl = stand_in.run(&["PTTL", &format!("t:{key}")]).await;
         let ttl = ttl.as_u64().unwrap();
         let most = whole.get() + CLOCK_TOLERANCE.get();

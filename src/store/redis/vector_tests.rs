@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::quota::{Algorithm, Outcome, Quota, State};
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
-use crate::store::shared::{Backlog, Extra, Question, SharedStore};
+use crate::store::shared::{Backlog, Extra, Partitioned, Question, Refund, SharedStore};
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -51,6 +51,9 @@ struct VectorStep {
     /// By the state's key: units to lease, and how many of them are leased.
     #[serde(default)]
     lease: HashMap<String, (u32, u32)>,
+    /// By the state's key: units to give back before the decision, and when they were admitted.
+    #[serde(default)]
+    refund: HashMap<String, (u32, u64)>,
     expect: Vec<(String, u32, u64, u64, u64)>,
     keeps: HashMap<String, Option<String>>,
 }
@@ -79,6 +82,10 @@ async fn shared_vectors() {
             let check = check(&charges, step.cost);
             let question = Question::with(&check, &extras);
             let now = Timestamp::from_millis(step.now);
+            for refund in charges.iter().filter_map(|one| step.refund_of(one)) {
+                reference.refund(&refund, now).await.unwrap();
+                store.refund(&refund, now).await.unwrap();
+            }
             let model = reference.ask(&question, now).await.unwrap();
             let script = store.ask(&question, now).await.unwrap();
             assert_eq!(shown(&model.verdict), step.expect, "{place}: the reference");
@@ -121,6 +128,15 @@ impl VectorCharge {
 }
 
 impl VectorStep {
+    fn refund_of(&self, charge: &Charge) -> Option<Refund> {
+        let (units, taken_at) = *self.refund.get(&charge.key)?;
+        let taken_at = Timestamp::from_millis(taken_at);
+        Some(Refund {
+            units,
+            taken: vec![(charge.clone(), taken_at)],
+        })
+    }
+
     fn of(&self, charge: &Charge) -> Extra {
         let backlog = self.backlog.get(&charge.key);
         let backlog = backlog.map(|(name, text)| Backlog {

@@ -31,6 +31,8 @@ pub(super) struct RandomStep {
     pub(super) backlogs: Vec<Option<RandomBacklog>>,
     /// Units to lease.
     pub(super) leases: Vec<u32>,
+    /// Units to give back afterwards, and of which admission before.
+    pub(super) refund: Option<(u32, usize)>,
 }
 
 /// For each of one to three keys, one or more versions of a charge.
@@ -127,6 +129,8 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
     let backlogs = proptest::collection::vec(backlog, 3);
     let lease = prop_oneof![4 => Just(0u32), 4 => 1..10u32, 1 => Just(1_000_000u32)];
     let leases = proptest::collection::vec(lease, 3);
+    let units = prop_oneof![8 => 1..6u32, 1 => Just(0u32), 1 => 0..2_000_000u32];
+    let refund = proptest::option::weighted(0.4, (units, 0..4usize));
     let step = (
         move_by,
         cost,
@@ -135,10 +139,19 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
         asked,
         versions,
         backlogs,
-        leases,
+        (leases, refund),
     )
         .prop_map(
-            |(move_by, cost, garbage, address_until, asked, versions, backlogs, leases)| {
+            |(
+                move_by,
+                cost,
+                garbage,
+                address_until,
+                asked,
+                versions,
+                backlogs,
+                (leases, refund),
+            )| {
                 RandomStep {
                     move_by,
                     cost,
@@ -148,6 +161,7 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
                     versions,
                     backlogs,
                     leases,
+                    refund,
                 }
             },
         );
