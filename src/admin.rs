@@ -22,7 +22,7 @@ use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::response::Response;
 use crate::store::StoreError;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::store::stack::Stack;
 use crate::time::Timestamp;
 
@@ -270,7 +270,7 @@ fn ok(body: &impl Serialize) -> Answered {
     Ok(Response::json(200, body))
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
     pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
         let config = &self.compiled.config;

@@ -15,7 +15,7 @@ use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::seed::Seed;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::store::stack::Stack;
 use crate::time::{Millis, Timestamp};
 use crate::trouble::Trouble;
@@ -243,7 +243,7 @@ impl<D: Database> Journal<D> {
 
     /// Writes and logs what is gathered, some seconds from now; what the budget has no room for then, a part each
     /// second.
-    pub async fn write_later<S: SharedStore, E: Effects + Clone>(
+    pub async fn write_later<S: Partitioned, E: Effects + Clone>(
         &self,
         stack: &Stack<S, D, E>,
         effects: &E,
@@ -264,7 +264,7 @@ impl<D: Database> Journal<D> {
 
     /// Writes what is gathered, as far as the budget has room for it. What cannot be written is kept for
     /// the next time, as far as there is room for it here.
-    pub async fn write<S: SharedStore, E: Effects + Clone>(
+    pub async fn write<S: Partitioned, E: Effects + Clone>(
         &self,
         stack: &Stack<S, D, E>,
         now: Timestamp,
@@ -306,7 +306,7 @@ impl<D: Database> Journal<D> {
     }
 
     /// Writes a batch. What the database does not take is put back.
-    async fn write_batch<S: SharedStore, E: Effects + Clone>(
+    async fn write_batch<S: Partitioned, E: Effects + Clone>(
         &self,
         batch: Batch,
         stack: &Stack<S, D, E>,

@@ -14,6 +14,7 @@ pub use crate::error::StoreError;
 pub mod blocked;
 pub mod breaker;
 pub mod capped;
+pub mod cluster;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod decide;

@@ -21,7 +21,7 @@ use crate::redis::records::Records;
 use crate::redis::{Command, Database, command};
 use crate::response::Response;
 use crate::store::retries::Retries;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
 /// The longest key, in bytes.
@@ -65,7 +65,7 @@ impl<D: Database> Application<D> {
     }
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Answers a call, a JSON list of its name and its arguments, with `{"result": ...}`:
     ///
     /// - `["get", key]`: the value, or `null`;

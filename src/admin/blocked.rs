@@ -14,7 +14,7 @@ use crate::client::{Caller, CallerKey, Network};
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::keys::Key;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -61,7 +61,7 @@ struct ListedPolicy<'a> {
     until: u64,
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn list_blocked(&self, input: &Input, now: Timestamp) -> Answered {
         #[derive(Serialize)]
         struct Body<'a> {

@@ -16,7 +16,7 @@ use crate::journal::Denial;
 use crate::metrics::Outcome;
 use crate::policy::Policy;
 use crate::redis::Database;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::store::{Answer, Charge, Check, Store, Verdict};
 use crate::time::Timestamp;
 
@@ -101,7 +101,7 @@ struct Standing<'a> {
     results: Vec<Self>,
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn check(&self, input: &Input, request: &Request, now: Timestamp) -> Answered {
         input.only(&[])?;
         let (list, cost) = asked(Fields::of_body(request, false)?)?;

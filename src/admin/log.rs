@@ -10,12 +10,12 @@ use super::{Answered, Plane, ok};
 use crate::effects::Effects;
 use crate::events::records::{Cursor, HOURS};
 use crate::redis::Database;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::time::{Millis, Timestamp};
 
 const PAGE: [u32; 2] = [1, 1000];
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn events(&self, input: &Input, now: Timestamp) -> Answered {
         #[derive(Serialize)]
         struct Body<'a> {

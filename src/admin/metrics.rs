@@ -13,7 +13,7 @@ use crate::metrics::{Series, StoreCounts, TENTHS};
 use crate::redis::{Database, whole};
 use crate::response::Response;
 use crate::response::form;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
 /// A bucket of a chart, with the callers' windows as a list by policy: how many used anything of the limit, more than a
@@ -34,7 +34,7 @@ fn bucket(at: u64, counts: &Series) -> Value {
     bucket
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn metrics(
         &self,
         input: &Input,

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::Key;
 use crate::redis::{Database, command, texts};
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
 /// Entries that are kept, and for how long.
@@ -65,7 +65,7 @@ pub(super) fn outcome(answered: &Answered) -> Option<&'static str> {
     }
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Writes down a call that has been answered, if it is one that does something.
     pub(super) async fn note_operation(
         &self,

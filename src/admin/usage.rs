@@ -10,11 +10,11 @@ use crate::client::CallerKey;
 use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
 use crate::redis::Database;
-use crate::store::shared::SharedStore;
+use crate::store::shared::Partitioned;
 use crate::store::{Charge, Check, Store};
 use crate::time::{Millis, Timestamp};
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn usage(
         &self,
         policy: &str,

@@ -29,7 +29,7 @@ use crate::seed::Seed;
 use crate::store::conformance::START;
 use crate::store::reference::Reference;
 use crate::store::retries::Retries;
-use crate::store::shared::{self, Question, SharedStore};
+use crate::store::shared::{self, Partitioned, Question, SharedStore};
 use crate::store::stack::{Rules, Sizes, Stack};
 use crate::time::{Millis, Timestamp};
 use crate::user::Prove;
@@ -128,6 +128,8 @@ impl Database for World {
         true
     }
 }
+
+impl Partitioned for World {}
 
 impl SharedStore for World {
     async fn ask(

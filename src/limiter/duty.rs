@@ -5,6 +5,7 @@ use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::store::breaker::circuit::Permit;
 use crate::store::leases::Prefetch;
+use crate::store::shared::Refund;
 
 /// Folds of a run of the schedule, at most.
 const FOLDS: usize = 5;
@@ -16,6 +17,8 @@ pub enum Duty {
     Probe(Permit),
     /// Lease units for requests to come.
     Prefetch(Prefetch),
+    /// Give back what a denied request took of a cluster.
+    Refund(Refund),
     /// Fetch the identity provider's key set anew.
     FetchKeySet,
     /// Write the events that are gathered, some seconds from now.
@@ -36,6 +39,9 @@ impl<E: Effects + Clone> Limiter<E> {
     pub fn next_duty(&self) -> Option<Duty> {
         if let Some(permit) = self.stack.begin_probe() {
             return Some(Duty::Probe(permit));
+        }
+        if let Some(refund) = self.stack.next_refund() {
+            return Some(Duty::Refund(refund));
         }
         if let Some(prefetch) = self.stack.next_prefetch() {
             return Some(Duty::Prefetch(prefetch));
@@ -85,6 +91,7 @@ impl<E: Effects + Clone> Limiter<E> {
         match duty {
             Duty::Probe(permit) => self.stack.probe(permit).await,
             Duty::Prefetch(prefetch) => self.stack.prefetch(&prefetch).await,
+            Duty::Refund(refund) => self.stack.refund(&refund).await,
             Duty::FetchKeySet => self.users.fetch(self.effects.now()).await,
             Duty::WriteEvents => self.journal.write_later(&self.stack, &self.effects).await,
             Duty::SendCounts => {

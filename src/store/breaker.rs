@@ -75,6 +75,11 @@ impl<S, E: Effects> Breaker<S, E> {
         }
     }
 
+    /// The store that is asked.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -31,6 +31,11 @@ impl<S, E: Effects> Capped<S, E> {
         }
     }
 
+    /// The store that is asked.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+
     fn log(&self, now: Timestamp) {
         if !self.silent.get().is_pending(now) {
             self.silent.set(Deadline::after(SILENCE, now));
@@ -49,7 +54,10 @@ impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
             true => Purpose::Records,
             false => Purpose::Decision,
         };
-        if !self.budget.spend(most_commands(question), purpose, now) {
+        if !self
+            .budget
+            .spend(self.inner.most_commands(question), purpose, now)
+        {
             if reconciles {
                 // It is tried again: some are kept for it.
                 let _ = self.budget.left_for_records(now);
@@ -67,18 +75,6 @@ fn reconciles(question: &Question<'_>) -> bool {
     let mut extras = (0..check.charges.len()).map(|place| question.extra(place));
     let has_backlog = |extra: &Extra| extra.backlog.is_some();
     check.cost == 0 && extras.clone().any(has_backlog) && extras.all(|extra| extra.lease == 0)
-}
-
-/// The most commands that a decision can cost: the script and its one read, and per quota the
-/// state, a block, and the name of a backlog. (Loading the script, one more, is once in a store's
-/// lifetime.)
-fn most_commands(question: &Question<'_>) -> u32 {
-    let charges = question.check.charges.iter().enumerate();
-    let writes = charges.map(|(place, charge)| {
-        let backlog = question.extra(place).backlog.is_some();
-        1 + u32::from(charge.blocks()) + u32::from(backlog)
-    });
-    2 + writes.sum::<u32>()
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ impl<S: SharedStore> Fallback<S> {
     }
 
     /// Has the shared store count what memory admitted in its place, of callers that have not come
-    /// back since as well: a part of it, in calls that are repeated as `retries` says. In the
+    /// back since as well: a part of it, in calls of `quotas_per_call` that are repeated as `retries` says. In the
     /// background, once the store answers again.
     ///
     /// # Errors
@@ -168,13 +168,14 @@ impl<S: SharedStore> Fallback<S> {
     pub async fn reconcile(
         &self,
         retries: Retries,
+        quotas_per_call: usize,
         effects: &impl Effects,
     ) -> Result<(), StoreError> {
         let Some(shared) = &self.shared else {
             return Ok(());
         };
         for _ in 0..CALLS {
-            let Some(check) = (self.memory).check_to_reconcile(QUOTAS_PER_CALL, effects.now())
+            let Some(check) = (self.memory).check_to_reconcile(quotas_per_call, effects.now())
             else {
                 break;
             };

@@ -55,6 +55,8 @@ pub struct Leases<S> {
     inner: S,
     leased: RefCell<LeaseMap>,
     prefetches: RefCell<Vec<Prefetch>>,
+    /// Whether nothing is leased for a check of several callers.
+    of_one_caller: bool,
 }
 
 impl<S> Leases<S> {
@@ -65,7 +67,16 @@ impl<S> Leases<S> {
             inner,
             leased: RefCell::new(LeaseMap::new(entries, seed)),
             prefetches: RefCell::default(),
+            of_one_caller: false,
         }
+    }
+
+    /// Leases nothing for a check of several callers, if so: where each caller's quotas decide for themselves
+    /// ([`super::cluster`]), a lease taken of one would be of no use once another denies.
+    #[must_use]
+    pub fn of_one_caller(mut self, of_one_caller: bool) -> Self {
+        self.of_one_caller = of_one_caller;
+        self
     }
 
     /// The store that is asked.
@@ -104,7 +115,7 @@ impl<S: SharedStore> Leases<S> {
 impl<S: SharedStore> SharedStore for Leases<S> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
         let check = question.check;
-        if !may_lease(check) {
+        if !may_lease(check) || (self.of_one_caller && !check.is_of_one_caller()) {
             return self.inner.ask(question, now).await;
         }
         if check.cost == 0 {

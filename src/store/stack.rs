@@ -1,6 +1,7 @@
 //! What production runs: the shared store and all that stands around it, composed once.
 //!
-//! From the inside: a cap on what is spent ([`Capped`]); the [`Breaker`]; units taken beforehand
+//! From the inside: one decision of several, where the shared store is partitioned by caller ([`Cluster`]); a cap on what
+//! is spent ([`Capped`]); the [`Breaker`]; units taken beforehand
 //! ([`Leases`]); denials that are remembered ([`Denials`]); this isolate's memory, which the shared
 //! store's answers keep current and which decides in its place ([`Fallback`]); and blocked ranges
 //! ([`Blocked`]). Leases and denials learn from the shared store's word alone: they stand between it and
@@ -13,12 +14,13 @@ use super::blocked::Blocked;
 use super::breaker::circuit::{Permit, Waits};
 use super::breaker::{Breaker, Status, Transitions};
 use super::capped::Capped;
+use super::cluster::Cluster;
 use super::denials::{self, Denials};
-use super::fallback::Fallback;
+use super::fallback::{Fallback, QUOTAS_PER_CALL};
 use super::leases::{self, Leases, Prefetch};
 use super::memory::{self, Memory};
 use super::retries::Retries;
-use super::shared::{Question, SharedStore};
+use super::shared::{Partitioned, Question, Refund, SharedStore};
 use super::{Check, Store, StoreError, Verdict};
 use crate::blocklist::{AddressBlock, Target};
 use crate::budget::Budget;
@@ -31,7 +33,10 @@ use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 /// The shared store's own wrappers.
-type Shared<S, E> = Denials<Leases<Breaker<Capped<S, E>, E>>, E>;
+type Shared<S, E> = Denials<Leases<Asked<S, E>>, E>;
+
+/// Those that every question to it passes.
+type Asked<S, E> = Breaker<Capped<Cluster<S, E>, E>, E>;
 
 /// How an isolate deals with a shared store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +90,7 @@ pub enum StoreHealth {
     Shared(Status),
 }
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     /// Around `shared`, whose records are `records`: both spend of one budget from now on.
     pub fn new(
         shared: S,
@@ -101,9 +106,11 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
         };
         let budget = Budget::new(rules.max_commands);
         records.share(budget.clone());
-        let capped = Capped::new(shared, budget, effects.clone());
+        let is_partitioned = shared.is_partitioned();
+        let cluster = Cluster::new(shared, rules.timeout, effects.clone());
+        let capped = Capped::new(cluster, budget, effects.clone());
         let breaker = Breaker::new(capped, waits, effects.clone());
-        let leases = Leases::new(breaker, sizes.leases, seed);
+        let leases = Leases::new(breaker, sizes.leases, seed).of_one_caller(is_partitioned);
         let denials = Denials::new(leases, sizes.denials, seed.clone(), effects.clone());
         let memory = Memory::new(sizes.memory, seed.clone());
         let fallback = Fallback::new(denials, memory, rules.fallback_factor);
@@ -182,8 +189,26 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
 
     /// Has the shared store count what this isolate admitted alone.
     pub async fn reconcile(&self) {
+        // Where each caller is a call, several would have to share the timeout of one.
+        let most = match self.cluster().is_some_and(Cluster::is_partitioned) {
+            true => 1,
+            false => QUOTAS_PER_CALL,
+        };
         // The breaker logs a failure, and another request tries again.
-        let _ = (self.fallback().reconcile(self.retries, &self.effects)).await;
+        let _ = (self.fallback().reconcile(self.retries, most, &self.effects)).await;
+    }
+
+    /// Units to give back in the background, if there are any.
+    #[must_use]
+    pub fn next_refund(&self) -> Option<Refund> {
+        self.cluster()?.next_refund()
+    }
+
+    /// Gives units back. Not again if that fails: they stay taken until they leave the window.
+    pub async fn refund(&self, refund: &Refund) {
+        if let Some(cluster) = self.cluster() {
+            let _ = cluster.refund(refund).await;
+        }
     }
 
     /// Forgets all that this isolate knows of a quota's key or of an address: the store is asked again.
@@ -255,19 +280,23 @@ impl<S: SharedStore, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.store.inner()
     }
 
-    fn leases(&self) -> Option<&Leases<Breaker<Capped<S, E>, E>>> {
+    fn leases(&self) -> Option<&Leases<Asked<S, E>>> {
         self.fallback().shared().map(Denials::inner)
     }
 
-    fn breaker(&self) -> Option<&Breaker<Capped<S, E>, E>> {
+    fn breaker(&self) -> Option<&Asked<S, E>> {
         self.leases().map(Leases::inner)
+    }
+
+    fn cluster(&self) -> Option<&Cluster<S, E>> {
+        self.breaker().map(|breaker| breaker.inner().inner())
     }
 }
 
 /// How much longer than its timeout a call may take on a busy machine.
 const GRACE: Millis = Millis::from_secs(1);
 
-impl<S: SharedStore, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         let reply = self.store.ask(&Question::new(check), now).await?;
         Ok(reply.verdict)

@@ -115,7 +115,7 @@ impl Isolate {
         *self.shared.fails.borrow_mut() = fails;
         assert!(self.store.should_reconcile(now));
         let effects = at(now);
-        let reconciling = self.store.reconcile(retries, &effects);
+        let reconciling = self.store.reconcile(retries, QUOTAS_PER_CALL, &effects);
         reconciling.now_or_never().unwrap()
     }
 }
@@ -621,7 +621,7 @@ proptest! {
             }
             if one.store.should_reconcile(now) {
                 let effects = at(now);
-                let reconciling = one.store.reconcile(ONCE, &effects).now_or_never();
+                let reconciling = one.store.reconcile(ONCE, QUOTAS_PER_CALL, &effects).now_or_never();
                 prop_assert_eq!(reconciling, Some(Ok(())));
             }
         }

@@ -23,7 +23,7 @@ use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, charge, check};
 use crate::store::denials::MAX_AGE;
 use crate::store::reference::Reference;
 use crate::store::retries::Retries;
-use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::shared::{Partitioned, Question, Reply, SharedStore};
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -78,6 +78,8 @@ struct Faulty {
     inner: Rc<Reference>,
     faults: Rc<Faults>,
 }
+
+impl Partitioned for Faulty {}
 
 impl SharedStore for Faulty {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use edge_limiter::store::shared::{Extra, Question, Reply, SharedStore};
+use edge_limiter::store::shared::{Extra, Partitioned, Question, Reply, SharedStore};
 use edge_limiter::store::{Check, StoreError};
 use edge_limiter::time::Timestamp;
 
@@ -42,6 +42,8 @@ impl Mailbox {
 
 /// A store behind a mailbox.
 pub(crate) struct Remote(pub(crate) Rc<Mailbox>);
+
+impl Partitioned for Remote {}
 
 impl SharedStore for Remote {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {

@@ -1,0 +1,198 @@
+//! The stack that production runs, over one node for each caller.
+
+use std::num::NonZeroU32;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+
+use super::{Nodes, check_of, sliding};
+use crate::effects::Effects;
+use crate::effects::testing::Manual;
+use crate::redis::emulator::Emulator;
+use crate::redis::keys::Keys;
+use crate::redis::records::Records;
+use crate::seed::Seed;
+use crate::store::conformance::{self, START};
+use crate::store::retries::Retries;
+use crate::store::stack::{Rules, Sizes, Stack};
+use crate::store::{Charge, Check, Source, Store, Verdict};
+use crate::time::Millis;
+
+const RULES: Rules = Rules {
+    timeout: Millis::new(1000),
+    retries: Retries::NONE,
+    doublings: 10,
+    max_commands: None,
+    fallback_factor: 1000,
+};
+
+struct Isolate {
+    stack: Stack<Nodes, Emulator, Manual>,
+    effects: Manual,
+}
+
+impl Isolate {
+    fn new(nodes: &Nodes, rules: Rules) -> Self {
+        let effects = Manual::default();
+        let records = Records::new(Emulator::default(), Keys::clustered("t:"));
+        let stack = Stack::new(
+            nodes.clone(),
+            Rc::new(records),
+            rules,
+            Sizes::default(),
+            &Seed::fixed(),
+            effects.clone(),
+        );
+        Self { stack, effects }
+    }
+
+    fn decide(&self, check: &Check) -> (bool, Verdict) {
+        let decided = self.stack.decide(check, self.effects.now());
+        let verdict = decided.now_or_never().unwrap().unwrap();
+        (verdict.allows(check), verdict)
+    }
+
+    /// As a host does after each request.
+    fn give_back(&self) -> usize {
+        std::iter::from_fn(|| self.stack.next_refund())
+            .map(|refund| self.stack.refund(&refund).now_or_never().unwrap())
+            .count()
+    }
+
+    fn reconcile(&self) {
+        while self.stack.should_reconcile() {
+            self.stack.reconcile().now_or_never().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn conforms() {
+    conformance::all(&Isolate::new(&Nodes::default(), RULES).stack).await;
+}
+
+#[test]
+fn a_denial_by_a_later_caller_is_remembered_of_that_caller_alone() {
+    let nodes = Nodes::default();
+    let isolate = Isolate::new(&nodes, RULES);
+    let check = |address: &str| {
+        let own = sliding(&format!("general:{address}"), 9);
+        check_of(Some(address), &[own, sliding("all:global", 1)], 1)
+    };
+    assert!(isolate.decide(&check("a")).0);
+    assert!(!isolate.decide(&check("a")).0);
+    assert_eq!(isolate.give_back(), 1);
+    nodes.asked();
+
+    for address in ["a", "b"] {
+        let check = check(address);
+        assert!(isolate.stack.known_denial(&check, START).is_some());
+        let (admitted, verdict) = isolate.decide(&check);
+        assert!(!admitted);
+        assert_eq!(verdict.source, Source::Remembered);
+    }
+    assert!(nodes.asked().is_empty());
+    assert_eq!(isolate.give_back(), 0);
+
+    let mut own = check("a");
+    own.charges.truncate(1);
+    let (admitted, verdict) = isolate.decide(&own);
+    assert!(admitted);
+    let left = verdict.answers[0].unwrap().decision.remaining;
+    assert_eq!(left, 7, "of nine, one was admitted before");
+}
+
+/// A part of the cluster is out: nothing that the other nodes took is counted twice, and nothing that memory admits is lost.
+#[test]
+fn what_memory_admits_while_a_node_is_out_is_counted_once() {
+    let nodes = Nodes::default();
+    let isolate = Isolate::new(&nodes, RULES);
+    let charges = [sliding("general:a", 9), sliding("all:global", 9)];
+    let check = check_of(Some("a"), &charges, 1);
+    *nodes.0.out.borrow_mut() = Some("global".to_owned());
+    for _ in 0..2 {
+        let (admitted, verdict) = isolate.decide(&check);
+        assert!(admitted && verdict.degraded);
+    }
+    assert_eq!(isolate.give_back(), 2);
+    // The first request's units came with the second, as a backlog.
+    assert_eq!(nodes.left(&charges[0], START), 8);
+
+    nodes.0.out.take();
+    assert!(isolate.decide(&check).0);
+    isolate.reconcile();
+    assert_eq!(
+        charges.each_ref().map(|one| nodes.left(one, START)),
+        [6, 6],
+        "three requests"
+    );
+}
+
+#[test]
+fn reconciliation_asks_about_one_caller_a_call() {
+    let nodes = Nodes::default();
+    let isolate = Isolate::new(&nodes, RULES);
+    let charges = ["1", "2", "3"].map(|caller| sliding(&format!("general:{caller}"), 9));
+    let check = |charge: &Charge| check_of(None, std::slice::from_ref(charge), 1);
+    for charge in &charges {
+        *nodes.0.out.borrow_mut() = Some(charge.caller().to_owned());
+        assert!(isolate.decide(&check(charge)).1.degraded);
+    }
+    nodes.0.out.take();
+    assert!(isolate.decide(&check(&sliding("general:4", 9))).0);
+    nodes.asked();
+    isolate.reconcile();
+    let mut asked = nodes.asked();
+    asked.sort();
+    assert_eq!(asked, ["1", "2", "3"]);
+    assert_eq!(charges.each_ref().map(|one| nodes.left(one, START)), [8; 3]);
+}
+
+#[test]
+fn requests_of_several_callers_neither_take_nor_spend_leases() {
+    let nodes = Nodes::default();
+    let isolate = Isolate::new(&nodes, RULES);
+    let leased = |key: &str| Charge {
+        lease: 50,
+        ..sliding(key, 10_000)
+    };
+    let charges = [leased("general:a"), leased("all:global")];
+    let several = check_of(Some("a"), &charges, 1);
+    let one = check_of(Some("a"), &charges[..1], 1);
+    let mut sources = Vec::new();
+    for second in 0..20_u64 {
+        isolate.effects.set(second * 100);
+        sources.push(isolate.decide(&one).1.source);
+        assert_eq!(isolate.decide(&several).1.source, Source::Store);
+    }
+    assert!(sources.contains(&Source::Lease), "one caller's are leased");
+    assert!(
+        isolate
+            .stack
+            .next_prefetch()
+            .is_none_or(|prefetch| prefetch.check.is_of_one_caller())
+    );
+    let left = nodes.left(&charges[1], isolate.effects.now());
+    assert_eq!(left, 10_000 - 20);
+}
+
+#[test]
+fn a_decision_that_the_cap_does_not_pay_for_as_a_whole_takes_nothing() {
+    let nodes = Nodes::default();
+    let charges = [sliding("general:a", 9), sliding("all:global", 9)];
+    let check = check_of(Some("a"), &charges, 1);
+    for (most, is_shared) in [(9, false), (10, true)] {
+        let max_commands = NonZeroU32::new(most);
+        let isolate = Isolate::new(
+            &nodes,
+            Rules {
+                max_commands,
+                ..RULES
+            },
+        );
+        let (admitted, verdict) = isolate.decide(&check);
+        assert!(admitted);
+        assert_eq!(verdict.degraded, !is_shared, "{most} commands");
+        assert_eq!(nodes.asked().is_empty(), !is_shared);
+    }
+}
