@@ -350,7 +350,8 @@ mod tests {
     #[test]
     fn callers_spread_over_the_masters_within_a_fifth_of_even() {
         const CALLERS: u32 = 10_000;
-        let kinds: [(&str, fn(u32) -> CallerKey); 4] = [
+        type Numbered = fn(u32) -> CallerKey;
+        let kinds: [(&str, Numbered); 4] = [
             ("neighbours", |number| {
                 address(Ipv4Addr::from(0x0a00_0000 + number).into())
             }),
