@@ -500,8 +500,15 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
             let keys = Rc::new(Records::new(keys, Keys::new("")));
             (stack, records, Application::new(keys, Retries::NONE))
         }
-        StoreConfig::Redis { prefix, rules, .. } => {
-            let keys = Keys::new(prefix.clone());
+        StoreConfig::Redis {
+            server,
+            prefix,
+            rules,
+        } => {
+            let keys = match server.is_cluster() {
+                true => Keys::clustered(prefix.clone()),
+                false => Keys::new(prefix.clone()),
+            };
             let rest = Rest::new(effects.clone(), rules.timeout);
             let store = RedisStore::new(rest.clone(), keys.clone());
             let records = Rc::new(Records::new(Connection::Rest(rest), keys));

@@ -15,6 +15,7 @@ mod bounds;
 mod browsers;
 mod callers;
 mod check;
+mod cluster;
 mod control_plane;
 mod door;
 mod events;
