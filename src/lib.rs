@@ -16,7 +16,8 @@
 //! 4. [`store::stack`] turns the check into a [`store::Verdict`], in one atomic step: in Redis in one
 //!    round trip ([`store::redis`]), or in this isolate's memory ([`store::memory`]). Wrappers answer
 //!    without a round trip from remembered denials, leased units and blocked ranges, and fall back to
-//!    memory while Redis fails. [`quota`] decides one quota, [`store::decide`] all of a request.
+//!    memory while Redis fails. In a Redis Cluster a request of several callers is a call for each of them
+//!    ([`store::cluster`]). [`quota`] decides one quota, [`store::decide`] all of a request.
 //! 5. [`response`] and [`headers`] turn the gate's report into an answer or, for an admitted request, into
 //!    a [`limiter::Forward`]: where it goes, and which headers change on the way. [`redirect`] keeps the origin's
 //!    redirects behind the limiter.
