@@ -4,6 +4,7 @@
 //! hash, of which each isolate keeps a [copy](copy::BlocklistCopy); a version that comes with every
 //! decision says when the copy is old.
 
+mod apart;
 mod block;
 mod change;
 pub mod copy;

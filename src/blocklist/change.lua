@@ -3,7 +3,8 @@
 -- says what a step is and runs the same where no script can be run; a differential test holds the two
 -- together.
 --
--- KEYS   1: the blocks' version; 2: the blocked ranges; then what else the commands touch.
+-- KEYS   1: the blocks' version; 2: the blocked ranges; then what else the commands touch. In a cluster,
+--        where no step has a mark, only what the commands touch.
 -- ARGV   a token that no change had before; then for each step its mark ('', 'addresses' or
 --        'ranges'), the number of its guards, the guards, the number of its commands, the commands.
 --        A guard is a relation, a value and a command, run if all before it held; a command is the

@@ -17,8 +17,8 @@ use crate::time::Timestamp;
 /// Changes as a Redis script; a test holds its names to its texts.
 const SCRIPT: Script = Script {
     text: include_str!("change.lua"),
-    sha1: "813fd66953f27372157ab17211fa8998d95b18a1",
-    plain_sha1: "927c98f02aed8328196dd830a8817c8eab7b2f2d",
+    sha1: "147a5f645f569476570aba339307da6687baef55",
+    plain_sha1: "ab0f8484b60e97460fc5de4bd62f66b75f299ae5",
 };
 
 /// Commands that run where every guard holds.
@@ -131,7 +131,8 @@ pub(crate) type Outcome = Option<Vec<Value>>;
 pub(crate) type Outcomes<'a> = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, StoreError>> + 'a>>;
 
 impl<D: Database> Records<D> {
-    /// Runs steps in order, without anything in between: an outcome for each. Their replies are texts.
+    /// Runs steps in order, without anything in between: an outcome for each. Their replies are texts. In a cluster all are of
+    /// one slot, and what marks a change is of the records'.
     pub(crate) fn change(&self, steps: Vec<Step>, now: Timestamp) -> Outcomes<'_> {
         Box::pin(async move {
             let token = token(now);
@@ -165,8 +166,11 @@ impl<D: Database> Records<D> {
 
     fn call(&self, steps: &[Step], token: &str) -> Call {
         let mut call = Call::default();
-        for key in [Key::BlockedRangesVersion, Key::BlockedRanges] {
-            call.keys.push(&self.key(key));
+        // In a cluster, what marks nothing may be of another slot.
+        if !self.is_clustered() || steps.iter().any(|step| step.mark != Mark::Nothing) {
+            for key in [Key::BlockedRangesVersion, Key::BlockedRanges] {
+                call.keys.push(&self.key(key));
+            }
         }
         call.arguments.push(token);
         for step in steps {

@@ -41,7 +41,7 @@ pub(super) const LIST_KEPT: Millis = Millis::from_secs(400 * 24 * 60 * 60);
 const LIFTED_KEPT: Millis = Millis::from_secs(24 * 60 * 60);
 
 /// Attempts at a change that others can get in the way of.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// Ranges that one command writes or removes: a script's command has at most some thousand words.
 const RANGES_PER_COMMAND: usize = 1000;
@@ -102,6 +102,9 @@ impl<D: Database> Records<D> {
     ) -> Result<(), NotSet> {
         let most = self.most_addresses();
         let address = network.to_string();
+        if self.is_clustered() {
+            return self.block_apart(&address, block, now).await;
+        }
         let list = self.key(Key::BlockedAddresses);
         let set = || {
             let mut commands = self.set_address(&address, block, now).to_vec();
@@ -152,7 +155,7 @@ impl<D: Database> Records<D> {
         Err(NotSet::Full(MAX_RANGES))
     }
 
-    fn most_addresses(&self) -> u64 {
+    pub(super) fn most_addresses(&self) -> u64 {
         if self.is_shared() {
             MAX_ADDRESSES
         } else {
@@ -165,14 +168,15 @@ impl<D: Database> Records<D> {
         let key = self.key(Key::BlockedAddress(address));
         let list = self.key(Key::BlockedAddresses);
         let record = block.to_record();
-        let (set, score) = match block.until {
+        let set = match block.until {
             Some(until) => {
                 let ms = until.saturating_sub(now.as_millis()).max(1).to_string();
-                (command(["SET", &key, &record, "PX", &ms]), until)
+                command(["SET", &key, &record, "PX", &ms])
             }
-            None => (command(["SET", &key, &record]), ENDLESS + block.since),
+            None => command(["SET", &key, &record]),
         };
-        [set, command(["ZADD", &list, &score.to_string(), address])]
+        let score = score_of(block).to_string();
+        [set, command(["ZADD", &list, &score, address])]
     }
 
     /// The commands that keep the list of addresses to its bounds.
@@ -193,7 +197,7 @@ impl<D: Database> Records<D> {
     }
 
     /// The step after a change of the list of addresses: it has an end while all that it lists have one.
-    fn end_of_list(&self) -> Step {
+    pub(super) fn end_of_list(&self) -> Step {
         let list = self.key(Key::BlockedAddresses);
         let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
         let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
@@ -209,6 +213,9 @@ impl<D: Database> Records<D> {
         let steps = match target {
             Target::Address(network) => {
                 let address = network.to_string();
+                if self.is_clustered() {
+                    return self.lift_apart(&address, now).await;
+                }
                 let commands = [
                     command(["DEL", &self.key(Key::BlockedAddress(&address))]),
                     command(["ZREM", &self.key(Key::BlockedAddresses), &address]),
@@ -338,6 +345,20 @@ impl<D: Database> Records<D> {
         Ok((held_of(&version, &held, now), listed_of(&listed, None, now)))
     }
 
+    /// The text of the blocks' version.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] of the database.
+    pub(crate) async fn blocks_version(
+        &self,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
+        let [read, _] = self.read_version();
+        let [version] = self.run([read], now).await?;
+        Ok(version[0].as_str().map(str::to_owned))
+    }
+
     /// Blocked addresses behind `after`, and what the database says of the blocks' version: its text, and
     /// the version that the ranges carry.
     ///
@@ -435,6 +456,13 @@ impl<D: Database> Records<D> {
         if missing.is_empty() {
             return Ok(0);
         }
+        if self.is_clustered() {
+            let mut restored = 0;
+            for address in missing {
+                restored += usize::from(self.restore_apart(address, now).await?);
+            }
+            return Ok(restored);
+        }
         let list = self.key(Key::BlockedAddresses);
         let record = restored(None, now).to_record();
         let steps = missing.into_iter().map(|address| {
@@ -495,6 +523,11 @@ impl<D: Database> Records<D> {
             &most,
         ])
     }
+}
+
+/// A block's place in the list of addresses.
+pub(super) fn score_of(block: &Block) -> u64 {
+    block.until.unwrap_or(ENDLESS + block.since)
 }
 
 /// The block in place of one whose record is lost: nobody knows its reason any more.

@@ -204,18 +204,35 @@ impl<D: Database> Records<D> {
         set.push("NX".to_owned());
         let remembered = REMEMBERED.get().to_string();
         let repeated = repetition.to_string();
-        let mut commands = vec![
-            list,
-            command(["SET", &repetitions, &repeated, "PX", &remembered]),
-        ];
-        commands.extend(self.append_one(&escalation(network, &block)));
+        let remember = command(["SET", &repetitions, &repeated, "PX", &remembered]);
+        let mut listing = vec![list];
+        listing.extend(self.append_one(&escalation(network, &block)));
         // Whoever takes the counters away is the one who blocks. Where a block stands, they are taken away
         // as well: what is told of denials from before it does not count after it.
         let counters = self.deletion(&rule.counters(&address, now));
-        let step = Step::new(commands, Mark::Addresses)
-            .only_if(counters, Wanted::Above(0))
-            .only_if(set, Wanted::Is("OK".to_owned()));
-        let outcomes = self.change(vec![step], now).await?;
+        let step = |commands, mark| {
+            Step::new(commands, mark)
+                .only_if(counters, Wanted::Above(0))
+                .only_if(set, Wanted::Is("OK".to_owned()))
+        };
+        if self.is_clustered() {
+            // As an operator's (src/blocklist/apart.rs), for the counters and the record in one step.
+            self.list(&address, &block, None, now).await?;
+            let step = step(vec![remember], Mark::Nothing);
+            let outcomes = self.change(vec![step], now).await?;
+            let done = outcomes.first().is_some_and(Option::is_some);
+            let (record, event) = match done {
+                true => (Some(block.to_record()), listing.split_off(1)),
+                false => (self.record_of(&address, now).await?, Vec::new()),
+            };
+            self.settle(&address, record, event, now).await?;
+            return Ok(done.then_some(block));
+        }
+        let mut commands = vec![remember];
+        commands.append(&mut listing);
+        let outcomes = self
+            .change(vec![step(commands, Mark::Addresses)], now)
+            .await?;
         let done = outcomes.first().is_some_and(Option::is_some);
         Ok(done.then_some(block))
     }

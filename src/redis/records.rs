@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::keys::{Key, Keys};
 use super::script::Form;
+use super::slots::Parts;
 use super::{Command, Database, whole};
 use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
@@ -101,21 +102,44 @@ impl<D: Database> Records<D> {
         })
     }
 
-    /// Exactly as many replies as commands. Boxed: its many callers are not the larger for it.
+    /// Exactly as many replies as commands. In a cluster what is of one slot is one step, and one slot comes after the
+    /// other, in the order in which each is first named; if one fails, those before it have run. Boxed: its many callers are not the larger for it.
     pub(crate) fn run_all(&self, commands: Vec<Command>, now: Timestamp) -> Replies<'_> {
         Box::pin(async move {
-            let wanted = commands.len();
-            if wanted == 0 {
+            if commands.is_empty() {
                 return Ok(Vec::new());
             }
-            self.count(self.cost(wanted), now);
-            let replies = self.database.run(commands, now).await?;
-            if replies.len() == wanted {
-                Ok(replies)
-            } else {
-                Err(StoreError::Malformed)
-            }
+            let parts = self.parts(commands);
+            self.count(parts.sizes().map(|size| self.cost(size)).sum(), now);
+            self.run_parts(parts, now).await
         })
+    }
+
+    /// The parts in which commands run: in a cluster one for each slot, else one.
+    pub(crate) fn parts(&self, commands: Vec<Command>) -> Parts {
+        match self.is_clustered() {
+            true => Parts::by_slot(commands),
+            false => Parts::whole(commands),
+        }
+    }
+
+    /// Runs parts, one after the other: exactly as many replies as commands. None is counted in the budget.
+    pub(crate) fn run_parts(&self, mut parts: Parts, now: Timestamp) -> Replies<'_> {
+        Box::pin(async move {
+            let mut number = 0;
+            while let Some(commands) = parts.take(number) {
+                let replies = self.database.run(commands, now).await?;
+                parts.put(number, replies).ok_or(StoreError::Malformed)?;
+                number += 1;
+            }
+            Ok(parts.replies())
+        })
+    }
+
+    /// Whether keys of one caller, and those of no caller, are in slots apart: what is of several slots is several steps.
+    #[must_use]
+    pub const fn is_clustered(&self) -> bool {
+        self.keys.is_clustered()
     }
 
     /// What `commands` in one step cost: several are a script, which is billed as well.

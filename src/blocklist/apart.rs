@@ -1,0 +1,202 @@
+//! Blocks of addresses in a cluster, where an address's record is in its caller's slot and the list in the records': a
+//! change is several steps, and it may end after each of them.
+//!
+//! The record is what denies. The order of the steps keeps it listed while it does:
+//!
+//! - To set a block: the list has the address for at least as long as the new block, then the record is set, then the list has
+//!   it for exactly as long. Ended early, an entry stands for longer than its record, or without one: where it has an end, it
+//!   is not shown; where it has none, isolates restore the record, as if the call had come to its end without an answer.
+//! - To lift one: what is listed without an end is listed as [being lifted](LIFTING), so that no isolate restores it, then
+//!   the record is deleted, then the entry.
+//! - Whoever changed a record reads it again once the list is written: where another change came between, the list is
+//!   written anew, so that the last one writes what the record says.
+//! - A record is restored for a minute first, and for good if its address is still listed without an end then. Until then
+//!   the list does not follow it: a lifted block would come back.
+
+use super::block::Block;
+use super::change::{Mark, Step, Wanted};
+use super::records::{ATTEMPTS, ENDLESS, NotSet, bound, restored, score_of, tidy};
+use crate::error::StoreError;
+use crate::json;
+use crate::redis::keys::Key;
+use crate::redis::records::Records;
+use crate::redis::{Command, Database, command, whole};
+use crate::time::{Millis, Timestamp};
+
+/// The score of an address whose block without an end is being lifted: beyond every time, and not restored.
+const LIFTING: u64 = ENDLESS - 1;
+
+/// How long a restored record stays if nobody makes it one for good.
+const RESTORING: Millis = Millis::from_secs(60);
+
+impl<D: Database> Records<D> {
+    /// Sets a block of an address in place of one that is there.
+    pub(super) async fn block_apart(
+        &self,
+        address: &str,
+        block: &Block,
+        now: Timestamp,
+    ) -> Result<(), NotSet> {
+        let most = self.most_addresses();
+        if !self.list(address, block, Some(most), now).await? {
+            return Err(NotSet::Full(most));
+        }
+        let [set, _] = self.set_address(address, block, now);
+        self.run([set], now).await?;
+        let record = Some(block.to_record());
+        self.settle(address, record, Vec::new(), now).await?;
+        Ok(())
+    }
+
+    /// Lists an address for at least as long as `block`, if there are fewer than `most` others; whether it is.
+    pub(crate) async fn list(
+        &self,
+        address: &str,
+        block: &Block,
+        most: Option<u64>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let list = self.key(Key::BlockedAddresses);
+        let score = score_of(block);
+        let is_listed =
+            |step: Step, wanted| step.only_if(command(["ZSCORE", &list, address]), wanted);
+        let set = || {
+            let mut commands = self.listing_of(address, score).to_vec();
+            commands.extend([tidy(&list, now), bound(&list, self.most_addresses())]);
+            Step::new(commands, Mark::Addresses)
+        };
+        let new = |wanted| {
+            let step = is_listed(set(), wanted);
+            let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
+            match most {
+                Some(most) => step.only_if(standing, Wanted::Below(most)),
+                None => step,
+            }
+        };
+        let later = is_listed(set(), Wanted::Above(now.as_millis()));
+        let steps = vec![
+            is_listed(Step::new([], Mark::Nothing), Wanted::Above(score - 1)),
+            is_listed(later, Wanted::Below(score)),
+            new(Wanted::Absent),
+            new(Wanted::Below(now.as_millis() + 1)),
+            self.end_of_list(),
+        ];
+        let outcomes = self.change(steps, now).await?;
+        Ok(outcomes.iter().take(4).any(Option::is_some))
+    }
+
+    /// The commands that list an address.
+    fn listing_of(&self, address: &str, score: u64) -> Vec<Command> {
+        let list = self.key(Key::BlockedAddresses);
+        let mut commands = vec![command(["ZADD", &list, &score.to_string(), address])];
+        if score >= ENDLESS {
+            commands.push(command(["PERSIST", &list]));
+        }
+        commands
+    }
+
+    /// Lets the list say of an address what its record does, which is `record` as far as is known, and runs `more` with that.
+    pub(crate) async fn settle(
+        &self,
+        address: &str,
+        mut record: Option<String>,
+        mut more: Vec<Command>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let list = self.key(Key::BlockedAddresses);
+        for _ in 0..ATTEMPTS {
+            let mut commands = match &record {
+                Some(record) if is_restored(record) => Vec::new(),
+                Some(record) => self.listing_of(address, score_of(&Block::from_record(record))),
+                None => vec![command(["ZREM", &list, address])],
+            };
+            commands.append(&mut more);
+            if !commands.is_empty() {
+                let steps = vec![Step::new(commands, Mark::Addresses), self.end_of_list()];
+                self.change(steps, now).await?;
+            }
+            let held = self.record_of(address, now).await?;
+            if held == record {
+                break;
+            }
+            // Whoever changes it next writes the list after this.
+            record = held;
+        }
+        Ok(())
+    }
+
+    /// The record of an address, as it is.
+    pub(crate) async fn record_of(
+        &self,
+        address: &str,
+        now: Timestamp,
+    ) -> Result<Option<String>, StoreError> {
+        let read = command(["GET", &self.key(Key::BlockedAddress(address))]);
+        let [record] = self.run([read], now).await?;
+        Ok(record.as_str().map(str::to_owned))
+    }
+
+    /// Lifts the block of an address; whether there was one.
+    pub(super) async fn lift_apart(
+        &self,
+        address: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let list = self.key(Key::BlockedAddresses);
+        let lifting = LIFTING.to_string();
+        let step = Step::new([command(["ZADD", &list, &lifting, address])], Mark::Nothing).only_if(
+            command(["ZSCORE", &list, address]),
+            Wanted::Above(LIFTING - 1),
+        );
+        let outcomes = self.change(vec![step], now).await?;
+        let was_endless = outcomes.iter().any(Option::is_some);
+        // Lifted, it begins anew.
+        let [deleted, _] = self
+            .run(
+                [
+                    self.deletion(&[Key::BlockedAddress(address)]),
+                    self.deletion(&[Key::Escalated(address)]),
+                ],
+                now,
+            )
+            .await?;
+        self.settle(address, None, Vec::new(), now).await?;
+        Ok(was_endless || whole(&deleted) > 0)
+    }
+
+    /// Writes back the record of an address that is listed without an end, unless it has one; whether it did.
+    pub(super) async fn restore_apart(
+        &self,
+        address: &str,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let key = self.key(Key::BlockedAddress(address));
+        let [at, until] = [now, now + RESTORING].map(Timestamp::as_millis);
+        let record = format!("{{\"until\":{until},\"since\":{at},\"restored\":true}}");
+        let ms = RESTORING.get().to_string();
+        let set = command(["SET", &key, &record, "PX", &ms, "NX"]);
+        let [set] = self.run([set], now).await?;
+        if set.is_null() {
+            return Ok(false);
+        }
+        let list = self.key(Key::BlockedAddresses);
+        let [score] = self.run([command(["ZSCORE", &list, address])], now).await?;
+        let is_listed = whole(&score) >= ENDLESS;
+        let keep = match is_listed {
+            true => command(["SET", &key, &restored(None, now).to_record()]),
+            false => command(["DEL", &key]),
+        };
+        let step =
+            Step::new([keep], Mark::Nothing).only_if_still(command(["GET", &key]), Some(&record));
+        let outcomes = self.change(vec![step], now).await?;
+        Ok(is_listed && outcomes.iter().any(Option::is_some))
+    }
+}
+
+/// Whether a record is one that stays for a minute only. No operator's reason makes a record one.
+fn is_restored(record: &str) -> bool {
+    json::value(record).is_some_and(|record| record["restored"] == true)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,489 @@
+//! Every change of blocks in a cluster, ended after each of its calls, on a real Redis that refuses what spans slots.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use redis_protocol::redis_keyslot;
+use serde_json::{Value, json};
+
+use crate::blocklist::pages::Cursor;
+use crate::blocklist::records::{Listed, NotSet};
+use crate::blocklist::version::Held;
+use crate::blocklist::{AddressBlock, Block, By, Mark, Target};
+use crate::client::Ipv6Prefix;
+use crate::client::range::Range;
+use crate::error::StoreError;
+use crate::events::escalation::Escalation;
+use crate::events::tests::denied;
+use crate::events::{Batch, Details, Recorder, Room};
+use crate::metrics::Series;
+use crate::metrics::records::{Batch as Counts, Width};
+use crate::redis::keys::{Key, Keys};
+use crate::redis::records::Records;
+use crate::redis::rest::Rest;
+use crate::redis::run::keys_of;
+use crate::redis::script::{Call, Form, Script};
+use crate::redis::{Command, Database, command};
+use crate::seed::Seed;
+use crate::store::conformance::START;
+use crate::store::stand_in::{RealEffects, StandIn};
+use crate::time::{Millis, Timestamp};
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fails {
+    /// Redis is not reached.
+    Before,
+    /// Redis has done it, and the answer is lost.
+    After,
+}
+
+/// A Redis that runs nothing over several slots, and that an isolate loses after so many calls.
+struct Slotted {
+    redis: Rest<RealEffects>,
+    left: Cell<Option<(u32, Fails)>>,
+    /// Calls that it makes before it waits.
+    allowed: Cell<u32>,
+    /// Whether it does.
+    waits: Cell<bool>,
+}
+
+impl Slotted {
+    fn new(stand_in: &StandIn) -> Self {
+        Self {
+            redis: stand_in.redis(),
+            left: Cell::new(None),
+            allowed: Cell::new(u32::MAX),
+            waits: Cell::new(false),
+        }
+    }
+
+    async fn call<'a, T>(
+        &self,
+        keys: impl Iterator<Item = &'a str>,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let mut slots = keys.map(|key| redis_keyslot(key.as_bytes()));
+        let first = slots.next();
+        if slots.any(|slot| Some(slot) != first) {
+            return Err(StoreError::Refused("CROSSSLOT".to_owned()));
+        }
+        poll_fn(|_| match self.allowed.get() {
+            0 => {
+                self.waits.set(true);
+                Poll::Pending
+            }
+            allowed => {
+                self.allowed.set(allowed - 1);
+                Poll::Ready(())
+            }
+        })
+        .await;
+        match self.left.get() {
+            Some((0, Fails::Before)) => Err(StoreError::Unreachable),
+            Some((0, Fails::After)) => {
+                self.left.set(Some((0, Fails::Before)));
+                let _ = call.await;
+                Err(StoreError::Timeout)
+            }
+            left => {
+                let left = left.map(|(calls, fails)| (calls - 1, fails));
+                self.left.set(left);
+                call.await
+            }
+        }
+    }
+}
+
+impl Database for Slotted {
+    async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
+        let all = commands.clone();
+        let keys = all.iter().flat_map(|command| keys_of(command));
+        let keys = keys.map(String::as_str);
+        self.call(keys, self.redis.run(commands, now)).await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn script_form(&self) -> Option<Form> {
+        self.redis.script_form()
+    }
+
+    async fn run_script_for_value(
+        &self,
+        script: &Script,
+        call: &Call,
+    ) -> Result<Value, StoreError> {
+        let ran = self.redis.run_script_for_value(script, call);
+        self.call(call.keys.iter(), ran).await
+    }
+}
+
+const ADDRESS: &str = "192.0.2.1";
+
+fn records(stand_in: &StandIn) -> Records<Slotted> {
+    Records::new(Slotted::new(stand_in), Keys::clustered("t:"))
+}
+
+fn target(text: &str) -> Target {
+    Target::parse(text, Ipv6Prefix::default()).unwrap()
+}
+
+/// Of so many seconds, or without an end.
+fn block(seconds: Option<u32>) -> Block {
+    Block {
+        until: seconds.map(|seconds| (START + Millis::from_secs(seconds)).as_millis()),
+        since: START.as_millis(),
+        by: By::Operator,
+        reason: None,
+    }
+}
+
+const RULE: Escalation = Escalation {
+    denials: 5,
+    window: Millis::from_secs(60),
+    block: Millis::from_secs(600),
+};
+
+/// Six denials, and an event, of each address.
+fn batch(addresses: &[&str]) -> Batch {
+    let recorder = Recorder::new(Seed::fixed());
+    for address in addresses {
+        let note = denied(address, "auth");
+        recorder.note(&note, START, &mut Details::default);
+        for _ in 0..6 {
+            recorder.note_denial(note.caller, "auth", START);
+        }
+        recorder.note_block(&format!("auth:{address}"), START + Millis::from_secs(60));
+    }
+    recorder.take(Room {
+        commands: None,
+        escalates: true,
+    })
+}
+
+fn listed_endless(address: &str) -> Listed {
+    Listed {
+        addresses: vec![(address.to_owned(), AddressBlock { until: None })],
+        next: None,
+    }
+}
+
+/// The block of the address that denies, and the one that is listed.
+async fn state(records: &Records<Slotted>) -> (Option<Block>, Option<Block>) {
+    let denies = records.look_up(&target(ADDRESS), START).await.unwrap();
+    let page = records.blocks(&Cursor::FIRST, 100, START).await.unwrap();
+    let mut listed = page.blocks.into_iter();
+    let listed = listed.find(|(listed, _)| listed == ADDRESS);
+    (denies, listed.map(|(_, block)| block))
+}
+
+/// How long the list has the address, in its own terms.
+async fn score(stand_in: &StandIn) -> u64 {
+    let score = ["ZSCORE", "t:{records}:blocked_ips", ADDRESS];
+    crate::redis::whole(&stand_in.run(&score).await)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Set(Option<u32>),
+    Lift,
+    Restore,
+    Escalate,
+}
+
+/// Whether it came to its end, and for what it is there.
+async fn change(records: &Records<Slotted>, change: Change) -> Option<bool> {
+    match change {
+        Change::Set(seconds) => {
+            match records
+                .block(&target(ADDRESS), &block(seconds), START)
+                .await
+            {
+                Ok(()) => Some(true),
+                Err(NotSet::Failed(_)) => None,
+                Err(full) => panic!("{full:?}"),
+            }
+        }
+        Change::Lift => records.lift(&target(ADDRESS), START).await.ok(),
+        Change::Restore => {
+            let listed = listed_endless(ADDRESS);
+            let restored = records.restore_addresses(&listed, START).await;
+            restored.ok().map(|restored| restored == 1)
+        }
+        Change::Escalate => {
+            let escalated = records.escalate(&batch(&[ADDRESS]), &RULE, START).await;
+            let escalated = escalated.ok().filter(|it| it.error.is_none())?;
+            Some(!escalated.blocks.is_empty())
+        }
+    }
+}
+
+/// Before a change: nothing, a block, or one whose record is lost.
+const BEFORE: [(Option<Option<u32>>, bool); 5] = [
+    (None, false),
+    (Some(Some(60)), false),
+    (Some(Some(3600)), false),
+    (Some(None), false),
+    (Some(None), true),
+];
+
+#[tokio::test]
+async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_be_lifted() {
+    let stand_in = StandIn::start();
+    let isolate = records(&stand_in);
+    let [left, other] = [Cell::new(0), Cell::new(0)];
+    let changes = [
+        Change::Set(Some(600)),
+        Change::Set(None),
+        Change::Lift,
+        Change::Restore,
+        Change::Escalate,
+    ];
+    for (before, is_lost) in BEFORE {
+        for made in changes {
+            for calls in 0..12 {
+                for fails in [Fails::Before, Fails::After] {
+                    let case = format!(
+                        "{made:?} over {before:?}, lost: {is_lost}; {fails:?} call {calls}"
+                    );
+                    stand_in.run(&["FLUSHDB"]).await;
+                    isolate.database().left.set(None);
+                    if let Some(seconds) = before {
+                        assert_eq!(change(&isolate, Change::Set(seconds)).await, Some(true));
+                    }
+                    if is_lost {
+                        stand_in.run(&["DEL", "t:blocked:{192.0.2.1}"]).await;
+                    }
+                    isolate.database().left.set(Some((calls, fails)));
+                    let ended = change(&isolate, made).await;
+                    isolate.database().left.set(None);
+                    left.set(left.get() + u32::from(ended.is_none()));
+                    other.set(other.get() + 1);
+
+                    let (denies, listed) = state(&isolate).await;
+                    // What denies is listed, as what it is, for as long as it does; but for a record that is restored, and
+                    // that nobody keeps.
+                    let left = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
+                    let is_restoring = made == Change::Restore && left != json!(-1);
+                    if let Some(denies) = denies.as_ref().filter(|_| !is_restoring) {
+                        assert_eq!(listed.as_ref(), Some(denies), "{case}");
+                        // What is being lifted stays listed, without an end.
+                        let ends = super::score_of(denies).min(super::LIFTING);
+                        assert!(score(&stand_in).await >= ends, "{case}");
+                    }
+                    match (made, ended) {
+                        (Change::Set(seconds), Some(_)) => {
+                            assert_eq!(denies, Some(block(seconds)), "{case}");
+                            assert_eq!(score(&stand_in).await, super::score_of(&block(seconds)));
+                        }
+                        (Change::Lift, Some(was_there)) => {
+                            assert_eq!(was_there, before.is_some(), "{case}");
+                            assert_eq!((denies, listed), (None, None), "{case}");
+                            assert_eq!(score(&stand_in).await, 0, "{case}");
+                        }
+                        (Change::Escalate, Some(true)) => {
+                            assert_eq!(denies.map(|it| it.by), Some(By::Escalation), "{case}");
+                        }
+                        // One that was set before stands as it was, unless it is changed in part.
+                        (Change::Escalate, _) if before.is_some() && !is_lost => {
+                            assert_eq!(denies, before.map(block), "{case}");
+                        }
+                        _ => {}
+                    }
+                    // It can be lifted, and then it is.
+                    let denied = state(&isolate).await.0.is_some();
+                    let lifted = change(&isolate, Change::Lift).await.unwrap();
+                    assert!(lifted || !denied, "{case}");
+                    assert_eq!(
+                        change(&isolate, Change::Restore).await,
+                        Some(false),
+                        "{case}"
+                    );
+                    assert_eq!(state(&isolate).await, (None, None), "{case}");
+                }
+            }
+        }
+    }
+    assert!(left.get() > 100 && left.get() < other.get(), "{left:?}");
+}
+
+/// Runs so many calls of a change; what came of it, if that was its end.
+async fn advance<T>(
+    change: &mut Pin<Box<dyn Future<Output = T> + '_>>,
+    database: &Slotted,
+    calls: u32,
+) -> Option<T> {
+    database.allowed.set(calls);
+    poll_fn(|context| match change.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if database.waits.take() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Two changes, the second of which comes amid the first and ends after it: in the end what denies is listed, as what it is.
+#[tokio::test]
+async fn changes_at_once_leave_the_list_as_the_records_are() {
+    let stand_in = StandIn::start();
+    let [first, second] = [records(&stand_in), records(&stand_in)];
+    let changes = [
+        Change::Set(Some(600)),
+        Change::Set(None),
+        Change::Lift,
+        Change::Restore,
+        Change::Escalate,
+    ];
+    let pairs = changes
+        .iter()
+        .flat_map(|one| changes.map(|other| (*one, other)));
+    let whole = u32::MAX;
+    for (before, (one, other)) in [0, 3, 4].into_iter().flat_map(|state| {
+        let pairs = pairs.clone();
+        pairs.map(move |pair| (BEFORE[state], pair))
+    }) {
+        for one_calls in 1..5 {
+            for other_calls in 1..5 {
+                stand_in.run(&["FLUSHDB"]).await;
+                first.database().allowed.set(whole);
+                if let Some(seconds) = before.0 {
+                    assert_eq!(change(&first, Change::Set(seconds)).await, Some(true));
+                }
+                if before.1 {
+                    stand_in.run(&["DEL", "t:blocked:{192.0.2.1}"]).await;
+                }
+                let case = format!(
+                    "{one_calls} calls of {one:?}, {other_calls} of {other:?}; over {before:?}"
+                );
+                let mut one: Pin<Box<dyn Future<Output = _>>> = Box::pin(change(&first, one));
+                let mut other: Pin<Box<dyn Future<Output = _>>> = Box::pin(change(&second, other));
+                let mut done = advance(&mut one, first.database(), one_calls).await;
+                let mut other_done = advance(&mut other, second.database(), other_calls).await;
+                if done.is_none() {
+                    done = advance(&mut one, first.database(), whole).await;
+                }
+                if other_done.is_none() {
+                    other_done = advance(&mut other, second.database(), whole).await;
+                }
+                assert!(done.flatten().is_some() && other_done.flatten().is_some());
+                first.database().allowed.set(whole);
+                let (denies, listed) = state(&first).await;
+                assert_eq!(denies, listed, "{case}");
+                match &denies {
+                    Some(denies) => {
+                        let expected = super::score_of(denies);
+                        assert_eq!(score(&stand_in).await, expected, "{case}: {denies:?}");
+                    }
+                    // At most an entry with an end, which is not shown and that nobody restores.
+                    None => assert!(score(&stand_in).await < super::LIFTING, "{case}"),
+                }
+                let left = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
+                let is_endless = denies.is_some_and(|block| block.until.is_none());
+                assert_eq!(is_endless, left == json!(-1), "{case}: {left}");
+            }
+        }
+    }
+}
+
+/// Everything else that isolates and operators do spans no slot in any one call.
+#[tokio::test]
+async fn records_are_right_where_nothing_may_span_slots() {
+    let stand_in = StandIn::start();
+    let records = records(&stand_in);
+    let addresses: Vec<String> = (1..20).map(|number| format!("192.0.2.{number}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let batch = batch(&addresses);
+    records.record(&batch, START).await.unwrap();
+    let escalated = records.escalate(&batch, &RULE, START).await.unwrap();
+    assert_eq!((escalated.blocks.len(), escalated.error), (19, None));
+    let page = records.blocks(&Cursor::FIRST, 100, START).await.unwrap();
+    assert_eq!(page.blocks.len(), 19);
+    let events = records.events(None, 100, START).await.unwrap();
+    assert_eq!(events.events.len(), 2 * 19);
+    assert_eq!(records.suspicious(24, 100, START).await.unwrap().len(), 19);
+
+    // Policies' own blocks, of which one has no record.
+    for address in &addresses[1..] {
+        let key = format!("t:auth:{{{address}}}:blocked");
+        stand_in.run(&["SET", &key, "1", "PX", "60000"]).await;
+    }
+    let policies = records.policy_blocks(100, START).await.unwrap();
+    assert_eq!(policies.len(), 18);
+    let keys: Vec<String> = policies.into_iter().map(|block| block.key).collect();
+    assert_eq!(records.lift_policies(&keys, START).await, Ok(18));
+    assert_eq!(records.policy_blocks(100, START).await, Ok(vec![]));
+    let quotas = ["general:192.0.2.1", "auth:192.0.2.2"].map(Key::Quota);
+    for quota in quotas {
+        stand_in.run(&["SET", &records.key(quota), "x"]).await;
+    }
+    assert_eq!(records.delete(&quotas, START).await, Ok(2));
+
+    // Ranges, and the versions.
+    let range = target("10.0.0.0/8");
+    records.block(&range, &block(None), START).await.unwrap();
+    let (held, listed) = records.held_blocks(START).await.unwrap();
+    assert_eq!((held.is_whole(), listed.addresses.len()), (true, 19));
+    let ranges = [(
+        Range::parse("10.0.0.0/8").unwrap(),
+        AddressBlock { until: None },
+    )];
+    stand_in.run(&["DEL", "t:{records}:blocked_ranges"]).await;
+    let lost = Held {
+        version: held.version,
+        ..Held::default()
+    };
+    let restored = records.restore(&lost, &ranges, Mark::Ranges, START).await;
+    assert_eq!(restored, Ok(Some(1)));
+    assert_eq!(records.lift(&range, START).await, Ok(true));
+
+    // Metrics, and the schedule.
+    let mut counted = Series::default();
+    counted.add(&["requests", "other", "admitted"], 5);
+    let counts = Counts::new("isolate", 1, START, counted);
+    records.append_counts(&counts, START).await.unwrap();
+    assert_eq!(records.fold_counts(START).await, Ok(1));
+    let overview = records.overview(START).await.unwrap();
+    assert_eq!(overview.counts.get("requests other admitted"), 5);
+    assert_eq!(overview.blocked.addresses, 19);
+    records.chart(Width::Hour, 100, START).await.unwrap();
+    records.gather_gauges(START).await.unwrap();
+    records.tidy(START).await.unwrap();
+
+    // Commands over several slots are refused by this Redis.
+    let read = command(["MGET", "t:app/a", "t:app/b"]);
+    let refused = records.database().run(vec![read.clone()], START).await;
+    assert_eq!(refused, Err(StoreError::Refused("CROSSSLOT".to_owned())));
+    let read = records.run_all(vec![read], START).await;
+    assert_eq!(read, Ok(vec![json!([null, null])]));
+}
+
+#[tokio::test]
+async fn as_many_addresses_as_there_may_be_are_listed_and_no_more() {
+    let stand_in = StandIn::start();
+    let records = records(&stand_in);
+    let list = "t:{records}:blocked_ips";
+    let until = block(Some(600)).until.unwrap().to_string();
+    for part in 0..100 {
+        let names: Vec<String> = (0..1000)
+            .map(|number| format!("m{part}-{number}"))
+            .collect();
+        let pairs = names.iter().flat_map(|name| [until.as_str(), name]);
+        let words: Vec<&str> = ["ZADD", list].into_iter().chain(pairs).collect();
+        stand_in.run(&words).await;
+    }
+    let set = async |seconds| {
+        let block = block(seconds);
+        records.block(&target(ADDRESS), &block, START).await
+    };
+    assert_eq!(set(Some(60)).await, Err(NotSet::Full(100_000)));
+    assert_eq!(state(&records).await, (None, None));
+    stand_in.run(&["ZREM", list, "m0-0"]).await;
+    assert_eq!(set(Some(60)).await, Ok(()));
+    assert_eq!(set(None).await, Ok(()), "in place of one that is there");
+    assert_eq!(stand_in.run(&["ZCARD", list]).await, json!(100_000));
+}
