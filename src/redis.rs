@@ -18,6 +18,7 @@ pub mod records;
 pub mod rest;
 pub(crate) mod run;
 pub mod script;
+pub(crate) mod slots;
 
 /// A Redis command and its arguments.
 pub type Command = Vec<String>;

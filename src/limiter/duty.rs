@@ -19,6 +19,8 @@ pub enum Duty {
     Prefetch(Prefetch),
     /// Give back what a denied request took of a cluster.
     Refund(Refund),
+    /// In a cluster, read the version of the blocks, and load what has changed.
+    ReadBlocksVersion,
     /// Fetch the identity provider's key set anew.
     FetchKeySet,
     /// Write the events that are gathered, some seconds from now.
@@ -45,6 +47,9 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         if let Some(prefetch) = self.stack.next_prefetch() {
             return Some(Duty::Prefetch(prefetch));
+        }
+        if self.stack.should_read_blocks_version() {
+            return Some(Duty::ReadBlocksVersion);
         }
         let now = self.effects.now();
         if self.users.should_fetch(now) {
@@ -92,6 +97,7 @@ impl<E: Effects + Clone> Limiter<E> {
             Duty::Probe(permit) => self.stack.probe(permit).await,
             Duty::Prefetch(prefetch) => self.stack.prefetch(&prefetch).await,
             Duty::Refund(refund) => self.stack.refund(&refund).await,
+            Duty::ReadBlocksVersion => self.stack.read_blocks_version().await,
             Duty::FetchKeySet => self.users.fetch(self.effects.now()).await,
             Duty::WriteEvents => self.journal.write_later(&self.stack, &self.effects).await,
             Duty::SendCounts => {

@@ -8,6 +8,9 @@
 //! While the store is out, the last copy rules, for ranges and addresses alike; the list of addresses
 //! is read anew, in parts, where one of them has changed.
 //!
+//! In a cluster the version is in another slot than a caller's quotas, and no part of a decision: a duty reads it every ten
+//! seconds, and no request waits for that. A copy then rules as it is.
+//!
 //! A database can lose what it holds. Ranges that are missing from it, and that a copy knows, are
 //! restored by the first isolate that notices ([`crate::blocklist::version`]); so are the records of
 //! addresses that are listed as blocked without an end.
@@ -90,6 +93,8 @@ pub struct Blocked<S, D, E> {
     alerted: Cell<bool>,
     /// While the store did not answer a moment ago.
     out: Cell<Deadline>,
+    /// Until the version is to be read apart.
+    reads_version: Cell<Deadline>,
     trouble: Trouble,
 }
 
@@ -98,6 +103,9 @@ const SILENT_FAILURES: u32 = 1;
 
 /// How long the last copy rules before the store is asked again, once it has not answered.
 const OUT: Millis = Millis::from_secs(1);
+
+/// How often the version of the blocks is read apart, where no decision carries it.
+const VERSION_READ_AFTER: Millis = Millis::from_secs(10);
 
 impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     /// `records` are in the database that `inner` decides in.
@@ -110,6 +118,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             lost: Cell::default(),
             alerted: Cell::default(),
             out: Cell::new(Deadline::OVER),
+            reads_version: Cell::new(Deadline::OVER),
             trouble: Trouble::new(
                 "blocks: loading them",
                 "this isolate enforces its last copy",
@@ -299,6 +308,32 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
     }
 
+    /// Whether the version of the blocks is to be read apart; then whoever asks is to [read it](Self::read_version).
+    #[must_use]
+    pub fn should_read_version(&self, now: Timestamp) -> bool {
+        let is_due = self.records.is_clustered() && !self.reads_version.get().is_pending(now);
+        if is_due {
+            // A task that ends early is followed by another.
+            self.reads_version
+                .set(Deadline::after(VERSION_READ_AFTER, now));
+        }
+        is_due
+    }
+
+    /// Reads the version of the blocks, and loads what the copy lacks.
+    pub async fn read_version(&self, now: Timestamp) {
+        match self.records.blocks_version(now).await {
+            Ok(version) => {
+                self.compare(version.as_deref(), now).await;
+                // Else it is said what fails.
+                if !self.copy.borrow().is_behind() {
+                    self.trouble.learn(None, &self.effects, now);
+                }
+            }
+            Err(error) => (self.trouble).learn(Some(error.to_string()), &self.effects, now),
+        }
+    }
+
     /// The longest block of a range that holds the caller of that canonical address, as far as this isolate
     /// knows.
     pub fn covering(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
@@ -311,8 +346,8 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
 
     /// Whether the copy's word about a caller stands without asking the store.
     fn rules(&self, address: &str, now: Timestamp) -> bool {
-        let in_fresh_range =
-            || !self.copy.borrow().is_due(now) && self.in_range(address, now).is_some();
+        let is_due = || !self.records.is_clustered() && self.copy.borrow().is_due(now);
+        let in_fresh_range = || !is_due() && self.in_range(address, now).is_some();
         !self.records.is_shared() || self.out.get().is_pending(now) || in_fresh_range()
     }
 
@@ -360,7 +395,7 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
             };
         }
         if self.in_range(address, now).is_some() {
-            let should_ask = self.copy.borrow_mut().should_ask(now);
+            let should_ask = !self.records.is_clustered() && self.copy.borrow_mut().should_ask(now);
             if should_ask {
                 self.effects.outlive_client();
                 self.ask_again(check, now).await;

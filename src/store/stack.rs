@@ -242,6 +242,17 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.store.reload(now).await
     }
 
+    /// Whether the version of the blocks is to be read apart from decisions, by the one who asks.
+    #[must_use]
+    pub fn should_read_blocks_version(&self) -> bool {
+        self.answers() && self.store.should_read_version(self.effects.now())
+    }
+
+    /// Reads the version of the blocks, and loads what has changed.
+    pub async fn read_blocks_version(&self) {
+        self.store.read_version(self.effects.now()).await;
+    }
+
     /// Puts a block in force here: one that has been set, or that could not be written to the database.
     pub fn add_block(&self, target: &Target, block: AddressBlock) {
         self.store.add(target, block, self.effects.now());

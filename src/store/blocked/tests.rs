@@ -103,17 +103,19 @@ impl SharedStore for Decisions {
 }
 
 fn isolate(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
+    isolate_of(database, Keys::new("t:"))
+}
+
+fn isolate_of(database: &Shared, keys: Keys) -> Blocked<Decisions, Shared, Manual> {
     let decisions = Decisions {
         database: database.clone(),
         memory: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
-        memory_answers: Cell::new(false),
+        // No decision of a cluster says what the version is.
+        memory_answers: Cell::new(keys.is_clustered()),
     };
-    Blocked::new(
-        decisions,
-        Rc::new(Records::new(database.clone(), Keys::new("t:"))),
-        Manual::default(),
-    )
+    let records = Records::new(database.clone(), keys);
+    Blocked::new(decisions, Rc::new(records), Manual::default())
 }
 
 fn target(text: &str) -> Target {
@@ -799,4 +801,51 @@ fn while_the_store_is_out_a_blocked_address_is_known_a_second_at_a_time() {
     lift(&database, "192.0.2.1");
     assert!(ask(1100).unwrap().unwrap().address_block.is_none());
     assert!(!known(1100));
+}
+
+#[test]
+fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
+    let database = Shared::default();
+    let blocked = isolate_of(&database, Keys::clustered("t:"));
+    let records = Records::new(database.clone(), Keys::clustered("t:"));
+    let range = target("10.0.0.0/8");
+    let set = records.block(&range, &block(None), START).now_or_never();
+    assert_eq!(set, Some(Ok(())));
+    let at = |ms| START + Millis::new(ms);
+    // Whether it is denied, and how often the database was called for it.
+    let asks = |ms| {
+        let before = database.calls.get();
+        let verdict = blocked.decide(&of("10.1.2.3"), at(ms)).now_or_never();
+        let denied = verdict.unwrap().unwrap().address_block.is_some();
+        (denied, database.calls.get() - before)
+    };
+    let read = |ms| {
+        let is_due = blocked.should_read_version(at(ms));
+        assert!(!blocked.should_read_version(at(ms)), "by one alone");
+        if is_due {
+            blocked.read_version(at(ms)).now_or_never().unwrap();
+        }
+        is_due
+    };
+    assert_eq!(asks(0), (false, 0), "it does not know yet");
+    assert!(read(0));
+    for ms in [1, 6000, 9999, 60_000] {
+        assert_eq!(asks(ms), (true, 0), "{ms}");
+        let known = blocked.remembered_denial(&of("10.1.2.3"), at(ms));
+        assert!(known.is_some(), "{ms}");
+    }
+    assert!(!read(9999));
+    let lifted = records.lift(&range, START).now_or_never();
+    assert_eq!(lifted, Some(Ok(true)));
+    database.out.set(true);
+    for ms in [10_000, 20_000, 30_000] {
+        assert!(read(ms));
+    }
+    let trouble = blocked.trouble();
+    assert!(trouble.is_some_and(|(since, _)| since == at(10_000)));
+    database.out.set(false);
+    assert_eq!(asks(31_000), (true, 0), "the last copy");
+    assert!(read(40_000));
+    assert_eq!((asks(40_001), blocked.trouble()), ((false, 0), None));
+    assert!(!isolate(&database).should_read_version(START));
 }
