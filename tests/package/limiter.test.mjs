@@ -186,8 +186,8 @@ describe("check, usage, reset, health", () => {
 
 describe("the environment", () => {
   it("is what the configuration's table names, and nothing else of the process", () => {
-    const readme = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
-    const table = readme.slice(readme.indexOf("| variable | meaning | default |"));
+    const page = readFileSync(new URL("../../docs/configuration.md", import.meta.url), "utf8");
+    const table = page.slice(page.indexOf("| variable | meaning | default |"));
     const rows = table.slice(0, table.indexOf("\n\n")).split("\n").slice(2);
     const names = rows.flatMap((row) => [...row.split("|")[1].matchAll(/`([A-Z][A-Z0-9_]*)/g)].map(([, name]) => name));
     assert.ok(names.length > 35 && names.includes("CLIENT_IP_HEADER"), `${names}`);
