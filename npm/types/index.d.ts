@@ -3,7 +3,7 @@ export type WaitUntil = (promise: Promise<unknown>) => void;
 
 export interface LimiterOptions {
   /**
-   * The variables of the configuration (README, "Configuration"). Default: the platform's own, `process.env` or, on
+   * The variables of the configuration (docs/configuration.md). Default: the platform's own, `process.env` or, on
    * Cloudflare, `env` of `cloudflare:workers`. Read once, at the first use.
    */
   env?: Readonly<Record<string, unknown>>;
@@ -52,7 +52,7 @@ export interface Verdict {
   /** The limiter's headers: they go on the application's response, and are on `response`. */
   readonly headers: Readonly<Record<string, string>>;
   /**
-   * What to answer where the request is not allowed: 429; 503, 414 or 400 (README); or, for a request to `/_limiter`, the
+   * What to answer where the request is not allowed: 429; 503, 414 or 400 (docs/troubleshooting.md); or, for a request to `/_limiter`, the
    * control plane's answer. Made anew at each access.
    */
   readonly response: Response | undefined;
@@ -192,7 +192,7 @@ export interface Limiter {
   /** Gives a caller its quota back, and lifts the policy's block. */
   reset(policy: string, caller: string, options?: CallOptions): Promise<void>;
   health(options?: CallOptions): Promise<Health>;
-  /** The control plane's answer to a request to `/_limiter` or beneath it (README, "Operating it"); 404 for any other. */
+  /** The control plane's answer to a request to `/_limiter` or beneath it (docs/control-plane.md); 404 for any other. */
   controlPlane(request: Request, options?: CallOptions): Promise<Response>;
   /** Does what the Worker's schedule does: folds counts, tidies lists. Call it every five minutes in one process, or leave it to a Worker on the same Redis. */
   tend(options?: CallOptions): Promise<void>;
