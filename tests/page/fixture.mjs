@@ -128,7 +128,7 @@ export function answer(method, path, now = Date.now()) {
 
 function answers(first, [second, third], parameters, now) {
   switch (first) {
-    case "health": return { status: "ok", store: "upstash", breaker: "closed", version: "0.1.0", errors: [], warnings: [{ variable: "RATE_LIMIT_JWT_AUDIENCE", rule: "unset: a token for anybody is accepted." }] };
+    case "health": return { status: "ok", store: "upstash", breaker: "closed", version: "0.2.0", errors: [], warnings: [{ variable: "RATE_LIMIT_JWT_AUDIENCE", rule: "unset: a token for anybody is accepted." }] };
     case "policies": return { enabled: true, policies: POLICIES, preflight: PREFLIGHT };
     case "series": return series(parameters.get("window"), now);
     case "suspicious": return { scope: "shared", hours: Number(parameters.get("hours") ?? 1), callers: SUSPICIOUS };

@@ -182,7 +182,7 @@ describe("the views", () => {
       const tab = await open("#/store", (_, path) => {
         if (path === "health") {
           return { status: 200, json: {
-            status: "misconfigured", store: "memory", breaker: "open", version: "0.1.0", failing: { since: now - 60_000, why: "The plan is used up.", next_try: now + 90_000 },
+            status: "misconfigured", store: "memory", breaker: "open", version: "0.2.0", failing: { since: now - 60_000, why: "The plan is used up.", next_try: now + 90_000 },
             records: { since: now - 5000, why: "it is broken" }, errors: [{ variable: "RATE_LIMIT_AUTH", rule: "must be `requests,seconds`." }], warnings: [],
           } };
         }
