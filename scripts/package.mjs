@@ -37,7 +37,7 @@ export async function makePackage() {
   cpSync(path.join(root, "npm", "types"), path.join(FOLDER, "types"), { recursive: true });
   copyFileSync(path.join(root, "npm", "README.md"), path.join(FOLDER, "README.md"));
   copyFileSync(path.join(root, "LICENSE"), path.join(FOLDER, "LICENSE"));
-  const manifest = manifestOf(JSON.parse(readFileSync(path.join(root, "package.json"), "utf8")));
+  const manifest = { ...manifestOf(JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"))), ...repository() };
   writeFileSync(path.join(FOLDER, "package.json"), `${JSON.stringify(manifest, undefined, 2)}\n`);
   const [{ filename }] = JSON.parse(await output("npm", ["pack", "--json", "--pack-destination", DIST, FOLDER]));
   return path.join(DIST, filename);
@@ -53,6 +53,12 @@ function manifestOf({ name, version, description, license, engines }) {
     peerDependencies: { next: ">=14" },
     peerDependenciesMeta: { next: { optional: true } },
   };
+}
+
+/** Where it is built, on GitHub: npm refuses provenance for a package that does not name that repository. */
+function repository({ GITHUB_SERVER_URL, GITHUB_REPOSITORY } = process.env) {
+  if (!GITHUB_SERVER_URL || !GITHUB_REPOSITORY) return {};
+  return { repository: { type: "git", url: `git+${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}.git` } };
 }
 
 function exportsOf(entry) {
