@@ -51,6 +51,12 @@ describe("the documentation", () => {
     }
   });
 
+  it("names tests of the library that exist", () => {
+    const named = [...withoutFences(read("docs/guarantees.md")).matchAll(/`([a-z]\w*(?:_\w+){2,})`/g)].map(([, name]) => name);
+    assert.ok(named.length > 5);
+    assert.deepEqual(named.filter((name) => !isTest(name)), []);
+  });
+
   it(`has a README of at most ${MAX_README_LINES} lines`, () => {
     const lines = read("README.md").trimEnd().split("\n").length;
     assert.ok(lines <= MAX_README_LINES, `${lines} lines`);
@@ -89,6 +95,10 @@ function filesOf(pattern) {
   const files = stdout.split("\n").filter((file) => file !== "" && existsSync(path.join(root, file)));
   assert.ok(files.length > 0, pattern);
   return files.sort();
+}
+
+function isTest(name) {
+  return spawnSync("git", ["grep", "--quiet", `fn ${name}(`, "--", "src"], { cwd: root }).status === 0;
 }
 
 function isIgnored(file) {
