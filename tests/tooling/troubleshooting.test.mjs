@@ -7,7 +7,7 @@ import { describe, it } from "node:test";
 import { root } from "../../scripts/command.mjs";
 
 /** The tables whose column quotes messages, by the column's heading. */
-const QUOTING = ["message", "line", "reason", "rule", "code"];
+const QUOTING = ["status", "message", "line", "reason", "rule", "code"];
 
 /** Shorter pieces, such as a word between two gaps, could be anywhere. */
 const MIN_PIECE_CHARACTERS = 6;
