@@ -1,0 +1,53 @@
+/** The configuration that README and the docs show: the limiter accepts each piece, and what they tell to insert fits wrangler.toml. */
+
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { describe, it } from "node:test";
+import { environment, root } from "../../scripts/command.mjs";
+
+const read = (file) => readFileSync(path.join(root, file), "utf8");
+const pages = ["README.md", ...readdirSync(path.join(root, "docs")).filter((name) => name.endsWith(".md")).map((name) => `docs/${name}`)];
+const blocks = (page, mark) => [...read(page).matchAll(new RegExp(`^\`\`\`${mark}\\n([^]*?)^\`\`\``, "gm"))].map(([, block]) => block);
+
+describe("configuration in the docs", () => {
+  for (const page of pages) {
+    for (const [number, block] of blocks(page, "toml").entries()) {
+      it(`${page}, block ${number + 1}, is accepted`, (t) => {
+        // What is not a variable is wrangler's own.
+        const isVariables = /^(RATE_LIMIT|REDIS|ORIGIN)_/m.test(block) && !block.includes("[vars]");
+        const { status, output } = check(t, `${isVariables ? "[vars]\n" : ""}${block}`);
+        assert.equal(status, 0, output);
+        assert.doesNotMatch(output, /is not in use|no route uses/);
+      });
+    }
+  }
+
+  for (const page of ["README.md", "docs/getting-started.md"]) {
+    it(`${page} says where to insert a policy and a route`, (t) => {
+      const [diff, ...others] = blocks(page, "diff");
+      assert.equal(others.length, 0);
+      const lines = diff.trimEnd().split("\n");
+      const before = lines.filter((line) => line.startsWith(" ")).map((line) => line.slice(1)).join("\n");
+      const after = lines.map((line) => line.slice(1)).join("\n");
+      const shipped = read("wrangler.toml");
+      assert.equal(shipped.split(`${before}\n`).length, 2, "once in wrangler.toml");
+      const { status, output } = check(t, shipped.replace(before, after));
+      assert.equal(status, 0, output);
+      assert.match(output, /^login +5 +60 s +900 s /m);
+    });
+  }
+});
+
+/** What `npm run check-config` says of a wrangler.toml. */
+function check(t, text) {
+  const folder = mkdtempSync(path.join(tmpdir(), "edge-limiter-snippets-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const config = path.join(folder, "wrangler.toml");
+  writeFileSync(config, text);
+  const args = ["scripts/check-config.mjs", "--config", config];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, env: environment, encoding: "utf8" });
+  return { status, output: stdout + stderr };
+}
