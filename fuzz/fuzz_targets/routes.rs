@@ -1,4 +1,4 @@
-//! Any path against any patterns: what a request meets depends on no spelling that the README names,
+//! Any path against any patterns: what a request meets depends on no spelling that docs/policies-and-routes.md names,
 //! and is never looser than what some origin reads.
 //!
 //! Lines: the method, the path, bytes that choose another spelling, then the patterns, each behind

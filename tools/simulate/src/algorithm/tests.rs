@@ -9,7 +9,7 @@ fn judged(contestant: Contestant, trace: &Trace, quota: &Quota) -> Judgement {
     judge(trace, quota, &contestant.rulings(trace, quota).unwrap())
 }
 
-/// A whole limit half a second before the edge, then ten a second: README's 197.
+/// A whole limit half a second before the edge, then ten a second: the 197 of docs/policies-and-routes.md.
 fn around_an_edge() -> Trace {
     let burst = std::iter::repeat_n(59_500, 100);
     let drip = (60..=118).flat_map(|second| std::iter::repeat_n(second * 1000 + 499, 10));

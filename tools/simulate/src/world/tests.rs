@@ -87,7 +87,7 @@ fn a_replica_admits_all_that_it_has_not_seen_yet() {
     assert!(!run.rulings[200].admitted);
 }
 
-/// What README promises of round trips and billed commands.
+/// What docs/scaling.md promises of round trips and billed commands.
 #[test]
 fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
     let setting = setting("syd=200", LIMIT, WINDOW);
