@@ -43,7 +43,7 @@ export async function bundle({ entries, outdir, wasm, page, platform, transport 
     bundle: true,
     format: "esm",
     target: "es2022",
-    external: ["cloudflare:*", "node:*", "next/*"],
+    external: ["cloudflare:*", "node:*", "next/*", "ioredis"],
     loader: { ".wasm": "binary" },
     plugins: [links],
     logLevel: "warning",

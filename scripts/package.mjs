@@ -50,8 +50,8 @@ function manifestOf({ name, version, description, license, engines }) {
     type: "module",
     exports: { ...Object.fromEntries(Object.keys(ENTRIES).map((entry) => [entry === "index" ? "." : `./${entry}`, exportsOf(entry)])), "./package.json": "./package.json" },
     files: ["dist", "types"],
-    peerDependencies: { next: ">=14" },
-    peerDependenciesMeta: { next: { optional: true } },
+    peerDependencies: { ioredis: ">=5", next: ">=14" },
+    peerDependenciesMeta: { ioredis: { optional: true }, next: { optional: true } },
   };
 }
 

@@ -94,6 +94,12 @@ function transportTo(redis, client) {
   return connect(redis);
 }
 
+/** Ends what an environment's configuration has opened to reach its Redis; a later call opens it anew. */
+export async function disconnect(env) {
+  const known = setups.get(env);
+  if (known?.instance === instance) await transports[known.number]?.close?.();
+}
+
 /** What the module can do with a request: answer or forward it; only decide it; answer it if it is the control plane's. */
 export const handle = (length) => module.begin(length);
 export const limit = (length) => module.limit(length);

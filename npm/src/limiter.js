@@ -1,6 +1,6 @@
 /** The package: one limiter for an application, in its own process (types/index.d.ts). */
 import {
-  VERDICT, apply, begin, beginCall, calledParts, controlPlane, drive, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend, verdictParts, waits,
+  VERDICT, apply, begin, beginCall, calledParts, controlPlane, disconnect, drive, limit, operate, ownAnswer, ownParts, prepare, runDuties, tend, verdictParts, waits,
 } from "./engine.js";
 import { incomingOf } from "./current.js";
 import { LimiterError, isText } from "./errors.js";
@@ -78,12 +78,16 @@ class Limiter {
     runDuties(waitUntil);
   }
 
+  async close() {
+    if (this.#environment) await disconnect(this.#environment.vars);
+  }
+
   /** An environment in force, and where background work goes. */
   #prepare(options, needsWaitUntil = true) {
     const environment = (this.#environment ??= readEnvironment(this.#options));
     const call = known(options, CALL_OPTIONS);
     const waitUntil = waitUntilOf(call, this.#options, environment, needsWaitUntil);
-    return { call, environment, waitUntil, setup: prepare(environment.vars) };
+    return { call, environment, waitUntil, setup: prepare(environment.vars, this.#options.client) };
   }
 
   async #decide(how, request, options, finish) {

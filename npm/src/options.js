@@ -1,9 +1,10 @@
 /** What a limiter of the package is created with, and who called it: read once, with errors that say what to do. */
 import { addressHeader, defaultEnv, defaultWaitUntil, endsBackgroundWork } from "#platform";
 import { LimiterError } from "./errors.js";
+import { clientOf } from "./transport/client.js";
 import { isRead } from "./variables.js";
 
-const OPTIONS = ["env", "waitUntil", "trustProxy"];
+const OPTIONS = ["env", "redis", "waitUntil", "trustProxy"];
 
 /** Options of a call. */
 export const CALL_OPTIONS = ["waitUntil", "address"];
@@ -15,13 +16,13 @@ const OF_CONNECTION = "x-edge-limiter-ip";
 
 /** Options that are known and in their ranges. */
 export function checked(options) {
-  const { env, waitUntil, trustProxy = 0 } = known(options, OPTIONS);
+  const { env, redis, waitUntil, trustProxy = 0 } = known(options, OPTIONS);
   if (env !== undefined && (env === null || typeof env !== "object")) throw new LimiterError("bad_argument", "env must be an object of variables.");
   checkWaitUntil(waitUntil);
   if (!Number.isInteger(trustProxy) || trustProxy < 0 || trustProxy > MAX_PROXIES) {
     throw new LimiterError("bad_argument", `trustProxy must be a number of proxies, 0 to ${MAX_PROXIES}: how many of yours add to X-Forwarded-For.`);
   }
-  return { env, waitUntil, trustProxy };
+  return { env, client: redis === undefined ? undefined : clientOf(redis), waitUntil, trustProxy };
 }
 
 /** Options, all of which have one of these names: a misspelt one would be without effect. */
@@ -41,7 +42,7 @@ function checkWaitUntil(waitUntil) {
 }
 
 /** The variables of a limiter, and where its callers' addresses are. */
-export function readEnvironment({ env = defaultEnv(), trustProxy }) {
+export function readEnvironment({ env = defaultEnv(), client, trustProxy }) {
   const named = env.CLIENT_IP_HEADER;
   const isNamed = named !== undefined && named !== "";
   if (isNamed && trustProxy > 0) {
@@ -52,16 +53,16 @@ export function readEnvironment({ env = defaultEnv(), trustProxy }) {
   // A copy, which nobody changes.
   const own = Object.fromEntries(Object.entries(env).filter(([name]) => isRead(name)));
   if (!isNamed) own.CLIENT_IP_HEADER = ofPlatform ?? OF_CONNECTION;
-  const vars = shared(own);
+  const vars = shared(own, client);
   return { vars, byConnection, needsWaitUntil: endsBackgroundWork(env), ofPlatform };
 }
 
-/** Environments of this process, by their text: like ones are one. The module keeps as many (src/driver.rs). */
+/** Environments of this process, by their text and the application's client: like ones are one. The module keeps as many (src/driver.rs). */
 const environments = new Map();
 const MAX_ENVIRONMENTS = 100;
 
-function shared(vars) {
-  const text = JSON.stringify(Object.entries(vars).sort());
+function shared(vars, client) {
+  const text = JSON.stringify([client?.number, ...Object.entries(vars).sort()]);
   const like = environments.get(text);
   if (like !== undefined) return like;
   if (environments.size >= MAX_ENVIRONMENTS) {

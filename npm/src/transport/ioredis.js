@@ -1,10 +1,92 @@
 /** Redis over TCP or TLS, behind Sentinel or in a cluster, through `ioredis`, in Node.js, Bun and Deno. */
 import { FAILED } from "../statuses.js";
+import { overIoredis } from "./client.js";
 
 /** What the host reaches (src/wire/redis.rs). */
 export const REACH = 2;
 
-/** @returns {import("./rest.js").Transport} */
-export function connect() {
-  return { call: async () => [FAILED, ""] };
+/** A connection from which nothing comes for so long, although something is waited for, is given up; at least, in ms. */
+const LEAST_SOCKET_TIMEOUT_MS = 1000;
+
+const MISSING = "REDIS_URL, REDIS_SENTINEL and REDIS_CLUSTER need the package ioredis: npm install ioredis. Memory decides until then.";
+
+/**
+ * One client for all calls, made at the first one. It connects when it is called and is not connected, never by a timer, and keeps
+ * no process alive.
+ *
+ * @param {object} redis as the module says (src/wire/redis.rs)
+ * @returns {import("./rest.js").Transport & {close: () => Promise<void>}}
+ */
+export function connect(redis) {
+  let transport, client;
+  const open = async (timeout) => {
+    const ioredis = await load();
+    if (!ioredis) return { call: async () => [FAILED, ""] };
+    client = make(ioredis, redis, Math.max(timeout, LEAST_SOCKET_TIMEOUT_MS));
+    return overIoredis(client);
+  };
+  return {
+    async call(body, timeout) {
+      transport ??= open(timeout);
+      return (await transport).call(body, timeout);
+    },
+    async close() {
+      await transport;
+      client?.disconnect();
+    },
+  };
+}
+
+let loads;
+
+/** Its module; `undefined`: it is not installed. */
+function load() {
+  loads ??= import("ioredis").catch(() => {
+    console.error(MISSING);
+  });
+  return loads;
+}
+
+function make({ Redis, Cluster }, redis, socketTimeout) {
+  const { topology, nodes, username, password, database, ca, name, sentinelUsername, sentinelPassword } = redis;
+  const tls = redis.tls ? { ca: ca ?? undefined } : undefined;
+  const options = {
+    username: username ?? undefined, password: password ?? undefined, tls, lazyConnect: true, connectTimeout: socketTimeout, socketTimeout,
+    // The limiter repeats what may be repeated, and no decision.
+    maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false, enableOfflineQueue: false, retryStrategy: null, reconnectOnError: hasMoved,
+    // What neither is needed nor may be permitted.
+    enableReadyCheck: false, disableClientInfo: true, family: 0, protocol: 2,
+  };
+  if (topology === "cluster") {
+    // Servers whose names are given are known by their names alone to certificates.
+    const dnsLookup = redis.tls ? (address, callback) => callback(null, address) : undefined;
+    const { lazyConnect, ...ofNodes } = options;
+    const cluster = new Cluster(nodes, {
+      redisOptions: ofNodes, lazyConnect, dnsLookup, clusterRetryStrategy: null, enableReadyCheck: false, enableOfflineQueue: false, slotsRefreshTimeout: socketTimeout,
+      retryDelayOnFailover: 50, maxRedirections: 5, scaleReads: "master",
+    });
+    cluster.on("+node", (node) => node.on("connect", () => keepsNobody(node)));
+    return quiet(cluster);
+  }
+  const where = topology === "sentinel"
+    ? {
+      name, sentinels: nodes, sentinelUsername: sentinelUsername ?? undefined, sentinelPassword: sentinelPassword ?? undefined, sentinelTLS: tls,
+      enableTLSForSentinelMode: redis.tls, sentinelRetryStrategy: null,
+    }
+    : nodes[0];
+  const client = new Redis({ ...options, ...where, db: database });
+  client.on("connect", () => keepsNobody(client));
+  return quiet(client);
+}
+
+/** A master that has become a replica: the next call finds the new one. This one is not sent again. */
+const hasMoved = (error) => (error.message.startsWith("READONLY") ? 1 : false);
+
+/** A process that has nothing else to do may end. */
+const keepsNobody = ({ stream }) => stream?.unref?.();
+
+/** Calls reject as well; an event that nobody listens to would end the process. */
+function quiet(client) {
+  client.on("error", () => {});
+  return client;
 }

@@ -1,0 +1,270 @@
+/** Every way of the package to Redis: one suite, on a real one. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { after, before, describe, it } from "node:test";
+import { Redis as UpstashRedis } from "@upstash/redis";
+import * as ioredis from "ioredis";
+import * as ioredis5 from "ioredis-5";
+import * as redis from "redis";
+import * as redis5 from "redis-5";
+import { freePort } from "../upstash/free-port.mjs";
+import { within } from "../harness/within.mjs";
+import { startRedis } from "../upstash/redis-server.mjs";
+import { startStandIn } from "../upstash/stand-in.mjs";
+import { createLimiter, rejects, variables } from "./harness.mjs";
+
+const PASSWORD = "a password: with @ and /";
+const TIMEOUT = { REDIS_TIMEOUT: "30000" };
+
+let plain, secured, tlsPort, standIn, certificates;
+before(async () => {
+  certificates = certify();
+  const { ca, key, certificate } = certificates;
+  plain = await startRedis();
+  tlsPort = await freePort();
+  const files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca, "--tls-auth-clients", "no"];
+  secured = await startRedis({ args: ["--tls-port", String(tlsPort), ...files] });
+  const operator = await secured.client();
+  await operator.sendCommand(["ACL", "SETUSER", "limiter", "on", `>${PASSWORD}`, "~*", "&*", "+@all"]);
+  await operator.sendCommand(["ACL", "SETUSER", "default", "off"]);
+  standIn = await startStandIn({ redis: plain });
+});
+after(async () => {
+  await Promise.all([standIn?.stop(), plain?.stop(), secured?.stop()]);
+  if (certificates) rmSync(certificates.folder, { recursive: true, force: true });
+});
+
+/** A certificate for localhost, and the authority that has signed it. */
+function certify() {
+  const folder = mkdtempSync(path.join(tmpdir(), "edge-limiter-tls-"));
+  const file = (name) => path.join(folder, name);
+  const openssl = (...args) => execFileSync("openssl", args, { cwd: folder, stdio: "pipe" });
+  openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=edge-limiter test authority", "-keyout", "ca.key", "-out", "ca.pem");
+  openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", "server.key", "-out", "server.csr");
+  openssl("x509", "-req", "-days", "2", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-copy_extensions", "copy", "-out", "server.pem");
+  return { folder, ca: file("ca.pem"), key: file("server.key"), certificate: file("server.pem"), pem: readFileSync(file("ca.pem"), "utf8") };
+}
+
+const onRest = () => ({ UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: standIn.token });
+const onTcp = (server = plain, path = "") => ({ REDIS_URL: `redis://127.0.0.1:${server.port}${path}` });
+const onTls = () => ({ REDIS_URL: `rediss://limiter:${encodeURIComponent(PASSWORD)}@localhost:${tlsPort}`, REDIS_TLS_CA: certificates.pem });
+const options = (server) => ({ host: "127.0.0.1", port: server.port });
+const url = (server) => `redis://127.0.0.1:${server.port}`;
+
+/** Ends what a test has opened. */
+const opened = [];
+after(async () => {
+  for (const end of opened) await end();
+});
+
+/** A client of `redis`, connected. */
+async function connected(client) {
+  client.on("error", () => {});
+  await client.connect();
+  opened.push(() => client.destroy?.());
+  return client;
+}
+
+function ofIoredis({ Redis }, server, further) {
+  const client = new Redis({ ...options(server), ...further });
+  client.on("error", () => {});
+  opened.push(() => client.disconnect());
+  return client;
+}
+
+/** By name, what a limiter is created with to reach `plain`, but TLS, which reaches `secured`. */
+const WAYS = {
+  "REST": () => ({ vars: onRest() }),
+  "REDIS_URL": () => ({ vars: onTcp() }),
+  "REDIS_URL with TLS, an own authority, a user and a password": () => ({ vars: onTls() }),
+  "REDIS_URL with a database": () => ({ vars: onTcp(plain, "/3") }),
+  "a client of ioredis 6": () => ({ redis: ofIoredis(ioredis, plain) }),
+  "a client of ioredis 6 with RESP3 replies": () => ({ redis: ofIoredis(ioredis, plain, { protocol: 3, replyMapping: "resp3" }) }),
+  "a client of ioredis 5": () => ({ redis: ofIoredis(ioredis5, plain, { lazyConnect: true }) }),
+  "a client of redis 6": async () => ({ redis: await connected(redis.createClient({ url: url(plain) })) }),
+  "a client of redis 6 with RESP2": async () => ({ redis: await connected(redis.createClient({ url: url(plain), RESP: 2 })) }),
+  "a pool of redis 6": async () => ({ redis: await connected(redis.createClientPool({ url: url(plain) })) }),
+  "a client of redis 5": async () => ({ redis: await connected(redis5.createClient({ url: url(plain) })) }),
+  "a client of redis 5 that answers buffers": async () => {
+    const client = await connected(redis5.createClient({ url: url(plain), RESP: 3 }));
+    return { redis: client.withTypeMapping({ [redis5.RESP_TYPES.BLOB_STRING]: Buffer }) };
+  },
+  "a client of @upstash/redis": () => ({ redis: new UpstashRedis({ url: standIn.url, token: standIn.token }) }),
+};
+
+const limiterOf = async (way, vars) => {
+  const { vars: ofWay, redis } = await WAYS[way]();
+  const limiter = createLimiter({ env: variables({ ...TIMEOUT, ...ofWay, ...vars }), redis });
+  opened.push(() => limiter.close());
+  return limiter;
+};
+
+const request = () => new Request("http://127.0.0.1/");
+
+for (const way of Object.keys(WAYS)) {
+  describe(`a limiter by ${way}`, () => {
+    it("holds a limit exactly, however many ask at once, and says so in all its answers", async () => {
+      const limiter = await limiterOf(way, { RATE_LIMIT_GENERAL: "50,600", RATE_LIMIT_IP: "1000,3600" });
+      const verdicts = await Promise.all(Array.from({ length: 120 }, () => limiter.limit(request(), { address: "192.0.2.1" })));
+      assert.equal(verdicts.filter(({ allowed }) => allowed).length, 50);
+      assert.ok(verdicts.every(({ degraded, status }) => !degraded && (status === 200 || status === 429)));
+      // What is denied consumes nothing, in any quota.
+      assert.equal((await limiter.usage("ip", "192.0.2.1")).used, 50);
+      const { status, store } = await limiter.health();
+      assert.deepEqual([status, store], ["ok", way === "REST" ? "upstash" : "redis"]);
+      await limiter.reset("general", "192.0.2.1");
+      assert.equal((await limiter.check("general", "192.0.2.1")).remaining, 49);
+    });
+
+    it("blocks, lists and lifts, keeps events, and the application's own keys", async () => {
+      const limiter = await limiterOf(way, { RATE_LIMIT_GENERAL: "5,60" });
+      const own = limiter.redis;
+      await own.blockIP("192.0.2.7", 600, "a reason: \"quoted\" ✓");
+      await own.blockIP("198.51.100.0/24");
+      const blocked = (await own.getBlockedIPs()).sort((one, other) => one.ip.localeCompare(other.ip));
+      assert.deepEqual(blocked.map(({ ip, by, reason, until }) => [ip, by, reason, until === undefined]), [
+        ["192.0.2.7", "operator", "a reason: \"quoted\" ✓", false], ["198.51.100.0/24", "operator", undefined, true],
+      ]);
+      assert.equal(await own.isIPBlocked("192.0.2.7"), true);
+      const verdict = await limiter.limit(request(), { address: "192.0.2.7" });
+      assert.deepEqual([verdict.allowed, verdict.blocked], [false, true]);
+      assert.equal(await own.unblockIP("192.0.2.7"), true);
+      assert.equal((await limiter.check("general", "192.0.2.7")).allowed, true);
+      await own.logRateLimitEvent({ identifier: "192.0.2.9", policy: "general", method: "GET", path: "/x" });
+      await within(until(async () => (await own.getRateLimitEvents()).some(({ kind }) => kind === "reported")), "the event", 30_000);
+      assert.deepEqual([await own.set("a", "0012"), await own.get("a"), await own.incr("n"), await own.get("n"), await own.get("no")], ["OK", "0012", 1, "1", null]);
+      assert.equal(await own.expire("a", 100), true);
+      assert.equal(await own.del("a", "n"), 2);
+      assert.equal(await own.set("json", '{"a":1}'), "OK");
+      assert.equal(await own.get("json"), '{"a":1}');
+    });
+  });
+}
+
+async function until(holds) {
+  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 100));
+}
+
+describe("two limiters", () => {
+  it("share limits over different ways: half of the requests through each, and the limit holds exactly", async () => {
+    const shared = { REDIS_KEY_PREFIX: "shared:", RATE_LIMIT_GENERAL: "100,600" };
+    const ways = ["REST", "REDIS_URL", "a client of ioredis 5", "a client of redis 6", "a client of @upstash/redis"];
+    const limiters = await Promise.all(ways.map((way) => limiterOf(way, shared)));
+    const asked = Array.from({ length: 300 }, (_, i) => limiters[i % limiters.length].limit(request(), { address: "192.0.2.1" }));
+    const verdicts = await Promise.all(asked);
+    assert.equal(verdicts.filter(({ allowed }) => allowed).length, 100);
+    // None has decided by itself.
+    assert.ok(verdicts.every(({ degraded }) => !degraded));
+  });
+
+  it("with like variables and two clients are two; with one client they are one", async () => {
+    const other = await startRedis();
+    opened.push(() => other.stop());
+    const [one, two] = [ofIoredis(ioredis, plain), ofIoredis(ioredis, other)];
+    const env = variables({ RATE_LIMIT_GENERAL: "2,600", ...TIMEOUT });
+    const limiters = [one, two, one].map((redis) => createLimiter({ env, redis }));
+    const remaining = [];
+    for (const limiter of limiters) remaining.push((await limiter.check("general", "192.0.2.1")).remaining);
+    assert.deepEqual(remaining, [1, 1, 0]);
+  });
+});
+
+describe("a decision", () => {
+  for (const way of ["REDIS_URL", "a client of ioredis 6", "a client of redis 6"]) {
+    it(`by ${way} is one command, and one that is remembered none`, async () => {
+      const limiter = await limiterOf(way, { RATE_LIMIT_GENERAL: "30,600", RATE_LIMIT_IP: "1000,3600" });
+      const ask = () => limiter.limit(request(), { address: "192.0.2.1" });
+      await ask();
+      const before = await calls();
+      for (let i = 0; i < 29; i += 1) assert.equal((await ask()).allowed, true);
+      const admitted = await calls();
+      assert.equal(admitted - before, 29);
+      for (let i = 0; i < 20; i += 1) assert.equal((await ask()).allowed, false);
+      assert.equal((await calls()) - admitted, 1);
+    });
+  }
+
+  /** Scripts that Redis has run. */
+  async function calls() {
+    const client = await plain.client();
+    const text = await client.sendCommand(["INFO", "commandstats"]);
+    client.destroy();
+    return ["evalsha", "eval"].reduce((sum, name) => sum + Number(new RegExp(`cmdstat_${name}:calls=(\\d+)`).exec(text)?.[1] ?? 0), 0);
+  }
+});
+
+describe("a Redis that fails", () => {
+  for (const [way, make] of Object.entries({
+    "REDIS_URL": (server) => ({ vars: onTcp(server) }),
+    "a client of ioredis 6": (server) => ({ redis: ofIoredis(ioredis, server, { retryStrategy: () => 50 }) }),
+    "a client of redis 6": async (server) => ({ redis: await connected(redis.createClient({ url: url(server), socket: { reconnectStrategy: 50 } })) }),
+  })) {
+    it(`by ${way}: memory decides while it is gone or hangs, and it decides again afterwards`, async () => {
+      const server = await startRedis();
+      opened.push(() => server.stop());
+      const { vars, redis: client } = await make(server);
+      const limiter = createLimiter({ env: variables({ ...vars, REDIS_TIMEOUT: "500", RATE_LIMIT_GENERAL: "1000,600", REDIS_MAX_RECONNECT_ATTEMPTS: "2" }), redis: client });
+      opened.push(() => limiter.close());
+      const ask = () => limiter.limit(request(), { address: "192.0.2.1" });
+      const decides = (degraded) => within(until(async () => {
+        const verdict = await ask();
+        assert.equal(verdict.allowed, true);
+        return verdict.degraded === degraded;
+      }), `degraded: ${degraded}`, 30_000);
+      await decides(false);
+      await server.kill();
+      await decides(true);
+      await within(until(async () => !(await ask()).allowed || (await limiter.health()).status === "degraded"), "its breaker", 30_000);
+      await server.start();
+      await decides(false);
+      server.pause();
+      await decides(true);
+      server.resume();
+      await decides(false);
+      assert.equal((await limiter.health()).status, "ok");
+    });
+  }
+
+  it("is named by what it refuses, without a secret", async () => {
+    const wrong = { REDIS_URL: `redis://limiter:wrong-secret@127.0.0.1:${secured.port}` };
+    const untrusted = { REDIS_URL: `rediss://limiter:${encodeURIComponent(PASSWORD)}@localhost:${tlsPort}` };
+    const other = { ...onTls(), REDIS_URL: `rediss://limiter:${encodeURIComponent(PASSWORD)}@127.0.0.1:${tlsPort}` };
+    for (const vars of [wrong, untrusted, other]) {
+      const limiter = createLimiter({ env: variables({ ...TIMEOUT, ...vars }) });
+      opened.push(() => limiter.close());
+      const verdict = await limiter.limit(request(), { address: "192.0.2.1" });
+      assert.deepEqual([verdict.allowed, verdict.degraded], [true, true]);
+      const text = JSON.stringify(await limiter.health());
+      assert.doesNotMatch(text, /wrong-secret|a password/);
+    }
+  });
+});
+
+describe("createLimiter({ redis })", () => {
+  it("refuses what is no client, and clients with which scripts cannot work", async () => {
+    for (const value of [null, 7, "redis://localhost", {}, new Map(), { get() {}, set() {} }]) await rejects(Promise.resolve().then(() => createLimiter({ redis: value })), "bad_argument");
+    const lazy = { ...options(plain), lazyConnect: true };
+    for (const further of [{ keyPrefix: "app:" }, { stringNumbers: true }]) {
+      const error = await rejects(Promise.resolve().then(() => createLimiter({ redis: new ioredis.Redis({ ...lazy, ...further }) })), "bad_argument");
+      assert.match(error.message, /keyPrefix|stringNumbers/);
+    }
+  });
+
+  it("says that a client is not connected, and connects none but an idle one of ioredis", async () => {
+    const client = redis.createClient({ url: url(plain) });
+    const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "5,60" }), redis: client });
+    const verdict = await limiter.limit(request(), { address: "192.0.2.1" });
+    assert.deepEqual([verdict.allowed, verdict.degraded, client.isOpen], [true, true, false]);
+  });
+
+  it("leaves the application's client open", async () => {
+    const client = ofIoredis(ioredis, plain);
+    const limiter = createLimiter({ env: variables(TIMEOUT), redis: client });
+    await limiter.check("general", "192.0.2.1");
+    await limiter.close();
+    assert.equal(await client.ping(), "PONG");
+  });
+});
