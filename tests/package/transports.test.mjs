@@ -1,7 +1,7 @@
 /** Every way of the package to Redis: one suite, on a real one. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -15,6 +15,7 @@ import { within } from "../harness/within.mjs";
 import { startRedis } from "../upstash/redis-server.mjs";
 import { startStandIn } from "../upstash/stand-in.mjs";
 import { createLimiter, rejects, variables } from "./harness.mjs";
+import { bun, deno, project, run } from "./scratch.mjs";
 
 const PASSWORD = "a password: with @ and /";
 const TIMEOUT = { REDIS_TIMEOUT: "30000" };
@@ -266,5 +267,50 @@ describe("createLimiter({ redis })", () => {
     await limiter.check("general", "192.0.2.1");
     await limiter.close();
     assert.equal(await client.ping(), "PONG");
+  });
+});
+
+/** Two limiters over TCP, one of them by the client that the application makes: it ends by itself, though nothing is closed. */
+const PROGRAM = `
+import { createLimiter } from "edge-limiter";
+const limiter = createLimiter();
+const results = await Promise.all(Array.from({ length: 8 }, () => limiter.check("general", "192.0.2.1")));
+const { store, breaker } = await limiter.health();
+console.log(results.filter(({ allowed }) => allowed).length, store, breaker);
+`;
+
+describe("REDIS_URL in", () => {
+  const env = () => ({ REDIS_URL: url(plain), RATE_LIMIT_GENERAL: "5,600", REDIS_KEY_PREFIX: `${Math.random()}:`, ...TIMEOUT });
+
+  it("Node: a program ends when it has nothing else to do, while Redis runs and while it does not", async (t) => {
+    const cwd = await project(t, { "main.mjs": PROGRAM }, ["ioredis"]);
+    assert.match(await run(process.execPath, ["main.mjs"], { cwd, env: env() }), /^5 redis closed$/m);
+    const gone = await run(process.execPath, ["main.mjs"], { cwd, env: { ...env(), REDIS_URL: "redis://127.0.0.1:9" } });
+    assert.match(gone, /^6 memory open$/m);
+    assert.match(gone, /cannot be reached/);
+  });
+
+  it("Node with ioredis 5", async (t) => {
+    const cwd = await project(t, { "main.mjs": PROGRAM }, ["ioredis-5"]);
+    renameSync(path.join(cwd, "node_modules", "ioredis-5"), path.join(cwd, "node_modules", "ioredis"));
+    assert.match(await run(process.execPath, ["main.mjs"], { cwd, env: env() }), /^5 redis closed$/m);
+  });
+
+  it("Node without ioredis: the log says what to install, and memory decides", async (t) => {
+    const cwd = await project(t, { "main.mjs": PROGRAM });
+    const printed = await run(process.execPath, ["main.mjs"], { cwd, env: env() });
+    assert.match(printed, /^6 memory open$/m);
+    assert.equal(printed.match(/npm install ioredis/g).length, 1, printed);
+  });
+
+  it("Bun", async (t) => {
+    const cwd = await project(t, { "main.mjs": PROGRAM }, ["ioredis"]);
+    assert.match(await run(bun(), ["--no-install", "main.mjs"], { cwd, env: env() }), /^5 redis closed$/m);
+  });
+
+  it("Deno, which needs the network and the environment and no other permission", async (t) => {
+    const cwd = await project(t, { "main.mjs": PROGRAM }, ["ioredis"]);
+    const args = ["run", "--no-prompt", "--no-remote", "--no-lock", "--allow-net=127.0.0.1", "--allow-env", "main.mjs"];
+    assert.match(await run(deno(), args, { cwd, env: { ...env(), DENO_DIR: path.join(cwd, ".deno") } }), /^5 redis closed$/m);
   });
 });

@@ -40,11 +40,16 @@ export function connect(redis) {
 let loads;
 
 /** Its module; `undefined`: it is not installed. */
-function load() {
-  loads ??= import("ioredis").catch(() => {
+const load = () => (loads ??= loaded());
+
+async function loaded() {
+  try {
+    // Bundlers take it along where it is installed, and do without where it is not.
+    return await import(/* turbopackOptional: true */ "ioredis");
+  } catch {
     console.error(MISSING);
-  });
-  return loads;
+    return undefined;
+  }
 }
 
 function make({ Redis, Cluster }, redis, socketTimeout) {
