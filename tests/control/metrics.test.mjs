@@ -80,7 +80,7 @@ describe("metrics that isolates share", () => {
     assert.equal(await total(), sent);
   });
 
-  it("cost one command a flush, none when idle, and five a scrape", async () => {
+  it("cost one command a flush, none when idle, and six a scrape", async () => {
     const limiter = await start();
     assert.equal(await ask(limiter, "192.0.2.1"), 200);
     await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("admitted", "other")), 1), 30_000);

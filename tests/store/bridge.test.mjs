@@ -4,7 +4,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, it } from "node:test";
-import { ADMIN_TOKEN, blocked, eventually, good, has, isBlocked } from "../harness/control.mjs";
+import { ADMIN_TOKEN, RECORDED_MS, blocked, eventually, good, has, isBlocked, usage } from "../harness/control.mjs";
 import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 
@@ -31,4 +31,44 @@ it("a Redis that refuses the flag decides, shares limits and blocks, at one call
   await eventually(async () => assert.equal(await ask(other, "203.0.113.9"), 429));
   has(await good(other, "DELETE", blocked("198.51.100.1")), { lifted: true });
   assert.equal(await ask(one, CALLER), 429);
+});
+
+it("behind serverless-redis-http the control plane and the records are right while decisions run on its connections", async (t) => {
+  const bridge = await startShared({ bridge: true });
+  t.after(() => bridge.stop());
+  const { url, token } = bridge.standIn;
+  // Its connections are made by the first request, which fails.
+  assert.equal((await fetch(url, { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: '["PING"]' })).status, 500);
+  const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1000000,${HOUR_S}`, RATE_LIMIT_STRICT: `1,${HOUR_S}`, RATE_LIMIT_ROUTES: [{ path: "/strict", policies: ["strict"] }], RATE_LIMIT_IP: "off" };
+  const [one, other] = [await bridge.limiter(vars), await bridge.limiter(vars)];
+  const ROUNDS = 10;
+  let asked = 0;
+  let isOver = false;
+  const traffic = [one, other, one, other].map(async (limiter) => {
+    while (!isOver) {
+      assert.equal(await ask(limiter, CALLER), 200);
+      asked++;
+    }
+  });
+  const operators = (async () => {
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const target of [`198.51.100.${round}`, `10.${round}.0.0/16`]) {
+        await good(one, "PUT", blocked(target), { json: { reason: "test" } });
+        has(await good(other, "GET", blocked(target)), { blocked: true });
+        if (round % 2 === 1) has(await good(other, "DELETE", blocked(target)), { lifted: true });
+      }
+      const strict = `203.0.113.${round}`;
+      for (const status of [200, 429, 429]) assert.equal(await ask(one, strict, "/strict"), status);
+      await good(other, "GET", "events?limit=10");
+      assert.equal((await good(one, "GET", "blocked?limit=100")).blocked.length, 2 * (Math.floor(round / 2) + 1));
+    }
+    await eventually(async () => {
+      const { events } = await good(other, "GET", "events?limit=1000");
+      const denials = events.filter(({ policy }) => policy === "strict");
+      assert.equal(denials.reduce((sum, { count }) => sum + count, 0), 2 * ROUNDS, "each once");
+    }, RECORDED_MS);
+  })().finally(() => (isOver = true));
+  await Promise.all([operators, ...traffic]);
+  has(await good(one, "GET", usage("general", CALLER)), { used: asked });
+  for (const limiter of [one, other]) has(await good(limiter, "GET", "health"), { status: "ok", breaker: "closed" });
 });
