@@ -15,6 +15,7 @@ pub mod http;
 pub mod json;
 pub mod keys;
 pub mod records;
+pub mod resp;
 pub mod rest;
 pub(crate) mod run;
 pub mod script;

@@ -15,6 +15,7 @@ use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
 use crate::limiter::{Forward, Target, Verdict};
 use crate::redirect;
+use crate::redis::resp::{self, Reading};
 use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
 use crate::time::{Millis, Timestamp};
@@ -118,6 +119,33 @@ impl Written {
                 Kind::Body
             }
         }
+    }
+
+    /// Reads replies in Redis's own protocol ([`resp::read`]): a state, a line feed, then bytes. Returns 0 if more is to come,
+    /// 200 for a result, 400 for an error, 502 for what is no reply. Numbers, if more is to come: how many bytes were read,
+    /// and how many from there on are needed before the next call. Text: what is read of the result as JSON, or the error; if
+    /// more is to come, after the next state and a line feed.
+    pub fn replies(&mut self, input: &[u8]) -> u32 {
+        let mut parts = input.splitn(2, |byte| *byte == b'\n');
+        let state = str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
+        self.numbers = [0; 3];
+        let (status, text) = match resp::read(state, parts.next().unwrap_or_default()) {
+            Reading::Incomplete {
+                read,
+                needed,
+                state,
+                json,
+            } => {
+                let number = |length| u32::try_from(length).unwrap_or(u32::MAX);
+                self.numbers = [0, number(read), number(needed)];
+                (0, format!("{state}\n{json}"))
+            }
+            Reading::Result(json) => (200, json),
+            Reading::Error(error) => (400, error),
+            Reading::Malformed => (502, String::new()),
+        };
+        self.text = text;
+        status
     }
 
     /// Writes a response.

@@ -278,3 +278,24 @@ fn answers_by_what_was_asked() {
         assert_eq!(read(Kind::Body, status, ""), Answer::Body(body));
     }
 }
+
+#[test]
+fn replies_in_the_protocol_of_redis() {
+    let mut written = Written::default();
+    assert_eq!(written.replies(b"0 2\n+OK\r\n*2\r\n:7\r\n$3\r\na\nb"), 0);
+    assert_eq!(
+        (written.numbers, written.text.as_str()),
+        ([0, 13, 9], "13 1 1\n[7,")
+    );
+    assert_eq!(written.replies(b"13 1 1\n$3\r\na\nb\r\n"), 200);
+    assert_eq!(
+        (written.numbers, written.text.as_str()),
+        ([0; 3], "\"a\\nb\"]")
+    );
+    assert_eq!(written.replies(b"0 1\n-NOAUTH required\r\n"), 400);
+    assert_eq!(written.text, "NOAUTH required");
+    for input in [&b"0 1\nHTTP"[..], b"", b"\xff\n:1\r\n", b"0 1"] {
+        let status = written.replies(input);
+        assert!(matches!(status, 502) || input == b"0 1", "{status}");
+    }
+}

@@ -98,6 +98,15 @@ pub(crate) fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
     })
 }
 
+pub(crate) fn replies(length: usize) -> u32 {
+    HOST.with_borrow_mut(|host| {
+        let input = host.input.get(..length).unwrap_or_default();
+        let status = host.written.replies(input);
+        host.expose(Kind::Done);
+        status
+    })
+}
+
 pub(crate) fn duty() -> u32 {
     HOST.with_borrow_mut(|host| {
         let step = host.driver.next_duty();

@@ -82,6 +82,13 @@ pub fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
     host::resume(task, kind, status, length)
 }
 
+/// Reads replies in Redis's own protocol, a state and bytes in the buffer as `wire::replies` reads them. Returns 0 if more is
+/// to come, 200 for a result, 400 for an error, 502 for what is no reply.
+#[wasm_bindgen]
+pub fn replies(length: usize) -> u32 {
+    host::replies(length)
+}
+
 /// Begins a duty that is due; the kind of its first step, 0 if there is none.
 #[wasm_bindgen]
 pub fn duty() -> u32 {
