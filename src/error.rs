@@ -11,7 +11,7 @@ pub enum StoreError {
     Timeout,
     /// No connection, or one that broke.
     Unreachable,
-    /// The token was refused (HTTP 401 or 403).
+    /// The token was refused (HTTP 401 or 403), or the password.
     Unauthorized,
     /// The plan's quota of commands is used up.
     OverQuota,
@@ -70,9 +70,9 @@ impl fmt::Display for StoreError {
         match self {
             Self::Timeout => f.write_str("no answer within REDIS_TIMEOUT"),
             Self::Unreachable => f.write_str("cannot be reached"),
-            Self::Unauthorized => {
-                f.write_str("the token was refused; check UPSTASH_REDIS_REST_TOKEN")
-            }
+            Self::Unauthorized => f.write_str(
+                "the token or password was refused; check UPSTASH_REDIS_REST_TOKEN or REDIS_PASSWORD",
+            ),
             Self::NotPermitted => {
                 f.write_str("the Redis user lacks a permission; grant what docs/redis.md lists")
             }

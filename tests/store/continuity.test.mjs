@@ -375,7 +375,7 @@ describe("what is said of it", () => {
       }
     })(), "its outcome");
     assert.deepEqual([breaker, second.since], ["open", first.since]);
-    assert.match(second.why, /the token was refused/);
+    assert.match(second.why, /the token or password was refused/);
     assert.ok(second.next_try > first.next_try);
     await recovered(limiter, "192.0.2.2");
     const { version: _, ...well } = await health(limiter);

@@ -29,7 +29,7 @@ const saying = (body, status = 200) => ({ kind: "status", status, body });
 
 const UNREACHABLE = "cannot be reached";
 const MALFORMED = "an answer that is not what the command answers";
-const UNAUTHORIZED = "the token was refused";
+const UNAUTHORIZED = "the token or password was refused";
 const NOT_PERMITTED = "the Redis user lacks a permission";
 const OVER_QUOTA = "the plan's command quota is used up";
 

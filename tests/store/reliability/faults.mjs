@@ -97,7 +97,7 @@ export const FAULTS = [
     ...injected({ kind: "status", status: 400, body: '{"error":"NOSCRIPT No matching script. Please use EVAL."}' }),
   },
   { what: "the plan is used up", clear: true, why: "the plan's command quota is used up; raise it or wait for the reset", hopeless: true, probes: 1, ...injected({ kind: "quota" }) },
-  { what: "the token is refused", clear: true, why: "the token was refused; check UPSTASH_REDIS_REST_TOKEN", hopeless: true, probes: 1, ...injected({ kind: "unauthorized" }) },
+  { what: "the token is refused", clear: true, why: "the token or password was refused; check UPSTASH_REDIS_REST_TOKEN or REDIS_PASSWORD", hopeless: true, probes: 1, ...injected({ kind: "unauthorized" }) },
   {
     what: "Redis killed and started again", why: "HTTP status 500", mayRun: true, redisArgs: KEPT,
     fail: ({ redis }) => redis.kill(),
