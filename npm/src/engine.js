@@ -91,7 +91,7 @@ function transportTo(redis, client) {
     case "rest": return overRest(redis);
     case "client": return client.transport;
   }
-  return connect(redis);
+  return connect(redis, readReplies);
 }
 
 /** Ends what an environment's configuration has opened to reach its Redis; a later call opens it anew. */
@@ -334,19 +334,42 @@ export function forwarded(sample, status) {
   guarded(() => module.forwarded(sample, status));
 }
 
+/**
+ * Reads replies in Redis's own protocol, as `Written::replies` does (src/wire.rs).
+ *
+ * @param {string} state
+ * @param {Uint8Array} arrived
+ * @returns {[status: number, read: number, needed: number, text: string]}
+ */
+function readReplies(state, arrived) {
+  const head = encoder.encode(`${state}\n`);
+  const length = head.length + arrived.length;
+  makeRoomFor(length);
+  input.set(head);
+  input.set(arrived, head.length);
+  const status = guarded(() => module.replies(length));
+  const [, read, needed] = step();
+  return [status, read, needed, take()];
+}
+
 /** Writes a text into the instance's memory; its length in bytes. */
 function put(text) {
   if (text.length === 0) return 0;
   // A unit of UTF-16 takes three bytes at the most.
   if (3 * text.length > KEPT_ROOM) {
     const long = encoder.encode(text);
-    makeRoom(long.length);
+    makeRoomFor(long.length);
     input.set(long);
     return long.length;
   }
-  if (room.size !== KEPT_ROOM) makeRoom(KEPT_ROOM);
-  else view();
+  makeRoomFor(3 * text.length);
   return encoder.encodeInto(text, input).written;
+}
+
+function makeRoomFor(size) {
+  if (size > KEPT_ROOM) makeRoom(size);
+  else if (room.size !== KEPT_ROOM) makeRoom(KEPT_ROOM);
+  else view();
 }
 
 function makeRoom(size) {

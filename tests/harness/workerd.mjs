@@ -29,6 +29,7 @@ const REMEMBERED = 10_000;
  * @param {Record<string, string>} [options.services] service bindings to HTTP servers, e.g. `{ORIGIN: "http://127.0.0.1:1234"}`
  * @param {string} [options.outbound] the HTTP server that the Worker's own `fetch` reaches, whatever the URL: what a route's
  *   origin is on Cloudflare. Default: the network
+ * @param {string[]} [options.certificates] in PEM: what signs the servers that it may trust, in place of public authorities
  * @param {string} [options.cfHeader] the request header whose JSON becomes `request.cf`, which Cloudflare's network sets. Default:
  *   workerd's own, which knows of no data center
  * @param {Record<string, string | Buffer>} [options.modules] modules before the Worker's own, the first of which is the main
@@ -39,10 +40,10 @@ const REMEMBERED = 10_000;
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
-export async function startWorkerd({ vars = {}, services = {}, outbound, cfHeader, modules = {}, folder = join(root, "build"), inspected = false, args = [] } = {}) {
+export async function startWorkerd({ vars = {}, services = {}, outbound, certificates, cfHeader, modules = {}, folder = join(root, "build"), inspected = false, args = [] } = {}) {
   const inspector = inspected ? ["--inspector-addr=127.0.0.1:0"] : [];
   const files = ["index.js", "index_bg.wasm", "page_files.js"].filter((file) => file === "index.js" || existsSync(join(folder, file)));
-  const workerd = new Workerd(config(vars, services, outbound, cfHeader, modules, files), modules, folder, files, [...inspector, ...args]);
+  const workerd = new Workerd(config(vars, services, outbound, certificates, cfHeader, modules, files), modules, folder, files, [...inspector, ...args]);
   try {
     await workerd.start();
     return workerd;
@@ -162,7 +163,7 @@ function listening(control) {
 }
 
 /** https://github.com/cloudflare/workerd/blob/main/src/workerd/server/workerd.capnp */
-function config(vars, services, outbound, cfHeader, modules, files) {
+function config(vars, services, outbound, certificates, cfHeader, modules, files) {
   const bindings = [
     ...Object.entries(vars).map(([name, value]) =>
       typeof value === "string"
@@ -175,6 +176,7 @@ function config(vars, services, outbound, cfHeader, modules, files) {
   const before = Object.entries(modules).map(([name, content]) => module(name, typeof content === "string" ? "esModule" : "wasm"));
   const own = files.map((file) => module(file, file.endsWith(".js") ? "esModule" : "wasm"));
   const external = (name, url) => `(name = ${quoted(name)}, external = (address = ${quoted(new URL(url).host)}, http = ())),`;
+  const trusted = certificates && `, tlsOptions = (trustedCertificates = [${certificates.map(quoted).join(", ")}])`;
   const externals = Object.entries(services).map(([name, url]) => external(`service-${name}`, url));
   if (outbound) externals.push(external("outbound", outbound));
   return `using Workerd = import "/workerd/workerd.capnp";
@@ -183,7 +185,7 @@ const config :Workerd.Config = (
   services = [
     (name = "main", worker = .worker),
     # Loopback is refused unless private addresses are allowed.
-    (name = "network", network = (allow = ["public", "private"])),
+    (name = "network", network = (allow = ["public", "private"]${trusted ?? ""})),
     ${externals.join("\n    ")}
   ],
   sockets = [(name = "http", http = (${cfHeader ? `cfBlobHeader = ${quoted(cfHeader)}` : ""}), service = "main")],
