@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { AssertionError } from "node:assert";
 import { setTimeout as delay } from "node:timers/promises";
+import { OVER_TCP } from "./limited.mjs";
 import { send } from "./request.mjs";
 
 export const ADMIN_TOKEN = "an-admin-token-of-this-test";
@@ -18,6 +19,7 @@ export const OPERATOR = "198.18.0.1";
 export const MODES = {
   memory: { vars: { REDIS_ENABLED: "false" }, scope: "isolate" },
   redis: { vars: {}, scope: "shared" },
+  "redis over TCP": { vars: OVER_TCP, scope: "shared" },
 };
 
 /** What takes effect elsewhere does so within this. */

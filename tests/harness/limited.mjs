@@ -15,6 +15,9 @@ export const PREFIX = "t:";
 /** A window that starts less than half of its length ago, so that no boundary is near: a fixed one is aligned to the epoch. */
 export const WINDOW = [86_400, 100_000, 130_000].find((seconds) => (Date.now() / 1000) % seconds < seconds / 2) ?? 10 ** 7;
 
+/** Variables with which a limiter calls the stand-in's Redis itself. */
+export const OVER_TCP = { UPSTASH_REDIS_REST_URL: "", UPSTASH_REDIS_REST_TOKEN: "", REDIS_URL: "redis://STAND-IN" };
+
 /** A failure with which Redis has surely decided nothing: what memory admits meanwhile is backlog. */
 export const DOWN = { kind: "status", status: 400, body: `{"error":"OOM command not allowed when used memory > 'maxmemory'."}` };
 
@@ -54,6 +57,7 @@ export async function startShared(options) {
       return `${status} ${billed} ${requests}`;
     },
     async limiter(vars = {}, options = {}) {
+      const url = vars.REDIS_URL?.replace("STAND-IN", `127.0.0.1:${standIn.redis.port}`);
       const started = await startWorkerd({
         ...options,
         vars: {
@@ -65,6 +69,7 @@ export async function startShared(options) {
           // What a test counts are commands of its own requests, not those that send counts some seconds after.
           RATE_LIMIT_METRICS: false,
           ...vars,
+          ...(url && { REDIS_URL: url }),
         },
       });
       limiters.push(started);

@@ -1,7 +1,7 @@
 /** What the limiter counts, as the page shows it: nothing is played here. */
 
 import assert from "node:assert/strict";
-import { after, before, describe, it } from "node:test";
+import { after, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN, MODES, RECORDED_MS, eventually } from "../harness/control.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 import { loaded, logIn, openTab, startBrowser } from "./browser.mjs";
@@ -17,6 +17,7 @@ describe("counts on the page", () => {
     [browser, shared] = await Promise.all([startBrowser(), startShared()]);
   });
   after(() => Promise.all([browser?.close(), shared?.stop()]));
+  beforeEach(() => shared.reset());
 
   for (const [mode, { vars }] of Object.entries(MODES)) {
     it(`in ${mode} are those of the requests, by outcome and by policy; and a limit is found from them`, async () => {
