@@ -21,6 +21,7 @@ const SECTIONS = {
   core: { byDefault: true },
   node: { byDefault: true },
   growth: { byDefault: false },
+  transports: { byDefault: false },
 };
 
 const DOCUMENT = path.join(root, "docs", "benchmarks.md");

@@ -1,0 +1,80 @@
+/**
+ * One Redis at a distance, in a process of its own: over REST (the stand-in), TCP and TLS. Each way, bytes take half of the round trip;
+ * a connection's first bytes wait a round trip more, as they would for TCP's handshake.
+ */
+
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { connect, createServer } from "node:net";
+import { fileURLToPath } from "node:url";
+import { main } from "../scripts/command.mjs";
+import { makeCertificates } from "../tests/harness/certificates.mjs";
+import { freePort } from "../tests/upstash/free-port.mjs";
+import { startRedis } from "../tests/upstash/redis-server.mjs";
+import { startStandIn } from "../tests/upstash/stand-in.mjs";
+
+/** @returns {Promise<{ports: {rest: number, tcp: number, tls: number}, token: string, authority: string, move: (ms: number) => Promise<Record<string, number>>, stop: () => Promise<void>}>} */
+export async function startDistance() {
+  const child = fork(fileURLToPath(import.meta.url), { env: { ...process.env, npm_lifecycle_event: "" } });
+  const reply = async () => (await once(child, "message"))[0];
+  const started = await reply();
+  return {
+    ...started,
+    /** Sets the round trip's length; how many connections each way was asked for since the last time. */
+    move(ms) {
+      child.send(ms);
+      return reply();
+    },
+    async stop() {
+      const ended = once(child, "exit");
+      child.disconnect();
+      await ended;
+    },
+  };
+}
+
+async function serve() {
+  const certificates = makeCertificates("IP:127.0.0.1");
+  const tlsPort = await freePort();
+  const redis = await startRedis({ args: certificates.redisArgs(tlsPort) });
+  const standIn = await startStandIn({ redis });
+  let [roundTrip, counts] = [0, {}];
+  const targets = { rest: Number(new URL(standIn.url).port), tcp: redis.port, tls: tlsPort };
+  const ports = {};
+  for (const [name, port] of Object.entries(targets)) {
+    const server = createServer({ noDelay: true }, (client) => {
+      counts[name] = (counts[name] ?? 0) + 1;
+      const far = connect({ port, host: "127.0.0.1", noDelay: true });
+      const from = performance.now() + roundTrip;
+      pass(client, far, () => Math.max(0, from - performance.now()) + roundTrip / 2);
+      pass(far, client, () => roundTrip / 2);
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    ports[name] = server.address().port;
+  }
+  process.on("message", (ms) => {
+    process.send(counts);
+    [roundTrip, counts] = [ms, {}];
+  });
+  process.on("disconnect", async () => {
+    await standIn.stop();
+    await redis.stop();
+    certificates.remove();
+    process.exit();
+  });
+  process.send({ ports, token: standIn.token, authority: certificates.authority });
+}
+
+/** Passes on what `from` sends, its end as well. */
+function pass(from, to, wait) {
+  const later = (what) => {
+    const ms = wait();
+    if (ms === 0) what();
+    else setTimeout(what, ms);
+  };
+  from.on("data", (bytes) => later(() => to.writable && to.write(bytes)));
+  from.on("close", () => later(() => to.destroy()));
+  from.on("error", () => {});
+}
+
+await main(import.meta.url, serve);
