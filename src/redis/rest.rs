@@ -336,11 +336,16 @@ fn refusal(error: &str) -> StoreError {
 
 /// What errors that begin with `ERR` contain. What is refused comes first: Redis quotes an unknown command's arguments,
 /// and so the script.
-const MEANINGS: [(&str, StoreError); 8] = [
+const MEANINGS: [(&str, StoreError); 11] = [
     ("unknown command", StoreError::UnknownCommand),
     ("Unknown Redis command", StoreError::UnknownCommand),
     ("Command is not available", StoreError::UnknownCommand),
     ("user executing the script", StoreError::NotPermitted),
+    // Of a command with more than ten words, before any `AUTH`.
+    ("Protocol error: unauthenticated", StoreError::Unauthorized),
+    // A password for a server that has none, since Redis 6 and before.
+    ("without any password configured", StoreError::Unauthorized),
+    ("but no password is set", StoreError::Unauthorized),
     // Redis and Valkey 7 and later.
     ("script shebang", StoreError::NotCompiled),
     // Before Redis 7, and KeyDB.

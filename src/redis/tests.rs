@@ -336,6 +336,18 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
             "ERR The user executing the script can't run this command or subcommand",
             StoreError::NotPermitted,
         ),
+        (
+            "ERR Protocol error: unauthenticated multibulk length",
+            StoreError::Unauthorized,
+        ),
+        (
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure?",
+            StoreError::Unauthorized,
+        ),
+        (
+            "ERR Client sent AUTH, but no password is set",
+            StoreError::Unauthorized,
+        ),
         (quoting, StoreError::UnknownCommand),
         (
             "ERR Command is not available: 'EVAL'",

@@ -329,6 +329,7 @@ describe("a server that fails", () => {
     ["the password is wrong", { REDIS_PASSWORD: "planted-wrong" }, REFUSED],
     ["there is a password, but the user is unknown", { REDIS_USERNAME: "planted-user", REDIS_PASSWORD: PASSWORD }, REFUSED],
     ["no password is given", {}, REFUSED],
+    ["a password is given, and Redis has none", { REDIS_PASSWORD: PASSWORD }, REFUSED, true],
     ["the user may not run scripts", { REDIS_USERNAME: USER, REDIS_PASSWORD: PASSWORD }, PERMITTED],
     ["the database does not exist", { REDIS_PASSWORD: PASSWORD, REDIS_DATABASE: 99 }, "Redis refused the command: ERR"],
     ["the user may not select the database", { REDIS_USERNAME: USER, REDIS_PASSWORD: PASSWORD, REDIS_DATABASE: 3 }, PERMITTED],
