@@ -8,6 +8,12 @@ export interface LimiterOptions {
    */
   env?: Readonly<Record<string, unknown>>;
   /**
+   * A client that the application has: of `ioredis` (5 or 6; `Redis` or `Cluster`), of `redis` (5 or 6; `createClient`, `createClientPool`,
+   * `createCluster` or `createSentinel`), or of `@upstash/redis`. It comes before all variables that name a Redis; those that say how
+   * it is dealt with hold. The limiter never closes it. An `ioredis` client must have neither `keyPrefix` nor `stringNumbers`.
+   */
+  redis?: ApplicationClient;
+  /**
    * What keeps background work alive. Default: the platform's own, where it has one. Node, Deno and Bun need none. Elsewhere a
    * call without one throws `no_wait_until`.
    */
@@ -19,6 +25,12 @@ export interface LimiterOptions {
    */
   trustProxy?: number;
 }
+
+/** A client of `ioredis`, `redis` or `@upstash/redis`, by its shape: any version of a package fits. */
+export type ApplicationClient =
+  | { call(command: string, ...args: never[]): unknown; sendCommand(...args: never[]): unknown; status: string }
+  | { sendCommand(...args: never[]): unknown; connect(): unknown }
+  | { pipeline(...args: never[]): unknown; evalsha(...args: never[]): unknown };
 
 export interface CallOptions {
   /** As in `LimiterOptions`, for this call. */
@@ -101,7 +113,8 @@ export interface Usage {
 
 export interface Health {
   readonly status: "ok" | "degraded" | "misconfigured";
-  readonly store: "upstash" | "memory";
+  /** `redis`: over TCP, or by the application's client. */
+  readonly store: "upstash" | "redis" | "memory";
   readonly breaker: "closed" | "open" | "half-open" | null;
   readonly version: string;
   /** How scripts are sent to Redis: with the flag line of Upstash, or without, to servers that refuse it. Absent: in memory. */
@@ -192,6 +205,8 @@ export interface Limiter {
   /** Gives a caller its quota back, and lifts the policy's block. */
   reset(policy: string, caller: string, options?: CallOptions): Promise<void>;
   health(options?: CallOptions): Promise<Health>;
+  /** Ends the connections to Redis that the limiter has opened itself. A later call opens them anew. */
+  close(): Promise<void>;
   /** The control plane's answer to a request to `/_limiter` or beneath it (docs/control-plane.md); 404 for any other. */
   controlPlane(request: Request, options?: CallOptions): Promise<Response>;
   /** Does what the Worker's schedule does: folds counts, tidies lists. Call it every five minutes in one process, or leave it to a Worker on the same Redis. */

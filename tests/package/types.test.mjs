@@ -40,6 +40,30 @@ const middleware = node({ limiter });
 createServer((request, response) => middleware(request, response, (error) => response.end(String(error))));
 `;
 
+/** Every client that `createLimiter` takes. */
+const CLIENTS = `
+import { createLimiter } from "edge-limiter";
+import { Redis as Upstash } from "@upstash/redis";
+import { Cluster, Redis } from "ioredis";
+import { Cluster as Cluster5, Redis as Redis5 } from "ioredis-5";
+import { createClient, createClientPool, createCluster, createSentinel } from "redis";
+import { createClient as createClient5, createCluster as createCluster5 } from "redis-5";
+
+const rootNodes = [{ host: "localhost", port: 1 }];
+for (const redis of [new Redis(), new Redis5(), new Cluster(rootNodes), new Cluster5(rootNodes)]) createLimiter({ redis });
+createLimiter({ redis: createClient() });
+createLimiter({ redis: createClient5() });
+createLimiter({ redis: createClientPool() });
+createLimiter({ redis: createCluster({ rootNodes: [] }) });
+createLimiter({ redis: createCluster5({ rootNodes: [] }) });
+createLimiter({ redis: createSentinel({ name: "m", sentinelRootNodes: [] }) });
+createLimiter({ redis: new Upstash({ url: "https://localhost", token: "t" }) });
+// @ts-expect-error a URL is no client
+createLimiter({ redis: "redis://localhost" });
+// @ts-expect-error neither is a map
+createLimiter({ redis: new Map<string, string>() });
+`;
+
 /** Each has to be refused: a type that takes anything would let it pass. */
 const WRONG = [
   'createLimiter({ trustProxies: 1 });',
@@ -71,6 +95,11 @@ export const middleware = next({ env: process.env }, async () => undefined);
 const MODULES = [["nodenext", "nodenext"], ["esnext", "bundler"]];
 
 describe("the types", () => {
+  it("take every client of Redis that the limiter takes", async (t) => {
+    const cwd = await project(t, { "clients.ts": CLIENTS }, ["@types/node", "@upstash/redis", "ioredis", "ioredis-5", "redis", "redis-5"]);
+    await run(process.execPath, [TSC, ...STRICT, "--skipLibCheck", "--module", "nodenext", "--moduleResolution", "nodenext", "--types", "node", "clients.ts"], { cwd });
+  });
+
   it("hold for a strict consumer without any framework, with every declaration checked", async (t) => {
     const cwd = await project(t, { "consumer.ts": CORE }, ["@types/node"]);
     for (const [module, resolution] of MODULES) {
