@@ -5,7 +5,7 @@
  */
 
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -23,14 +23,15 @@ const PORT_ATTEMPTS = 5;
  * @param {object} [options]
  * @param {number} [options.port] the port to listen on; default: a free one
  * @param {string[]} [options.args] further arguments, e.g. `["--maxmemory", "2mb"]`
+ * @param {string[]} [options.sentinel] lines of a Sentinel's configuration: it is a Sentinel then
  * @returns {Promise<RedisServer>}
  */
-export async function startRedis({ port, args = [] } = {}) {
+export async function startRedis({ port, args = [], sentinel } = {}) {
   if (!onPath("redis-server")) {
     throw new Error("redis-server is not on PATH. Install it: apt-get install redis-server (Debian, Ubuntu), brew install redis (macOS)");
   }
   for (let attempt = 1; ; attempt++) {
-    const server = new RedisServer(port ?? (await freePort()), args);
+    const server = new RedisServer(port ?? (await freePort()), args, sentinel);
     try {
       await server.start();
       return server;
@@ -52,10 +53,18 @@ class RedisServer {
     rmSync(this.#dir, { recursive: true, force: true });
   };
 
-  constructor(port, args) {
+  constructor(port, args, sentinel) {
     this.host = "127.0.0.1";
     this.port = port;
-    this.#args = args;
+    const base = ["--port", String(port), "--bind", this.host, "--dir", this.#dir];
+    if (sentinel) {
+      // It writes what it learns into its file.
+      const file = join(this.#dir, "sentinel.conf");
+      writeFileSync(file, `${sentinel.join("\n")}\n`);
+      this.#args = [file, "--sentinel", ...base, ...args];
+    } else {
+      this.#args = [...base, "--save", "", "--appendonly", "no", ...args];
+    }
     process.on("exit", this.#onExit);
   }
 
@@ -67,10 +76,7 @@ class RedisServer {
   /** Starts the process, empty, on the same port. For after `kill()`. */
   async start() {
     if (this.#child) throw new Error(`Redis already runs as process ${this.pid}`);
-    const command = [
-      "redis-server", "--port", String(this.port), "--bind", this.host, "--dir", this.#dir,
-      "--save", "", "--appendonly", "no", ...this.#args,
-    ];
+    const command = ["redis-server", ...this.#args];
     // The exit hook does not run when this process is killed by a signal; the kernel's own does (Linux).
     if (onPath("setpriv")) command.unshift("setpriv", "--pdeathsig", "KILL", "--");
     const child = spawn(command[0], command.slice(1), { stdio: ["ignore", "pipe", "pipe"] });
@@ -128,7 +134,7 @@ async function ready(child, exited) {
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         if (printed.length < 100) printed.push(line);
-        if (line.includes("Ready to accept connections")) resolve(true);
+        if (/Ready to accept connections|Sentinel ID is/.test(line)) resolve(true);
       });
     }
   });

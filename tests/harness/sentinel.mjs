@@ -1,0 +1,128 @@
+/** A Redis behind Sentinel: a master, its replicas and three Sentinels that watch it, each a real process on loopback. */
+import { within } from "./within.mjs";
+import { startRedis } from "../upstash/redis-server.mjs";
+
+/** The master's name in the Sentinels' configuration. */
+export const MASTER = "limits";
+
+/** How many Sentinels agree that the master is gone. */
+const QUORUM = 2;
+
+/** For what takes a few seconds, on a busy machine. */
+const LONGEST_MS = 60_000;
+
+/**
+ * @param {object} [options]
+ * @param {string[]} [options.args] further arguments of each Redis
+ * @param {number} [options.downAfterMs] how long a master is silent before a Sentinel takes it for gone
+ * @param {string[]} [options.sentinel] further lines of each Sentinel's configuration
+ */
+export async function startSentinels({ args = [], downAfterMs = 1000, sentinel = [] } = {}) {
+  const servers = [];
+  const stop = async () => {
+    await Promise.all(servers.map((server) => server.stop()));
+  };
+  const start = async (options) => {
+    const server = await startRedis(options);
+    servers.push(server);
+    return server;
+  };
+  try {
+    const master = await start({ args });
+    const replicas = [];
+    for (let i = 0; i < 2; i += 1) replicas.push(await start({ args: [...args, "--replicaof", `127.0.0.1 ${master.port}`, "--repl-diskless-sync-delay", "0"] }));
+    const sentinels = [];
+    for (let i = 0; i < 3; i += 1) sentinels.push(await start({ sentinel: [...watch(master, downAfterMs), ...sentinel] }));
+    const behind = new Behind({ master, replicas, sentinels, stop });
+    await behind.settled();
+    return behind;
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+const watch = ({ port }, downAfterMs) => [
+  `sentinel monitor ${MASTER} 127.0.0.1 ${port} ${QUORUM}`,
+  `sentinel down-after-milliseconds ${MASTER} ${downAfterMs}`,
+  // After one that came to nothing, the next failover begins twice as late.
+  `sentinel failover-timeout ${MASTER} 5000`,
+];
+
+class Behind {
+  #stop;
+
+  constructor({ master, replicas, sentinels, stop }) {
+    this.redises = [master, ...replicas];
+    this.sentinels = sentinels;
+    this.#stop = stop;
+  }
+
+  /** `REDIS_SENTINEL_NODES`. */
+  get nodes() {
+    return this.sentinels.map(({ host, port }) => `${host}:${port}`).join(",");
+  }
+
+  /** The one that the Sentinels name now. */
+  async master() {
+    const [, port] = await this.#ask("GET-MASTER-ADDR-BY-NAME");
+    return this.redises.find((redis) => redis.port === Number(port));
+  }
+
+  /** Waits until the Sentinels name another master than this one, and it takes writes; the new one. */
+  async promoted(old) {
+    return within(this.#promoted(old), "another master", LONGEST_MS);
+  }
+
+  async #promoted(old) {
+    for (;;) {
+      const master = await this.master();
+      if (master !== old && (await isMaster(master))) return master;
+      await pause();
+    }
+  }
+
+  /** Waits until every Sentinel knows the others and both replicas, and the replicas follow the master. */
+  async settled() {
+    await within(this.#settled(), "Sentinels that know each other", LONGEST_MS);
+  }
+
+  async #settled() {
+    for (const { port } of this.sentinels) {
+      for (;;) {
+        const state = pairs((await this.#ask("MASTER", port)) ?? []);
+        if (state["num-slaves"] === "2" && state["num-other-sentinels"] === "2" && state.flags === "master") break;
+        await pause();
+      }
+    }
+    const master = await this.master();
+    while (!/slave0:.*state=online[^]*slave1:.*state=online/.test(await command(master, ["INFO", "replication"]))) await pause();
+  }
+
+  #ask(what, port = this.sentinels[0].port) {
+    return command(this.sentinels.find((sentinel) => sentinel.port === port), ["SENTINEL", what, MASTER]);
+  }
+
+  async stop() {
+    await this.#stop();
+  }
+}
+
+async function isMaster(redis) {
+  const [role] = await command(redis, ["ROLE"]);
+  return role === "master";
+}
+
+/** One command on a connection of its own. */
+export async function command(server, words) {
+  const client = await server.client();
+  try {
+    return await client.sendCommand(words);
+  } finally {
+    client.destroy();
+  }
+}
+
+const pairs = (list) => (Array.isArray(list) ? Object.fromEntries(list.flatMap((name, i) => (i % 2 ? [] : [[name, list[i + 1]]]))) : { ...list });
+
+const pause = () => new Promise((resolve) => setTimeout(resolve, 50));
