@@ -15,9 +15,11 @@ const LONGEST_MS = 60_000;
  * @param {object} [options]
  * @param {string[]} [options.args] further arguments of each Redis
  * @param {number} [options.downAfterMs] how long a master is silent before a Sentinel takes it for gone
- * @param {string[]} [options.sentinel] further lines of each Sentinel's configuration
+ * @param {number} [options.failoverTimeoutMs] after twice that, a failover that came to nothing is tried again; after it, a replica
+ *   is set right that follows another address than the master's
+ * @param {(port: number) => Promise<number>} [options.link] by which port replicas reach the master's
  */
-export async function startSentinels({ args = [], downAfterMs = 1000, sentinel = [] } = {}) {
+export async function startSentinels({ args = [], downAfterMs = 1000, failoverTimeoutMs = 5000, link = async (port) => port } = {}) {
   const servers = [];
   const stop = async () => {
     await Promise.all(servers.map((server) => server.stop()));
@@ -30,9 +32,10 @@ export async function startSentinels({ args = [], downAfterMs = 1000, sentinel =
   try {
     const master = await start({ args });
     const replicas = [];
-    for (let i = 0; i < 2; i += 1) replicas.push(await start({ args: [...args, "--replicaof", `127.0.0.1 ${master.port}`, "--repl-diskless-sync-delay", "0"] }));
+    const port = await link(master.port);
+    for (let i = 0; i < 2; i += 1) replicas.push(await start({ args: [...args, "--replicaof", `127.0.0.1 ${port}`, "--repl-diskless-sync-delay", "0"] }));
     const sentinels = [];
-    for (let i = 0; i < 3; i += 1) sentinels.push(await start({ sentinel: [...watch(master, downAfterMs), ...sentinel] }));
+    for (let i = 0; i < 3; i += 1) sentinels.push(await start({ sentinel: watch(master, downAfterMs, failoverTimeoutMs) }));
     const behind = new Behind({ master, replicas, sentinels, stop });
     await behind.settled();
     return behind;
@@ -42,11 +45,10 @@ export async function startSentinels({ args = [], downAfterMs = 1000, sentinel =
   }
 }
 
-const watch = ({ port }, downAfterMs) => [
+const watch = ({ port }, downAfterMs, failoverTimeoutMs) => [
   `sentinel monitor ${MASTER} 127.0.0.1 ${port} ${QUORUM}`,
   `sentinel down-after-milliseconds ${MASTER} ${downAfterMs}`,
-  // After one that came to nothing, the next failover begins twice as late.
-  `sentinel failover-timeout ${MASTER} 5000`,
+  `sentinel failover-timeout ${MASTER} ${failoverTimeoutMs}`,
 ];
 
 class Behind {
