@@ -67,16 +67,16 @@ class Cluster {
   /**
    * What a node knows of all of them.
    *
-   * @returns {Promise<{server: object, id: string, flags: string[], master: string, slots: number}[]>}
+   * @returns {Promise<{server: object, id: string, flags: string[], master: string, slots: number, ranges: [number, number][]}[]>}
    */
   async view(from = this.redises.find(({ pid }) => pid)) {
     const text = await command(from, ["CLUSTER", "NODES"]);
     return text.trim().split("\n").map((line) => {
-      const [id, place, flags, master, , , , , ...ranges] = line.split(" ");
+      const [id, place, flags, master, , , , , ...words] = line.split(" ");
       const port = Number(/:(\d+)/.exec(place)[1]);
-      const slots = ranges.filter((range) => !range.startsWith("[")).map((range) => range.split("-").map(Number));
-      const count = slots.reduce((sum, [first, last = first]) => sum + last - first + 1, 0);
-      return { server: this.redises.find((redis) => redis.port === port), id, flags: flags.split(","), master, slots: count };
+      const own = words.filter((word) => !word.startsWith("[")).map((range) => range.split("-").map(Number)).map(([first, last = first]) => [first, last]);
+      const slots = own.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+      return { server: this.redises.find((redis) => redis.port === port), id, flags: flags.split(","), master, slots, ranges: own };
     });
   }
 
@@ -84,6 +84,11 @@ class Cluster {
   async masters() {
     const nodes = await this.view();
     return nodes.filter(({ flags, slots }) => flags.includes("master") && !flags.includes("fail") && slots > 0);
+  }
+
+  /** The master of a slot. */
+  async ownerOf(slot) {
+    return (await this.masters()).find(({ ranges }) => ranges.some(([first, last]) => first <= slot && slot <= last));
   }
 
   /** Waits until all nodes that run agree: every slot has a master that runs, and `replicas` replicas follow one. */
@@ -145,7 +150,7 @@ async function isWhole(cluster, redis, replicas) {
 }
 
 /** One command on a connection of its own. */
-async function command(server, words) {
+export async function command(server, words) {
   const client = await server.client();
   try {
     return await client.sendCommand(words);
