@@ -112,16 +112,16 @@ impl<S, E: Effects> Breaker<S, E> {
         match state {
             State::Closed => self.effects.log(
                 Level::Info,
-                "Upstash answers again; limits are shared again",
+                "Redis answers again; limits are shared again",
             ),
             State::HalfOpen { .. } => self
                 .effects
-                .log(Level::Info, "Upstash: asking whether it answers again"),
+                .log(Level::Info, "Redis: asking whether it answers again"),
             State::Open { until } => {
                 let trouble = self.trouble.borrow();
                 let why = trouble.as_ref().map(|(_, error)| error.to_string());
                 let line = format!(
-                    "Upstash: {}; not asked for {} ms, on_store_failure rules meanwhile",
+                    "Redis: {}; not asked for {} ms, on_store_failure rules meanwhile",
                     why.unwrap_or_default(),
                     until.since(now).get()
                 );

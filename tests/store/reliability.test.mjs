@@ -31,9 +31,9 @@ const IN_A_ROW = 5;
 const ALLOWANCE_MS = 5000;
 
 const CHANGES = [
-  ["open", /Upstash: (.*); not asked for (\d+) ms, on_store_failure rules meanwhile$/],
-  ["asks", /Upstash: asking whether it answers again$/],
-  ["closed", /Upstash answers again; limits are shared again$/],
+  ["open", /Redis: (.*); not asked for (\d+) ms, on_store_failure rules meanwhile$/],
+  ["asks", /Redis: asking whether it answers again$/],
+  ["closed", /Redis answers again; limits are shared again$/],
 ];
 
 /** Waits of an open breaker that have passed within `ms` at the most: each is at least half of its length. */

@@ -137,9 +137,9 @@ const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 /** What the log may hold, and how often it does: opened for that reason, asked, closed. */
 function logged(reason) {
   const kinds = [
-    new RegExp(`Upstash: ${exactly(reason).source}.*; not asked for \\d+ ms, on_store_failure rules meanwhile$`),
-    /Upstash: asking whether it answers again$/,
-    /Upstash answers again; limits are shared again$/,
+    new RegExp(`Redis: ${exactly(reason).source}.*; not asked for \\d+ ms, on_store_failure rules meanwhile$`),
+    /Redis: asking whether it answers again$/,
+    /Redis answers again; limits are shared again$/,
   ];
   const lines = limiter.logs().split("\n").filter(Boolean);
   for (const line of lines) assert.ok(kinds.some((kind) => kind.test(line)), line);
@@ -155,7 +155,7 @@ function assertDiscreet(...texts) {
 /** Waits until the breaker is closed, with somebody asking. */
 const recovery = () => within((async () => {
   while ((await health()) !== SOUND) await ask(OTHER);
-  await limiter.logged(/Upstash answers again/);
+  await limiter.logged(/Redis answers again/);
 })(), "recovery");
 
 /**
@@ -204,7 +204,7 @@ describe("a store that fails", () => {
       standIn.faults.set(fault);
       const { count } = standIn.requests();
       assert.deepEqual(await statuses(), LIMITED);
-      await limiter.logged(exactly(`Upstash: ${reason}`));
+      await limiter.logged(exactly(`Redis: ${reason}`));
       assert.match(await health(), /^degraded, memory, (open|half-open)$/);
       for (let request = 0; request < 3; request++) assert.equal((await ask()).headers["x-ratelimit-store"], "memory");
       const late = await admittedUnasked();
@@ -261,7 +261,7 @@ describe("a store that fails", () => {
       await ask();
       if (failures < 10) await ask();
     }
-    await limiter.logged(/Upstash: HTTP status 500; not asked/);
+    await limiter.logged(/Redis: HTTP status 500; not asked/);
     assert.equal(await health(), OPEN);
   });
 
@@ -309,7 +309,7 @@ describe("a store that fails", () => {
     const seen = await Promise.all(callers.flatMap((caller) => [1, 2, 3, 4, 5].map(() => ask(caller))));
     assert.equal(seen.filter(({ status }) => status === 200).length, 100 * LIMIT);
     assert.equal(seen.filter(({ status }) => status === 429).length, 100 * 2);
-    await limiter.logged(/Upstash: HTTP status 500/);
+    await limiter.logged(/Redis: HTTP status 500/);
   });
 
   it("NOSCRIPT for ever: EVAL decides, two requests a decision, and nothing is degraded", async () => {
@@ -329,7 +329,7 @@ describe("a store that fails", () => {
     assert.deepEqual(await statuses(), LIMITED);
     assert.equal(standIn.requests().count, 2 * LIMITED.length);
     assert.equal(await health(), OPEN);
-    await limiter.logged(/Upstash: Redis refused the command: NOSCRIPT/);
+    await limiter.logged(/Redis: Redis refused the command: NOSCRIPT/);
   });
 
   it("the script is forgotten: loaded again, by one decision, with no fault", async () => {
@@ -422,7 +422,7 @@ describe("a store that does not answer in time", () => {
       assert.ok(took >= LIMITED.length * TIMEOUT * 0.9, `${took} ms`);
       await aborted(LIMITED.length);
       assert.equal(await health(), OPEN);
-      await limiter.logged(/Upstash: no answer within REDIS_TIMEOUT/);
+      await limiter.logged(/Redis: no answer within REDIS_TIMEOUT/);
       assert.deepEqual(logged("no answer within REDIS_TIMEOUT"), [1, 0, 0]);
       assertDiscreet(limiter.logs());
     });
@@ -437,7 +437,7 @@ describe("a store that does not answer in time", () => {
     assert.equal(seen.filter(({ status }) => status === 200).length, LIMIT);
     assert.equal(seen.filter(({ status }) => status === 429).length, 50 - LIMIT);
     await aborted(50);
-    await limiter.logged(/Upstash: no answer within REDIS_TIMEOUT/);
+    await limiter.logged(/Redis: no answer within REDIS_TIMEOUT/);
     const [opened, , closed] = logged("no answer within REDIS_TIMEOUT");
     assert.deepEqual([opened, closed], [1, 0], "the last of them may have begun a probe");
   });
@@ -466,7 +466,7 @@ describe("a store that is not there", () => {
     limiter = await limiterOn({ url: "http://no-such-host.invalid" });
     assert.deepEqual(await statuses(), LIMITED);
     assert.match(await health(), /^degraded, memory/);
-    await limiter.logged(/Upstash: cannot be reached/);
+    await limiter.logged(/Redis: cannot be reached/);
     assertDiscreet(limiter.logs());
   });
 });

@@ -92,8 +92,8 @@ fn logged(store: &Faults) -> Vec<String> {
     lines.map(why).collect()
 }
 
-const HALF_OPEN: &str = "Upstash: asking whether it answers again";
-const CLOSED: &str = "Upstash answers again; limits are shared again";
+const HALF_OPEN: &str = "Redis: asking whether it answers again";
+const CLOSED: &str = "Redis answers again; limits are shared again";
 
 #[tokio::test]
 async fn conforms() {
@@ -144,9 +144,9 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     assert_eq!(
         logged(&store),
         [
-            "Upstash: no answer within REDIS_TIMEOUT",
+            "Redis: no answer within REDIS_TIMEOUT",
             HALF_OPEN,
-            "Upstash: HTTP status 502",
+            "Redis: HTTP status 502",
             HALF_OPEN,
             CLOSED,
         ]
@@ -199,7 +199,7 @@ fn probes_that_are_not_made_are_no_news() {
     set_clock(&store, START + Millis::new(250));
     fail(&store, None);
     assert!(probe(&store) && ask(&store).is_ok());
-    let lines = ["Upstash: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
+    let lines = ["Redis: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
     assert_eq!(logged(&store), lines);
 }
 
