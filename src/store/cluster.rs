@@ -3,7 +3,8 @@
 //! Such a store decides over the quotas of one caller in one step, and no step spans callers. Most requests meet quotas of
 //! one caller alone, its address's, and are one question as ever. Those of several callers (a user, a header's value, all
 //! requests together) are asked about caller by caller, in an order that is the same in every isolate: the address with its
-//! block first, then the others by name. The first that denies ends it, and what the earlier ones took is given back.
+//! block first, and the quotas that all requests share last, so that a caller whose own quotas deny it holds none of their
+//! units meanwhile. The first that denies ends it, and what the earlier ones took is given back.
 //!
 //! # The laws
 //!
@@ -20,13 +21,15 @@
 //!   setting theirs. A cost that can never be met is asked about first, so that it sets no block.
 //! - Shadow quotas count what is admitted: they are given back too.
 //! - If a caller cannot be asked, the store has not decided, and what the earlier ones took is given back. Memory decides
-//!   in its place, and sends what it admits later, as ever. Where giving back is lost as well, the units are counted twice.
+//!   in its place, and sends what it admits later, as ever: not what the failed call may have counted. Where giving back is
+//!   lost as well, the units are counted twice.
 //!
 //! A question without a cost takes nothing, and asks all callers. A backlog is counted whatever the verdict, so a part of them may
 //! be counted where a later caller cannot be asked; under its name it is counted once. Nothing is leased for a request of
 //! several callers.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 
 use super::shared::{Extra, Holding, Partitioned, Question, Refund, Reply, SharedStore};
 use super::{Check, StoreError};
@@ -198,10 +201,12 @@ impl<'a> Part<'a> {
     }
 
     /// Its place among the others: of any two callers the same one comes first, whichever isolate asks.
-    fn order(&self) -> (bool, bool, &str) {
+    fn order(&self) -> (bool, bool, Reverse<&str>) {
         let mut enforced = self.check.charges.iter().filter(|charge| charge.enforced);
         let is_possible = enforced.all(|charge| self.check.cost <= charge.quota.capacity());
-        (is_possible, self.check.address.is_none(), self.caller)
+        // From `user-` down to `global`.
+        let by_name = Reverse(self.caller);
+        (is_possible, self.check.address.is_none(), by_name)
     }
 }
 

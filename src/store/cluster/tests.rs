@@ -182,33 +182,42 @@ fn decide(isolate: &Isolate, check: &Check, now: Timestamp) -> Verdict {
     isolate.decide(check, now).now_or_never().unwrap().unwrap()
 }
 
-#[tokio::test]
-async fn conforms() {
-    conformance::shared(&isolate(&Nodes::default())).await;
+/// A cluster whose host gives back after each request.
+struct Hosted<S> {
+    cluster: Cluster<S, Manual>,
+    /// Whether each quota is of another caller.
+    spreads: bool,
 }
 
-/// A cluster in which each quota is of another caller, and whose host gives back after each request.
-struct Spread<S>(Cluster<S, Manual>);
-
-impl<S: Partitioned> SharedStore for Spread<S> {
+impl<S: Partitioned> SharedStore for Hosted<S> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+        self.cluster.effects.set(now.since(START).get());
         let mut check = question.check.clone();
         let mut extras = Vec::new();
         for (place, charge) in check.charges.iter_mut().enumerate() {
-            charge.key = format!("p:{}", charge.key.replace(':', "-"));
+            if self.spreads {
+                charge.key = format!("p:{}", charge.key.replace(':', "-"));
+            }
             extras.push(question.extra(place).clone());
         }
-        let reply = self.0.ask(&Question::with(&check, &extras), now).await;
-        while let Some(refund) = self.0.next_refund() {
-            self.0.refund(&refund).await.unwrap();
+        let question = Question::with(&check, &extras);
+        let reply = self.cluster.ask(&question, now).await;
+        while let Some(refund) = self.cluster.next_refund() {
+            self.cluster.refund(&refund).await.unwrap();
         }
         reply
     }
 }
 
 #[tokio::test]
-async fn conforms_where_each_quota_is_of_another_caller() {
-    conformance::all(&Spread(isolate(&Nodes::default()))).await;
+async fn conforms() {
+    let hosted = |spreads| Hosted {
+        cluster: isolate(&Nodes::default()),
+        spreads,
+    };
+    conformance::shared(&hosted(false)).await;
+    // A caller that is not asked is sent no backlog.
+    conformance::all(&hosted(true)).await;
 }
 
 #[test]
@@ -229,7 +238,7 @@ fn a_request_of_one_caller_is_one_question() {
 }
 
 #[test]
-fn callers_are_asked_in_one_order_the_address_first() {
+fn callers_are_asked_in_one_order_the_address_first_and_what_all_share_last() {
     let nodes = Nodes::default();
     let charges = [
         sliding("a:user-1", 9),
@@ -244,7 +253,7 @@ fn callers_are_asked_in_one_order_the_address_first() {
         let check = check_of(Some("9.9.9.9"), &charges, 1);
         let verdict = decide(&isolate, &check, START);
         assert!(verdict.allows(&check));
-        assert_eq!(nodes.asked(), ["9.9.9.9", "global", "header-1", "user-1"]);
+        assert_eq!(nodes.asked(), ["9.9.9.9", "user-1", "header-1", "global"]);
         assert!(isolate.effects.outlived());
         // Each answer is at its charge's place.
         for (charge, answer) in charges.iter().zip(verdict.answers) {
@@ -265,8 +274,8 @@ fn the_first_denial_ends_it_and_what_was_taken_is_given_back() {
                 enforced: false,
                 ..charge("quiet:a", algorithm, 10)
             },
-            charge("all:global", algorithm, 1),
-            charge("api:user-1", algorithm, 10),
+            charge("api:user-1", algorithm, 1),
+            charge("all:global", algorithm, 10),
         ];
         let check = check_of(Some("a"), &charges, 1);
         assert!(decide(&isolate, &check, START).allows(&check));
@@ -274,7 +283,7 @@ fn the_first_denial_ends_it_and_what_was_taken_is_given_back() {
 
         let verdict = decide(&isolate, &check, START);
         assert!(!verdict.allows(&check));
-        assert_eq!(nodes.asked(), ["a", "global"]);
+        assert_eq!(nodes.asked(), ["a", "user-1"]);
         let answers = verdict.answers;
         let remaining = |place: usize| answers[place].unwrap().decision.remaining;
         // What is left without this request; a shadow's answer is what it would have said.
@@ -415,8 +424,8 @@ fn a_backlog_is_counted_of_the_callers_that_are_asked() {
     let isolate = isolate(&nodes);
     let charges = [
         sliding("general:a", 5),
-        sliding("all:global", 5),
         sliding("api:user-1", 5),
+        sliding("all:global", 5),
     ];
     let check = check_of(Some("a"), &charges, 1);
     let extras = [2, 5, 3].map(|units| backlog(&charges[0], &format!("n{units}"), units, START));
@@ -469,7 +478,7 @@ fn the_timeout_bounds_all_of_it() {
     let asked = isolate.decide(&check, START).now_or_never().unwrap();
     assert_eq!(asked, Err(StoreError::Timeout));
     let within = |ms: [u64; 3]| {
-        ["1", "2", "3"]
+        ["4", "3", "2"]
             .map(str::to_owned)
             .into_iter()
             .zip(ms.map(Millis::new))
@@ -524,7 +533,7 @@ fn refunds_that_nobody_makes_are_bounded() {
     let isolate = isolate(&nodes);
     let shared = sliding("all:global", 1);
     for number in 0..MAX_REFUNDS + 10 {
-        let charges = [sliding(&format!("general:{number}"), 9), shared.clone()];
+        let charges = [sliding(&format!("api:user-{number}"), 9), shared.clone()];
         decide(&isolate, &check_of(None, &charges, 1), START);
     }
     assert_eq!(give_back(&isolate).len(), MAX_REFUNDS);

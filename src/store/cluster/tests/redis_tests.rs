@@ -1,16 +1,20 @@
 //! A cluster's keys in a real Redis, which refuses what spans slots as a cluster does.
 
+use futures_util::future::join_all;
 use redis_protocol::redis_keyslot;
 
+use super::{Hosted, check_of, sliding};
 use crate::effects::testing::Manual;
 use crate::error::StoreError;
 use crate::redis::Scripts;
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
 use crate::redis::script::{Call, Script, ScriptAnswer};
+use crate::store::Store as _;
 use crate::store::cluster::Cluster;
-use crate::store::conformance;
+use crate::store::conformance::{self, ALGORITHMS, START, charge};
 use crate::store::redis::RedisStore;
+use crate::store::shared::{Question, SharedStore};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::Millis;
 
@@ -51,12 +55,92 @@ fn cluster(stand_in: &StandIn, prefix: &str) -> Store {
 #[tokio::test]
 async fn redis_conforms_without_a_call_that_spans_slots() {
     let stand_in = StandIn::start();
-    conformance::shared(&cluster(&stand_in, "c:")).await;
-    conformance::all(&super::Spread(cluster(&stand_in, "s:"))).await;
+    let hosted = |prefix, spreads| Hosted {
+        cluster: cluster(&stand_in, prefix),
+        spreads,
+    };
+    conformance::shared(&hosted("c:", false)).await;
+    conformance::all(&hosted("s:", true)).await;
     let keys = stand_in.run(&["KEYS", "*"]).await;
     let keys = keys.as_array().unwrap();
     assert!(keys.len() > 10);
     for key in keys {
         assert!(key.as_str().unwrap().contains('{'), "{key}");
     }
+}
+
+/// Laws 1 and 2 in a real Redis: of isolates that ask at once, of callers whose own limit is tighter than the shared one
+/// and of others, each quota admits its limit, and holds in the end what was admitted.
+#[tokio::test]
+async fn isolates_at_once_admit_the_limit_and_keep_nothing_of_what_is_denied() {
+    let stand_in = StandIn::start();
+    for algorithm in ALGORITHMS {
+        let prefix = format!("many-{algorithm:?}:");
+        let isolates = [(); 3].map(|()| cluster(&stand_in, &prefix));
+        let own = |caller: usize| {
+            let limit = if caller == 0 { 3 } else { 50 };
+            charge(&format!("general:192.0.2.{caller}"), algorithm, limit)
+        };
+        let all = charge("all:global", algorithm, 20);
+        let asked = join_all((0..90).map(async |number: usize| {
+            let isolate = &isolates[number % 3];
+            let address = format!("192.0.2.{}", number % 4);
+            let check = check_of(Some(&address), &[own(number % 4), all.clone()], 1);
+            let verdict = isolate.decide(&check, START).await.unwrap();
+            while let Some(refund) = isolate.next_refund() {
+                isolate.refund(&refund).await.unwrap();
+            }
+            (number % 4, verdict.allows(&check))
+        }))
+        .await;
+        let admitted = |caller: usize| asked.iter().filter(|one| **one == (caller, true)).count();
+        let sums = [0, 1, 2, 3].map(admitted);
+        assert_eq!(sums.iter().sum::<usize>(), 20, "{algorithm:?}: {sums:?}");
+        assert!(sums[0] <= 3, "{algorithm:?}: {sums:?}");
+        for (caller, sum) in sums.iter().enumerate() {
+            let charge = own(caller);
+            let read = check_of(None, std::slice::from_ref(&charge), 0);
+            let verdict = isolates[0].decide(&read, START).await.unwrap();
+            let left = verdict.answers[0].unwrap().decision.remaining;
+            let taken = u32::try_from(*sum).unwrap();
+            assert_eq!(
+                left,
+                charge.quota.limit() - taken,
+                "{algorithm:?}: {caller}"
+            );
+        }
+    }
+}
+
+/// What a decision of two callers costs is within what the cap reserves for it.
+#[tokio::test]
+async fn its_commands_are_within_those_that_are_reserved() {
+    let stand_in = StandIn::start();
+    let isolate = cluster(&stand_in, "b:");
+    let charges = [
+        sliding("general:192.0.2.1", 9),
+        sliding("ip:192.0.2.1", 9),
+        sliding("all:global", 1),
+    ];
+    let check = check_of(Some("192.0.2.1"), &charges, 1);
+    isolate
+        .decide(&check_of(None, &[], 0), START)
+        .await
+        .unwrap();
+    let mut costs = Vec::new();
+    for _ in 0..2 {
+        let before = stand_in.billed().await;
+        isolate.decide(&check, START).await.unwrap();
+        while let Some(refund) = isolate.next_refund() {
+            isolate.refund(&refund).await.unwrap();
+        }
+        costs.push(stand_in.billed().await - before);
+    }
+    // Admitted: 4 and 3. Denied: 4, 2, and 4 to give back.
+    assert_eq!(costs, [7, 10]);
+    let reserved = isolate.most_commands(&Question::new(&check));
+    assert!(
+        costs.iter().all(|cost| *cost <= u64::from(reserved)),
+        "{reserved}"
+    );
 }

@@ -15,8 +15,8 @@ use crate::seed::Seed;
 use crate::store::conformance::{self, START};
 use crate::store::retries::Retries;
 use crate::store::stack::{Rules, Sizes, Stack};
-use crate::store::{Charge, Check, Source, Store, Verdict};
-use crate::time::Millis;
+use crate::store::{Charge, Check, Source, Store, StoreError, Verdict};
+use crate::time::{Millis, Timestamp};
 
 const RULES: Rules = Rules {
     timeout: Millis::new(1000),
@@ -46,7 +46,7 @@ impl Isolate {
         Self { stack, effects }
     }
 
-    fn decide(&self, check: &Check) -> (bool, Verdict) {
+    fn ask(&self, check: &Check) -> (bool, Verdict) {
         let decided = self.stack.decide(check, self.effects.now());
         let verdict = decided.now_or_never().unwrap().unwrap();
         (verdict.allows(check), verdict)
@@ -66,9 +66,19 @@ impl Isolate {
     }
 }
 
+/// With its host.
+impl Store for Isolate {
+    async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
+        self.effects.set(now.since(START).get());
+        let verdict = self.stack.decide(check, now).await;
+        self.give_back();
+        verdict
+    }
+}
+
 #[tokio::test]
 async fn conforms() {
-    conformance::all(&Isolate::new(&Nodes::default(), RULES).stack).await;
+    conformance::all(&Isolate::new(&Nodes::default(), RULES)).await;
 }
 
 #[test]
@@ -79,15 +89,15 @@ fn a_denial_by_a_later_caller_is_remembered_of_that_caller_alone() {
         let own = sliding(&format!("general:{address}"), 9);
         check_of(Some(address), &[own, sliding("all:global", 1)], 1)
     };
-    assert!(isolate.decide(&check("a")).0);
-    assert!(!isolate.decide(&check("a")).0);
+    assert!(isolate.ask(&check("a")).0);
+    assert!(!isolate.ask(&check("a")).0);
     assert_eq!(isolate.give_back(), 1);
     nodes.asked();
 
     for address in ["a", "b"] {
         let check = check(address);
         assert!(isolate.stack.known_denial(&check, START).is_some());
-        let (admitted, verdict) = isolate.decide(&check);
+        let (admitted, verdict) = isolate.ask(&check);
         assert!(!admitted);
         assert_eq!(verdict.source, Source::Remembered);
     }
@@ -96,7 +106,7 @@ fn a_denial_by_a_later_caller_is_remembered_of_that_caller_alone() {
 
     let mut own = check("a");
     own.charges.truncate(1);
-    let (admitted, verdict) = isolate.decide(&own);
+    let (admitted, verdict) = isolate.ask(&own);
     assert!(admitted);
     let left = verdict.answers[0].unwrap().decision.remaining;
     assert_eq!(left, 7, "of nine, one was admitted before");
@@ -111,7 +121,7 @@ fn what_memory_admits_while_a_node_is_out_is_counted_once() {
     let check = check_of(Some("a"), &charges, 1);
     *nodes.0.out.borrow_mut() = Some("global".to_owned());
     for _ in 0..2 {
-        let (admitted, verdict) = isolate.decide(&check);
+        let (admitted, verdict) = isolate.ask(&check);
         assert!(admitted && verdict.degraded);
     }
     assert_eq!(isolate.give_back(), 2);
@@ -119,7 +129,7 @@ fn what_memory_admits_while_a_node_is_out_is_counted_once() {
     assert_eq!(nodes.left(&charges[0], START), 8);
 
     nodes.0.out.take();
-    assert!(isolate.decide(&check).0);
+    assert!(isolate.ask(&check).0);
     isolate.reconcile();
     assert_eq!(
         charges.each_ref().map(|one| nodes.left(one, START)),
@@ -136,10 +146,10 @@ fn reconciliation_asks_about_one_caller_a_call() {
     let check = |charge: &Charge| check_of(None, std::slice::from_ref(charge), 1);
     for charge in &charges {
         *nodes.0.out.borrow_mut() = Some(charge.caller().to_owned());
-        assert!(isolate.decide(&check(charge)).1.degraded);
+        assert!(isolate.ask(&check(charge)).1.degraded);
     }
     nodes.0.out.take();
-    assert!(isolate.decide(&check(&sliding("general:4", 9))).0);
+    assert!(isolate.ask(&check(&sliding("general:4", 9))).0);
     nodes.asked();
     isolate.reconcile();
     let mut asked = nodes.asked();
@@ -162,8 +172,8 @@ fn requests_of_several_callers_neither_take_nor_spend_leases() {
     let mut sources = Vec::new();
     for second in 0..20_u64 {
         isolate.effects.set(second * 100);
-        sources.push(isolate.decide(&one).1.source);
-        assert_eq!(isolate.decide(&several).1.source, Source::Store);
+        sources.push(isolate.ask(&one).1.source);
+        assert_eq!(isolate.ask(&several).1.source, Source::Store);
     }
     assert!(sources.contains(&Source::Lease), "one caller's are leased");
     assert!(
@@ -190,7 +200,7 @@ fn a_decision_that_the_cap_does_not_pay_for_as_a_whole_takes_nothing() {
                 ..RULES
             },
         );
-        let (admitted, verdict) = isolate.decide(&check);
+        let (admitted, verdict) = isolate.ask(&check);
         assert!(admitted);
         assert_eq!(verdict.degraded, !is_shared, "{most} commands");
         assert_eq!(nodes.asked().is_empty(), !is_shared);
