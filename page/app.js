@@ -153,7 +153,7 @@ function open() {
       if (!isCurrent()) return false;
       const [, state] = await Promise.all([current.load(isCurrent), call("health")]);
       if (!isCurrent()) return false;
-      const text = `${state.status} · ${state.store === "upstash" ? "Redis" : "memory"}`;
+      const text = `${state.status} · ${state.store === "memory" ? "memory" : "Redis"}`;
       health.textContent = text;
       health.className = `health state ${entryOf(HEALTH_TONES, state.status) ?? ""}`;
       swap(trouble);

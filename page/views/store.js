@@ -61,7 +61,7 @@ function healthPanel(health) {
   const { failing } = health;
   return panel("This isolate", h("dl", { class: "facts" },
     fact("Status", state(health.status)),
-    fact("Decides", health.store === "upstash" ? "Redis" : "memory"),
+    fact("Decides", health.store === "memory" ? "memory" : "Redis"),
     fact("Breaker", health.breaker === null ? "no store is configured" : state(health.breaker)),
     failing && fact("Failing since", failing.since === null ? "unknown" : time(failing.since)),
     failing && fact("Why", failing.why ?? "unknown"),

@@ -177,6 +177,14 @@ describe("the views", () => {
       await panel(tab, "Configuration").getByText("RATE_LIMIT_JWT_AUDIENCE").waitFor();
     });
 
+    it("says that Redis decides, however it is reached", async () => {
+      for (const store of ["upstash", "redis"]) {
+        const tab = await open("#/store", (_, path) => (path === "health" ? { status: 200, json: { status: "ok", store, breaker: "closed", version: "0.2.0", errors: [], warnings: [] } } : undefined));
+        await tab.getByRole("banner").getByText("ok · Redis").waitFor();
+        assert.match(await panel(tab, "This isolate").innerText(), /Decides\s+Redis/);
+      }
+    });
+
     it("shows what is wrong, and leaves out figures that a store does not report", async () => {
       const now = Date.now();
       const tab = await open("#/store", (_, path) => {
