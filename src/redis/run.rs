@@ -30,7 +30,7 @@ pub(crate) fn push_words(arguments: &mut Words, command: &Command) {
 
 /// Adds the keys of `commands` to those that a script has already, each once.
 pub(crate) fn push_keys<'a>(keys: &mut Words, commands: impl Iterator<Item = &'a Command>) {
-    let mut touched: Vec<&String> = commands.flat_map(|command| keys_of(command)).collect();
+    let mut touched: Vec<&String> = commands.flat_map(keys_of).collect();
     touched.sort_unstable();
     touched.dedup();
     touched.retain(|key| !keys.iter().any(|known| known == *key));

@@ -100,7 +100,7 @@ impl Slotted {
 impl Database for Slotted {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         let all = commands.clone();
-        let keys = all.iter().flat_map(|command| keys_of(command));
+        let keys = all.iter().flat_map(keys_of);
         let keys = keys.map(String::as_str);
         self.call(keys, self.redis.run(commands, now)).await
     }
