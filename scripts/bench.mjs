@@ -22,6 +22,8 @@ const SECTIONS = {
   node: { byDefault: true },
   growth: { byDefault: false },
   transports: { byDefault: false },
+  redis: { byDefault: false },
+  sentinel: { byDefault: false },
 };
 
 const DOCUMENT = path.join(root, "docs", "benchmarks.md");

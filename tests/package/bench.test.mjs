@@ -1,4 +1,4 @@
-/** `npm run bench -- node`, with so few requests that its times say nothing: it measures every contestant, and checks their answers. */
+/** `npm run bench -- node` and `redis`, with so few requests that its times say nothing: it measures every contestant, and checks their answers. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -6,8 +6,8 @@ import path from "node:path";
 import { describe, it } from "node:test";
 import { project, root, run } from "./scratch.mjs";
 
-describe("npm run bench -- node", { skip: process.platform !== "linux" && "reads /proc" }, () => {
-  it("measures the package and its peers", async (t) => {
+describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" }, () => {
+  it("measures the package in Node, and its peers", async (t) => {
     const json = path.join(await project(t, {}), "figures.json");
     const printed = await run(process.execPath, ["scripts/bench.mjs", "node", "--rounds", "1", "--requests", "20", "--json", json], { cwd: root });
     const peers = ["express-rate-limit", "rate-limiter-flexible", "edge-limiter"];
@@ -17,5 +17,13 @@ describe("npm run bench -- node", { skip: process.platform !== "linux" && "reads
       for (const [{ cpu, rate }] of Object.values(samples)) assert.ok(cpu > 0 && rate > 0, printed);
     }
     assert.match(printed, /Wanted is less CPU than either/);
+  });
+
+  it("measures the package over Redis, next to its peer", async (t) => {
+    const json = path.join(await project(t, {}), "figures.json");
+    const printed = await run(process.execPath, ["scripts/bench.mjs", "redis", "--rounds", "1", "--requests", "20", "--json", json], { cwd: root });
+    const { redis } = JSON.parse(readFileSync(json, "utf8"));
+    assert.deepEqual(Object.keys(redis), ["rate-limiter-flexible", "edge-limiter", "edge-limiter, fixed window", "edge-limiter by the application's client"]);
+    for (const [{ cpu, rate, sent }] of Object.values(redis)) assert.ok(cpu > 0 && rate > 0 && sent === 1, printed);
   });
 });
