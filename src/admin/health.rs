@@ -180,7 +180,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(5000);
 
     fn compiled(bad: bool) -> Compiled {
-        let mut vars = json!({});
+        let mut vars =
+            json!({"UPSTASH_REDIS_REST_URL": "https://x.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
         if bad {
             vars["RATE_LIMIT_HEADERS"] = json!("sEcReT");
         }

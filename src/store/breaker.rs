@@ -110,10 +110,9 @@ impl<S, E: Effects> Breaker<S, E> {
         }
         self.transitions.set(self.transitions.get().count(state));
         match state {
-            State::Closed => self.effects.log(
-                Level::Info,
-                "Redis answers again; limits are shared again",
-            ),
+            State::Closed => self
+                .effects
+                .log(Level::Info, "Redis answers again; limits are shared again"),
             State::HalfOpen { .. } => self
                 .effects
                 .log(Level::Info, "Redis: asking whether it answers again"),
