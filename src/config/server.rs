@@ -131,28 +131,38 @@ pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<
             }
         }
     }
-    let (has_rest, has_url) = (has_rest(vars), vars.text(URL).is_some());
-    match (is_sentinel, is_cluster) {
+    let has_url = vars.text(URL).is_some();
+    let topology = match (is_sentinel, is_cluster) {
+        (false, false) => None,
+        (true, false) => Some(sentinel(vars, host, problems)),
+        (false, true) => Some(cluster(vars, host, problems)),
         (true, true) => {
-            problems.error(
-                "REDIS_CLUSTER",
-                "must not be `true` together with REDIS_SENTINEL; memory is in use instead",
-            );
-            None
+            let rule = "must not be `true` together with REDIS_SENTINEL; neither is in use";
+            problems.error("REDIS_CLUSTER", rule);
+            Some(None)
         }
-        (true, false) => sentinel(vars, host, problems).map(of_tcp),
-        (false, true) => cluster(vars, host, problems).map(of_tcp),
-        (false, false) if has_rest => {
-            let rest = rest(vars, problems);
-            if has_url {
+    };
+    let rest = || has_rest(vars);
+    match topology {
+        Some(Some(tcp)) => {
+            if rest() {
+                let rule = "has no effect: REDIS_SENTINEL or REDIS_CLUSTER is in use instead";
+                problems.warn(REST_URL[0], rule);
+            }
+            Some(of_tcp(tcp))
+        }
+        // Shared limits, where they can be, rather than each isolate's own.
+        _ if rest() => {
+            let rest = self::rest(vars, problems);
+            if has_url && topology.is_none() {
                 warn_of_another_server(vars, rest.as_ref(), problems);
             }
             rest
         }
-        (false, false) if has_url => single(vars, host, problems).map(of_tcp),
-        (false, false) => {
-            let without_url = ["REDIS_PASSWORD", "REDIS_USERNAME", "REDIS_DATABASE"];
-            for name in without_url {
+        Some(None) => None,
+        None if has_url => single(vars, host, problems).map(of_tcp),
+        None => {
+            for name in ["REDIS_PASSWORD", "REDIS_USERNAME", "REDIS_DATABASE"] {
                 if vars.get(name).is_some() {
                     problems.warn(name, "has no effect: REDIS_URL is not set");
                 }
@@ -275,7 +285,7 @@ fn parts_of(text: &str) -> Option<Parts> {
     Some(Parts {
         node: Some(Node {
             host: host_name(url.host_str()?)?,
-            port: url.port().unwrap_or(REDIS_PORT),
+            port: Some(url.port().unwrap_or(REDIS_PORT)).filter(|port| *port > 0)?,
         }),
         username: decoded(url.username())?,
         password: decoded(url.password().unwrap_or_default())?,
@@ -300,9 +310,14 @@ fn host_name(text: &str) -> Option<String> {
     (fits && (1..=253).contains(&host.len())).then(|| host.to_owned())
 }
 
-/// `HOST`, `HOST:PORT` or `[IPV6]:PORT`, or a `redis://` URL of these.
-fn node(text: &str, default_port: u16) -> Option<Node> {
-    let text = text.split_once("://").map_or(text, |(_, rest)| rest);
+/// `HOST`, `HOST:PORT` or `[IPV6]:PORT`, or a URL of these, and whether that asks for TLS.
+fn node(text: &str, default_port: u16) -> Option<(Node, Option<bool>)> {
+    let (tls, text) = match text.split_once("://") {
+        None => (None, text),
+        Some(("redis", rest)) => (Some(false), rest),
+        Some(("rediss", rest)) => (Some(true), rest),
+        Some(_) => return None,
+    };
     let text = text.strip_suffix('/').unwrap_or(text);
     let (host, port) = match text.rsplit_once(':') {
         // Of an address in brackets, without a port.
@@ -315,7 +330,7 @@ fn node(text: &str, default_port: u16) -> Option<Node> {
         Some(port) => u16::try_from(vars::whole(port)?).ok()?,
     };
     let host = host_name(host)?;
-    (port > 0).then_some(Node { host, port })
+    (port > 0).then_some((Node { host, port }, tls))
 }
 
 fn nodes(
@@ -323,18 +338,22 @@ fn nodes(
     name: &'static str,
     default_port: u16,
     problems: &mut Problems,
-) -> Option<Vec<Node>> {
+) -> Option<(Vec<Node>, Option<bool>)> {
     let wrong = "must be a list of servers such as `a.example:6379,b.example:6379`, at most 100; memory is in use instead";
     let list = vars.list(name, Some(','), problems)?;
     let list = list.unwrap_or_default();
     let texts = list.iter().filter(|text| !text.is_empty());
-    let read: Option<Vec<Node>> = texts.map(|text| node(text, default_port)).collect();
+    let read: Option<Vec<_>> = texts.map(|text| node(text, default_port)).collect();
     match read {
-        Some(nodes) if (1..=MAX_NODES).contains(&nodes.len()) => Some(nodes),
+        Some(nodes) if (1..=MAX_NODES).contains(&nodes.len()) => {
+            // One that asks for TLS asks for all.
+            let tls = nodes.iter().filter_map(|(_, tls)| *tls).max();
+            Some((nodes.into_iter().map(|(node, _)| node).collect(), tls))
+        }
         _ => {
             problems.error(name, wrong);
             // Not as if it were unset.
-            Some(Vec::new())
+            Some((Vec::new(), None))
         }
     }
 }
@@ -374,15 +393,51 @@ fn common(
     }
     let tls = tls(vars, url.tls, problems);
     let ca = ca(vars, tls, host, problems)?;
+    let username = text(vars, "REDIS_USERNAME", problems)?;
+    let password = text(vars, "REDIS_PASSWORD", problems)?;
+    let differs = |given: &Option<String>, by_url: &Option<String>| {
+        given.is_some() && by_url.is_some() && given != by_url
+    };
+    if differs(&username, &url.username) || differs(&password, &url.password) {
+        problems.warn(
+            URL,
+            "has another user or password than REDIS_USERNAME and REDIS_PASSWORD, which are in use",
+        );
+    }
+    let password = password.or(url.password).map(Secret);
+    if !tls && password.is_some() && nodes.iter().any(is_public) {
+        let name = match &topology {
+            Topology::Single => URL,
+            _ => "REDIS_TLS",
+        };
+        let rule = "TLS is off: the password and all keys travel in the clear. Write rediss:// in REDIS_URL, or set REDIS_TLS to `true`";
+        problems.warn(name, rule);
+    }
     Some(Tcp {
         topology,
         nodes,
-        username: vars.text("REDIS_USERNAME").or(url.username),
-        password: vars.text("REDIS_PASSWORD").or(url.password).map(Secret),
+        username: username.or(url.username),
+        password,
         database,
         tls,
         ca,
     })
+}
+
+/// A name or a secret that Redis is sent. `None`: it is none, and no other is used in its place.
+fn text(vars: &Vars, name: &'static str, problems: &mut Problems) -> Option<Option<String>> {
+    let text = vars.text(name);
+    if text
+        .as_ref()
+        .is_some_and(|text| text.chars().any(char::is_control))
+    {
+        problems.error(
+            name,
+            "must be text without control characters, in quotes; memory is in use instead",
+        );
+        return None;
+    }
+    Some(text)
 }
 
 /// The stricter of what the variable and the URL's scheme say.
@@ -457,14 +512,7 @@ fn url(vars: &Vars, problems: &mut Problems) -> Option<Parts> {
 fn single(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
     let mut parts = url(vars, problems)?;
     let nodes = vec![parts.node.take()?];
-    let tcp = common(vars, Topology::Single, nodes, parts, host, problems)?;
-    if !tcp.tls && tcp.password.is_some() && tcp.nodes.iter().any(is_public) {
-        problems.warn(
-            URL,
-            "is redis://, not rediss://: the password and all keys travel in the clear",
-        );
-    }
-    Some(tcp)
+    common(vars, Topology::Single, nodes, parts, host, problems)
 }
 
 /// Whether a server is likely to be reached over the Internet.
@@ -487,8 +535,8 @@ fn reaches_many(name: &'static str, host: &Host, problems: &mut Problems) -> boo
     if !reaches {
         problems.error(
             name,
-            "cannot be used on Workers, which reach one server by REDIS_URL. Set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN of a bridge \
-             to your Redis; memory is in use instead",
+            "cannot be used on Workers, which reach one server by REDIS_URL. Remove it, and set UPSTASH_REDIS_REST_URL and \
+             UPSTASH_REDIS_REST_TOKEN of a bridge to your Redis; these are in use where they are set, else memory",
         );
     }
     reaches
@@ -498,8 +546,8 @@ fn sentinel(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
     if !reaches_many("REDIS_SENTINEL", host, problems) {
         return None;
     }
-    let parts = url(vars, problems)?;
-    let name = vars.text("REDIS_SENTINEL_NAME");
+    let mut parts = url(vars, problems)?;
+    let name = text(vars, "REDIS_SENTINEL_NAME", problems)?;
     if name.is_none() {
         problems.error(
             "REDIS_SENTINEL_NAME",
@@ -521,10 +569,11 @@ fn sentinel(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
     }
     let topology = Topology::Sentinel {
         name: name?,
-        username: vars.text("REDIS_SENTINEL_USERNAME"),
-        password: vars.text("REDIS_SENTINEL_PASSWORD").map(Secret),
+        username: text(vars, "REDIS_SENTINEL_USERNAME", problems)?,
+        password: text(vars, "REDIS_SENTINEL_PASSWORD", problems)?.map(Secret),
     };
-    let nodes = nodes.filter(|nodes| !nodes.is_empty())?;
+    let (nodes, tls) = nodes.filter(|(nodes, _)| !nodes.is_empty())?;
+    parts.tls = parts.tls.max(tls);
     common(vars, topology, nodes, parts, host, problems)
 }
 
@@ -534,14 +583,15 @@ fn cluster(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
     }
     let mut parts = url(vars, problems)?;
     let named = nodes(vars, "REDIS_CLUSTER_NODES", REDIS_PORT, problems);
-    let nodes = named.or_else(|| Some(vec![parts.node.take()?]));
+    let nodes = named.or_else(|| Some((vec![parts.node.take()?], None)));
     if nodes.is_none() {
         problems.error(
             "REDIS_CLUSTER_NODES",
             "is missing: set it, or REDIS_URL, to one or more nodes of the cluster; memory is in use instead",
         );
     }
-    let nodes = nodes.filter(|nodes| !nodes.is_empty())?;
+    let (nodes, tls) = nodes.filter(|(nodes, _)| !nodes.is_empty())?;
+    parts.tls = parts.tls.max(tls);
     common(vars, Topology::Cluster, nodes, parts, host, problems)
 }
 

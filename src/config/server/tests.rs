@@ -89,6 +89,7 @@ fn a_url_that_is_none_is_refused() {
         "redis://ho%20st",
         "redis://[::g]",
         "redis://host:99999",
+        "redis://host:0",
     ] {
         refused(&json!({"REDIS_URL": url}), "node", "REDIS_URL");
     }
@@ -100,7 +101,7 @@ fn a_url_that_is_none_is_refused() {
 #[test]
 fn variables_add_to_the_url_and_come_before_it() {
     let variables = tcp(&json!({
-        "REDIS_URL": "redis://one:two@localhost/3", "REDIS_USERNAME": "app", "REDIS_PASSWORD": "p%40", "REDIS_DATABASE": 5,
+        "REDIS_URL": "redis://localhost/3", "REDIS_USERNAME": "app", "REDIS_PASSWORD": "p%40", "REDIS_DATABASE": 5,
     }));
     assert_eq!(variables.username.as_deref(), Some("app"));
     assert_eq!(variables.password.unwrap().reveal(), "p%40");
@@ -291,10 +292,83 @@ fn rest_comes_before_a_url_and_after_a_topology() {
     let mut cluster = rest;
     cluster["REDIS_CLUSTER"] = true.into();
     cluster["REDIS_CLUSTER_NODES"] = "a".into();
-    assert!(server(&cluster).is_cluster());
+    let compiled = compile(&cluster, &host("node"));
+    assert!(compiled.config.store.server().unwrap().is_cluster());
+    assert_eq!(
+        problems(&compiled, Severity::Warning),
+        ["UPSTASH_REDIS_REST_URL"]
+    );
     cluster["REDIS_ENABLED"] = false.into();
     let compiled = compile(&cluster, &host("node"));
     assert_eq!(compiled.config.store, StoreConfig::Memory);
+}
+
+/// Limits that are shared stay so, as before the topology was read.
+#[test]
+fn rest_stays_in_use_where_a_topology_cannot_be() {
+    let rest =
+        json!({"UPSTASH_REDIS_REST_URL": "https://x.upstash.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
+    let sentinel =
+        json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": "a"});
+    for (host_name, vars, variable) in [
+        ("workers", sentinel, "REDIS_SENTINEL"),
+        ("workers", json!({"REDIS_CLUSTER": true}), "REDIS_CLUSTER"),
+        (
+            "node",
+            json!({"REDIS_CLUSTER": true}),
+            "REDIS_CLUSTER_NODES",
+        ),
+        (
+            "node",
+            json!({"REDIS_CLUSTER": true, "REDIS_SENTINEL": true}),
+            "REDIS_CLUSTER",
+        ),
+    ] {
+        let mut both = rest.clone();
+        both.as_object_mut()
+            .unwrap()
+            .extend(vars.as_object().unwrap().clone());
+        let compiled = compile(&both, &host(host_name));
+        let server = compiled.config.store.server();
+        assert!(matches!(server, Some(Server::Rest { .. })), "{both}");
+        assert_eq!(problems(&compiled, Severity::Error), [variable], "{both}");
+    }
+}
+
+#[test]
+fn a_node_that_asks_for_tls_gets_it() {
+    for nodes in ["rediss://a.example:7000", "redis://a,rediss://b"] {
+        let vars = json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": nodes});
+        assert!(tcp(&vars).tls, "{nodes}");
+        let vars = json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": nodes});
+        assert!(tcp(&vars).tls, "{nodes}");
+    }
+}
+
+/// An unquoted number in TOML is one.
+#[test]
+fn names_and_passwords_are_text() {
+    let single = json!({"REDIS_URL": "redis://a"});
+    let sentinel =
+        json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": "a"});
+    for (vars, name) in [
+        (&single, "REDIS_USERNAME"),
+        (&single, "REDIS_PASSWORD"),
+        (&sentinel, "REDIS_SENTINEL_NAME"),
+        (&sentinel, "REDIS_SENTINEL_USERNAME"),
+        (&sentinel, "REDIS_SENTINEL_PASSWORD"),
+    ] {
+        for value in [
+            json!(12345),
+            json!(true),
+            json!(["sEcReT"]),
+            json!("sEcReT\nb"),
+        ] {
+            let mut vars = vars.clone();
+            vars[name] = value;
+            refused(&vars, "node", name);
+        }
+    }
 }
 
 #[test]
@@ -351,6 +425,7 @@ fn addresses_are_read_as_they_are_written() {
         ("[::1]", Some(("::1", 1))),
         ("[::1]:2", Some(("::1", 2))),
         ("redis://a:2/", Some(("a", 2))),
+        ("http://a:2/", None),
         ("a:", None),
         (":2", None),
         ("a:+2", None),
@@ -360,6 +435,7 @@ fn addresses_are_read_as_they_are_written() {
             host: host.to_owned(),
             port,
         });
-        assert_eq!(super::node(text, 1), expected, "{text}");
+        let read = super::node(text, 1).map(|(node, _)| node);
+        assert_eq!(read, expected, "{text}");
     }
 }
