@@ -336,18 +336,6 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
             "ERR The user executing the script can't run this command or subcommand",
             StoreError::NotPermitted,
         ),
-        (
-            "ERR Protocol error: unauthenticated multibulk length",
-            StoreError::Unauthorized,
-        ),
-        (
-            "ERR AUTH <password> called without any password configured for the default user. Are you sure?",
-            StoreError::Unauthorized,
-        ),
-        (
-            "ERR Client sent AUTH, but no password is set",
-            StoreError::Unauthorized,
-        ),
         (quoting, StoreError::UnknownCommand),
         (
             "ERR Command is not available: 'EVAL'",
@@ -368,6 +356,24 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
         let failed = store.ask(&question, START).now_or_never();
         assert_eq!(failed, Some(Err(expected.clone())), "{error}");
         assert!(expected.to_string().contains("docs/redis.md"));
+    }
+}
+
+/// Over TCP, Redis has no word of its own for these.
+#[test]
+fn a_password_that_is_missing_or_too_much_is_named() {
+    for error in [
+        "ERR Protocol error: unauthenticated multibulk length",
+        "ERR AUTH <password> called without any password configured for the default user. Are you sure?",
+        "ERR Client sent AUTH, but no password is set",
+    ] {
+        let effects = Manual::default();
+        let body = json!({"error": error}).to_string();
+        effects.reply(Ok(Reply { status: 400, body }));
+        let store = RedisStore::new(Rest::new(effects, Millis::new(800)), Keys::new("k:"));
+        let nothing = check(&[], 1);
+        let failed = store.ask(&Question::new(&nothing), START).now_or_never();
+        assert_eq!(failed, Some(Err(StoreError::Unauthorized)), "{error}");
     }
 }
 
