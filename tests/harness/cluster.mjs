@@ -91,18 +91,27 @@ class Cluster {
     return (await this.masters()).find(({ ranges }) => ranges.some(([first, last]) => first <= slot && slot <= last));
   }
 
-  /** Waits until all nodes that run agree: every slot has a master that runs, and `replicas` replicas follow one. */
+  /** Waits until all nodes that run agree, every slot has a master that runs, and `replicas` replicas follow theirs. */
   async settled(replicas = MASTERS) {
     await within(this.#settled(replicas), "a cluster that is whole", LONGEST_MS);
   }
 
   async #settled(replicas) {
     for (const redis of this.redises.filter(({ pid }) => pid)) while (!(await isWhole(this, redis, replicas))) await pause();
+    while (!(await this.#agrees())) await pause();
+  }
+
+  /** Whether all nodes that run name the same masters, with the same slots: `redis-cli` changes nothing otherwise. */
+  async #agrees() {
+    const views = await Promise.all(this.redises.filter(({ pid }) => pid).map((redis) => this.view(redis)));
+    const texts = views.map((nodes) => JSON.stringify(nodes.filter(({ slots }) => slots > 0).map(({ id, ranges }) => [id, ranges]).sort()));
+    return new Set(texts).size === 1;
   }
 
   /** Moves so many slots from one master to another, while keys are in use. */
   async reshard(from, to, slots) {
     await cli("reshard", address(from.server), "--cluster-from", from.id, "--cluster-to", to.id, "--cluster-slots", String(slots));
+    await this.settled();
   }
 
   /** Lets a master's replica take its place, by agreement; the new master. */
