@@ -54,6 +54,7 @@ function revive() {
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
+  for (const transport of transports) transport?.close?.();
   transports = [];
   room = { address: 0, size: 0 };
 }

@@ -79,12 +79,24 @@ class Limiter {
   }
 
   async close() {
-    if (this.#environment) await disconnect(this.#environment.vars);
+    const vars = this.#environment?.vars;
+    if (vars === undefined) return;
+    this.#environment = undefined;
+    const others = users.get(vars) - 1;
+    users.set(vars, others);
+    // Limiters of like variables share their connections.
+    if (others === 0) await disconnect(vars);
+  }
+
+  #begin() {
+    const environment = readEnvironment(this.#options);
+    users.set(environment.vars, (users.get(environment.vars) ?? 0) + 1);
+    return environment;
   }
 
   /** An environment in force, and where background work goes. */
   #prepare(options, needsWaitUntil = true) {
-    const environment = (this.#environment ??= readEnvironment(this.#options));
+    const environment = (this.#environment ??= this.#begin());
     const call = known(options, CALL_OPTIONS);
     const waitUntil = waitUntilOf(call, this.#options, environment, needsWaitUntil);
     return { call, environment, waitUntil, setup: prepare(environment.vars, this.#options.client) };
@@ -111,6 +123,9 @@ class Limiter {
     throw new LimiterError(answer.code ?? CODES[done.status] ?? "refused", answer.message);
   }
 }
+
+/** How many limiters use an environment. */
+const users = new WeakMap();
 
 const ignored = () => {};
 

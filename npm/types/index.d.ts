@@ -10,7 +10,7 @@ export interface LimiterOptions {
   /**
    * A client that the application has: of `ioredis` (5 or 6; `Redis` or `Cluster`), of `redis` (5 or 6; `createClient`, `createClientPool`,
    * `createCluster` or `createSentinel`), or of `@upstash/redis`. It comes before all variables that name a Redis; those that say how
-   * it is dealt with hold. The limiter never closes it. An `ioredis` client must have neither `keyPrefix` nor `stringNumbers`.
+   * it is dealt with hold. The limiter never closes it. It must have neither `keyPrefix` nor `stringNumbers`.
    */
   redis?: ApplicationClient;
   /**
@@ -205,7 +205,10 @@ export interface Limiter {
   /** Gives a caller its quota back, and lifts the policy's block. */
   reset(policy: string, caller: string, options?: CallOptions): Promise<void>;
   health(options?: CallOptions): Promise<Health>;
-  /** Ends the connections to Redis that the limiter has opened itself. A later call opens them anew. */
+  /**
+   * Waits for calls under way and ends the connections to Redis that the limiter has opened itself, unless another limiter of like
+   * variables uses them. A later call opens them anew, and records that are still to be written may.
+   */
   close(): Promise<void>;
   /** The control plane's answer to a request to `/_limiter` or beneath it (docs/control-plane.md); 404 for any other. */
   controlPlane(request: Request, options?: CallOptions): Promise<Response>;

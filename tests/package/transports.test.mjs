@@ -173,6 +173,22 @@ describe("two limiters", () => {
   });
 });
 
+describe("close()", () => {
+  it("cuts no decision of a limiter of like variables, nor its own", async () => {
+    const env = variables({ ...onTcp(), ...TIMEOUT, RATE_LIMIT_GENERAL: "1000,600" });
+    const [one, two] = [createLimiter({ env }), createLimiter({ env })];
+    const ask = (limiter) => limiter.limit(request(), { address: "192.0.2.1" });
+    await Promise.all([ask(one), ask(two)]);
+    const asked = [one, two].flatMap((limiter) => Array.from({ length: 50 }, () => ask(limiter)));
+    await one.close();
+    const later = await ask(two);
+    await two.close();
+    assert.ok([later, ...(await Promise.all(asked))].every(({ degraded }) => !degraded));
+    assert.equal((await ask(one)).degraded, false);
+    await one.close();
+  });
+});
+
 describe("a decision", () => {
   for (const way of ["REDIS_URL", "a client of ioredis 6", "a client of redis 6"]) {
     it(`by ${way} is one command, and one that is remembered none`, async () => {
@@ -229,6 +245,42 @@ describe("a Redis that fails", () => {
     });
   }
 
+  for (const [way, make] of Object.entries({
+    "a pool of redis 6": (server) => redis.createClientPool({ url: url(server), socket: { reconnectStrategy: 50 } }),
+    "a client of redis 6": (server) => redis.createClient({ url: url(server), socket: { reconnectStrategy: 50 } }),
+  })) {
+    it(`by ${way}: is sent nothing afterwards of what memory has decided`, async () => {
+      const server = await startRedis();
+      opened.push(() => server.stop());
+      const client = await connected(make(server));
+      const limiter = createLimiter({ env: variables({ REDIS_TIMEOUT: "300", RATE_LIMIT_GENERAL: "1000,600" }), redis: client });
+      const ask = () => limiter.limit(request(), { address: "192.0.2.1" });
+      await ask();
+      await server.kill();
+      const verdicts = await Promise.all(Array.from({ length: 20 }, ask));
+      assert.ok(verdicts.every(({ allowed, degraded }) => allowed && degraded));
+      await server.start();
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      const own = await server.client();
+      // Nobody has asked since.
+      assert.doesNotMatch(await own.sendCommand(["INFO", "commandstats"]), /cmdstat_eval/);
+    });
+  }
+
+  it("that refuses the password says so, behind ioredis too", async () => {
+    for (const topology of [{}, { REDIS_CLUSTER: "true" }]) {
+      const limiter = createLimiter({ env: variables({ ...TIMEOUT, ...topology, REDIS_URL: `redis://limiter:wrong-secret@127.0.0.1:${secured.port}`, REDIS_MAX_RECONNECT_ATTEMPTS: "0" }) });
+      opened.push(() => limiter.close());
+      let health;
+      await within(until(async () => {
+        await limiter.limit(request(), { address: "192.0.2.1" });
+        health = await limiter.health();
+        return health.failing !== undefined;
+      }), "its breaker", 20_000);
+      assert.match(health.failing.why, /password was refused/);
+    }
+  });
+
   it("is named by what it refuses, without a secret", async () => {
     const wrong = { REDIS_URL: `redis://limiter:wrong-secret@127.0.0.1:${secured.port}` };
     const untrusted = { REDIS_URL: `rediss://limiter:${encodeURIComponent(PASSWORD)}@localhost:${tlsPort}` };
@@ -259,6 +311,21 @@ describe("createLimiter({ redis })", () => {
     const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "5,60" }), redis: client });
     const verdict = await limiter.limit(request(), { address: "192.0.2.1" });
     assert.deepEqual([verdict.allowed, verdict.degraded, client.isOpen], [true, true, false]);
+  });
+
+  it("opens no client that the application has ended, and leaves its reconnecting to it", async () => {
+    const client = ofIoredis(ioredis, plain);
+    const limiter = createLimiter({ env: variables(TIMEOUT), redis: client });
+    assert.equal((await limiter.limit(request(), { address: "192.0.2.1" })).degraded, false);
+    await client.quit();
+    assert.equal((await limiter.limit(request(), { address: "192.0.2.1" })).degraded, true);
+    assert.equal(client.status, "end");
+  });
+
+  it("refuses a pipeline, and a cluster whose scripts would go astray", async () => {
+    const client = ofIoredis(ioredis, plain);
+    const cluster = new ioredis5.Cluster([options(plain)], { lazyConnect: true, enableAutoPipelining: true });
+    for (const value of [client.pipeline(), cluster, redis.createClient({ keyPrefix: "app:" })]) await rejects(Promise.resolve().then(() => createLimiter({ redis: value })), "bad_argument");
   });
 
   it("leaves the application's client open", async () => {

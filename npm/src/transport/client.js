@@ -35,16 +35,11 @@ const ACCEPTED = "redis must be a client: of ioredis (Redis, Cluster), of redis 
 
 /** By what they can do: an application may have several versions of a package. */
 function recognised(client) {
-  if (typeof client.sendCommand === "function" && typeof client.call === "function") {
-    const isCluster = client.isCluster === true;
-    const { keyPrefix, stringNumbers } = { ...client.options, ...(isCluster ? client.options?.redisOptions : undefined) };
-    // Scripts are passed keys among their arguments as well, which ioredis does not know.
-    if (keyPrefix || client.options?.keyPrefix) throw new LimiterError("bad_argument", "redis has a keyPrefix, which scripts' arguments do not get. Use a client without one, and REDIS_KEY_PREFIX.");
-    if (stringNumbers) throw new LimiterError("bad_argument", "redis has stringNumbers, by which numbers and texts cannot be told apart. Use a client without it.");
-    return { isCluster, transport: overIoredis(client) };
-  }
   if (typeof client.sendCommand === "function" && typeof client.connect === "function") {
-    const isCluster = typeof client.nodeClient === "function" && Array.isArray(client.masters);
+    const isIoredis = typeof client.call === "function" && typeof client.status === "string";
+    const isCluster = isIoredis ? client.isCluster === true : typeof client.nodeClient === "function" && Array.isArray(client.masters);
+    refuseOptions(client.options, isCluster);
+    if (isIoredis) return { isCluster, transport: overIoredis(client, (timeout) => applicationsIoredis(client, timeout)) };
     return { isCluster, transport: isCluster ? overNodeRedisCluster(client) : overNodeRedis(client) };
   }
   const rest = client.client;
@@ -56,34 +51,58 @@ function recognised(client) {
   throw new LimiterError("bad_argument", ACCEPTED);
 }
 
+/** Options with which scripts cannot work. */
+function refuseOptions(options, isCluster) {
+  const has = (name) => [options, options?.redisOptions].some((given) => given?.[name]);
+  const refuse = (why) => {
+    throw new LimiterError("bad_argument", `redis has ${why}`);
+  };
+  if (has("keyPrefix")) refuse("a keyPrefix, which the arguments of scripts do not get. Use a client without one, and REDIS_KEY_PREFIX.");
+  if (has("stringNumbers")) refuse("stringNumbers, by which numbers and texts cannot be told apart. Use a client without it.");
+  if (isCluster && has("enableAutoPipelining")) refuse("enableAutoPipelining in a cluster, by which ioredis 5 sends scripts to the wrong node. Use a client without it.");
+}
+
 /** A client of ioredis: a Redis, alone or behind Sentinel, or a Cluster. */
-export function overIoredis(client) {
+export function overIoredis(client, ready) {
   const run = ([name, ...words]) => client.call(name, ...words);
   const masters = async () => {
     const nodes = client.nodes("master").sort((one, other) => String(one.options.key ?? one.options.port).localeCompare(String(other.options.key ?? other.options.port)));
     return nodes.map((node) => ([name, ...words]) => node.call(name, ...words));
   };
-  return overClient(client.isCluster ? (words) => inCluster(words, run, masters) : run, (timeout) => readyIoredis(client, timeout));
+  return overClient(client.isCluster ? (words) => inCluster(words, run, masters) : run, ready);
 }
 
-/** States of an ioredis client in which `connect` may be called. */
-const IDLE = new Set(["wait", "end", "close", "reconnecting", "disconnecting"]);
-
-async function readyIoredis(client, timeout) {
-  if (client.status === "ready") return undefined;
-  return once(client, () => (IDLE.has(client.status) ? client.connect() : event(client, "ready", ["close", "end"], timeout)));
+/** The application connects its client again, or has ended it: only one that waits for its first command is connected. */
+async function applicationsIoredis(client, timeout) {
+  switch (client.status) {
+    case "ready": return undefined;
+    case "wait": return once(client, () => client.connect(), timeout);
+    case "end": throw new Error("ended");
+    default: return once(client, () => event(client, "ready", ["end"], timeout), timeout);
+  }
 }
 
 /** What clients are waited for, by all calls together. */
 const waits = new WeakMap();
 
-function once(client, wait) {
-  if (!waits.has(client)) waits.set(client, wait().finally(() => waits.delete(client)));
+/** One that does not end in time is waited for anew by later calls. */
+export function once(client, wait, timeout) {
+  if (!waits.has(client)) {
+    const end = () => {
+      clearTimeout(timer);
+      if (waits.get(client) === waiting) waits.delete(client);
+    };
+    const timer = setTimeout(end, timeout);
+    const waiting = wait().finally(end);
+    // Of a wait that nobody awaits any more.
+    waiting.catch(() => {});
+    waits.set(client, waiting);
+  }
   return waits.get(client);
 }
 
 /** Resolves with an event; rejects with another one, or after a time. */
-function event(emitter, wanted, others, timeout) {
+export function event(emitter, wanted, others, timeout) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(reject, timeout, new Error(`no ${wanted} in time`));
     const over = (end) => () => {
@@ -99,8 +118,8 @@ function event(emitter, wanted, others, timeout) {
   });
 }
 
-/** Texts are texts, whatever the client makes of them otherwise. */
-const AS_TEXTS = { typeMapping: {} };
+/** Texts are texts, whatever the client makes of them otherwise; and a command that waits in its queue goes when the call is given up. */
+const commandOptions = (signal) => ({ typeMapping: {}, abortSignal: signal() });
 
 const NOT_CONNECTED = "redis is not connected: call connect() on the client before the limiter is used. Memory decides until then.";
 const told = new WeakSet();
@@ -108,7 +127,7 @@ const told = new WeakSet();
 /** A client that nobody has connected is connected by nobody here: its errors are the application's. */
 async function readyNodeRedis(client, timeout) {
   if (client.isReady ?? client.isOpen) return undefined;
-  if (client.isOpen) return once(client, () => event(client, "ready", ["error", "end"], timeout));
+  if (client.isOpen) return once(client, () => event(client, "ready", ["error", "end"], timeout), timeout);
   if (!told.has(client)) {
     told.add(client);
     console.error(NOT_CONNECTED);
@@ -120,18 +139,20 @@ async function readyNodeRedis(client, timeout) {
 function overNodeRedis(client) {
   // Behind Sentinel, whether a replica will do is asked first.
   const isSentinel = typeof client.getMasterNode === "function" || typeof client.acquire === "function";
-  const run = isSentinel ? (words) => client.sendCommand(false, words, AS_TEXTS) : (words) => client.sendCommand(words, AS_TEXTS);
+  const run = isSentinel
+    ? (words, signal) => client.sendCommand(false, words, commandOptions(signal))
+    : (words, signal) => client.sendCommand(words, commandOptions(signal));
   return overClient(run, (timeout) => readyNodeRedis(client, timeout));
 }
 
 function overNodeRedisCluster(client) {
-  const run = (words, key) => client.sendCommand(key, false, words, AS_TEXTS);
-  const masters = async () => {
+  const run = (signal) => (words, key) => client.sendCommand(key, false, words, commandOptions(signal));
+  const masters = (signal) => async () => {
     const nodes = [...client.masters].sort((one, other) => one.address.localeCompare(other.address));
     return Promise.all(nodes.map(async (node) => {
       const one = await client.nodeClient(node);
-      return (words) => one.sendCommand(words, AS_TEXTS);
+      return (words) => one.sendCommand(words, commandOptions(signal));
     }));
   };
-  return overClient((words) => inCluster(words, run, masters), (timeout) => readyNodeRedis(client, timeout));
+  return overClient((words, signal) => inCluster(words, run(signal), masters(signal)), (timeout) => readyNodeRedis(client, timeout));
 }

@@ -1,6 +1,7 @@
 /** Redis over TCP or TLS, behind Sentinel or in a cluster, through `ioredis`, in Node.js, Bun and Deno. */
 import { FAILED } from "../statuses.js";
-import { overIoredis } from "./client.js";
+import { event, once, overIoredis } from "./client.js";
+import { isRefusal } from "./replies.js";
 
 /** What the host reaches (src/wire/redis.rs). */
 export const REACH = 2;
@@ -19,22 +20,78 @@ const MISSING = "REDIS_URL, REDIS_SENTINEL and REDIS_CLUSTER need the package io
  */
 export function connect(redis) {
   let transport, client;
+  const underWay = new Set();
   const open = async (timeout) => {
     const ioredis = await load();
     if (!ioredis) return { call: async () => [FAILED, ""] };
     client = make(ioredis, redis, Math.max(timeout, LEAST_SOCKET_TIMEOUT_MS));
-    return overIoredis(client);
+    return overIoredis(client, (wait) => ready(client, wait));
   };
   return {
     async call(body, timeout) {
       transport ??= open(timeout);
-      return (await transport).call(body, timeout);
+      const call = transport.then((opened) => opened.call(body, timeout));
+      underWay.add(call);
+      try {
+        return await call;
+      } finally {
+        underWay.delete(call);
+      }
     },
     async close() {
-      await transport;
-      client?.disconnect();
+      // None waits longer than its timeout.
+      await Promise.allSettled(underWay);
+      if (client === undefined || ["wait", "end"].includes(client.status)) return;
+      // Connecting before it has ended would fail.
+      const ended = event(client, "end", [], LEAST_SOCKET_TIMEOUT_MS).catch(() => {});
+      client.disconnect();
+      await ended;
     },
   };
+}
+
+/** The last error of a client that is not connected: Redis may have refused the password. */
+const lastErrors = new WeakMap();
+
+async function ready(client, timeout) {
+  if (client.status !== "ready") await connected(client, timeout);
+  if (client.isCluster) await Promise.all(client.nodes("master").map((node) => begun(node, timeout)));
+}
+
+async function connected(client, timeout) {
+  const connecting = () => {
+    if (client.status.startsWith("connect")) return event(client, "ready", ["close", "end"], timeout);
+    lastErrors.delete(client);
+    return client.connect();
+  };
+  try {
+    await once(client, connecting, timeout);
+  } catch (error) {
+    const reason = lastErrors.get(client) ?? error;
+    const cause = reason.lastNodeError ?? error.lastNodeError ?? reason;
+    throw isRefusal(cause) ? cause : error;
+  }
+}
+
+const begins = new WeakMap();
+
+/**
+ * A node that the cluster has just learned of is connected by its first command, and refuses others until it is. So all wait
+ * for that once, for half of their time: a node that does not answer holds up no other's commands for longer.
+ */
+function begun(node, timeout) {
+  if (!begins.has(node)) {
+    begins.set(node, node.status === "ready" ? undefined : connects(node, timeout));
+  }
+  return begins.get(node);
+}
+
+async function connects(node, timeout) {
+  const connecting = node.status === "wait" ? node.connect() : event(node, "ready", ["close", "end"], timeout);
+  let timer;
+  const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout / 2)));
+  await Promise.race([connecting.catch(() => {}), late]);
+  clearTimeout(timer);
 }
 
 let loads;
@@ -68,14 +125,15 @@ function make({ Redis, Cluster }, redis, socketTimeout) {
     const { lazyConnect, ...ofNodes } = options;
     const cluster = new Cluster(nodes, {
       redisOptions: ofNodes, lazyConnect, dnsLookup, clusterRetryStrategy: null, enableReadyCheck: false, enableOfflineQueue: false, slotsRefreshTimeout: socketTimeout,
-      retryDelayOnFailover: 50, maxRedirections: 5, scaleReads: "master",
+      // Above 0, a command whose connection has broken is sent again.
+      retryDelayOnFailover: 0, maxRedirections: 5, scaleReads: "master",
     });
     cluster.on("+node", (node) => node.on("connect", () => keepsNobody(node)));
     return quiet(cluster);
   }
   const where = topology === "sentinel"
     ? {
-      name, sentinels: nodes, sentinelUsername: sentinelUsername ?? undefined, sentinelPassword: sentinelPassword ?? undefined, sentinelTLS: tls,
+      name, sentinels: nodes, sentinelUsername: sentinelUsername ?? undefined, sentinelPassword: sentinelPassword ?? undefined, sentinelTLS: tls, sentinelCommandTimeout: socketTimeout,
       enableTLSForSentinelMode: redis.tls, sentinelRetryStrategy: null,
     }
     : nodes[0];
@@ -92,6 +150,6 @@ const keepsNobody = ({ stream }) => stream?.unref?.();
 
 /** Calls reject as well; an event that nobody listens to would end the process. */
 function quiet(client) {
-  client.on("error", () => {});
+  client.on("error", (error) => lastErrors.set(client, error));
   return client;
 }

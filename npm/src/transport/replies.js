@@ -6,8 +6,8 @@ const REFUSED = 400;
 /**
  * A transport (rest.js) over a client.
  *
- * @param {(words: string[]) => Promise<unknown>} run runs one command; rejects with an error of Redis's own that `isRefusal`
- *   knows, or with another one where the command may not have arrived
+ * @param {(words: string[], signal: () => AbortSignal) => Promise<unknown>} run runs one command, unless the signal is aborted before it
+ *   is sent; rejects with an error of Redis's own that `isRefusal` knows, or with another one where the command may not have arrived
  * @param {(timeout: number) => Promise<void>} ready resolves once the client is connected; a client that is not is sent nothing: it
  *   would keep the command, and run it after memory has decided
  * @returns {import("./rest.js").Transport}
@@ -19,7 +19,12 @@ export function overClient(run, ready) {
       // It keeps a process alive while a call is under way, which the client's connections do not.
       const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout, [TIMED_OUT, ""])));
       let isLate = false;
-      late.then(() => (isLate = true));
+      let controller;
+      const signal = () => (controller ??= new AbortController()).signal;
+      late.then(() => {
+        isLate = true;
+        controller?.abort();
+      });
       try {
         return await Promise.race([late, answer()]);
       } finally {
@@ -32,7 +37,7 @@ export function overClient(run, ready) {
           await ready(timeout);
           // Nothing may be sent of a call that has been given up.
           if (isLate) return [TIMED_OUT, ""];
-          return [WELL, JSON.stringify({ result: plain(await run(words), words) })];
+          return [WELL, JSON.stringify({ result: plain(await run(words, signal), words) })];
         } catch (error) {
           return isRefusal(error) ? [REFUSED, JSON.stringify({ error: error.message })] : [FAILED, ""];
         }
@@ -41,11 +46,8 @@ export function overClient(run, ready) {
   };
 }
 
-/** Whether Redis itself has answered an error: the clients' own errors begin with no word of capitals. */
-function isRefusal(error) {
-  const name = error?.name ?? "";
-  return /^(ReplyError|SimpleError|BlobError|ErrorReply)$/.test(name) || /^(ReplyError|SimpleError|BlobError|ErrorReply)$/.test(error?.constructor?.name ?? "");
-}
+/** Whether Redis itself has answered an error: it begins with a word of capitals, as no error of a client's does. Their names are lost in bundles. */
+export const isRefusal = (error) => /^-?[A-Z][A-Z]+(?: |$)/.test(error?.message ?? "");
 
 /** A reply in the form that protocol version 2 has: maps as flat lists, and scores as texts. */
 function plain(reply, words) {
