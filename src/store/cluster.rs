@@ -21,8 +21,8 @@
 //!   setting theirs. A cost that can never be met is asked about first, so that it sets no block.
 //! - Shadow quotas count what is admitted: they are given back too.
 //! - If a caller cannot be asked, the store has not decided, and what the earlier ones took is given back. Memory decides
-//!   in its place, and sends what it admits later, as ever: not what the failed call may have counted. Where giving back is
-//!   lost as well, the units are counted twice.
+//!   in its place, and sends what it admits later, as ever: not to the quotas of the caller whose call failed, if that call
+//!   may have counted it. Where giving back is lost as well, the units are counted twice.
 //!
 //! A question without a cost takes nothing, and asks all callers. A backlog is counted whatever the verdict, so a part of them may
 //! be counted where a later caller cannot be asked; under its name it is counted once. Nothing is leased for a request of
@@ -96,16 +96,18 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
             }
             let spent = self.effects.now().since(begun).get();
             let left = Millis::new(self.timeout.get().saturating_sub(spent));
-            let asked = match left {
-                Millis::ZERO => Err(StoreError::Timeout),
+            let (asked, in_doubt) = match left {
+                Millis::ZERO => (Err(StoreError::Timeout), &[][..]),
                 left => {
                     let question = Question::with(&part.check, &part.extras);
-                    self.inner.ask_within(&question, now, left).await
+                    let asked = self.inner.ask_within(&question, now, left).await;
+                    (asked, &part.places[..])
                 }
             };
             let asked = match asked {
                 Ok(asked) => asked,
                 Err(error) => {
+                    question.doubt_only(in_doubt);
                     self.give_back(check, &taken, &reply);
                     return Err(error);
                 }

@@ -25,7 +25,7 @@ use std::cell::Cell;
 use super::leases::Prefetch;
 use super::memory::Memory;
 use super::retries::Retries;
-use super::shared::{Question, Reply, SharedStore};
+use super::shared::{Doubt, Question, Reply, SharedStore};
 use super::{Charge, Check, OnFailure, Source, StoreError, Verdict};
 use crate::effects::Effects;
 use crate::quota::Quota;
@@ -93,11 +93,12 @@ impl<S> Fallback<S> {
         }
     }
 
-    /// Decides in memory what the shared store has not, because of `error`.
+    /// Decides in memory what the shared store has not, because of `error`, which leaves charges in `doubt`.
     fn decide_alone(
         &self,
         check: &Check,
         error: StoreError,
+        doubt: &Doubt,
         now: Timestamp,
     ) -> Result<Verdict, StoreError> {
         // The cap is no failure, and a flood reaches it: it must neither lift the limits that it runs
@@ -111,9 +112,10 @@ impl<S> Fallback<S> {
             return Err(error);
         }
         let substitute = |charge: &Charge| self.substitute(charge, rule(charge));
+        let may_be_counted = |place| error.may_have_run() && doubt.includes(place);
         Ok(self
             .memory
-            .decide_alone(check, error.may_have_run(), now, substitute))
+            .decide_alone(check, may_be_counted, now, substitute))
     }
 }
 
@@ -199,11 +201,16 @@ impl<S: SharedStore> SharedStore for Fallback<S> {
         let Some(shared) = &self.shared else {
             return Ok(self.memory.decide_here(question.check, now).into());
         };
-        let reply = self.ask_shared(shared, question.clone(), now).await;
+        let doubt = Doubt::of_all();
+        let reply = self
+            .ask_shared(shared, question.doubting(&doubt), now)
+            .await;
         self.answers.set(reply.is_ok());
         match reply {
             Ok(reply) => Ok(reply),
-            Err(error) => Ok(self.decide_alone(question.check, error, now)?.into()),
+            Err(error) => Ok(self
+                .decide_alone(question.check, error, &doubt, now)?
+                .into()),
         }
     }
 

@@ -6,6 +6,7 @@
 //! the blocked ranges.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use super::{Charge, Check, Store, StoreError, Verdict};
 use crate::quota::State;
@@ -18,6 +19,31 @@ pub struct Question<'a> {
     pub check: &'a Check,
     /// One for each charge of the check, or none at all.
     extras: Cow<'a, [Extra]>,
+    /// Where the one who asks wants to know what a failure leaves in doubt.
+    doubt: Option<&'a Doubt>,
+}
+
+/// Which charges of a question a store that failed may have counted, if its error says that
+/// [it may have run](StoreError::may_have_run): all, unless the store says which.
+#[derive(Debug)]
+pub struct Doubt(Cell<u64>);
+
+impl Doubt {
+    /// All of them.
+    #[must_use]
+    pub const fn of_all() -> Self {
+        Self(Cell::new(u64::MAX))
+    }
+
+    /// Whether the charge at `place` may be counted. From the 65th on, each may.
+    #[must_use]
+    pub fn includes(&self, place: usize) -> bool {
+        bit(place).is_none_or(|bit| self.0.get() & bit != 0)
+    }
+}
+
+fn bit(place: usize) -> Option<u64> {
+    1_u64.checked_shl(u32::try_from(place).ok()?)
 }
 
 /// What is wanted of one quota beside the decision.
@@ -53,6 +79,7 @@ impl<'a> Question<'a> {
         Self {
             check,
             extras: Cow::Borrowed(&[]),
+            doubt: None,
         }
     }
 
@@ -62,6 +89,24 @@ impl<'a> Question<'a> {
         Self {
             check,
             extras: Cow::Borrowed(extras),
+            doubt: None,
+        }
+    }
+
+    /// The same question, whose failure leaves in `doubt` what it may have counted.
+    #[must_use]
+    pub fn doubting(&self, doubt: &'a Doubt) -> Self {
+        Self {
+            doubt: Some(doubt),
+            ..self.clone()
+        }
+    }
+
+    /// The question fails, and of its charges those at `places` alone may have been counted.
+    pub fn doubt_only(&self, places: &[usize]) {
+        if let Some(doubt) = self.doubt {
+            let bits = places.iter().filter_map(|place| bit(*place));
+            doubt.0.set(bits.fold(0, |all, bit| all | bit));
         }
     }
 

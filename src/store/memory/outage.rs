@@ -12,14 +12,14 @@ use crate::time::Timestamp;
 
 impl Memory {
     /// Decides while the shared store does not, each charge by the quota that `substitute` names for
-    /// it. What is admitted is in the backlog until the shared store has counted it, unless it `may_be_counted`
-    /// already: the store may have decided, and its answer have been lost. A cost above the quota's
+    /// it. What is admitted is in the backlog until the shared store has counted it, but for the charges at the places
+    /// that `may_be_counted` already: the store may have decided about them, and its answer have been lost. A cost above the quota's
     /// capacity stays impossible, even if the substitute is larger; and the answer to an admitted
     /// request says where it stands in its own quota.
     pub fn decide_alone(
         &self,
         check: &Check,
-        may_be_counted: bool,
+        may_be_counted: impl Fn(usize) -> bool,
         now: Timestamp,
         substitute: impl Fn(&Charge) -> Quota,
     ) -> Verdict {
@@ -54,7 +54,7 @@ impl Memory {
             source: Source::Memory,
             ..Verdict::default()
         };
-        for (charge, ruled) in check.charges.iter().zip(ruled) {
+        for (place, (charge, ruled)) in check.charges.iter().zip(ruled).enumerate() {
             let Ruled {
                 mut answer, record, ..
             } = ruled;
@@ -64,7 +64,8 @@ impl Memory {
                 answer.decision.reset_at = own.reset_at;
             }
             map.keep(charge, record, &answer, now);
-            if admitted && !may_be_counted && check.cost > 0 && answer.decision.allowed() {
+            let is_taken = admitted && check.cost > 0 && answer.decision.allowed();
+            if is_taken && !may_be_counted(place) {
                 map.add_to_backlog(charge, check.cost, answer.decision.at, || self.name());
             }
             verdict.answers.push(Some(answer));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures_util::FutureExt;
 
-use super::{Nodes, check_of, sliding};
+use super::{Fault, Nodes, check_of, sliding};
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
 use crate::redis::emulator::Emulator;
@@ -136,6 +136,53 @@ fn what_memory_admits_while_a_node_is_out_is_counted_once() {
         [6, 6],
         "three requests"
     );
+}
+
+/// The answer about one of three callers is lost: of that one alone it is unknown whether it has been counted.
+#[test]
+fn what_memory_admits_after_a_lost_answer_is_counted_once_of_every_caller() {
+    let charges = [
+        sliding("general:a", 9),
+        sliding("api:user-1", 9),
+        sliding("all:global", 9),
+    ];
+    let check = check_of(Some("a"), &charges, 1);
+    for answered in 0..charges.len() {
+        let nodes = Nodes::default();
+        let isolate = Isolate::new(&nodes, RULES);
+        let mut faults = vec![Some(Fault::Lost)];
+        faults.extend(vec![None; answered]);
+        *nodes.0.faults.borrow_mut() = faults;
+        let (admitted, verdict) = isolate.ask(&check);
+        assert!(admitted && verdict.degraded);
+        assert_eq!(isolate.give_back(), answered);
+        assert!(isolate.ask(&check).0);
+        isolate.reconcile();
+        let left = charges.each_ref().map(|one| nodes.left(one, START));
+        assert_eq!(left, [7; 3], "two requests, {answered} answers");
+    }
+}
+
+#[test]
+fn what_memory_admits_after_the_time_is_up_is_counted_of_the_callers_that_were_not_asked() {
+    let nodes = Nodes::default();
+    let isolate = Isolate::new(&nodes, RULES);
+    let charges = [
+        sliding("general:a", 9),
+        sliding("api:user-1", 9),
+        sliding("all:global", 9),
+    ];
+    let check = check_of(Some("a"), &charges, 1);
+    *nodes.0.clock.borrow_mut() = Some((isolate.effects.clone(), 600));
+    let (admitted, verdict) = isolate.ask(&check);
+    assert!(admitted && verdict.degraded);
+    assert_eq!(nodes.asked(), ["a", "user-1"]);
+    nodes.0.clock.take();
+    assert_eq!(isolate.give_back(), 2);
+    assert!(isolate.ask(&check).0);
+    isolate.reconcile();
+    let left = |one| nodes.left(one, isolate.effects.now());
+    assert_eq!(charges.each_ref().map(left), [7; 3], "two requests");
 }
 
 #[test]
