@@ -35,6 +35,9 @@ use crate::time::{Deadline, Millis, Timestamp};
 pub(super) const QUOTAS_PER_CALL: usize = 8;
 const CALLS: usize = 16;
 
+/// Calls of one go that may fail: what one is about may be out alone, or refused for good. Few, since the breaker counts them.
+const FAILURES: usize = 2;
+
 /// How long one reconciliation keeps others from beginning, should it never report.
 const RECONCILING: Millis = Millis::new(10_000);
 
@@ -161,12 +164,13 @@ impl<S: SharedStore> Fallback<S> {
     }
 
     /// Has the shared store count what memory admitted in its place, of callers that have not come
-    /// back since as well: a part of it, in calls of `quotas_per_call` that are repeated as `retries` says. In the
-    /// background, once the store answers again.
+    /// back since as well: a part of it, in calls of `quotas_per_call`. The first that fails is repeated as `retries` says.
+    /// Where that does not help, the other quotas have their turn first, now and the next time. In the background, once the
+    /// store answers again.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it fails again; nothing is lost by it.
+    /// The latest [`StoreError`] when it fails again; nothing is lost by it.
     pub async fn reconcile(
         &self,
         retries: Retries,
@@ -176,23 +180,45 @@ impl<S: SharedStore> Fallback<S> {
         let Some(shared) = &self.shared else {
             return Ok(());
         };
+        let (mut reconciled, mut failures) = (0, 0);
+        let mut failed: Option<(StoreError, Check)> = None;
         for _ in 0..CALLS {
             let Some(check) = (self.memory).check_to_reconcile(quotas_per_call, effects.now())
             else {
                 break;
             };
+            let retries = match &failed {
+                // All the others have had their turn.
+                Some((_, failed)) if *failed == check => break,
+                Some(_) => Retries::NONE,
+                None => retries,
+            };
             let call =
                 async || (self.ask_shared(shared, Question::new(&check), effects.now())).await;
-            let reconciled = retries.run(effects, call).await;
-            if matches!(reconciled, Err(StoreError::OverCap)) {
-                // There is more to spend in a second.
-                let second = Millis::from_secs(1);
-                self.reconciling.set(Deadline::after(second, effects.now()));
+            let Err(error) = retries.run(effects, call).await else {
+                reconciled += 1;
+                continue;
+            };
+            let is_asked = !matches!(error, StoreError::OverCap | StoreError::Open { .. });
+            if is_asked {
+                self.memory.reconcile_behind(&check);
+                failures += 1;
             }
-            reconciled?;
+            failed = Some((error, check));
+            if !is_asked || failures == FAILURES {
+                break;
+            }
         }
-        self.reconciling.set(Deadline::OVER);
-        Ok(())
+        let Some((error, _)) = failed else {
+            self.reconciling.set(Deadline::OVER);
+            return Ok(());
+        };
+        if error == StoreError::OverCap || reconciled > failures {
+            // There is more to spend in a second, or most of the store answers.
+            let second = Millis::from_secs(1);
+            self.reconciling.set(Deadline::after(second, effects.now()));
+        }
+        Err(error)
     }
 }
 

@@ -189,13 +189,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
 
     /// Has the shared store count what this isolate admitted alone.
     pub async fn reconcile(&self) {
-        // Where each caller is a call, several would have to share the timeout of one.
-        let most = match self.cluster().is_some_and(Cluster::is_partitioned) {
-            true => 1,
-            false => QUOTAS_PER_CALL,
+        let (most, retries) = match self.cluster().is_some_and(Cluster::is_partitioned) {
+            // Where each caller is a call, several would have to share the timeout of one. And where one fails, others may
+            // not: a call for another is of more use than the same again.
+            true => (1, Retries::NONE),
+            false => (QUOTAS_PER_CALL, self.retries),
         };
         // The breaker logs a failure, and another request tries again.
-        let _ = (self.fallback().reconcile(self.retries, most, &self.effects)).await;
+        let _ = (self.fallback().reconcile(retries, most, &self.effects)).await;
     }
 
     /// Units to give back in the background, if there are any.

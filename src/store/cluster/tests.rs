@@ -49,8 +49,8 @@ struct Inner {
     refunds: Cell<usize>,
     /// Of the calls to come, from the last one; those of refunds among them.
     faults: RefCell<Vec<Option<Fault>>>,
-    /// Whose node is out.
-    out: RefCell<Option<String>>,
+    /// Whose nodes are out.
+    out: RefCell<Vec<String>>,
     /// Whether a call takes two turns of the scheduler.
     waits: Cell<bool>,
     /// Lets time pass with each call.
@@ -74,7 +74,7 @@ impl Nodes {
             clock.set(clock.now().since(START).get() + takes);
         }
         let scripted = self.0.faults.borrow_mut().pop().flatten();
-        let is_out = self.0.out.borrow().as_deref() == Some(caller);
+        let is_out = self.0.out.borrow().iter().any(|out| out == caller);
         let fault = if is_out {
             Some(Fault::Unsent)
         } else {
@@ -498,7 +498,7 @@ fn where_a_later_caller_cannot_be_asked_the_store_has_not_decided() {
     let isolate = isolate(&nodes);
     let charges = [sliding("general:a", 9), sliding("all:global", 9)];
     let check = check_of(Some("a"), &charges, 2);
-    *nodes.0.out.borrow_mut() = Some("global".to_owned());
+    *nodes.0.out.borrow_mut() = vec!["global".to_owned()];
     let asked = isolate.decide(&check, START).now_or_never().unwrap();
     assert_eq!(asked, Err(StoreError::Refused("CLUSTERDOWN".to_owned())));
     assert_eq!(nodes.left(&charges[0], START), 7);

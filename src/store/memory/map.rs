@@ -55,6 +55,8 @@ pub(super) struct Map {
     by_expiry: BTreeSet<(Timestamp, u32)>,
     /// Entries with a backlog.
     unreconciled: BTreeSet<u32>,
+    /// The place from which on they are reconciled.
+    reconciles_from: u32,
     touches: u64,
 }
 
@@ -68,6 +70,7 @@ impl Map {
             by_worth: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
             unreconciled: BTreeSet::new(),
+            reconciles_from: 0,
             touches: 0,
         }
     }
@@ -218,7 +221,9 @@ impl Map {
     /// Some of the quotas with a backlog, each as a charge.
     pub(super) fn next_to_reconcile(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
         self.drop_expired(now);
-        let entries = self.unreconciled.iter().filter_map(|place| {
+        let from = self.reconciles_from;
+        let in_turn = (self.unreconciled.range(from..)).chain(self.unreconciled.range(..from));
+        let entries = in_turn.filter_map(|place| {
             let entry = self.entries.get(*place as usize)?.as_ref()?;
             let unreconciled = entry.unreconciled.as_ref()?;
             Some(Charge {
@@ -227,6 +232,13 @@ impl Map {
             })
         });
         entries.take(most).collect()
+    }
+
+    /// The quota under `key` cannot be reconciled now: those behind it come first.
+    pub(super) fn reconcile_behind(&mut self, key: &str) {
+        if let Some(place) = self.places.get(key) {
+            self.reconciles_from = place.saturating_add(1);
+        }
     }
 
     pub(super) fn forget(&mut self, key: &str) {

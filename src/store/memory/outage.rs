@@ -150,6 +150,14 @@ impl Memory {
         })
     }
 
+    /// What a [check to reconcile](Self::check_to_reconcile) asks about cannot be reconciled now: the next is about
+    /// others, as long as there are any.
+    pub fn reconcile_behind(&self, check: &Check) {
+        if let Some(last) = check.charges.last() {
+            self.map.borrow_mut().reconcile_behind(&last.key);
+        }
+    }
+
     /// A name that nobody else gives.
     fn name(&self) -> String {
         let number = self.named.replace(self.named.get() + 1);

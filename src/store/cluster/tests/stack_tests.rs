@@ -119,7 +119,7 @@ fn what_memory_admits_while_a_node_is_out_is_counted_once() {
     let isolate = Isolate::new(&nodes, RULES);
     let charges = [sliding("general:a", 9), sliding("all:global", 9)];
     let check = check_of(Some("a"), &charges, 1);
-    *nodes.0.out.borrow_mut() = Some("global".to_owned());
+    *nodes.0.out.borrow_mut() = vec!["global".to_owned()];
     for _ in 0..2 {
         let (admitted, verdict) = isolate.ask(&check);
         assert!(admitted && verdict.degraded);
@@ -192,7 +192,7 @@ fn reconciliation_asks_about_one_caller_a_call() {
     let charges = ["1", "2", "3"].map(|caller| sliding(&format!("general:{caller}"), 9));
     let check = |charge: &Charge| check_of(None, std::slice::from_ref(charge), 1);
     for charge in &charges {
-        *nodes.0.out.borrow_mut() = Some(charge.caller().to_owned());
+        *nodes.0.out.borrow_mut() = vec![charge.caller().to_owned()];
         assert!(isolate.ask(&check(charge)).1.degraded);
     }
     nodes.0.out.take();
@@ -203,6 +203,79 @@ fn reconciliation_asks_about_one_caller_a_call() {
     asked.sort();
     assert_eq!(asked, ["1", "2", "3"]);
     assert_eq!(charges.each_ref().map(|one| nodes.left(one, START)), [8; 3]);
+}
+
+/// An isolate that admitted a request of each of `callers` while their nodes were out, and to which another answers.
+fn with_backlogs(nodes: &Nodes, callers: &[&str]) -> (Isolate, Vec<Charge>) {
+    let isolate = Isolate::new(nodes, RULES);
+    let charge = |caller: &str| sliding(&format!("general:{caller}"), 9);
+    let charges: Vec<Charge> = callers.iter().map(|caller| charge(caller)).collect();
+    let check = |charge: &Charge| check_of(None, std::slice::from_ref(charge), 1);
+    for charge in &charges {
+        *nodes.0.out.borrow_mut() = vec![charge.caller().to_owned()];
+        assert!(isolate.ask(&check(charge)).1.degraded);
+        nodes.0.out.take();
+        assert!(isolate.ask(&check(&sliding("ip:healthy", 99))).0);
+    }
+    nodes.asked();
+    (isolate, charges)
+}
+
+#[test]
+fn a_node_that_is_out_keeps_no_other_from_being_reconciled() {
+    let callers = ["1", "2", "3", "4"];
+    for out in callers {
+        let nodes = Nodes::default();
+        let (isolate, charges) = with_backlogs(&nodes, &callers);
+        *nodes.0.out.borrow_mut() = vec![out.to_owned()];
+        let now = isolate.effects.now();
+        let left = |one: &Charge| nodes.left(one, now);
+        let before: Vec<u32> = charges.iter().map(left).collect();
+        isolate.reconcile();
+        let mut asked = nodes.asked();
+        asked.sort();
+        assert_eq!(asked, callers, "each once");
+        for (charge, before) in charges.iter().zip(&before) {
+            let counted = u32::from(charge.caller() != out);
+            assert_eq!(left(charge), before - counted, "{}", charge.key);
+        }
+        nodes.0.out.take();
+        isolate.effects.set(now.since(START).get() + 10_000);
+        isolate.reconcile();
+        assert_eq!(nodes.asked(), [out]);
+        assert!(!isolate.stack.should_reconcile(), "nothing is left");
+    }
+}
+
+#[test]
+fn reconciliation_begins_behind_where_it_failed() {
+    let nodes = Nodes::default();
+    let (isolate, charges) = with_backlogs(&nodes, &["1", "2", "3", "4", "5"]);
+    *nodes.0.out.borrow_mut() = ["1", "2", "3", "5"].map(str::to_owned).to_vec();
+    isolate.reconcile();
+    assert_eq!(nodes.asked(), ["1", "2"], "two failures at a time");
+    assert!(!isolate.stack.should_reconcile());
+    isolate.effects.set(10_000);
+    isolate.reconcile();
+    assert_eq!(nodes.asked(), ["3", "4", "5"]);
+    assert_eq!(nodes.left(&charges[3], isolate.effects.now()), 8);
+    nodes.0.out.take();
+    isolate.effects.set(20_000);
+    isolate.reconcile();
+    assert_eq!(nodes.asked(), ["1", "2", "3", "5"]);
+}
+
+#[test]
+fn where_more_is_reconciled_than_fails_it_goes_on_in_a_second() {
+    let nodes = Nodes::default();
+    let (isolate, _) = with_backlogs(&nodes, &["1", "2", "3"]);
+    *nodes.0.out.borrow_mut() = vec!["1".to_owned()];
+    isolate.reconcile();
+    assert_eq!(nodes.asked(), ["1", "2", "3"]);
+    isolate.effects.set(999);
+    assert!(!isolate.stack.should_reconcile());
+    isolate.effects.set(1000);
+    assert!(isolate.stack.should_reconcile());
 }
 
 #[test]
