@@ -28,6 +28,8 @@ pub use abuse::Abuse;
 pub use cors::CorsOrigins;
 pub use host::{Client, Host, Reach};
 pub use server::{Node, Server, Tcp, Topology};
+#[cfg(test)]
+pub(crate) use store::LEAST_COMMANDS_IN_CLUSTER;
 pub use store::StoreConfig;
 pub use vars::Vars;
 pub(crate) use vars::thousandths;

@@ -57,10 +57,10 @@ pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> StoreCo
     };
     let doublings = "REDIS_MAX_RECONNECT_ATTEMPTS";
     let doublings = vars.number(doublings, 0..=20, [10, 10], "doublings", problems);
-    let max_commands = max_commands(vars, problems);
     let fallback_factor = fallback_factor(vars, problems);
     let server = server::read(vars, host, problems);
     let is_cluster = server.as_ref().is_some_and(Server::is_cluster);
+    let max_commands = max_commands(vars, is_cluster, problems);
     let prefix = prefix(vars, is_cluster, problems);
     let Some(server) = server else {
         return StoreConfig::Memory;
@@ -81,11 +81,18 @@ pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> StoreCo
 /// The smallest cap: a decision over eight quotas that each set a block and count a backlog.
 const LEAST_COMMANDS: u32 = 50;
 
-fn max_commands(vars: &Vars, problems: &mut Problems) -> Option<NonZeroU32> {
+/// In a cluster, where they can be of as many callers, which are asked one by one, and what they took be given back. Three
+/// fifths of it pay for that, so that records may wait meanwhile.
+pub(crate) const LEAST_COMMANDS_IN_CLUSTER: u32 = 150;
+
+fn max_commands(vars: &Vars, is_cluster: bool, problems: &mut Problems) -> Option<NonZeroU32> {
     const NAME: &str = "REDIS_MAX_COMMANDS_PER_SECOND";
     vars.get(NAME)?;
-    let range = LEAST_COMMANDS..=1_000_000;
-    let most = vars.number(NAME, range, [0, LEAST_COMMANDS], "commands", problems);
+    let (least, unit) = match is_cluster {
+        true => (LEAST_COMMANDS_IN_CLUSTER, "commands for a cluster"),
+        false => (LEAST_COMMANDS, "commands"),
+    };
+    let most = vars.number(NAME, least..=1_000_000, [0, least], unit, problems);
     NonZeroU32::new(most)
 }
 

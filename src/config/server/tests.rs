@@ -249,6 +249,38 @@ fn a_prefix_has_no_braces_in_a_cluster() {
     assert_eq!(prefix(&own, &client(false)), ("{t}:".to_owned(), false));
 }
 
+/// One decision can cost more there: it is of several calls, and what they took is given back.
+#[test]
+fn a_cap_on_commands_is_larger_in_a_cluster() {
+    let cap = |is_cluster: bool, given: u32| {
+        let vars = json!({
+            "REDIS_URL": "redis://a",
+            "REDIS_CLUSTER": is_cluster,
+            "REDIS_MAX_COMMANDS_PER_SECOND": given,
+        });
+        let compiled = compile(&vars, &host("node"));
+        let errors = compiled.problems.iter().map(ToString::to_string);
+        let StoreConfig::Redis { rules, .. } = compiled.config.store else {
+            panic!("memory");
+        };
+        (
+            rules.max_commands.unwrap().get(),
+            errors.collect::<Vec<_>>(),
+        )
+    };
+    for (is_cluster, least) in [(false, 50), (true, 150)] {
+        assert_eq!(cap(is_cluster, least), (least, vec![]));
+        let (in_force, errors) = cap(is_cluster, least - 1);
+        assert_eq!(in_force, least);
+        let [error] = &errors[..] else {
+            panic!("{errors:?}");
+        };
+        assert!(error.contains("REDIS_MAX_COMMANDS_PER_SECOND"), "{error}");
+        assert!(error.contains(&format!("from {least} ")), "{error}");
+        assert_eq!(error.contains("cluster"), is_cluster, "{error}");
+    }
+}
+
 #[test]
 fn each_host_is_given_what_it_reaches() {
     let single = json!({"REDIS_URL": "redis://a"});

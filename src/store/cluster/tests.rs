@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::{Cluster, MAX_REFUNDS};
+use crate::config::LEAST_COMMANDS_IN_CLUSTER;
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, Outcome, Quota};
@@ -556,6 +557,27 @@ fn its_commands_are_those_of_all_callers_and_of_giving_back() {
     // A script, a read and two states; a script, a read and a state; and at most as many again.
     assert_eq!(most(&charges, 1), 7 + 5);
     assert_eq!(most(&charges, 0), 7);
+}
+
+/// The least cap that a cluster may have pays for any decision, while records wait for their two fifths as well.
+#[test]
+fn the_least_cap_pays_for_the_largest_decision() {
+    let isolate = isolate(&Nodes::default());
+    let charges: Vec<Charge> = (0..8)
+        .map(|number| Charge {
+            block: Some(MINUTE),
+            ..sliding(&format!("p:user-{number}"), 9)
+        })
+        .collect();
+    let extras: Vec<Extra> = charges
+        .iter()
+        .map(|charge| backlog(charge, "n", 1, START))
+        .collect();
+    // Its address has no quota.
+    let check = check_of(Some("a"), &charges, 1);
+    let most = isolate.most_commands(&Question::with(&check, &extras));
+    assert_eq!(most, 66);
+    assert!(most <= LEAST_COMMANDS_IN_CLUSTER * 3 / 5);
 }
 
 /// Requests of a law's test: whose, through which isolate, and how calls end.
