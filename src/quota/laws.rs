@@ -430,6 +430,19 @@ fn no_cost_is_too_large_for_the_longest_window() {
     }
 }
 
+/// The second admission found the first one's units, which are given back at once: it is none the heavier for them.
+#[test]
+fn refunds_to_a_bucket_that_come_at_different_times_keep_the_bound() {
+    let quota = quota(Algorithm::TokenBucket, 10, 1000, 40);
+    let first = quota.decide(None, 10, at(0)).admitted.unwrap();
+    let both = quota.decide(Some(&first), 10, at(0)).admitted.unwrap();
+    let second = quota.refund(&both, 10, at(0), at(0)).unwrap();
+    let kept = quota.decide(Some(&second), 10, at(1500)).admitted.unwrap();
+    let after = quota.refund(&kept, 10, at(0), at(1500)).unwrap_or(kept);
+    let left = quota.decide(Some(&after), 0, at(1500)).decision.remaining;
+    assert_eq!(left, 30, "ten units have just been admitted");
+}
+
 /// A burst that was made smaller leaves a level above the bucket's size, which counts as full.
 #[test]
 fn a_refund_to_a_bucket_that_was_larger_takes_nothing() {

@@ -160,7 +160,9 @@ pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<S
 }
 
 /// A bucket does not tell whose tokens have come back since, so only what this admission must still
-/// weigh is taken off: had it never been made, the level would be lower by at least that.
+/// weigh is taken off: had it never been made, the level would be lower by at least that. The rest stays taken, at most what
+/// drains in the time from the admission to the refund. (The level before the admission would not say more: it may
+/// hold units of others that have been given back since.)
 pub(super) fn refund(
     quota: &Quota,
     state: &State,

@@ -12,7 +12,8 @@
 //!   counted. Others see fewer units meanwhile, never more.
 //! - Law 2: a denied request consumes nothing once its units are given back. That begins with its denial, in the
 //!   background. Where it is lost (the isolate ends, or the call fails) they stay taken until they leave the window. It is
-//!   sent once: a second time would take back another request's units.
+//!   sent once: a second time would take back another request's units. A token bucket keeps what it gained back between the
+//!   admission and the refund, at most the cost: all of it where a unit comes back sooner than the refund comes.
 //! - Law 3: `retry_after` is exact for the caller that denied. The callers that come after it have not been asked, and
 //!   may deny then. A request that runs into units which are then given back waits longer than it has to; and where it is
 //!   denied by a policy that blocks, it is blocked.

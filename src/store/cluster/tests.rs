@@ -528,6 +528,32 @@ fn a_refund_is_sent_once_whatever_becomes_of_it() {
     }
 }
 
+/// The bucket does not tell whose units have come back meanwhile.
+#[test]
+fn a_bucket_keeps_what_came_back_before_the_refund_and_at_most_the_cost() {
+    // A unit a millisecond.
+    let fast = charge("general:a", Algorithm::TokenBucket, 60_000);
+    let all = sliding("all:global", 10);
+    for (late, stays) in [(0, 0), (4, 4), (10, 10), (50, 10), (500, 0)] {
+        let nodes = Nodes::default();
+        let isolate = isolate(&nodes);
+        decide(
+            &isolate,
+            &check_of(None, std::slice::from_ref(&all), 10),
+            START,
+        );
+        let own = check_of(Some("a"), std::slice::from_ref(&fast), 100);
+        assert!(decide(&isolate, &own, START).allows(&own));
+        let both = check_of(Some("a"), &[fast.clone(), all.clone()], 10);
+        assert!(!decide(&isolate, &both, START).allows(&both));
+        isolate.effects.set(late);
+        give_back(&isolate);
+        let without = 60_000 - 100_u32.saturating_sub(u32::try_from(late).unwrap());
+        let left = nodes.left(&fast, isolate.effects.now());
+        assert_eq!(without - left, stays, "{late} ms late");
+    }
+}
+
 #[test]
 fn refunds_that_nobody_makes_are_bounded() {
     let nodes = Nodes::default();
