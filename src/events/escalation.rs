@@ -8,7 +8,7 @@ use crate::blocklist::{Block, By, Mark, Step, Wanted};
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
-use crate::redis::records::Records;
+use crate::redis::records::{FAILURES_IN_A_ROW, Records};
 use crate::redis::{Database, command, whole};
 use crate::time::{Millis, Timestamp};
 
@@ -49,7 +49,7 @@ pub struct Escalated {
     pub blocks: Vec<(Network, Block)>,
     /// Those that are still to be blocked.
     pub due: Vec<Network>,
-    /// Why the others were not, where the database failed.
+    /// Why others were not counted or blocked, where the database failed.
     pub error: Option<StoreError>,
 }
 
@@ -102,53 +102,67 @@ fn denials<'a>(
 
 impl<D: Database> Records<D> {
     /// Counts the denials of a batch, and blocks who has too many, and who is due, as far as the budget has
-    /// the commands for it.
+    /// the commands for it. In a cluster, an address whose slot fails keeps no other from being counted or blocked.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] of the database, where nothing was counted. Whatever fails after that is in [`Escalated::error`].
     pub async fn escalate(
         &self,
         batch: &Batch,
         rule: &Escalation,
         now: Timestamp,
     ) -> Result<Escalated, StoreError> {
-        let mut due = batch.due.clone();
-        due.extend(self.count_denials(batch, rule, now).await?);
         let mut escalated = Escalated::default();
-        let mut due = due.into_iter();
-        while let Some(network) = due.next() {
-            if (self.prepay(COMMANDS_PER_BLOCK, now)).is_err() {
+        let (counted, error) = self.count_denials(batch, rule, now).await;
+        let most_failures = match (self.is_clustered(), error) {
+            (false, Some(error)) => return Err(error),
+            (false, None) => 1,
+            (true, error) => {
+                escalated.error = error;
+                FAILURES_IN_A_ROW
+            }
+        };
+        let mut failures = 0;
+        for network in batch.due.iter().copied().chain(counted) {
+            if failures == most_failures || (self.prepay(COMMANDS_PER_BLOCK, now)).is_err() {
                 escalated.due.push(network);
                 continue;
             }
             match self.block_denied(network, rule, now).await {
-                Ok(block) => escalated.blocks.extend(block.map(|block| (network, block))),
+                Ok(block) => {
+                    failures = 0;
+                    escalated.blocks.extend(block.map(|block| (network, block)));
+                }
                 Err(error) => {
+                    failures += 1;
                     escalated.due.push(network);
-                    escalated.due.extend(due);
-                    escalated.error = Some(error);
-                    return Ok(escalated);
+                    escalated.error.get_or_insert(error);
                 }
             }
         }
         // Else with later blocks.
-        if !escalated.blocks.is_empty() && (self.prepay(BOUNDS_COMMANDS, now)).is_ok() {
-            self.bound_addresses(now).await?;
+        if failures < most_failures
+            && !escalated.blocks.is_empty()
+            && (self.prepay(BOUNDS_COMMANDS, now)).is_ok()
+            && let Err(error) = self.bound_addresses(now).await
+        {
+            escalated.error.get_or_insert(error);
         }
         Ok(escalated)
     }
 
-    /// Counts the denials of a batch: the addresses that have too many.
+    /// Counts the denials of a batch: the addresses that have too many, as far as they could be counted, and why others
+    /// could not.
     async fn count_denials(
         &self,
         batch: &Batch,
         rule: &Escalation,
         now: Timestamp,
-    ) -> Result<Vec<Network>, StoreError> {
+    ) -> (Vec<Network>, Option<StoreError>) {
         let denials: Vec<(Network, &Tally)> = denials(batch, rule, now).collect();
         if denials.is_empty() {
-            return Ok(Vec::new());
+            return (Vec::new(), None);
         }
         let mut commands = Vec::with_capacity(2 * denials.len() + 1);
         let mut read = vec!["MGET".to_owned()];
@@ -166,7 +180,7 @@ impl<D: Database> Records<D> {
             read.extend(counters.iter().map(|key| self.key(*key)));
         }
         commands.push(read);
-        let replies = self.run_all(commands, now).await?;
+        let (replies, error) = self.run_each(commands, now).await;
         let counted = replies.last().and_then(Value::as_array);
         let counted = counted.map(Vec::as_slice).unwrap_or_default();
         let counted = denials.iter().zip(counted.chunks(COUNTERS));
@@ -174,7 +188,8 @@ impl<D: Database> Records<D> {
             let sum: u64 = counters.iter().map(whole).sum();
             sum > u64::from(rule.denials)
         });
-        Ok(has_too_many.map(|((network, _), _)| *network).collect())
+        let due = has_too_many.map(|((network, _), _)| *network).collect();
+        (due, error)
     }
 
     /// Blocks `network`, unless another isolate does, or it is blocked already: in one step, so that an
@@ -259,16 +274,22 @@ fn escalation(network: Network, block: &Block) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
+    use std::cell::{Cell, RefCell};
 
-    use super::{Escalation, LONGEST};
+    use futures_util::FutureExt;
+    use serde_json::Value;
+
+    use super::{Escalated, Escalation, LONGEST};
     use crate::blocklist::{Block, By, Target};
     use crate::client::Network;
+    use crate::error::StoreError;
     use crate::events::tests::{ALL, denied};
     use crate::events::{Batch, Recorder};
     use crate::redis::emulator::Emulator;
     use crate::redis::keys::Keys;
-    use crate::redis::records::Records;
+    use crate::redis::records::{FAILURES_IN_A_ROW, Records};
+    use crate::redis::run::keys_of;
+    use crate::redis::{Command, Database};
     use crate::seed::Seed;
     use crate::store::conformance::START;
     use crate::time::{Millis, Timestamp};
@@ -333,6 +354,95 @@ mod tests {
         assert!(known.any("192.0.2.1", at(60)).is_some());
         assert!(known.any("192.0.2.1", at(89)).is_none());
         assert!(known.any("192.0.2.2", at(60)).is_none());
+    }
+
+    /// A cluster that does not answer for the slots of some addresses.
+    #[derive(Default)]
+    struct Failing {
+        held: Emulator,
+        fails: RefCell<Vec<&'static str>>,
+        all: Cell<bool>,
+        calls: Cell<u32>,
+    }
+
+    impl Database for Failing {
+        async fn run(
+            &self,
+            commands: Vec<Command>,
+            now: Timestamp,
+        ) -> Result<Vec<Value>, StoreError> {
+            self.calls.set(self.calls.get() + 1);
+            let fails = self.fails.borrow().clone();
+            let fails = |key: &String| fails.iter().any(|of| key.contains(&format!("{{{of}}}")));
+            if self.all.get() || commands.iter().flat_map(keys_of).any(fails) {
+                return Err(StoreError::Timeout);
+            }
+            self.held.run(commands, now).await
+        }
+
+        fn is_shared(&self) -> bool {
+            true
+        }
+    }
+
+    const ALL_FOUR: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
+
+    fn many(callers: &[&str]) -> Batch {
+        let denials = callers.iter().map(|caller| batch(caller, "auth", 6));
+        let denials = denials.flat_map(|batch| batch.denials);
+        Batch {
+            denials: denials.collect(),
+            ..Batch::default()
+        }
+    }
+
+    fn escalated(records: &Records<Failing>, batch: &Batch) -> (Vec<String>, Escalated) {
+        let escalated = records.escalate(batch, &RULE, at(0)).now_or_never();
+        let escalated = escalated.unwrap().unwrap();
+        let blocked = escalated.blocks.iter().map(|(it, _)| it.to_string());
+        (blocked.collect(), escalated)
+    }
+
+    #[test]
+    fn in_a_cluster_a_slot_that_fails_keeps_no_other_address_from_its_block() {
+        for failing in ALL_FOUR {
+            let records = Records::new(Failing::default(), Keys::clustered("t:"));
+            let database = records.database();
+            database.fails.replace(vec![failing]);
+            let others: Vec<&str> = ALL_FOUR.into_iter().filter(|it| *it != failing).collect();
+            let (blocked, escalated) = escalated(&records, &many(&ALL_FOUR));
+            assert_eq!(blocked, others);
+            let expected = (vec![], Some(StoreError::Timeout));
+            assert_eq!((escalated.due, escalated.error), expected);
+        }
+    }
+
+    /// It was counted before its slot failed, and is the first of those that are due.
+    #[test]
+    fn in_a_cluster_one_that_is_due_and_cannot_be_blocked_stays_due_and_keeps_nobody() {
+        let records = Records::new(Failing::default(), Keys::clustered("t:"));
+        records.database().fails.replace(vec!["192.0.2.1"]);
+        let mut batch = many(&ALL_FOUR[1..]);
+        batch.due.push(Network::parse("192.0.2.1").unwrap());
+        let (blocked, failed) = escalated(&records, &batch);
+        assert_eq!(blocked, ALL_FOUR[1..]);
+        assert_eq!((&failed.due, failed.error), (&batch.due, Some(StoreError::Timeout)));
+        // The list cannot be written.
+        records.database().fails.replace(vec!["records"]);
+        let (blocked, failed) = escalated(&records, &many(&["192.0.2.9"]));
+        assert_eq!((blocked.len(), failed.due.len()), (0, 1));
+    }
+
+    #[test]
+    fn in_a_cluster_that_is_out_few_addresses_are_tried() {
+        let names: Vec<String> = (0..100).map(|number| format!("192.0.2.{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let records = Records::new(Failing::default(), Keys::clustered("t:"));
+        let database = records.database();
+        database.all.set(true);
+        let (blocked, failed) = escalated(&records, &many(&names));
+        assert_eq!((blocked.len(), failed.error), (0, Some(StoreError::Timeout)));
+        assert_eq!(database.calls.get(), FAILURES_IN_A_ROW);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
+/// Steps in a row that may fail, each in a slot of its own, before the others are not tried: each may take as long as a timeout.
+pub(crate) const FAILURES_IN_A_ROW: u32 = 5;
+
 /// Replies to commands, to be awaited.
 pub(crate) type Replies<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, StoreError>> + 'a>>;
 
@@ -134,6 +137,30 @@ impl<D: Database> Records<D> {
             }
             Ok(parts.replies())
         })
+    }
+
+    /// As [`run_all`](Self::run_all), but a part that fails keeps none behind it from running: its replies are null. With
+    /// why the first one failed. Where [several](FAILURES_IN_A_ROW) in a row fail, those behind them do not run.
+    pub(crate) async fn run_each(
+        &self,
+        commands: Vec<Command>,
+        now: Timestamp,
+    ) -> (Vec<Value>, Option<StoreError>) {
+        let mut parts = self.parts(commands);
+        self.count(parts.sizes().map(|size| self.cost(size)).sum(), now);
+        let (mut number, mut failures, mut error) = (0, 0, None);
+        while failures < FAILURES_IN_A_ROW
+            && let Some(commands) = parts.take(number)
+        {
+            let ran = match self.database.run(commands, now).await {
+                Ok(replies) => parts.put(number, replies).ok_or(StoreError::Malformed),
+                Err(error) => Err(error),
+            };
+            failures = if ran.is_ok() { 0 } else { failures + 1 };
+            error = error.or(ran.err());
+            number += 1;
+        }
+        (parts.replies(), error)
     }
 
     /// Whether keys of one caller, and those of no caller, are in slots apart: what is of several slots is several steps.
