@@ -7,7 +7,8 @@
 //!   it for exactly as long. Ended early, an entry stands for longer than its record, or without one: where it has an end, it
 //!   is not shown; where it has none, isolates restore the record, as if the call had come to its end without an answer.
 //! - To lift one: what is listed without an end is listed as [being lifted](LIFTING), so that no isolate restores it, then
-//!   the record is deleted, then the entry.
+//!   the record is deleted, then the entry. Ended early, such an entry blocks nobody: isolates leave it out of their copies,
+//!   and whoever reads the list takes it out once it has no record.
 //! - Whoever changed a record reads it again once the list is written: where another change came between, the list is
 //!   written anew, so that the last one writes what the record says.
 //! - A record is restored for a minute first, and for good if its address is still listed without an end then. Until then
@@ -15,16 +16,17 @@
 
 use super::block::Block;
 use super::change::{Mark, Step, Wanted};
-use super::records::{ATTEMPTS, ENDLESS, NotSet, bound, restored, score_of, tidy};
+use super::records::{ATTEMPTS, ENDLESS, LIFTING, Listed, NotSet, bound, restored, score_of, tidy};
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::Key;
-use crate::redis::records::Records;
+use crate::redis::records::{FAILURES_IN_A_ROW, Records};
 use crate::redis::{Command, Database, command, whole};
+use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
-/// The score of an address whose block without an end is being lifted: beyond every time, and not restored.
-const LIFTING: u64 = ENDLESS - 1;
+/// Listed addresses whose records are looked at with each part of the list that is read: each is a call of its own.
+const LOOKED_AT: usize = 20;
 
 /// How long a restored record stays if nobody makes it one for good.
 const RESTORING: Millis = Millis::from_secs(60);
@@ -164,16 +166,85 @@ impl<D: Database> Records<D> {
         Ok(was_endless || whole(&deleted) > 0)
     }
 
-    /// Writes back the record of an address that is listed without an end, unless it has one; whether it did.
-    pub(super) async fn restore_apart(
+    /// Looks at [some](LOOKED_AT) listed addresses, chosen at random: writes the records back that blocks without an end have
+    /// lost, and takes out of the list what was being lifted and has no record; how many were restored. An address
+    /// that fails keeps no other from it; where all do, why the first did.
+    pub(super) async fn look_apart(
         &self,
-        address: &str,
+        listed: &Listed,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<usize, StoreError> {
+        let endless = listed.addresses.iter();
+        let endless = endless.filter(|(_, block)| block.until.is_none());
+        let endless = endless.map(|(address, _)| (address.as_str(), false));
+        let lifting = listed.lifting.iter();
+        let all: Vec<(&str, bool)> = endless
+            .chain(lifting.map(|address| (address.as_str(), true)))
+            .collect();
+        // Each for itself, some perhaps twice: while many have lost their records, each look finds one. Without randomness, by
+        // the time.
+        let chosen = |number: usize| {
+            let bits = Seed::random_bits().unwrap_or(now.as_millis() + number as u64);
+            usize::try_from(bits % all.len() as u64).unwrap_or_default()
+        };
+        let places = 0..all.len().min(LOOKED_AT);
+        let places = places.map(|number| match all.len() {
+            0..=LOOKED_AT => number,
+            _ => chosen(number),
+        });
+        let (mut restored, mut failures, mut looked_at, mut error) = (0, 0, 0, None);
+        for (address, is_lifted) in places.filter_map(|place| all.get(place)) {
+            let looked = match is_lifted {
+                true => self.drop_lifted(address, now).await.map(|()| false),
+                false => self.restore_apart(address, now).await,
+            };
+            match looked {
+                Ok(is_restored) => {
+                    (failures, looked_at) = (0, looked_at + 1);
+                    restored += usize::from(is_restored);
+                }
+                Err(why) => {
+                    failures += 1;
+                    error.get_or_insert(why);
+                }
+            }
+            if failures == FAILURES_IN_A_ROW {
+                break;
+            }
+        }
+        match error {
+            Some(error) if looked_at == 0 => Err(error),
+            _ => Ok(restored),
+        }
+    }
+
+    /// Takes an address out of the list that was being lifted, unless it has a record.
+    async fn drop_lifted(&self, address: &str, now: Timestamp) -> Result<(), StoreError> {
+        if self.record_of(address, now).await?.is_some() {
+            return Ok(());
+        }
+        let list = self.key(Key::BlockedAddresses);
+        let step = Step::new([command(["ZREM", &list, address])], Mark::Nothing).only_if(
+            command(["ZSCORE", &list, address]),
+            Wanted::Is(LIFTING.to_string()),
+        );
+        self.change(vec![step], now).await?;
+        match self.record_of(address, now).await? {
+            None => Ok(()),
+            // Somebody blocked it meanwhile.
+            record => self.settle(address, record, Vec::new(), now).await,
+        }
+    }
+
+    /// Writes back the record of an address that is listed without an end, unless it has one; whether it did.
+    async fn restore_apart(&self, address: &str, now: Timestamp) -> Result<bool, StoreError> {
         let key = self.key(Key::BlockedAddress(address));
         let [at, until] = [now, now + RESTORING].map(Timestamp::as_millis);
         let record = format!("{{\"until\":{until},\"since\":{at},\"restored\":true}}");
         let ms = RESTORING.get().to_string();
+        if self.record_of(address, now).await?.is_some() {
+            return Ok(false);
+        }
         let set = command(["SET", &key, &record, "PX", &ms, "NX"]);
         let [set] = self.run([set], now).await?;
         if set.is_null() {

@@ -29,6 +29,9 @@ pub(crate) const BOUNDS_COMMANDS: usize = 5;
 /// A score beyond every time, for blocks without an end. What is added keeps them apart.
 pub(super) const ENDLESS: u64 = 5_000_000_000_000_000;
 
+/// The score of an address whose block without an end is being lifted in a cluster: beyond every time, and not restored.
+pub(super) const LIFTING: u64 = ENDLESS - 1;
+
 /// How long after its end an entry stays in a list, so that no isolate whose clock is ahead takes
 /// blocks out that stand.
 pub(super) const TIDIED_AFTER: Millis = Millis::from_secs(24 * 60 * 60);
@@ -72,6 +75,8 @@ impl From<StoreError> for NotSet {
 pub struct Listed {
     /// The addresses with their blocks.
     pub addresses: Vec<(String, AddressBlock)>,
+    /// Addresses that are being lifted, or whose lift has ended early.
+    pub lifting: Vec<String>,
     /// Behind which entry, a score and a member, there are more.
     pub next: Option<(u64, String)>,
 }
@@ -437,16 +442,20 @@ impl<D: Database> Records<D> {
     }
 
     /// Writes the records of listed addresses back that are blocked without an end and have lost theirs;
-    /// how many. Where a block has an end, so does its record, and none is missed.
+    /// how many. Where a block has an end, so does its record, and none is missed. In a cluster, some of them are looked at,
+    /// and what a lift that ended early has left in the list is taken out.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; some may have been written.
+    /// [`StoreError`] of the database; some may have been written. In a cluster, where every address that is looked at fails.
     pub async fn restore_addresses(
         &self,
         listed: &Listed,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
+        if self.is_clustered() {
+            return self.look_apart(listed, now).await;
+        }
         let endless = listed.addresses.iter();
         let endless: Vec<&str> = endless
             .filter(|(_, block)| block.until.is_none())
@@ -455,13 +464,6 @@ impl<D: Database> Records<D> {
         let missing = self.without_record(&endless, now).await?;
         if missing.is_empty() {
             return Ok(0);
-        }
-        if self.is_clustered() {
-            let mut restored = 0;
-            for address in missing {
-                restored += usize::from(self.restore_apart(address, now).await?);
-            }
-            return Ok(restored);
         }
         let list = self.key(Key::BlockedAddresses);
         let record = restored(None, now).to_record();
@@ -608,6 +610,11 @@ fn listed_of(reply: &Value, after: Option<&(u64, String)>, now: Timestamp) -> Li
     for (address, score) in &entries {
         let score: u64 = score.parse().unwrap_or_default();
         if after.is_some_and(|(last, member)| score == *last && *address >= member.as_str()) {
+            continue;
+        }
+        if score == LIFTING {
+            listed.lifting.push((*address).to_owned());
+            listed.next = Some((score, (*address).to_owned()));
             continue;
         }
         let until = Some(score).filter(|score| *score < ENDLESS);

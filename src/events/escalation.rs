@@ -426,7 +426,10 @@ mod tests {
         batch.due.push(Network::parse("192.0.2.1").unwrap());
         let (blocked, failed) = escalated(&records, &batch);
         assert_eq!(blocked, ALL_FOUR[1..]);
-        assert_eq!((&failed.due, failed.error), (&batch.due, Some(StoreError::Timeout)));
+        assert_eq!(
+            (&failed.due, failed.error),
+            (&batch.due, Some(StoreError::Timeout))
+        );
         // The list cannot be written.
         records.database().fails.replace(vec!["records"]);
         let (blocked, failed) = escalated(&records, &many(&["192.0.2.9"]));
@@ -441,7 +444,10 @@ mod tests {
         let database = records.database();
         database.all.set(true);
         let (blocked, failed) = escalated(&records, &many(&names));
-        assert_eq!((blocked.len(), failed.error), (0, Some(StoreError::Timeout)));
+        assert_eq!(
+            (blocked.len(), failed.error),
+            (0, Some(StoreError::Timeout))
+        );
         assert_eq!(database.calls.get(), FAILURES_IN_A_ROW);
     }
 

@@ -254,15 +254,18 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         begins: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
+        // What cannot be restored keeps nobody from knowing the list.
+        self.copy
+            .borrow_mut()
+            .take_listed(listed.clone(), begins, now);
         let restored = self.records.restore_addresses(&listed, now).await?;
         if restored > 0 {
             self.log(Notice::AddressesRestored(restored));
         }
-        let mut copy = self.copy.borrow_mut();
-        copy.take_listed(listed, begins, now);
-        if restored >= RESTORED_AT_A_TIME {
+        let is_sample = self.records.is_clustered() && restored > 0;
+        if is_sample || restored >= RESTORED_AT_A_TIME {
             // There may be more of them.
-            copy.looks_again();
+            self.copy.borrow_mut().looks_again();
         }
         Ok(())
     }

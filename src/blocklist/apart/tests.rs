@@ -169,7 +169,7 @@ fn batch(addresses: &[&str]) -> Batch {
 fn listed_endless(address: &str) -> Listed {
     Listed {
         addresses: vec![(address.to_owned(), AddressBlock { until: None })],
-        next: None,
+        ..Listed::default()
     }
 }
 

@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 
 use super::{Blocked, Notice};
 use crate::blocklist::pages::Cursor;
+use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::budget::{Budget, Purpose};
 use crate::client::{Ipv6Prefix, Network};
@@ -34,6 +35,8 @@ struct Shared {
     full: Rc<Cell<bool>>,
     /// Whether it refuses to read the ranges, as where their key is of another type.
     refuses_ranges: Rc<Cell<bool>>,
+    /// A command, or a part of a key, that it does not answer to.
+    unanswered: Rc<Cell<Option<&'static str>>>,
     calls: Rc<Cell<u32>>,
     /// How often all ranges were read.
     range_loads: Rc<Cell<u32>>,
@@ -53,6 +56,11 @@ impl Database for Shared {
             return Err(StoreError::Refused("OOM".to_owned()));
         }
         self.calls.set(self.calls.get() + 1);
+        if let Some(part) = self.unanswered.get()
+            && commands.iter().flatten().any(|word| word.contains(part))
+        {
+            return Err(StoreError::Timeout);
+        }
         let loads = commands.iter().any(|words| words[0] == "HGETALL");
         if loads && self.refuses_ranges.get() {
             return Err(StoreError::Refused("WRONGTYPE".to_owned()));
@@ -848,4 +856,143 @@ fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
     assert!(read(40_000));
     assert_eq!((asks(40_001), blocked.trouble()), ((false, 0), None));
     assert!(!isolate(&database).should_read_version(START));
+}
+
+fn of_cluster(database: &Shared) -> Records<Shared> {
+    Records::new(database.clone(), Keys::clustered("t:"))
+}
+
+fn set_apart(database: &Shared, text: &str, seconds: Option<u32>) -> Result<(), NotSet> {
+    let (records, target) = (of_cluster(database), target(text));
+    let block = block(seconds);
+    let set = records.block(&target, &block, START);
+    set.now_or_never().unwrap()
+}
+
+fn lift_apart(database: &Shared, text: &str) -> Result<bool, StoreError> {
+    let (records, target) = (of_cluster(database), target(text));
+    records.lift(&target, START).now_or_never().unwrap()
+}
+
+/// An isolate of a cluster that has read the list; what is in its copy is seen while the store is out.
+fn has_read(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
+    let isolate = isolate_of(database, Keys::clustered("t:"));
+    isolate.read_version(START).now_or_never().unwrap();
+    isolate
+}
+
+fn blocked_out(database: &Shared, address: &str, seconds: u32) -> bool {
+    let isolate = has_read(database);
+    database.out.set(true);
+    let blocked = blocked(&isolate, address, seconds);
+    database.out.set(false);
+    blocked
+}
+
+fn listed_at(database: &Shared, address: &str) -> serde_json::Value {
+    let read = command(["ZSCORE", "t:{records}:blocked_ips", address]);
+    let score = database.held.run(vec![read], START).now_or_never();
+    score.unwrap().unwrap().remove(0)
+}
+
+#[test]
+fn in_a_cluster_a_lift_that_ends_early_blocks_nobody_in_an_outage() {
+    let database = Shared::default();
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        assert_eq!(set_apart(&database, address, None), Ok(()));
+    }
+    for unanswered in ["DEL", "ZREM"] {
+        database.unanswered.set(Some(unanswered));
+        let lifted = lift_apart(&database, "192.0.2.1");
+        assert_eq!(lifted, Err(StoreError::Timeout));
+        // As where the list is read and nothing can be taken out of it.
+        assert!(!blocked_out(&database, "192.0.2.1", 0), "{unanswered}");
+        assert!(blocked_out(&database, "192.0.2.2", 0), "{unanswered}");
+        database.unanswered.set(None);
+        assert!(!blocked_out(&database, "192.0.2.1", 0), "{unanswered}");
+        // With its record it still denies, so it stays listed.
+        let is_listed = !listed_at(&database, "192.0.2.1").is_null();
+        assert_eq!(is_listed, unanswered == "DEL");
+    }
+    assert_eq!(lift_apart(&database, "192.0.2.1"), Ok(false));
+    assert!(!listed_at(&database, "192.0.2.2").is_null());
+}
+
+/// The escalation, or an operator, has listed it and went no further.
+#[test]
+fn in_a_cluster_what_is_listed_without_a_record_ends_with_its_block() {
+    let database = Shared::default();
+    database.unanswered.set(Some("PX"));
+    let set = set_apart(&database, "192.0.2.1", Some(60));
+    assert_eq!(set, Err(NotSet::Failed(StoreError::Timeout)));
+    database.unanswered.set(None);
+    assert!(blocked_out(&database, "192.0.2.1", 59));
+    assert!(!blocked_out(&database, "192.0.2.1", 60));
+    let page = of_cluster(&database)
+        .blocks(&Cursor::FIRST, 10, START)
+        .now_or_never()
+        .unwrap();
+    assert_eq!(page.unwrap().blocks, []);
+}
+
+#[test]
+fn in_a_cluster_a_read_of_the_list_looks_at_few_records_and_in_the_end_at_all() {
+    let database = Shared::default();
+    let name = |number: u32| format!("192.0.{}.{}", number >> 8, number & 255);
+    for number in 0..1000 {
+        assert_eq!(set_apart(&database, &name(number), None), Ok(()));
+    }
+    let calls = |isolate: &Blocked<Decisions, Shared, Manual>, seconds| {
+        let before = database.calls.get();
+        let now = START + Millis::from_secs(seconds);
+        isolate.read_version(now).now_or_never().unwrap();
+        database.calls.get() - before
+    };
+    let isolate = isolate_of(&database, Keys::clustered("t:"));
+    // The version, the list, the list with the ranges, and 20 records.
+    assert_eq!(calls(&isolate, 0), 23);
+    let key = |number| format!("t:blocked:{{{}}}", name(number));
+    let deletion = |number| command(["DEL", &key(number)]);
+    let lost = (0..1000).map(deletion).collect();
+    database
+        .held
+        .run(lost, START)
+        .now_or_never()
+        .unwrap()
+        .unwrap();
+    let exists = |number| command(["EXISTS", &key(number)]);
+    let missing = || {
+        let read = (0..1000).map(exists).collect();
+        let held = database.held.run(read, START).now_or_never().unwrap();
+        held.unwrap().iter().filter(|held| **held == 0).count()
+    };
+    // Where some were lost, it looks again soon.
+    let most = (1..400).map(|part| calls(&isolate, 30 * part)).max();
+    assert!(most < Some(22 + 20 * 6), "{most:?}");
+    assert!(missing() < 200, "{}", missing());
+}
+
+#[test]
+fn in_a_cluster_a_slot_that_fails_keeps_no_list_from_being_read() {
+    let database = Shared::default();
+    let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    for address in addresses {
+        assert_eq!(set_apart(&database, address, None), Ok(()));
+    }
+    lose(&database, ["blocked:{192.0.2.1}", "blocked:{192.0.2.3}"]);
+    for failing in ["{192.0.2.1}", "{192.0.2.2}", "{192"] {
+        database.unanswered.set(Some(failing));
+        let isolate = has_read(&database);
+        assert_eq!(isolate.trouble(), None, "{failing}");
+        database.out.set(true);
+        for address in addresses {
+            assert!(blocked(&isolate, address, 0), "{failing}");
+        }
+        database.out.set(false);
+        database.unanswered.set(None);
+        let target = target("192.0.2.3");
+        let records = of_cluster(&database);
+        let restored = records.look_up(&target, START).now_or_never().unwrap();
+        assert!(restored.unwrap().is_some(), "{failing}");
+    }
 }
