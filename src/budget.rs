@@ -151,6 +151,12 @@ impl Budget {
         Some(share.min(left(&capped.all, spent.all.as_ref(), now)))
     }
 
+    /// How many records may spend in a second at most; `None`: as many as it takes.
+    #[must_use]
+    pub fn most_for_records(&self) -> Option<u32> {
+        self.capped.as_ref().map(|capped| capped.records.limit())
+    }
+
     /// Whether there is a cap.
     #[must_use]
     pub const fn is_bounded(&self) -> bool {

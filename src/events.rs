@@ -19,6 +19,7 @@ use crate::client::{CallerKey, Network};
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
+use escalation::Costs;
 use heaviest::Heaviest;
 use shadow::ShadowDenials;
 
@@ -168,8 +169,8 @@ impl Tally {
 pub struct Room {
     /// Commands; `None`: as many as it takes.
     pub commands: Option<u32>,
-    /// Whether denials are counted for the escalation as well.
-    pub escalates: bool,
+    /// What it costs to count denials for the escalation as well; `None`: they are not.
+    pub escalation: Option<Costs>,
 }
 
 impl Room {
@@ -188,8 +189,8 @@ impl Room {
 
     /// What a caller's denials cost, in addition to one for each policy.
     const fn of_denials(self, caller: CallerKey) -> usize {
-        match caller {
-            CallerKey::Address(_) if self.escalates => escalation::COMMANDS_PER_ADDRESS,
+        match (caller, self.escalation) {
+            (CallerKey::Address(_), Some(costs)) => costs.per_address,
             _ => 0,
         }
     }
@@ -202,10 +203,9 @@ impl Room {
 
     /// What the denials of all callers cost in addition.
     const fn of_all_denials(self) -> usize {
-        let of_escalation = if self.escalates {
-            escalation::COMMANDS
-        } else {
-            0
+        let of_escalation = match self.escalation {
+            Some(costs) => costs.together,
+            None => 0,
         };
         records::COMMANDS_OF_DENIALS + of_escalation
     }
@@ -238,10 +238,10 @@ impl Batch {
 
     /// How many commands it costs, but for the escalation's blocks.
     #[must_use]
-    pub fn commands(&self, escalates: bool) -> usize {
+    pub fn commands(&self, escalation: Option<Costs>) -> usize {
         let room = Room {
             commands: None,
-            escalates,
+            escalation,
         };
         let of = |tally: &Tally| room.of_denials(tally.caller) + tally.policies.len();
         let mut commands: usize = self.denials.iter().map(of).sum();
@@ -373,8 +373,10 @@ impl Recorder {
         let mut open = self.open.borrow_mut();
         open.writing = Deadline::OVER;
         let mut batch = Batch::default();
-        while !open.due.is_empty() && room.take(escalation::COMMANDS_PER_BLOCK) {
-            batch.due.push(open.due.remove(0));
+        if let Some(costs) = room.escalation {
+            while !open.due.is_empty() && room.take(costs.per_block) {
+                batch.due.push(open.due.remove(0));
+            }
         }
         // Where there is no room for this, there is none for what follows.
         room.take(records::COMMANDS_OF_SCRIPT);
@@ -499,7 +501,8 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        Batch, Details, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note, Recorder, Room,
+        Batch, Costs, Details, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note, Recorder,
+        Room,
     };
     use crate::client::CallerKey;
     use crate::seed::Seed;
@@ -519,7 +522,7 @@ pub(crate) mod tests {
     /// Room for everything.
     pub(crate) const ALL: Room = Room {
         commands: None,
-        escalates: true,
+        escalation: Some(Costs::TOGETHER),
     };
 
     fn recorder() -> Recorder {
@@ -664,12 +667,12 @@ pub(crate) mod tests {
         // The script, four for all denials, two for the address, and for eight policies.
         let room = Room {
             commands: Some(15),
-            escalates: true,
+            escalation: Some(Costs::TOGETHER),
         };
         let mut all = Vec::new();
         for policies in [8, 8, 4] {
             let batch = recorder.take(room);
-            assert!(batch.commands(true) <= 15);
+            assert!(batch.commands(room.escalation) <= 15);
             let [tally] = batch.denials.as_slice() else {
                 panic!("{batch:?}")
             };

@@ -273,13 +273,14 @@ impl<D: Database> Journal<D> {
             self.recorder.stop_writing();
             return Written::AsFarAsPossible;
         }
-        let escalates = self.rules.escalation.is_some();
+        let escalation = self.rules.escalation.is_some();
+        let escalation = escalation.then(|| self.records.escalation_costs());
         let budget = self.records.budget();
         let batch = self.recorder.take(Room {
             commands: budget.and_then(|budget| budget.left_for_records(now)),
-            escalates,
+            escalation,
         });
-        let commands = batch.commands(escalates);
+        let commands = batch.commands(escalation);
         let is_written = match self.records.prepay(commands, now) {
             Ok(()) => {
                 let written = self.write_batch(batch, stack, now).await;

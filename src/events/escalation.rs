@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::blocklist::{Block, By, Mark, Step, Wanted};
+use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::Key;
@@ -18,12 +19,31 @@ const PARTS: u64 = 10;
 /// Counters of an address that are read.
 const COUNTERS: usize = PARTS as usize + 1;
 
-/// What the counting costs, in commands: for each address, and for all of them together, the script among them.
-pub(super) const COMMANDS_PER_ADDRESS: usize = 2;
-pub(super) const COMMANDS: usize = 2;
+/// What it costs, in commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Costs {
+    /// The counting, for each address.
+    pub(crate) per_address: usize,
+    /// The counting, for all of them together, the script among them.
+    pub(crate) together: usize,
+    /// A block at most, unless others change it meanwhile.
+    pub(crate) per_block: usize,
+}
 
-/// What a block costs at most, in commands.
-pub(crate) const COMMANDS_PER_BLOCK: usize = 10;
+impl Costs {
+    pub(crate) const TOGETHER: Self = Self {
+        per_address: 2,
+        together: 2,
+        per_block: 10,
+    };
+
+    /// In a cluster: the counting is a script for each address, a block some scripts and what they read.
+    pub(crate) const APART: Self = Self {
+        per_address: 4,
+        together: 0,
+        per_block: 37,
+    };
+}
 
 /// The longest block that it sets: a day.
 pub const LONGEST: Millis = Millis::from_secs(24 * 60 * 60);
@@ -101,6 +121,19 @@ fn denials<'a>(
 }
 
 impl<D: Database> Records<D> {
+    /// What the escalation costs. Of a block no more is paid for beforehand than there can be for records at all: else none
+    /// would be set. The rest is counted as it is spent.
+    pub(crate) fn escalation_costs(&self) -> Costs {
+        let mut costs = match self.is_clustered() {
+            true => Costs::APART,
+            false => Costs::TOGETHER,
+        };
+        if let Some(most) = self.budget().and_then(Budget::most_for_records) {
+            costs.per_block = costs.per_block.min(most as usize);
+        }
+        costs
+    }
+
     /// Counts the denials of a batch, and blocks who has too many, and who is due, as far as the budget has
     /// the commands for it. In a cluster, an address whose slot fails keeps no other from being counted or blocked.
     ///
@@ -123,9 +156,10 @@ impl<D: Database> Records<D> {
                 FAILURES_IN_A_ROW
             }
         };
+        let per_block = self.escalation_costs().per_block;
         let mut failures = 0;
         for network in batch.due.iter().copied().chain(counted) {
-            if failures == most_failures || (self.prepay(COMMANDS_PER_BLOCK, now)).is_err() {
+            if failures == most_failures || (self.prepay(per_block, now)).is_err() {
                 escalated.due.push(network);
                 continue;
             }

@@ -17,7 +17,7 @@ use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
-use crate::events::escalation::{COMMANDS_PER_BLOCK, Escalated};
+use crate::events::escalation::{Costs, Escalated};
 use crate::events::tests::ALL;
 use crate::events::{Details, Room};
 use crate::gate;
@@ -339,18 +339,18 @@ fn a_batch_costs_what_is_paid_for_it() {
                 isolate.ask(&format!("192.0.{callers}.{caller}"));
             }
         }
-        for escalates in [false, true] {
+        for escalation in [None, Some(Costs::TOGETHER)] {
             let batch = isolate.journal.recorder().take(Room {
                 commands: None,
-                escalates,
+                escalation,
             });
             let recorded = isolate.records.record(&batch, now).now_or_never();
             recorded.unwrap().unwrap();
-            if escalates {
+            if escalation.is_some() {
                 let counted = isolate.records.escalate(&batch, &rule, now).now_or_never();
                 assert_eq!(counted.unwrap().unwrap(), Escalated::default());
             }
-            spent(batch.commands(escalates));
+            spent(batch.commands(escalation));
             isolate.journal.recorder().put_back(batch);
         }
         while !isolate.journal.recorder().is_empty() {
@@ -368,7 +368,7 @@ fn a_batch_costs_what_is_paid_for_it() {
     assert_eq!(blocked.unwrap().unwrap().blocks.len(), 1);
     // Two for the address and two for all, the block, and the bounds of the list. The block's step is one script in Redis;
     // here it is several calls, two of them of several commands.
-    spent(4 + COMMANDS_PER_BLOCK + BOUNDS_COMMANDS + 2);
+    spent(4 + Costs::TOGETHER.per_block + BOUNDS_COMMANDS + 2);
 }
 
 /// Decisions that spend whatever they may, while records wait: both get their share.

@@ -11,7 +11,7 @@ use super::rest::Rest;
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
-use crate::events::escalation::Escalation;
+use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{Batch, Details, Recorder, Room};
 use crate::metrics::Series;
@@ -45,7 +45,7 @@ fn batch(round: u32) -> Batch {
     recorder.note_block("auth:198.51.100.1", START + Millis::from_secs(60));
     let room = Room {
         commands: None,
-        escalates: false,
+        escalation: None,
     };
     let batch = recorder.take(room);
     assert_eq!(batch.events.len(), 8);
@@ -153,7 +153,7 @@ async fn the_largest_batch_is_counted() {
     }
     let room = Room {
         commands: None,
-        escalates: true,
+        escalation: Some(Costs::TOGETHER),
     };
     let batch = recorder.take(room);
     assert_eq!((batch.denials.len(), batch.events.len()), (100, 100));

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -9,13 +10,15 @@ use redis_protocol::redis_keyslot;
 use serde_json::{Value, json};
 
 use crate::blocklist::pages::Cursor;
-use crate::blocklist::records::{Listed, NotSet};
+use crate::blocklist::records::{BOUNDS_COMMANDS, Listed, NotSet};
 use crate::blocklist::version::Held;
 use crate::blocklist::{AddressBlock, Block, By, Mark, Target};
+use crate::budget::Budget;
 use crate::client::Ipv6Prefix;
+use crate::client::Network;
 use crate::client::range::Range;
 use crate::error::StoreError;
-use crate::events::escalation::Escalation;
+use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{Batch, Details, Recorder, Room};
 use crate::metrics::Series;
@@ -162,7 +165,7 @@ fn batch(addresses: &[&str]) -> Batch {
     }
     recorder.take(Room {
         commands: None,
-        escalates: true,
+        escalation: Some(Costs::APART),
     })
 }
 
@@ -310,6 +313,52 @@ async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_
         }
     }
     assert!(left.get() > 100 && left.get() < other.get(), "{left:?}");
+}
+
+/// What is paid for a batch and its blocks beforehand is what they cost.
+#[tokio::test]
+async fn the_escalation_costs_what_is_paid_for_it() {
+    let stand_in = StandIn::start();
+    let records = records(&stand_in);
+    let budget = Budget::new(None);
+    records.share(budget.clone());
+    let costs = records.escalation_costs();
+    assert_eq!(costs, Costs::APART);
+    let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    let batch = batch(&addresses);
+    let unwritten = Batch {
+        events: Vec::new(),
+        blocks: Vec::new(),
+        ..batch.clone()
+    };
+    let more = Escalation {
+        denials: 100,
+        ..RULE
+    };
+    let counted = async |rule| {
+        let before = budget.sent();
+        records.record(&unwritten, START).await.unwrap();
+        let escalated = records.escalate(&unwritten, rule, START).await.unwrap();
+        assert_eq!(escalated.error, None);
+        let spent = usize::try_from(budget.sent() - before).unwrap();
+        (escalated.blocks.len(), spent)
+    };
+    let paid = unwritten.commands(Some(costs));
+    assert_eq!(counted(&more).await, (0, paid));
+    let blocks = addresses.len() * costs.per_block + BOUNDS_COMMANDS;
+    assert_eq!(counted(&RULE).await, (3, paid + blocks));
+
+    // However small the cap is, a block is paid for once the whole share of the records is there.
+    let capped = self::records(&stand_in);
+    capped.share(Budget::new(NonZeroU32::new(50)));
+    assert_eq!(capped.escalation_costs().per_block, 20);
+    stand_in.run(&["FLUSHDB"]).await;
+    let due = Batch {
+        due: vec![Network::parse(ADDRESS).unwrap()],
+        ..Batch::default()
+    };
+    let escalated = capped.escalate(&due, &RULE, START).await.unwrap();
+    assert_eq!((escalated.due, escalated.error), (vec![], None));
 }
 
 /// Runs so many calls of a change; what came of it, if that was its end.
