@@ -6,15 +6,15 @@ import { build, measure } from "./build.mjs";
 import { Failure, main } from "./command.mjs";
 
 /**
- * Bytes of JavaScript and WebAssembly together, gzipped at level 9. They were 438,300 when this was set, of which some
- * 37,000 are what reaches any Redis (18,000 the decision and the records in a cluster, 13,000 the configuration of servers
+ * Bytes of JavaScript and WebAssembly together, gzipped at level 9. They were 442,500 when this was set, of which some
+ * 41,000 are what reaches any Redis (22,000 the decision and the records in a cluster, 13,000 the configuration of servers
  * and scripts of several commands, 6,000 Redis's own protocol), 9,000 what applications call themselves (verdicts, the
  * control plane's calls without a token, their own keys), 35,000 metrics, their charts and the operator log, 25,000 blocks
  * that change atomically and are restored when Redis loses them, 12,000 the records that lose no caller that is denied a
  * lot, and 16,000 what browsers, origins and identity providers do beyond the simplest case. The rest is room for a fix
  * or a small option. A larger change has to raise this number.
  */
-const BUDGET = 440_000;
+const BUDGET = 445_000;
 
 /** Of the page for operators, which no isolate loads before somebody opens it. */
 const PAGE_BUDGET = 120_000;
