@@ -157,7 +157,7 @@ describe("two limiters", () => {
     const asked = Array.from({ length: 300 }, (_, i) => limiters[i % limiters.length].limit(request(), { address: "192.0.2.1" }));
     const verdicts = await Promise.all(asked);
     assert.equal(verdicts.filter(({ allowed }) => allowed).length, 100);
-    // None has decided by itself.
+    // Redis has decided all of them.
     assert.ok(verdicts.every(({ degraded }) => !degraded));
   });
 
@@ -337,7 +337,7 @@ describe("createLimiter({ redis })", () => {
   });
 });
 
-/** Two limiters over TCP, one of them by the client that the application makes: it ends by itself, though nothing is closed. */
+/** A limiter over TCP. The program ends although nothing is closed. */
 const PROGRAM = `
 import { createLimiter } from "edge-limiter";
 const limiter = createLimiter();

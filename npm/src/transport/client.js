@@ -122,14 +122,14 @@ export function event(emitter, wanted, others, timeout) {
 const commandOptions = (signal) => ({ typeMapping: {}, abortSignal: signal() });
 
 const NOT_CONNECTED = "redis is not connected: call connect() on the client before the limiter is used. Memory decides until then.";
-const told = new WeakSet();
+const warned = new WeakSet();
 
 /** A client that nobody has connected is connected by nobody here: its errors are the application's. */
 async function readyNodeRedis(client, timeout) {
   if (client.isReady ?? client.isOpen) return undefined;
   if (client.isOpen) return once(client, () => event(client, "ready", ["error", "end"], timeout), timeout);
-  if (!told.has(client)) {
-    told.add(client);
+  if (!warned.has(client)) {
+    warned.add(client);
     console.error(NOT_CONNECTED);
   }
   throw new Error("not connected");
