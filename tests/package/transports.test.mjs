@@ -14,6 +14,7 @@ import { freePort } from "../upstash/free-port.mjs";
 import { within } from "../harness/within.mjs";
 import { startRedis } from "../upstash/redis-server.mjs";
 import { startStandIn } from "../upstash/stand-in.mjs";
+import { overClient } from "../../npm/src/transport/replies.js";
 import { createLimiter, rejects, variables } from "./harness.mjs";
 import { bun, deno, project, run } from "./scratch.mjs";
 
@@ -292,6 +293,24 @@ describe("a Redis that fails", () => {
       assert.deepEqual([verdict.allowed, verdict.degraded], [true, true]);
       const text = JSON.stringify(await limiter.health());
       assert.doesNotMatch(text, /wrong-secret|a password/);
+    }
+  });
+});
+
+describe("an error of a client", () => {
+  /** As bundles make them: without a name of their own. */
+  class a extends Error {}
+  const answered = (message) => overClient(() => Promise.reject(new a(message)), async () => {}).call('["GET","k"]', 1000);
+
+  it("is Redis's answer if it begins with Redis's word, whatever its class is called", async () => {
+    for (const message of ["NOSCRIPT No matching script.", "ERR unknown command", "NOPERM this user", "READONLY You can't write", "OOM command not allowed"]) {
+      assert.deepEqual(await answered(message), [400, JSON.stringify({ error: message })]);
+    }
+  });
+
+  it("is a call that failed otherwise", async () => {
+    for (const message of ["Connection is closed.", "connect ECONNREFUSED 127.0.0.1:6379", "The client is closed", "None of startup nodes is available", ""]) {
+      assert.deepEqual(await answered(message), [0, ""]);
     }
   });
 });
