@@ -149,6 +149,22 @@ describe("a limiter by REDIS_SENTINEL", () => {
     await behind.settled();
   });
 
+  it("asks the next Sentinel where one hangs, and close() does not wait for it", async () => {
+    behind.sentinels[0].pause();
+    try {
+      const limiter = limiterOf({});
+      assert.equal((await ask(limiter)).allowed, true);
+      await within(recovered(limiter), "Redis to decide", 20_000);
+      const other = limiterOf({});
+      const asked = ask(other);
+      await within(other.close(), "the end of close()", 5000);
+      assert.equal((await asked).allowed, true);
+    } finally {
+      behind.sentinels[0].resume();
+    }
+    await behind.settled();
+  });
+
   it("lets memory decide while no Sentinel knows the master's name", async () => {
     const limiter = limiterOf({ REDIS_SENTINEL_NAME: "another" });
     // As many failures open the breaker.
