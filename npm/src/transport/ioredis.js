@@ -1,7 +1,8 @@
 /** Redis over TCP or TLS, behind Sentinel or in a cluster, through `ioredis`, in Node.js, Bun and Deno. */
 import { FAILED } from "../statuses.js";
-import { event, once, overIoredis } from "./client.js";
+import { overIoredis } from "./client.js";
 import { isRefusal } from "./replies.js";
+import { event, once } from "./waits.js";
 
 /** What the host reaches (src/wire/redis.rs). */
 export const REACH = 2;
