@@ -1,5 +1,5 @@
 /**
- * One Redis at a distance, in a process of its own: over REST (the stand-in), TCP and TLS. Each way, bytes take half of the round trip;
+ * One Redis at a distance, in its own process: over REST (the stand-in), TCP and TLS. Each way, bytes take half of the round trip;
  * a connection's first bytes wait a round trip more, as they would for TCP's handshake.
  */
 

@@ -29,7 +29,7 @@ export async function compile() {
  */
 
 /**
- * Measures natively, each in a process of its own.
+ * Measures natively, each in its own process.
  *
  * @param {[string, number][]} cases by name and size
  * @param {number} seconds to measure each for

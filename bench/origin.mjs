@@ -1,4 +1,4 @@
-/** The origin that contestants forward to: a plain Node HTTP server in a process of its own, so that its CPU is not the load's. */
+/** The origin that contestants forward to: a plain Node HTTP server in its own process, so that its CPU is not the load's. */
 
 import { once } from "node:events";
 import { createServer } from "node:http";

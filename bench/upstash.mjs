@@ -1,4 +1,4 @@
-/** The stand-in for Upstash in a process of its own, so that its work is not the load's. */
+/** The stand-in for Upstash in its own process, so that its work is not the load's. */
 
 import { startUpstash } from "../scripts/start.mjs";
 import { call } from "../tests/upstash/rest-caller.mjs";

@@ -1,6 +1,6 @@
 /**
  * `npm run check-config [-- --env NAME] [-- --config PATH]`: reads the variables as wrangler would and has the limiter's own
- * parser, compiled natively, judge them. With `--host node` or `--host edge` it reads those of its own process, as the package does
+ * parser, compiled natively, judge them. With `--host node` or `--host edge` it reads this process's variables, as the package does
  * there. Names are printed, values never. With `--has NAME` it only says whether that one is set, for `npm start`.
  */
 import path from "node:path";

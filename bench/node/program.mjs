@@ -1,5 +1,5 @@
 /**
- * A contestant in a process of its own: `node program.mjs NAME WHAT`, started with a channel, in a folder where the packages are installed.
+ * A contestant in its own process: `node program.mjs NAME WHAT`, started with a channel, in a folder where the packages are installed.
  *   server      Express with the contestant as middleware; it says on which port
  *   decisions   decides as often as each message says, and says what that took
  */
@@ -89,7 +89,7 @@ function answer(decide) {
   process.send({ ready: true });
 }
 
-// Whoever started it may be gone.
+// The process that started it may have ended.
 process.on("disconnect", () => process.exit());
 const { middleware, decide } = CONTESTANTS[name];
 if (what === "server") await serve(middleware());

@@ -1,5 +1,5 @@
 /**
- * A contestant in a process of its own: `node redis.mjs NAME PORT LIMIT SECONDS CALLERS`, started with a channel, in a folder where the packages are
+ * A contestant in its own process: `node redis.mjs NAME PORT LIMIT SECONDS CALLERS`, started with a channel, in a folder where the packages are
  * installed. It decides as often as each message says, by the Redis on that port, and says what that took.
  */
 import { Redis } from "ioredis";
@@ -59,6 +59,6 @@ process.on("message", async ({ count, lanes }) => {
   process.send({ allowed, seconds: elapsed, cpu: user + system, p50: quantile(0.5), p99: quantile(0.99) });
 });
 
-// Whoever started it may be gone.
+// The process that started it may have ended.
 process.on("disconnect", () => process.exit());
 process.send({ ready: true });

@@ -8,7 +8,7 @@
 //!   is not shown; where it has none, isolates restore the record, as if the call had come to its end without an answer.
 //! - To lift one: what is listed without an end is listed as [being lifted](LIFTING), so that no isolate restores it, then
 //!   the record is deleted, then the entry. Ended early, such an entry blocks nobody: isolates leave it out of their copies,
-//!   and whoever reads the list takes it out once it has no record.
+//!   and an isolate that reads the list removes it once it has no record.
 //! - Whoever changed a record reads it again once the list is written: where another change came between, the list is
 //!   written anew, so that the last one writes what the record says.
 //! - A record is restored for a minute first, and for good if its address is still listed without an end then. Until then

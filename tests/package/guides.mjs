@@ -75,7 +75,7 @@ class Program {
   }
 }
 
-/** A module whose exports are called in a process of its own. It ends with the test. */
+/** A module whose exports are called in its own process. It ends with the test. */
 export async function startModule(t, file, env = {}) {
   const program = new Program(here("calls.mjs"), [file], env);
   t.after(() => program.stop());
