@@ -18,7 +18,7 @@ use crate::gate::{self, Arrival, Preflights, Report, Request as _, Undecided};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
-use crate::metrics::{Metrics, Outcome, StoreCounts};
+use crate::metrics::{Metrics, RequestOutcome, StoreCounts};
 use crate::quota::QuotaError;
 use crate::redis::connection::Connection;
 use crate::redis::emulator::Emulator;
@@ -295,7 +295,8 @@ impl<E: Effects + Clone> Limiter<E> {
             // A policy says `deny`.
             Err(Undecided::Store(error)) => {
                 let route = incoming.classify(&config.routes).route;
-                self.metrics.count_request(route, Outcome::Unavailable);
+                self.metrics
+                    .count_request(route, RequestOutcome::Unavailable);
                 let retry_at = match error {
                     StoreError::Open { until } => Some(until),
                     _ => None,

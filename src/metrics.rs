@@ -40,7 +40,7 @@ const SENDING: Millis = Millis::from_secs(60);
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// It went ahead.
     Admitted,
     /// A quota denied it.
@@ -53,7 +53,7 @@ pub enum Outcome {
     Unavailable,
 }
 
-impl Outcome {
+impl RequestOutcome {
     const ALL: [Self; 5] = [
         Self::Admitted,
         Self::Denied,
@@ -109,7 +109,7 @@ const COMMANDS_UNSENT: u64 = 50;
 #[derive(Default)]
 struct Counts {
     /// By [`routes`] and outcome.
-    requests: Vec<[u64; Outcome::ALL.len()]>,
+    requests: Vec<[u64; RequestOutcome::ALL.len()]>,
     /// By policy, decision and source.
     decisions: Vec<[[u64; Source::ALL.len()]; DECISIONS.len()]>,
     /// By policy.
@@ -210,7 +210,7 @@ impl Metrics {
         if !self.is_on() {
             return;
         }
-        self.count_request(report.route, Outcome::of(report));
+        self.count_request(report.route, RequestOutcome::of(report));
         for standing in &report.enforced {
             self.count_decision(standing, true, report.source, now);
         }
@@ -250,13 +250,13 @@ impl Metrics {
     }
 
     /// Counts a check of another server.
-    pub fn count_check(&self, outcome: Outcome) {
+    pub fn count_check(&self, outcome: RequestOutcome) {
         // Beside the last, which are requests of no route.
         self.count_request(self.routes.len().checked_sub(2), outcome);
     }
 
     /// Counts a request of a route, by its place, that became of it what `outcome` says.
-    pub fn count_request(&self, route: Option<usize>, outcome: Outcome) {
+    pub fn count_request(&self, route: Option<usize>, outcome: RequestOutcome) {
         if !self.is_on() {
             return;
         }
@@ -386,7 +386,7 @@ impl Metrics {
         let counts = &mut *self.counts.borrow_mut();
         let mut series = Series::default();
         for (route, outcomes) in self.routes.iter().zip(&counts.requests) {
-            for (outcome, count) in Outcome::ALL.iter().zip(outcomes) {
+            for (outcome, count) in RequestOutcome::ALL.iter().zip(outcomes) {
                 series.add(&["requests", outcome.name(), route], *count);
             }
         }

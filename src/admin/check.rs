@@ -13,7 +13,7 @@ use crate::effects::Effects;
 use crate::events::Details;
 use crate::gate::{self, Exempt, Terms};
 use crate::journal::Denial;
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 use crate::policy::Policy;
 use crate::redis::Database;
 use crate::store::shared::Partitioned;
@@ -111,7 +111,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             _ => match self.stack.decide(&check, now).await {
                 Ok(verdict) => verdict,
                 Err(error) => {
-                    self.metrics.count_check(Outcome::Unavailable);
+                    self.metrics.count_check(RequestOutcome::Unavailable);
                     return Err(error.into());
                 }
             },
@@ -205,12 +205,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             *enforced && standing.answer.blocked_until.is_some()
         };
         self.metrics.count_check(match allowed {
-            true if standings.is_empty() => Outcome::Exempt,
-            true => Outcome::Admitted,
+            true if standings.is_empty() => RequestOutcome::Exempt,
+            true => RequestOutcome::Admitted,
             false if verdict.address_block.is_some() || standings.iter().any(blocks) => {
-                Outcome::Blocked
+                RequestOutcome::Blocked
             }
-            false => Outcome::Denied,
+            false => RequestOutcome::Denied,
         });
         for (standing, enforced) in standings {
             (self.metrics).count_decision(standing, *enforced, verdict.source, now);

@@ -2,7 +2,7 @@
 
 use super::gauges::FIELDS;
 use super::records::Overview;
-use super::{Outcome, Series, routes};
+use super::{RequestOutcome, Series, routes};
 use crate::config::Config;
 use crate::redis::rest::{BOUNDS_MS, RESULTS};
 use crate::store::breaker::STATES;
@@ -98,7 +98,11 @@ fn show_first(counts: &mut Series, config: &Config) {
         counts.show(&["decisions", "admitted", "memory", &policy.name]);
     }
     for route in routes(config) {
-        for outcome in [Outcome::Denied, Outcome::Blocked, Outcome::Unavailable] {
+        for outcome in [
+            RequestOutcome::Denied,
+            RequestOutcome::Blocked,
+            RequestOutcome::Unavailable,
+        ] {
             counts.show(&["requests", outcome.name(), route]);
         }
     }

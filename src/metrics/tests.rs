@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::exposition::{Format, Told, write};
 use super::gauges::{Found, Gauges};
 use super::records::{BlockedNow, Overview, Width};
-use super::{Metrics, Outcome, Series, StoreCounts};
+use super::{Metrics, RequestOutcome, Series, StoreCounts};
 use crate::config::{Config, Vars};
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
@@ -95,10 +95,10 @@ fn what_isolates_count_is_summed_by_route_and_outcome() {
     let records = records(&redis);
     let [one, other] = [(); 2].map(|()| Metrics::new(&config(), &Seed::fixed()));
     for _ in 0..3 {
-        one.count_request(Some(0), Outcome::Denied);
-        other.count_request(Some(0), Outcome::Denied);
+        one.count_request(Some(0), RequestOutcome::Denied);
+        other.count_request(Some(0), RequestOutcome::Denied);
     }
-    other.count_request(None, Outcome::Blocked);
+    other.count_request(None, RequestOutcome::Blocked);
     send(&one, &records, at(0));
     send(&other, &records, at(1));
     let sum = totals(&records, at(1));
@@ -113,7 +113,7 @@ fn an_idle_isolate_sends_nothing() {
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
     assert!(!isolate.should_send(0, at(0)));
-    isolate.count_request(None, Outcome::Admitted);
+    isolate.count_request(None, RequestOutcome::Admitted);
     assert!(isolate.should_send(0, at(0)));
     assert!(!isolate.should_send(0, at(0)), "one is at it");
     send(&isolate, &records, at(15));
@@ -122,7 +122,7 @@ fn an_idle_isolate_sends_nothing() {
     assert!(!isolate.should_send(0, at(30)));
     send(&isolate, &records, at(30));
     assert_eq!(redis.commands.get(), 2);
-    isolate.count_request(None, Outcome::Admitted);
+    isolate.count_request(None, RequestOutcome::Admitted);
     send(&isolate, &records, at(45));
     assert_eq!(redis.commands.get(), 3);
 }
@@ -153,7 +153,7 @@ fn a_list_that_was_full_and_is_gone_is_sent_to_again() {
     let redis = Redis::default();
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
-    isolate.count_request(None, Outcome::Admitted);
+    isolate.count_request(None, RequestOutcome::Admitted);
     isolate.pending.set(super::records::MAX_PENDING);
     send(&isolate, &records, at(0));
     assert_eq!(admitted(&totals(&records, at(0))), 0);
@@ -168,7 +168,7 @@ fn isolates_fold_a_long_list_themselves() {
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
     for flush in 0..600 {
-        isolate.count_request(None, Outcome::Admitted);
+        isolate.count_request(None, RequestOutcome::Admitted);
         send(&isolate, &records, at(flush * 15));
     }
     let listed = redis.held.run(
@@ -228,7 +228,7 @@ proptest! {
             match event {
                 Event::Count { isolate, requests } => {
                     for _ in 0..requests {
-                        isolates[isolate].count_request(None, Outcome::Admitted);
+                        isolates[isolate].count_request(None, RequestOutcome::Admitted);
                     }
                     counted[isolate] += requests;
                 }
@@ -280,7 +280,7 @@ async fn two_folds_at_once_add_nothing_twice() {
     let records = Records::new(stand_in.redis(), Keys::new("t:"));
     let isolate = Metrics::new(&config(), &Seed::fixed());
     for flush in 0..50 {
-        isolate.count_request(None, Outcome::Admitted);
+        isolate.count_request(None, RequestOutcome::Admitted);
         isolate
             .send(&records, &StoreCounts::default(), at(flush))
             .await;
@@ -328,7 +328,7 @@ fn what_is_no_batch_counts_nothing_and_stops_nothing() {
         .now_or_never()
         .unwrap()
         .unwrap();
-    isolate.count_request(None, Outcome::Admitted);
+    isolate.count_request(None, RequestOutcome::Admitted);
     send(&isolate, &records, at(0));
     assert_eq!(admitted(&totals(&records, at(0))), 1);
     assert_eq!(records.fold_counts(at(0)).now_or_never().unwrap(), Ok(6));
