@@ -1,7 +1,7 @@
 //! The limiter driven from outside, one step at a time: for hosts that cannot await Rust's futures.
 //!
 //! A host [configures](Driver::configure) it with its environment, [begins](Driver::begin) each request, and
-//! performs what each [`Step`] asks until there is an [`Outcome`]. It runs [duties](Driver::next_duty) the same way,
+//! performs what each [`Step`] asks until there is a [`TaskOutcome`]. It runs [duties](Driver::next_duty) the same way,
 //! apart from any request. `wire` writes steps down for hosts on the other side of WebAssembly.
 
 use std::collections::VecDeque;
@@ -180,7 +180,7 @@ impl<P: Platform> Request for DrivenRequest<P> {
 
 /// What a task came to.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum TaskOutcome {
     /// The limiter answers the request.
     Answer(Response),
     /// The request goes to the origin. If it is in the sample, the number to pass
@@ -347,7 +347,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a request. Before the driver is configured it is answered 503.
-    pub fn begin(&mut self, fields: Fields) -> Step<Outcome> {
+    pub fn begin(&mut self, fields: Fields) -> Step<TaskOutcome> {
         let request = self.request(fields);
         self.start(
             async move |limiter: DrivenLimiter<P>| match limiter.handle(&request).await {
@@ -359,7 +359,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Begins a request that the application serves: it ends in a [`Verdict`], or is answered 503 like those of
     /// [`begin`](Self::begin).
-    pub fn limit(&mut self, fields: Fields) -> Step<Outcome> {
+    pub fn limit(&mut self, fields: Fields) -> Step<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Verdict(Box::new(limiter.limit(&request).await))
@@ -367,7 +367,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a request that is for the control plane alone.
-    pub fn control_plane(&mut self, fields: Fields) -> Step<Outcome> {
+    pub fn control_plane(&mut self, fields: Fields) -> Step<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.control_plane(&request).await)
@@ -375,14 +375,14 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a call of the control plane that the application makes itself.
-    pub fn operate(&mut self, operation: Operation) -> Step<Outcome> {
+    pub fn operate(&mut self, operation: Operation) -> Step<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.operate(operation).await)
         })
     }
 
     /// Begins a call of the application's, as [`Limiter::application`] reads it.
-    pub fn application(&mut self, call: String) -> Step<Outcome> {
+    pub fn application(&mut self, call: String) -> Step<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.application(&call).await)
         })
@@ -392,10 +392,10 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     fn start(
         &mut self,
         does: impl AsyncFnOnce(DrivenLimiter<P>) -> Ended<P> + 'static,
-    ) -> Step<Outcome> {
+    ) -> Step<TaskOutcome> {
         let now = self.asked.platform.now();
         let Some(Environment { limiter, .. }) = self.environments.last() else {
-            return Step::Done(Outcome::Answer(unavailable(now)));
+            return Step::Done(TaskOutcome::Answer(unavailable(now)));
         };
         let limiter = Rc::clone(limiter);
         let step = self.tasks.start(async move { does(limiter).await }, now);
@@ -422,19 +422,19 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Goes on with the answer to what a task asked.
-    pub fn resume(&mut self, id: TaskId, answer: Answer) -> Step<Outcome> {
+    pub fn resume(&mut self, id: TaskId, answer: Answer) -> Step<TaskOutcome> {
         let step = self.tasks.resume(id, answer, self.asked.platform.now());
         self.finish(step)
     }
 
     /// Begins what the platform's schedule asks for, in the environment in force: to be driven like a duty. `None`: it has
     /// ended already, or nothing is configured.
-    pub fn tend(&mut self) -> Option<Step<Outcome>> {
+    pub fn tend(&mut self) -> Option<Step<TaskOutcome>> {
         let limiter = Rc::clone(&self.environments.last()?.limiter);
         self.start_duty(limiter, Duty::Tend)
     }
 
-    fn start_duty(&mut self, limiter: DrivenLimiter<P>, duty: Duty) -> Option<Step<Outcome>> {
+    fn start_duty(&mut self, limiter: DrivenLimiter<P>, duty: Duty) -> Option<Step<TaskOutcome>> {
         let now = self.asked.platform.now();
         let task = async move {
             limiter.run(duty).await;
@@ -448,7 +448,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Begins a duty that is due and waits for something, if any is: to be driven like a request, apart
     /// from any. Those that end at once are done.
-    pub fn next_duty(&mut self) -> Option<Step<Outcome>> {
+    pub fn next_duty(&mut self) -> Option<Step<TaskOutcome>> {
         for place in (0..self.environments.len()).rev() {
             while let Some((limiter, duty)) = self.due_duty(place) {
                 if let Some(step) = self.start_duty(limiter, duty) {
@@ -486,18 +486,20 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Keeps a sample here, and answers for tasks that are lost.
-    fn finish(&mut self, step: Step<Ended<P>>) -> Step<Outcome> {
+    fn finish(&mut self, step: Step<Ended<P>>) -> Step<TaskOutcome> {
         Step::Done(match step {
             Step::Asks(id, ask) => return Step::Asks(id, ask),
-            Step::Done(Ended::Answer(response)) => Outcome::Answer(response),
+            Step::Done(Ended::Answer(response)) => TaskOutcome::Answer(response),
             Step::Done(Ended::Forward(mut forward, limiter)) => {
                 let sample = forward.sample.take();
                 let number = sample.map(|sample| self.keep(sample, limiter));
-                Outcome::Forward(forward, number)
+                TaskOutcome::Forward(forward, number)
             }
-            Step::Done(Ended::Verdict(verdict)) => Outcome::Verdict(verdict),
-            Step::Done(Ended::Done) => Outcome::Done,
-            Step::Unknown | Step::Stuck => Outcome::Answer(unavailable(self.asked.platform.now())),
+            Step::Done(Ended::Verdict(verdict)) => TaskOutcome::Verdict(verdict),
+            Step::Done(Ended::Done) => TaskOutcome::Done,
+            Step::Unknown | Step::Stuck => {
+                TaskOutcome::Answer(unavailable(self.asked.platform.now()))
+            }
         })
     }
 }

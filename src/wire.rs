@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::admin::{Body, Operation};
-use crate::driver::{Fields, Outcome};
+use crate::driver::{Fields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
@@ -69,15 +69,15 @@ pub struct Written {
 
 impl Written {
     /// Writes `step` in place of what was written before.
-    pub fn write(&mut self, step: Step<Outcome>) -> Kind {
+    pub fn write(&mut self, step: Step<TaskOutcome>) -> Kind {
         self.text.clear();
         self.numbers = [0; 3];
         match step {
             Step::Asks(id, ask) => self.ask(id, ask),
-            Step::Done(Outcome::Answer(response)) => self.answer(&response),
-            Step::Done(Outcome::Forward(forward, sample)) => self.forward(&forward, sample),
-            Step::Done(Outcome::Verdict(verdict)) => self.verdict(&verdict),
-            Step::Done(Outcome::Done) | Step::Unknown | Step::Stuck => Kind::Done,
+            Step::Done(TaskOutcome::Answer(response)) => self.answer(&response),
+            Step::Done(TaskOutcome::Forward(forward, sample)) => self.forward(&forward, sample),
+            Step::Done(TaskOutcome::Verdict(verdict)) => self.verdict(&verdict),
+            Step::Done(TaskOutcome::Done) | Step::Unknown | Step::Stuck => Kind::Done,
         }
     }
 

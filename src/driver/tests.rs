@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::{Driver, Fields, Outcome, Platform};
+use super::{Driver, Fields, Platform, TaskOutcome};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
 use crate::effects::{Level, Reply};
@@ -77,16 +77,16 @@ fn get(url: &str) -> Fields {
     }
 }
 
-fn answered(step: Step<Outcome>) -> Response {
+fn answered(step: Step<TaskOutcome>) -> Response {
     match step {
-        Step::Done(Outcome::Answer(response)) => response,
+        Step::Done(TaskOutcome::Answer(response)) => response,
         step => panic!("{step:?}"),
     }
 }
 
-fn verdict(step: Step<Outcome>) -> Verdict {
+fn verdict(step: Step<TaskOutcome>) -> Verdict {
     match step {
-        Step::Done(Outcome::Verdict(verdict)) => *verdict,
+        Step::Done(TaskOutcome::Verdict(verdict)) => *verdict,
         step => panic!("{step:?}"),
     }
 }
@@ -204,7 +204,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     let vars = json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_EVENT_SAMPLE": "1"});
     let (host, mut driver) = driver(&vars);
     let step = driver.begin(get("https://shop.example/a?b"));
-    let Step::Done(Outcome::Forward(forward, Some(sample))) = step else {
+    let Step::Done(TaskOutcome::Forward(forward, Some(sample))) = step else {
         panic!("{step:?}")
     };
     assert_eq!(
@@ -220,7 +220,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     assert!(driver.next_duty().is_none(), "one writes");
     host.passed.set(length.get());
     let step = driver.resume(id, Answer::Slept);
-    assert!(matches!(step, Step::Done(Outcome::Done)), "{step:?}");
+    assert!(matches!(step, Step::Done(TaskOutcome::Done)), "{step:?}");
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn an_application_serves_what_is_admitted_itself() {
     };
     assert!(matches!(
         driver.resume(id, admitted(4)),
-        Step::Done(Outcome::Verdict(_))
+        Step::Done(TaskOutcome::Verdict(_))
     ));
     assert_eq!(answered(driver.resume(id, admitted(4))).status, 503);
     let mut unconfigured = Driver::new(Host::default());
@@ -422,7 +422,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
         .unwrap();
     assert_ne!(first.number, second.number);
     let step = driver.resume(id, admitted(4));
-    let Step::Done(Outcome::Forward(forward, Some(sample))) = step else {
+    let Step::Done(TaskOutcome::Forward(forward, Some(sample))) = step else {
         panic!("{step:?}")
     };
     assert!(forward.sample.is_none());

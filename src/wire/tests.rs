@@ -8,7 +8,7 @@ use super::{
     FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields, operation, redirected,
 };
 use crate::admin::{Body, Operation};
-use crate::driver::{Fields, Outcome};
+use crate::driver::{Fields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
@@ -17,7 +17,7 @@ use crate::response::Response;
 use crate::tasks::{Answer, Ask, Step, TaskId};
 use crate::time::{Millis, Timestamp};
 
-fn written(step: Step<Outcome>) -> (Kind, Written) {
+fn written(step: Step<TaskOutcome>) -> (Kind, Written) {
     // As if something longer had been written before.
     let mut written = Written {
         numbers: [9; 3],
@@ -65,7 +65,7 @@ fn what_a_task_asks() {
     );
     let (kind, body) = asks(Ask::Body { most: 16_384 });
     assert_eq!((kind, body.numbers), (Kind::Body, [77, 16_384, 0]));
-    let (kind, done) = written(Step::Done(Outcome::Done));
+    let (kind, done) = written(Step::Done(TaskOutcome::Done));
     assert_eq!(
         (kind, done.numbers, done.text.as_str()),
         (Kind::Done, [0; 3], "")
@@ -85,7 +85,7 @@ fn a_forward_is_a_url_names_and_four_lists() {
         exposed: "X-RateLimit-Limit, Retry-After",
         sample: None,
     };
-    let outcome = Outcome::Forward(Box::new(forward), Some(3));
+    let outcome = TaskOutcome::Forward(Box::new(forward), Some(3));
     let (kind, forward) = written(Step::Done(outcome));
     assert_eq!((kind, forward.numbers), (Kind::Forward, [0, 0, 3]));
     assert_eq!(
@@ -108,7 +108,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
             exposed: "Retry-After",
             sample: None,
         };
-        let outcome = Outcome::Forward(Box::new(forward), None);
+        let outcome = TaskOutcome::Forward(Box::new(forward), None);
         let (_, forward) = written(Step::Done(outcome));
         assert_eq!(forward.numbers, [0, number, 0]);
         assert_eq!(
@@ -119,7 +119,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
 }
 
 fn verdict(verdict: Verdict) -> ([u32; 3], String) {
-    let (kind, written) = written(Step::Done(Outcome::Verdict(Box::new(verdict))));
+    let (kind, written) = written(Step::Done(TaskOutcome::Verdict(Box::new(verdict))));
     assert_eq!(kind, Kind::Verdict);
     (written.numbers, written.text)
 }
