@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::credentials;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, TooManyValues};
-use crate::quota::{Outcome, Quota};
+use crate::quota::{Quota, QuotaOutcome};
 use crate::route::{Class, Routes};
 use crate::store::{Answer, Charge, Check, Source, Store, StoreError, Verdict};
 use crate::time::Timestamp;
@@ -114,7 +114,7 @@ pub fn longest_denial(enforced: &[Standing]) -> Option<&Standing> {
     let denials = enforced.iter();
     let denials = denials.filter(|standing| !standing.answer.allows());
     denials.min_by_key(|standing| {
-        let impossible = standing.answer.decision.outcome == Outcome::Impossible;
+        let impossible = standing.answer.decision.outcome == QuotaOutcome::Impossible;
         Reverse((impossible, standing.answer.retry_at()))
     })
 }

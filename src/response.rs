@@ -6,7 +6,7 @@ use crate::client::CallerKey;
 use crate::config::Dialect;
 use crate::gate::Report;
 use crate::headers::Header;
-use crate::quota::Outcome;
+use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
 
 mod cors;
@@ -240,7 +240,7 @@ impl Response {
 /// Whether a denied request costs more than the quota that denies it ever has.
 fn is_impossible(report: &Report) -> bool {
     let binding = report.binding();
-    binding.is_some_and(|standing| standing.answer.decision.outcome == Outcome::Impossible)
+    binding.is_some_and(|standing| standing.answer.decision.outcome == QuotaOutcome::Impossible)
 }
 
 /// When a denied request is admitted; `None`: waiting does not help, or no time can be named.

@@ -5,7 +5,7 @@
 //! `store/conformance.rs`.
 
 use crate::blocklist::AddressBlock;
-use crate::quota::{Decision, Outcome, Quota};
+use crate::quota::{Decision, Quota, QuotaOutcome};
 use crate::redis::keys::caller_of;
 use crate::time::{Millis, Timestamp};
 
@@ -204,9 +204,9 @@ impl Answer {
     #[must_use]
     pub fn retry_at(&self) -> Option<Timestamp> {
         let quota = match self.decision.outcome {
-            Outcome::Allowed => None,
-            Outcome::Denied { retry_at } => Some(retry_at),
-            Outcome::Impossible => return None,
+            QuotaOutcome::Allowed => None,
+            QuotaOutcome::Denied { retry_at } => Some(retry_at),
+            QuotaOutcome::Impossible => return None,
         };
         quota.max(self.blocked_until)
     }

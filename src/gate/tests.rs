@@ -9,7 +9,7 @@ use super::{Exempt, Preflights, Report, Request, Terms, Undecided, caller, decid
 use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
-use crate::quota::Outcome;
+use crate::quota::QuotaOutcome;
 use crate::seed::Seed;
 use crate::store::conformance::START;
 use crate::store::memory::Memory;
@@ -192,7 +192,10 @@ fn an_impossible_denial_binds_before_one_that_waiting_ends() {
         standings[0].answer.retry_at().is_some(),
         "waiting ends this"
     );
-    assert_eq!(standings[1].answer.decision.outcome, Outcome::Impossible);
+    assert_eq!(
+        standings[1].answer.decision.outcome,
+        QuotaOutcome::Impossible
+    );
     assert_eq!(report.binding().unwrap().policy, "small");
 }
 

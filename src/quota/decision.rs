@@ -5,7 +5,7 @@ use crate::time::Timestamp;
 
 /// What a quota says to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum QuotaOutcome {
     /// There is room for the request's cost.
     Allowed,
     /// There is none now.
@@ -22,7 +22,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether there is room.
-    pub outcome: Outcome,
+    pub outcome: QuotaOutcome,
     /// Units left; after this request if it is allowed.
     pub remaining: u32,
     /// When the quota is whole again if nobody consumes any more.
@@ -36,7 +36,7 @@ impl Decision {
     /// Whether the quota has room for the request.
     #[must_use]
     pub const fn allowed(&self) -> bool {
-        matches!(self.outcome, Outcome::Allowed)
+        matches!(self.outcome, QuotaOutcome::Allowed)
     }
 }
 

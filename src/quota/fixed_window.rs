@@ -4,7 +4,7 @@
 //! one window's length.
 
 use super::clock::decided_at;
-use super::decision::{Decided, Decision, Outcome};
+use super::decision::{Decided, Decision, QuotaOutcome};
 use super::definition::Quota;
 use super::state::{FixedWindow, State};
 use crate::time::{Millis, Timestamp};
@@ -79,14 +79,18 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     let ends = ends(at, window);
     let limit = quota.limit();
     let outcome = if cost > limit {
-        Outcome::Impossible
+        QuotaOutcome::Impossible
     } else if u64::from(used) + u64::from(cost) <= u64::from(limit) {
-        Outcome::Allowed
+        QuotaOutcome::Allowed
     } else {
-        Outcome::Denied { retry_at: ends }
+        QuotaOutcome::Denied { retry_at: ends }
     };
     let repaired = (!current.believed && used > 0).then(|| current.keep(used));
-    let spent = if outcome == Outcome::Allowed { cost } else { 0 };
+    let spent = if outcome == QuotaOutcome::Allowed {
+        cost
+    } else {
+        0
+    };
     let used = used + spent;
     Decided {
         decision: Decision {

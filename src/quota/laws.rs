@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Outcome, Quota, State, sliding_window};
+use super::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Quota, QuotaOutcome, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 mod absorb;
@@ -211,7 +211,7 @@ proptest! {
         let then = quota.decide(state.as_ref(), 0, last.decided).decision;
         prop_assert!(seen.remaining <= then.remaining);
         let decided = quota.decide(state.as_ref(), 1, now);
-        if let Outcome::Denied { retry_at } = decided.decision.outcome {
+        if let QuotaOutcome::Denied { retry_at } = decided.decision.outcome {
             let most = quota.refill().get() + quota.window().get().div_ceil(60);
             prop_assert!(retry_at.since(now).get() <= most);
             prop_assert!(decided.repaired.is_some(), "the bad clock is taken out");
@@ -225,7 +225,7 @@ proptest! {
     ) {
         let (_, state, real) = play(&quota, &steps, 0);
         let decided = quota.decide(state.as_ref(), quota.capacity() + more, at(real));
-        prop_assert_eq!(decided.decision.outcome, Outcome::Impossible);
+        prop_assert_eq!(decided.decision.outcome, QuotaOutcome::Impossible);
         prop_assert_eq!(decided.admitted, None);
         let most = quota.decide(None, quota.capacity(), at(real)).decision;
         prop_assert!(most.allowed());
@@ -422,7 +422,7 @@ fn no_cost_is_too_large_for_the_longest_window() {
     ] {
         let quota = quota(algorithm, 10, MAX_WINDOW.get(), 10);
         let impossible = quota.decide(None, u32::MAX, at(0));
-        assert_eq!(impossible.decision.outcome, Outcome::Impossible);
+        assert_eq!(impossible.decision.outcome, QuotaOutcome::Impossible);
         let held = quota.decide(None, 10, at(0)).admitted.unwrap();
         let after = quota.refund(&held, u32::MAX, at(0), at(0)).unwrap();
         let left = quota.decide(Some(&after), 0, at(0)).decision.remaining;

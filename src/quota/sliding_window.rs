@@ -8,7 +8,7 @@
 //! and admits 197 of a limit of 100 inside 59 s of a minute.)
 
 use super::clock::decided_at;
-use super::decision::{Decided, Decision, Outcome};
+use super::decision::{Decided, Decision, QuotaOutcome};
 use super::definition::Quota;
 use super::lease_time::lead;
 use super::state::{PARTS, SlidingWindow, State, SubWindow};
@@ -132,16 +132,20 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     } = current;
     let limit = u64::from(quota.limit());
     let outcome = if u64::from(cost) > limit {
-        Outcome::Impossible
+        QuotaOutcome::Impossible
     } else if used + u64::from(cost) <= limit {
-        Outcome::Allowed
+        QuotaOutcome::Allowed
     } else {
-        Outcome::Denied {
+        QuotaOutcome::Denied {
             retry_at: room_at(&counts, used + u64::from(cost) - limit, width, window),
         }
     };
     let repaired = (!current.believed && !counts.is_empty()).then(|| current.keep(counts.clone()));
-    let spent = if outcome == Outcome::Allowed { cost } else { 0 };
+    let spent = if outcome == QuotaOutcome::Allowed {
+        cost
+    } else {
+        0
+    };
     if spent > 0 {
         add(&mut counts, current.here(), spent);
     }

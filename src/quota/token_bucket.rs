@@ -9,7 +9,7 @@
 use std::num::NonZeroU32;
 
 use super::clock::decided_at;
-use super::decision::{Decided, Decision, Outcome};
+use super::decision::{Decided, Decision, QuotaOutcome};
 use super::definition::Quota;
 use super::state::{State, TokenBucket};
 use crate::time::{Millis, Timestamp};
@@ -86,16 +86,16 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     // It overflows only for a cost far above the capacity, which is impossible whatever its price.
     let price = u64::from(cost).saturating_mul(period.get());
     let outcome = if cost > quota.capacity() {
-        Outcome::Impossible
+        QuotaOutcome::Impossible
     } else if level + price <= full {
-        Outcome::Allowed
+        QuotaOutcome::Allowed
     } else {
-        Outcome::Denied {
+        QuotaOutcome::Denied {
             retry_at: at + Millis::new((level + price - full).div_ceil(rate)),
         }
     };
     let repaired = (!bucket.believed && level > 0).then(|| bucket.keep(level));
-    let spent = if outcome == Outcome::Allowed {
+    let spent = if outcome == QuotaOutcome::Allowed {
         price
     } else {
         0

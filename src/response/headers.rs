@@ -3,7 +3,7 @@
 use crate::config::Dialect;
 use crate::gate::{Report, Standing};
 use crate::headers::{Header, SHADOW, STORE};
-use crate::quota::Outcome;
+use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
 
 /// The headers of `report` in `dialect`, for an allowed and a denied request alike.
@@ -131,8 +131,8 @@ fn shadow(standings: &[Standing]) -> String {
         .map(|standing| {
             let decision = &standing.answer.decision;
             let word = match decision.outcome {
-                Outcome::Allowed => "admitted",
-                Outcome::Denied { .. } | Outcome::Impossible => "denied",
+                QuotaOutcome::Allowed => "admitted",
+                QuotaOutcome::Denied { .. } | QuotaOutcome::Impossible => "denied",
             };
             format!("{}={word};r={}", standing.policy, decision.remaining)
         })

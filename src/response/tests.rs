@@ -6,14 +6,14 @@ use super::{Form, Response, in_words};
 use crate::blocklist::AddressBlock;
 use crate::config::Dialect;
 use crate::gate::Report;
-use crate::quota::Outcome;
+use crate::quota::QuotaOutcome;
 use crate::response::headers::tests::{report, standing};
 use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
 
-fn denied(milliseconds: u64) -> Outcome {
-    Outcome::Denied {
+fn denied(milliseconds: u64) -> QuotaOutcome {
+    QuotaOutcome::Denied {
         retry_at: NOW + Millis::new(milliseconds),
     }
 }
@@ -96,7 +96,10 @@ fn the_later_of_block_and_quota_is_told() {
 
 #[test]
 fn an_impossible_cost_is_not_told_to_wait() {
-    let mut report = report(false, vec![standing("auth", 30, 30, Outcome::Impossible)]);
+    let mut report = report(
+        false,
+        vec![standing("auth", 30, 30, QuotaOutcome::Impossible)],
+    );
     report.cost = 50;
     let (response, body) = answer(&report, Form::Json);
     assert_eq!(header(&response, "Retry-After"), None);

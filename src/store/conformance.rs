@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::shared::{Backlog, Extra, Question, SharedStore};
 use super::{Answer, Charge, Check, Store, Verdict};
-use crate::quota::{Algorithm, Outcome, Quota};
+use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::time::{Millis, Timestamp};
 
 /// At the start of a window of every grid used here.
@@ -237,7 +237,10 @@ async fn a_cost_above_the_capacity_sets_no_block(store: &impl Store) {
     let charges = [blocking("huge:a", 3, 60)];
     let (allowed, verdict) = ask(store, &charges, 4, START).await;
     assert!(!allowed);
-    assert_eq!(answer(&verdict, 0).decision.outcome, Outcome::Impossible);
+    assert_eq!(
+        answer(&verdict, 0).decision.outcome,
+        QuotaOutcome::Impossible
+    );
     assert_eq!(answer(&verdict, 0).retry_at(), None);
     assert!(
         ask(store, &charges, 3, START).await.0,

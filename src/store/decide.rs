@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 
 use super::shared::{Extra, Question};
 use super::{Answer, Charge};
-use crate::quota::{CLOCK_TOLERANCE, Decided, Outcome, State};
+use crate::quota::{CLOCK_TOLERANCE, Decided, QuotaOutcome, State};
 use crate::time::Timestamp;
 
 /// What a store holds for one charge.
@@ -67,7 +67,8 @@ pub fn decide(
     let enforced = || found.iter().filter(|found| found.charge.enforced);
     let blocked = address_blocked || enforced().any(|found| found.blocked_until.is_some());
     let admitted = !blocked && enforced().all(|found| found.decided.decision.allowed());
-    let impossible = enforced().any(|found| found.decided.decision.outcome == Outcome::Impossible);
+    let impossible =
+        enforced().any(|found| found.decided.decision.outcome == QuotaOutcome::Impossible);
     let sets_blocks = !blocked && !impossible && check.cost > 0;
 
     found

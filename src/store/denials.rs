@@ -18,7 +18,7 @@ use super::shared::{Question, Reply, SharedStore};
 use super::{Answer, Charge, Check, OnFailure, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::effects::Effects;
-use crate::quota::Outcome;
+use crate::quota::QuotaOutcome;
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -256,8 +256,8 @@ impl DenialMap {
         for (charge, answer) in verdict.enforced(check) {
             let Some(answer) = answer else { continue };
             let ends = match answer.decision.outcome {
-                Outcome::Impossible => Some(now + ENDLESS),
-                Outcome::Allowed | Outcome::Denied { .. } => answer.retry_at(),
+                QuotaOutcome::Impossible => Some(now + ENDLESS),
+                QuotaOutcome::Allowed | QuotaOutcome::Denied { .. } => answer.retry_at(),
             };
             let denial = ends.map(|ends| (Denial::Quota(*answer), ends));
             self.remember(&charge.key, check.cost, denial, now);

@@ -4,7 +4,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 
 use super::{START, Step, at, play, quota, quotas, steps};
 use crate::quota::clock::decided_at;
-use crate::quota::{Algorithm, Outcome, Quota, State, sliding_window};
+use crate::quota::{Algorithm, Quota, QuotaOutcome, State, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 /// The most a quota can hold: units, or a bucket's level.
@@ -215,12 +215,12 @@ proptest! {
         let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
         let state = quota.absorb(shared.as_ref(), &backlog, now);
         let Some(state) = state else { return Ok(()) };
-        if let Outcome::Denied { retry_at } = quota.decide(Some(&state), cost, now).decision.outcome {
+        if let QuotaOutcome::Denied { retry_at } = quota.decide(Some(&state), cost, now).decision.outcome {
             let wait = retry_at.since(now).get();
             prop_assert!(wait > 0);
             for early in [0, wait / 2, wait - 1] {
                 let again = quota.decide(Some(&state), cost, now + Millis::new(early)).decision;
-                prop_assert_eq!(again.outcome, Outcome::Denied { retry_at }, "{} ms in", early);
+                prop_assert_eq!(again.outcome, QuotaOutcome::Denied { retry_at }, "{} ms in", early);
             }
             prop_assert!(quota.decide(Some(&state), cost, retry_at).decision.allowed());
         }

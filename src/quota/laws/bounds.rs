@@ -4,7 +4,7 @@
 use proptest::prelude::{prop_assert, prop_assert_eq};
 use proptest::test_runner::TestCaseError;
 
-use crate::quota::{Outcome, Quota, State};
+use crate::quota::{Quota, QuotaOutcome, State};
 use crate::time::{Millis, Timestamp};
 
 type Holds<T = ()> = Result<T, TestCaseError>;
@@ -48,7 +48,7 @@ pub(super) fn of_the_retry_time(
 ) -> Holds<Option<u64>> {
     let decided = quota.decide(state.as_ref(), cost, now);
     let state = decided.repaired.or(state);
-    let Outcome::Denied { retry_at } = decided.decision.outcome else {
+    let QuotaOutcome::Denied { retry_at } = decided.decision.outcome else {
         return Ok(None);
     };
     prop_assert!(retry_at > now);
@@ -58,7 +58,7 @@ pub(super) fn of_the_retry_time(
         let again = quota.decide(state.as_ref(), cost, then).decision;
         prop_assert_eq!(
             again.outcome,
-            Outcome::Denied { retry_at },
+            QuotaOutcome::Denied { retry_at },
             "{} ms in",
             early
         );

@@ -6,13 +6,18 @@ use super::{Header, exposed, of};
 use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
 use crate::gate::{Report, Standing};
-use crate::quota::{Algorithm, Decision, Outcome, Quota};
+use crate::quota::{Algorithm, Decision, Quota, QuotaOutcome};
 use crate::store::{Answer, Source};
 use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
 
-pub(crate) fn standing(policy: &str, limit: u32, remaining: u32, outcome: Outcome) -> Standing {
+pub(crate) fn standing(
+    policy: &str,
+    limit: u32,
+    remaining: u32,
+    outcome: QuotaOutcome,
+) -> Standing {
     let limit = NonZeroU32::new(limit).unwrap();
     Standing {
         policy: policy.to_owned(),
@@ -46,8 +51,8 @@ pub(crate) fn report(admitted: bool, enforced: Vec<Standing>) -> Report {
     }
 }
 
-fn denied(seconds: u64) -> Outcome {
-    Outcome::Denied {
+fn denied(seconds: u64) -> QuotaOutcome {
+    QuotaOutcome::Denied {
         retry_at: NOW + Millis::new(seconds * 1000),
     }
 }
@@ -62,8 +67,8 @@ fn text(headers: &[Header]) -> Vec<String> {
 #[test]
 fn the_usual_dialect() {
     let standings = vec![
-        standing("general", 120, 119, Outcome::Allowed),
-        standing("auth", 30, 7, Outcome::Allowed),
+        standing("general", 120, 119, QuotaOutcome::Allowed),
+        standing("auth", 30, 7, QuotaOutcome::Allowed),
     ];
     let headers = of(&report(true, standings), Dialect::XRateLimit, NOW);
     assert_eq!(
@@ -90,7 +95,7 @@ fn a_denial_resets_when_the_request_would_be_admitted() {
 
 #[test]
 fn under_a_block_nothing_is_left() {
-    let mut blocked = standing("auth", 30, 25, Outcome::Allowed);
+    let mut blocked = standing("auth", 30, 25, QuotaOutcome::Allowed);
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(600));
     let headers = of(&report(false, vec![blocked]), Dialect::XRateLimit, NOW);
     assert_eq!(
@@ -101,12 +106,12 @@ fn under_a_block_nothing_is_left() {
 
 #[test]
 fn the_ietf_dialect_lists_every_policy_once() {
-    let mut tight = standing("api", 10, 3, Outcome::Allowed);
+    let mut tight = standing("api", 10, 3, QuotaOutcome::Allowed);
     tight.answer.decision.reset_at = NOW + Millis::new(1);
     let standings = vec![
-        standing("api", 10, 9, Outcome::Allowed),
+        standing("api", 10, 9, QuotaOutcome::Allowed),
         tight,
-        standing("ip", 1000, 900, Outcome::Allowed),
+        standing("ip", 1000, 900, QuotaOutcome::Allowed),
     ];
     let headers = of(&report(true, standings), Dialect::Ietf, NOW);
     assert_eq!(
@@ -120,7 +125,7 @@ fn the_ietf_dialect_lists_every_policy_once() {
 
 #[test]
 fn a_buckets_window_is_the_time_its_burst_takes_to_come_back() {
-    let mut bucket = standing("api", 10, 3, Outcome::Allowed);
+    let mut bucket = standing("api", 10, 3, QuotaOutcome::Allowed);
     let quota = Quota::new(
         Algorithm::TokenBucket,
         NonZeroU32::new(10).unwrap(),
@@ -141,7 +146,7 @@ fn a_page_may_read_every_header_that_is_sent() {
         (Dialect::Ietf, 4),
         (Dialect::Silent, 0),
     ] {
-        let standings = || vec![standing("api", 10, 9, Outcome::Allowed)];
+        let standings = || vec![standing("api", 10, 9, QuotaOutcome::Allowed)];
         let sent = Report {
             degraded: true,
             shadow: standings(),
@@ -163,7 +168,7 @@ fn a_page_may_read_every_header_that_is_sent() {
 
 #[test]
 fn silence_and_nothing_to_say() {
-    let standings = vec![standing("api", 10, 9, Outcome::Allowed)];
+    let standings = vec![standing("api", 10, 9, QuotaOutcome::Allowed)];
     assert_eq!(of(&report(true, standings), Dialect::Silent, NOW), []);
     assert_eq!(of(&report(true, Vec::new()), Dialect::XRateLimit, NOW), []);
     assert_eq!(of(&report(true, Vec::new()), Dialect::Ietf, NOW), []);
@@ -173,7 +178,7 @@ fn silence_and_nothing_to_say() {
 fn shadows_report_themselves() {
     let mut report = report(true, Vec::new());
     report.shadow = vec![
-        standing("trial", 10, 4, Outcome::Allowed),
+        standing("trial", 10, 4, QuotaOutcome::Allowed),
         standing("web3", 10, 0, denied(9)),
     ];
     for dialect in [Dialect::XRateLimit, Dialect::Ietf] {

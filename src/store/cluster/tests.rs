@@ -15,7 +15,7 @@ use super::{Cluster, MAX_REFUNDS};
 use crate::config::LEAST_COMMANDS_IN_CLUSTER;
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
-use crate::quota::{Algorithm, Outcome, Quota};
+use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge};
 use crate::store::reference::Reference;
 use crate::store::shared::{
@@ -290,7 +290,7 @@ fn the_first_denial_ends_it_and_what_was_taken_is_given_back() {
         // What is left without this request; a shadow's answer is what it would have said.
         assert_eq!([remaining(0), remaining(1)], [9, 8]);
         let denied = answers[2].unwrap().decision.outcome;
-        assert!(matches!(denied, Outcome::Denied { .. }));
+        assert!(matches!(denied, QuotaOutcome::Denied { .. }));
         assert_eq!(answers[3], None);
         // Meanwhile others see fewer.
         assert_eq!(

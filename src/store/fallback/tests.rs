@@ -9,7 +9,7 @@ use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, propt
 
 use super::{CALLS, Fallback, QUOTAS_PER_CALL};
 use crate::effects::testing::Manual;
-use crate::quota::{Algorithm, Outcome, Quota};
+use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::seed::Seed;
 use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
 use crate::store::memory::Memory;
@@ -460,7 +460,7 @@ fn allow_denies_nobody_and_its_requests_are_counted_afterwards() {
     let (allowed, verdict) = isolate.ask(&charges, 4, START);
     assert!(!allowed);
     let outcome = verdict.answers[0].unwrap().decision.outcome;
-    assert_eq!(outcome, Outcome::Impossible);
+    assert_eq!(outcome, QuotaOutcome::Impossible);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What an isolate holds of one quota.
 
 use super::demand::Demand;
-use crate::quota::{Decision, LEAST_LEASED, Outcome, Quota};
+use crate::quota::{Decision, LEAST_LEASED, Quota, QuotaOutcome};
 use crate::store::{Answer, Charge};
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -63,8 +63,8 @@ impl LeasedQuota {
     ) -> Option<Answer> {
         let (denied, answer) = self.latest.filter(|_| !charge.enforced)?;
         match answer.decision.outcome {
-            Outcome::Denied { retry_at } if retry_at > now && cost >= denied => Some(answer),
-            Outcome::Impossible if cost >= denied => Some(answer),
+            QuotaOutcome::Denied { retry_at } if retry_at > now && cost >= denied => Some(answer),
+            QuotaOutcome::Impossible if cost >= denied => Some(answer),
             _ => None,
         }
     }
@@ -96,7 +96,7 @@ impl LeasedQuota {
         let beside = latest.map_or(0, |latest| latest.remaining);
         Answer {
             decision: Decision {
-                outcome: Outcome::Allowed,
+                outcome: QuotaOutcome::Allowed,
                 remaining: beside.saturating_add(self.units(now)),
                 reset_at: latest.map_or(now, |latest| latest.reset_at),
                 at: now,

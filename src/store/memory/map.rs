@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::backlog::Unreconciled;
-use crate::quota::{CLOCK_TOLERANCE, Outcome};
+use crate::quota::{CLOCK_TOLERANCE, QuotaOutcome};
 use crate::seed::Seed;
 use crate::store::decide::{Record, Ruling, decide};
 use crate::store::shared::Question;
@@ -374,8 +374,8 @@ fn limited_until(
         .decision
         .outcome
     {
-        Outcome::Denied { retry_at } => Some(retry_at),
-        Outcome::Allowed | Outcome::Impossible => None,
+        QuotaOutcome::Denied { retry_at } => Some(retry_at),
+        QuotaOutcome::Allowed | QuotaOutcome::Impossible => None,
     }
 }
 

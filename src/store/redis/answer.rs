@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::blocklist::AddressBlock;
-use crate::quota::{CLOCK_TOLERANCE, Decision, Outcome, State};
+use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, State};
 use crate::redis::json::Cursor;
 use crate::redis::script::ScriptAnswer;
 use crate::store::shared::{Holding, Question, RangesVersion, Reply};
@@ -95,11 +95,11 @@ impl QuotaReply {
             leased,
         ] = self.numbers;
         let outcome = match outcome {
-            0 if time(retry_at) > now => Outcome::Denied {
+            0 if time(retry_at) > now => QuotaOutcome::Denied {
                 retry_at: time(retry_at),
             },
-            1 => Outcome::Allowed,
-            2 => Outcome::Impossible,
+            1 => QuotaOutcome::Allowed,
+            2 => QuotaOutcome::Impossible,
             _ => return None,
         };
         let answer = Answer {
@@ -156,10 +156,10 @@ fn possible(answer: &Answer, charge: &Charge, cost: u32, now: Timestamp) -> bool
     let latest = now + quota.refill() + quota.window() + CLOCK_TOLERANCE;
     let block = charge.block.filter(|_| charge.blocks());
     let in_time = match answer.decision.outcome {
-        Outcome::Denied { retry_at } => retry_at <= latest,
-        Outcome::Allowed | Outcome::Impossible => true,
+        QuotaOutcome::Denied { retry_at } => retry_at <= latest,
+        QuotaOutcome::Allowed | QuotaOutcome::Impossible => true,
     };
-    let impossible = answer.decision.outcome == Outcome::Impossible;
+    let impossible = answer.decision.outcome == QuotaOutcome::Impossible;
     let blocked = answer.blocked_until;
     in_time
         && impossible == (cost > quota.capacity())

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::quota::{Algorithm, Outcome, Quota, State};
+use crate::quota::{Algorithm, Quota, QuotaOutcome, State};
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
 use crate::store::shared::{Backlog, Extra, Partitioned, Question, Refund, SharedStore};
@@ -156,9 +156,9 @@ fn shown(verdict: &Verdict) -> Vec<(String, u32, u64, u64, u64)> {
         .map(|answer| {
             let answer = answer.unwrap();
             let (word, retry_at) = match answer.decision.outcome {
-                Outcome::Allowed => ("allowed", 0),
-                Outcome::Denied { retry_at } => ("denied", retry_at.as_millis()),
-                Outcome::Impossible => ("impossible", 0),
+                QuotaOutcome::Allowed => ("allowed", 0),
+                QuotaOutcome::Denied { retry_at } => ("denied", retry_at.as_millis()),
+                QuotaOutcome::Impossible => ("impossible", 0),
             };
             (
                 word.to_owned(),

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use edge_limiter::quota::{Decision, Outcome, Quota, State};
+use edge_limiter::quota::{Decision, Quota, QuotaOutcome, State};
 use edge_limiter::store::shared::{Question, Reply, SharedStore};
 use edge_limiter::store::{Answer, StoreError, Verdict};
 use edge_limiter::time::{Millis, Timestamp};
@@ -43,8 +43,8 @@ impl<R: Rule> SharedStore for Ruled<R> {
             let allowed = rule.admits(&charge.quota, check.cost, now);
             let soon = now + Millis::new(1);
             let outcome = match allowed {
-                true => Outcome::Allowed,
-                false => Outcome::Denied { retry_at: soon },
+                true => QuotaOutcome::Allowed,
+                false => QuotaOutcome::Denied { retry_at: soon },
             };
             Some(Answer {
                 decision: Decision {
