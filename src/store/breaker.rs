@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::mem::{Discriminant, discriminant};
 
-use self::circuit::{Circuit, Outcome, Permit, State, Waits};
+use self::circuit::{CallOutcome, Circuit, Permit, State, Waits};
 use super::shared::{Question, Reply, SharedStore};
 use super::{Check, StoreError};
 use crate::effects::{Effects, Level};
@@ -167,14 +167,14 @@ impl<S: SharedStore, E: Effects> Breaker<S, E> {
         // The clock again: the wait begins now, not when the call did.
         let now = self.effects.now();
         let outcome = match result {
-            Ok(()) => Outcome::Success,
-            Err(StoreError::Open { .. } | StoreError::OverCap) => Outcome::NotSent,
-            Err(error) if error.is_transient() => Outcome::Transient,
-            Err(_) => Outcome::Permanent,
+            Ok(()) => CallOutcome::Success,
+            Err(StoreError::Open { .. } | StoreError::OverCap) => CallOutcome::NotSent,
+            Err(error) if error.is_transient() => CallOutcome::Transient,
+            Err(_) => CallOutcome::Permanent,
         };
         // A call that went well needs no jitter, and randomness is a call of the platform's.
         let random = match outcome {
-            Outcome::Success => 0,
+            CallOutcome::Success => 0,
             _ => self.effects.random(),
         };
         let changed = (self.circuit.borrow_mut()).ended(permit, outcome, now, random);

@@ -22,7 +22,7 @@ pub const FIRST_WAIT: Millis = Millis::new(100);
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// The store answered.
     Success,
     /// It did not, which may pass.
@@ -148,19 +148,25 @@ impl Circuit {
 
     /// What became of a call, and whether that changed the state. `random` is any number, the more
     /// even its distribution the better: isolates that failed together should not come back together.
-    pub fn ended(&mut self, permit: Permit, outcome: Outcome, now: Timestamp, random: u32) -> bool {
+    pub fn ended(
+        &mut self,
+        permit: Permit,
+        outcome: CallOutcome,
+        now: Timestamp,
+        random: u32,
+    ) -> bool {
         if permit.0 != self.epoch {
             return false;
         }
         let probing = self.state != State::Closed;
-        if outcome == Outcome::NotSent {
+        if outcome == CallOutcome::NotSent {
             if probing {
                 self.open(FIRST_WAIT, now);
             }
             return false;
         }
-        self.outcomes = self.outcomes << 1 | u32::from(outcome != Outcome::Success);
-        if outcome == Outcome::Success {
+        self.outcomes = self.outcomes << 1 | u32::from(outcome != CallOutcome::Success);
+        if outcome == CallOutcome::Success {
             self.in_a_row = 0;
             if probing {
                 self.outcomes = 0;
@@ -173,7 +179,7 @@ impl Circuit {
         self.in_a_row += 1;
         let among_them = (self.outcomes & ((1 << REMEMBERED_OUTCOMES) - 1)).count_ones();
         let enough = self.in_a_row >= FAILURES_IN_A_ROW || among_them >= FAILURES_AMONG_THEM;
-        if outcome == Outcome::Permanent {
+        if outcome == CallOutcome::Permanent {
             self.opened = self.waits.doublings;
         } else if !probing && !enough {
             return false;

@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::{Just, Strategy};
 
-use super::{Circuit, FAILURES_IN_A_ROW, FIRST_WAIT, Outcome, State, Waits};
+use super::{CallOutcome, Circuit, FAILURES_IN_A_ROW, FIRST_WAIT, State, Waits};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -20,7 +20,7 @@ fn circuit() -> Circuit {
 }
 
 /// One call, or probe, that begins and ends at `now`.
-fn call(circuit: &mut Circuit, ended: Outcome, now: Timestamp) -> bool {
+fn call(circuit: &mut Circuit, ended: CallOutcome, now: Timestamp) -> bool {
     let permit = match circuit.permit() {
         Ok(permit) => permit,
         Err(_) => circuit.begin_probe(now).expect("a probe is due"),
@@ -31,7 +31,7 @@ fn call(circuit: &mut Circuit, ended: Outcome, now: Timestamp) -> bool {
 /// Opens it with failures at `now`, and says until when.
 fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
     while circuit.state() == State::Closed {
-        call(circuit, Outcome::Transient, now);
+        call(circuit, CallOutcome::Transient, now);
     }
     match circuit.state() {
         State::Open { until } => until,
@@ -44,7 +44,7 @@ fn failures_in_a_row_open_it() {
     let mut circuit = circuit();
     for number in 1..=FAILURES_IN_A_ROW {
         assert_eq!(circuit.state(), State::Closed);
-        let changed = call(&mut circuit, Outcome::Transient, START);
+        let changed = call(&mut circuit, CallOutcome::Transient, START);
         assert_eq!(changed, number == FAILURES_IN_A_ROW);
     }
     let until = START + FIRST_WAIT;
@@ -55,9 +55,9 @@ fn failures_in_a_row_open_it() {
 fn a_success_between_failures_starts_the_row_anew() {
     let mut circuit = circuit();
     for _ in 0..9 {
-        call(&mut circuit, Outcome::Transient, START);
+        call(&mut circuit, CallOutcome::Transient, START);
         for _ in 0..4 {
-            call(&mut circuit, Outcome::Success, START);
+            call(&mut circuit, CallOutcome::Success, START);
         }
     }
     assert_eq!(circuit.state(), State::Closed);
@@ -68,8 +68,8 @@ fn half_of_the_last_twenty_open_it() {
     let mut circuit = circuit();
     for number in 1..=10 {
         assert_eq!(circuit.state(), State::Closed, "failure {number}");
-        call(&mut circuit, Outcome::Success, START);
-        call(&mut circuit, Outcome::Transient, START);
+        call(&mut circuit, CallOutcome::Success, START);
+        call(&mut circuit, CallOutcome::Transient, START);
     }
     assert!(matches!(circuit.state(), State::Open { .. }));
 }
@@ -77,12 +77,12 @@ fn half_of_the_last_twenty_open_it() {
 #[test]
 fn what_an_operator_must_mend_opens_it_at_once_and_for_longest() {
     let mut circuit = circuit();
-    assert!(call(&mut circuit, Outcome::Permanent, START));
+    assert!(call(&mut circuit, CallOutcome::Permanent, START));
     let longest = Millis::new(FIRST_WAIT.get() << WAITS.doublings);
     let until = START + longest;
     assert_eq!(circuit.state(), State::Open { until });
     // The probe as well.
-    assert!(call(&mut circuit, Outcome::Permanent, until));
+    assert!(call(&mut circuit, CallOutcome::Permanent, until));
     let until = until + longest;
     assert_eq!(circuit.state(), State::Open { until });
 }
@@ -108,7 +108,7 @@ fn open_lets_no_call_through_and_one_probe_once_the_wait_is_over() {
 #[test]
 fn a_closed_circuit_needs_no_probe() {
     let mut circuit = circuit();
-    call(&mut circuit, Outcome::Transient, START);
+    call(&mut circuit, CallOutcome::Transient, START);
     assert!(
         circuit
             .begin_probe(START + Millis::from_secs(3600))
@@ -120,13 +120,13 @@ fn a_closed_circuit_needs_no_probe() {
 fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    assert!(call(&mut circuit, Outcome::Success, until));
+    assert!(call(&mut circuit, CallOutcome::Success, until));
     assert_eq!(circuit.state(), State::Closed);
-    assert!(!call(&mut circuit, Outcome::Success, until));
+    assert!(!call(&mut circuit, CallOutcome::Success, until));
     for _ in 1..FAILURES_IN_A_ROW {
-        assert!(!call(&mut circuit, Outcome::Transient, until));
+        assert!(!call(&mut circuit, CallOutcome::Transient, until));
     }
-    assert!(call(&mut circuit, Outcome::Transient, until));
+    assert!(call(&mut circuit, CallOutcome::Transient, until));
     let until = until + FIRST_WAIT;
     assert_eq!(
         circuit.state(),
@@ -144,7 +144,7 @@ fn a_store_that_answers_probes_and_no_decision_is_asked_ever_more_seldom() {
         let until = opened(&mut circuit, now);
         waits.push(until.since(now).get());
         now = until;
-        assert!(call(&mut circuit, Outcome::Success, now));
+        assert!(call(&mut circuit, CallOutcome::Success, now));
     }
     assert_eq!(waits, [100, 200, 400, 800, 1600, 1600]);
 }
@@ -155,7 +155,7 @@ fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
     let mut at = opened(&mut circuit, START);
     let mut waits = Vec::new();
     for _ in 0..7 {
-        assert!(call(&mut circuit, Outcome::Transient, at));
+        assert!(call(&mut circuit, CallOutcome::Transient, at));
         let State::Open { until } = circuit.state() else {
             panic!("{}", circuit.state());
         };
@@ -173,10 +173,10 @@ fn a_probe_that_never_reports_is_given_up() {
     let again = until + WAITS.probe;
     let second = circuit.begin_probe(again).unwrap();
     assert!(
-        !circuit.ended(lost, Outcome::Success, again, WHOLE),
+        !circuit.ended(lost, CallOutcome::Success, again, WHOLE),
         "too late"
     );
-    assert!(circuit.ended(second, Outcome::Success, again, WHOLE));
+    assert!(circuit.ended(second, CallOutcome::Success, again, WHOLE));
     assert_eq!(circuit.state(), State::Closed);
 }
 
@@ -184,12 +184,12 @@ fn a_probe_that_never_reports_is_given_up() {
 fn a_probe_that_is_not_sent_leaves_its_place_to_the_next_after_the_first_wait() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
-    assert!(!call(&mut circuit, Outcome::NotSent, until));
+    assert!(!call(&mut circuit, CallOutcome::NotSent, until));
     assert!(circuit.begin_probe(until).is_none());
     let until = until + FIRST_WAIT;
-    assert!(call(&mut circuit, Outcome::Success, until));
+    assert!(call(&mut circuit, CallOutcome::Success, until));
     // Closed, it says nothing.
-    assert!(!call(&mut circuit, Outcome::NotSent, until));
+    assert!(!call(&mut circuit, CallOutcome::NotSent, until));
     assert_eq!(circuit.state(), State::Closed);
 }
 
@@ -199,10 +199,11 @@ fn outcomes_of_calls_from_before_it_opened_change_nothing() {
     let late: Vec<_> = (0..3).map(|_| circuit.permit().unwrap()).collect();
     let until = opened(&mut circuit, START);
     let state = State::Open { until };
-    for (permit, ended) in
-        late.into_iter()
-            .zip([Outcome::Success, Outcome::Transient, Outcome::Permanent])
-    {
+    for (permit, ended) in late.into_iter().zip([
+        CallOutcome::Success,
+        CallOutcome::Transient,
+        CallOutcome::Permanent,
+    ]) {
         assert!(!circuit.ended(permit, ended, START, WHOLE));
         assert_eq!(circuit.state(), state);
     }
@@ -232,12 +233,12 @@ fn a_clock_that_steps_back_far_does_not_wait_for_a_probe_that_never_reports() {
     );
 }
 
-fn endings() -> impl Strategy<Value = Outcome> {
+fn endings() -> impl Strategy<Value = CallOutcome> {
     prop_oneof![
-        3 => Just(Outcome::Success),
-        5 => Just(Outcome::Transient),
-        1 => Just(Outcome::Permanent),
-        1 => Just(Outcome::NotSent),
+        3 => Just(CallOutcome::Success),
+        5 => Just(CallOutcome::Transient),
+        1 => Just(CallOutcome::Permanent),
+        1 => Just(CallOutcome::NotSent),
     ]
 }
 
