@@ -125,10 +125,11 @@ impl Wanted {
 }
 
 /// A step's replies; `None` where a guard did not hold.
-pub(crate) type Outcome = Option<Vec<Value>>;
+pub(crate) type GuardedReplies = Option<Vec<Value>>;
 
 /// What steps came to, to be awaited.
-pub(crate) type Outcomes<'a> = Pin<Box<dyn Future<Output = Result<Vec<Outcome>, StoreError>> + 'a>>;
+pub(crate) type Outcomes<'a> =
+    Pin<Box<dyn Future<Output = Result<Vec<GuardedReplies>, StoreError>> + 'a>>;
 
 impl<D: Database> Records<D> {
     /// Runs steps in order, without anything in between: an outcome for each. Their replies are texts. In a cluster all are of
@@ -156,7 +157,7 @@ impl<D: Database> Records<D> {
         steps: &[Step],
         token: &str,
         now: Timestamp,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<GuardedReplies>, StoreError> {
         let inside: usize = steps.iter().map(Step::commands).sum();
         self.count(inside + 1, now);
         let call = self.call(steps, token);
@@ -197,7 +198,7 @@ impl<D: Database> Records<D> {
         steps: Vec<Step>,
         token: &str,
         now: Timestamp,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    ) -> Result<Vec<GuardedReplies>, StoreError> {
         let mut outcomes = Vec::with_capacity(steps.len());
         for step in steps {
             let mut holds = true;
@@ -272,7 +273,7 @@ fn text(reply: &Value) -> Option<String> {
     }
 }
 
-fn read(answer: Value) -> Option<Vec<Outcome>> {
+fn read(answer: Value) -> Option<Vec<GuardedReplies>> {
     let Value::Array(steps) = answer else {
         return None;
     };
