@@ -128,13 +128,13 @@ impl Wanted {
 pub(crate) type GuardedReplies = Option<Vec<Value>>;
 
 /// What steps came to, to be awaited.
-pub(crate) type Outcomes<'a> =
+pub(crate) type ChangeFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Vec<GuardedReplies>, StoreError>> + 'a>>;
 
 impl<D: Database> Records<D> {
     /// Runs steps in order, without anything in between: an outcome for each. Their replies are texts. In a cluster all are of
     /// one slot, and what marks a change is of the records'.
-    pub(crate) fn change(&self, steps: Vec<Step>, now: Timestamp) -> Outcomes<'_> {
+    pub(crate) fn change(&self, steps: Vec<Step>, now: Timestamp) -> ChangeFuture<'_> {
         Box::pin(async move {
             let token = token(now);
             let wanted = steps.len();
