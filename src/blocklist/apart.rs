@@ -15,7 +15,7 @@
 //!   the list does not follow it: a lifted block would come back.
 
 use super::block::Block;
-use super::change::{Mark, Step, Wanted};
+use super::change::{GuardedCommands, Mark, Wanted};
 use super::records::{ATTEMPTS, ENDLESS, LIFTING, Listed, NotSet, bound, restored, score_of, tidy};
 use crate::error::StoreError;
 use crate::json;
@@ -60,12 +60,13 @@ impl<D: Database> Records<D> {
     ) -> Result<bool, StoreError> {
         let list = self.key(Key::BlockedAddresses);
         let score = score_of(block);
-        let is_listed =
-            |step: Step, wanted| step.only_if(command(["ZSCORE", &list, address]), wanted);
+        let is_listed = |step: GuardedCommands, wanted| {
+            step.only_if(command(["ZSCORE", &list, address]), wanted)
+        };
         let set = || {
             let mut commands = self.listing_of(address, score).to_vec();
             commands.extend([tidy(&list, now), bound(&list, self.most_addresses())]);
-            Step::new(commands, Mark::Addresses)
+            GuardedCommands::new(commands, Mark::Addresses)
         };
         let new = |wanted| {
             let step = is_listed(set(), wanted);
@@ -77,7 +78,10 @@ impl<D: Database> Records<D> {
         };
         let later = is_listed(set(), Wanted::Above(now.as_millis()));
         let steps = vec![
-            is_listed(Step::new([], Mark::Nothing), Wanted::Above(score - 1)),
+            is_listed(
+                GuardedCommands::new([], Mark::Nothing),
+                Wanted::Above(score - 1),
+            ),
             is_listed(later, Wanted::Below(score)),
             new(Wanted::Absent),
             new(Wanted::Below(now.as_millis() + 1)),
@@ -114,7 +118,10 @@ impl<D: Database> Records<D> {
             };
             commands.append(&mut more);
             if !commands.is_empty() {
-                let steps = vec![Step::new(commands, Mark::Addresses), self.end_of_list()];
+                let steps = vec![
+                    GuardedCommands::new(commands, Mark::Addresses),
+                    self.end_of_list(),
+                ];
                 self.change(steps, now).await?;
             }
             let held = self.record_of(address, now).await?;
@@ -146,10 +153,12 @@ impl<D: Database> Records<D> {
     ) -> Result<bool, StoreError> {
         let list = self.key(Key::BlockedAddresses);
         let lifting = LIFTING.to_string();
-        let step = Step::new([command(["ZADD", &list, &lifting, address])], Mark::Nothing).only_if(
-            command(["ZSCORE", &list, address]),
-            Wanted::Above(LIFTING - 1),
-        );
+        let step =
+            GuardedCommands::new([command(["ZADD", &list, &lifting, address])], Mark::Nothing)
+                .only_if(
+                    command(["ZSCORE", &list, address]),
+                    Wanted::Above(LIFTING - 1),
+                );
         let outcomes = self.change(vec![step], now).await?;
         let was_endless = outcomes.iter().any(Option::is_some);
         // Lifted, it begins anew.
@@ -224,10 +233,11 @@ impl<D: Database> Records<D> {
             return Ok(());
         }
         let list = self.key(Key::BlockedAddresses);
-        let step = Step::new([command(["ZREM", &list, address])], Mark::Nothing).only_if(
-            command(["ZSCORE", &list, address]),
-            Wanted::Is(LIFTING.to_string()),
-        );
+        let step = GuardedCommands::new([command(["ZREM", &list, address])], Mark::Nothing)
+            .only_if(
+                command(["ZSCORE", &list, address]),
+                Wanted::Is(LIFTING.to_string()),
+            );
         self.change(vec![step], now).await?;
         match self.record_of(address, now).await? {
             None => Ok(()),
@@ -257,8 +267,8 @@ impl<D: Database> Records<D> {
             true => command(["SET", &key, &restored(None, now).to_record()]),
             false => command(["DEL", &key]),
         };
-        let step =
-            Step::new([keep], Mark::Nothing).only_if_still(command(["GET", &key]), Some(&record));
+        let step = GuardedCommands::new([keep], Mark::Nothing)
+            .only_if_still(command(["GET", &key]), Some(&record));
         let outcomes = self.change(vec![step], now).await?;
         Ok(is_listed && outcomes.iter().any(Option::is_some))
     }

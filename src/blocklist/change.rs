@@ -23,7 +23,7 @@ const SCRIPT: Script = Script {
 
 /// Commands that run where every guard holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct GuardedCommands {
     guards: Vec<(Command, Wanted)>,
     commands: Vec<Command>,
     mark: Mark,
@@ -54,7 +54,7 @@ pub(crate) enum Wanted {
     Below(u64),
 }
 
-impl Step {
+impl GuardedCommands {
     /// Without guards.
     pub(crate) fn new(commands: impl Into<Vec<Command>>, mark: Mark) -> Self {
         Self {
@@ -134,7 +134,7 @@ pub(crate) type ChangeFuture<'a> =
 impl<D: Database> Records<D> {
     /// Runs steps in order, without anything in between: an outcome for each. Their replies are texts. In a cluster all are of
     /// one slot, and what marks a change is of the records'.
-    pub(crate) fn change(&self, steps: Vec<Step>, now: Timestamp) -> ChangeFuture<'_> {
+    pub(crate) fn change(&self, steps: Vec<GuardedCommands>, now: Timestamp) -> ChangeFuture<'_> {
         Box::pin(async move {
             let token = token(now);
             let wanted = steps.len();
@@ -154,18 +154,18 @@ impl<D: Database> Records<D> {
     /// By the script.
     async fn change_there(
         &self,
-        steps: &[Step],
+        steps: &[GuardedCommands],
         token: &str,
         now: Timestamp,
     ) -> Result<Vec<GuardedReplies>, StoreError> {
-        let inside: usize = steps.iter().map(Step::commands).sum();
+        let inside: usize = steps.iter().map(GuardedCommands::commands).sum();
         self.count(inside + 1, now);
         let call = self.call(steps, token);
         let answer = self.database().run_script_for_value(&SCRIPT, &call).await?;
         read(answer).ok_or(StoreError::Malformed)
     }
 
-    fn call(&self, steps: &[Step], token: &str) -> Call {
+    fn call(&self, steps: &[GuardedCommands], token: &str) -> Call {
         let mut call = Call::default();
         // In a cluster, what marks nothing may be of another slot.
         if !self.is_clustered() || steps.iter().any(|step| step.mark != Mark::Nothing) {
@@ -188,14 +188,14 @@ impl<D: Database> Records<D> {
                 run::push_words(&mut call.arguments, words);
             }
         }
-        run::push_keys(&mut call.keys, steps.iter().flat_map(Step::all));
+        run::push_keys(&mut call.keys, steps.iter().flat_map(GuardedCommands::all));
         call
     }
 
     /// As the script, in a database in this isolate.
     async fn change_here(
         &self,
-        steps: Vec<Step>,
+        steps: Vec<GuardedCommands>,
         token: &str,
         now: Timestamp,
     ) -> Result<Vec<GuardedReplies>, StoreError> {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::block::{AddressBlock, Block, By};
-use super::change::{Mark, Step, Wanted};
+use super::change::{GuardedCommands, Mark, Wanted};
 #[cfg(test)]
 use super::copy::BlocklistCopy;
 use super::target::Target;
@@ -117,7 +117,7 @@ impl<D: Database> Records<D> {
             if block.until.is_none() {
                 commands.push(command(["PERSIST", &list]));
             }
-            Step::new(commands, Mark::Addresses)
+            GuardedCommands::new(commands, Mark::Addresses)
         };
         let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
         let listed = command(["ZSCORE", &list, &address]);
@@ -139,7 +139,7 @@ impl<D: Database> Records<D> {
         let set = || {
             let set = command(["HSET", &hash, &name, &block.to_record()]);
             let unlift = command(["ZREM", &self.key(Key::LiftedRanges), &name]);
-            Step::new([set, unlift], Mark::Ranges)
+            GuardedCommands::new([set, unlift], Mark::Ranges)
         };
         let blocked = command(["HEXISTS", &hash, &name]);
         let count = command(["HLEN", &hash]);
@@ -196,17 +196,17 @@ impl<D: Database> Records<D> {
     ///
     /// [`StoreError`] of the database.
     pub(crate) async fn bound_addresses(&self, now: Timestamp) -> Result<(), StoreError> {
-        let bounds = Step::new(self.bounds(now), Mark::Nothing);
+        let bounds = GuardedCommands::new(self.bounds(now), Mark::Nothing);
         let steps = vec![bounds, self.end_of_list()];
         self.change(steps, now).await.map(drop)
     }
 
     /// The step after a change of the list of addresses: it has an end while all that it lists have one.
-    pub(super) fn end_of_list(&self) -> Step {
+    pub(super) fn end_of_list(&self) -> GuardedCommands {
         let list = self.key(Key::BlockedAddresses);
         let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
         let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
-        Step::new([end], Mark::Nothing).only_if(endless, Wanted::Is("0".to_owned()))
+        GuardedCommands::new([end], Mark::Nothing).only_if(endless, Wanted::Is("0".to_owned()))
     }
 
     /// Lifts a block; whether there was one.
@@ -227,7 +227,10 @@ impl<D: Database> Records<D> {
                     // Lifted, it begins anew.
                     command(["DEL", &self.key(Key::Escalated(&address))]),
                 ];
-                vec![Step::new(commands, Mark::Addresses), self.end_of_list()]
+                vec![
+                    GuardedCommands::new(commands, Mark::Addresses),
+                    self.end_of_list(),
+                ]
             }
             Target::Range(range) => {
                 let (range, lifted) = (range.to_string(), self.key(Key::LiftedRanges));
@@ -239,7 +242,7 @@ impl<D: Database> Records<D> {
                     bound(&lifted, MAX_RANGES),
                     command(["PEXPIRE", &lifted, &LIFTED_KEPT.get().to_string()]),
                 ];
-                vec![Step::new(commands, Mark::Ranges)]
+                vec![GuardedCommands::new(commands, Mark::Ranges)]
             }
         };
         let outcomes = self.change(steps, now).await?;
@@ -322,7 +325,7 @@ impl<D: Database> Records<D> {
             .collect();
         // Unless somebody has changed a range meanwhile.
         let step = self.unchanged(
-            Step::new(removals, Mark::Nothing),
+            GuardedCommands::new(removals, Mark::Nothing),
             version[0].as_str(),
             carried.as_str(),
         );
@@ -331,7 +334,12 @@ impl<D: Database> Records<D> {
     }
 
     /// With the guards that the blocks' version, and the one that the ranges carry, are still these.
-    fn unchanged(&self, step: Step, version: Option<&str>, carried: Option<&str>) -> Step {
+    fn unchanged(
+        &self,
+        step: GuardedCommands,
+        version: Option<&str>,
+        carried: Option<&str>,
+    ) -> GuardedCommands {
         let [read_version, read_carried] = self.read_version();
         step.only_if_still(read_version, version)
             .only_if_still(read_carried, carried)
@@ -432,7 +440,7 @@ impl<D: Database> Records<D> {
             .map(|words| command_of(["HSET", &hash], words))
             .collect();
         let step = self.unchanged(
-            Step::new(writes, mark),
+            GuardedCommands::new(writes, mark),
             held.version.as_deref(),
             held.carried.as_deref(),
         );
@@ -469,7 +477,7 @@ impl<D: Database> Records<D> {
         let record = restored(None, now).to_record();
         let steps = missing.into_iter().map(|address| {
             let key = self.key(Key::BlockedAddress(address));
-            Step::new([command(["SET", &key, &record])], Mark::Nothing)
+            GuardedCommands::new([command(["SET", &key, &record])], Mark::Nothing)
                 .only_if(command(["EXISTS", &key]), Wanted::Is("0".to_owned()))
                 // Not lifted meanwhile, nor blocked for a time.
                 .only_if(

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::records::BOUNDS_COMMANDS;
-use crate::blocklist::{Block, By, Mark, Step, Wanted};
+use crate::blocklist::{Block, By, GuardedCommands, Mark, Wanted};
 use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
@@ -260,7 +260,7 @@ impl<D: Database> Records<D> {
         // as well: what is told of denials from before it does not count after it.
         let counters = self.deletion(&rule.counters(&address, now));
         let step = |commands, mark| {
-            Step::new(commands, mark)
+            GuardedCommands::new(commands, mark)
                 .only_if(counters, Wanted::Above(0))
                 .only_if(set, Wanted::Is("OK".to_owned()))
         };

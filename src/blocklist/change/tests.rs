@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Mark, SCRIPT, Step, Wanted};
+use super::{GuardedCommands, Mark, SCRIPT, Wanted};
 use crate::blocklist::records::{MAX_RANGES, NotSet};
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::client::range::Range;
@@ -82,11 +82,11 @@ fn changes() -> impl Strategy<Value = Command> {
     prop::sample::select(lines).prop_map(words)
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn steps() -> impl Strategy<Value = GuardedCommands> {
     let mark = prop::sample::select(vec![Mark::Nothing, Mark::Addresses, Mark::Ranges]);
     let guards = prop::collection::vec(guards(), 0..3);
     (guards, prop::collection::vec(changes(), 0..3), mark).prop_map(|(guards, commands, mark)| {
-        Step {
+        GuardedCommands {
             guards,
             commands,
             mark,
@@ -144,7 +144,7 @@ async fn a_server_that_does_not_know_the_script_is_sent_it() {
     let records = redis(&stand_in, "c:");
     for _ in 0..2 {
         stand_in.run(&["SCRIPT", "FLUSH"]).await;
-        let step = Step::new([words("INCRBY c:t 1")], Mark::Nothing);
+        let step = GuardedCommands::new([words("INCRBY c:t 1")], Mark::Nothing);
         let done = records.change(vec![step], START).await.unwrap();
         assert_eq!(done.len(), 1);
     }
@@ -155,7 +155,12 @@ async fn a_server_that_does_not_know_the_script_is_sent_it() {
 async fn a_server_that_refuses_the_flag_is_sent_the_script_without_it() {
     let stand_in = StandIn::refusing();
     let records = redis(&stand_in, "c:");
-    let step = || vec![Step::new([words("INCRBY c:t 1")], Mark::Addresses)];
+    let step = || {
+        vec![GuardedCommands::new(
+            [words("INCRBY c:t 1")],
+            Mark::Addresses,
+        )]
+    };
     for requests in [4, 5, 6] {
         records.change(step(), START).await.unwrap();
         assert_eq!(stand_in.requests().await, requests);
