@@ -15,7 +15,7 @@
 //!   the list does not follow it: a lifted block would come back.
 
 use super::block::Block;
-use super::change::{GuardedCommands, Mark, Wanted};
+use super::change::{Condition, GuardedCommands, Mark};
 use super::records::{ATTEMPTS, ENDLESS, LIFTING, Listed, NotSet, bound, restored, score_of, tidy};
 use crate::error::StoreError;
 use crate::json;
@@ -72,19 +72,19 @@ impl<D: Database> Records<D> {
             let step = is_listed(set(), wanted);
             let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
             match most {
-                Some(most) => step.only_if(standing, Wanted::Below(most)),
+                Some(most) => step.only_if(standing, Condition::Below(most)),
                 None => step,
             }
         };
-        let later = is_listed(set(), Wanted::Above(now.as_millis()));
+        let later = is_listed(set(), Condition::Above(now.as_millis()));
         let steps = vec![
             is_listed(
                 GuardedCommands::new([], Mark::Nothing),
-                Wanted::Above(score - 1),
+                Condition::Above(score - 1),
             ),
-            is_listed(later, Wanted::Below(score)),
-            new(Wanted::Absent),
-            new(Wanted::Below(now.as_millis() + 1)),
+            is_listed(later, Condition::Below(score)),
+            new(Condition::Absent),
+            new(Condition::Below(now.as_millis() + 1)),
             self.end_of_list(),
         ];
         let outcomes = self.change(steps, now).await?;
@@ -157,7 +157,7 @@ impl<D: Database> Records<D> {
             GuardedCommands::new([command(["ZADD", &list, &lifting, address])], Mark::Nothing)
                 .only_if(
                     command(["ZSCORE", &list, address]),
-                    Wanted::Above(LIFTING - 1),
+                    Condition::Above(LIFTING - 1),
                 );
         let outcomes = self.change(vec![step], now).await?;
         let was_endless = outcomes.iter().any(Option::is_some);
@@ -236,7 +236,7 @@ impl<D: Database> Records<D> {
         let step = GuardedCommands::new([command(["ZREM", &list, address])], Mark::Nothing)
             .only_if(
                 command(["ZSCORE", &list, address]),
-                Wanted::Is(LIFTING.to_string()),
+                Condition::Is(LIFTING.to_string()),
             );
         self.change(vec![step], now).await?;
         match self.record_of(address, now).await? {

@@ -24,7 +24,7 @@ const SCRIPT: Script = Script {
 /// Commands that run where every guard holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GuardedCommands {
-    guards: Vec<(Command, Wanted)>,
+    guards: Vec<(Command, Condition)>,
     commands: Vec<Command>,
     mark: Mark,
 }
@@ -43,7 +43,7 @@ pub(crate) enum Mark {
 
 /// What a guard's command has to reply. It is run where the guards before it held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum Condition {
     /// This text or number.
     Is(String),
     /// None.
@@ -65,7 +65,7 @@ impl GuardedCommands {
     }
 
     /// With one guard more.
-    pub(crate) fn only_if(mut self, guard: Command, wanted: Wanted) -> Self {
+    pub(crate) fn only_if(mut self, guard: Command, wanted: Condition) -> Self {
         self.guards.push((guard, wanted));
         self
     }
@@ -88,7 +88,7 @@ impl GuardedCommands {
 
     /// With the guard that `read` replies what it replied before.
     pub(crate) fn only_if_still(self, read: Command, before: Option<&str>) -> Self {
-        let wanted = before.map_or(Wanted::Absent, |text| Wanted::Is(text.to_owned()));
+        let wanted = before.map_or(Condition::Absent, |text| Condition::Is(text.to_owned()));
         self.only_if(read, wanted)
     }
 }
@@ -103,7 +103,7 @@ impl Mark {
     }
 }
 
-impl Wanted {
+impl Condition {
     fn words(&self) -> (&'static str, String) {
         match self {
             Self::Is(text) => ("is", text.clone()),

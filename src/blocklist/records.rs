@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::block::{AddressBlock, Block, By};
-use super::change::{GuardedCommands, Mark, Wanted};
+use super::change::{Condition, GuardedCommands, Mark};
 #[cfg(test)]
 use super::copy::BlocklistCopy;
 use super::target::Target;
@@ -122,8 +122,8 @@ impl<D: Database> Records<D> {
         let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
         let listed = command(["ZSCORE", &list, &address]);
         let steps = vec![
-            set().only_if(listed, Wanted::Above(now.as_millis())),
-            set().only_if(standing, Wanted::Below(most)),
+            set().only_if(listed, Condition::Above(now.as_millis())),
+            set().only_if(standing, Condition::Below(most)),
             self.end_of_list(),
         ];
         let outcomes = self.change(steps, now).await?;
@@ -145,9 +145,9 @@ impl<D: Database> Records<D> {
         let count = command(["HLEN", &hash]);
         for _ in 0..ATTEMPTS {
             let steps = vec![
-                set().only_if(blocked.clone(), Wanted::Is("1".to_owned())),
+                set().only_if(blocked.clone(), Condition::Is("1".to_owned())),
                 // The version is a field as well.
-                set().only_if(count.clone(), Wanted::Below(MAX_RANGES + 1)),
+                set().only_if(count.clone(), Condition::Below(MAX_RANGES + 1)),
             ];
             let outcomes = self.change(steps, now).await?;
             if outcomes.iter().any(Option::is_some) {
@@ -206,7 +206,7 @@ impl<D: Database> Records<D> {
         let list = self.key(Key::BlockedAddresses);
         let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
         let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
-        GuardedCommands::new([end], Mark::Nothing).only_if(endless, Wanted::Is("0".to_owned()))
+        GuardedCommands::new([end], Mark::Nothing).only_if(endless, Condition::Is("0".to_owned()))
     }
 
     /// Lifts a block; whether there was one.
@@ -478,11 +478,11 @@ impl<D: Database> Records<D> {
         let steps = missing.into_iter().map(|address| {
             let key = self.key(Key::BlockedAddress(address));
             GuardedCommands::new([command(["SET", &key, &record])], Mark::Nothing)
-                .only_if(command(["EXISTS", &key]), Wanted::Is("0".to_owned()))
+                .only_if(command(["EXISTS", &key]), Condition::Is("0".to_owned()))
                 // Not lifted meanwhile, nor blocked for a time.
                 .only_if(
                     command(["ZSCORE", &list, address]),
-                    Wanted::Above(ENDLESS - 1),
+                    Condition::Above(ENDLESS - 1),
                 )
         });
         let outcomes = self.change(steps.collect(), now).await?;

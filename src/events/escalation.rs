@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::records::BOUNDS_COMMANDS;
-use crate::blocklist::{Block, By, GuardedCommands, Mark, Wanted};
+use crate::blocklist::{Block, By, Condition, GuardedCommands, Mark};
 use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
@@ -261,8 +261,8 @@ impl<D: Database> Records<D> {
         let counters = self.deletion(&rule.counters(&address, now));
         let step = |commands, mark| {
             GuardedCommands::new(commands, mark)
-                .only_if(counters, Wanted::Above(0))
-                .only_if(set, Wanted::Is("OK".to_owned()))
+                .only_if(counters, Condition::Above(0))
+                .only_if(set, Condition::Is("OK".to_owned()))
         };
         if self.is_clustered() {
             // As an operator's (src/blocklist/apart.rs), for the counters and the record in one step.

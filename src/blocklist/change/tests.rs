@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{GuardedCommands, Mark, SCRIPT, Wanted};
+use super::{Condition, GuardedCommands, Mark, SCRIPT};
 use crate::blocklist::records::{MAX_RANGES, NotSet};
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::client::range::Range;
@@ -33,17 +33,17 @@ fn words(line: &str) -> Command {
     line.split(' ').map(str::to_owned).collect()
 }
 
-fn wanted() -> impl Strategy<Value = Wanted> {
+fn wanted() -> impl Strategy<Value = Condition> {
     prop_oneof![
-        (0..3_u8).prop_map(|text| Wanted::Is(text.to_string())),
-        Just(Wanted::Is("a-b-c".to_owned())),
-        Just(Wanted::Absent),
-        (0..3_u64).prop_map(Wanted::Above),
-        (0..3_u64).prop_map(Wanted::Below),
+        (0..3_u8).prop_map(|text| Condition::Is(text.to_string())),
+        Just(Condition::Is("a-b-c".to_owned())),
+        Just(Condition::Absent),
+        (0..3_u64).prop_map(Condition::Above),
+        (0..3_u64).prop_map(Condition::Below),
     ]
 }
 
-fn guards() -> impl Strategy<Value = (Command, Wanted)> {
+fn guards() -> impl Strategy<Value = (Command, Condition)> {
     let read = prop::sample::select(vec![
         "GET c:t",
         "EXISTS c:t c:z",
