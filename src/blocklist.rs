@@ -15,5 +15,5 @@ mod target;
 pub mod version;
 
 pub use block::{AddressBlock, Block, By};
-pub(crate) use change::{Condition, GuardedCommands, Mark};
+pub(crate) use change::{Condition, GuardedCommands, VersionChange};
 pub use target::{Refusal, Target};

@@ -15,7 +15,7 @@
 //!   the list does not follow it: a lifted block would come back.
 
 use super::block::Block;
-use super::change::{Condition, GuardedCommands, Mark};
+use super::change::{Condition, GuardedCommands, VersionChange};
 use super::records::{ATTEMPTS, ENDLESS, LIFTING, Listed, NotSet, bound, restored, score_of, tidy};
 use crate::error::StoreError;
 use crate::json;
@@ -66,7 +66,7 @@ impl<D: Database> Records<D> {
         let set = || {
             let mut commands = self.listing_of(address, score).to_vec();
             commands.extend([tidy(&list, now), bound(&list, self.most_addresses())]);
-            GuardedCommands::new(commands, Mark::Addresses)
+            GuardedCommands::new(commands, VersionChange::Addresses)
         };
         let new = |wanted| {
             let step = is_listed(set(), wanted);
@@ -79,7 +79,7 @@ impl<D: Database> Records<D> {
         let later = is_listed(set(), Condition::Above(now.as_millis()));
         let steps = vec![
             is_listed(
-                GuardedCommands::new([], Mark::Nothing),
+                GuardedCommands::new([], VersionChange::Nothing),
                 Condition::Above(score - 1),
             ),
             is_listed(later, Condition::Below(score)),
@@ -119,7 +119,7 @@ impl<D: Database> Records<D> {
             commands.append(&mut more);
             if !commands.is_empty() {
                 let steps = vec![
-                    GuardedCommands::new(commands, Mark::Addresses),
+                    GuardedCommands::new(commands, VersionChange::Addresses),
                     self.end_of_list(),
                 ];
                 self.change(steps, now).await?;
@@ -153,12 +153,14 @@ impl<D: Database> Records<D> {
     ) -> Result<bool, StoreError> {
         let list = self.key(Key::BlockedAddresses);
         let lifting = LIFTING.to_string();
-        let step =
-            GuardedCommands::new([command(["ZADD", &list, &lifting, address])], Mark::Nothing)
-                .only_if(
-                    command(["ZSCORE", &list, address]),
-                    Condition::Above(LIFTING - 1),
-                );
+        let step = GuardedCommands::new(
+            [command(["ZADD", &list, &lifting, address])],
+            VersionChange::Nothing,
+        )
+        .only_if(
+            command(["ZSCORE", &list, address]),
+            Condition::Above(LIFTING - 1),
+        );
         let outcomes = self.change(vec![step], now).await?;
         let was_endless = outcomes.iter().any(Option::is_some);
         // Lifted, it begins anew.
@@ -233,11 +235,12 @@ impl<D: Database> Records<D> {
             return Ok(());
         }
         let list = self.key(Key::BlockedAddresses);
-        let step = GuardedCommands::new([command(["ZREM", &list, address])], Mark::Nothing)
-            .only_if(
-                command(["ZSCORE", &list, address]),
-                Condition::Is(LIFTING.to_string()),
-            );
+        let step =
+            GuardedCommands::new([command(["ZREM", &list, address])], VersionChange::Nothing)
+                .only_if(
+                    command(["ZSCORE", &list, address]),
+                    Condition::Is(LIFTING.to_string()),
+                );
         self.change(vec![step], now).await?;
         match self.record_of(address, now).await? {
             None => Ok(()),
@@ -267,7 +270,7 @@ impl<D: Database> Records<D> {
             true => command(["SET", &key, &restored(None, now).to_record()]),
             false => command(["DEL", &key]),
         };
-        let step = GuardedCommands::new([keep], Mark::Nothing)
+        let step = GuardedCommands::new([keep], VersionChange::Nothing)
             .only_if_still(command(["GET", &key]), Some(&record));
         let outcomes = self.change(vec![step], now).await?;
         Ok(is_listed && outcomes.iter().any(Option::is_some))

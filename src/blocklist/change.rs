@@ -26,12 +26,12 @@ const SCRIPT: Script = Script {
 pub(crate) struct GuardedCommands {
     guards: Vec<(Command, Condition)>,
     commands: Vec<Command>,
-    mark: Mark,
+    mark: VersionChange,
 }
 
 /// What a step changes, for the [version](super::version).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(crate) enum VersionChange {
     /// Nothing that isolates copy.
     #[default]
     Nothing,
@@ -56,7 +56,7 @@ pub(crate) enum Condition {
 
 impl GuardedCommands {
     /// Without guards.
-    pub(crate) fn new(commands: impl Into<Vec<Command>>, mark: Mark) -> Self {
+    pub(crate) fn new(commands: impl Into<Vec<Command>>, mark: VersionChange) -> Self {
         Self {
             guards: Vec::new(),
             commands: commands.into(),
@@ -73,9 +73,9 @@ impl GuardedCommands {
     /// How many commands it runs at most.
     pub(crate) fn commands(&self) -> usize {
         let marks = match self.mark {
-            Mark::Nothing => 0,
-            Mark::Addresses => 2,
-            Mark::Ranges => 4,
+            VersionChange::Nothing => 0,
+            VersionChange::Addresses => 2,
+            VersionChange::Ranges => 4,
         };
         self.guards.len() + self.commands.len() + marks
     }
@@ -93,7 +93,7 @@ impl GuardedCommands {
     }
 }
 
-impl Mark {
+impl VersionChange {
     const fn name(self) -> &'static str {
         match self {
             Self::Nothing => "",
@@ -168,7 +168,7 @@ impl<D: Database> Records<D> {
     fn call(&self, steps: &[GuardedCommands], token: &str) -> Call {
         let mut call = Call::default();
         // In a cluster, what marks nothing may be of another slot.
-        if !self.is_clustered() || steps.iter().any(|step| step.mark != Mark::Nothing) {
+        if !self.is_clustered() || steps.iter().any(|step| step.mark != VersionChange::Nothing) {
             for key in [Key::BlockedRangesVersion, Key::BlockedRanges] {
                 call.keys.push(&self.key(key));
             }
@@ -218,7 +218,7 @@ impl<D: Database> Records<D> {
                 *reply = text(reply).unwrap_or_default().into();
             }
             outcomes.push(Some(replies));
-            if step.mark != Mark::Nothing {
+            if step.mark != VersionChange::Nothing {
                 let versions = self.run_all(self.read_version().into(), now).await?;
                 let marks = self.marks(step.mark, &versions, token);
                 self.run_all(marks, now).await?;
@@ -229,7 +229,7 @@ impl<D: Database> Records<D> {
 
     /// The commands that mark a change, where the blocks' version and the one that the ranges carry are
     /// `versions`.
-    fn marks(&self, mark: Mark, versions: &[Value], token: &str) -> Vec<Command> {
+    fn marks(&self, mark: VersionChange, versions: &[Value], token: &str) -> Vec<Command> {
         let [version, hash] =
             [Key::BlockedRangesVersion, Key::BlockedRanges].map(|key| self.key(key));
         let held = versions.first().and_then(text).unwrap_or_default();
@@ -238,7 +238,7 @@ impl<D: Database> Records<D> {
         let carried = carried.as_deref().filter(|text| epoch_of(text).is_some());
         let short = &token[..token.len().min(8)];
         let mut commands = Vec::with_capacity(2);
-        let marked = if mark == Mark::Addresses {
+        let marked = if mark == VersionChange::Addresses {
             format!("{}-{short}", ranges.or(carried).unwrap_or("0-0"))
         } else {
             let kept = carried.filter(|carried| ranges.is_none_or(|ranges| ranges == *carried));

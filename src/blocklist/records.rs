@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::block::{AddressBlock, Block, By};
-use super::change::{Condition, GuardedCommands, Mark};
+use super::change::{Condition, GuardedCommands, VersionChange};
 #[cfg(test)]
 use super::copy::BlocklistCopy;
 use super::target::Target;
@@ -117,7 +117,7 @@ impl<D: Database> Records<D> {
             if block.until.is_none() {
                 commands.push(command(["PERSIST", &list]));
             }
-            GuardedCommands::new(commands, Mark::Addresses)
+            GuardedCommands::new(commands, VersionChange::Addresses)
         };
         let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
         let listed = command(["ZSCORE", &list, &address]);
@@ -139,7 +139,7 @@ impl<D: Database> Records<D> {
         let set = || {
             let set = command(["HSET", &hash, &name, &block.to_record()]);
             let unlift = command(["ZREM", &self.key(Key::LiftedRanges), &name]);
-            GuardedCommands::new([set, unlift], Mark::Ranges)
+            GuardedCommands::new([set, unlift], VersionChange::Ranges)
         };
         let blocked = command(["HEXISTS", &hash, &name]);
         let count = command(["HLEN", &hash]);
@@ -196,7 +196,7 @@ impl<D: Database> Records<D> {
     ///
     /// [`StoreError`] of the database.
     pub(crate) async fn bound_addresses(&self, now: Timestamp) -> Result<(), StoreError> {
-        let bounds = GuardedCommands::new(self.bounds(now), Mark::Nothing);
+        let bounds = GuardedCommands::new(self.bounds(now), VersionChange::Nothing);
         let steps = vec![bounds, self.end_of_list()];
         self.change(steps, now).await.map(drop)
     }
@@ -206,7 +206,8 @@ impl<D: Database> Records<D> {
         let list = self.key(Key::BlockedAddresses);
         let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
         let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
-        GuardedCommands::new([end], Mark::Nothing).only_if(endless, Condition::Is("0".to_owned()))
+        GuardedCommands::new([end], VersionChange::Nothing)
+            .only_if(endless, Condition::Is("0".to_owned()))
     }
 
     /// Lifts a block; whether there was one.
@@ -228,7 +229,7 @@ impl<D: Database> Records<D> {
                     command(["DEL", &self.key(Key::Escalated(&address))]),
                 ];
                 vec![
-                    GuardedCommands::new(commands, Mark::Addresses),
+                    GuardedCommands::new(commands, VersionChange::Addresses),
                     self.end_of_list(),
                 ]
             }
@@ -242,7 +243,7 @@ impl<D: Database> Records<D> {
                     bound(&lifted, MAX_RANGES),
                     command(["PEXPIRE", &lifted, &LIFTED_KEPT.get().to_string()]),
                 ];
-                vec![GuardedCommands::new(commands, Mark::Ranges)]
+                vec![GuardedCommands::new(commands, VersionChange::Ranges)]
             }
         };
         let outcomes = self.change(steps, now).await?;
@@ -325,7 +326,7 @@ impl<D: Database> Records<D> {
             .collect();
         // Unless somebody has changed a range meanwhile.
         let step = self.unchanged(
-            GuardedCommands::new(removals, Mark::Nothing),
+            GuardedCommands::new(removals, VersionChange::Nothing),
             version[0].as_str(),
             carried.as_str(),
         );
@@ -416,7 +417,7 @@ impl<D: Database> Records<D> {
         &self,
         held: &Held,
         ranges: &[(Range, AddressBlock)],
-        mark: Mark,
+        mark: VersionChange,
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
         let mut words = Vec::new();
@@ -477,7 +478,7 @@ impl<D: Database> Records<D> {
         let record = restored(None, now).to_record();
         let steps = missing.into_iter().map(|address| {
             let key = self.key(Key::BlockedAddress(address));
-            GuardedCommands::new([command(["SET", &key, &record])], Mark::Nothing)
+            GuardedCommands::new([command(["SET", &key, &record])], VersionChange::Nothing)
                 .only_if(command(["EXISTS", &key]), Condition::Is("0".to_owned()))
                 // Not lifted meanwhile, nor blocked for a time.
                 .only_if(

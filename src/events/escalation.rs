@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Batch, Event, Kind, Tally};
 use crate::blocklist::records::BOUNDS_COMMANDS;
-use crate::blocklist::{Block, By, Condition, GuardedCommands, Mark};
+use crate::blocklist::{Block, By, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
@@ -267,7 +267,7 @@ impl<D: Database> Records<D> {
         if self.is_clustered() {
             // As an operator's (src/blocklist/apart.rs), for the counters and the record in one step.
             self.list(&address, &block, None, now).await?;
-            let step = step(vec![remember], Mark::Nothing);
+            let step = step(vec![remember], VersionChange::Nothing);
             let outcomes = self.change(vec![step], now).await?;
             let done = outcomes.first().is_some_and(Option::is_some);
             let (record, event) = match done {
@@ -280,7 +280,7 @@ impl<D: Database> Records<D> {
         let mut commands = vec![remember];
         commands.append(&mut listing);
         let outcomes = self
-            .change(vec![step(commands, Mark::Addresses)], now)
+            .change(vec![step(commands, VersionChange::Addresses)], now)
             .await?;
         let done = outcomes.first().is_some_and(Option::is_some);
         Ok(done.then_some(block))

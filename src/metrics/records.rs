@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Series;
 use super::gauges::Gauges;
 use super::peaks::USAGE;
-use crate::blocklist::{GuardedCommands, Mark};
+use crate::blocklist::{GuardedCommands, VersionChange};
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::Key;
@@ -338,7 +338,8 @@ impl<D: Database> Records<D> {
         let folded = pending.len().to_string();
         writes.push(command(["LTRIM", &pending_key, &folded, "-1"]));
         let head = command(["LRANGE", &pending_key, "0", "0"]);
-        let step = GuardedCommands::new(writes, Mark::Nothing).only_if_still(head, Some(first));
+        let step =
+            GuardedCommands::new(writes, VersionChange::Nothing).only_if_still(head, Some(first));
         let outcome = self.change(vec![step], now).await?;
         let is_done = outcome.iter().all(Option::is_some);
         Ok(if is_done { pending.len() } else { 0 })

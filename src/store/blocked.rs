@@ -24,7 +24,7 @@ use super::{Check, Source, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, Judgement};
 use crate::blocklist::records::{Listed, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, Held, same_ranges};
-use crate::blocklist::{AddressBlock, Mark, Target};
+use crate::blocklist::{AddressBlock, Target, VersionChange};
 use crate::client::range::Range;
 use crate::effects::{Effects, Level};
 use crate::redis::Database;
@@ -189,13 +189,13 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     async fn settle(&self, held: Held, now: Timestamp) -> Result<bool, StoreError> {
         let judgement = self.copy.borrow().judge(&held, now);
         let (missing, mark) = match &judgement {
-            Judgement::Take => (&[][..], Mark::Nothing),
-            Judgement::Restore(missing) => (&missing[..], Mark::Ranges),
+            Judgement::Take => (&[][..], VersionChange::Nothing),
+            Judgement::Restore(missing) => (&missing[..], VersionChange::Ranges),
             // The ranges carry the one that is lost.
             Judgement::Renew if matches!(held.agreement(), Agreement::VersionLost(_)) => {
-                (&[][..], Mark::Addresses)
+                (&[][..], VersionChange::Addresses)
             }
-            Judgement::Renew => (&[][..], Mark::Ranges),
+            Judgement::Renew => (&[][..], VersionChange::Ranges),
             Judgement::Lost => {
                 self.report_lost(now);
                 // Every isolate looks at the blocks again: one of them may know what is lost.
@@ -203,15 +203,15 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
                 (
                     &[][..],
                     if alerts {
-                        Mark::Addresses
+                        VersionChange::Addresses
                     } else {
-                        Mark::Nothing
+                        VersionChange::Nothing
                     },
                 )
             }
         };
         let mut taken = matches!(judgement, Judgement::Take | Judgement::Lost);
-        if mark != Mark::Nothing {
+        if mark != VersionChange::Nothing {
             match self.records.restore(&held, missing, mark, now).await {
                 Ok(None) => {}
                 Ok(Some(restored)) => match judgement {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::records::{BOUNDS_COMMANDS, Listed, NotSet};
 use crate::blocklist::version::Held;
-use crate::blocklist::{AddressBlock, Block, By, Mark, Target};
+use crate::blocklist::{AddressBlock, Block, By, Target, VersionChange};
 use crate::budget::Budget;
 use crate::client::Ipv6Prefix;
 use crate::client::Network;
@@ -486,7 +486,9 @@ async fn records_are_right_where_nothing_may_span_slots() {
         version: held.version,
         ..Held::default()
     };
-    let restored = records.restore(&lost, &ranges, Mark::Ranges, START).await;
+    let restored = records
+        .restore(&lost, &ranges, VersionChange::Ranges, START)
+        .await;
     assert_eq!(restored, Ok(Some(1)));
     assert_eq!(records.lift(&range, START).await, Ok(true));
 

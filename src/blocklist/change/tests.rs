@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Condition, GuardedCommands, Mark, SCRIPT};
+use super::{Condition, GuardedCommands, SCRIPT, VersionChange};
 use crate::blocklist::records::{MAX_RANGES, NotSet};
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::client::range::Range;
@@ -83,7 +83,11 @@ fn changes() -> impl Strategy<Value = Command> {
 }
 
 fn steps() -> impl Strategy<Value = GuardedCommands> {
-    let mark = prop::sample::select(vec![Mark::Nothing, Mark::Addresses, Mark::Ranges]);
+    let mark = prop::sample::select(vec![
+        VersionChange::Nothing,
+        VersionChange::Addresses,
+        VersionChange::Ranges,
+    ]);
     let guards = prop::collection::vec(guards(), 0..3);
     (guards, prop::collection::vec(changes(), 0..3), mark).prop_map(|(guards, commands, mark)| {
         GuardedCommands {
@@ -144,7 +148,7 @@ async fn a_server_that_does_not_know_the_script_is_sent_it() {
     let records = redis(&stand_in, "c:");
     for _ in 0..2 {
         stand_in.run(&["SCRIPT", "FLUSH"]).await;
-        let step = GuardedCommands::new([words("INCRBY c:t 1")], Mark::Nothing);
+        let step = GuardedCommands::new([words("INCRBY c:t 1")], VersionChange::Nothing);
         let done = records.change(vec![step], START).await.unwrap();
         assert_eq!(done.len(), 1);
     }
@@ -158,7 +162,7 @@ async fn a_server_that_refuses_the_flag_is_sent_the_script_without_it() {
     let step = || {
         vec![GuardedCommands::new(
             [words("INCRBY c:t 1")],
-            Mark::Addresses,
+            VersionChange::Addresses,
         )]
     };
     for requests in [4, 5, 6] {
@@ -277,7 +281,7 @@ async fn what_is_lost_is_restored_once_by_isolates_that_notice_at_once() {
         })
         .collect();
     let (held, _) = records.held_blocks(START).await.unwrap();
-    let restores = (0..4).map(|_| records.restore(&held, &ranges, Mark::Ranges, START));
+    let restores = (0..4).map(|_| records.restore(&held, &ranges, VersionChange::Ranges, START));
     let restored: Vec<_> = join_all(restores).await;
     let done: Vec<usize> = restored.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(done, [2500]);
@@ -289,7 +293,7 @@ async fn what_is_lost_is_restored_once_by_isolates_that_notice_at_once() {
     let (held, _) = records.held_blocks(START).await.unwrap();
     assert_eq!(
         records
-            .restore(&held, &ranges[7..8], Mark::Ranges, START)
+            .restore(&held, &ranges[7..8], VersionChange::Ranges, START)
             .await,
         Ok(Some(0))
     );
