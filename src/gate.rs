@@ -21,7 +21,7 @@ pub use preflight::Preflights;
 pub use terms::{Exempt, Terms};
 
 /// What the gate reads of a request.
-pub trait Request {
+pub trait GateRequest {
     /// The method as sent.
     fn method(&self) -> &str;
     /// The path as sent, without the query.
@@ -156,7 +156,7 @@ impl From<TooManyValues> for Undecided {
 pub fn arrive(
     config: &Config,
     store: &impl Store,
-    request: &impl Request,
+    request: &impl GateRequest,
     now: Timestamp,
 ) -> Arrival {
     let caller = caller(config, &|name| request.header(name));
@@ -199,7 +199,7 @@ fn known_denial(
     store: &impl Store,
     terms: &Terms,
     policies: &[&Policy],
-    request: &impl Request,
+    request: &impl GateRequest,
     cost: u32,
     now: Timestamp,
 ) -> Option<Report> {
@@ -222,7 +222,7 @@ pub async fn decide<S: Store>(
     config: &Config,
     store: &S,
     prove: &impl Prove,
-    request: &impl Request,
+    request: &impl GateRequest,
     now: Timestamp,
 ) -> Result<Report, Undecided> {
     match arrive(config, store, request, now) {
@@ -242,7 +242,7 @@ pub async fn decide_for<S: Store>(
     config: &Config,
     store: &S,
     prove: &impl Prove,
-    request: &impl Request,
+    request: &impl GateRequest,
     terms: &Terms,
     now: Timestamp,
 ) -> Result<Report, Undecided> {
@@ -288,7 +288,7 @@ fn check<'a>(
     terms: &Terms,
     user: Option<&CallerKey>,
     policies: &[&'a Policy],
-    request: &impl Request,
+    request: &impl GateRequest,
     cost: u32,
 ) -> Result<Charged<'a>, TooManyValues> {
     let mut charges: Vec<Charge> = Vec::with_capacity(policies.len());
@@ -321,7 +321,7 @@ pub fn caller(config: &Config, header: &dyn Fn(&str) -> Option<String>) -> Calle
 }
 
 /// Whether the request has the bypass token.
-fn bypasses(config: &Config, request: &impl Request) -> bool {
+fn bypasses(config: &Config, request: &impl GateRequest) -> bool {
     let token = config.abuse.bypass_token.as_ref();
     token.is_some_and(|token| {
         let given = request.header(BYPASS);
@@ -330,7 +330,7 @@ fn bypasses(config: &Config, request: &impl Request) -> bool {
 }
 
 /// What a request is limited by, the policies that all meet among them.
-fn classify(config: &Config, request: &impl Request) -> Class {
+fn classify(config: &Config, request: &impl GateRequest) -> Class {
     let mut class = request.classify(&config.routes);
     for always in &config.always {
         if !class.policies.contains(always) {

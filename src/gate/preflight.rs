@@ -4,7 +4,7 @@
 //! credentials, body or any header of the page's. A page can neither see nor repeat one, so a preflight must not
 //! spend what the request itself needs.
 
-use super::{Report, Request, Terms, Undecided, check, report};
+use super::{GateRequest, Report, Terms, Undecided, check, report};
 use crate::config::Config;
 use crate::policy::Policy;
 use crate::seed::Seed;
@@ -61,7 +61,7 @@ const KNOWN: [&str; 36] = [
 const KNOWN_FAMILIES: [&str; 6] = ["cf-", "fastly-", "fly-", "sec-", "x-envoy-", "x-vercel-"];
 
 /// Whether an `OPTIONS` request is a preflight, under a configuration that counts them apart.
-pub(super) fn is_one(config: &Config, request: &impl Request) -> bool {
+pub(super) fn is_one(config: &Config, request: &impl GateRequest) -> bool {
     if config.preflight.is_none() {
         return false;
     }
@@ -109,7 +109,7 @@ impl Preflights {
         &self,
         config: &Config,
         store: &impl Store,
-        request: &impl Request,
+        request: &impl GateRequest,
         terms: &Terms,
         now: Timestamp,
     ) -> Result<Report, Undecided> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Exempt, Preflights, Report, Request, Terms, Undecided, caller, decide};
+use super::{Exempt, GateRequest, Preflights, Report, Terms, Undecided, caller, decide};
 use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
@@ -23,7 +23,7 @@ struct Asked {
     headers: HashMap<String, String>,
 }
 
-impl Request for Asked {
+impl GateRequest for Asked {
     fn method(&self) -> &'static str {
         "GET"
     }

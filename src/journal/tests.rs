@@ -155,7 +155,7 @@ impl Prove for Nobody {
 /// A request of an address.
 struct Of(String);
 
-impl gate::Request for Of {
+impl gate::GateRequest for Of {
     fn method(&self) -> &'static str {
         "GET"
     }

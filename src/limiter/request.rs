@@ -309,7 +309,7 @@ fn is_plain(before: &[u8], path: &[u8], query: &[u8]) -> bool {
         && !path.windows(2).any(dots)
 }
 
-impl<R: Request> gate::Request for Incoming<'_, R> {
+impl<R: Request> gate::GateRequest for Incoming<'_, R> {
     fn method(&self) -> &str {
         Incoming::method(self)
     }
