@@ -56,7 +56,7 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// A request to the control plane.
 #[derive(Clone, Debug, Default)]
-pub struct Request {
+pub struct AdminRequest {
     /// The method as sent.
     pub method: String,
     /// The path as sent, beneath [`ROOT`].
@@ -92,7 +92,7 @@ impl Default for Body {
     }
 }
 
-impl Request {
+impl AdminRequest {
     /// Whether its body is looked at.
     #[must_use]
     pub fn takes_body(&self) -> bool {
@@ -132,12 +132,12 @@ pub struct Operation {
 }
 
 impl Operation {
-    fn into_request(self) -> Request {
+    fn into_request(self) -> AdminRequest {
         let (path, query) = match self.path_and_query.split_once('?') {
             Some((path, query)) => (path.to_owned(), query.to_owned()),
             None => (self.path_and_query, String::new()),
         };
-        Request {
+        AdminRequest {
             method: self.method,
             path,
             query,
@@ -145,7 +145,7 @@ impl Operation {
                 true => Body::TooLong,
                 false => Body::Text(self.body),
             },
-            ..Request::default()
+            ..AdminRequest::default()
         }
     }
 }
@@ -272,7 +272,7 @@ fn ok(body: &impl Serialize) -> Answered {
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
-    pub async fn door(&self, request: &Request, now: Timestamp) -> Door {
+    pub async fn door(&self, request: &AdminRequest, now: Timestamp) -> Door {
         let config = &self.compiled.config;
         let caller = self.caller(request);
         let segments = Input::read(request).segments;
@@ -326,7 +326,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     }
 
     /// Answers a request that [`door`](Self::door) has let in.
-    pub async fn answer(&self, admitted: Admitted, request: &Request, now: Timestamp) -> Response {
+    pub async fn answer(
+        &self,
+        admitted: Admitted,
+        request: &AdminRequest,
+        now: Timestamp,
+    ) -> Response {
         let Admitted(who) = admitted;
         let input = Input::read(request);
         let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
@@ -342,7 +347,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         answered.unwrap_or_else(Failed::response)
     }
 
-    fn caller(&self, request: &Request) -> Caller {
+    fn caller(&self, request: &AdminRequest) -> Caller {
         gate::caller(self.config(), &|name| match name {
             CF_WORKER => request.worker_zone.clone(),
             _ => request.client_ip.clone(),
@@ -353,7 +358,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     fn route<'a>(
         &'a self,
         segments: &[&'a str],
-        request: &'a Request,
+        request: &'a AdminRequest,
         input: &'a Input,
         now: Timestamp,
     ) -> Result<Pin<Box<dyn Future<Output = Answered> + 'a>>, Failed> {
@@ -397,7 +402,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         })
     }
 
-    fn note_refusal(&self, caller: &Caller, request: &Request, now: Timestamp) {
+    fn note_refusal(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
         let note = Note {
             kind: Kind::Refused,
             caller: caller.key(),

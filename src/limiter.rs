@@ -454,7 +454,7 @@ impl<E: Effects + Clone> Limiter<E> {
 
     async fn ask_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {
         let config = self.config();
-        let mut asked = admin::Request {
+        let mut asked = admin::AdminRequest {
             method: incoming.method().to_owned(),
             path: path.to_owned(),
             query: incoming.raw_query().to_owned(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::fields::Fields;
 use super::input::Input;
-use super::{Answered, Failed, Plane, Request, ok};
+use super::{AdminRequest, Answered, Failed, Plane, ok};
 use crate::blocklist::pages::Cursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
@@ -151,7 +151,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         &self,
         target: &str,
         input: &Input,
-        request: &Request,
+        request: &AdminRequest,
         now: Timestamp,
     ) -> Answered {
         input.only(&[])?;

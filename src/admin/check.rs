@@ -6,7 +6,7 @@ use super::bad::Bad;
 use super::caller_key::identified;
 use super::fields::Fields;
 use super::input::Input;
-use super::{Answered, Failed, Plane, ROOT, Request, ok};
+use super::{AdminRequest, Answered, Failed, Plane, ROOT, ok};
 use crate::blocklist::AddressBlock;
 use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
@@ -102,7 +102,12 @@ struct Standing<'a> {
 }
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
-    pub(super) async fn check(&self, input: &Input, request: &Request, now: Timestamp) -> Answered {
+    pub(super) async fn check(
+        &self,
+        input: &Input,
+        request: &AdminRequest,
+        now: Timestamp,
+    ) -> Answered {
         input.only(&[])?;
         let (list, cost) = asked(Fields::of_body(request, false)?)?;
         let (check, asked) = self.asking(&list, cost)?;

@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::Request;
+use super::AdminRequest;
 use super::bad::Bad;
 use crate::steps;
 
@@ -24,7 +24,7 @@ pub struct Input {
 impl Input {
     /// Reads a request's path and query.
     #[must_use]
-    pub fn read(request: &Request) -> Self {
+    pub fn read(request: &AdminRequest) -> Self {
         let path = request.path.strip_prefix('/').unwrap_or(&request.path);
         let mut unreadable = false;
         steps::count(path.len() + request.query.len());
@@ -116,14 +116,14 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::Input;
-    use crate::admin::Request;
+    use crate::admin::AdminRequest;
     use crate::admin::bad::Bad;
 
     fn input(path: &str, query: &str) -> Input {
-        Input::read(&Request {
+        Input::read(&AdminRequest {
             path: path.to_owned(),
             query: query.to_owned(),
-            ..Request::default()
+            ..AdminRequest::default()
         })
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::bad::Bad;
 use super::input::Input;
-use super::{Answered, Failed, Plane, Request, ok};
+use super::{AdminRequest, Answered, Failed, Plane, ok};
 use crate::effects::Effects;
 use crate::metrics::exposition::{self, Format, Told};
 use crate::metrics::gauges::{FIELDS, Found};
@@ -38,7 +38,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn metrics(
         &self,
         input: &Input,
-        request: &Request,
+        request: &AdminRequest,
         now: Timestamp,
     ) -> Answered {
         input.only(&[])?;

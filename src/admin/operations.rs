@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{Answered, Failed, Plane, Request, Who, ok};
+use super::{AdminRequest, Answered, Failed, Plane, Who, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -31,7 +31,7 @@ fn action(method: &str, segments: &[&str]) -> Option<(&'static str, String)> {
 }
 
 /// What was said with it.
-fn details(request: &Request, input: &Input) -> Option<String> {
+fn details(request: &AdminRequest, input: &Input) -> Option<String> {
     if let Some(seconds) = input.parameter("older_than_seconds") {
         return Some(format!("older than {seconds} s"));
     }
@@ -70,7 +70,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn note_operation(
         &self,
         segments: &[&str],
-        request: &Request,
+        request: &AdminRequest,
         input: &Input,
         (who, outcome): (Who, &str),
         now: Timestamp,

@@ -1,7 +1,7 @@
 //! The page for operators. It asks for the token itself, so its files need none. The host has the files next to the
 //! module: an answer names one.
 
-use super::{Failed, Request};
+use super::{AdminRequest, Failed};
 use crate::headers::Header;
 use crate::response::Response;
 
@@ -23,7 +23,7 @@ const HEADERS: [(&str, &str); 7] = [
 ];
 
 /// The answer to a request for the page, if it is one. A query says nothing.
-pub(super) fn answer(request: &Request) -> Option<Response> {
+pub(super) fn answer(request: &AdminRequest) -> Option<Response> {
     let (media_type, file) = match request.path.as_str() {
         // Platforms move one to the other before the limiter is asked, Next.js to the first.
         "" | "/" => ("text/html; charset=utf-8", "page.html"),

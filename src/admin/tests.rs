@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use self::control_plane::{Desk, TOKEN};
-use super::{Body, Request};
+use super::{AdminRequest, Body};
 use crate::response::Response;
 
 #[path = "../../tests/fixtures/control_plane.rs"]
@@ -17,8 +17,8 @@ impl Desk {
     }
 }
 
-fn request(method: &str, path: &str, query: &str, body: &str) -> Request {
-    Request {
+fn request(method: &str, path: &str, query: &str, body: &str) -> AdminRequest {
+    AdminRequest {
         method: method.to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),
@@ -131,7 +131,7 @@ proptest! {
     ) {
         let desk = Desk::new();
         let path = format!("/{}", parts.join("/"));
-        let answer = desk.ask(&Request {
+        let answer = desk.ask(&AdminRequest {
             authorization,
             body: Body::TooLong,
             ..request(method, &path, "", "")
@@ -175,7 +175,7 @@ fn a_body_is_not_read_as_anything_but_an_object() {
         );
     }
     for (body, status) in [(Body::TooLong, 413), (Body::NotText, 400)] {
-        let request = Request {
+        let request = AdminRequest {
             body,
             ..request("PUT", "/blocked/192.0.2.1", "", "")
         };
