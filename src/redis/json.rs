@@ -21,11 +21,11 @@ pub fn push_number(text: &mut String, number: u64) {
 
 /// A JSON text without white space, read from the front. Each reader takes what it names or nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Cursor<'a> {
+pub struct TextReader<'a> {
     rest: &'a str,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> TextReader<'a> {
     /// At the start of `text`.
     #[must_use]
     pub const fn new(text: &'a str) -> Self {
@@ -82,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::{Cursor, push_number, push_string};
+    use super::{TextReader, push_number, push_string};
 
     proptest! {
         #[test]
@@ -102,13 +102,13 @@ mod tests {
         /// What the cursor takes, serde reads as the same.
         #[test]
         fn what_is_read_is_what_serde_reads(text in "[0-9]{1,18}|\"[ -~]{0,8}\"|[0-9.eE+-]{1,6}|\"\\PC{0,8}\"") {
-            let mut cursor = Cursor::new(&text);
+            let mut cursor = TextReader::new(&text);
             let number = cursor.number().filter(|_| cursor.is_at_end());
             let parsed: Option<Value> = serde_json::from_str(&text).ok();
             if let Some(number) = number {
                 prop_assert_eq!(parsed.clone(), Some(Value::from(number)));
             }
-            let mut cursor = Cursor::new(&text);
+            let mut cursor = TextReader::new(&text);
             let string = cursor.string().filter(|_| cursor.is_at_end());
             if let Some(string) = string {
                 prop_assert_eq!(parsed, Some(Value::from(string)));
@@ -130,7 +130,7 @@ mod tests {
             "\"\u{1}\"",
             "null",
         ] {
-            let mut cursor = Cursor::new(text);
+            let mut cursor = TextReader::new(text);
             assert_eq!((cursor.number(), cursor.string()), (None, None), "{text}");
         }
     }

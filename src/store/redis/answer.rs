@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::blocklist::AddressBlock;
 use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, State};
-use crate::redis::json::Cursor;
+use crate::redis::json::TextReader;
 use crate::redis::script::ScriptAnswer;
 use crate::store::shared::{Holding, Question, RangesVersion, Reply};
 use crate::store::{Answer, Charge, Source, Verdict};
@@ -30,7 +30,7 @@ struct QuotaReply {
 
 impl ScriptAnswer for ScriptReply {
     fn from_json(text: &str) -> Option<Self> {
-        let mut json = Cursor::new(text);
+        let mut json = TextReader::new(text);
         json.literal("[")?;
         let ranges_version = json.string_or_null()?.map(str::to_owned);
         json.literal(",")?;
