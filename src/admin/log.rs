@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::input::Input;
 use super::{Answered, Plane, ok};
 use crate::effects::Effects;
-use crate::events::records::{Cursor, HOURS};
+use crate::events::records::{EventCursor, HOURS};
 use crate::redis::Database;
 use crate::store::shared::Partitioned;
 use crate::time::{Millis, Timestamp};
@@ -26,14 +26,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         input.only(&["limit", "cursor"])?;
         let most = input.number("limit", PAGE, Some(100))? as usize;
-        let cursor = input.cursor(Cursor::parse)?;
+        let cursor = input.cursor(EventCursor::parse)?;
         self.write_events(now).await;
         let page = self.records().events(cursor, most, now).await?;
         ok(&Body {
             scope: self.records().scope(),
             events: page.events,
             left_out: page.left_out,
-            cursor: page.next.as_ref().map(Cursor::text),
+            cursor: page.next.as_ref().map(EventCursor::text),
         })
     }
 

@@ -43,17 +43,17 @@ pub struct Page {
     /// Events of the last week that no record counts.
     pub left_out: u64,
     /// Where the next page begins, if there is one.
-    pub next: Option<Cursor>,
+    pub next: Option<EventCursor>,
 }
 
 /// Where a page begins: behind so many records of a moment, in ms since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
+pub struct EventCursor {
     moment: u64,
     skipped: usize,
 }
 
-impl Cursor {
+impl EventCursor {
     /// As it stands in a URL.
     #[must_use]
     pub fn text(&self) -> String {
@@ -156,7 +156,7 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database.
     pub async fn events(
         &self,
-        cursor: Option<Cursor>,
+        cursor: Option<EventCursor>,
         most: usize,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
@@ -178,7 +178,7 @@ impl<D: Database> Records<D> {
             left_out: whole(&left_out),
             ..Page::default()
         };
-        let mut at = cursor.unwrap_or(Cursor {
+        let mut at = cursor.unwrap_or(EventCursor {
             moment: u64::MAX,
             skipped: 0,
         });
@@ -189,7 +189,7 @@ impl<D: Database> Records<D> {
             } else {
                 1
             };
-            at = Cursor { moment, skipped };
+            at = EventCursor { moment, skipped };
             let event = json::value(record);
             page.events.extend(event.filter(Value::is_object));
         }
@@ -284,7 +284,7 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::Value;
 
-    use super::{Cursor, Page};
+    use super::{EventCursor, Page};
     use crate::events::tests::{ALL, denied};
     use crate::events::{Details, Recorder};
     use crate::redis::emulator::Emulator;
@@ -326,7 +326,7 @@ mod tests {
             written.now_or_never().unwrap().unwrap();
         }
 
-        fn page(&self, cursor: Option<Cursor>, most: usize, seconds: u32) -> Page {
+        fn page(&self, cursor: Option<EventCursor>, most: usize, seconds: u32) -> Page {
             let page = self.records.events(cursor, most, at(seconds));
             page.now_or_never().unwrap().unwrap()
         }
@@ -347,7 +347,7 @@ mod tests {
             assert!(page.events.len() <= 7);
             seen.extend(page.events);
             let Some(next) = page.next else { break };
-            assert_eq!(Cursor::parse(&next.text()), Some(next));
+            assert_eq!(EventCursor::parse(&next.text()), Some(next));
             cursor = Some(next);
         }
         assert_eq!(seen.len(), 250);
