@@ -6,7 +6,7 @@ use super::bad::Bad;
 use super::fields::Fields;
 use super::input::Input;
 use super::{AdminRequest, Answered, Failed, Plane, ok};
-use crate::blocklist::pages::Cursor;
+use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::client::range::Range;
@@ -72,11 +72,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         input.only(&["limit", "cursor"])?;
         let most = input.number("limit", PAGE, USUAL)? as usize;
-        let cursor = input.cursor(Cursor::parse)?;
+        let cursor = input.cursor(BlockCursor::parse)?;
         self.write_events(now).await;
         let page = self
             .records()
-            .blocks(cursor.as_ref().unwrap_or(&Cursor::FIRST), most, now)
+            .blocks(cursor.as_ref().unwrap_or(&BlockCursor::FIRST), most, now)
             .await?;
         let policies = match cursor {
             None => self.records().policy_blocks(most, now).await?,
@@ -100,7 +100,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
                     })
                 })
                 .collect(),
-            cursor: page.next.as_ref().map(Cursor::text),
+            cursor: page.next.as_ref().map(BlockCursor::text),
         })
     }
 

@@ -16,19 +16,19 @@ pub struct Page {
     /// The blocks with their targets.
     pub blocks: Vec<(String, Block)>,
     /// Where the next page begins, if there is one.
-    pub next: Option<Cursor>,
+    pub next: Option<BlockCursor>,
 }
 
 /// Where a page begins: addresses by the end of their blocks, then ranges as they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cursor {
+pub enum BlockCursor {
     /// Behind this entry of the list, a score and an address.
     Addresses(u64, String),
     /// Behind this range.
     Ranges(String),
 }
 
-impl Cursor {
+impl BlockCursor {
     /// The beginning.
     pub const FIRST: Self = Self::Addresses(0, String::new());
 
@@ -62,27 +62,27 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database.
     pub async fn blocks(
         &self,
-        cursor: &Cursor,
+        cursor: &BlockCursor,
         most: usize,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
         let mut page = Page::default();
         let mut after = None;
         match cursor {
-            Cursor::Addresses(score, address) => {
+            BlockCursor::Addresses(score, address) => {
                 let behind = (*score, address.as_str());
                 let mut listed = self.addresses(behind, most + 1, now).await?;
                 if listed.len() > most {
                     listed.truncate(most);
                     let last = listed.last().cloned();
-                    page.next = last.map(|(address, score)| Cursor::Addresses(score, address));
+                    page.next = last.map(|(address, score)| BlockCursor::Addresses(score, address));
                 }
                 page.blocks = self.fill(listed, now).await?;
                 if page.next.is_some() {
                     return Ok(page);
                 }
             }
-            Cursor::Ranges(known) => after = Some(known.as_str()),
+            BlockCursor::Ranges(known) => after = Some(known.as_str()),
         }
         let left = most.saturating_sub(page.blocks.len());
         let ranges = self.ranges(now).await?;
@@ -98,10 +98,10 @@ impl<D: Database> Records<D> {
         if rest.peek().is_some() {
             let last = page.blocks.last().filter(|_| left > 0);
             page.next = Some(match (last, after) {
-                (Some((range, _)), _) => Cursor::Ranges(range.clone()),
-                (None, Some(after)) => Cursor::Ranges(after.to_owned()),
+                (Some((range, _)), _) => BlockCursor::Ranges(range.clone()),
+                (None, Some(after)) => BlockCursor::Ranges(after.to_owned()),
                 // Before every range, as text goes.
-                (None, None) => Cursor::Ranges("0.0.0.0".to_owned()),
+                (None, None) => BlockCursor::Ranges("0.0.0.0".to_owned()),
             });
         }
         Ok(page)

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::keys::Keys;
 use super::records::Records;
 use super::rest::Rest;
-use crate::blocklist::pages::Cursor;
+use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
 use crate::events::escalation::{Costs, Escalation};
@@ -87,7 +87,10 @@ async fn round(records: &Records<Rest<RealEffects>>, round: u32) {
     assert_eq!(suspicious.len(), 8);
     assert_eq!(suspicious[0].denied, 6 * u64::from(round + 1));
     records.gather_gauges(START).await.unwrap();
-    records.blocks(&Cursor::FIRST, 100, START).await.unwrap();
+    records
+        .blocks(&BlockCursor::FIRST, 100, START)
+        .await
+        .unwrap();
     if round % 2 == 1 {
         for text in [&address, &range] {
             assert_eq!(records.lift(&target(text), START).await, Ok(true));
@@ -126,7 +129,10 @@ async fn control_plane_and_records_over_a_bridge_are_right_while_decisions_run()
     let verdict = store.decide(&check, START).await.unwrap();
     let left = verdict.answers[0].unwrap().decision.remaining;
     assert_eq!(left, 100_000 - asked.get() - 1, "each counted once");
-    let page = records.blocks(&Cursor::FIRST, 100, START).await.unwrap();
+    let page = records
+        .blocks(&BlockCursor::FIRST, 100, START)
+        .await
+        .unwrap();
     assert_eq!(page.blocks.len(), ROUNDS as usize);
 }
 

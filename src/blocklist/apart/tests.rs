@@ -9,7 +9,7 @@ use std::task::Poll;
 use redis_protocol::redis_keyslot;
 use serde_json::{Value, json};
 
-use crate::blocklist::pages::Cursor;
+use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::{BOUNDS_COMMANDS, Listed, NotSet};
 use crate::blocklist::version::Held;
 use crate::blocklist::{AddressBlock, Block, By, Target, VersionChange};
@@ -179,7 +179,10 @@ fn listed_endless(address: &str) -> Listed {
 /// The block of the address that denies, and the one that is listed.
 async fn state(records: &Records<Slotted>) -> (Option<Block>, Option<Block>) {
     let denies = records.look_up(&target(ADDRESS), START).await.unwrap();
-    let page = records.blocks(&Cursor::FIRST, 100, START).await.unwrap();
+    let page = records
+        .blocks(&BlockCursor::FIRST, 100, START)
+        .await
+        .unwrap();
     let mut listed = page.blocks.into_iter();
     let listed = listed.find(|(listed, _)| listed == ADDRESS);
     (denies, listed.map(|(_, block)| block))
@@ -450,7 +453,10 @@ async fn records_are_right_where_nothing_may_span_slots() {
     records.record(&batch, START).await.unwrap();
     let escalated = records.escalate(&batch, &RULE, START).await.unwrap();
     assert_eq!((escalated.blocks.len(), escalated.error), (19, None));
-    let page = records.blocks(&Cursor::FIRST, 100, START).await.unwrap();
+    let page = records
+        .blocks(&BlockCursor::FIRST, 100, START)
+        .await
+        .unwrap();
     assert_eq!(page.blocks.len(), 19);
     let events = records.events(None, 100, START).await.unwrap();
     assert_eq!(events.events.len(), 2 * 19);

@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 
 use super::{MAX_RANGES, NotSet};
-use crate::blocklist::pages::Cursor;
+use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
 use crate::events::Batch;
@@ -57,7 +57,9 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
             "one that is there is replaced"
         );
         assert_eq!(block(&records, &name(MAX_RANGES), 60, 60), Ok(()));
-        let page = records.blocks(&Cursor::FIRST, 1000, at(60)).now_or_never();
+        let page = records
+            .blocks(&BlockCursor::FIRST, 1000, at(60))
+            .now_or_never();
         let listed: Vec<String> = page
             .unwrap()
             .unwrap()
@@ -73,12 +75,12 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
 #[test]
 fn a_cursor_is_read_as_it_was_written() {
     for cursor in [
-        Cursor::FIRST,
-        Cursor::Addresses(5, "192.0.2.1".to_owned()),
-        Cursor::Addresses(5, "2001:db8::/64".to_owned()),
-        Cursor::Ranges("10.0.0.0/8".to_owned()),
+        BlockCursor::FIRST,
+        BlockCursor::Addresses(5, "192.0.2.1".to_owned()),
+        BlockCursor::Addresses(5, "2001:db8::/64".to_owned()),
+        BlockCursor::Ranges("10.0.0.0/8".to_owned()),
     ] {
-        assert_eq!(Cursor::parse(&cursor.text()), Some(cursor));
+        assert_eq!(BlockCursor::parse(&cursor.text()), Some(cursor));
     }
     for text in [
         "",
@@ -93,16 +95,16 @@ fn a_cursor_is_read_as_it_was_written() {
         "a5-192.0.2.0/24",
         "a5-010.0.0.1",
     ] {
-        assert_eq!(Cursor::parse(text), None, "{text}");
+        assert_eq!(BlockCursor::parse(text), None, "{text}");
     }
 }
 
 fn names(
     records: &Records<Emulator>,
-    cursor: &Cursor,
+    cursor: &BlockCursor,
     most: usize,
     seconds: u32,
-) -> (Vec<String>, Option<Cursor>) {
+) -> (Vec<String>, Option<BlockCursor>) {
     let page = records.blocks(cursor, most, at(seconds)).now_or_never();
     let page = page.unwrap().unwrap();
     let names = page.blocks.into_iter().map(|(name, _)| name).collect();
@@ -142,7 +144,7 @@ fn a_clock_an_hour_ahead_takes_nothing_out_of_a_list() {
     assert_eq!(lists(), [1, 1, 2]);
     // By that clock all of them have ended.
     assert_eq!(
-        names(&records, &Cursor::FIRST, 10, 3600).0,
+        names(&records, &BlockCursor::FIRST, 10, 3600).0,
         Vec::<String>::new()
     );
     let policies = records.policy_blocks(10, at(3600)).now_or_never();
@@ -163,13 +165,13 @@ fn pages_pass_nobody_over_when_earlier_ones_are_lifted() {
         for name in &all {
             block(&records, name, 0, 600).unwrap();
         }
-        let (mut seen, mut next) = names(&records, &Cursor::FIRST, most, 1);
+        let (mut seen, mut next) = names(&records, &BlockCursor::FIRST, most, 1);
         for lifted in &all[..2] {
             let lifted = records.lift(&target(lifted), at(1)).now_or_never();
             assert_eq!(lifted.unwrap(), Ok(true));
         }
         while let Some(cursor) = next {
-            assert_eq!(Cursor::parse(&cursor.text()).as_ref(), Some(&cursor));
+            assert_eq!(BlockCursor::parse(&cursor.text()).as_ref(), Some(&cursor));
             let (more, after) = names(&records, &cursor, most, 1);
             seen.extend(more);
             next = after;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 
 use super::{Blocked, Notice};
-use crate::blocklist::pages::Cursor;
+use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
 use crate::budget::{Budget, Purpose};
@@ -690,7 +690,7 @@ fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
     );
     assert!(!blocked(&isolate, "192.0.2.1", 1), "until somebody looks");
     let listed = Records::new(database.clone(), Keys::new("t:"));
-    let page = listed.blocks(&Cursor::FIRST, 10, START).now_or_never();
+    let page = listed.blocks(&BlockCursor::FIRST, 10, START).now_or_never();
     let page = page.unwrap().unwrap();
     let names: Vec<_> = page.blocks.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["192.0.2.1", "192.0.2.2", "2001:db8::/64"]);
@@ -929,7 +929,7 @@ fn in_a_cluster_what_is_listed_without_a_record_ends_with_its_block() {
     assert!(blocked_out(&database, "192.0.2.1", 59));
     assert!(!blocked_out(&database, "192.0.2.1", 60));
     let page = of_cluster(&database)
-        .blocks(&Cursor::FIRST, 10, START)
+        .blocks(&BlockCursor::FIRST, 10, START)
         .now_or_never()
         .unwrap();
     assert_eq!(page.unwrap().blocks, []);
