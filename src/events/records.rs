@@ -37,7 +37,7 @@ pub(super) const COMMANDS_OF_DENIALS: usize = 2;
 
 /// A page of events, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct EventPage {
     /// The records: [`Event`]s as they were written.
     pub events: Vec<Value>,
     /// Events of the last week that no record counts.
@@ -159,7 +159,7 @@ impl<D: Database> Records<D> {
         cursor: Option<EventCursor>,
         most: usize,
         now: Timestamp,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<EventPage, StoreError> {
         let (from, skipped) = match cursor {
             Some(cursor) => (cursor.moment.to_string(), cursor.skipped),
             None => ("+inf".to_owned(), 0),
@@ -174,9 +174,9 @@ impl<D: Database> Records<D> {
             )
             .await?;
         let listed = pairs(&listed);
-        let mut page = Page {
+        let mut page = EventPage {
             left_out: whole(&left_out),
-            ..Page::default()
+            ..EventPage::default()
         };
         let mut at = cursor.unwrap_or(EventCursor {
             moment: u64::MAX,
@@ -284,7 +284,7 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::Value;
 
-    use super::{EventCursor, Page};
+    use super::{EventCursor, EventPage};
     use crate::events::tests::{ALL, denied};
     use crate::events::{Details, Recorder};
     use crate::redis::emulator::Emulator;
@@ -326,7 +326,7 @@ mod tests {
             written.now_or_never().unwrap().unwrap();
         }
 
-        fn page(&self, cursor: Option<EventCursor>, most: usize, seconds: u32) -> Page {
+        fn page(&self, cursor: Option<EventCursor>, most: usize, seconds: u32) -> EventPage {
             let page = self.records.events(cursor, most, at(seconds));
             page.now_or_never().unwrap().unwrap()
         }
