@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 
 /// A page of blocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub struct BlockPage {
     /// The blocks with their targets.
     pub blocks: Vec<(String, Block)>,
     /// Where the next page begins, if there is one.
@@ -65,8 +65,8 @@ impl<D: Database> Records<D> {
         cursor: &BlockCursor,
         most: usize,
         now: Timestamp,
-    ) -> Result<Page, StoreError> {
-        let mut page = Page::default();
+    ) -> Result<BlockPage, StoreError> {
+        let mut page = BlockPage::default();
         let mut after = None;
         match cursor {
             BlockCursor::Addresses(score, address) => {
