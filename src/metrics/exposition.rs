@@ -111,7 +111,7 @@ fn show_first(counts: &mut Series, config: &Config) {
 /// The exposition of `told`.
 #[must_use]
 pub fn write(told: &Told<'_>, format: Format) -> String {
-    let mut page = Page {
+    let mut page = TextWriter {
         text: String::with_capacity(8192),
         format,
         isolate: told.isolate,
@@ -142,7 +142,7 @@ pub fn write(told: &Told<'_>, format: Format) -> String {
     page.text
 }
 
-struct Page<'a> {
+struct TextWriter<'a> {
     text: String,
     format: Format,
     isolate: Option<&'a str>,
@@ -150,7 +150,7 @@ struct Page<'a> {
 
 type Labels<'a> = [(&'a str, &'a str)];
 
-impl Page<'_> {
+impl TextWriter<'_> {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         for part in [
             "# HELP ",
