@@ -16,7 +16,7 @@ use crate::limiter::{
     Duty, Forward, Handled, Limiter, LimiterError, Location, Request, Sample, Verdict,
 };
 use crate::response::{Form, Response};
-use crate::tasks::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
+use crate::tasks::{Ask, EffectResult, Mailbox, Step, TaskId, Tasks};
 use crate::time::{Millis, Timestamp};
 
 /// What a host does at once. `header` and `location` are of the request whose task runs.
@@ -82,7 +82,7 @@ impl<P: Platform> Effects for Asked<P> {
             timeout,
         };
         match self.mailbox.ask(ask).await {
-            Answer::Redis(reply) => reply,
+            EffectResult::Redis(reply) => reply,
             _ => Err(StoreError::Unreachable),
         }
     }
@@ -98,13 +98,13 @@ impl<P: Platform> Effects for Asked<P> {
             signed: signed.to_owned(),
             signature: signature.to_owned(),
         };
-        matches!(self.mailbox.ask(ask).await, Answer::Verified(true))
+        matches!(self.mailbox.ask(ask).await, EffectResult::Verified(true))
     }
 
     async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError> {
         let url = url.to_owned();
         match self.mailbox.ask(Ask::KeySet { url }).await {
-            Answer::KeySet(text) => text,
+            EffectResult::KeySet(text) => text,
             _ => Err(KeySetError::Unreachable),
         }
     }
@@ -172,7 +172,7 @@ impl<P: Platform> Request for DrivenRequest<P> {
 
     async fn body(&self, most: usize) -> Body {
         match self.asked.mailbox.ask(Ask::Body { most }).await {
-            Answer::Body(body) => body,
+            EffectResult::Body(body) => body,
             _ => Body::NotText,
         }
     }
@@ -422,7 +422,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Goes on with the answer to what a task asked.
-    pub fn resume(&mut self, id: TaskId, answer: Answer) -> Step<TaskOutcome> {
+    pub fn resume(&mut self, id: TaskId, answer: EffectResult) -> Step<TaskOutcome> {
         let step = self.tasks.resume(id, answer, self.asked.platform.now());
         self.finish(step)
     }

@@ -57,7 +57,7 @@ pub enum Ask {
 
 /// What an effect came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum EffectResult {
     /// Of [`Ask::Redis`].
     Redis(Result<Reply, StoreError>),
     /// Of [`Ask::Sleep`].
@@ -106,12 +106,12 @@ impl Ask {
 #[derive(Debug, Default)]
 pub struct Mailbox {
     asked: RefCell<Option<Ask>>,
-    answered: RefCell<Option<Answer>>,
+    answered: RefCell<Option<EffectResult>>,
 }
 
 impl Mailbox {
     /// Asks for an effect.
-    pub async fn ask(&self, ask: Ask) -> Answer {
+    pub async fn ask(&self, ask: Ask) -> EffectResult {
         let mut ask = Some(ask);
         std::future::poll_fn(move |_| {
             if let Some(ask) = ask.take() {
@@ -217,7 +217,7 @@ impl<T> Tasks<T> {
     }
 
     /// Runs a task on with the answer to what it asked.
-    pub fn resume(&mut self, id: TaskId, answer: Answer, now: Timestamp) -> Step<T> {
+    pub fn resume(&mut self, id: TaskId, answer: EffectResult, now: Timestamp) -> Step<T> {
         let Some(task) = self.take(id) else {
             return Step::Unknown;
         };

@@ -17,7 +17,7 @@ use crate::limiter::{Forward, Target, Verdict};
 use crate::redirect;
 use crate::redis::resp::{self, Reading};
 use crate::response::Response;
-use crate::tasks::{Answer, Ask, Step, TaskId};
+use crate::tasks::{Ask, EffectResult, Step, TaskId};
 use crate::time::{Millis, Timestamp};
 
 mod redis;
@@ -302,10 +302,10 @@ pub const TOO_LONG: u32 = 3;
 /// Reads the answer to what a task asked: `status` is an HTTP status (for Redis and a key set), 200 for what
 /// went well, or one of the constants here.
 #[must_use]
-pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> Answer {
+pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
     let well = status == 200;
     if kind == Kind::Redis as u32 {
-        return Answer::Redis(match status {
+        return EffectResult::Redis(match status {
             FAILED => Err(StoreError::Unreachable),
             TIMED_OUT => Err(StoreError::Timeout),
             status => Ok(Reply {
@@ -315,10 +315,10 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> Answer {
         });
     }
     if kind == Kind::Verify as u32 {
-        return Answer::Verified(well);
+        return EffectResult::Verified(well);
     }
     if kind == Kind::KeySet as u32 {
-        return Answer::KeySet(match status {
+        return EffectResult::KeySet(match status {
             200 => Ok(text.into_owned()),
             FAILED => Err(KeySetError::Unreachable),
             TIMED_OUT => Err(KeySetError::Timeout),
@@ -330,14 +330,14 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> Answer {
         });
     }
     if kind == Kind::Body as u32 {
-        return Answer::Body(match status {
+        return EffectResult::Body(match status {
             TOO_LONG => Body::TooLong,
             // One that breaks off is none either.
             FAILED | NOT_TEXT => Body::NotText,
             _ => Body::Text(text.into_owned()),
         });
     }
-    Answer::Slept
+    EffectResult::Slept
 }
 
 #[cfg(test)]

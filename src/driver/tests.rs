@@ -13,7 +13,7 @@ use crate::effects::{Level, Reply};
 use crate::limiter::{Location, Target, Verdict};
 use crate::response::Response;
 use crate::store::conformance::START;
-use crate::tasks::{Answer, Ask, Step};
+use crate::tasks::{Ask, EffectResult, Step};
 use crate::time::{Millis, Timestamp};
 
 #[derive(Clone, Default)]
@@ -91,10 +91,10 @@ fn verdict(step: Step<TaskOutcome>) -> Verdict {
     }
 }
 
-fn admitted(left: u32) -> Answer {
+fn admitted(left: u32) -> EffectResult {
     let (now, reset) = (START.as_millis(), START.as_millis() + 61_000);
     let quota = json!([1, left, 0, reset, now, 0, 0, ""]);
-    Answer::Redis(Ok(Reply {
+    EffectResult::Redis(Ok(Reply {
         status: 200,
         body: json!({"result": [null, null, quota]}).to_string(),
     }))
@@ -219,7 +219,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     };
     assert!(driver.next_duty().is_none(), "one writes");
     host.passed.set(length.get());
-    let step = driver.resume(id, Answer::Slept);
+    let step = driver.resume(id, EffectResult::Slept);
     assert!(matches!(step, Step::Done(TaskOutcome::Done)), "{step:?}");
 }
 
@@ -366,7 +366,7 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
     let Step::Asks(id, Ask::Body { .. }) = driver.control_plane(put) else {
         panic!("the body is not read")
     };
-    let body = Answer::Body(Body::Text("{\"seconds\":60}".to_owned()));
+    let body = EffectResult::Body(Body::Text("{\"seconds\":60}".to_owned()));
     assert_eq!(answered(driver.resume(id, body)).status, 200);
 
     host.headers.borrow_mut().clear();
@@ -387,7 +387,7 @@ fn a_key_of_the_application_is_one_call_of_redis() {
         panic!("answers without Redis")
     };
     assert_eq!(body, "[\"GET\",\"t:app/a\"]");
-    let reply = Answer::Redis(Ok(Reply {
+    let reply = EffectResult::Redis(Ok(Reply {
         status: 200,
         body: "{\"result\":\"x\"}".to_owned(),
     }));
@@ -431,7 +431,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
         panic!("nothing is written")
     };
     host.passed.set(length.get());
-    let step = driver.resume(id, Answer::Slept);
+    let step = driver.resume(id, EffectResult::Slept);
     let Step::Asks(_, Ask::Redis { setup, body, .. }) = step else {
         panic!("{step:?}")
     };

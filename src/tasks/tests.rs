@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::{Answer, Ask, Mailbox, Step, TaskId, Tasks};
+use super::{Ask, EffectResult, Mailbox, Step, TaskId, Tasks};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -60,7 +60,7 @@ fn a_task_asks_one_thing_after_another() {
             let ask = Ask::KeySet {
                 url: "u".to_owned(),
             };
-            if mailbox.ask(ask).await == Answer::KeySet(Ok("keys".to_owned())) {
+            if mailbox.ask(ask).await == EffectResult::KeySet(Ok("keys".to_owned())) {
                 verified += 1;
             }
         }
@@ -72,7 +72,7 @@ fn a_task_asks_one_thing_after_another() {
             panic!("{step:?}")
         };
         assert_eq!((url.as_str(), tasks.len()), ("u", 1));
-        step = tasks.resume(id, Answer::KeySet(Ok("keys".to_owned())), at(1));
+        step = tasks.resume(id, EffectResult::KeySet(Ok("keys".to_owned())), at(1));
     }
     assert_eq!((step, tasks.len()), (Step::Done(3), 0));
 }
@@ -84,7 +84,7 @@ fn tasks_get_their_own_answers_in_any_order() {
         let mailbox = Rc::clone(&mailbox);
         let task = async move {
             match mailbox.ask(SLEEP).await {
-                Answer::Verified(true) => 100 + number,
+                EffectResult::Verified(true) => 100 + number,
                 _ => number,
             }
         };
@@ -94,7 +94,7 @@ fn tasks_get_their_own_answers_in_any_order() {
     for (number, id) in ids.iter().enumerate().rev() {
         let number = u32::try_from(number).unwrap();
         let yes = number % 2 == 0;
-        let done = tasks.resume(*id, Answer::Verified(yes), at(1));
+        let done = tasks.resume(*id, EffectResult::Verified(yes), at(1));
         let expected = if yes { 100 + number } else { number };
         assert_eq!(done, Step::Done(expected));
     }
@@ -105,14 +105,29 @@ fn a_task_that_has_ended_is_not_resumed_nor_is_one_in_its_place() {
     let (mailbox, mut tasks) = tasks();
     let start = |tasks: &mut Tasks<u32>| sleeping(&mailbox, tasks, at(0));
     let first = start(&mut tasks);
-    assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Done(1));
-    assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Unknown);
+    assert_eq!(
+        tasks.resume(first, EffectResult::Slept, at(1)),
+        Step::Done(1)
+    );
+    assert_eq!(
+        tasks.resume(first, EffectResult::Slept, at(1)),
+        Step::Unknown
+    );
     let second = start(&mut tasks);
     assert_ne!(first, second);
-    assert_eq!(tasks.resume(first, Answer::Slept, at(1)), Step::Unknown);
-    assert_eq!(tasks.resume(second, Answer::Slept, at(1)), Step::Done(1));
+    assert_eq!(
+        tasks.resume(first, EffectResult::Slept, at(1)),
+        Step::Unknown
+    );
+    assert_eq!(
+        tasks.resume(second, EffectResult::Slept, at(1)),
+        Step::Done(1)
+    );
     let unknown = TaskId::from_number(u32::MAX);
-    assert_eq!(tasks.resume(unknown, Answer::Slept, at(1)), Step::Unknown);
+    assert_eq!(
+        tasks.resume(unknown, EffectResult::Slept, at(1)),
+        Step::Unknown
+    );
 }
 
 #[test]
@@ -148,7 +163,7 @@ fn tasks_that_nobody_resumes_are_dropped_in_time() {
         start(at(20_100));
     }
     assert!(dropped.get() >= 100);
-    let unknown = tasks.resume(ids[7], Answer::Slept, at(20_101));
+    let unknown = tasks.resume(ids[7], EffectResult::Slept, at(20_101));
     assert_eq!(unknown, Step::Unknown);
 }
 
@@ -159,7 +174,10 @@ fn a_clock_that_jumps_back_drops_no_task() {
     for _ in 0..100 {
         sleeping(&mailbox, &mut tasks, at(0));
     }
-    assert_eq!(tasks.resume(first, Answer::Slept, at(0)), Step::Done(1));
+    assert_eq!(
+        tasks.resume(first, EffectResult::Slept, at(0)),
+        Step::Done(1)
+    );
 }
 
 #[test]
@@ -169,6 +187,6 @@ fn a_clock_that_jumps_ahead_drops_no_task() {
     for _ in 0..100 {
         sleeping(&mailbox, &mut tasks, at(3_600_000));
     }
-    let done = tasks.resume(first, Answer::Slept, at(3_600_001));
+    let done = tasks.resume(first, EffectResult::Slept, at(3_600_001));
     assert_eq!(done, Step::Done(1));
 }

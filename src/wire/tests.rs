@@ -14,7 +14,7 @@ use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
 use crate::limiter::{Forward, Target, Verdict};
 use crate::response::Response;
-use crate::tasks::{Answer, Ask, Step, TaskId};
+use crate::tasks::{Ask, EffectResult, Step, TaskId};
 use crate::time::{Millis, Timestamp};
 
 fn written(step: Step<TaskOutcome>) -> (Kind, Written) {
@@ -235,24 +235,27 @@ fn answers_by_what_was_asked() {
     let read = |kind: Kind, status, text| answer(kind as u32, status, Cow::Borrowed(text));
     let reply = |status, body: &str| {
         let body = body.to_owned();
-        Answer::Redis(Ok(Reply { status, body }))
+        EffectResult::Redis(Ok(Reply { status, body }))
     };
     assert_eq!(read(Kind::Redis, 200, "{}"), reply(200, "{}"));
     assert_eq!(read(Kind::Redis, 503, ""), reply(503, ""));
     assert_eq!(
         read(Kind::Redis, FAILED, ""),
-        Answer::Redis(Err(StoreError::Unreachable))
+        EffectResult::Redis(Err(StoreError::Unreachable))
     );
     assert_eq!(
         read(Kind::Redis, TIMED_OUT, ""),
-        Answer::Redis(Err(StoreError::Timeout))
+        EffectResult::Redis(Err(StoreError::Timeout))
     );
-    assert_eq!(read(Kind::Sleep, 200, ""), Answer::Slept);
-    assert_eq!(read(Kind::Verify, 200, ""), Answer::Verified(true));
-    assert_eq!(read(Kind::Verify, FAILED, ""), Answer::Verified(false));
+    assert_eq!(read(Kind::Sleep, 200, ""), EffectResult::Slept);
+    assert_eq!(read(Kind::Verify, 200, ""), EffectResult::Verified(true));
+    assert_eq!(
+        read(Kind::Verify, FAILED, ""),
+        EffectResult::Verified(false)
+    );
     assert_eq!(
         read(Kind::KeySet, 200, "k"),
-        Answer::KeySet(Ok("k".to_owned()))
+        EffectResult::KeySet(Ok("k".to_owned()))
     );
     for (status, error) in [
         (FAILED, KeySetError::Unreachable),
@@ -263,19 +266,19 @@ fn answers_by_what_was_asked() {
         (302, KeySetError::Status(302)),
         (500, KeySetError::Status(500)),
     ] {
-        let failed = Answer::KeySet(Err(error));
+        let failed = EffectResult::KeySet(Err(error));
         assert_eq!(read(Kind::KeySet, status, "k"), failed);
     }
     assert_eq!(
         read(Kind::Body, 200, "b"),
-        Answer::Body(Body::Text("b".to_owned()))
+        EffectResult::Body(Body::Text("b".to_owned()))
     );
     for (status, body) in [
         (TOO_LONG, Body::TooLong),
         (NOT_TEXT, Body::NotText),
         (FAILED, Body::NotText),
     ] {
-        assert_eq!(read(Kind::Body, status, ""), Answer::Body(body));
+        assert_eq!(read(Kind::Body, status, ""), EffectResult::Body(body));
     }
 }
 
