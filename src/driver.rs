@@ -16,7 +16,7 @@ use crate::limiter::{
     Duty, Forward, Handled, Limiter, LimiterError, Location, Request, Sample, Verdict,
 };
 use crate::response::{Form, Response};
-use crate::tasks::{Ask, EffectResult, Mailbox, Step, TaskId, Tasks};
+use crate::tasks::{Effect, EffectResult, Mailbox, Step, TaskId, Tasks};
 use crate::time::{Millis, Timestamp};
 
 /// What a host does at once. `header` and `location` are of the request whose task runs.
@@ -76,7 +76,7 @@ impl<P: Platform> Effects for Asked<P> {
     }
 
     async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
-        let ask = Ask::Redis {
+        let ask = Effect::Redis {
             setup: self.setup,
             body,
             timeout,
@@ -88,11 +88,11 @@ impl<P: Platform> Effects for Asked<P> {
     }
 
     async fn sleep(&self, length: Millis) {
-        self.mailbox.ask(Ask::Sleep(length)).await;
+        self.mailbox.ask(Effect::Sleep(length)).await;
     }
 
     async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool {
-        let ask = Ask::Verify {
+        let ask = Effect::Verify {
             algorithm: key.algorithm,
             material: key.material.to_owned(),
             signed: signed.to_owned(),
@@ -103,7 +103,7 @@ impl<P: Platform> Effects for Asked<P> {
 
     async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError> {
         let url = url.to_owned();
-        match self.mailbox.ask(Ask::KeySet { url }).await {
+        match self.mailbox.ask(Effect::KeySet { url }).await {
             EffectResult::KeySet(text) => text,
             _ => Err(KeySetError::Unreachable),
         }
@@ -171,7 +171,7 @@ impl<P: Platform> Request for DrivenRequest<P> {
     }
 
     async fn body(&self, most: usize) -> Body {
-        match self.asked.mailbox.ask(Ask::Body { most }).await {
+        match self.asked.mailbox.ask(Effect::Body { most }).await {
             EffectResult::Body(body) => body,
             _ => Body::NotText,
         }
@@ -237,7 +237,7 @@ struct Environment<P> {
 /// What a host needs of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Which configuration it is: calls of Redis name it ([`Ask::Redis`]), since duties of one that was in force before
+    /// Which configuration it is: calls of Redis name it ([`Effect::Redis`]), since duties of one that was in force before
     /// run on.
     pub number: u32,
     /// The header to read the caller's address from, lower case.

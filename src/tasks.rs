@@ -20,7 +20,7 @@ use crate::time::{Millis, Timestamp};
 
 /// An effect that a task waits for.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Ask {
+pub enum Effect {
     /// [`Effects::call_redis`](crate::effects::Effects::call_redis).
     Redis {
         /// The number of the [configuration](crate::driver::Setup::number) that says where Redis is.
@@ -58,15 +58,15 @@ pub enum Ask {
 /// What an effect came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EffectResult {
-    /// Of [`Ask::Redis`].
+    /// Of [`Effect::Redis`].
     Redis(Result<Reply, StoreError>),
-    /// Of [`Ask::Sleep`].
+    /// Of [`Effect::Sleep`].
     Slept,
-    /// Of [`Ask::Verify`].
+    /// Of [`Effect::Verify`].
     Verified(bool),
-    /// Of [`Ask::KeySet`].
+    /// Of [`Effect::KeySet`].
     KeySet(Result<String, KeySetError>),
-    /// Of [`Ask::Body`].
+    /// Of [`Effect::Body`].
     Body(Body),
 }
 
@@ -78,7 +78,7 @@ const GRACE: Millis = Millis::from_secs(10);
 const LONG: Millis = Millis::from_secs(60);
 
 /// Without what may hold a secret or a caller's name.
-impl fmt::Debug for Ask {
+impl fmt::Debug for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Redis { timeout, .. } => write!(f, "Redis({timeout:?})"),
@@ -90,7 +90,7 @@ impl fmt::Debug for Ask {
     }
 }
 
-impl Ask {
+impl Effect {
     /// After which time nobody answers any more.
     fn takes(&self) -> Millis {
         GRACE
@@ -105,13 +105,13 @@ impl Ask {
 /// Where the task that runs leaves what it asks, and finds the answer.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    asked: RefCell<Option<Ask>>,
+    asked: RefCell<Option<Effect>>,
     answered: RefCell<Option<EffectResult>>,
 }
 
 impl Mailbox {
     /// Asks for an effect.
-    pub async fn ask(&self, ask: Ask) -> EffectResult {
+    pub async fn ask(&self, ask: Effect) -> EffectResult {
         let mut ask = Some(ask);
         std::future::poll_fn(move |_| {
             if let Some(ask) = ask.take() {
@@ -164,7 +164,7 @@ impl TaskId {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<T> {
     /// It waits for an effect.
-    Asks(TaskId, Ask),
+    Asks(TaskId, Effect),
     /// It has ended.
     Done(T),
     /// There is no such task: it has ended, or took too long and was dropped.

@@ -17,7 +17,7 @@ use crate::limiter::{Forward, Target, Verdict};
 use crate::redirect;
 use crate::redis::resp::{self, Reading};
 use crate::response::Response;
-use crate::tasks::{Ask, EffectResult, Step, TaskId};
+use crate::tasks::{Effect, EffectResult, Step, TaskId};
 use crate::time::{Millis, Timestamp};
 
 mod redis;
@@ -81,10 +81,10 @@ impl Written {
         }
     }
 
-    fn ask(&mut self, id: TaskId, ask: Ask) -> Kind {
+    fn ask(&mut self, id: TaskId, ask: Effect) -> Kind {
         self.numbers[0] = id.number();
         match ask {
-            Ask::Redis {
+            Effect::Redis {
                 setup,
                 body,
                 timeout,
@@ -94,11 +94,11 @@ impl Written {
                 self.text = body;
                 Kind::Redis
             }
-            Ask::Sleep(length) => {
+            Effect::Sleep(length) => {
                 self.numbers[1] = milliseconds(length);
                 Kind::Sleep
             }
-            Ask::Verify {
+            Effect::Verify {
                 algorithm,
                 material,
                 signed,
@@ -110,11 +110,11 @@ impl Written {
                 self.text.push_str(&material);
                 Kind::Verify
             }
-            Ask::KeySet { url } => {
+            Effect::KeySet { url } => {
                 self.text = url;
                 Kind::KeySet
             }
-            Ask::Body { most } => {
+            Effect::Body { most } => {
                 self.numbers[1] = u32::try_from(most).unwrap_or(u32::MAX);
                 Kind::Body
             }

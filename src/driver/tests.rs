@@ -13,7 +13,7 @@ use crate::effects::{Level, Reply};
 use crate::limiter::{Location, Target, Verdict};
 use crate::response::Response;
 use crate::store::conformance::START;
-use crate::tasks::{Ask, EffectResult, Step};
+use crate::tasks::{Effect, EffectResult, Step};
 use crate::time::{Millis, Timestamp};
 
 #[derive(Clone, Default)]
@@ -138,7 +138,7 @@ fn a_decision_is_one_call_of_redis() {
     let step = driver.begin(get("http://localhost/"));
     let Step::Asks(
         id,
-        Ask::Redis {
+        Effect::Redis {
             setup: 0,
             body,
             timeout,
@@ -214,7 +214,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     assert!(driver.next_duty().is_none(), "nothing is known of it yet");
     driver.forwarded(sample, 204);
     driver.forwarded(sample, 204);
-    let Some(Step::Asks(id, Ask::Sleep(length))) = driver.next_duty() else {
+    let Some(Step::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
         panic!("nothing is written")
     };
     assert!(driver.next_duty().is_none(), "one writes");
@@ -327,7 +327,7 @@ fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
 fn an_application_serves_what_is_admitted_itself() {
     let (_, mut driver) = driver(&upstash());
     let url = "https://app.example/a";
-    let Step::Asks(id, Ask::Redis { body, .. }) = driver.limit(get(url)) else {
+    let Step::Asks(id, Effect::Redis { body, .. }) = driver.limit(get(url)) else {
         panic!("decides without Redis")
     };
     assert!(body.contains("\"t:general:192.0.2.1\""), "{body}");
@@ -363,7 +363,7 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
         method: "PUT".to_owned(),
         ..get("https://app.example/_limiter/blocked/192.0.2.9")
     };
-    let Step::Asks(id, Ask::Body { .. }) = driver.control_plane(put) else {
+    let Step::Asks(id, Effect::Body { .. }) = driver.control_plane(put) else {
         panic!("the body is not read")
     };
     let body = EffectResult::Body(Body::Text("{\"seconds\":60}".to_owned()));
@@ -382,7 +382,8 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
 #[test]
 fn a_key_of_the_application_is_one_call_of_redis() {
     let (_, mut driver) = driver(&upstash());
-    let Step::Asks(id, Ask::Redis { body, .. }) = driver.application("[\"get\",\"a\"]".to_owned())
+    let Step::Asks(id, Effect::Redis { body, .. }) =
+        driver.application("[\"get\",\"a\"]".to_owned())
     else {
         panic!("answers without Redis")
     };
@@ -413,7 +414,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     let first = driver
         .configure(&sampled("one:"), config::Host::default())
         .unwrap();
-    let Step::Asks(id, Ask::Redis { setup, .. }) = driver.begin(get("http://localhost/")) else {
+    let Step::Asks(id, Effect::Redis { setup, .. }) = driver.begin(get("http://localhost/")) else {
         panic!("decides without Redis")
     };
     assert_eq!(setup, first.number);
@@ -427,12 +428,12 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     };
     assert!(forward.sample.is_none());
     driver.forwarded(sample, 204);
-    let Some(Step::Asks(id, Ask::Sleep(length))) = driver.next_duty() else {
+    let Some(Step::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
         panic!("nothing is written")
     };
     host.passed.set(length.get());
     let step = driver.resume(id, EffectResult::Slept);
-    let Step::Asks(_, Ask::Redis { setup, body, .. }) = step else {
+    let Step::Asks(_, Effect::Redis { setup, body, .. }) = step else {
         panic!("{step:?}")
     };
     assert_eq!(setup, first.number);
@@ -451,7 +452,7 @@ fn what_is_printed_holds_no_secret() {
     let mut driver = Driver::new(Host::default());
     driver.configure(&vars, config::Host::default()).unwrap();
     let step = driver.begin(get("http://localhost/"));
-    let verify = Ask::Verify {
+    let verify = Effect::Verify {
         algorithm: "HS256",
         material: "of-the-provider".to_owned(),
         signed: String::new(),

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::{Ask, EffectResult, Mailbox, Step, TaskId, Tasks};
+use super::{Effect, EffectResult, Mailbox, Step, TaskId, Tasks};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -16,7 +16,7 @@ fn tasks() -> (Rc<Mailbox>, Tasks<u32>) {
     (Rc::clone(&mailbox), Tasks::new(mailbox))
 }
 
-const SLEEP: Ask = Ask::Sleep(Millis::new(100));
+const SLEEP: Effect = Effect::Sleep(Millis::new(100));
 
 fn id<T>(step: &Step<T>) -> TaskId {
     match step {
@@ -57,7 +57,7 @@ fn a_task_asks_one_thing_after_another() {
     let task = async move {
         let mut verified = 0;
         for _ in 0..3 {
-            let ask = Ask::KeySet {
+            let ask = Effect::KeySet {
                 url: "u".to_owned(),
             };
             if mailbox.ask(ask).await == EffectResult::KeySet(Ok("keys".to_owned())) {
@@ -68,7 +68,7 @@ fn a_task_asks_one_thing_after_another() {
     };
     let mut step = tasks.start(task, at(0));
     for _ in 0..3 {
-        let Step::Asks(id, Ask::KeySet { url }) = step else {
+        let Step::Asks(id, Effect::KeySet { url }) = step else {
             panic!("{step:?}")
         };
         assert_eq!((url.as_str(), tasks.len()), ("u", 1));

@@ -14,7 +14,7 @@ use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
 use crate::limiter::{Forward, Target, Verdict};
 use crate::response::Response;
-use crate::tasks::{Ask, EffectResult, Step, TaskId};
+use crate::tasks::{Effect, EffectResult, Step, TaskId};
 use crate::time::{Millis, Timestamp};
 
 fn written(step: Step<TaskOutcome>) -> (Kind, Written) {
@@ -26,13 +26,13 @@ fn written(step: Step<TaskOutcome>) -> (Kind, Written) {
     (written.write(step), written)
 }
 
-fn asks(ask: Ask) -> (Kind, Written) {
+fn asks(ask: Effect) -> (Kind, Written) {
     written(Step::Asks(TaskId::from_number(77), ask))
 }
 
 #[test]
 fn what_a_task_asks() {
-    let (kind, redis) = asks(Ask::Redis {
+    let (kind, redis) = asks(Effect::Redis {
         setup: 3,
         body: "[]".to_owned(),
         timeout: Millis::new(1500),
@@ -41,12 +41,12 @@ fn what_a_task_asks() {
         (kind, redis.numbers, redis.text.as_str()),
         (Kind::Redis, [77, 3, 1500], "[]")
     );
-    let (kind, sleep) = asks(Ask::Sleep(Millis::new(u64::MAX)));
+    let (kind, sleep) = asks(Effect::Sleep(Millis::new(u64::MAX)));
     assert_eq!(
         (kind, sleep.numbers, sleep.text.as_str()),
         (Kind::Sleep, [77, u32::MAX, 0], "")
     );
-    let (kind, verify) = asks(Ask::Verify {
+    let (kind, verify) = asks(Effect::Verify {
         algorithm: "HS256",
         material: "a secret".to_owned(),
         signed: "a.b".to_owned(),
@@ -56,14 +56,14 @@ fn what_a_task_asks() {
         (kind, verify.text.as_str()),
         (Kind::Verify, "HS256\nAP8=\na.b\na secret")
     );
-    let (kind, keys) = asks(Ask::KeySet {
+    let (kind, keys) = asks(Effect::KeySet {
         url: "https://id.example".to_owned(),
     });
     assert_eq!(
         (kind, keys.text.as_str()),
         (Kind::KeySet, "https://id.example")
     );
-    let (kind, body) = asks(Ask::Body { most: 16_384 });
+    let (kind, body) = asks(Effect::Body { most: 16_384 });
     assert_eq!((kind, body.numbers), (Kind::Body, [77, 16_384, 0]));
     let (kind, done) = written(Step::Done(TaskOutcome::Done));
     assert_eq!(
