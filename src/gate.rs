@@ -10,7 +10,7 @@ use crate::headers::BYPASS;
 use crate::policy::{Policy, TooManyValues};
 use crate::quota::{Quota, QuotaOutcome};
 use crate::route::{Class, Routes};
-use crate::store::{Answer, Charge, Check, Source, Store, StoreError, Verdict};
+use crate::store::{Charge, Check, QuotaAnswer, Source, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
 
@@ -79,7 +79,7 @@ pub struct Standing {
     /// Whose quota that is: the caller's own key, or one that it shares with others.
     pub charged: CallerKey,
     /// What the quota answered.
-    pub answer: Answer,
+    pub answer: QuotaAnswer,
 }
 
 impl Report {

@@ -145,7 +145,7 @@ pub struct Verdict {
     pub address_block: Option<AddressBlock>,
     /// One answer per charge, in order. `None` where the store was not asked, because an answer
     /// remembered for another charge already denies the request.
-    pub answers: Vec<Option<Answer>>,
+    pub answers: Vec<Option<QuotaAnswer>>,
     /// The shared store did not decide, and memory decided instead.
     pub degraded: bool,
     /// Who decided.
@@ -184,7 +184,7 @@ impl Source {
 
 /// What one quota answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct QuotaAnswer {
     /// The quota's own decision. Where another quota or a block denies the request, nothing has
     /// been consumed, and an allowed decision says what is left without it.
     pub decision: Decision,
@@ -192,7 +192,7 @@ pub struct Answer {
     pub blocked_until: Option<Timestamp>,
 }
 
-impl Answer {
+impl QuotaAnswer {
     /// Whether the quota and its block let the request through.
     #[must_use]
     pub const fn allows(&self) -> bool {
@@ -227,7 +227,7 @@ impl Verdict {
     pub fn enforced<'a>(
         &'a self,
         check: &'a Check,
-    ) -> impl Iterator<Item = (&'a Charge, Option<&'a Answer>)> {
+    ) -> impl Iterator<Item = (&'a Charge, Option<&'a QuotaAnswer>)> {
         check
             .charges
             .iter()

@@ -17,7 +17,7 @@ use crate::metrics::RequestOutcome;
 use crate::policy::Policy;
 use crate::redis::Database;
 use crate::store::shared::Partitioned;
-use crate::store::{Answer, Charge, Check, Store, Verdict};
+use crate::store::{Charge, Check, QuotaAnswer, Store, Verdict};
 use crate::time::Timestamp;
 
 /// Quotas in one check.
@@ -281,7 +281,7 @@ fn standings_of(
 /// is known to deny has decided.
 fn standing<'a>(
     one: &Asked<'a>,
-    answered: Option<(&Charge, &Option<Answer>)>,
+    answered: Option<(&Charge, &Option<QuotaAnswer>)>,
     block: Option<AddressBlock>,
     now: Timestamp,
 ) -> Standing<'a> {
@@ -299,7 +299,7 @@ fn standing<'a>(
     Standing {
         identifier: Some(one.identifier),
         results: Vec::new(),
-        allowed: block.is_none() && denial.is_none_or(Answer::allows),
+        allowed: block.is_none() && denial.is_none_or(QuotaAnswer::allows),
         policy: &one.policy.name,
         limit: one.limit,
         remaining: answer.map_or(unasked, |answer| answer.decision.remaining),

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::shared::{Backlog, Extra, Question, SharedStore};
-use super::{Answer, Charge, Check, Store, Verdict};
+use super::{Charge, Check, QuotaAnswer, Store, Verdict};
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::time::{Millis, Timestamp};
 
@@ -120,7 +120,7 @@ async fn ask_with(
     (verdict.allows(&check), verdict)
 }
 
-fn answer(verdict: &Verdict, place: usize) -> Answer {
+fn answer(verdict: &Verdict, place: usize) -> QuotaAnswer {
     verdict.answers[place].expect("the store was asked")
 }
 

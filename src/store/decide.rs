@@ -4,7 +4,7 @@
 use std::borrow::Borrow;
 
 use super::shared::{Extra, Question};
-use super::{Answer, Charge};
+use super::{Charge, QuotaAnswer};
 use crate::quota::{CLOCK_TOLERANCE, Decided, QuotaOutcome, State};
 use crate::time::Timestamp;
 
@@ -21,7 +21,7 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruling {
     /// The answer.
-    pub answer: Answer,
+    pub answer: QuotaAnswer,
     /// Units leased beside the request's.
     pub leased: u32,
     /// The state to keep from now on, where it changes.
@@ -133,7 +133,7 @@ impl<'a> Found<'a> {
             }
         }
         Ruling {
-            answer: Answer {
+            answer: QuotaAnswer {
                 decision,
                 blocked_until: None,
             },
@@ -157,7 +157,7 @@ impl<'a> Found<'a> {
             self.decided.decision
         };
         Ruling {
-            answer: Answer {
+            answer: QuotaAnswer {
                 decision,
                 blocked_until: self.blocked_until.max(block),
             },

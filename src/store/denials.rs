@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::shared::{Question, Reply, SharedStore};
-use super::{Answer, Charge, Check, OnFailure, Source, StoreError, Verdict};
+use super::{Charge, Check, OnFailure, QuotaAnswer, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::effects::Effects;
 use crate::quota::QuotaOutcome;
@@ -119,7 +119,7 @@ impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
 
 /// Whether a denial is one that a failing store does not lift.
 fn outlasts(known: &Verdict, check: &Check, now: Timestamp) -> bool {
-    let stands = |(charge, answer): (&Charge, Option<&Answer>)| {
+    let stands = |(charge, answer): (&Charge, Option<&QuotaAnswer>)| {
         answer.is_some_and(|answer| {
             let blocked = answer.blocked_until.is_some_and(|until| until > now);
             blocked || charge.on_failure != OnFailure::Allow
@@ -131,7 +131,7 @@ fn outlasts(known: &Verdict, check: &Check, now: Timestamp) -> bool {
 #[derive(Clone, Copy)]
 enum Denial {
     Address(AddressBlock),
-    Quota(Answer),
+    Quota(QuotaAnswer),
 }
 
 /// Whether the request at hand asks the store if a denial still stands.

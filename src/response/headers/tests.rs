@@ -7,7 +7,7 @@ use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
 use crate::gate::{Report, Standing};
 use crate::quota::{Algorithm, Decision, Quota, QuotaOutcome};
-use crate::store::{Answer, Source};
+use crate::store::{QuotaAnswer, Source};
 use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
@@ -23,7 +23,7 @@ pub(crate) fn standing(
         policy: policy.to_owned(),
         quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
         charged: CallerKey::Global,
-        answer: Answer {
+        answer: QuotaAnswer {
             decision: Decision {
                 outcome,
                 remaining,

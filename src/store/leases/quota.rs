@@ -2,7 +2,7 @@
 
 use super::demand::Demand;
 use crate::quota::{Decision, LEAST_LEASED, Quota, QuotaOutcome};
-use crate::store::{Answer, Charge};
+use crate::store::{Charge, QuotaAnswer};
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// How long the others wait for the answer to the one that asks for units, before another does.
@@ -21,7 +21,7 @@ pub(super) struct LeasedQuota {
     /// In the order in which they were handed out.
     grants: Vec<Grant>,
     /// The store's latest answer, and to what cost; its remaining units are those beside what is held.
-    latest: Option<(u32, Answer)>,
+    latest: Option<(u32, QuotaAnswer)>,
     demand: Demand,
     asking: Deadline,
     /// The quota has given nothing: until then nobody asks for more.
@@ -60,7 +60,7 @@ impl LeasedQuota {
         charge: &Charge,
         cost: u32,
         now: Timestamp,
-    ) -> Option<Answer> {
+    ) -> Option<QuotaAnswer> {
         let (denied, answer) = self.latest.filter(|_| !charge.enforced)?;
         match answer.decision.outcome {
             QuotaOutcome::Denied { retry_at } if retry_at > now && cost >= denied => Some(answer),
@@ -71,7 +71,7 @@ impl LeasedQuota {
 
     /// Whether the quota may have units to lease, as far as is known.
     pub(super) fn may_give(&self, now: Timestamp) -> bool {
-        let little = |(_, answer): (u32, Answer)| answer.decision.remaining < LEAST_LEASED;
+        let little = |(_, answer): (u32, QuotaAnswer)| answer.decision.remaining < LEAST_LEASED;
         !self.scarce.is_pending(now) && !self.latest.is_some_and(little)
     }
 
@@ -91,10 +91,10 @@ impl LeasedQuota {
     }
 
     /// The answer to a request that is admitted from what is held.
-    pub(super) fn answer(&self, now: Timestamp) -> Answer {
+    pub(super) fn answer(&self, now: Timestamp) -> QuotaAnswer {
         let latest = self.latest.map(|(_, answer)| answer.decision);
         let beside = latest.map_or(0, |latest| latest.remaining);
-        Answer {
+        QuotaAnswer {
             decision: Decision {
                 outcome: QuotaOutcome::Allowed,
                 remaining: beside.saturating_add(self.units(now)),
@@ -110,7 +110,7 @@ impl LeasedQuota {
     pub(super) fn learn(
         &mut self,
         charge: &Charge,
-        (answer, leased): (&mut Answer, u32),
+        (answer, leased): (&mut QuotaAnswer, u32),
         (cost, asked, lease): (u32, u32, u32),
         admitted: bool,
         now: Timestamp,

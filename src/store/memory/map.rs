@@ -8,7 +8,7 @@ use crate::quota::{CLOCK_TOLERANCE, QuotaOutcome};
 use crate::seed::Seed;
 use crate::store::decide::{Record, Ruling, decide};
 use crate::store::shared::Question;
-use crate::store::{Answer, Charge};
+use crate::store::{Charge, QuotaAnswer};
 use crate::time::Timestamp;
 
 /// What forgetting an entry would cost, the cheapest first.
@@ -40,7 +40,7 @@ struct Indexed {
 
 /// One charge, decided.
 pub(super) struct Ruled {
-    pub(super) answer: Answer,
+    pub(super) answer: QuotaAnswer,
     pub(super) leased: u32,
     /// What is to be held from now on.
     pub(super) record: Record,
@@ -112,7 +112,7 @@ impl Map {
         &mut self,
         charge: &Charge,
         record: Record,
-        answer: &Answer,
+        answer: &QuotaAnswer,
         now: Timestamp,
     ) {
         if record.state.is_none() && record.blocked_until.is_none() {
@@ -345,7 +345,7 @@ impl Map {
 }
 
 /// The share of its limit that a caller has used, in 255ths.
-fn share_in_use(charge: &Charge, answer: &Answer) -> u8 {
+fn share_in_use(charge: &Charge, answer: &QuotaAnswer) -> u8 {
     let capacity = charge.quota.capacity();
     let used = u64::from(capacity.saturating_sub(answer.decision.remaining));
     u8::try_from(used * 255 / u64::from(capacity)).unwrap_or(u8::MAX)
@@ -356,7 +356,7 @@ fn share_in_use(charge: &Charge, answer: &Answer) -> u8 {
 fn limited_until(
     charge: &Charge,
     record: &Record,
-    answer: &Answer,
+    answer: &QuotaAnswer,
     now: Timestamp,
 ) -> Option<Timestamp> {
     if !charge.enforced {

@@ -7,7 +7,7 @@ use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, State};
 use crate::redis::json::TextReader;
 use crate::redis::script::ScriptAnswer;
 use crate::store::shared::{Holding, Question, RangesVersion, Reply};
-use crate::store::{Answer, Charge, Source, Verdict};
+use crate::store::{Charge, QuotaAnswer, Source, Verdict};
 use crate::time::Timestamp;
 
 /// What the script returned, as it stands.
@@ -83,7 +83,7 @@ impl QuotaReply {
         })
     }
 
-    fn answer(&self, now: Timestamp) -> Option<(Answer, u32)> {
+    fn answer(&self, now: Timestamp) -> Option<(QuotaAnswer, u32)> {
         let time = Timestamp::from_millis;
         let [
             outcome,
@@ -102,7 +102,7 @@ impl QuotaReply {
             2 => QuotaOutcome::Impossible,
             _ => return None,
         };
-        let answer = Answer {
+        let answer = QuotaAnswer {
             decision: Decision {
                 outcome,
                 remaining: u32::try_from(remaining).ok()?,
@@ -151,7 +151,7 @@ impl ScriptReply {
 }
 
 /// Whether a quota can answer so: nonsense of the right shape must not become a denial.
-fn possible(answer: &Answer, charge: &Charge, cost: u32, now: Timestamp) -> bool {
+fn possible(answer: &QuotaAnswer, charge: &Charge, cost: u32, now: Timestamp) -> bool {
     let quota = &charge.quota;
     let latest = now + quota.refill() + quota.window() + CLOCK_TOLERANCE;
     let block = charge.block.filter(|_| charge.blocks());
@@ -170,7 +170,7 @@ fn possible(answer: &Answer, charge: &Charge, cost: u32, now: Timestamp) -> bool
 }
 
 /// Whether a quota can have leased so many units: of those asked for, and only if it has room.
-fn leasable(answer: &Answer, leased: u32, asked: u32) -> bool {
+fn leasable(answer: &QuotaAnswer, leased: u32, asked: u32) -> bool {
     let most = if answer.decision.allowed() {
         asked.min(answer.decision.remaining)
     } else {

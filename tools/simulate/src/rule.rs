@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use edge_limiter::quota::{Decision, Quota, QuotaOutcome, State};
 use edge_limiter::store::shared::{Question, Reply, SharedStore};
-use edge_limiter::store::{Answer, StoreError, Verdict};
+use edge_limiter::store::{QuotaAnswer, StoreError, Verdict};
 use edge_limiter::time::{Millis, Timestamp};
 
 /// What decides for one caller, and counts what it admits.
@@ -46,7 +46,7 @@ impl<R: Rule> SharedStore for Ruled<R> {
                 true => QuotaOutcome::Allowed,
                 false => QuotaOutcome::Denied { retry_at: soon },
             };
-            Some(Answer {
+            Some(QuotaAnswer {
                 decision: Decision {
                     outcome,
                     remaining: 0,
