@@ -13,7 +13,7 @@ use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
 use crate::limiter::{
-    Duty, Forward, Handled, Limiter, LimiterError, Location, Request, Sample, Verdict,
+    Duty, Forward, Handled, LimitVerdict, Limiter, LimiterError, Location, Request, Sample,
 };
 use crate::response::{Form, Response};
 use crate::tasks::{Effect, EffectResult, Mailbox, Step, TaskId, Tasks};
@@ -187,7 +187,7 @@ pub enum TaskOutcome {
     /// to [`Driver::forwarded`].
     Forward(Box<Forward>, Option<u32>),
     /// The application serves the request, or answers it as this says.
-    Verdict(Box<Verdict>),
+    Verdict(Box<LimitVerdict>),
     /// A duty has been done.
     Done,
 }
@@ -222,7 +222,7 @@ type DrivenLimiter<P> = Rc<Limiter<Asked<P>>>;
 enum Ended<P> {
     Answer(Response),
     Forward(Box<Forward>, DrivenLimiter<P>),
-    Verdict(Box<Verdict>),
+    Verdict(Box<LimitVerdict>),
     Done,
 }
 
@@ -357,7 +357,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         )
     }
 
-    /// Begins a request that the application serves: it ends in a [`Verdict`], or is answered 503 like those of
+    /// Begins a request that the application serves: it ends in a [`LimitVerdict`], or is answered 503 like those of
     /// [`begin`](Self::begin).
     pub fn limit(&mut self, fields: Fields) -> Step<TaskOutcome> {
         let request = self.request(fields);

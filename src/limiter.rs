@@ -46,7 +46,7 @@ pub use crate::headers::MAX_HEADER_BYTES;
 pub use duty::Duty;
 pub use forward::{Forward, Sample, Target};
 pub use request::{Location, Request};
-pub use verdict::Verdict;
+pub use verdict::LimitVerdict;
 
 use request::Incoming;
 use tokens::OwnTokens;
@@ -179,20 +179,20 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Decides a request that the caller of this serves itself, and counts and records it as [`handle`](Self::handle) does.
     /// Nothing is forwarded: no origin is needed, and the loop guard is not looked at. A request to the
     /// control plane is answered by it.
-    pub async fn limit(&self, request: &impl Request) -> Verdict {
+    pub async fn limit(&self, request: &impl Request) -> LimitVerdict {
         let incoming = Incoming::new(request);
         let now = self.effects.now();
         let config = self.config();
         match self.decide(&incoming, now).await {
             Decided::Answered(response, report) => {
-                Verdict::answered(response, report.as_ref(), config)
+                LimitVerdict::answered(response, report.as_ref(), config)
             }
             Decided::Admitted(report) => {
                 if self.record_admitted(&report, &incoming, now) {
                     let details = &mut || incoming.details();
                     (self.journal).note(Kind::Admitted, 0, &report, now, details);
                 }
-                Verdict::admitted(&report, config, now)
+                LimitVerdict::admitted(&report, config, now)
             }
         }
     }

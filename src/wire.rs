@@ -13,7 +13,7 @@ use crate::driver::{Fields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
-use crate::limiter::{Forward, Target, Verdict};
+use crate::limiter::{Forward, LimitVerdict, Target};
 use crate::redirect;
 use crate::redis::resp::{self, Reading};
 use crate::response::Response;
@@ -156,7 +156,7 @@ impl Written {
         Kind::Answer
     }
 
-    fn verdict(&mut self, verdict: &Verdict) -> Kind {
+    fn verdict(&mut self, verdict: &LimitVerdict) -> Kind {
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         for part in [
             verdict.policy.clone(),

@@ -10,7 +10,7 @@ use super::{Driver, Fields, Platform, TaskOutcome};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
 use crate::effects::{Level, Reply};
-use crate::limiter::{Location, Target, Verdict};
+use crate::limiter::{LimitVerdict, Location, Target};
 use crate::response::Response;
 use crate::store::conformance::START;
 use crate::tasks::{Effect, EffectResult, Step};
@@ -84,7 +84,7 @@ fn answered(step: Step<TaskOutcome>) -> Response {
     }
 }
 
-fn verdict(step: Step<TaskOutcome>) -> Verdict {
+fn verdict(step: Step<TaskOutcome>) -> LimitVerdict {
     match step {
         Step::Done(TaskOutcome::Verdict(verdict)) => *verdict,
         step => panic!("{step:?}"),

@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Duty, Forward, Handled, Limiter, Location, Request, Verdict};
+use super::{Duty, Forward, Handled, LimitVerdict, Limiter, Location, Request};
 use crate::admin::Body;
 use crate::config::{Host, Vars};
 use crate::effects::testing::Manual;
@@ -182,7 +182,7 @@ impl Isolate {
     }
 
     /// What is decided of a request that the application serves.
-    fn limit(&self, request: &Asked) -> Verdict {
+    fn limit(&self, request: &Asked) -> LimitVerdict {
         let verdict = self.limiter.limit(request).now_or_never();
         verdict.expect("it waits for nothing")
     }

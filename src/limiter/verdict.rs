@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// A decision about a request: what the application needs to serve it, or the answer in its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct LimitVerdict {
     /// The answer to a request that is not admitted, or that went to the control plane. `None`: the request may go ahead.
     pub answer: Option<Response>,
     /// The policy that binds: the one that denies longest, else the one with the least remaining share. `None`: no quota was
@@ -37,7 +37,7 @@ pub struct Verdict {
     pub exposed: &'static str,
 }
 
-impl Verdict {
+impl LimitVerdict {
     /// The request is admitted.
     pub(super) fn admitted(report: &Report, config: &Config, now: Timestamp) -> Self {
         let limits = headers::of(report, config.dialect, now);

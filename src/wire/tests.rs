@@ -12,7 +12,7 @@ use crate::driver::{Fields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
-use crate::limiter::{Forward, Target, Verdict};
+use crate::limiter::{Forward, LimitVerdict, Target};
 use crate::response::Response;
 use crate::tasks::{Effect, EffectResult, Step, TaskId};
 use crate::time::{Millis, Timestamp};
@@ -118,7 +118,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
     }
 }
 
-fn verdict(verdict: Verdict) -> ([u32; 3], String) {
+fn verdict(verdict: LimitVerdict) -> ([u32; 3], String) {
     let (kind, written) = written(Step::Done(TaskOutcome::Verdict(Box::new(verdict))));
     assert_eq!(kind, Kind::Verdict);
     (written.numbers, written.text)
@@ -126,7 +126,7 @@ fn verdict(verdict: Verdict) -> ([u32; 3], String) {
 
 #[test]
 fn a_verdict_is_numbers_names_and_headers() {
-    let admitted = verdict(Verdict {
+    let admitted = verdict(LimitVerdict {
         policy: Some("auth".to_owned()),
         limit: Some(30),
         remaining: Some(0),
@@ -135,15 +135,15 @@ fn a_verdict_is_numbers_names_and_headers() {
         set_on_response: vec![("X-RateLimit-Limit", "30".to_owned())],
         removed_from_response: vec!["RateLimit", "RateLimit-Policy"],
         exposed: "X-RateLimit-Limit, Retry-After",
-        ..Verdict::default()
+        ..LimitVerdict::default()
     });
     let text = "auth\n30\n0\n1764000000123\n\n\nX-RateLimit-Limit, Retry-After\nRateLimit\nRateLimit-Policy\n\nX-RateLimit-Limit\n30\n";
     let head = u32::try_from(text.len()).unwrap();
     assert_eq!(admitted, ([5, 200, head], text.to_owned()));
 
-    let exempt = verdict(Verdict {
+    let exempt = verdict(LimitVerdict {
         exempt: Some(Exempt::Bypassed),
-        ..Verdict::default()
+        ..LimitVerdict::default()
     });
     assert_eq!(exempt, ([1, 200, 14], "\n\n\n\n\nbypass\n\n\n".to_owned()));
 
@@ -153,18 +153,18 @@ fn a_verdict_is_numbers_names_and_headers() {
         body: body.to_owned(),
         is_file,
     };
-    let denied = verdict(Verdict {
+    let denied = verdict(LimitVerdict {
         answer: Some(answer(false, "{\"a\":\"\n\u{1f600}\"}")),
         retry_after: Some(7),
         blocked: true,
-        ..Verdict::default()
+        ..LimitVerdict::default()
     });
     let head = "\n\n\n\n7\n\n\n\nRetry-After\n7\n";
     assert_eq!(denied.0, [2, 429, u32::try_from(head.len()).unwrap()]);
     assert_eq!(denied.1, format!("{head}{{\"a\":\"\n\u{1f600}\"}}"));
-    let file = verdict(Verdict {
+    let file = verdict(LimitVerdict {
         answer: Some(answer(true, "page.js")),
-        ..Verdict::default()
+        ..LimitVerdict::default()
     });
     assert_eq!(file.0[0], 8);
 }

@@ -116,7 +116,7 @@ fn a_request_is_decided_as_one_that_is_forwarded() {
 fn a_verdict_says_where_its_caller_stands() {
     let isolate = Isolate::new(&vars());
     let now_ms = 1_764_000_000_000_u64;
-    let at = |verdict: &super::Verdict| verdict.reset.map(|at| at.as_millis() > now_ms);
+    let at = |verdict: &super::LimitVerdict| verdict.reset.map(|at| at.as_millis() > now_ms);
     let first = isolate.limit(&by("192.0.2.1", "/fixed"));
     let shown = (first.policy.as_deref(), first.limit, first.remaining);
     assert_eq!(shown, (Some("fixed"), Some(2), Some(1)));
