@@ -1,7 +1,7 @@
 //! The limiter driven from outside, one step at a time: for hosts that cannot await Rust's futures.
 //!
 //! A host [configures](Driver::configure) it with its environment, [begins](Driver::begin) each request, and
-//! performs what each [`Step`] asks until there is a [`TaskOutcome`]. It runs [duties](Driver::next_duty) the same way,
+//! performs what each [`TaskStep`] asks until there is a [`TaskOutcome`]. It runs [duties](Driver::next_duty) the same way,
 //! apart from any request. `wire` writes steps down for hosts on the other side of WebAssembly.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::limiter::{
     Duty, Forward, Handled, LimitVerdict, Limiter, LimiterError, Location, Request, Sample,
 };
 use crate::response::{Form, Response};
-use crate::tasks::{Effect, EffectResult, Mailbox, Step, TaskId, Tasks};
+use crate::tasks::{Effect, EffectResult, Mailbox, TaskId, TaskStep, Tasks};
 use crate::time::{Millis, Timestamp};
 
 /// What a host does at once. `header` and `location` are of the request whose task runs.
@@ -347,7 +347,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a request. Before the driver is configured it is answered 503.
-    pub fn begin(&mut self, fields: Fields) -> Step<TaskOutcome> {
+    pub fn begin(&mut self, fields: Fields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(
             async move |limiter: DrivenLimiter<P>| match limiter.handle(&request).await {
@@ -359,7 +359,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Begins a request that the application serves: it ends in a [`LimitVerdict`], or is answered 503 like those of
     /// [`begin`](Self::begin).
-    pub fn limit(&mut self, fields: Fields) -> Step<TaskOutcome> {
+    pub fn limit(&mut self, fields: Fields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Verdict(Box::new(limiter.limit(&request).await))
@@ -367,7 +367,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a request that is for the control plane alone.
-    pub fn control_plane(&mut self, fields: Fields) -> Step<TaskOutcome> {
+    pub fn control_plane(&mut self, fields: Fields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.control_plane(&request).await)
@@ -375,14 +375,14 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a call of the control plane that the application makes itself.
-    pub fn operate(&mut self, operation: Operation) -> Step<TaskOutcome> {
+    pub fn operate(&mut self, operation: Operation) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.operate(operation).await)
         })
     }
 
     /// Begins a call of the application's, as [`Limiter::application`] reads it.
-    pub fn application(&mut self, call: String) -> Step<TaskOutcome> {
+    pub fn application(&mut self, call: String) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.application(&call).await)
         })
@@ -392,10 +392,10 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     fn start(
         &mut self,
         does: impl AsyncFnOnce(DrivenLimiter<P>) -> Ended<P> + 'static,
-    ) -> Step<TaskOutcome> {
+    ) -> TaskStep<TaskOutcome> {
         let now = self.asked.platform.now();
         let Some(Environment { limiter, .. }) = self.environments.last() else {
-            return Step::Done(TaskOutcome::Answer(unavailable(now)));
+            return TaskStep::Done(TaskOutcome::Answer(unavailable(now)));
         };
         let limiter = Rc::clone(limiter);
         let step = self.tasks.start(async move { does(limiter).await }, now);
@@ -422,33 +422,37 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Goes on with the answer to what a task asked.
-    pub fn resume(&mut self, id: TaskId, answer: EffectResult) -> Step<TaskOutcome> {
+    pub fn resume(&mut self, id: TaskId, answer: EffectResult) -> TaskStep<TaskOutcome> {
         let step = self.tasks.resume(id, answer, self.asked.platform.now());
         self.finish(step)
     }
 
     /// Begins what the platform's schedule asks for, in the environment in force: to be driven like a duty. `None`: it has
     /// ended already, or nothing is configured.
-    pub fn tend(&mut self) -> Option<Step<TaskOutcome>> {
+    pub fn tend(&mut self) -> Option<TaskStep<TaskOutcome>> {
         let limiter = Rc::clone(&self.environments.last()?.limiter);
         self.start_duty(limiter, Duty::Tend)
     }
 
-    fn start_duty(&mut self, limiter: DrivenLimiter<P>, duty: Duty) -> Option<Step<TaskOutcome>> {
+    fn start_duty(
+        &mut self,
+        limiter: DrivenLimiter<P>,
+        duty: Duty,
+    ) -> Option<TaskStep<TaskOutcome>> {
         let now = self.asked.platform.now();
         let task = async move {
             limiter.run(duty).await;
             Ended::Done
         };
         match self.tasks.start(task, now) {
-            Step::Asks(id, ask) => Some(Step::Asks(id, ask)),
+            TaskStep::Asks(id, ask) => Some(TaskStep::Asks(id, ask)),
             _ => None,
         }
     }
 
     /// Begins a duty that is due and waits for something, if any is: to be driven like a request, apart
     /// from any. Those that end at once are done.
-    pub fn next_duty(&mut self) -> Option<Step<TaskOutcome>> {
+    pub fn next_duty(&mut self) -> Option<TaskStep<TaskOutcome>> {
         for place in (0..self.environments.len()).rev() {
             while let Some((limiter, duty)) = self.due_duty(place) {
                 if let Some(step) = self.start_duty(limiter, duty) {
@@ -486,18 +490,18 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Keeps a sample here, and answers for tasks that are lost.
-    fn finish(&mut self, step: Step<Ended<P>>) -> Step<TaskOutcome> {
-        Step::Done(match step {
-            Step::Asks(id, ask) => return Step::Asks(id, ask),
-            Step::Done(Ended::Answer(response)) => TaskOutcome::Answer(response),
-            Step::Done(Ended::Forward(mut forward, limiter)) => {
+    fn finish(&mut self, step: TaskStep<Ended<P>>) -> TaskStep<TaskOutcome> {
+        TaskStep::Done(match step {
+            TaskStep::Asks(id, ask) => return TaskStep::Asks(id, ask),
+            TaskStep::Done(Ended::Answer(response)) => TaskOutcome::Answer(response),
+            TaskStep::Done(Ended::Forward(mut forward, limiter)) => {
                 let sample = forward.sample.take();
                 let number = sample.map(|sample| self.keep(sample, limiter));
                 TaskOutcome::Forward(forward, number)
             }
-            Step::Done(Ended::Verdict(verdict)) => TaskOutcome::Verdict(verdict),
-            Step::Done(Ended::Done) => TaskOutcome::Done,
-            Step::Unknown | Step::Stuck => {
+            TaskStep::Done(Ended::Verdict(verdict)) => TaskOutcome::Verdict(verdict),
+            TaskStep::Done(Ended::Done) => TaskOutcome::Done,
+            TaskStep::Unknown | TaskStep::Stuck => {
                 TaskOutcome::Answer(unavailable(self.asked.platform.now()))
             }
         })

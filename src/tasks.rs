@@ -2,7 +2,7 @@
 //! when it gets the answer.
 //!
 //! A host that cannot be called back in the middle of a future, such as JavaScript from WebAssembly,
-//! [starts](Tasks::start) a task, performs the effect that it [asks](Step::Asks) for, and
+//! [starts](Tasks::start) a task, performs the effect that it [asks](TaskStep::Asks) for, and
 //! [resumes](Tasks::resume) it. Only a [`Mailbox`]'s future ever waits, and a task asks one thing at a time: nothing in
 //! the library joins or selects.
 
@@ -162,7 +162,7 @@ impl TaskId {
 
 /// How far a task has come.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step<T> {
+pub enum TaskStep<T> {
     /// It waits for an effect.
     Asks(TaskId, Effect),
     /// It has ended.
@@ -211,15 +211,19 @@ impl<T> Tasks<T> {
     }
 
     /// Runs a new task until it waits or ends.
-    pub fn start(&mut self, task: impl Future<Output = T> + 'static, now: Timestamp) -> Step<T> {
+    pub fn start(
+        &mut self,
+        task: impl Future<Output = T> + 'static,
+        now: Timestamp,
+    ) -> TaskStep<T> {
         self.sweep(now);
         self.poll(Box::pin(task), now)
     }
 
     /// Runs a task on with the answer to what it asked.
-    pub fn resume(&mut self, id: TaskId, answer: EffectResult, now: Timestamp) -> Step<T> {
+    pub fn resume(&mut self, id: TaskId, answer: EffectResult, now: Timestamp) -> TaskStep<T> {
         let Some(task) = self.take(id) else {
-            return Step::Unknown;
+            return TaskStep::Unknown;
         };
         *self.mailbox.answered.borrow_mut() = Some(answer);
         let step = self.poll(task, now);
@@ -240,16 +244,16 @@ impl<T> Tasks<T> {
         self.len() == 0
     }
 
-    fn poll(&mut self, mut task: TaskFuture<T>, now: Timestamp) -> Step<T> {
+    fn poll(&mut self, mut task: TaskFuture<T>, now: Timestamp) -> TaskStep<T> {
         let polled = task.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let asked = self.mailbox.asked.take();
         match (polled, asked) {
-            (Poll::Ready(done), _) => Step::Done(done),
+            (Poll::Ready(done), _) => TaskStep::Done(done),
             (Poll::Pending, Some(ask)) => match self.park(task, ask.takes(), now) {
-                Some(id) => Step::Asks(id, ask),
-                None => Step::Stuck,
+                Some(id) => TaskStep::Asks(id, ask),
+                None => TaskStep::Stuck,
             },
-            (Poll::Pending, None) => Step::Stuck,
+            (Poll::Pending, None) => TaskStep::Stuck,
         }
     }
 

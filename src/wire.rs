@@ -17,7 +17,7 @@ use crate::limiter::{Forward, LimitVerdict, Target};
 use crate::redirect;
 use crate::redis::resp::{self, Reading};
 use crate::response::Response;
-use crate::tasks::{Effect, EffectResult, Step, TaskId};
+use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
 
 mod redis;
@@ -69,15 +69,15 @@ pub struct Written {
 
 impl Written {
     /// Writes `step` in place of what was written before.
-    pub fn write(&mut self, step: Step<TaskOutcome>) -> Kind {
+    pub fn write(&mut self, step: TaskStep<TaskOutcome>) -> Kind {
         self.text.clear();
         self.numbers = [0; 3];
         match step {
-            Step::Asks(id, ask) => self.ask(id, ask),
-            Step::Done(TaskOutcome::Answer(response)) => self.answer(&response),
-            Step::Done(TaskOutcome::Forward(forward, sample)) => self.forward(&forward, sample),
-            Step::Done(TaskOutcome::Verdict(verdict)) => self.verdict(&verdict),
-            Step::Done(TaskOutcome::Done) | Step::Unknown | Step::Stuck => Kind::Done,
+            TaskStep::Asks(id, ask) => self.ask(id, ask),
+            TaskStep::Done(TaskOutcome::Answer(response)) => self.answer(&response),
+            TaskStep::Done(TaskOutcome::Forward(forward, sample)) => self.forward(&forward, sample),
+            TaskStep::Done(TaskOutcome::Verdict(verdict)) => self.verdict(&verdict),
+            TaskStep::Done(TaskOutcome::Done) | TaskStep::Unknown | TaskStep::Stuck => Kind::Done,
         }
     }
 

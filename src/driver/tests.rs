@@ -13,7 +13,7 @@ use crate::effects::{Level, Reply};
 use crate::limiter::{LimitVerdict, Location, Target};
 use crate::response::Response;
 use crate::store::conformance::START;
-use crate::tasks::{Effect, EffectResult, Step};
+use crate::tasks::{Effect, EffectResult, TaskStep};
 use crate::time::{Millis, Timestamp};
 
 #[derive(Clone, Default)]
@@ -77,16 +77,16 @@ fn get(url: &str) -> Fields {
     }
 }
 
-fn answered(step: Step<TaskOutcome>) -> Response {
+fn answered(step: TaskStep<TaskOutcome>) -> Response {
     match step {
-        Step::Done(TaskOutcome::Answer(response)) => response,
+        TaskStep::Done(TaskOutcome::Answer(response)) => response,
         step => panic!("{step:?}"),
     }
 }
 
-fn verdict(step: Step<TaskOutcome>) -> LimitVerdict {
+fn verdict(step: TaskStep<TaskOutcome>) -> LimitVerdict {
     match step {
-        Step::Done(TaskOutcome::Verdict(verdict)) => *verdict,
+        TaskStep::Done(TaskOutcome::Verdict(verdict)) => *verdict,
         step => panic!("{step:?}"),
     }
 }
@@ -136,7 +136,7 @@ fn a_host_learns_what_it_needs_of_a_configuration() {
 fn a_decision_is_one_call_of_redis() {
     let (_, mut driver) = driver(&upstash());
     let step = driver.begin(get("http://localhost/"));
-    let Step::Asks(
+    let TaskStep::Asks(
         id,
         Effect::Redis {
             setup: 0,
@@ -164,7 +164,7 @@ fn a_decision_is_one_call_of_redis() {
 #[test]
 fn what_took_too_long_is_answered_all_the_same() {
     let (host, mut driver) = driver(&upstash());
-    let Step::Asks(id, _) = driver.begin(get("http://localhost/")) else {
+    let TaskStep::Asks(id, _) = driver.begin(get("http://localhost/")) else {
         panic!("decides without Redis")
     };
     // Its client has gone, and its task was dropped for others.
@@ -180,7 +180,7 @@ fn what_took_too_long_is_answered_all_the_same() {
 #[test]
 fn a_new_environment_leaves_what_is_under_way_alone() {
     let (_, mut driver) = driver(&upstash());
-    let Step::Asks(id, _) = driver.begin(get("http://localhost/")) else {
+    let TaskStep::Asks(id, _) = driver.begin(get("http://localhost/")) else {
         panic!("decides without Redis")
     };
     let memory = Vars::from_json("{\"RATE_LIMIT_GENERAL\": \"9,60\"}").unwrap();
@@ -204,7 +204,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     let vars = json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_EVENT_SAMPLE": "1"});
     let (host, mut driver) = driver(&vars);
     let step = driver.begin(get("https://shop.example/a?b"));
-    let Step::Done(TaskOutcome::Forward(forward, Some(sample))) = step else {
+    let TaskStep::Done(TaskOutcome::Forward(forward, Some(sample))) = step else {
         panic!("{step:?}")
     };
     assert_eq!(
@@ -214,13 +214,16 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     assert!(driver.next_duty().is_none(), "nothing is known of it yet");
     driver.forwarded(sample, 204);
     driver.forwarded(sample, 204);
-    let Some(Step::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
+    let Some(TaskStep::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
         panic!("nothing is written")
     };
     assert!(driver.next_duty().is_none(), "one writes");
     host.passed.set(length.get());
     let step = driver.resume(id, EffectResult::Slept);
-    assert!(matches!(step, Step::Done(TaskOutcome::Done)), "{step:?}");
+    assert!(
+        matches!(step, TaskStep::Done(TaskOutcome::Done)),
+        "{step:?}"
+    );
 }
 
 #[test]
@@ -327,7 +330,7 @@ fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
 fn an_application_serves_what_is_admitted_itself() {
     let (_, mut driver) = driver(&upstash());
     let url = "https://app.example/a";
-    let Step::Asks(id, Effect::Redis { body, .. }) = driver.limit(get(url)) else {
+    let TaskStep::Asks(id, Effect::Redis { body, .. }) = driver.limit(get(url)) else {
         panic!("decides without Redis")
     };
     assert!(body.contains("\"t:general:192.0.2.1\""), "{body}");
@@ -335,12 +338,12 @@ fn an_application_serves_what_is_admitted_itself() {
     assert_eq!((verdict.answer, verdict.remaining), (None, Some(4)));
 
     // One that was lost is answered like any other.
-    let Step::Asks(id, _) = driver.limit(get(url)) else {
+    let TaskStep::Asks(id, _) = driver.limit(get(url)) else {
         panic!("decides without Redis")
     };
     assert!(matches!(
         driver.resume(id, admitted(4)),
-        Step::Done(TaskOutcome::Verdict(_))
+        TaskStep::Done(TaskOutcome::Verdict(_))
     ));
     assert_eq!(answered(driver.resume(id, admitted(4))).status, 503);
     let mut unconfigured = Driver::new(Host::default());
@@ -363,7 +366,7 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
         method: "PUT".to_owned(),
         ..get("https://app.example/_limiter/blocked/192.0.2.9")
     };
-    let Step::Asks(id, Effect::Body { .. }) = driver.control_plane(put) else {
+    let TaskStep::Asks(id, Effect::Body { .. }) = driver.control_plane(put) else {
         panic!("the body is not read")
     };
     let body = EffectResult::Body(Body::Text("{\"seconds\":60}".to_owned()));
@@ -382,7 +385,7 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
 #[test]
 fn a_key_of_the_application_is_one_call_of_redis() {
     let (_, mut driver) = driver(&upstash());
-    let Step::Asks(id, Effect::Redis { body, .. }) =
+    let TaskStep::Asks(id, Effect::Redis { body, .. }) =
         driver.application("[\"get\",\"a\"]".to_owned())
     else {
         panic!("answers without Redis")
@@ -414,7 +417,8 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     let first = driver
         .configure(&sampled("one:"), config::Host::default())
         .unwrap();
-    let Step::Asks(id, Effect::Redis { setup, .. }) = driver.begin(get("http://localhost/")) else {
+    let TaskStep::Asks(id, Effect::Redis { setup, .. }) = driver.begin(get("http://localhost/"))
+    else {
         panic!("decides without Redis")
     };
     assert_eq!(setup, first.number);
@@ -423,17 +427,17 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
         .unwrap();
     assert_ne!(first.number, second.number);
     let step = driver.resume(id, admitted(4));
-    let Step::Done(TaskOutcome::Forward(forward, Some(sample))) = step else {
+    let TaskStep::Done(TaskOutcome::Forward(forward, Some(sample))) = step else {
         panic!("{step:?}")
     };
     assert!(forward.sample.is_none());
     driver.forwarded(sample, 204);
-    let Some(Step::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
+    let Some(TaskStep::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
         panic!("nothing is written")
     };
     host.passed.set(length.get());
     let step = driver.resume(id, EffectResult::Slept);
-    let Step::Asks(_, Effect::Redis { setup, body, .. }) = step else {
+    let TaskStep::Asks(_, Effect::Redis { setup, body, .. }) = step else {
         panic!("{step:?}")
     };
     assert_eq!(setup, first.number);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use super::{Effect, EffectResult, Mailbox, Step, TaskId, Tasks};
+use super::{Effect, EffectResult, Mailbox, TaskId, TaskStep, Tasks};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -18,9 +18,9 @@ fn tasks() -> (Rc<Mailbox>, Tasks<u32>) {
 
 const SLEEP: Effect = Effect::Sleep(Millis::new(100));
 
-fn id<T>(step: &Step<T>) -> TaskId {
+fn id<T>(step: &TaskStep<T>) -> TaskId {
     match step {
-        Step::Asks(id, _) => *id,
+        TaskStep::Asks(id, _) => *id,
         _ => panic!("the task does not wait"),
     }
 }
@@ -47,7 +47,7 @@ impl Drop for Guard {
 #[test]
 fn a_task_that_asks_nothing_ends_at_once() {
     let (_, mut tasks) = tasks();
-    assert_eq!(tasks.start(async { 7 }, at(0)), Step::Done(7));
+    assert_eq!(tasks.start(async { 7 }, at(0)), TaskStep::Done(7));
     assert!(tasks.is_empty());
 }
 
@@ -68,13 +68,13 @@ fn a_task_asks_one_thing_after_another() {
     };
     let mut step = tasks.start(task, at(0));
     for _ in 0..3 {
-        let Step::Asks(id, Effect::KeySet { url }) = step else {
+        let TaskStep::Asks(id, Effect::KeySet { url }) = step else {
             panic!("{step:?}")
         };
         assert_eq!((url.as_str(), tasks.len()), ("u", 1));
         step = tasks.resume(id, EffectResult::KeySet(Ok("keys".to_owned())), at(1));
     }
-    assert_eq!((step, tasks.len()), (Step::Done(3), 0));
+    assert_eq!((step, tasks.len()), (TaskStep::Done(3), 0));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn tasks_get_their_own_answers_in_any_order() {
         let yes = number % 2 == 0;
         let done = tasks.resume(*id, EffectResult::Verified(yes), at(1));
         let expected = if yes { 100 + number } else { number };
-        assert_eq!(done, Step::Done(expected));
+        assert_eq!(done, TaskStep::Done(expected));
     }
 }
 
@@ -107,33 +107,33 @@ fn a_task_that_has_ended_is_not_resumed_nor_is_one_in_its_place() {
     let first = start(&mut tasks);
     assert_eq!(
         tasks.resume(first, EffectResult::Slept, at(1)),
-        Step::Done(1)
+        TaskStep::Done(1)
     );
     assert_eq!(
         tasks.resume(first, EffectResult::Slept, at(1)),
-        Step::Unknown
+        TaskStep::Unknown
     );
     let second = start(&mut tasks);
     assert_ne!(first, second);
     assert_eq!(
         tasks.resume(first, EffectResult::Slept, at(1)),
-        Step::Unknown
+        TaskStep::Unknown
     );
     assert_eq!(
         tasks.resume(second, EffectResult::Slept, at(1)),
-        Step::Done(1)
+        TaskStep::Done(1)
     );
     let unknown = TaskId::from_number(u32::MAX);
     assert_eq!(
         tasks.resume(unknown, EffectResult::Slept, at(1)),
-        Step::Unknown
+        TaskStep::Unknown
     );
 }
 
 #[test]
 fn a_task_that_waits_for_what_it_has_not_asked_is_dropped() {
     let (_, mut tasks) = tasks();
-    assert_eq!(tasks.start(std::future::pending(), at(0)), Step::Stuck);
+    assert_eq!(tasks.start(std::future::pending(), at(0)), TaskStep::Stuck);
     assert!(tasks.is_empty());
 }
 
@@ -164,7 +164,7 @@ fn tasks_that_nobody_resumes_are_dropped_in_time() {
     }
     assert!(dropped.get() >= 100);
     let unknown = tasks.resume(ids[7], EffectResult::Slept, at(20_101));
-    assert_eq!(unknown, Step::Unknown);
+    assert_eq!(unknown, TaskStep::Unknown);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_clock_that_jumps_back_drops_no_task() {
     }
     assert_eq!(
         tasks.resume(first, EffectResult::Slept, at(0)),
-        Step::Done(1)
+        TaskStep::Done(1)
     );
 }
 
@@ -188,5 +188,5 @@ fn a_clock_that_jumps_ahead_drops_no_task() {
         sleeping(&mailbox, &mut tasks, at(3_600_000));
     }
     let done = tasks.resume(first, EffectResult::Slept, at(3_600_001));
-    assert_eq!(done, Step::Done(1));
+    assert_eq!(done, TaskStep::Done(1));
 }

@@ -14,10 +14,10 @@ use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
 use crate::limiter::{Forward, LimitVerdict, Target};
 use crate::response::Response;
-use crate::tasks::{Effect, EffectResult, Step, TaskId};
+use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
 
-fn written(step: Step<TaskOutcome>) -> (Kind, Written) {
+fn written(step: TaskStep<TaskOutcome>) -> (Kind, Written) {
     // As if something longer had been written before.
     let mut written = Written {
         numbers: [9; 3],
@@ -27,7 +27,7 @@ fn written(step: Step<TaskOutcome>) -> (Kind, Written) {
 }
 
 fn asks(ask: Effect) -> (Kind, Written) {
-    written(Step::Asks(TaskId::from_number(77), ask))
+    written(TaskStep::Asks(TaskId::from_number(77), ask))
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn what_a_task_asks() {
     );
     let (kind, body) = asks(Effect::Body { most: 16_384 });
     assert_eq!((kind, body.numbers), (Kind::Body, [77, 16_384, 0]));
-    let (kind, done) = written(Step::Done(TaskOutcome::Done));
+    let (kind, done) = written(TaskStep::Done(TaskOutcome::Done));
     assert_eq!(
         (kind, done.numbers, done.text.as_str()),
         (Kind::Done, [0; 3], "")
@@ -86,7 +86,7 @@ fn a_forward_is_a_url_names_and_four_lists() {
         sample: None,
     };
     let outcome = TaskOutcome::Forward(Box::new(forward), Some(3));
-    let (kind, forward) = written(Step::Done(outcome));
+    let (kind, forward) = written(TaskStep::Done(outcome));
     assert_eq!((kind, forward.numbers), (Kind::Forward, [0, 0, 3]));
     assert_eq!(
         forward.text,
@@ -109,7 +109,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
             sample: None,
         };
         let outcome = TaskOutcome::Forward(Box::new(forward), None);
-        let (_, forward) = written(Step::Done(outcome));
+        let (_, forward) = written(TaskStep::Done(outcome));
         assert_eq!(forward.numbers, [0, number, 0]);
         assert_eq!(
             forward.text,
@@ -119,7 +119,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
 }
 
 fn verdict(verdict: LimitVerdict) -> ([u32; 3], String) {
-    let (kind, written) = written(Step::Done(TaskOutcome::Verdict(Box::new(verdict))));
+    let (kind, written) = written(TaskStep::Done(TaskOutcome::Verdict(Box::new(verdict))));
     assert_eq!(kind, Kind::Verdict);
     (written.numbers, written.text)
 }
