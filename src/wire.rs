@@ -27,7 +27,7 @@ pub use redis::{host, server};
 /// What a host is to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Kind {
+pub enum StepKind {
     /// Nothing: a duty is done, or there is none.
     Done = 0,
     /// Answer. Numbers: 1 in place of the task's if the rest names a file that is the body, status, length of the head. Head:
@@ -61,7 +61,7 @@ pub enum Kind {
 /// A step, written down. It may hold a secret.
 #[derive(Default)]
 pub struct Written {
-    /// The task's number, for one that has ended 0 unless its [`Kind`] says otherwise, and two numbers as that says.
+    /// The task's number, for one that has ended 0 unless its [`StepKind`] says otherwise, and two numbers as that says.
     pub numbers: [u32; 3],
     /// The text.
     pub text: String,
@@ -69,7 +69,7 @@ pub struct Written {
 
 impl Written {
     /// Writes `step` in place of what was written before.
-    pub fn write(&mut self, step: TaskStep<TaskOutcome>) -> Kind {
+    pub fn write(&mut self, step: TaskStep<TaskOutcome>) -> StepKind {
         self.text.clear();
         self.numbers = [0; 3];
         match step {
@@ -77,11 +77,13 @@ impl Written {
             TaskStep::Done(TaskOutcome::Answer(response)) => self.answer(&response),
             TaskStep::Done(TaskOutcome::Forward(forward, sample)) => self.forward(&forward, sample),
             TaskStep::Done(TaskOutcome::Verdict(verdict)) => self.verdict(&verdict),
-            TaskStep::Done(TaskOutcome::Done) | TaskStep::Unknown | TaskStep::Stuck => Kind::Done,
+            TaskStep::Done(TaskOutcome::Done) | TaskStep::Unknown | TaskStep::Stuck => {
+                StepKind::Done
+            }
         }
     }
 
-    fn ask(&mut self, id: TaskId, ask: Effect) -> Kind {
+    fn ask(&mut self, id: TaskId, ask: Effect) -> StepKind {
         self.numbers[0] = id.number();
         match ask {
             Effect::Redis {
@@ -92,11 +94,11 @@ impl Written {
                 self.numbers[1] = setup;
                 self.numbers[2] = milliseconds(timeout);
                 self.text = body;
-                Kind::Redis
+                StepKind::Redis
             }
             Effect::Sleep(length) => {
                 self.numbers[1] = milliseconds(length);
-                Kind::Sleep
+                StepKind::Sleep
             }
             Effect::Verify {
                 algorithm,
@@ -108,15 +110,15 @@ impl Written {
                 self.part(&STANDARD.encode(signature));
                 self.part(&signed);
                 self.text.push_str(&material);
-                Kind::Verify
+                StepKind::Verify
             }
             Effect::KeySet { url } => {
                 self.text = url;
-                Kind::KeySet
+                StepKind::KeySet
             }
             Effect::Body { most } => {
                 self.numbers[1] = u32::try_from(most).unwrap_or(u32::MAX);
-                Kind::Body
+                StepKind::Body
             }
         }
     }
@@ -149,14 +151,14 @@ impl Written {
     }
 
     /// Writes a response.
-    pub fn answer(&mut self, response: &Response) -> Kind {
+    pub fn answer(&mut self, response: &Response) -> StepKind {
         self.text.clear();
         self.headers(&response.headers);
         self.rest(u32::from(response.is_file), response);
-        Kind::Answer
+        StepKind::Answer
     }
 
-    fn verdict(&mut self, verdict: &LimitVerdict) -> Kind {
+    fn verdict(&mut self, verdict: &LimitVerdict) -> StepKind {
         let number = |number: Option<u64>| number.map(|number| number.to_string());
         for part in [
             verdict.policy.clone(),
@@ -182,7 +184,7 @@ impl Written {
                 self.numbers = [flags + 1, 200, self.length()];
             }
         }
-        Kind::Verdict
+        StepKind::Verdict
     }
 
     /// Ends the head, and writes what comes after it of an answer.
@@ -196,7 +198,7 @@ impl Written {
         u32::try_from(self.text.encode_utf16().count()).unwrap_or(u32::MAX)
     }
 
-    fn forward(&mut self, forward: &Forward, sample: Option<u32>) -> Kind {
+    fn forward(&mut self, forward: &Forward, sample: Option<u32>) -> StepKind {
         self.numbers[1] = match &forward.target {
             Target::Url(url) => {
                 let (base, rest) = url
@@ -225,7 +227,7 @@ impl Written {
         self.part("");
         self.names(&forward.removed_from_response);
         self.part("");
-        Kind::Forward
+        StepKind::Forward
     }
 
     fn headers(&mut self, headers: &[Header]) {
@@ -304,7 +306,7 @@ pub const TOO_LONG: u32 = 3;
 #[must_use]
 pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
     let well = status == 200;
-    if kind == Kind::Redis as u32 {
+    if kind == StepKind::Redis as u32 {
         return EffectResult::Redis(match status {
             FAILED => Err(StoreError::Unreachable),
             TIMED_OUT => Err(StoreError::Timeout),
@@ -314,10 +316,10 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
             }),
         });
     }
-    if kind == Kind::Verify as u32 {
+    if kind == StepKind::Verify as u32 {
         return EffectResult::Verified(well);
     }
-    if kind == Kind::KeySet as u32 {
+    if kind == StepKind::KeySet as u32 {
         return EffectResult::KeySet(match status {
             200 => Ok(text.into_owned()),
             FAILED => Err(KeySetError::Unreachable),
@@ -329,7 +331,7 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
             )),
         });
     }
-    if kind == Kind::Body as u32 {
+    if kind == StepKind::Body as u32 {
         return EffectResult::Body(match status {
             TOO_LONG => Body::TooLong,
             // One that breaks off is none either.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 
 use super::{
-    FAILED, Kind, NOT_TEXT, TIMED_OUT, TOO_LONG, Written, answer, fields, operation, redirected,
+    FAILED, NOT_TEXT, StepKind, TIMED_OUT, TOO_LONG, Written, answer, fields, operation, redirected,
 };
 use crate::admin::{Body, Operation};
 use crate::driver::{Fields, TaskOutcome};
@@ -17,7 +17,7 @@ use crate::response::Response;
 use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
 
-fn written(step: TaskStep<TaskOutcome>) -> (Kind, Written) {
+fn written(step: TaskStep<TaskOutcome>) -> (StepKind, Written) {
     // As if something longer had been written before.
     let mut written = Written {
         numbers: [9; 3],
@@ -26,7 +26,7 @@ fn written(step: TaskStep<TaskOutcome>) -> (Kind, Written) {
     (written.write(step), written)
 }
 
-fn asks(ask: Effect) -> (Kind, Written) {
+fn asks(ask: Effect) -> (StepKind, Written) {
     written(TaskStep::Asks(TaskId::from_number(77), ask))
 }
 
@@ -39,12 +39,12 @@ fn what_a_task_asks() {
     });
     assert_eq!(
         (kind, redis.numbers, redis.text.as_str()),
-        (Kind::Redis, [77, 3, 1500], "[]")
+        (StepKind::Redis, [77, 3, 1500], "[]")
     );
     let (kind, sleep) = asks(Effect::Sleep(Millis::new(u64::MAX)));
     assert_eq!(
         (kind, sleep.numbers, sleep.text.as_str()),
-        (Kind::Sleep, [77, u32::MAX, 0], "")
+        (StepKind::Sleep, [77, u32::MAX, 0], "")
     );
     let (kind, verify) = asks(Effect::Verify {
         algorithm: "HS256",
@@ -54,21 +54,21 @@ fn what_a_task_asks() {
     });
     assert_eq!(
         (kind, verify.text.as_str()),
-        (Kind::Verify, "HS256\nAP8=\na.b\na secret")
+        (StepKind::Verify, "HS256\nAP8=\na.b\na secret")
     );
     let (kind, keys) = asks(Effect::KeySet {
         url: "https://id.example".to_owned(),
     });
     assert_eq!(
         (kind, keys.text.as_str()),
-        (Kind::KeySet, "https://id.example")
+        (StepKind::KeySet, "https://id.example")
     );
     let (kind, body) = asks(Effect::Body { most: 16_384 });
-    assert_eq!((kind, body.numbers), (Kind::Body, [77, 16_384, 0]));
+    assert_eq!((kind, body.numbers), (StepKind::Body, [77, 16_384, 0]));
     let (kind, done) = written(TaskStep::Done(TaskOutcome::Done));
     assert_eq!(
         (kind, done.numbers, done.text.as_str()),
-        (Kind::Done, [0; 3], "")
+        (StepKind::Done, [0; 3], "")
     );
 }
 
@@ -87,7 +87,7 @@ fn a_forward_is_a_url_names_and_four_lists() {
     };
     let outcome = TaskOutcome::Forward(Box::new(forward), Some(3));
     let (kind, forward) = written(TaskStep::Done(outcome));
-    assert_eq!((kind, forward.numbers), (Kind::Forward, [0, 0, 3]));
+    assert_eq!((kind, forward.numbers), (StepKind::Forward, [0, 0, 3]));
     assert_eq!(
         forward.text,
         "https://app.example\n/a?b\nX-RateLimit-Limit, Retry-After\nx-a\n1\nx-b\n\n\nhost\n\nX-RateLimit-Limit\n5\n\n\n"
@@ -120,7 +120,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
 
 fn verdict(verdict: LimitVerdict) -> ([u32; 3], String) {
     let (kind, written) = written(TaskStep::Done(TaskOutcome::Verdict(Box::new(verdict))));
-    assert_eq!(kind, Kind::Verdict);
+    assert_eq!(kind, StepKind::Verdict);
     (written.numbers, written.text)
 }
 
@@ -204,7 +204,7 @@ proptest! {
     fn a_response_is_cut_where_its_head_ends(value in "[^\n]{0,20}", body in any::<String>(), is_file: bool) {
         let mut written = Written::default();
         let response = Response { status: 429, headers: vec![("X-A", value.clone())], body: body.clone(), is_file };
-        prop_assert_eq!(written.answer(&response), Kind::Answer);
+        prop_assert_eq!(written.answer(&response), StepKind::Answer);
         let [is_written_as_file, status, head] = written.numbers;
         prop_assert_eq!((is_written_as_file, status), (u32::from(is_file), 429));
         let units: Vec<u16> = written.text.encode_utf16().collect();
@@ -232,29 +232,32 @@ fn fields_that_are_not_there_are_empty() {
 
 #[test]
 fn answers_by_what_was_asked() {
-    let read = |kind: Kind, status, text| answer(kind as u32, status, Cow::Borrowed(text));
+    let read = |kind: StepKind, status, text| answer(kind as u32, status, Cow::Borrowed(text));
     let reply = |status, body: &str| {
         let body = body.to_owned();
         EffectResult::Redis(Ok(Reply { status, body }))
     };
-    assert_eq!(read(Kind::Redis, 200, "{}"), reply(200, "{}"));
-    assert_eq!(read(Kind::Redis, 503, ""), reply(503, ""));
+    assert_eq!(read(StepKind::Redis, 200, "{}"), reply(200, "{}"));
+    assert_eq!(read(StepKind::Redis, 503, ""), reply(503, ""));
     assert_eq!(
-        read(Kind::Redis, FAILED, ""),
+        read(StepKind::Redis, FAILED, ""),
         EffectResult::Redis(Err(StoreError::Unreachable))
     );
     assert_eq!(
-        read(Kind::Redis, TIMED_OUT, ""),
+        read(StepKind::Redis, TIMED_OUT, ""),
         EffectResult::Redis(Err(StoreError::Timeout))
     );
-    assert_eq!(read(Kind::Sleep, 200, ""), EffectResult::Slept);
-    assert_eq!(read(Kind::Verify, 200, ""), EffectResult::Verified(true));
+    assert_eq!(read(StepKind::Sleep, 200, ""), EffectResult::Slept);
     assert_eq!(
-        read(Kind::Verify, FAILED, ""),
+        read(StepKind::Verify, 200, ""),
+        EffectResult::Verified(true)
+    );
+    assert_eq!(
+        read(StepKind::Verify, FAILED, ""),
         EffectResult::Verified(false)
     );
     assert_eq!(
-        read(Kind::KeySet, 200, "k"),
+        read(StepKind::KeySet, 200, "k"),
         EffectResult::KeySet(Ok("k".to_owned()))
     );
     for (status, error) in [
@@ -267,10 +270,10 @@ fn answers_by_what_was_asked() {
         (500, KeySetError::Status(500)),
     ] {
         let failed = EffectResult::KeySet(Err(error));
-        assert_eq!(read(Kind::KeySet, status, "k"), failed);
+        assert_eq!(read(StepKind::KeySet, status, "k"), failed);
     }
     assert_eq!(
-        read(Kind::Body, 200, "b"),
+        read(StepKind::Body, 200, "b"),
         EffectResult::Body(Body::Text("b".to_owned()))
     );
     for (status, body) in [
@@ -278,7 +281,7 @@ fn answers_by_what_was_asked() {
         (NOT_TEXT, Body::NotText),
         (FAILED, Body::NotText),
     ] {
-        assert_eq!(read(Kind::Body, status, ""), EffectResult::Body(body));
+        assert_eq!(read(StepKind::Body, status, ""), EffectResult::Body(body));
     }
 }
 
