@@ -1,6 +1,6 @@
 //! Steps of a task as numbers and one text, for hosts on the other side of WebAssembly.
 //!
-//! A text is decoded once and cut by [lengths](Written::numbers) in UTF-16 units, as JavaScript counts them. In
+//! A text is decoded once and cut by [lengths](EncodedStep::numbers) in UTF-16 units, as JavaScript counts them. In
 //! its head, parts end with a line feed, which no method, URL, header or token can hold.
 
 use std::borrow::Cow;
@@ -60,14 +60,14 @@ pub enum StepKind {
 
 /// A step, written down. It may hold a secret.
 #[derive(Default)]
-pub struct Written {
+pub struct EncodedStep {
     /// The task's number, for one that has ended 0 unless its [`StepKind`] says otherwise, and two numbers as that says.
     pub numbers: [u32; 3],
     /// The text.
     pub text: String,
 }
 
-impl Written {
+impl EncodedStep {
     /// Writes `step` in place of what was written before.
     pub fn write(&mut self, step: TaskStep<TaskOutcome>) -> StepKind {
         self.text.clear();

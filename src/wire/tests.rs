@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 
 use super::{
-    FAILED, NOT_TEXT, StepKind, TIMED_OUT, TOO_LONG, Written, answer, fields, operation, redirected,
+    EncodedStep, FAILED, NOT_TEXT, StepKind, TIMED_OUT, TOO_LONG, answer, fields, operation,
+    redirected,
 };
 use crate::admin::{Body, Operation};
 use crate::driver::{Fields, TaskOutcome};
@@ -17,16 +18,16 @@ use crate::response::Response;
 use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
 
-fn written(step: TaskStep<TaskOutcome>) -> (StepKind, Written) {
+fn written(step: TaskStep<TaskOutcome>) -> (StepKind, EncodedStep) {
     // As if something longer had been written before.
-    let mut written = Written {
+    let mut written = EncodedStep {
         numbers: [9; 3],
         text: "what was there".to_owned(),
     };
     (written.write(step), written)
 }
 
-fn asks(ask: Effect) -> (StepKind, Written) {
+fn asks(ask: Effect) -> (StepKind, EncodedStep) {
     written(TaskStep::Asks(TaskId::from_number(77), ask))
 }
 
@@ -202,7 +203,7 @@ proptest! {
     /// A host cuts the text at a length in UTF-16 units, as JavaScript's strings have them.
     #[test]
     fn a_response_is_cut_where_its_head_ends(value in "[^\n]{0,20}", body in any::<String>(), is_file: bool) {
-        let mut written = Written::default();
+        let mut written = EncodedStep::default();
         let response = Response { status: 429, headers: vec![("X-A", value.clone())], body: body.clone(), is_file };
         prop_assert_eq!(written.answer(&response), StepKind::Answer);
         let [is_written_as_file, status, head] = written.numbers;
@@ -287,7 +288,7 @@ fn answers_by_what_was_asked() {
 
 #[test]
 fn replies_in_the_protocol_of_redis() {
-    let mut written = Written::default();
+    let mut written = EncodedStep::default();
     assert_eq!(written.replies(b"0 2\n+OK\r\n*2\r\n:7\r\n$3\r\na\nb"), 0);
     assert_eq!(
         (written.numbers, written.text.as_str()),
