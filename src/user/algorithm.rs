@@ -5,7 +5,7 @@ pub(super) const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024
 
 /// How a token is signed. No other algorithm is supported, least of all `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum SignatureAlgorithm {
     /// HMAC with SHA-256, by a secret that both sides have.
     Hs256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -14,7 +14,7 @@ pub enum Algorithm {
     Es256,
 }
 
-impl Algorithm {
+impl SignatureAlgorithm {
     /// The algorithm that RFC 7518 gives this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

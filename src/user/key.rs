@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::algorithm::{Algorithm, RSA_MODULUS_BYTES};
+use super::algorithm::{RSA_MODULUS_BYTES, SignatureAlgorithm};
 use super::base64url;
 use super::token::Token;
 
@@ -11,7 +11,7 @@ use super::token::Token;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key {
     /// The one algorithm that it verifies.
-    pub algorithm: Algorithm,
+    pub algorithm: SignatureAlgorithm,
     id: Option<String>,
     material: String,
 }
@@ -36,7 +36,7 @@ impl Key {
     #[must_use]
     pub fn secret(secret: &str) -> Self {
         Self {
-            algorithm: Algorithm::Hs256,
+            algorithm: SignatureAlgorithm::Hs256,
             id: None,
             material: secret.to_owned(),
         }
@@ -68,11 +68,11 @@ impl Key {
         // Only the members that verification needs: any other could keep the key from being imported.
         let (algorithm, material) = match text("kty")? {
             "RSA" if RSA_MODULUS_BYTES.contains(&part("n")) && (1..=8).contains(&part("e")) => (
-                Algorithm::Rs256,
+                SignatureAlgorithm::Rs256,
                 json!({"kty": "RSA", "n": text("n"), "e": text("e")}),
             ),
             "EC" if text("crv") == Some("P-256") && part("x") == 32 && part("y") == 32 => (
-                Algorithm::Es256,
+                SignatureAlgorithm::Es256,
                 json!({"kty": "EC", "crv": "P-256", "x": text("x"), "y": text("y")}),
             ),
             _ => return None,

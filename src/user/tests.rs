@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::algorithm::Algorithm;
+use super::algorithm::SignatureAlgorithm;
 use super::key::Key;
 use super::token::{Expected, LONGEST, Token};
 use super::{Prove, Settings, Users};
@@ -63,9 +63,9 @@ fn signed_by(key: &Key, header: &Value, claims: &Value) -> String {
         encode(claims.to_string())
     );
     let length = match key.algorithm {
-        Algorithm::Hs256 => 32,
-        Algorithm::Rs256 => 256,
-        Algorithm::Es256 => 64,
+        SignatureAlgorithm::Hs256 => 32,
+        SignatureAlgorithm::Rs256 => 256,
+        SignatureAlgorithm::Es256 => 64,
     };
     let signature = signature(key.material(), &signed, length);
     format!("{signed}.{}", encode(signature))

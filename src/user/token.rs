@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::algorithm::Algorithm;
+use super::algorithm::SignatureAlgorithm;
 use super::base64url;
 use crate::json;
 use crate::steps;
@@ -33,7 +33,7 @@ pub struct Expected {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token<'a> {
     /// What it says it is signed with.
-    pub algorithm: Algorithm,
+    pub algorithm: SignatureAlgorithm,
     /// Which key, if it says so.
     pub key_id: Option<String>,
     /// What the signature is over.
@@ -56,7 +56,7 @@ impl<'a> Token<'a> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header = object(header)?;
-        let algorithm = Algorithm::named(header.get("alg")?.as_str()?)?;
+        let algorithm = SignatureAlgorithm::named(header.get("alg")?.as_str()?)?;
         let is_taken = |kind: &Value| kind.as_str().is_some_and(is_media_type);
         if header.contains_key("crit") || !header.get("typ").is_none_or(is_taken) {
             return None;
