@@ -14,7 +14,7 @@ use std::rc::Rc;
 use sha2::{Digest, Sha256};
 
 use self::fetching::Fetching;
-use self::key::Key;
+use self::key::JwtKey;
 use self::proofs::Proofs;
 use self::token::{Expected, Token};
 use crate::client::CallerKey;
@@ -47,7 +47,7 @@ const REFUSED_FOR: Millis = Millis::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Keys of the configuration.
-    pub keys: Vec<Key>,
+    pub keys: Vec<JwtKey>,
     /// Where an identity provider publishes its keys (RFC 7517).
     pub jwks_url: Option<String>,
     /// What a token has to say.
@@ -97,8 +97,8 @@ enum Verified {
 pub struct Users<E> {
     settings: Settings,
     effects: E,
-    own: Rc<[Key]>,
-    fetched: RefCell<Rc<[Key]>>,
+    own: Rc<[JwtKey]>,
+    fetched: RefCell<Rc<[JwtKey]>>,
     fetching: Cell<Fetching>,
     trouble: Trouble,
     proofs: RefCell<Proofs>,

@@ -6,7 +6,7 @@ use super::vars::{self, Vars, is_header_name};
 use super::{Problems, secret};
 use crate::json::UNUSABLE;
 use crate::user::Settings;
-use crate::user::key::{Key, Unusable};
+use crate::user::key::{JwtKey, Unusable};
 use crate::user::key_set;
 use crate::user::token::Expected;
 
@@ -78,16 +78,16 @@ fn expected(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Vec<Stri
     Some(read)
 }
 
-fn hmac_key(vars: &Vars, problems: &mut Problems) -> Option<Key> {
+fn hmac_key(vars: &Vars, problems: &mut Problems) -> Option<JwtKey> {
     let secret = secret(vars, SECRET, problems)?;
     if secret.reveal().len() < SHORTEST_SECRET {
         problems.error(SECRET, "must have at least 32 characters; it is not in use");
         return None;
     }
-    Some(Key::secret(secret.reveal()))
+    Some(JwtKey::secret(secret.reveal()))
 }
 
-fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<Key> {
+fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<JwtKey> {
     let Some(document) = vars.table(KEYS, problems) else {
         return Vec::new();
     };

@@ -9,14 +9,14 @@ use super::token::Token;
 /// A key. It verifies only its own algorithm's signatures: if a public key could serve as an HMAC
 /// secret, anybody could sign.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct JwtKey {
     /// The one algorithm that it verifies.
     pub algorithm: SignatureAlgorithm,
     id: Option<String>,
     material: String,
 }
 
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Key({})", self.algorithm.name())
     }
@@ -31,7 +31,7 @@ pub enum Unusable {
     Private,
 }
 
-impl Key {
+impl JwtKey {
     /// An HMAC key: the secret that both sides have.
     #[must_use]
     pub fn secret(secret: &str) -> Self {
@@ -105,7 +105,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
-    use super::{Key, Unusable};
+    use super::{JwtKey, Unusable};
 
     fn encode(bytes: impl AsRef<[u8]>) -> String {
         URL_SAFE_NO_PAD.encode(bytes)
@@ -124,7 +124,7 @@ mod tests {
         ] {
             let mut key = p256();
             key[name] = value;
-            assert!(Key::public(&key).is_ok());
+            assert!(JwtKey::public(&key).is_ok());
         }
         for (name, value, why) in [
             ("use", json!("enc"), Unusable::Unsupported),
@@ -138,10 +138,10 @@ mod tests {
         ] {
             let mut key = p256();
             key[name] = value;
-            assert_eq!(Key::public(&key), Err(why), "{name}");
+            assert_eq!(JwtKey::public(&key), Err(why), "{name}");
         }
         for n in [encode([1; 255]), encode([1; 1025]), "=".repeat(400)] {
-            assert!(Key::public(&json!({"kty": "RSA", "n": n, "e": "AQAB"})).is_err());
+            assert!(JwtKey::public(&json!({"kty": "RSA", "n": n, "e": "AQAB"})).is_err());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::key::{Key, Unusable};
+use super::key::{JwtKey, Unusable};
 use crate::error::KeySetError;
 use crate::json;
 
@@ -11,9 +11,9 @@ const MAX_KEYS: usize = 100;
 
 /// The keys of a document, or what is wrong with each. `None`: the document is not a JWK Set.
 #[must_use]
-pub fn read(document: &Value) -> Option<Vec<Result<Key, Unusable>>> {
+pub fn read(document: &Value) -> Option<Vec<Result<JwtKey, Unusable>>> {
     let keys = document.get("keys")?.as_array()?;
-    Some(keys.iter().take(MAX_KEYS).map(Key::public).collect())
+    Some(keys.iter().take(MAX_KEYS).map(JwtKey::public).collect())
 }
 
 /// The usable keys of a published document.
@@ -24,7 +24,7 @@ pub fn read(document: &Value) -> Option<Vec<Result<Key, Unusable>>> {
 /// # Errors
 ///
 /// [`KeySetError::NotJson`] and [`KeySetError::NotASet`].
-pub(super) fn published(text: &str) -> Result<Vec<Key>, KeySetError> {
+pub(super) fn published(text: &str) -> Result<Vec<JwtKey>, KeySetError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let document = json::value(text).ok_or(KeySetError::NotJson)?;
     let keys = read(&document).ok_or(KeySetError::NotASet)?;

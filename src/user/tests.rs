@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::algorithm::SignatureAlgorithm;
-use super::key::Key;
+use super::key::JwtKey;
 use super::token::{Expected, LONGEST, Token};
 use super::{Prove, Settings, Users};
 use crate::client::CallerKey;
@@ -56,7 +56,7 @@ fn rsa(id: &str) -> Value {
     json!({"kty": "RSA", "kid": id, "n": encode(modulus), "e": "AQAB"})
 }
 
-fn signed_by(key: &Key, header: &Value, claims: &Value) -> String {
+fn signed_by(key: &JwtKey, header: &Value, claims: &Value) -> String {
     let signed = format!(
         "{}.{}",
         encode(header.to_string()),
@@ -90,14 +90,14 @@ fn but(name: &str, value: Value) -> Value {
 
 fn hs256(claims: &Value) -> String {
     signed_by(
-        &Key::secret(SECRET),
+        &JwtKey::secret(SECRET),
         &json!({"alg": "HS256", "typ": "JWT"}),
         claims,
     )
 }
 
 fn es256(id: &str) -> String {
-    let key = Key::public(&jwk(id)).unwrap();
+    let key = JwtKey::public(&jwk(id)).unwrap();
     signed_by(&key, &json!({"alg": "ES256", "kid": id}), &claims())
 }
 
@@ -164,7 +164,7 @@ impl Fake {
 
 fn settings() -> Settings {
     Settings {
-        keys: vec![Key::secret(SECRET), Key::public(&rsa("own")).unwrap()],
+        keys: vec![JwtKey::secret(SECRET), JwtKey::public(&rsa("own")).unwrap()],
         jwks_url: None,
         expected: Expected {
             issuer: Some(vec!["https://id.example".to_owned()]),
@@ -204,7 +204,7 @@ fn is_proven(token: &str) -> bool {
 #[test]
 fn a_token_that_verifies_names_its_user() {
     assert!(is_proven(&hs256(&claims())));
-    let key = Key::public(&rsa("own")).unwrap();
+    let key = JwtKey::public(&rsa("own")).unwrap();
     for header in [
         json!({"alg": "RS256"}),
         json!({"alg": "RS256", "kid": "own", "typ": "at+JWT", "x": [1]}),
@@ -258,7 +258,7 @@ fn one_of_several_issuers_and_audiences_is_enough_and_one_of_none_is_not() {
 fn a_type_is_a_media_type_with_or_without_its_prefix() {
     let typed = |kind: &Value| {
         is_proven(&signed_by(
-            &Key::secret(SECRET),
+            &JwtKey::secret(SECRET),
             &json!({"alg": "HS256", "typ": kind}),
             &claims(),
         ))
@@ -345,7 +345,7 @@ fn the_algorithm_is_the_keys_and_never_the_tokens_to_choose() {
         assert!(!is_proven(&(unsigned(alg) + &encode([0; 32]))), "{alg}");
     }
     // The public key's text as a secret: all its spellings are public.
-    let public = Key::public(&rsa("own")).unwrap();
+    let public = JwtKey::public(&rsa("own")).unwrap();
     for secret in [
         public.material(),
         &rsa("own").to_string(),
@@ -353,7 +353,7 @@ fn the_algorithm_is_the_keys_and_never_the_tokens_to_choose() {
         "",
     ] {
         let forged = signed_by(
-            &Key::secret(secret),
+            &JwtKey::secret(secret),
             &json!({"alg": "HS256", "kid": "own"}),
             &claims(),
         );
@@ -362,7 +362,7 @@ fn the_algorithm_is_the_keys_and_never_the_tokens_to_choose() {
     for alg in [
         "hs256", "HS512", "RS512", "PS256", "ES384", "EdDSA", "HS256 ", "dir",
     ] {
-        let forged = signed_by(&Key::secret(SECRET), &json!({"alg": alg}), &claims());
+        let forged = signed_by(&JwtKey::secret(SECRET), &json!({"alg": alg}), &claims());
         assert!(!is_proven(&forged), "{alg}");
     }
     for header in [
@@ -378,7 +378,7 @@ fn the_algorithm_is_the_keys_and_never_the_tokens_to_choose() {
         json!(["HS256"]),
     ] {
         assert!(
-            !is_proven(&signed_by(&Key::secret(SECRET), &header, &claims())),
+            !is_proven(&signed_by(&JwtKey::secret(SECRET), &header, &claims())),
             "{header}"
         );
     }
@@ -464,7 +464,7 @@ fn a_proof_is_remembered_until_the_token_expires_and_no_longer() {
     );
     let other = Users::new(
         Settings {
-            keys: vec![Key::secret("another-secret-of-at-least-32-chars")],
+            keys: vec![JwtKey::secret("another-secret-of-at-least-32-chars")],
             ..settings()
         },
         &fake,
@@ -620,7 +620,7 @@ fn every_trouble_with_the_key_set_is_logged_once_and_reported_until_it_is_over()
     let fake = Fake::default();
     let users = users(provider(), &fake);
     let token = signed_by(
-        &Key::public(&jwk("a")).unwrap(),
+        &JwtKey::public(&jwk("a")).unwrap(),
         &json!({"alg": "ES256", "kid": "a"}),
         &but("exp", json!(now_seconds() + 24 * HOUR)),
     );
