@@ -16,7 +16,7 @@ use crate::effects::Effects;
 use crate::error::StoreError;
 use crate::events::{Details, Kind, Note};
 use crate::json;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command};
 use crate::response::Response;
@@ -89,7 +89,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
             Some((Value::String(name), arguments)) => (name.as_str(), arguments),
             _ => return Err(Bad::from(CALLS).into()),
         };
-        let key = |given| Ok::<_, Failed>(application.records.key(Key::Application(key(given)?)));
+        let key =
+            |given| Ok::<_, Failed>(application.records.key(RedisKey::Application(key(given)?)));
         let (command, is_repeatable) = match (name, arguments) {
             ("get", [given]) => (command(["GET", &key(given)?]), true),
             ("set", [given, value, rest @ ..]) if rest.len() < 2 => {

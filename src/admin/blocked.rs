@@ -13,7 +13,7 @@ use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Network};
 use crate::effects::Effects;
 use crate::redis::Database;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::store::shared::Partitioned;
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
@@ -279,7 +279,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         now: Timestamp,
     ) -> Result<(), StoreError> {
         self.records().lift_policies(keys, now).await?;
-        let quotas: Vec<Key> = keys.iter().map(|key| Key::Quota(key)).collect();
+        let quotas: Vec<RedisKey> = keys.iter().map(|key| RedisKey::Quota(key)).collect();
         self.records().delete(&quotas, now).await?;
         for key in keys {
             self.stack.forget(key);

@@ -7,7 +7,7 @@ use super::{AdminRequest, Answered, Failed, Plane, Who, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::{Database, command, texts};
 use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
@@ -93,7 +93,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     }
 
     async fn write_operation(&self, operation: &Value, now: Timestamp) -> Result<(), StoreError> {
-        let key = self.records().key(Key::Operations);
+        let key = self.records().key(RedisKey::Operations);
         let text = operation.to_string();
         let commands = [
             command(["RPUSH", &key, &text]),
@@ -106,7 +106,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     pub(super) async fn operations(&self, input: &Input, now: Timestamp) -> Answered {
         input.only(&["limit"])?;
         let most = input.number("limit", PAGE, Some(100))?;
-        let key = self.records().key(Key::Operations);
+        let key = self.records().key(RedisKey::Operations);
         let read = command(["LRANGE", &key, &format!("-{most}"), "-1"]);
         let [listed] = self.records().run([read], now).await?;
         let newest_first = texts(&listed).into_iter().rev();

@@ -19,7 +19,7 @@ use super::change::{Condition, GuardedCommands, VersionChange};
 use super::records::{ATTEMPTS, ENDLESS, LIFTING, Listed, NotSet, bound, restored, score_of, tidy};
 use crate::error::StoreError;
 use crate::json;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::{FAILURES_IN_A_ROW, Records};
 use crate::redis::{Command, Database, command, whole};
 use crate::seed::Seed;
@@ -58,7 +58,7 @@ impl<D: Database> Records<D> {
         most: Option<u64>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let score = score_of(block);
         let is_listed = |step: GuardedCommands, wanted| {
             step.only_if(command(["ZSCORE", &list, address]), wanted)
@@ -93,7 +93,7 @@ impl<D: Database> Records<D> {
 
     /// The commands that list an address.
     fn listing_of(&self, address: &str, score: u64) -> Vec<Command> {
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let mut commands = vec![command(["ZADD", &list, &score.to_string(), address])];
         if score >= ENDLESS {
             commands.push(command(["PERSIST", &list]));
@@ -109,7 +109,7 @@ impl<D: Database> Records<D> {
         mut more: Vec<Command>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         for _ in 0..ATTEMPTS {
             let mut commands = match &record {
                 Some(record) if is_restored(record) => Vec::new(),
@@ -140,7 +140,7 @@ impl<D: Database> Records<D> {
         address: &str,
         now: Timestamp,
     ) -> Result<Option<String>, StoreError> {
-        let read = command(["GET", &self.key(Key::BlockedAddress(address))]);
+        let read = command(["GET", &self.key(RedisKey::BlockedAddress(address))]);
         let [record] = self.run([read], now).await?;
         Ok(record.as_str().map(str::to_owned))
     }
@@ -151,7 +151,7 @@ impl<D: Database> Records<D> {
         address: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let lifting = LIFTING.to_string();
         let step = GuardedCommands::new(
             [command(["ZADD", &list, &lifting, address])],
@@ -167,8 +167,8 @@ impl<D: Database> Records<D> {
         let [deleted, _] = self
             .run(
                 [
-                    self.deletion(&[Key::BlockedAddress(address)]),
-                    self.deletion(&[Key::Escalated(address)]),
+                    self.deletion(&[RedisKey::BlockedAddress(address)]),
+                    self.deletion(&[RedisKey::Escalated(address)]),
                 ],
                 now,
             )
@@ -234,7 +234,7 @@ impl<D: Database> Records<D> {
         if self.record_of(address, now).await?.is_some() {
             return Ok(());
         }
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let step =
             GuardedCommands::new([command(["ZREM", &list, address])], VersionChange::Nothing)
                 .only_if(
@@ -251,7 +251,7 @@ impl<D: Database> Records<D> {
 
     /// Writes back the record of an address that is listed without an end, unless it has one; whether it did.
     async fn restore_apart(&self, address: &str, now: Timestamp) -> Result<bool, StoreError> {
-        let key = self.key(Key::BlockedAddress(address));
+        let key = self.key(RedisKey::BlockedAddress(address));
         let [at, until] = [now, now + RESTORING].map(Timestamp::as_millis);
         let record = format!("{{\"until\":{until},\"since\":{at},\"restored\":true}}");
         let ms = RESTORING.get().to_string();
@@ -263,7 +263,7 @@ impl<D: Database> Records<D> {
         if set.is_null() {
             return Ok(false);
         }
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let [score] = self.run([command(["ZSCORE", &list, address])], now).await?;
         let is_listed = whole(&score) >= ENDLESS;
         let keep = match is_listed {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::version::{self, epoch_of, ranges_of};
 use crate::error::StoreError;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::script::{Call, Script};
 use crate::redis::{Command, Database, command, run};
@@ -169,7 +169,7 @@ impl<D: Database> Records<D> {
         let mut call = Call::default();
         // In a cluster, what marks nothing may be of another slot.
         if !self.is_clustered() || steps.iter().any(|step| step.mark != VersionChange::Nothing) {
-            for key in [Key::BlockedRangesVersion, Key::BlockedRanges] {
+            for key in [RedisKey::BlockedRangesVersion, RedisKey::BlockedRanges] {
                 call.keys.push(&self.key(key));
             }
         }
@@ -231,7 +231,7 @@ impl<D: Database> Records<D> {
     /// `versions`.
     fn marks(&self, mark: VersionChange, versions: &[Value], token: &str) -> Vec<Command> {
         let [version, hash] =
-            [Key::BlockedRangesVersion, Key::BlockedRanges].map(|key| self.key(key));
+            [RedisKey::BlockedRangesVersion, RedisKey::BlockedRanges].map(|key| self.key(key));
         let held = versions.first().and_then(text).unwrap_or_default();
         let carried = versions.get(1).and_then(text);
         let ranges = ranges_of(&held);
@@ -256,8 +256,8 @@ impl<D: Database> Records<D> {
     pub(super) fn read_version(&self) -> [Command; 2] {
         [
             // Not GET: what is no text counts as none, rather than to fail.
-            command(["MGET", &self.key(Key::BlockedRangesVersion)]),
-            command(["HGET", &self.key(Key::BlockedRanges), version::FIELD]),
+            command(["MGET", &self.key(RedisKey::BlockedRangesVersion)]),
+            command(["HGET", &self.key(RedisKey::BlockedRanges), version::FIELD]),
         ]
     }
 }

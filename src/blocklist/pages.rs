@@ -5,7 +5,7 @@ use super::records::ENDLESS;
 use crate::client::Network;
 use crate::client::range::Range;
 use crate::error::StoreError;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, pairs};
 use crate::time::Timestamp;
@@ -114,7 +114,7 @@ impl<D: Database> Records<D> {
         most: usize,
         now: Timestamp,
     ) -> Result<Vec<(String, u64)>, StoreError> {
-        let key = self.key(Key::BlockedAddresses);
+        let key = self.key(RedisKey::BlockedAddresses);
         let from = behind.0.max(now.as_millis() + 1);
         let mut found = Vec::new();
         // Entries of one moment are in the order of their addresses. Those up to the one behind which the
@@ -149,7 +149,7 @@ impl<D: Database> Records<D> {
         }
         let keys = listed
             .iter()
-            .map(|(address, _)| self.key(Key::BlockedAddress(address)));
+            .map(|(address, _)| self.key(RedisKey::BlockedAddress(address)));
         let read: Command = ["MGET".to_owned()].into_iter().chain(keys).collect();
         let [records] = self.run([read], now).await?;
         let records = records.as_array().cloned().unwrap_or_default();

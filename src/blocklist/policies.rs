@@ -2,7 +2,7 @@
 
 use super::records::{LIST_KEPT, MAX_RANGES, bound, latest, tidy};
 use crate::error::StoreError;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, pairs, whole};
 use crate::time::Timestamp;
@@ -27,7 +27,7 @@ impl<D: Database> Records<D> {
         most: usize,
         now: Timestamp,
     ) -> Result<Vec<PolicyBlock>, StoreError> {
-        let key = self.key(Key::BlockedPolicies);
+        let key = self.key(RedisKey::BlockedPolicies);
         let [listed] = self.run([latest(&key, most)], now).await?;
         let listed = pairs(&listed).into_iter().map(|(key, until)| PolicyBlock {
             key: key.to_owned(),
@@ -42,7 +42,7 @@ impl<D: Database> Records<D> {
         // An isolate that remembers a block may have listed it after it was lifted elsewhere.
         let keys = listed
             .iter()
-            .map(|block| self.key(Key::QuotaBlock(&block.key)));
+            .map(|block| self.key(RedisKey::QuotaBlock(&block.key)));
         let read: Command = ["MGET".to_owned()].into_iter().chain(keys).collect();
         let [records] = self.run([read], now).await?;
         let records = records.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -62,8 +62,8 @@ impl<D: Database> Records<D> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let names: Vec<Key> = keys.iter().map(|key| Key::QuotaBlock(key)).collect();
-        let head = ["ZREM".to_owned(), self.key(Key::BlockedPolicies)];
+        let names: Vec<RedisKey> = keys.iter().map(|key| RedisKey::QuotaBlock(key)).collect();
+        let head = ["ZREM".to_owned(), self.key(RedisKey::BlockedPolicies)];
         let unlist: Command = head.into_iter().chain(keys.iter().cloned()).collect();
         let [removed, unlisted] = self.run([self.deletion(&names), unlist], now).await?;
         // In an isolate's memory the blocks are in the quotas' map, and only the list is here.
@@ -76,7 +76,7 @@ impl<D: Database> Records<D> {
 
     /// The commands that list policies' blocks and keep the list to its bounds.
     pub(crate) fn listing(&self, blocks: &[(String, u64)], now: Timestamp) -> [Command; 4] {
-        let key = self.key(Key::BlockedPolicies);
+        let key = self.key(RedisKey::BlockedPolicies);
         let pairs = blocks
             .iter()
             .flat_map(|(key, until)| [until.to_string(), key.clone()]);

@@ -11,7 +11,7 @@ use super::version::{FIELD, Held};
 use crate::client::Network;
 use crate::client::range::{Range, RangeMap};
 use crate::error::StoreError;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, pairs, whole};
 use crate::time::{Millis, Timestamp};
@@ -110,7 +110,7 @@ impl<D: Database> Records<D> {
         if self.is_clustered() {
             return self.block_apart(&address, block, now).await;
         }
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let set = || {
             let mut commands = self.set_address(&address, block, now).to_vec();
             commands.extend(self.bounds(now));
@@ -135,10 +135,10 @@ impl<D: Database> Records<D> {
     }
 
     async fn block_range(&self, range: Range, block: &Block, now: Timestamp) -> Result<(), NotSet> {
-        let (name, hash) = (range.to_string(), self.key(Key::BlockedRanges));
+        let (name, hash) = (range.to_string(), self.key(RedisKey::BlockedRanges));
         let set = || {
             let set = command(["HSET", &hash, &name, &block.to_record()]);
-            let unlift = command(["ZREM", &self.key(Key::LiftedRanges), &name]);
+            let unlift = command(["ZREM", &self.key(RedisKey::LiftedRanges), &name]);
             GuardedCommands::new([set, unlift], VersionChange::Ranges)
         };
         let blocked = command(["HEXISTS", &hash, &name]);
@@ -170,8 +170,8 @@ impl<D: Database> Records<D> {
 
     /// The commands that block an address and list it.
     pub(crate) fn set_address(&self, address: &str, block: &Block, now: Timestamp) -> [Command; 2] {
-        let key = self.key(Key::BlockedAddress(address));
-        let list = self.key(Key::BlockedAddresses);
+        let key = self.key(RedisKey::BlockedAddress(address));
+        let list = self.key(RedisKey::BlockedAddresses);
         let record = block.to_record();
         let set = match block.until {
             Some(until) => {
@@ -186,7 +186,7 @@ impl<D: Database> Records<D> {
 
     /// The commands that keep the list of addresses to its bounds.
     fn bounds(&self, now: Timestamp) -> [Command; 2] {
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         [tidy(&list, now), bound(&list, self.most_addresses())]
     }
 
@@ -203,7 +203,7 @@ impl<D: Database> Records<D> {
 
     /// The step after a change of the list of addresses: it has an end while all that it lists have one.
     pub(super) fn end_of_list(&self) -> GuardedCommands {
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
         let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
         GuardedCommands::new([end], VersionChange::Nothing)
@@ -223,10 +223,10 @@ impl<D: Database> Records<D> {
                     return self.lift_apart(&address, now).await;
                 }
                 let commands = [
-                    command(["DEL", &self.key(Key::BlockedAddress(&address))]),
-                    command(["ZREM", &self.key(Key::BlockedAddresses), &address]),
+                    command(["DEL", &self.key(RedisKey::BlockedAddress(&address))]),
+                    command(["ZREM", &self.key(RedisKey::BlockedAddresses), &address]),
                     // Lifted, it begins anew.
-                    command(["DEL", &self.key(Key::Escalated(&address))]),
+                    command(["DEL", &self.key(RedisKey::Escalated(&address))]),
                 ];
                 vec![
                     GuardedCommands::new(commands, VersionChange::Addresses),
@@ -234,10 +234,10 @@ impl<D: Database> Records<D> {
                 ]
             }
             Target::Range(range) => {
-                let (range, lifted) = (range.to_string(), self.key(Key::LiftedRanges));
+                let (range, lifted) = (range.to_string(), self.key(RedisKey::LiftedRanges));
                 let at = now.as_millis().to_string();
                 let commands = [
-                    command(["HDEL", &self.key(Key::BlockedRanges), &range]),
+                    command(["HDEL", &self.key(RedisKey::BlockedRanges), &range]),
                     command(["ZADD", &lifted, &at, &range]),
                     tidy(&lifted, now),
                     bound(&lifted, MAX_RANGES),
@@ -265,11 +265,13 @@ impl<D: Database> Records<D> {
         let read = match target {
             Target::Address(network) => {
                 let address = network.to_string();
-                command(["GET", &self.key(Key::BlockedAddress(&address))])
+                command(["GET", &self.key(RedisKey::BlockedAddress(&address))])
             }
-            Target::Range(range) => {
-                command(["HGET", &self.key(Key::BlockedRanges), &range.to_string()])
-            }
+            Target::Range(range) => command([
+                "HGET",
+                &self.key(RedisKey::BlockedRanges),
+                &range.to_string(),
+            ]),
         };
         let [record] = self.run([read], now).await?;
         let block = record.as_str().map(Block::from_record);
@@ -289,7 +291,7 @@ impl<D: Database> Records<D> {
     }
 
     fn read_ranges(&self) -> Command {
-        command(["HGETALL", &self.key(Key::BlockedRanges)])
+        command(["HGETALL", &self.key(RedisKey::BlockedRanges)])
     }
 
     /// Removes ranges whose block has ended by this isolate's clock and by the database's; whether there
@@ -319,7 +321,7 @@ impl<D: Database> Records<D> {
         if ended.is_empty() {
             return Ok(false);
         }
-        let hash = self.key(Key::BlockedRanges);
+        let hash = self.key(RedisKey::BlockedRanges);
         let removals: Vec<Command> = ended
             .chunks(RANGES_PER_COMMAND)
             .map(|ended| command_of(["HDEL", &hash], ended))
@@ -422,7 +424,7 @@ impl<D: Database> Records<D> {
     ) -> Result<Option<usize>, StoreError> {
         let mut words = Vec::new();
         if !ranges.is_empty() {
-            let lifted = latest(&self.key(Key::LiftedRanges), MAX_RANGES as usize);
+            let lifted = latest(&self.key(RedisKey::LiftedRanges), MAX_RANGES as usize);
             let [lifted] = self.run([lifted], now).await?;
             let lifted = lifted_of(&lifted);
             for (range, block) in ranges {
@@ -436,7 +438,7 @@ impl<D: Database> Records<D> {
                 return Ok(Some(0));
             }
         }
-        let hash = self.key(Key::BlockedRanges);
+        let hash = self.key(RedisKey::BlockedRanges);
         let writes: Vec<Command> = (words.chunks(2 * RANGES_PER_COMMAND))
             .map(|words| command_of(["HSET", &hash], words))
             .collect();
@@ -474,10 +476,10 @@ impl<D: Database> Records<D> {
         if missing.is_empty() {
             return Ok(0);
         }
-        let list = self.key(Key::BlockedAddresses);
+        let list = self.key(RedisKey::BlockedAddresses);
         let record = restored(None, now).to_record();
         let steps = missing.into_iter().map(|address| {
-            let key = self.key(Key::BlockedAddress(address));
+            let key = self.key(RedisKey::BlockedAddress(address));
             GuardedCommands::new([command(["SET", &key, &record])], VersionChange::Nothing)
                 .only_if(command(["EXISTS", &key]), Condition::Is("0".to_owned()))
                 // Not lifted meanwhile, nor blocked for a time.
@@ -501,7 +503,7 @@ impl<D: Database> Records<D> {
         }
         let keys = addresses
             .iter()
-            .map(|address| self.key(Key::BlockedAddress(address)));
+            .map(|address| self.key(RedisKey::BlockedAddress(address)));
         let read: Command = ["MGET".to_owned()].into_iter().chain(keys).collect();
         let [records] = self.run([read], now).await?;
         let records = records.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -515,12 +517,12 @@ impl<D: Database> Records<D> {
 
     /// The commands that take out of the lists what has ended.
     pub(crate) fn tidying_of_blocks(&self, now: Timestamp) -> Vec<Command> {
-        let lists = [Key::BlockedAddresses, Key::BlockedPolicies];
+        let lists = [RedisKey::BlockedAddresses, RedisKey::BlockedPolicies];
         lists.map(|list| tidy(&self.key(list), now)).into()
     }
 
     fn read_listed(&self, after: Option<&(u64, String)>) -> Command {
-        let key = self.key(Key::BlockedAddresses);
+        let key = self.key(RedisKey::BlockedAddresses);
         let from = after.map_or("+inf".to_owned(), |(score, _)| score.to_string());
         let most = ADDRESSES_PER_READ.to_string();
         command([

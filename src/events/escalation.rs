@@ -8,7 +8,7 @@ use crate::blocklist::{Block, By, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::{FAILURES_IN_A_ROW, Records};
 use crate::redis::{Database, command, whole};
 use crate::time::{Millis, Timestamp};
@@ -79,15 +79,15 @@ impl Escalation {
     }
 
     /// The counter of denials at `at`.
-    fn counter<'a>(&self, address: &'a str, at: Timestamp) -> Key<'a> {
-        Key::Escalation(address, at.as_millis() / self.part())
+    fn counter<'a>(&self, address: &'a str, at: Timestamp) -> RedisKey<'a> {
+        RedisKey::Escalation(address, at.as_millis() / self.part())
     }
 
-    fn counters<'a>(&self, address: &'a str, now: Timestamp) -> Vec<Key<'a>> {
+    fn counters<'a>(&self, address: &'a str, now: Timestamp) -> Vec<RedisKey<'a>> {
         let latest = now.as_millis() / self.part();
         let parts = 0..=PARTS;
         parts
-            .map(|back| Key::Escalation(address, latest.saturating_sub(back)))
+            .map(|back| RedisKey::Escalation(address, latest.saturating_sub(back)))
             .collect()
     }
 
@@ -235,7 +235,7 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
         let address = network.to_string();
-        let repetitions = self.key(Key::Escalated(&address));
+        let repetitions = self.key(RedisKey::Escalated(&address));
         let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
         let repetition = whole(&earlier).saturating_add(1);
         let until = (now + rule.block_of(repetition)).as_millis();

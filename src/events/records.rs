@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Batch, Event};
 use crate::error::StoreError;
 use crate::json;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, pairs, whole};
 use crate::time::{Millis, Timestamp};
@@ -92,12 +92,12 @@ impl<D: Database> Records<D> {
     pub async fn record(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
         let mut commands = self.append(&batch.events, now);
         if batch.left_out > 0 {
-            let key = self.key(Key::EventsLeftOut);
+            let key = self.key(RedisKey::EventsLeftOut);
             commands.push(command(["INCRBY", &key, &batch.left_out.to_string()]));
             commands.push(command(["PEXPIRE", &key, &KEPT.get().to_string()]));
         }
         if !batch.denials.is_empty() {
-            let key = self.key(Key::Suspicious(now.as_millis() / HOUR_MS));
+            let key = self.key(RedisKey::Suspicious(now.as_millis() / HOUR_MS));
             for tally in &batch.denials {
                 for (policy, count) in &tally.policies {
                     let member = format!("{policy} {}", tally.caller);
@@ -119,7 +119,7 @@ impl<D: Database> Records<D> {
         if events.is_empty() {
             return Vec::new();
         }
-        let key = self.key(Key::Events);
+        let key = self.key(RedisKey::Events);
         let mut add = command(["ZADD", &key]);
         for event in events {
             add.push(event.last.to_string());
@@ -136,12 +136,17 @@ impl<D: Database> Records<D> {
     /// The command that takes out of the log what is too old.
     pub(crate) fn tidying_of_events(&self, now: Timestamp) -> Command {
         let oldest = (now - KEPT).as_millis().to_string();
-        command(["ZREMRANGEBYSCORE", &self.key(Key::Events), "-inf", &oldest])
+        command([
+            "ZREMRANGEBYSCORE",
+            &self.key(RedisKey::Events),
+            "-inf",
+            &oldest,
+        ])
     }
 
     /// The commands that add an event to a log that a batch keeps to its bounds.
     pub(super) fn append_one(&self, event: &Event) -> [Command; 2] {
-        let key = self.key(Key::Events);
+        let key = self.key(RedisKey::Events);
         let record = serde_json::to_string(event).unwrap_or_default();
         [
             command(["ZADD", &key, &event.last.to_string(), &record]),
@@ -167,8 +172,8 @@ impl<D: Database> Records<D> {
         let [listed, left_out] = self
             .run(
                 [
-                    page_of(&self.key(Key::Events), &from, skipped, most + 1),
-                    command(["GET", &self.key(Key::EventsLeftOut)]),
+                    page_of(&self.key(RedisKey::Events), &from, skipped, most + 1),
+                    command(["GET", &self.key(RedisKey::EventsLeftOut)]),
                 ],
                 now,
             )
@@ -208,7 +213,12 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<u64, StoreError> {
         let before = before.as_millis().to_string();
-        let forget = command(["ZREMRANGEBYSCORE", &self.key(Key::Events), "-inf", &before]);
+        let forget = command([
+            "ZREMRANGEBYSCORE",
+            &self.key(RedisKey::Events),
+            "-inf",
+            &before,
+        ]);
         let [removed] = self.run([forget], now).await?;
         Ok(whole(&removed))
     }
@@ -227,7 +237,7 @@ impl<D: Database> Records<D> {
     ) -> Result<Vec<Suspicious>, StoreError> {
         let latest = now.as_millis() / HOUR_MS;
         let reads = (0..u64::from(hours.min(HOURS)))
-            .map(|back| self.key(Key::Suspicious(latest.saturating_sub(back))))
+            .map(|back| self.key(RedisKey::Suspicious(latest.saturating_sub(back))))
             .map(|key| page_of(&key, "+inf", 0, READ_PER_HOUR));
         let replies = self.run_all(reads.collect(), now).await?;
         // By caller and policy, so that what is of one caller stands together.

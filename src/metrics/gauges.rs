@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Series;
 use crate::error::StoreError;
 use crate::json;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, texts, whole};
 use crate::time::Timestamp;
@@ -132,7 +132,7 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database.
     pub async fn gauges(&self, now: Timestamp) -> Result<Option<Gauges>, StoreError> {
         let [held] = self
-            .run([command(["GET", &self.key(Key::Gauges)])], now)
+            .run([command(["GET", &self.key(RedisKey::Gauges)])], now)
             .await?;
         Ok(Gauges::read(&held))
     }
@@ -144,9 +144,9 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database. What was gathered before stays.
     pub async fn gather_gauges(&self, now: Timestamp) -> Result<(), StoreError> {
         let hour = now.as_millis() / HOUR_MS;
-        let denied = |hour| command(["ZCARD", &self.key(Key::Suspicious(hour))]);
+        let denied = |hour| command(["ZCARD", &self.key(RedisKey::Suspicious(hour))]);
         let mut commands: Vec<Command> = vec![
-            command(["GET", &self.key(Key::Gauges)]),
+            command(["GET", &self.key(RedisKey::Gauges)]),
             denied(hour),
             denied(hour.saturating_sub(1)),
         ];
@@ -172,7 +172,7 @@ impl<D: Database> Records<D> {
         }
         let text = gathered.text();
         let expiry = KEPT_MS.to_string();
-        let set = command(["SET", &self.key(Key::Gauges), &text, "PX", &expiry]);
+        let set = command(["SET", &self.key(RedisKey::Gauges), &text, "PX", &expiry]);
         self.run([set], now).await.map(drop)
     }
 

@@ -14,7 +14,7 @@ use super::peaks::USAGE;
 use crate::blocklist::{GuardedCommands, VersionChange};
 use crate::error::StoreError;
 use crate::json;
-use crate::redis::keys::Key;
+use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, texts, whole};
 use crate::time::Timestamp;
@@ -144,16 +144,16 @@ impl Width {
         }
     }
 
-    const fn key(self, number: u64) -> Key<'static> {
+    const fn key(self, number: u64) -> RedisKey<'static> {
         match self {
-            Self::Minute => Key::MinuteCounts(number),
-            Self::Hour => Key::HourCounts(number),
-            Self::Day => Key::DayCounts(number),
+            Self::Minute => RedisKey::MinuteCounts(number),
+            Self::Hour => RedisKey::HourCounts(number),
+            Self::Day => RedisKey::DayCounts(number),
         }
     }
 
     /// The key that holds the bucket of that number.
-    const fn key_of(self, bucket: u64) -> Key<'static> {
+    const fn key_of(self, bucket: u64) -> RedisKey<'static> {
         self.key(bucket / self.per_key())
     }
 
@@ -215,7 +215,7 @@ impl<D: Database> Records<D> {
     pub async fn append_counts(&self, batch: &Batch, now: Timestamp) -> Result<u64, StoreError> {
         let text = batch.text();
         self.prepay(1, now)?;
-        let append = command(["RPUSH", &self.key(Key::PendingCounts), &text]);
+        let append = command(["RPUSH", &self.key(RedisKey::PendingCounts), &text]);
         let appended = self.run([append], now).await;
         if let Some(budget) = self.budget() {
             budget.forget_prepaid();
@@ -224,7 +224,7 @@ impl<D: Database> Records<D> {
         let pending = whole(&pending);
         if pending == 1 {
             let expiry = PENDING_KEPT_MS.to_string();
-            let expire = command(["PEXPIRE", &self.key(Key::PendingCounts), &expiry]);
+            let expire = command(["PEXPIRE", &self.key(RedisKey::PendingCounts), &expiry]);
             // The batch is there whatever comes of it.
             let _ = self.run([expire], now).await;
         }
@@ -241,10 +241,14 @@ impl<D: Database> Records<D> {
         let listed = |key| command(["ZCOUNT", &self.key(key), &after, "+inf"]);
         let commands = [
             self.pending(),
-            command(["MGET", &self.key(Key::TotalCounts), &self.key(Key::Gauges)]),
-            listed(Key::BlockedAddresses),
-            command(["HLEN", &self.key(Key::BlockedRanges)]),
-            listed(Key::BlockedPolicies),
+            command([
+                "MGET",
+                &self.key(RedisKey::TotalCounts),
+                &self.key(RedisKey::Gauges),
+            ]),
+            listed(RedisKey::BlockedAddresses),
+            command(["HLEN", &self.key(RedisKey::BlockedRanges)]),
+            listed(RedisKey::BlockedPolicies),
         ];
         let [pending, held, addresses, fields, policies] = self.run(commands, now).await?;
         let mut counts = Series::read(&held[0]);
@@ -277,8 +281,8 @@ impl<D: Database> Records<D> {
     }
 
     async fn fold(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let pending_key = self.key(Key::PendingCounts);
-        let totals_key = self.key(Key::TotalCounts);
+        let pending_key = self.key(RedisKey::PendingCounts);
+        let totals_key = self.key(RedisKey::TotalCounts);
         let commands = [
             command(["LRANGE", &pending_key, "0", &(MAX_FOLDED - 1).to_string()]),
             // Whatever is there: of another type than a text it counts as nothing, and is replaced.
@@ -386,7 +390,7 @@ impl<D: Database> Records<D> {
     /// The command that reads what isolates have sent and nobody has folded.
     fn pending(&self) -> Command {
         let last = (MAX_PENDING - 1).to_string();
-        command(["LRANGE", &self.key(Key::PendingCounts), "0", &last])
+        command(["LRANGE", &self.key(RedisKey::PendingCounts), "0", &last])
     }
 }
 

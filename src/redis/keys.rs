@@ -14,7 +14,7 @@ use std::fmt::Write;
 ///
 /// `quota` is a quota's own name, `{policy}:{caller}`; `address` a caller's canonical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key<'a> {
+pub enum RedisKey<'a> {
     /// `{policy}:{caller}`. Text: the state of one quota of one caller. TTL: for as long as it
     /// matters.
     Quota(&'a str),
@@ -131,51 +131,51 @@ impl Keys {
 
     /// A key's whole text.
     #[must_use]
-    pub fn text(&self, key: Key<'_>) -> String {
+    pub fn text(&self, key: RedisKey<'_>) -> String {
         let mut text = String::with_capacity(self.prefix.len() + 48);
         self.write(key, &mut text);
         text
     }
 
     /// Appends a key's whole text.
-    pub fn write(&self, key: Key<'_>, text: &mut String) {
+    pub fn write(&self, key: RedisKey<'_>, text: &mut String) {
         text.push_str(&self.prefix);
         let [kind, caller, after, rest] = match key {
-            Key::Quota(quota) => {
+            RedisKey::Quota(quota) => {
                 let (policy, caller) = policy_and_caller(quota);
                 [policy, caller, "", ""]
             }
-            Key::QuotaBlock(quota) => {
+            RedisKey::QuotaBlock(quota) => {
                 let (policy, caller) = policy_and_caller(quota);
                 [policy, caller, ":blocked", ""]
             }
-            Key::Absorbed(quota, name) => match self.is_clustered {
+            RedisKey::Absorbed(quota, name) => match self.is_clustered {
                 true => ["absorbed:", caller_of(quota), ":", name],
                 false => ["absorbed:", "", "", name],
             },
-            Key::BlockedAddress(address) => ["blocked:", address, "", ""],
-            Key::BlockedAddresses => ["blocked_ips", "", "", ""],
-            Key::BlockedPolicies => ["blocked_policies", "", "", ""],
-            Key::BlockedRanges => ["blocked_ranges", "", "", ""],
-            Key::BlockedRangesVersion => ["blocked_ranges:version", "", "", ""],
-            Key::LiftedRanges => ["blocked_ranges:lifted", "", "", ""],
-            Key::Events => ["events", "", "", ""],
-            Key::EventsLeftOut => ["events:left_out", "", "", ""],
-            Key::Suspicious(_) => ["suspicious:", "", "", ""],
-            Key::Escalation(address, _) => ["escalation:", address, ":", ""],
-            Key::Escalated(address) => ["escalated:", address, "", ""],
-            Key::PendingCounts => ["metrics:pending", "", "", ""],
-            Key::TotalCounts => ["metrics:totals", "", "", ""],
-            Key::MinuteCounts(_) => ["metrics:minutes:", "", "", ""],
-            Key::HourCounts(_) => ["metrics:hours:", "", "", ""],
-            Key::DayCounts(_) => ["metrics:days:", "", "", ""],
-            Key::Gauges => ["metrics:gauges", "", "", ""],
-            Key::Operations => ["operations", "", "", ""],
-            Key::Application(key) => ["app/", "", "", key],
+            RedisKey::BlockedAddress(address) => ["blocked:", address, "", ""],
+            RedisKey::BlockedAddresses => ["blocked_ips", "", "", ""],
+            RedisKey::BlockedPolicies => ["blocked_policies", "", "", ""],
+            RedisKey::BlockedRanges => ["blocked_ranges", "", "", ""],
+            RedisKey::BlockedRangesVersion => ["blocked_ranges:version", "", "", ""],
+            RedisKey::LiftedRanges => ["blocked_ranges:lifted", "", "", ""],
+            RedisKey::Events => ["events", "", "", ""],
+            RedisKey::EventsLeftOut => ["events:left_out", "", "", ""],
+            RedisKey::Suspicious(_) => ["suspicious:", "", "", ""],
+            RedisKey::Escalation(address, _) => ["escalation:", address, ":", ""],
+            RedisKey::Escalated(address) => ["escalated:", address, "", ""],
+            RedisKey::PendingCounts => ["metrics:pending", "", "", ""],
+            RedisKey::TotalCounts => ["metrics:totals", "", "", ""],
+            RedisKey::MinuteCounts(_) => ["metrics:minutes:", "", "", ""],
+            RedisKey::HourCounts(_) => ["metrics:hours:", "", "", ""],
+            RedisKey::DayCounts(_) => ["metrics:days:", "", "", ""],
+            RedisKey::Gauges => ["metrics:gauges", "", "", ""],
+            RedisKey::Operations => ["operations", "", "", ""],
+            RedisKey::Application(key) => ["app/", "", "", key],
         };
         let is_tagged = self.is_clustered && !caller.is_empty();
         let [open, close] = if is_tagged { ["{", "}"] } else { ["", ""] };
-        let is_application = matches!(key, Key::Application(_));
+        let is_application = matches!(key, RedisKey::Application(_));
         let records = match self.is_clustered && !is_tagged && !is_application {
             true => RECORDS,
             false => "",
@@ -183,11 +183,11 @@ impl Keys {
         for part in [records, kind, open, caller, close, after, rest] {
             text.push_str(part);
         }
-        if let Key::Suspicious(number)
-        | Key::Escalation(_, number)
-        | Key::MinuteCounts(number)
-        | Key::HourCounts(number)
-        | Key::DayCounts(number) = key
+        if let RedisKey::Suspicious(number)
+        | RedisKey::Escalation(_, number)
+        | RedisKey::MinuteCounts(number)
+        | RedisKey::HourCounts(number)
+        | RedisKey::DayCounts(number) = key
         {
             // Writing to a String cannot fail.
             let _ = write!(text, "{number}");
@@ -201,41 +201,44 @@ mod tests {
 
     use redis_protocol::redis_keyslot;
 
-    use super::{Key, Keys};
+    use super::{Keys, RedisKey};
     use crate::client::{CallerKey, Ipv6Prefix, Network};
 
     /// Operators read these, and older versions wrote them.
     #[test]
     fn the_schema_is_what_the_readme_says() {
         for (key, text) in [
-            (Key::Quota("auth:192.0.2.1"), "t:auth:192.0.2.1"),
+            (RedisKey::Quota("auth:192.0.2.1"), "t:auth:192.0.2.1"),
             (
-                Key::QuotaBlock("auth:192.0.2.1"),
+                RedisKey::QuotaBlock("auth:192.0.2.1"),
                 "t:auth:192.0.2.1:blocked",
             ),
-            (Key::Absorbed("auth:192.0.2.1", "0f"), "t:absorbed:0f"),
+            (RedisKey::Absorbed("auth:192.0.2.1", "0f"), "t:absorbed:0f"),
             (
-                Key::BlockedAddress("2001:db8::/64"),
+                RedisKey::BlockedAddress("2001:db8::/64"),
                 "t:blocked:2001:db8::/64",
             ),
-            (Key::BlockedAddresses, "t:blocked_ips"),
-            (Key::BlockedPolicies, "t:blocked_policies"),
-            (Key::BlockedRanges, "t:blocked_ranges"),
-            (Key::BlockedRangesVersion, "t:blocked_ranges:version"),
-            (Key::LiftedRanges, "t:blocked_ranges:lifted"),
-            (Key::Events, "t:events"),
-            (Key::EventsLeftOut, "t:events:left_out"),
-            (Key::Suspicious(490_000), "t:suspicious:490000"),
-            (Key::Escalation("192.0.2.1", 7), "t:escalation:192.0.2.1:7"),
-            (Key::Escalated("192.0.2.1"), "t:escalated:192.0.2.1"),
-            (Key::PendingCounts, "t:metrics:pending"),
-            (Key::TotalCounts, "t:metrics:totals"),
-            (Key::MinuteCounts(490_000), "t:metrics:minutes:490000"),
-            (Key::HourCounts(20_416), "t:metrics:hours:20416"),
-            (Key::DayCounts(680), "t:metrics:days:680"),
-            (Key::Gauges, "t:metrics:gauges"),
-            (Key::Operations, "t:operations"),
-            (Key::Application("blocked:a"), "t:app/blocked:a"),
+            (RedisKey::BlockedAddresses, "t:blocked_ips"),
+            (RedisKey::BlockedPolicies, "t:blocked_policies"),
+            (RedisKey::BlockedRanges, "t:blocked_ranges"),
+            (RedisKey::BlockedRangesVersion, "t:blocked_ranges:version"),
+            (RedisKey::LiftedRanges, "t:blocked_ranges:lifted"),
+            (RedisKey::Events, "t:events"),
+            (RedisKey::EventsLeftOut, "t:events:left_out"),
+            (RedisKey::Suspicious(490_000), "t:suspicious:490000"),
+            (
+                RedisKey::Escalation("192.0.2.1", 7),
+                "t:escalation:192.0.2.1:7",
+            ),
+            (RedisKey::Escalated("192.0.2.1"), "t:escalated:192.0.2.1"),
+            (RedisKey::PendingCounts, "t:metrics:pending"),
+            (RedisKey::TotalCounts, "t:metrics:totals"),
+            (RedisKey::MinuteCounts(490_000), "t:metrics:minutes:490000"),
+            (RedisKey::HourCounts(20_416), "t:metrics:hours:20416"),
+            (RedisKey::DayCounts(680), "t:metrics:days:680"),
+            (RedisKey::Gauges, "t:metrics:gauges"),
+            (RedisKey::Operations, "t:operations"),
+            (RedisKey::Application("blocked:a"), "t:app/blocked:a"),
         ] {
             assert_eq!(Keys::new("t:").text(key), text);
         }
@@ -244,36 +247,39 @@ mod tests {
     #[test]
     fn a_clusters_keys_carry_the_caller_or_belong_to_the_records() {
         for (key, text) in [
-            (Key::Quota("auth:192.0.2.1"), "t:auth:{192.0.2.1}"),
-            (Key::Quota("ip:2001:db8::/64"), "t:ip:{2001:db8::/64}"),
+            (RedisKey::Quota("auth:192.0.2.1"), "t:auth:{192.0.2.1}"),
+            (RedisKey::Quota("ip:2001:db8::/64"), "t:ip:{2001:db8::/64}"),
             (
-                Key::QuotaBlock("auth:192.0.2.1"),
+                RedisKey::QuotaBlock("auth:192.0.2.1"),
                 "t:auth:{192.0.2.1}:blocked",
             ),
             (
-                Key::Absorbed("auth:192.0.2.1", "0f"),
+                RedisKey::Absorbed("auth:192.0.2.1", "0f"),
                 "t:absorbed:{192.0.2.1}:0f",
             ),
             (
-                Key::BlockedAddress("2001:db8::/64"),
+                RedisKey::BlockedAddress("2001:db8::/64"),
                 "t:blocked:{2001:db8::/64}",
             ),
             (
-                Key::Escalation("192.0.2.1", 7),
+                RedisKey::Escalation("192.0.2.1", 7),
                 "t:escalation:{192.0.2.1}:7",
             ),
-            (Key::Escalated("192.0.2.1"), "t:escalated:{192.0.2.1}"),
-            (Key::BlockedAddresses, "t:{records}:blocked_ips"),
+            (RedisKey::Escalated("192.0.2.1"), "t:escalated:{192.0.2.1}"),
+            (RedisKey::BlockedAddresses, "t:{records}:blocked_ips"),
             (
-                Key::BlockedRangesVersion,
+                RedisKey::BlockedRangesVersion,
                 "t:{records}:blocked_ranges:version",
             ),
-            (Key::Suspicious(490_000), "t:{records}:suspicious:490000"),
             (
-                Key::MinuteCounts(490_000),
+                RedisKey::Suspicious(490_000),
+                "t:{records}:suspicious:490000",
+            ),
+            (
+                RedisKey::MinuteCounts(490_000),
                 "t:{records}:metrics:minutes:490000",
             ),
-            (Key::Application("a"), "t:app/a"),
+            (RedisKey::Application("a"), "t:app/a"),
         ] {
             assert_eq!(Keys::clustered("t:").text(key), text);
         }
@@ -285,15 +291,15 @@ mod tests {
         let caller = caller.to_string();
         let [general, ip] = ["general", "ip"].map(|policy| format!("{policy}:{caller}"));
         [
-            Key::Quota(&general),
-            Key::QuotaBlock(&general),
-            Key::Absorbed(&general, "0f"),
-            Key::Quota(&ip),
-            Key::Absorbed(&ip, "1f"),
-            Key::BlockedAddress(&caller),
-            Key::Escalation(&caller, 7),
-            Key::Escalation(&caller, 8),
-            Key::Escalated(&caller),
+            RedisKey::Quota(&general),
+            RedisKey::QuotaBlock(&general),
+            RedisKey::Absorbed(&general, "0f"),
+            RedisKey::Quota(&ip),
+            RedisKey::Absorbed(&ip, "1f"),
+            RedisKey::BlockedAddress(&caller),
+            RedisKey::Escalation(&caller, 7),
+            RedisKey::Escalation(&caller, 8),
+            RedisKey::Escalated(&caller),
         ]
         .map(|key| redis_keyslot(keys.text(key).as_bytes()))
         .to_vec()
@@ -325,22 +331,22 @@ mod tests {
     fn all_records_are_in_one_slot() {
         let keys = Keys::clustered("t:");
         let records = [
-            Key::BlockedAddresses,
-            Key::BlockedPolicies,
-            Key::BlockedRanges,
-            Key::BlockedRangesVersion,
-            Key::LiftedRanges,
-            Key::Events,
-            Key::EventsLeftOut,
-            Key::Suspicious(1),
-            Key::Suspicious(2),
-            Key::PendingCounts,
-            Key::TotalCounts,
-            Key::MinuteCounts(1),
-            Key::HourCounts(1),
-            Key::DayCounts(1),
-            Key::Gauges,
-            Key::Operations,
+            RedisKey::BlockedAddresses,
+            RedisKey::BlockedPolicies,
+            RedisKey::BlockedRanges,
+            RedisKey::BlockedRangesVersion,
+            RedisKey::LiftedRanges,
+            RedisKey::Events,
+            RedisKey::EventsLeftOut,
+            RedisKey::Suspicious(1),
+            RedisKey::Suspicious(2),
+            RedisKey::PendingCounts,
+            RedisKey::TotalCounts,
+            RedisKey::MinuteCounts(1),
+            RedisKey::HourCounts(1),
+            RedisKey::DayCounts(1),
+            RedisKey::Gauges,
+            RedisKey::Operations,
         ];
         let slots = records.map(|key| redis_keyslot(keys.text(key).as_bytes()));
         assert_eq!(slots, [slots[0]; 16]);

@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use serde_json::Value;
 
-use super::keys::{Key, Keys};
+use super::keys::{Keys, RedisKey};
 use super::script::Form;
 use super::slots::Parts;
 use super::{Command, Database, whole};
@@ -88,7 +88,7 @@ impl<D: Database> Records<D> {
 
     /// A key's whole text.
     #[must_use]
-    pub fn key(&self, key: Key<'_>) -> String {
+    pub fn key(&self, key: RedisKey<'_>) -> String {
         self.keys.text(key)
     }
 
@@ -191,7 +191,7 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] of the database.
-    pub async fn delete(&self, keys: &[Key<'_>], now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn delete(&self, keys: &[RedisKey<'_>], now: Timestamp) -> Result<u64, StoreError> {
         if keys.is_empty() {
             return Ok(0);
         }
@@ -204,7 +204,7 @@ impl<D: Database> Records<D> {
         self.keys.pattern()
     }
 
-    pub(crate) fn deletion(&self, keys: &[Key<'_>]) -> Command {
+    pub(crate) fn deletion(&self, keys: &[RedisKey<'_>]) -> Command {
         let keys = keys.iter().map(|key| self.key(*key));
         ["DEL".to_owned()].into_iter().chain(keys).collect()
     }

@@ -7,7 +7,7 @@ use super::shared::{Partitioned, Question, RangesVersion, Refund, Reply, SharedS
 use super::{Charge, StoreError};
 use crate::quota::Algorithm;
 use crate::redis::Scripts;
-use crate::redis::keys::{Key, Keys};
+use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::script::{Call, Script, Words};
 use crate::time::{Millis, Timestamp};
 
@@ -42,26 +42,26 @@ impl<R: Scripts> RedisStore<R> {
             arguments: Words::with_capacity(3 + 8 * charges, 16 * (3 + 4 * charges)),
         };
         let Call { keys, arguments } = &mut call;
-        let mut touch = |key: Key<'_>| keys.push_with(|text| self.keys.write(key, text));
+        let mut touch = |key: RedisKey<'_>| keys.push_with(|text| self.keys.write(key, text));
         touch(match check.callers().next() {
             // In the place of the version, a key of the caller's slot.
-            Some(caller) if self.is_partitioned() => Key::BlockedAddress(caller),
-            _ => Key::BlockedRangesVersion,
+            Some(caller) if self.is_partitioned() => RedisKey::BlockedAddress(caller),
+            _ => RedisKey::BlockedRangesVersion,
         });
         if let Some(address) = &check.address {
-            touch(Key::BlockedAddress(address));
+            touch(RedisKey::BlockedAddress(address));
         }
         arguments.push_number(now.as_millis());
         arguments.push_number(u64::from(check.cost));
         arguments.push_number(u64::from(check.address.is_some()));
         for (place, charge) in check.charges.iter().enumerate() {
             let extra = question.extra(place);
-            touch(Key::Quota(&charge.key));
+            touch(RedisKey::Quota(&charge.key));
             if let Some(backlog) = &extra.backlog {
-                touch(Key::Absorbed(&charge.key, &backlog.name));
+                touch(RedisKey::Absorbed(&charge.key, &backlog.name));
             }
             if charge.blocks() {
-                touch(Key::QuotaBlock(&charge.key));
+                touch(RedisKey::QuotaBlock(&charge.key));
             }
             push_quota(arguments, charge);
             arguments.push_number(u64::from(extra.lease));
@@ -110,7 +110,7 @@ impl<R: Scripts> Partitioned for RedisStore<R> {
         arguments.push_number(u64::from(refund.units));
         arguments.push("r");
         for (charge, taken_at) in &refund.taken {
-            keys.push_with(|text| self.keys.write(Key::Quota(&charge.key), text));
+            keys.push_with(|text| self.keys.write(RedisKey::Quota(&charge.key), text));
             push_quota(arguments, charge);
             arguments.push_number(taken_at.as_millis());
             arguments.push("");

@@ -23,7 +23,7 @@ use crate::events::tests::denied;
 use crate::events::{Batch, Details, Recorder, Room};
 use crate::metrics::Series;
 use crate::metrics::records::{Batch as Counts, Width};
-use crate::redis::keys::{Key, Keys};
+use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
 use crate::redis::run::keys_of;
@@ -472,7 +472,7 @@ async fn records_are_right_where_nothing_may_span_slots() {
     let keys: Vec<String> = policies.into_iter().map(|block| block.key).collect();
     assert_eq!(records.lift_policies(&keys, START).await, Ok(18));
     assert_eq!(records.policy_blocks(100, START).await, Ok(vec![]));
-    let quotas = ["general:192.0.2.1", "auth:192.0.2.2"].map(Key::Quota);
+    let quotas = ["general:192.0.2.1", "auth:192.0.2.2"].map(RedisKey::Quota);
     for quota in quotas {
         stand_in.run(&["SET", &records.key(quota), "x"]).await;
     }

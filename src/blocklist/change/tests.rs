@@ -15,7 +15,7 @@ use crate::events::escalation::Escalation;
 use crate::events::tests::{ALL, denied};
 use crate::events::{Batch, Recorder};
 use crate::redis::emulator::Emulator;
-use crate::redis::keys::{Key, Keys};
+use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
 use crate::redis::{Command, Database, command};
@@ -303,7 +303,7 @@ async fn what_is_lost_is_restored_once_by_isolates_that_notice_at_once() {
 async fn every_list_has_an_end() {
     let stand_in = StandIn::start();
     let records = redis(&stand_in, "end:");
-    let ends = async |key: Key<'_>| {
+    let ends = async |key: RedisKey<'_>| {
         let left = stand_in.run(&["PTTL", &records.key(key)]).await;
         left.as_i64().unwrap() > 0
     };
@@ -315,7 +315,7 @@ async fn every_list_has_an_end() {
         .block(&timed, &operators(until(60)), START)
         .await
         .unwrap();
-    assert!(ends(Key::BlockedAddresses).await);
+    assert!(ends(RedisKey::BlockedAddresses).await);
     records
         .block(&endless, &operators(None), START)
         .await
@@ -324,23 +324,23 @@ async fn every_list_has_an_end() {
         .block(&timed, &operators(until(90)), START)
         .await
         .unwrap();
-    assert!(!ends(Key::BlockedAddresses).await, "one has none");
+    assert!(!ends(RedisKey::BlockedAddresses).await, "one has none");
     records.lift(&endless, START).await.unwrap();
-    assert!(ends(Key::BlockedAddresses).await);
+    assert!(ends(RedisKey::BlockedAddresses).await);
     records.lift(&target("10.0.0.0/8"), START).await.unwrap();
-    assert!(ends(Key::LiftedRanges).await);
+    assert!(ends(RedisKey::LiftedRanges).await);
     let batch = Batch {
         blocks: vec![("auth:a".to_owned(), until(60).unwrap())],
         ..batch("192.0.2.3", 6)
     };
     records.record(&batch, START).await.unwrap();
-    for key in [Key::BlockedPolicies, hour(START)] {
+    for key in [RedisKey::BlockedPolicies, hour(START)] {
         assert!(ends(key).await, "{key:?}");
     }
 }
 
-const fn hour(now: Timestamp) -> Key<'static> {
-    Key::Suspicious(now.as_millis() / 3_600_000)
+const fn hour(now: Timestamp) -> RedisKey<'static> {
+    RedisKey::Suspicious(now.as_millis() / 3_600_000)
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
 use crate::events::Batch;
 use crate::redis::emulator::Emulator;
-use crate::redis::keys::{Key, Keys};
+use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::{command, whole};
 use crate::store::conformance::START;
@@ -112,7 +112,7 @@ fn names(
 }
 
 /// How many entries a list has.
-fn entries(records: &Records<Emulator>, read: &str, key: Key<'_>) -> u64 {
+fn entries(records: &Records<Emulator>, read: &str, key: RedisKey<'_>) -> u64 {
     let read = command([read, &records.key(key)]);
     let [reply] = records.run([read], START).now_or_never().unwrap().unwrap();
     whole(&reply)
@@ -135,10 +135,10 @@ fn a_clock_an_hour_ahead_takes_nothing_out_of_a_list() {
     list("auth:192.0.2.2", 0);
     let lists = || {
         [
-            entries(&records, "ZCARD", Key::BlockedAddresses),
-            entries(&records, "ZCARD", Key::BlockedPolicies),
+            entries(&records, "ZCARD", RedisKey::BlockedAddresses),
+            entries(&records, "ZCARD", RedisKey::BlockedPolicies),
             // With the version.
-            entries(&records, "HLEN", Key::BlockedRanges),
+            entries(&records, "HLEN", RedisKey::BlockedRanges),
         ]
     };
     assert_eq!(lists(), [1, 1, 2]);
@@ -194,7 +194,7 @@ fn what_has_ended_leaves_the_lists_with_later_ones() {
         let written = records.record(&batch, at(seconds));
         written.now_or_never().unwrap().unwrap();
     }
-    for key in [Key::BlockedAddresses, Key::BlockedPolicies] {
+    for key in [RedisKey::BlockedAddresses, RedisKey::BlockedPolicies] {
         assert_eq!(entries(&records, "ZCARD", key), 1);
     }
 }
