@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use self::fetching::Fetching;
 use self::key::JwtKey;
 use self::proofs::Proofs;
-use self::token::{Expected, Token};
+use self::token::{Expected, Jwt};
 use crate::client::CallerKey;
 use crate::credentials::{bearer, trim};
 use crate::effects::{Effects, VerificationKey};
@@ -164,7 +164,7 @@ impl<E: Effects> Users<E> {
         }
     }
 
-    async fn verify(&self, token: &Token<'_>) -> Verified {
+    async fn verify(&self, token: &Jwt<'_>) -> Verified {
         let fetched = Rc::clone(&self.fetched.borrow());
         let mut verified = Verified::NoKey;
         let fitting = self.own.iter().chain(&*fetched);
@@ -193,7 +193,7 @@ impl<E: Effects> Users<E> {
         if let Some(known) = self.proofs.borrow_mut().get(&digest, now) {
             return known;
         }
-        let token = Token::parse(text)?;
+        let token = Jwt::parse(text)?;
         let (subject, until) = token.subject(&self.settings.expected, now)?;
         let mut verified = self.verify(&token).await;
         let unknown =

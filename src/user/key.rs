@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::algorithm::{RSA_MODULUS_BYTES, SignatureAlgorithm};
 use super::base64url;
-use super::token::Token;
+use super::token::Jwt;
 
 /// A key. It verifies only its own algorithm's signatures: if a public key could serve as an HMAC
 /// secret, anybody could sign.
@@ -93,7 +93,7 @@ impl JwtKey {
     }
 
     /// Whether the token may be signed with it.
-    pub(super) fn fits(&self, token: &Token) -> bool {
+    pub(super) fn fits(&self, token: &Jwt) -> bool {
         let named = self.id.as_ref().zip(token.key_id.as_ref());
         self.algorithm == token.algorithm && named.is_none_or(|(mine, theirs)| mine == theirs)
     }

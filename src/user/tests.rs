@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::algorithm::SignatureAlgorithm;
 use super::key::JwtKey;
-use super::token::{Expected, LONGEST, Token};
+use super::token::{Expected, Jwt, LONGEST};
 use super::{Prove, Settings, Users};
 use crate::client::CallerKey;
 use crate::effects::{Effects, Level, Reply, VerificationKey};
@@ -812,7 +812,7 @@ proptest! {
     #[test]
     fn parts_of_any_json_are_read_or_refused(header in "\\PC{0,60}", claims in "\\PC{0,60}", signature in proptest::collection::vec(any::<u8>(), 0..80)) {
         let text = format!("{}.{}.{}", encode(header), encode(claims), encode(signature));
-        if let Some(token) = Token::parse(&text) {
+        if let Some(token) = Jwt::parse(&text) {
             prop_assert!(text.starts_with(token.signed));
         }
     }

@@ -31,7 +31,7 @@ pub struct Expected {
 
 /// A token of a form that can be proven.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Token<'a> {
+pub struct Jwt<'a> {
     /// What it says it is signed with.
     pub algorithm: SignatureAlgorithm,
     /// Which key, if it says so.
@@ -43,7 +43,7 @@ pub struct Token<'a> {
     claims: Map<String, Value>,
 }
 
-impl<'a> Token<'a> {
+impl<'a> Jwt<'a> {
     /// Reads a token in compact form (RFC 7515). `None`: it is none, or of a kind that is not
     /// supported: `none` and other algorithms, critical extensions, encrypted ones.
     #[must_use]
