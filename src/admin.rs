@@ -44,7 +44,7 @@ mod usage;
 
 pub(crate) use application::Application;
 use bad::Bad;
-use door::{Access, Doorkeeper, Token, too_many};
+use door::{Access, AccessToken, Doorkeeper, too_many};
 use health::Parts;
 use input::Input;
 
@@ -456,11 +456,11 @@ const OPENERS: [Opener; 3] = [
 ];
 
 /// What opens a path.
-fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<Token<'a>> {
+fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<AccessToken<'a>> {
     let openers = OPENERS.iter().filter(|opener| (opener.opens)(segments));
     let tokens = openers.filter_map(|Opener { name, secret, .. }| {
         let secret = secret(config)?;
-        Some(Token { name, secret })
+        Some(AccessToken { name, secret })
     });
     tokens.collect()
 }

@@ -37,7 +37,7 @@ pub enum Access {
 }
 
 /// A token that opens what is asked for.
-pub struct Token<'a> {
+pub struct AccessToken<'a> {
     /// Tells its wrong guesses from those at others: no two tokens share it.
     pub name: &'static str,
     /// What its bearer sends.
@@ -83,7 +83,7 @@ impl Doorkeeper {
     /// What the sender of a token may see, where any of `tokens` opens; `given`: what was sent as one.
     pub async fn access(
         &self,
-        tokens: &[Token<'_>],
+        tokens: &[AccessToken<'_>],
         given: Option<&str>,
         caller: &Caller,
         now: Timestamp,
@@ -116,7 +116,7 @@ impl Doorkeeper {
     }
 
     /// A caller's guess at a token.
-    fn guess(&self, token: &Token<'_>, caller: &Caller) -> Check {
+    fn guess(&self, token: &AccessToken<'_>, caller: &Caller) -> Check {
         let key = format!("{}:{}", token.name, caller.key());
         Check {
             address: None,
@@ -156,7 +156,7 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::json;
 
-    use super::{Access, Doorkeeper, Token};
+    use super::{Access, AccessToken, Doorkeeper};
     use crate::client::Caller;
     use crate::config::{Config, Vars};
     use crate::credentials::bearer;
@@ -186,7 +186,8 @@ mod tests {
             let caller = Caller::identify(Some(address), self.config.ipv6_prefix);
             let secret = self.config.admin_token.iter();
             let name = "admin";
-            let tokens: Vec<Token> = secret.map(|secret| Token { name, secret }).collect();
+            let tokens: Vec<AccessToken> =
+                secret.map(|secret| AccessToken { name, secret }).collect();
             let given = authorization.and_then(bearer);
             let access = self.keeper.access(&tokens, given, &caller, now);
             access.now_or_never().unwrap()
