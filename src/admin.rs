@@ -103,13 +103,13 @@ impl AdminRequest {
 /// What becomes of a request at the door.
 pub enum Door {
     /// It is let in, to [`Plane::answer`].
-    In(Admitted),
+    In(Authorized),
     /// This is its answer.
     Out(Response),
 }
 
 /// That a request came with a token that opens what it asks for, or from the application itself.
-pub struct Admitted(Who);
+pub struct Authorized(Who);
 
 /// Who makes a call, as the operator log names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,7 +296,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         Door::Out(match access {
             _ if is_health => self.health(&request.method, access, now),
-            Access::Granted => return Door::In(Admitted(Who::Admin)),
+            Access::Granted => return Door::In(Authorized(Who::Admin)),
             Access::Public => unauthorized("", is_metrics),
             Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),
@@ -321,18 +321,18 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         if Input::read(&request).segments == ["health"] {
             return self.health(&request.method, Access::Granted, now);
         }
-        let admitted = Admitted(Who::Application);
+        let admitted = Authorized(Who::Application);
         self.answer(admitted, &request, now).await
     }
 
     /// Answers a request that [`door`](Self::door) has let in.
     pub async fn answer(
         &self,
-        admitted: Admitted,
+        admitted: Authorized,
         request: &AdminRequest,
         now: Timestamp,
     ) -> Response {
-        let Admitted(who) = admitted;
+        let Authorized(who) = admitted;
         let input = Input::read(request);
         let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
         let answered = match self.route(&segments, request, &input, now) {
