@@ -101,7 +101,7 @@ impl AdminRequest {
 }
 
 /// What becomes of a request at the door.
-pub enum Door {
+pub enum Authorization {
     /// It is let in, to [`Plane::answer`].
     In(Authorized),
     /// This is its answer.
@@ -272,17 +272,17 @@ fn ok(body: &impl Serialize) -> Answered {
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
-    pub async fn door(&self, request: &AdminRequest, now: Timestamp) -> Door {
+    pub async fn door(&self, request: &AdminRequest, now: Timestamp) -> Authorization {
         let config = &self.compiled.config;
         let caller = self.caller(request);
         let segments = Input::read(request).segments;
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
-            return Door::Out(Failed::NotFound.response());
+            return Authorization::Out(Failed::NotFound.response());
         }
         if let Some(answer) = page::answer(request) {
-            return Door::Out(answer);
+            return Authorization::Out(answer);
         }
         let is_metrics = segments == ["metrics"];
         let authorization = request.authorization.as_deref();
@@ -294,9 +294,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }
-        Door::Out(match access {
+        Authorization::Out(match access {
             _ if is_health => self.health(&request.method, access, now),
-            Access::Granted => return Door::In(Authorized(Who::Admin)),
+            Access::Granted => return Authorization::In(Authorized(Who::Admin)),
             Access::Public => unauthorized("", is_metrics),
             Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),

@@ -8,7 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::admin::door::Doorkeeper;
-use crate::admin::{self, Application, Body, Door, MAX_BODY_BYTES, Operation, Plane};
+use crate::admin::{self, Application, Authorization, Body, MAX_BODY_BYTES, Operation, Plane};
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Host, Origin, StoreConfig, Vars};
@@ -466,8 +466,8 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         let plane = self.plane();
         let admitted = match plane.door(&asked, self.effects.now()).await {
-            Door::Out(answer) => return answer,
-            Door::In(admitted) => admitted,
+            Authorization::Out(answer) => return answer,
+            Authorization::In(admitted) => admitted,
         };
         if asked.takes_body() {
             asked.body = incoming.body(MAX_BODY_BYTES).await;
