@@ -103,7 +103,7 @@ impl AdminRequest {
 /// What becomes of a request at the door.
 pub enum Authorization {
     /// It is let in, to [`Plane::answer`].
-    In(Authorized),
+    Granted(Authorized),
     /// This is its answer.
     Out(Response),
 }
@@ -296,7 +296,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         Authorization::Out(match access {
             _ if is_health => self.health(&request.method, access, now),
-            Access::Granted => return Authorization::In(Authorized(Who::Admin)),
+            Access::Granted => return Authorization::Granted(Authorized(Who::Admin)),
             Access::Public => unauthorized("", is_metrics),
             Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),

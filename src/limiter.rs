@@ -467,7 +467,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let plane = self.plane();
         let admitted = match plane.door(&asked, self.effects.now()).await {
             Authorization::Out(answer) => return answer,
-            Authorization::In(admitted) => admitted,
+            Authorization::Granted(admitted) => admitted,
         };
         if asked.takes_body() {
             asked.body = incoming.body(MAX_BODY_BYTES).await;
