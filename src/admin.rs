@@ -105,7 +105,7 @@ pub enum Authorization {
     /// It is let in, to [`Plane::answer`].
     Granted(Authorized),
     /// This is its answer.
-    Out(Response),
+    Refused(Response),
 }
 
 /// That a request came with a token that opens what it asks for, or from the application itself.
@@ -279,10 +279,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
-            return Authorization::Out(Failed::NotFound.response());
+            return Authorization::Refused(Failed::NotFound.response());
         }
         if let Some(answer) = page::answer(request) {
-            return Authorization::Out(answer);
+            return Authorization::Refused(answer);
         }
         let is_metrics = segments == ["metrics"];
         let authorization = request.authorization.as_deref();
@@ -294,7 +294,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }
-        Authorization::Out(match access {
+        Authorization::Refused(match access {
             _ if is_health => self.health(&request.method, access, now),
             Access::Granted => return Authorization::Granted(Authorized(Who::Admin)),
             Access::Public => unauthorized("", is_metrics),

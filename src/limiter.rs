@@ -466,7 +466,7 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         let plane = self.plane();
         let admitted = match plane.door(&asked, self.effects.now()).await {
-            Authorization::Out(answer) => return answer,
+            Authorization::Refused(answer) => return answer,
             Authorization::Granted(admitted) => admitted,
         };
         if asked.takes_body() {
