@@ -109,11 +109,11 @@ pub enum Authorization {
 }
 
 /// That a request came with a token that opens what it asks for, or from the application itself.
-pub struct Authorized(Who);
+pub struct Authorized(Actor);
 
 /// Who makes a call, as the operator log names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+enum Actor {
     /// An operator, over HTTP.
     Admin,
     /// The application that runs the limiter.
@@ -296,7 +296,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         }
         Authorization::Refused(match access {
             _ if is_health => self.health(&request.method, access, now),
-            Access::Granted => return Authorization::Granted(Authorized(Who::Admin)),
+            Access::Granted => return Authorization::Granted(Authorized(Actor::Admin)),
             Access::Public => unauthorized("", is_metrics),
             Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),
@@ -321,7 +321,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         if Input::read(&request).segments == ["health"] {
             return self.health(&request.method, Access::Granted, now);
         }
-        let admitted = Authorized(Who::Application);
+        let admitted = Authorized(Actor::Application);
         self.answer(admitted, &request, now).await
     }
 

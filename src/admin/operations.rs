@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{AdminRequest, Answered, Failed, Plane, Who, ok};
+use super::{Actor, AdminRequest, Answered, Failed, Plane, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -72,15 +72,15 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
         segments: &[&str],
         request: &AdminRequest,
         input: &Input,
-        (who, outcome): (Who, &str),
+        (who, outcome): (Actor, &str),
         now: Timestamp,
     ) {
         let Some((action, target)) = action(&request.method, segments) else {
             return;
         };
         let (who, address) = match who {
-            Who::Admin => ("admin", Some(self.caller(request).key())),
-            Who::Application => ("application", None),
+            Actor::Admin => ("admin", Some(self.caller(request).key())),
+            Actor::Application => ("application", None),
         };
         let operation = json!({
             "at": now.as_millis(), "who": who, "address": address, "action": action, "target": target,
