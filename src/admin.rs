@@ -102,7 +102,7 @@ impl AdminRequest {
 
 /// What becomes of a request at the door.
 pub enum Authorization {
-    /// It is let in, to [`Plane::answer`].
+    /// It is let in, to [`ControlPlane::answer`].
     Granted(Authorized),
     /// This is its answer.
     Refused(Response),
@@ -151,7 +151,7 @@ impl Operation {
 }
 
 /// All that the control plane works with.
-pub struct Plane<'a, S, D, E> {
+pub struct ControlPlane<'a, S, D, E> {
     /// The configuration.
     pub compiled: &'a Compiled,
     /// What decides, and what the isolate knows.
@@ -270,7 +270,7 @@ fn ok(body: &impl Serialize) -> Answered {
     Ok(Response::json(200, body))
 }
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
     pub async fn door(&self, request: &AdminRequest, now: Timestamp) -> Authorization {
         let config = &self.compiled.config;

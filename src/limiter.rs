@@ -8,7 +8,9 @@ use std::fmt;
 use std::rc::Rc;
 
 use crate::admin::door::Doorkeeper;
-use crate::admin::{self, Application, Authorization, Body, MAX_BODY_BYTES, Operation, Plane};
+use crate::admin::{
+    self, Application, Authorization, Body, ControlPlane, MAX_BODY_BYTES, Operation,
+};
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, Host, Origin, StoreConfig, Vars};
@@ -441,8 +443,8 @@ impl<E: Effects + Clone> Limiter<E> {
             .note(Kind::Admitted, status, &report, now, details);
     }
 
-    fn plane(&self) -> Plane<'_, RedisStore<Rest<E>>, Connection<E>, E> {
-        Plane {
+    fn plane(&self) -> ControlPlane<'_, RedisStore<Rest<E>>, Connection<E>, E> {
+        ControlPlane {
             compiled: &self.compiled,
             stack: &self.stack,
             door: &self.doorkeeper,

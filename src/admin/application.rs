@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::bad::Bad;
 use super::caller_key::identified;
-use super::{Answered, Failed, Plane, ok};
+use super::{Answered, ControlPlane, Failed, ok};
 use crate::budget::Purpose;
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -67,7 +67,7 @@ impl<D: Database> Application<D> {
     }
 }
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     /// Answers a call, a JSON list of its name and its arguments, with `{"result": ...}`:
     ///
     /// - `["get", key]`: the value, or `null`;

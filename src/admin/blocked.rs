@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::fields::Fields;
 use super::input::Input;
-use super::{AdminRequest, Answered, Failed, Plane, ok};
+use super::{AdminRequest, Answered, ControlPlane, Failed, ok};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
@@ -61,7 +61,7 @@ struct ListedPolicy<'a> {
     until: u64,
 }
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     pub(super) async fn list_blocked(&self, input: &Input, now: Timestamp) -> Answered {
         #[derive(Serialize)]
         struct Body<'a> {

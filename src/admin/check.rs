@@ -6,7 +6,7 @@ use super::bad::Bad;
 use super::caller_key::identified;
 use super::fields::Fields;
 use super::input::Input;
-use super::{AdminRequest, Answered, Failed, Plane, ROOT, ok};
+use super::{AdminRequest, Answered, ControlPlane, Failed, ROOT, ok};
 use crate::blocklist::AddressBlock;
 use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
@@ -101,7 +101,7 @@ struct Standing<'a> {
     results: Vec<Self>,
 }
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     pub(super) async fn check(
         &self,
         input: &Input,

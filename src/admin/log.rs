@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::input::Input;
-use super::{Answered, Plane, ok};
+use super::{Answered, ControlPlane, ok};
 use crate::effects::Effects;
 use crate::events::records::{EventCursor, HOURS};
 use crate::redis::Database;
@@ -15,7 +15,7 @@ use crate::time::{Millis, Timestamp};
 
 const PAGE: [u32; 2] = [1, 1000];
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     pub(super) async fn events(&self, input: &Input, now: Timestamp) -> Answered {
         #[derive(Serialize)]
         struct Body<'a> {

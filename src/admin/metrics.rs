@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::bad::Bad;
 use super::input::Input;
-use super::{AdminRequest, Answered, Failed, Plane, ok};
+use super::{AdminRequest, Answered, ControlPlane, Failed, ok};
 use crate::effects::Effects;
 use crate::metrics::exposition::{self, Format, Told};
 use crate::metrics::gauges::{FIELDS, Found};
@@ -34,7 +34,7 @@ fn bucket(at: u64, counts: &Series) -> Value {
     bucket
 }
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     pub(super) async fn metrics(
         &self,
         input: &Input,

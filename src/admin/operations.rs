@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{Actor, AdminRequest, Answered, Failed, Plane, ok};
+use super::{Actor, AdminRequest, Answered, ControlPlane, Failed, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -65,7 +65,7 @@ pub(super) fn outcome(answered: &Answered) -> Option<&'static str> {
     }
 }
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     /// Writes down a call that has been answered, if it is one that does something.
     pub(super) async fn note_operation(
         &self,

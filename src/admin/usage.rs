@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::caller_key;
 use super::input::Input;
-use super::{Answered, Failed, Plane, ok};
+use super::{Answered, ControlPlane, Failed, ok};
 use crate::client::CallerKey;
 use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
@@ -14,7 +14,7 @@ use crate::store::shared::Partitioned;
 use crate::store::{Charge, Check, Store};
 use crate::time::{Millis, Timestamp};
 
-impl<S: Partitioned, D: Database, E: Effects + Clone> Plane<'_, S, D, E> {
+impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     pub(super) async fn usage(
         &self,
         policy: &str,
