@@ -167,7 +167,7 @@ pub struct ControlPlane<'a, S, D, E> {
 }
 
 /// Why a request is not answered with what it asks for.
-enum Failed {
+enum AdminError {
     Bad(Bad),
     /// A caller, an address or a range that cannot be one.
     Identifier(Bad),
@@ -188,19 +188,19 @@ enum Failed {
     OnlyHere,
 }
 
-impl From<Bad> for Failed {
+impl From<Bad> for AdminError {
     fn from(bad: Bad) -> Self {
         Self::Bad(bad)
     }
 }
 
-impl From<StoreError> for Failed {
+impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl Failed {
+impl AdminError {
     fn response(self) -> Response {
         let coded = |status, error, message: &str, code| {
             Response::coded_error(status, error, message, Some(code))
@@ -264,7 +264,7 @@ const UNAVAILABLE: &str = "store_unavailable";
 const UNKNOWN_POLICY: &str =
     "`policy` must be one that is configured; GET /_limiter/policies lists them.";
 
-type Answered = Result<Response, Failed>;
+type Answered = Result<Response, AdminError>;
 
 fn ok(body: &impl Serialize) -> Answered {
     Ok(Response::json(200, body))
@@ -279,7 +279,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
-            return Authorization::Refused(Failed::NotFound.response());
+            return Authorization::Refused(AdminError::NotFound.response());
         }
         if let Some(answer) = page::answer(request) {
             return Authorization::Refused(answer);
@@ -344,7 +344,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             let operation = (who, outcome);
             (self.note_operation(&segments, request, &input, operation, now)).await;
         }
-        answered.unwrap_or_else(Failed::response)
+        answered.unwrap_or_else(AdminError::response)
     }
 
     fn caller(&self, request: &AdminRequest) -> Caller {
@@ -361,7 +361,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         request: &'a AdminRequest,
         input: &'a Input,
         now: Timestamp,
-    ) -> Result<Pin<Box<dyn Future<Output = Answered> + 'a>>, Failed> {
+    ) -> Result<Pin<Box<dyn Future<Output = Answered> + 'a>>, AdminError> {
         let method = request.method.as_str();
         let reads = matches!(method, "GET" | "HEAD");
         Ok(match *segments {
@@ -370,17 +370,17 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 return Err(Bad::from(rule).into());
             }
             ["blocked"] if reads => Box::pin(self.list_blocked(input, now)),
-            ["blocked"] => return Err(Failed::Method("GET, HEAD")),
+            ["blocked"] => return Err(AdminError::Method("GET, HEAD")),
             ["blocked", target] => match method {
                 _ if reads => Box::pin(self.look_up(target, input, now)),
                 "PUT" => Box::pin(self.block(target, input, request, now)),
                 "DELETE" => Box::pin(self.lift(target, input, now)),
-                _ => return Err(Failed::Method("GET, HEAD, PUT, DELETE")),
+                _ => return Err(AdminError::Method("GET, HEAD, PUT, DELETE")),
             },
             ["events"] => match method {
                 _ if reads => Box::pin(self.events(input, now)),
                 "DELETE" => Box::pin(self.forget_events(input, now)),
-                _ => return Err(Failed::Method("GET, HEAD, DELETE")),
+                _ => return Err(AdminError::Method("GET, HEAD, DELETE")),
             },
             ["suspicious"] if reads => Box::pin(self.suspicious(input, now)),
             ["policies"] if reads => Box::pin(ready(self.policies(input))),
@@ -389,16 +389,16 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             ["store"] if reads => Box::pin(self.store(input, now)),
             ["operations"] if reads => Box::pin(self.operations(input, now)),
             ["suspicious" | "policies" | "metrics" | "series" | "store" | "operations"] => {
-                return Err(Failed::Method("GET, HEAD"));
+                return Err(AdminError::Method("GET, HEAD"));
             }
             ["usage", policy, caller] => match method {
                 _ if reads => Box::pin(self.usage(policy, caller, input, now)),
                 "DELETE" => Box::pin(self.reset(policy, caller, input, now)),
-                _ => return Err(Failed::Method("GET, HEAD, DELETE")),
+                _ => return Err(AdminError::Method("GET, HEAD, DELETE")),
             },
             ["check"] if method == "POST" => Box::pin(self.check(input, request, now)),
-            ["check"] => return Err(Failed::Method("POST")),
-            _ => return Err(Failed::NotFound),
+            ["check"] => return Err(AdminError::Method("POST")),
+            _ => return Err(AdminError::NotFound),
         })
     }
 
@@ -468,7 +468,7 @@ fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<AccessToken<'a>> {
 /// The answer to a path where nothing is.
 #[must_use]
 pub fn not_found() -> Response {
-    Failed::NotFound.response()
+    AdminError::NotFound.response()
 }
 
 /// With a challenge of RFC 6750, 3: `error` says that a token came and is wrong. `takes_password`: also with one of RFC 7617.

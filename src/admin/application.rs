@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::bad::Bad;
 use super::caller_key::identified;
-use super::{Answered, ControlPlane, Failed, ok};
+use super::{AdminError, Answered, ControlPlane, ok};
 use crate::budget::Purpose;
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -78,7 +78,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     /// - `["log", identifier, policy, method, path]`: `null`.
     pub(crate) async fn apply(&self, application: &Application<D>, call: &str) -> Response {
         let answered = self.try_apply(application, call).await;
-        answered.unwrap_or_else(Failed::response)
+        answered.unwrap_or_else(AdminError::response)
     }
 
     async fn try_apply(&self, application: &Application<D>, call: &str) -> Answered {
@@ -89,8 +89,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             Some((Value::String(name), arguments)) => (name.as_str(), arguments),
             _ => return Err(Bad::from(CALLS).into()),
         };
-        let key =
-            |given| Ok::<_, Failed>(application.records.key(RedisKey::Application(key(given)?)));
+        let key = |given| {
+            Ok::<_, AdminError>(application.records.key(RedisKey::Application(key(given)?)))
+        };
         let (command, is_repeatable) = match (name, arguments) {
             ("get", [given]) => (command(["GET", &key(given)?]), true),
             ("set", [given, value, rest @ ..]) if rest.len() < 2 => {
@@ -120,14 +121,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         };
         let reply = self.send(application, command, is_repeatable).await;
         let reply = reply.map_err(|error| match error {
-            StoreError::NotANumber => Failed::NotANumber,
+            StoreError::NotANumber => AdminError::NotANumber,
             StoreError::Refused(word) if word == "WRONGTYPE" => match name {
-                "incr" => Failed::NotANumber,
-                _ => Failed::Refused("The key holds something other than a text.".to_owned()),
+                "incr" => AdminError::NotANumber,
+                _ => AdminError::Refused("The key holds something other than a text.".to_owned()),
             },
-            error => Failed::NotDone(error),
+            error => AdminError::NotDone(error),
         })?;
-        let malformed = || Failed::NotDone(StoreError::Malformed);
+        let malformed = || AdminError::NotDone(StoreError::Malformed);
         let result = match name {
             "get" => match reply {
                 Value::Number(number) => number.to_string().into(),
@@ -172,7 +173,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// Records an event that the application reports, where events are recorded. It is held against nobody.
-    fn report(&self, given: [&Value; 4]) -> Result<(), Failed> {
+    fn report(&self, given: [&Value; 4]) -> Result<(), AdminError> {
         let rule = "`log` takes texts without control characters: an identifier, a policy, a method and a path.";
         let text = |value: &'_ Value| {
             let text = value.as_str().unwrap_or("\0");
@@ -182,9 +183,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let [identifier, policy, method, path] = given.map(text);
         let (policy, method, path) = (policy?, method?, path?);
         let policy = self.policy_named(&policy);
-        let policy = policy.ok_or(Failed::UnknownPolicy(400))?;
+        let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
         let caller = identified(&identifier?, self.config().ipv6_prefix);
-        let caller = caller.map_err(Failed::Identifier)?;
+        let caller = caller.map_err(AdminError::Identifier)?;
         if method.len() > MAX_METHOD_BYTES {
             let rule = format!("A method has at most {MAX_METHOD_BYTES} bytes.");
             return Err(Bad(rule).into());
@@ -209,10 +210,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 }
 
-fn key(given: &Value) -> Result<&str, Failed> {
+fn key(given: &Value) -> Result<&str, AdminError> {
     let key = given.as_str().unwrap_or_default();
     let is_valid = (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control);
-    is_valid.then_some(key).ok_or(Failed::Key)
+    is_valid.then_some(key).ok_or(AdminError::Key)
 }
 
 fn text_value(given: &Value) -> Result<&str, Bad> {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::fields::Fields;
 use super::input::Input;
-use super::{AdminRequest, Answered, ControlPlane, Failed, ok};
+use super::{AdminError, AdminRequest, Answered, ControlPlane, ok};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
@@ -157,7 +157,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&[])?;
         if let Some((range, true)) = Range::parse_loosely(target) {
             // Its sender may have meant the one address.
-            return Err(Failed::Identifier(Bad(format!(
+            return Err(AdminError::Identifier(Bad(format!(
                 "The address has bits after its prefix: name the range {range}, or one address."
             ))));
         }
@@ -168,7 +168,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let until = seconds.map(|seconds| now + Millis::from_secs(seconds));
         let reason = reason(fields.text("reason")?)?;
         if let Some(refusal) = target.refusal(&self.config().abuse.allowlist) {
-            return Err(Failed::Refused(refusal.message().to_owned()));
+            return Err(AdminError::Refused(refusal.message().to_owned()));
         }
         let block = Block {
             until: until.map(Timestamp::as_millis),
@@ -181,11 +181,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             Err(NotSet::Full(most)) => {
                 let message =
                     format!("There are {most} blocks of this kind already; lift some first.");
-                return Err(Failed::Refused(message));
+                return Err(AdminError::Refused(message));
             }
             Err(NotSet::Failed(_)) => {
                 self.stack.add_block(&target, AddressBlock { until });
-                return Err(Failed::OnlyHere);
+                return Err(AdminError::OnlyHere);
             }
         }
         self.apply_here(&target, Some(AddressBlock { until }), now)
@@ -295,10 +295,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         charges.filter_map(move |(key, charge)| (key == own).then_some(charge))
     }
 
-    fn target(&self, text: &str) -> Result<Target, Failed> {
+    fn target(&self, text: &str) -> Result<Target, AdminError> {
         const RULE: &str = "The target must be an address such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0%2F8.";
         let target = Target::parse(text, self.config().ipv6_prefix);
-        target.ok_or_else(|| Failed::Identifier(Bad::from(RULE)))
+        target.ok_or_else(|| AdminError::Identifier(Bad::from(RULE)))
     }
 }
 

@@ -6,7 +6,7 @@ use super::bad::Bad;
 use super::caller_key::identified;
 use super::fields::Fields;
 use super::input::Input;
-use super::{AdminRequest, Answered, ControlPlane, Failed, ROOT, ok};
+use super::{AdminError, AdminRequest, Answered, ControlPlane, ROOT, ok};
 use crate::blocklist::AddressBlock;
 use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
@@ -155,7 +155,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// The check, and what each of `list` asks for.
-    fn asking<'a>(&'a self, list: &'a [One], cost: u32) -> Result<(Check, Vec<Asked<'a>>), Failed> {
+    fn asking<'a>(
+        &'a self,
+        list: &'a [One],
+        cost: u32,
+    ) -> Result<(Check, Vec<Asked<'a>>), AdminError> {
         let config = self.config();
         let mut address: Option<CallerKey> = None;
         let mut check = Check {
@@ -165,9 +169,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let mut asked: Vec<Asked> = Vec::with_capacity(list.len());
         for one in list {
             let policy = self.policy_named(&one.policy);
-            let policy = policy.ok_or(Failed::UnknownPolicy(400))?;
+            let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
             let caller = identified(&one.identifier, config.ipv6_prefix);
-            let caller = caller.map_err(Failed::Identifier)?;
+            let caller = caller.map_err(AdminError::Identifier)?;
             if let own @ CallerKey::Address(_) = caller.key()
                 && address.replace(own).is_some_and(|known| known != own)
             {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::bad::Bad;
-use super::{AdminRequest, Body, Failed};
+use super::{AdminError, AdminRequest, Body};
 use crate::json;
 
 /// A JSON object, field by field.
@@ -12,10 +12,10 @@ pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// The object in a request's body. If it `may_be_empty`, an empty body is an object without fields.
-    pub(super) fn of_body(request: &AdminRequest, may_be_empty: bool) -> Result<Self, Failed> {
+    pub(super) fn of_body(request: &AdminRequest, may_be_empty: bool) -> Result<Self, AdminError> {
         let text = match &request.body {
             Body::Text(text) => text,
-            Body::TooLong => return Err(Failed::TooLarge),
+            Body::TooLong => return Err(AdminError::TooLarge),
             Body::NotText => return Err(Bad::from("The body must be UTF-8.").into()),
         };
         if may_be_empty && text.is_empty() {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::bad::Bad;
 use super::input::Input;
-use super::{AdminRequest, Answered, ControlPlane, Failed, ok};
+use super::{AdminError, AdminRequest, Answered, ControlPlane, ok};
 use crate::effects::Effects;
 use crate::metrics::exposition::{self, Format, Told};
 use crate::metrics::gauges::{FIELDS, Found};
@@ -92,9 +92,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// There is nothing to see where nothing is counted. What this isolate has counted alone is seen at once.
-    async fn counts(&self, now: Timestamp) -> Result<(), Failed> {
+    async fn counts(&self, now: Timestamp) -> Result<(), AdminError> {
         if !self.metrics.is_on() {
-            return Err(Failed::NotFound);
+            return Err(AdminError::NotFound);
         }
         if !self.records().is_shared() {
             let store = StoreCounts {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{Actor, AdminRequest, Answered, ControlPlane, Failed, ok};
+use super::{Actor, AdminError, AdminRequest, Answered, ControlPlane, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -58,9 +58,9 @@ pub(super) fn outcome(answered: &Answered) -> Option<&'static str> {
             let idle = body["lifted"] == false && body["policies_lifted"] == 0;
             (!idle).then_some("done")
         }
-        Err(Failed::OnlyHere) => Some("isolate"),
+        Err(AdminError::OnlyHere) => Some("isolate"),
         // In part, it may be.
-        Err(Failed::Store(_)) => Some("failed"),
+        Err(AdminError::Store(_)) => Some("failed"),
         Err(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 //! The page for operators. It asks for the token itself, so its files need none. The host has the files next to the
 //! module: an answer names one.
 
-use super::{AdminRequest, Failed};
+use super::{AdminError, AdminRequest};
 use crate::headers::Header;
 use crate::response::Response;
 
@@ -32,7 +32,7 @@ pub(super) fn answer(request: &AdminRequest) -> Option<Response> {
         _ => return None,
     };
     if !matches!(request.method.as_str(), "GET" | "HEAD") {
-        return Some(Failed::Method("GET, HEAD").response());
+        return Some(AdminError::Method("GET, HEAD").response());
     }
     let to_header =
         |(name, value): &(&'static str, &str)| -> Header { (name, (*value).to_owned()) };

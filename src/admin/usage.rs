@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::caller_key;
 use super::input::Input;
-use super::{Answered, ControlPlane, Failed, ok};
+use super::{AdminError, Answered, ControlPlane, ok};
 use crate::client::CallerKey;
 use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
@@ -126,21 +126,23 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         name: &str,
         caller: &str,
         input: &Input,
-    ) -> Result<(&Policy, CallerKey, Charge), Failed> {
+    ) -> Result<(&Policy, CallerKey, Charge), AdminError> {
         input.only(&["as"])?;
         let read = match input.parameter("as") {
             None => caller_key::caller,
             Some("identifier") => caller_key::checked,
             Some(_) => return Err(Bad::from("`as` must be `identifier`, or absent.").into()),
         };
-        let policy = self.policy_named(name).ok_or(Failed::UnknownPolicy(404))?;
+        let policy = self
+            .policy_named(name)
+            .ok_or(AdminError::UnknownPolicy(404))?;
         let caller = read(caller, self.config().ipv6_prefix);
-        let caller = caller.map_err(Failed::Identifier)?;
+        let caller = caller.map_err(AdminError::Identifier)?;
         let (key, charge) = policy.own_charge(&caller);
         if let CallerKey::Range(range) = key
             && !policy.counts_network(range, self.config().ipv6_prefix)
         {
-            return Err(Failed::Identifier(Bad::from(
+            return Err(AdminError::Identifier(Bad::from(
                 "The policy counts no network of that length: name an address in it.",
             )));
         }
