@@ -264,9 +264,9 @@ const UNAVAILABLE: &str = "store_unavailable";
 const UNKNOWN_POLICY: &str =
     "`policy` must be one that is configured; GET /_limiter/policies lists them.";
 
-type Answered = Result<Response, AdminError>;
+type AdminResult = Result<Response, AdminError>;
 
-fn ok(body: &impl Serialize) -> Answered {
+fn ok(body: &impl Serialize) -> AdminResult {
     Ok(Response::json(200, body))
 }
 
@@ -361,7 +361,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         request: &'a AdminRequest,
         input: &'a Input,
         now: Timestamp,
-    ) -> Result<Pin<Box<dyn Future<Output = Answered> + 'a>>, AdminError> {
+    ) -> Result<Pin<Box<dyn Future<Output = AdminResult> + 'a>>, AdminError> {
         let method = request.method.as_str();
         let reads = matches!(method, "GET" | "HEAD");
         Ok(match *segments {

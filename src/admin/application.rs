@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::bad::Bad;
 use super::caller_key::identified;
-use super::{AdminError, Answered, ControlPlane, ok};
+use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::budget::Purpose;
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -81,7 +81,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         answered.unwrap_or_else(AdminError::response)
     }
 
-    async fn try_apply(&self, application: &Application<D>, call: &str) -> Answered {
+    async fn try_apply(&self, application: &Application<D>, call: &str) -> AdminResult {
         let Some(Value::Array(words)) = json::value(call) else {
             return Err(Bad::from(CALLS).into());
         };

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::fields::Fields;
 use super::input::Input;
-use super::{AdminError, AdminRequest, Answered, ControlPlane, ok};
+use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
 use crate::blocklist::{AddressBlock, Block, By, Target};
@@ -62,7 +62,7 @@ struct ListedPolicy<'a> {
 }
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
-    pub(super) async fn list_blocked(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn list_blocked(&self, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
@@ -104,7 +104,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    pub(super) async fn look_up(&self, target: &str, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn look_up(&self, target: &str, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
@@ -153,7 +153,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input: &Input,
         request: &AdminRequest,
         now: Timestamp,
-    ) -> Answered {
+    ) -> AdminResult {
         input.only(&[])?;
         if let Some((range, true)) = Range::parse_loosely(target) {
             // Its sender may have meant the one address.
@@ -203,7 +203,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    pub(super) async fn lift(&self, target: &str, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn lift(&self, target: &str, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,

@@ -6,7 +6,7 @@ use super::bad::Bad;
 use super::caller_key::identified;
 use super::fields::Fields;
 use super::input::Input;
-use super::{AdminError, AdminRequest, Answered, ControlPlane, ROOT, ok};
+use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ROOT, ok};
 use crate::blocklist::AddressBlock;
 use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
@@ -107,7 +107,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input: &Input,
         request: &AdminRequest,
         now: Timestamp,
-    ) -> Answered {
+    ) -> AdminResult {
         input.only(&[])?;
         let (list, cost) = asked(Fields::of_body(request, false)?)?;
         let (check, asked) = self.asking(&list, cost)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::input::Input;
-use super::{Answered, ControlPlane, ok};
+use super::{AdminResult, ControlPlane, ok};
 use crate::effects::Effects;
 use crate::events::records::{EventCursor, HOURS};
 use crate::redis::Database;
@@ -16,7 +16,7 @@ use crate::time::{Millis, Timestamp};
 const PAGE: [u32; 2] = [1, 1000];
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
-    pub(super) async fn events(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn events(&self, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
@@ -37,7 +37,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    pub(super) async fn forget_events(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn forget_events(&self, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
@@ -53,7 +53,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    pub(super) async fn suspicious(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn suspicious(&self, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
         struct Caller<'a> {
             caller: &'a str,

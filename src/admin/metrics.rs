@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::bad::Bad;
 use super::input::Input;
-use super::{AdminError, AdminRequest, Answered, ControlPlane, ok};
+use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::effects::Effects;
 use crate::metrics::exposition::{self, Format, Told};
 use crate::metrics::gauges::{FIELDS, Found};
@@ -40,7 +40,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input: &Input,
         request: &AdminRequest,
         now: Timestamp,
-    ) -> Answered {
+    ) -> AdminResult {
         input.only(&[])?;
         self.counts(now).await?;
         let overview = self.records().overview(now).await.ok();
@@ -58,7 +58,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         Ok(Response::text(200, format.media_type(), text))
     }
 
-    pub(super) async fn series(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn series(&self, input: &Input, now: Timestamp) -> AdminResult {
         input.only(&["window"])?;
         self.counts(now).await?;
         let name = input.parameter("window").unwrap_or("hour");
@@ -77,7 +77,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         }))
     }
 
-    pub(super) async fn store(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn store(&self, input: &Input, now: Timestamp) -> AdminResult {
         input.only(&[])?;
         let gauges = self.records().gauges(now).await?.unwrap_or_default();
         let mut redis = Value::Null;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::input::Input;
-use super::{Actor, AdminError, AdminRequest, Answered, ControlPlane, ok};
+use super::{Actor, AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::json;
@@ -51,7 +51,7 @@ fn details(request: &AdminRequest, input: &Input) -> Option<String> {
 }
 
 /// What became of a call that was to do something; `None`: nothing.
-pub(super) fn outcome(answered: &Answered) -> Option<&'static str> {
+pub(super) fn outcome(answered: &AdminResult) -> Option<&'static str> {
     match answered {
         Ok(answer) => {
             let body = json::value(&answer.body).unwrap_or_default();
@@ -103,7 +103,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         self.records().run(commands, now).await.map(drop)
     }
 
-    pub(super) async fn operations(&self, input: &Input, now: Timestamp) -> Answered {
+    pub(super) async fn operations(&self, input: &Input, now: Timestamp) -> AdminResult {
         input.only(&["limit"])?;
         let most = input.number("limit", PAGE, Some(100))?;
         let key = self.records().key(RedisKey::Operations);

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::bad::Bad;
 use super::caller_key;
 use super::input::Input;
-use super::{AdminError, Answered, ControlPlane, ok};
+use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::client::CallerKey;
 use crate::effects::Effects;
 use crate::policy::{KeyBy, Mode, Policy};
@@ -21,7 +21,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         caller: &str,
         input: &Input,
         now: Timestamp,
-    ) -> Answered {
+    ) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
@@ -71,7 +71,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         caller: &str,
         input: &Input,
         now: Timestamp,
-    ) -> Answered {
+    ) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
@@ -91,7 +91,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    pub(super) fn policies(&self, input: &Input) -> Answered {
+    pub(super) fn policies(&self, input: &Input) -> AdminResult {
         #[derive(Serialize)]
         struct Body<'a> {
             enabled: bool,
