@@ -431,24 +431,24 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 }
 
 /// A token of the control plane: its name, where the configuration has it, and the paths that it opens.
-struct Opener {
+struct TokenScope {
     name: &'static str,
     secret: fn(&Config) -> Option<&Secret>,
     opens: fn(&[String]) -> bool,
 }
 
-const OPENERS: [Opener; 3] = [
-    Opener {
+const OPENERS: [TokenScope; 3] = [
+    TokenScope {
         name: "admin",
         secret: |config| config.admin_token.as_ref(),
         opens: |_| true,
     },
-    Opener {
+    TokenScope {
         name: "check",
         secret: |config| config.check_token.as_ref(),
         opens: |segments| *segments == ["check"],
     },
-    Opener {
+    TokenScope {
         name: "metrics",
         secret: |config| config.metrics_token.as_ref(),
         opens: |segments| *segments == ["metrics"],
@@ -458,7 +458,7 @@ const OPENERS: [Opener; 3] = [
 /// What opens a path.
 fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<AccessToken<'a>> {
     let openers = OPENERS.iter().filter(|opener| (opener.opens)(segments));
-    let tokens = openers.filter_map(|Opener { name, secret, .. }| {
+    let tokens = openers.filter_map(|TokenScope { name, secret, .. }| {
         let secret = secret(config)?;
         Some(AccessToken { name, secret })
     });
