@@ -44,7 +44,7 @@ mod usage;
 
 pub(crate) use application::Application;
 use bad::Bad;
-use door::{Access, AccessToken, Doorkeeper, too_many};
+use door::{Access, AccessToken, TokenGuard, too_many};
 use health::Parts;
 use input::Input;
 
@@ -157,7 +157,7 @@ pub struct ControlPlane<'a, S, D, E> {
     /// What decides, and what the isolate knows.
     pub stack: &'a Stack<S, D, E>,
     /// Who checks tokens.
-    pub door: &'a Doorkeeper,
+    pub door: &'a TokenGuard,
     /// Where wrong tokens are noted; blocks, events and counts.
     pub journal: &'a Journal<D>,
     /// Since when the identity provider's keys cannot be fetched, and why.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::admin::door::Doorkeeper;
+use crate::admin::door::TokenGuard;
 use crate::admin::{
     self, Application, Authorization, Body, ControlPlane, MAX_BODY_BYTES, Operation,
 };
@@ -68,7 +68,7 @@ pub struct Limiter<E> {
     journal: Journal<Connection<E>>,
     application: Application<Connection<E>>,
     metrics: Metrics,
-    doorkeeper: Doorkeeper,
+    doorkeeper: TokenGuard,
     preflights: Preflights,
     users: Users<E>,
     /// What this deployment writes into the loop guard.
@@ -143,7 +143,7 @@ impl<E: Effects + Clone> Limiter<E> {
             application,
             journal: Journal::new(records, &config.abuse, seed.clone()),
             metrics: Metrics::new(config, &seed),
-            doorkeeper: Doorkeeper::new(config, seed.clone()).map_err(LimiterError::Quota)?,
+            doorkeeper: TokenGuard::new(config, seed.clone()).map_err(LimiterError::Quota)?,
             preflights: Preflights::new(seed.clone()),
             users: Users::new(
                 config.users.clone(),

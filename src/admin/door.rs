@@ -52,13 +52,13 @@ pub struct AccessToken<'a> {
 /// A token that is too long to be guessed ([`Secret::is_beyond_guessing`]) is always compared, so that
 /// nobody who shares an address with its bearer can shut it out. Its wrong guesses are counted too, since
 /// each costs an event. A shorter one is not compared past the limit, so that the answer reveals nothing.
-pub struct Doorkeeper {
+pub struct TokenGuard {
     wrong: Memory,
     quota: Quota,
     shut_out: Option<Millis>,
 }
 
-impl Doorkeeper {
+impl TokenGuard {
     /// Nobody has tried anything yet.
     ///
     /// # Errors
@@ -156,7 +156,7 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::json;
 
-    use super::{Access, AccessToken, Doorkeeper};
+    use super::{Access, AccessToken, TokenGuard};
     use crate::client::Caller;
     use crate::config::{Config, Vars};
     use crate::credentials::bearer;
@@ -168,7 +168,7 @@ mod tests {
     const WRONG: Option<&str> = Some("Bearer correct-horse-batterie");
 
     struct Door {
-        keeper: Doorkeeper,
+        keeper: TokenGuard,
         config: Config,
     }
 
@@ -176,7 +176,7 @@ mod tests {
         fn new(vars: &serde_json::Value) -> Self {
             let config = Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config;
             Self {
-                keeper: Doorkeeper::new(&config, Seed::fixed()).unwrap(),
+                keeper: TokenGuard::new(&config, Seed::fixed()).unwrap(),
                 config,
             }
         }
