@@ -1,6 +1,6 @@
 //! The control plane: what an operator sees and does, over HTTP.
 //!
-//! Everything but health and the operators' page needs a token ([`door`]). What comes in is hostile until it has been read
+//! Everything but health and the operators' page needs a token ([`access`]). What comes in is hostile until it has been read
 //! ([`input`]): a name becomes part of a key only in a form that this crate has written itself. What
 //! goes out is JSON. Times are in milliseconds since the epoch.
 
@@ -26,8 +26,8 @@ use crate::store::shared::Partitioned;
 use crate::store::stack::Stack;
 use crate::time::Timestamp;
 
+pub mod access;
 pub mod bad;
-pub mod door;
 pub mod input;
 
 mod application;
@@ -42,9 +42,9 @@ mod operations;
 mod page;
 mod usage;
 
+use access::{Access, AccessToken, TokenGuard, too_many};
 pub(crate) use application::Application;
 use bad::Bad;
-use door::{Access, AccessToken, TokenGuard, too_many};
 use health::Parts;
 use input::Input;
 
@@ -325,7 +325,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         self.answer(admitted, &request, now).await
     }
 
-    /// Answers a request that [`door`](Self::door) has let in.
+    /// Answers a request that [`access`](Self::access) has let in.
     pub async fn answer(
         &self,
         admitted: Authorized,

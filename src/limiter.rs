@@ -7,7 +7,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use crate::admin::door::TokenGuard;
+use crate::admin::access::TokenGuard;
 use crate::admin::{
     self, Application, Authorization, Body, ControlPlane, MAX_BODY_BYTES, Operation,
 };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::door::{Access, too_many};
+use super::access::{Access, too_many};
 use crate::config::{Compiled, Server, Severity};
 use crate::redis::script::Form;
 use crate::response::Response;
@@ -167,7 +167,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Parts, answer};
-    use crate::admin::door::Access;
+    use crate::admin::access::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::redis::script::Form;
     use crate::store::StoreError;
