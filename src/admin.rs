@@ -44,7 +44,7 @@ mod usage;
 
 use access::{Access, AccessToken, TokenGuard, too_many};
 pub(crate) use application::Application;
-use bad::Bad;
+use bad::BadInput;
 use health::Parts;
 use input::Input;
 
@@ -168,9 +168,9 @@ pub struct ControlPlane<'a, S, D, E> {
 
 /// Why a request is not answered with what it asks for.
 enum AdminError {
-    Bad(Bad),
+    Bad(BadInput),
     /// A caller, an address or a range that cannot be one.
-    Identifier(Bad),
+    Identifier(BadInput),
     /// No policy has that name. With the answer's status: 404 where the path names it.
     UnknownPolicy(u16),
     NotFound,
@@ -188,8 +188,8 @@ enum AdminError {
     OnlyHere,
 }
 
-impl From<Bad> for AdminError {
-    fn from(bad: Bad) -> Self {
+impl From<BadInput> for AdminError {
+    fn from(bad: BadInput) -> Self {
         Self::Bad(bad)
     }
 }
@@ -207,8 +207,8 @@ impl AdminError {
         };
         let bad = |message: &str, code| coded(400, "bad_request", message, code);
         match self {
-            Self::Bad(Bad(message)) => bad(&message, "bad_argument"),
-            Self::Identifier(Bad(message)) => bad(&message, "bad_identifier"),
+            Self::Bad(BadInput(message)) => bad(&message, "bad_argument"),
+            Self::Identifier(BadInput(message)) => bad(&message, "bad_identifier"),
             Self::UnknownPolicy(status) => {
                 let error = match status {
                     404 => "not_found",
@@ -367,7 +367,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         Ok(match *segments {
             _ if input.unreadable => {
                 let rule = "The path or query must be UTF-8 under its percent-encoding.";
-                return Err(Bad::from(rule).into());
+                return Err(BadInput::from(rule).into());
             }
             ["blocked"] if reads => Box::pin(self.list_blocked(input, now)),
             ["blocked"] => return Err(AdminError::Method("GET, HEAD")),

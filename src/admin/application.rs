@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use super::caller_key::identified;
 use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::budget::Purpose;
@@ -83,11 +83,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
     async fn try_apply(&self, application: &Application<D>, call: &str) -> AdminResult {
         let Some(Value::Array(words)) = json::value(call) else {
-            return Err(Bad::from(CALLS).into());
+            return Err(BadInput::from(CALLS).into());
         };
         let (name, arguments) = match words.split_first() {
             Some((Value::String(name), arguments)) => (name.as_str(), arguments),
-            _ => return Err(Bad::from(CALLS).into()),
+            _ => return Err(BadInput::from(CALLS).into()),
         };
         let key = |given| {
             Ok::<_, AdminError>(application.records.key(RedisKey::Application(key(given)?)))
@@ -117,7 +117,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 self.report([identifier, policy, method, path])?;
                 return ok(&json!({"result": null}));
             }
-            _ => return Err(Bad::from(CALLS).into()),
+            _ => return Err(BadInput::from(CALLS).into()),
         };
         let reply = self.send(application, command, is_repeatable).await;
         let reply = reply.map_err(|error| match error {
@@ -178,7 +178,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let text = |value: &'_ Value| {
             let text = value.as_str().unwrap_or("\0");
             let is_plain = !text.contains(char::is_control);
-            is_plain.then(|| text.to_owned()).ok_or(Bad::from(rule))
+            is_plain
+                .then(|| text.to_owned())
+                .ok_or(BadInput::from(rule))
         };
         let [identifier, policy, method, path] = given.map(text);
         let (policy, method, path) = (policy?, method?, path?);
@@ -188,7 +190,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let caller = caller.map_err(AdminError::Identifier)?;
         if method.len() > MAX_METHOD_BYTES {
             let rule = format!("A method has at most {MAX_METHOD_BYTES} bytes.");
-            return Err(Bad(rule).into());
+            return Err(BadInput(rule).into());
         }
         if !self.journal.records_denials() {
             return Ok(());
@@ -216,10 +218,10 @@ fn key(given: &Value) -> Result<&str, AdminError> {
     is_valid.then_some(key).ok_or(AdminError::Key)
 }
 
-fn text_value(given: &Value) -> Result<&str, Bad> {
+fn text_value(given: &Value) -> Result<&str, BadInput> {
     let text = given.as_str().filter(|text| text.len() <= MAX_VALUE_BYTES);
     let rule = || {
-        Bad(format!(
+        BadInput(format!(
             "A value is a text of at most {MAX_VALUE_BYTES} bytes."
         ))
     };
@@ -227,11 +229,11 @@ fn text_value(given: &Value) -> Result<&str, Bad> {
 }
 
 /// A time in seconds, in milliseconds.
-fn milliseconds(given: &Value) -> Result<String, Bad> {
+fn milliseconds(given: &Value) -> Result<String, BadInput> {
     let seconds = given.as_u64();
     let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
     let rule = || {
-        Bad(format!(
+        BadInput(format!(
             "Seconds must be a whole number from 1 to {MAX_SECONDS}."
         ))
     };

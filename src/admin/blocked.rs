@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use super::fields::Fields;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
@@ -157,7 +157,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&[])?;
         if let Some((range, true)) = Range::parse_loosely(target) {
             // Its sender may have meant the one address.
-            return Err(AdminError::Identifier(Bad(format!(
+            return Err(AdminError::Identifier(BadInput(format!(
                 "The address has bits after its prefix: name the range {range}, or one address."
             ))));
         }
@@ -298,18 +298,18 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     fn target(&self, text: &str) -> Result<Target, AdminError> {
         const RULE: &str = "The target must be an address such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0%2F8.";
         let target = Target::parse(text, self.config().ipv6_prefix);
-        target.ok_or_else(|| AdminError::Identifier(Bad::from(RULE)))
+        target.ok_or_else(|| AdminError::Identifier(BadInput::from(RULE)))
     }
 }
 
 /// It is shown in lists and pages: no character that is none.
-fn reason(given: Option<String>) -> Result<Option<String>, Bad> {
+fn reason(given: Option<String>) -> Result<Option<String>, BadInput> {
     let Some(reason) = given else { return Ok(None) };
     if reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control) {
         let rule = format!(
             "`reason` must be at most {LONGEST_REASON} characters, none of them a control character."
         );
-        return Err(Bad(rule));
+        return Err(BadInput(rule));
     }
     Ok(Some(reason).filter(|reason| !reason.is_empty()))
 }

@@ -1,12 +1,12 @@
 //! The callers that a request to the control plane names.
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Ipv6Prefix, Network};
 
 /// The caller that an operator names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other key
 /// as lists show it.
-pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
+pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, `zone:NAME`, or a key \
                         as lists show it, such as `user-` and 32 hexadecimal digits.";
     if let Some(caller) = named(text, prefix)? {
@@ -14,14 +14,14 @@ pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
     }
     match CallerKey::parse(text) {
         // A network that is not one caller under the configured prefix.
-        None | Some(CallerKey::Address(_)) => Err(Bad::from(RULE)),
+        None | Some(CallerKey::Address(_)) => Err(BadInput::from(RULE)),
         Some(key) => Ok(Caller::of_key(key)),
     }
 }
 
 /// The caller that a server names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other
 /// text, which is a name like that of `id:NAME`.
-pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
+pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     match named(text, prefix)? {
         Some(caller) => Ok(caller),
         None => Ok(Caller::of_key(CallerKey::id(not_empty(text)?))),
@@ -29,7 +29,7 @@ pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> 
 }
 
 /// The caller whom a server has named in a check, by the same text, or by its key as lists show it.
-pub(super) fn checked(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
+pub(super) fn checked(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     match CallerKey::parse(text) {
         // With a hash or a range in it; others are names.
         Some(key) if text.contains('-') => Ok(Caller::of_key(key)),
@@ -38,21 +38,22 @@ pub(super) fn checked(text: &str, prefix: Ipv6Prefix) -> Result<Caller, Bad> {
 }
 
 /// The forms that operators and servers share.
-fn named(text: &str, prefix: Ipv6Prefix) -> Result<Option<Caller>, Bad> {
+fn named(text: &str, prefix: Ipv6Prefix) -> Result<Option<Caller>, BadInput> {
     let key = match text.split_once(':') {
         Some(("user", subject)) => CallerKey::user(not_empty(subject)?),
         Some(("id", name)) => CallerKey::id(not_empty(name)?),
-        Some(("zone", name)) => CallerKey::zone(name)
-            .ok_or(Bad::from("After `zone:` there must be a domain's name."))?,
+        Some(("zone", name)) => CallerKey::zone(name).ok_or(BadInput::from(
+            "After `zone:` there must be a domain's name.",
+        ))?,
         _ => return Ok(address(text, prefix)),
     };
     Ok(Some(Caller::of_key(key)))
 }
 
 /// The limits of bodies and paths bound a name's length.
-fn not_empty(name: &str) -> Result<&str, Bad> {
+fn not_empty(name: &str) -> Result<&str, BadInput> {
     if name.is_empty() {
-        return Err(Bad::from("A name must not be empty."));
+        return Err(BadInput::from("A name must not be empty."));
     }
     Ok(name)
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use super::caller_key::identified;
 use super::fields::Fields;
 use super::input::Input;
@@ -29,7 +29,7 @@ struct One {
 }
 
 impl One {
-    fn read(fields: &mut Fields) -> Result<Option<Self>, Bad> {
+    fn read(fields: &mut Fields) -> Result<Option<Self>, BadInput> {
         let (policy, identifier) = (fields.text("policy")?, fields.text("identifier")?);
         let both = policy.zip(identifier);
         Ok(both.map(|(policy, identifier)| Self { policy, identifier }))
@@ -56,14 +56,14 @@ impl Asked<'_> {
 }
 
 /// One quota, or several that admit together or not at all; and the cost.
-fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), Bad> {
+fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), BadInput> {
     const RULE: &str =
         "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 of them.";
     let cost = fields.number("cost", [0, u32::MAX])?.unwrap_or(1);
     let list = match fields.list("checks")? {
         None => {
             fields.only(&["policy", "identifier", "cost"])?;
-            vec![One::read(&mut fields)?.ok_or(Bad::from(RULE))?]
+            vec![One::read(&mut fields)?.ok_or(BadInput::from(RULE))?]
         }
         Some(checks) if (1..=MOST).contains(&checks.len()) => {
             fields.only(&["checks", "cost"])?;
@@ -71,11 +71,11 @@ fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), Bad> {
             for check in checks {
                 let mut fields = Fields::of(check)?;
                 fields.only(&["policy", "identifier"])?;
-                list.push(One::read(&mut fields)?.ok_or(Bad::from(RULE))?);
+                list.push(One::read(&mut fields)?.ok_or(BadInput::from(RULE))?);
             }
             list
         }
-        Some(_) => return Err(Bad::from(RULE)),
+        Some(_) => return Err(BadInput::from(RULE)),
     };
     Ok((list, cost))
 }
@@ -143,7 +143,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             )
         });
         let Some(mut binding) = binding.cloned() else {
-            return Err(Bad::from("`checks` is empty.").into());
+            return Err(BadInput::from("`checks` is empty.").into());
         };
         if !allowed && self.journal.records_denials() {
             self.note_denial(&asked, &verdict, quotas, now);
@@ -176,14 +176,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 && address.replace(own).is_some_and(|known| known != own)
             {
                 let rule = "A check is about one caller: name one address at most.";
-                return Err(Bad::from(rule).into());
+                return Err(BadInput::from(rule).into());
             }
             let terms = Terms::of(config, caller);
             let (key, charge) = policy.own_charge(&caller);
             let is_same = |other: &Asked| other.key == key && other.policy.name == policy.name;
             if asked.iter().any(is_same) {
                 let rule = "A quota must not be named twice in one check.";
-                return Err(Bad::from(rule).into());
+                return Err(BadInput::from(rule).into());
             }
             check.address = check.address.take().or_else(|| terms.address());
             // No header tells callers of a check apart: there are never too many.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use super::{AdminError, AdminRequest, Body};
 use crate::json;
 
@@ -16,7 +16,7 @@ impl Fields {
         let text = match &request.body {
             Body::Text(text) => text,
             Body::TooLong => return Err(AdminError::TooLarge),
-            Body::NotText => return Err(Bad::from("The body must be UTF-8.").into()),
+            Body::NotText => return Err(BadInput::from("The body must be UTF-8.").into()),
         };
         if may_be_empty && text.is_empty() {
             return Ok(Self(Map::new()));
@@ -24,38 +24,38 @@ impl Fields {
         // Only the place: serde's message can contain what was sent.
         let parsed = json::parse(text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
-            Bad(format!(
+            BadInput(format!(
                 "The body must be JSON: see line {line}, column {column}."
             ))
         })?;
         if parsed.has_duplicates {
-            return Err(Bad::from("No field of the body may be given twice.").into());
+            return Err(BadInput::from("No field of the body may be given twice.").into());
         }
         Ok(Self::of(parsed.value)?)
     }
 
     /// The object that `value` is.
-    pub(super) fn of(value: Value) -> Result<Self, Bad> {
+    pub(super) fn of(value: Value) -> Result<Self, BadInput> {
         match value {
             Value::Object(fields) => Ok(Self(fields)),
-            _ => Err(Bad::from("A JSON object is expected.")),
+            _ => Err(BadInput::from("A JSON object is expected.")),
         }
     }
 
     /// Checks that there are only `known` fields.
-    pub(super) fn only(&self, known: &[&str]) -> Result<(), Bad> {
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), BadInput> {
         if self.0.keys().all(|name| known.contains(&name.as_str())) {
             return Ok(());
         }
-        Err(Bad(format!("The fields are {}.", known.join(", "))))
+        Err(BadInput(format!("The fields are {}.", known.join(", "))))
     }
 
     /// A text, if the field exists.
-    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Bad> {
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, BadInput> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Bad(format!("`{name}` must be a text."))),
+            Some(_) => Err(BadInput(format!("`{name}` must be a text."))),
         }
     }
 
@@ -64,22 +64,22 @@ impl Fields {
         &mut self,
         name: &str,
         [least, most]: [u32; 2],
-    ) -> Result<Option<u32>, Bad> {
+    ) -> Result<Option<u32>, BadInput> {
         let number = match self.0.remove(name) {
             None | Some(Value::Null) => return Ok(None),
             Some(value) => value.as_u64().and_then(|number| u32::try_from(number).ok()),
         };
         let fits = number.filter(|number| (least..=most).contains(number));
-        let rule = || Bad::out_of_range(name, [least, most]);
+        let rule = || BadInput::out_of_range(name, [least, most]);
         fits.map(Some).ok_or_else(rule)
     }
 
     /// A list, if the field exists.
-    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, Bad> {
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, BadInput> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
-            Some(_) => Err(Bad(format!("`{name}` must be a list."))),
+            Some(_) => Err(BadInput(format!("`{name}` must be a list."))),
         }
     }
 }

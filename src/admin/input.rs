@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::AdminRequest;
-use super::bad::Bad;
+use super::bad::BadInput;
 use crate::steps;
 
 /// Segments and parameters that are read: more than any path of the control plane has, and any query may
@@ -51,12 +51,12 @@ impl Input {
     ///
     /// # Errors
     ///
-    /// [`Bad`] lists the known ones.
-    pub fn only(&self, known: &[&str]) -> Result<(), Bad> {
+    /// [`BadInput`] lists the known ones.
+    pub fn only(&self, known: &[&str]) -> Result<(), BadInput> {
         let mut seen: Vec<&str> = Vec::new();
         for (name, _) in &self.parameters {
             if !known.contains(&name.as_str()) || seen.contains(&name.as_str()) {
-                return Err(Bad(match known {
+                return Err(BadInput(match known {
                     [] => "This takes no parameters.".to_owned(),
                     known => format!(
                         "The parameters are {}, each at most once.",
@@ -80,14 +80,14 @@ impl Input {
     ///
     /// # Errors
     ///
-    /// [`Bad`] for anything else.
+    /// [`BadInput`] for anything else.
     pub fn number(
         &self,
         name: &str,
         [least, most]: [u32; 2],
         default: Option<u32>,
-    ) -> Result<u32, Bad> {
-        let rule = || Bad::out_of_range(name, [least, most]);
+    ) -> Result<u32, BadInput> {
+        let rule = || BadInput::out_of_range(name, [least, most]);
         let Some(text) = self.parameter(name) else {
             return default.ok_or_else(rule);
         };
@@ -102,13 +102,14 @@ impl Input {
     ///
     /// # Errors
     ///
-    /// [`Bad`] for anything else.
-    pub fn cursor<C>(&self, parse: impl Fn(&str) -> Option<C>) -> Result<Option<C>, Bad> {
+    /// [`BadInput`] for anything else.
+    pub fn cursor<C>(&self, parse: impl Fn(&str) -> Option<C>) -> Result<Option<C>, BadInput> {
         let Some(text) = self.parameter("cursor") else {
             return Ok(None);
         };
-        let cursor =
-            parse(text).ok_or(Bad::from("`cursor` must be one that the page before told."))?;
+        let cursor = parse(text).ok_or(BadInput::from(
+            "`cursor` must be one that the page before told.",
+        ))?;
         Ok(Some(cursor))
     }
 }
@@ -117,7 +118,7 @@ impl Input {
 mod tests {
     use super::Input;
     use crate::admin::AdminRequest;
-    use crate::admin::bad::Bad;
+    use crate::admin::bad::BadInput;
 
     fn input(path: &str, query: &str) -> Input {
         Input::read(&AdminRequest {
@@ -172,7 +173,7 @@ mod tests {
             assert!(
                 matches!(
                     read(&format!("limit={}", bad.replace('+', "%2B"))),
-                    Err(Bad(_))
+                    Err(BadInput(_))
                 ),
                 "{bad}"
             );

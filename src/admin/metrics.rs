@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::effects::Effects;
@@ -62,7 +62,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&["window"])?;
         self.counts(now).await?;
         let name = input.parameter("window").unwrap_or("hour");
-        let unknown = Bad::from("`window` must be hour, day or month.");
+        let unknown = BadInput::from("`window` must be hour, day or month.");
         let (width, steps) = window(name).ok_or(unknown)?;
         // The one that is shown, and the one before it.
         let buckets = self.records().chart(width, 2 * steps, now).await?;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bad::Bad;
+use super::bad::BadInput;
 use super::caller_key;
 use super::input::Input;
 use super::{AdminError, AdminResult, ControlPlane, ok};
@@ -131,7 +131,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let read = match input.parameter("as") {
             None => caller_key::caller,
             Some("identifier") => caller_key::checked,
-            Some(_) => return Err(Bad::from("`as` must be `identifier`, or absent.").into()),
+            Some(_) => return Err(BadInput::from("`as` must be `identifier`, or absent.").into()),
         };
         let policy = self
             .policy_named(name)
@@ -142,7 +142,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         if let CallerKey::Range(range) = key
             && !policy.counts_network(range, self.config().ipv6_prefix)
         {
-            return Err(AdminError::Identifier(Bad::from(
+            return Err(AdminError::Identifier(BadInput::from(
                 "The policy counts no network of that length: name an address in it.",
             )));
         }
