@@ -27,7 +27,7 @@ use crate::store::stack::Stack;
 use crate::time::Timestamp;
 
 pub mod access;
-pub mod bad;
+pub mod bad_input;
 pub mod input;
 
 mod application;
@@ -44,7 +44,7 @@ mod usage;
 
 use access::{Access, AccessToken, TokenGuard, too_many};
 pub(crate) use application::Application;
-use bad::BadInput;
+use bad_input::BadInput;
 use health::Parts;
 use input::Input;
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::bad::BadInput;
+use super::bad_input::BadInput;
 use super::caller_key::identified;
 use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::budget::Purpose;

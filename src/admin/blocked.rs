@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::bad::BadInput;
+use super::bad_input::BadInput;
 use super::fields::Fields;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};

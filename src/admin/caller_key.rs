@@ -1,6 +1,6 @@
 //! The callers that a request to the control plane names.
 
-use super::bad::BadInput;
+use super::bad_input::BadInput;
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Ipv6Prefix, Network};
 

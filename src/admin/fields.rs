@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::bad::BadInput;
+use super::bad_input::BadInput;
 use super::{AdminError, AdminRequest, Body};
 use crate::json;
 

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::AdminRequest;
-use super::bad::BadInput;
+use super::bad_input::BadInput;
 use crate::steps;
 
 /// Segments and parameters that are read: more than any path of the control plane has, and any query may
@@ -118,7 +118,7 @@ impl Input {
 mod tests {
     use super::Input;
     use crate::admin::AdminRequest;
-    use crate::admin::bad::BadInput;
+    use crate::admin::bad_input::BadInput;
 
     fn input(path: &str, query: &str) -> Input {
         Input::read(&AdminRequest {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::bad::BadInput;
+use super::bad_input::BadInput;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::effects::Effects;
