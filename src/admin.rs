@@ -45,7 +45,7 @@ mod usage;
 use access::{Access, AccessToken, TokenGuard, too_many};
 pub(crate) use application::Application;
 use bad_input::BadInput;
-use health::Parts;
+use health::Dependencies;
 use input::Input;
 
 /// Where the control plane is.
@@ -304,7 +304,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     fn health(&self, method: &str, access: Access, now: Timestamp) -> Response {
-        let parts = Parts {
+        let parts = Dependencies {
             store: self.stack.health(),
             script: self.journal.records().script_form(),
             lost: self.stack.blocks_lost_since(),

@@ -13,7 +13,7 @@ use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
 
 /// How what the limiter depends on does.
-pub(super) struct Parts {
+pub(super) struct Dependencies {
     pub store: StoreHealth,
     /// The form in which Redis is sent scripts.
     pub script: Option<Form>,
@@ -33,7 +33,7 @@ pub(super) struct Parts {
 pub(super) fn answer(
     method: &str,
     compiled: &Compiled,
-    parts: Parts,
+    parts: Dependencies,
     access: Access,
     now: Timestamp,
 ) -> Response {
@@ -166,7 +166,7 @@ fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Parts, answer};
+    use super::{Dependencies, answer};
     use crate::admin::access::Access;
     use crate::config::{Compiled, Config, Vars};
     use crate::redis::script::Form;
@@ -188,8 +188,8 @@ mod tests {
         Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
     }
 
-    fn parts(store: StoreHealth) -> Parts {
-        Parts {
+    fn parts(store: StoreHealth) -> Dependencies {
+        Dependencies {
             script: matches!(store, StoreHealth::Shared(_)).then_some(Form::Plain),
             store,
             lost: None,
@@ -280,7 +280,7 @@ mod tests {
         let since = Timestamp::from_millis(7);
         let ask = |name: &str, access, bad| {
             let trouble = |part| (part == name).then(|| (since, "it is broken".to_owned()));
-            let parts = Parts {
+            let parts = Dependencies {
                 store: upstash(State::Closed),
                 script: Some(Form::Flagged),
                 lost: (name == "lost").then_some(since),
