@@ -213,7 +213,7 @@ impl Room {
 
 /// What is to be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct EventBatch {
     /// The records.
     pub events: Vec<Event>,
     /// Events that no record counts.
@@ -226,7 +226,7 @@ pub struct Batch {
     pub blocks: Vec<(String, u64)>,
 }
 
-impl Batch {
+impl EventBatch {
     /// Whether there is nothing to write.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -369,10 +369,10 @@ impl Recorder {
     }
 
     /// What is to be written, as far as there is room for it; the next event opens another batch.
-    pub fn take(&self, mut room: Room) -> Batch {
+    pub fn take(&self, mut room: Room) -> EventBatch {
         let mut open = self.open.borrow_mut();
         open.writing = Deadline::OVER;
-        let mut batch = Batch::default();
+        let mut batch = EventBatch::default();
         if let Some(costs) = room.escalation {
             while !open.due.is_empty() && room.take(costs.per_block) {
                 batch.due.push(open.due.remove(0));
@@ -406,7 +406,7 @@ impl Recorder {
     }
 
     /// What could not be written is tried again with the next batch, as far as there is room.
-    pub fn put_back(&self, batch: Batch) {
+    pub fn put_back(&self, batch: EventBatch) {
         self.put_back_due(batch.due);
         let mut open = self.open.borrow_mut();
         open.left_out += batch.left_out;
@@ -501,8 +501,8 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        Batch, Costs, Details, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note, Recorder,
-        Room,
+        Costs, Details, EventBatch, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note,
+        Recorder, Room,
     };
     use crate::client::CallerKey;
     use crate::seed::Seed;
@@ -529,7 +529,7 @@ pub(crate) mod tests {
         Recorder::new(Seed::fixed())
     }
 
-    fn counts(batch: &Batch) -> u64 {
+    fn counts(batch: &EventBatch) -> u64 {
         batch.events.iter().map(|event| event.count).sum()
     }
 

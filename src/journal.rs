@@ -9,7 +9,7 @@ use crate::config::Abuse;
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
-use crate::events::{Batch, Details, FLUSH_AFTER, Kind, Note, Recorder, Room};
+use crate::events::{Details, EventBatch, FLUSH_AFTER, Kind, Note, Recorder, Room};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
@@ -309,7 +309,7 @@ impl<D: Database> Journal<D> {
     /// Writes a batch. What the database does not take is put back.
     async fn write_batch<S: Partitioned, E: Effects + Clone>(
         &self,
-        batch: Batch,
+        batch: EventBatch,
         stack: &Stack<S, D, E>,
         now: Timestamp,
     ) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Batch, Event, Kind, Tally};
+use super::{Event, EventBatch, Kind, Tally};
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::blocklist::{Block, By, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
@@ -104,7 +104,7 @@ impl Escalation {
 /// share is not blocked; and denials that took longer to be written than the time in which they count, in
 /// an outage for one, are over.
 fn denials<'a>(
-    batch: &'a Batch,
+    batch: &'a EventBatch,
     rule: &Escalation,
     now: Timestamp,
 ) -> impl Iterator<Item = (Network, &'a Tally)> {
@@ -142,7 +142,7 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database, where nothing was counted. Whatever fails after that is in [`Escalated::error`].
     pub async fn escalate(
         &self,
-        batch: &Batch,
+        batch: &EventBatch,
         rule: &Escalation,
         now: Timestamp,
     ) -> Result<Escalated, StoreError> {
@@ -190,7 +190,7 @@ impl<D: Database> Records<D> {
     /// could not.
     async fn count_denials(
         &self,
-        batch: &Batch,
+        batch: &EventBatch,
         rule: &Escalation,
         now: Timestamp,
     ) -> (Vec<Network>, Option<StoreError>) {
@@ -318,7 +318,7 @@ mod tests {
     use crate::client::Network;
     use crate::error::StoreError;
     use crate::events::tests::{ALL, denied};
-    use crate::events::{Batch, Recorder};
+    use crate::events::{EventBatch, Recorder};
     use crate::redis::emulator::Emulator;
     use crate::redis::keys::Keys;
     use crate::redis::records::{FAILURES_IN_A_ROW, Records};
@@ -338,7 +338,7 @@ mod tests {
         START + Millis::from_secs(seconds)
     }
 
-    fn batch(caller: &str, policy: &str, count: u32) -> Batch {
+    fn batch(caller: &str, policy: &str, count: u32) -> EventBatch {
         let recorder = Recorder::new(Seed::fixed());
         for _ in 0..count {
             recorder.note_denial(denied(caller, policy).caller, policy, START);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     /// The length of the block that so many denials just now lead to, in seconds.
-    fn blocks(records: &Records<Emulator>, batch: &Batch, seconds: u32) -> Option<u64> {
+    fn blocks(records: &Records<Emulator>, batch: &EventBatch, seconds: u32) -> Option<u64> {
         let mut batch = batch.clone();
         for tally in &mut batch.denials {
             tally.since = at(seconds);
@@ -356,7 +356,7 @@ mod tests {
     }
 
     /// The same of denials at the start, which are written so late.
-    fn blocks_late(records: &Records<Emulator>, batch: &Batch, seconds: u32) -> Option<u64> {
+    fn blocks_late(records: &Records<Emulator>, batch: &EventBatch, seconds: u32) -> Option<u64> {
         let escalated = records.escalate(batch, &RULE, at(seconds)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
         let until = escalated.blocks.first()?.1.until.unwrap();
@@ -421,16 +421,16 @@ mod tests {
 
     const ALL_FOUR: [&str; 4] = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"];
 
-    fn many(callers: &[&str]) -> Batch {
+    fn many(callers: &[&str]) -> EventBatch {
         let denials = callers.iter().map(|caller| batch(caller, "auth", 6));
         let denials = denials.flat_map(|batch| batch.denials);
-        Batch {
+        EventBatch {
             denials: denials.collect(),
-            ..Batch::default()
+            ..EventBatch::default()
         }
     }
 
-    fn escalated(records: &Records<Failing>, batch: &Batch) -> (Vec<String>, Escalated) {
+    fn escalated(records: &Records<Failing>, batch: &EventBatch) -> (Vec<String>, Escalated) {
         let escalated = records.escalate(batch, &RULE, at(0)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
         let blocked = escalated.blocks.iter().map(|(it, _)| it.to_string());

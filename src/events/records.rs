@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Batch, Event};
+use super::{Event, EventBatch};
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
@@ -89,7 +89,7 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] of the database; it may have been written all the same.
-    pub async fn record(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
+    pub async fn record(&self, batch: &EventBatch, now: Timestamp) -> Result<(), StoreError> {
         let mut commands = self.append(&batch.events, now);
         if batch.left_out > 0 {
             let key = self.key(RedisKey::EventsLeftOut);

@@ -13,7 +13,7 @@ use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
-use crate::events::{Batch, Details, Recorder, Room};
+use crate::events::{Details, EventBatch, Recorder, Room};
 use crate::metrics::Series;
 use crate::metrics::records::{self as counts, Width};
 use crate::quota::Algorithm;
@@ -31,7 +31,7 @@ fn target(text: &str) -> Target {
 }
 
 /// Eight events, and six denials of an address each.
-fn batch(round: u32) -> Batch {
+fn batch(round: u32) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for number in 0..8_u8 {
         let caller = format!("198.51.100.{number}");

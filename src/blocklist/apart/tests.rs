@@ -20,7 +20,7 @@ use crate::client::range::Range;
 use crate::error::StoreError;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
-use crate::events::{Batch, Details, Recorder, Room};
+use crate::events::{Details, EventBatch, Recorder, Room};
 use crate::metrics::Series;
 use crate::metrics::records::{Batch as Counts, Width};
 use crate::redis::keys::{Keys, RedisKey};
@@ -153,7 +153,7 @@ const RULE: Escalation = Escalation {
 };
 
 /// Six denials, and an event, of each address.
-fn batch(addresses: &[&str]) -> Batch {
+fn batch(addresses: &[&str]) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for address in addresses {
         let note = denied(address, "auth");
@@ -329,7 +329,7 @@ async fn the_escalation_costs_what_is_paid_for_it() {
     assert_eq!(costs, Costs::APART);
     let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     let batch = batch(&addresses);
-    let unwritten = Batch {
+    let unwritten = EventBatch {
         events: Vec::new(),
         blocks: Vec::new(),
         ..batch.clone()
@@ -356,9 +356,9 @@ async fn the_escalation_costs_what_is_paid_for_it() {
     capped.share(Budget::new(NonZeroU32::new(50)));
     assert_eq!(capped.escalation_costs().per_block, 20);
     stand_in.run(&["FLUSHDB"]).await;
-    let due = Batch {
+    let due = EventBatch {
         due: vec![Network::parse(ADDRESS).unwrap()],
-        ..Batch::default()
+        ..EventBatch::default()
     };
     let escalated = capped.escalate(&due, &RULE, START).await.unwrap();
     assert_eq!((escalated.due, escalated.error), (vec![], None));

@@ -13,7 +13,7 @@ use crate::client::range::Range;
 use crate::client::{Ipv6Prefix, Network};
 use crate::events::escalation::Escalation;
 use crate::events::tests::{ALL, denied};
-use crate::events::{Batch, Recorder};
+use crate::events::{EventBatch, Recorder};
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
@@ -230,7 +230,7 @@ async fn the_most_ranges_hold(stand_in: &StandIn) {
     assert_eq!(set("203.0.113.0/24".to_owned()).await, Ok(()), "replaced");
 }
 
-fn batch(caller: &str, count: u32) -> Batch {
+fn batch(caller: &str, count: u32) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for _ in 0..count {
         recorder.note_denial(denied(caller, "auth").caller, "auth", START);
@@ -329,7 +329,7 @@ async fn every_list_has_an_end() {
     assert!(ends(RedisKey::BlockedAddresses).await);
     records.lift(&target("10.0.0.0/8"), START).await.unwrap();
     assert!(ends(RedisKey::LiftedRanges).await);
-    let batch = Batch {
+    let batch = EventBatch {
         blocks: vec![("auth:a".to_owned(), until(60).unwrap())],
         ..batch("192.0.2.3", 6)
     };

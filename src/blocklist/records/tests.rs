@@ -6,7 +6,7 @@ use super::{MAX_RANGES, NotSet};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
-use crate::events::Batch;
+use crate::events::EventBatch;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
@@ -125,9 +125,9 @@ fn a_clock_an_hour_ahead_takes_nothing_out_of_a_list() {
         block(&records, text, 0, 600).unwrap();
     }
     let list = |key: &str, seconds: u32| {
-        let batch = Batch {
+        let batch = EventBatch {
             blocks: vec![(key.to_owned(), at(seconds + 600).as_millis())],
-            ..Batch::default()
+            ..EventBatch::default()
         };
         let written = records.record(&batch, at(seconds));
         written.now_or_never().unwrap().unwrap();
@@ -187,9 +187,9 @@ fn what_has_ended_leaves_the_lists_with_later_ones() {
     let records = records();
     for (last, seconds) in [(1, 0), (2, 0), (3, 2 * DAYS)] {
         block(&records, &format!("192.0.2.{last}"), seconds, 60).unwrap();
-        let batch = Batch {
+        let batch = EventBatch {
             blocks: vec![(format!("auth:{last}"), at(seconds + 60).as_millis())],
-            ..Batch::default()
+            ..EventBatch::default()
         };
         let written = records.record(&batch, at(seconds));
         written.now_or_never().unwrap().unwrap();
