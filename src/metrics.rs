@@ -30,7 +30,7 @@ pub use peaks::TENTHS;
 pub use series::Series;
 
 use peaks::Peaks;
-use records::{Batch, MAX_PENDING};
+use records::{CountBatch, MAX_PENDING};
 
 /// The longest that a task of the platform sleeps before it sends: 30 s after the response it ends.
 const MAX_SLEEP: Millis = Millis::from_secs(20);
@@ -121,7 +121,7 @@ struct Counts {
 struct Outbox {
     sent: Series,
     /// A batch without an answer: it is sent again as it was.
-    unanswered: Option<Batch>,
+    unanswered: Option<CountBatch>,
     batches: u64,
     /// Requests and commands in the latest batch and those before it.
     requests: u64,
@@ -360,7 +360,7 @@ impl Metrics {
     }
 
     /// What is to be sent: the batch that got no answer, as another attempt, or what was counted since.
-    fn next_batch(&self, store: &StoreCounts, now: Timestamp) -> Option<Batch> {
+    fn next_batch(&self, store: &StoreCounts, now: Timestamp) -> Option<CountBatch> {
         let outbox = &mut *self.outbox.borrow_mut();
         let batch = match outbox.unanswered.take() {
             Some(batch) => batch.again(),
@@ -374,7 +374,7 @@ impl Metrics {
                 outbox.batches += 1;
                 outbox.requests = self.requests.get();
                 outbox.commands = store.commands;
-                Batch::new(&self.isolate, outbox.batches, now, new)
+                CountBatch::new(&self.isolate, outbox.batches, now, new)
             }
         };
         outbox.unanswered = Some(batch.clone());

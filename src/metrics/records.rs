@@ -44,7 +44,7 @@ const MAX_SKEW_MS: u64 = HOUR_MS;
 
 /// What an isolate has counted since it sent last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub struct CountBatch {
     /// The isolate and the batch's number in it.
     id: String,
     /// Which attempt at sending it this is.
@@ -54,7 +54,7 @@ pub struct Batch {
     counts: Series,
 }
 
-impl Batch {
+impl CountBatch {
     /// What an isolate sends as its batch of that number.
     #[must_use]
     pub fn new(isolate: &str, number: u64, now: Timestamp, counts: Series) -> Self {
@@ -212,7 +212,11 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] of the database, which may hold it all the same.
-    pub async fn append_counts(&self, batch: &Batch, now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn append_counts(
+        &self,
+        batch: &CountBatch,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let text = batch.text();
         self.prepay(1, now)?;
         let append = command(["RPUSH", &self.key(RedisKey::PendingCounts), &text]);
@@ -410,8 +414,8 @@ fn read_buckets(held: &Value) -> Vec<Map<String, Value>> {
 }
 
 /// The batches in a list, each once however often it was sent. What is none counts nothing.
-fn batches(texts: &[&str]) -> Vec<Batch> {
-    let mut all: Vec<Batch> = texts.iter().filter_map(|it| Batch::read(it)).collect();
+fn batches(texts: &[&str]) -> Vec<CountBatch> {
+    let mut all: Vec<CountBatch> = texts.iter().filter_map(|it| CountBatch::read(it)).collect();
     let again = all.iter().filter(|batch| batch.attempt > 1);
     let mut sent_again: Vec<(String, bool)> =
         again.map(|batch| (batch.id.clone(), false)).collect();

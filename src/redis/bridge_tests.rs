@@ -74,7 +74,7 @@ async fn round(records: &Records<Rest<RealEffects>>, round: u32) {
     assert!(listed.addresses.iter().any(|(known, _)| *known == address));
     let mut counted = Series::default();
     counted.add(&["requests", "other", "admitted"], 5);
-    let batch = counts::Batch::new("isolate", u64::from(round), START, counted);
+    let batch = counts::CountBatch::new("isolate", u64::from(round), START, counted);
     records.append_counts(&batch, START).await.unwrap();
     records.fold_counts(START).await.unwrap();
     let overview = records.overview(START).await.unwrap();

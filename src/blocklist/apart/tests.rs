@@ -22,7 +22,7 @@ use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{Details, EventBatch, Recorder, Room};
 use crate::metrics::Series;
-use crate::metrics::records::{Batch as Counts, Width};
+use crate::metrics::records::{CountBatch as Counts, Width};
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
