@@ -14,7 +14,7 @@ use crate::client::{CF_WORKER, Caller};
 use crate::config::{Compiled, Config, Secret};
 use crate::credentials::{bearer, bearer_or_password};
 use crate::effects::Effects;
-use crate::events::{Details, Kind, Note};
+use crate::events::{Details, EventKey, Kind};
 use crate::gate;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -403,7 +403,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     fn note_refusal(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
-        let note = Note {
+        let note = EventKey {
             kind: Kind::Refused,
             caller: caller.key(),
             policy: "admin",

@@ -101,7 +101,7 @@ pub struct Event {
 
 /// The key by which events are merged into one record.
 #[derive(Clone, Copy, Debug, Hash)]
-pub struct Note<'a> {
+pub struct EventKey<'a> {
     /// What happened.
     pub kind: Kind,
     /// The caller's key.
@@ -296,7 +296,7 @@ impl Recorder {
     }
 
     /// Notes an event. `details` is asked only for the first of like ones, once.
-    pub fn note(&self, note: &Note, now: Timestamp, details: &mut dyn FnMut() -> Details) {
+    pub fn note(&self, note: &EventKey, now: Timestamp, details: &mut dyn FnMut() -> Details) {
         let like = self.seed.hash_one(note);
         let mut open = self.open.borrow_mut();
         open.named += 1;
@@ -420,7 +420,7 @@ impl Recorder {
             }
         }
         for event in batch.events {
-            let like = self.seed.hash_one(Note {
+            let like = self.seed.hash_one(EventKey {
                 kind: event.kind,
                 caller: event.caller,
                 policy: &event.policy,
@@ -475,7 +475,7 @@ impl Open {
     }
 }
 
-fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
+fn first(id: String, note: &EventKey, now: Timestamp, details: Details) -> Event {
     let mut path = details.path;
     if path.len() > MAX_PATH_BYTES {
         path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
@@ -501,7 +501,7 @@ fn first(id: String, note: &Note, now: Timestamp, details: Details) -> Event {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        Costs, Details, EventBatch, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH, Note,
+        Costs, Details, EventBatch, EventKey, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH,
         Recorder, Room,
     };
     use crate::client::CallerKey;
@@ -510,8 +510,8 @@ pub(crate) mod tests {
     use crate::time::Millis;
 
     /// Of an address, or of an identifier.
-    pub(crate) fn denied<'a>(caller: &str, policy: &'a str) -> Note<'a> {
-        Note {
+    pub(crate) fn denied<'a>(caller: &str, policy: &'a str) -> EventKey<'a> {
+        EventKey {
             kind: Kind::Denied,
             caller: CallerKey::parse(caller).unwrap_or_else(|| CallerKey::id(caller)),
             policy,
@@ -589,16 +589,16 @@ pub(crate) mod tests {
                 let decoy = denied(&name, "auth");
                 let note = match number % 4 {
                     0 => decoy,
-                    1 => Note {
+                    1 => EventKey {
                         caller: CallerKey::user(&name),
                         ..decoy
                     },
-                    2 => Note {
+                    2 => EventKey {
                         kind: Kind::Admitted,
                         status: u16::try_from(number).unwrap(),
                         ..decoy
                     },
-                    _ => Note {
+                    _ => EventKey {
                         kind: Kind::Refused,
                         policy: &name,
                         ..decoy

@@ -9,7 +9,7 @@ use crate::config::Abuse;
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
-use crate::events::{Details, EventBatch, FLUSH_AFTER, Kind, Note, Recorder, Room};
+use crate::events::{Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder, Room};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
@@ -165,7 +165,7 @@ impl<D: Database> Journal<D> {
             Some(standing) => (standing.policy.as_str(), report.asker(standing)),
             None => ("", asker),
         };
-        let note = Note {
+        let note = EventKey {
             kind,
             caller,
             policy,
@@ -190,7 +190,7 @@ impl<D: Database> Journal<D> {
             Some(standing) => (standing.policy.as_str(), standing.charged),
             None => ("", denial.asker),
         };
-        let note = Note {
+        let note = EventKey {
             kind: Kind::Denied,
             caller,
             policy,
@@ -213,7 +213,7 @@ impl<D: Database> Journal<D> {
     fn note_of(
         &self,
         asker: CallerKey,
-        note: &Note<'_>,
+        note: &EventKey<'_>,
         now: Timestamp,
         details: &mut dyn FnMut() -> Details,
     ) {

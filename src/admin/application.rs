@@ -14,7 +14,7 @@ use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::budget::Purpose;
 use crate::effects::Effects;
 use crate::error::StoreError;
-use crate::events::{Details, Kind, Note};
+use crate::events::{Details, EventKey, Kind};
 use crate::json;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
@@ -195,7 +195,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         if !self.journal.records_denials() {
             return Ok(());
         }
-        let note = Note {
+        let note = EventKey {
             kind: Kind::Reported,
             caller: caller.key(),
             policy: &policy.name,
