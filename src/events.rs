@@ -166,14 +166,14 @@ impl Tally {
 
 /// How much a batch may cost.
 #[derive(Clone, Copy, Debug)]
-pub struct Room {
+pub struct BatchLimits {
     /// Commands; `None`: as many as it takes.
     pub commands: Option<u32>,
     /// What it costs to count denials for the escalation as well; `None`: they are not.
     pub escalation: Option<Costs>,
 }
 
-impl Room {
+impl BatchLimits {
     /// Takes what so many commands cost, if there is room for them.
     fn take(&mut self, commands: usize) -> bool {
         let commands = u32::try_from(commands).unwrap_or(u32::MAX);
@@ -239,7 +239,7 @@ impl EventBatch {
     /// How many commands it costs, but for the escalation's blocks.
     #[must_use]
     pub fn commands(&self, escalation: Option<Costs>) -> usize {
-        let room = Room {
+        let room = BatchLimits {
             commands: None,
             escalation,
         };
@@ -369,7 +369,7 @@ impl Recorder {
     }
 
     /// What is to be written, as far as there is room for it; the next event opens another batch.
-    pub fn take(&self, mut room: Room) -> EventBatch {
+    pub fn take(&self, mut room: BatchLimits) -> EventBatch {
         let mut open = self.open.borrow_mut();
         open.writing = Deadline::OVER;
         let mut batch = EventBatch::default();
@@ -450,7 +450,7 @@ impl Open {
     }
 
     /// Those with the most denials, as far as a batch has room for them.
-    fn take_denials(&mut self, mut in_all: Room) -> Vec<Tally> {
+    fn take_denials(&mut self, mut in_all: BatchLimits) -> Vec<Tally> {
         let mut taken = Vec::new();
         let mut room = MAX_DENIALS_PER_BATCH;
         while let Some(place) = self.denials.greatest(Tally::count) {
@@ -501,8 +501,8 @@ fn first(id: String, note: &EventKey, now: Timestamp, details: Details) -> Event
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        Costs, Details, EventBatch, EventKey, Kind, MAX_DENIALS_PER_BATCH, MAX_EVENTS_PER_BATCH,
-        Recorder, Room,
+        BatchLimits, Costs, Details, EventBatch, EventKey, Kind, MAX_DENIALS_PER_BATCH,
+        MAX_EVENTS_PER_BATCH, Recorder,
     };
     use crate::client::CallerKey;
     use crate::seed::Seed;
@@ -520,7 +520,7 @@ pub(crate) mod tests {
     }
 
     /// Room for everything.
-    pub(crate) const ALL: Room = Room {
+    pub(crate) const ALL: BatchLimits = BatchLimits {
         commands: None,
         escalation: Some(Costs::TOGETHER),
     };
@@ -665,7 +665,7 @@ pub(crate) mod tests {
             }
         }
         // The script, four for all denials, two for the address, and for eight policies.
-        let room = Room {
+        let room = BatchLimits {
             commands: Some(15),
             escalation: Some(Costs::TOGETHER),
         };

@@ -9,7 +9,7 @@ use crate::config::Abuse;
 use crate::effects::{Effects, Level};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
-use crate::events::{Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder, Room};
+use crate::events::{BatchLimits, Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder};
 use crate::gate::{Exempt, Report, Standing, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
@@ -276,7 +276,7 @@ impl<D: Database> Journal<D> {
         let escalation = self.rules.escalation.is_some();
         let escalation = escalation.then(|| self.records.escalation_costs());
         let budget = self.records.budget();
-        let batch = self.recorder.take(Room {
+        let batch = self.recorder.take(BatchLimits {
             commands: budget.and_then(|budget| budget.left_for_records(now)),
             escalation,
         });

@@ -19,7 +19,7 @@ use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::events::escalation::{Costs, Escalated};
 use crate::events::tests::ALL;
-use crate::events::{Details, Room};
+use crate::events::{BatchLimits, Details};
 use crate::gate;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
@@ -340,7 +340,7 @@ fn a_batch_costs_what_is_paid_for_it() {
             }
         }
         for escalation in [None, Some(Costs::TOGETHER)] {
-            let batch = isolate.journal.recorder().take(Room {
+            let batch = isolate.journal.recorder().take(BatchLimits {
                 commands: None,
                 escalation,
             });

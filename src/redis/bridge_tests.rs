@@ -13,7 +13,7 @@ use crate::blocklist::{Block, By, Target};
 use crate::client::Ipv6Prefix;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
-use crate::events::{Details, EventBatch, Recorder, Room};
+use crate::events::{BatchLimits, Details, EventBatch, Recorder};
 use crate::metrics::Series;
 use crate::metrics::records::{self as counts, Width};
 use crate::quota::Algorithm;
@@ -43,7 +43,7 @@ fn batch(round: u32) -> EventBatch {
         }
     }
     recorder.note_block("auth:198.51.100.1", START + Millis::from_secs(60));
-    let room = Room {
+    let room = BatchLimits {
         commands: None,
         escalation: None,
     };
@@ -157,7 +157,7 @@ async fn the_largest_batch_is_counted() {
         let blocked = format!("auth:{caller}");
         recorder.note_block(&blocked, START + Millis::from_secs(60));
     }
-    let room = Room {
+    let room = BatchLimits {
         commands: None,
         escalation: Some(Costs::TOGETHER),
     };

@@ -20,7 +20,7 @@ use crate::client::range::Range;
 use crate::error::StoreError;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
-use crate::events::{Details, EventBatch, Recorder, Room};
+use crate::events::{BatchLimits, Details, EventBatch, Recorder};
 use crate::metrics::Series;
 use crate::metrics::records::{CountBatch as Counts, Width};
 use crate::redis::keys::{Keys, RedisKey};
@@ -163,7 +163,7 @@ fn batch(addresses: &[&str]) -> EventBatch {
         }
         recorder.note_block(&format!("auth:{address}"), START + Millis::from_secs(60));
     }
-    recorder.take(Room {
+    recorder.take(BatchLimits {
         commands: None,
         escalation: Some(Costs::APART),
     })
