@@ -5,7 +5,7 @@
 //! costs the database as much as a trickle. Where there is no room, what came least often makes room, and
 //! is counted.
 //!
-//! The denials that are [held against](Tally) their callers are counted apart from events, so that none
+//! The denials that are [held against](DenialCounts) their callers are counted apart from events, so that none
 //! of what tells events apart hides a caller that is denied a lot.
 
 use std::cell::RefCell;
@@ -131,7 +131,7 @@ pub struct Details {
 
 /// The denials that are held against a caller: those by a quota that is its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tally {
+pub struct DenialCounts {
     /// The caller's key.
     pub caller: CallerKey,
     /// When the first of them was.
@@ -140,7 +140,7 @@ pub struct Tally {
     pub policies: Vec<(String, u64)>,
 }
 
-impl Tally {
+impl DenialCounts {
     const fn new(caller: CallerKey, since: Timestamp) -> Self {
         Self {
             caller,
@@ -219,7 +219,7 @@ pub struct EventBatch {
     /// Events that no record counts.
     pub left_out: u64,
     /// What is held against callers, those with the most denials first.
-    pub denials: Vec<Tally>,
+    pub denials: Vec<DenialCounts>,
     /// Addresses that the escalation has still to block.
     pub due: Vec<Network>,
     /// Policies' blocks that stand: `{policy}:{caller}`, and until when.
@@ -243,7 +243,7 @@ impl EventBatch {
             commands: None,
             escalation,
         };
-        let of = |tally: &Tally| room.of_denials(tally.caller) + tally.policies.len();
+        let of = |tally: &DenialCounts| room.of_denials(tally.caller) + tally.policies.len();
         let mut commands: usize = self.denials.iter().map(of).sum();
         for (is_there, cost) in [
             (!self.denials.is_empty(), room.of_all_denials()),
@@ -267,7 +267,7 @@ pub struct Recorder {
 struct Open {
     events: Heaviest<Event>,
     left_out: u64,
-    denials: Heaviest<Tally>,
+    denials: Heaviest<DenialCounts>,
     due: Vec<Network>,
     blocks: HashMap<String, u64>,
     /// While somebody is to write it.
@@ -314,7 +314,7 @@ impl Recorder {
     /// Holds a denial by `policy` against `caller`, by whose own quota it was.
     pub fn note_denial(&self, caller: CallerKey, policy: &str, now: Timestamp) {
         let key = self.seed.hash_one(caller);
-        let new = || Tally::new(caller, now);
+        let new = || DenialCounts::new(caller, now);
         let denials = &mut self.open.borrow_mut().denials;
         denials.add(key, 1, new).0.add(policy, 1);
     }
@@ -412,7 +412,7 @@ impl Recorder {
         open.left_out += batch.left_out;
         for tally in batch.denials {
             let key = self.seed.hash_one(tally.caller);
-            let new = || Tally::new(tally.caller, tally.since);
+            let new = || DenialCounts::new(tally.caller, tally.since);
             let newer = open.denials.add(key, tally.count(), new).0;
             newer.since = newer.since.min(tally.since);
             for (policy, count) in &tally.policies {
@@ -450,10 +450,10 @@ impl Open {
     }
 
     /// Those with the most denials, as far as a batch has room for them.
-    fn take_denials(&mut self, mut in_all: BatchLimits) -> Vec<Tally> {
+    fn take_denials(&mut self, mut in_all: BatchLimits) -> Vec<DenialCounts> {
         let mut taken = Vec::new();
         let mut room = MAX_DENIALS_PER_BATCH;
-        while let Some(place) = self.denials.greatest(Tally::count) {
+        while let Some(place) = self.denials.greatest(DenialCounts::count) {
             let tally = self.denials.at(place);
             let of_caller = in_all.of_denials(tally.caller);
             let fitting = in_all.policies(of_caller).min(room);
@@ -468,7 +468,7 @@ impl Open {
             } else {
                 // The next batch's.
                 let policies = mem::replace(&mut tally.policies, rest);
-                taken.push(Tally { policies, ..*tally });
+                taken.push(DenialCounts { policies, ..*tally });
             }
         }
         taken

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Event, EventBatch, Kind, Tally};
+use super::{DenialCounts, Event, EventBatch, Kind};
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::blocklist::{Block, By, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
@@ -107,7 +107,7 @@ fn denials<'a>(
     batch: &'a EventBatch,
     rule: &Escalation,
     now: Timestamp,
-) -> impl Iterator<Item = (Network, &'a Tally)> {
+) -> impl Iterator<Item = (Network, &'a DenialCounts)> {
     let window = rule.window;
     batch
         .denials
@@ -194,7 +194,7 @@ impl<D: Database> Records<D> {
         rule: &Escalation,
         now: Timestamp,
     ) -> (Vec<Network>, Option<StoreError>) {
-        let denials: Vec<(Network, &Tally)> = denials(batch, rule, now).collect();
+        let denials: Vec<(Network, &DenialCounts)> = denials(batch, rule, now).collect();
         if denials.is_empty() {
             return (Vec::new(), None);
         }
