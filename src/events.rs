@@ -20,7 +20,7 @@ use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
 use escalation::Costs;
-use heaviest::Heaviest;
+use heaviest::HeavyHitters;
 use shadow::ShadowDenials;
 
 pub mod escalation;
@@ -265,9 +265,9 @@ pub struct Recorder {
 }
 
 struct Open {
-    events: Heaviest<Event>,
+    events: HeavyHitters<Event>,
     left_out: u64,
-    denials: Heaviest<DenialCounts>,
+    denials: HeavyHitters<DenialCounts>,
     due: Vec<Network>,
     blocks: HashMap<String, u64>,
     /// While somebody is to write it.
@@ -280,9 +280,9 @@ impl Recorder {
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         let open = Open {
-            events: Heaviest::new(MAX_EVENTS_PER_BATCH),
+            events: HeavyHitters::new(MAX_EVENTS_PER_BATCH),
             left_out: 0,
-            denials: Heaviest::new(MAX_CALLERS),
+            denials: HeavyHitters::new(MAX_CALLERS),
             due: Vec::new(),
             blocks: HashMap::new(),
             writing: Deadline::OVER,

@@ -12,14 +12,14 @@ use std::mem;
 /// Up to a number of keys, each with a value. A key is a hash, by a secret. Its weight, which may include the
 /// weights of those whose place it took, only says who has to go: what counts for a key alone belongs into its
 /// value. Few enough that looking at all of them is cheap.
-pub(super) struct Heaviest<V> {
+pub(super) struct HeavyHitters<V> {
     most: usize,
     keys: Vec<u64>,
     weights: Vec<u64>,
     values: Vec<V>,
 }
 
-impl<V> Heaviest<V> {
+impl<V> HeavyHitters<V> {
     /// Keeps `most` keys (at least one).
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -101,7 +101,7 @@ mod tests {
 
     use proptest::prelude::{prop_assert, proptest};
 
-    use super::Heaviest;
+    use super::HeavyHitters;
 
     proptest! {
         /// Against exact counts: whatever is heavier than its share is there, in whichever order they come,
@@ -111,7 +111,7 @@ mod tests {
             stream in proptest::collection::vec((0..40_u64, 1..20_u64), 1..400),
             most in 1..12_usize,
         ) {
-            let mut heaviest = Heaviest::new(most);
+            let mut heaviest = HeavyHitters::new(most);
             let mut exact: HashMap<u64, u64> = HashMap::new();
             for (key, weight) in &stream {
                 *exact.entry(*key).or_default() += weight;
