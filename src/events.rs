@@ -20,11 +20,11 @@ use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
 use escalation::Costs;
-use heaviest::HeavyHitters;
+use heavy_hitters::HeavyHitters;
 use shadow::ShadowDenials;
 
 pub mod escalation;
-mod heaviest;
+mod heavy_hitters;
 pub mod records;
 mod shadow;
 
