@@ -41,7 +41,7 @@ pub enum Written {
 }
 
 /// A denied request.
-pub struct Denial<'a> {
+pub struct DeniedRequest<'a> {
     /// The answer's status.
     pub status: u16,
     /// The address that asked.
@@ -54,7 +54,7 @@ pub struct Denial<'a> {
     pub enforced: &'a [Standing],
 }
 
-impl Denial<'_> {
+impl DeniedRequest<'_> {
     /// The denial that is held against `own`: the one that denies it longest, so that a request counts
     /// once. None of what others have a part in, a quota that they share or a block of the address; nor of
     /// a cost that no waiting helps with, which the configuration is to blame for; nor of preflights, which any page can
@@ -151,7 +151,7 @@ impl<D: Database> Journal<D> {
     ) {
         let asker = report.caller.key();
         if kind == Kind::Denied {
-            let denial = Denial {
+            let denial = DeniedRequest {
                 status,
                 asker,
                 own: &[Some(asker), report.user],
@@ -178,7 +178,7 @@ impl<D: Database> Journal<D> {
     /// asked only for the first of like events.
     pub fn note_denial(
         &self,
-        denial: &Denial<'_>,
+        denial: &DeniedRequest<'_>,
         now: Timestamp,
         details: &mut dyn FnMut() -> Details,
     ) {

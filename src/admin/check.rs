@@ -12,7 +12,7 @@ use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
 use crate::events::Details;
 use crate::gate::{self, Exempt, Terms};
-use crate::journal::Denial;
+use crate::journal::DeniedRequest;
 use crate::metrics::RequestOutcome;
 use crate::policy::Policy;
 use crate::redis::Database;
@@ -246,7 +246,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let is_address = |key: &&CallerKey| matches!(key, CallerKey::Address(_));
         let address = own.iter().flatten().find(is_address);
         let asker = address.or_else(|| own.iter().flatten().next());
-        let denial = Denial {
+        let denial = DeniedRequest {
             status: 200,
             asker: asker.copied().unwrap_or(CallerKey::Unidentified),
             own: &own,
