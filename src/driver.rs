@@ -51,14 +51,14 @@ pub trait Platform {
 
 /// Effects that a task asks for through its mailbox.
 #[derive(Clone, Debug)]
-pub struct Asked<P> {
+pub struct TaskEffects<P> {
     platform: P,
     mailbox: Rc<Mailbox>,
     /// [`Setup::number`].
     setup: u32,
 }
 
-impl<P: Platform> Effects for Asked<P> {
+impl<P: Platform> Effects for TaskEffects<P> {
     fn now(&self) -> Timestamp {
         self.platform.now()
     }
@@ -127,7 +127,7 @@ pub struct Fields {
 struct DrivenRequest<P> {
     fields: Fields,
     address_header: Rc<str>,
-    asked: Asked<P>,
+    asked: TaskEffects<P>,
 }
 
 impl<P: Platform> Request for DrivenRequest<P> {
@@ -203,7 +203,7 @@ const TOO_MANY: &str = "more than 100 configurations take turns in this process:
 
 /// The limiter, and the tasks that run in it.
 pub struct Driver<P> {
-    asked: Asked<P>,
+    asked: TaskEffects<P>,
     tasks: Tasks<Ended<P>>,
     /// The one in force last.
     environments: Vec<Environment<P>>,
@@ -216,7 +216,7 @@ pub struct Driver<P> {
     sampled: u32,
 }
 
-type DrivenLimiter<P> = Rc<Limiter<Asked<P>>>;
+type DrivenLimiter<P> = Rc<Limiter<TaskEffects<P>>>;
 
 /// What a task came to, before its sample is kept. A sample belongs to the limiter that took it.
 enum Ended<P> {
@@ -269,7 +269,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         let mailbox = Rc::new(Mailbox::default());
         Self {
             tasks: Tasks::new(Rc::clone(&mailbox)),
-            asked: Asked {
+            asked: TaskEffects {
                 platform,
                 mailbox,
                 setup: 0,
@@ -331,7 +331,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     fn compose(&mut self, vars: &Vars, host: Host) -> Result<Environment<P>, LimiterError> {
-        let asked = Asked {
+        let asked = TaskEffects {
             setup: self.configured,
             ..self.asked.clone()
         };
