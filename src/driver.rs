@@ -112,7 +112,7 @@ impl<P: Platform> Effects for TaskEffects<P> {
 
 /// The fields of a request that are read in any case; the others are asked for when they are needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields {
+pub struct RequestFields {
     /// The method as sent.
     pub method: String,
     /// The whole URL.
@@ -125,7 +125,7 @@ pub struct Fields {
 }
 
 struct DrivenRequest<P> {
-    fields: Fields,
+    fields: RequestFields,
     address_header: Rc<str>,
     asked: TaskEffects<P>,
 }
@@ -347,7 +347,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a request. Before the driver is configured it is answered 503.
-    pub fn begin(&mut self, fields: Fields) -> TaskStep<TaskOutcome> {
+    pub fn begin(&mut self, fields: RequestFields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(
             async move |limiter: DrivenLimiter<P>| match limiter.handle(&request).await {
@@ -359,7 +359,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Begins a request that the application serves: it ends in a [`LimitVerdict`], or is answered 503 like those of
     /// [`begin`](Self::begin).
-    pub fn limit(&mut self, fields: Fields) -> TaskStep<TaskOutcome> {
+    pub fn limit(&mut self, fields: RequestFields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Verdict(Box::new(limiter.limit(&request).await))
@@ -367,7 +367,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins a request that is for the control plane alone.
-    pub fn control_plane(&mut self, fields: Fields) -> TaskStep<TaskOutcome> {
+    pub fn control_plane(&mut self, fields: RequestFields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
             Ended::Answer(limiter.control_plane(&request).await)
@@ -402,7 +402,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         self.finish(step)
     }
 
-    fn request(&self, fields: Fields) -> DrivenRequest<P> {
+    fn request(&self, fields: RequestFields) -> DrivenRequest<P> {
         DrivenRequest {
             fields,
             address_header: Rc::clone(&self.address_header),
@@ -415,7 +415,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     pub fn bad_gateway(&self, interim: u16) -> Response {
         match self.environments.last() {
             Some(Environment { limiter, .. }) => {
-                limiter.bad_gateway(&self.request(Fields::default()), interim)
+                limiter.bad_gateway(&self.request(RequestFields::default()), interim)
             }
             None => Response::origin_unreachable(Form::Json),
         }

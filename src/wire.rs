@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::admin::{Body, Operation};
-use crate::driver::{Fields, TaskOutcome};
+use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
@@ -269,10 +269,10 @@ pub fn redirected(text: &str) -> Option<String> {
 
 /// Reads a request's fields: method, URL, address, loop guard, each ended by a line feed.
 #[must_use]
-pub fn fields(text: &str) -> Fields {
+pub fn fields(text: &str) -> RequestFields {
     let mut parts = text.split('\n').map(str::to_owned);
     let mut next = || parts.next().unwrap_or_default();
-    Fields {
+    RequestFields {
         method: next(),
         url: next(),
         address: next(),

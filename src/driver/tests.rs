@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::{Driver, Fields, Platform, TaskOutcome};
+use super::{Driver, Platform, RequestFields, TaskOutcome};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
 use crate::effects::{Level, Reply};
@@ -68,8 +68,8 @@ fn upstash() -> serde_json::Value {
     })
 }
 
-fn get(url: &str) -> Fields {
-    Fields {
+fn get(url: &str) -> RequestFields {
+    RequestFields {
         method: "GET".to_owned(),
         url: url.to_owned(),
         address: "192.0.2.1".to_owned(),
@@ -241,7 +241,7 @@ fn rare_headers_are_read_when_they_are_needed() {
         denied.status == 429 && denied.headers.contains(&problem),
         "{denied:?}"
     );
-    let other = Fields {
+    let other = RequestFields {
         address: String::new(),
         ..get(url)
     };
@@ -362,7 +362,7 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
         .borrow_mut()
         .insert("authorization", "Bearer an-admin-token-of-this-test");
     assert_eq!(answered(driver.control_plane(get(policies))).status, 200);
-    let put = Fields {
+    let put = RequestFields {
         method: "PUT".to_owned(),
         ..get("https://app.example/_limiter/blocked/192.0.2.9")
     };

@@ -9,7 +9,7 @@ use super::{
     redirected,
 };
 use crate::admin::{Body, Operation};
-use crate::driver::{Fields, TaskOutcome};
+use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
@@ -220,7 +220,7 @@ fn fields_that_are_not_there_are_empty() {
     let whole = fields("GET\nhttps://a.io/b\n192.0.2.1\nx, y");
     assert_eq!(
         whole,
-        Fields {
+        RequestFields {
             method: "GET".to_owned(),
             url: "https://a.io/b".to_owned(),
             address: "192.0.2.1".to_owned(),
@@ -228,7 +228,7 @@ fn fields_that_are_not_there_are_empty() {
         }
     );
     assert_eq!(fields("GET\nhttps://a.io/b\n\n").address, "");
-    assert_eq!(fields(""), Fields::default());
+    assert_eq!(fields(""), RequestFields::default());
 }
 
 #[test]
