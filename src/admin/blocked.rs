@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::bad_input::BadInput;
-use super::fields::Fields;
+use super::fields::JsonFields;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::blocklist::pages::BlockCursor;
@@ -162,7 +162,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             ))));
         }
         let target = self.target(target)?;
-        let mut fields = Fields::of_body(request, true)?;
+        let mut fields = JsonFields::of_body(request, true)?;
         fields.only(&["seconds", "reason"])?;
         let seconds = fields.number("seconds", [1, LONGEST_SECONDS])?;
         let until = seconds.map(|seconds| now + Millis::from_secs(seconds));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::bad_input::BadInput;
 use super::caller_key::identified;
-use super::fields::Fields;
+use super::fields::JsonFields;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ROOT, ok};
 use crate::blocklist::AddressBlock;
@@ -29,7 +29,7 @@ struct One {
 }
 
 impl One {
-    fn read(fields: &mut Fields) -> Result<Option<Self>, BadInput> {
+    fn read(fields: &mut JsonFields) -> Result<Option<Self>, BadInput> {
         let (policy, identifier) = (fields.text("policy")?, fields.text("identifier")?);
         let both = policy.zip(identifier);
         Ok(both.map(|(policy, identifier)| Self { policy, identifier }))
@@ -56,7 +56,7 @@ impl Asked<'_> {
 }
 
 /// One quota, or several that admit together or not at all; and the cost.
-fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), BadInput> {
+fn asked(mut fields: JsonFields) -> Result<(Vec<One>, u32), BadInput> {
     const RULE: &str =
         "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 of them.";
     let cost = fields.number("cost", [0, u32::MAX])?.unwrap_or(1);
@@ -69,7 +69,7 @@ fn asked(mut fields: Fields) -> Result<(Vec<One>, u32), BadInput> {
             fields.only(&["checks", "cost"])?;
             let mut list = Vec::with_capacity(checks.len());
             for check in checks {
-                let mut fields = Fields::of(check)?;
+                let mut fields = JsonFields::of(check)?;
                 fields.only(&["policy", "identifier"])?;
                 list.push(One::read(&mut fields)?.ok_or(BadInput::from(RULE))?);
             }
@@ -109,7 +109,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         now: Timestamp,
     ) -> AdminResult {
         input.only(&[])?;
-        let (list, cost) = asked(Fields::of_body(request, false)?)?;
+        let (list, cost) = asked(JsonFields::of_body(request, false)?)?;
         let (check, asked) = self.asking(&list, cost)?;
         let verdict = match (&check.address, &*check.charges) {
             (None, []) => Verdict::default(),

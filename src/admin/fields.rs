@@ -8,9 +8,9 @@ use crate::json;
 
 /// A JSON object, field by field.
 #[derive(Debug)]
-pub(super) struct Fields(Map<String, Value>);
+pub(super) struct JsonFields(Map<String, Value>);
 
-impl Fields {
+impl JsonFields {
     /// The object in a request's body. If it `may_be_empty`, an empty body is an object without fields.
     pub(super) fn of_body(request: &AdminRequest, may_be_empty: bool) -> Result<Self, AdminError> {
         let text = match &request.body {
