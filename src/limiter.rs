@@ -88,14 +88,14 @@ pub enum Handled {
 }
 
 /// What is decided of a request, before it is known who serves it.
-enum Decided {
+enum RequestDecision {
     /// The limiter answers it: with the report of a denial, or without one.
     Answered(Response, Option<Report>),
     /// It may go ahead.
     Admitted(Report),
 }
 
-impl From<Response> for Decided {
+impl From<Response> for RequestDecision {
     fn from(response: Response) -> Self {
         Self::Answered(response, None)
     }
@@ -169,8 +169,8 @@ impl<E: Effects + Clone> Limiter<E> {
         let incoming = Incoming::new(request);
         let now = self.effects.now();
         match self.decide(&incoming, now).await {
-            Decided::Answered(response, _) => Handled::Answer(response),
-            Decided::Admitted(report) => {
+            RequestDecision::Answered(response, _) => Handled::Answer(response),
+            RequestDecision::Admitted(report) => {
                 let loop_guard = request.header(LOOP_GUARD);
                 let loop_guard = loop_guard::pass(loop_guard.as_deref(), &self.name);
                 self.admit(report, &incoming, loop_guard, now)
@@ -186,10 +186,10 @@ impl<E: Effects + Clone> Limiter<E> {
         let now = self.effects.now();
         let config = self.config();
         match self.decide(&incoming, now).await {
-            Decided::Answered(response, report) => {
+            RequestDecision::Answered(response, report) => {
                 LimitVerdict::answered(response, report.as_ref(), config)
             }
-            Decided::Admitted(report) => {
+            RequestDecision::Admitted(report) => {
                 if self.record_admitted(&report, &incoming, now) {
                     let details = &mut || incoming.details();
                     (self.journal).note(Kind::Admitted, 0, &report, now, details);
@@ -247,9 +247,13 @@ impl<E: Effects + Clone> Limiter<E> {
     }
 
     /// Decides a request, in the order that the crate's documentation gives. What is not admitted is counted and recorded.
-    async fn decide(&self, incoming: &Incoming<'_, impl Request>, now: Timestamp) -> Decided {
+    async fn decide(
+        &self,
+        incoming: &Incoming<'_, impl Request>,
+        now: Timestamp,
+    ) -> RequestDecision {
         let form = || form_of(incoming);
-        let own = |response| Decided::from(self.own(response, incoming));
+        let own = |response| RequestDecision::from(self.own(response, incoming));
         if let Some(answer) = self.own_path(incoming).await {
             return answer.into();
         }
@@ -292,7 +296,7 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         match decided {
             Ok(report) if !report.admitted => self.deny(report, incoming, now),
-            Ok(report) => Decided::Admitted(report),
+            Ok(report) => RequestDecision::Admitted(report),
             Err(Undecided::TooManyValues) => own(Response::too_many_values(form())),
             // A policy says `deny`.
             Err(Undecided::Store(error)) => {
@@ -333,7 +337,7 @@ impl<E: Effects + Clone> Limiter<E> {
         report: Report,
         incoming: &Incoming<'_, impl Request>,
         now: Timestamp,
-    ) -> Decided {
+    ) -> RequestDecision {
         self.metrics.count(&report, now);
         self.journal.note_shadow(&report, now);
         if let Some(kind) = self.journal.kind(&report) {
@@ -342,7 +346,7 @@ impl<E: Effects + Clone> Limiter<E> {
         }
         let dialect = self.config().dialect;
         let response = Response::denied(form_of(incoming), &report, dialect, now);
-        Decided::Answered(self.own(response, incoming), Some(report))
+        RequestDecision::Answered(self.own(response, incoming), Some(report))
     }
 
     /// Counts a request that is admitted, and records it as far as that does not depend on who serves it. Whether the
