@@ -36,7 +36,7 @@ mod token_bucket;
 
 pub use algorithm::Algorithm;
 pub use clock::CLOCK_TOLERANCE;
-pub use decision::{Decided, Decision, QuotaOutcome};
+pub use decision::{Decision, Evaluation, QuotaOutcome};
 pub use definition::{MAX_WINDOW, Quota, QuotaError};
 pub use lease::{LEAST_LEASED, Lease};
 pub use state::{FixedWindow, SlidingWindow, State, SubWindow, TokenBucket};

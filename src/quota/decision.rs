@@ -42,7 +42,7 @@ impl Decision {
 
 /// A decision and the states to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decided {
+pub struct Evaluation {
     /// The answer.
     pub decision: Decision,
     /// The state to keep if the request goes ahead; `None` when it may not, or costs nothing.

@@ -2,7 +2,7 @@
 
 use super::algorithm::Algorithm;
 use super::clock::decided_at;
-use super::decision::Decided;
+use super::decision::Evaluation;
 use super::definition::Quota;
 use super::state::State;
 use super::{fixed_window, sliding_window, token_bucket};
@@ -20,9 +20,9 @@ impl Quota {
     }
 
     /// Decides a request of `cost` units at `now`. A state of another shape counts as absent.
-    /// Nothing is consumed until the caller keeps [`Decided::admitted`].
+    /// Nothing is consumed until the caller keeps [`Evaluation::admitted`].
     #[must_use]
-    pub fn decide(&self, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+    pub fn decide(&self, state: Option<&State>, cost: u32, now: Timestamp) -> Evaluation {
         match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::decide(self, state, cost, now),
             Algorithm::TokenBucket => token_bucket::decide(self, state, cost, now),

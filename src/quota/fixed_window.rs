@@ -4,7 +4,7 @@
 //! one window's length.
 
 use super::clock::decided_at;
-use super::decision::{Decided, Decision, QuotaOutcome};
+use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
 use super::state::{FixedWindow, State};
 use crate::time::{Millis, Timestamp};
@@ -71,7 +71,12 @@ impl CurrentWindow {
     }
 }
 
-pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+pub(super) fn decide(
+    quota: &Quota,
+    state: Option<&State>,
+    cost: u32,
+    now: Timestamp,
+) -> Evaluation {
     let current = CurrentWindow::at(quota, state, now);
     let CurrentWindow {
         window, at, used, ..
@@ -92,7 +97,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
         0
     };
     let used = used + spent;
-    Decided {
+    Evaluation {
         decision: Decision {
             outcome,
             remaining: limit.saturating_sub(used),

@@ -8,7 +8,7 @@
 //! and admits 197 of a limit of 100 inside 59 s of a minute.)
 
 use super::clock::decided_at;
-use super::decision::{Decided, Decision, QuotaOutcome};
+use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
 use super::lease_time::lead;
 use super::state::{PARTS, SlidingWindow, State, SubWindow};
@@ -123,7 +123,12 @@ fn left(limit: u32, used: u64) -> u32 {
     u32::try_from(u64::from(limit).saturating_sub(used)).unwrap_or(u32::MAX)
 }
 
-pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+pub(super) fn decide(
+    quota: &Quota,
+    state: Option<&State>,
+    cost: u32,
+    now: Timestamp,
+) -> Evaluation {
     let mut current = WindowCounts::at(quota, state, now);
     let used = current.used();
     let mut counts = std::mem::take(&mut current.counts);
@@ -152,7 +157,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
     let reset_at = counts
         .last()
         .map_or(now, |last| leaves_at(last.index, width, window));
-    Decided {
+    Evaluation {
         decision: Decision {
             outcome,
             remaining: left(quota.limit(), used + u64::from(spent)),

@@ -9,7 +9,7 @@
 use std::num::NonZeroU32;
 
 use super::clock::decided_at;
-use super::decision::{Decided, Decision, QuotaOutcome};
+use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
 use super::state::{State, TokenBucket};
 use crate::time::{Millis, Timestamp};
@@ -73,7 +73,12 @@ impl Bucket {
     }
 }
 
-pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Timestamp) -> Decided {
+pub(super) fn decide(
+    quota: &Quota,
+    state: Option<&State>,
+    cost: u32,
+    now: Timestamp,
+) -> Evaluation {
     let bucket = Bucket::at(quota, state, now);
     let Bucket {
         period,
@@ -101,7 +106,7 @@ pub(super) fn decide(quota: &Quota, state: Option<&State>, cost: u32, now: Times
         0
     };
     let level = level + spent;
-    Decided {
+    Evaluation {
         decision: Decision {
             outcome,
             remaining: u32::try_from(full.saturating_sub(level) / period.get()).unwrap_or(u32::MAX),

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 
 use super::shared::{Extra, Question};
 use super::{Charge, QuotaAnswer};
-use crate::quota::{CLOCK_TOLERANCE, Decided, QuotaOutcome, State};
+use crate::quota::{CLOCK_TOLERANCE, Evaluation, QuotaOutcome, State};
 use crate::time::Timestamp;
 
 /// What a store holds for one charge.
@@ -89,7 +89,7 @@ struct Found<'a> {
     record: &'a Record,
     absorbed: Option<State>,
     blocked_until: Option<Timestamp>,
-    decided: Decided,
+    decided: Evaluation,
 }
 
 impl<'a> Found<'a> {
