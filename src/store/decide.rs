@@ -19,7 +19,7 @@ pub struct Record {
 
 /// What to answer for one charge, and what to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ruling {
+pub struct ChargeOutcome {
     /// The answer.
     pub answer: QuotaAnswer,
     /// Units leased beside the request's.
@@ -46,7 +46,7 @@ pub fn decide(
     records: &[impl Borrow<Record>],
     address_blocked: bool,
     now: Timestamp,
-) -> Vec<Ruling> {
+) -> Vec<ChargeOutcome> {
     let check = question.check;
     let found: Vec<Found<'_>> = check
         .charges
@@ -114,7 +114,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn charged(self, now: Timestamp) -> Ruling {
+    fn charged(self, now: Timestamp) -> ChargeOutcome {
         let mut decision = self.decided.decision;
         let mut state = (self.decided.admitted)
             .or(self.decided.repaired)
@@ -132,7 +132,7 @@ impl<'a> Found<'a> {
                 state = Some(lease.state);
             }
         }
-        Ruling {
+        ChargeOutcome {
             answer: QuotaAnswer {
                 decision,
                 blocked_until: None,
@@ -143,7 +143,7 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn turned_away(self, sets_blocks: bool, now: Timestamp) -> Ruling {
+    fn turned_away(self, sets_blocks: bool, now: Timestamp) -> ChargeOutcome {
         let denies = !self.decided.decision.allowed();
         let block = match self.charge.block {
             Some(length) if self.charge.blocks() && denies && sets_blocks => Some(now + length),
@@ -156,7 +156,7 @@ impl<'a> Found<'a> {
         } else {
             self.decided.decision
         };
-        Ruling {
+        ChargeOutcome {
             answer: QuotaAnswer {
                 decision,
                 blocked_until: self.blocked_until.max(block),

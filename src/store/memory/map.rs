@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::backlog::Unreconciled;
 use crate::quota::{CLOCK_TOLERANCE, QuotaOutcome};
 use crate::seed::Seed;
-use crate::store::decide::{Record, Ruling, decide};
+use crate::store::decide::{ChargeOutcome, Record, decide};
 use crate::store::shared::Question;
 use crate::store::{Charge, QuotaAnswer};
 use crate::time::Timestamp;
@@ -95,7 +95,7 @@ impl Map {
             .map(|charge| self.held(&charge.key, now).unwrap_or(&nothing))
             .collect();
         let rulings = decide(question, &records, false, now);
-        let after = |(ruling, record): (Ruling, &Record)| Ruled {
+        let after = |(ruling, record): (ChargeOutcome, &Record)| Ruled {
             answer: ruling.answer,
             leased: ruling.leased,
             record: Record {
