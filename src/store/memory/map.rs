@@ -39,7 +39,7 @@ struct Indexed {
 }
 
 /// One charge, decided.
-pub(super) struct Ruled {
+pub(super) struct DecidedCharge {
     pub(super) answer: QuotaAnswer,
     pub(super) leased: u32,
     /// What is to be held from now on.
@@ -87,7 +87,7 @@ impl Map {
     }
 
     /// What `question` comes to over what is held, charge by charge. Nothing is kept.
-    pub(super) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Vec<Ruled> {
+    pub(super) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Vec<DecidedCharge> {
         let nothing = Record::default();
         let charges = &question.check.charges;
         let records: Vec<&Record> = charges
@@ -95,7 +95,7 @@ impl Map {
             .map(|charge| self.held(&charge.key, now).unwrap_or(&nothing))
             .collect();
         let rulings = decide(question, &records, false, now);
-        let after = |(ruling, record): (ChargeOutcome, &Record)| Ruled {
+        let after = |(ruling, record): (ChargeOutcome, &Record)| DecidedCharge {
             answer: ruling.answer,
             leased: ruling.leased,
             record: Record {

@@ -3,7 +3,7 @@
 use std::hash::BuildHasher;
 
 use super::Memory;
-use super::map::Ruled;
+use super::map::DecidedCharge;
 use crate::quota::{Quota, State};
 use crate::store::decide::Record;
 use crate::store::shared::{Backlog, Holding, Question};
@@ -55,7 +55,7 @@ impl Memory {
             ..Verdict::default()
         };
         for (place, (charge, ruled)) in check.charges.iter().zip(ruled).enumerate() {
-            let Ruled {
+            let DecidedCharge {
                 mut answer, record, ..
             } = ruled;
             if answer.decision.allowed() {
