@@ -16,4 +16,4 @@ pub mod version;
 
 pub use block::{AddressBlock, Block, By};
 pub(crate) use change::{Condition, GuardedCommands, VersionChange};
-pub use target::{Refusal, Target};
+pub use target::{BlockTarget, Refusal};

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::blocklist::{AddressBlock, Target};
+use crate::blocklist::{AddressBlock, BlockTarget};
 use crate::client::CallerKey;
 use crate::config::Abuse;
 use crate::effects::{Effects, Level};
@@ -331,7 +331,7 @@ impl<D: Database> Journal<D> {
         self.recorder.put_back_due(escalated.due);
         for (network, block) in escalated.blocks {
             let until = block.until.map(Timestamp::from_millis);
-            stack.add_block(&Target::Address(network), AddressBlock { until });
+            stack.add_block(&BlockTarget::Address(network), AddressBlock { until });
         }
         escalated.error.map_or(Ok(()), Err)
     }

@@ -8,7 +8,7 @@ use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
-use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, By};
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Network};
 use crate::effects::Effects;
@@ -120,11 +120,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let named = target;
         let target = self.target(named)?;
         let mut own = None;
-        for listed in Target::listed_as(named, self.config().ipv6_prefix) {
+        for listed in BlockTarget::listed_as(named, self.config().ipv6_prefix) {
             own = own.or(self.records().look_up(&listed, now).await?);
         }
         let covering = match (&own, &target) {
-            (None, Target::Address(network)) => {
+            (None, BlockTarget::Address(network)) => {
                 self.stack.reload_blocks(now).await?;
                 self.stack.covering(*network, now)
             }
@@ -190,7 +190,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         }
         self.apply_here(&target, Some(AddressBlock { until }), now)
             .await;
-        if let Target::Address(network) = target {
+        if let BlockTarget::Address(network) = target {
             // What is remembered of it is of an earlier block.
             self.stack.forget(&network.to_string());
             for charge in self.charges_of(network) {
@@ -217,7 +217,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         // What is gathered of a policy's block would list it anew.
         self.write_events(now).await;
         let mut lifted = self.records().lift(&target, now).await?;
-        for listed in Target::listed_as(named, self.config().ipv6_prefix) {
+        for listed in BlockTarget::listed_as(named, self.config().ipv6_prefix) {
             let is_listed =
                 listed != target && self.records().look_up(&listed, now).await?.is_some();
             if is_listed && self.records().lift(&listed, now).await? {
@@ -226,10 +226,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             }
         }
         let policies_lifted = match target {
-            Target::Address(network) => self.lift_policies(network, now).await?,
-            Target::Range(_) => 0,
+            BlockTarget::Address(network) => self.lift_policies(network, now).await?,
+            BlockTarget::Range(_) => 0,
         };
-        if let Target::Address(network) = target {
+        if let BlockTarget::Address(network) = target {
             self.stack.forget(&network.to_string());
         }
         self.apply_here(&target, None, now).await;
@@ -242,12 +242,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// Puts a change that has been written in force in this isolate: a block, or that it is lifted.
-    async fn apply_here(&self, target: &Target, block: Option<AddressBlock>, now: Timestamp) {
+    async fn apply_here(&self, target: &BlockTarget, block: Option<AddressBlock>, now: Timestamp) {
         match block {
             Some(block) => self.stack.add_block(target, block),
             None => self.stack.remove_block(target),
         }
-        if matches!(target, Target::Range(_)) {
+        if matches!(target, BlockTarget::Range(_)) {
             // With the version that it has now. If it cannot be loaded, a request does it.
             let _ = self.stack.reload_blocks(now).await;
         }
@@ -295,9 +295,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         charges.filter_map(move |(key, charge)| (key == own).then_some(charge))
     }
 
-    fn target(&self, text: &str) -> Result<Target, AdminError> {
+    fn target(&self, text: &str) -> Result<BlockTarget, AdminError> {
         const RULE: &str = "The target must be an address such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0%2F8.";
-        let target = Target::parse(text, self.config().ipv6_prefix);
+        let target = BlockTarget::parse(text, self.config().ipv6_prefix);
         target.ok_or_else(|| AdminError::Identifier(BadInput::from(RULE)))
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::block::AddressBlock;
 use super::records::{Listed, MAX_RANGES};
-use super::target::Target;
+use super::target::BlockTarget;
 use super::version::{Agreement, Held, epoch_of, ranges_of, same_ranges};
 use crate::client::range::{Range, RangeMap};
 use crate::time::{Deadline, Millis, Timestamp};
@@ -124,9 +124,9 @@ impl BlocklistCopy {
     }
 
     /// Adds a block that has been set, or that could not be written to the database.
-    pub fn add(&mut self, target: &Target, block: AddressBlock, now: Timestamp) {
+    pub fn add(&mut self, target: &BlockTarget, block: AddressBlock, now: Timestamp) {
         match target {
-            Target::Address(network) => {
+            BlockTarget::Address(network) => {
                 let address = network.to_string();
                 if self.addresses.len() as u64 >= 2 * MAX_RANGES {
                     self.addresses.retain(|_, block| block.stands(now));
@@ -139,7 +139,7 @@ impl BlocklistCopy {
                 }
                 self.addresses.insert(address, block);
             }
-            Target::Range(added) => {
+            BlockTarget::Range(added) => {
                 let mut ranges = listed(&self.ranges);
                 ranges.push((*added, block));
                 self.ranges = mapped(ranges);
@@ -148,9 +148,9 @@ impl BlocklistCopy {
     }
 
     /// Removes a block that has been lifted.
-    pub fn remove(&mut self, target: &Target) {
+    pub fn remove(&mut self, target: &BlockTarget) {
         match target {
-            Target::Address(network) => {
+            BlockTarget::Address(network) => {
                 let address = network.to_string();
                 if let Some(reading) = &mut self.reading {
                     reading.addresses.remove(&address);
@@ -158,7 +158,7 @@ impl BlocklistCopy {
                 self.addresses.remove(&address);
                 self.networks = without(&self.networks, network.range());
             }
-            Target::Range(range) => self.ranges = without(&self.ranges, *range),
+            BlockTarget::Range(range) => self.ranges = without(&self.ranges, *range),
         }
     }
 

@@ -6,7 +6,7 @@ use super::block::{AddressBlock, Block, By};
 use super::change::{Condition, GuardedCommands, VersionChange};
 #[cfg(test)]
 use super::copy::BlocklistCopy;
-use super::target::Target;
+use super::target::BlockTarget;
 use super::version::{FIELD, Held};
 use crate::client::Network;
 use crate::client::range::{Range, RangeMap};
@@ -89,13 +89,13 @@ impl<D: Database> Records<D> {
     /// [`NotSet`].
     pub async fn block(
         &self,
-        target: &Target,
+        target: &BlockTarget,
         block: &Block,
         now: Timestamp,
     ) -> Result<(), NotSet> {
         match target {
-            Target::Address(network) => self.block_address(*network, block, now).await,
-            Target::Range(range) => self.block_range(*range, block, now).await,
+            BlockTarget::Address(network) => self.block_address(*network, block, now).await,
+            BlockTarget::Range(range) => self.block_range(*range, block, now).await,
         }
     }
 
@@ -215,9 +215,9 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] of the database.
-    pub async fn lift(&self, target: &Target, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn lift(&self, target: &BlockTarget, now: Timestamp) -> Result<bool, StoreError> {
         let steps = match target {
-            Target::Address(network) => {
+            BlockTarget::Address(network) => {
                 let address = network.to_string();
                 if self.is_clustered() {
                     return self.lift_apart(&address, now).await;
@@ -233,7 +233,7 @@ impl<D: Database> Records<D> {
                     self.end_of_list(),
                 ]
             }
-            Target::Range(range) => {
+            BlockTarget::Range(range) => {
                 let (range, lifted) = (range.to_string(), self.key(RedisKey::LiftedRanges));
                 let at = now.as_millis().to_string();
                 let commands = [
@@ -259,15 +259,15 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database.
     pub async fn look_up(
         &self,
-        target: &Target,
+        target: &BlockTarget,
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
         let read = match target {
-            Target::Address(network) => {
+            BlockTarget::Address(network) => {
                 let address = network.to_string();
                 command(["GET", &self.key(RedisKey::BlockedAddress(&address))])
             }
-            Target::Range(range) => command([
+            BlockTarget::Range(range) => command([
                 "HGET",
                 &self.key(RedisKey::BlockedRanges),
                 &range.to_string(),

@@ -11,7 +11,7 @@ const LEAST_BITS_V6: u8 = 16;
 
 /// What is blocked, in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum BlockTarget {
     /// One caller.
     Address(Network),
     /// All callers in a range.
@@ -49,7 +49,7 @@ impl Refusal {
     }
 }
 
-impl Target {
+impl BlockTarget {
     /// What `text`, an address or a range, means where an IPv6 caller is `prefix` bits.
     #[must_use]
     pub fn parse(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
@@ -132,12 +132,12 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use super::{Refusal, Target};
+    use super::{BlockTarget, Refusal};
     use crate::client::Ipv6Prefix;
     use crate::client::range::Range;
 
-    fn target(text: &str) -> Target {
-        Target::parse(text, Ipv6Prefix::default()).unwrap()
+    fn target(text: &str) -> BlockTarget {
+        BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
     }
 
     #[test]
@@ -152,9 +152,9 @@ mod tests {
         ] {
             let target = target(text);
             assert_eq!(target.text(), canonical);
-            assert_eq!(matches!(target, Target::Address(_)), one, "{text}");
+            assert_eq!(matches!(target, BlockTarget::Address(_)), one, "{text}");
             assert_eq!(
-                Target::parse(canonical, Ipv6Prefix::default()),
+                BlockTarget::parse(canonical, Ipv6Prefix::default()),
                 Some(target)
             );
         }
@@ -164,10 +164,10 @@ mod tests {
     fn a_target_is_found_under_the_name_that_it_was_listed_by() {
         let prefix = Ipv6Prefix::new(56).unwrap();
         let listed = |text| {
-            let targets = Target::listed_as(text, prefix);
+            let targets = BlockTarget::listed_as(text, prefix);
             let names = targets.iter().map(|target| match target {
-                Target::Address(network) => format!("address {network}"),
-                Target::Range(range) => format!("range {range}"),
+                BlockTarget::Address(network) => format!("address {network}"),
+                BlockTarget::Range(range) => format!("range {range}"),
             });
             names.collect::<Vec<_>>()
         };

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::vars::{self, Vars};
 use super::{Problems, Secret, uncounted_token};
-use crate::blocklist::Target;
+use crate::blocklist::BlockTarget;
 use crate::client::range::{Range, RangeMap};
 use crate::events::escalation::Escalation;
 use crate::time::Millis;
@@ -57,7 +57,7 @@ fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
     for (place, entry) in entries.filter(|(_, entry)| !entry.is_empty()) {
         match Range::parse_loosely(entry) {
             Some((range, has_more_bits)) => {
-                let is_too_wide = Target::Range(range).is_too_wide();
+                let is_too_wide = BlockTarget::Range(range).is_too_wide();
                 if has_more_bits || is_too_wide {
                     let meaning = if has_more_bits {
                         format!(

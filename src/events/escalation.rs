@@ -314,7 +314,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{Escalated, Escalation, LONGEST};
-    use crate::blocklist::{Block, By, Target};
+    use crate::blocklist::{Block, BlockTarget, By};
     use crate::client::Network;
     use crate::error::StoreError;
     use crate::events::tests::{ALL, denied};
@@ -531,7 +531,7 @@ mod tests {
         let denied = batch("192.0.2.1", "auth", 6);
         assert_eq!(blocks(&records, &denied, 0), Some(30));
         assert_eq!(blocks(&records, &denied, 31), Some(60));
-        let target = Target::Address(Network::parse("192.0.2.1").unwrap());
+        let target = BlockTarget::Address(Network::parse("192.0.2.1").unwrap());
         let lifted = records.lift(&target, at(40)).now_or_never().unwrap();
         assert_eq!(lifted, Ok(true));
         assert_eq!(blocks(&records, &denied, 41), Some(30));
@@ -570,7 +570,7 @@ mod tests {
             by: By::Operator,
             reason: None,
         };
-        let target = Target::Address(Network::parse("192.0.2.1").unwrap());
+        let target = BlockTarget::Address(Network::parse("192.0.2.1").unwrap());
         records
             .block(&target, &own, START)
             .now_or_never()

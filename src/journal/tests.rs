@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::Journal;
-use crate::blocklist::Target;
+use crate::blocklist::BlockTarget;
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
@@ -240,7 +240,7 @@ impl Isolate {
 
     /// Whether the address is blocked everywhere.
     fn blocks(&self, address: &str) -> bool {
-        let target = Target::parse(address, self.config.ipv6_prefix).unwrap();
+        let target = BlockTarget::parse(address, self.config.ipv6_prefix).unwrap();
         let held = self.records.look_up(&target, self.world.now());
         held.now_or_never().unwrap().unwrap().is_some()
     }

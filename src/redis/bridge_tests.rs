@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::records::Records;
 use super::rest::Rest;
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::{Block, By, Target};
+use crate::blocklist::{Block, BlockTarget, By};
 use crate::client::Ipv6Prefix;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
@@ -26,8 +26,8 @@ use crate::time::Millis;
 const ROUNDS: u32 = 12;
 const CALLERS: u32 = 8;
 
-fn target(text: &str) -> Target {
-    Target::parse(text, Ipv6Prefix::default()).unwrap()
+fn target(text: &str) -> BlockTarget {
+    BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
 /// Eight events, and six denials of an address each.

@@ -24,7 +24,7 @@ use super::{Check, Source, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, Judgement};
 use crate::blocklist::records::{Listed, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, Held, same_ranges};
-use crate::blocklist::{AddressBlock, Target, VersionChange};
+use crate::blocklist::{AddressBlock, BlockTarget, VersionChange};
 use crate::client::range::Range;
 use crate::effects::{Effects, Level};
 use crate::redis::Database;
@@ -287,12 +287,12 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     }
 
     /// Puts a block in force here: one that has been set, or that could not be written to the database.
-    pub fn add(&self, target: &Target, block: AddressBlock, now: Timestamp) {
+    pub fn add(&self, target: &BlockTarget, block: AddressBlock, now: Timestamp) {
         self.copy.borrow_mut().add(target, block, now);
     }
 
     /// Takes a block that has been lifted out of force here.
-    pub fn remove(&self, target: &Target) {
+    pub fn remove(&self, target: &BlockTarget) {
         self.copy.borrow_mut().remove(target);
     }
 

@@ -22,7 +22,7 @@ use super::memory::{self, Memory};
 use super::retries::Retries;
 use super::shared::{Partitioned, Question, Refund, SharedStore};
 use super::{Check, Store, StoreError, Verdict};
-use crate::blocklist::{AddressBlock, Target};
+use crate::blocklist::{AddressBlock, BlockTarget};
 use crate::budget::Budget;
 use crate::client::Network;
 use crate::client::range::Range;
@@ -255,12 +255,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     }
 
     /// Puts a block in force here: one that has been set, or that could not be written to the database.
-    pub fn add_block(&self, target: &Target, block: AddressBlock) {
+    pub fn add_block(&self, target: &BlockTarget, block: AddressBlock) {
         self.store.add(target, block, self.effects.now());
     }
 
     /// Takes a block that has been lifted out of force here.
-    pub fn remove_block(&self, target: &Target) {
+    pub fn remove_block(&self, target: &BlockTarget) {
         self.store.remove(target);
     }
 

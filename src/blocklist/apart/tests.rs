@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::{BOUNDS_COMMANDS, Listed, NotSet};
 use crate::blocklist::version::Held;
-use crate::blocklist::{AddressBlock, Block, By, Target, VersionChange};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, By, VersionChange};
 use crate::budget::Budget;
 use crate::client::Ipv6Prefix;
 use crate::client::Network;
@@ -132,8 +132,8 @@ fn records(stand_in: &StandIn) -> Records<Slotted> {
     Records::new(Slotted::new(stand_in), Keys::clustered("t:"))
 }
 
-fn target(text: &str) -> Target {
-    Target::parse(text, Ipv6Prefix::default()).unwrap()
+fn target(text: &str) -> BlockTarget {
+    BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
 /// Of so many seconds, or without an end.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Condition, GuardedCommands, SCRIPT, VersionChange};
 use crate::blocklist::records::{MAX_RANGES, NotSet};
-use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, By};
 use crate::client::range::Range;
 use crate::client::{Ipv6Prefix, Network};
 use crate::events::escalation::Escalation;
@@ -176,8 +176,8 @@ fn redis(stand_in: &StandIn, prefix: &str) -> Records<Rest<RealEffects>> {
     Records::new(stand_in.redis(), Keys::new(prefix))
 }
 
-fn target(text: &str) -> Target {
-    Target::parse(text, Ipv6Prefix::default()).unwrap()
+fn target(text: &str) -> BlockTarget {
+    BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
 fn block(until: Option<u64>, by: By) -> Block {
@@ -308,7 +308,7 @@ async fn every_list_has_an_end() {
         left.as_i64().unwrap() > 0
     };
     let until = |seconds| Some((START + Millis::from_secs(seconds)).as_millis());
-    let address = |text| Target::Address(Network::parse(text).unwrap());
+    let address = |text| BlockTarget::Address(Network::parse(text).unwrap());
     let [timed, endless] = [address("192.0.2.1"), address("192.0.2.2")];
     let operators = |until| block(until, By::Operator);
     records

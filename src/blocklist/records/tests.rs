@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 
 use super::{MAX_RANGES, NotSet};
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::{Block, By, Target};
+use crate::blocklist::{Block, BlockTarget, By};
 use crate::client::Ipv6Prefix;
 use crate::events::EventBatch;
 use crate::redis::emulator::Emulator;
@@ -22,8 +22,8 @@ fn records() -> Records<Emulator> {
     Records::new(Emulator::default(), Keys::new("t:"))
 }
 
-fn target(text: &str) -> Target {
-    Target::parse(text, Ipv6Prefix::default()).unwrap()
+fn target(text: &str) -> BlockTarget {
+    BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
 /// Blocks `text` from `from` for so many seconds.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use crate::blocklist::{Block, By, Target};
+use crate::blocklist::{Block, BlockTarget, By};
 use crate::client::Ipv6Prefix;
 use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
@@ -68,7 +68,7 @@ fn records(stand_in: &StandIn) -> Records<Rest<RealEffects>> {
 }
 
 async fn set(stand_in: &StandIn, text: &str) {
-    let target = Target::parse(text, Ipv6Prefix::default()).unwrap();
+    let target = BlockTarget::parse(text, Ipv6Prefix::default()).unwrap();
     let block = Block {
         until: None,
         since: START.as_millis(),

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::{Blocked, Notice};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
-use crate::blocklist::{AddressBlock, Block, By, Target};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, By};
 use crate::budget::{Budget, Purpose};
 use crate::client::{Ipv6Prefix, Network};
 use crate::effects::testing::Manual;
@@ -100,7 +100,7 @@ impl SharedStore for Decisions {
         reply.ranges_version = RangesVersion::Held(held[0][0].as_str().map(str::to_owned));
         let address = question.check.address.as_deref();
         let own = match address.and_then(Network::parse) {
-            Some(network) => records.look_up(&Target::Address(network), now).await?,
+            Some(network) => records.look_up(&BlockTarget::Address(network), now).await?,
             None => None,
         };
         reply.verdict.address_block = own.map(|block| AddressBlock {
@@ -126,8 +126,8 @@ fn isolate_of(database: &Shared, keys: Keys) -> Blocked<Decisions, Shared, Manua
     Blocked::new(decisions, Rc::new(records), Manual::default())
 }
 
-fn target(text: &str) -> Target {
-    Target::parse(text, Ipv6Prefix::default()).unwrap()
+fn target(text: &str) -> BlockTarget {
+    BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
 fn block(seconds: Option<u32>) -> Block {
@@ -717,7 +717,7 @@ fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
         for network in ["2001:db8:0:107::/64", "2001:db8:1::/56"] {
             let network = Network::parse(network).unwrap();
             let records = Records::new(database.clone(), Keys::new("t:"));
-            let (network, block) = (Target::Address(network), block(None));
+            let (network, block) = (BlockTarget::Address(network), block(None));
             let set = records.block(&network, &block, START);
             set.now_or_never().unwrap().unwrap();
         }
@@ -748,7 +748,7 @@ fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
             continue;
         }
         let records = Records::new(database.clone(), Keys::new("t:"));
-        let network = Target::Address(Network::parse("2001:db8:0:107::/64").unwrap());
+        let network = BlockTarget::Address(Network::parse("2001:db8:0:107::/64").unwrap());
         let lifted = records.lift(&network, START).now_or_never();
         assert_eq!(lifted.unwrap(), Ok(true));
         let until = (2..).find(|second| !blocked(&isolate, "2001:db8:0:100::/56", *second));

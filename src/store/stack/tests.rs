@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::{Rules, Sizes, Stack, StoreHealth};
-use crate::blocklist::{Block, By, Target};
+use crate::blocklist::{Block, BlockTarget, By};
 use crate::client::Ipv6Prefix;
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
@@ -573,7 +573,7 @@ fn a_blocked_range_of_the_copy_denies_while_it_is_out() {
             by: By::Operator,
             reason: None,
         };
-        let range = Target::parse("192.0.2.0/24", Ipv6Prefix::default()).unwrap();
+        let range = BlockTarget::parse("192.0.2.0/24", Ipv6Prefix::default()).unwrap();
         let set = isolate.records.block(&range, &block, START);
         set.now_or_never().unwrap().unwrap();
         // The database tells its version with every decision.
