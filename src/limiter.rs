@@ -46,7 +46,7 @@ mod verdict;
 
 pub use crate::headers::MAX_HEADER_BYTES;
 pub use duty::Duty;
-pub use forward::{Forward, Sample, Target};
+pub use forward::{Forward, ForwardTarget, Sample};
 pub use request::{Location, Request};
 pub use verdict::LimitVerdict;
 
@@ -382,11 +382,11 @@ impl<E: Effects + Clone> Limiter<E> {
         let loop_guard = loop_guard.ok_or_else(|| Response::loop_detected(form_of(incoming)));
         let target = match &config.origin {
             Origin::Nowhere => Err(Response::no_origin(form_of(incoming))),
-            Origin::Url(base) => Ok(Target::url(base, incoming)),
-            Origin::AnyRoute => Ok(Target::Route),
-            Origin::Route if self.has_origin_binding => Ok(Target::Binding),
+            Origin::Url(base) => Ok(ForwardTarget::url(base, incoming)),
+            Origin::AnyRoute => Ok(ForwardTarget::Route),
+            Origin::Route if self.has_origin_binding => Ok(ForwardTarget::Binding),
             Origin::Route if incoming.is_local() => Err(Response::admitted(&report)),
-            Origin::Route if incoming.is_at_edge() => Ok(Target::Route),
+            Origin::Route if incoming.is_at_edge() => Ok(ForwardTarget::Route),
             Origin::Route => Err(Response::no_route(form_of(incoming))),
         };
         match loop_guard.and_then(|loop_guard| Ok((target?, loop_guard))) {

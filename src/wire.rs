@@ -13,7 +13,7 @@ use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
-use crate::limiter::{Forward, LimitVerdict, Target};
+use crate::limiter::{Forward, ForwardTarget, LimitVerdict};
 use crate::redirect;
 use crate::redis::resp::{self, Reading};
 use crate::response::Response;
@@ -200,7 +200,7 @@ impl EncodedStep {
 
     fn forward(&mut self, forward: &Forward, sample: Option<u32>) -> StepKind {
         self.numbers[1] = match &forward.target {
-            Target::Url(url) => {
+            ForwardTarget::Url(url) => {
                 let (base, rest) = url
                     .split_at_checked(forward.base_length)
                     .unwrap_or(("", url));
@@ -208,8 +208,8 @@ impl EncodedStep {
                 self.text.push_str(rest);
                 0
             }
-            Target::Binding => 1,
-            Target::Route => 2,
+            ForwardTarget::Binding => 1,
+            ForwardTarget::Route => 2,
         };
         if self.numbers[1] != 0 {
             self.part("");

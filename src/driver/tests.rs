@@ -10,7 +10,7 @@ use super::{Driver, Platform, RequestFields, TaskOutcome};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
 use crate::effects::{Level, Reply};
-use crate::limiter::{LimitVerdict, Location, Target};
+use crate::limiter::{ForwardTarget, LimitVerdict, Location};
 use crate::response::Response;
 use crate::store::conformance::START;
 use crate::tasks::{Effect, EffectResult, TaskStep};
@@ -209,7 +209,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
     };
     assert_eq!(
         forward.target,
-        Target::Url("https://app.example/a?b".to_owned())
+        ForwardTarget::Url("https://app.example/a?b".to_owned())
     );
     assert!(driver.next_duty().is_none(), "nothing is known of it yet");
     driver.forwarded(sample, 204);

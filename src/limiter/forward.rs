@@ -11,7 +11,7 @@ use crate::response::headers::exposed;
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub enum ForwardTarget {
     /// To this URL.
     Url(String),
     /// To the binding `ORIGIN`.
@@ -20,7 +20,7 @@ pub enum Target {
     Route,
 }
 
-impl Target {
+impl ForwardTarget {
     /// The request's path and query beneath `base`.
     pub(super) fn url(base: &str, incoming: &Incoming<'_, impl Request>) -> Self {
         Self::Url(format!("{base}{}", incoming.path_and_query()))
@@ -31,7 +31,7 @@ impl Target {
 /// [never forwarded](crate::headers::is_forwarded) and those that are named here; redirects are handed on.
 pub struct Forward {
     /// Where to.
-    pub target: Target,
+    pub target: ForwardTarget,
     /// How much of the target's URL is `ORIGIN_URL`, in bytes. What the origin answers may name it: see
     /// [`redirect`](crate::redirect).
     pub base_length: usize,
@@ -71,7 +71,7 @@ impl fmt::Debug for Forward {
 
 impl Forward {
     pub(super) fn new(
-        target: Target,
+        target: ForwardTarget,
         incoming: &Incoming<'_, impl Request>,
         config: &Config,
         report: &Report,
@@ -88,7 +88,7 @@ impl Forward {
         }
         set.push(("x-forwarded-host", incoming.host().to_owned()));
         set.push(("x-forwarded-proto", incoming.scheme().to_owned()));
-        let to_url = matches!(target, Target::Url(_));
+        let to_url = matches!(target, ForwardTarget::Url(_));
         // It follows the URL.
         let removed = if to_url { vec!["host"] } else { Vec::new() };
         let base_length = match &config.origin {

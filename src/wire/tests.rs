@@ -13,7 +13,7 @@ use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::Reply;
 use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
-use crate::limiter::{Forward, LimitVerdict, Target};
+use crate::limiter::{Forward, ForwardTarget, LimitVerdict};
 use crate::response::Response;
 use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
@@ -78,7 +78,7 @@ fn a_forward_is_a_url_names_and_four_lists() {
     let forward = Forward {
         rewritten_url: None,
         base_length: 19,
-        target: Target::Url("https://app.example/a?b".to_owned()),
+        target: ForwardTarget::Url("https://app.example/a?b".to_owned()),
         set_on_request: vec![("x-a", "1".to_owned()), ("x-b", String::new())],
         removed_from_request: vec!["host"],
         set_on_response: vec![("X-RateLimit-Limit", "5".to_owned())],
@@ -97,7 +97,7 @@ fn a_forward_is_a_url_names_and_four_lists() {
 
 #[test]
 fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
-    for (target, number) in [(Target::Binding, 1), (Target::Route, 2)] {
+    for (target, number) in [(ForwardTarget::Binding, 1), (ForwardTarget::Route, 2)] {
         let forward = Forward {
             target,
             base_length: 0,

@@ -5,7 +5,7 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::super::request::Incoming;
-use super::super::{Forward, Target};
+use super::super::{Forward, ForwardTarget};
 use super::{Asked, Isolate, TOKEN, get, header};
 
 const PASSED: &str = "x-edge-limiter-passed";
@@ -116,14 +116,20 @@ fn a_request_goes_to_the_origins_url_its_binding_or_the_route() {
     ] {
         assert_eq!(
             to(origin.clone(), true, url),
-            Target::Url(expected.to_owned()),
+            ForwardTarget::Url(expected.to_owned()),
             "{url}"
         );
     }
     let bare = json!({"ORIGIN_URL": "https://app.example"});
     let target = to(bare, false, "https://shop.example/%2e%2e/secret");
-    assert_eq!(target, Target::Url("https://app.example/secret".to_owned()));
-    assert_eq!(to(json!({}), true, "http://localhost/"), Target::Binding);
+    assert_eq!(
+        target,
+        ForwardTarget::Url("https://app.example/secret".to_owned())
+    );
+    assert_eq!(
+        to(json!({}), true, "http://localhost/"),
+        ForwardTarget::Binding
+    );
     for local in [
         "http://localhost:8787/",
         "http://127.0.0.1/",
@@ -207,7 +213,7 @@ fn only_where_cloudflare_runs_the_limiter_is_a_request_forwarded_by_its_host() {
     let asked = get("https://evil.example/");
     assert_eq!(
         isolate.forward(&asked.clone().at_edge()).target,
-        Target::Route
+        ForwardTarget::Route
     );
     let self_hosted = Asked {
         data_center: None,
@@ -223,7 +229,7 @@ fn only_where_cloudflare_runs_the_limiter_is_a_request_forwarded_by_its_host() {
     }
     // An operator who knows that no client chooses the host says so.
     let anywhere = Isolate::new(&json!({"ORIGIN_URL": "Route"}));
-    assert_eq!(anywhere.forward(&asked).target, Target::Route);
+    assert_eq!(anywhere.forward(&asked).target, ForwardTarget::Route);
 }
 
 #[test]
@@ -269,7 +275,7 @@ fn the_path_that_is_sent_is_the_path_that_is_classified() {
         "https://a\u{1}b/api\\login",
     ] {
         let forward = isolate.forward(&get(url));
-        let target = Target::Url("https://app.example/base/api/login".to_owned());
+        let target = ForwardTarget::Url("https://app.example/base/api/login".to_owned());
         assert_eq!(forward.target, target, "{url:?}");
         let policy = header(&forward.set_on_response, "X-RateLimit-Type");
         assert_eq!(policy, Some("auth"), "{url:?}");
@@ -287,7 +293,7 @@ proptest! {
     ) {
         let asked = get(&format!("https://{host}{rest}"));
         let incoming = Incoming::new(&asked);
-        let Target::Url(sent) = Target::url(base, &incoming) else { panic!() };
+        let ForwardTarget::Url(sent) = ForwardTarget::url(base, &incoming) else { panic!() };
         let [sent, base] = [sent.as_str(), base].map(parsed);
         prop_assert_eq!(sent.origin(), base.origin());
         let within = base.path().trim_end_matches('/');
