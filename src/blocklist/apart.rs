@@ -16,7 +16,9 @@
 
 use super::block::Block;
 use super::change::{Condition, GuardedCommands, VersionChange};
-use super::records::{ATTEMPTS, ENDLESS, LIFTING, Listed, NotSet, bound, restored, score_of, tidy};
+use super::records::{
+    ATTEMPTS, ENDLESS, LIFTING, ListedAddresses, NotSet, bound, restored, score_of, tidy,
+};
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
@@ -182,7 +184,7 @@ impl<D: Database> Records<D> {
     /// that fails keeps no other from it; where all do, why the first did.
     pub(super) async fn look_apart(
         &self,
-        listed: &Listed,
+        listed: &ListedAddresses,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
         let endless = listed.addresses.iter();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::block::AddressBlock;
-use super::records::{Listed, MAX_RANGES};
+use super::records::{ListedAddresses, MAX_RANGES};
 use super::target::BlockTarget;
 use super::version::{Agreement, Held, epoch_of, ranges_of, same_ranges};
 use crate::client::range::{Range, RangeMap};
@@ -224,7 +224,7 @@ impl BlocklistCopy {
     }
 
     /// Takes addresses of the list, which `begins` with them; whether there are more to be read.
-    pub fn take_listed(&mut self, listed: Listed, begins: bool, now: Timestamp) -> bool {
+    pub fn take_listed(&mut self, listed: ListedAddresses, begins: bool, now: Timestamp) -> bool {
         let mut reading = self.reading.take().unwrap_or_default();
         if begins {
             reading = Reading::default();

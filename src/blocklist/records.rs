@@ -72,7 +72,7 @@ impl From<StoreError> for NotSet {
 
 /// Addresses of the list, those that end last first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedAddresses {
     /// The addresses with their blocks.
     pub addresses: Vec<(String, AddressBlock)>,
     /// Addresses that are being lifted, or whose lift has ended early.
@@ -354,7 +354,7 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] of the database.
-    pub async fn held_blocks(&self, now: Timestamp) -> Result<(Held, Listed), StoreError> {
+    pub async fn held_blocks(&self, now: Timestamp) -> Result<(Held, ListedAddresses), StoreError> {
         let [version, _] = self.read_version();
         let commands = [version, self.read_ranges(), self.read_listed(None)];
         let [version, held, listed] = self.run(commands, now).await?;
@@ -385,7 +385,7 @@ impl<D: Database> Records<D> {
         &self,
         after: Option<&(u64, String)>,
         now: Timestamp,
-    ) -> Result<(Listed, [Option<String>; 2]), StoreError> {
+    ) -> Result<(ListedAddresses, [Option<String>; 2]), StoreError> {
         let [version, carried] = self.read_version();
         let commands = [version, carried, self.read_listed(after)];
         let [version, carried, listed] = self.run(commands, now).await?;
@@ -461,7 +461,7 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database; some may have been written. In a cluster, where every address that is looked at fails.
     pub async fn restore_addresses(
         &self,
-        listed: &Listed,
+        listed: &ListedAddresses,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
         if self.is_clustered() {
@@ -615,9 +615,9 @@ fn held_of(version: &Value, held: &Value, now: Timestamp) -> Held {
     }
 }
 
-fn listed_of(reply: &Value, after: Option<&(u64, String)>, now: Timestamp) -> Listed {
+fn listed_of(reply: &Value, after: Option<&(u64, String)>, now: Timestamp) -> ListedAddresses {
     let entries = pairs(reply);
-    let mut listed = Listed::default();
+    let mut listed = ListedAddresses::default();
     for (address, score) in &entries {
         let score: u64 = score.parse().unwrap_or_default();
         if after.is_some_and(|(last, member)| score == *last && *address >= member.as_str()) {

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use super::shared::{Question, RangesVersion, Reply, SharedStore};
 use super::{Check, Source, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, Judgement};
-use crate::blocklist::records::{Listed, RESTORED_AT_A_TIME};
+use crate::blocklist::records::{ListedAddresses, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, Held, same_ranges};
 use crate::blocklist::{AddressBlock, BlockTarget, VersionChange};
 use crate::client::range::Range;
@@ -250,7 +250,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     /// Takes a part of the list of addresses.
     async fn read_list(
         &self,
-        listed: Listed,
+        listed: ListedAddresses,
         begins: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ use redis_protocol::redis_keyslot;
 use serde_json::{Value, json};
 
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::records::{BOUNDS_COMMANDS, Listed, NotSet};
+use crate::blocklist::records::{BOUNDS_COMMANDS, ListedAddresses, NotSet};
 use crate::blocklist::version::Held;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, By, VersionChange};
 use crate::budget::Budget;
@@ -169,10 +169,10 @@ fn batch(addresses: &[&str]) -> EventBatch {
     })
 }
 
-fn listed_endless(address: &str) -> Listed {
-    Listed {
+fn listed_endless(address: &str) -> ListedAddresses {
+    ListedAddresses {
         addresses: vec![(address.to_owned(), AddressBlock { until: None })],
-        ..Listed::default()
+        ..ListedAddresses::default()
     }
 }
 
