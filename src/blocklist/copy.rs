@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::block::AddressBlock;
 use super::records::{ListedAddresses, MAX_RANGES};
 use super::target::BlockTarget;
-use super::version::{Agreement, Held, epoch_of, ranges_of, same_ranges};
+use super::version::{Agreement, StoredRanges, epoch_of, ranges_of, same_ranges};
 use crate::client::range::{Range, RangeMap};
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -164,7 +164,7 @@ impl BlocklistCopy {
 
     /// What is to be done about the ranges that a database holds.
     #[must_use]
-    pub fn judge(&self, held: &Held, now: Timestamp) -> Judgement {
+    pub fn judge(&self, held: &StoredRanges, now: Timestamp) -> Judgement {
         let known = self.whole && self.known.is_pending(now);
         let own = self.version.as_deref();
         let own_epoch = own.and_then(ranges_of).and_then(epoch_of);
@@ -194,7 +194,7 @@ impl BlocklistCopy {
     }
 
     /// Its ranges that stand and are not among those held.
-    fn missing(&self, held: &Held, now: Timestamp) -> Vec<(Range, AddressBlock)> {
+    fn missing(&self, held: &StoredRanges, now: Timestamp) -> Vec<(Range, AddressBlock)> {
         let there = mapped(held.ranges.clone());
         let mut missing = listed(&self.ranges);
         missing.retain(|(range, block)| block.stands(now) && !there.contains(*range));
@@ -204,7 +204,7 @@ impl BlocklistCopy {
     /// Whether ranges of this copy's version are as whole in the database as they were when they were
     /// loaded. The ranges of `held` are not looked at.
     #[must_use]
-    pub fn agrees(&self, held: &Held) -> bool {
+    pub fn agrees(&self, held: &StoredRanges) -> bool {
         match held.agreement() {
             Agreement::Whole(_) | Agreement::Empty => self.whole,
             Agreement::RangesLost => !self.whole,
@@ -213,7 +213,7 @@ impl BlocklistCopy {
     }
 
     /// Takes the ranges that a database holds.
-    pub fn take_ranges(&mut self, held: Held, now: Timestamp) {
+    pub fn take_ranges(&mut self, held: StoredRanges, now: Timestamp) {
         self.whole = held.is_whole();
         self.version = held.version;
         self.ranges = mapped(held.ranges);

@@ -7,7 +7,7 @@ use super::change::{Condition, GuardedCommands, VersionChange};
 #[cfg(test)]
 use super::copy::BlocklistCopy;
 use super::target::BlockTarget;
-use super::version::{FIELD, Held};
+use super::version::{FIELD, StoredRanges};
 use crate::client::Network;
 use crate::client::range::{Range, RangeMap};
 use crate::error::StoreError;
@@ -354,7 +354,10 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] of the database.
-    pub async fn held_blocks(&self, now: Timestamp) -> Result<(Held, ListedAddresses), StoreError> {
+    pub async fn held_blocks(
+        &self,
+        now: Timestamp,
+    ) -> Result<(StoredRanges, ListedAddresses), StoreError> {
         let [version, _] = self.read_version();
         let commands = [version, self.read_ranges(), self.read_listed(None)];
         let [version, held, listed] = self.run(commands, now).await?;
@@ -417,7 +420,7 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database; some may have been written.
     pub(crate) async fn restore(
         &self,
-        held: &Held,
+        held: &StoredRanges,
         ranges: &[(Range, AddressBlock)],
         mark: VersionChange,
         now: Timestamp,
@@ -599,7 +602,7 @@ fn command_of(head: [&str; 2], rest: &[String]) -> Command {
     words
 }
 
-fn held_of(version: &Value, held: &Value, now: Timestamp) -> Held {
+fn held_of(version: &Value, held: &Value, now: Timestamp) -> StoredRanges {
     let mut ranges = Vec::new();
     for (range, record) in read_ranges(held) {
         let block = AddressBlock::from_record(record);
@@ -608,7 +611,7 @@ fn held_of(version: &Value, held: &Value, now: Timestamp) -> Held {
         }
     }
     let carried = pairs(held).into_iter().find(|(field, _)| *field == FIELD);
-    Held {
+    StoredRanges {
         version: version[0].as_str().map(str::to_owned),
         carried: carried.map(|(_, version)| version.to_owned()),
         ranges,

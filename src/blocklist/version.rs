@@ -45,7 +45,7 @@ fn is_part(text: &str) -> bool {
 
 /// The ranges that a database holds, and what it says of their version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct StoredRanges {
     /// The version's text.
     pub version: Option<String>,
     /// The version that the ranges' hash carries.
@@ -69,7 +69,7 @@ pub enum Agreement<'a> {
     Unknown,
 }
 
-impl Held {
+impl StoredRanges {
     /// Whether they are all that their version stands for.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -95,7 +95,7 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use super::{Agreement, Held, epoch_of, ranges_of, same_ranges};
+    use super::{Agreement, StoredRanges, epoch_of, ranges_of, same_ranges};
     use crate::blocklist::AddressBlock;
     use crate::client::range::Range;
 
@@ -155,7 +155,7 @@ mod tests {
             (None, None, some(), Agreement::Unknown),
             (Some("0-0-1"), None, some(), Agreement::Unknown),
         ] {
-            let held = Held {
+            let held = StoredRanges {
                 version: version.map(str::to_owned),
                 carried: carried.map(str::to_owned),
                 ranges,

@@ -23,7 +23,7 @@ use super::shared::{Question, RangesVersion, Reply, SharedStore};
 use super::{Check, Source, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, Judgement};
 use crate::blocklist::records::{ListedAddresses, RESTORED_AT_A_TIME};
-use crate::blocklist::version::{Agreement, Held, same_ranges};
+use crate::blocklist::version::{Agreement, StoredRanges, same_ranges};
 use crate::blocklist::{AddressBlock, BlockTarget, VersionChange};
 use crate::client::range::Range;
 use crate::effects::{Effects, Level};
@@ -165,7 +165,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
         let after = self.copy.borrow().reads_on().cloned();
         let (listed, [version, carried]) = self.records.listed(after.as_ref(), now).await?;
-        let held = Held {
+        let held = StoredRanges {
             version,
             carried,
             ranges: Vec::new(),
@@ -186,7 +186,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
 
     /// Takes ranges that a database holds, if they are the latest that anybody knows. Otherwise what can
     /// be done about it is done, and they are to be loaded anew.
-    async fn settle(&self, held: Held, now: Timestamp) -> Result<bool, StoreError> {
+    async fn settle(&self, held: StoredRanges, now: Timestamp) -> Result<bool, StoreError> {
         let judgement = self.copy.borrow().judge(&held, now);
         let (missing, mark) = match &judgement {
             Judgement::Take => (&[][..], VersionChange::Nothing),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::{BOUNDS_COMMANDS, ListedAddresses, NotSet};
-use crate::blocklist::version::Held;
+use crate::blocklist::version::StoredRanges;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, By, VersionChange};
 use crate::budget::Budget;
 use crate::client::Ipv6Prefix;
@@ -488,9 +488,9 @@ async fn records_are_right_where_nothing_may_span_slots() {
         AddressBlock { until: None },
     )];
     stand_in.run(&["DEL", "t:{records}:blocked_ranges"]).await;
-    let lost = Held {
+    let lost = StoredRanges {
         version: held.version,
-        ..Held::default()
+        ..StoredRanges::default()
     };
     let restored = records
         .restore(&lost, &ranges, VersionChange::Ranges, START)
