@@ -67,7 +67,7 @@ struct Reading {
 
 /// What is to be done about the ranges that a database holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Judgement {
+pub enum RangesAction {
     /// They are the latest.
     Take,
     /// These are lost, and known here.
@@ -164,22 +164,22 @@ impl BlocklistCopy {
 
     /// What is to be done about the ranges that a database holds.
     #[must_use]
-    pub fn judge(&self, held: &StoredRanges, now: Timestamp) -> Judgement {
+    pub fn judge(&self, held: &StoredRanges, now: Timestamp) -> RangesAction {
         let known = self.whole && self.known.is_pending(now);
         let own = self.version.as_deref();
         let own_epoch = own.and_then(ranges_of).and_then(epoch_of);
         let otherwise = match held.agreement() {
             Agreement::Whole(ranges) if !known || own_epoch == epoch_of(ranges) => {
-                return Judgement::Take;
+                return RangesAction::Take;
             }
-            Agreement::VersionLost(_) => return Judgement::Renew,
-            Agreement::Whole(_) | Agreement::Empty => Judgement::Take,
-            Agreement::Unknown => Judgement::Renew,
+            Agreement::VersionLost(_) => return RangesAction::Renew,
+            Agreement::Whole(_) | Agreement::Empty => RangesAction::Take,
+            Agreement::Unknown => RangesAction::Renew,
             // All that there was has ended, if this copy is of the latest.
             Agreement::RangesLost if known && same_ranges(own, held.version.as_deref()) => {
-                Judgement::Renew
+                RangesAction::Renew
             }
-            Agreement::RangesLost => Judgement::Lost,
+            Agreement::RangesLost => RangesAction::Lost,
         };
         let missing = if known {
             self.missing(held, now)
@@ -189,7 +189,7 @@ impl BlocklistCopy {
         if missing.is_empty() {
             otherwise
         } else {
-            Judgement::Restore(missing)
+            RangesAction::Restore(missing)
         }
     }
 

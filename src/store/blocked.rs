@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use super::shared::{Question, RangesVersion, Reply, SharedStore};
 use super::{Check, Source, StoreError, Verdict};
-use crate::blocklist::copy::{BlocklistCopy, Judgement};
+use crate::blocklist::copy::{BlocklistCopy, RangesAction};
 use crate::blocklist::records::{ListedAddresses, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, StoredRanges, same_ranges};
 use crate::blocklist::{AddressBlock, BlockTarget, VersionChange};
@@ -189,14 +189,14 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     async fn settle(&self, held: StoredRanges, now: Timestamp) -> Result<bool, StoreError> {
         let judgement = self.copy.borrow().judge(&held, now);
         let (missing, mark) = match &judgement {
-            Judgement::Take => (&[][..], VersionChange::Nothing),
-            Judgement::Restore(missing) => (&missing[..], VersionChange::Ranges),
+            RangesAction::Take => (&[][..], VersionChange::Nothing),
+            RangesAction::Restore(missing) => (&missing[..], VersionChange::Ranges),
             // The ranges carry the one that is lost.
-            Judgement::Renew if matches!(held.agreement(), Agreement::VersionLost(_)) => {
+            RangesAction::Renew if matches!(held.agreement(), Agreement::VersionLost(_)) => {
                 (&[][..], VersionChange::Addresses)
             }
-            Judgement::Renew => (&[][..], VersionChange::Ranges),
-            Judgement::Lost => {
+            RangesAction::Renew => (&[][..], VersionChange::Ranges),
+            RangesAction::Lost => {
                 self.report_lost(now);
                 // Every isolate looks at the blocks again: one of them may know what is lost.
                 let alerts = !self.alerted.replace(true);
@@ -210,18 +210,18 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
                 )
             }
         };
-        let mut taken = matches!(judgement, Judgement::Take | Judgement::Lost);
+        let mut taken = matches!(judgement, RangesAction::Take | RangesAction::Lost);
         if mark != VersionChange::Nothing {
             match self.records.restore(&held, missing, mark, now).await {
                 Ok(None) => {}
                 Ok(Some(restored)) => match judgement {
-                    Judgement::Restore(_) if restored > 0 => {
+                    RangesAction::Restore(_) if restored > 0 => {
                         self.log(Notice::RangesRestored(restored));
                     }
                     // An operator has lifted them.
-                    Judgement::Restore(_) => taken = held.is_whole(),
-                    Judgement::Renew => self.log(Notice::VersionRestored),
-                    Judgement::Take | Judgement::Lost => {}
+                    RangesAction::Restore(_) => taken = held.is_whole(),
+                    RangesAction::Renew => self.log(Notice::VersionRestored),
+                    RangesAction::Take | RangesAction::Lost => {}
                 },
                 Err(error) => {
                     self.report_lost(now);
@@ -231,7 +231,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             }
         }
         if taken {
-            if !matches!(judgement, Judgement::Lost) {
+            if !matches!(judgement, RangesAction::Lost) {
                 self.lost.set(None);
                 self.alerted.set(false);
             }
