@@ -44,7 +44,7 @@ pub struct BlocklistCopy {
     /// Whether one of them has denied a caller of another length: it may have been lifted meanwhile.
     denied: Cell<bool>,
     /// The list of addresses as far as it has been read anew.
-    reading: Option<Reading>,
+    reading: Option<ListRead>,
     /// Whether the store has told of another version of the ranges.
     behind: bool,
     /// While it counts as the latest.
@@ -60,7 +60,7 @@ pub struct BlocklistCopy {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Reading {
+struct ListRead {
     addresses: HashMap<String, AddressBlock>,
     after: (u64, String),
 }
@@ -227,7 +227,7 @@ impl BlocklistCopy {
     pub fn take_listed(&mut self, listed: ListedAddresses, begins: bool, now: Timestamp) -> bool {
         let mut reading = self.reading.take().unwrap_or_default();
         if begins {
-            reading = Reading::default();
+            reading = ListRead::default();
         }
         reading.addresses.extend(listed.addresses);
         let full = reading.addresses.len() as u64 >= MAX_RANGES;
