@@ -14,6 +14,6 @@ pub mod records;
 mod target;
 pub mod version;
 
-pub use block::{AddressBlock, Block, By};
+pub use block::{AddressBlock, Block, BlockedBy};
 pub(crate) use change::{Condition, GuardedCommands, VersionChange};
 pub use target::{BlockTarget, Refusal};

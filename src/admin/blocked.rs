@@ -8,7 +8,7 @@ use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
-use crate::blocklist::{AddressBlock, Block, BlockTarget, By};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Network};
 use crate::effects::Effects;
@@ -36,7 +36,7 @@ struct Listed<'a> {
     target: &'a str,
     until: Option<u64>,
     since: u64,
-    by: By,
+    by: BlockedBy,
     reason: Option<&'a str>,
 }
 
@@ -112,7 +112,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             blocked: bool,
             until: Option<u64>,
             since: Option<u64>,
-            by: Option<By>,
+            by: Option<BlockedBy>,
             reason: Option<&'a str>,
             covered_by: Option<String>,
         }
@@ -173,7 +173,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let block = Block {
             until: until.map(Timestamp::as_millis),
             since: now.as_millis(),
-            by: By::Operator,
+            by: BlockedBy::Operator,
             reason,
         };
         match self.records().block(&target, &block, now).await {

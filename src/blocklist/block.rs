@@ -53,7 +53,7 @@ impl AddressBlock {
 /// Who or what blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum By {
+pub enum BlockedBy {
     /// Somebody with the admin token.
     Operator,
     /// Too many denials.
@@ -69,7 +69,7 @@ pub struct Block {
     /// When it was set, in ms since the epoch.
     pub since: u64,
     /// Who or what set it.
-    pub by: By,
+    pub by: BlockedBy,
     /// Why, in the operator's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -94,9 +94,9 @@ impl Block {
                 .map(Timestamp::as_millis),
             since: value["since"].as_u64().unwrap_or_default(),
             by: if escalated {
-                By::Escalation
+                BlockedBy::Escalation
             } else {
-                By::Operator
+                BlockedBy::Operator
             },
             reason: value["reason"].as_str().map(str::to_owned),
         }
@@ -111,7 +111,7 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use super::{AddressBlock, Block, By};
+    use super::{AddressBlock, Block, BlockedBy};
     use crate::time::Timestamp;
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         let mut block = Block {
             until: Some(1_764_000_000_000),
             since: 5,
-            by: By::Escalation,
+            by: BlockedBy::Escalation,
             reason: Some("\"until\":7 }\u{2028}<b>".to_owned()),
         };
         for until in [Some(1_764_000_000_000), None] {

@@ -1,6 +1,6 @@
 //! The list of blocks, in pages.
 
-use super::block::{Block, By};
+use super::block::{Block, BlockedBy};
 use super::records::ENDLESS;
 use crate::client::Network;
 use crate::client::range::Range;
@@ -172,7 +172,7 @@ fn without_record(score: u64) -> Option<Block> {
     Some(Block {
         until: None,
         since: score.checked_sub(ENDLESS)?,
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: Some("not in force until an isolate restores its record, which is lost".to_owned()),
     })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::block::{AddressBlock, Block, By};
+use super::block::{AddressBlock, Block, BlockedBy};
 use super::change::{Condition, GuardedCommands, VersionChange};
 #[cfg(test)]
 use super::copy::BlocklistCopy;
@@ -551,7 +551,7 @@ pub(super) fn restored(until: Option<u64>, now: Timestamp) -> Block {
     Block {
         until,
         since: now.as_millis(),
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: Some("restored: the database had lost its record".to_owned()),
     }
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{DenialCounts, Event, EventBatch, Kind};
 use crate::blocklist::records::BOUNDS_COMMANDS;
-use crate::blocklist::{Block, By, Condition, GuardedCommands, VersionChange};
+use crate::blocklist::{Block, BlockedBy, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
@@ -242,7 +242,7 @@ impl<D: Database> Records<D> {
         let block = Block {
             until: Some(until),
             since: now.as_millis(),
-            by: By::Escalation,
+            by: BlockedBy::Escalation,
             reason: Some(format!(
                 "denied more than {} times in {} s",
                 rule.denials,
@@ -314,7 +314,7 @@ mod tests {
     use serde_json::Value;
 
     use super::{Escalated, Escalation, LONGEST};
-    use crate::blocklist::{Block, BlockTarget, By};
+    use crate::blocklist::{Block, BlockTarget, BlockedBy};
     use crate::client::Network;
     use crate::error::StoreError;
     use crate::events::tests::{ALL, denied};
@@ -567,7 +567,7 @@ mod tests {
         let own = Block {
             until: None,
             since: 0,
-            by: By::Operator,
+            by: BlockedBy::Operator,
             reason: None,
         };
         let target = BlockTarget::Address(Network::parse("192.0.2.1").unwrap());

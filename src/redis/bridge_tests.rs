@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::records::Records;
 use super::rest::Rest;
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::{Block, BlockTarget, By};
+use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
@@ -56,7 +56,7 @@ fn block() -> Block {
     Block {
         until: None,
         since: START.as_millis(),
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: None,
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::{BOUNDS_COMMANDS, ListedAddresses, NotSet};
 use crate::blocklist::version::StoredRanges;
-use crate::blocklist::{AddressBlock, Block, BlockTarget, By, VersionChange};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy, VersionChange};
 use crate::budget::Budget;
 use crate::client::Ipv6Prefix;
 use crate::client::Network;
@@ -141,7 +141,7 @@ fn block(seconds: Option<u32>) -> Block {
     Block {
         until: seconds.map(|seconds| (START + Millis::from_secs(seconds)).as_millis()),
         since: START.as_millis(),
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: None,
     }
 }
@@ -293,7 +293,11 @@ async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_
                             assert_eq!(score(&stand_in).await, 0, "{case}");
                         }
                         (Change::Escalate, Some(true)) => {
-                            assert_eq!(denies.map(|it| it.by), Some(By::Escalation), "{case}");
+                            assert_eq!(
+                                denies.map(|it| it.by),
+                                Some(BlockedBy::Escalation),
+                                "{case}"
+                            );
                         }
                         // One that was set before stands as it was, unless it is changed in part.
                         (Change::Escalate, _) if before.is_some() && !is_lost => {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Condition, GuardedCommands, SCRIPT, VersionChange};
 use crate::blocklist::records::{MAX_RANGES, NotSet};
-use crate::blocklist::{AddressBlock, Block, BlockTarget, By};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::client::range::Range;
 use crate::client::{Ipv6Prefix, Network};
 use crate::events::escalation::Escalation;
@@ -180,7 +180,7 @@ fn target(text: &str) -> BlockTarget {
     BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
-fn block(until: Option<u64>, by: By) -> Block {
+fn block(until: Option<u64>, by: BlockedBy) -> Block {
     Block {
         until,
         since: START.as_millis(),
@@ -190,7 +190,7 @@ fn block(until: Option<u64>, by: By) -> Block {
 }
 
 async fn fill(stand_in: &StandIn, prefix: &str, ranges: u64) {
-    let record = block(None, By::Operator).to_record();
+    let record = block(None, BlockedBy::Operator).to_record();
     let key = format!("{prefix}blocked_ranges");
     let names: Vec<String> = (0..ranges)
         .map(|number| format!("10.{}.{}.0/24", number >> 8, number & 255))
@@ -214,7 +214,7 @@ async fn the_most_ranges_hold(stand_in: &StandIn) {
     let set = |text: String| {
         let records = &records;
         async move {
-            let block = block(None, By::Operator);
+            let block = block(None, BlockedBy::Operator);
             records.block(&target(&text), &block, START).await
         }
     };
@@ -252,7 +252,7 @@ async fn an_operators_block_amid_escalations_stays_and_is_listed() {
         let batch = batch(&address, 6);
         let escalate = || records.escalate(&batch, &RULE, START);
         let target = target(&address);
-        let operators = block(None, By::Operator);
+        let operators = block(None, BlockedBy::Operator);
         let block = async {
             // At another moment of the escalation each time.
             tokio::time::sleep(std::time::Duration::from_micros(200 * round)).await;
@@ -310,7 +310,7 @@ async fn every_list_has_an_end() {
     let until = |seconds| Some((START + Millis::from_secs(seconds)).as_millis());
     let address = |text| BlockTarget::Address(Network::parse(text).unwrap());
     let [timed, endless] = [address("192.0.2.1"), address("192.0.2.2")];
-    let operators = |until| block(until, By::Operator);
+    let operators = |until| block(until, BlockedBy::Operator);
     records
         .block(&timed, &operators(until(60)), START)
         .await
@@ -352,13 +352,13 @@ async fn ranges_that_have_ended_stay_for_a_database_whose_clock_is_behind() {
     // The test's clock is behind that of the database; this one is far ahead.
     let ahead = START + Millis::from_secs(20 * 366 * 24 * 60 * 60);
     let soon = Some((ahead - Millis::from_secs(1)).as_millis());
-    let record = block(soon, By::Operator).to_record();
+    let record = block(soon, BlockedBy::Operator).to_record();
     stand_in
         .run(&["HSET", "ahead:blocked_ranges", "10.0.0.0/24", &record])
         .await;
     let range = target("192.0.2.0/24");
     let refused = records
-        .block(&range, &block(None, By::Operator), ahead)
+        .block(&range, &block(None, BlockedBy::Operator), ahead)
         .await;
     assert_eq!(refused, Err(NotSet::Full(MAX_RANGES)));
     let one = records
@@ -367,14 +367,14 @@ async fn ranges_that_have_ended_stay_for_a_database_whose_clock_is_behind() {
         .unwrap();
     assert!(one.is_some(), "it stands by the database's clock");
     let ended = Some((START - Millis::from_secs(1)).as_millis());
-    let record = block(ended, By::Operator).to_record();
+    let record = block(ended, BlockedBy::Operator).to_record();
     stand_in
         .run(&["HSET", "ahead:blocked_ranges", "10.0.1.0/24", &record])
         .await;
     let read = command(["HEXISTS", "ahead:blocked_ranges", "10.0.1.0/24"]);
     assert_eq!(
         records
-            .block(&range, &block(None, By::Operator), START)
+            .block(&range, &block(None, BlockedBy::Operator), START)
             .await,
         Ok(())
     );

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 
 use super::{MAX_RANGES, NotSet};
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::{Block, BlockTarget, By};
+use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::events::EventBatch;
 use crate::redis::emulator::Emulator;
@@ -31,7 +31,7 @@ fn block(records: &Records<Emulator>, text: &str, from: u32, seconds: u32) -> Re
     let block = Block {
         until: Some(at(from + seconds).as_millis()),
         since: at(from).as_millis(),
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: None,
     };
     let target = target(text);

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use crate::blocklist::{Block, BlockTarget, By};
+use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
@@ -72,7 +72,7 @@ async fn set(stand_in: &StandIn, text: &str) {
     let block = Block {
         until: None,
         since: START.as_millis(),
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: None,
     };
     records(stand_in)

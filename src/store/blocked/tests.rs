@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::{Blocked, Notice};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::NotSet;
-use crate::blocklist::{AddressBlock, Block, BlockTarget, By};
+use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::budget::{Budget, Purpose};
 use crate::client::{Ipv6Prefix, Network};
 use crate::effects::testing::Manual;
@@ -134,7 +134,7 @@ fn block(seconds: Option<u32>) -> Block {
     Block {
         until: seconds.map(|seconds| (START + Millis::from_secs(seconds)).as_millis()),
         since: START.as_millis(),
-        by: By::Operator,
+        by: BlockedBy::Operator,
         reason: None,
     }
 }

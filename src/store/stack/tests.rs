@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use serde_json::Value;
 
 use super::{Rules, Sizes, Stack, StoreHealth};
-use crate::blocklist::{Block, BlockTarget, By};
+use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
@@ -570,7 +570,7 @@ fn a_blocked_range_of_the_copy_denies_while_it_is_out() {
         let block = Block {
             until: Some((START + MINUTE).as_millis()),
             since: START.as_millis(),
-            by: By::Operator,
+            by: BlockedBy::Operator,
             reason: None,
         };
         let range = BlockTarget::parse("192.0.2.0/24", Ipv6Prefix::default()).unwrap();
