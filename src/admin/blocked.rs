@@ -7,7 +7,7 @@ use super::fields::JsonFields;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::records::NotSet;
+use crate::blocklist::records::BlockError;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Network};
@@ -178,12 +178,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         };
         match self.records().block(&target, &block, now).await {
             Ok(()) => {}
-            Err(NotSet::Full(most)) => {
+            Err(BlockError::Full(most)) => {
                 let message =
                     format!("There are {most} blocks of this kind already; lift some first.");
                 return Err(AdminError::Refused(message));
             }
-            Err(NotSet::Failed(_)) => {
+            Err(BlockError::Failed(_)) => {
                 self.stack.add_block(&target, AddressBlock { until });
                 return Err(AdminError::OnlyHere);
             }

@@ -17,7 +17,7 @@
 use super::block::Block;
 use super::change::{Condition, GuardedCommands, VersionChange};
 use super::records::{
-    ATTEMPTS, ENDLESS, LIFTING, ListedAddresses, NotSet, bound, restored, score_of, tidy,
+    ATTEMPTS, BlockError, ENDLESS, LIFTING, ListedAddresses, bound, restored, score_of, tidy,
 };
 use crate::error::StoreError;
 use crate::json;
@@ -40,10 +40,10 @@ impl<D: Database> Records<D> {
         address: &str,
         block: &Block,
         now: Timestamp,
-    ) -> Result<(), NotSet> {
+    ) -> Result<(), BlockError> {
         let most = self.most_addresses();
         if !self.list(address, block, Some(most), now).await? {
-            return Err(NotSet::Full(most));
+            return Err(BlockError::Full(most));
         }
         let [set, _] = self.set_address(address, block, now);
         self.run([set], now).await?;

@@ -57,14 +57,14 @@ const ADDRESSES_PER_READ: usize = 1000;
 
 /// Why a block was not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotSet {
+pub enum BlockError {
     /// There are so many already.
     Full(u64),
     /// The database failed.
     Failed(StoreError),
 }
 
-impl From<StoreError> for NotSet {
+impl From<StoreError> for BlockError {
     fn from(error: StoreError) -> Self {
         Self::Failed(error)
     }
@@ -86,13 +86,13 @@ impl<D: Database> Records<D> {
     ///
     /// # Errors
     ///
-    /// [`NotSet`].
+    /// [`BlockError`].
     pub async fn block(
         &self,
         target: &BlockTarget,
         block: &Block,
         now: Timestamp,
-    ) -> Result<(), NotSet> {
+    ) -> Result<(), BlockError> {
         match target {
             BlockTarget::Address(network) => self.block_address(*network, block, now).await,
             BlockTarget::Range(range) => self.block_range(*range, block, now).await,
@@ -104,7 +104,7 @@ impl<D: Database> Records<D> {
         network: Network,
         block: &Block,
         now: Timestamp,
-    ) -> Result<(), NotSet> {
+    ) -> Result<(), BlockError> {
         let most = self.most_addresses();
         let address = network.to_string();
         if self.is_clustered() {
@@ -130,11 +130,16 @@ impl<D: Database> Records<D> {
         if outcomes.iter().take(2).any(Option::is_some) {
             Ok(())
         } else {
-            Err(NotSet::Full(most))
+            Err(BlockError::Full(most))
         }
     }
 
-    async fn block_range(&self, range: Range, block: &Block, now: Timestamp) -> Result<(), NotSet> {
+    async fn block_range(
+        &self,
+        range: Range,
+        block: &Block,
+        now: Timestamp,
+    ) -> Result<(), BlockError> {
         let (name, hash) = (range.to_string(), self.key(RedisKey::BlockedRanges));
         let set = || {
             let set = command(["HSET", &hash, &name, &block.to_record()]);
@@ -157,7 +162,7 @@ impl<D: Database> Records<D> {
                 break;
             }
         }
-        Err(NotSet::Full(MAX_RANGES))
+        Err(BlockError::Full(MAX_RANGES))
     }
 
     pub(super) fn most_addresses(&self) -> u64 {

@@ -10,7 +10,7 @@ use redis_protocol::redis_keyslot;
 use serde_json::{Value, json};
 
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::records::{BOUNDS_COMMANDS, ListedAddresses, NotSet};
+use crate::blocklist::records::{BOUNDS_COMMANDS, BlockError, ListedAddresses};
 use crate::blocklist::version::StoredRanges;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy, VersionChange};
 use crate::budget::Budget;
@@ -211,7 +211,7 @@ async fn change(records: &Records<Slotted>, change: Change) -> Option<bool> {
                 .await
             {
                 Ok(()) => Some(true),
-                Err(NotSet::Failed(_)) => None,
+                Err(BlockError::Failed(_)) => None,
                 Err(full) => panic!("{full:?}"),
             }
         }
@@ -541,7 +541,7 @@ async fn as_many_addresses_as_there_may_be_are_listed_and_no_more() {
         let block = block(seconds);
         records.block(&target(ADDRESS), &block, START).await
     };
-    assert_eq!(set(Some(60)).await, Err(NotSet::Full(100_000)));
+    assert_eq!(set(Some(60)).await, Err(BlockError::Full(100_000)));
     assert_eq!(state(&records).await, (None, None));
     stand_in.run(&["ZREM", list, "m0-0"]).await;
     assert_eq!(set(Some(60)).await, Ok(()));

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{Condition, GuardedCommands, SCRIPT, VersionChange};
-use crate::blocklist::records::{MAX_RANGES, NotSet};
+use crate::blocklist::records::{BlockError, MAX_RANGES};
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::client::range::Range;
 use crate::client::{Ipv6Prefix, Network};
@@ -224,7 +224,7 @@ async fn the_most_ranges_hold(stand_in: &StandIn) {
     let results = join_all(eight).await;
     let done = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(done, 2, "{results:?}");
-    assert!(results.contains(&Err(NotSet::Full(MAX_RANGES))));
+    assert!(results.contains(&Err(BlockError::Full(MAX_RANGES))));
     let (held, _) = records.held_blocks(START).await.unwrap();
     assert_eq!(held.ranges.len() as u64, MAX_RANGES);
     assert_eq!(set("203.0.113.0/24".to_owned()).await, Ok(()), "replaced");
@@ -360,7 +360,7 @@ async fn ranges_that_have_ended_stay_for_a_database_whose_clock_is_behind() {
     let refused = records
         .block(&range, &block(None, BlockedBy::Operator), ahead)
         .await;
-    assert_eq!(refused, Err(NotSet::Full(MAX_RANGES)));
+    assert_eq!(refused, Err(BlockError::Full(MAX_RANGES)));
     let one = records
         .look_up(&target("10.0.0.0/24"), START)
         .await

@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt;
 
-use super::{MAX_RANGES, NotSet};
+use super::{BlockError, MAX_RANGES};
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
@@ -27,7 +27,12 @@ fn target(text: &str) -> BlockTarget {
 }
 
 /// Blocks `text` from `from` for so many seconds.
-fn block(records: &Records<Emulator>, text: &str, from: u32, seconds: u32) -> Result<(), NotSet> {
+fn block(
+    records: &Records<Emulator>,
+    text: &str,
+    from: u32,
+    seconds: u32,
+) -> Result<(), BlockError> {
     let block = Block {
         until: Some(at(from + seconds).as_millis()),
         since: at(from).as_millis(),
@@ -49,7 +54,7 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
         }
         assert_eq!(
             block(&records, &name(MAX_RANGES), 0, 60),
-            Err(NotSet::Full(MAX_RANGES))
+            Err(BlockError::Full(MAX_RANGES))
         );
         assert_eq!(
             block(&records, &name(7), 1, 60),

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use super::{Blocked, Notice};
 use crate::blocklist::pages::BlockCursor;
-use crate::blocklist::records::NotSet;
+use crate::blocklist::records::BlockError;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::budget::{Budget, Purpose};
 use crate::client::{Ipv6Prefix, Network};
@@ -862,7 +862,7 @@ fn of_cluster(database: &Shared) -> Records<Shared> {
     Records::new(database.clone(), Keys::clustered("t:"))
 }
 
-fn set_apart(database: &Shared, text: &str, seconds: Option<u32>) -> Result<(), NotSet> {
+fn set_apart(database: &Shared, text: &str, seconds: Option<u32>) -> Result<(), BlockError> {
     let (records, target) = (of_cluster(database), target(text));
     let block = block(seconds);
     let set = records.block(&target, &block, START);
@@ -924,7 +924,7 @@ fn in_a_cluster_what_is_listed_without_a_record_ends_with_its_block() {
     let database = Shared::default();
     database.unanswered.set(Some("PX"));
     let set = set_apart(&database, "192.0.2.1", Some(60));
-    assert_eq!(set, Err(NotSet::Failed(StoreError::Timeout)));
+    assert_eq!(set, Err(BlockError::Failed(StoreError::Timeout)));
     database.unanswered.set(None);
     assert!(blocked_out(&database, "192.0.2.1", 59));
     assert!(!blocked_out(&database, "192.0.2.1", 60));
