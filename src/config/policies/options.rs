@@ -15,7 +15,7 @@ use crate::store::OnFailure;
 
 /// What `RATE_LIMIT_POLICIES` sets for one policy.
 #[derive(Default)]
-pub(super) struct Options {
+pub(super) struct PolicyOptions {
     pub(super) algorithm: Algorithm,
     pub(super) burst: Option<NonZeroU32>,
     pub(super) key: KeyBy,
@@ -61,8 +61,8 @@ pub(super) fn table(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<Str
 }
 
 /// Reads the options at `place`. A bad value is a problem, and the stricter one is in force.
-pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Options {
-    let mut options = Options::default();
+pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> PolicyOptions {
+    let mut options = PolicyOptions::default();
     let Value::Object(table) = value else {
         problems.error(
             place,
@@ -137,7 +137,7 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Optio
 /// In force where a prefix cannot be read: wider networks than by default.
 const STRICT_PREFIXES: NetworkPrefixes = NetworkPrefixes { ipv4: 16, ipv6: 32 };
 
-impl Options {
+impl PolicyOptions {
     fn apply_prefixes(&mut self, place: &str, problems: &mut Problems) {
         if let KeyBy::Network(prefixes) = &mut self.key {
             prefixes.ipv4 = self.ipv4_prefix.unwrap_or(prefixes.ipv4);

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use serde_json::Value;
 
 use super::limits::Limits;
-use super::options::{self, Options, rule_of};
+use super::options::{self, PolicyOptions, rule_of};
 use crate::config::Problems;
 use crate::policy::{KeyBy, PREFLIGHT, Policy};
 use crate::quota::{Algorithm, Quota};
@@ -49,7 +49,7 @@ pub(super) fn build(
     problems: &mut Problems,
 ) -> Option<Policy> {
     let place = format!("RATE_LIMIT_POLICIES.{name}");
-    let options = chosen.map_or_else(Options::default, |value| {
+    let options = chosen.map_or_else(PolicyOptions::default, |value| {
         options::read(&place, &value, problems)
     });
     let limits = if options.unclear {
@@ -110,7 +110,7 @@ pub(super) fn build(
 /// The quota of a proven user, if it has its own.
 fn users_quota(
     place: &str,
-    options: &Options,
+    options: &PolicyOptions,
     quota: &Quota,
     problems: &mut Problems,
 ) -> Option<Quota> {
