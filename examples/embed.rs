@@ -8,7 +8,7 @@ use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_limiter::admin::Body;
-use edge_limiter::config::{Host, Vars};
+use edge_limiter::config::{HostCapabilities, Vars};
 use edge_limiter::effects::{Effects, Level, Reply, VerificationKey};
 use edge_limiter::error::KeySetError;
 use edge_limiter::limiter::{Handled, Limiter, Location, Request};
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "CLIENT_IP_HEADER": "X-Real-IP"
         }"#,
     )?;
-    let limiter = Limiter::new(&vars, &Host::default(), Native)?;
+    let limiter = Limiter::new(&vars, &HostCapabilities::default(), Native)?;
     for _ in 0..3 {
         match limiter.handle(&Login).await {
             // Where an origin is set, an admitted request is forwarded instead.

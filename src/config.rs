@@ -26,7 +26,7 @@ mod vars;
 
 pub use abuse::Abuse;
 pub use cors::CorsOrigins;
-pub use host::{Client, Host, Reach};
+pub use host::{Client, HostCapabilities, Reach};
 pub use server::{Node, Server, Tcp, Topology};
 #[cfg(test)]
 pub(crate) use store::LEAST_COMMANDS_IN_CLUSTER;
@@ -196,12 +196,12 @@ impl Config {
     /// Reads the environment as [`compile_on`](Self::compile_on) does for the usual host, Cloudflare Workers.
     #[must_use]
     pub fn compile(vars: &Vars) -> Compiled {
-        Self::compile_on(vars, &Host::default())
+        Self::compile_on(vars, &HostCapabilities::default())
     }
 
     /// Reads the environment of a host. Variables that are not the limiter's are left alone.
     #[must_use]
-    pub fn compile_on(vars: &Vars, host: &Host) -> Compiled {
+    pub fn compile_on(vars: &Vars, host: &HostCapabilities) -> Compiled {
         let mut problems = Problems::default();
         let mut table = policies::read(vars, &mut problems);
         let read = routes::read(vars, &mut table, &mut problems);

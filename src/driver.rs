@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crate::admin::{Body, Operation};
-use crate::config::{Config, Host, Server, Vars};
+use crate::config::{Config, HostCapabilities, Server, Vars};
 use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
@@ -229,7 +229,7 @@ enum Ended<P> {
 /// An environment and its limiter. What that counts and still has to write outlasts a change to another environment.
 struct Environment<P> {
     vars: Vars,
-    host: Host,
+    host: HostCapabilities,
     limiter: DrivenLimiter<P>,
     setup: Setup,
 }
@@ -289,7 +289,11 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     /// # Errors
     ///
     /// [`LimiterError`]; what was configured before stays in force.
-    pub fn configure(&mut self, vars: &Vars, host: Host) -> Result<Setup, LimiterError> {
+    pub fn configure(
+        &mut self,
+        vars: &Vars,
+        host: HostCapabilities,
+    ) -> Result<Setup, LimiterError> {
         let known = self
             .environments
             .iter()
@@ -330,7 +334,11 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         true
     }
 
-    fn compose(&mut self, vars: &Vars, host: Host) -> Result<Environment<P>, LimiterError> {
+    fn compose(
+        &mut self,
+        vars: &Vars,
+        host: HostCapabilities,
+    ) -> Result<Environment<P>, LimiterError> {
         let asked = TaskEffects {
             setup: self.configured,
             ..self.asked.clone()

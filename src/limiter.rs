@@ -13,7 +13,7 @@ use crate::admin::{
 };
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
-use crate::config::{Compiled, Config, Host, Origin, StoreConfig, Vars};
+use crate::config::{Compiled, Config, HostCapabilities, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, Level};
 use crate::events::Kind;
 use crate::gate::{self, Arrival, GateRequest as _, Preflights, Report, Undecided};
@@ -130,7 +130,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// # Errors
     ///
     /// [`LimiterError`].
-    pub fn new(vars: &Vars, host: &Host, effects: E) -> Result<Self, LimiterError> {
+    pub fn new(vars: &Vars, host: &HostCapabilities, effects: E) -> Result<Self, LimiterError> {
         let compiled = Config::compile_on(vars, host);
         for problem in &compiled.problems {
             effects.log(Level::Error, &format!("configuration: {problem}"));

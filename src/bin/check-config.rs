@@ -6,7 +6,9 @@
 use std::io::Read;
 use std::process::ExitCode;
 
-use edge_limiter::config::{Config, Host, Server, Severity, StoreConfig, Topology, Vars};
+use edge_limiter::config::{
+    Config, HostCapabilities, Server, Severity, StoreConfig, Topology, Vars,
+};
 use edge_limiter::policy::{KeyBy, Mode, Policy};
 use edge_limiter::quota::Algorithm;
 
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let name = std::env::args().nth(1).unwrap_or("workers".to_owned());
-    let Some(host) = Host::named(&name) else {
+    let Some(host) = HostCapabilities::named(&name) else {
         eprintln!("there is no host {name}: use workers, edge or node");
         return ExitCode::from(2);
     };

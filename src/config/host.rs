@@ -2,7 +2,7 @@
 
 /// What the host can do, as far as the configuration depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Host {
+pub struct HostCapabilities {
     /// Whether it has a binding `ORIGIN` to forward to.
     pub has_origin_binding: bool,
     /// Which servers it reaches.
@@ -32,7 +32,7 @@ pub struct Client {
     pub is_cluster: bool,
 }
 
-impl Host {
+impl HostCapabilities {
     /// A host by its name: `workers`, `edge` or `node`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

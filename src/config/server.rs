@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use percent_encoding::percent_decode_str;
 
-use super::host::{Host, Reach};
+use super::host::{HostCapabilities, Reach};
 use super::vars::{self, Vars};
 use super::{Problems, Secret};
 
@@ -111,7 +111,11 @@ const SENTINEL_PORT: u16 = 26379;
 const MAX_NODES: usize = 100;
 
 /// The server that the variables name; `None`: memory.
-pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Server> {
+pub(super) fn read(
+    vars: &Vars,
+    host: &HostCapabilities,
+    problems: &mut Problems,
+) -> Option<Server> {
     let is_sentinel = vars.flag("REDIS_SENTINEL", false, problems);
     let is_cluster = vars.flag("REDIS_CLUSTER", false, problems);
     if !vars.flag("REDIS_ENABLED", true, problems) {
@@ -364,7 +368,7 @@ fn common(
     topology: Topology,
     nodes: Vec<Node>,
     url: Parts,
-    host: &Host,
+    host: &HostCapabilities,
     problems: &mut Problems,
 ) -> Option<Tcp> {
     if host.reach == Reach::Rest {
@@ -463,7 +467,12 @@ fn tls(vars: &Vars, by_url: Option<bool>, problems: &mut Problems) -> bool {
 }
 
 /// `None`: the server cannot be checked as it is wanted, and is not used.
-fn ca(vars: &Vars, tls: bool, host: &Host, problems: &mut Problems) -> Option<Option<String>> {
+fn ca(
+    vars: &Vars,
+    tls: bool,
+    host: &HostCapabilities,
+    problems: &mut Problems,
+) -> Option<Option<String>> {
     const NAME: &str = "REDIS_TLS_CA";
     let Some(pem) = vars.text(NAME) else {
         return Some(None);
@@ -509,7 +518,7 @@ fn url(vars: &Vars, problems: &mut Problems) -> Option<Parts> {
     parts
 }
 
-fn single(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
+fn single(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Option<Tcp> {
     let mut parts = url(vars, problems)?;
     let nodes = vec![parts.node.take()?];
     common(vars, Topology::Single, nodes, parts, host, problems)
@@ -530,7 +539,7 @@ fn is_public(node: &Node) -> bool {
 }
 
 /// Whether the host reaches servers that name others.
-fn reaches_many(name: &'static str, host: &Host, problems: &mut Problems) -> bool {
+fn reaches_many(name: &'static str, host: &HostCapabilities, problems: &mut Problems) -> bool {
     let reaches = host.reach != Reach::Sockets;
     if !reaches {
         problems.error(
@@ -542,7 +551,7 @@ fn reaches_many(name: &'static str, host: &Host, problems: &mut Problems) -> boo
     reaches
 }
 
-fn sentinel(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
+fn sentinel(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Option<Tcp> {
     if !reaches_many("REDIS_SENTINEL", host, problems) {
         return None;
     }
@@ -577,7 +586,7 @@ fn sentinel(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
     common(vars, topology, nodes, parts, host, problems)
 }
 
-fn cluster(vars: &Vars, host: &Host, problems: &mut Problems) -> Option<Tcp> {
+fn cluster(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Option<Tcp> {
     if !reaches_many("REDIS_CLUSTER", host, problems) {
         return None;
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::Problems;
-use super::host::Host;
+use super::host::HostCapabilities;
 use super::server::{self, Server};
 use super::vars::Vars;
 use crate::store::retries::Retries;
@@ -37,7 +37,7 @@ impl StoreConfig {
     }
 }
 
-pub(super) fn read(vars: &Vars, host: &Host, problems: &mut Problems) -> StoreConfig {
+pub(super) fn read(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> StoreConfig {
     let timeout = vars.number(
         "REDIS_TIMEOUT",
         1..=60_000,

@@ -57,7 +57,9 @@ fn driver(vars: &serde_json::Value) -> (Host, Driver<Host>) {
     // Without a duty of their own between those that a test looks at.
     vars["RATE_LIMIT_METRICS"] = json!(false);
     let vars = Vars::from_json(&vars.to_string()).unwrap();
-    driver.configure(&vars, config::Host::default()).unwrap();
+    driver
+        .configure(&vars, config::HostCapabilities::default())
+        .unwrap();
     (host, driver)
 }
 
@@ -111,17 +113,23 @@ fn before_it_is_configured_nothing_is_admitted() {
 fn a_host_learns_what_it_needs_of_a_configuration() {
     let mut driver = Driver::new(Host::default());
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
-    let setup = driver.configure(&vars, config::Host::default()).unwrap();
+    let setup = driver
+        .configure(&vars, config::HostCapabilities::default())
+        .unwrap();
     assert_eq!(setup.client_ip_header, "cf-connecting-ip");
     // An origin may read X_Api_Key as the header that is charged.
     let keyed = json!({"RATE_LIMIT_POLICIES": {"general": {"key": "header:X-Api-Key"}}});
     let keyed = Vars::from_json(&keyed.to_string()).unwrap();
-    let keyed = driver.configure(&keyed, config::Host::default()).unwrap();
+    let keyed = driver
+        .configure(&keyed, config::HostCapabilities::default())
+        .unwrap();
     assert_eq!(
         keyed.one_spelling,
         ["cf-connecting-ip", "x-forwarded-for", "x-api-key"]
     );
-    let setup = driver.configure(&vars, config::Host::default()).unwrap();
+    let setup = driver
+        .configure(&vars, config::HostCapabilities::default())
+        .unwrap();
     let Some(Server::Rest { url, token }) = &setup.redis else {
         panic!("memory");
     };
@@ -184,7 +192,9 @@ fn a_new_environment_leaves_what_is_under_way_alone() {
         panic!("decides without Redis")
     };
     let memory = Vars::from_json("{\"RATE_LIMIT_GENERAL\": \"9,60\"}").unwrap();
-    driver.configure(&memory, config::Host::default()).unwrap();
+    driver
+        .configure(&memory, config::HostCapabilities::default())
+        .unwrap();
     let response = answered(driver.resume(id, admitted(4)));
     assert!(
         response
@@ -276,7 +286,9 @@ fn an_environment_that_comes_back_goes_on_with_its_limiter() {
         Vars::from_json(&vars.to_string()).unwrap()
     });
     let mut status = |vars| {
-        driver.configure(vars, config::Host::default()).unwrap();
+        driver
+            .configure(vars, config::HostCapabilities::default())
+            .unwrap();
         answered(driver.begin(get("http://localhost/"))).status
     };
     let statuses = [0, 1, 0, 1, 0, 1].map(|place| status(&environments[place]));
@@ -295,7 +307,7 @@ fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
         });
         let vars = Vars::from_json(&vars.to_string()).unwrap();
         driver
-            .configure(&vars, config::Host::default())
+            .configure(&vars, config::HostCapabilities::default())
             .unwrap()
             .number
     };
@@ -415,7 +427,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     let host = Host::default();
     let mut driver = Driver::new(host.clone());
     let first = driver
-        .configure(&sampled("one:"), config::Host::default())
+        .configure(&sampled("one:"), config::HostCapabilities::default())
         .unwrap();
     let TaskStep::Asks(id, Effect::Redis { setup, .. }) = driver.begin(get("http://localhost/"))
     else {
@@ -423,7 +435,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     };
     assert_eq!(setup, first.number);
     let second = driver
-        .configure(&sampled("two:"), config::Host::default())
+        .configure(&sampled("two:"), config::HostCapabilities::default())
         .unwrap();
     assert_ne!(first.number, second.number);
     let step = driver.resume(id, admitted(4));
@@ -454,7 +466,9 @@ fn what_is_printed_holds_no_secret() {
     });
     let vars = Vars::from_json(&vars.to_string()).unwrap();
     let mut driver = Driver::new(Host::default());
-    driver.configure(&vars, config::Host::default()).unwrap();
+    driver
+        .configure(&vars, config::HostCapabilities::default())
+        .unwrap();
     let step = driver.begin(get("http://localhost/"));
     let verify = Effect::Verify {
         algorithm: "HS256",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Duty, Forward, Handled, LimitVerdict, Limiter, Location, Request};
 use crate::admin::Body;
-use crate::config::{Host, Vars};
+use crate::config::{HostCapabilities, Vars};
 use crate::effects::testing::Manual;
 use crate::response::Response;
 
@@ -154,9 +154,9 @@ impl Isolate {
             vars["RATE_LIMIT_METRICS"] = json!(false);
         }
         let vars = Vars::from_json(&vars.to_string()).unwrap();
-        let host = Host {
+        let host = HostCapabilities {
             has_origin_binding,
-            ..Host::default()
+            ..HostCapabilities::default()
         };
         let limiter = Limiter::new(&vars, &host, effects.clone()).unwrap();
         Self { limiter, effects }

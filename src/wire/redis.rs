@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Client, Host, Node, Reach, Secret, Server, Tcp, Topology};
+use crate::config::{Client, HostCapabilities, Node, Reach, Secret, Server, Tcp, Topology};
 
 /// A host by its numbers. `reach`: 0 over REST alone, 1 over REST and one server over TCP, 2 every server. `client`: 0 where
 /// the application has passed no client, else twice the client's number, from 1 on, and 1 more if it is connected to a cluster.
 #[must_use]
-pub const fn host(has_origin_binding: bool, reach: u32, client: u32) -> Host {
-    Host {
+pub const fn host(has_origin_binding: bool, reach: u32, client: u32) -> HostCapabilities {
+    HostCapabilities {
         has_origin_binding,
         reach: match reach {
             0 => Reach::Rest,

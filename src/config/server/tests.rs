@@ -1,13 +1,13 @@
 use serde_json::{Value, json};
 
 use super::{Node, Server, Tcp, Topology};
-use crate::config::{Client, Compiled, Config, Host, Severity, StoreConfig, Vars};
+use crate::config::{Client, Compiled, Config, HostCapabilities, Severity, StoreConfig, Vars};
 
-fn host(name: &str) -> Host {
-    Host::named(name).unwrap()
+fn host(name: &str) -> HostCapabilities {
+    HostCapabilities::named(name).unwrap()
 }
 
-fn compile(vars: &Value, host: &Host) -> Compiled {
+fn compile(vars: &Value, host: &HostCapabilities) -> Compiled {
     Config::compile_on(&Vars::from_json(&vars.to_string()).unwrap(), host)
 }
 
@@ -223,7 +223,7 @@ fn a_cluster_is_found_by_any_of_its_nodes() {
 /// They would say which slot a key is in.
 #[test]
 fn a_prefix_has_no_braces_in_a_cluster() {
-    let prefix = |vars: &Value, host: &Host| {
+    let prefix = |vars: &Value, host: &HostCapabilities| {
         let compiled = compile(vars, host);
         let errors = problems(&compiled, Severity::Error);
         let is_refused = errors == ["REDIS_KEY_PREFIX"];
@@ -237,12 +237,12 @@ fn a_prefix_has_no_braces_in_a_cluster() {
     assert_eq!(prefix(&vars, &node), ("{t}:".to_owned(), false));
     vars["REDIS_CLUSTER"] = true.into();
     assert_eq!(prefix(&vars, &node), ("ratelimit:".to_owned(), true));
-    let client = |is_cluster| Host {
+    let client = |is_cluster| HostCapabilities {
         client: Some(Client {
             number: 1,
             is_cluster,
         }),
-        ..Host::default()
+        ..HostCapabilities::default()
     };
     let own = json!({"REDIS_KEY_PREFIX": "{t}:"});
     assert_eq!(prefix(&own, &client(true)), ("ratelimit:".to_owned(), true));
@@ -409,7 +409,7 @@ fn the_applications_client_comes_before_all_variables() {
         let number = 3;
         let client = Some(Client { number, is_cluster });
         for name in ["workers", "edge", "node"] {
-            let host = Host {
+            let host = HostCapabilities {
                 client,
                 ..host(name)
             };

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::{Isolate, Limiter, TOKEN, by, json_of, upstash};
-use crate::config::{Host, Vars};
+use crate::config::{HostCapabilities, Vars};
 use crate::effects::testing::Manual;
 use crate::effects::{Effects, Reply};
 use crate::store::stand_in::{RealEffects, StandIn};
@@ -33,7 +33,7 @@ fn real(stand_in: &StandIn, in_redis: bool) -> Limiter<RealEffects> {
         vars["UPSTASH_REDIS_REST_TOKEN"] = json!(stand_in.token);
     }
     let vars = Vars::from_json(&vars.to_string()).unwrap();
-    Limiter::new(&vars, &Host::default(), stand_in.effects()).unwrap()
+    Limiter::new(&vars, &HostCapabilities::default(), stand_in.effects()).unwrap()
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::super::Duty;
 use super::{Isolate, get, header};
-use crate::config::{Host, Vars};
+use crate::config::{HostCapabilities, Vars};
 use crate::effects::Reply;
 use crate::effects::testing::Manual;
 use crate::limiter::Limiter;
@@ -20,7 +20,7 @@ fn isolate() -> Isolate {
     });
     let effects = Manual::default();
     let vars = Vars::from_json(&vars.to_string()).unwrap();
-    let host = Host::named("node").unwrap();
+    let host = HostCapabilities::named("node").unwrap();
     let limiter = Limiter::new(&vars, &host, effects.clone()).unwrap();
     Isolate { limiter, effects }
 }
