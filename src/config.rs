@@ -26,7 +26,7 @@ mod vars;
 
 pub use abuse::Abuse;
 pub use cors::CorsOrigins;
-pub use host::{Client, HostCapabilities, Reach};
+pub use host::{ApplicationClient, HostCapabilities, Reach};
 pub use server::{Node, Server, Tcp, Topology};
 #[cfg(test)]
 pub(crate) use store::LEAST_COMMANDS_IN_CLUSTER;

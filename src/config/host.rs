@@ -8,7 +8,7 @@ pub struct HostCapabilities {
     /// Which servers it reaches.
     pub reach: Reach,
     /// The application's own Redis client, if it has passed one.
-    pub client: Option<Client>,
+    pub client: Option<ApplicationClient>,
 }
 
 /// Which Redis servers a host reaches.
@@ -25,7 +25,7 @@ pub enum Reach {
 
 /// The application's own Redis client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct ApplicationClient {
     /// Which one: two clients may be connected to different servers.
     pub number: u32,
     /// Whether it is connected to a cluster.

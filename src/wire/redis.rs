@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Client, HostCapabilities, Node, Reach, Secret, Server, Tcp, Topology};
+use crate::config::{
+    ApplicationClient, HostCapabilities, Node, Reach, Secret, Server, Tcp, Topology,
+};
 
 /// A host by its numbers. `reach`: 0 over REST alone, 1 over REST and one server over TCP, 2 every server. `client`: 0 where
 /// the application has passed no client, else twice the client's number, from 1 on, and 1 more if it is connected to a cluster.
@@ -17,7 +19,7 @@ pub const fn host(has_origin_binding: bool, reach: u32, client: u32) -> HostCapa
         },
         client: match client {
             0 => None,
-            client => Some(Client {
+            client => Some(ApplicationClient {
                 number: client / 2,
                 is_cluster: client % 2 == 1,
             }),

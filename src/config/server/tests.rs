@@ -1,7 +1,9 @@
 use serde_json::{Value, json};
 
 use super::{Node, Server, Tcp, Topology};
-use crate::config::{Client, Compiled, Config, HostCapabilities, Severity, StoreConfig, Vars};
+use crate::config::{
+    ApplicationClient, Compiled, Config, HostCapabilities, Severity, StoreConfig, Vars,
+};
 
 fn host(name: &str) -> HostCapabilities {
     HostCapabilities::named(name).unwrap()
@@ -238,7 +240,7 @@ fn a_prefix_has_no_braces_in_a_cluster() {
     vars["REDIS_CLUSTER"] = true.into();
     assert_eq!(prefix(&vars, &node), ("ratelimit:".to_owned(), true));
     let client = |is_cluster| HostCapabilities {
-        client: Some(Client {
+        client: Some(ApplicationClient {
             number: 1,
             is_cluster,
         }),
@@ -407,7 +409,7 @@ fn names_and_passwords_are_text() {
 fn the_applications_client_comes_before_all_variables() {
     for is_cluster in [false, true] {
         let number = 3;
-        let client = Some(Client { number, is_cluster });
+        let client = Some(ApplicationClient { number, is_cluster });
         for name in ["workers", "edge", "node"] {
             let host = HostCapabilities {
                 client,
