@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
-use script::{Call, Form, Script, ScriptAnswer};
+use script::{Call, Script, ScriptAnswer, ScriptForm};
 
 pub mod connection;
 pub mod emulator;
@@ -80,7 +80,7 @@ pub trait Database {
 
     /// The form in which it is sent scripts; `None`: it runs none. A database in this isolate needs none:
     /// its [`run`](Self::run) never waits, so that several in a row are one step.
-    fn script_form(&self) -> Option<Form> {
+    fn script_form(&self) -> Option<ScriptForm> {
         None
     }
 

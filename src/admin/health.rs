@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::access::{Access, too_many};
 use crate::config::{Compiled, Server, Severity};
-use crate::redis::script::Form;
+use crate::redis::script::ScriptForm;
 use crate::response::Response;
 use crate::store::blocked::RANGES_LOST;
 use crate::store::breaker::Status;
@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 pub(super) struct Dependencies {
     pub store: StoreHealth,
     /// The form in which Redis is sent scripts.
-    pub script: Option<Form>,
+    pub script: Option<ScriptForm>,
     /// Since when blocked ranges are missing from the database.
     pub lost: Option<Timestamp>,
     /// Since when this isolate cannot load blocks, and why.
@@ -71,7 +71,7 @@ pub(super) fn answer(
         },
         breaker: breaker.map(|status| status.state.to_string()),
         version: env!("CARGO_PKG_VERSION"),
-        script: parts.script.filter(|_| admin).map(Form::name),
+        script: parts.script.filter(|_| admin).map(ScriptForm::name),
         failing: failing.filter(|_| admin).map(Failing::of),
         lost,
         blocks,
@@ -169,7 +169,7 @@ mod tests {
     use super::{Dependencies, answer};
     use crate::admin::access::Access;
     use crate::config::{Compiled, Config, Vars};
-    use crate::redis::script::Form;
+    use crate::redis::script::ScriptForm;
     use crate::store::StoreError;
     use crate::store::blocked::RANGES_LOST;
     use crate::store::breaker::Status;
@@ -190,7 +190,7 @@ mod tests {
 
     fn parts(store: StoreHealth) -> Dependencies {
         Dependencies {
-            script: matches!(store, StoreHealth::Shared(_)).then_some(Form::Plain),
+            script: matches!(store, StoreHealth::Shared(_)).then_some(ScriptForm::Plain),
             store,
             lost: None,
             blocks: None,
@@ -282,7 +282,7 @@ mod tests {
             let trouble = |part| (part == name).then(|| (since, "it is broken".to_owned()));
             let parts = Dependencies {
                 store: upstash(State::Closed),
-                script: Some(Form::Flagged),
+                script: Some(ScriptForm::Flagged),
                 lost: (name == "lost").then_some(since),
                 blocks: trouble("blocks"),
                 records: trouble("records"),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::emulator::Emulator;
 use super::rest::{Calls, Rest};
-use super::script::{Call, Form, Script};
+use super::script::{Call, Script, ScriptForm};
 use super::{Command, Database};
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -44,7 +44,7 @@ impl<E: Effects> Database for Connection<E> {
         }
     }
 
-    fn script_form(&self) -> Option<Form> {
+    fn script_form(&self) -> Option<ScriptForm> {
         match self {
             Self::Emulator(database) => database.script_form(),
             Self::Rest(database) => database.script_form(),

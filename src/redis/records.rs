@@ -9,7 +9,7 @@ use std::pin::Pin;
 use serde_json::Value;
 
 use super::keys::{Keys, RedisKey};
-use super::script::Form;
+use super::script::ScriptForm;
 use super::slots::Parts;
 use super::{Command, Database, whole};
 use crate::budget::{Budget, Purpose};
@@ -182,7 +182,7 @@ impl<D: Database> Records<D> {
     }
 
     /// As [`Database::script_form`].
-    pub(crate) fn script_form(&self) -> Option<Form> {
+    pub(crate) fn script_form(&self) -> Option<ScriptForm> {
         self.database.script_form()
     }
 

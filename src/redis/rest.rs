@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::script::{Call, Form, Script, ScriptAnswer};
+use super::script::{Call, Script, ScriptAnswer, ScriptForm};
 use super::{Command, Database, Scripts, run};
 use crate::effects::{Effects, Level, Reply};
 use crate::error::StoreError;
@@ -19,11 +19,11 @@ pub struct Rest<E> {
     effects: E,
     timeout: Millis,
     calls: Rc<RefCell<Calls>>,
-    /// How long the server is known to refuse [`Form::Flagged`]; [`Deadline::OVER`]: it never has.
+    /// How long the server is known to refuse [`ScriptForm::Flagged`]; [`Deadline::OVER`]: it never has.
     refuses_flag: Rc<Cell<Deadline>>,
 }
 
-/// After this a server that has refused [`Form::Flagged`] is asked for it again: the refusal may have been an error,
+/// After this a server that has refused [`ScriptForm::Flagged`] is asked for it again: the refusal may have been an error,
 /// or the server another one. Most cost is one call that finds no script.
 const PLAIN_FOR: Millis = Millis::from_secs(3600);
 
@@ -97,14 +97,14 @@ impl<E: Effects> Rest<E> {
     }
 
     /// The form in which scripts are sent at `now`.
-    fn form(&self, now: Timestamp) -> Form {
+    fn form(&self, now: Timestamp) -> ScriptForm {
         match self.refuses_flag.get().is_pending(now) {
-            true => Form::Plain,
-            false => Form::Flagged,
+            true => ScriptForm::Plain,
+            false => ScriptForm::Flagged,
         }
     }
 
-    /// Sends scripts as [`Form::Plain`] from now on.
+    /// Sends scripts as [`ScriptForm::Plain`] from now on.
     fn refuse_flag(&self, now: Timestamp) {
         let until = Deadline::after(PLAIN_FOR, now);
         if self.refuses_flag.replace(until) == Deadline::OVER {
@@ -176,18 +176,18 @@ impl<E: Effects> Scripts for Rest<E> {
             let result = self.evaluate(command, left).await;
             match &result {
                 Err(StoreError::Refused(word)) if word == "NOSCRIPT" && !whole => {
-                    whole = form == Form::Plain || refused == Deadline::OVER;
+                    whole = form == ScriptForm::Plain || refused == Deadline::OVER;
                 }
-                Err(StoreError::NotCompiled) if form == Form::Flagged => whole = false,
-                Ok(_) if form == Form::Flagged && refused != Deadline::OVER => {
+                Err(StoreError::NotCompiled) if form == ScriptForm::Flagged => whole = false,
+                Ok(_) if form == ScriptForm::Flagged && refused != Deadline::OVER => {
                     self.refuses_flag.set(Deadline::OVER);
                     return result;
                 }
                 _ => return result,
             }
             let now = self.effects.now();
-            if form == Form::Flagged && !whole {
-                form = Form::Plain;
+            if form == ScriptForm::Flagged && !whole {
+                form = ScriptForm::Plain;
                 // Before it is tried: where the time does not suffice for all calls, the next decision goes on from here.
                 self.refuse_flag(now);
             }
@@ -221,7 +221,7 @@ impl<E: Effects> Database for Rest<E> {
         true
     }
 
-    fn script_form(&self) -> Option<Form> {
+    fn script_form(&self) -> Option<ScriptForm> {
         Some(self.form(self.effects.now()))
     }
 

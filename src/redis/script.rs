@@ -4,22 +4,22 @@ use serde_json::Value;
 
 use super::json::{push_number, push_string};
 
-/// A script in both of its [forms](Form), by the names that Redis knows: the text for `EVAL`, and its
+/// A script in both of its [forms](ScriptForm), by the names that Redis knows: the text for `EVAL`, and its
 /// SHA-1 in hexadecimal digits for `EVALSHA`.
 #[derive(Clone, Copy, Debug)]
 pub struct Script {
-    /// Its text as [`Form::Flagged`].
+    /// Its text as [`ScriptForm::Flagged`].
     pub text: &'static str,
     /// The SHA-1 of `text`.
     pub sha1: &'static str,
-    /// The SHA-1 of its text as [`Form::Plain`].
+    /// The SHA-1 of its text as [`ScriptForm::Plain`].
     pub plain_sha1: &'static str,
 }
 
 /// How a script is sent. Both forms do the same. A Redis that may not write (`OOM`, `READONLY`) refuses the flagged form
 /// at once, and the plain one at its first write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum ScriptForm {
     /// With `#!lua flags=allow-key-locking` as its first line. Without it Upstash locks the whole
     /// database for every script.
     Flagged,
@@ -27,7 +27,7 @@ pub enum Form {
     Plain,
 }
 
-impl Form {
+impl ScriptForm {
     /// Its name in health.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -41,19 +41,19 @@ impl Form {
 impl Script {
     /// Its text in a form.
     #[must_use]
-    pub fn text(&self, form: Form) -> &'static str {
+    pub fn text(&self, form: ScriptForm) -> &'static str {
         match form {
-            Form::Flagged => self.text,
-            Form::Plain => self.text.split_once('\n').map_or("", |(_, rest)| rest),
+            ScriptForm::Flagged => self.text,
+            ScriptForm::Plain => self.text.split_once('\n').map_or("", |(_, rest)| rest),
         }
     }
 
     /// The SHA-1 of its text in a form.
     #[must_use]
-    pub const fn sha1(&self, form: Form) -> &'static str {
+    pub const fn sha1(&self, form: ScriptForm) -> &'static str {
         match form {
-            Form::Flagged => self.sha1,
-            Form::Plain => self.plain_sha1,
+            ScriptForm::Flagged => self.sha1,
+            ScriptForm::Plain => self.plain_sha1,
         }
     }
 }
@@ -170,7 +170,7 @@ impl ScriptAnswer for Value {
 impl Script {
     /// Holds its names to its texts, and its text of each form to what the form is.
     pub(crate) fn assert_named(&self, file: &str) {
-        for form in [Form::Flagged, Form::Plain] {
+        for form in [ScriptForm::Flagged, ScriptForm::Plain] {
             let hash = sha1_smol::Sha1::from(self.text(form)).digest().to_string();
             assert_eq!(
                 self.sha1(form),
@@ -179,7 +179,7 @@ impl Script {
             );
         }
         let flag = "#!lua flags=allow-key-locking\n";
-        assert_eq!(self.text, format!("{flag}{}", self.text(Form::Plain)));
+        assert_eq!(self.text, format!("{flag}{}", self.text(ScriptForm::Plain)));
     }
 }
 

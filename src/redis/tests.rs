@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::emulator::Emulator;
 use super::keys::Keys;
 use super::rest::Rest;
-use super::script::{Call, Form, Script};
+use super::script::{Call, Script, ScriptForm};
 use super::{Command, Database, command, run};
 use crate::effects::Reply;
 use crate::effects::testing::Manual;
@@ -423,7 +423,7 @@ impl Transport {
         (ran, self.effects.calls().iter().map(sent).collect())
     }
 
-    fn form(&self) -> Form {
+    fn form(&self) -> ScriptForm {
         self.rest.script_form().unwrap()
     }
 }
@@ -436,10 +436,10 @@ fn both(flagged: &[&str], plain: &[&str]) -> Vec<String> {
 #[test]
 fn a_refused_flag_is_remembered_by_all_clones_and_logged_once() {
     let server = Transport::new();
-    assert_eq!(server.form(), Form::Flagged);
+    assert_eq!(server.form(), ScriptForm::Flagged);
     let (ran, sent) = server.run(&[NOSCRIPT, REFUSED, NOSCRIPT]);
     assert_eq!((ran, sent), (Ok(json!(1)), both(&FLAGGED, &PLAIN)));
-    assert_eq!(server.rest.clone().script_form(), Some(Form::Plain));
+    assert_eq!(server.rest.clone().script_form(), Some(ScriptForm::Plain));
     for _ in 0..3 {
         assert_eq!(server.run(&[]).1, PLAIN[..1]);
     }
@@ -512,7 +512,7 @@ fn nothing_but_a_refused_script_changes_the_form() {
             let (ran, sent) = server.run(&[before, &[error]].concat());
             assert_eq!(ran, Err(expected.clone()), "{error}");
             assert_eq!(sent, FLAGGED[..=before.len()], "{error}");
-            assert_eq!(server.form(), Form::Flagged, "{error}");
+            assert_eq!(server.form(), ScriptForm::Flagged, "{error}");
             assert_eq!(server.run(&[]).1, FLAGGED[..1], "{error}");
         }
     }
@@ -554,7 +554,11 @@ fn all_calls_together_wait_no_longer_than_one_may() {
         .map(|call| call.1.get())
         .collect();
     assert_eq!(waits, [1000, 800, 600, 400]);
-    assert_eq!(server.form(), Form::Plain, "and it knows what was refused");
+    assert_eq!(
+        server.form(),
+        ScriptForm::Plain,
+        "and it knows what was refused"
+    );
 }
 
 /// The refusal was an error, or the server is another one: an hour later the flag is tried again. Where it is still
@@ -572,13 +576,13 @@ fn a_refusal_is_not_believed_for_ever() {
     assert_eq!(server.run(&[]).1, PLAIN[..1]);
     server.effects.set(2 * HOUR);
     assert_eq!(server.run(&[]), (Ok(json!(1)), both(&FLAGGED[..1], &[])));
-    assert_eq!(server.form(), Form::Flagged);
+    assert_eq!(server.form(), ScriptForm::Flagged);
     assert_eq!(server.run(&[NOSCRIPT]).1, FLAGGED, "as a new isolate");
     // A clock that was set back does not prolong it.
     server.effects.set(3 * HOUR);
     let _ = server.run(&[REFUSED]);
     server.effects.set(2 * HOUR);
-    assert_eq!(server.form(), Form::Flagged);
+    assert_eq!(server.form(), ScriptForm::Flagged);
 }
 
 /// One refusal in error costs what a right one does: the decision is made, and later ones take one call.

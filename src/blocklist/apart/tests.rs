@@ -27,7 +27,7 @@ use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
 use crate::redis::run::keys_of;
-use crate::redis::script::{Call, Form, Script};
+use crate::redis::script::{Call, Script, ScriptForm};
 use crate::redis::{Command, Database, command};
 use crate::seed::Seed;
 use crate::store::conformance::START;
@@ -112,7 +112,7 @@ impl Database for Slotted {
         true
     }
 
-    fn script_form(&self) -> Option<Form> {
+    fn script_form(&self) -> Option<ScriptForm> {
         self.redis.script_form()
     }
 

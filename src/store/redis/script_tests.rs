@@ -11,7 +11,7 @@ use super::{RedisStore, SCRIPT};
 use crate::redis::Database;
 use crate::redis::keys::Keys;
 use crate::redis::rest::Rest;
-use crate::redis::script::Form;
+use crate::redis::script::ScriptForm;
 use crate::store::Charge;
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
@@ -56,7 +56,7 @@ async fn the_script_is_the_reference() {
     assert!(joined > SEQUENCES, "{joined} texts of several states");
     assert!(refunded > SEQUENCES, "{refunded} states lowered by refunds");
     let forms = connections.map(|redis| redis.script_form());
-    assert_eq!(forms, [Some(Form::Flagged), Some(Form::Plain)]);
+    assert_eq!(forms, [Some(ScriptForm::Flagged), Some(ScriptForm::Plain)]);
 }
 
 /// Both, holding the same.
