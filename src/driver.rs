@@ -15,7 +15,7 @@ use crate::headers::{self, LOOP_GUARD};
 use crate::limiter::{
     Duty, Forward, Handled, LimitVerdict, Limiter, LimiterError, Location, Request, Sample,
 };
-use crate::response::{Form, Response};
+use crate::response::{BodyFormat, Response};
 use crate::tasks::{Effect, EffectResult, Mailbox, TaskId, TaskStep, Tasks};
 use crate::time::{Millis, Timestamp};
 
@@ -425,7 +425,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             Some(Environment { limiter, .. }) => {
                 limiter.bad_gateway(&self.request(RequestFields::default()), interim)
             }
-            None => Response::origin_unreachable(Form::Json),
+            None => Response::origin_unreachable(BodyFormat::Json),
         }
     }
 
@@ -518,7 +518,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
 /// The answer where no limiter decides.
 fn unavailable(now: Timestamp) -> Response {
-    Response::unavailable(Form::Json, None, now)
+    Response::unavailable(BodyFormat::Json, None, now)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
 use crate::redis::rest::Rest;
-use crate::response::{Form, Response, headers};
+use crate::response::{BodyFormat, Response, headers};
 use crate::route;
 use crate::seed::Seed;
 use crate::store::StoreError;
@@ -240,7 +240,7 @@ impl<E: Effects + Clone> Limiter<E> {
             return None;
         }
         if path.len() > MAX_PATH_BYTES {
-            return Some(Response::too_long(Form::Json));
+            return Some(Response::too_long(BodyFormat::Json));
         }
         // Apart, so that what waits for a decision is not the larger for it.
         Some(Box::pin(self.ask_plane(rest, incoming)).await)
@@ -485,8 +485,8 @@ impl<E: Effects + Clone> Limiter<E> {
 }
 
 /// The form that the client prefers for an answer.
-fn form_of(incoming: &Incoming<'_, impl Request>) -> Form {
-    Form::preferred(incoming.header("accept").as_deref())
+fn form_of(incoming: &Incoming<'_, impl Request>) -> BodyFormat {
+    BodyFormat::preferred(incoming.header("accept").as_deref())
 }
 
 type Composed<E> = (

@@ -14,7 +14,7 @@ pub mod form;
 pub mod headers;
 mod page;
 
-pub use form::Form;
+pub use form::BodyFormat;
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +62,10 @@ impl Response {
     }
 
     /// An answer to traffic that is not admitted, or not forwarded.
-    fn failure(form: Form, status: u16, error: &str, message: &str) -> Self {
+    fn failure(form: BodyFormat, status: u16, error: &str, message: &str) -> Self {
         match form {
-            Form::Page => Self::page(status, message),
-            Form::Json | Form::Problem => Self::error(status, error, message),
+            BodyFormat::Page => Self::page(status, message),
+            BodyFormat::Json | BodyFormat::Problem => Self::error(status, error, message),
         }
     }
 
@@ -104,7 +104,7 @@ impl Response {
     /// The 503 to a request that nothing may decide while the shared store does not: `retry_at` is
     /// when it is asked again, if that is known.
     #[must_use]
-    pub fn unavailable(form: Form, retry_at: Option<Timestamp>, now: Timestamp) -> Self {
+    pub fn unavailable(form: BodyFormat, retry_at: Option<Timestamp>, now: Timestamp) -> Self {
         let wait = retry_at.unwrap_or(now).since(now).secs_ceil().max(1);
         let message = format!(
             "The rate limit cannot be checked at the moment. Try again in {}.",
@@ -117,20 +117,20 @@ impl Response {
 
     /// The 414 to a path that is longer than the limiter reads.
     #[must_use]
-    pub fn too_long(form: Form) -> Self {
+    pub fn too_long(form: BodyFormat) -> Self {
         Self::failure(form, 414, "uri_too_long", "The path is too long.")
     }
 
     /// The 414 to a path that can be read in too many ways.
     #[must_use]
-    pub fn too_ambiguous(form: Form) -> Self {
+    pub fn too_ambiguous(form: BodyFormat) -> Self {
         let message = "The path has too many separators that servers read differently.";
         Self::failure(form, 414, "uri_too_long", message)
     }
 
     /// The 400 to a request with more values in a header that it is limited by than are charged.
     #[must_use]
-    pub fn too_many_values(form: Form) -> Self {
+    pub fn too_many_values(form: BodyFormat) -> Self {
         let message =
             "A header by which requests are limited has more than 4 values, or is too long.";
         Self::failure(form, 400, "bad_request", message)
@@ -138,14 +138,14 @@ impl Response {
 
     /// The 400 to a request that asks for too many other methods.
     #[must_use]
-    pub fn too_many_methods(form: Form) -> Self {
+    pub fn too_many_methods(form: BodyFormat) -> Self {
         let message = "The request names too many methods in X-HTTP-Method-Override and its like.";
         Self::failure(form, 400, "bad_request", message)
     }
 
     /// The 508 to a request that has passed this limiter too often.
     #[must_use]
-    pub fn loop_detected(form: Form) -> Self {
+    pub fn loop_detected(form: BodyFormat) -> Self {
         Self::failure(
             form,
             508,
@@ -157,7 +157,7 @@ impl Response {
 
     /// The 502 where `ORIGIN_URL` cannot be used.
     #[must_use]
-    pub fn no_origin(form: Form) -> Self {
+    pub fn no_origin(form: BodyFormat) -> Self {
         Self::failure(
             form,
             502,
@@ -168,7 +168,7 @@ impl Response {
 
     /// The 502 where nothing says where to forward, and `Host` must not.
     #[must_use]
-    pub fn no_route(form: Form) -> Self {
+    pub fn no_route(form: BodyFormat) -> Self {
         Self::failure(
             form,
             502,
@@ -179,7 +179,7 @@ impl Response {
 
     /// The 502 where the origin does not answer.
     #[must_use]
-    pub fn origin_unreachable(form: Form) -> Self {
+    pub fn origin_unreachable(form: BodyFormat) -> Self {
         Self::failure(
             form,
             502,
@@ -190,7 +190,7 @@ impl Response {
 
     /// The 502 where the origin sends a 1xx before its answer, and the runtime takes it for the answer.
     #[must_use]
-    pub fn origin_interim(form: Form, status: u16) -> Self {
+    pub fn origin_interim(form: BodyFormat, status: u16) -> Self {
         let message = format!(
             "The origin sent an interim response, {status}, which cannot be handed on. Turn off early hints \
              (103) and the like at the origin. The request has been counted."
@@ -222,12 +222,12 @@ impl Response {
 
     /// The 429 to a denied request.
     #[must_use]
-    pub fn denied(form: Form, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
+    pub fn denied(form: BodyFormat, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
         let denial = Denial::of(report, now);
         let mut response = match form {
-            Form::Json => Self::json(429, &denial.plain()),
-            Form::Problem => Self::typed(429, PROBLEM_JSON, &denial.problem()),
-            Form::Page => Self::page(429, &denial.message),
+            BodyFormat::Json => Self::json(429, &denial.plain()),
+            BodyFormat::Problem => Self::typed(429, PROBLEM_JSON, &denial.problem()),
+            BodyFormat::Page => Self::page(429, &denial.message),
         };
         if let Some(seconds) = denial.standing.retry_after {
             response.headers.push(("Retry-After", seconds.to_string()));

@@ -7,7 +7,7 @@ use crate::steps;
 
 /// How an answer to traffic is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
+pub enum BodyFormat {
     /// JSON, where nothing else is preferred.
     #[default]
     Json,
@@ -103,7 +103,7 @@ pub fn names(accept: Option<&str>, wanted: [&'static str; 2], usual: [&'static s
     wanted.is_named() && wanted.weight > 0 && wanted.weight >= usual.weight
 }
 
-impl Form {
+impl BodyFormat {
     /// The form that an `Accept` header prefers. Of one that is longer than 1,024 bytes, only the ranges that end before
     /// are read. Where none of the forms is acceptable it is JSON.
     #[must_use]
@@ -189,12 +189,12 @@ fn next_of<'a>(rest: &mut &'a str, separator: u8) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Form, names};
+    use super::{BodyFormat, names};
 
     #[track_caller]
-    fn assert_form(expected: Form, accepts: &[&str]) {
+    fn assert_form(expected: BodyFormat, accepts: &[&str]) {
         for accept in accepts {
-            assert_eq!(Form::preferred(Some(accept)), expected, "{accept}");
+            assert_eq!(BodyFormat::preferred(Some(accept)), expected, "{accept}");
         }
     }
 
@@ -233,9 +233,9 @@ mod tests {
 
     #[test]
     fn the_greatest_weight_is_preferred() {
-        assert_eq!(Form::preferred(None), Form::Json);
+        assert_eq!(BodyFormat::preferred(None), BodyFormat::Json);
         assert_form(
-            Form::Json,
+            BodyFormat::Json,
             &[
                 "application/json, application/problem+json;q=0.1",
                 "application/problem+json;q=0.1, application/json",
@@ -248,7 +248,7 @@ mod tests {
             ],
         );
         assert_form(
-            Form::Problem,
+            BodyFormat::Problem,
             &[
                 "application/problem+json",
                 "Application/Problem+JSON",
@@ -258,7 +258,7 @@ mod tests {
             ],
         );
         assert_form(
-            Form::Page,
+            BodyFormat::Page,
             &[
                 "text/html",
                 "TEXT/HTML",
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_weight_of_0_is_a_refusal() {
         assert_form(
-            Form::Json,
+            BodyFormat::Json,
             &[
                 "application/problem+json;q=0",
                 "application/problem+json;Q=0",
@@ -295,7 +295,7 @@ mod tests {
     fn the_most_specific_range_counts() {
         // As the example of RFC 9110, 12.5.1.
         assert_form(
-            Form::Page,
+            BodyFormat::Page,
             &[
                 "text/*;q=0.3, text/html;q=0.7, text/html;level=1, text/html;level=2;q=0.4, */*;q=0.5",
                 "text/html, */*;q=0.1",
@@ -303,7 +303,7 @@ mod tests {
             ],
         );
         assert_form(
-            Form::Json,
+            BodyFormat::Json,
             &[
                 "text/html;level=1, text/html;q=0.4, */*;q=0.5",
                 "text/*, text/html;q=0.1, application/json;q=0.2",
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn of_equal_weights_the_named_one_counts_and_then_json() {
         assert_form(
-            Form::Json,
+            BodyFormat::Json,
             &[
                 "",
                 "*/*",
@@ -329,7 +329,7 @@ mod tests {
             ],
         );
         assert_form(
-            Form::Problem,
+            BodyFormat::Problem,
             &[
                 // The usual one of clients that read problem documents.
                 "application/json, application/problem+json",
@@ -338,13 +338,16 @@ mod tests {
                 "text/html, application/problem+json",
             ],
         );
-        assert_form(Form::Page, &["text/html, */*", "application/*, text/html"]);
+        assert_form(
+            BodyFormat::Page,
+            &["text/html, */*", "application/*, text/html"],
+        );
     }
 
     #[test]
     fn quoted_strings_hold_no_ranges_and_no_weights() {
         assert_form(
-            Form::Json,
+            BodyFormat::Json,
             &[
                 r#"a/b;c=", text/html, ""#,
                 r#"a/b;c="\", text/html""#,
@@ -356,7 +359,7 @@ mod tests {
             ],
         );
         assert_form(
-            Form::Page,
+            BodyFormat::Page,
             &[r#"text/html;a=",;q=0""#, r#"a/b;c="\"",text/html"#],
         );
     }
@@ -367,13 +370,13 @@ mod tests {
             "", "x", "2", "1.1", "-0", "0.1234", "0,5", ".5", " 1", "1.0000", "+1", "0.5.5",
         ] {
             let accept = format!("text/html;q={weight}, image/png");
-            assert_form(Form::Json, &[&accept]);
+            assert_form(BodyFormat::Json, &[&accept]);
         }
         for weight in ["1", "1.", "1.0", "1.000", "0.001", "0.5"] {
-            assert_form(Form::Page, &[&format!("text/html;q={weight}")]);
+            assert_form(BodyFormat::Page, &[&format!("text/html;q={weight}")]);
         }
         assert_form(
-            Form::Json,
+            BodyFormat::Json,
             &[
                 "xapplication/problem+json",
                 "text",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Form, Response, in_words};
+use super::{BodyFormat, Response, in_words};
 use crate::blocklist::AddressBlock;
 use crate::config::Dialect;
 use crate::gate::Report;
@@ -18,7 +18,7 @@ fn denied(milliseconds: u64) -> QuotaOutcome {
     }
 }
 
-fn answer(report: &Report, form: Form) -> (Response, Value) {
+fn answer(report: &Report, form: BodyFormat) -> (Response, Value) {
     let response = Response::denied(form, report, Dialect::XRateLimit, NOW);
     assert_eq!(response.status, 429);
     assert_eq!(header(&response, "Cache-Control"), Some("no-store"));
@@ -35,7 +35,7 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 fn a_denial_in_json() {
     let (response, body) = answer(
         &report(false, vec![standing("auth", 30, 0, denied(119_100))]),
-        Form::Json,
+        BodyFormat::Json,
     );
     assert_eq!(header(&response, "Content-Type"), Some("application/json"));
     assert_eq!(header(&response, "Retry-After"), Some("120"));
@@ -59,7 +59,7 @@ fn a_denial_in_json() {
 #[test]
 fn a_denial_as_a_problem() {
     let report = report(false, vec![standing("auth", 30, 0, denied(1))]);
-    let (response, body) = answer(&report, Form::Problem);
+    let (response, body) = answer(&report, BodyFormat::Problem);
     assert_eq!(
         header(&response, "Content-Type"),
         Some("application/problem+json")
@@ -86,11 +86,11 @@ fn a_denial_as_a_problem() {
 fn the_later_of_block_and_quota_is_told() {
     let mut blocked = standing("auth", 30, 0, denied(60_000));
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(600));
-    let (response, body) = answer(&report(false, vec![blocked.clone()]), Form::Json);
+    let (response, body) = answer(&report(false, vec![blocked.clone()]), BodyFormat::Json);
     assert_eq!(header(&response, "Retry-After"), Some("600"));
     assert_eq!(body["blocked"], true);
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(30));
-    let (response, _) = answer(&report(false, vec![blocked]), Form::Json);
+    let (response, _) = answer(&report(false, vec![blocked]), BodyFormat::Json);
     assert_eq!(header(&response, "Retry-After"), Some("60"));
 }
 
@@ -101,7 +101,7 @@ fn an_impossible_cost_is_not_told_to_wait() {
         vec![standing("auth", 30, 30, QuotaOutcome::Impossible)],
     );
     report.cost = 50;
-    let (response, body) = answer(&report, Form::Json);
+    let (response, body) = answer(&report, BodyFormat::Json);
     assert_eq!(header(&response, "Retry-After"), None);
     assert_eq!(body["retryAfter"], Value::Null);
     assert_eq!(
@@ -116,14 +116,14 @@ fn a_blocked_address_is_told_when_it_ends_if_it_does() {
     report.address_block = Some(AddressBlock {
         until: Some(NOW + Millis::from_secs(90)),
     });
-    let (response, body) = answer(&report, Form::Json);
+    let (response, body) = answer(&report, BodyFormat::Json);
     assert_eq!(header(&response, "Retry-After"), Some("90"));
     assert_eq!(
         (&body["blocked"], &body["type"]),
         (&json!(true), &json!("blocked"))
     );
     report.address_block = Some(AddressBlock { until: None });
-    let (response, body) = answer(&report, Form::Json);
+    let (response, body) = answer(&report, BodyFormat::Json);
     assert_eq!(header(&response, "Retry-After"), None);
     assert_eq!(body["message"], "Requests from this address are blocked.");
 }
