@@ -9,12 +9,12 @@ use crate::headers::Header;
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
 
+pub mod body_format;
 mod cors;
-pub mod form;
 pub mod headers;
 mod page;
 
-pub use form::BodyFormat;
+pub use body_format::BodyFormat;
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl Response {
     }
 
     /// An answer to traffic that is not admitted, or not forwarded.
-    fn failure(form: BodyFormat, status: u16, error: &str, message: &str) -> Self {
-        match form {
+    fn failure(format: BodyFormat, status: u16, error: &str, message: &str) -> Self {
+        match format {
             BodyFormat::Page => Self::page(status, message),
             BodyFormat::Json | BodyFormat::Problem => Self::error(status, error, message),
         }
@@ -104,50 +104,50 @@ impl Response {
     /// The 503 to a request that nothing may decide while the shared store does not: `retry_at` is
     /// when it is asked again, if that is known.
     #[must_use]
-    pub fn unavailable(form: BodyFormat, retry_at: Option<Timestamp>, now: Timestamp) -> Self {
+    pub fn unavailable(format: BodyFormat, retry_at: Option<Timestamp>, now: Timestamp) -> Self {
         let wait = retry_at.unwrap_or(now).since(now).secs_ceil().max(1);
         let message = format!(
             "The rate limit cannot be checked at the moment. Try again in {}.",
             in_words(wait)
         );
-        let mut response = Self::failure(form, 503, "rate_limit_unavailable", &message);
+        let mut response = Self::failure(format, 503, "rate_limit_unavailable", &message);
         response.headers.push(("Retry-After", wait.to_string()));
         response
     }
 
     /// The 414 to a path that is longer than the limiter reads.
     #[must_use]
-    pub fn too_long(form: BodyFormat) -> Self {
-        Self::failure(form, 414, "uri_too_long", "The path is too long.")
+    pub fn too_long(format: BodyFormat) -> Self {
+        Self::failure(format, 414, "uri_too_long", "The path is too long.")
     }
 
     /// The 414 to a path that can be read in too many ways.
     #[must_use]
-    pub fn too_ambiguous(form: BodyFormat) -> Self {
+    pub fn too_ambiguous(format: BodyFormat) -> Self {
         let message = "The path has too many separators that servers read differently.";
-        Self::failure(form, 414, "uri_too_long", message)
+        Self::failure(format, 414, "uri_too_long", message)
     }
 
     /// The 400 to a request with more values in a header that it is limited by than are charged.
     #[must_use]
-    pub fn too_many_values(form: BodyFormat) -> Self {
+    pub fn too_many_values(format: BodyFormat) -> Self {
         let message =
             "A header by which requests are limited has more than 4 values, or is too long.";
-        Self::failure(form, 400, "bad_request", message)
+        Self::failure(format, 400, "bad_request", message)
     }
 
     /// The 400 to a request that asks for too many other methods.
     #[must_use]
-    pub fn too_many_methods(form: BodyFormat) -> Self {
+    pub fn too_many_methods(format: BodyFormat) -> Self {
         let message = "The request names too many methods in X-HTTP-Method-Override and its like.";
-        Self::failure(form, 400, "bad_request", message)
+        Self::failure(format, 400, "bad_request", message)
     }
 
     /// The 508 to a request that has passed this limiter too often.
     #[must_use]
-    pub fn loop_detected(form: BodyFormat) -> Self {
+    pub fn loop_detected(format: BodyFormat) -> Self {
         Self::failure(
-            form,
+            format,
             508,
             "loop_detected",
             "This request has passed this limiter five times. Point ORIGIN_URL at the application itself, \
@@ -157,9 +157,9 @@ impl Response {
 
     /// The 502 where `ORIGIN_URL` cannot be used.
     #[must_use]
-    pub fn no_origin(form: BodyFormat) -> Self {
+    pub fn no_origin(format: BodyFormat) -> Self {
         Self::failure(
-            form,
+            format,
             502,
             "bad_gateway",
             "ORIGIN_URL is not usable; see npm run check-config.",
@@ -168,9 +168,9 @@ impl Response {
 
     /// The 502 where nothing says where to forward, and `Host` must not.
     #[must_use]
-    pub fn no_route(form: BodyFormat) -> Self {
+    pub fn no_route(format: BodyFormat) -> Self {
         Self::failure(
-            form,
+            format,
             502,
             "bad_gateway",
             "There is no origin: set ORIGIN_URL. Only on Cloudflare a route has one of its own.",
@@ -179,9 +179,9 @@ impl Response {
 
     /// The 502 where the origin does not answer.
     #[must_use]
-    pub fn origin_unreachable(form: BodyFormat) -> Self {
+    pub fn origin_unreachable(format: BodyFormat) -> Self {
         Self::failure(
-            form,
+            format,
             502,
             "bad_gateway",
             "The origin cannot be reached. The request has been counted.",
@@ -190,12 +190,12 @@ impl Response {
 
     /// The 502 where the origin sends a 1xx before its answer, and the runtime takes it for the answer.
     #[must_use]
-    pub fn origin_interim(form: BodyFormat, status: u16) -> Self {
+    pub fn origin_interim(format: BodyFormat, status: u16) -> Self {
         let message = format!(
             "The origin sent an interim response, {status}, which cannot be handed on. Turn off early hints \
              (103) and the like at the origin. The request has been counted."
         );
-        Self::failure(form, 502, "bad_gateway", &message)
+        Self::failure(format, 502, "bad_gateway", &message)
     }
 
     /// The answer to an admitted request where there is no origin yet.
@@ -222,9 +222,9 @@ impl Response {
 
     /// The 429 to a denied request.
     #[must_use]
-    pub fn denied(form: BodyFormat, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
+    pub fn denied(format: BodyFormat, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
         let denial = Denial::of(report, now);
-        let mut response = match form {
+        let mut response = match format {
             BodyFormat::Json => Self::json(429, &denial.plain()),
             BodyFormat::Problem => Self::typed(429, PROBLEM_JSON, &denial.problem()),
             BodyFormat::Page => Self::page(429, &denial.message),

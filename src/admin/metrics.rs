@@ -12,7 +12,7 @@ use crate::metrics::records::window;
 use crate::metrics::{Series, StoreCounts, TENTHS};
 use crate::redis::{Database, whole};
 use crate::response::Response;
-use crate::response::form;
+use crate::response::body_format;
 use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
@@ -50,7 +50,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             isolate: self.isolate(),
         };
         let open = ["application", "openmetrics-text"];
-        let format = match form::names(request.accept.as_deref(), open, ["text", "plain"]) {
+        let format = match body_format::names(request.accept.as_deref(), open, ["text", "plain"]) {
             true => Format::OpenMetrics,
             false => Format::Text,
         };
