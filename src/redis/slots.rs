@@ -7,12 +7,12 @@ use super::{Command, whole};
 
 /// Commands that run apart: those of a part in order and in one step, one part after the other.
 pub(crate) struct Parts {
-    parts: Vec<Part>,
+    parts: Vec<SlotBatch>,
     /// To all commands, as far as they have come.
     replies: Vec<Value>,
 }
 
-struct Part {
+struct SlotBatch {
     tag: Option<String>,
     commands: Vec<Command>,
     /// Of each command the place among all, and of those over several parts the places of its keys.
@@ -32,7 +32,7 @@ impl Parts {
     pub(crate) fn whole(commands: Vec<Command>) -> Self {
         let replies = vec![Value::Null; commands.len()];
         let places = (0..commands.len()).map(|place| (place, None)).collect();
-        let part = Part {
+        let part = SlotBatch {
             tag: None,
             commands,
             places,
@@ -80,10 +80,10 @@ impl Parts {
         parts
     }
 
-    fn part(&mut self, tag: Option<String>) -> &mut Part {
+    fn part(&mut self, tag: Option<String>) -> &mut SlotBatch {
         let known = self.parts.iter().position(|part| part.tag == tag);
         let place = known.unwrap_or_else(|| {
-            self.parts.push(Part {
+            self.parts.push(SlotBatch {
                 tag,
                 commands: Vec::new(),
                 places: Vec::new(),
