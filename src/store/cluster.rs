@@ -181,7 +181,7 @@ fn leave_out(check: &Check, taken: &[Vec<usize>], reply: &mut Reply, now: Timest
 }
 
 /// What is asked about one caller.
-struct Part<'a> {
+struct CallerQuestion<'a> {
     caller: &'a str,
     check: Check,
     extras: Vec<Extra>,
@@ -189,7 +189,7 @@ struct Part<'a> {
     places: Vec<usize>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> CallerQuestion<'a> {
     fn of(caller: &'a str, whole: &Check) -> Self {
         Self {
             caller,
@@ -214,12 +214,12 @@ impl<'a> Part<'a> {
 }
 
 /// The parts of a question, in the order in which they are asked.
-fn parts<'a>(question: &Question<'a>) -> Vec<Part<'a>> {
+fn parts<'a>(question: &Question<'a>) -> Vec<CallerQuestion<'a>> {
     let check = question.check;
-    let mut parts: Vec<Part<'a>> = Vec::with_capacity(2);
+    let mut parts: Vec<CallerQuestion<'a>> = Vec::with_capacity(2);
     for caller in check.callers() {
         if parts.iter().all(|part| part.caller != caller) {
-            parts.push(Part::of(caller, check));
+            parts.push(CallerQuestion::of(caller, check));
         }
     }
     for (place, charge) in check.charges.iter().enumerate() {
