@@ -260,7 +260,7 @@ fn warn_of_another_server(vars: &Vars, rest: Option<&Server>, problems: &mut Pro
 
 /// What `REDIS_URL` says.
 #[derive(Default)]
-struct Parts {
+struct UrlParts {
     node: Option<Node>,
     username: Option<String>,
     password: Option<String>,
@@ -268,7 +268,7 @@ struct Parts {
     tls: Option<bool>,
 }
 
-fn parts_of(text: &str) -> Option<Parts> {
+fn parts_of(text: &str) -> Option<UrlParts> {
     let url = reqwest::Url::parse(text).ok()?;
     let tls = match url.scheme() {
         "redis" => false,
@@ -286,7 +286,7 @@ fn parts_of(text: &str) -> Option<Parts> {
     if url.query().is_some() || url.fragment().is_some() {
         return None;
     }
-    Some(Parts {
+    Some(UrlParts {
         node: Some(Node {
             host: host_name(url.host_str()?)?,
             port: Some(url.port().unwrap_or(REDIS_PORT)).filter(|port| *port > 0)?,
@@ -367,7 +367,7 @@ fn common(
     vars: &Vars,
     topology: Topology,
     nodes: Vec<Node>,
-    url: Parts,
+    url: UrlParts,
     host: &HostCapabilities,
     problems: &mut Problems,
 ) -> Option<Tcp> {
@@ -503,9 +503,9 @@ fn ca(
 }
 
 /// `REDIS_URL`. `None`: it is no such URL.
-fn url(vars: &Vars, problems: &mut Problems) -> Option<Parts> {
+fn url(vars: &Vars, problems: &mut Problems) -> Option<UrlParts> {
     let Some(text) = vars.text(URL) else {
-        return Some(Parts::default());
+        return Some(UrlParts::default());
     };
     let parts = parts_of(&text);
     if parts.is_none() {
