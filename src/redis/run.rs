@@ -2,7 +2,7 @@
 //! requests come between `MULTI` and `EXEC`.
 
 use super::Command;
-use super::script::{Call, Script, Words};
+use super::script::{Call, PackedWords, Script};
 
 /// The script; a test holds its names to its texts.
 pub(super) const SCRIPT: Script = Script {
@@ -23,13 +23,13 @@ pub(super) fn call(commands: &[Command]) -> Call {
 
 /// Adds a command to a script's arguments: how many words it has, and them. A script's command has at most some
 /// thousand words.
-pub(crate) fn push_words(arguments: &mut Words, command: &Command) {
+pub(crate) fn push_words(arguments: &mut PackedWords, command: &Command) {
     arguments.push_number(command.len() as u64);
     command.iter().for_each(|word| arguments.push(word));
 }
 
 /// Adds the keys of `commands` to those that a script has already, each once.
-pub(crate) fn push_keys<'a>(keys: &mut Words, commands: impl Iterator<Item = &'a Command>) {
+pub(crate) fn push_keys<'a>(keys: &mut PackedWords, commands: impl Iterator<Item = &'a Command>) {
     let mut touched: Vec<&String> = commands.flat_map(keys_of).collect();
     touched.sort_unstable();
     touched.dedup();

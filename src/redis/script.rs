@@ -60,12 +60,12 @@ impl Script {
 
 /// Words of a command, in one piece of memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words {
+pub struct PackedWords {
     text: String,
     ends: Vec<usize>,
 }
 
-impl Words {
+impl PackedWords {
     /// None yet, with room for `words` of `bytes` together.
     #[must_use]
     pub fn with_capacity(words: usize, bytes: usize) -> Self {
@@ -118,9 +118,9 @@ impl Words {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     /// Every key that the script touches: `KEYS`.
-    pub keys: Words,
+    pub keys: PackedWords,
     /// The rest: `ARGV`.
-    pub arguments: Words,
+    pub arguments: PackedWords,
 }
 
 impl Call {
@@ -188,10 +188,10 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::{Call, Words};
+    use super::{Call, PackedWords};
 
-    fn words(list: &[String]) -> Words {
-        let mut words = Words::default();
+    fn words(list: &[String]) -> PackedWords {
+        let mut words = PackedWords::default();
         list.iter().for_each(|word| words.push(word));
         words
     }

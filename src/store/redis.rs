@@ -8,7 +8,7 @@ use super::{Charge, StoreError};
 use crate::quota::Algorithm;
 use crate::redis::Scripts;
 use crate::redis::keys::{Keys, RedisKey};
-use crate::redis::script::{Call, Script, Words};
+use crate::redis::script::{Call, PackedWords, Script};
 use crate::time::{Millis, Timestamp};
 
 mod answer;
@@ -38,8 +38,8 @@ impl<R: Scripts> RedisStore<R> {
         let check = question.check;
         let charges = check.charges.len();
         let mut call = Call {
-            keys: Words::with_capacity(2 + 3 * charges, 64 * (2 + charges)),
-            arguments: Words::with_capacity(3 + 8 * charges, 16 * (3 + 4 * charges)),
+            keys: PackedWords::with_capacity(2 + 3 * charges, 64 * (2 + charges)),
+            arguments: PackedWords::with_capacity(3 + 8 * charges, 16 * (3 + 4 * charges)),
         };
         let Call { keys, arguments } = &mut call;
         let mut touch = |key: RedisKey<'_>| keys.push_with(|text| self.keys.write(key, text));
@@ -120,7 +120,7 @@ impl<R: Scripts> Partitioned for RedisStore<R> {
     }
 }
 
-fn push_quota(arguments: &mut Words, charge: &Charge) {
+fn push_quota(arguments: &mut PackedWords, charge: &Charge) {
     let quota = &charge.quota;
     arguments.push(match quota.algorithm() {
         Algorithm::SlidingWindow => "s",
