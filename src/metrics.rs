@@ -12,7 +12,7 @@ use crate::effects::Effects;
 use crate::gate::{Report, Standing};
 use crate::redis::Database;
 use crate::redis::records::Records;
-use crate::redis::rest::Calls;
+use crate::redis::rest::CallStats;
 use crate::seed::Seed;
 use crate::store::Source;
 use crate::store::breaker::Transitions;
@@ -153,7 +153,7 @@ pub struct Metrics {
 #[derive(Clone, Debug, Default)]
 pub struct StoreCounts {
     /// Calls of Redis.
-    pub calls: Calls,
+    pub calls: CallStats,
     /// Commands that the plan bills, at most.
     pub commands: u64,
     /// The breaker's.

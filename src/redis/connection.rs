@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::emulator::Emulator;
-use super::rest::{Calls, Rest};
+use super::rest::{CallStats, Rest};
 use super::script::{Call, Script, ScriptForm};
 use super::{Command, Database};
 use crate::effects::Effects;
@@ -21,9 +21,9 @@ pub enum Connection<E> {
 impl<E: Effects> Connection<E> {
     /// What came of the calls of Redis.
     #[must_use]
-    pub fn calls(&self) -> Calls {
+    pub fn calls(&self) -> CallStats {
         match self {
-            Self::Emulator(_) => Calls::default(),
+            Self::Emulator(_) => CallStats::default(),
             Self::Rest(database) => database.calls(),
         }
     }

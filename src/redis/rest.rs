@@ -18,7 +18,7 @@ use crate::time::{Deadline, Millis, Timestamp};
 pub struct Rest<E> {
     effects: E,
     timeout: Millis,
-    calls: Rc<RefCell<Calls>>,
+    calls: Rc<RefCell<CallStats>>,
     /// How long the server is known to refuse [`ScriptForm::Flagged`]; [`Deadline::OVER`]: it never has.
     refuses_flag: Rc<Cell<Deadline>>,
 }
@@ -29,7 +29,7 @@ const PLAIN_FOR: Millis = Millis::from_secs(3600);
 
 /// What came of the calls that an isolate has made, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Calls {
+pub struct CallStats {
     ok: u64,
     timeout: u64,
     unreachable: u64,
@@ -45,7 +45,7 @@ pub const BOUNDS_MS: [u64; 7] = [5, 10, 25, 50, 100, 250, 1000];
 /// What comes of a call, by the names of labels. `error`: an answer that is none.
 pub const RESULTS: [&str; 4] = ["ok", "timeout", "unreachable", "error"];
 
-impl Calls {
+impl CallStats {
     fn count<T>(&mut self, result: Result<T, &StoreError>, took: Millis) {
         let counter = match result {
             Ok(_) => &mut self.ok,
@@ -92,7 +92,7 @@ impl<E: Effects> Rest<E> {
 
     /// What came of the calls that this and its clones have made.
     #[must_use]
-    pub fn calls(&self) -> Calls {
+    pub fn calls(&self) -> CallStats {
         self.calls.borrow().clone()
     }
 
