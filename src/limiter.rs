@@ -26,7 +26,7 @@ use crate::redis::connection::Connection;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::response::{BodyFormat, Response, headers};
 use crate::route;
 use crate::seed::Seed;
@@ -64,7 +64,7 @@ const MAX_AMBIGUOUS_SEPARATORS: usize = 64;
 pub struct Limiter<E> {
     compiled: Compiled,
     effects: E,
-    stack: Stack<RedisStore<Rest<E>>, Connection<E>, E>,
+    stack: Stack<RedisStore<RestClient<E>>, Connection<E>, E>,
     journal: Journal<Connection<E>>,
     application: Application<Connection<E>>,
     metrics: Metrics,
@@ -447,7 +447,7 @@ impl<E: Effects + Clone> Limiter<E> {
             .note(Kind::Admitted, status, &report, now, details);
     }
 
-    fn plane(&self) -> ControlPlane<'_, RedisStore<Rest<E>>, Connection<E>, E> {
+    fn plane(&self) -> ControlPlane<'_, RedisStore<RestClient<E>>, Connection<E>, E> {
         ControlPlane {
             compiled: &self.compiled,
             stack: &self.stack,
@@ -490,7 +490,7 @@ fn form_of(incoming: &Incoming<'_, impl Request>) -> BodyFormat {
 }
 
 type Composed<E> = (
-    Stack<RedisStore<Rest<E>>, Connection<E>, E>,
+    Stack<RedisStore<RestClient<E>>, Connection<E>, E>,
     Rc<Records<Connection<E>>>,
     Application<Connection<E>>,
 );
@@ -516,7 +516,7 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
                 true => Keys::clustered(prefix.clone()),
                 false => Keys::new(prefix.clone()),
             };
-            let rest = Rest::new(effects.clone(), rules.timeout);
+            let rest = RestClient::new(effects.clone(), rules.timeout);
             let store = RedisStore::new(rest.clone(), keys.clone());
             let records = Rc::new(Records::new(Connection::Rest(rest), keys));
             let effects = effects.clone();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::keys::Keys;
 use super::records::Records;
-use super::rest::Rest;
+use super::rest::RestClient;
 use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
@@ -62,7 +62,7 @@ fn block() -> Block {
 }
 
 /// Everything that an isolate and its operators do in one round; nothing of it fails.
-async fn round(records: &Records<Rest<RealEffects>>, round: u32) {
+async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
     let (address, range) = (format!("192.0.3.{round}"), format!("10.{round}.0.0/16"));
     records.record(&batch(round), START).await.unwrap();
     for text in [&address, &range] {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::emulator::Emulator;
-use super::rest::{CallStats, Rest};
+use super::rest::{CallStats, RestClient};
 use super::script::{Call, Script, ScriptForm};
 use super::{Command, Database};
 use crate::effects::Effects;
@@ -15,7 +15,7 @@ pub enum Connection<E> {
     /// In this isolate.
     Emulator(Emulator),
     /// Redis, over REST.
-    Rest(Rest<E>),
+    Rest(RestClient<E>),
 }
 
 impl<E: Effects> Connection<E> {

@@ -15,7 +15,7 @@ use crate::time::{Deadline, Millis, Timestamp};
 
 /// Redis over REST.
 #[derive(Clone, Debug)]
-pub struct Rest<E> {
+pub struct RestClient<E> {
     effects: E,
     timeout: Millis,
     calls: Rc<RefCell<CallStats>>,
@@ -79,7 +79,7 @@ impl CallStats {
     }
 }
 
-impl<E: Effects> Rest<E> {
+impl<E: Effects> RestClient<E> {
     /// One call waits at most `timeout`, whatever it takes.
     pub fn new(effects: E, timeout: Millis) -> Self {
         Self {
@@ -146,7 +146,7 @@ impl<E: Effects> Rest<E> {
     }
 }
 
-impl<E: Effects> Scripts for Rest<E> {
+impl<E: Effects> Scripts for RestClient<E> {
     async fn run_script<A: ScriptAnswer>(
         &self,
         script: &Script,
@@ -199,7 +199,7 @@ impl<E: Effects> Scripts for Rest<E> {
     }
 }
 
-impl<E: Effects> Database for Rest<E> {
+impl<E: Effects> Database for RestClient<E> {
     async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
         let wanted = commands.len();
         match <[Command; 1]>::try_from(commands) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::emulator::Emulator;
 use super::keys::Keys;
-use super::rest::Rest;
+use super::rest::RestClient;
 use super::script::{Call, Script, ScriptForm};
 use super::{Command, Database, command, run};
 use crate::effects::Reply;
@@ -263,7 +263,7 @@ async fn several_commands_are_answered_as_each_alone() {
 async fn each_call_is_one_command_and_waits_its_time() {
     let effects = Manual::default();
     let timeout = Millis::new(800);
-    let rest = || Rest::new(effects.clone(), timeout);
+    let rest = || RestClient::new(effects.clone(), timeout);
     let reply = |body: &str| {
         let body = body.to_owned();
         effects.reply(Ok(Reply { status: 200, body }));
@@ -349,7 +349,7 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
         let effects = Manual::default();
         let body = json!({"error": error}).to_string();
         effects.reply(Ok(Reply { status: 400, body }));
-        let rest = Rest::new(effects, Millis::new(800));
+        let rest = RestClient::new(effects, Millis::new(800));
         let store = RedisStore::new(rest, Keys::new("k:"));
         let nothing = check(&[], 1);
         let question = Question::new(&nothing);
@@ -370,7 +370,7 @@ fn a_password_that_is_missing_or_too_much_is_named() {
         let effects = Manual::default();
         let body = json!({"error": error}).to_string();
         effects.reply(Ok(Reply { status: 400, body }));
-        let store = RedisStore::new(Rest::new(effects, Millis::new(800)), Keys::new("k:"));
+        let store = RedisStore::new(RestClient::new(effects, Millis::new(800)), Keys::new("k:"));
         let nothing = check(&[], 1);
         let failed = store.ask(&Question::new(&nothing), START).now_or_never();
         assert_eq!(failed, Some(Err(StoreError::Unauthorized)), "{error}");
@@ -383,7 +383,7 @@ const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 /// The transport alone, with a server in the test's hands.
 struct Transport {
     effects: Manual,
-    rest: Rest<Manual>,
+    rest: RestClient<Manual>,
 }
 
 const SCRIPT: Script = Script {
@@ -400,7 +400,7 @@ const PLAIN: [&str; 2] = ["EVALSHA plain", "EVAL return 1"];
 impl Transport {
     fn new() -> Self {
         let effects = Manual::default();
-        let rest = Rest::new(effects.clone(), Millis::new(1000));
+        let rest = RestClient::new(effects.clone(), Millis::new(1000));
         Self { effects, rest }
     }
 

@@ -11,7 +11,7 @@ use crate::effects::{Effects, Level, Reply, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::redis::http::Http;
 use crate::redis::keys::Keys;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::time::{Millis, Timestamp};
 
 /// A stand-in of its own; it ends when this is dropped, or with the test process.
@@ -107,19 +107,19 @@ impl StandIn {
     }
 
     /// Redis behind it, for what is no decision as well.
-    pub(crate) fn redis(&self) -> Rest<RealEffects> {
+    pub(crate) fn redis(&self) -> RestClient<RealEffects> {
         self.redis_within(TIMEOUT)
     }
 
-    fn redis_within(&self, timeout: Millis) -> Rest<RealEffects> {
-        Rest::new(self.effects(), timeout)
+    fn redis_within(&self, timeout: Millis) -> RestClient<RealEffects> {
+        RestClient::new(self.effects(), timeout)
     }
 
-    pub(crate) fn store(&self, prefix: &str) -> RedisStore<Rest<RealEffects>> {
+    pub(crate) fn store(&self, prefix: &str) -> RedisStore<RestClient<RealEffects>> {
         RedisStore::new(self.redis(), Keys::new(prefix))
     }
 
-    pub(crate) fn store_within(&self, timeout: Millis) -> RedisStore<Rest<RealEffects>> {
+    pub(crate) fn store_within(&self, timeout: Millis) -> RedisStore<RestClient<RealEffects>> {
         RedisStore::new(self.redis_within(timeout), Keys::new("t:"))
     }
 

@@ -25,7 +25,7 @@ use crate::metrics::Series;
 use crate::metrics::records::{CountBatch as Counts, Width};
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::redis::run::keys_of;
 use crate::redis::script::{Call, Script, ScriptForm};
 use crate::redis::{Command, Database, command};
@@ -45,7 +45,7 @@ enum Fails {
 
 /// A Redis that runs nothing over several slots, and that an isolate loses after so many calls.
 struct Slotted {
-    redis: Rest<RealEffects>,
+    redis: RestClient<RealEffects>,
     left: Cell<Option<(u32, Fails)>>,
     /// Calls that it makes before it waits.
     allowed: Cell<u32>,

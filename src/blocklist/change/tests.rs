@@ -17,7 +17,7 @@ use crate::events::{EventBatch, Recorder};
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::redis::{Command, Database, command};
 use crate::seed::Seed;
 use crate::store::conformance::START;
@@ -172,7 +172,7 @@ async fn a_server_that_refuses_the_flag_is_sent_the_script_without_it() {
     assert_eq!(stand_in.run(&["GET", "c:t"]).await, json!("3"));
 }
 
-fn redis(stand_in: &StandIn, prefix: &str) -> Records<Rest<RealEffects>> {
+fn redis(stand_in: &StandIn, prefix: &str) -> Records<RestClient<RealEffects>> {
     Records::new(stand_in.redis(), Keys::new(prefix))
 }
 

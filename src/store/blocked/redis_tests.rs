@@ -9,7 +9,7 @@ use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::seed::Seed;
 use crate::store::conformance::{START, charge, check};
 use crate::store::redis::RedisStore;
@@ -31,7 +31,7 @@ const RULES: Rules = Rules {
 };
 
 struct Isolate {
-    stack: Stack<RedisStore<Rest<RealEffects>>, Rest<RealEffects>, Manual>,
+    stack: Stack<RedisStore<RestClient<RealEffects>>, RestClient<RealEffects>, Manual>,
     effects: Manual,
 }
 
@@ -63,7 +63,7 @@ impl Isolate {
     }
 }
 
-fn records(stand_in: &StandIn) -> Records<Rest<RealEffects>> {
+fn records(stand_in: &StandIn) -> Records<RestClient<RealEffects>> {
     Records::new(stand_in.redis(), Keys::new("b:"))
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{RedisStore, SCRIPT};
 use crate::redis::Database;
 use crate::redis::keys::Keys;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::redis::script::ScriptForm;
 use crate::store::Charge;
 use crate::store::conformance::check;
@@ -63,7 +63,7 @@ async fn the_script_is_the_reference() {
 struct Pair<'a> {
     stand_in: &'a StandIn,
     /// One of each form, asked in turn.
-    stores: [RedisStore<Rest<RealEffects>>; 2],
+    stores: [RedisStore<RestClient<RealEffects>>; 2],
     asked: Cell<usize>,
     prefix: String,
     reference: Reference,
@@ -76,9 +76,14 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn new(stand_in: &'a StandIn, connections: &[Rest<RealEffects>; 2], sequence: usize) -> Self {
+    fn new(
+        stand_in: &'a StandIn,
+        connections: &[RestClient<RealEffects>; 2],
+        sequence: usize,
+    ) -> Self {
         let prefix = format!("random-{sequence}:");
-        let store = |redis: &Rest<_>| RedisStore::new(redis.clone(), Keys::new(prefix.clone()));
+        let store =
+            |redis: &RestClient<_>| RedisStore::new(redis.clone(), Keys::new(prefix.clone()));
         Self {
             stand_in,
             stores: connections.each_ref().map(store),

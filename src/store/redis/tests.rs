@@ -10,7 +10,7 @@ use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
 use crate::redis::Database;
 use crate::redis::keys::Keys;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
 use crate::store::shared::{
     Extra, Partitioned, Question, RangesVersion, Refund, Reply, SharedStore,
@@ -460,7 +460,7 @@ fn read(status: u16, body: impl ToString, question: &Question<'_>) -> Result<Rep
         status,
         body: body.to_string(),
     }));
-    let rest = Rest::new(effects, Millis::new(1000));
+    let rest = RestClient::new(effects, Millis::new(1000));
     let store = RedisStore::new(rest, Keys::new("t:"));
     store.ask(question, START).now_or_never().unwrap()
 }

@@ -8,7 +8,7 @@ use crate::effects::testing::Manual;
 use crate::error::StoreError;
 use crate::redis::Scripts;
 use crate::redis::keys::Keys;
-use crate::redis::rest::Rest;
+use crate::redis::rest::RestClient;
 use crate::redis::script::{Call, Script, ScriptAnswer};
 use crate::store::Store as _;
 use crate::store::cluster::Cluster;
@@ -19,7 +19,7 @@ use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::Millis;
 
 /// Redis, as a cluster whose slots are all there.
-struct Slots(Rest<RealEffects>);
+struct Slots(RestClient<RealEffects>);
 
 impl Scripts for Slots {
     async fn run_script<A: ScriptAnswer>(
