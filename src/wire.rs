@@ -15,7 +15,7 @@ use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
 use crate::limiter::{Forward, ForwardTarget, LimitVerdict};
 use crate::redirect;
-use crate::redis::resp::{self, Reading};
+use crate::redis::resp::{self, Parse};
 use crate::response::Response;
 use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
@@ -132,7 +132,7 @@ impl EncodedStep {
         let state = str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
         self.numbers = [0; 3];
         let (status, text) = match resp::read(state, parts.next().unwrap_or_default()) {
-            Reading::Incomplete {
+            Parse::Incomplete {
                 read,
                 needed,
                 state,
@@ -142,9 +142,9 @@ impl EncodedStep {
                 self.numbers = [0, number(read), number(needed)];
                 (0, format!("{state}\n{json}"))
             }
-            Reading::Result(json) => (200, json),
-            Reading::Error(error) => (400, error),
-            Reading::Malformed => (502, String::new()),
+            Parse::Result(json) => (200, json),
+            Parse::Error(error) => (400, error),
+            Parse::Malformed => (502, String::new()),
         };
         self.text = text;
         status

@@ -1,6 +1,6 @@
 //! Replies in Redis's own protocol (RESP 2), read as they arrive into JSON as the REST API answers it.
 //!
-//! Nothing is kept between two reads but a [state](Reading::Incomplete) that the caller holds: a client that disconnects
+//! Nothing is kept between two reads but a [state](Parse::Incomplete) that the caller holds: a client that disconnects
 //! leaves nothing behind. Each byte is read once, however small the pieces are in which they come.
 
 use std::fmt::Write;
@@ -24,7 +24,7 @@ const MIN_VALUE_BYTES: usize = 3;
 
 /// What has been read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Parse {
     /// More is to come.
     Incomplete {
         /// How many bytes were read. The next call begins after them.
@@ -47,11 +47,11 @@ pub enum Reading {
 /// Reads one reply or several. `state` is that of the call before, at first `0` and how many replies are to
 /// come, such as `0 3`. The result is that of the last reply, and the first that is an error ends them all.
 #[must_use]
-pub fn read(state: &str, bytes: &[u8]) -> Reading {
+pub fn read(state: &str, bytes: &[u8]) -> Parse {
     let reader = Reader::from_state(state);
     reader
         .and_then(|reader| reader.read(bytes))
-        .unwrap_or(Reading::Malformed)
+        .unwrap_or(Parse::Malformed)
 }
 
 struct Reader {
@@ -81,7 +81,7 @@ impl Reader {
     }
 
     /// `None`: malformed.
-    fn read(mut self, bytes: &[u8]) -> Option<Reading> {
+    fn read(mut self, bytes: &[u8]) -> Option<Parse> {
         if bytes.len() > MAX_BYTES.checked_sub(self.taken)? {
             return None;
         }
@@ -90,7 +90,7 @@ impl Reader {
             let rest = bytes.get(read..)?;
             let length = match next(rest)? {
                 Next::Needed(needed) => {
-                    return Some(Reading::Incomplete {
+                    return Some(Parse::Incomplete {
                         read,
                         needed,
                         state: self.state(read),
@@ -113,7 +113,7 @@ impl Reader {
                 Next::Value(RangeFrame::Error((start, end)), length) => {
                     let error = String::from_utf8_lossy(rest.get(start..end)?);
                     if self.open.len() == 1 {
-                        return Some(Reading::Error(error.into_owned()));
+                        return Some(Parse::Error(error.into_owned()));
                     }
                     self.push("{\"error\":");
                     self.push_string(&error);
@@ -134,7 +134,7 @@ impl Reader {
             };
             read += length;
             if self.end_value() {
-                return Some(Reading::Result(self.json));
+                return Some(Parse::Result(self.json));
             }
         }
     }

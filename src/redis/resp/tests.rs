@@ -8,7 +8,7 @@ fn state_for(replies: usize) -> String {
 }
 
 /// Reads `bytes`, which come in pieces that end at `cuts`, as a host does.
-fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Reading {
+fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Parse {
     let (mut state, mut whole) = (state_for(replies), String::new());
     let (mut read_to, mut needed) = (0, 1);
     for cut in cuts.iter().chain([&bytes.len()]) {
@@ -16,7 +16,7 @@ fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Reading {
             continue;
         }
         match read(&state, &bytes[read_to..*cut]) {
-            Reading::Incomplete {
+            Parse::Incomplete {
                 read,
                 needed: more,
                 state: next,
@@ -27,11 +27,11 @@ fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Reading {
                 read_to += read;
                 whole.push_str(&json);
             }
-            Reading::Result(json) => return Reading::Result(whole + &json),
+            Parse::Result(json) => return Parse::Result(whole + &json),
             other => return other,
         }
     }
-    Reading::Incomplete {
+    Parse::Incomplete {
         read: read_to,
         needed,
         state,
@@ -39,12 +39,12 @@ fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Reading {
     }
 }
 
-fn at_once(replies: usize, bytes: &[u8]) -> Reading {
+fn at_once(replies: usize, bytes: &[u8]) -> Parse {
     in_pieces(replies, bytes, &[])
 }
 
-fn result(text: &str) -> Reading {
-    Reading::Result(text.to_owned())
+fn result(text: &str) -> Parse {
+    Parse::Result(text.to_owned())
 }
 
 fn encoded(value: &Value) -> Vec<u8> {
@@ -87,7 +87,7 @@ proptest! {
         let mut cuts: Vec<usize> = cuts.drain(..).map(|cut| cut.index(bytes.len())).collect();
         cuts.sort_unstable();
         let expected = match &value {
-            Value::Object(error) => Reading::Error(error["error"].as_str().unwrap().to_owned()),
+            Value::Object(error) => Parse::Error(error["error"].as_str().unwrap().to_owned()),
             value => result(&value.to_string()),
         };
         prop_assert_eq!(in_pieces(ignored + 1, &bytes, &cuts), expected);
@@ -102,7 +102,7 @@ proptest! {
         ],
         state in prop_oneof!["[0-9 ]{0,30}", Just(state_for(2))],
     ) {
-        if let Reading::Incomplete { read, needed, .. } = read(&state, &bytes) {
+        if let Parse::Incomplete { read, needed, .. } = read(&state, &bytes) {
             prop_assert!(read <= bytes.len() && needed <= MAX_BYTES + 100);
         }
     }
@@ -138,7 +138,7 @@ fn values_are_what_the_rest_api_answers() {
 
 #[test]
 fn of_several_replies_the_last_counts_or_the_first_error() {
-    let error = |text: &str| Reading::Error(text.to_owned());
+    let error = |text: &str| Parse::Error(text.to_owned());
     assert_eq!(at_once(3, b"+OK\r\n*1\r\n:5\r\n:7\r\n"), result("7"));
     assert_eq!(
         at_once(2, b"-WRONGPASS invalid\r\n-NOAUTH required\r\n"),
@@ -180,10 +180,10 @@ fn what_is_no_reply_is_refused_at_once() {
         &deep,
     ] {
         let text = String::from_utf8_lossy(bytes);
-        assert_eq!(at_once(1, bytes), Reading::Malformed, "{text:.80}");
+        assert_eq!(at_once(1, bytes), Parse::Malformed, "{text:.80}");
     }
     for state in ["", "0", "0 0", "x 1", "0 1 ", "-1 1"] {
-        assert_eq!(read(state, b":1\r\n"), Reading::Malformed, "{state}");
+        assert_eq!(read(state, b":1\r\n"), Parse::Malformed, "{state}");
     }
 }
 
@@ -198,12 +198,12 @@ fn an_answer_that_does_not_end_is_refused() {
     let mut state = state_for(1);
     let mut bytes = [b"*1000\r\n", &value[..]].concat();
     let mut calls = 0;
-    while let Reading::Incomplete { state: next, .. } = read(&state, &bytes) {
+    while let Parse::Incomplete { state: next, .. } = read(&state, &bytes) {
         state = next;
         bytes.clone_from(&value);
         calls += 1;
     }
-    assert_eq!(read(&state, &bytes), Reading::Malformed);
+    assert_eq!(read(&state, &bytes), Parse::Malformed);
     assert_eq!(calls, MAX_BYTES / value.len());
 }
 
@@ -222,7 +222,7 @@ fn each_byte_is_passed_about_once() {
             }
             passed += arrived - read_to;
             match read(&state, &bytes[read_to..arrived]) {
-                Reading::Incomplete {
+                Parse::Incomplete {
                     read,
                     needed: more,
                     state: next,
@@ -232,7 +232,7 @@ fn each_byte_is_passed_about_once() {
                     read_to += read;
                 }
                 other => {
-                    assert!(matches!(other, Reading::Result(_)));
+                    assert!(matches!(other, Parse::Result(_)));
                     break;
                 }
             }
