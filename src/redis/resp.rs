@@ -48,13 +48,13 @@ pub enum Parse {
 /// come, such as `0 3`. The result is that of the last reply, and the first that is an error ends them all.
 #[must_use]
 pub fn read(state: &str, bytes: &[u8]) -> Parse {
-    let reader = Reader::from_state(state);
+    let reader = RespReader::from_state(state);
     reader
         .and_then(|reader| reader.read(bytes))
         .unwrap_or(Parse::Malformed)
 }
 
-struct Reader {
+struct RespReader {
     /// Bytes read in calls before.
     taken: usize,
     /// How many values are to come: replies, then those of the list that is open, of one in it, and so on. None is zero.
@@ -62,7 +62,7 @@ struct Reader {
     json: String,
 }
 
-impl Reader {
+impl RespReader {
     fn from_state(state: &str) -> Option<Self> {
         let mut numbers = state.split(' ').map(|number| number.parse().ok());
         let taken = numbers.next()??;
