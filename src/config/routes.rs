@@ -22,7 +22,7 @@ pub(super) struct Read {
 
 pub(super) fn read(vars: &Vars, table: &mut Table, problems: &mut Problems) -> Read {
     let given = vars.table(VARIABLE, problems);
-    let mut reader = Reader {
+    let mut reader = RoutesReader {
         table,
         problems,
         always: Vec::new(),
@@ -55,14 +55,14 @@ pub(super) fn read(vars: &Vars, table: &mut Table, problems: &mut Problems) -> R
     }
 }
 
-struct Reader<'a> {
+struct RoutesReader<'a> {
     table: &'a mut Table,
     problems: &'a mut Problems,
     always: Vec<PolicyId>,
     used: BTreeSet<PolicyId>,
 }
 
-impl Reader<'_> {
+impl RoutesReader<'_> {
     fn distrust(&mut self) {
         let misconfigured = self.table.misconfigured();
         self.always.extend(misconfigured);
