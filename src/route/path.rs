@@ -80,13 +80,13 @@ enum Dots {
 /// One way to read a path: split and resolve it once, or once more after that, as a server does
 /// behind a URL parser.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
+struct PathReading {
     first: (Separators, Dots),
     then: Option<(Separators, Dots)>,
 }
 
 /// The reading that stands for a path where nothing is ambiguous.
-const USUAL: Reading = Reading {
+const USUAL: PathReading = PathReading {
     first: (Separators::BACKSLASH, Dots::AfterCollapsing),
     then: None,
 };
@@ -151,7 +151,7 @@ fn after_authority(path: &str) -> Option<&str> {
 }
 
 /// The readings that can differ from the usual one for this path.
-fn ambiguities(path: &str) -> Vec<Reading> {
+fn ambiguities(path: &str) -> Vec<PathReading> {
     steps::count(path.len());
     let found = found_separators(path);
     if found == 0 && !path.contains("//") {
@@ -165,14 +165,14 @@ fn ambiguities(path: &str) -> Vec<Reading> {
         if Separators::SETS.iter().take(place).any(same) {
             continue;
         }
-        readings.push(Reading {
+        readings.push(PathReading {
             first: (set, Dots::AfterCollapsing),
             then: None,
         });
         if !has_dots {
             continue;
         }
-        readings.push(Reading {
+        readings.push(PathReading {
             first: (set, Dots::BeforeCollapsing),
             then: None,
         });
@@ -183,7 +183,7 @@ fn ambiguities(path: &str) -> Vec<Reading> {
         );
         if parser.0.0 & found != set.0 & found {
             for dots in [Dots::AfterCollapsing, Dots::BeforeCollapsing, Dots::Kept] {
-                readings.push(Reading {
+                readings.push(PathReading {
                     first: parser,
                     then: Some((set, dots)),
                 });
@@ -234,10 +234,10 @@ pub(super) fn first_segment(normal: &str) -> Option<&str> {
 /// The path in one reading, in normal form.
 fn read(
     path: &str,
-    Reading {
+    PathReading {
         first: (separators, dots),
         then,
-    }: Reading,
+    }: PathReading,
 ) -> String {
     let stages = 1 + usize::from(then.is_some());
     steps::count((1 + stages) * path.len());
