@@ -140,13 +140,13 @@ impl Class {
 
 /// The ways to read a path, each in normal form, the usual one first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Readings {
+pub struct PathReadings {
     /// `None`: the path is in normal form.
     usual: Option<String>,
     others: Vec<String>,
 }
 
-impl Readings {
+impl PathReadings {
     /// The readings of a path as sent.
     #[must_use]
     pub fn of(path: &str) -> Self {
@@ -233,7 +233,7 @@ impl Routes {
     /// What a request with this method and path, both as sent, is limited by.
     #[must_use]
     pub fn classify(&self, method: &str, path: &str) -> Class {
-        self.classify_in(method, &[], path, &Readings::of(path))
+        self.classify_in(method, &[], path, &PathReadings::of(path))
     }
 
     /// [`classify`](Self::classify) of a path with its readings, and of a method with `others` that an origin may take
@@ -244,7 +244,7 @@ impl Routes {
         method: &str,
         others: &[String],
         path: &str,
-        readings: &Readings,
+        readings: &PathReadings,
     ) -> Class {
         let mut met = Vec::new();
         for normal in readings.of_path(path) {

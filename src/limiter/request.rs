@@ -8,7 +8,7 @@ use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
 use crate::headers::{self, MAX_HEADER_BYTES};
-use crate::route::{Class, Readings, Routes};
+use crate::route::{Class, PathReadings, Routes};
 use crate::steps;
 
 /// Where a request came from, as far as the platform knows.
@@ -83,7 +83,7 @@ pub(super) struct Incoming<'a, R> {
     path_from: usize,
     query_from: usize,
     sent: OnceCell<Sent>,
-    readings: OnceCell<Readings>,
+    readings: OnceCell<PathReadings>,
     overrides: OnceCell<Option<Vec<String>>>,
 }
 
@@ -170,8 +170,8 @@ impl<'a, R: Request> Incoming<'a, R> {
     }
 
     /// The ways to read [`path`](Self::path).
-    pub(super) fn readings(&self) -> &Readings {
-        self.readings.get_or_init(|| Readings::of(self.path()))
+    pub(super) fn readings(&self) -> &PathReadings {
+        self.readings.get_or_init(|| PathReadings::of(self.path()))
     }
 
     /// The methods that an origin may run in place of the request's own. `None`: the request names more than the limiter reads.
