@@ -9,7 +9,7 @@ use crate::credentials;
 use crate::headers::BYPASS;
 use crate::policy::{Policy, TooManyValues};
 use crate::quota::{Quota, QuotaOutcome};
-use crate::route::{Class, Routes};
+use crate::route::{RouteMatch, Routes};
 use crate::store::{Charge, Check, QuotaAnswer, Source, Store, StoreError, Verdict};
 use crate::time::Timestamp;
 use crate::user::Prove;
@@ -37,7 +37,7 @@ pub trait GateRequest {
         false
     }
     /// What it is limited by.
-    fn classify(&self, routes: &Routes) -> Class {
+    fn classify(&self, routes: &Routes) -> RouteMatch {
         routes.classify(self.method(), self.path())
     }
 }
@@ -248,7 +248,7 @@ pub async fn decide_for<S: Store>(
 ) -> Result<Report, Undecided> {
     let class = match terms.exempt() {
         None => classify(config, request),
-        Some(_) => Class::default(),
+        Some(_) => RouteMatch::default(),
     };
     let (route, cost) = (class.route, class.cost);
 
@@ -330,7 +330,7 @@ fn bypasses(config: &Config, request: &impl GateRequest) -> bool {
 }
 
 /// What a request is limited by, the policies that all meet among them.
-fn classify(config: &Config, request: &impl GateRequest) -> Class {
+fn classify(config: &Config, request: &impl GateRequest) -> RouteMatch {
     let mut class = request.classify(&config.routes);
     for always in &config.always {
         if !class.policies.contains(always) {

@@ -107,7 +107,7 @@ impl Route {
 
 /// What a request is limited by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
+pub struct RouteMatch {
     /// The policies that apply, each once, in the order in which the route names them.
     pub policies: Vec<PolicyId>,
     /// How many units of each the request spends.
@@ -117,7 +117,7 @@ pub struct Class {
 }
 
 /// Of no route and no policy.
-impl Default for Class {
+impl Default for RouteMatch {
     fn default() -> Self {
         Self {
             policies: Vec::new(),
@@ -127,7 +127,7 @@ impl Default for Class {
     }
 }
 
-impl Class {
+impl RouteMatch {
     fn add(&mut self, policies: &[PolicyId], cost: u32) {
         for policy in policies {
             if !self.policies.contains(policy) {
@@ -232,7 +232,7 @@ impl Routes {
 
     /// What a request with this method and path, both as sent, is limited by.
     #[must_use]
-    pub fn classify(&self, method: &str, path: &str) -> Class {
+    pub fn classify(&self, method: &str, path: &str) -> RouteMatch {
         self.classify_in(method, &[], path, &PathReadings::of(path))
     }
 
@@ -245,7 +245,7 @@ impl Routes {
         others: &[String],
         path: &str,
         readings: &PathReadings,
-    ) -> Class {
+    ) -> RouteMatch {
         let mut met = Vec::new();
         for normal in readings.of_path(path) {
             self.meet(method, normal, &mut met);
@@ -253,7 +253,7 @@ impl Routes {
                 self.meet(other, normal, &mut met);
             }
         }
-        let mut class = Class {
+        let mut class = RouteMatch {
             policies: Vec::new(),
             cost: 0,
             route: met.iter().copied().flatten().next(),

@@ -8,7 +8,7 @@ use crate::admin::Body;
 use crate::events::Details;
 use crate::gate;
 use crate::headers::{self, MAX_HEADER_BYTES};
-use crate::route::{Class, PathReadings, Routes};
+use crate::route::{PathReadings, RouteMatch, Routes};
 use crate::steps;
 
 /// Where a request came from, as far as the platform knows.
@@ -330,7 +330,7 @@ impl<R: Request> gate::GateRequest for Incoming<'_, R> {
         self.request.header_names()
     }
 
-    fn classify(&self, routes: &Routes) -> Class {
+    fn classify(&self, routes: &Routes) -> RouteMatch {
         let others = if routes.name_methods() {
             self.overrides().unwrap_or_default()
         } else {

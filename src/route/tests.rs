@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Class, PathPattern, Route, Routes, normalise};
+use super::{PathPattern, Route, RouteMatch, Routes, normalise};
 use crate::policy::PolicyId;
 
 const GENERAL: PolicyId = PolicyId(0);
@@ -30,8 +30,8 @@ fn routes() -> Routes {
     Routes::new(routes, vec![GENERAL])
 }
 
-fn class(policies: &[PolicyId], cost: u32) -> Class {
-    Class {
+fn class(policies: &[PolicyId], cost: u32) -> RouteMatch {
+    RouteMatch {
         policies: policies.to_vec(),
         cost,
         route: None,
@@ -39,8 +39,8 @@ fn class(policies: &[PolicyId], cost: u32) -> Class {
 }
 
 /// What applies to a request, whatever its route.
-fn limits(routes: &Routes, method: &str, path: &str) -> Class {
-    Class {
+fn limits(routes: &Routes, method: &str, path: &str) -> RouteMatch {
+    RouteMatch {
         route: None,
         ..routes.classify(method, path)
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Isolate, by};
-use crate::route::Class;
+use crate::route::RouteMatch;
 
 /// The shipped routes, as the Worker is given them.
 fn routes() -> Value {
@@ -32,7 +32,7 @@ fn shipped() -> Isolate {
 
 fn met<'a>(isolate: &'a Isolate, method: &str, path: &str) -> Vec<&'a str> {
     let config = isolate.limiter.config();
-    let Class { policies, .. } = config.routes.classify(method, path);
+    let RouteMatch { policies, .. } = config.routes.classify(method, path);
     let policies = policies.iter().map(|id| &*config.policy(*id).unwrap().name);
     policies.collect()
 }
