@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_limiter::admin::Body;
 use edge_limiter::config::{HostCapabilities, Vars};
-use edge_limiter::effects::{Effects, Level, Reply, VerificationKey};
+use edge_limiter::effects::{Effects, Level, RedisResponse, VerificationKey};
 use edge_limiter::error::KeySetError;
 use edge_limiter::limiter::{Handled, Limiter, Location, Request};
 use edge_limiter::store::StoreError;
@@ -85,7 +85,7 @@ impl Effects for Native {
         println!("{level:?}: {line}");
     }
 
-    async fn call_redis(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)
     }
 

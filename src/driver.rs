@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::admin::{Body, Operation};
 use crate::config::{Config, HostCapabilities, Server, Vars};
-use crate::effects::{Effects, Level, Reply, VerificationKey};
+use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
 use crate::limiter::{
@@ -75,7 +75,7 @@ impl<P: Platform> Effects for TaskEffects<P> {
         self.platform.outlive_client();
     }
 
-    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         let ask = Effect::Redis {
             setup: self.setup,
             body,

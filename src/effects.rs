@@ -10,7 +10,7 @@ use crate::time::{Millis, Timestamp};
 
 /// An HTTP answer of the Redis that is spoken to over REST.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct RedisResponse {
     /// The HTTP status.
     pub status: u16,
     /// The whole body.
@@ -58,7 +58,7 @@ pub trait Effects {
     /// # Errors
     ///
     /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
-    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError>;
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError>;
 
     /// The task that runs does something on behalf of others: from here on the host runs it to its end, even if the
     /// client of its request disconnects. Only a host that drops a disconnected client's task implements this.
@@ -95,7 +95,7 @@ impl<E: Effects> Effects for Rc<E> {
         (**self).outlive_client();
     }
 
-    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         (**self).call_redis(body, timeout).await
     }
 
@@ -127,7 +127,7 @@ impl Effects for Still {
 
     fn log(&self, _: Level, _: &str) {}
 
-    async fn call_redis(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)
     }
 

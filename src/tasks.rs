@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::admin::Body;
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -59,7 +59,7 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EffectResult {
     /// Of [`Effect::Redis`].
-    Redis(Result<Reply, StoreError>),
+    Redis(Result<RedisResponse, StoreError>),
     /// Of [`Effect::Sleep`].
     Slept,
     /// Of [`Effect::Verify`].

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::admin::{Body, Operation};
 use crate::driver::{RequestFields, TaskOutcome};
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
 use crate::headers::Header;
 use crate::limiter::{Forward, ForwardTarget, LimitVerdict};
@@ -310,7 +310,7 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
         return EffectResult::Redis(match status {
             FAILED => Err(StoreError::Unreachable),
             TIMED_OUT => Err(StoreError::Timeout),
-            status => Ok(Reply {
+            status => Ok(RedisResponse {
                 status: u16::try_from(status).unwrap_or_default(),
                 body: text.into_owned(),
             }),

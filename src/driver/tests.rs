@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Driver, Platform, RequestFields, TaskOutcome};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
-use crate::effects::{Level, Reply};
+use crate::effects::{Level, RedisResponse};
 use crate::limiter::{ForwardTarget, LimitVerdict, Location};
 use crate::response::Response;
 use crate::store::conformance::START;
@@ -96,7 +96,7 @@ fn verdict(step: TaskStep<TaskOutcome>) -> LimitVerdict {
 fn admitted(left: u32) -> EffectResult {
     let (now, reset) = (START.as_millis(), START.as_millis() + 61_000);
     let quota = json!([1, left, 0, reset, now, 0, 0, ""]);
-    EffectResult::Redis(Ok(Reply {
+    EffectResult::Redis(Ok(RedisResponse {
         status: 200,
         body: json!({"result": [null, null, quota]}).to_string(),
     }))
@@ -403,7 +403,7 @@ fn a_key_of_the_application_is_one_call_of_redis() {
         panic!("answers without Redis")
     };
     assert_eq!(body, "[\"GET\",\"t:app/a\"]");
-    let reply = EffectResult::Redis(Ok(Reply {
+    let reply = EffectResult::Redis(Ok(RedisResponse {
         status: 200,
         body: "{\"result\":\"x\"}".to_owned(),
     }));

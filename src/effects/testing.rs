@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::{Effects, Level, Reply, VerificationKey};
+use super::{Effects, Level, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
@@ -19,7 +19,7 @@ struct State {
     passed: Cell<u64>,
     latency: Cell<u64>,
     chance: Cell<u32>,
-    replies: RefCell<VecDeque<Result<Reply, StoreError>>>,
+    replies: RefCell<VecDeque<Result<RedisResponse, StoreError>>>,
     calls: RefCell<Vec<(String, Millis)>>,
     key_set: RefCell<Option<Result<String, KeySetError>>>,
     slept: RefCell<Vec<Millis>>,
@@ -44,12 +44,12 @@ impl Manual {
     }
 
     /// The answer to the next call of Redis that has none yet.
-    pub(crate) fn reply(&self, reply: Result<Reply, StoreError>) {
+    pub(crate) fn reply(&self, reply: Result<RedisResponse, StoreError>) {
         self.0.replies.borrow_mut().push_back(reply);
     }
 
     /// The answers that no call has taken.
-    pub(crate) fn take_replies(&self) -> VecDeque<Result<Reply, StoreError>> {
+    pub(crate) fn take_replies(&self) -> VecDeque<Result<RedisResponse, StoreError>> {
         self.0.replies.take()
     }
 
@@ -96,7 +96,7 @@ impl Effects for Manual {
         self.0.outlives.set(true);
     }
 
-    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         self.0.calls.borrow_mut().push((body, timeout));
         let took = self.0.latency.get();
         self.0.passed.set(self.0.passed.get() + took);

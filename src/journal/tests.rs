@@ -15,7 +15,7 @@ use crate::blocklist::BlockTarget;
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
-use crate::effects::{Effects, Level, Reply, VerificationKey};
+use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::events::escalation::{Costs, Escalated};
 use crate::events::tests::ALL;
@@ -90,7 +90,7 @@ impl Effects for World {
         self.0.lines.borrow_mut().push(line.to_owned());
     }
 
-    async fn call_redis(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::error::StoreError;
 use crate::time::Millis;
 
@@ -58,7 +58,7 @@ impl Http {
     /// # Errors
     ///
     /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
-    pub async fn post(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    pub async fn post(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         let response = self
             .client
             .post(self.url.clone())
@@ -71,7 +71,7 @@ impl Http {
             .map_err(|error| failure(&error))?;
         let status = response.status().as_u16();
         let body = response.text().await.map_err(|error| failure(&error))?;
-        Ok(Reply { status, body })
+        Ok(RedisResponse { status, body })
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::script::{Call, Script, ScriptAnswer, ScriptForm};
 use super::{Command, Database, Scripts, run};
-use crate::effects::{Effects, Level, Reply};
+use crate::effects::{Effects, Level, RedisResponse};
 use crate::error::StoreError;
 use crate::json;
 use crate::time::{Deadline, Millis, Timestamp};
@@ -120,7 +120,7 @@ impl<E: Effects> RestClient<E> {
         &self,
         body: String,
         timeout: Millis,
-        read: impl FnOnce(&Reply) -> Result<T, StoreError>,
+        read: impl FnOnce(&RedisResponse) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let begun = self.effects.now();
         let reply = self.effects.call_redis(body, timeout).await;
@@ -235,7 +235,7 @@ impl<E: Effects> Database for RestClient<E> {
 }
 
 /// The reply to one command, which may be `null`.
-fn one_reply(reply: &Reply) -> Result<Vec<Value>, StoreError> {
+fn one_reply(reply: &RedisResponse) -> Result<Vec<Value>, StoreError> {
     let value = json::value(&reply.body).unwrap_or_default();
     match value.get("result") {
         Some(Value::Null) if reply.status == 200 && value["error"].is_null() => {
@@ -246,7 +246,7 @@ fn one_reply(reply: &Reply) -> Result<Vec<Value>, StoreError> {
 }
 
 /// A script's answer: by hand in its usual form, else by serde.
-fn script_answer<A: ScriptAnswer>(reply: &Reply) -> Result<A, StoreError> {
+fn script_answer<A: ScriptAnswer>(reply: &RedisResponse) -> Result<A, StoreError> {
     let inside = reply.body.strip_prefix("{\"result\":");
     let inside = inside.and_then(|rest| rest.strip_suffix('}'));
     if reply.status == 200
@@ -279,7 +279,7 @@ impl Envelope {
     }
 }
 
-fn result(reply: &Reply) -> Result<Value, StoreError> {
+fn result(reply: &RedisResponse) -> Result<Value, StoreError> {
     match reply.status {
         200 | 400 => {}
         401 | 403 => return Err(StoreError::Unauthorized),

@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::rest::RestClient;
 use super::script::{Call, Script, ScriptForm};
 use super::{Command, Database, command, run};
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::effects::testing::Manual;
 use crate::error::StoreError;
 use crate::store::conformance::{START, check};
@@ -266,7 +266,7 @@ async fn each_call_is_one_command_and_waits_its_time() {
     let rest = || RestClient::new(effects.clone(), timeout);
     let reply = |body: &str| {
         let body = body.to_owned();
-        effects.reply(Ok(Reply { status: 200, body }));
+        effects.reply(Ok(RedisResponse { status: 200, body }));
     };
     for (body, expected) in [
         (r#"{"result":null}"#, Ok(vec![Value::Null])),
@@ -348,7 +348,7 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
     ] {
         let effects = Manual::default();
         let body = json!({"error": error}).to_string();
-        effects.reply(Ok(Reply { status: 400, body }));
+        effects.reply(Ok(RedisResponse { status: 400, body }));
         let rest = RestClient::new(effects, Millis::new(800));
         let store = RedisStore::new(rest, Keys::new("k:"));
         let nothing = check(&[], 1);
@@ -369,7 +369,7 @@ fn a_password_that_is_missing_or_too_much_is_named() {
     ] {
         let effects = Manual::default();
         let body = json!({"error": error}).to_string();
-        effects.reply(Ok(Reply { status: 400, body }));
+        effects.reply(Ok(RedisResponse { status: 400, body }));
         let store = RedisStore::new(RestClient::new(effects, Millis::new(800)), Keys::new("k:"));
         let nothing = check(&[], 1);
         let failed = store.ask(&Question::new(&nothing), START).now_or_never();
@@ -408,10 +408,10 @@ impl Transport {
     fn run(&self, errors: &[&str]) -> (Result<Value, StoreError>, Vec<String>) {
         for error in errors {
             let body = json!({"error": error}).to_string();
-            self.effects.reply(Ok(Reply { status: 400, body }));
+            self.effects.reply(Ok(RedisResponse { status: 400, body }));
         }
         let body = r#"{"result":1}"#.to_owned();
-        self.effects.reply(Ok(Reply { status: 200, body }));
+        self.effects.reply(Ok(RedisResponse { status: 200, body }));
         let call = Call::default();
         let ran = self.rest.run_script_for_value(&SCRIPT, &call);
         let ran = ran.now_or_never().unwrap();
@@ -535,7 +535,9 @@ fn all_calls_together_wait_no_longer_than_one_may() {
     server.effects.set_latency(200);
     for error in [NOSCRIPT, REFUSED, NOSCRIPT] {
         let body = json!({"error": error}).to_string();
-        server.effects.reply(Ok(Reply { status: 400, body }));
+        server
+            .effects
+            .reply(Ok(RedisResponse { status: 400, body }));
     }
     let call = Call::default();
     let ran = server

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::redis::RedisStore;
-use crate::effects::{Effects, Level, Reply, VerificationKey};
+use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::redis::http::Http;
 use crate::redis::keys::Keys;
@@ -193,7 +193,7 @@ impl Effects for RealEffects {
 
     fn log(&self, _: Level, _: &str) {}
 
-    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         self.0.post(body, timeout).await
     }
 

@@ -15,7 +15,7 @@ use super::key::JwtKey;
 use super::token::{Expected, Jwt, LONGEST};
 use super::{Prove, Settings, Users};
 use crate::client::CallerKey;
-use crate::effects::{Effects, Level, Reply, VerificationKey};
+use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::seed::Seed;
 use crate::store::conformance::START;
@@ -145,7 +145,7 @@ impl Effects for &Fake {
         self.lines.borrow_mut().push(line.to_owned());
     }
 
-    async fn call_redis(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)
     }
 

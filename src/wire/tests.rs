@@ -10,7 +10,7 @@ use super::{
 };
 use crate::admin::{Body, Operation};
 use crate::driver::{RequestFields, TaskOutcome};
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
 use crate::gate::Exempt;
 use crate::limiter::{Forward, ForwardTarget, LimitVerdict};
@@ -236,7 +236,7 @@ fn answers_by_what_was_asked() {
     let read = |kind: StepKind, status, text| answer(kind as u32, status, Cow::Borrowed(text));
     let reply = |status, body: &str| {
         let body = body.to_owned();
-        EffectResult::Redis(Ok(Reply { status, body }))
+        EffectResult::Redis(Ok(RedisResponse { status, body }))
     };
     assert_eq!(read(StepKind::Redis, 200, "{}"), reply(200, "{}"));
     assert_eq!(read(StepKind::Redis, 503, ""), reply(503, ""));

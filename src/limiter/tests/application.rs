@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Isolate, Limiter, TOKEN, by, json_of, upstash};
 use crate::config::{HostCapabilities, Vars};
 use crate::effects::testing::Manual;
-use crate::effects::{Effects, Reply};
+use crate::effects::{Effects, RedisResponse};
 use crate::store::stand_in::{RealEffects, StandIn};
 
 /// What a call returns; `null` where it fails, as which it then says.
@@ -257,12 +257,12 @@ fn in_memory_keys_are_bounded_and_take_no_room_from_the_limiters_own() {
     );
 }
 
-fn timed_out() -> Result<Reply, crate::error::StoreError> {
+fn timed_out() -> Result<RedisResponse, crate::error::StoreError> {
     Err(crate::error::StoreError::Timeout)
 }
 
-fn replied(body: &str) -> Result<Reply, crate::error::StoreError> {
-    Ok(Reply {
+fn replied(body: &str) -> Result<RedisResponse, crate::error::StoreError> {
+    Ok(RedisResponse {
         status: 200,
         body: body.to_owned(),
     })
@@ -309,7 +309,7 @@ fn a_store_that_is_known_to_be_out_is_not_asked() {
     isolate.effects.reply(timed_out());
     assert!(message("[\"incr\",\"a\"]").contains("It may have taken effect."));
     // The token is refused: the breaker opens at once.
-    isolate.effects.reply(Ok(Reply {
+    isolate.effects.reply(Ok(RedisResponse {
         status: 401,
         body: String::new(),
     }));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::Duty;
 use super::{Isolate, get, header};
 use crate::config::{HostCapabilities, Vars};
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::effects::testing::Manual;
 use crate::limiter::Limiter;
 
@@ -28,7 +28,7 @@ fn isolate() -> Isolate {
 impl Isolate {
     fn replies(&self, result: Value) {
         let body = json!({"result": result}).to_string();
-        self.effects.reply(Ok(Reply { status: 200, body }));
+        self.effects.reply(Ok(RedisResponse { status: 200, body }));
     }
 }
 

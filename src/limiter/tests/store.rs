@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::Duty;
 use super::{Asked, Isolate, get, header, upstash};
-use crate::effects::Reply;
+use crate::effects::RedisResponse;
 use crate::store::StoreError;
 
 #[test]
@@ -26,7 +26,7 @@ fn the_policy_chooses_what_happens_while_the_store_fails() {
 #[test]
 fn an_open_breaker_sets_retry_after_and_health_names_the_cause() {
     let isolate = Isolate::new(&upstash(&json!({"general": {"on_store_failure": "deny"}})));
-    isolate.effects.reply(Ok(Reply {
+    isolate.effects.reply(Ok(RedisResponse {
         status: 401,
         body: String::new(),
     }));
@@ -55,7 +55,9 @@ fn health_says_in_which_form_scripts_are_sent() {
     assert_eq!(isolate.control("health")["script"], "flagged");
     for error in ["NOSCRIPT", "ERR Unexpected flag in script shebang: x"] {
         let body = json!({"error": error}).to_string();
-        isolate.effects.reply(Ok(Reply { status: 400, body }));
+        isolate
+            .effects
+            .reply(Ok(RedisResponse { status: 400, body }));
     }
     isolate.answer(&get("http://localhost/"));
     assert_eq!(isolate.control("health")["script"], "plain");
@@ -67,7 +69,7 @@ fn health_says_in_which_form_scripts_are_sent() {
 fn a_duty_reconciles_the_backlog_once_the_store_answers() {
     let isolate = Isolate::new(&upstash(&json!({})));
     let down = || {
-        Ok(Reply {
+        Ok(RedisResponse {
             status: 400,
             body: "{\"error\":\"OOM\"}".to_owned(),
         })
@@ -90,7 +92,7 @@ fn a_duty_reconciles_the_backlog_once_the_store_answers() {
             0,
             "sw:1000:1764000000000:1764000000:0=1"
         ]);
-        Ok(Reply {
+        Ok(RedisResponse {
             status: 200,
             body: json!({"result": [null, null, quota]}).to_string(),
         })

@@ -456,7 +456,7 @@ async fn nobody_there_is_unreachable() {
 /// What the store makes of an answer.
 fn read(status: u16, body: impl ToString, question: &Question<'_>) -> Result<Reply, StoreError> {
     let effects = Manual::default();
-    effects.reply(Ok(effects::Reply {
+    effects.reply(Ok(effects::RedisResponse {
         status,
         body: body.to_string(),
     }));

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use edge_limiter::effects::{Effects, Level, Reply, VerificationKey};
+use edge_limiter::effects::{Effects, Level, RedisResponse, VerificationKey};
 use edge_limiter::error::KeySetError;
 use edge_limiter::store::StoreError;
 use edge_limiter::time::{Millis, Timestamp};
@@ -42,7 +42,7 @@ impl Effects for Host {
 
     fn log(&self, _: Level, _: &str) {}
 
-    async fn call_redis(&self, _: String, _: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)
     }
 
