@@ -136,7 +136,7 @@ impl SharedStore for World {
         &self,
         question: &Question<'_>,
         now: Timestamp,
-    ) -> Result<shared::Reply, StoreError> {
+    ) -> Result<shared::StoreReply, StoreError> {
         // The script, its one read, and a state each.
         let spent = (self.0.now.get(), 2 + question.check.charges.len());
         self.0.decisions.borrow_mut().push(spent);

@@ -19,7 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
-use super::shared::{Question, RangesVersion, Reply, SharedStore};
+use super::shared::{Question, RangesVersion, SharedStore, StoreReply};
 use super::{Check, Source, StoreError, Verdict};
 use crate::blocklist::copy::{BlocklistCopy, RangesAction};
 use crate::blocklist::records::{ListedAddresses, RESTORED_AT_A_TIME};
@@ -359,8 +359,8 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     }
 }
 
-fn denied(block: AddressBlock, check: &Check) -> Reply {
-    Reply::from(Verdict {
+fn denied(block: AddressBlock, check: &Check) -> StoreReply {
+    StoreReply::from(Verdict {
         address_block: Some(block),
         answers: vec![None; check.charges.len()],
         source: Source::Remembered,
@@ -386,7 +386,7 @@ impl<S: SharedStore, D: Database, E: Effects> Blocked<S, D, E> {
 }
 
 impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
         let Some(address) = &check.address else {
             return self.inner.ask(question, now).await;

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::mem::{Discriminant, discriminant};
 
 use self::circuit::{CallOutcome, Circuit, Permit, State, Waits};
-use super::shared::{Question, Reply, SharedStore};
+use super::shared::{Question, SharedStore, StoreReply};
 use super::{Check, StoreError};
 use crate::effects::{Effects, Level};
 use crate::time::Timestamp;
@@ -186,7 +186,7 @@ impl<S: SharedStore, E: Effects> Breaker<S, E> {
 }
 
 impl<S: SharedStore, E: Effects> SharedStore for Breaker<S, E> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let permit = self.circuit.borrow().permit();
         let permit = permit.map_err(|until| StoreError::Open { until })?;
         let result = self.inner.ask(question, now).await;

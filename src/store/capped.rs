@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::StoreError;
-use super::shared::{Extra, Question, Reply, SharedStore};
+use super::shared::{Extra, Question, SharedStore, StoreReply};
 use crate::budget::{Budget, Purpose};
 use crate::effects::{Effects, Level};
 use crate::time::{Deadline, Millis, Timestamp};
@@ -48,7 +48,7 @@ impl<S, E: Effects> Capped<S, E> {
 }
 
 impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let reconciles = reconciles(question);
         let purpose = match reconciles {
             true => Purpose::Records,
@@ -92,7 +92,7 @@ mod tests {
     use crate::store::conformance::{self, START, charge, check};
     use crate::store::fallback::QUOTAS_PER_CALL;
     use crate::store::memory::Memory;
-    use crate::store::shared::{Backlog, Extra, Question, Reply, SharedStore};
+    use crate::store::shared::{Backlog, Extra, Question, SharedStore, StoreReply};
     use crate::store::{Store, StoreError, Verdict};
     use crate::time::{Millis, Timestamp};
 
@@ -100,9 +100,9 @@ mod tests {
     struct Counted(Cell<u32>);
 
     impl SharedStore for Counted {
-        async fn ask(&self, _: &Question<'_>, _: Timestamp) -> Result<Reply, StoreError> {
+        async fn ask(&self, _: &Question<'_>, _: Timestamp) -> Result<StoreReply, StoreError> {
             self.0.set(self.0.get() + 1);
-            Ok(Reply::default())
+            Ok(StoreReply::default())
         }
     }
 

@@ -32,7 +32,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
-use super::shared::{Extra, Holding, Partitioned, Question, Refund, Reply, SharedStore};
+use super::shared::{Extra, Holding, Partitioned, Question, Refund, SharedStore, StoreReply};
 use super::{Check, StoreError};
 use crate::effects::Effects;
 use crate::time::{Millis, Timestamp};
@@ -80,10 +80,14 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
         self.inner.refund(refund, self.effects.now()).await
     }
 
-    async fn ask_each(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask_each(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+    ) -> Result<StoreReply, StoreError> {
         let check = question.check;
         let begun = self.effects.now();
-        let mut reply = Reply::default();
+        let mut reply = StoreReply::default();
         reply.verdict.answers.resize(check.charges.len(), None);
         reply
             .holdings
@@ -139,7 +143,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
     }
 
     /// Leaves to the background what the callers at `taken` have admitted.
-    fn give_back(&self, check: &Check, taken: &[Vec<usize>], reply: &Reply) {
+    fn give_back(&self, check: &Check, taken: &[Vec<usize>], reply: &StoreReply) {
         let mut refunds = self.refunds.borrow_mut();
         for places in taken {
             let admitted = places.iter().filter_map(|place| {
@@ -160,7 +164,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
 }
 
 /// Has a reply say what is left without the units of the callers at `taken`.
-fn leave_out(check: &Check, taken: &[Vec<usize>], reply: &mut Reply, now: Timestamp) {
+fn leave_out(check: &Check, taken: &[Vec<usize>], reply: &mut StoreReply, now: Timestamp) {
     for place in taken.iter().flatten() {
         let answer = reply.verdict.answers.get_mut(*place);
         let holding = reply.holdings.get_mut(*place);
@@ -238,7 +242,7 @@ fn parts<'a>(question: &Question<'a>) -> Vec<CallerQuestion<'a>> {
 }
 
 impl<S: Partitioned, E: Effects> SharedStore for Cluster<S, E> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         if !self.is_partitioned() || question.check.is_of_one_caller() {
             return self.inner.ask(question, now).await;
         }

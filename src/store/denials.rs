@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::shared::{Question, Reply, SharedStore};
+use super::shared::{Question, SharedStore, StoreReply};
 use super::{Charge, Check, OnFailure, QuotaAnswer, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
 use crate::effects::Effects;
@@ -68,7 +68,7 @@ impl<S, E> Denials<S, E> {
 }
 
 impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
         if check.cost == 0 {
             return self.inner.ask(question, now).await;

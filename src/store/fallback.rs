@@ -25,7 +25,7 @@ use std::cell::Cell;
 use super::leases::Prefetch;
 use super::memory::Memory;
 use super::retries::Retries;
-use super::shared::{Doubt, Question, Reply, SharedStore};
+use super::shared::{Doubt, Question, SharedStore, StoreReply};
 use super::{Charge, Check, OnFailure, Source, StoreError, Verdict};
 use crate::effects::Effects;
 use crate::quota::Quota;
@@ -129,7 +129,7 @@ impl<S: SharedStore> Fallback<S> {
         shared: &S,
         mut question: Question<'_>,
         now: Timestamp,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<StoreReply, StoreError> {
         self.memory.add_backlog(&mut question);
         let mut reply = shared.ask(&question, now).await?;
         let holdings = std::mem::take(&mut reply.holdings);
@@ -223,7 +223,7 @@ impl<S: SharedStore> Fallback<S> {
 }
 
 impl<S: SharedStore> SharedStore for Fallback<S> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let Some(shared) = &self.shared else {
             return Ok(self.memory.decide_here(question.check, now).into());
         };

@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 
 use self::map::LeaseMap;
-use super::shared::{Extra, Question, Reply, SharedStore};
+use super::shared::{Extra, Question, SharedStore, StoreReply};
 use super::{Check, StoreError};
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -101,7 +101,7 @@ impl<S: SharedStore> Leases<S> {
         &self,
         question: &Question<'_>,
         now: Timestamp,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<StoreReply, StoreError> {
         let mut reply = self.inner.ask(question, now).await;
         let mut leased = self.leased.borrow_mut();
         match &mut reply {
@@ -113,7 +113,7 @@ impl<S: SharedStore> Leases<S> {
 }
 
 impl<S: SharedStore> SharedStore for Leases<S> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
         if !may_lease(check) || (self.of_one_caller && !check.is_of_one_caller()) {
             return self.inner.ask(question, now).await;

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 
 use self::map::Map;
 use super::decide::Record;
-use super::shared::{Holding, Question, Reply, SharedStore};
+use super::shared::{Holding, Question, SharedStore, StoreReply};
 use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -83,10 +83,10 @@ impl Memory {
 
 /// As a shared store, whose replies say what it holds.
 impl SharedStore for Memory {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let mut map = self.map.borrow_mut();
         let ruled = map.decide(question, now);
-        let mut reply = Reply::default();
+        let mut reply = StoreReply::default();
         for (charge, ruled) in question.check.charges.iter().zip(ruled) {
             reply.verdict.answers.push(Some(ruled.answer));
             reply.holdings.push(Holding {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::shared::{Partitioned, Question, RangesVersion, Refund, Reply, SharedStore};
+use super::shared::{Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply};
 use super::{Charge, StoreError};
 use crate::quota::Algorithm;
 use crate::redis::Scripts;
@@ -75,7 +75,7 @@ impl<R: Scripts> RedisStore<R> {
 }
 
 impl<R: Scripts> SharedStore for RedisStore<R> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.ask_within(question, now, FOREVER).await
     }
 }
@@ -93,7 +93,7 @@ impl<R: Scripts> Partitioned for RedisStore<R> {
         question: &Question<'_>,
         now: Timestamp,
         timeout: Millis,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<StoreReply, StoreError> {
         let call = self.call(question, now);
         let answer = (self.redis).run_script_within::<ScriptReply>(&SCRIPT, &call, timeout);
         let mut reply = (answer.await?.read(question, now)).ok_or(StoreError::Malformed)?;

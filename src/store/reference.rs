@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::decide::{Record, decide};
 use super::shared::{
-    Backlog, Extra, Holding, Partitioned, Question, RangesVersion, Refund, Reply, SharedStore,
+    Backlog, Extra, Holding, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
 };
 use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
@@ -68,7 +68,7 @@ impl Reference {
 }
 
 impl SharedStore for Reference {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
         let charges = &check.charges;
         let extras: Vec<_> = (charges.iter().enumerate())
@@ -98,7 +98,7 @@ impl SharedStore for Reference {
             state: self.state(charge),
         };
         let leased = rulings.iter().map(|ruling| ruling.leased);
-        Ok(Reply {
+        Ok(StoreReply {
             holdings: charges.iter().zip(leased).map(holding).collect(),
             verdict: Verdict {
                 address_block,

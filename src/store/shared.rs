@@ -127,7 +127,7 @@ impl<'a> Question<'a> {
 
 /// A verdict, and what the isolate keeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
+pub struct StoreReply {
     /// The verdict.
     pub verdict: Verdict,
     /// One for each charge of the check; empty where the shared store was not asked.
@@ -156,7 +156,7 @@ pub struct Holding {
     pub state: Option<State>,
 }
 
-impl From<Verdict> for Reply {
+impl From<Verdict> for StoreReply {
     /// Of a wrapper that did not ask the shared store.
     fn from(verdict: Verdict) -> Self {
         Self {
@@ -183,7 +183,7 @@ pub trait SharedStore {
     /// # Errors
     ///
     /// [`StoreError`] when the store does not decide.
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError>;
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError>;
 
     /// The most commands that [`ask`](Self::ask) can cost: the script and its one read, and per quota the state, a
     /// block, and the name of a backlog. (Loading the script, one more, is once in a store's lifetime.)
@@ -237,7 +237,7 @@ pub trait Partitioned: SharedStore {
         question: &Question<'_>,
         now: Timestamp,
         _timeout: Millis,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<StoreReply, StoreError> {
         self.ask(question, now).await
     }
 

@@ -22,7 +22,7 @@ use crate::redis::{Command, Database, command};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
 use crate::store::memory::Memory;
-use crate::store::shared::{Question, RangesVersion, Reply, SharedStore};
+use crate::store::shared::{Question, RangesVersion, SharedStore, StoreReply};
 use crate::store::{Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -84,7 +84,7 @@ struct Decisions {
 }
 
 impl SharedStore for Decisions {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let mut reply = self.memory.ask(question, now).await?;
         if self.database.out.get() {
             reply.verdict.degraded = true;

@@ -12,7 +12,7 @@ use crate::quota::Algorithm;
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
 use crate::store::memory::Memory;
-use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::shared::{Question, SharedStore, StoreReply};
 use crate::store::{Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
@@ -24,7 +24,7 @@ struct Faulty {
 }
 
 impl SharedStore for Faulty {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let error = self.fails.borrow().clone();
         match error {

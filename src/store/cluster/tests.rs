@@ -19,7 +19,7 @@ use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge};
 use crate::store::reference::Reference;
 use crate::store::shared::{
-    Extra, Partitioned, Question, RangesVersion, Refund, Reply, SharedStore,
+    Extra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
 };
 use crate::store::{Charge, Check, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -112,7 +112,7 @@ async fn turn(waits: bool) {
 }
 
 impl SharedStore for Nodes {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.ask_within(question, now, TIMEOUT).await
     }
 }
@@ -127,7 +127,7 @@ impl Partitioned for Nodes {
         question: &Question<'_>,
         now: Timestamp,
         timeout: Millis,
-    ) -> Result<Reply, StoreError> {
+    ) -> Result<StoreReply, StoreError> {
         assert!(question.check.is_of_one_caller(), "{question:?}");
         let caller = question.check.callers().next().unwrap_or("records");
         self.0.asked.borrow_mut().push((caller.to_owned(), timeout));
@@ -191,7 +191,7 @@ struct Hosted<S> {
 }
 
 impl<S: Partitioned> SharedStore for Hosted<S> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.cluster.effects.set(now.since(START).get());
         let mut check = question.check.clone();
         let mut extras = Vec::new();

@@ -14,7 +14,7 @@ use crate::quota::{Algorithm, Quota};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, at_once, charge, check};
 use crate::store::memory::Memory;
-use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::shared::{Question, SharedStore, StoreReply};
 use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
@@ -34,7 +34,7 @@ enum Behaves {
 }
 
 impl<S: SharedStore> SharedStore for Counted<S> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let behaves = self.behaves.borrow().clone();
         match behaves {

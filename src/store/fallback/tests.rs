@@ -15,7 +15,7 @@ use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
 use crate::store::memory::Memory;
 use crate::store::reference::Reference;
 use crate::store::retries::Retries;
-use crate::store::shared::{Question, Reply, SharedStore};
+use crate::store::shared::{Question, SharedStore, StoreReply};
 use crate::store::{Charge, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
@@ -35,7 +35,7 @@ struct Faulty {
 }
 
 impl SharedStore for Faulty {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let fails = self.fails.borrow().clone();
         let Some(error) = fails else {
@@ -314,10 +314,10 @@ fn an_answer_that_comes_late_takes_nothing_back() {
         let check = check(&[charge("p:a", algorithm, 30)], 1);
         let question = Question::new(&check);
         let ask = |_| isolate.shared.inner.ask(&question, START).now_or_never();
-        let replies: Vec<Reply> = (0..30)
+        let replies: Vec<StoreReply> = (0..30)
             .map(|number| ask(number).unwrap().unwrap())
             .collect();
-        for Reply {
+        for StoreReply {
             verdict, holdings, ..
         } in replies.into_iter().rev()
         {

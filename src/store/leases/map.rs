@@ -4,7 +4,7 @@ use super::Prefetch;
 use super::quota::LeasedQuota;
 use crate::generations::Generations;
 use crate::seed::Seed;
-use crate::store::shared::{Question, Reply};
+use crate::store::shared::{Question, StoreReply};
 use crate::store::{Charge, Check, Source, StoreError, Verdict};
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -113,7 +113,12 @@ impl LeaseMap {
     }
 
     /// Takes over what the store has answered, and adds to the answers what is held beside them.
-    pub(super) fn learn(&mut self, question: &Question<'_>, reply: &mut Reply, now: Timestamp) {
+    pub(super) fn learn(
+        &mut self,
+        question: &Question<'_>,
+        reply: &mut StoreReply,
+        now: Timestamp,
+    ) {
         let check = question.check;
         let verdict = &mut reply.verdict;
         let admitted = verdict.allows(check);

@@ -13,7 +13,7 @@ use crate::store::conformance::{self, ALGORITHMS, START, at_once, charge, check}
 use crate::store::denials::Denials;
 use crate::store::memory::Memory;
 use crate::store::reference::Reference;
-use crate::store::shared::{Extra, Question, Reply, SharedStore};
+use crate::store::shared::{Extra, Question, SharedStore, StoreReply};
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -28,7 +28,7 @@ struct Counted {
 }
 
 impl SharedStore for Counted {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.calls.set(self.calls.get() + 1);
         if self.fails.get() {
             return Err(StoreError::Unreachable);
@@ -42,7 +42,7 @@ impl SharedStore for Counted {
 }
 
 impl SharedStore for &Counted {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         (*self).ask(question, now).await
     }
 }
@@ -67,7 +67,7 @@ async fn ask_for<S: SharedStore>(
     leases: &Leases<S>,
     prefetch: &Prefetch,
     now: Timestamp,
-) -> Result<Reply, StoreError> {
+) -> Result<StoreReply, StoreError> {
     let extras = prefetch.extras();
     let question = Question::with(&prefetch.check, &extras);
     leases.ask(&question, now).await

@@ -6,7 +6,7 @@ use crate::blocklist::AddressBlock;
 use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, State};
 use crate::redis::json::TextReader;
 use crate::redis::script::ScriptAnswer;
-use crate::store::shared::{Holding, Question, RangesVersion, Reply};
+use crate::store::shared::{Holding, Question, RangesVersion, StoreReply};
 use crate::store::{Charge, QuotaAnswer, Source, Verdict};
 use crate::time::Timestamp;
 
@@ -117,7 +117,7 @@ impl QuotaReply {
 
 impl ScriptReply {
     /// The reply to `question`; `None`: no quota can answer so.
-    pub(super) fn read(self, question: &Question<'_>, now: Timestamp) -> Option<Reply> {
+    pub(super) fn read(self, question: &Question<'_>, now: Timestamp) -> Option<StoreReply> {
         let check = question.check;
         if self.quotas.len() != check.charges.len() {
             return None;
@@ -137,7 +137,7 @@ impl ScriptReply {
                 state: quota.state,
             });
         }
-        Some(Reply {
+        Some(StoreReply {
             verdict: Verdict {
                 address_block: self.address_block,
                 answers,

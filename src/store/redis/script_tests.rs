@@ -15,7 +15,7 @@ use crate::redis::script::ScriptForm;
 use crate::store::Charge;
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
-use crate::store::shared::{Extra, Partitioned, Question, Refund, Reply, SharedStore};
+use crate::store::shared::{Extra, Partitioned, Question, Refund, SharedStore, StoreReply};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::{Millis, Timestamp};
 
@@ -169,7 +169,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    async fn ask(&self, question: &Question<'_>, now: Timestamp, what: &str) -> Reply {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp, what: &str) -> StoreReply {
         let asked = self.asked.replace(self.asked.get() + 1);
         let store = &self.stores[asked % 2];
         let expected = self.reference.ask(question, now).await.unwrap();
@@ -226,7 +226,7 @@ impl Pair<'_> {
 }
 
 /// Whether a state would be gone before the virtual clock says so.
-fn ends_soon(question: &Question<'_>, reply: &Reply, now: Timestamp) -> bool {
+fn ends_soon(question: &Question<'_>, reply: &StoreReply, now: Timestamp) -> bool {
     (question.check.charges.iter())
         .zip(&reply.holdings)
         .any(|(charge, holding)| {

@@ -13,7 +13,7 @@ use crate::redis::keys::Keys;
 use crate::redis::rest::RestClient;
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
 use crate::store::shared::{
-    Extra, Partitioned, Question, RangesVersion, Refund, Reply, SharedStore,
+    Extra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
 };
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, Store, StoreError};
@@ -454,7 +454,11 @@ async fn nobody_there_is_unreachable() {
 }
 
 /// What the store makes of an answer.
-fn read(status: u16, body: impl ToString, question: &Question<'_>) -> Result<Reply, StoreError> {
+fn read(
+    status: u16,
+    body: impl ToString,
+    question: &Question<'_>,
+) -> Result<StoreReply, StoreError> {
     let effects = Manual::default();
     effects.reply(Ok(effects::RedisResponse {
         status,

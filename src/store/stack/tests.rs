@@ -23,7 +23,7 @@ use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, charge, check};
 use crate::store::denials::MAX_AGE;
 use crate::store::reference::Reference;
 use crate::store::retries::Retries;
-use crate::store::shared::{Partitioned, Question, Reply, SharedStore};
+use crate::store::shared::{Partitioned, Question, SharedStore, StoreReply};
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -82,7 +82,7 @@ struct Faulty {
 impl Partitioned for Faulty {}
 
 impl SharedStore for Faulty {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.faults.asked.set(self.faults.asked.get() + 1);
         let error = self.faults.error.borrow().clone();
         let Some(error) = error else {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use edge_limiter::seed::Seed;
 use edge_limiter::store::memory::Memory;
-use edge_limiter::store::shared::{Holding, Question, Reply, SharedStore};
+use edge_limiter::store::shared::{Holding, Question, SharedStore, StoreReply};
 use edge_limiter::time::Timestamp;
 use futures_util::FutureExt;
 
@@ -52,7 +52,11 @@ impl Database {
     }
 
     /// One atomic decision.
-    pub(crate) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, Failure> {
+    pub(crate) fn decide(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+    ) -> Result<StoreReply, Failure> {
         let decided = match &self.counting {
             Counting::Limiter(memory) => memory.ask(question, now).now_or_never(),
             Counting::TwoCounters(rules) => rules.ask(question, now).now_or_never(),

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use edge_limiter::store::shared::{Extra, Partitioned, Question, Reply, SharedStore};
+use edge_limiter::store::shared::{Extra, Partitioned, Question, SharedStore, StoreReply};
 use edge_limiter::store::{Check, StoreError};
 use edge_limiter::time::Timestamp;
 
@@ -26,7 +26,7 @@ pub(crate) struct Letter {
 pub(crate) struct Mailbox {
     next: Cell<u64>,
     sent: RefCell<Option<Letter>>,
-    replies: RefCell<HashMap<u64, Reply>>,
+    replies: RefCell<HashMap<u64, StoreReply>>,
 }
 
 impl Mailbox {
@@ -35,7 +35,7 @@ impl Mailbox {
         self.sent.borrow_mut().take()
     }
 
-    pub(crate) fn deliver(&self, number: u64, reply: Reply) {
+    pub(crate) fn deliver(&self, number: u64, reply: StoreReply) {
         self.replies.borrow_mut().insert(number, reply);
     }
 }
@@ -46,7 +46,7 @@ pub(crate) struct Remote(pub(crate) Rc<Mailbox>);
 impl Partitioned for Remote {}
 
 impl SharedStore for Remote {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let places = 0..question.check.charges.len();
         let number = self.0.next.get();
         self.0.next.set(number + 1);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use edge_limiter::quota::{Decision, Quota, QuotaOutcome, State};
-use edge_limiter::store::shared::{Question, Reply, SharedStore};
+use edge_limiter::store::shared::{Question, SharedStore, StoreReply};
 use edge_limiter::store::{QuotaAnswer, StoreError, Verdict};
 use edge_limiter::time::{Millis, Timestamp};
 
@@ -35,7 +35,7 @@ impl Rule for Ours {
 pub(crate) struct Ruled<R>(RefCell<HashMap<String, R>>);
 
 impl<R: Rule> SharedStore for Ruled<R> {
-    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<Reply, StoreError> {
+    async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
         let mut rules = self.0.borrow_mut();
         let answers = check.charges.iter().map(|charge| {
