@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use edge_limiter::admin::Body;
 use edge_limiter::config::{HostCapabilities, Vars};
-use edge_limiter::effects::{Effects, Level, RedisResponse, VerificationKey};
+use edge_limiter::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use edge_limiter::error::KeySetError;
 use edge_limiter::limiter::{Handled, Limiter, Location, Request};
 use edge_limiter::store::StoreError;
@@ -81,7 +81,7 @@ impl Effects for Native {
         getrandom::u32().unwrap_or_default()
     }
 
-    fn log(&self, level: Level, line: &str) {
+    fn log(&self, level: LogLevel, line: &str) {
         println!("{level:?}: {line}");
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::admin::{Body, Operation};
 use crate::config::{Config, HostCapabilities, Server, Vars};
-use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
+use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::headers::{self, LOOP_GUARD};
 use crate::limiter::{
@@ -26,7 +26,7 @@ pub trait Platform {
     /// Any `u32`, each as likely as the others.
     fn random(&self) -> u32;
     /// Writes a line to the log.
-    fn log(&self, level: Level, line: &str);
+    fn log(&self, level: LogLevel, line: &str);
     /// [`Effects::outlive_client`], of the task that runs.
     fn outlive_client(&self) {}
     /// A header of the request; `name` is lower case.
@@ -67,7 +67,7 @@ impl<P: Platform> Effects for TaskEffects<P> {
         self.platform.random()
     }
 
-    fn log(&self, level: Level, line: &str) {
+    fn log(&self, level: LogLevel, line: &str) {
         self.platform.log(level, line);
     }
 
@@ -307,7 +307,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             self.environments.remove(0);
             if !self.has_dropped {
                 self.has_dropped = true;
-                self.asked.platform.log(Level::Warn, TOO_MANY);
+                self.asked.platform.log(LogLevel::Warn, TOO_MANY);
             }
         }
         self.put_in_force(environment);

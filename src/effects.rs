@@ -28,7 +28,7 @@ pub struct VerificationKey<'a> {
 
 /// How much a log line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum LogLevel {
     /// Something that an operator may want to know.
     Info,
     /// Something that limits what the limiter promises, until it passes.
@@ -50,7 +50,7 @@ pub trait Effects {
     fn random(&self) -> u32;
 
     /// Writes a line to the host's log. It never holds a secret.
-    fn log(&self, level: Level, line: &str);
+    fn log(&self, level: LogLevel, line: &str);
 
     /// Posts `body`, one command as JSON, once to the configured REST URL with its token, following no redirect. An answer,
     /// body included, that takes longer than `timeout` is abandoned and its connection aborted.
@@ -87,7 +87,7 @@ impl<E: Effects> Effects for Rc<E> {
         (**self).random()
     }
 
-    fn log(&self, level: Level, line: &str) {
+    fn log(&self, level: LogLevel, line: &str) {
         (**self).log(level, line);
     }
 
@@ -125,7 +125,7 @@ impl Effects for Still {
         0
     }
 
-    fn log(&self, _: Level, _: &str) {}
+    fn log(&self, _: LogLevel, _: &str) {}
 
     async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)

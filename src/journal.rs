@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::blocklist::{AddressBlock, BlockTarget};
 use crate::client::CallerKey;
 use crate::config::Abuse;
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
 use crate::events::{BatchLimits, Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder};
@@ -250,7 +250,7 @@ impl<D: Database> Journal<D> {
     ) {
         effects.sleep(FLUSH_AFTER).await;
         for line in self.recorder.take_shadow(effects.now()) {
-            effects.log(Level::Info, &line);
+            effects.log(LogLevel::Info, &line);
         }
         for _ in 0..MAX_PARTS {
             if self.write(stack, effects.now()).await != Written::InPart {

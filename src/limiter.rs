@@ -14,7 +14,7 @@ use crate::admin::{
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, HostCapabilities, Origin, StoreConfig, Vars};
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::events::Kind;
 use crate::gate::{self, Arrival, GateRequest as _, Preflights, Report, Undecided};
 use crate::headers::LOOP_GUARD;
@@ -133,7 +133,7 @@ impl<E: Effects + Clone> Limiter<E> {
     pub fn new(vars: &Vars, host: &HostCapabilities, effects: E) -> Result<Self, LimiterError> {
         let compiled = Config::compile_on(vars, host);
         for problem in &compiled.problems {
-            effects.log(Level::Error, &format!("configuration: {problem}"));
+            effects.log(LogLevel::Error, &format!("configuration: {problem}"));
         }
         let config = &compiled.config;
         let seed = Seed::random().map_err(|_| LimiterError::NoRandomness)?;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::time::Timestamp;
 
 /// How something does that the limiter depends on.
@@ -49,7 +49,7 @@ impl Trouble {
         let latest = self.latest.take();
         let Some(why) = error else {
             if latest.is_some_and(|latest| !latest.why.is_empty()) {
-                effects.log(Level::Info, &format!("{}: works again", self.subject));
+                effects.log(LogLevel::Info, &format!("{}: works again", self.subject));
             }
             return;
         };
@@ -61,7 +61,7 @@ impl Trouble {
         latest.count = latest.count.saturating_add(1);
         if latest.count > self.silent && latest.why != why {
             let line = format!("{}: {why}; {}", self.subject, self.meanwhile);
-            effects.log(Level::Warn, &line);
+            effects.log(LogLevel::Warn, &line);
             latest.why = why;
         }
         *self.latest.borrow_mut() = Some(latest);

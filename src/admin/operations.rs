@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::input::Input;
 use super::{Actor, AdminError, AdminRequest, AdminResult, ControlPlane, ok};
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
@@ -88,7 +88,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         });
         if let Err(error) = self.write_operation(&operation, now).await {
             let line = format!("operator log: writing to it failed: {error}; {action}: {outcome}");
-            self.stack.effects().log(Level::Error, &line);
+            self.stack.effects().log(LogLevel::Error, &line);
         }
     }
 

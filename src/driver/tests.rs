@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Driver, Platform, RequestFields, TaskOutcome};
 use crate::admin::{Body, Operation};
 use crate::config::{self, Server, Vars};
-use crate::effects::{Level, RedisResponse};
+use crate::effects::{LogLevel, RedisResponse};
 use crate::limiter::{ForwardTarget, LimitVerdict, Location};
 use crate::response::Response;
 use crate::store::conformance::START;
@@ -32,7 +32,7 @@ impl Platform for Host {
         0
     }
 
-    fn log(&self, _: Level, line: &str) {
+    fn log(&self, _: LogLevel, line: &str) {
         self.lines.borrow_mut().push(line.to_owned());
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::{Effects, Level, RedisResponse, VerificationKey};
+use super::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
@@ -88,7 +88,7 @@ impl Effects for Manual {
         self.0.chance.get()
     }
 
-    fn log(&self, _: Level, line: &str) {
+    fn log(&self, _: LogLevel, line: &str) {
         self.0.lines.borrow_mut().push(line.to_owned());
     }
 

@@ -15,7 +15,7 @@ use crate::blocklist::BlockTarget;
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
-use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
+use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::events::escalation::{Costs, Escalated};
 use crate::events::tests::ALL;
@@ -86,7 +86,7 @@ impl Effects for World {
         0
     }
 
-    fn log(&self, _: Level, line: &str) {
+    fn log(&self, _: LogLevel, line: &str) {
         self.0.lines.borrow_mut().push(line.to_owned());
     }
 

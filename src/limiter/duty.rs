@@ -1,7 +1,7 @@
 //! Duties: what the limiter does apart from any request, in tasks that no client can end.
 
 use super::Limiter;
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::store::breaker::circuit::Permit;
 use crate::store::leases::Prefetch;
@@ -69,7 +69,7 @@ impl<E: Effects + Clone> Limiter<E> {
     async fn tend(&self) {
         if let Err(error) = self.try_tend().await {
             let line = format!("schedule: {error}; the next run goes on");
-            self.effects.log(Level::Error, &line);
+            self.effects.log(LogLevel::Error, &line);
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::script::{Call, Script, ScriptAnswer, ScriptForm};
 use super::{Command, Database, Scripts, run};
-use crate::effects::{Effects, Level, RedisResponse};
+use crate::effects::{Effects, LogLevel, RedisResponse};
 use crate::error::StoreError;
 use crate::json;
 use crate::time::{Deadline, Millis, Timestamp};
@@ -109,7 +109,7 @@ impl<E: Effects> RestClient<E> {
         let until = Deadline::after(PLAIN_FOR, now);
         if self.refuses_flag.replace(until) == Deadline::OVER {
             self.effects.log(
-                Level::Info,
+                LogLevel::Info,
                 "Redis refuses the script's flag allow-key-locking; scripts are sent without it",
             );
         }

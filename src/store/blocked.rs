@@ -26,7 +26,7 @@ use crate::blocklist::records::{ListedAddresses, RESTORED_AT_A_TIME};
 use crate::blocklist::version::{Agreement, StoredRanges, same_ranges};
 use crate::blocklist::{AddressBlock, BlockTarget, VersionChange};
 use crate::client::range::Range;
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::{Deadline, Millis, Timestamp};
@@ -49,11 +49,11 @@ enum Notice {
 }
 
 impl Notice {
-    const fn level(self) -> Level {
+    const fn level(self) -> LogLevel {
         match self {
-            Self::RangesLost => Level::Error,
+            Self::RangesLost => LogLevel::Error,
             Self::RangesRestored(_) | Self::VersionRestored | Self::AddressesRestored(_) => {
-                Level::Warn
+                LogLevel::Warn
             }
         }
     }

@@ -9,7 +9,7 @@ use std::mem::{Discriminant, discriminant};
 use self::circuit::{CallOutcome, Circuit, Permit, State, Waits};
 use super::shared::{Question, SharedStore, StoreReply};
 use super::{Check, StoreError};
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::time::Timestamp;
 
 pub mod circuit;
@@ -110,12 +110,13 @@ impl<S, E: Effects> Breaker<S, E> {
         }
         self.transitions.set(self.transitions.get().count(state));
         match state {
-            State::Closed => self
-                .effects
-                .log(Level::Info, "Redis answers again; limits are shared again"),
+            State::Closed => self.effects.log(
+                LogLevel::Info,
+                "Redis answers again; limits are shared again",
+            ),
             State::HalfOpen { .. } => self
                 .effects
-                .log(Level::Info, "Redis: asking whether it answers again"),
+                .log(LogLevel::Info, "Redis: asking whether it answers again"),
             State::Open { until } => {
                 let trouble = self.trouble.borrow();
                 let why = trouble.as_ref().map(|(_, error)| error.to_string());
@@ -124,7 +125,7 @@ impl<S, E: Effects> Breaker<S, E> {
                     why.unwrap_or_default(),
                     until.since(now).get()
                 );
-                self.effects.log(Level::Warn, &line);
+                self.effects.log(LogLevel::Warn, &line);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::StoreError;
 use super::shared::{Extra, Question, SharedStore, StoreReply};
 use crate::budget::{Budget, Purpose};
-use crate::effects::{Effects, Level};
+use crate::effects::{Effects, LogLevel};
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// A store that is not asked once its isolate has spent its commands.
@@ -40,7 +40,7 @@ impl<S, E: Effects> Capped<S, E> {
         if !self.silent.get().is_pending(now) {
             self.silent.set(Deadline::after(SILENCE, now));
             self.effects.log(
-                Level::Warn,
+                LogLevel::Warn,
                 "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (told once a minute)",
             );
         }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::redis::RedisStore;
-use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
+use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::redis::http::Http;
 use crate::redis::keys::Keys;
@@ -191,7 +191,7 @@ impl Effects for RealEffects {
         0
     }
 
-    fn log(&self, _: Level, _: &str) {}
+    fn log(&self, _: LogLevel, _: &str) {}
 
     async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         self.0.post(body, timeout).await

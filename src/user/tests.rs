@@ -15,7 +15,7 @@ use super::key::JwtKey;
 use super::token::{Expected, Jwt, LONGEST};
 use super::{Prove, Settings, Users};
 use crate::client::CallerKey;
-use crate::effects::{Effects, Level, RedisResponse, VerificationKey};
+use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
 use crate::seed::Seed;
 use crate::store::conformance::START;
@@ -141,7 +141,7 @@ impl Effects for &Fake {
         0
     }
 
-    fn log(&self, _: Level, line: &str) {
+    fn log(&self, _: LogLevel, line: &str) {
         self.lines.borrow_mut().push(line.to_owned());
     }
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use edge_limiter::effects::{Effects, Level, RedisResponse, VerificationKey};
+use edge_limiter::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use edge_limiter::error::KeySetError;
 use edge_limiter::store::StoreError;
 use edge_limiter::time::{Millis, Timestamp};
@@ -40,7 +40,7 @@ impl Effects for Host {
         0
     }
 
-    fn log(&self, _: Level, _: &str) {}
+    fn log(&self, _: LogLevel, _: &str) {}
 
     async fn call_redis(&self, _: String, _: Millis) -> Result<RedisResponse, StoreError> {
         Err(StoreError::Unreachable)
