@@ -114,9 +114,9 @@ impl<E: Effects> Effects for Rc<E> {
 
 /// A host whose clock stands at that time and that reaches nobody: for benches and fuzz targets.
 #[derive(Clone, Copy, Debug)]
-pub struct Still(pub Timestamp);
+pub struct OfflineEffects(pub Timestamp);
 
-impl Effects for Still {
+impl Effects for OfflineEffects {
     fn now(&self) -> Timestamp {
         self.0
     }
