@@ -25,7 +25,7 @@ use std::cell::Cell;
 use super::leases::Prefetch;
 use super::memory::Memory;
 use super::retries::Retries;
-use super::shared::{Doubt, Question, SharedStore, StoreReply};
+use super::shared::{MaybeCounted, Question, SharedStore, StoreReply};
 use super::{Charge, Check, OnFailure, Source, StoreError, Verdict};
 use crate::effects::Effects;
 use crate::quota::Quota;
@@ -101,7 +101,7 @@ impl<S> Fallback<S> {
         &self,
         check: &Check,
         error: StoreError,
-        doubt: &Doubt,
+        doubt: &MaybeCounted,
         now: Timestamp,
     ) -> Result<Verdict, StoreError> {
         // The cap is no failure, and a flood reaches it: it must neither lift the limits that it runs
@@ -227,7 +227,7 @@ impl<S: SharedStore> SharedStore for Fallback<S> {
         let Some(shared) = &self.shared else {
             return Ok(self.memory.decide_here(question.check, now).into());
         };
-        let doubt = Doubt::of_all();
+        let doubt = MaybeCounted::of_all();
         let reply = self
             .ask_shared(shared, question.doubting(&doubt), now)
             .await;

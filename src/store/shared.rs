@@ -20,15 +20,15 @@ pub struct Question<'a> {
     /// One for each charge of the check, or none at all.
     extras: Cow<'a, [Extra]>,
     /// Where the one who asks wants to know what a failure leaves in doubt.
-    doubt: Option<&'a Doubt>,
+    doubt: Option<&'a MaybeCounted>,
 }
 
 /// Which charges of a question a store that failed may have counted, if its error says that
 /// [it may have run](StoreError::may_have_run): all, unless the store says which.
 #[derive(Debug)]
-pub struct Doubt(Cell<u64>);
+pub struct MaybeCounted(Cell<u64>);
 
-impl Doubt {
+impl MaybeCounted {
     /// All of them.
     #[must_use]
     pub const fn of_all() -> Self {
@@ -95,7 +95,7 @@ impl<'a> Question<'a> {
 
     /// The same question, whose failure leaves in `doubt` what it may have counted.
     #[must_use]
-    pub fn doubting(&self, doubt: &'a Doubt) -> Self {
+    pub fn doubting(&self, doubt: &'a MaybeCounted) -> Self {
         Self {
             doubt: Some(doubt),
             ..self.clone()
