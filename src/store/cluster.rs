@@ -32,7 +32,7 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
-use super::shared::{Extra, Holding, Partitioned, Question, Refund, SharedStore, StoreReply};
+use super::shared::{Extra, Partitioned, Question, Refund, SharedStore, StoreReply, StoredCharge};
 use super::{Check, StoreError};
 use crate::effects::Effects;
 use crate::time::{Millis, Timestamp};
@@ -91,7 +91,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
         reply.verdict.answers.resize(check.charges.len(), None);
         reply
             .holdings
-            .resize(check.charges.len(), Holding::default());
+            .resize(check.charges.len(), StoredCharge::default());
         // Those that have admitted, by the places of their charges.
         let mut taken: Vec<Vec<usize>> = Vec::new();
         for part in parts(question) {

@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 
 use self::map::Map;
 use super::decide::Record;
-use super::shared::{Holding, Question, SharedStore, StoreReply};
+use super::shared::{Question, SharedStore, StoreReply, StoredCharge};
 use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -89,7 +89,7 @@ impl SharedStore for Memory {
         let mut reply = StoreReply::default();
         for (charge, ruled) in question.check.charges.iter().zip(ruled) {
             reply.verdict.answers.push(Some(ruled.answer));
-            reply.holdings.push(Holding {
+            reply.holdings.push(StoredCharge {
                 leased: ruled.leased,
                 state: ruled.record.state.clone(),
             });

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use super::decide::{Record, decide};
 use super::shared::{
-    Backlog, Extra, Holding, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
+    Backlog, Extra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
+    StoredCharge,
 };
 use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
@@ -93,7 +94,7 @@ impl SharedStore for Reference {
                 self.set(block_key(charge), until.as_millis().to_string());
             }
         }
-        let holding = |(charge, leased)| Holding {
+        let holding = |(charge, leased)| StoredCharge {
             leased,
             state: self.state(charge),
         };

@@ -131,7 +131,7 @@ pub struct StoreReply {
     /// The verdict.
     pub verdict: Verdict,
     /// One for each charge of the check; empty where the shared store was not asked.
-    pub holdings: Vec<Holding>,
+    pub holdings: Vec<StoredCharge>,
     /// The version of the blocks that the shared store holds.
     pub ranges_version: RangesVersion,
 }
@@ -148,7 +148,7 @@ pub enum RangesVersion {
 
 /// What the shared store holds for one charge from now on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holding {
+pub struct StoredCharge {
     /// Units leased beside the request's, of those [asked for](Extra::lease). The decision's
     /// remaining units include them, its reset is after them.
     pub leased: u32,

@@ -6,7 +6,7 @@ use super::Memory;
 use super::map::DecidedCharge;
 use crate::quota::{Quota, State};
 use crate::store::decide::Record;
-use crate::store::shared::{Backlog, Holding, Question};
+use crate::store::shared::{Backlog, Question, StoredCharge};
 use crate::store::{Charge, Check, Source, Verdict};
 use crate::time::Timestamp;
 
@@ -99,7 +99,7 @@ impl Memory {
         &self,
         question: &Question<'_>,
         verdict: &Verdict,
-        holdings: Vec<Holding>,
+        holdings: Vec<StoredCharge>,
         now: Timestamp,
     ) {
         let mut map = self.map.borrow_mut();

@@ -6,7 +6,7 @@ use crate::blocklist::AddressBlock;
 use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, State};
 use crate::redis::json::TextReader;
 use crate::redis::script::ScriptAnswer;
-use crate::store::shared::{Holding, Question, RangesVersion, StoreReply};
+use crate::store::shared::{Question, RangesVersion, StoreReply, StoredCharge};
 use crate::store::{Charge, QuotaAnswer, Source, Verdict};
 use crate::time::Timestamp;
 
@@ -132,7 +132,7 @@ impl ScriptReply {
                 return None;
             }
             answers.push(Some(answer));
-            holdings.push(Holding {
+            holdings.push(StoredCharge {
                 leased,
                 state: quota.state,
             });

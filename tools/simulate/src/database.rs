@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use edge_limiter::seed::Seed;
 use edge_limiter::store::memory::Memory;
-use edge_limiter::store::shared::{Holding, Question, SharedStore, StoreReply};
+use edge_limiter::store::shared::{Question, SharedStore, StoreReply, StoredCharge};
 use edge_limiter::time::Timestamp;
 use futures_util::FutureExt;
 
@@ -70,7 +70,7 @@ impl Database {
         let written = if admitted {
             reply.verdict.answers.iter().flatten().count()
         } else {
-            let leased = |holding: &&Holding| holding.leased > 0;
+            let leased = |holding: &&StoredCharge| holding.leased > 0;
             reply.holdings.iter().filter(leased).count()
         };
         self.calls.set(self.calls.get() + 1);
