@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::StoreError;
-use super::shared::{Extra, Question, SharedStore, StoreReply};
+use super::shared::{ChargeExtra, Question, SharedStore, StoreReply};
 use crate::budget::{Budget, Purpose};
 use crate::effects::{Effects, LogLevel};
 use crate::time::{Deadline, Millis, Timestamp};
@@ -73,7 +73,7 @@ impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
 fn reconciles(question: &Question<'_>) -> bool {
     let check = question.check;
     let mut extras = (0..check.charges.len()).map(|place| question.extra(place));
-    let has_backlog = |extra: &Extra| extra.backlog.is_some();
+    let has_backlog = |extra: &ChargeExtra| extra.backlog.is_some();
     check.cost == 0 && extras.clone().any(has_backlog) && extras.all(|extra| extra.lease == 0)
 }
 
@@ -92,7 +92,7 @@ mod tests {
     use crate::store::conformance::{self, START, charge, check};
     use crate::store::fallback::QUOTAS_PER_CALL;
     use crate::store::memory::Memory;
-    use crate::store::shared::{Backlog, Extra, Question, SharedStore, StoreReply};
+    use crate::store::shared::{Backlog, ChargeExtra, Question, SharedStore, StoreReply};
     use crate::store::{Store, StoreError, Verdict};
     use crate::time::{Millis, Timestamp};
 
@@ -157,7 +157,7 @@ mod tests {
             .collect();
         let reconciled = check(&quotas, 0);
         let state = quotas[0].quota.decide(None, 1, START).admitted.unwrap();
-        let extra = Extra {
+        let extra = ChargeExtra {
             lease: 0,
             backlog: Some(Backlog {
                 name: "0f".to_owned(),

@@ -32,7 +32,9 @@
 use std::cell::RefCell;
 use std::cmp::Reverse;
 
-use super::shared::{Extra, Partitioned, Question, Refund, SharedStore, StoreReply, StoredCharge};
+use super::shared::{
+    ChargeExtra, Partitioned, Question, Refund, SharedStore, StoreReply, StoredCharge,
+};
 use super::{Check, StoreError};
 use crate::effects::Effects;
 use crate::time::{Millis, Timestamp};
@@ -188,7 +190,7 @@ fn leave_out(check: &Check, taken: &[Vec<usize>], reply: &mut StoreReply, now: T
 struct CallerQuestion<'a> {
     caller: &'a str,
     check: Check,
-    extras: Vec<Extra>,
+    extras: Vec<ChargeExtra>,
     /// Of its charges in the whole check.
     places: Vec<usize>,
 }
@@ -230,7 +232,7 @@ fn parts<'a>(question: &Question<'a>) -> Vec<CallerQuestion<'a>> {
         let mut parts = parts.iter_mut();
         if let Some(part) = parts.find(|part| part.caller == charge.caller()) {
             part.check.charges.push(charge.clone());
-            part.extras.push(Extra {
+            part.extras.push(ChargeExtra {
                 lease: 0,
                 backlog: question.extra(place).backlog.clone(),
             });

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
-use super::shared::{Backlog, Extra, Question, SharedStore};
+use super::shared::{Backlog, ChargeExtra, Question, SharedStore};
 use super::{Charge, Check, QuotaAnswer, Store, Verdict};
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::time::{Millis, Timestamp};
@@ -74,9 +74,9 @@ fn shadow(key: &str, limit: u32) -> Charge {
 }
 
 /// So many units of `charge`, admitted at `at`, as a backlog named `name`.
-pub(crate) fn backlog(charge: &Charge, name: &str, units: u32, at: Timestamp) -> Extra {
+pub(crate) fn backlog(charge: &Charge, name: &str, units: u32, at: Timestamp) -> ChargeExtra {
     let taken = charge.quota.decide(None, units, at).admitted;
-    Extra {
+    ChargeExtra {
         lease: 0,
         backlog: taken.map(|state| Backlog {
             name: name.to_owned(),
@@ -110,7 +110,7 @@ async fn ask(store: &impl Store, charges: &[Charge], cost: u32, now: Timestamp) 
 async fn ask_with(
     store: &impl SharedStore,
     charges: &[Charge],
-    extras: &[Extra],
+    extras: &[ChargeExtra],
     now: Timestamp,
 ) -> (bool, Verdict) {
     let check = check(charges, 1);
@@ -175,7 +175,7 @@ async fn a_backlog_is_counted_first(store: &impl SharedStore, algorithm: Algorit
         let name = format!("backlog-{algorithm:?}-{which}");
         backlog(charge, &name, units, START)
     };
-    let extras = [backlog(&tight, "first", 3), Extra::default()];
+    let extras = [backlog(&tight, "first", 3), ChargeExtra::default()];
     let (allowed, verdict) = ask_with(store, &charges, &extras, START).await;
     assert!(allowed, "{algorithm:?}");
     assert_eq!(answer(&verdict, 0).decision.remaining, 1, "{algorithm:?}");

@@ -3,7 +3,7 @@
 
 use std::borrow::Borrow;
 
-use super::shared::{Extra, Question};
+use super::shared::{ChargeExtra, Question};
 use super::{Charge, QuotaAnswer};
 use crate::quota::{CLOCK_TOLERANCE, Evaluation, QuotaOutcome, State};
 use crate::time::Timestamp;
@@ -85,7 +85,7 @@ pub fn decide(
 
 struct Found<'a> {
     charge: &'a Charge,
-    extra: &'a Extra,
+    extra: &'a ChargeExtra,
     record: &'a Record,
     absorbed: Option<State>,
     blocked_until: Option<Timestamp>,
@@ -95,7 +95,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn new(
         charge: &'a Charge,
-        extra: &'a Extra,
+        extra: &'a ChargeExtra,
         record: &'a Record,
         cost: u32,
         now: Timestamp,

@@ -13,7 +13,7 @@
 use std::cell::RefCell;
 
 use self::map::LeaseMap;
-use super::shared::{Extra, Question, SharedStore, StoreReply};
+use super::shared::{ChargeExtra, Question, SharedStore, StoreReply};
 use super::{Check, StoreError};
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -40,9 +40,9 @@ pub struct Prefetch {
 impl Prefetch {
     /// What to ask for each charge beside the check.
     #[must_use]
-    pub fn extras(&self) -> Vec<Extra> {
+    pub fn extras(&self) -> Vec<ChargeExtra> {
         let leases = self.leases.iter();
-        let extra = |lease: &u32| Extra {
+        let extra = |lease: &u32| ChargeExtra {
             lease: *lease,
             backlog: None,
         };

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use super::decide::{Record, decide};
 use super::shared::{
-    Backlog, Extra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
+    Backlog, ChargeExtra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
     StoredCharge,
 };
 use super::{Charge, Check, Source, StoreError, Verdict};
@@ -51,7 +51,7 @@ impl Reference {
     }
 
     /// What `extra` asks for, without what has been added before.
-    fn fresh(&self, charge: &Charge, extra: &Extra) -> Extra {
+    fn fresh(&self, charge: &Charge, extra: &ChargeExtra) -> ChargeExtra {
         let newer = |backlog: &Backlog| {
             let counted = self.text(&absorbed_key(backlog));
             let state = match counted.and_then(|text| State::parse(&text)) {
@@ -61,7 +61,7 @@ impl Reference {
             let name = backlog.name.clone();
             state.map(|state| Backlog { name, state })
         };
-        Extra {
+        ChargeExtra {
             lease: extra.lease,
             backlog: extra.backlog.as_ref().and_then(newer),
         }
@@ -138,7 +138,7 @@ fn absorbed_key(backlog: &Backlog) -> String {
 }
 
 /// Whether there was anything to add.
-fn absorbs(charge: &Charge, extra: &Extra, record: &Record, now: Timestamp) -> bool {
+fn absorbs(charge: &Charge, extra: &ChargeExtra, record: &Record, now: Timestamp) -> bool {
     let held = record.state.as_ref();
     let absorb = |backlog: &Backlog| charge.quota.absorb(held, &backlog.state, now);
     extra.backlog.as_ref().and_then(absorb).is_some()

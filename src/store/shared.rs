@@ -18,7 +18,7 @@ pub struct Question<'a> {
     /// What is to be decided.
     pub check: &'a Check,
     /// One for each charge of the check, or none at all.
-    extras: Cow<'a, [Extra]>,
+    extras: Cow<'a, [ChargeExtra]>,
     /// Where the one who asks wants to know what a failure leaves in doubt.
     doubt: Option<&'a MaybeCounted>,
 }
@@ -48,7 +48,7 @@ fn bit(place: usize) -> Option<u64> {
 
 /// What is wanted of one quota beside the decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Extra {
+pub struct ChargeExtra {
     /// Units to lease beside those of the request, should it go ahead, as far as the quota lets itself be
     /// [leased](crate::quota::Quota::lease).
     pub lease: u32,
@@ -67,7 +67,7 @@ pub struct Backlog {
 }
 
 /// Nothing.
-static NOTHING: Extra = Extra {
+static NOTHING: ChargeExtra = ChargeExtra {
     lease: 0,
     backlog: None,
 };
@@ -85,7 +85,7 @@ impl<'a> Question<'a> {
 
     /// The check with `extras`, one for each of its charges.
     #[must_use]
-    pub const fn with(check: &'a Check, extras: &'a [Extra]) -> Self {
+    pub const fn with(check: &'a Check, extras: &'a [ChargeExtra]) -> Self {
         Self {
             check,
             extras: Cow::Borrowed(extras),
@@ -112,15 +112,15 @@ impl<'a> Question<'a> {
 
     /// What is wanted of the charge at `place`.
     #[must_use]
-    pub fn extra(&self, place: usize) -> &Extra {
+    pub fn extra(&self, place: usize) -> &ChargeExtra {
         self.extras.get(place).unwrap_or(&NOTHING)
     }
 
     /// The extras, to be changed: one for each charge.
-    pub fn extras_mut(&mut self) -> &mut [Extra] {
+    pub fn extras_mut(&mut self) -> &mut [ChargeExtra] {
         let charges = self.check.charges.len();
         let extras = self.extras.to_mut();
-        extras.resize(charges, Extra::default());
+        extras.resize(charges, ChargeExtra::default());
         extras
     }
 }
@@ -149,7 +149,7 @@ pub enum RangesVersion {
 /// What the shared store holds for one charge from now on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredCharge {
-    /// Units leased beside the request's, of those [asked for](Extra::lease). The decision's
+    /// Units leased beside the request's, of those [asked for](ChargeExtra::lease). The decision's
     /// remaining units include them, its reset is after them.
     pub leased: u32,
     /// The state of the quota's own shape, if there is one. States of other versions stay in the store.
@@ -172,10 +172,10 @@ impl From<Verdict> for StoreReply {
 ///
 /// That of [`Store`], and:
 ///
-/// - A [backlog](Extra::backlog) is added before the decision and stays whatever the verdict. A store
+/// - A [backlog](ChargeExtra::backlog) is added before the decision and stays whatever the verdict. A store
 ///   whose answer can be lost adds what comes under one [name](Backlog::name) once, and remembers the
 ///   name for as long as the units count.
-/// - A [lease](Extra::lease) is taken last, and only of a request that goes ahead.
+/// - A [lease](ChargeExtra::lease) is taken last, and only of a request that goes ahead.
 #[allow(async_fn_in_trait)]
 pub trait SharedStore {
     /// Decides the check at `now`, the caller's clock.

@@ -19,7 +19,7 @@ use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge};
 use crate::store::reference::Reference;
 use crate::store::shared::{
-    Extra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
+    ChargeExtra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
 };
 use crate::store::{Charge, Check, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -449,7 +449,7 @@ fn no_lease_is_taken_for_several_callers() {
     let isolate = isolate(&nodes);
     let charges = [sliding("general:a", 100), sliding("all:global", 100)];
     let check = check_of(Some("a"), &charges, 1);
-    let extra = Extra {
+    let extra = ChargeExtra {
         lease: 10,
         backlog: None,
     };
@@ -595,7 +595,7 @@ fn the_least_cap_pays_for_the_largest_decision() {
             ..sliding(&format!("p:user-{number}"), 9)
         })
         .collect();
-    let extras: Vec<Extra> = charges
+    let extras: Vec<ChargeExtra> = charges
         .iter()
         .map(|charge| backlog(charge, "n", 1, START))
         .collect();

@@ -13,7 +13,7 @@ use crate::store::conformance::{self, ALGORITHMS, START, at_once, charge, check}
 use crate::store::denials::Denials;
 use crate::store::memory::Memory;
 use crate::store::reference::Reference;
-use crate::store::shared::{Extra, Question, SharedStore, StoreReply};
+use crate::store::shared::{ChargeExtra, Question, SharedStore, StoreReply};
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
@@ -376,8 +376,8 @@ fn a_clock_set_back_keeps_nobody_from_asking() {
     }
 }
 
-fn extra(lease: u32) -> Extra {
-    Extra {
+fn extra(lease: u32) -> ChargeExtra {
+    ChargeExtra {
         lease,
         backlog: None,
     }

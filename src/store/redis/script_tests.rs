@@ -15,7 +15,7 @@ use crate::redis::script::ScriptForm;
 use crate::store::Charge;
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
-use crate::store::shared::{Extra, Partitioned, Question, Refund, SharedStore, StoreReply};
+use crate::store::shared::{ChargeExtra, Partitioned, Question, Refund, SharedStore, StoreReply};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::{Millis, Timestamp};
 
@@ -117,13 +117,13 @@ impl<'a> Pair<'a> {
             let charges = step.charges(charges);
             self.prepare(&charges[0], step, now).await;
             let wanted = step.backlogs.iter().zip(&step.leases);
-            let (asked, extras): (Vec<Charge>, Vec<Extra>) =
+            let (asked, extras): (Vec<Charge>, Vec<ChargeExtra>) =
                 (charges.iter().zip(&step.asked).zip(wanted))
                     .filter(|((_, asked), _)| **asked)
                     .map(|((charge, _), (backlog, lease))| {
                         let backlog = backlog.as_ref().map(|backlog| backlog.read(charge, now));
                         let lease = *lease;
-                        (charge.clone(), Extra { lease, backlog })
+                        (charge.clone(), ChargeExtra { lease, backlog })
                     })
                     .unzip();
             let check = check(&asked, step.cost);

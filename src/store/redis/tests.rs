@@ -13,7 +13,7 @@ use crate::redis::keys::Keys;
 use crate::redis::rest::RestClient;
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge, check};
 use crate::store::shared::{
-    Extra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
+    ChargeExtra, Partitioned, Question, RangesVersion, Refund, SharedStore, StoreReply,
 };
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, Store, StoreError};
@@ -251,7 +251,7 @@ async fn absorbing_costs_one_command() {
     store.decide(&check(&[], 1), START).await.unwrap();
     let check = check(std::slice::from_ref(&charge), 1);
     for (extra, billed) in [
-        (Extra::default(), 3),
+        (ChargeExtra::default(), 3),
         // The script, the read, the state, the name.
         (backlog("first", 2), 4),
         (backlog("first", 2), 3),
@@ -488,7 +488,7 @@ fn nonsense_of_the_right_shape_is_malformed() {
             outcome, remaining, retry_at, reset_at, at, until, leased, ""
         ]);
         let body = json!({"result": [null, null, answer]});
-        let extras = [Extra {
+        let extras = [ChargeExtra {
             lease,
             backlog: None,
         }];

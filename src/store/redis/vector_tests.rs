@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::quota::{Algorithm, Quota, QuotaOutcome, State};
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
-use crate::store::shared::{Backlog, Extra, Partitioned, Question, Refund, SharedStore};
+use crate::store::shared::{Backlog, ChargeExtra, Partitioned, Question, Refund, SharedStore};
 use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Verdict};
 use crate::time::{Millis, Timestamp};
@@ -78,7 +78,7 @@ async fn shared_vectors() {
             }
             let charges = step.charges.as_ref().unwrap_or(&scenario.charges);
             let charges: Vec<Charge> = charges.iter().map(VectorCharge::read).collect();
-            let extras: Vec<Extra> = charges.iter().map(|one| step.of(one)).collect();
+            let extras: Vec<ChargeExtra> = charges.iter().map(|one| step.of(one)).collect();
             let check = check(&charges, step.cost);
             let question = Question::with(&check, &extras);
             let now = Timestamp::from_millis(step.now);
@@ -137,14 +137,14 @@ impl VectorStep {
         })
     }
 
-    fn of(&self, charge: &Charge) -> Extra {
+    fn of(&self, charge: &Charge) -> ChargeExtra {
         let backlog = self.backlog.get(&charge.key);
         let backlog = backlog.map(|(name, text)| Backlog {
             name: name.clone(),
             state: State::parse(text).unwrap(),
         });
         let lease = self.lease.get(&charge.key).map_or(0, |(most, _)| *most);
-        Extra { lease, backlog }
+        ChargeExtra { lease, backlog }
     }
 }
 

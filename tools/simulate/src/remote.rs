@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use edge_limiter::store::shared::{Extra, Partitioned, Question, SharedStore, StoreReply};
+use edge_limiter::store::shared::{ChargeExtra, Partitioned, Question, SharedStore, StoreReply};
 use edge_limiter::store::{Check, StoreError};
 use edge_limiter::time::Timestamp;
 
@@ -15,7 +15,7 @@ pub(crate) struct Letter {
     pub(crate) number: u64,
     pub(crate) check: Check,
     /// One for each charge.
-    pub(crate) extras: Vec<Extra>,
+    pub(crate) extras: Vec<ChargeExtra>,
     /// On the clock of the isolate that asks.
     pub(crate) now: Timestamp,
 }
