@@ -33,10 +33,10 @@ use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 /// The shared store's own wrappers.
-type Shared<S, E> = Denials<Leases<Asked<S, E>>, E>;
+type Shared<S, E> = Denials<Leases<GuardedStore<S, E>>, E>;
 
 /// Those that every question to it passes.
-type Asked<S, E> = Breaker<Capped<Cluster<S, E>, E>, E>;
+type GuardedStore<S, E> = Breaker<Capped<Cluster<S, E>, E>, E>;
 
 /// How an isolate deals with a shared store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,11 +292,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.store.inner()
     }
 
-    fn leases(&self) -> Option<&Leases<Asked<S, E>>> {
+    fn leases(&self) -> Option<&Leases<GuardedStore<S, E>>> {
         self.fallback().shared().map(Denials::inner)
     }
 
-    fn breaker(&self) -> Option<&Asked<S, E>> {
+    fn breaker(&self) -> Option<&GuardedStore<S, E>> {
         self.leases().map(Leases::inner)
     }
 
