@@ -33,7 +33,7 @@ use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
 /// The shared store's own wrappers.
-type Shared<S, E> = Denials<Leases<GuardedStore<S, E>>, E>;
+type WrappedStore<S, E> = Denials<Leases<GuardedStore<S, E>>, E>;
 
 /// Those that every question to it passes.
 type GuardedStore<S, E> = Breaker<Capped<Cluster<S, E>, E>, E>;
@@ -76,7 +76,7 @@ impl Default for Sizes {
 
 /// The store that the gate asks.
 pub struct Stack<S, D, E> {
-    store: Blocked<Fallback<Shared<S, E>>, D, E>,
+    store: Blocked<Fallback<WrappedStore<S, E>>, D, E>,
     retries: Retries,
     effects: E,
 }
@@ -288,7 +288,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         &self.effects
     }
 
-    const fn fallback(&self) -> &Fallback<Shared<S, E>> {
+    const fn fallback(&self) -> &Fallback<WrappedStore<S, E>> {
         self.store.inner()
     }
 
