@@ -64,14 +64,14 @@ pub struct Report {
     /// The caller's address is blocked everywhere.
     pub address_block: Option<AddressBlock>,
     /// Where the caller stands in each enforced quota that was asked.
-    pub enforced: Vec<Standing>,
+    pub enforced: Vec<QuotaStatus>,
     /// The same for quotas in shadow mode.
-    pub shadow: Vec<Standing>,
+    pub shadow: Vec<QuotaStatus>,
 }
 
 /// Where a caller stands in one quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct QuotaStatus {
     /// The policy's name.
     pub policy: String,
     /// The quota that was asked: the policy's, or that of its proven users.
@@ -86,7 +86,7 @@ impl Report {
     /// The user or the address that the request is of, where `standing` is its standing in a quota: the
     /// user, if that quota is the user's own.
     #[must_use]
-    pub fn asker(&self, standing: &Standing) -> CallerKey {
+    pub fn asker(&self, standing: &QuotaStatus) -> CallerKey {
         let user = self.user.filter(|user| *user == standing.charged);
         user.unwrap_or_else(|| self.caller.key())
     }
@@ -94,11 +94,11 @@ impl Report {
     /// The standing that binds: of a denied request the one that denies it longest, otherwise the
     /// one with the least remaining share.
     #[must_use]
-    pub fn binding(&self) -> Option<&Standing> {
+    pub fn binding(&self) -> Option<&QuotaStatus> {
         if self.admitted {
             return self.enforced.iter().min_by(|a, b| {
                 // a.remaining / a.capacity < b.remaining / b.capacity, without division.
-                let share = |this: &Standing, other: &Standing| {
+                let share = |this: &QuotaStatus, other: &QuotaStatus| {
                     u64::from(this.answer.decision.remaining) * u64::from(other.quota.capacity())
                 };
                 share(a, b).cmp(&share(b, a))
@@ -110,7 +110,7 @@ impl Report {
 
 /// Of several standings the one that denies longest.
 #[must_use]
-pub fn longest_denial(enforced: &[Standing]) -> Option<&Standing> {
+pub fn longest_denial(enforced: &[QuotaStatus]) -> Option<&QuotaStatus> {
     let denials = enforced.iter();
     let denials = denials.filter(|standing| !standing.answer.allows());
     denials.min_by_key(|standing| {
@@ -363,7 +363,7 @@ fn report(
     for ((charge, (policy, key)), answer) in check.charges.iter().zip(charged).zip(&verdict.answers)
     {
         let Some(answer) = *answer else { continue };
-        let standing = Standing {
+        let standing = QuotaStatus {
             policy: policy.name.clone(),
             quota: charge.quota,
             charged: *key,

@@ -10,7 +10,7 @@ use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
 use crate::events::{BatchLimits, Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder};
-use crate::gate::{Exempt, Report, Standing, longest_denial};
+use crate::gate::{Exempt, QuotaStatus, Report, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -51,7 +51,7 @@ pub struct DeniedRequest<'a> {
     /// Whether its address is blocked everywhere.
     pub is_blocked: bool,
     /// Where it stands in each enforced quota that was asked.
-    pub enforced: &'a [Standing],
+    pub enforced: &'a [QuotaStatus],
 }
 
 impl DeniedRequest<'_> {
@@ -59,7 +59,7 @@ impl DeniedRequest<'_> {
     /// once. None of what others have a part in, a quota that they share or a block of the address; nor of
     /// a cost that no waiting helps with, which the configuration is to blame for; nor of preflights, which any page can
     /// have its visitors send.
-    fn blamed(&self, own: CallerKey) -> Option<&Standing> {
+    fn blamed(&self, own: CallerKey) -> Option<&QuotaStatus> {
         if matches!(own, CallerKey::Global | CallerKey::Header(_)) {
             return None;
         }

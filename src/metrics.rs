@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::config::Config;
 use crate::effects::Effects;
-use crate::gate::{Report, Standing};
+use crate::gate::{QuotaStatus, Report};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::redis::rest::CallStats;
@@ -82,7 +82,7 @@ impl RequestOutcome {
                 Some(_) => Self::Exempt,
             };
         }
-        let blocks = |standing: &Standing| standing.answer.blocked_until.is_some();
+        let blocks = |standing: &QuotaStatus| standing.answer.blocked_until.is_some();
         match report.address_block.is_some() || report.binding().is_some_and(blocks) {
             true => Self::Blocked,
             false => Self::Denied,
@@ -222,7 +222,7 @@ impl Metrics {
     /// Counts what a quota said, which is `enforced` or in shadow mode.
     pub fn count_decision(
         &self,
-        standing: &Standing,
+        standing: &QuotaStatus,
         enforced: bool,
         source: Source,
         now: Timestamp,

@@ -207,10 +207,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         &self,
         verdict: &Verdict,
         allowed: bool,
-        standings: &[(gate::Standing, bool)],
+        standings: &[(gate::QuotaStatus, bool)],
         now: Timestamp,
     ) {
-        let blocks = |(standing, enforced): &(gate::Standing, bool)| {
+        let blocks = |(standing, enforced): &(gate::QuotaStatus, bool)| {
             *enforced && standing.answer.blocked_until.is_some()
         };
         self.metrics.count_check(match allowed {
@@ -231,11 +231,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         &self,
         asked: &[Asked<'_>],
         verdict: &Verdict,
-        standings: Vec<(gate::Standing, bool)>,
+        standings: Vec<(gate::QuotaStatus, bool)>,
         now: Timestamp,
     ) {
         let enforced = standings.into_iter().filter(|(_, enforced)| *enforced);
-        let enforced: Vec<gate::Standing> = enforced.map(|(standing, _)| standing).collect();
+        let enforced: Vec<gate::QuotaStatus> = enforced.map(|(standing, _)| standing).collect();
         let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(asked.len());
         for one in asked {
             let key = Some(one.caller.key());
@@ -266,11 +266,11 @@ fn standings_of(
     asked: &[Asked<'_>],
     check: &Check,
     verdict: &Verdict,
-) -> Vec<(gate::Standing, bool)> {
+) -> Vec<(gate::QuotaStatus, bool)> {
     let charged = asked.iter().filter(|one| one.is_charged());
     let answers = charged.zip(&check.charges).zip(&verdict.answers);
     let standings = answers.filter_map(|((one, charge), answer)| {
-        let standing = gate::Standing {
+        let standing = gate::QuotaStatus {
             policy: one.policy.name.clone(),
             quota: charge.quota,
             charged: one.key,

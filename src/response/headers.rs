@@ -1,7 +1,7 @@
 //! The headers that tell a client where it stands.
 
 use crate::config::Dialect;
-use crate::gate::{Report, Standing};
+use crate::gate::{QuotaStatus, Report};
 use crate::headers::{Header, SHADOW, STORE};
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
@@ -41,7 +41,7 @@ pub const fn exposed(dialect: Dialect) -> &'static str {
 
 /// What is left, as shown: nothing while a block stands.
 #[must_use]
-pub fn shown_remaining(standing: &Standing) -> u32 {
+pub fn shown_remaining(standing: &QuotaStatus) -> u32 {
     if standing.answer.blocked_until.is_some() {
         0
     } else {
@@ -51,14 +51,14 @@ pub fn shown_remaining(standing: &Standing) -> u32 {
 
 /// When the quota is whole again; of a denial, when one request of this cost is admitted.
 #[must_use]
-pub fn shown_reset(standing: &Standing) -> Timestamp {
+pub fn shown_reset(standing: &QuotaStatus) -> Timestamp {
     standing
         .answer
         .retry_at()
         .unwrap_or(standing.answer.decision.reset_at)
 }
 
-fn x_ratelimit(standing: &Standing) -> Vec<Header> {
+fn x_ratelimit(standing: &QuotaStatus) -> Vec<Header> {
     vec![
         ("X-RateLimit-Limit", standing.quota.capacity().to_string()),
         (
@@ -102,8 +102,8 @@ fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
 }
 
 /// A policy may have two quotas (a header's beside the address's): the tighter one speaks for it.
-fn one_per_policy(standings: &[Standing]) -> Vec<&Standing> {
-    let mut chosen: Vec<&Standing> = Vec::new();
+fn one_per_policy(standings: &[QuotaStatus]) -> Vec<&QuotaStatus> {
+    let mut chosen: Vec<&QuotaStatus> = Vec::new();
     for standing in standings {
         match chosen
             .iter_mut()
@@ -120,12 +120,12 @@ fn one_per_policy(standings: &[Standing]) -> Vec<&Standing> {
     chosen
 }
 
-fn tightness(standing: &Standing) -> (bool, u32) {
+fn tightness(standing: &QuotaStatus) -> (bool, u32) {
     (standing.answer.allows(), shown_remaining(standing))
 }
 
 /// A structured-field dictionary: `name=admitted;r=7` or `name=denied;r=0`.
-fn shadow(standings: &[Standing]) -> String {
+fn shadow(standings: &[QuotaStatus]) -> String {
     let members: Vec<String> = one_per_policy(standings)
         .into_iter()
         .map(|standing| {

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::{Header, exposed, of};
 use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
-use crate::gate::{Report, Standing};
+use crate::gate::{QuotaStatus, Report};
 use crate::quota::{Algorithm, Decision, Quota, QuotaOutcome};
 use crate::store::{QuotaAnswer, Source};
 use crate::time::{Millis, Timestamp};
@@ -17,9 +17,9 @@ pub(crate) fn standing(
     limit: u32,
     remaining: u32,
     outcome: QuotaOutcome,
-) -> Standing {
+) -> QuotaStatus {
     let limit = NonZeroU32::new(limit).unwrap();
-    Standing {
+    QuotaStatus {
         policy: policy.to_owned(),
         quota: Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000)).unwrap(),
         charged: CallerKey::Global,
@@ -35,7 +35,7 @@ pub(crate) fn standing(
     }
 }
 
-pub(crate) fn report(admitted: bool, enforced: Vec<Standing>) -> Report {
+pub(crate) fn report(admitted: bool, enforced: Vec<QuotaStatus>) -> Report {
     Report {
         user: None,
         exempt: None,
