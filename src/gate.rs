@@ -12,7 +12,7 @@ use crate::quota::{Quota, QuotaOutcome};
 use crate::route::{RouteMatch, Routes};
 use crate::store::{Charge, Check, QuotaAnswer, Source, Store, StoreError, Verdict};
 use crate::time::Timestamp;
-use crate::user::Prove;
+use crate::user::Authenticate;
 
 mod preflight;
 mod terms;
@@ -221,7 +221,7 @@ fn known_denial(
 pub async fn decide<S: Store>(
     config: &Config,
     store: &S,
-    prove: &impl Prove,
+    prove: &impl Authenticate,
     request: &impl GateRequest,
     now: Timestamp,
 ) -> Result<Report, Undecided> {
@@ -241,7 +241,7 @@ pub async fn decide<S: Store>(
 pub async fn decide_for<S: Store>(
     config: &Config,
     store: &S,
-    prove: &impl Prove,
+    prove: &impl Authenticate,
     request: &impl GateRequest,
     terms: &Terms,
     now: Timestamp,

@@ -66,7 +66,7 @@ impl Settings {
 
 /// Says who sent a request.
 #[allow(async_fn_in_trait)]
-pub trait Prove {
+pub trait Authenticate {
     /// The key of the user who is proven to have sent a request: [`CallerKey::User`]. `header` reads
     /// one of its headers, by its name in lower case.
     async fn user(
@@ -79,7 +79,7 @@ pub trait Prove {
 /// Proves nobody.
 pub struct Nobody;
 
-impl Prove for Nobody {
+impl Authenticate for Nobody {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         None
     }
@@ -225,7 +225,7 @@ impl<E: Effects> Users<E> {
     }
 }
 
-impl<E: Effects> Prove for Users<E> {
+impl<E: Effects> Authenticate for Users<E> {
     async fn user(
         &self,
         header: impl Fn(&str) -> Option<String>,

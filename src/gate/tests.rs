@@ -15,7 +15,7 @@ use crate::store::conformance::START;
 use crate::store::memory::Memory;
 use crate::store::{Check, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
-use crate::user::Prove;
+use crate::user::Authenticate;
 
 #[derive(Clone, Default)]
 struct Asked {
@@ -54,7 +54,7 @@ impl Asked {
 /// Takes a header at its word.
 struct SaysSo;
 
-impl Prove for SaysSo {
+impl Authenticate for SaysSo {
     async fn user(
         &self,
         header: impl Fn(&str) -> Option<String>,
@@ -646,7 +646,7 @@ fn what_a_user_does_blocks_the_user_and_not_its_address() {
 #[test]
 fn nobody_is_asked_who_they_are_where_no_policy_cares() {
     struct Never;
-    impl Prove for Never {
+    impl Authenticate for Never {
         async fn user(
             &self,
             _: impl Fn(&str) -> Option<String>,
@@ -695,7 +695,7 @@ fn a_standing_has_the_key_that_was_charged() {
 /// Proves nobody, and counts how often it is asked to.
 struct Counting(std::cell::Cell<usize>);
 
-impl Prove for Counting {
+impl Authenticate for Counting {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         self.0.set(self.0.get() + 1);
         None

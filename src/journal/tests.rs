@@ -32,7 +32,7 @@ use crate::store::retries::Retries;
 use crate::store::shared::{self, Partitioned, Question, SharedStore};
 use crate::store::stack::{Rules, Sizes, Stack};
 use crate::time::{Millis, Timestamp};
-use crate::user::Prove;
+use crate::user::Authenticate;
 
 const CAP: u32 = 50;
 
@@ -146,7 +146,7 @@ impl SharedStore for World {
 
 struct Nobody;
 
-impl Prove for Nobody {
+impl Authenticate for Nobody {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         None
     }

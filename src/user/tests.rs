@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::algorithm::SignatureAlgorithm;
 use super::key::JwtKey;
 use super::token::{Expected, Jwt, LONGEST};
-use super::{Prove, Settings, Users};
+use super::{Authenticate, Settings, Users};
 use crate::client::CallerKey;
 use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
