@@ -77,9 +77,9 @@ pub trait Authenticate {
 }
 
 /// Proves nobody.
-pub struct Nobody;
+pub struct Unauthenticated;
 
-impl Authenticate for Nobody {
+impl Authenticate for Unauthenticated {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         None
     }
