@@ -170,7 +170,7 @@ pub struct Config {
     /// Exemptions, blocks and records.
     pub abuse: Abuse,
     /// How users are proven.
-    pub users: user::Settings,
+    pub users: user::UserSettings,
 }
 
 /// A configuration and what is wrong with it.

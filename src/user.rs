@@ -45,7 +45,7 @@ const REFUSED_FOR: Millis = Millis::from_secs(60);
 
 /// How users are proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub struct UserSettings {
     /// Keys of the configuration.
     pub keys: Vec<JwtKey>,
     /// Where an identity provider publishes its keys (RFC 7517).
@@ -56,7 +56,7 @@ pub struct Settings {
     pub cookie: Option<String>,
 }
 
-impl Settings {
+impl UserSettings {
     /// Whether anybody can be proven.
     #[must_use]
     pub const fn prove_anybody(&self) -> bool {
@@ -95,7 +95,7 @@ enum Verified {
 
 /// Proves users by their tokens.
 pub struct Users<E> {
-    settings: Settings,
+    settings: UserSettings,
     effects: E,
     own: Rc<[JwtKey]>,
     fetched: RefCell<Rc<[JwtKey]>>,
@@ -106,7 +106,7 @@ pub struct Users<E> {
 
 impl<E: Effects> Users<E> {
     /// Nobody is known yet. Up to `entries` tokens are remembered.
-    pub fn new(settings: Settings, effects: E, entries: usize, seed: Seed) -> Self {
+    pub fn new(settings: UserSettings, effects: E, entries: usize, seed: Seed) -> Self {
         Self {
             own: settings.keys.clone().into(),
             settings,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::vars::{self, Vars, is_header_name};
 use super::{Problems, secret};
 use crate::json::UNUSABLE;
-use crate::user::Settings;
+use crate::user::UserSettings;
 use crate::user::key::{JwtKey, Unusable};
 use crate::user::key_set;
 use crate::user::token::Expected;
@@ -21,8 +21,8 @@ const COOKIE: &str = "RATE_LIMIT_JWT_COOKIE";
 const SHORTEST_SECRET: usize = 32;
 
 /// `asked`: whether a policy asks who the user is.
-pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> Settings {
-    let settings = Settings {
+pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> UserSettings {
+    let settings = UserSettings {
         keys: hmac_key(vars, problems)
             .into_iter()
             .chain(public_keys(vars, problems))

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::algorithm::SignatureAlgorithm;
 use super::key::JwtKey;
 use super::token::{Expected, Jwt, LONGEST};
-use super::{Authenticate, Settings, Users};
+use super::{Authenticate, UserSettings, Users};
 use crate::client::CallerKey;
 use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
@@ -162,8 +162,8 @@ impl Fake {
     }
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> UserSettings {
+    UserSettings {
         keys: vec![JwtKey::secret(SECRET), JwtKey::public(&rsa("own")).unwrap()],
         jwks_url: None,
         expected: Expected {
@@ -174,15 +174,15 @@ fn settings() -> Settings {
     }
 }
 
-fn provider() -> Settings {
-    Settings {
+fn provider() -> UserSettings {
+    UserSettings {
         keys: Vec::new(),
         jwks_url: Some("https://id.example/keys".to_owned()),
         ..settings()
     }
 }
 
-fn users(settings: Settings, fake: &Fake) -> Users<&Fake> {
+fn users(settings: UserSettings, fake: &Fake) -> Users<&Fake> {
     Users::new(settings, fake, 100, Seed::fixed())
 }
 
@@ -231,7 +231,7 @@ fn one_of_several_issuers_and_audiences_is_enough_and_one_of_none_is_not() {
             issuer: owned(issuers),
             audience: owned(audiences),
         };
-        let settings = Settings {
+        let settings = UserSettings {
             expected,
             ..settings()
         };
@@ -463,7 +463,7 @@ fn a_proof_is_remembered_until_the_token_expires_and_no_longer() {
         "a refusal is remembered as well"
     );
     let other = Users::new(
-        Settings {
+        UserSettings {
             keys: vec![JwtKey::secret("another-secret-of-at-least-32-chars")],
             ..settings()
         },
@@ -716,7 +716,7 @@ fn one_fetches_and_the_others_go_on_unproven() {
 #[test]
 fn a_token_is_in_the_header_or_else_in_the_cookie() {
     let fake = Fake::default();
-    let by_cookie = Settings {
+    let by_cookie = UserSettings {
         cookie: Some("session".to_owned()),
         ..settings()
     };
