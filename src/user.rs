@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use self::fetching::Fetching;
 use self::key::JwtKey;
 use self::proofs::Proofs;
-use self::token::{Expected, Jwt};
+use self::token::{ExpectedClaims, Jwt};
 use crate::client::CallerKey;
 use crate::credentials::{bearer, trim};
 use crate::effects::{Effects, VerificationKey};
@@ -51,7 +51,7 @@ pub struct UserSettings {
     /// Where an identity provider publishes its keys (RFC 7517).
     pub jwks_url: Option<String>,
     /// What a token has to say.
-    pub expected: Expected,
+    pub expected: ExpectedClaims,
     /// The cookie that holds the token where no `Authorization` header does.
     pub cookie: Option<String>,
 }

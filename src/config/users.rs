@@ -8,7 +8,7 @@ use crate::json::UNUSABLE;
 use crate::user::UserSettings;
 use crate::user::key::{JwtKey, Unusable};
 use crate::user::key_set;
-use crate::user::token::Expected;
+use crate::user::token::ExpectedClaims;
 
 const SECRET: &str = "RATE_LIMIT_JWT_SECRET";
 const KEYS: &str = "RATE_LIMIT_JWT_KEYS";
@@ -28,7 +28,7 @@ pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> UserSet
             .chain(public_keys(vars, problems))
             .collect(),
         jwks_url: jwks_url(vars, problems),
-        expected: Expected {
+        expected: ExpectedClaims {
             issuer: expected(vars, ISSUER, problems),
             audience: expected(vars, AUDIENCE, problems),
         },

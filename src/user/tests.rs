@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::algorithm::SignatureAlgorithm;
 use super::key::JwtKey;
-use super::token::{Expected, Jwt, LONGEST};
+use super::token::{ExpectedClaims, Jwt, LONGEST};
 use super::{Authenticate, UserSettings, Users};
 use crate::client::CallerKey;
 use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
@@ -166,7 +166,7 @@ fn settings() -> UserSettings {
     UserSettings {
         keys: vec![JwtKey::secret(SECRET), JwtKey::public(&rsa("own")).unwrap()],
         jwks_url: None,
-        expected: Expected {
+        expected: ExpectedClaims {
             issuer: Some(vec!["https://id.example".to_owned()]),
             audience: Some(vec!["shop".to_owned()]),
         },
@@ -227,7 +227,7 @@ fn a_token_that_verifies_names_its_user() {
 fn one_of_several_issuers_and_audiences_is_enough_and_one_of_none_is_not() {
     let proves = |issuers: &[&str], audiences: &[&str], claims: &Value| {
         let owned = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
-        let expected = Expected {
+        let expected = ExpectedClaims {
             issuer: owned(issuers),
             audience: owned(audiences),
         };

@@ -22,7 +22,7 @@ const LATEST: f64 = 253_402_300_799.0;
 
 /// What a token has to say: one of these; `None`: anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedClaims {
     /// Its `iss`.
     pub issuer: Option<Vec<String>>,
     /// Its `aud`, or one of them.
@@ -79,7 +79,7 @@ impl<'a> Jwt<'a> {
     /// Who sent it, and when it expires, should its signature verify. `None` where it is not in force
     /// at `now`, says something else than what is expected, or names nobody.
     #[must_use]
-    pub fn subject(&self, expected: &Expected, now: Timestamp) -> Option<(&str, Timestamp)> {
+    pub fn subject(&self, expected: &ExpectedClaims, now: Timestamp) -> Option<(&str, Timestamp)> {
         let expires = time(self.claims.get("exp")?)?;
         let begins = match self.claims.get("nbf") {
             None => Timestamp::default(),
