@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use sha2::{Digest, Sha256};
 
-use self::fetching::Fetching;
+use self::fetching::FetchSchedule;
 use self::key::JwtKey;
 use self::proofs::Proofs;
 use self::token::{ExpectedClaims, Jwt};
@@ -99,7 +99,7 @@ pub struct Users<E> {
     effects: E,
     own: Rc<[JwtKey]>,
     fetched: RefCell<Rc<[JwtKey]>>,
-    fetching: Cell<Fetching>,
+    fetching: Cell<FetchSchedule>,
     trouble: Trouble,
     proofs: RefCell<Proofs>,
 }

@@ -17,7 +17,7 @@ const LONGEST_WAIT: Millis = Millis::from_secs(320);
 
 /// Decides which request fetches the provider's document.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Fetching {
+pub(super) struct FetchSchedule {
     /// There are keys.
     has_keys: bool,
     /// They are used without fetching them again.
@@ -29,7 +29,7 @@ pub(super) struct Fetching {
     failures: u32,
 }
 
-impl Fetching {
+impl FetchSchedule {
     /// Whether there are keys that are due to be fetched again, or the last fetch has failed.
     pub(super) fn is_due(self, now: Timestamp) -> bool {
         self.failures > 0 || self.has_keys && !self.fresh.is_pending(now)
