@@ -6,7 +6,7 @@ use super::vars::{self, Vars, is_header_name};
 use super::{Problems, secret};
 use crate::json::UNUSABLE;
 use crate::user::UserSettings;
-use crate::user::key::{JwtKey, Unusable};
+use crate::user::key::{JwtKey, UnusableKey};
 use crate::user::key_set;
 use crate::user::token::ExpectedClaims;
 
@@ -109,10 +109,10 @@ fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<JwtKey> {
                 keys.push(key);
                 continue;
             }
-            Err(Unusable::Private) => {
+            Err(UnusableKey::Private) => {
                 "is or has a private key, which nobody needs here: replace it"
             }
-            Err(Unusable::Unsupported) => {
+            Err(UnusableKey::Unsupported) => {
                 "must be a public RSA key of 2048 to 8192 bits (RS256) or one over P-256 (ES256)"
             }
         };

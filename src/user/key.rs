@@ -24,7 +24,7 @@ impl std::fmt::Debug for JwtKey {
 
 /// Why a key of a document is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unusable {
+pub enum UnusableKey {
     /// It is not a public RSA key of 2048 to 8192 bits or one over P-256, to verify RS256 or ES256.
     Unsupported,
     /// It contains its private part.
@@ -46,16 +46,16 @@ impl JwtKey {
     ///
     /// # Errors
     ///
-    /// [`Unusable`] says why the key is not used.
-    pub fn public(jwk: &Value) -> Result<Self, Unusable> {
-        let jwk = jwk.as_object().ok_or(Unusable::Unsupported)?;
+    /// [`UnusableKey`] says why the key is not used.
+    pub fn public(jwk: &Value) -> Result<Self, UnusableKey> {
+        let jwk = jwk.as_object().ok_or(UnusableKey::Unsupported)?;
         if ["d", "p", "q", "k"]
             .iter()
             .any(|part| jwk.contains_key(*part))
         {
-            return Err(Unusable::Private);
+            return Err(UnusableKey::Private);
         }
-        Self::read(jwk).ok_or(Unusable::Unsupported)
+        Self::read(jwk).ok_or(UnusableKey::Unsupported)
     }
 
     fn read(jwk: &Map<String, Value>) -> Option<Self> {
@@ -105,7 +105,7 @@ mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
 
-    use super::{JwtKey, Unusable};
+    use super::{JwtKey, UnusableKey};
 
     fn encode(bytes: impl AsRef<[u8]>) -> String {
         URL_SAFE_NO_PAD.encode(bytes)
@@ -127,14 +127,14 @@ mod tests {
             assert!(JwtKey::public(&key).is_ok());
         }
         for (name, value, why) in [
-            ("use", json!("enc"), Unusable::Unsupported),
-            ("alg", json!("RS256"), Unusable::Unsupported),
-            ("alg", json!("HS256"), Unusable::Unsupported),
-            ("crv", json!("P-384"), Unusable::Unsupported),
-            ("x", json!("AQ"), Unusable::Unsupported),
-            ("kty", json!("OKP"), Unusable::Unsupported),
-            ("d", json!("AQ"), Unusable::Private),
-            ("k", json!("AQ"), Unusable::Private),
+            ("use", json!("enc"), UnusableKey::Unsupported),
+            ("alg", json!("RS256"), UnusableKey::Unsupported),
+            ("alg", json!("HS256"), UnusableKey::Unsupported),
+            ("crv", json!("P-384"), UnusableKey::Unsupported),
+            ("x", json!("AQ"), UnusableKey::Unsupported),
+            ("kty", json!("OKP"), UnusableKey::Unsupported),
+            ("d", json!("AQ"), UnusableKey::Private),
+            ("k", json!("AQ"), UnusableKey::Private),
         ] {
             let mut key = p256();
             key[name] = value;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::key::{JwtKey, Unusable};
+use super::key::{JwtKey, UnusableKey};
 use crate::error::KeySetError;
 use crate::json;
 
@@ -11,7 +11,7 @@ const MAX_KEYS: usize = 100;
 
 /// The keys of a document, or what is wrong with each. `None`: the document is not a JWK Set.
 #[must_use]
-pub fn read(document: &Value) -> Option<Vec<Result<JwtKey, Unusable>>> {
+pub fn read(document: &Value) -> Option<Vec<Result<JwtKey, UnusableKey>>> {
     let keys = document.get("keys")?.as_array()?;
     Some(keys.iter().take(MAX_KEYS).map(JwtKey::public).collect())
 }
