@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use crate::quota::{Algorithm, Quota, State};
+use crate::quota::{Algorithm, Quota, QuotaState};
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// The share that records have.
@@ -48,19 +48,19 @@ struct Capped {
 
 #[derive(Default)]
 struct Spent {
-    all: Option<State>,
-    records: Option<State>,
+    all: Option<QuotaState>,
+    records: Option<QuotaState>,
 }
 
 /// Takes `commands` if there are as many.
-fn take(quota: &Quota, spent: &mut Option<State>, commands: u32, now: Timestamp) {
+fn take(quota: &Quota, spent: &mut Option<QuotaState>, commands: u32, now: Timestamp) {
     let decided = quota.decide(spent.as_ref(), commands, now);
     if let Some(state) = decided.admitted.or(decided.repaired) {
         *spent = Some(state);
     }
 }
 
-fn left(quota: &Quota, spent: Option<&State>, now: Timestamp) -> u32 {
+fn left(quota: &Quota, spent: Option<&QuotaState>, now: Timestamp) -> u32 {
     quota.decide(spent, 0, now).decision.remaining
 }
 

@@ -1,7 +1,7 @@
 //! The pure decision: `(state, quota, cost, now)` to a [`Decision`] and the state to keep.
 //!
 //! Three algorithms share one shape. The whole state of one quota for one caller is one value
-//! ([`State`]), written to a store as one short text, next to those of other versions of the policy
+//! ([`QuotaState`]), written to a store as one short text, next to those of other versions of the policy
 //! ([`States`]). `store/decide.lua` is the same function where Redis can run it atomically; shared
 //! vectors and a differential test hold the two together.
 //!
@@ -39,5 +39,5 @@ pub use clock::CLOCK_TOLERANCE;
 pub use decision::{Decision, Evaluation, QuotaOutcome};
 pub use definition::{MAX_WINDOW, Quota, QuotaError};
 pub use lease::{LEAST_LEASED, Lease};
-pub use state::{FixedWindow, SlidingWindow, State, SubWindow, TokenBucket};
+pub use state::{FixedWindow, QuotaState, SlidingWindow, SubWindow, TokenBucket};
 pub use states::{MAX_OTHERS, States};

@@ -1,6 +1,6 @@
 //! A quota's answer to a request, and the states to keep.
 
-use super::state::State;
+use super::state::QuotaState;
 use crate::time::Timestamp;
 
 /// What a quota says to a request.
@@ -46,8 +46,8 @@ pub struct Evaluation {
     /// The answer.
     pub decision: Decision,
     /// The state to keep if the request goes ahead; `None` when it may not, or costs nothing.
-    pub admitted: Option<State>,
+    pub admitted: Option<QuotaState>,
     /// The state to keep if the request does not go ahead: only where a faulty clock had to be
     /// taken out of it.
-    pub repaired: Option<State>,
+    pub repaired: Option<QuotaState>,
 }

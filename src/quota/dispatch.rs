@@ -4,14 +4,14 @@ use super::algorithm::Algorithm;
 use super::clock::decided_at;
 use super::decision::Evaluation;
 use super::definition::Quota;
-use super::state::State;
+use super::state::QuotaState;
 use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
 impl Quota {
     /// Whether `state` has this quota's shape: its algorithm and its width. The limit is no part of it.
     #[must_use]
-    pub fn fits(&self, state: &State) -> bool {
+    pub fn fits(&self, state: &QuotaState) -> bool {
         match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::fits(self, state),
             Algorithm::TokenBucket => token_bucket::fits(self, state),
@@ -22,7 +22,7 @@ impl Quota {
     /// Decides a request of `cost` units at `now`. A state of another shape counts as absent.
     /// Nothing is consumed until the caller keeps [`Evaluation::admitted`].
     #[must_use]
-    pub fn decide(&self, state: Option<&State>, cost: u32, now: Timestamp) -> Evaluation {
+    pub fn decide(&self, state: Option<&QuotaState>, cost: u32, now: Timestamp) -> Evaluation {
         match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::decide(self, state, cost, now),
             Algorithm::TokenBucket => token_bucket::decide(self, state, cost, now),
@@ -43,7 +43,12 @@ impl Quota {
     /// `None`: there is nothing to add (a backlog of another shape is nothing), keep the state
     /// as it is.
     #[must_use]
-    pub fn absorb(&self, state: Option<&State>, backlog: &State, now: Timestamp) -> Option<State> {
+    pub fn absorb(
+        &self,
+        state: Option<&QuotaState>,
+        backlog: &QuotaState,
+        now: Timestamp,
+    ) -> Option<QuotaState> {
         match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::absorb(self, state, backlog, now),
             Algorithm::TokenBucket => token_bucket::absorb(self, state, backlog, now),
@@ -54,7 +59,7 @@ impl Quota {
     /// What of `backlog` is not in `counted`, an earlier form of it: what has been admitted since.
     /// `None`: nothing.
     #[must_use]
-    pub fn newer(&self, backlog: &State, counted: &State) -> Option<State> {
+    pub fn newer(&self, backlog: &QuotaState, counted: &QuotaState) -> Option<QuotaState> {
         match self.algorithm() {
             Algorithm::SlidingWindow => sliding_window::newer(self, backlog, counted),
             Algorithm::TokenBucket => token_bucket::newer(self, backlog, counted),
@@ -68,11 +73,11 @@ impl Quota {
     #[must_use]
     pub fn refund(
         &self,
-        state: &State,
+        state: &QuotaState,
         units: u32,
         admitted_at: Timestamp,
         now: Timestamp,
-    ) -> Option<State> {
+    ) -> Option<QuotaState> {
         if !decided_at(state.clock(), now).1 {
             return None;
         }

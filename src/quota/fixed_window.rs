@@ -6,7 +6,7 @@
 use super::clock::decided_at;
 use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
-use super::state::{FixedWindow, State};
+use super::state::{FixedWindow, QuotaState};
 use crate::time::{Millis, Timestamp};
 
 fn index(at: Timestamp, window: Millis) -> u64 {
@@ -18,14 +18,14 @@ pub(super) fn ends(at: Timestamp, window: Millis) -> Timestamp {
     Timestamp::from_millis((index(at, window) + 1) * window.get())
 }
 
-fn of_window(state: &State, window: Millis) -> Option<&FixedWindow> {
+fn of_window(state: &QuotaState, window: Millis) -> Option<&FixedWindow> {
     match state {
-        State::FixedWindow(state) if state.window == window => Some(state),
+        QuotaState::FixedWindow(state) if state.window == window => Some(state),
         _ => None,
     }
 }
 
-pub(super) fn fits(quota: &Quota, state: &State) -> bool {
+pub(super) fn fits(quota: &Quota, state: &QuotaState) -> bool {
     of_window(state, quota.window()).is_some()
 }
 
@@ -38,7 +38,7 @@ struct CurrentWindow {
 }
 
 impl CurrentWindow {
-    fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
+    fn at(quota: &Quota, state: Option<&QuotaState>, now: Timestamp) -> Self {
         let window = quota.window();
         let state = state.and_then(|state| of_window(state, window));
         let (clock, count) =
@@ -62,8 +62,8 @@ impl CurrentWindow {
         clock > self.at || index(clock, self.window) == index(self.at, self.window)
     }
 
-    fn keep(&self, count: u32) -> State {
-        State::FixedWindow(FixedWindow {
+    fn keep(&self, count: u32) -> QuotaState {
+        QuotaState::FixedWindow(FixedWindow {
             window: self.window,
             clock: self.at,
             count,
@@ -73,7 +73,7 @@ impl CurrentWindow {
 
 pub(super) fn decide(
     quota: &Quota,
-    state: Option<&State>,
+    state: Option<&QuotaState>,
     cost: u32,
     now: Timestamp,
 ) -> Evaluation {
@@ -110,17 +110,22 @@ pub(super) fn decide(
 }
 
 /// A lease ends with its window, so its units are taken like any others.
-pub(super) fn lease(quota: &Quota, state: Option<&State>, units: u32, now: Timestamp) -> State {
+pub(super) fn lease(
+    quota: &Quota,
+    state: Option<&QuotaState>,
+    units: u32,
+    now: Timestamp,
+) -> QuotaState {
     let current = CurrentWindow::at(quota, state, now);
     current.keep(current.used + units)
 }
 
 pub(super) fn absorb(
     quota: &Quota,
-    state: Option<&State>,
-    backlog: &State,
+    state: Option<&QuotaState>,
+    backlog: &QuotaState,
     now: Timestamp,
-) -> Option<State> {
+) -> Option<QuotaState> {
     let current = CurrentWindow::at(quota, state, now);
     let backlog =
         of_window(backlog, current.window).filter(|backlog| current.counts(backlog.clock))?;
@@ -129,7 +134,11 @@ pub(super) fn absorb(
     (added > 0).then(|| current.keep(current.used + added))
 }
 
-pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<State> {
+pub(super) fn newer(
+    quota: &Quota,
+    backlog: &QuotaState,
+    counted: &QuotaState,
+) -> Option<QuotaState> {
     let window = quota.window();
     let mut backlog = *of_window(backlog, window)?;
     let same =
@@ -138,15 +147,15 @@ pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<S
     backlog.count = backlog
         .count
         .saturating_sub(counted.map_or(0, |counted| counted.count));
-    (backlog.count > 0).then_some(State::FixedWindow(backlog))
+    (backlog.count > 0).then_some(QuotaState::FixedWindow(backlog))
 }
 
 pub(super) fn refund(
     quota: &Quota,
-    state: &State,
+    state: &QuotaState,
     units: u32,
     admitted_at: Timestamp,
-) -> Option<State> {
+) -> Option<QuotaState> {
     let window = quota.window();
     let mut state = *of_window(state, window)?;
     let same = index(admitted_at, window) == index(state.clock, window);
@@ -154,5 +163,5 @@ pub(super) fn refund(
         return None;
     }
     state.count = state.count.saturating_sub(units);
-    Some(State::FixedWindow(state))
+    Some(QuotaState::FixedWindow(state))
 }

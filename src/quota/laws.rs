@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Quota, QuotaOutcome, State, sliding_window};
+use super::{
+    Algorithm, CLOCK_TOLERANCE, MAX_WINDOW, Quota, QuotaOutcome, QuotaState, sliding_window,
+};
 use crate::time::{Millis, Timestamp};
 
 mod absorb;
@@ -80,7 +82,7 @@ fn real(admissions: &[Admission]) -> Vec<bounds::Admitted> {
 }
 
 /// Plays `steps` with clocks up to `skew` ms apart, and returns what was admitted and left.
-fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<State>, u64) {
+fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<QuotaState>, u64) {
     let mut state = None;
     let mut real = 0;
     let mut admissions = Vec::new();
@@ -326,7 +328,7 @@ proptest! {
     ) {
         let (_, state, real) = play(&one, &steps, 0);
         let Some(state) = state else { return Ok(()) };
-        prop_assert_eq!(State::parse(&state.to_string()), Some(state.clone()));
+        prop_assert_eq!(QuotaState::parse(&state.to_string()), Some(state.clone()));
         if !other.fits(&state) {
             prop_assert_eq!(
                 other.decide(Some(&state), cost, at(real)),
@@ -354,10 +356,10 @@ proptest! {
             format!("{tag}:{width}:{clock}:{third}:{list}"),
             format!("{tag}:{width}:{clock}:{third}:0={cost}"),
         ] {
-            let state = State::parse(&text);
+            let state = QuotaState::parse(&text);
             let decided = quota.decide(state.as_ref(), cost, Timestamp::from_millis(now));
             if let Some(state) = decided.admitted {
-                prop_assert_eq!(State::parse(&state.to_string()), Some(state));
+                prop_assert_eq!(QuotaState::parse(&state.to_string()), Some(state));
             }
         }
     }

@@ -9,7 +9,7 @@
 
 use super::algorithm::Algorithm;
 use super::definition::Quota;
-use super::state::State;
+use super::state::QuotaState;
 use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
@@ -24,14 +24,14 @@ pub struct Lease {
     /// How many; not zero.
     pub units: u32,
     /// The state to keep.
-    pub state: State,
+    pub state: QuotaState,
 }
 
 impl Quota {
     /// Takes up to `most` units in advance, at `now`. They may be spent until
     /// [`lease_ends`](Self::lease_ends). `None`: there are none to be had.
     #[must_use]
-    pub fn lease(&self, state: Option<&State>, most: u32, now: Timestamp) -> Option<Lease> {
+    pub fn lease(&self, state: Option<&QuotaState>, most: u32, now: Timestamp) -> Option<Lease> {
         let decision = self.decide(state, 0, now).decision;
         let units = most.min(decision.remaining / LEAST_LEASED);
         let ends = decision.at + self.lease_time();

@@ -11,7 +11,7 @@ use super::clock::decided_at;
 use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
 use super::lease_time::lead;
-use super::state::{PARTS, SlidingWindow, State, SubWindow};
+use super::state::{PARTS, QuotaState, SlidingWindow, SubWindow};
 use crate::time::{Millis, Timestamp};
 
 /// The longest window that has sub-windows of `width`.
@@ -28,14 +28,14 @@ fn leaves_at(index: u64, width: Millis, window: Millis) -> Timestamp {
     Timestamp::from_millis((index + 1) * width.get() + window.get())
 }
 
-fn of_width(state: &State, width: Millis) -> Option<&SlidingWindow> {
+fn of_width(state: &QuotaState, width: Millis) -> Option<&SlidingWindow> {
     match state {
-        State::SlidingWindow(state) if state.width == width => Some(state),
+        QuotaState::SlidingWindow(state) if state.width == width => Some(state),
         _ => None,
     }
 }
 
-pub(super) fn fits(quota: &Quota, state: &State) -> bool {
+pub(super) fn fits(quota: &Quota, state: &QuotaState) -> bool {
     of_width(state, width(quota.window())).is_some()
 }
 
@@ -57,7 +57,7 @@ struct WindowCounts {
 }
 
 impl WindowCounts {
-    fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
+    fn at(quota: &Quota, state: Option<&QuotaState>, now: Timestamp) -> Self {
         let window = quota.window();
         let width = width(window);
         let state = state.and_then(|state| of_width(state, width));
@@ -109,8 +109,8 @@ impl WindowCounts {
         self.counts.iter().map(|sub| u64::from(sub.count)).sum()
     }
 
-    fn keep(&self, counts: Vec<SubWindow>) -> State {
-        State::SlidingWindow(SlidingWindow {
+    fn keep(&self, counts: Vec<SubWindow>) -> QuotaState {
+        QuotaState::SlidingWindow(SlidingWindow {
             width: self.width,
             clock: self.at,
             counts,
@@ -125,7 +125,7 @@ fn left(limit: u32, used: u64) -> u32 {
 
 pub(super) fn decide(
     quota: &Quota,
-    state: Option<&State>,
+    state: Option<&QuotaState>,
     cost: u32,
     now: Timestamp,
 ) -> Evaluation {
@@ -171,11 +171,11 @@ pub(super) fn decide(
 
 pub(super) fn lease(
     quota: &Quota,
-    state: Option<&State>,
+    state: Option<&QuotaState>,
     units: u32,
     ends: Timestamp,
     now: Timestamp,
-) -> State {
+) -> QuotaState {
     let mut current = WindowCounts::at(quota, state, now);
     let mut counts = std::mem::take(&mut current.counts);
     add(&mut counts, ends.as_millis() / current.width.get(), units);
@@ -184,10 +184,10 @@ pub(super) fn lease(
 
 pub(super) fn absorb(
     quota: &Quota,
-    state: Option<&State>,
-    backlog: &State,
+    state: Option<&QuotaState>,
+    backlog: &QuotaState,
     now: Timestamp,
-) -> Option<State> {
+) -> Option<QuotaState> {
     let mut current = WindowCounts::at(quota, state, now);
     let backlog = of_width(backlog, current.width)?;
     let all = left(quota.limit(), current.used());
@@ -206,7 +206,11 @@ pub(super) fn absorb(
     (room < all).then(|| current.keep(counts))
 }
 
-pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<State> {
+pub(super) fn newer(
+    quota: &Quota,
+    backlog: &QuotaState,
+    counted: &QuotaState,
+) -> Option<QuotaState> {
     let width = width(quota.window());
     let mut backlog = of_width(backlog, width)?.clone();
     let counted = of_width(counted, width);
@@ -218,7 +222,7 @@ pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<S
             .saturating_sub(known.map_or(0, |known| known.count));
     }
     backlog.counts.retain(|sub| sub.count > 0);
-    (!backlog.counts.is_empty()).then_some(State::SlidingWindow(backlog))
+    (!backlog.counts.is_empty()).then_some(QuotaState::SlidingWindow(backlog))
 }
 
 fn add(counts: &mut Vec<SubWindow>, index: u64, units: u32) {
@@ -251,10 +255,10 @@ fn room_at(counts: &[SubWindow], need: u64, width: Millis, window: Millis) -> Ti
 
 pub(super) fn refund(
     quota: &Quota,
-    state: &State,
+    state: &QuotaState,
     units: u32,
     admitted_at: Timestamp,
-) -> Option<State> {
+) -> Option<QuotaState> {
     let width = width(quota.window());
     let state = of_width(state, width)?;
     let index = admitted_at.as_millis() / width.get();
@@ -268,5 +272,5 @@ pub(super) fn refund(
     if sub.count == 0 {
         state.counts.remove(place);
     }
-    Some(State::SlidingWindow(state))
+    Some(QuotaState::SlidingWindow(state))
 }

@@ -29,7 +29,7 @@ const MAX_TEXT: usize = 1000;
 
 /// What a store keeps for one quota and one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum QuotaState {
     /// Of a sliding window.
     SlidingWindow(SlidingWindow),
     /// Of a token bucket.
@@ -72,7 +72,7 @@ pub struct FixedWindow {
     pub(super) count: u32,
 }
 
-impl State {
+impl QuotaState {
     /// The latest time that it knows of.
     #[must_use]
     pub const fn clock(&self) -> Timestamp {
@@ -126,7 +126,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for QuotaState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SlidingWindow(state) => {
@@ -189,7 +189,7 @@ fn sub_windows(first: u64, list: &str, width: Millis, clock: Timestamp) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use super::State;
+    use super::QuotaState;
 
     #[test]
     fn a_state_reads_back_as_written() {
@@ -198,7 +198,7 @@ mod tests {
             "tb:60000:1764000000123:180000:10",
             "fw:60000:1764000000123:7",
         ] {
-            assert_eq!(State::parse(text).unwrap().to_string(), text);
+            assert_eq!(QuotaState::parse(text).unwrap().to_string(), text);
         }
     }
 
@@ -235,7 +235,7 @@ mod tests {
             "17",
             "{\"a\":1}",
         ] {
-            assert_eq!(State::parse(text), None, "{text:?}");
+            assert_eq!(QuotaState::parse(text), None, "{text:?}");
         }
     }
 }

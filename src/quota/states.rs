@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use super::algorithm::Algorithm;
 use super::clock::CLOCK_TOLERANCE;
 use super::definition::Quota;
-use super::state::State;
+use super::state::QuotaState;
 use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
@@ -30,9 +30,9 @@ const SEPARATOR: char = ';';
 /// The states in a key's text, as a version of the policy with one quota reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct States<'a> {
-    own: Option<State>,
+    own: Option<QuotaState>,
     /// Those of other shapes, each with its text.
-    others: Vec<(&'a str, State)>,
+    others: Vec<(&'a str, QuotaState)>,
 }
 
 impl<'a> States<'a> {
@@ -45,7 +45,7 @@ impl<'a> States<'a> {
             others: Vec::new(),
         };
         for text in text.split(SEPARATOR) {
-            match State::parse(text) {
+            match QuotaState::parse(text) {
                 Some(state) if quota.fits(&state) => {
                     states.own.get_or_insert(state);
                 }
@@ -58,7 +58,7 @@ impl<'a> States<'a> {
 
     /// The state of the quota's own shape.
     #[must_use]
-    pub const fn own(&self) -> Option<&State> {
+    pub const fn own(&self) -> Option<&QuotaState> {
         self.own.as_ref()
     }
 
@@ -66,7 +66,7 @@ impl<'a> States<'a> {
     /// they matter, and for [`CLOCK_TOLERANCE`] longer, since clocks may be behind. A sliding window that a refund left
     /// empty has no text; alone it is held no longer.
     #[must_use]
-    pub fn text_with(&self, own: &State, now: Timestamp) -> String {
+    pub fn text_with(&self, own: &QuotaState, now: Timestamp) -> String {
         let mut others = Vec::new();
         for (text, state) in &self.others {
             others.extend(kept(text, state, now));
@@ -93,7 +93,11 @@ impl<'a> States<'a> {
 
 /// The text to keep of a state of another shape, and when it no longer matters; `None` if it does not
 /// matter any more.
-fn kept<'a>(text: &'a str, state: &State, now: Timestamp) -> Option<(Cow<'a, str>, Timestamp)> {
+fn kept<'a>(
+    text: &'a str,
+    state: &QuotaState,
+    now: Timestamp,
+) -> Option<(Cow<'a, str>, Timestamp)> {
     if state.clock() > now + CLOCK_TOLERANCE {
         let repaired = of_shape(state)?.decide(Some(state), 0, now).repaired?;
         return Some((Cow::Owned(repaired.to_string()), ends(&repaired)));
@@ -104,24 +108,24 @@ fn kept<'a>(text: &'a str, state: &State, now: Timestamp) -> Option<(Cow<'a, str
 
 /// When a state no longer matters. A sliding window's text does not tell windows apart that have
 /// sub-windows of one width, so this is up to 59 ms late.
-fn ends(state: &State) -> Timestamp {
+fn ends(state: &QuotaState) -> Timestamp {
     match state {
-        State::SlidingWindow(state) => sliding_window::ends(state),
-        State::TokenBucket(state) => token_bucket::empty_at(state),
-        State::FixedWindow(state) => fixed_window::ends(state.clock, state.window),
+        QuotaState::SlidingWindow(state) => sliding_window::ends(state),
+        QuotaState::TokenBucket(state) => token_bucket::empty_at(state),
+        QuotaState::FixedWindow(state) => fixed_window::ends(state.clock, state.window),
     }
 }
 
 /// The widest quota that has states of this shape.
-fn of_shape(state: &State) -> Option<Quota> {
+fn of_shape(state: &QuotaState) -> Option<Quota> {
     let (algorithm, limit, window) = match state {
-        State::SlidingWindow(state) => (
+        QuotaState::SlidingWindow(state) => (
             Algorithm::SlidingWindow,
             NonZeroU32::MIN,
             sliding_window::longest(state.width),
         ),
-        State::TokenBucket(state) => (Algorithm::TokenBucket, state.limit, state.period),
-        State::FixedWindow(state) => (Algorithm::FixedWindow, NonZeroU32::MIN, state.window),
+        QuotaState::TokenBucket(state) => (Algorithm::TokenBucket, state.limit, state.period),
+        QuotaState::FixedWindow(state) => (Algorithm::FixedWindow, NonZeroU32::MIN, state.window),
     };
     Some(Quota::new(algorithm, limit, window).ok()?.boundless())
 }

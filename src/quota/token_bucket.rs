@@ -11,17 +11,17 @@ use std::num::NonZeroU32;
 use super::clock::decided_at;
 use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
-use super::state::{State, TokenBucket};
+use super::state::{QuotaState, TokenBucket};
 use crate::time::{Millis, Timestamp};
 
-fn of_period(state: &State, period: Millis) -> Option<&TokenBucket> {
+fn of_period(state: &QuotaState, period: Millis) -> Option<&TokenBucket> {
     match state {
-        State::TokenBucket(state) if state.period == period => Some(state),
+        QuotaState::TokenBucket(state) if state.period == period => Some(state),
         _ => None,
     }
 }
 
-pub(super) fn fits(quota: &Quota, state: &State) -> bool {
+pub(super) fn fits(quota: &Quota, state: &QuotaState) -> bool {
     of_period(state, quota.window()).is_some()
 }
 
@@ -42,7 +42,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn at(quota: &Quota, state: Option<&State>, now: Timestamp) -> Self {
+    fn at(quota: &Quota, state: Option<&QuotaState>, now: Timestamp) -> Self {
         let period = quota.window();
         let rate = u64::from(quota.limit());
         let full = u64::from(quota.capacity()) * period.get();
@@ -63,8 +63,8 @@ impl Bucket {
         }
     }
 
-    fn keep(&self, level: u64) -> State {
-        State::TokenBucket(TokenBucket {
+    fn keep(&self, level: u64) -> QuotaState {
+        QuotaState::TokenBucket(TokenBucket {
             period: self.period,
             clock: self.at,
             level,
@@ -75,7 +75,7 @@ impl Bucket {
 
 pub(super) fn decide(
     quota: &Quota,
-    state: Option<&State>,
+    state: Option<&QuotaState>,
     cost: u32,
     now: Timestamp,
 ) -> Evaluation {
@@ -130,11 +130,11 @@ fn drained(level: u64, time: Millis, rate: u64) -> u64 {
 
 pub(super) fn lease(
     quota: &Quota,
-    state: Option<&State>,
+    state: Option<&QuotaState>,
     units: u32,
     ends: Timestamp,
     now: Timestamp,
-) -> State {
+) -> QuotaState {
     let bucket = Bucket::at(quota, state, now);
     let drains = ends.since(bucket.at).get() * bucket.rate;
     bucket.keep(bucket.level.max(drains) + u64::from(units) * bucket.period.get())
@@ -142,10 +142,10 @@ pub(super) fn lease(
 
 pub(super) fn absorb(
     quota: &Quota,
-    state: Option<&State>,
-    backlog: &State,
+    state: Option<&QuotaState>,
+    backlog: &QuotaState,
     now: Timestamp,
-) -> Option<State> {
+) -> Option<QuotaState> {
     let bucket = Bucket::at(quota, state, now);
     let backlog = of_period(backlog, bucket.period)?;
     let left = drained(backlog.level, bucket.at.since(backlog.clock), bucket.rate);
@@ -153,7 +153,11 @@ pub(super) fn absorb(
     (added > 0).then(|| bucket.keep(bucket.level + added))
 }
 
-pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<State> {
+pub(super) fn newer(
+    quota: &Quota,
+    backlog: &QuotaState,
+    counted: &QuotaState,
+) -> Option<QuotaState> {
     let period = quota.window();
     let mut backlog = *of_period(backlog, period)?;
     if let Some(counted) = of_period(counted, period) {
@@ -161,7 +165,7 @@ pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<S
         let left = drained(counted.level, since, u64::from(quota.limit()));
         backlog.level = backlog.level.saturating_sub(left);
     }
-    (backlog.level > 0).then_some(State::TokenBucket(backlog))
+    (backlog.level > 0).then_some(QuotaState::TokenBucket(backlog))
 }
 
 /// A bucket does not tell whose tokens have come back since, so only what this admission must still
@@ -170,11 +174,11 @@ pub(super) fn newer(quota: &Quota, backlog: &State, counted: &State) -> Option<S
 /// hold units of others that have been given back since.)
 pub(super) fn refund(
     quota: &Quota,
-    state: &State,
+    state: &QuotaState,
     units: u32,
     admitted_at: Timestamp,
     now: Timestamp,
-) -> Option<State> {
+) -> Option<QuotaState> {
     let bucket = Bucket::at(quota, Some(state), now);
     let state = of_period(state, bucket.period)?;
     if !bucket.believed || bucket.at < admitted_at {

@@ -5,14 +5,14 @@ use std::borrow::Borrow;
 
 use super::shared::{ChargeExtra, Question};
 use super::{Charge, QuotaAnswer};
-use crate::quota::{CLOCK_TOLERANCE, Evaluation, QuotaOutcome, State};
+use crate::quota::{CLOCK_TOLERANCE, Evaluation, QuotaOutcome, QuotaState};
 use crate::time::Timestamp;
 
 /// What a store holds for one charge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// The quota's state.
-    pub state: Option<State>,
+    pub state: Option<QuotaState>,
     /// The end of the policy's block of this caller.
     pub blocked_until: Option<Timestamp>,
 }
@@ -25,7 +25,7 @@ pub struct ChargeOutcome {
     /// Units leased beside the request's.
     pub leased: u32,
     /// The state to keep from now on, where it changes.
-    pub state: Option<State>,
+    pub state: Option<QuotaState>,
     /// The end of a block to set.
     pub block: Option<Timestamp>,
 }
@@ -87,7 +87,7 @@ struct Found<'a> {
     charge: &'a Charge,
     extra: &'a ChargeExtra,
     record: &'a Record,
-    absorbed: Option<State>,
+    absorbed: Option<QuotaState>,
     blocked_until: Option<Timestamp>,
     decided: Evaluation,
 }

@@ -11,7 +11,7 @@ use super::shared::{
 };
 use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::blocklist::AddressBlock;
-use crate::quota::{State, States};
+use crate::quota::{QuotaState, States};
 use crate::time::Timestamp;
 
 /// A store of texts.
@@ -31,7 +31,7 @@ impl Reference {
         self.texts.borrow_mut().insert(key.into(), text.into());
     }
 
-    fn state(&self, charge: &Charge) -> Option<State> {
+    fn state(&self, charge: &Charge) -> Option<QuotaState> {
         let text = self.text(&charge.key)?;
         States::parse(&text, &charge.quota).own().cloned()
     }
@@ -54,7 +54,7 @@ impl Reference {
     fn fresh(&self, charge: &Charge, extra: &ChargeExtra) -> ChargeExtra {
         let newer = |backlog: &Backlog| {
             let counted = self.text(&absorbed_key(backlog));
-            let state = match counted.and_then(|text| State::parse(&text)) {
+            let state = match counted.and_then(|text| QuotaState::parse(&text)) {
                 Some(counted) => charge.quota.newer(&backlog.state, &counted),
                 None => Some(backlog.state.clone()),
             };

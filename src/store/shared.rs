@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 
 use super::{Charge, Check, Store, StoreError, Verdict};
-use crate::quota::State;
+use crate::quota::QuotaState;
 use crate::time::{Millis, Timestamp};
 
 /// A check, and what is wanted beside its verdict.
@@ -63,7 +63,7 @@ pub struct Backlog {
     /// A store that may lose an answer adds, of what comes again under the same name, what is new.
     pub name: String,
     /// The units, as a quota that admitted nothing else has them.
-    pub state: State,
+    pub state: QuotaState,
 }
 
 /// Nothing.
@@ -153,7 +153,7 @@ pub struct StoredCharge {
     /// remaining units include them, its reset is after them.
     pub leased: u32,
     /// The state of the quota's own shape, if there is one. States of other versions stay in the store.
-    pub state: Option<State>,
+    pub state: Option<QuotaState>,
 }
 
 impl From<Verdict> for StoreReply {

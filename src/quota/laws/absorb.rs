@@ -4,7 +4,7 @@ use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_o
 
 use super::{START, Step, at, play, quota, quotas, steps};
 use crate::quota::clock::decided_at;
-use crate::quota::{Algorithm, Quota, QuotaOutcome, State, sliding_window};
+use crate::quota::{Algorithm, Quota, QuotaOutcome, QuotaState, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 /// The most a quota can hold: units, or a bucket's level.
@@ -17,24 +17,24 @@ fn full(quota: &Quota) -> u64 {
 }
 
 /// What `state` weighs in a decision at `at`; what is later than that counts as taken then.
-fn weighs(quota: &Quota, state: &State, at: Timestamp) -> u64 {
+fn weighs(quota: &Quota, state: &QuotaState, at: Timestamp) -> u64 {
     if !quota.fits(state) {
         return 0;
     }
     let window = quota.window().get();
     match state {
-        State::SlidingWindow(state) => {
+        QuotaState::SlidingWindow(state) => {
             let width = sliding_window::width(quota.window()).get();
             let here = at.as_millis() / width;
             let counts = |index: u64| (index.min(here) + 1) * width + window > at.as_millis();
             let counting = state.counts.iter().filter(|sub| counts(sub.index));
             counting.map(|sub| u64::from(sub.count)).sum()
         }
-        State::TokenBucket(state) => {
+        QuotaState::TokenBucket(state) => {
             let back = at.since(state.clock).get() * u64::from(quota.limit());
             state.level.saturating_sub(back)
         }
-        State::FixedWindow(state) => {
+        QuotaState::FixedWindow(state) => {
             let clock = state.clock.min(at).as_millis();
             let same = clock / window == at.as_millis() / window;
             if same { u64::from(state.count) } else { 0 }
@@ -42,8 +42,8 @@ fn weighs(quota: &Quota, state: &State, at: Timestamp) -> u64 {
     }
 }
 
-fn clock(state: Option<&State>) -> Timestamp {
-    state.map_or_else(Timestamp::default, State::clock)
+fn clock(state: Option<&QuotaState>) -> Timestamp {
+    state.map_or_else(Timestamp::default, QuotaState::clock)
 }
 
 /// A quota, what the shared store holds of it, what an isolate with up to three times the limit
@@ -52,8 +52,8 @@ fn clock(state: Option<&State>) -> Timestamp {
 #[derive(Clone, Debug)]
 struct Apart {
     quota: Quota,
-    shared: Option<State>,
-    backlog: Option<State>,
+    shared: Option<QuotaState>,
+    backlog: Option<QuotaState>,
     now: Timestamp,
 }
 
@@ -88,21 +88,21 @@ fn times(one: &Quota, factor: u32) -> Quota {
 }
 
 /// Half of a backlog, rounded down, and the rest.
-fn halves(state: &State) -> (State, State) {
+fn halves(state: &QuotaState) -> (QuotaState, QuotaState) {
     let (mut one, mut other) = (state.clone(), state.clone());
     match (&mut one, &mut other) {
-        (State::SlidingWindow(one), State::SlidingWindow(other)) => {
+        (QuotaState::SlidingWindow(one), QuotaState::SlidingWindow(other)) => {
             for (one, other) in one.counts.iter_mut().zip(&mut other.counts) {
                 one.count /= 2;
                 other.count -= one.count;
             }
             one.counts.retain(|sub| sub.count > 0);
         }
-        (State::TokenBucket(one), State::TokenBucket(other)) => {
+        (QuotaState::TokenBucket(one), QuotaState::TokenBucket(other)) => {
             one.level /= 2;
             other.level -= one.level;
         }
-        (State::FixedWindow(one), State::FixedWindow(other)) => {
+        (QuotaState::FixedWindow(one), QuotaState::FixedWindow(other)) => {
             one.count /= 2;
             other.count -= one.count;
         }
@@ -127,7 +127,7 @@ proptest! {
         prop_assert!(expected > before, "nothing was to be added");
         prop_assert_eq!(weighs(&quota, &after, at), expected);
         prop_assert_eq!(clock(Some(&after)), at);
-        prop_assert_eq!(State::parse(&after.to_string()), Some(after.clone()));
+        prop_assert_eq!(QuotaState::parse(&after.to_string()), Some(after.clone()));
 
         let decided = quota.decide(Some(&after), 0, now);
         prop_assert_eq!(decided.repaired, None, "a bad clock has been taken out");
@@ -232,7 +232,7 @@ proptest! {
     fn two_halves_are_the_whole(apart in apart()) {
         let Apart { quota, shared, backlog: Some(mut backlog), now } = apart else { return Ok(()) };
         let (at, _) = decided_at(clock(shared.as_ref()), now);
-        if let State::TokenBucket(backlog) = &mut backlog {
+        if let QuotaState::TokenBucket(backlog) = &mut backlog {
             backlog.clock = at;
         }
         let before = shared.as_ref().map_or(0, |shared| weighs(&quota, shared, at));
@@ -304,11 +304,11 @@ proptest! {
             Algorithm::TokenBucket => format!("tb:{window}:{clock}:{third}:1"),
             Algorithm::FixedWindow => format!("fw:{window}:{clock}:{count}"),
         };
-        let shared = State::parse(&text(clock, third, counts[0]));
-        let backlog = State::parse(&text(backlog_clock, backlog_third, counts[1]));
+        let shared = QuotaState::parse(&text(clock, third, counts[0]));
+        let backlog = QuotaState::parse(&text(backlog_clock, backlog_third, counts[1]));
         prop_assert!(shared.is_some() && backlog.is_some());
         if let Some(after) = quota.absorb(shared.as_ref(), &backlog.unwrap(), Timestamp::from_millis(now)) {
-            prop_assert_eq!(State::parse(&after.to_string()), Some(after));
+            prop_assert_eq!(QuotaState::parse(&after.to_string()), Some(after));
         }
     }
 

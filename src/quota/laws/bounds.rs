@@ -4,7 +4,7 @@
 use proptest::prelude::{prop_assert, prop_assert_eq};
 use proptest::test_runner::TestCaseError;
 
-use crate::quota::{Quota, QuotaOutcome, State};
+use crate::quota::{Quota, QuotaOutcome, QuotaState};
 use crate::time::{Millis, Timestamp};
 
 type Holds<T = ()> = Result<T, TestCaseError>;
@@ -42,7 +42,7 @@ pub(crate) fn of_a_bucket(admitted: &[Admitted], quota: &Quota, skew: u64) -> Ho
 /// Law 3: denied strictly before the announced time, allowed at it. How long that is, if it denies.
 pub(super) fn of_the_retry_time(
     quota: &Quota,
-    state: Option<State>,
+    state: Option<QuotaState>,
     cost: u32,
     now: Timestamp,
 ) -> Holds<Option<u64>> {
@@ -72,7 +72,7 @@ pub(super) fn of_the_retry_time(
 /// that is.
 pub(super) fn of_the_reset(
     quota: &Quota,
-    state: Option<&State>,
+    state: Option<&QuotaState>,
     cost: u32,
     now: Timestamp,
 ) -> Holds<Timestamp> {

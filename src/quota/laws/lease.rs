@@ -4,7 +4,7 @@
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Admission, Step, at, bounds, quota, quotas, real, steps, windows};
-use crate::quota::{Algorithm, Quota, State, sliding_window};
+use crate::quota::{Algorithm, Quota, QuotaState, sliding_window};
 use crate::time::{Millis, Timestamp};
 
 /// What an isolate takes in advance at a step, and in how many 64ths of the lease's time it spends
@@ -41,8 +41,8 @@ fn play(
     steps: &[Step],
     ahead: &[Ahead],
     skew: u64,
-) -> (Vec<Admission>, Option<State>, u64) {
-    let mut state: Option<State> = None;
+) -> (Vec<Admission>, Option<QuotaState>, u64) {
+    let mut state: Option<QuotaState> = None;
     let mut real = 0;
     let mut spent = Vec::new();
     for (step, ahead) in steps.iter().zip(ahead) {
@@ -175,7 +175,7 @@ proptest! {
             prop_assert_eq!(after.remaining + lease.units, before.remaining);
         }
         prop_assert!(quota.fits(&lease.state));
-        prop_assert_eq!(State::parse(&lease.state.to_string()), Some(lease.state.clone()));
+        prop_assert_eq!(QuotaState::parse(&lease.state.to_string()), Some(lease.state.clone()));
         prop_assert_eq!(lease.state.clock(), before.at, "a lease is no clock");
     }
 
@@ -218,7 +218,7 @@ fn no_lease_ends_later_than_a_state_may_say() {
             let lease = quota.lease(None, 10, at(offset));
             if let Some(lease) = lease {
                 let text = lease.state.to_string();
-                assert_eq!(State::parse(&text), Some(lease.state), "{text}");
+                assert_eq!(QuotaState::parse(&text), Some(lease.state), "{text}");
             }
         }
     }

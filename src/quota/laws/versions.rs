@@ -5,7 +5,9 @@ use proptest::prelude::{
 };
 
 use super::{START, Step, at, bounds, quota, quotas, steps};
-use crate::quota::{Algorithm, CLOCK_TOLERANCE, MAX_OTHERS, Quota, State, States, sliding_window};
+use crate::quota::{
+    Algorithm, CLOCK_TOLERANCE, MAX_OTHERS, Quota, QuotaState, States, sliding_window,
+};
 use crate::time::{Millis, Timestamp};
 
 /// Quotas of different shapes, as many as a key keeps.
@@ -46,11 +48,11 @@ fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
 /// What `act` makes of a state: the state to keep, if any, and what a caller sees of it.
 fn done(
     quota: &Quota,
-    held: Option<&State>,
+    held: Option<&QuotaState>,
     (act, cost): (Act, u32),
     last: Timestamp,
     now: Timestamp,
-) -> (Option<State>, impl PartialEq + std::fmt::Debug) {
+) -> (Option<QuotaState>, impl PartialEq + std::fmt::Debug) {
     let decided = quota.decide(held, cost, now);
     let kept = match act {
         Act::Request => decided.admitted.or(decided.repaired),
@@ -112,7 +114,7 @@ proptest! {
         versions in versions(), steps in steps(), acts in acts(), skew in 0..=2000u64,
     ) {
         let mut shared = String::new();
-        let mut alone: Vec<Option<State>> = vec![None; versions.len()];
+        let mut alone: Vec<Option<QuotaState>> = vec![None; versions.len()];
         let mut last = vec![at(0); versions.len()];
         let mut real = 0;
         for (step, (share, act)) in steps.iter().zip(acts) {
@@ -131,7 +133,7 @@ proptest! {
             }
             if let Some(kept) = kept_alone {
                 // What a refund leaves empty may have no text.
-                alone[version] = State::parse(&kept.to_string());
+                alone[version] = QuotaState::parse(&kept.to_string());
             }
         }
     }
@@ -216,7 +218,7 @@ proptest! {
         let Some(own) = own else { return Ok(()) };
         let kept = read.text_with(&own, now);
         prop_assert!(kept.len() <= (MAX_OTHERS + 1) * 1001, "{}", kept.len());
-        let parts: Vec<_> = kept.split(';').map(State::parse).collect();
+        let parts: Vec<_> = kept.split(';').map(QuotaState::parse).collect();
         prop_assert!(parts.len() <= MAX_OTHERS + 1);
         prop_assert_eq!(parts[0].as_ref(), Some(&own));
         for part in parts {
@@ -267,5 +269,5 @@ fn the_longest_state_is_within_the_bound() {
     }
     let text = state.unwrap().to_string();
     assert!(text.len() > 600 && text.len() <= 1000, "{text}");
-    assert_eq!(State::parse(&text).unwrap().to_string(), text);
+    assert_eq!(QuotaState::parse(&text).unwrap().to_string(), text);
 }

@@ -1,6 +1,6 @@
 //! What was admitted to one quota while the shared store was out, until the store has counted it.
 
-use crate::quota::{CLOCK_TOLERANCE, Quota, State};
+use crate::quota::{CLOCK_TOLERANCE, Quota, QuotaState};
 use crate::store::shared::Backlog;
 use crate::time::Timestamp;
 
@@ -56,10 +56,10 @@ impl Unreconciled {
     /// and whether there is no rest.
     pub(super) fn counted(
         &self,
-        state: Option<State>,
+        state: Option<QuotaState>,
         sent: Option<&Backlog>,
         now: Timestamp,
-    ) -> (Option<State>, bool) {
+    ) -> (Option<QuotaState>, bool) {
         let Some(backlog) = &self.backlog else {
             return (state, true);
         };

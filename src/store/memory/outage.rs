@@ -4,7 +4,7 @@ use std::hash::BuildHasher;
 
 use super::Memory;
 use super::map::DecidedCharge;
-use crate::quota::{Quota, State};
+use crate::quota::{Quota, QuotaState};
 use crate::store::decide::Record;
 use crate::store::shared::{Backlog, Question, StoredCharge};
 use crate::store::{Charge, Check, Source, Verdict};
@@ -176,8 +176,8 @@ fn alone(charge: Charge) -> Charge {
 }
 
 /// Of what is held and what the store answers, the later form: answers may come out of order.
-fn later(quota: &Quota, held: Option<&State>, told: Option<State>) -> Option<State> {
-    let is_later = |held: &State, told: &State| {
+fn later(quota: &Quota, held: Option<&QuotaState>, told: Option<QuotaState>) -> Option<QuotaState> {
+    let is_later = |held: &QuotaState, told: &QuotaState| {
         told.clock() <= held.clock()
             && quota.newer(held, told).is_some()
             && quota.newer(told, held).is_none()

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::blocklist::AddressBlock;
-use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, State};
+use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, QuotaState};
 use crate::redis::json::TextReader;
 use crate::redis::script::ScriptAnswer;
 use crate::store::shared::{Question, RangesVersion, StoreReply, StoredCharge};
@@ -25,7 +25,7 @@ struct QuotaReply {
     /// Outcome, remaining, retry at, reset at, at, blocked until, leased.
     numbers: [u64; 7],
     /// Text that is no state counts as absent.
-    state: Option<State>,
+    state: Option<QuotaState>,
 }
 
 impl ScriptAnswer for ScriptReply {
@@ -42,7 +42,7 @@ impl ScriptAnswer for ScriptReply {
                 *number = json.number()?;
                 json.literal(",")?;
             }
-            let state = State::parse(json.string()?);
+            let state = QuotaState::parse(json.string()?);
             json.literal("]")?;
             quotas.push(QuotaReply { numbers, state });
         }
@@ -78,7 +78,7 @@ impl QuotaReply {
         let (state, numbers) = value.as_array()?.split_last()?;
         let numbers: Vec<u64> = numbers.iter().map(Value::as_u64).collect::<Option<_>>()?;
         Some(Self {
-            state: State::parse(state.as_str()?),
+            state: QuotaState::parse(state.as_str()?),
             numbers: numbers.try_into().ok()?,
         })
     }

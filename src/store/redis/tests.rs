@@ -7,7 +7,7 @@ use super::RedisStore;
 use crate::blocklist::AddressBlock;
 use crate::effects;
 use crate::effects::testing::Manual;
-use crate::quota::{Algorithm, CLOCK_TOLERANCE, State};
+use crate::quota::{Algorithm, CLOCK_TOLERANCE, QuotaState};
 use crate::redis::Database;
 use crate::redis::keys::Keys;
 use crate::redis::rest::RestClient;
@@ -273,7 +273,7 @@ async fn the_state_that_is_held_is_returned() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let charges = [charge("auth:a", Algorithm::FixedWindow, 1)];
-    let held = |text: &str| vec![State::parse(text)];
+    let held = |text: &str| vec![QuotaState::parse(text)];
     for (given, cost, expected) in [
         (None, 0, vec![None]),
         (Some("garbage \"\u{1}\u{e9}"), 0, vec![None]),

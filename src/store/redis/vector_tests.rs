@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::quota::{Algorithm, Quota, QuotaOutcome, State};
+use crate::quota::{Algorithm, Quota, QuotaOutcome, QuotaState};
 use crate::store::conformance::check;
 use crate::store::reference::Reference;
 use crate::store::shared::{Backlog, ChargeExtra, Partitioned, Question, Refund, SharedStore};
@@ -141,7 +141,7 @@ impl VectorStep {
         let backlog = self.backlog.get(&charge.key);
         let backlog = backlog.map(|(name, text)| Backlog {
             name: name.clone(),
-            state: State::parse(text).unwrap(),
+            state: QuotaState::parse(text).unwrap(),
         });
         let lease = self.lease.get(&charge.key).map_or(0, |(most, _)| *most);
         ChargeExtra { lease, backlog }

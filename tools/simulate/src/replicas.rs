@@ -5,7 +5,7 @@
 //! ahead. The counting is the library's: what is written is added with no regard to the limit, as
 //! an `INCRBY` would.
 
-use edge_limiter::quota::{Quota, State};
+use edge_limiter::quota::{Quota, QuotaState};
 use edge_limiter::time::Timestamp;
 
 use crate::agenda::Agenda;
@@ -32,7 +32,7 @@ enum Event {
 }
 
 /// Every caller's state, as one replica has it.
-type Replica = Vec<Option<State>>;
+type Replica = Vec<Option<QuotaState>>;
 
 pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
     let regions = setting.network.regions.len();

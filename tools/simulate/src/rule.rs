@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use edge_limiter::quota::{Decision, Quota, QuotaOutcome, State};
+use edge_limiter::quota::{Decision, Quota, QuotaOutcome, QuotaState};
 use edge_limiter::store::shared::{Question, SharedStore, StoreReply};
 use edge_limiter::store::{QuotaAnswer, StoreError, Verdict};
 use edge_limiter::time::{Millis, Timestamp};
@@ -16,7 +16,7 @@ pub(crate) trait Rule: Default {
 
 /// The library's own rule, by the quota's algorithm.
 #[derive(Debug, Default)]
-pub(crate) struct Ours(Option<State>);
+pub(crate) struct Ours(Option<QuotaState>);
 
 impl Rule for Ours {
     fn admits(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
-use crate::quota::{Algorithm, Quota, State};
+use crate::quota::{Algorithm, Quota, QuotaState};
 use crate::store::Charge;
 use crate::store::shared::Backlog;
 use crate::time::Millis;
@@ -291,7 +291,7 @@ impl RandomBacklog {
         };
         Backlog {
             name: format!("n{}", self.name),
-            state: State::parse(&text).unwrap_or_else(|| panic!("{text}")),
+            state: QuotaState::parse(&text).unwrap_or_else(|| panic!("{text}")),
         }
     }
 }
