@@ -8,7 +8,7 @@ use crate::redis::script::ScriptForm;
 use crate::response::Response;
 use crate::store::blocked::RANGES_LOST;
 use crate::store::breaker::Status;
-use crate::store::breaker::circuit::State;
+use crate::store::breaker::circuit::CircuitState;
 use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
 
@@ -49,7 +49,7 @@ pub(super) fn answer(
         StoreHealth::Memory => None,
         StoreHealth::Shared(status) => Some(status),
     };
-    let closed = |status: &&Status| status.state == State::Closed;
+    let closed = |status: &&Status| status.state == CircuitState::Closed;
     let failing = breaker.filter(|status| !closed(status));
     let lost = parts.lost.map(|since| (since, RANGES_LOST.to_owned()));
     let others = [lost, parts.blocks, parts.records, parts.key_set];
@@ -137,8 +137,8 @@ impl Failing {
             since: trouble.map(|(since, _)| since.as_millis()),
             why: trouble.map(|(_, why)| why.to_string()),
             next_try: match status.state {
-                State::Open { until } => Some(until.as_millis()),
-                State::Closed | State::HalfOpen { .. } => None,
+                CircuitState::Open { until } => Some(until.as_millis()),
+                CircuitState::Closed | CircuitState::HalfOpen { .. } => None,
             },
         }
     }
@@ -173,7 +173,7 @@ mod tests {
     use crate::store::StoreError;
     use crate::store::blocked::RANGES_LOST;
     use crate::store::breaker::Status;
-    use crate::store::breaker::circuit::State;
+    use crate::store::breaker::circuit::CircuitState;
     use crate::store::stack::StoreHealth;
     use crate::time::Timestamp;
 
@@ -206,9 +206,9 @@ mod tests {
         serde_json::from_str(&response.body).unwrap()
     }
 
-    fn upstash(state: State) -> StoreHealth {
+    fn upstash(state: CircuitState) -> StoreHealth {
         let since = Timestamp::from_millis(7);
-        let failing = state != State::Closed;
+        let failing = state != CircuitState::Closed;
         StoreHealth::Shared(Status {
             state,
             trouble: failing.then_some((since, StoreError::OverQuota)),
@@ -220,9 +220,14 @@ mod tests {
         let until = Timestamp::from_millis(9000);
         let version = env!("CARGO_PKG_VERSION");
         for (state, status, store, breaker) in [
-            (State::Closed, "ok", "upstash", "closed"),
-            (State::Open { until }, "degraded", "memory", "open"),
-            (State::HalfOpen { until }, "degraded", "memory", "half-open"),
+            (CircuitState::Closed, "ok", "upstash", "closed"),
+            (CircuitState::Open { until }, "degraded", "memory", "open"),
+            (
+                CircuitState::HalfOpen { until },
+                "degraded",
+                "memory",
+                "half-open",
+            ),
         ] {
             assert_eq!(
                 ask(false, &upstash(state), Access::Public),
@@ -257,16 +262,24 @@ mod tests {
     #[test]
     fn the_operator_learns_since_when_and_why() {
         let until = Timestamp::from_millis(9000);
-        let body = ask(true, &upstash(State::Open { until }), Access::Granted);
+        let body = ask(
+            true,
+            &upstash(CircuitState::Open { until }),
+            Access::Granted,
+        );
         let why = StoreError::OverQuota.to_string();
         let failing = json!({"since": 7, "why": why, "next_try": 9000});
         assert_eq!(body["failing"], failing);
         assert_eq!(body["errors"][0]["variable"], "RATE_LIMIT_HEADERS");
         assert_eq!(body["warnings"], json!([]));
 
-        let body = ask(false, &upstash(State::HalfOpen { until }), Access::Granted);
+        let body = ask(
+            false,
+            &upstash(CircuitState::HalfOpen { until }),
+            Access::Granted,
+        );
         assert_eq!(body["failing"]["next_try"], json!(null));
-        let body = ask(false, &upstash(State::Closed), Access::Granted);
+        let body = ask(false, &upstash(CircuitState::Closed), Access::Granted);
         assert_eq!(
             (body.get("failing"), &body["script"]),
             (None, &json!("plain"))
@@ -281,7 +294,7 @@ mod tests {
         let ask = |name: &str, access, bad| {
             let trouble = |part| (part == name).then(|| (since, "it is broken".to_owned()));
             let parts = Dependencies {
-                store: upstash(State::Closed),
+                store: upstash(CircuitState::Closed),
                 script: Some(ScriptForm::Flagged),
                 lost: (name == "lost").then_some(since),
                 blocks: trouble("blocks"),

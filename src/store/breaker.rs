@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::mem::{Discriminant, discriminant};
 
-use self::circuit::{CallOutcome, Circuit, Permit, State, Waits};
+use self::circuit::{CallOutcome, Circuit, CircuitState, Permit, Waits};
 use super::shared::{Question, SharedStore, StoreReply};
 use super::{Check, StoreError};
 use crate::effects::{Effects, LogLevel};
@@ -21,7 +21,7 @@ pub struct Breaker<S, E> {
     circuit: RefCell<Circuit>,
     trouble: RefCell<Option<(Timestamp, StoreError)>>,
     /// The kind of state that was logged last.
-    logged: Cell<Discriminant<State>>,
+    logged: Cell<Discriminant<CircuitState>>,
     transitions: Cell<Transitions>,
 }
 
@@ -37,11 +37,11 @@ pub struct Transitions {
 pub const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 impl Transitions {
-    const fn count(mut self, to: State) -> Self {
+    const fn count(mut self, to: CircuitState) -> Self {
         match to {
-            State::Closed => self.closed += 1,
-            State::Open { .. } => self.open += 1,
-            State::HalfOpen { .. } => self.half_open += 1,
+            CircuitState::Closed => self.closed += 1,
+            CircuitState::Open { .. } => self.open += 1,
+            CircuitState::HalfOpen { .. } => self.half_open += 1,
         }
         self
     }
@@ -57,7 +57,7 @@ impl Transitions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// Where the circuit is.
-    pub state: State,
+    pub state: CircuitState,
     /// Unless it is closed: since when, on this isolate's clock, and the latest failure.
     pub trouble: Option<(Timestamp, StoreError)>,
 }
@@ -70,7 +70,7 @@ impl<S, E: Effects> Breaker<S, E> {
             effects,
             circuit: RefCell::new(Circuit::new(waits)),
             trouble: RefCell::new(None),
-            logged: Cell::new(discriminant(&State::Closed)),
+            logged: Cell::new(discriminant(&CircuitState::Closed)),
             transitions: Cell::default(),
         }
     }
@@ -98,7 +98,7 @@ impl<S, E: Effects> Breaker<S, E> {
     /// Whether calls go through.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.circuit.borrow().state() == State::Closed
+        self.circuit.borrow().state() == CircuitState::Closed
     }
 
     /// Once per change: not for a probe after one that never reported or was not sent.
@@ -110,14 +110,14 @@ impl<S, E: Effects> Breaker<S, E> {
         }
         self.transitions.set(self.transitions.get().count(state));
         match state {
-            State::Closed => self.effects.log(
+            CircuitState::Closed => self.effects.log(
                 LogLevel::Info,
                 "Redis answers again; limits are shared again",
             ),
-            State::HalfOpen { .. } => self
+            CircuitState::HalfOpen { .. } => self
                 .effects
                 .log(LogLevel::Info, "Redis: asking whether it answers again"),
-            State::Open { until } => {
+            CircuitState::Open { until } => {
                 let trouble = self.trouble.borrow();
                 let why = trouble.as_ref().map(|(_, error)| error.to_string());
                 let line = format!(

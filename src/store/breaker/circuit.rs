@@ -35,7 +35,7 @@ pub enum CallOutcome {
 
 /// Where the circuit is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum CircuitState {
     /// Calls go through.
     Closed,
     /// No call goes through, and no probe before `until`.
@@ -50,7 +50,7 @@ pub enum State {
     },
 }
 
-impl fmt::Display for State {
+impl fmt::Display for CircuitState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Closed => "closed",
@@ -87,7 +87,7 @@ impl Waits {
 #[derive(Clone, Debug)]
 pub struct Circuit {
     waits: Waits,
-    state: State,
+    state: CircuitState,
     /// No probe is sent until then.
     held_back: Deadline,
     /// Counts changes of state: an outcome says something of the state that its call began in.
@@ -105,7 +105,7 @@ impl Circuit {
     pub const fn new(waits: Waits) -> Self {
         Self {
             waits,
-            state: State::Closed,
+            state: CircuitState::Closed,
             held_back: Deadline::OVER,
             epoch: 0,
             opened: 0,
@@ -116,7 +116,7 @@ impl Circuit {
 
     /// Where it is.
     #[must_use]
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> CircuitState {
         self.state
     }
 
@@ -127,20 +127,20 @@ impl Circuit {
     /// The time before which it is no use to ask again. While a probe is under way that is past: it may end at any time.
     pub fn permit(&self) -> Result<Permit, Timestamp> {
         match self.state {
-            State::Closed => Ok(Permit(self.epoch)),
-            State::Open { until } => Err(until),
-            State::HalfOpen { until } => Err(until - self.waits.probe),
+            CircuitState::Closed => Ok(Permit(self.epoch)),
+            CircuitState::Open { until } => Err(until),
+            CircuitState::HalfOpen { until } => Err(until - self.waits.probe),
         }
     }
 
     /// Leave to probe, if a probe is due at `now`: the one who gets it sends it.
     pub fn begin_probe(&mut self, now: Timestamp) -> Option<Permit> {
-        if self.state == State::Closed || self.held_back.is_pending(now) {
+        if self.state == CircuitState::Closed || self.held_back.is_pending(now) {
             return None;
         }
         let until = now + self.waits.probe;
         self.enter(
-            State::HalfOpen { until },
+            CircuitState::HalfOpen { until },
             Deadline::after(self.waits.probe, now),
         );
         Some(Permit(self.epoch))
@@ -158,7 +158,7 @@ impl Circuit {
         if permit.0 != self.epoch {
             return false;
         }
-        let probing = self.state != State::Closed;
+        let probing = self.state != CircuitState::Closed;
         if outcome == CallOutcome::NotSent {
             if probing {
                 self.open(FIRST_WAIT, now);
@@ -170,7 +170,7 @@ impl Circuit {
             self.in_a_row = 0;
             if probing {
                 self.outcomes = 0;
-                self.enter(State::Closed, Deadline::OVER);
+                self.enter(CircuitState::Closed, Deadline::OVER);
             } else {
                 self.opened = 0;
             }
@@ -192,12 +192,12 @@ impl Circuit {
 
     fn open(&mut self, wait: Millis, now: Timestamp) {
         self.enter(
-            State::Open { until: now + wait },
+            CircuitState::Open { until: now + wait },
             Deadline::after(wait, now),
         );
     }
 
-    fn enter(&mut self, state: State, held_back: Deadline) {
+    fn enter(&mut self, state: CircuitState, held_back: Deadline) {
         self.state = state;
         self.held_back = held_back;
         self.epoch += 1;

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use futures_util::FutureExt;
 
 use super::Breaker;
-use super::circuit::{State, Waits};
+use super::circuit::{CircuitState, Waits};
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
 use crate::quota::Algorithm;
@@ -107,7 +107,7 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     for _ in 0..5 {
         assert_eq!(ask(&store), Err(StoreError::Timeout));
     }
-    let State::Open { until } = store.status().state else {
+    let CircuitState::Open { until } = store.status().state else {
         panic!("{:?}", store.status());
     };
     for _ in 0..100 {
@@ -164,7 +164,7 @@ fn the_wait_begins_when_the_call_has_failed_not_when_it_began() {
         let _ = store.decide(&check, began).now_or_never();
     }
     let until = began + Millis::new(1100);
-    assert_eq!(store.status().state, State::Open { until });
+    assert_eq!(store.status().state, CircuitState::Open { until });
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn what_was_not_asked_is_no_failure() {
     for _ in 0..100 {
         assert_eq!(ask(&store), Err(StoreError::OverCap));
     }
-    assert_eq!(store.status().state, State::Closed);
+    assert_eq!(store.status().state, CircuitState::Closed);
     assert!(logged(&store).is_empty());
 }
 

@@ -18,7 +18,7 @@ use crate::redis::keys::Keys;
 use crate::redis::records::Records;
 use crate::redis::{Command, Database};
 use crate::seed::Seed;
-use crate::store::breaker::circuit::{FIRST_WAIT, State};
+use crate::store::breaker::circuit::{CircuitState, FIRST_WAIT};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, charge, check};
 use crate::store::denials::MAX_AGE;
 use crate::store::reference::Reference;
@@ -205,7 +205,7 @@ impl Isolate {
         verdict.answers[0].unwrap().decision.remaining
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> CircuitState {
         match self.stack.health() {
             StoreHealth::Shared(status) => status.state,
             StoreHealth::Memory => panic!("there is a shared store"),
@@ -214,7 +214,7 @@ impl Isolate {
 
     /// A request that meets no quota, once the breaker lets it through: it closes it.
     fn find_out(&self) {
-        if let State::Open { until } = self.state() {
+        if let CircuitState::Open { until } = self.state() {
             self.pass(until.since(self.now()));
         }
         self.ask(&[]);
@@ -336,7 +336,7 @@ fn the_breaker_opens_and_closes() {
     let asked = isolate.asked(|| assert_eq!(isolate.admitted(&charges, 100), 100));
     assert_eq!(asked, OPENS_AFTER);
     let until = isolate.now() + FIRST_WAIT;
-    assert_eq!(isolate.state(), State::Open { until });
+    assert_eq!(isolate.state(), CircuitState::Open { until });
     assert!(!isolate.stack.answers());
     assert_eq!(isolate.effects.lines().len(), 1);
 
@@ -350,7 +350,7 @@ fn the_breaker_opens_and_closes() {
     assert_eq!(asked, 0);
     isolate.pass(FIRST_WAIT);
     let asked = isolate.asked(|| assert!(isolate.ask(&charges).1.degraded));
-    assert_eq!((asked, isolate.state()), (1, State::Closed));
+    assert_eq!((asked, isolate.state()), (1, CircuitState::Closed));
     let asked = isolate.asked(|| assert!(!isolate.ask(&charges).1.degraded));
     assert_eq!(asked, 1);
     assert!(isolate.stack.answers());
@@ -605,7 +605,7 @@ fn beyond_the_cap_memory_decides() {
         });
         let charges = [ruled("p:a", 10, rule)];
         let asked = isolate.asked(|| assert_eq!(isolate.admitted(&charges, 30), 10));
-        assert_eq!((asked, isolate.state()), (2, State::Closed));
+        assert_eq!((asked, isolate.state()), (2, CircuitState::Closed));
         assert_eq!(isolate.effects.lines().len(), 1);
     }
 }

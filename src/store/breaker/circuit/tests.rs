@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::{Just, Strategy};
 
-use super::{CallOutcome, Circuit, FAILURES_IN_A_ROW, FIRST_WAIT, State, Waits};
+use super::{CallOutcome, Circuit, CircuitState, FAILURES_IN_A_ROW, FIRST_WAIT, Waits};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -30,11 +30,11 @@ fn call(circuit: &mut Circuit, ended: CallOutcome, now: Timestamp) -> bool {
 
 /// Opens it with failures at `now`, and says until when.
 fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
-    while circuit.state() == State::Closed {
+    while circuit.state() == CircuitState::Closed {
         call(circuit, CallOutcome::Transient, now);
     }
     match circuit.state() {
-        State::Open { until } => until,
+        CircuitState::Open { until } => until,
         state => panic!("{state}"),
     }
 }
@@ -43,12 +43,12 @@ fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
 fn failures_in_a_row_open_it() {
     let mut circuit = circuit();
     for number in 1..=FAILURES_IN_A_ROW {
-        assert_eq!(circuit.state(), State::Closed);
+        assert_eq!(circuit.state(), CircuitState::Closed);
         let changed = call(&mut circuit, CallOutcome::Transient, START);
         assert_eq!(changed, number == FAILURES_IN_A_ROW);
     }
     let until = START + FIRST_WAIT;
-    assert_eq!(circuit.state(), State::Open { until });
+    assert_eq!(circuit.state(), CircuitState::Open { until });
 }
 
 #[test]
@@ -60,18 +60,18 @@ fn a_success_between_failures_starts_the_row_anew() {
             call(&mut circuit, CallOutcome::Success, START);
         }
     }
-    assert_eq!(circuit.state(), State::Closed);
+    assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
 #[test]
 fn half_of_the_last_twenty_open_it() {
     let mut circuit = circuit();
     for number in 1..=10 {
-        assert_eq!(circuit.state(), State::Closed, "failure {number}");
+        assert_eq!(circuit.state(), CircuitState::Closed, "failure {number}");
         call(&mut circuit, CallOutcome::Success, START);
         call(&mut circuit, CallOutcome::Transient, START);
     }
-    assert!(matches!(circuit.state(), State::Open { .. }));
+    assert!(matches!(circuit.state(), CircuitState::Open { .. }));
 }
 
 #[test]
@@ -80,11 +80,11 @@ fn what_an_operator_must_mend_opens_it_at_once_and_for_longest() {
     assert!(call(&mut circuit, CallOutcome::Permanent, START));
     let longest = Millis::new(FIRST_WAIT.get() << WAITS.doublings);
     let until = START + longest;
-    assert_eq!(circuit.state(), State::Open { until });
+    assert_eq!(circuit.state(), CircuitState::Open { until });
     // The probe as well.
     assert!(call(&mut circuit, CallOutcome::Permanent, until));
     let until = until + longest;
-    assert_eq!(circuit.state(), State::Open { until });
+    assert_eq!(circuit.state(), CircuitState::Open { until });
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     assert!(call(&mut circuit, CallOutcome::Success, until));
-    assert_eq!(circuit.state(), State::Closed);
+    assert_eq!(circuit.state(), CircuitState::Closed);
     assert!(!call(&mut circuit, CallOutcome::Success, until));
     for _ in 1..FAILURES_IN_A_ROW {
         assert!(!call(&mut circuit, CallOutcome::Transient, until));
@@ -130,7 +130,7 @@ fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
     let until = until + FIRST_WAIT;
     assert_eq!(
         circuit.state(),
-        State::Open { until },
+        CircuitState::Open { until },
         "the first wait again"
     );
 }
@@ -156,7 +156,7 @@ fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
     let mut waits = Vec::new();
     for _ in 0..7 {
         assert!(call(&mut circuit, CallOutcome::Transient, at));
-        let State::Open { until } = circuit.state() else {
+        let CircuitState::Open { until } = circuit.state() else {
             panic!("{}", circuit.state());
         };
         waits.push(until.since(at).get());
@@ -177,7 +177,7 @@ fn a_probe_that_never_reports_is_given_up() {
         "too late"
     );
     assert!(circuit.ended(second, CallOutcome::Success, again, WHOLE));
-    assert_eq!(circuit.state(), State::Closed);
+    assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_probe_that_is_not_sent_leaves_its_place_to_the_next_after_the_first_wait() 
     assert!(call(&mut circuit, CallOutcome::Success, until));
     // Closed, it says nothing.
     assert!(!call(&mut circuit, CallOutcome::NotSent, until));
-    assert_eq!(circuit.state(), State::Closed);
+    assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn outcomes_of_calls_from_before_it_opened_change_nothing() {
     let mut circuit = circuit();
     let late: Vec<_> = (0..3).map(|_| circuit.permit().unwrap()).collect();
     let until = opened(&mut circuit, START);
-    let state = State::Open { until };
+    let state = CircuitState::Open { until };
     for (permit, ended) in late.into_iter().zip([
         CallOutcome::Success,
         CallOutcome::Transient,
@@ -258,16 +258,16 @@ proptest! {
             if asks {
                 let before = circuit.state();
                 let call = circuit.permit();
-                prop_assert_eq!(call.is_ok(), before == State::Closed);
+                prop_assert_eq!(call.is_ok(), before == CircuitState::Closed);
                 let probe = circuit.begin_probe(now);
                 match (before, probe) {
-                    (State::Closed, probe) => prop_assert!(probe.is_none()),
-                    (State::Open { until } | State::HalfOpen { until }, Some(_)) => {
+                    (CircuitState::Closed, probe) => prop_assert!(probe.is_none()),
+                    (CircuitState::Open { until } | CircuitState::HalfOpen { until }, Some(_)) => {
                         prop_assert!(until <= now);
                         prop_assert!(probe_until.is_none_or(|probe_until| probe_until <= now));
                         probe_until = Some(now + WAITS.probe);
                     }
-                    (State::Open { until } | State::HalfOpen { until }, None) => {
+                    (CircuitState::Open { until } | CircuitState::HalfOpen { until }, None) => {
                         prop_assert!(until > now);
                         prop_assert_eq!(circuit.state(), before);
                     }
@@ -281,7 +281,7 @@ proptest! {
                 if circuit.state() != before {
                     probe_until = None;
                 }
-                if let (State::Open { until }, false) = (circuit.state(), circuit.state() == before) {
+                if let (CircuitState::Open { until }, false) = (circuit.state(), circuit.state() == before) {
                     let wait = until.since(now).get();
                     let longest = FIRST_WAIT.get() << WAITS.doublings;
                     let shortest = FIRST_WAIT.get() / 2;
