@@ -18,7 +18,7 @@ use crate::seed::Seed;
 use crate::store::shared::Partitioned;
 use crate::store::stack::Stack;
 use crate::time::{Millis, Timestamp};
-use crate::trouble::Trouble;
+use crate::trouble::FailureMonitor;
 
 /// A sample of so many thousandths is all of them.
 const ALL: u32 = 1000;
@@ -78,7 +78,7 @@ pub struct Journal<D> {
     rules: Abuse,
     /// Thousandths of admitted requests that the sample is behind by.
     behind: Cell<u32>,
-    trouble: Trouble,
+    trouble: FailureMonitor,
     /// Events that no record holds.
     left_out: Cell<u64>,
 }
@@ -91,7 +91,7 @@ impl<D: Database> Journal<D> {
             records,
             rules: rules.clone(),
             behind: Cell::new(0),
-            trouble: Trouble::new(
+            trouble: FailureMonitor::new(
                 "events: writing them",
                 "this isolate keeps them, as far as it has room",
                 SILENT_FAILURES,

@@ -6,7 +6,7 @@ use crate::effects::{Effects, LogLevel};
 use crate::time::Timestamp;
 
 /// How something does that the limiter depends on.
-pub struct Trouble {
+pub struct FailureMonitor {
     /// Its name in the log.
     subject: &'static str,
     /// What holds while it fails.
@@ -24,7 +24,7 @@ struct Failures {
     why: String,
 }
 
-impl Trouble {
+impl FailureMonitor {
     /// Nothing has failed yet.
     #[must_use]
     pub const fn new(subject: &'static str, meanwhile: &'static str, silent: u32) -> Self {
@@ -70,7 +70,7 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
-    use super::Trouble;
+    use super::FailureMonitor;
     use crate::effects::testing::Manual;
     use crate::store::conformance::START;
     use crate::time::Millis;
@@ -79,7 +79,7 @@ mod tests {
     fn each_change_is_logged_once_and_since_is_the_first_failure() {
         let effects = Manual::default();
         for silent in [0, 1] {
-            let trouble = Trouble::new("keys", "the old ones are used", silent);
+            let trouble = FailureMonitor::new("keys", "the old ones are used", silent);
             let learn = |ms, why: Option<&str>| {
                 let now = START + Millis::new(ms);
                 trouble.learn(why.map(str::to_owned), &effects, now);

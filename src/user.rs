@@ -24,7 +24,7 @@ use crate::error::KeySetError;
 use crate::seed::Seed;
 use crate::steps;
 use crate::time::{Millis, Timestamp};
-use crate::trouble::Trouble;
+use crate::trouble::FailureMonitor;
 
 pub mod algorithm;
 mod base64url;
@@ -100,7 +100,7 @@ pub struct Users<E> {
     own: Rc<[JwtKey]>,
     fetched: RefCell<Rc<[JwtKey]>>,
     fetching: Cell<FetchSchedule>,
-    trouble: Trouble,
+    trouble: FailureMonitor,
     proofs: RefCell<Proofs>,
 }
 
@@ -113,7 +113,7 @@ impl<E: Effects> Users<E> {
             effects,
             fetched: RefCell::new(Rc::new([])),
             fetching: Cell::default(),
-            trouble: Trouble::new(
+            trouble: FailureMonitor::new(
                 "RATE_LIMIT_JWT_JWKS_URL: the key set",
                 "tokens are verified with the keys that are known, and the other callers limited by address",
                 0,

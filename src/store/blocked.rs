@@ -30,7 +30,7 @@ use crate::effects::{Effects, LogLevel};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::{Deadline, Millis, Timestamp};
-use crate::trouble::Trouble;
+use crate::trouble::FailureMonitor;
 
 /// Attempts at loading, while the database changes or something is restored.
 const ATTEMPTS: usize = 4;
@@ -95,7 +95,7 @@ pub struct Blocked<S, D, E> {
     out: Cell<Deadline>,
     /// Until the version is to be read apart.
     reads_version: Cell<Deadline>,
-    trouble: Trouble,
+    trouble: FailureMonitor,
 }
 
 /// Loads in a row that may fail in silence: the breaker reports a store that is out.
@@ -119,7 +119,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             alerted: Cell::default(),
             out: Cell::new(Deadline::OVER),
             reads_version: Cell::new(Deadline::OVER),
-            trouble: Trouble::new(
+            trouble: FailureMonitor::new(
                 "blocks: loading them",
                 "this isolate enforces its last copy",
                 SILENT_FAILURES,
