@@ -10,6 +10,7 @@ use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
 use crate::events::{BatchLimits, Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder};
+use crate::failure_monitor::FailureMonitor;
 use crate::gate::{Exempt, QuotaStatus, Report, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
@@ -18,7 +19,6 @@ use crate::seed::Seed;
 use crate::store::shared::Partitioned;
 use crate::store::stack::Stack;
 use crate::time::{Millis, Timestamp};
-use crate::trouble::FailureMonitor;
 
 /// A sample of so many thousandths is all of them.
 const ALL: u32 = 1000;

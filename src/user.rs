@@ -21,10 +21,10 @@ use crate::client::CallerKey;
 use crate::credentials::{bearer, trim};
 use crate::effects::{Effects, VerificationKey};
 use crate::error::KeySetError;
+use crate::failure_monitor::FailureMonitor;
 use crate::seed::Seed;
 use crate::steps;
 use crate::time::{Millis, Timestamp};
-use crate::trouble::FailureMonitor;
 
 pub mod algorithm;
 mod base64url;

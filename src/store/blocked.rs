@@ -27,10 +27,10 @@ use crate::blocklist::version::{Agreement, StoredRanges, same_ranges};
 use crate::blocklist::{AddressBlock, BlockTarget, VersionChange};
 use crate::client::range::Range;
 use crate::effects::{Effects, LogLevel};
+use crate::failure_monitor::FailureMonitor;
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::{Deadline, Millis, Timestamp};
-use crate::trouble::FailureMonitor;
 
 /// Attempts at loading, while the database changes or something is restored.
 const ATTEMPTS: usize = 4;
