@@ -6,7 +6,7 @@ use super::bad_input::BadInput;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::effects::Effects;
-use crate::metrics::exposition::{self, Format, Told};
+use crate::metrics::exposition::{self, Exposition, Format};
 use crate::metrics::gauges::{FIELDS, Found};
 use crate::metrics::records::window;
 use crate::metrics::{Series, StoreCounts, TENTHS};
@@ -44,7 +44,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&[])?;
         self.counts(now).await?;
         let overview = self.records().overview(now).await.ok();
-        let told = Told {
+        let told = Exposition {
             overview: overview.as_ref(),
             config: self.config(),
             isolate: self.isolate(),

@@ -28,7 +28,7 @@ impl Format {
 }
 
 /// All that is told.
-pub struct Told<'a> {
+pub struct Exposition<'a> {
     /// How things stand; `None`: Redis does not answer. What it would tell is left out then.
     pub overview: Option<&'a Overview>,
     /// The configuration in force.
@@ -110,7 +110,7 @@ fn show_first(counts: &mut Series, config: &Config) {
 
 /// The exposition of `told`.
 #[must_use]
-pub fn write(told: &Told<'_>, format: Format) -> String {
+pub fn write(told: &Exposition<'_>, format: Format) -> String {
     let mut page = TextWriter {
         text: String::with_capacity(8192),
         format,

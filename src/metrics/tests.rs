@@ -9,7 +9,7 @@ use proptest::prelude::{
 };
 use serde_json::{Value, json};
 
-use super::exposition::{Format, Told, write};
+use super::exposition::{Exposition, Format, write};
 use super::gauges::{Found, Gauges};
 use super::records::{BlockedNow, Overview, Width};
 use super::{Metrics, RequestOutcome, Series, StoreCounts};
@@ -353,7 +353,7 @@ fn page(counts: &Series, isolate: Option<&str>, format: Format) -> String {
             ..Gauges::default()
         }),
     };
-    let told = Told {
+    let told = Exposition {
         overview: Some(&overview),
         config: &config(),
         isolate,
