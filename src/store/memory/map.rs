@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 
 /// What forgetting an entry would cost, the cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Worth {
+pub(super) enum EvictionRank {
     /// Has room: by the share of its limit in use (in 255ths), then by the last touch.
     Room { share: u8, touched: u64 },
     /// Is limited or blocked until then.
@@ -26,7 +26,7 @@ pub(super) struct Entry {
     unreconciled: Option<Box<Unreconciled>>,
     expires: Timestamp,
     share: u8,
-    worth: Worth,
+    worth: EvictionRank,
     indexed: Indexed,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Entry {
 /// raise both, so an entry moves up when it comes first, not at each of them.
 #[derive(Clone, Copy)]
 struct Indexed {
-    worth: Worth,
+    worth: EvictionRank,
     expires: Timestamp,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Map {
     places: HashMap<Rc<str>, u32, Seed>,
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
-    by_worth: BTreeSet<(Worth, u32)>,
+    by_worth: BTreeSet<(EvictionRank, u32)>,
     by_expiry: BTreeSet<(Timestamp, u32)>,
     /// Entries with a backlog.
     unreconciled: BTreeSet<u32>,
@@ -126,8 +126,8 @@ impl Map {
         self.touches += 1;
         let share = share_in_use(charge, answer);
         let worth = match limited_until(charge, &record, answer, now) {
-            Some(until) => Worth::Limited { until },
-            None => Worth::Room {
+            Some(until) => EvictionRank::Limited { until },
+            None => EvictionRank::Room {
                 share,
                 touched: self.touches,
             },
@@ -155,7 +155,14 @@ impl Map {
     }
 
     /// Writes an entry down in place of what it was.
-    fn replace(&mut self, place: u32, record: Record, expires: Timestamp, share: u8, worth: Worth) {
+    fn replace(
+        &mut self,
+        place: u32,
+        record: Record,
+        expires: Timestamp,
+        share: u8,
+        worth: EvictionRank,
+    ) {
         let slot = self.entries.get_mut(place as usize);
         if let Some(entry) = slot.and_then(Option::as_mut) {
             if worth < entry.indexed.worth {
@@ -301,7 +308,7 @@ impl Map {
         // Those whose limit has passed since have room again and take their place among the rest: some
         // of them at a time, for the same reason.
         let first_limited = (
-            Worth::Limited {
+            EvictionRank::Limited {
                 until: Timestamp::default(),
             },
             0,
@@ -309,7 +316,9 @@ impl Map {
         let released: Vec<u32> = self
             .by_worth
             .range(first_limited..)
-            .take_while(|(worth, _)| matches!(worth, Worth::Limited { until } if *until <= now))
+            .take_while(
+                |(worth, _)| matches!(worth, EvictionRank::Limited { until } if *until <= now),
+            )
             .take(16)
             .map(|(_, place)| *place)
             .collect();
@@ -330,9 +339,9 @@ impl Map {
         let Some(entry) = self.entry(place) else {
             return false;
         };
-        if matches!(entry.worth, Worth::Limited { until } if until <= now) {
+        if matches!(entry.worth, EvictionRank::Limited { until } if until <= now) {
             let share = entry.share;
-            entry.worth = Worth::Room { share, touched };
+            entry.worth = EvictionRank::Room { share, touched };
         }
         let (from, to) = (entry.indexed.worth, entry.worth);
         entry.indexed.worth = to;
@@ -387,8 +396,8 @@ impl Map {
         entries
             .map(|entry| {
                 let until = match entry.worth {
-                    Worth::Limited { until } => Some(until),
-                    Worth::Room { .. } => None,
+                    EvictionRank::Limited { until } => Some(until),
+                    EvictionRank::Room { .. } => None,
                 };
                 (entry.key.to_string(), until)
             })
