@@ -20,7 +20,7 @@ pub(super) enum EvictionRank {
     Limited { until: Timestamp },
 }
 
-pub(super) struct Entry {
+pub(super) struct MapEntry {
     key: Rc<str>,
     record: Record,
     unreconciled: Option<Box<Unreconciled>>,
@@ -49,7 +49,7 @@ pub(super) struct DecidedCharge {
 pub(super) struct Map {
     most: usize,
     places: HashMap<Rc<str>, u32, Seed>,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<MapEntry>>,
     free: Vec<u32>,
     by_worth: BTreeSet<(EvictionRank, u32)>,
     by_expiry: BTreeSet<(Timestamp, u32)>,
@@ -140,7 +140,7 @@ impl Map {
         match known {
             Some(place) => self.replace(place, record, expires, share, worth),
             None => self.put(
-                Entry {
+                MapEntry {
                     key: charge.key.as_str().into(),
                     record,
                     unreconciled: None,
@@ -254,11 +254,11 @@ impl Map {
         }
     }
 
-    fn entry(&mut self, place: u32) -> Option<&mut Entry> {
+    fn entry(&mut self, place: u32) -> Option<&mut MapEntry> {
         self.entries.get_mut(place as usize)?.as_mut()
     }
 
-    fn put(&mut self, entry: Entry, now: Timestamp) {
+    fn put(&mut self, entry: MapEntry, now: Timestamp) {
         while self.places.len() >= self.most {
             self.evict(now);
         }
@@ -274,7 +274,7 @@ impl Map {
         }
     }
 
-    fn remove(&mut self, place: u32) -> Option<Entry> {
+    fn remove(&mut self, place: u32) -> Option<MapEntry> {
         let entry = self.entries.get_mut(place as usize)?.take()?;
         self.places.remove(&entry.key);
         self.by_worth.remove(&(entry.indexed.worth, place));
@@ -409,7 +409,7 @@ impl Map {
         let entries = self.entries.iter().flatten();
         let backlogs = entries.clone().filter(|entry| entry.unreconciled.is_some());
         let held = self.places.len();
-        let indexed = |(place, slot): (usize, &Option<Entry>)| {
+        let indexed = |(place, slot): (usize, &Option<MapEntry>)| {
             slot.as_ref().is_none_or(|entry| {
                 let (place, indexed) = (place as u32, entry.indexed);
                 self.by_worth.contains(&(indexed.worth, place))
