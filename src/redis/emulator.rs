@@ -25,10 +25,10 @@ const ENDLESS: u64 = 1 << 62;
 
 /// Records in memory.
 pub struct Emulator {
-    held: RefCell<Held>,
+    held: RefCell<StoredValue>,
 }
 
-struct Held {
+struct StoredValue {
     most: usize,
     most_bytes: usize,
     /// Whether keys without an end go where there is no room.
@@ -45,7 +45,7 @@ struct Held {
 struct Entry {
     content: Content,
     expires: Option<Timestamp>,
-    /// Its place in [`Held::by_expiry`], if it has one.
+    /// Its place in [`StoredValue::by_expiry`], if it has one.
     place: Option<u64>,
 }
 
@@ -91,7 +91,7 @@ impl Emulator {
 
     fn bounded(most: usize, most_bytes: usize, drops_endless: bool) -> Self {
         Self {
-            held: RefCell::new(Held {
+            held: RefCell::new(StoredValue {
                 most: most.max(1),
                 most_bytes,
                 drops_endless,
@@ -142,7 +142,7 @@ impl Database for std::rc::Rc<Emulator> {
     }
 }
 
-impl Held {
+impl StoredValue {
     /// `None`: not a command that it knows, or one of another kind of key.
     fn apply(&mut self, words: &[&str], now: Timestamp) -> Option<Value> {
         Some(match *words {
