@@ -129,7 +129,7 @@ fn outlasts(known: &Verdict, check: &Check, now: Timestamp) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Denial {
+enum RememberedBy {
     Address(AddressBlock),
     Quota(QuotaAnswer),
 }
@@ -147,7 +147,7 @@ enum Revalidation {
 #[derive(Clone, Copy)]
 struct Remembered {
     cost: u32,
-    denial: Denial,
+    denial: RememberedBy,
     ends: Timestamp,
     /// Until then it is repeated without asking.
     fresh: Deadline,
@@ -210,7 +210,7 @@ impl DenialMap {
         };
         if let Some(address) = &check.address
             && let Some(known) = self.get(address, ANY_COST, now)
-            && let Denial::Address(block) = known.denial
+            && let RememberedBy::Address(block) = known.denial
         {
             verdict.address_block = Some(block);
             stands(known);
@@ -218,7 +218,7 @@ impl DenialMap {
         for (charge, answer) in check.charges.iter().zip(&mut verdict.answers) {
             if charge.enforced
                 && let Some(known) = self.get(&charge.key, check.cost, now)
-                && let Denial::Quota(denial) = known.denial
+                && let RememberedBy::Quota(denial) = known.denial
                 // A block that another caller of the key set is none of one that may not be blocked.
                 && (denial.blocked_until.is_none() || charge.blocks())
             {
@@ -250,7 +250,7 @@ impl DenialMap {
             let until = |block: AddressBlock| block.until.unwrap_or(now + ENDLESS);
             let denial = verdict
                 .address_block
-                .map(|block| (Denial::Address(block), until(block)));
+                .map(|block| (RememberedBy::Address(block), until(block)));
             self.remember(address, ANY_COST, denial, now);
         }
         for (charge, answer) in verdict.enforced(check) {
@@ -259,7 +259,7 @@ impl DenialMap {
                 QuotaOutcome::Impossible => Some(now + ENDLESS),
                 QuotaOutcome::Allowed | QuotaOutcome::Denied { .. } => answer.retry_at(),
             };
-            let denial = ends.map(|ends| (Denial::Quota(*answer), ends));
+            let denial = ends.map(|ends| (RememberedBy::Quota(*answer), ends));
             self.remember(&charge.key, check.cost, denial, now);
         }
     }
@@ -276,7 +276,7 @@ impl DenialMap {
         &mut self,
         key: &str,
         cost: u32,
-        denial: Option<(Denial, Timestamp)>,
+        denial: Option<(RememberedBy, Timestamp)>,
         now: Timestamp,
     ) {
         let mut per_cost = self.forget(key);
