@@ -223,7 +223,7 @@ impl Response {
     /// The 429 to a denied request.
     #[must_use]
     pub fn denied(format: BodyFormat, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
-        let denial = Denial::of(report, now);
+        let denial = DenialText::of(report, now);
         let mut response = match format {
             BodyFormat::Json => Self::json(429, &denial.plain()),
             BodyFormat::Problem => Self::typed(429, PROBLEM_JSON, &denial.problem()),
@@ -263,13 +263,13 @@ pub(crate) fn is_blocked(report: &Report) -> bool {
 }
 
 /// What a denied client is told.
-struct Denial<'a> {
+struct DenialText<'a> {
     policy: &'a str,
     message: String,
     standing: InBody,
 }
 
-impl<'a> Denial<'a> {
+impl<'a> DenialText<'a> {
     fn of(report: &'a Report, now: Timestamp) -> Self {
         let binding = report.binding();
         let impossible = is_impossible(report);
