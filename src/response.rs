@@ -312,8 +312,8 @@ impl<'a> DenialText<'a> {
         }
     }
 
-    fn problem(&self) -> Problem<'_> {
-        Problem {
+    fn problem(&self) -> ProblemDetails<'_> {
+        ProblemDetails {
             r#type: QUOTA_EXCEEDED,
             title: "Request cannot be satisfied as assigned quota has been exceeded",
             status: 429,
@@ -336,7 +336,7 @@ struct Plain<'a> {
 
 /// The same as RFC 9457 has it.
 #[derive(Serialize)]
-struct Problem<'a> {
+struct ProblemDetails<'a> {
     r#type: &'a str,
     title: &'a str,
     status: u16,
