@@ -1,6 +1,6 @@
 //! Environment to [`Config`]: every rule checked, every breach named.
 //!
-//! A bad value never stops the limiter and never loosens it: it becomes a [`Problem`] that names the
+//! A bad value never stops the limiter and never loosens it: it becomes a [`ConfigProblem`] that names the
 //! variable and the rule, and a stricter reading is in force meanwhile. No problem carries a value.
 
 use std::fmt;
@@ -36,7 +36,7 @@ pub(crate) use vars::thousandths;
 
 /// Something wrong in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The variable, with the place in it where it is a table.
     pub variable: String,
     /// The rule it breaks and what is in force instead. Never the value.
@@ -45,7 +45,7 @@ pub struct Problem {
     pub severity: Severity,
 }
 
-/// How bad a [`Problem`] is.
+/// How bad a [`ConfigProblem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// A value that could not be taken as given.
@@ -54,7 +54,7 @@ pub enum Severity {
     Warning,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.variable, self.rule)
     }
@@ -179,7 +179,7 @@ pub struct Compiled {
     /// What is in force.
     pub config: Config,
     /// What is wrong, in the order found.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<ConfigProblem>,
 }
 
 impl Compiled {
@@ -256,7 +256,7 @@ impl Config {
 
 /// Problems as they are found.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+struct Problems(Vec<ConfigProblem>);
 
 impl Problems {
     fn error(&mut self, variable: impl Into<String>, rule: impl Into<String>) {
@@ -268,7 +268,7 @@ impl Problems {
     }
 
     fn add(&mut self, variable: impl Into<String>, rule: impl Into<String>, severity: Severity) {
-        self.0.push(Problem {
+        self.0.push(ConfigProblem {
             variable: variable.into(),
             rule: rule.into(),
             severity,

@@ -14,7 +14,7 @@ fn compile(vars: &Value, host: &HostCapabilities) -> Compiled {
 }
 
 fn problems(compiled: &Compiled, severity: Severity) -> Vec<&str> {
-    let of = |problem: &&super::super::Problem| problem.severity == severity;
+    let of = |problem: &&super::super::ConfigProblem| problem.severity == severity;
     let named = compiled.problems.iter().filter(of);
     named.map(|problem| problem.variable.as_str()).collect()
 }
