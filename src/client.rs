@@ -35,11 +35,11 @@ const LONGEST_VALUE: usize = 128;
 
 /// Who sent a request, as far as the platform's header tells; or whom a server names in a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Caller(Origin);
+pub struct Caller(CallerSource);
 
 /// Where a caller's identity came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Origin {
+enum CallerSource {
     /// The header held one address.
     Address { exact: IpAddr, network: Network },
     /// A Worker of this zone, at the address that those of all zones share.
@@ -70,11 +70,11 @@ impl Caller {
     #[must_use]
     pub fn identify(header: Option<&str>, prefix: Ipv6Prefix) -> Self {
         Self(match header.and_then(parse_address) {
-            Some(exact) => Origin::Address {
+            Some(exact) => CallerSource::Address {
                 exact,
                 network: Network::of(exact, prefix),
             },
-            None => Origin::Unidentified,
+            None => CallerSource::Unidentified,
         })
     }
 
@@ -87,7 +87,7 @@ impl Caller {
             return self;
         }
         match zone.and_then(CallerKey::zone) {
-            Some(CallerKey::Zone(zone)) => Self(Origin::Zone(zone)),
+            Some(CallerKey::Zone(zone)) => Self(CallerSource::Zone(zone)),
             _ => self,
         }
     }
@@ -96,9 +96,9 @@ impl Caller {
     #[must_use]
     pub const fn of_key(key: CallerKey) -> Self {
         Self(match key {
-            CallerKey::Address(network) => Origin::Network(network),
-            CallerKey::Unidentified => Origin::Unidentified,
-            other => Origin::Named(other),
+            CallerKey::Address(network) => CallerSource::Network(network),
+            CallerKey::Unidentified => CallerSource::Unidentified,
+            other => CallerSource::Named(other),
         })
     }
 
@@ -106,12 +106,12 @@ impl Caller {
     #[must_use]
     pub const fn key(&self) -> CallerKey {
         match &self.0 {
-            Origin::Address { network, .. } | Origin::Network(network) => {
+            CallerSource::Address { network, .. } | CallerSource::Network(network) => {
                 CallerKey::Address(*network)
             }
-            Origin::Zone(zone) => CallerKey::Zone(*zone),
-            Origin::Unidentified => CallerKey::Unidentified,
-            Origin::Named(key) => *key,
+            CallerSource::Zone(zone) => CallerKey::Zone(*zone),
+            CallerSource::Unidentified => CallerKey::Unidentified,
+            CallerSource::Named(key) => *key,
         }
     }
 
@@ -128,9 +128,9 @@ impl Caller {
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         match &self.0 {
-            Origin::Address { exact, .. } => Some(*exact),
-            Origin::Zone(_) => Some(Self::SHARED),
-            Origin::Network(_) | Origin::Unidentified | Origin::Named(_) => None,
+            CallerSource::Address { exact, .. } => Some(*exact),
+            CallerSource::Zone(_) => Some(Self::SHARED),
+            CallerSource::Network(_) | CallerSource::Unidentified | CallerSource::Named(_) => None,
         }
     }
 
@@ -138,14 +138,14 @@ impl Caller {
     #[must_use]
     pub fn is_in(&self, ranges: &RangeMap<()>) -> bool {
         match &self.0 {
-            Origin::Address { exact, .. } => ranges.holding(*exact).next().is_some(),
-            Origin::Network(network) => {
+            CallerSource::Address { exact, .. } => ranges.holding(*exact).next().is_some(),
+            CallerSource::Network(network) => {
                 let network = network.range();
                 let mut holding = ranges.holding(network.first());
                 holding.any(|(range, ())| range.covers(network))
             }
-            Origin::Zone(_) => ranges.holding(Self::SHARED).next().is_some(),
-            Origin::Unidentified | Origin::Named(_) => false,
+            CallerSource::Zone(_) => ranges.holding(Self::SHARED).next().is_some(),
+            CallerSource::Unidentified | CallerSource::Named(_) => false,
         }
     }
 
@@ -155,11 +155,11 @@ impl Caller {
     #[must_use]
     pub fn may_be_blocked(&self) -> bool {
         match &self.0 {
-            Origin::Address { exact, .. } => *exact != Self::SHARED,
-            Origin::Network(network) => !network.is_shared(),
-            Origin::Named(CallerKey::User(_) | CallerKey::Id(_)) => true,
-            Origin::Named(CallerKey::Range(range)) => !range.contains(Self::SHARED),
-            Origin::Named(_) | Origin::Zone(_) | Origin::Unidentified => false,
+            CallerSource::Address { exact, .. } => *exact != Self::SHARED,
+            CallerSource::Network(network) => !network.is_shared(),
+            CallerSource::Named(CallerKey::User(_) | CallerKey::Id(_)) => true,
+            CallerSource::Named(CallerKey::Range(range)) => !range.contains(Self::SHARED),
+            CallerSource::Named(_) | CallerSource::Zone(_) | CallerSource::Unidentified => false,
         }
     }
 
