@@ -37,7 +37,7 @@ impl One {
 }
 
 /// What one of several asks for.
-struct Asked<'a> {
+struct CheckItem<'a> {
     identifier: &'a str,
     caller: Caller,
     policy: &'a Policy,
@@ -48,7 +48,7 @@ struct Asked<'a> {
     exempt: Option<Exempt>,
 }
 
-impl Asked<'_> {
+impl CheckItem<'_> {
     /// Those that quotas count, in the order of the check's charges.
     const fn is_charged(&self) -> bool {
         self.exempt.is_none()
@@ -159,14 +159,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         &'a self,
         list: &'a [One],
         cost: u32,
-    ) -> Result<(Check, Vec<Asked<'a>>), AdminError> {
+    ) -> Result<(Check, Vec<CheckItem<'a>>), AdminError> {
         let config = self.config();
         let mut address: Option<CallerKey> = None;
         let mut check = Check {
             cost,
             ..Check::default()
         };
-        let mut asked: Vec<Asked> = Vec::with_capacity(list.len());
+        let mut asked: Vec<CheckItem> = Vec::with_capacity(list.len());
         for one in list {
             let policy = self.policy_named(&one.policy);
             let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
@@ -180,7 +180,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             }
             let terms = Terms::of(config, caller);
             let (key, charge) = policy.own_charge(&caller);
-            let is_same = |other: &Asked| other.key == key && other.policy.name == policy.name;
+            let is_same = |other: &CheckItem| other.key == key && other.policy.name == policy.name;
             if asked.iter().any(is_same) {
                 let rule = "A quota must not be named twice in one check.";
                 return Err(BadInput::from(rule).into());
@@ -190,7 +190,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             let _ = terms.charges(policy, None, &|_| None, &mut |_, charge| {
                 check.charges.push(charge);
             });
-            asked.push(Asked {
+            asked.push(CheckItem {
                 identifier: &one.identifier,
                 caller,
                 policy,
@@ -229,7 +229,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     /// Each identifier is its own caller.
     fn note_denial(
         &self,
-        asked: &[Asked<'_>],
+        asked: &[CheckItem<'_>],
         verdict: &Verdict,
         standings: Vec<(gate::QuotaStatus, bool)>,
         now: Timestamp,
@@ -263,7 +263,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
 /// What each quota answered that was asked, and whether it is enforced.
 fn standings_of(
-    asked: &[Asked<'_>],
+    asked: &[CheckItem<'_>],
     check: &Check,
     verdict: &Verdict,
 ) -> Vec<(gate::QuotaStatus, bool)> {
@@ -284,7 +284,7 @@ fn standings_of(
 /// `answered` is absent where no quota counts the caller; its answer, where a block or another quota that
 /// is known to deny has decided.
 fn standing<'a>(
-    one: &Asked<'a>,
+    one: &CheckItem<'a>,
     answered: Option<(&Charge, &Option<QuotaAnswer>)>,
     block: Option<AddressBlock>,
     now: Timestamp,
