@@ -23,12 +23,12 @@ use crate::time::Timestamp;
 /// Quotas in one check.
 const MOST: usize = 16;
 
-struct One {
+struct CheckInput {
     policy: String,
     identifier: String,
 }
 
-impl One {
+impl CheckInput {
     fn read(fields: &mut JsonFields) -> Result<Option<Self>, BadInput> {
         let (policy, identifier) = (fields.text("policy")?, fields.text("identifier")?);
         let both = policy.zip(identifier);
@@ -56,14 +56,14 @@ impl CheckItem<'_> {
 }
 
 /// One quota, or several that admit together or not at all; and the cost.
-fn asked(mut fields: JsonFields) -> Result<(Vec<One>, u32), BadInput> {
+fn asked(mut fields: JsonFields) -> Result<(Vec<CheckInput>, u32), BadInput> {
     const RULE: &str =
         "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 of them.";
     let cost = fields.number("cost", [0, u32::MAX])?.unwrap_or(1);
     let list = match fields.list("checks")? {
         None => {
             fields.only(&["policy", "identifier", "cost"])?;
-            vec![One::read(&mut fields)?.ok_or(BadInput::from(RULE))?]
+            vec![CheckInput::read(&mut fields)?.ok_or(BadInput::from(RULE))?]
         }
         Some(checks) if (1..=MOST).contains(&checks.len()) => {
             fields.only(&["checks", "cost"])?;
@@ -71,7 +71,7 @@ fn asked(mut fields: JsonFields) -> Result<(Vec<One>, u32), BadInput> {
             for check in checks {
                 let mut fields = JsonFields::of(check)?;
                 fields.only(&["policy", "identifier"])?;
-                list.push(One::read(&mut fields)?.ok_or(BadInput::from(RULE))?);
+                list.push(CheckInput::read(&mut fields)?.ok_or(BadInput::from(RULE))?);
             }
             list
         }
@@ -157,7 +157,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     /// The check, and what each of `list` asks for.
     fn asking<'a>(
         &'a self,
-        list: &'a [One],
+        list: &'a [CheckInput],
         cost: u32,
     ) -> Result<(Check, Vec<CheckItem<'a>>), AdminError> {
         let config = self.config();
