@@ -82,7 +82,7 @@ fn asked(mut fields: JsonFields) -> Result<(Vec<CheckInput>, u32), BadInput> {
 
 /// Where one quota stands, or all of them.
 #[derive(Clone, Serialize)]
-struct Standing<'a> {
+struct CheckBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     identifier: Option<&'a str>,
     allowed: bool,
@@ -125,7 +125,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let quotas = standings_of(&asked, &check, &verdict);
         self.count(&verdict, allowed, &quotas, now);
         let mut answers = check.charges.iter().zip(&verdict.answers);
-        let standings: Vec<Standing> = asked
+        let standings: Vec<CheckBody> = asked
             .iter()
             .map(|one| {
                 let answered = one.is_charged().then(|| answers.next()).flatten();
@@ -288,7 +288,7 @@ fn standing<'a>(
     answered: Option<(&Charge, &Option<QuotaAnswer>)>,
     block: Option<AddressBlock>,
     now: Timestamp,
-) -> Standing<'a> {
+) -> CheckBody<'a> {
     let ends = block.and_then(|block| block.until);
     let answer = answered.and_then(|(_, answer)| answer.as_ref());
     let enforced = answered.is_some_and(|(charge, _)| charge.enforced);
@@ -300,7 +300,7 @@ fn standing<'a>(
     };
     let reset = answer.map_or(now, |answer| answer.decision.reset_at);
     let unasked = if one.is_charged() { 0 } else { one.limit };
-    Standing {
+    CheckBody {
         identifier: Some(one.identifier),
         results: Vec::new(),
         allowed: block.is_none() && denial.is_none_or(QuotaAnswer::allows),
