@@ -62,7 +62,7 @@ pub(super) fn answer(
     };
     let admin = access == Access::Granted;
     let [lost, blocks, records, key_set] =
-        others.map(|part| part.filter(|_| admin).map(Trouble::of));
+        others.map(|part| part.filter(|_| admin).map(FailureBody::of));
     let body = Health {
         status,
         store: match breaker.filter(closed) {
@@ -94,13 +94,13 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     failing: Option<Failing>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    lost: Option<Trouble>,
+    lost: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    blocks: Option<Trouble>,
+    blocks: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    records: Option<Trouble>,
+    records: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key_set: Option<Trouble>,
+    key_set: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Told<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,13 +117,13 @@ struct Failing {
 
 /// What fails besides the store's decisions.
 #[derive(Serialize)]
-struct Trouble {
+struct FailureBody {
     /// In ms since the epoch, on this isolate's clock.
     since: u64,
     why: String,
 }
 
-impl Trouble {
+impl FailureBody {
     fn of((since, why): (Timestamp, String)) -> Self {
         let since = since.as_millis();
         Self { since, why }
