@@ -102,9 +102,9 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_set: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Vec<Told<'a>>>,
+    errors: Option<Vec<StatusBody<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    warnings: Option<Vec<Told<'a>>>,
+    warnings: Option<Vec<StatusBody<'a>>>,
 }
 
 /// Times in ms since the epoch, on this isolate's clock.
@@ -145,17 +145,17 @@ impl Failing {
 }
 
 #[derive(Serialize)]
-struct Told<'a> {
+struct StatusBody<'a> {
     variable: &'a str,
     rule: &'a str,
 }
 
-fn problems(compiled: &Compiled, severity: Severity) -> Vec<Told<'_>> {
+fn problems(compiled: &Compiled, severity: Severity) -> Vec<StatusBody<'_>> {
     compiled
         .problems
         .iter()
         .filter(|problem| problem.severity == severity)
-        .map(|problem| Told {
+        .map(|problem| StatusBody {
             variable: &problem.variable,
             rule: &problem.rule,
         })
