@@ -95,8 +95,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         #[derive(Serialize)]
         struct Body<'a> {
             enabled: bool,
-            policies: Vec<Told<'a>>,
-            preflight: Option<Told<'a>>,
+            policies: Vec<PolicyBody<'a>>,
+            preflight: Option<PolicyBody<'a>>,
         }
         input.only(&[])?;
         let config = self.config();
@@ -105,7 +105,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             .iter()
             .filter_map(|id| config.policy(*id))
             .collect();
-        let told = |policy| Told::of(policy, always.contains(&policy));
+        let told = |policy| PolicyBody::of(policy, always.contains(&policy));
         ok(&Body {
             enabled: config.enabled,
             policies: config.policies.iter().map(told).collect(),
@@ -152,7 +152,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
 /// A policy, as an operator is told of it.
 #[derive(Serialize)]
-struct Told<'a> {
+struct PolicyBody<'a> {
     name: &'a str,
     algorithm: &'a str,
     limit: u32,
@@ -171,7 +171,7 @@ struct Told<'a> {
     always: bool,
 }
 
-impl<'a> Told<'a> {
+impl<'a> PolicyBody<'a> {
     fn of(policy: &'a Policy, always: bool) -> Self {
         let quota = &policy.quota;
         let prefixes = match policy.key {
