@@ -30,7 +30,7 @@ const LONGEST_REASON: usize = 200;
 
 /// A block with its target.
 #[derive(Serialize)]
-struct Listed<'a> {
+struct BlockBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'a str>,
     target: &'a str,
@@ -40,7 +40,7 @@ struct Listed<'a> {
     reason: Option<&'a str>,
 }
 
-impl<'a> Listed<'a> {
+impl<'a> BlockBody<'a> {
     fn of(target: &'a str, block: &'a Block) -> Self {
         Self {
             scope: None,
@@ -66,7 +66,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         #[derive(Serialize)]
         struct Body<'a> {
             scope: &'a str,
-            blocked: Vec<Listed<'a>>,
+            blocked: Vec<BlockBody<'a>>,
             policies: Vec<ListedPolicy<'a>>,
             cursor: Option<String>,
         }
@@ -87,7 +87,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             blocked: page
                 .blocks
                 .iter()
-                .map(|(target, block)| Listed::of(target, block))
+                .map(|(target, block)| BlockBody::of(target, block))
                 .collect(),
             policies: policies
                 .iter()
@@ -197,9 +197,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 self.stack.drop_lease(&charge.key);
             }
         }
-        ok(&Listed {
+        ok(&BlockBody {
             scope: Some(self.records().scope()),
-            ..Listed::of(&target.text(), &block)
+            ..BlockBody::of(&target.text(), &block)
         })
     }
 
