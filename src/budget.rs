@@ -32,11 +32,11 @@ pub enum Purpose {
 /// Commands that an isolate may spend; its clones are the same budget.
 #[derive(Clone, Default)]
 pub struct Budget {
-    capped: Option<Rc<Capped>>,
+    capped: Option<Rc<Cap>>,
     sent: Rc<Cell<u64>>,
 }
 
-struct Capped {
+struct Cap {
     all: Quota,
     records: Quota,
     spent: RefCell<Spent>,
@@ -72,7 +72,7 @@ impl Budget {
         let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
         let all = per_second.and_then(quota);
         let capped = all.map(|all| {
-            Rc::new(Capped {
+            Rc::new(Cap {
                 records: all.scaled(RECORDS_SHARE_THOUSANDTHS),
                 all,
                 spent: RefCell::default(),
