@@ -177,13 +177,13 @@ fn number(text: &str) -> Option<u8> {
 /// outwards, of at most one step per bit.
 #[derive(Clone, Debug)]
 pub struct RangeMap<T> {
-    v4: Vec<Entry>,
-    v6: Vec<Entry>,
+    v4: Vec<RangeEntry>,
+    v6: Vec<RangeEntry>,
     values: Vec<T>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct RangeEntry {
     range: Range,
     last: u128,
     around: Option<usize>,
@@ -206,7 +206,7 @@ impl<T> FromIterator<(Range, T)> for RangeMap<T> {
     fn from_iter<I: IntoIterator<Item = (Range, T)>>(ranges: I) -> Self {
         let mut map = Self::default();
         for (range, value) in ranges {
-            let entry = Entry {
+            let entry = RangeEntry {
                 range,
                 last: range.span().1,
                 around: None,
@@ -225,7 +225,7 @@ impl<T> FromIterator<(Range, T)> for RangeMap<T> {
 }
 
 /// Sorts, and tells each entry the narrowest one around it.
-fn nest(entries: &mut Vec<Entry>) {
+fn nest(entries: &mut Vec<RangeEntry>) {
     // The latest of equal ones first, so that it is the one that is kept.
     entries.sort_unstable_by_key(|entry| {
         let (first, bits) = (number_of(entry.range.first()), entry.range.bits());
@@ -276,7 +276,7 @@ impl<T> RangeMap<T> {
             IpAddr::V6(_) => &self.v6,
         };
         let mut found = Vec::new();
-        let mut take = |entry: &Entry| {
+        let mut take = |entry: &RangeEntry| {
             let value = self.values.get(entry.value);
             found.extend(value.map(|value| (entry.range, value)));
         };
