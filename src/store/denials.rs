@@ -154,14 +154,14 @@ struct Remembered {
 }
 
 /// The denials of one key.
-struct Entry {
+struct DenialEntry {
     per_cost: Vec<Remembered>,
     ends: Timestamp,
 }
 
 struct DenialMap {
     most: usize,
-    denials: HashMap<Rc<str>, Entry, Seed>,
+    denials: HashMap<Rc<str>, DenialEntry, Seed>,
     by_end: BTreeSet<(Timestamp, Rc<str>)>,
 }
 
@@ -304,7 +304,7 @@ impl DenialMap {
         }
         let key: Rc<str> = key.into();
         self.by_end.insert((ends, Rc::clone(&key)));
-        self.denials.insert(key, Entry { per_cost, ends });
+        self.denials.insert(key, DenialEntry { per_cost, ends });
     }
 
     fn forget(&mut self, key: &str) -> Vec<Remembered> {
