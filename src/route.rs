@@ -80,7 +80,7 @@ impl Route {
     /// The same, beside the routes after it instead of before them: what it asks for applies, and so
     /// does what they ask for. For a route that may not say what was meant.
     #[must_use]
-    pub fn beside_others(self) -> Self {
+    pub fn fall_through(self) -> Self {
         Self {
             beside: true,
             ..self

@@ -115,11 +115,7 @@ impl RoutesReader<'_> {
         let unclear = self.problems.0.len() > clear;
         self.warn_of_cost(&format!("{place}.cost"), cost, &policies);
         let route = Route::new(pattern, methods, policies, cost);
-        Some(if unclear {
-            route.beside_others()
-        } else {
-            route
-        })
+        Some(if unclear { route.fall_through() } else { route })
     }
 
     fn everywhere(&mut self, place: &str, rule: &str, policies: Vec<PolicyId>) -> Option<Route> {

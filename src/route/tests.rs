@@ -337,7 +337,7 @@ fn a_route_beside_others_hides_none_of_them() {
     };
     let routes = Routes::new(
         vec![
-            route("/a/**", 1, 7).beside_others(),
+            route("/a/**", 1, 7).fall_through(),
             route("/a/b", 2, 2),
             route("/a/b", 3, 9),
         ],
@@ -388,11 +388,7 @@ fn table(most: usize) -> impl Strategy<Value = Routes> {
     prop::collection::vec(drawn, 0..most).prop_map(|drawn| {
         let routes = drawn.iter().map(|(segments, methods, beside)| {
             let route = route(&format!("/{}", segments.join("/")), methods, &[AUTH], 1);
-            if *beside {
-                route.beside_others()
-            } else {
-                route
-            }
+            if *beside { route.fall_through() } else { route }
         });
         Routes::new(routes.collect(), vec![GENERAL])
     })
