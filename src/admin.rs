@@ -14,7 +14,7 @@ use crate::client::{CF_WORKER, Caller};
 use crate::config::{Compiled, Config, Secret};
 use crate::credentials::{bearer, bearer_or_password};
 use crate::effects::Effects;
-use crate::events::{Details, EventKey, Kind};
+use crate::events::{Details, EventKey, EventKind};
 use crate::gate;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -404,7 +404,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
     fn note_refusal(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
         let note = EventKey {
-            kind: Kind::Refused,
+            kind: EventKind::Refused,
             caller: caller.key(),
             policy: "admin",
             status: 401,

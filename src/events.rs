@@ -50,7 +50,7 @@ const MAX_PATH_BYTES: usize = 256;
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum EventKind {
     /// A request was denied.
     Denied,
     /// A request was admitted, and the sample took it.
@@ -75,7 +75,7 @@ pub struct Event {
     /// When the last happened.
     pub last: u64,
     /// What happened.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The key whose quota denied; of any other event the caller's own.
     pub caller: CallerKey,
     /// The address that the first one came from, where the key is not that address's.
@@ -103,7 +103,7 @@ pub struct Event {
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct EventKey<'a> {
     /// What happened.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The caller's key.
     pub caller: CallerKey,
     /// The policy concerned.
@@ -501,7 +501,7 @@ fn first(id: String, note: &EventKey, now: Timestamp, details: Details) -> Event
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{
-        BatchLimits, Costs, Details, EventBatch, EventKey, Kind, MAX_DENIALS_PER_BATCH,
+        BatchLimits, Costs, Details, EventBatch, EventKey, EventKind, MAX_DENIALS_PER_BATCH,
         MAX_EVENTS_PER_BATCH, Recorder,
     };
     use crate::client::CallerKey;
@@ -512,7 +512,7 @@ pub(crate) mod tests {
     /// Of an address, or of an identifier.
     pub(crate) fn denied<'a>(caller: &str, policy: &'a str) -> EventKey<'a> {
         EventKey {
-            kind: Kind::Denied,
+            kind: EventKind::Denied,
             caller: CallerKey::parse(caller).unwrap_or_else(|| CallerKey::id(caller)),
             policy,
             status: 429,
@@ -594,12 +594,12 @@ pub(crate) mod tests {
                         ..decoy
                     },
                     2 => EventKey {
-                        kind: Kind::Admitted,
+                        kind: EventKind::Admitted,
                         status: u16::try_from(number).unwrap(),
                         ..decoy
                     },
                     _ => EventKey {
-                        kind: Kind::Refused,
+                        kind: EventKind::Refused,
                         policy: &name,
                         ..decoy
                     },

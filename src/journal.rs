@@ -9,7 +9,7 @@ use crate::config::Abuse;
 use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
-use crate::events::{BatchLimits, Details, EventBatch, EventKey, FLUSH_AFTER, Kind, Recorder};
+use crate::events::{BatchLimits, Details, EventBatch, EventKey, EventKind, FLUSH_AFTER, Recorder};
 use crate::failure_monitor::FailureMonitor;
 use crate::gate::{Exempt, QuotaStatus, Report, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
@@ -130,12 +130,12 @@ impl<D: Database> Journal<D> {
 
     /// As what a request is noted, if it is. Asked once for each request: the sample counts.
     #[must_use]
-    pub fn kind(&self, report: &Report) -> Option<Kind> {
+    pub fn kind(&self, report: &Report) -> Option<EventKind> {
         match report.exempt {
-            Some(Exempt::Bypassed) => Some(Kind::Bypassed),
+            Some(Exempt::Bypassed) => Some(EventKind::Bypassed),
             _ if !self.rules.events => None,
-            _ if !report.admitted => Some(Kind::Denied),
-            _ => self.takes().then_some(Kind::Admitted),
+            _ if !report.admitted => Some(EventKind::Denied),
+            _ => self.takes().then_some(EventKind::Admitted),
         }
     }
 
@@ -143,14 +143,14 @@ impl<D: Database> Journal<D> {
     /// `details` is asked only for the first of like events.
     pub fn note(
         &self,
-        kind: Kind,
+        kind: EventKind,
         status: u16,
         report: &Report,
         now: Timestamp,
         details: &mut dyn FnMut() -> Details,
     ) {
         let asker = report.caller.key();
-        if kind == Kind::Denied {
+        if kind == EventKind::Denied {
             let denial = DeniedRequest {
                 status,
                 asker,
@@ -191,7 +191,7 @@ impl<D: Database> Journal<D> {
             None => ("", denial.asker),
         };
         let note = EventKey {
-            kind: Kind::Denied,
+            kind: EventKind::Denied,
             caller,
             policy,
             status: denial.status,

@@ -15,7 +15,7 @@ use crate::budget::Budget;
 use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, HostCapabilities, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, LogLevel};
-use crate::events::Kind;
+use crate::events::EventKind;
 use crate::gate::{self, Arrival, GateRequest as _, Preflights, Report, Undecided};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
@@ -192,7 +192,7 @@ impl<E: Effects + Clone> Limiter<E> {
             RequestDecision::Admitted(report) => {
                 if self.record_admitted(&report, &incoming, now) {
                     let details = &mut || incoming.details();
-                    (self.journal).note(Kind::Admitted, 0, &report, now, details);
+                    (self.journal).note(EventKind::Admitted, 0, &report, now, details);
                 }
                 LimitVerdict::admitted(&report, config, now)
             }
@@ -360,11 +360,12 @@ impl<E: Effects + Clone> Limiter<E> {
         self.metrics.count(report, now);
         self.journal.note_shadow(report, now);
         let kind = self.journal.kind(report);
-        if kind == Some(Kind::Bypassed) {
+        if kind == Some(EventKind::Bypassed) {
             let details = &mut || incoming.details();
-            self.journal.note(Kind::Bypassed, 0, report, now, details);
+            self.journal
+                .note(EventKind::Bypassed, 0, report, now, details);
         }
-        kind == Some(Kind::Admitted)
+        kind == Some(EventKind::Admitted)
     }
 
     /// What becomes of a request that is admitted, where the host forwards it.
@@ -404,7 +405,7 @@ impl<E: Effects + Clone> Limiter<E> {
             Err(mut own) => {
                 if sampled {
                     let details = &mut || incoming.details();
-                    (self.journal).note(Kind::Admitted, own.status, &report, now, details);
+                    (self.journal).note(EventKind::Admitted, own.status, &report, now, details);
                 }
                 own.headers.extend(limits);
                 Handled::Answer(self.own(own, incoming))
@@ -444,7 +445,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let details = &mut || std::mem::take(&mut details);
         let now = self.effects.now();
         self.journal
-            .note(Kind::Admitted, status, &report, now, details);
+            .note(EventKind::Admitted, status, &report, now, details);
     }
 
     fn plane(&self) -> ControlPlane<'_, RedisStore<RestClient<E>>, Connection<E>, E> {

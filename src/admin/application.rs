@@ -14,7 +14,7 @@ use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::budget::Purpose;
 use crate::effects::Effects;
 use crate::error::StoreError;
-use crate::events::{Details, EventKey, Kind};
+use crate::events::{Details, EventKey, EventKind};
 use crate::json;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
@@ -196,7 +196,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             return Ok(());
         }
         let note = EventKey {
-            kind: Kind::Reported,
+            kind: EventKind::Reported,
             caller: caller.key(),
             policy: &policy.name,
             status: 0,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{DenialCounts, Event, EventBatch, Kind};
+use super::{DenialCounts, Event, EventBatch, EventKind};
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::blocklist::{Block, BlockedBy, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
@@ -292,7 +292,7 @@ fn escalation(network: Network, block: &Block) -> Event {
         id: format!("escalation-{}-{network}", block.since),
         time: block.since,
         last: block.since,
-        kind: Kind::Escalated,
+        kind: EventKind::Escalated,
         caller: CallerKey::Address(network),
         address: None,
         policy: super::records::BLOCKED.to_owned(),
