@@ -33,7 +33,7 @@ const SILENT_FAILURES: u32 = 1;
 
 /// How much of what was gathered is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteProgress {
     /// As much as can be for now.
     AsFarAsPossible,
     /// What the budget had room for; more of it a second later.
@@ -253,7 +253,7 @@ impl<D: Database> Journal<D> {
             effects.log(LogLevel::Info, &line);
         }
         for _ in 0..MAX_PARTS {
-            if self.write(stack, effects.now()).await != Written::InPart {
+            if self.write(stack, effects.now()).await != WriteProgress::InPart {
                 return;
             }
             self.recorder.keep_writing(effects.now());
@@ -268,10 +268,10 @@ impl<D: Database> Journal<D> {
         &self,
         stack: &Stack<S, D, E>,
         now: Timestamp,
-    ) -> Written {
+    ) -> WriteProgress {
         if self.recorder.is_empty() || !stack.answers() {
             self.recorder.stop_writing();
-            return Written::AsFarAsPossible;
+            return WriteProgress::AsFarAsPossible;
         }
         let escalation = self.rules.escalation.is_some();
         let escalation = escalation.then(|| self.records.escalation_costs());
@@ -294,15 +294,15 @@ impl<D: Database> Journal<D> {
             }
         };
         let Some(budget) = budget.filter(|budget| budget.is_bounded()) else {
-            return Written::AsFarAsPossible;
+            return WriteProgress::AsFarAsPossible;
         };
         budget.forget_prepaid();
         if self.recorder.is_empty() {
             budget.stop_waiting();
         }
         match is_written && !self.recorder.is_empty() {
-            true => Written::InPart,
-            false => Written::AsFarAsPossible,
+            true => WriteProgress::InPart,
+            false => WriteProgress::AsFarAsPossible,
         }
     }
 
