@@ -52,7 +52,7 @@ impl Candidate {
         self.fit >= Fit::Parameters
     }
 
-    fn take(&mut self, range: &Range<'_>) {
+    fn take(&mut self, range: &MediaRange<'_>) {
         let is = |name: &str, own: &str| name.eq_ignore_ascii_case(own);
         let fit = match (range.of, self.name) {
             (["*", "*"], _) => Fit::Any,
@@ -89,7 +89,7 @@ fn weigh<const N: usize>(accept: Option<&str>, names: [[&'static str; 2]; N]) ->
     };
     steps::count(rest.len());
     while let Some(range) = next_of(&mut rest, b',') {
-        if let Some(range) = Range::read(range) {
+        if let Some(range) = MediaRange::read(range) {
             candidates.iter_mut().for_each(|it| it.take(&range));
         }
     }
@@ -130,14 +130,14 @@ impl BodyFormat {
 }
 
 /// A range of media types.
-struct Range<'a> {
+struct MediaRange<'a> {
     of: [&'a str; 2],
     has_parameters: bool,
     /// In thousandths.
     weight: u32,
 }
 
-impl<'a> Range<'a> {
+impl<'a> MediaRange<'a> {
     /// `None`: it is not a range, or its weight is none.
     fn read(text: &'a str) -> Option<Self> {
         let mut rest = text;
