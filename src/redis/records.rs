@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::keys::{Keys, RedisKey};
 use super::script::ScriptForm;
-use super::slots::Parts;
+use super::slots::SlotBatches;
 use super::{Command, Database, whole};
 use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
@@ -119,15 +119,15 @@ impl<D: Database> Records<D> {
     }
 
     /// The parts in which commands run: in a cluster one for each slot, else one.
-    pub(crate) fn parts(&self, commands: Vec<Command>) -> Parts {
+    pub(crate) fn parts(&self, commands: Vec<Command>) -> SlotBatches {
         match self.is_clustered() {
-            true => Parts::by_slot(commands),
-            false => Parts::whole(commands),
+            true => SlotBatches::by_slot(commands),
+            false => SlotBatches::whole(commands),
         }
     }
 
     /// Runs parts, one after the other: exactly as many replies as commands. None is counted in the budget.
-    pub(crate) fn run_parts(&self, mut parts: Parts, now: Timestamp) -> Replies<'_> {
+    pub(crate) fn run_parts(&self, mut parts: SlotBatches, now: Timestamp) -> Replies<'_> {
         Box::pin(async move {
             let mut number = 0;
             while let Some(commands) = parts.take(number) {

@@ -6,7 +6,7 @@ use super::run::keys_of;
 use super::{Command, whole};
 
 /// Commands that run apart: those of a part in order and in one step, one part after the other.
-pub(crate) struct Parts {
+pub(crate) struct SlotBatches {
     parts: Vec<SlotBatch>,
     /// To all commands, as far as they have come.
     replies: Vec<Value>,
@@ -27,7 +27,7 @@ fn tag_of(key: &str) -> &str {
     inside.map_or(key, |(tag, _)| if tag.is_empty() { key } else { tag })
 }
 
-impl Parts {
+impl SlotBatches {
     /// All in one part.
     pub(crate) fn whole(commands: Vec<Command>) -> Self {
         let replies = vec![Value::Null; commands.len()];
@@ -135,7 +135,7 @@ impl Parts {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Parts, tag_of};
+    use super::{SlotBatches, tag_of};
     use crate::redis::Command;
 
     fn words(line: &str) -> Command {
@@ -157,7 +157,7 @@ mod tests {
 
     /// The commands of each part, and all replies, where each key's is its name and each count 1 a key.
     fn run(lines: &[&str]) -> (Vec<Vec<String>>, Vec<Value>) {
-        let mut parts = Parts::by_slot(lines.iter().map(|line| words(line)).collect());
+        let mut parts = SlotBatches::by_slot(lines.iter().map(|line| words(line)).collect());
         let mut ran = Vec::new();
         for number in 0.. {
             let Some(commands) = parts.take(number) else {
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn replies_that_are_too_few_are_none() {
-        let mut parts = Parts::by_slot(vec![words("MGET {a}1 {b}1")]);
+        let mut parts = SlotBatches::by_slot(vec![words("MGET {a}1 {b}1")]);
         assert_eq!(parts.put(0, vec![]), None);
         assert_eq!(parts.put(0, vec![json!("x")]), None);
         assert_eq!(parts.put(7, vec![json!([null])]), None);
