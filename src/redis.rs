@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
-use script::{Call, Script, ScriptAnswer, ScriptForm};
+use script::{Script, ScriptAnswer, ScriptCall, ScriptForm};
 
 pub mod connection;
 pub mod emulator;
@@ -47,7 +47,7 @@ pub trait Scripts {
     async fn run_script<A: ScriptAnswer>(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
     ) -> Result<A, StoreError>;
 
     /// As [`run_script`](Self::run_script), waiting at most `timeout`, or for its own timeout if that is shorter.
@@ -58,7 +58,7 @@ pub trait Scripts {
     async fn run_script_within<A: ScriptAnswer>(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
         timeout: Millis,
     ) -> Result<A, StoreError>;
 }
@@ -89,7 +89,7 @@ pub trait Database {
     /// # Errors
     ///
     /// [`StoreError`] when it cannot be run or its answer cannot be read.
-    async fn run_script_for_value(&self, _: &Script, _: &Call) -> Result<Value, StoreError> {
+    async fn run_script_for_value(&self, _: &Script, _: &ScriptCall) -> Result<Value, StoreError> {
         Err(StoreError::Malformed)
     }
 }

@@ -9,7 +9,7 @@ use super::version::{self, epoch_of, ranges_of};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
-use crate::redis::script::{Call, Script};
+use crate::redis::script::{Script, ScriptCall};
 use crate::redis::{Command, Database, command, run};
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -165,8 +165,8 @@ impl<D: Database> Records<D> {
         read(answer).ok_or(StoreError::Malformed)
     }
 
-    fn call(&self, steps: &[GuardedCommands], token: &str) -> Call {
-        let mut call = Call::default();
+    fn call(&self, steps: &[GuardedCommands], token: &str) -> ScriptCall {
+        let mut call = ScriptCall::default();
         // In a cluster, what marks nothing may be of another slot.
         if !self.is_clustered() || steps.iter().any(|step| step.mark != VersionChange::Nothing) {
             for key in [RedisKey::BlockedRangesVersion, RedisKey::BlockedRanges] {

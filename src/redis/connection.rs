@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::emulator::Emulator;
 use super::rest::{CallStats, RestClient};
-use super::script::{Call, Script, ScriptForm};
+use super::script::{Script, ScriptCall, ScriptForm};
 use super::{Command, Database};
 use crate::effects::Effects;
 use crate::error::StoreError;
@@ -54,7 +54,7 @@ impl<E: Effects> Database for Connection<E> {
     async fn run_script_for_value(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
     ) -> Result<Value, StoreError> {
         match self {
             Self::Emulator(database) => database.run_script_for_value(script, call).await,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::script::{Call, Script, ScriptAnswer, ScriptForm};
+use super::script::{Script, ScriptAnswer, ScriptCall, ScriptForm};
 use super::{Command, Database, Scripts, run};
 use crate::effects::{Effects, LogLevel, RedisResponse};
 use crate::error::StoreError;
@@ -150,7 +150,7 @@ impl<E: Effects> Scripts for RestClient<E> {
     async fn run_script<A: ScriptAnswer>(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
     ) -> Result<A, StoreError> {
         self.run_script_within(script, call, self.timeout).await
     }
@@ -158,7 +158,7 @@ impl<E: Effects> Scripts for RestClient<E> {
     async fn run_script_within<A: ScriptAnswer>(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
         timeout: Millis,
     ) -> Result<A, StoreError> {
         let timeout = timeout.min(self.timeout);
@@ -228,7 +228,7 @@ impl<E: Effects> Database for RestClient<E> {
     async fn run_script_for_value(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
     ) -> Result<Value, StoreError> {
         self.run_script(script, call).await
     }

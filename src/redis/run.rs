@@ -2,7 +2,7 @@
 //! requests come between `MULTI` and `EXEC`.
 
 use super::Command;
-use super::script::{Call, PackedWords, Script};
+use super::script::{PackedWords, Script, ScriptCall};
 
 /// The script; a test holds its names to its texts.
 pub(super) const SCRIPT: Script = Script {
@@ -12,8 +12,8 @@ pub(super) const SCRIPT: Script = Script {
 };
 
 /// The call that runs `commands`.
-pub(super) fn call(commands: &[Command]) -> Call {
-    let mut call = Call::default();
+pub(super) fn call(commands: &[Command]) -> ScriptCall {
+    let mut call = ScriptCall::default();
     for command in commands {
         push_words(&mut call.arguments, command);
     }

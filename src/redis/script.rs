@@ -116,14 +116,14 @@ impl PackedWords {
 
 /// A call of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Call {
+pub struct ScriptCall {
     /// Every key that the script touches: `KEYS`.
     pub keys: PackedWords,
     /// The rest: `ARGV`.
     pub arguments: PackedWords,
 }
 
-impl Call {
+impl ScriptCall {
     /// The command as a JSON array of strings: `verb` and what it takes for the script.
     #[must_use]
     pub fn to_json(&self, verb: &str, script: &str) -> String {
@@ -188,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::{Call, PackedWords};
+    use super::{PackedWords, ScriptCall};
 
     fn words(list: &[String]) -> PackedWords {
         let mut words = PackedWords::default();
@@ -202,7 +202,7 @@ mod tests {
             keys in proptest::collection::vec(any::<String>(), 0..5),
             arguments in proptest::collection::vec("[ -~]{0,12}", 0..5),
         ) {
-            let call = Call { keys: words(&keys), arguments: words(&arguments) };
+            let call = ScriptCall { keys: words(&keys), arguments: words(&arguments) };
             prop_assert_eq!(call.keys.iter().collect::<Vec<_>>(), keys.iter().collect::<Vec<_>>());
             let head = ["EVAL".to_owned(), "return \"\\1\"".to_owned(), keys.len().to_string()];
             let all: Vec<String> = head.into_iter().chain(keys).chain(arguments).collect();

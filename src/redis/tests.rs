@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::emulator::Emulator;
 use super::keys::Keys;
 use super::rest::RestClient;
-use super::script::{Call, Script, ScriptForm};
+use super::script::{Script, ScriptCall, ScriptForm};
 use super::{Command, Database, command, run};
 use crate::effects::RedisResponse;
 use crate::effects::testing::Manual;
@@ -412,7 +412,7 @@ impl Transport {
         }
         let body = r#"{"result":1}"#.to_owned();
         self.effects.reply(Ok(RedisResponse { status: 200, body }));
-        let call = Call::default();
+        let call = ScriptCall::default();
         let ran = self.rest.run_script_for_value(&SCRIPT, &call);
         let ran = ran.now_or_never().unwrap();
         // What is left of the answers.
@@ -539,7 +539,7 @@ fn all_calls_together_wait_no_longer_than_one_may() {
             .effects
             .reply(Ok(RedisResponse { status: 400, body }));
     }
-    let call = Call::default();
+    let call = ScriptCall::default();
     let ran = server
         .rest
         .run_script_for_value(&SCRIPT, &call)

@@ -8,7 +8,7 @@ use super::{Charge, StoreError};
 use crate::quota::Algorithm;
 use crate::redis::Scripts;
 use crate::redis::keys::{Keys, RedisKey};
-use crate::redis::script::{Call, PackedWords, Script};
+use crate::redis::script::{PackedWords, Script, ScriptCall};
 use crate::time::{Millis, Timestamp};
 
 mod answer;
@@ -34,14 +34,14 @@ impl<R: Scripts> RedisStore<R> {
         Self { redis, keys }
     }
 
-    fn call(&self, question: &Question<'_>, now: Timestamp) -> Call {
+    fn call(&self, question: &Question<'_>, now: Timestamp) -> ScriptCall {
         let check = question.check;
         let charges = check.charges.len();
-        let mut call = Call {
+        let mut call = ScriptCall {
             keys: PackedWords::with_capacity(2 + 3 * charges, 64 * (2 + charges)),
             arguments: PackedWords::with_capacity(3 + 8 * charges, 16 * (3 + 4 * charges)),
         };
-        let Call { keys, arguments } = &mut call;
+        let ScriptCall { keys, arguments } = &mut call;
         let mut touch = |key: RedisKey<'_>| keys.push_with(|text| self.keys.write(key, text));
         touch(match check.callers().next() {
             // In the place of the version, a key of the caller's slot.
@@ -104,8 +104,8 @@ impl<R: Scripts> Partitioned for RedisStore<R> {
     }
 
     async fn refund(&self, refund: &Refund, now: Timestamp) -> Result<(), StoreError> {
-        let mut call = Call::default();
-        let Call { keys, arguments } = &mut call;
+        let mut call = ScriptCall::default();
+        let ScriptCall { keys, arguments } = &mut call;
         arguments.push_number(now.as_millis());
         arguments.push_number(u64::from(refund.units));
         arguments.push("r");

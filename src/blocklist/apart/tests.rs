@@ -27,7 +27,7 @@ use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::rest::RestClient;
 use crate::redis::run::keys_of;
-use crate::redis::script::{Call, Script, ScriptForm};
+use crate::redis::script::{Script, ScriptCall, ScriptForm};
 use crate::redis::{Command, Database, command};
 use crate::seed::Seed;
 use crate::store::conformance::START;
@@ -119,7 +119,7 @@ impl Database for Slotted {
     async fn run_script_for_value(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
     ) -> Result<Value, StoreError> {
         let ran = self.redis.run_script_for_value(script, call);
         self.call(call.keys.iter(), ran).await

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::redis::Scripts;
 use crate::redis::keys::Keys;
 use crate::redis::rest::RestClient;
-use crate::redis::script::{Call, Script, ScriptAnswer};
+use crate::redis::script::{Script, ScriptAnswer, ScriptCall};
 use crate::store::Store as _;
 use crate::store::cluster::Cluster;
 use crate::store::conformance::{self, ALGORITHMS, START, charge};
@@ -25,7 +25,7 @@ impl Scripts for Slots {
     async fn run_script<A: ScriptAnswer>(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
     ) -> Result<A, StoreError> {
         let mut slots = call.keys.iter().map(|key| redis_keyslot(key.as_bytes()));
         let first = slots.next();
@@ -38,7 +38,7 @@ impl Scripts for Slots {
     async fn run_script_within<A: ScriptAnswer>(
         &self,
         script: &Script,
-        call: &Call,
+        call: &ScriptCall,
         _: Millis,
     ) -> Result<A, StoreError> {
         self.run_script(script, call).await
