@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use self::fetching::FetchSchedule;
 use self::key::JwtKey;
-use self::proofs::Proofs;
+use self::proofs::ProofCache;
 use self::token::{ExpectedClaims, Jwt};
 use crate::client::CallerKey;
 use crate::credentials::{bearer, trim};
@@ -101,7 +101,7 @@ pub struct Users<E> {
     fetched: RefCell<Rc<[JwtKey]>>,
     fetching: Cell<FetchSchedule>,
     trouble: FailureMonitor,
-    proofs: RefCell<Proofs>,
+    proofs: RefCell<ProofCache>,
 }
 
 impl<E: Effects> Users<E> {
@@ -118,7 +118,7 @@ impl<E: Effects> Users<E> {
                 "tokens are verified with the keys that are known, and the other callers limited by address",
                 0,
             ),
-            proofs: RefCell::new(Proofs::new(entries, &seed)),
+            proofs: RefCell::new(ProofCache::new(entries, &seed)),
         }
     }
 

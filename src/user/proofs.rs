@@ -12,9 +12,9 @@ pub const DEFAULT_ENTRIES: usize = 10_000;
 type Proof = (Option<CallerKey>, Timestamp);
 
 /// What is known of tokens, by their SHA-256.
-pub struct Proofs(Generations<[u8; 32], Proof>);
+pub struct ProofCache(Generations<[u8; 32], Proof>);
 
-impl Proofs {
+impl ProofCache {
     /// Remembers up to `entries` tokens (at least two).
     #[must_use]
     pub fn new(entries: usize, seed: &Seed) -> Self {
