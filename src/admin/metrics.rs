@@ -7,7 +7,7 @@ use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ok};
 use crate::effects::Effects;
 use crate::metrics::exposition::{self, Exposition, Format};
-use crate::metrics::gauges::{FIELDS, Found};
+use crate::metrics::gauges::{FIELDS, GaugeReading};
 use crate::metrics::records::window;
 use crate::metrics::{Series, StoreCounts, TENTHS};
 use crate::redis::{Database, whole};
@@ -87,7 +87,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 redis["at"] = gauges.at.into();
             }
         }
-        let keys = gauges.keys.map(Found::to_value);
+        let keys = gauges.keys.map(GaugeReading::to_value);
         ok(&json!({"shared": self.records().is_shared(), "keys": keys, "redis": redis}))
     }
 

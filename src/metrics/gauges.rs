@@ -65,7 +65,7 @@ pub const FIELDS: [Field; 10] = [
 
 /// A number, and when it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct GaugeReading {
     /// The number.
     pub count: u64,
     /// In ms since the epoch.
@@ -78,7 +78,7 @@ pub struct Gauges {
     /// When, in ms since the epoch.
     pub at: u64,
     /// The limiter's keys; `None`: they have not all been counted yet.
-    pub keys: Option<Found>,
+    pub keys: Option<GaugeReading>,
     /// Callers that a policy denied within the last hour, each policy's counted apart: the current hour's, and of the one
     /// before the share that the last hour reaches back into.
     pub limited: u64,
@@ -97,7 +97,7 @@ impl Gauges {
             at: number(&held["at"])?,
             keys: number(&held["keys"]["count"])
                 .zip(number(&held["keys"]["at"]))
-                .map(|(count, at)| Found { count, at }),
+                .map(|(count, at)| GaugeReading { count, at }),
             limited: whole(&held["limited"]),
             scan: (
                 held["scan"][0].as_str().unwrap_or_default().to_owned(),
@@ -109,14 +109,14 @@ impl Gauges {
 
     fn text(self) -> String {
         json!({
-            "at": self.at, "keys": self.keys.map(Found::to_value), "limited": self.limited,
+            "at": self.at, "keys": self.keys.map(GaugeReading::to_value), "limited": self.limited,
             "scan": [self.scan.0, self.scan.1], "redis": self.redis.into_value(),
         })
         .to_string()
     }
 }
 
-impl Found {
+impl GaugeReading {
     /// As JSON.
     #[must_use]
     pub fn to_value(self) -> Value {
@@ -211,7 +211,7 @@ impl<D: Database> Records<D> {
             };
             *counted += texts(&reply[1]).len() as u64;
             if next == "0" {
-                gauges.keys = Some(Found {
+                gauges.keys = Some(GaugeReading {
                     count: *counted,
                     at: now.as_millis(),
                 });

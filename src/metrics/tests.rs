@@ -10,7 +10,7 @@ use proptest::prelude::{
 use serde_json::{Value, json};
 
 use super::exposition::{Exposition, Format, write};
-use super::gauges::{Found, Gauges};
+use super::gauges::{GaugeReading, Gauges};
 use super::records::{BlockedNow, Overview, Width};
 use super::{Metrics, RequestOutcome, Series, StoreCounts};
 use crate::config::{Config, Vars};
@@ -347,7 +347,7 @@ fn page(counts: &Series, isolate: Option<&str>, format: Format) -> String {
             policies: 3,
         },
         gauges: Some(Gauges {
-            keys: Some(Found { count: 77, at: 1 }),
+            keys: Some(GaugeReading { count: 77, at: 1 }),
             limited: 5,
             redis,
             ..Gauges::default()
@@ -471,7 +471,7 @@ fn what_redis_does_not_tell_is_left_out() {
         let gauges = gather(&Records::new(large, Keys::new("t:")), at(0));
         assert_eq!(
             gauges.keys,
-            Some(Found {
+            Some(GaugeReading {
                 count: 3,
                 at: at(0).as_millis()
             })
@@ -525,7 +525,7 @@ async fn gauges_of_a_real_redis_and_two_runs_at_once() {
     let gauges = records.gauges(at(0)).await.unwrap().unwrap();
     // The record itself may be there already.
     assert!(
-        matches!(gauges.keys, Some(Found { count: 2 | 3, .. })),
+        matches!(gauges.keys, Some(GaugeReading { count: 2 | 3, .. })),
         "{gauges:?}"
     );
     for field in &super::gauges::FIELDS {
