@@ -104,7 +104,7 @@ impl OnFailure {
 
     /// The rule of that name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::Allow, Self::Memory, Self::Deny]
             .into_iter()
             .find(|rule| rule.name() == name)

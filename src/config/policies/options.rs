@@ -108,7 +108,7 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
             }
             "mode" => mode(text).map(|mode| options.mode = mode),
             "on_store_failure" => {
-                let rule = OnFailure::named(text);
+                let rule = OnFailure::from_name(text);
                 options.on_store_failure = rule.unwrap_or(OnFailure::Deny);
                 rule.map(drop)
             }
