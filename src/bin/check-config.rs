@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let name = std::env::args().nth(1).unwrap_or("workers".to_owned());
-    let Some(host) = HostCapabilities::named(&name) else {
+    let Some(host) = HostCapabilities::from_name(&name) else {
         eprintln!("there is no host {name}: use workers, edge or node");
         return ExitCode::from(2);
     };

@@ -35,7 +35,7 @@ pub struct ApplicationClient {
 impl HostCapabilities {
     /// A host by its name: `workers`, `edge` or `node`.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         let reach = match name {
             "workers" => Reach::Sockets,
             "edge" => Reach::Rest,

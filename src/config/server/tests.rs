@@ -6,7 +6,7 @@ use crate::config::{
 };
 
 fn host(name: &str) -> HostCapabilities {
-    HostCapabilities::named(name).unwrap()
+    HostCapabilities::from_name(name).unwrap()
 }
 
 fn compile(vars: &Value, host: &HostCapabilities) -> Compiled {

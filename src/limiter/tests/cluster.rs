@@ -20,7 +20,7 @@ fn isolate() -> Isolate {
     });
     let effects = Manual::default();
     let vars = Vars::from_json(&vars.to_string()).unwrap();
-    let host = HostCapabilities::named("node").unwrap();
+    let host = HostCapabilities::from_name("node").unwrap();
     let limiter = Limiter::new(&vars, &host, effects.clone()).unwrap();
     Isolate { limiter, effects }
 }
