@@ -28,7 +28,7 @@ impl Algorithm {
 
     /// The algorithm of that name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         [Self::SlidingWindow, Self::TokenBucket, Self::FixedWindow]
             .into_iter()
             .find(|algorithm| algorithm.name() == name)

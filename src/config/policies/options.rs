@@ -75,7 +75,9 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
     for (option, value) in table {
         let text = value.as_str().unwrap_or_default();
         let understood = match option.as_str() {
-            "algorithm" => Algorithm::named(text).map(|algorithm| options.algorithm = algorithm),
+            "algorithm" => {
+                Algorithm::from_name(text).map(|algorithm| options.algorithm = algorithm)
+            }
             "burst" => {
                 let burst = whole_value(value).and_then(NonZeroU32::new);
                 options.burst = Some(burst.unwrap_or(NonZeroU32::MIN));

@@ -113,7 +113,7 @@ async fn shared_vectors() {
 impl VectorCharge {
     fn read(&self) -> Charge {
         let quota = Quota::new(
-            Algorithm::named(&self.algorithm).unwrap(),
+            Algorithm::from_name(&self.algorithm).unwrap(),
             self.limit.try_into().unwrap(),
             Millis::new(self.window),
         );
