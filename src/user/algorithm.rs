@@ -17,7 +17,7 @@ pub enum SignatureAlgorithm {
 impl SignatureAlgorithm {
     /// The algorithm that RFC 7518 gives this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "HS256" => Some(Self::Hs256),
             "RS256" => Some(Self::Rs256),

@@ -56,7 +56,7 @@ impl<'a> Jwt<'a> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header = object(header)?;
-        let algorithm = SignatureAlgorithm::named(header.get("alg")?.as_str()?)?;
+        let algorithm = SignatureAlgorithm::from_name(header.get("alg")?.as_str()?)?;
         let is_taken = |kind: &Value| kind.as_str().is_some_and(is_media_type);
         if header.contains_key("crit") || !header.get("typ").is_none_or(is_taken) {
             return None;
