@@ -325,7 +325,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         self.answer(admitted, &request, now).await
     }
 
-    /// Answers a request that [`access`](Self::access) has let in.
+    /// Answers a request that [`door`](Self::door) has let in.
     pub async fn answer(
         &self,
         admitted: Authorized,

@@ -1,6 +1,6 @@
 //! One request, from its fields to what becomes of it; and what there is to do afterwards.
 //!
-//! A host turns a platform's request into a [`GateRequest`], calls [`Limiter::handle`], and answers or
+//! A host turns a platform's request into a [`Request`], calls [`Limiter::handle`], and answers or
 //! forwards as it says. An application that serves the request itself calls [`Limiter::limit`]. The host then runs each [duty](Limiter::next_duty) apart from any request, so that no client ends one
 //! by disconnecting.
 

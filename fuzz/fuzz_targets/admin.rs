@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use edge_limiter::admin::{Body, MAX_BODY_BYTES, Request};
+use edge_limiter::admin::{AdminRequest, Body, MAX_BODY_BYTES};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ fn ask(desk: &Desk, call: &[u8]) {
         Ok(text) => Body::Text(text),
         Err(_) => Body::NotText,
     };
-    let request = Request {
+    let request = AdminRequest {
         method: method.to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),

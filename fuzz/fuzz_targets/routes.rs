@@ -8,7 +8,7 @@
 
 use edge_limiter::config::{Config, Vars};
 use edge_limiter::policy::PolicyId;
-use edge_limiter::route::{Class, PathPattern, normalise};
+use edge_limiter::route::{PathPattern, RouteMatch, normalise};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
@@ -120,7 +120,7 @@ impl<'a> Limiter<'a> {
         }
     }
 
-    fn classify(&self, method: &str, path: &str) -> Class {
+    fn classify(&self, method: &str, path: &str) -> RouteMatch {
         let class = self.config.routes.classify(method, path);
         assert!(!class.policies.is_empty());
         let mut costs = vec![0];
@@ -144,7 +144,13 @@ impl<'a> Limiter<'a> {
             .map_or(self.general, |(_, _, id)| *id)
     }
 
-    fn spelling_does_not_matter(&self, method: &str, path: &str, tricks: &[u8], class: &Class) {
+    fn spelling_does_not_matter(
+        &self,
+        method: &str,
+        path: &str,
+        tricks: &[u8],
+        class: &RouteMatch,
+    ) {
         let before_query = path.split(['?', '#']).next().unwrap_or_default();
         let same = |other: &str| {
             let met = self.classify(method, other);

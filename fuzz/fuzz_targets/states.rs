@@ -10,7 +10,7 @@
 use std::num::NonZeroU32;
 
 use edge_limiter::quota::{
-    Algorithm, CLOCK_TOLERANCE, MAX_OTHERS, MAX_WINDOW, Outcome, Quota, State, States,
+    Algorithm, CLOCK_TOLERANCE, MAX_OTHERS, MAX_WINDOW, Quota, QuotaOutcome, QuotaState, States,
 };
 use edge_limiter::time::{Millis, Timestamp};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -80,7 +80,7 @@ fuzz_target!(|input: Input<'_>| {
     let mut lines = text.split('\n');
     let held = States::parse(lines.next().unwrap_or_default(), &quota);
     let mut state = held.own().cloned();
-    let backlog = lines.next().and_then(State::parse);
+    let backlog = lines.next().and_then(QuotaState::parse);
     for state in state.iter().chain(&backlog) {
         reads_back(state);
     }
@@ -138,12 +138,17 @@ fn filled_in(input: &Input<'_>, quota: &Quota, now: Timestamp) -> String {
     text
 }
 
-fn reads_back(state: &State) {
-    assert_eq!(State::parse(&state.to_string()).as_ref(), Some(state));
+fn reads_back(state: &QuotaState) {
+    assert_eq!(QuotaState::parse(&state.to_string()).as_ref(), Some(state));
 }
 
 /// Decides, and returns the state that a store then holds.
-fn decided(quota: &Quota, state: Option<State>, cost: u32, now: Timestamp) -> Option<State> {
+fn decided(
+    quota: &Quota,
+    state: Option<QuotaState>,
+    cost: u32,
+    now: Timestamp,
+) -> Option<QuotaState> {
     let decided = quota.decide(state.as_ref(), cost, now);
     let decision = decided.decision;
     for kept in decided.admitted.iter().chain(&decided.repaired) {
@@ -158,15 +163,15 @@ fn decided(quota: &Quota, state: Option<State>, cost: u32, now: Timestamp) -> Op
         "kept exactly if something is taken"
     );
     assert_eq!(
-        decision.outcome == Outcome::Impossible,
+        decision.outcome == QuotaOutcome::Impossible,
         cost > quota.capacity()
     );
 
     let left = quota.decide(state.as_ref(), 0, now).decision.remaining;
     let held = decided.repaired.or(state);
     match decision.outcome {
-        Outcome::Allowed => assert_eq!(decision.remaining, left - cost),
-        Outcome::Denied { retry_at } => {
+        QuotaOutcome::Allowed => assert_eq!(decision.remaining, left - cost),
+        QuotaOutcome::Denied { retry_at } => {
             assert!(retry_at > now);
             // Above a limit that was lowered, even a read is denied.
             assert!(cost > left || cost == 0);
@@ -180,7 +185,7 @@ fn decided(quota: &Quota, state: Option<State>, cost: u32, now: Timestamp) -> Op
                     .allowed()
             );
         }
-        Outcome::Impossible => assert_eq!(decision.remaining, left),
+        QuotaOutcome::Impossible => assert_eq!(decision.remaining, left),
     }
     let held = decided.admitted.or(held);
     let seen = quota.decide(held.as_ref(), 0, now).decision;
@@ -191,7 +196,12 @@ fn decided(quota: &Quota, state: Option<State>, cost: u32, now: Timestamp) -> Op
     held
 }
 
-fn leased(quota: &Quota, held: Option<&State>, most: u32, now: Timestamp) -> Option<State> {
+fn leased(
+    quota: &Quota,
+    held: Option<&QuotaState>,
+    most: u32,
+    now: Timestamp,
+) -> Option<QuotaState> {
     let before = quota.decide(held, 0, now).decision;
     let lease = quota.lease(held, most, now)?;
     reads_back(&lease.state);
@@ -204,22 +214,32 @@ fn leased(quota: &Quota, held: Option<&State>, most: u32, now: Timestamp) -> Opt
     Some(lease.state)
 }
 
-fn refunded(quota: &Quota, held: &State, refund: Refund, now: Timestamp) -> Option<State> {
+fn refunded(
+    quota: &Quota,
+    held: &QuotaState,
+    refund: Refund,
+    now: Timestamp,
+) -> Option<QuotaState> {
     let units = refund.units.get();
     let admitted_at = now - Millis::new(u64::from(refund.age.get()));
     let after = quota.refund(held, units, admitted_at, now)?;
-    let left = |state: &State| u64::from(quota.decide(Some(state), 0, now).decision.remaining);
+    let left = |state: &QuotaState| u64::from(quota.decide(Some(state), 0, now).decision.remaining);
     let before = left(held);
     assert!(left(&after) >= before, "a refund takes nothing");
     assert!(left(&after) <= before + u64::from(units));
     // What is left empty may have no text; it must not matter.
-    let kept = State::parse(&after.to_string());
+    let kept = QuotaState::parse(&after.to_string());
     let kept = quota.decide(kept.as_ref(), 0, now).decision.remaining;
     assert_eq!(u64::from(kept), left(&after));
     Some(after)
 }
 
-fn absorbed(quota: &Quota, held: Option<&State>, backlog: &State, now: Timestamp) -> Option<State> {
+fn absorbed(
+    quota: &Quota,
+    held: Option<&QuotaState>,
+    backlog: &QuotaState,
+    now: Timestamp,
+) -> Option<QuotaState> {
     assert_eq!(
         quota.newer(backlog, backlog),
         None,
@@ -236,13 +256,13 @@ fn absorbed(quota: &Quota, held: Option<&State>, backlog: &State, now: Timestamp
 }
 
 /// What a key then holds.
-fn joined(held: &States<'_>, own: &State, quota: &Quota, now: Timestamp) {
+fn joined(held: &States<'_>, own: &QuotaState, quota: &Quota, now: Timestamp) {
     let text = held.text_with(own, now);
     let mut parts = text.split(';');
     // What is left empty may have no text.
-    let first = parts.next().and_then(State::parse);
-    let others: Vec<State> = parts
-        .map(|part| State::parse(part).expect("only states are kept"))
+    let first = parts.next().and_then(QuotaState::parse);
+    let others: Vec<QuotaState> = parts
+        .map(|part| QuotaState::parse(part).expect("only states are kept"))
         .collect();
     assert!(others.len() <= MAX_OTHERS);
     for other in &others {
@@ -254,7 +274,7 @@ fn joined(held: &States<'_>, own: &State, quota: &Quota, now: Timestamp) {
 }
 
 /// The quotas that stand in for this one while a store fails.
-fn sized(quota: &Quota, thousandths: u32, state: Option<&State>, now: Timestamp) {
+fn sized(quota: &Quota, thousandths: u32, state: Option<&QuotaState>, now: Timestamp) {
     for other in [quota.scaled(thousandths), quota.boundless()] {
         assert_eq!(other.window(), quota.window());
         assert_eq!(other.algorithm(), quota.algorithm());

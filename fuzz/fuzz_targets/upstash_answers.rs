@@ -10,13 +10,13 @@ use std::cell::{Cell as Counter, RefCell};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use edge_limiter::effects::{Effects, Level, Reply, VerificationKey};
+use edge_limiter::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use edge_limiter::error::KeySetError;
-use edge_limiter::quota::{Algorithm, Outcome, Quota, State};
+use edge_limiter::quota::{Algorithm, Quota, QuotaOutcome, QuotaState};
 use edge_limiter::redis::keys::Keys;
-use edge_limiter::redis::rest::Rest;
+use edge_limiter::redis::rest::RestClient;
 use edge_limiter::store::redis::RedisStore;
-use edge_limiter::store::shared::{self, Backlog, Extra, Question, SharedStore};
+use edge_limiter::store::shared::{self, Backlog, ChargeExtra, Question, SharedStore};
 use edge_limiter::store::{Charge, Check, StoreError};
 use edge_limiter::time::{Millis, Timestamp};
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
@@ -46,8 +46,8 @@ struct Exchange {
     now: Timestamp,
     check: Check,
     /// One for each charge.
-    extras: Vec<Extra>,
-    replies: Vec<Result<Reply, StoreError>>,
+    extras: Vec<ChargeExtra>,
+    replies: Vec<Result<RedisResponse, StoreError>>,
     /// How far the clock moves between two readings of it.
     tick: u64,
 }
@@ -71,7 +71,7 @@ impl Exchange {
                     let (status, body) = part.split_once('\n').unwrap_or(("200", part));
                     let status = status.parse().unwrap_or(200);
                     let body = body.to_owned();
-                    Ok(Reply { status, body })
+                    Ok(RedisResponse { status, body })
                 })
                 .collect(),
             tick: 1,
@@ -81,7 +81,7 @@ impl Exchange {
     fn structured(given: Given<'_>) -> Self {
         let now = given.now % YEAR_10000;
         let charges = given.charges.iter().take(MOST_CHARGES);
-        let (charges, extras): (Vec<Charge>, Vec<Extra>) = charges
+        let (charges, extras): (Vec<Charge>, Vec<ChargeExtra>) = charges
             .enumerate()
             .map(|(at, [blocks, enforced])| charge(at, *blocks, *enforced))
             .unzip();
@@ -108,7 +108,7 @@ impl Exchange {
             now: Counter::new(self.now.as_millis()),
             tick: self.tick,
         };
-        let rest = Rest::new(host, Millis::new(TIMEOUT));
+        let rest = RestClient::new(host, Millis::new(TIMEOUT));
         let store = RedisStore::new(rest, Keys::new("t:"));
         let question = Question::with(&self.check, &self.extras);
         let read = at_once(store.ask(&question, self.now));
@@ -149,7 +149,7 @@ impl Exchange {
         }
     }
 
-    fn says_what_came(&self, read: &shared::Reply, reply: &Reply) {
+    fn says_what_came(&self, read: &shared::StoreReply, reply: &RedisResponse) {
         assert_eq!(reply.status, 200);
         let body: Value = serde_json::from_str(&reply.body).unwrap();
         let result = body["result"].as_array().unwrap();
@@ -162,7 +162,7 @@ impl Exchange {
         for ((answer, holding), said) in
             verdict.answers.iter().zip(&read.holdings).zip(&result[2..])
         {
-            assert_eq!(holding.state, State::parse(said[7].as_str().unwrap()));
+            assert_eq!(holding.state, QuotaState::parse(said[7].as_str().unwrap()));
             let answer = answer.unwrap();
             let decision = answer.decision;
             assert_eq!(said[1], json!(decision.remaining));
@@ -171,13 +171,13 @@ impl Exchange {
             assert_eq!(said[6], json!(holding.leased));
             assert!(holding.leased == 0 || decision.allowed());
             let outcome = match decision.outcome {
-                Outcome::Denied { retry_at } => {
+                QuotaOutcome::Denied { retry_at } => {
                     assert!(retry_at > self.now);
                     assert_eq!(said[2], json!(retry_at.as_millis()));
                     0
                 }
-                Outcome::Allowed => 1,
-                Outcome::Impossible => 2,
+                QuotaOutcome::Allowed => 1,
+                QuotaOutcome::Impossible => 2,
             };
             assert_eq!(said[0], json!(outcome));
             assert!(answer.blocked_until.is_none_or(|until| until > self.now));
@@ -199,7 +199,7 @@ impl Exchange {
                 assert_eq!(shown, format!("Redis refused the command: {word}"));
                 assert!((1..=20).contains(&word.len()));
                 assert!(word.bytes().all(|byte| byte.is_ascii_uppercase()));
-                let first_word = |reply: &Reply| {
+                let first_word = |reply: &RedisResponse| {
                     let text = error_in(&reply.body);
                     text.split([' ', ':']).next() == Some(word)
                 };
@@ -216,7 +216,7 @@ impl Exchange {
 }
 
 /// The one place where a charge is made, and what is wanted of it.
-fn charge(at: usize, blocks: bool, enforced: bool) -> (Charge, Extra) {
+fn charge(at: usize, blocks: bool, enforced: bool) -> (Charge, ChargeExtra) {
     let limit = 10.try_into().unwrap();
     let quota = Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000));
     let charge = Charge {
@@ -224,11 +224,11 @@ fn charge(at: usize, blocks: bool, enforced: bool) -> (Charge, Extra) {
         enforced,
         ..Charge::new(format!("p{at}:192.0.2.1"), quota.unwrap())
     };
-    let extra = Extra {
+    let extra = ChargeExtra {
         lease: u32::from(enforced),
         backlog: blocks.then(|| Backlog {
             name: format!("p{at}"),
-            state: State::parse("sw:1000:1764000000000:1764000000:0=3").unwrap(),
+            state: QuotaState::parse("sw:1000:1764000000000:1764000000:0=3").unwrap(),
         }),
     };
     (charge, extra)
@@ -251,7 +251,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
 
 /// A host whose clock ticks each time that it is read.
 struct Scripted<'a> {
-    replies: &'a [Result<Reply, StoreError>],
+    replies: &'a [Result<RedisResponse, StoreError>],
     asked: &'a RefCell<Vec<(String, Millis)>>,
     now: Counter<u64>,
     tick: u64,
@@ -268,9 +268,9 @@ impl Effects for Scripted<'_> {
         0
     }
 
-    fn log(&self, _: Level, _: &str) {}
+    fn log(&self, _: LogLevel, _: &str) {}
 
-    async fn call_redis(&self, body: String, timeout: Millis) -> Result<Reply, StoreError> {
+    async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         let mut asked = self.asked.borrow_mut();
         asked.push((body, timeout));
         let reply = self.replies.get(asked.len() - 1).cloned();
@@ -383,8 +383,8 @@ enum GivenState<'a> {
 }
 
 impl GivenReply<'_> {
-    fn build(self, now: u64, charges: usize) -> Result<Reply, StoreError> {
-        let reply = |status, body: String| Ok(Reply { status, body });
+    fn build(self, now: u64, charges: usize) -> Result<RedisResponse, StoreError> {
+        let reply = |status, body: String| Ok(RedisResponse { status, body });
         match self {
             Self::Timeout => Err(StoreError::Timeout),
             Self::Unreachable => Err(StoreError::Unreachable),

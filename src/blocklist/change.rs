@@ -29,7 +29,7 @@ pub(crate) struct GuardedCommands {
     mark: VersionChange,
 }
 
-/// What a step changes, for the [version](super::version).
+/// How guarded commands change the [`version`](super::version).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum VersionChange {
     /// Nothing that isolates copy.
