@@ -272,7 +272,7 @@ fn ok(body: &impl Serialize) -> AdminResult {
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     /// Looks at the token. The body is not needed for it.
-    pub async fn door(&self, request: &AdminRequest, now: Timestamp) -> Authorization {
+    pub async fn authorize(&self, request: &AdminRequest, now: Timestamp) -> Authorization {
         let config = &self.compiled.config;
         let caller = self.caller(request);
         let segments = Input::read(request).segments;
@@ -325,7 +325,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         self.answer(admitted, &request, now).await
     }
 
-    /// Answers a request that [`door`](Self::door) has let in.
+    /// Answers a request that [`authorize`](Self::authorize) has let in.
     pub async fn answer(
         &self,
         admitted: Authorized,

@@ -472,7 +472,7 @@ impl<E: Effects + Clone> Limiter<E> {
             body: Body::default(),
         };
         let plane = self.plane();
-        let admitted = match plane.door(&asked, self.effects.now()).await {
+        let admitted = match plane.authorize(&asked, self.effects.now()).await {
             Authorization::Refused(answer) => return answer,
             Authorization::Granted(admitted) => admitted,
         };
