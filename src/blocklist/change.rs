@@ -29,7 +29,7 @@ pub(crate) struct GuardedCommands {
     mark: VersionChange,
 }
 
-/// How guarded commands change the [`version`](super::version).
+/// How guarded commands change the [`version`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum VersionChange {
     /// Nothing that isolates copy.
