@@ -1,4 +1,4 @@
-/** Attacks on the control plane's door: tokens, paths, methods, origins, and what its answers and logs give away. */
+/** Attacks on access to the control plane: tokens, paths, methods, origins, and secrets in its answers and logs. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, it } from "node:test";
@@ -11,7 +11,7 @@ import { send } from "../harness/request.mjs";
 
 const VICTIM = "192.0.2.1";
 
-/** Every call that there is, none of which may be had without a token. */
+/** Every call that needs a token. */
 const CALLS = [
   ["GET", "blocked"], ["GET", "blocked/192.0.2.1"], ["PUT", "blocked/192.0.2.2"], ["DELETE", "blocked/192.0.2.1"], ["GET", "events"], ["DELETE", "events?older_than_seconds=1"],
   ["GET", "suspicious"], ["GET", "policies"], ["GET", "usage/general/192.0.2.1"], ["DELETE", "usage/general/192.0.2.1"], ["POST", "check"],
@@ -34,23 +34,23 @@ describe("attacks on the control plane", () => {
     ADMIN_TOKEN, CHECK_TOKEN, RATE_LIMIT_BYPASS_TOKEN: BYPASS_TOKEN, RATE_LIMIT_IP: "off", RATE_LIMIT_GENERAL: "1000,60", RATE_LIMIT_ADMIN: "100000,60", ...vars,
   });
 
-  /** Whatever was tried: the victim is blocked still, and nobody else. */
-  async function untouched() {
+  /** Asserts that the attack changed nothing: the victim is still blocked, and nobody else is. */
+  async function assertUnchanged() {
     const list = await good(limiter, "GET", "blocked");
     assert.deepEqual(list.blocked.map(({ target, reason }) => [target, reason]), [[VICTIM, "planted-reason"]]);
     await isBlocked(limiter, VICTIM, null);
     await isAdmitted(limiter, "192.0.2.2");
   }
 
-  /** That an answer tells nothing of what the control plane knows. */
-  function tellsNothing({ status, text }, what) {
+  /** Asserts that an answer reveals nothing that the control plane knows. */
+  function assertRevealsNothing({ status, text }, what) {
     assert.ok(status !== 500, `${what}: ${status}`);
-    // Traffic like any other.
+    // The request was not for the control plane, so the built-in origin answered.
     if (text.startsWith('{"admitted":true,')) return;
     assert.doesNotMatch(text, /planted-reason|"scope"|"lifted"|"policies"|"reset":true|"allowed"/, what);
   }
 
-  it("no token, or a wrong one: 401 for every call", async () => {
+  it("every call without a right token is answered 401", async () => {
     const wrong = [
       undefined, "", "Bearer", "Bearer ", "bearer", `Basic ${ADMIN_TOKEN}`, `Basic ${Buffer.from(`admin:${ADMIN_TOKEN}`).toString("base64")}`, `Token ${ADMIN_TOKEN}`, ADMIN_TOKEN,
       "Bearer undefined", "Bearer null", "Bearer true", "Bearer *", `Bearer ${ADMIN_TOKEN.slice(0, -1)}`, `Bearer ${ADMIN_TOKEN}x`, `Bearer ${ADMIN_TOKEN.toUpperCase()}`,
@@ -62,20 +62,20 @@ describe("attacks on the control plane", () => {
         const options = { token: null, from: `10.0.${i}.1`, headers: Authorization === undefined ? {} : { Authorization } };
         const answer = await refused(401, limiter, method, path, options);
         assert.match(answer.headers["www-authenticate"], /^Bearer realm="edge-limiter"(, error="invalid_token")?$/);
-        tellsNothing({ status: answer.status, text: answer.text() }, `${method} ${path} ${Authorization}`);
+        assertRevealsNothing({ status: answer.status, text: answer.text() }, `${method} ${path} ${Authorization}`);
       }
     }
-    // Nor in other places.
+    // Neither does a right token work in a query or another header.
     for (const path of [`blocked?token=${ADMIN_TOKEN}`, `blocked?access_token=${ADMIN_TOKEN}`, `blocked?authorization=Bearer%20${ADMIN_TOKEN}`]) {
       await refused(401, limiter, "GET", path, { token: null });
     }
     for (const headers of [{ Cookie: `token=${ADMIN_TOKEN}` }, { "X-Admin-Token": ADMIN_TOKEN }, { "Proxy-Authorization": `Bearer ${ADMIN_TOKEN}` }]) {
       await refused(401, limiter, "GET", "blocked", { token: null, headers });
     }
-    await untouched();
+    await assertUnchanged();
   });
 
-  it("the scheme in any case, and blanks: as the token alone, and never more than it opens", async () => {
+  it("the case of the scheme and blanks around the token make no difference", async () => {
     for (const [before, after] of [["bearer ", ""], ["BEARER ", ""], ["Bearer  ", ""], ["Bearer ", " \t"], ["  Bearer\t", ""]]) {
       const spelled = (token) => ["GET /_limiter/blocked HTTP/1.1", "CF-Connecting-IP: 192.0.2.78", `Authorization: ${before}${token}${after}`];
       assert.equal((await raw(limiter, spelled(ADMIN_TOKEN))).status, 200, `${before}${after}`);
@@ -83,21 +83,21 @@ describe("attacks on the control plane", () => {
     }
   });
 
-  it("tokens that no client would send", async () => {
+  it("a token with bytes that no client would send, or in two headers, opens nothing", async () => {
     for (const authorization of [`Bearer ${ADMIN_TOKEN}\0`, "Bearer \0", `Bearer \0${ADMIN_TOKEN}`, "Bearer \x01\x7f", `Bearer ${ADMIN_TOKEN}\xff`, `Bearer ${Buffer.from("ü€\u{1f600}").toString("latin1")}`]) {
       const answer = await raw(limiter, ["GET /_limiter/blocked HTTP/1.1", "CF-Connecting-IP: 192.0.2.77", `Authorization: ${authorization}`]);
-      tellsNothing(answer, authorization);
+      assertRevealsNothing(answer, authorization);
       assert.ok([0, 400, 401].includes(answer.status), `${answer.status}`);
     }
-    // Twice, which joins them.
+    // Two headers, which the runtime joins into one value.
     const twice = await raw(limiter, ["GET /_limiter/blocked HTTP/1.1", "CF-Connecting-IP: 192.0.2.77", "Authorization: Bearer x", `Authorization: Bearer ${ADMIN_TOKEN}`]);
-    tellsNothing(twice, "twice");
+    assertRevealsNothing(twice, "twice");
     assert.ok([400, 401].includes(twice.status), `${twice.status}`);
-    await untouched();
+    await assertUnchanged();
   });
 
   for (const [mode, { vars: own }] of Object.entries(MODES)) {
-    it(`wrong tokens of one address are limited, in ${mode}, be the limiter disabled`, async () => {
+    it(`wrong tokens are limited by address, in ${mode}, even if the limiter is disabled`, async () => {
       const throttled = await start({ ...own, RATE_LIMIT_ADMIN: "5,60,60", RATE_LIMIT_ENABLED: "false" });
       const attempt = (i, from) => control(throttled, ...CALLS[i % CALLS.length], { token: `guess-${i}`, from });
       for (let i = 0; i < 5; i++) assert.equal((await attempt(i, "192.0.2.66")).status, 401);
@@ -105,17 +105,17 @@ describe("attacks on the control plane", () => {
         const answer = await attempt(i, "192.0.2.66");
         assert.deepEqual([answer.status, answer.json().error], [429, "too_many_attempts"]);
         const wait = Number(answer.headers["retry-after"]);
-        assert.ok(wait > 0 && wait <= 62, `${wait}`);
+        assert.ok(wait > 0 && wait <= 62, `Retry-After is ${wait} s`);
       }
-      // The right one, too long to be guessed, opens all the same, and forgives what was guessed at it.
+      // The right token is too long to be guessed. It works all the same, and the guesses at it are forgiven.
       await good(throttled, "GET", "blocked", { from: "192.0.2.66" });
       assert.equal((await attempt(0, "192.0.2.66")).status, 401);
-      // Others are not meant, and the right token is not limited.
+      // Other addresses are not affected, and the right token is not limited.
       for (let i = 0; i < 20; i++) await good(throttled, "GET", "policies", { from: "192.0.2.67" });
       await refused(401, throttled, "GET", "policies", { token: "wrong", from: "2001:db8::1" });
       for (let i = 0; i < 4; i++) assert.equal((await attempt(i, `2001:db8::${i + 2}`)).status, 401);
       await refused(429, throttled, "GET", "policies", { token: "wrong", from: "2001:db8::9" });
-      // Health is public, and the traffic of that address is not the control plane's.
+      // The limit on wrong tokens does not deny that address's other requests.
       await isAdmitted(throttled, "192.0.2.66");
     });
   }
@@ -129,15 +129,15 @@ describe("attacks on the control plane", () => {
       assert.equal(status, i < 5 ? 401 : 429);
     }
     const billed = (await standIn.billed()) - before;
-    assert.ok(billed < 100, `${billed}`);
+    assert.ok(billed < 100, `${billed} commands were billed`);
     await eventually(async () => {
       const { events } = await good(throttled, "GET", "events");
       assert.ok(events.some(({ kind, caller }) => kind === "refused" && caller === "192.0.2.66"));
-      assert.ok(events.length < 20, `${events.length}`);
+      assert.ok(events.length < 20, `${events.length} events were recorded`);
     }, RECORDED_MS);
   });
 
-  it("other ways to write a path: never an answer of the control plane without a token, never a failure", async () => {
+  it("no other spelling of a path opens the control plane without a token, or causes a failure", async () => {
     const tricks = [
       "/_limiter//blocked", "/_limiter/../_limiter/blocked", "/%5flimiter/blocked", "/%5Flimiter/blocked", "/_LIMITER/blocked", "/_limiter/BLOCKED", "/_limiter/blocked/..%2fevents",
       "/_limiter/blocked/../events", "/_limiter/blocked;x", "/_limiter;/blocked", "/_limiter/;/blocked", "/_limiter/blocked/", "/_limiter/blocked//", "/_limiter/blocked/192.0.2.1/",
@@ -150,22 +150,22 @@ describe("attacks on the control plane", () => {
     for (const path of tricks) {
       for (const method of ["GET", "DELETE"]) {
         const answer = await send(limiter.url, { method, path, headers: { "CF-Connecting-IP": "192.0.2.3" } });
-        tellsNothing({ status: answer.status, text: answer.text() }, `${method} ${path}`);
-        // What is public, or a refusal.
+        assertRevealsNothing({ status: answer.status, text: answer.text() }, `${method} ${path}`);
+        // The answer is public, or a refusal.
         if (answer.status === 200) assert.match(answer.text(), /^\{"(admitted":true|status":"ok")/, path);
         else assert.ok([400, 401, 404, 405, 414].includes(answer.status), `${path}: ${answer.status}`);
       }
-      // Even with it, nothing fails.
+      // With the token, nothing fails either.
       const known = await send(limiter.url, { path, headers: { "CF-Connecting-IP": OPERATOR, Authorization: `Bearer ${ADMIN_TOKEN}` } });
       assert.notEqual(known.status, 500, path);
     }
     for (const line of ["GET /_limiter/blocked\0 HTTP/1.1", "GET /_limiter/\xff\xfe HTTP/1.1", "GET _limiter/blocked HTTP/1.1", "GET  /_limiter/blocked HTTP/1.1", "GET /_limiter/blocked HTTP/0.9"]) {
-      tellsNothing({ ...(await raw(limiter, [line, "CF-Connecting-IP: 192.0.2.3"])), status: 0 }, line);
+      assertRevealsNothing({ ...(await raw(limiter, [line, "CF-Connecting-IP: 192.0.2.3"])), status: 0 }, line);
     }
-    await untouched();
+    await assertUnchanged();
   });
 
-  it("methods: only those that are documented, whatever else a request says of its method", async () => {
+  it("only documented methods are accepted, and headers that override the method are ignored", async () => {
     const overrides = ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "_method"];
     for (const name of overrides) {
       has(await good(limiter, "GET", blocked(VICTIM), { headers: { [name]: "DELETE" } }), { blocked: true });
@@ -185,10 +185,10 @@ describe("attacks on the control plane", () => {
         assert.deepEqual(named, [...methods].sort(), path);
       }
     }
-    await untouched();
+    await assertUnchanged();
   });
 
-  it("no other origin is let in: no CORS header, and no preflight succeeds", async () => {
+  it("answers to other origins have no CORS headers, and no preflight succeeds", async () => {
     for (const origin of ["https://evil.example", "null", limiter.url]) {
       for (const [method, path] of [...CALLS, ["GET", "health"], ["GET", "nosuch"]]) {
         for (const token of [null, "wrong"]) await control(limiter, method, path, { token, from: "192.0.2.67", headers: { Origin: origin } });
@@ -201,10 +201,10 @@ describe("attacks on the control plane", () => {
       const answer = await control(limiter, "GET", "blocked", { headers: { Origin: origin } });
       assert.equal(answer.status, 200);
     }
-    await untouched();
+    await assertUnchanged();
   });
 
-  it("no answer and no log holds a secret, whatever fails", async () => {
+  it("no answer and no log contains a secret, whichever call fails", async () => {
     const secrets = [ADMIN_TOKEN, CHECK_TOKEN, BYPASS_TOKEN, shared.standIn.token];
     const seen = [];
     const call = async (...args) => {
@@ -229,7 +229,7 @@ describe("attacks on the control plane", () => {
     }
   });
 
-  it("without ADMIN_TOKEN there is nothing but health", async () => {
+  it("without ADMIN_TOKEN every call but health is answered 404", async () => {
     const closed = await start({ ADMIN_TOKEN: "", CHECK_TOKEN: "" });
     for (const [method, path] of [...CALLS, ["OPTIONS", "blocked"], ["GET", "nosuch"]]) {
       for (const token of [null, "", "undefined", ADMIN_TOKEN, CHECK_TOKEN]) await refused(404, closed, method, path, { token });

@@ -1,4 +1,4 @@
-/** Blocks where Redis is shared: in force in other processes, during an outage, and at no cost to decisions. */
+/** Blocks in a shared Redis: they are in force in other processes and during an outage, and add no cost to decisions. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -6,7 +6,7 @@ import { ADMIN_TOKEN, ELSEWHERE_MS, blocked, control, eventually, good, has, isA
 import { HOUR_S } from "../harness/fixtures.mjs";
 import { DOWN, PREFIX, ask, startShared } from "../harness/limited.mjs";
 
-/** A target, and two callers that it means. */
+/** A target, and two callers that it covers. */
 const TARGETS = [
   ["192.0.2.1", ["192.0.2.1", "::ffff:192.0.2.1"]],
   ["2001:db8:0:1::/64", ["2001:db8:0:1::5", "2001:db8:0:1::6"]],
@@ -14,7 +14,7 @@ const TARGETS = [
   ["2001:db8:ff00::/40", ["2001:db8:ff00::1", "2001:db8:ff01::1"]],
 ];
 
-describe("blocks that are shared", () => {
+describe("blocks that processes share", () => {
   let shared, standIn, redis;
   before(async () => {
     shared = await startShared();
@@ -30,9 +30,9 @@ describe("blocks that are shared", () => {
     for (const [target] of TARGETS) await good(limiter, "PUT", blocked(target), { json });
   };
 
-  it("are in force and shown in another process, and lifted there", async () => {
+  it("another process enforces, shows and lifts the blocks", async () => {
     const [here, there] = await two();
-    // It has asked for them before, and has its copy of what is blocked: nothing.
+    // The other process has already decided about these callers, and its copy of the blocks is empty.
     for (const [, callers] of TARGETS) for (const caller of callers) await isAdmitted(there, caller);
     await block(here, { seconds: 6000, reason: "elsewhere" });
     for (const [target, callers] of TARGETS) {
@@ -46,13 +46,13 @@ describe("blocks that are shared", () => {
     for (const [target] of TARGETS) has(await good(here, "DELETE", blocked(target)), { lifted: true });
     const from = performance.now();
     await Promise.all(TARGETS.flatMap(([, callers]) => callers.map(async (caller) => {
-      // Within ten seconds, and what the answer and a busy machine take.
+      // Within ten seconds, plus two for the answer and for a busy machine.
       await eventually(() => isAdmitted(there, caller), ELSEWHERE_MS + 2000);
       assert.ok(performance.now() - from < ELSEWHERE_MS + 2000);
     })));
   });
 
-  it("of an address are in force by the next request in a process that was never asked for it", async () => {
+  it("a block of an address is in force at its first request in another process", async () => {
     const [here, there] = await two();
     await good(here, "PUT", blocked("192.0.2.1"));
     await isBlocked(there, "192.0.2.1", null);
@@ -60,19 +60,19 @@ describe("blocks that are shared", () => {
     await isBlocked(here, "2001:db8::2", 60);
   });
 
-  it("are in force in a process that starts later", async () => {
+  it("a process that starts later enforces the blocks", async () => {
     const here = await start();
     await block(here);
     const late = await start();
     for (const [, callers] of TARGETS) for (const caller of callers) await eventually(() => isBlocked(late, caller, null));
   });
 
-  it("in Redis have the documented keys, which end with them", async () => {
+  it("a block has the documented keys in Redis, and they end with it", async () => {
     const here = await start();
     await good(here, "PUT", blocked("192.0.2.1"), { json: { seconds: 600, reason: "x" } });
     await good(here, "PUT", blocked("2001:db8::1"));
     const left = await redis.pTTL(`${PREFIX}blocked:192.0.2.1`);
-    assert.ok(left > 590_000 && left <= 600_000, `${left}`);
+    assert.ok(left > 590_000 && left <= 600_000, `the key expires in ${left} ms`);
     assert.equal(await redis.pTTL(`${PREFIX}blocked:2001:db8::/64`), -1);
     assert.deepEqual((await redis.zRange(`${PREFIX}blocked_ips`, 0, -1)).sort(), ["192.0.2.1", "2001:db8::/64"]);
     await good(here, "DELETE", blocked("192.0.2.1"));
@@ -80,7 +80,7 @@ describe("blocks that are shared", () => {
     assert.deepEqual(await redis.zRange(`${PREFIX}blocked_ips`, 0, -1), ["2001:db8::/64"]);
   });
 
-  it("hold during an outage: from the last copy, in both processes, and after it", async () => {
+  it("both processes enforce the blocks from their last copy during an outage, and from Redis after it", async () => {
     const [here, there] = await two({ RATE_LIMIT_FALLBACK_FACTOR: "1" });
     await block(here);
     for (const [, [caller]] of TARGETS) await eventually(() => isBlocked(there, caller, null));
@@ -89,13 +89,13 @@ describe("blocks that are shared", () => {
       for (const [target, [known, other]] of TARGETS) {
         for (const limiter of [here, there]) {
           await isBlocked(limiter, known, null);
-          // One that was not asked for before: of the same range, or the same caller by another of its addresses.
+          // A caller of the same range, or another address of the same caller, for which this process has not decided before.
           await isBlocked(limiter, other, null);
         }
         await isAdmitted(there, `203.0.113.${round}`, `/?${target}`);
       }
     }
-    // What is set now is in force where it was set, which is said; and there is no list.
+    // A block that is set now is in force in this process alone, and the answer says so. The list cannot be read.
     const { message } = (await refused(503, here, "PUT", blocked("192.0.2.9"))).json();
     assert.match(message, /one isolate alone\. Send it again/);
     await isBlocked(here, "192.0.2.9", null);
@@ -109,20 +109,20 @@ describe("blocks that are shared", () => {
     await eventually(() => isAdmitted(there, "10.1.1.1"), ELSEWHERE_MS + 2000);
   });
 
-  it("cost a decision nothing while nothing changes: 3 commands and one round trip for one quota", async () => {
+  it("unchanged blocks add nothing to a decision: one quota costs 3 commands and one round trip", async () => {
     const here = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR_S}` });
-    assert.equal(await shared.costOf(here, "192.0.2.2"), "200 3 1", "none blocked");
+    assert.equal(await shared.costOf(here, "192.0.2.2"), "200 3 1", "while nobody is blocked");
     await block(here);
     const late = await start({ RATE_LIMIT_GENERAL: `1000,${HOUR_S}` });
     for (const limiter of [here, late]) {
-      // A copy may have to be fetched once.
+      // The isolate may have to load its copy of the blocks once.
       await eventually(async () => assert.equal(await shared.costOf(limiter, "192.0.2.2"), "200 3 1"));
       for (let i = 0; i < 20; i++) assert.equal(await shared.costOf(limiter, `192.0.2.${10 + i}`), "200 3 1");
     }
     for (const limiter of [here, late]) for (const [, [caller]] of TARGETS) await isBlocked(limiter, caller, null);
   });
 
-  it("of two operators at once are all there", async () => {
+  it("blocks that two operators set at once are all listed and in force", async () => {
     const limiters = await two();
     const targets = Array.from({ length: 40 }, (_, i) => (i % 2 ? `10.${i}.0.0/16` : `192.0.2.${i}`));
     await Promise.all(targets.map((target, i) => good(limiters[(i >> 1) % 2], "PUT", blocked(target))));
@@ -132,7 +132,7 @@ describe("blocks that are shared", () => {
     }
   });
 
-  it("outlast a change of IPV6_PREFIX, and are lifted by the name that they are listed by", async () => {
+  it("blocks outlast a change of IPV6_PREFIX, and the listed target lifts them", async () => {
     const before = await start();
     for (const target of ["2001:db8:0:107::/64", "192.0.2.1"]) await good(before, "PUT", blocked(target));
     const after = await start({ IPV6_PREFIX: "56" });
@@ -144,13 +144,13 @@ describe("blocks that are shared", () => {
     assert.deepEqual((await good(after, "GET", "blocked")).blocked.map(({ target }) => target), ["192.0.2.1"]);
   });
 
-  it("set by a policy are listed and lifted from a process that did not set them", async () => {
+  it("another process lists and lifts a policy's block", async () => {
     const [here, there] = await two({ RATE_LIMIT_AUTH: "2,5,600", RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
     for (const status of [200, 200, 429]) assert.equal(await ask(here, "192.0.2.1", "/auth"), status);
     await isBlocked(there, "192.0.2.1", 600, "/auth");
     const { policies } = await good(there, "GET", "blocked");
     assert.deepEqual(policies.map(({ policy, caller }) => [policy, caller]), [["auth", "192.0.2.1"]]);
-    // Not asked for meanwhile, and looked at without being asked for: its quota is whole again, and the block alone is left.
+    // No request is sent meanwhile, and reading usage consumes nothing. The quota refills, and only the block is left.
     await eventually(async () => has(await good(there, "GET", "usage/auth/192.0.2.1"), { used: 0 }));
     has(await good(there, "DELETE", blocked("192.0.2.1")), { lifted: false, policies_lifted: 1 });
     await isAdmitted(there, "192.0.2.1", "/auth");

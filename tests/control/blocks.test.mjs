@@ -1,4 +1,4 @@
-/** Blocks by an operator: set, looked up, listed and lifted, in the isolate that takes the call. */
+/** Blocks that an operator sets, reads, lists and lifts, in the isolate that takes the call. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -9,7 +9,7 @@ import { HOUR_S } from "../harness/fixtures.mjs";
 import { INSIDE, pass } from "../harness/inside.mjs";
 import { startShared } from "../harness/limited.mjs";
 
-/** A target as given and as it is called, callers that it means, and callers beside it. */
+/** A target as given, its canonical name, callers that it covers, and callers next to it that it does not cover. */
 const TARGETS = [
   ["192.0.2.1", "192.0.2.1", ["192.0.2.1", "::ffff:192.0.2.1"], ["192.0.2.2"]],
   ["2001:db8:0:1::5", "2001:db8:0:1::/64", ["2001:db8:0:1::5", "2001:db8:0:1:ffff::1"], ["2001:db8:0:2::5"]],
@@ -18,7 +18,7 @@ const TARGETS = [
   ["198.51.100.77/30", "198.51.100.76/30", ["198.51.100.76", "198.51.100.79"], ["198.51.100.75", "198.51.100.80"]],
   ["2001:db8:ff12::1/40", "2001:db8:ff00::/40", ["2001:db8:ff00::1", "2001:db8:ffff::1"], ["2001:db8:fe00::1", "10.0.0.1"]],
 ];
-const LOOSE = ["10.1.2.3/8", "198.51.100.77/30", "2001:db8:ff12::1/40"];
+const WITH_HOST_BITS = ["10.1.2.3/8", "198.51.100.77/30", "2001:db8:ff12::1/40"];
 
 describe("blocks", () => {
   let shared;
@@ -32,14 +32,14 @@ describe("blocks", () => {
     const start = (vars, options) => shared.limiter({ ADMIN_TOKEN, RATE_LIMIT_IP: "off", ...own, ...vars }, options);
 
     describe(`in ${mode}`, () => {
-      it("are in force at once, shown as they are, and lifted at once", async () => {
+      it("a block is in force and shown at once, and lifted at once", async () => {
         const limiter = await start();
         for (const [given, target, inside, outside] of TARGETS) {
           for (const caller of [...inside, ...outside]) await isAdmitted(limiter, caller);
-          // A range is named by its first address: its sender could have meant the one that is named otherwise.
-          const isLoose = LOOSE.includes(given);
-          if (isLoose) assert.ok((await refused(400, limiter, "PUT", blocked(given))).json().message.includes(target));
-          const entry = await good(limiter, "PUT", blocked(isLoose ? target : given), { json: { seconds: 600, reason: "scraping" } });
+          // A range is named by its first address. With bits after the prefix it is ambiguous, and refused.
+          const hasHostBits = WITH_HOST_BITS.includes(given);
+          if (hasHostBits) assert.ok((await refused(400, limiter, "PUT", blocked(given))).json().message.includes(target));
+          const entry = await good(limiter, "PUT", blocked(hasHostBits ? target : given), { json: { seconds: 600, reason: "scraping" } });
           has(entry, { target, by: "operator", reason: "scraping" });
           isNear(entry.since, 0);
           assert.equal(entry.until, entry.since + 600_000);
@@ -62,7 +62,7 @@ describe("blocks", () => {
         }
       });
 
-      it("have no end where no seconds are given, and the caller no Retry-After", async () => {
+      it("a block without seconds has no end, and the caller gets no Retry-After", async () => {
         const limiter = await start();
         for (const [target, inside, body] of [["192.0.2.1", "192.0.2.1", {}], ["203.0.113.0/24", "203.0.113.9", { json: {} }], ["2001:db8::/32", "2001:db8::1", { json: { reason: "x" } }]]) {
           has(await good(limiter, "PUT", blocked(target), body), { target, until: null, by: "operator", reason: body.json?.reason ?? null });
@@ -73,7 +73,7 @@ describe("blocks", () => {
         assert.deepEqual(list.map(({ target, until }) => `${target} ${until}`).sort(), ["192.0.2.1 null", "2001:db8::/32 null", "203.0.113.0/24 null"]);
       });
 
-      it("end by themselves", async () => {
+      it("a block ends when its seconds are over", async () => {
         const limiter = await start();
         for (const [target, caller] of [["192.0.2.1", "192.0.2.1"], ["203.0.113.0/24", "203.0.113.9"]]) {
           await good(limiter, "PUT", blocked(target), { json: { seconds: 1 } });
@@ -84,7 +84,7 @@ describe("blocks", () => {
         assert.deepEqual((await good(limiter, "GET", "blocked")).blocked, []);
       });
 
-      it("are replaced by a later one, longer or shorter", async () => {
+      it("a later block of the same target replaces the earlier one, longer or shorter", async () => {
         const limiter = await start();
         for (const [target, caller] of [["192.0.2.1", "192.0.2.1"], ["203.0.113.0/24", "203.0.113.9"]]) {
           for (const seconds of [600, 6000, 60, null]) {
@@ -97,13 +97,13 @@ describe("blocks", () => {
         assert.equal((await good(limiter, "GET", "blocked")).blocked.length, 2);
       });
 
-      it("of a range cover its addresses, each of which may have its own, lifted apart", async () => {
+      it("a block of a range covers its addresses, and an address's own block is lifted separately", async () => {
         const limiter = await start();
         await good(limiter, "PUT", blocked("10.0.0.0/8"), { json: { seconds: 6000, reason: "range" } });
         has(await good(limiter, "GET", blocked("10.1.1.1")), { target: "10.1.1.1", blocked: true, covered_by: "10.0.0.0/8" });
         await good(limiter, "PUT", blocked("10.1.1.1"), { json: { seconds: 600, reason: "own" } });
         has(await good(limiter, "GET", blocked("10.1.1.1")), { blocked: true, reason: "own", covered_by: null });
-        // The later end holds.
+        // The block that ends later is in force.
         await isBlocked(limiter, "10.1.1.1", 6000);
         has(await good(limiter, "DELETE", blocked("10.1.1.1")), { lifted: true });
         await isBlocked(limiter, "10.1.1.1", 6000);
@@ -112,7 +112,7 @@ describe("blocks", () => {
         await isAdmitted(limiter, "10.1.1.1");
       });
 
-      it("consume nothing, and hold where the limiter is disabled", async () => {
+      it("a blocked request consumes nothing, and blocks are in force while the limiter is disabled", async () => {
         const limiter = await start({ RATE_LIMIT_GENERAL: `3,${HOUR_S}` });
         await good(limiter, "PUT", blocked("192.0.2.1"));
         for (let request = 0; request < 10; request++) await isBlocked(limiter, "192.0.2.1", null);
@@ -127,7 +127,7 @@ describe("blocks", () => {
         for (let request = 0; request < 3; request++) await isAdmitted(disabled, "192.0.2.4");
       });
 
-      it("that must not be set are refused, and nobody is blocked by them", async () => {
+      it("a block of an allow-listed, shared or too wide target is answered 409, and blocks nobody", async () => {
         const limiter = await start({ RATE_LIMIT_ALLOWLIST: "198.51.100.0/24, 192.0.2.7, 2001:db8:aaaa::/48" });
         for (const target of [
           "192.0.2.7", "198.51.100.7", "2001:db8:aaaa::1",
@@ -136,13 +136,13 @@ describe("blocks", () => {
         ]) await refused(409, limiter, "PUT", blocked(target), { json: { seconds: 60 } });
         assert.deepEqual((await good(limiter, "GET", "blocked")).blocked, []);
         for (const caller of ["192.0.2.7", "198.51.100.7", "2001:db8:aaaa::1", "2a06:98c0:3600::103", "10.0.0.1"]) await isAdmitted(limiter, caller);
-        // As wide as may be; and whom all Workers share is not meant even so.
+        // These are the widest ranges allowed. They do not block the address that all Workers of other zones share.
         for (const target of ["10.0.0.0/8", "2a06::/16"]) has(await good(limiter, "PUT", blocked(target)), { target });
         await isBlocked(limiter, "2a06:98c0:3601::103", null);
         await isAdmitted(limiter, "2a06:98c0:3600::103");
       });
 
-      it("that make no sense are 400, and set nothing", async () => {
+      it("a block with an invalid target or body is answered 400, and sets nothing", async () => {
         const limiter = await start();
         for (const target of [
           "nonsense", "unknown", "global", "*", "192.0.2.256", "192.0.2", "010.0.0.1", "0x7f.1", "192.0.2.1/33", "192.0.2.1/-1", "192.0.2.1/", "192.0.2.1/x", "192.0.2.1/8/8",
@@ -162,7 +162,7 @@ describe("blocks", () => {
         }
       });
 
-      it("set by a policy are listed, and lifted with the address", async () => {
+      it("a policy's block is listed, and lifted with the address", async () => {
         const limiter = await start({
           RATE_LIMIT_AUTH: "2,60,600",
           RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }],
@@ -176,7 +176,7 @@ describe("blocks", () => {
           assert.deepEqual(own, []);
           assert.deepEqual(policies.map(({ until: _, ...rest }) => rest), [{ policy: "auth", caller: name }]);
           isNear(policies[0].until, 600_000 + ahead);
-          // The quota has room again, so that the block alone denies.
+          // The quota has room again, so that only the block denies.
           await pass(limiter, 65_000);
           ahead += 65_000;
           await isBlocked(limiter, caller, 535, "/auth");
@@ -186,7 +186,7 @@ describe("blocks", () => {
         }
       });
 
-      it("are listed in pages, 1,500 of them, none lost and none twice", async () => {
+      it("1,500 blocks are listed in pages, each exactly once", async () => {
         const limiter = await start({ RATE_LIMIT_AUTH: `1,${HOUR_S},600`, RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] });
         const targets = Array.from({ length: 1500 }, (_, i) => `10.0.${i >> 8}.${i & 255}`);
         const left = targets.entries();

@@ -1,4 +1,4 @@
-/** `POST /_limiter/check`: decisions for servers that limit inside their own routes. */
+/** `POST /_limiter/check`: decisions for servers that limit within their own routes. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -7,7 +7,7 @@ import { WINDOW, ask, startShared } from "../harness/limited.mjs";
 
 const FIELDS = ["allowed", "blocked", "limit", "policy", "remaining", "reset", "results", "retry_after"];
 
-describe("check", () => {
+describe("POST /_limiter/check", () => {
   let shared;
   before(async () => {
     shared = await startShared();
@@ -24,35 +24,35 @@ describe("check", () => {
     const used = async (limiter, policy, caller) => (await good(limiter, "GET", usage(policy, caller))).used;
 
     describe(`in ${mode}`, () => {
-      it("admits to the limit, and says until when not beyond it", async () => {
+      it("admits up to the limit, and then says when to retry", async () => {
         const limiter = await start();
         for (let left = 9; left >= 0; left--) {
           const answer = await check(limiter, { policy: "general", identifier: "alice" });
           assert.deepEqual(Object.keys(answer).sort(), FIELDS);
           has(answer, { allowed: true, policy: "general", limit: 10, remaining: left, retry_after: null, blocked: false });
-          assert.ok(Number.isInteger(answer.reset) && answer.reset > Date.now(), `${answer.reset}`);
+          assert.ok(Number.isInteger(answer.reset) && answer.reset > Date.now(), `reset is ${answer.reset}, not a later time in ms`);
           const { allowed, limit, remaining, reset, retry_after, blocked } = answer;
           assert.deepEqual(answer.results, [{ policy: "general", identifier: "alice", allowed, limit, remaining, reset, retry_after, blocked }]);
         }
         const denied = await check(limiter, { policy: "general", identifier: "alice" });
         has(denied, { allowed: false, policy: "general", limit: 10, remaining: 0, blocked: false });
-        assert.ok(Number.isInteger(denied.retry_after) && denied.retry_after > 0 && denied.retry_after <= 2 * WINDOW, `${denied.retry_after}`);
+        assert.ok(Number.isInteger(denied.retry_after) && denied.retry_after > 0 && denied.retry_after <= 2 * WINDOW, `retry_after is ${denied.retry_after} s`);
         has(denied.results[0], { identifier: "alice", allowed: false, retry_after: denied.retry_after });
         has(await check(limiter, { policy: "general", identifier: "bob" }), { allowed: true, remaining: 9 });
         assert.equal(await used(limiter, "general", "id:alice"), 10);
       });
 
-      it("tells of a policy's block, which it sets", async () => {
+      it("sets a policy's block, and reports it", async () => {
         const limiter = await start();
         for (const allowed of [true, true, false]) has(await check(limiter, { policy: "auth", identifier: "alice" }), { allowed });
         const answer = await check(limiter, { policy: "auth", identifier: "alice" });
         has(answer, { allowed: false, blocked: true });
-        // The later of block and quota.
-        assert.ok(answer.retry_after >= 590, `${answer.retry_after}`);
+        // retry_after is the later of the block's end and the quota's.
+        assert.ok(answer.retry_after >= 590, `retry_after is ${answer.retry_after} s`);
         isNear((await good(limiter, "GET", usage("auth", "id:alice"))).blocked_until, 600_000);
       });
 
-      it("takes what it costs: nothing, several, and never more than there is", async () => {
+      it("takes its cost in units: none, several, and never more than remain", async () => {
         const limiter = await start();
         const at = (cost) => check(limiter, { policy: "general", identifier: "alice", cost });
         for (let look = 0; look < 20; look++) has(await at(0), { allowed: true, remaining: 10, retry_after: null });
@@ -61,12 +61,12 @@ describe("check", () => {
         has(await at(0), { remaining: 3 });
         has(await at(3), { allowed: true, remaining: 0 });
         assert.equal(await used(limiter, "general", "id:alice"), 10);
-        // Waiting does not help, and no block is set.
+        // A cost above the limit: waiting does not help, and no block is set.
         has(await check(limiter, { policy: "auth", identifier: "carol", cost: 3 }), { allowed: false, retry_after: null, blocked: false });
         has(await check(limiter, { policy: "auth", identifier: "carol" }), { allowed: true, remaining: 1 });
       });
 
-      it("of several is all or nothing", async () => {
+      it("admits all of several checks, or charges none", async () => {
         const limiter = await start({ RATE_LIMIT_AUTH: `2,${WINDOW}` });
         const both = { checks: [{ policy: "general", identifier: "alice" }, { policy: "auth", identifier: "bob" }] };
         const first = await check(limiter, both);
@@ -74,7 +74,7 @@ describe("check", () => {
         assert.deepEqual(first.results.map(({ policy, identifier, allowed, limit, remaining }) => [policy, identifier, allowed, limit, remaining]), [
           ["general", "alice", true, 10, 9], ["auth", "bob", true, 2, 1],
         ]);
-        // The one with the least share left binds.
+        // The answer's fields are those of the quota with the smallest share left.
         has(first, { policy: "auth", limit: 2, remaining: 1 });
         has(await check(limiter, { ...both, cost: 2 }), { allowed: false, policy: "auth" });
         assert.equal(await used(limiter, "general", "id:alice"), 1);
@@ -84,18 +84,18 @@ describe("check", () => {
           has(denied, { allowed: false, policy: "auth" });
           has(denied.results[1], { policy: "auth", identifier: "bob", allowed: false });
         }
-        // The order does not matter either.
+        // The order of the checks makes no difference.
         has(await check(limiter, { checks: [...both.checks].reverse() }), { allowed: false, policy: "auth" });
         assert.equal(await used(limiter, "general", "id:alice"), 2);
         assert.equal(await used(limiter, "auth", "id:bob"), 2);
-        // Sixteen, and no more.
+        // A call has at most 16 checks.
         const many = (count) => ({ checks: Array.from({ length: count }, (_, i) => ({ policy: "general", identifier: `n${i}` })) });
         assert.equal((await check(limiter, many(16))).results.length, 16);
         await refused(400, limiter, "POST", "check", { json: many(17) });
         assert.equal(await used(limiter, "general", "id:n0"), 1);
       });
 
-      it("shares an address's quota with its traffic, and its block, and no other name's", async () => {
+      it("shares quota and block with the address's own requests; other names have separate quotas", async () => {
         const limiter = await start();
         for (const [identifier, caller] of [["192.0.2.1", "192.0.2.1"], ["2001:db8::7", "2001:db8::8"]]) {
           has(await check(limiter, { policy: "general", identifier }), { remaining: 9 });
@@ -107,9 +107,9 @@ describe("check", () => {
         await good(limiter, "PUT", blocked("192.0.2.5"), { json: { seconds: 600 } });
         const answer = await check(limiter, { policy: "general", identifier: "192.0.2.5" });
         has(answer, { allowed: false, blocked: true });
-        assert.ok(answer.retry_after > 590 && answer.retry_after <= 600, `${answer.retry_after}`);
+        assert.ok(answer.retry_after > 590 && answer.retry_after <= 600, `retry_after is ${answer.retry_after} s`);
         assert.equal(await used(limiter, "general", "192.0.2.5"), 0);
-        // Names that look like keys are names.
+        // A name that looks like a key has a separate quota.
         for (const identifier of ["unknown", "global", "blocked", "192.0.2.9:blocked", `user-${"0a".repeat(16)}`]) {
           has(await check(limiter, { policy: "general", identifier, cost: 10 }), { allowed: true, remaining: 0 });
         }
@@ -117,7 +117,7 @@ describe("check", () => {
         await isAdmitted(limiter, "192.0.2.9");
       });
 
-      it("is opened by either token, and CHECK_TOKEN opens nothing else", async () => {
+      it("accepts either token, and CHECK_TOKEN opens no other call", async () => {
         const limiter = await start();
         const json = { policy: "general", identifier: "alice" };
         for (const token of [CHECK_TOKEN, ADMIN_TOKEN]) has(await good(limiter, "POST", "check", { json, token }), { allowed: true });
@@ -135,7 +135,7 @@ describe("check", () => {
         for (const method of ["GET", "PUT", "DELETE", "PATCH"]) assert.equal((await refused(405, limiter, method, "check")).headers.allow, "POST");
       });
 
-      it("is there with either token set, and with neither not", async () => {
+      it("exists if either token is set, and is answered 404 if neither is", async () => {
         const json = { policy: "general", identifier: "alice" };
         const withCheck = await start({ ADMIN_TOKEN: "" });
         has(await check(withCheck, json), { allowed: true });
@@ -148,7 +148,7 @@ describe("check", () => {
         for (const token of [CHECK_TOKEN, ADMIN_TOKEN, "", null]) await refused(404, without, "POST", "check", { json, token });
       });
 
-      it("of what makes no sense is 400, and consumes nothing", async () => {
+      it("answers 400 to an invalid check, and consumes nothing", async () => {
         const limiter = await start();
         const one = { policy: "general", identifier: "alice" };
         for (const json of [
@@ -160,7 +160,7 @@ describe("check", () => {
         assert.equal(await used(limiter, "general", "id:alice"), 0);
       });
 
-      it("takes a body of 16 KB, and no more", async () => {
+      it("accepts a body of up to 16 KB", async () => {
         const limiter = await start();
         const sized = (size) => {
           const around = JSON.stringify({ policy: "general", identifier: "" }).length;
@@ -172,7 +172,7 @@ describe("check", () => {
     });
   }
 
-  it("in Redis is one limit for all processes, under concurrency", async () => {
+  it("admits up to one limit over all processes on one Redis, under concurrency", async () => {
     const vars = { CHECK_TOKEN, RATE_LIMIT_GENERAL: `10,${WINDOW}`, RATE_LIMIT_IP: "off" };
     const limiters = await Promise.all([shared.warm(vars), shared.warm(vars)]);
     const json = { checks: [{ policy: "general", identifier: "alice" }, { policy: "general", identifier: "bob" }] };

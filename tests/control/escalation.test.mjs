@@ -1,4 +1,4 @@
-/** Callers that are denied again and again are blocked, everywhere, for longer each time. */
+/** Escalation blocks callers that are denied too often, from every path, and for longer each time. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -16,25 +16,25 @@ describe("escalation", () => {
   after(() => shared?.stop());
   beforeEach(() => shared.reset());
 
-  /** `/` has a limit of 1, `/open` one that nobody here comes to. */
+  /** `/` has a limit of 1, `/open` one that no test here reaches. */
   const VARS = {
     ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_OPEN: `1000,${HOUR_S}`,
     RATE_LIMIT_ROUTES: [{ path: "/open", policies: ["open"] }],
   };
 
-  /** So many denied requests of a caller, after the one that is admitted. */
+  /** Sends one request that is admitted, then `times` requests that are denied. */
   async function deny(limiter, caller, times) {
     assert.equal(await ask(limiter, caller), 200);
     for (let denial = 0; denial < times; denial++) assert.equal(await ask(limiter, caller), 429);
   }
 
-  /** Waits until the caller has been recorded as denied so often. */
+  /** Waits until the caller is recorded with this number of denials. */
   const counted = (limiter, caller, denied) => eventually(async () => {
     const { callers } = await good(limiter, "GET", "suspicious?hours=2&limit=1000");
     assert.equal(callers.find((one) => one.caller === caller)?.denied, denied);
   }, RECORDED_MS);
 
-  /** Waits until the caller is blocked; its entry. */
+  /** Waits until escalation has blocked the caller. Returns the block's entry. */
   const escalated = (limiter, target) => eventually(async () => {
     const entry = await good(limiter, "GET", blocked(target));
     has(entry, { blocked: true, by: "escalation" });
@@ -45,7 +45,7 @@ describe("escalation", () => {
     const start = (vars) => shared.limiter({ ...VARS, ...own, ...vars });
 
     describe(`in ${mode}`, () => {
-      it("blocks who is denied more than so many times, not who is denied so often", async () => {
+      it("blocks a caller that is denied more often than the threshold, not one that is denied exactly as often", async () => {
         const limiter = await start({ RATE_LIMIT_ESCALATION: "5,60,30" });
         await deny(limiter, "192.0.2.5", 5);
         await deny(limiter, CALLER, 6);
@@ -53,7 +53,7 @@ describe("escalation", () => {
         has(entry, { scope, target: CALLER, covered_by: null });
         assert.equal(entry.until - entry.since, 30_000);
         isNear(entry.since, 0, 20_000);
-        // From everything, not only from what it was denied.
+        // The block is for every path, not only for the one that was denied.
         await isBlocked(limiter, CALLER, 30, "/open");
         const { blocked: list } = await good(limiter, "GET", "blocked");
         assert.deepEqual(list.map(({ target, by }) => [target, by]), [[CALLER, "escalation"]]);
@@ -68,7 +68,7 @@ describe("escalation", () => {
         await isAdmitted(limiter, CALLER, "/open");
       });
 
-      it("is twice as long the second time, and again", async () => {
+      it("doubles the length of each further block", async () => {
         const limiter = await start({ RATE_LIMIT_ESCALATION: "5,60,1" });
         await deny(limiter, CALLER, 6);
         for (const seconds of [1, 2, 4]) {
@@ -78,7 +78,7 @@ describe("escalation", () => {
             has(entry, { blocked: true, by: "escalation" });
             assert.equal(entry.until - entry.since, seconds * 1000);
           }, 2 * RECORDED_MS);
-          // Looked at without asking, which might count as one more denial.
+          // Read without a request of the caller, which could count as one more denial.
           await eventually(async () => has(await good(limiter, "GET", blocked(CALLER)), { blocked: false }));
         }
       });
@@ -91,7 +91,7 @@ describe("escalation", () => {
         await isAdmitted(limiter, CALLER, "/open");
       });
 
-      it("blocks nobody whom strangers share their name with, nor who is on the allow-list", async () => {
+      it("never blocks an address that unrelated callers share, or one on the allow-list", async () => {
         const limiter = await start({ RATE_LIMIT_ESCALATION: "5,60,30", RATE_LIMIT_ALLOWLIST: "192.0.2.8" });
         await deny(limiter, "", 20);
         await deny(limiter, "2a06:98c0:3600::103", 20);
@@ -102,7 +102,7 @@ describe("escalation", () => {
         for (const caller of ["", "2a06:98c0:3600::103", "192.0.2.8"]) await isAdmitted(limiter, caller, "/open");
       });
 
-      it("leaves an operator's block as it is", async () => {
+      it("leaves an operator's block unchanged", async () => {
         const limiter = await start({ RATE_LIMIT_ESCALATION: "5,60,30" });
         const entry = await good(limiter, "PUT", blocked(CALLER), { json: { reason: "mine" } });
         for (let request = 0; request < 20; request++) await isBlocked(limiter, CALLER, null);
@@ -115,7 +115,7 @@ describe("escalation", () => {
     });
   }
 
-  it("blocks in all processes", async () => {
+  it("blocks a caller in all processes", async () => {
     const vars = { ...VARS, RATE_LIMIT_ESCALATION: "5,60,30" };
     const [here, there] = await Promise.all([shared.limiter(vars), shared.limiter(vars)]);
     await isAdmitted(there, CALLER, "/open");
@@ -132,7 +132,7 @@ describe("escalation", () => {
     await eventually(() => isAdmitted(here, CALLER, "/open"), ELSEWHERE_MS + 2000);
   });
 
-  it("that cannot be read is said", async () => {
+  it("with an invalid value makes health misconfigured", async () => {
     const limiter = await shared.limiter({ ...VARS, RATE_LIMIT_ESCALATION: "five" });
     const { status, errors } = await good(limiter, "GET", "health");
     assert.equal(status, "misconfigured");

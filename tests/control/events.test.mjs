@@ -1,4 +1,4 @@
-/** What is recorded of requests: denials, the callers that are denied most, bypasses, samples, wrong tokens. */
+/** The records of requests: denials, the callers denied most, bypasses, samples and wrong tokens. */
 
 import assert from "node:assert/strict";
 import { Agent } from "node:http";
@@ -13,7 +13,7 @@ import { ask, startShared } from "../harness/limited.mjs";
 const FLOOD = 2000;
 const FIELDS = ["asn", "caller", "count", "country", "id", "kind", "last", "method", "path", "policy", "ray", "status", "time"];
 
-/** Looks less often than others do: each look costs commands. */
+/** Longer than the usual pause between attempts, since each attempt costs commands. */
 const PAUSE_MS = 250;
 
 describe("events", () => {
@@ -25,7 +25,7 @@ describe("events", () => {
   after(() => shared?.stop());
   beforeEach(() => shared.reset());
 
-  /** Waits until the events, of all pages, are as `check` asserts; what it returns. */
+  /** Waits until `check` passes on the events of all pages. Returns the result of `check`, or the events. */
   const recorded = (limiter, check, limit = 1000) => eventually(async () => {
     const all = await pages(limiter, "events", "events", limit);
     const events = all.flatMap((page) => page.events);
@@ -41,7 +41,7 @@ describe("events", () => {
     }, options);
 
     describe(`in ${mode}`, () => {
-      it("of a denial say who was denied what, and by which policy", async () => {
+      it("an event of a denial names the caller, the request and the policy", async () => {
         const limiter = await start();
         assert.deepEqual(await good(limiter, "GET", "events"), { scope, events: [], left_out: 0, cursor: null });
         const from = Date.now();
@@ -65,14 +65,14 @@ describe("events", () => {
         assert.equal(new Set(events.map(({ id }) => id)).size, ways.length);
       });
 
-      it("come newest first, and in pages, of many callers", async () => {
+      it("events of many callers are listed newest first, in pages", async () => {
         const limiter = await start();
         const callers = Array.from({ length: 300 }, (_, i) => `10.0.${i >> 8}.${i & 255}`);
         for (const status of [200, 429]) for (const caller of callers) assert.equal(await ask(limiter, caller), status);
         const events = await recorded(limiter, (events, left) => assert.equal(sum(events) + left, callers.length), 70);
-        assert.equal(new Set(events.map(({ id }) => id)).size, events.length, "none twice");
+        assert.equal(new Set(events.map(({ id }) => id)).size, events.length, "an event is listed twice");
         for (const event of events) has(event, { kind: "denied", count: 1 });
-        assert.equal(new Set(events.map(({ caller }) => caller)).size, events.length, "a record each");
+        assert.equal(new Set(events.map(({ caller }) => caller)).size, events.length, "a caller has several records");
         const times = events.map(({ time }) => time);
         assert.deepEqual(times, [...times].sort((a, b) => b - a));
         assert.ok((await good(limiter, "GET", "events")).events.length <= 100);
@@ -80,7 +80,7 @@ describe("events", () => {
         for (const limit of ["0", "1001", "-1", "1.5", "x", ""]) await refused(400, limiter, "GET", `events?limit=${limit}`);
       });
 
-      it(`of ${FLOOD} denied requests of one caller are few records, which add up`, async (t) => {
+      it(`${FLOOD} denied requests of one caller make few records, whose counts add up`, async (t) => {
         const limiter = await start();
         assert.equal(await ask(limiter, CALLER), 200);
         const agent = new Agent({ keepAlive: true, maxSockets: 20 });
@@ -98,12 +98,12 @@ describe("events", () => {
         }, RECORDED_MS, PAUSE_MS);
         billed = (await standIn.billed()) - billed - looked;
         t.diagnostic(`${events.length} records, ${billed} commands`);
-        assert.ok(events.length <= 20, `${events.length}`);
-        assert.ok(billed < 150, `${billed}`);
+        assert.ok(events.length <= 20, `${events.length} records`);
+        assert.ok(billed < 150, `${billed} commands were billed`);
         for (const event of events) has(event, { kind: "denied", caller: CALLER, policy: "general", status: 429 });
       });
 
-      it("are deleted by age", async () => {
+      it("events are deleted by age", async () => {
         const limiter = await start({}, { modules: INSIDE });
         const deny = async (callers) => {
           for (const caller of callers) for (const status of [200, 429]) assert.equal(await ask(limiter, caller), status);
@@ -123,7 +123,7 @@ describe("events", () => {
         assert.deepEqual(await good(limiter, "DELETE", "events?older_than_seconds=600"), { scope, removed: 0 });
       });
 
-      it("show the callers that are denied most, and by which policies", async () => {
+      it("the callers denied most are listed with the policies that denied them", async () => {
         const limiter = await start();
         assert.deepEqual(await good(limiter, "GET", "suspicious"), { scope, hours: 1, callers: [] });
         const denials = { "192.0.2.1": { general: 1 }, "192.0.2.2": { general: 2, auth: 5 }, "2001:db8::/64": { auth: 4 } };
@@ -135,7 +135,7 @@ describe("events", () => {
             for (let denial = 0; denial < count; denial++) assert.equal(await ask(limiter, address, path), 429);
           }
         }
-        // Two hours: the hour may be over just now.
+        // Two hours, because the current hour may have just begun.
         const callers = [
           { caller: "192.0.2.2", denied: 7, policies: { general: 2, auth: 5 } },
           { caller: "2001:db8::/64", denied: 4, policies: { auth: 4 } },
@@ -148,7 +148,7 @@ describe("events", () => {
         }
       });
 
-      it("tell of denials by a block, and of nobody who was admitted", async () => {
+      it("denials by a block are recorded, and admitted requests are not", async () => {
         const limiter = await start();
         await good(limiter, "PUT", blocked("192.0.2.9"));
         for (let request = 0; request < 3; request++) await isBlocked(limiter, "192.0.2.9", null);
@@ -157,18 +157,18 @@ describe("events", () => {
         for (const event of events) has(event, { kind: "denied", caller: "192.0.2.9", status: 429 });
       });
 
-      it("tell of admitted requests where they are sampled", async () => {
+      it("admitted requests are recorded if they are sampled", async () => {
         const limiter = await start({ RATE_LIMIT_EVENT_SAMPLE: "1", RATE_LIMIT_GENERAL: `3,${HOUR_S}` });
         for (const status of [200, 200, 200, 429]) assert.equal(await ask(limiter, CALLER, "/sampled"), status);
         const events = await recorded(limiter, (events) => assert.equal(sum(events), 4));
         const of = (kind) => events.filter((event) => event.kind === kind);
         assert.deepEqual([sum(of("admitted")), sum(of("denied"))], [3, 1]);
         for (const event of of("admitted")) has(event, { caller: CALLER, method: "GET", path: "/sampled", status: 200 });
-        // Whoever was admitted is not suspicious.
+        // Admitted requests do not make a caller suspicious.
         has(await good(limiter, "GET", "suspicious?hours=2"), { callers: [{ caller: CALLER, denied: 1, policies: { general: 1 } }] });
       });
 
-      it("tell of the bypass token's use", async () => {
+      it("uses of the bypass token are recorded", async () => {
         const limiter = await start({ RATE_LIMIT_BYPASS_TOKEN: BYPASS_TOKEN });
         const headers = { "X-RateLimit-Bypass": BYPASS_TOKEN };
         for (let request = 0; request < 3; request++) assert.equal((await get(limiter, CALLER, "/in", { headers })).status, 200);
@@ -176,7 +176,7 @@ describe("events", () => {
         for (const event of events) has(event, { kind: "bypassed", caller: CALLER, method: "GET", path: "/in" });
       });
 
-      it("tell of wrong tokens at the control plane", async () => {
+      it("wrong tokens at the control plane are recorded", async () => {
         const limiter = await start();
         for (const token of ["wrong", "wrong too", ADMIN_TOKEN.slice(1)]) await refused(401, limiter, "GET", "blocked", { token, from: "192.0.2.66" });
         await refused(401, limiter, "DELETE", "blocked/192.0.2.1", { token: "wrong", from: "192.0.2.67" });
@@ -185,13 +185,13 @@ describe("events", () => {
         assert.deepEqual([sum(of("192.0.2.66")), sum(of("192.0.2.67"))], [3, 1]);
         for (const event of of("192.0.2.66")) has(event, { kind: "refused", method: "GET", path: "/_limiter/blocked", status: 401 });
         for (const event of of("192.0.2.67")) has(event, { kind: "refused", method: "DELETE", path: "/_limiter/blocked/192.0.2.1", status: 401 });
-        assert.ok(!JSON.stringify(events).includes("wrong"), "no token is kept");
+        assert.ok(!JSON.stringify(events).includes("wrong"), "an event contains a token");
         assert.deepEqual(of(OPERATOR), []);
       });
     });
   }
 
-  it("in Redis are of all processes, and outlive them", async () => {
+  it("events in Redis come from all processes, and outlive them", async () => {
     const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off" };
     const [one, other] = await Promise.all([shared.limiter(vars), shared.limiter(vars)]);
     for (const [limiter, caller] of [[one, "192.0.2.1"], [other, "192.0.2.2"]]) {
@@ -203,13 +203,13 @@ describe("events", () => {
     assert.deepEqual([...new Set(events.map(({ caller }) => caller))].sort(), ["192.0.2.1", "192.0.2.2"]);
     const { callers } = await good(other, "GET", "suspicious?hours=2");
     assert.deepEqual(callers.map(({ denied }) => denied), [2, 2]);
-    // All of it ends.
+    // All keys expire.
     const redis = await standIn.redis.client();
     for (const key of (await redis.keys("*")).filter((key) => /events|suspicious/.test(key))) assert.ok((await redis.pTTL(key)) > 0, key);
     await redis.destroy();
   });
 
-  it("that cannot be written delay nobody, and the list says that it cannot be read", async () => {
+  it("events that cannot be written delay no request, and lists that cannot be read are answered 503", async () => {
     const limiter = await shared.warm({ ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", REDIS_MAX_RECONNECT_ATTEMPTS: 0 });
     for (const status of [200, 429]) assert.equal(await ask(limiter, CALLER), status);
     standIn.faults.set({ kind: "unauthorized" });

@@ -1,4 +1,4 @@
-/** No value of a variable is in the control plane's health or in the runtime's logs. What health reports is tested in `src/limiter/tests/`. */
+/** Neither health nor the runtime's logs contain the value of a variable. `src/limiter/tests/` tests what health reports. */
 
 import assert from "node:assert/strict";
 import { afterEach, describe, it } from "node:test";
@@ -17,8 +17,8 @@ async function start(vars) {
 }
 afterEach(() => limiter?.stop());
 
-describe("health", () => {
-  it("names every bad variable and its rule, and no value, there or in the logs", async () => {
+describe("GET /_limiter/health", () => {
+  it("names every bad variable and its rule, and its value is neither there nor in the logs", async () => {
     const bad = {
       RATE_LIMIT_AUTH: "planted-1",
       RATE_LIMIT_ENABLED: "planted-2",
@@ -45,24 +45,24 @@ describe("health", () => {
     const answer = await ask({ ...HEALTH, headers: admin });
     const { errors } = answer.json();
     for (const variable of Object.keys(bad)) {
-      // The URL is wrong before its token is looked at.
+      // The URL is an error already, so its token is not checked.
       if (variable === "UPSTASH_REDIS_REST_TOKEN") continue;
       const found = errors.find((error) => error.variable.startsWith(variable));
-      assert.ok(found, `${variable} is named among ${errors.map((error) => error.variable)}`);
+      assert.ok(found, `${variable} is not among the errors for ${errors.map((error) => error.variable)}`);
       assert.ok(found.rule.length > 10);
       await limiter.logged(new RegExp(variable));
     }
     for (const text of [publicly.text(), answer.text(), limiter.logs()]) {
       assert.doesNotMatch(text, /planted/i);
     }
-    // Misconfigured is not switched off: what can be decided is decided, the stricter way.
+    // A misconfigured limiter still decides, with the stricter reading.
     const request = await ask({ path: "/", headers: { "CF-Connecting-IP": "192.0.2.1" } });
     assert.ok(request.headers["x-ratelimit-limit"]);
   });
 
-  it("good secrets are nowhere to be read", async () => {
+  it("contains no secret while Redis fails, nor do the logs", async () => {
     const ask = await start({ ...PLANTED_SECRETS, UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1/planted-path" });
-    // Its store cannot be reached: after five failures that is logged as well.
+    // The store cannot be reached. The limiter logs that after five failures.
     let request;
     for (let failure = 0; failure < 5; failure++) request = await ask({ path: "/", headers: { "CF-Connecting-IP": "192.0.2.1" } });
     const answer = await ask({ ...HEALTH, headers: admin });

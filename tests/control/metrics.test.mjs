@@ -1,4 +1,4 @@
-/** What isolates count, in one Redis: sent, folded by the schedule, and read by Prometheus itself. */
+/** Metrics that isolates send to one Redis, the schedule folds, and Prometheus reads. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -44,13 +44,13 @@ describe("metrics that isolates share", () => {
 
   const start = (vars) => shared.limiter({ ...VARS, ...vars }, { modules: ON_DEMAND });
 
-  it("are the sum of what was sent, through flushes, folds, an isolate's end and a lost answer", async () => {
+  it("totals are the sum of all requests, across flushes, folds, an isolate's end and a lost answer", async () => {
     let [one, other] = await Promise.all([start(), start()]);
     let sent = 0;
     let last = 0;
     const total = async () => {
       const found = (await samples(other)).get(REQUESTS("admitted", "other")) ?? 0;
-      assert.ok(found >= last, `${last} fell to ${found}`);
+      assert.ok(found >= last, `the total fell from ${last} to ${found}`);
       return (last = found);
     };
     const traffic = async (limiter, times) => {
@@ -64,14 +64,14 @@ describe("metrics that isolates share", () => {
     await allCounted();
     await Promise.all([runSchedule(one), runSchedule(other), runSchedule(one)]);
     assert.equal(await total(), sent);
-    // What an isolate has sent outlives it.
+    // Counts that an isolate has sent outlive it.
     await one.stop();
     await traffic(other, 10);
     await allCounted();
     one = await start();
     await traffic(one, 10);
     await allCounted();
-    // The answer to a flush is lost: it is sent again, and counts once.
+    // The answer to a flush is lost. The isolate sends it again, and it counts once.
     await traffic(one, 5);
     shared.standIn.faults.set({ kind: "reset", after: true, times: 1 });
     await eventually(async () => assert.deepEqual(shared.standIn.faults.active(), []), 30_000);
@@ -80,7 +80,7 @@ describe("metrics that isolates share", () => {
     assert.equal(await total(), sent);
   });
 
-  it("cost one command a flush, none when idle, and six a scrape", async () => {
+  it("a flush costs one command, an idle isolate none, and a scrape six", async () => {
     const limiter = await start();
     assert.equal(await ask(limiter, "192.0.2.1"), 200);
     await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("admitted", "other")), 1), 30_000);
@@ -88,28 +88,28 @@ describe("metrics that isolates share", () => {
     assert.deepEqual(idle, { billed: 0, requests: 0 });
     const scraped = await shared.cost(() => scrape(limiter));
     assert.deepEqual(scraped, { billed: 6, requests: 1 });
-    // What requests cost themselves, and one for all that is counted within a second.
+    // The commands of the requests, and one for all counts of a second.
     const { billed } = await shared.cost(async () => {
       for (let i = 0; i < 50; i++) assert.equal(await ask(limiter, "192.0.2.1"), 200);
       await delay(2500);
     });
     const decisions = 50 * 3;
-    assert.ok(billed > decisions && billed <= decisions + 3, `${billed}`);
+    assert.ok(billed > decisions && billed <= decisions + 3, `${billed} commands were billed for ${decisions} of decisions`);
   });
 
-  it("are charted, and tended by the schedule, which counts keys and reads INFO", async () => {
+  it("the schedule draws charts, counts keys and reads INFO", async () => {
     const limiter = await start();
     for (let i = 0; i < 4; i++) await ask(limiter, "192.0.2.1", "/login");
     await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("blocked", "/login")), 2), 30_000);
     has(await good(limiter, "GET", "store"), { shared: true, keys: null, redis: null });
     const run = await shared.cost(() => runSchedule(limiter));
-    assert.ok(run.billed <= 30, `${run.billed}`);
+    assert.ok(run.billed <= 30, `a run of the schedule cost ${run.billed} commands`);
     const store = await good(limiter, "GET", "store");
     assert.ok(store.redis.memory_used_bytes > 100_000 && store.redis.uptime_seconds >= 0, JSON.stringify(store));
     const redis = await shared.standIn.redis.client();
     const keys = (await redis.keys(`${PREFIX}*`)).length;
-    // What was gathered and what that cost are written once the keys are counted.
-    assert.ok(store.keys.count <= keys && store.keys.count >= keys - 2, `${store.keys.count} of ${keys}`);
+    // The schedule writes its results and its own cost after it has counted the keys.
+    assert.ok(store.keys.count <= keys && store.keys.count >= keys - 2, `${store.keys.count} keys were counted, Redis has ${keys}`);
     const found = await samples(limiter);
     assert.equal(found.get("redis_up"), 1);
     assert.ok(found.get("redis_memory_used_bytes") > 100_000);
@@ -119,7 +119,7 @@ describe("metrics that isolates share", () => {
     assert.deepEqual([sum("admitted"), sum("blocked")], [2, 2]);
   });
 
-  it("say that Redis is out, and no more", async () => {
+  it("a scrape while Redis is down has redis_up 0 and no totals", async () => {
     const limiter = await start();
     assert.equal(await ask(limiter, "192.0.2.1"), 200);
     await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("admitted", "other")), 1), 30_000);
@@ -131,7 +131,7 @@ describe("metrics that isolates share", () => {
     await shared.standIn.redis.start();
   });
 
-  it("pass promtool, and Prometheus finds the rate of two isolates", async (t) => {
+  it("promtool accepts the metrics, and Prometheus computes the rate of two isolates", async (t) => {
     const [one, other] = await Promise.all([start(), start()]);
     for (const limiter of [one, other]) for (const path of ["/", "/login", "/login", "/login"]) await ask(limiter, "192.0.2.9", path);
     await runSchedule(one);
@@ -141,7 +141,7 @@ describe("metrics that isolates share", () => {
     const open = await scrape(one, { Authorization: `Bearer ${METRICS_TOKEN}`, Accept: "application/openmetrics-text;version=1.0.0" });
     assert.match(open.text(), /# EOF\n$/);
 
-    const url = await startPrometheus(t, scraping(t, one.port));
+    const url = await startPrometheus(t, prometheusFolder(t, one.port));
     const value = async (query) => {
       const answer = await fetch(`${url}/api/v1/query?${new URLSearchParams({ query })}`);
       const { data } = await answer.json();
@@ -159,15 +159,15 @@ describe("metrics that isolates share", () => {
     }
     await eventually(async () => assert.equal(await value(REQUEST_TOTAL), sent + 2), 30_000);
     await delay(1000);
-    // A window that begins before the traffic and ends after it: its rate is what was sent, by its length.
+    // The window begins before the traffic and ends after it, so its rate is the number of requests divided by its length.
     const window = Math.ceil((performance.now() - from) / 1000) + 2;
     const rate = await value(`sum(rate(edge_limiter_requests_total{route="other"}[${window}s]))`);
-    assert.ok(Math.abs((rate * window) / sent - 1) < 0.05, `${rate * window} of ${sent}`);
+    assert.ok(Math.abs((rate * window) / sent - 1) < 0.05, `Prometheus counts ${rate * window} requests, ${sent} were sent`);
   });
 });
 
-/** A folder with what Prometheus needs to scrape a limiter twice a second. */
-function scraping(t, port) {
+/** A folder with the configuration with which Prometheus scrapes a limiter twice a second. */
+function prometheusFolder(t, port) {
   const folder = temporary(t);
   writeFileSync(join(folder, "prometheus.yml"), JSON.stringify({
     global: { scrape_interval: "500ms", scrape_timeout: "400ms" },

@@ -1,4 +1,4 @@
-/** What a caller has used of a quota: read without consuming, and reset for that caller alone. And the policies in force. */
+/** A caller's usage of a quota, read without consuming and reset for that caller alone, and the list of policies. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -17,7 +17,7 @@ describe("usage", () => {
   after(() => shared?.stop());
   beforeEach(() => shared.reset());
 
-  /** Every quota's state and policy's block in Redis: records come and go beside them. */
+  /** The states of all quotas and the blocks of all policies in Redis. Other records, which change at any time, are left out. */
   async function states() {
     const keys = (await redis.keys("*")).filter((key) => /^t:(general|auth|all|ip|named):/.test(key)).sort();
     return Object.fromEntries(await Promise.all(keys.map(async (key) => [key, await redis.get(key)])));
@@ -32,14 +32,14 @@ describe("usage", () => {
 
     describe(`in ${mode}`, () => {
       for (const algorithm of ["sliding-window", "token-bucket", "fixed-window"]) {
-        it(`${algorithm}: is read as it is, and reading consumes nothing`, async () => {
+        it(`is exact with the algorithm ${algorithm}, and reading it consumes nothing`, async () => {
           const limiter = await start({ RATE_LIMIT_POLICIES: { general: { algorithm } } });
           has(await read(limiter, "general", CALLER), { scope, policy: "general", caller: CALLER, limit: 10, used: 0, remaining: 10, blocked_until: null, retry_at: null });
           for (let request = 0; request < 3; request++) await isAdmitted(limiter, CALLER);
           const used = await read(limiter, "general", CALLER);
           assert.deepEqual(Object.keys(used).sort(), ["blocked_until", "caller", "limit", "policy", "remaining", "reset", "retry_at", "scope", "used"]);
           has(used, { scope, policy: "general", caller: CALLER, limit: 10, used: 3, remaining: 7, blocked_until: null, retry_at: null });
-          assert.ok(Number.isInteger(used.reset) && used.reset > Date.now(), `${used.reset}`);
+          assert.ok(Number.isInteger(used.reset) && used.reset > Date.now(), `reset is ${used.reset}, not a later time in ms`);
           const before = await states();
           for (let look = 0; look < 20; look++) assert.deepEqual(await read(limiter, "general", CALLER), used);
           assert.deepEqual(await states(), before);
@@ -49,11 +49,11 @@ describe("usage", () => {
           while ((await ask(limiter, CALLER)) === 200);
           const full = await read(limiter, "general", CALLER);
           has(full, { used: 10, remaining: 0, blocked_until: null });
-          assert.ok(Number.isInteger(full.retry_at) && full.retry_at > Date.now(), `${full.retry_at}`);
+          assert.ok(Number.isInteger(full.retry_at) && full.retry_at > Date.now(), `retry_at is ${full.retry_at}, not a later time in ms`);
         });
       }
 
-      it("tells of a policy's block, and of no other policy", async () => {
+      it("reports the policy's own block, and not another policy's", async () => {
         const limiter = await start();
         for (const status of [200, 200, 429]) assert.equal(await ask(limiter, "2001:db8::5", "/auth"), status);
         const used = await read(limiter, "auth", "2001:db8::6");
@@ -63,7 +63,7 @@ describe("usage", () => {
         has(await read(limiter, "general", "2001:db8::5"), { used: 0, blocked_until: null, retry_at: null });
       });
 
-      it("is reset for one caller alone, and its block lifted, at once", async () => {
+      it("is reset for one caller alone, and its block is lifted, at once", async () => {
         const limiter = await start();
         const callers = [CALLER, "192.0.2.2", "192.0.2.10", "2001:db8::1"];
         for (const caller of callers) {
@@ -77,15 +77,15 @@ describe("usage", () => {
           has(await read(limiter, "auth", caller), { used: 0, remaining: 2, blocked_until: null, retry_at: null });
           for (const key of [`auth:${name}`, `auth:${name}:blocked`]) delete before[PREFIX + key];
         }
-        assert.deepEqual(await states(), before, "nothing else is touched");
+        assert.deepEqual(await states(), before, "the reset changed another caller's state");
         for (const caller of ["192.0.2.2", "192.0.2.10"]) await isBlocked(limiter, caller, 600, "/auth");
         for (const caller of callers) has(await read(limiter, "general", caller), { used: 4 });
         for (const status of [200, 200, 429]) assert.equal(await ask(limiter, CALLER, "/auth"), status);
-        // Of whom nothing is known, too.
+        // A caller without any state can be reset, too.
         has(await good(limiter, "DELETE", usage("general", "192.0.2.99")), { reset: true });
       });
 
-      it("knows the callers that are no addresses", async () => {
+      it("can be read for callers that are not addresses", async () => {
         const limiter = await start({
           RATE_LIMIT_ALL: `10,${WINDOW}`,
           RATE_LIMIT_POLICIES: { all: { key: "global" } },
@@ -103,7 +103,7 @@ describe("usage", () => {
         }
       });
 
-      it("of anybody else is 400, be the name a pattern, and nobody is reset", async () => {
+      it("of an unknown kind of caller, such as a pattern, is answered 400, and nobody is reset", async () => {
         const limiter = await start();
         for (const caller of [CALLER, "192.0.2.2"]) for (const status of [200, 200, 429]) assert.equal(await ask(limiter, caller, "/auth"), status);
         const before = await states();
@@ -119,7 +119,7 @@ describe("usage", () => {
         for (const caller of [CALLER, "192.0.2.2"]) has(await read(limiter, "auth", caller), { used: 2, remaining: 0 });
       });
 
-      it("comes with the policies in force", async () => {
+      it("GET /_limiter/policies lists the policies in force", async () => {
         const limiter = await start({
           RATE_LIMIT_SHY: "7,30",
           RATE_LIMIT_POLICIES: {
@@ -143,7 +143,7 @@ describe("usage", () => {
     });
   }
 
-  it("in Redis is one for all processes, and a reset takes effect in the others", async () => {
+  it("is the same in all processes on one Redis, and a reset takes effect in all of them", async () => {
     const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `2,${WINDOW}`, RATE_LIMIT_IP: "off", RATE_LIMIT_AUTH: `1,${WINDOW},600`, RATE_LIMIT_ROUTES: [{ path: "/auth", policies: ["auth"] }] };
     const [here, there] = await Promise.all([shared.warm(vars), shared.warm(vars)]);
     for (const [path, statuses] of [["/", [200, 200, 429]], ["/auth", [200, 429]]]) {
