@@ -1,6 +1,6 @@
 /**
- * Browsers, in the real runtime: what makes a preflight there, and what a page may read of a response. Which requests are
- * preflights, and which pages may read the limiter's own answers, is tested in `src/limiter/tests/browsers.rs`.
+ * Preflights and pages of other origins, in the real runtime. `src/limiter/tests/browsers.rs` tests which requests are
+ * preflights, and which pages may read the limiter's own answers.
  */
 
 import assert from "node:assert/strict";
@@ -31,14 +31,14 @@ describe("a page of another origin", () => {
     await origin?.stop();
   });
 
-  /** Requests of a caller that has sent none yet. */
+  /** Returns a function that sends requests of a new caller. */
   function client() {
     const address = `198.18.0.${callers++}`;
     return ({ headers, ...options } = {}) =>
       send(limiter.url, { path: "/api/mfa/verify", ...options, headers: { "CF-Connecting-IP": address, ...headers } });
   }
 
-  it("has as many attempts as the policy says, each behind a preflight", async () => {
+  it("gets all attempts of the policy, although each needs a preflight", async () => {
     origin.handler = (request, response) => {
       response.writeHead(request.method === "OPTIONS" ? 204 : 200, {
         "Access-Control-Allow-Origin": PAGE, "Access-Control-Allow-Credentials": "true", "Access-Control-Allow-Headers": "authorization",
@@ -49,12 +49,12 @@ describe("a page of another origin", () => {
     for (const status of [200, 200, 429]) {
       const preflight = await ask({ method: "OPTIONS", headers: PREFLIGHT });
       assert.equal(preflight.status, 204);
-      assert.equal(preflight.headers["access-control-allow-headers"], "authorization", "it is the origin's answer");
+      assert.equal(preflight.headers["access-control-allow-headers"], "authorization", "the preflight was not answered by the origin");
       types.push(preflight.headers["x-ratelimit-type"]);
       const answer = await ask({ method: "POST", headers: { Origin: PAGE, Authorization: "Bearer of.the.page" }, body: "123456" });
       assert.equal(answer.status, status);
       assert.equal(answer.headers["x-ratelimit-type"], "mfa");
-      // The page may read either answer, and why it was denied.
+      // The page may read both kinds of answer, and the reason of a denial.
       assert.equal(answer.headers["access-control-allow-origin"], PAGE);
       assert.equal(answer.headers["access-control-allow-credentials"], "true");
       assert.equal(answer.headers["access-control-expose-headers"], NAMES);
@@ -62,7 +62,7 @@ describe("a page of another origin", () => {
     assert.deepEqual(types, ["preflight", "preflight", "preflight"]);
   });
 
-  it("an OPTIONS with a body, however that comes, is no preflight", async () => {
+  it("an OPTIONS request with a body is no preflight, chunked or not", async () => {
     origin.handler = (_, response) => response.end();
     async function* chunks() {
       yield Buffer.from("code=123456");
@@ -78,7 +78,7 @@ describe("a page of another origin", () => {
     }
   });
 
-  it("reads the limiter's headers beside those that the origin exposes", async () => {
+  it("reads the limiter's headers next to those that the origin exposes", async () => {
     for (const [theirs, exposed] of [
       [{ "Access-Control-Allow-Origin": "*" }, NAMES],
       [{ "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "ETag, Link" }, `ETag, Link, ${NAMES}`],
@@ -96,7 +96,7 @@ describe("a page of another origin", () => {
     }
   });
 
-  it("reads that the origin cannot be reached, as a person gets a page that says so", async () => {
+  it("can read the 502 of an unreachable origin, and a person gets it as a page", async () => {
     origin.handler = (request) => request.socket.destroy();
     const answer = await client()({ headers: { Origin: PAGE, Accept: "text/html" } });
     assert.equal(answer.status, 502);

@@ -1,4 +1,4 @@
-/** Origins that lead back, cannot be reached, or make no sense: the limiter answers for them, and counts the request. */
+/** Origins that loop back to the limiter, cannot be reached or answer garbage: the limiter answers for them, and counts the request. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -11,7 +11,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
 const VARS = { RATE_LIMIT_GENERAL: "100,3600", RATE_LIMIT_IP: "off" };
 
-/** What a test started, ended after it in the opposite order. */
+/** What a test started. It is stopped after the test, in reverse order. */
 const started = [];
 const keep = async (starting) => {
   const thing = await starting;
@@ -22,7 +22,7 @@ afterEach(async () => {
   for (const thing of started.splice(0).reverse()) await thing.stop();
 });
 
-/** A TCP server that does with each connection what `serve` says. */
+/** A TCP server that passes each connection to `serve`. */
 async function startTcp(serve) {
   const sockets = new Set();
   const server = createServer((socket) => {
@@ -41,21 +41,21 @@ async function startTcp(serve) {
   };
 }
 
-/** A URL that can be given before what it leads to has a port: it hands bytes through to `towards()`. */
-const startDoor = (towards) =>
+/** A proxy whose URL is known before its target has a port. It forwards bytes to the port that `targetPort()` returns. */
+const startProxy = (targetPort) =>
   startTcp((socket, sockets) => {
-    const other = connect(towards(), "127.0.0.1");
+    const other = connect(targetPort(), "127.0.0.1");
     sockets.add(other);
     other.on("error", () => socket.destroy());
     socket.pipe(other).pipe(socket);
   });
 
 describe("loops", () => {
-  it("a limiter that is its own origin answers 508 at the fifth pass, and counts each", async () => {
+  it("a limiter that is its own origin answers 508 at the fifth pass, and counts each pass", async () => {
     let limiter;
-    const door = await keep(startDoor(() => limiter.port));
-    limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: door.url } }));
-    // What the outermost pass says, which was the first to be counted.
+    const proxy = await keep(startProxy(() => limiter.port));
+    limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: proxy.url } }));
+    // The answer has the numbers of the outermost pass, which was counted first.
     for (const left of ["99", "94"]) {
       const answer = await send(limiter.url, { headers: HEADERS });
       assert.equal(answer.status, 508);
@@ -64,18 +64,18 @@ describe("loops", () => {
     }
   });
 
-  it("a loop by a service binding is cut too", async () => {
+  it("a loop through a service binding is ended too", async () => {
     let limiter;
-    const door = await keep(startDoor(() => limiter.port));
-    limiter = await keep(startWorkerd({ vars: VARS, services: { ORIGIN: door.url } }));
+    const proxy = await keep(startProxy(() => limiter.port));
+    limiter = await keep(startWorkerd({ vars: VARS, services: { ORIGIN: proxy.url } }));
     const answer = await send(limiter.url, { headers: HEADERS });
     assert.deepEqual([answer.status, answer.headers["x-ratelimit-remaining"]], [508, "99"]);
   });
 
-  it("a loop through another limiter is cut at the fifth pass of the first", async () => {
+  it("a loop through another limiter ends at the fifth pass of the first", async () => {
     let first;
-    const door = await keep(startDoor(() => first.port));
-    const second = await keep(startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: "50,3600", ORIGIN_URL: door.url } }));
+    const proxy = await keep(startProxy(() => first.port));
+    const second = await keep(startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: "50,3600", ORIGIN_URL: proxy.url } }));
     first = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: second.url } }));
     const answer = await send(first.url, { headers: HEADERS });
     assert.deepEqual([answer.status, answer.json().error], [508, "loop_detected"]);
@@ -98,14 +98,14 @@ describe("loops", () => {
     assert.deepEqual([deeper.headers["x-ratelimit-remaining"], origin.requests.length], ["95", 8]);
   });
 
-  it("two limiters in a chain both count, and the outer one speaks unless the inner one denies", async () => {
+  it("two limiters in a chain both count, and the answer has the outer one's numbers unless the inner one denies", async () => {
     const origin = await keep(startOrigin());
     const inner = await keep(startWorkerd({ vars: { ...VARS, RATE_LIMIT_GENERAL: "2,3600", ORIGIN_URL: origin.url, ORIGIN_SECRET: "of-the-inner-limiter" } }));
     const outer = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: inner.url, ORIGIN_SECRET: "of-the-outer-limiter" } }));
     const answers = [];
     for (let request = 0; request < 3; request++) answers.push(await send(outer.url, { headers: HEADERS }));
     assert.deepEqual(answers.map((answer) => answer.status), [200, 200, 429]);
-    // Of a denial, the numbers of the one that denies.
+    // A denial has the numbers of the limiter that denies.
     assert.deepEqual(answers.map((answer) => answer.headers["x-ratelimit-remaining"]), ["99", "98", "0"]);
     assert.equal(answers[2].json().limit, 2);
     assert.equal(origin.requests.length, 2);
@@ -113,22 +113,22 @@ describe("loops", () => {
     assert.match(origin.last.header("x-edge-limiter-passed"), /^[0-9a-f]{16}, [0-9a-f]{16}$/);
   });
 
-  it("a client that makes up marks gains a refusal at the most", async () => {
+  it("a client that forges the loop guard gains nothing but a 508", async () => {
     const origin = await keep(startOrigin());
     const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: origin.url } }));
     await send(limiter.url, { headers: HEADERS });
-    const mark = origin.last.header("x-edge-limiter-passed");
-    const four = Array(4).fill(mark);
-    for (const marks of [four, four.join(), ` ,x,,${four.join(",,")} , y`, Array(40).fill("x").join()]) {
-      const answer = await send(limiter.url, { headers: { ...HEADERS, "X-Edge-Limiter-Passed": marks } });
-      assert.equal(answer.status, 508, marks);
+    const guard = origin.last.header("x-edge-limiter-passed");
+    const four = Array(4).fill(guard);
+    for (const guards of [four, four.join(), ` ,x,,${four.join(",,")} , y`, Array(40).fill("x").join()]) {
+      const answer = await send(limiter.url, { headers: { ...HEADERS, "X-Edge-Limiter-Passed": guards } });
+      assert.equal(answer.status, 508, `X-Edge-Limiter-Passed: ${guards}`);
     }
     assert.equal(origin.requests.length, 1);
     assert.equal((await send(limiter.url, { headers: { ...HEADERS, "X-Edge-Limiter-Passed": `${four.join()}0` } })).status, 200);
   });
 });
 
-describe("origins out of order", () => {
+describe("origins that fail", () => {
   let refusing;
 
   before(async () => {
@@ -137,15 +137,15 @@ describe("origins out of order", () => {
     refusing = gone.url;
   });
 
-  const ORDERS = [
+  const FAILURES = [
     ["refuses connections", async () => ({ url: refusing })],
     ["closes without an answer", () => keep(startTcp((socket) => socket.once("data", () => socket.end())))],
     ["resets without an answer", () => keep(startTcp((socket) => socket.once("data", () => socket.resetAndDestroy())))],
     ["does not speak HTTP", () => keep(startTcp((socket) => socket.once("data", () => socket.end("\x00\x01 what?\r\n\r\n"))))],
   ];
-  for (const [order, start] of ORDERS) {
+  for (const [failure, start] of FAILURES) {
     for (const way of ["ORIGIN_URL", "binding ORIGIN"]) {
-      it(`an origin that ${order}, by ${way}: 502, and counted`, async () => {
+      it(`a request to an origin that ${failure}, by ${way}, is answered 502 and counted`, async () => {
         const { url } = await start();
         const limiter = await keep(startWorkerd(way === "ORIGIN_URL" ? { vars: { ...VARS, ORIGIN_URL: url } } : { vars: VARS, services: { ORIGIN: url } }));
         for (const [method, left] of [["GET", "99"], ["POST", "98"]]) {
@@ -157,22 +157,22 @@ describe("origins out of order", () => {
     }
   }
 
-  it("one that comes back is used again", async () => {
+  it("an origin that recovers gets requests again", async () => {
     let origin;
-    const door = await keep(startTcp((socket) => {
+    const proxy = await keep(startTcp((socket) => {
       if (!origin) return socket.resetAndDestroy();
       const other = connect(origin.port, "127.0.0.1");
       other.on("error", () => socket.destroy());
       socket.pipe(other).pipe(socket);
     }));
-    const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: door.url } }));
+    const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: proxy.url } }));
     expectBadGateway(await send(limiter.url, { headers: HEADERS }), "99");
     origin = await keep(startOrigin());
     assert.equal((await send(limiter.url, { headers: HEADERS })).text(), "origin\n");
   });
 
   for (const bad of ["no URL", "ftp://origin.example", "https://", "http://user:planted-password@127.0.0.1", "http://127.0.0.1/?x=planted-password"]) {
-    it(`ORIGIN_URL ${JSON.stringify(bad)}: 502, and counted`, async () => {
+    it(`a request with ORIGIN_URL ${JSON.stringify(bad)} is answered 502 and counted`, async () => {
       const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: bad } }));
       expectBadGateway(await send(limiter.url, { headers: HEADERS }), "99");
       assert.equal((await send(limiter.url, { path: "/_limiter/health" })).json().status, "misconfigured");
@@ -181,7 +181,7 @@ describe("origins out of order", () => {
     });
   }
 
-  it("a bad ORIGIN_URL is not replaced by the binding", async () => {
+  it("the binding does not replace a bad ORIGIN_URL", async () => {
     const origin = await keep(startOrigin());
     const limiter = await keep(startWorkerd({ vars: { ...VARS, ORIGIN_URL: "no URL" }, services: { ORIGIN: origin.url } }));
     expectBadGateway(await send(limiter.url, { headers: HEADERS }), "99");

@@ -1,6 +1,6 @@
 /**
- * Interim responses (1xx). workerd hands the first response of an origin to the Worker, whatever its status, so that no Worker
- * can relay one before the answer: what asks for one does not reach the origin, and one that comes all the same is a 502.
+ * Interim responses (1xx). workerd passes an origin's first response to the Worker, whatever its status, so no Worker can relay
+ * one before the answer. The limiter removes `Expect`, which asks for one, and answers 502 if the origin sends one anyway.
  */
 
 import assert from "node:assert/strict";
@@ -15,7 +15,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 const CALLER = "192.0.2.1";
 
 for (const way of WAYS) {
-  describe(`interim responses by ${way.name}`, () => {
+  describe(`interim responses of an origin by ${way.name}`, () => {
     let origin, limiter;
 
     before(async () => {
@@ -27,7 +27,7 @@ for (const way of WAYS) {
       await origin?.stop();
     });
 
-    it("a client that waits for a 100 has its body of 2 MB forwarded", async () => {
+    it("the 2 MB body of a client that waits for a 100 is forwarded", async () => {
       origin.handler = async (_, response, { body }) => response.end(String((await body).length));
       const body = randomBytes(2 * 1024 * 1024);
       const { status, text } = await raw(limiter, ["POST /upload HTTP/1.1", `CF-Connecting-IP: ${CALLER}`, "Expect: 100-continue"], body);
@@ -52,7 +52,7 @@ for (const way of WAYS) {
       [100, (response) => response.writeContinue()],
     ];
     for (const [number, write] of INTERIM) {
-      it(`an origin's ${number} is answered 502 that names it, and belongs to no other request`, async () => {
+      it(`an origin's ${number} is answered by a 502 that names it, and does not affect the next request`, async () => {
         for (let round = 0; round < 3; round++) {
           const left = {};
           origin.handler = async (_, response) => {

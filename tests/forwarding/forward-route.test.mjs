@@ -1,7 +1,7 @@
 /**
- * Forwarding to the route's own origin: neither `ORIGIN_URL` nor a binding. On Cloudflare the Worker's own `fetch` of the
- * request's URL reaches what the route points at; here it reaches a server that stands for that. What Cloudflare's network
- * says of a request comes in two headers. A Worker that runs elsewhere forwards to no host that a client names.
+ * Forwarding to the route's own origin, with neither `ORIGIN_URL` nor a binding. On Cloudflare the Worker's `fetch` of the
+ * request's URL reaches the route's origin. Here it reaches a server in its place, and two headers stand for what Cloudflare's
+ * network reports of a request. A Worker that runs elsewhere forwards to no host that a client names.
  */
 
 import assert from "node:assert/strict";
@@ -15,7 +15,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 const SITE = "shop.example";
 const SECRET = "a-secret-of-this-test";
 
-/** What Cloudflare's network adds, where the runtime takes `request.cf` from that header. */
+/** Headers that Cloudflare's network adds. The runtime reads `request.cf` from the second one. */
 const EDGE = { "CF-Ray": "230b030023ae2822", "X-Test-CF": '{"colo":"VIE"}' };
 const AT_EDGE = { cfHeader: "X-Test-CF" };
 
@@ -33,7 +33,7 @@ describe("forwarding to the route's own origin", () => {
   const ask = (caller, options = {}) =>
     send(limiter.url, { ...options, headers: { ...EDGE, Host: SITE, "CF-Connecting-IP": caller, ...options.headers } });
 
-  it("sends the request on as it is, for the same host", async () => {
+  it("sends the request unchanged to the same host", async () => {
     const body = randomBytes(100_000);
     origin.handler = (_, response) => response.writeHead(201, "Made It", { "X-Own": "yes" }).end("made");
     const answer = await ask("192.0.2.1", { method: "PROPFIND", path: "/a%2Fb//?q=%26", body, headers: { "X-Edge-Limiter-IP": "6.6.6.6" } });
@@ -49,7 +49,7 @@ describe("forwarding to the route's own origin", () => {
     assert.deepEqual(await received.body, body);
   });
 
-  it("hands a redirect on", async () => {
+  it("returns a redirect to the client", async () => {
     origin.handler = (_, response) => response.writeHead(307, { Location: "/elsewhere" }).end();
     const before = origin.requests.length;
     const answer = await ask("192.0.2.2");
@@ -66,7 +66,7 @@ describe("forwarding to the route's own origin", () => {
     assert.equal(origin.requests.length, before + 5);
   });
 
-  it("an unreachable one is a 502 that says where the caller stands", async () => {
+  it("answers 502 with the quota's numbers if the origin is unreachable", async () => {
     const lonely = await startWorkerd({ ...AT_EDGE, outbound: "http://127.0.0.1:1", vars: { RATE_LIMIT_GENERAL: "5,3600" } });
     try {
       const answer = await send(lonely.url, { headers: { ...EDGE, Host: SITE, "CF-Connecting-IP": "192.0.2.4" } });
@@ -78,7 +78,7 @@ describe("forwarding to the route's own origin", () => {
     }
   });
 
-  it("sends on the path that it has classified", async () => {
+  it("sends the path that it matched with routes", async () => {
     origin.handler = (_, response) => response.end();
     const head = ["CF-Connecting-IP: 192.0.2.5", ...Object.entries(EDGE).map((header) => header.join(": "))];
     for (const target of ["/a\x1f", "/%2e%2e/a", "/x\\..\\a"]) {
@@ -89,7 +89,7 @@ describe("forwarding to the route's own origin", () => {
   });
 });
 
-describe("without an origin, elsewhere than on Cloudflare", () => {
+describe("forwarding without an origin, outside of Cloudflare", () => {
   let origin;
   before(async () => {
     origin = await startOrigin();
@@ -105,7 +105,7 @@ describe("without an origin, elsewhere than on Cloudflare", () => {
     }
   }
 
-  it("no request is sent where its Host says, whatever headers it has", () =>
+  it("sends no request to the host that its Host names, whatever its other headers", () =>
     withLimiter({}, async (limiter) => {
       for (const forged of [{}, EDGE, { "CF-Ray": "1-VIE", "CF-IPCountry": "AT", "CDN-Loop": "cloudflare", "MF-CF-Blob": EDGE["X-Test-CF"] }]) {
         const answer = await send(limiter.url, { headers: { Host: "evil.example", "CF-Connecting-IP": "192.0.2.1", ...forged } });
@@ -116,14 +116,14 @@ describe("without an origin, elsewhere than on Cloudflare", () => {
       assert.equal(origin.requests.length, 0);
     }));
 
-  it("nor where a data center is made up, without a ray", () =>
+  it("sends no request with an invented data center and no CF-Ray", () =>
     withLimiter(AT_EDGE, async (limiter) => {
       const answer = await send(limiter.url, { headers: { ...EDGE, "CF-Ray": [], Host: SITE, "CF-Connecting-IP": "192.0.2.1" } });
       assert.equal(answer.status, 502);
       assert.equal(origin.requests.length, 0);
     }));
 
-  it("an operator can say that no client chooses the host", () =>
+  it("sends requests to their own URL with ORIGIN_URL=route", () =>
     withLimiter({ vars: { ORIGIN_URL: "route" } }, async (limiter) => {
       const answer = await send(limiter.url, { headers: { Host: SITE, "CF-Connecting-IP": "192.0.2.1" } });
       assert.equal(answer.status, 200);

@@ -1,12 +1,12 @@
 /**
- * Forwarding streams, in both directions, and WebSockets: each side withholds the rest until the other holds the beginning,
- * so that a limiter which gathered a whole body first would wait for ever.
+ * Streams in both directions, and WebSockets. Each side withholds the rest of a body until the other side has received the
+ * beginning, so a limiter that buffered whole bodies would wait for ever.
  *
- * What bare workerd does here with any Worker, a one-line JavaScript one too:
- * - It notices that a client has left when it next writes to it, so that an origin which is silent then is not told.
- * - A chunked answer that the origin breaks off is ended as if it were whole. One with a length is seen to be cut.
- * - A chunked request that the client breaks off reaches a binding as if it were whole, and breaks off for an origin by URL.
- * - Trailers end here, in both directions. After those of an origin, the next request on that connection fails.
+ * workerd does the following with any Worker, even a one-line JavaScript one:
+ * - It notices that a client has left only when it next writes to it. An origin that sends nothing does not learn of it.
+ * - It ends a chunked answer that the origin breaks off as if it were whole. With `Content-Length` the client sees that it is cut.
+ * - A chunked request that the client breaks off reaches a binding as if it were whole. An origin by URL sees it break off.
+ * - It drops trailers in both directions. After an origin's trailers, the next request on that connection fails.
  */
 
 import assert from "node:assert/strict";
@@ -35,53 +35,53 @@ for (const way of WAYS) {
       await origin?.stop();
     });
 
-    it("the client holds the first chunk before the origin sends the second", async () => {
-      const held = deferred();
+    it("the client receives the first chunk before the origin sends the second", async () => {
+      const received = deferred();
       origin.handler = async (_, response) => {
         response.writeHead(200, { "Content-Type": "application/octet-stream" });
         response.write("first");
-        await held.promise;
+        await received.promise;
         response.end("second");
       };
       const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
       const chunks = reader(response);
       assert.equal(await chunks.next(), "first");
-      held.resolve();
+      received.resolve();
       assert.equal(await chunks.next(), "second");
       assert.equal(await chunks.next(), undefined);
     });
 
-    it("the client holds the headers before the origin sends any body", async () => {
-      const held = deferred();
+    it("the client receives the headers before the origin sends any body", async () => {
+      const received = deferred();
       origin.handler = async (_, response) => {
         response.writeHead(200, { "Content-Length": "4" }).flushHeaders();
-        await held.promise;
+        await received.promise;
         response.end("body");
       };
       const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
       assert.equal(response.headers["content-length"], "4");
-      held.resolve();
+      received.resolve();
       assert.equal(await reader(response).next(), "body");
     });
 
-    it("the origin holds the first chunk before the client sends the second", async () => {
-      const held = deferred();
+    it("the origin receives the first chunk before the client sends the second", async () => {
+      const received = deferred();
       origin.handler = async (request, response) => {
         const chunks = reader(request);
         const first = await chunks.next();
-        held.resolve(first);
+        received.resolve(first);
         response.end(`${first}|${await chunks.next()}|${await chunks.next()}`);
       };
       const body = (async function* () {
         yield Buffer.from("first");
-        assert.equal(await within(held.promise, "the first chunk at the origin"), "first");
+        assert.equal(await within(received.promise, "the first chunk at the origin"), "first");
         yield Buffer.from("second");
       })();
       const answer = await within(send(limiter.url, { method: "POST", headers: HEADERS, body }), "the answer");
       assert.equal(answer.text(), "first|second|undefined");
     });
 
-    it("an answer may begin before the request's body does", async () => {
+    it("an answer may begin before the request's body ends", async () => {
       const answered = deferred();
       origin.handler = async (request, response) => {
         const chunks = reader(request);
@@ -100,7 +100,7 @@ for (const way of WAYS) {
       assert.equal(await chunks.next(), "got b");
     });
 
-    it("server-sent events come one by one", async () => {
+    it("server-sent events arrive one by one", async () => {
       let next = deferred();
       origin.handler = async (_, response) => {
         response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-cache" });
@@ -121,22 +121,22 @@ for (const way of WAYS) {
       assert.equal(await chunks.next(), undefined);
     });
 
-    it("compressed chunks come one by one as well", async () => {
-      const held = deferred();
+    it("compressed chunks arrive one by one", async () => {
+      const received = deferred();
       origin.handler = async (_, response) => {
         response.writeHead(200, { "Content-Encoding": "gzip", "Content-Type": "text/plain" });
         response.write("not really gzip");
-        await held.promise;
+        await received.promise;
         response.end("|nor this");
       };
       const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
       const chunks = reader(response);
       assert.equal(await chunks.next(), "not really gzip");
-      held.resolve();
+      received.resolve();
       assert.equal(await chunks.next(), "|nor this");
     });
 
-    it("20 MB pass whole, both ways", async () => {
+    it("20 MB pass completely in both directions", async () => {
       const piece = Buffer.alloc(1024 * 1024, "0123456789abcdef");
       origin.handler = (request, response) => {
         request.on("data", (chunk) => response.write(chunk) || request.pause());
@@ -152,7 +152,7 @@ for (const way of WAYS) {
       assert.equal(length, 20 * piece.length);
     });
 
-    it("a client that leaves ends a stream at the origin", async () => {
+    it("the origin's stream ends when the client leaves", async () => {
       const left = deferred();
       const closed = deferred();
       origin.handler = async (_, response) => {
@@ -170,18 +170,18 @@ for (const way of WAYS) {
       await within(closed.promise, "the end of the origin's connection");
     });
 
-    it("an origin that breaks off breaks off for the client, and the Worker lives on", async () => {
-      const held = deferred();
+    it("a client sees that the origin broke off, and the Worker survives", async () => {
+      const received = deferred();
       origin.handler = async (_, response) => {
         response.writeHead(200, { "Content-Length": "100" });
         response.write("first");
-        await held.promise;
+        await received.promise;
         response.socket.resetAndDestroy();
       };
       const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
       const chunks = reader(response);
       assert.equal(await chunks.next(), "first");
-      held.resolve();
+      received.resolve();
       await assert.rejects(chunks.next(), { code: "ECONNRESET" });
 
       assert.ok(limiter.alive);
@@ -189,7 +189,7 @@ for (const way of WAYS) {
       assert.equal((await send(limiter.url, { headers: HEADERS })).text(), "still there");
     });
 
-    it("a client that breaks off breaks off for the origin, and the Worker lives on", async () => {
+    it("an origin sees that the client broke off, and the Worker survives", async () => {
       const arrived = deferred();
       origin.handler = async (request, response, received) => {
         request.once("data", () => arrived.resolve(received));
@@ -213,7 +213,7 @@ for (const way of WAYS) {
     });
   });
 
-  describe(`what workerd itself does, by ${way.name}`, () => {
+  describe(`limits of workerd, by ${way.name}`, () => {
     let origin, limiter;
 
     before(async () => {
@@ -226,7 +226,7 @@ for (const way of WAYS) {
     });
 
     const looksWhole = way.name === "binding ORIGIN";
-    it(`a chunked request that breaks off ${looksWhole ? "looks whole to" : "breaks off for"} the origin`, async () => {
+    it(`a chunked request that breaks off ${looksWhole ? "looks whole" : "is seen to break off"} at the origin`, async () => {
       const arrived = deferred();
       origin.handler = async (request, _, received) => {
         request.once("data", () => arrived.resolve(received));
@@ -247,20 +247,20 @@ for (const way of WAYS) {
     });
 
     it("a chunked answer that breaks off looks whole to the client", async () => {
-      const held = deferred();
+      const received = deferred();
       origin.handler = async (_, response) => {
         response.write("first");
-        await held.promise;
+        await received.promise;
         response.socket.resetAndDestroy();
       };
       const { response } = await within(open(limiter.url, { headers: HEADERS }), "the headers");
       const chunks = reader(response);
       assert.equal(await chunks.next(), "first");
-      held.resolve();
+      received.resolve();
       assert.equal(await chunks.next(), undefined);
     });
 
-    it("trailers pass in neither direction", async () => {
+    it("trailers are dropped in both directions", async () => {
       let trailers;
       origin.handler = async (request, response, { body }) => {
         await body;
@@ -282,7 +282,7 @@ for (const way of WAYS) {
       assert.deepEqual([Object.keys(trailers), Object.keys(response.trailers), response.headers.trailer], [[], [], undefined]);
       assert.deepEqual([origin.last.header("trailer"), origin.last.header("te")], [undefined, undefined]);
 
-      // What it has not read of the origin's connection spoils the next answer.
+      // workerd leaves the trailers unread on the origin's connection, so the next answer on it fails.
       origin.handler = (_, response) => response.end("whole");
       const next = [await send(limiter.url, { headers: HEADERS }), await send(limiter.url, { headers: HEADERS })];
       assert.deepEqual(next.map((answer) => answer.status), [502, 200]);
@@ -309,7 +309,7 @@ for (const way of WAYS) {
 
     const connect = (path, protocols = []) => new WebSocket(`ws://127.0.0.1:${limiter.port}${path}`, protocols, { headers: HEADERS });
 
-    it("text, binary, 900 kB, close code and reason pass, both ways", async () => {
+    it("text, binary data, 900 kB, a close code and a reason pass in both directions", async () => {
       const accepted = within(once(sockets, "connection"), "the connection at the origin");
       const client = connect("/socket?x=%20");
       const upgraded = once(client, "upgrade");
@@ -349,7 +349,7 @@ for (const way of WAYS) {
       client.terminate();
     });
 
-    it("an upgrade that the origin refuses is refused with its answer", async () => {
+    it("an upgrade that the origin refuses gets the origin's answer", async () => {
       sockets.shouldHandle = () => false;
       try {
         const [, response] = await within(once(connect("/"), "unexpected-response"), "the refusal");
@@ -361,7 +361,7 @@ for (const way of WAYS) {
       }
     });
 
-    it("over the limit an upgrade is answered 429, and does not reach the origin", async () => {
+    it("an upgrade over the limit is answered 429, and does not reach the origin", async () => {
       const first = connect("/narrow");
       await within(once(first, "open"), "the open socket");
       let reached = false;
@@ -383,7 +383,7 @@ function deferred() {
   return parts;
 }
 
-/** The chunks of a stream one by one as text; `undefined` after the last. */
+/** Reads a stream chunk by chunk, as text. `next` returns `undefined` after the last chunk. */
 function reader(stream) {
   const chunks = stream[Symbol.asyncIterator]();
   return {

@@ -1,13 +1,13 @@
 /**
- * Forwarding, in the real runtime: what an origin receives is what the client sent, and what the client receives is what
- * the origin sent, but for the headers that the limiter says. By `ORIGIN_URL` and by the binding; a route's own origin is in
- * forward-route.test.mjs.
+ * Forwarding, in the real runtime. The origin receives what the client sent, and the client receives what the origin sent, except
+ * for the documented headers. The origin is reached by `ORIGIN_URL` or by the binding. forward-route.test.mjs tests the route's own origin.
  *
- * What bare workerd does before the Worker sees anything, and no Worker can change:
- * - Methods that it does not know (MKCALENDAR; any made-up one) get its own 501. Known are HTTP's own and those of
- *   WebDAV, DAV search and versioning, PURGE, SUBSCRIBE and so on: `HttpMethod` in capnproto's kj/compat/http.h.
- * - `.` and `..` in a path, as they are, are resolved, and a fragment is dropped. A blank or a tab ends a target. A target that is a whole URL, or `*`, gets its 500.
- * - Hop-by-hop headers (RFC 9110, 7.6.1) end here.
+ * workerd does the following before the Worker sees a request, and no Worker can change it:
+ * - It answers 501 to methods that it does not know (MKCALENDAR, or any invented one). It knows those of HTTP, WebDAV, DAV
+ *   search and versioning, PURGE, SUBSCRIBE and so on: `HttpMethod` in capnproto's kj/compat/http.h.
+ * - It resolves unescaped `.` and `..` in a path, and drops a fragment. A blank or a tab ends a target. It answers 500 to a target
+ *   that is a whole URL or `*`.
+ * - It drops hop-by-hop headers (RFC 9110, 7.6.1).
  */
 
 import assert from "node:assert/strict";
@@ -48,17 +48,17 @@ for (const way of WAYS) {
       await origin?.stop();
     });
 
-    /** One request through the limiter: what the client got, and what the origin did. */
+    /** Sends one request through the limiter. Returns what the client and the origin received. */
     async function pass(options = {}, handler = (_, response) => response.end("origin\n")) {
       origin.handler = handler;
       const before = origin.requests.length;
       const answer = await send(limiter.url, { path: "/", ...options, headers: { "CF-Connecting-IP": CALLER, ...options.headers } });
-      assert.equal(origin.requests.length, before + 1, `forwarded once: ${answer.status} ${answer.text()}`);
+      assert.equal(origin.requests.length, before + 1, `the request was not forwarded exactly once: ${answer.status} ${answer.text()}`);
       return { answer, received: origin.last };
     }
 
     for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "PROPFIND", "REPORT", "PURGE", "TRACE"]) {
-      it(`${method} arrives as ${method}`, async () => {
+      it(`a ${method} request reaches the origin as ${method}`, async () => {
         const { answer, received } = await pass({ method, path: "/m" });
         assert.equal(answer.status, 200);
         assert.equal(received.method, method);
@@ -82,22 +82,22 @@ for (const way of WAYS) {
       "/a?b?c/../d",
       `/${"p".repeat(4000)}?${"q".repeat(8000)}`,
     ]) {
-      it(`path and query unchanged: ${path.slice(0, 40)}`, async () => {
+      it(`the path and query ${path.slice(0, 40)} arrive unchanged`, async () => {
         const { received } = await pass({ path });
         assert.equal(received.url, way.base + path);
       });
     }
 
-    it("no path leads out of the origin's own", async () => {
+    it("no path leaves the path of ORIGIN_URL", async () => {
       for (const path of ["/../x?q", "/%2e%2e/x?q", "/.%2E/%2e%2e/x?q", "/a/%2e%2e/%2e%2e/x?q", "/\\..\\%2e%2e\\x?q"]) {
         const { received } = await pass({ path });
         assert.ok(received.url.startsWith(`${way.base}/`), `${path} became ${received.url}`);
-        // Resolved before it is classified, as every URL parser does.
+        // The path is resolved before it is matched with routes, as every URL parser resolves it.
         assert.equal(received.url, `${way.base}/x?q`);
       }
     });
 
-    it("what a URL parser strips or escapes is classified as it arrives", async () => {
+    it("a path with characters that URL parsers strip or escape is matched with routes as the origin receives it", async () => {
       for (const [target, url] of [
         ["/api/login\x1f", "/api/login"], ["/api\\login", "/api/login"], ["/a\x01b?c\x01d", "/a%01b?c%01d"],
         ['/"<>^`{}|\'?"<>', "/%22%3C%3E^%60%7B%7D|'?%22%3C%3E"],
@@ -111,32 +111,32 @@ for (const way of WAYS) {
       }
     });
 
-    it("a Host that is none changes no path", async () => {
+    it("an invalid Host leaves the path unchanged", async () => {
       for (const host of ["a b", "[::1", "a:b", "%"]) {
         const before = origin.requests.length;
         const { status } = await raw(limiter, ["GET /a/b?c HTTP/1.1", `Host: ${host}`, `CF-Connecting-IP: ${CALLER}`]);
-        // The platform, or a binding, may refuse it.
+        // The platform or a binding may refuse such a request.
         if (origin.requests.length > before) assert.equal(origin.last.url, `${way.base}/a/b?c`, host);
         else assert.ok(status >= 400, `${host}: ${status}`);
       }
       assert.ok(limiter.alive);
     });
 
-    it("no other spelling of the control plane's root arrives", async () => {
+    it("no other spelling of /_limiter reaches the origin", async () => {
       const before = origin.requests.length;
       for (const path of [
         "//_limiter/health", "/_LIMITER/health", "/%5flimiter/events", "/_limiter%2fevents", "/x%2f..%2f_limiter", "\\_limiter", "/\\_limiter/x",
         "/;a/_limiter", "/_limiter;a/health", "/_limiter\x1f",
       ]) {
         const { status, text } = await raw(limiter, [`GET ${path} HTTP/1.1`, `CF-Connecting-IP: ${CALLER}`, `Authorization: Bearer ${TOKEN}`]);
-        // What does not begin with a slash is the platform's to refuse.
+        // The platform refuses targets that do not begin with a slash.
         if (path.startsWith("/")) assert.equal(status, 404, path);
         assert.ok(!text.includes(TOKEN));
       }
       assert.equal(origin.requests.length, before);
     });
 
-    it("the limiter's own tokens do not arrive, and an application's do", async () => {
+    it("the limiter's own tokens do not reach the origin, and an application's tokens do", async () => {
       const basic = (text) => `Basic ${Buffer.from(text).toString("base64")}`;
       for (const own of [`Bearer ${TOKEN}`, `bearer   ${SECRET}`, TOKEN, basic(`prometheus:${TOKEN}`)]) {
         const { received } = await pass({ headers: { Authorization: own } });
@@ -149,14 +149,14 @@ for (const way of WAYS) {
       }
     });
 
-    it("a body of 1 MB is unchanged, with its length", async () => {
+    it("a body of 1 MB arrives unchanged, with Content-Length", async () => {
       const body = randomBytes(1024 * 1024);
       const { received } = await pass({ method: "POST", body });
       assert.ok(body.equals(await received.body));
       assert.equal(received.header("content-length"), String(body.length));
     });
 
-    it("a body of unknown length is unchanged, chunked", async () => {
+    it("a body of unknown length arrives unchanged, chunked", async () => {
       const chunks = [randomBytes(300_000), randomBytes(1), randomBytes(300_000)];
       const { received } = await pass({ method: "PUT", body: (async function* () { yield* chunks; })() });
       assert.ok(Buffer.concat(chunks).equals(await received.body));
@@ -165,7 +165,7 @@ for (const way of WAYS) {
     });
 
     for (const method of ["GET", "HEAD", "DELETE", "OPTIONS", "PROPFIND"]) {
-      it(`${method} keeps its body`, async () => {
+      it(`a ${method} request keeps its body`, async () => {
         const { received } = await pass({ method, body: "hello" });
         assert.equal((await received.body).toString(), "hello");
         assert.equal(received.header("content-length"), "5");
@@ -179,7 +179,7 @@ for (const way of WAYS) {
       assert.equal(received.header("content-encoding"), "gzip");
     });
 
-    it("request headers are unchanged, but for the limiter's own", async () => {
+    it("request headers arrive unchanged, except for the limiter's own", async () => {
       const kept = {
         "User-Agent": "test/1", Accept: "*/*", "Accept-Encoding": "br;q=0.5", "Accept-Language": "de", Authorization: "Bearer x",
         Cookie: "a=1; b=2", Origin: "http://o.example", Referer: "http://r.example/", "Content-Type": "text/x", Range: "bytes=0-1",
@@ -201,12 +201,12 @@ for (const way of WAYS) {
       assert.deepEqual(rest, lowerCase(expected));
     });
 
-    it("a header that comes twice arrives twice", async () => {
+    it("a header that is sent twice arrives twice", async () => {
       const { received } = await pass({ headers: { "X-Twice": ["a", "b"] } });
       assert.deepEqual(received.all("x-twice"), ["a", "b"]);
     });
 
-    it("a client's own copies of the limiter's headers do not arrive", async () => {
+    it("a client's forged copies of the limiter's headers do not arrive", async () => {
       const { received } = await pass({
         headers: {
           "X-Edge-Limiter-IP": ["198.51.100.1", "198.51.100.2"], "X-EDGE-LIMITER-SECRET": "guessed", "X-Edge-Limiter-Passed": "made-up",
@@ -218,11 +218,11 @@ for (const way of WAYS) {
       assert.equal(received.header("x-ratelimit-bypass"), undefined);
       assert.equal(received.header("x-forwarded-host"), new URL(limiter.url).host);
       assert.equal(received.header("x-forwarded-proto"), "http");
-      // Marks are added to, so that a chain of limiters is seen; a made-up one only shortens the chain.
+      // Each limiter appends to the loop guard, so that a chain is recognised. A forged value only shortens the chain.
       assert.match(received.header("x-edge-limiter-passed"), /^made-up, [0-9a-f]{16}$/);
     });
 
-    it("nor do other spellings of these names, which some origins read as them", async () => {
+    it("other spellings of the limiter's headers, which some origins read as the same names, do not arrive", async () => {
       const spellings = [
         "X_Edge_Limiter_IP", "X-Edge_Limiter-IP", "X-Edge-Limiter_IP", "X.Edge.Limiter.IP", "x_edge_limiter_secret", "X_Edge-Limiter_Secret",
         "X_Edge_Limiter_Passed", "X_RateLimit_Bypass", "X_Forwarded_Host", "X-Forwarded_Proto", "CF_Connecting_IP", "X_Forwarded_For",
@@ -235,7 +235,7 @@ for (const way of WAYS) {
       assert.equal(received.header("x-edge-limiter-ip"), CALLER);
     });
 
-    it("headers by which origins route past the policies, and those of the client's connection, do not arrive", async () => {
+    it("headers by which origins route past policies, and headers about the client's connection, do not arrive", async () => {
       const removed = [
         "X-Original-URL", "X-Rewrite-URL", "X_Rewrite_URL", "X-Original-URI", "X-Forwarded-Uri", "X-Script-Name", "X-Original-Method",
         "X-Forwarded-Method", "Proxy-Connection", "HTTP2-Settings",
@@ -253,27 +253,27 @@ for (const way of WAYS) {
       assert.equal(many.status, 400);
     });
 
-    it("the address arrives exact: IPv6 whole, IPv4-mapped as IPv4", async () => {
-      for (const [sent, told] of [["2001:DB8:0:0::1", "2001:db8::1"], ["::ffff:192.0.2.7", "192.0.2.7"], ["192.0.2.9:1234", "192.0.2.9"]]) {
+    it("the caller's exact address arrives: all of an IPv6 address, and an IPv4-mapped one as IPv4", async () => {
+      for (const [sent, expected] of [["2001:DB8:0:0::1", "2001:db8::1"], ["::ffff:192.0.2.7", "192.0.2.7"], ["192.0.2.9:1234", "192.0.2.9"]]) {
         const { received } = await pass({ headers: { "CF-Connecting-IP": sent } });
-        assert.equal(received.header("x-edge-limiter-ip"), told);
+        assert.equal(received.header("x-edge-limiter-ip"), expected);
       }
     });
 
-    it("of a caller without an address none arrives, whatever it sent itself", async () => {
+    it("no address arrives for a caller without one, even if it forged the header", async () => {
       for (const address of ["", "garbage", "192.0.2.1, 192.0.2.2"]) {
         const { received } = await pass({ headers: { "CF-Connecting-IP": address, "X-Edge-Limiter-IP": "198.51.100.1" } });
         assert.equal(received.header("x-edge-limiter-ip"), undefined);
       }
     });
 
-    it("several Set-Cookie stay apart", async () => {
+    it("several Set-Cookie headers stay separate", async () => {
       const cookies = ["a=1; Expires=Wed, 21 Oct 2026 07:28:00 GMT", "b=2; Path=/", "c=3"];
       const { answer } = await pass({}, (_, response) => response.setHeader("Set-Cookie", cookies).end());
       assert.deepEqual(answer.headers["set-cookie"], cookies);
     });
 
-    it("status and status text arrive as sent", async () => {
+    it("the origin's status and status text reach the client unchanged", async () => {
       for (const [status, text] of [
         [200, "Fine By Me"], [201, "Created"], [203, "Non-Authoritative"], [400, "Nope"], [404, "Not Here"], [418, "I'm a teapot"],
         [429, "Origin Says So"], [500, "Oops"], [503, "Later"], [599, "Own"],
@@ -283,14 +283,14 @@ for (const way of WAYS) {
       }
     });
 
-    it("a status that no Response can be made with goes on as it is", async () => {
+    it("a status that the Response constructor refuses reaches the client unchanged", async () => {
       for (const status of [600, 999]) {
         const { answer } = await pass({}, (_, response) => response.writeHead(status, "Odd").end("body"));
         assert.deepEqual([answer.status, answer.text()], [status, "body"]);
       }
     });
 
-    it("answers without a body: 204, 205, 304 and HEAD", async () => {
+    it("answers without a body (204, 205, 304, HEAD) reach the client", async () => {
       for (const status of [204, 205, 304]) {
         const { answer } = await pass({}, (_, response) => response.writeHead(status, { ETag: '"e"' }).end());
         assert.deepEqual([answer.status, answer.headers.etag, answer.body.length], [status, '"e"', 0]);
@@ -300,7 +300,7 @@ for (const way of WAYS) {
       assert.deepEqual([answer.status, answer.headers["content-length"], answer.body.length], [200, "1234", 0]);
     });
 
-    it("206 with its range", async () => {
+    it("a 206 reaches the client with its range", async () => {
       const { answer } = await pass({ headers: { Range: "bytes=2-3" } }, (_, response) =>
         response.writeHead(206, { "Content-Range": "bytes 2-3/10", "Content-Length": "2" }).end("cd"));
       assert.deepEqual(
@@ -314,7 +314,7 @@ for (const way of WAYS) {
       ["br", brotliCompressSync("compressed ".repeat(1000))],
       ["zstd", randomBytes(500)],
     ]) {
-      it(`a body in ${encoding} stays byte for byte, whatever the client accepts`, async () => {
+      it(`a body in ${encoding} reaches the client byte for byte, whatever encodings it accepts`, async () => {
         for (const accepted of [undefined, encoding, "identity"]) {
           const headers = accepted ? { "Accept-Encoding": accepted } : {};
           const { answer, received } = await pass({ headers }, (_, response) =>
@@ -328,7 +328,7 @@ for (const way of WAYS) {
     }
 
     for (const status of [201, 301, 302, 303, 307, 308]) {
-      it(`${status} is handed on, its Location unchanged`, async () => {
+      it(`a ${status} reaches the client with its Location unchanged`, async () => {
         for (const location of ["/elsewhere?x=%20", "https://elsewhere.example/", "relative", `${origin.url}0/`, `${origin.url.replace("http", "https")}/`]) {
           const { answer } = await pass({ method: "POST", body: "b" }, (_, response) => response.writeHead(status, { Location: location }).end("moved"));
           assert.deepEqual([answer.status, answer.headers.location, answer.text()], [status, location, "moved"]);
@@ -336,29 +336,29 @@ for (const way of WAYS) {
       });
     }
 
-    // A binding has no URL that anybody could go to.
-    const led = (path) => (way.with("").services ? `${origin.url}${way.base}${path}` : `${limiter.url}${path}`);
+    // A binding has no URL that a client could request, so its Location stays unchanged.
+    const expectedUrl = (path) => (way.with("").services ? `${origin.url}${way.base}${path}` : `${limiter.url}${path}`);
 
     it("a redirect to the origin's own URL leads to the limiter", async () => {
       for (const status of [201, 301, 302, 303, 307, 308]) {
         for (const path of ["/own?x=%20&y#top", "/", "//a"]) {
           const location = `${origin.url}${way.base}${path}`;
           const { answer } = await pass({ path: "/a?b" }, (_, response) => response.writeHead(status, "Moved", { Location: location }).end("moved"));
-          assert.deepEqual([answer.status, answer.statusText, answer.headers.location, answer.text()], [status, "Moved", led(path), "moved"]);
+          assert.deepEqual([answer.status, answer.statusText, answer.headers.location, answer.text()], [status, "Moved", expectedUrl(path), "moved"]);
           assert.equal(answer.headers["x-ratelimit-type"], "general");
         }
       }
     });
 
-    it("a Refresh is a redirect, and Location is none elsewhere, nor Content-Location", async () => {
+    it("Refresh is rewritten like a redirect, and Location of a 200 and Content-Location are not", async () => {
       const own = `${origin.url}${way.base}/own`;
       const headers = { Refresh: `3; url=${own}`, Location: own, "Content-Location": own };
       const { answer } = await pass({}, (_, response) => response.writeHead(200, headers).end());
-      assert.equal(answer.headers.refresh, `3; url=${led("/own")}`);
+      assert.equal(answer.headers.refresh, `3; url=${expectedUrl("/own")}`);
       assert.deepEqual([answer.headers.location, answer.headers["content-location"]], [own, own]);
     });
 
-    it("on its own 429 and 503 the origin's numbers stay, and none are added", async () => {
+    it("the origin's own 429 and 503 keep their numbers, and get none of the limiter's", async () => {
       for (const status of [429, 503]) {
         for (const own of [{ "X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0", "Retry-After": "7" }, { RateLimit: '"o";r=0;t=7', "RateLimit-Reset": "7" }, {}]) {
           const { answer } = await pass({}, (_, response) => response.writeHead(status, own).end());
@@ -388,7 +388,7 @@ for (const way of WAYS) {
   });
 }
 
-describe("forwarding, configured otherwise", () => {
+describe("forwarding with other variables", () => {
   let origin;
 
   before(async () => {
@@ -405,14 +405,14 @@ describe("forwarding, configured otherwise", () => {
     }
   }
 
-  it("without ORIGIN_SECRET a client's copy is removed all the same", () =>
+  it("removes a client's X-Edge-Limiter-Secret even without ORIGIN_SECRET", () =>
     withLimiter({}, async (limiter) => {
       await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER, "X-Edge-Limiter-Secret": "guessed" } });
       assert.equal(origin.last.header("x-edge-limiter-secret"), undefined);
     }));
 
   for (const [dialect, shown] of [["none", []], ["ietf", ["ratelimit", "ratelimit-policy"]]]) {
-    it(`in the dialect \`${dialect}\` the origin's own rate-limit headers are removed, but on its 429 and 503`, () =>
+    it(`with RATE_LIMIT_HEADERS=${dialect} removes the origin's rate-limit headers, except on its own 429 and 503`, () =>
       withLimiter({ RATE_LIMIT_HEADERS: dialect }, async (limiter) => {
         const own = { "X-RateLimit-Limit": "7", RateLimit: '"o";r=1', "RateLimit-Limit": "7", "RateLimit-Remaining": "1", "RateLimit-Reset": "9" };
         for (const status of [200, 404, 429, 503]) {
@@ -428,7 +428,7 @@ describe("forwarding, configured otherwise", () => {
       }));
   }
 
-  it("with RATE_LIMIT_ENABLED=false requests pass without the limiter's numbers", () =>
+  it("with RATE_LIMIT_ENABLED=false forwards requests without the limiter's numbers", () =>
     withLimiter({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: "1,60" }, async (limiter) => {
       origin.handler = (request, response) => {
         if (request.url === "/own") response.setHeader("X-RateLimit-Limit", "7");
@@ -440,7 +440,7 @@ describe("forwarding, configured otherwise", () => {
       }
     }));
 
-  it("a denied request does not reach the origin", () =>
+  it("sends no denied request to the origin", () =>
     withLimiter({ RATE_LIMIT_GENERAL: "1,3600" }, async (limiter) => {
       const before = origin.requests.length;
       const statuses = [];
@@ -451,7 +451,7 @@ describe("forwarding, configured otherwise", () => {
       assert.equal(origin.requests.length, before + 1);
     }));
 
-  it("hands a redirect on, even if the request that came would have it followed", async () => {
+  it("returns a redirect to the client, even if the incoming request has redirect set to follow", async () => {
     const before = `import limiter from "./index.js";
 export default { fetch: (request, ...rest) => limiter.fetch(new Request(request, { redirect: "follow" }), ...rest) };`;
     const limiter = await startWorkerd({ vars: { ...VARS, ORIGIN_URL: origin.url }, modules: { "before.js": before } });
@@ -464,7 +464,7 @@ export default { fetch: (request, ...rest) => limiter.fetch(new Request(request,
     }
   });
 
-  it("without an origin, on localhost, the limiter answers itself", async () => {
+  it("answers requests itself on localhost without an origin", async () => {
     const limiter = await startWorkerd({ vars: VARS });
     try {
       const answer = await send(limiter.url, { headers: { "CF-Connecting-IP": CALLER } });
@@ -479,12 +479,12 @@ export default { fetch: (request, ...rest) => limiter.fetch(new Request(request,
   });
 });
 
-/** Raw headers as an object, names in lower case, those that the connection needs left out; a name that comes twice fails. */
+/** Raw headers as an object with names in lower case, without `connection`. A name that occurs twice fails the test. */
 function named(rawHeaders) {
   const headers = {};
   for (let place = 0; place < rawHeaders.length; place += 2) {
     const name = rawHeaders[place].toLowerCase();
-    assert.equal(headers[name], undefined, `${name} came twice`);
+    assert.equal(headers[name], undefined, `the header ${name} occurs twice`);
     if (name !== "connection") headers[name] = rawHeaders[place + 1];
   }
   return headers;
