@@ -1,6 +1,6 @@
 /**
- * Answers on the wire, in both dialects, as clients read them: an npm package parses each. The values themselves are tested
- * in `src/limiter/tests/`. The limiter answers requests to localhost itself. Each test has its own caller.
+ * Answers on the wire, in both dialects of rate-limit headers. npm packages parse them, as clients do. `src/limiter/tests/` tests
+ * the values. The limiter answers requests to localhost itself. Each test has its own caller.
  */
 
 import assert from "node:assert/strict";
@@ -31,7 +31,7 @@ const VARS = {
 };
 
 let callers = 0;
-/** An address that no test has used yet. */
+/** Returns an address that no test has used yet. */
 const newCaller = () => `198.18.${callers >> 8}.${callers++ & 255}`;
 
 function client(limiter, address = newCaller()) {
@@ -48,7 +48,7 @@ describe("answers in the default dialect", () => {
   });
   after(() => limiter?.stop());
 
-  it("every answer parses, and its reset is a time on the runtime's clock", async () => {
+  it("every answer's headers parse, and the reset is a time on the runtime's clock", async () => {
     const get = caller();
     for (const [status, remaining] of [[200, 2], [200, 1], [200, 0], [429, 0], [429, 0]]) {
       const earliest = seconds();
@@ -57,14 +57,14 @@ describe("answers in the default dialect", () => {
       const parsed = parseRateLimit(answer.headers);
       assert.deepEqual([parsed.limit, parsed.remaining, parsed.used], [3, remaining, 3 - remaining]);
       assert.ok(parsed.reset instanceof Date);
-      // Epoch seconds. A sub-window of the sliding window is a minute here: it counts until it has wholly left.
+      // Epoch seconds. A sub-window of this sliding window is a minute long, and counts until all of it has left the window.
       const reset = Number(answer.headers["x-ratelimit-reset"]);
       assert.equal(parsed.reset.getTime(), reset * 1000);
-      assert.ok(reset >= earliest + HOUR_S - 60 && reset <= seconds() + HOUR_S + 60 + 1, `${reset - earliest} s ahead`);
+      assert.ok(reset >= earliest + HOUR_S - 60 && reset <= seconds() + HOUR_S + 60 + 1, `the reset is ${reset - earliest} s ahead`);
     }
   });
 
-  it("Retry-After is kept to a second, on the runtime's clock", async () => {
+  it("Retry-After is exact to a second on the runtime's clock", async () => {
     const get = caller();
     const started = Date.now();
     for (let request = 0; request < 2; request++) assert.equal((await get("/bucket")).status, 200);
@@ -74,26 +74,26 @@ describe("answers in the default dialect", () => {
     const admitted = await within((async () => {
       for (;;) if ((await get("/bucket")).status === 200) return Date.now();
     })(), "an admission");
-    // The next token is available after a second and not before, and no later than the reset.
-    assert.ok(admitted - started >= 1000, `after ${admitted - started} ms`);
-    assert.ok(admitted <= reset + 1000, `${admitted - reset} ms late`);
+    // The next token is available after one second, not before, and no later than the reset.
+    assert.ok(admitted - started >= 1000, `admitted too early, after ${admitted - started} ms`);
+    assert.ok(admitted <= reset + 1000, `admitted ${admitted - reset} ms after the reset`);
   });
 
-  it("a shadow denial is in a header that parses, and in the runtime's log", async () => {
+  it("a shadow denial is in a header that parses and in the runtime's log", async () => {
     const address = newCaller();
     const get = caller(address);
-    for (const word of ["admitted", "denied"]) {
+    for (const verdict of ["admitted", "denied"]) {
       const answer = await get("/watched");
       assert.equal(answer.status, 200);
       const [value, parameters] = parseDictionary(answer.headers["x-ratelimit-shadow"]).get("watched");
-      assert.equal(String(value), word);
+      assert.equal(String(value), verdict);
       assert.deepEqual([...parameters], [["r", 0]]);
     }
     await limiter.logged(/shadow: policy watched would have denied 1 request of 1 caller in \d+ s/);
     assert.ok(!limiter.logs().includes(address));
   });
 
-  it("HEAD gets the headers without the body", async () => {
+  it("a HEAD request gets the headers without the body", async () => {
     const get = caller();
     for (let request = 0; request < 3; request++) assert.equal((await get("/", { method: "HEAD" })).status, 200);
     const answer = await get("/", { method: "HEAD" });
@@ -101,13 +101,13 @@ describe("answers in the default dialect", () => {
     assert.ok(answer.headers["retry-after"]);
   });
 
-  it("hostile header values are answered", async () => {
+  it("requests with hostile header values are answered", async () => {
     for (const value of ["x".repeat(10_000), "1.2.3.4, 5.6.7.8", "\xff\xfe\x80", "\xc3\xbc", "%00", "999.1.1.1", "::".repeat(500), ""]) {
       for (const name of ["CF-Connecting-IP", "Accept", "X-Edge-Limiter-Passed", "Authorization", "Host"]) {
         const answer = await caller()("/auth", { headers: { [name]: value } });
-        // Some hosts are no URL to the runtime itself.
+        // The runtime itself refuses some values of Host.
         assert.ok([200, 429].includes(answer.status) || (name === "Host" && answer.status < 600), `${name}: ${answer.status} ${answer.text()}`);
-        // As the platform gives the value, it is no address: its callers share one quota, and no block.
+        // The value is not an address, so all such callers share one quota, which is never blocked.
         if (name !== "CF-Connecting-IP") continue;
         if (answer.status === 200) assert.equal(answer.json().caller, "unknown");
         else assert.equal(answer.json().blocked, false);
@@ -118,7 +118,7 @@ describe("answers in the default dialect", () => {
     assert.equal((await caller()()).status, 200);
   });
 
-  it("bytes that are no HTTP do not harm it", async () => {
+  it("the limiter survives bytes that are not HTTP", async () => {
     for (const bytes of ["\x16\x03\x01\x02\x00", "GET\r\n\r\n", `GET /${"x".repeat(100_000)} HTTP/1.1\r\n\r\n`, "GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n"]) {
       const socket = connect(limiter.port, "127.0.0.1");
       const closed = new Promise((resolve) => socket.on("close", resolve).on("error", () => {}).resume());
@@ -129,8 +129,8 @@ describe("answers in the default dialect", () => {
   });
 });
 
-describe("answers in the IETF's dialect", () => {
-  it("every answer parses", async () => {
+describe("answers in the IETF dialect", () => {
+  it("every answer's headers parse", async () => {
     const limiter = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_HEADERS: "ietf" } });
     try {
       const get = client(() => limiter);
@@ -142,7 +142,7 @@ describe("answers in the IETF's dialect", () => {
         const limits = named(parseList(answer.headers.ratelimit));
         assert.deepEqual(Object.keys(limits), ["general", "ip"]);
         assert.equal(limits.general.r, remaining);
-        assert.ok(limits.general.t > HOUR_S - 60 && limits.general.t <= HOUR_S + 60, String(limits.general.t));
+        assert.ok(limits.general.t > HOUR_S - 60 && limits.general.t <= HOUR_S + 60, `t is ${limits.general.t} s`);
         assert.deepEqual([...parseDictionary(answer.headers["x-ratelimit-shadow"]).keys()], ["watched"]);
       }
     } finally {
@@ -153,7 +153,7 @@ describe("answers in the IETF's dialect", () => {
 
 const seconds = () => Math.floor(Date.now() / 1000);
 
-/** A structured list of strings with parameters, as an object. */
+/** Converts a structured list of strings with parameters to an object. */
 function named(list) {
   return Object.fromEntries(list.map(([name, parameters]) => [name, Object.fromEntries(parameters)]));
 }

@@ -1,4 +1,4 @@
-/** Requests exempt from limits: what only the runtime or a shared Redis shows. Who is exempt is tested in `src/limiter/tests/`. */
+/** Requests exempt from limits, as far as only the runtime or a shared Redis shows it. `src/limiter/tests/` tests who is exempt. */
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
@@ -7,7 +7,7 @@ import { CALLER } from "../harness/fixtures.mjs";
 import { startShared } from "../harness/limited.mjs";
 import { startOrigin } from "../harness/origin.mjs";
 
-describe("exempt from limits", () => {
+describe("requests exempt from limits", () => {
   let shared, origin;
   before(async () => {
     shared = await startShared();
@@ -18,7 +18,7 @@ describe("exempt from limits", () => {
     await shared?.stop();
   });
 
-  it("the bypass token admits beyond the limit, and does not reach the origin", async () => {
+  it("a request with the bypass token is admitted beyond the limit, and the token does not reach the origin", async () => {
     const limiter = await shared.limiter({ ORIGIN_URL: origin.url, RATE_LIMIT_GENERAL: "1,86400", RATE_LIMIT_BYPASS_TOKEN: BYPASS_TOKEN });
     const statuses = [];
     for (let request = 0; request < 2; request++) statuses.push((await get(limiter, CALLER)).status);
@@ -29,7 +29,7 @@ describe("exempt from limits", () => {
     assert.ok(!origin.last.rawHeaders.join("\n").includes(BYPASS_TOKEN));
   });
 
-  it("an address that comes to be allowed is admitted though its range is blocked, and its neighbour is not", async () => {
+  it("an address that is added to the allow-list is admitted although its range is blocked, and its neighbour is not", async () => {
     const before = await shared.warm({ ADMIN_TOKEN });
     await good(before, "PUT", blocked("203.0.113.0/24"));
     const allowing = await shared.warm({ ADMIN_TOKEN, RATE_LIMIT_ALLOWLIST: "203.0.113.7" });

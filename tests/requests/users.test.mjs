@@ -1,4 +1,4 @@
-/** Users who are proven by a JSON Web Token, with real keys and signatures: limits of their own, and nothing for what is not proven. */
+/** Users proven by a JSON Web Token, with real keys and signatures. They have their own limits. Other requests keep their address's limit. */
 
 import assert from "node:assert/strict";
 import { createHmac, createPublicKey, createSign, generateKeyPairSync } from "node:crypto";
@@ -20,14 +20,14 @@ const jwk = ({ publicKey }, kid) => ({ ...publicKey.export({ format: "jwk" }), k
 const encode = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
 const soon = () => Math.floor(Date.now() / 1000) + HOUR_S;
 
-/** How each algorithm signs. */
+/** Signs a text with each algorithm. */
 const SIGN = {
   HS256: (text, secret = SECRET) => createHmac("sha256", secret).update(text).digest("base64url"),
   RS256: (text, { privateKey } = RSA) => createSign("sha256").update(text).sign(privateKey, "base64url"),
   ES256: (text, { privateKey } = EC) => createSign("sha256").update(text).sign({ key: privateKey, dsaEncoding: "ieee-p1363" }, "base64url"),
 };
 
-/** A token of `sub`. */
+/** Returns a token of `sub`. */
 function token(sub, { alg = "HS256", header = {}, claims = {}, key } = {}) {
   const signed = `${encode({ alg, typ: "JWT", ...header })}.${encode({ sub, iss: "https://id.example", aud: "shop", exp: soon(), ...claims })}`;
   return `${signed}.${SIGN[alg](signed, key)}`;
@@ -44,7 +44,7 @@ const VARS = {
 const HMAC = { ...VARS, RATE_LIMIT_JWT_SECRET: SECRET };
 const PUBLIC = { ...VARS, RATE_LIMIT_JWT_KEYS: { keys: [jwk(RSA, "rsa"), jwk(EC, "ec")] } };
 
-/** An identity provider on loopback that publishes keys: `url`, `keys`, `asked`, and `answer`, which may be replaced. */
+/** An identity provider on loopback that publishes `keys`. `asked` counts its requests. A test may replace `answer`. */
 async function startProvider() {
   const provider = {
     keys: [], asked: 0,
@@ -77,7 +77,7 @@ describe("proven users", () => {
     return send(limiter.url, { path, headers: { "CF-Connecting-IP": caller, ...authorization, ...headers } });
   }
 
-  /** The limit that a request is told, which says whether it is proven. */
+  /** The limit in a request's answer. It shows whether the user is proven. */
   async function limit(limiter, caller, bearer, options) {
     return Number((await request(limiter, caller, bearer, options)).headers["x-ratelimit-limit"]);
   }
@@ -89,13 +89,13 @@ describe("proven users", () => {
   }
 
   for (const [mode, { vars: own, scope }] of Object.entries(MODES)) {
-    it(`have the policy's limit for proven users, each their own, wherever they are: in ${mode}`, async () => {
+    it(`each user has one quota of the \`authenticated\` limit at every address, in ${mode}`, async () => {
       const limiter = await shared.limiter({ ...HMAC, ...own });
       assert.equal(await admitted(limiter, "192.0.2.1", undefined, 5), 3);
-      assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 6), 6, "past its address's limit");
-      assert.equal(await admitted(limiter, "192.0.2.2", token("alice"), 6), 4, "one quota at both addresses");
-      assert.equal(await admitted(limiter, "192.0.2.2", undefined, 5), 3, "its address's is untouched");
-      assert.equal(await admitted(limiter, "192.0.2.1", token("bob"), 12), 10, "two users behind one address are two");
+      assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 6), 6, "the user has more than the address's limit");
+      assert.equal(await admitted(limiter, "192.0.2.2", token("alice"), 6), 4, "the user has one quota at both addresses");
+      assert.equal(await admitted(limiter, "192.0.2.2", undefined, 5), 3, "the user does not spend the address's quota");
+      assert.equal(await admitted(limiter, "192.0.2.1", token("bob"), 12), 10, "a second user behind the address has a separate quota");
       has(await good(limiter, "GET", usage("general", "user:alice")), { scope, limit: 10, used: 10, remaining: 0 });
       has(await good(limiter, "DELETE", usage("general", "user:alice")), { reset: true });
       has(await good(limiter, "GET", usage("general", "user:alice")), { used: 0 });
@@ -105,12 +105,12 @@ describe("proven users", () => {
       has(await good(limiter, "GET", usage("general", caller)), { used: 10 });
       const check = await good(limiter, "POST", "check", { json: { policy: "general", identifier: "user:alice", cost: 4 } });
       has(check, { allowed: true, limit: 10, remaining: 6 });
-      assert.equal(await admitted(limiter, "192.0.2.3", token("alice"), 8), 6, "what a server checks is the same quota");
+      assert.equal(await admitted(limiter, "192.0.2.3", token("alice"), 8), 6, "a check charges the user's quota");
       has((await good(limiter, "GET", "policies")).policies.find(({ name }) => name === "general"), { key: "user", limit: 3, authenticated: 10 });
     });
   }
 
-  it("are proven by RS256 and ES256 too, with `key = \"user\"` within the policy's own limit", async () => {
+  it("RS256 and ES256 prove a user too, and `key = \"user\"` grants the policy's own limit", async () => {
     const limiter = await shared.limiter({ ...PUBLIC, RATE_LIMIT_POLICIES: { general: { key: "user" } } });
     for (const [alg, user] of [["RS256", "alice"], ["ES256", "bob"]]) {
       for (const header of [{}, { kid: alg === "RS256" ? "rsa" : "ec" }]) {
@@ -121,7 +121,7 @@ describe("proven users", () => {
     assert.equal(await admitted(limiter, "192.0.2.1", undefined, 5), 3);
   });
 
-  it("are blocked themselves for what they do, not their addresses; an address's block stops them as well", async () => {
+  it("a user's denials block the user and not the address, and an address's block denies its users too", async () => {
     const limiter = await shared.limiter({ ...HMAC, RATE_LIMIT_GENERAL: `3,${WINDOW},600` });
     assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 12), 10);
     const denied = await request(limiter, "192.0.2.7", token("alice"));
@@ -133,7 +133,7 @@ describe("proven users", () => {
   });
 
   for (const [mode, { vars: own }] of Object.entries(MODES)) {
-    it(`are recorded by themselves, and what they do escalates to no address: in ${mode}`, async () => {
+    it(`a user's denials are recorded for the user, and escalate to no address, in ${mode}`, async () => {
       const limiter = await shared.limiter({ ...HMAC, ...own, RATE_LIMIT_GENERAL: `3,${WINDOW},600`, RATE_LIMIT_ESCALATION: "5,60,60" });
       assert.equal(await admitted(limiter, "192.0.2.1", token("alice"), 30), 10);
       const { caller } = await good(limiter, "GET", usage("general", "user:alice"));
@@ -148,7 +148,7 @@ describe("proven users", () => {
     });
   }
 
-  it("nobody is proven by what does not verify, which stays limited by address", async () => {
+  it("a token that does not verify proves nobody, and its request is limited by address", async () => {
     const limiter = await shared.limiter({ ...PUBLIC, ...HMAC });
     const good = token("alice");
     assert.equal(await limit(limiter, "192.0.2.1", good), 10);
@@ -166,7 +166,7 @@ describe("proven users", () => {
       "a stranger's key": token("alice", { alg: "RS256", key: STRANGER }),
       "a stranger's key, by a known name": token("alice", { alg: "RS256", key: STRANGER, header: { kid: "rsa" } }),
       "its own key in the header": token("alice", { alg: "RS256", key: STRANGER, header: { jwk: jwk(STRANGER, "rsa") } }),
-      "its own key's place in the header": token("alice", { alg: "RS256", key: STRANGER, header: { jku: "http://127.0.0.1:1/keys", x5u: "http://127.0.0.1:1/x" } }),
+      "the URL of its own key in the header": token("alice", { alg: "RS256", key: STRANGER, header: { jku: "http://127.0.0.1:1/keys", x5u: "http://127.0.0.1:1/x" } }),
       "an unknown kid": token("alice", { alg: "RS256", header: { kid: "other" } }),
       "a kid that is a path": token("alice", { alg: "RS256", header: { kid: "../../etc/passwd" }, key: STRANGER }),
       "the EC key's name on RS256": token("alice", { alg: "RS256", header: { kid: "ec" } }),
@@ -198,18 +198,18 @@ describe("proven users", () => {
     for (const [what, bearer] of Object.entries(attacks)) assert.equal(await limit(limiter, "192.0.2.2", bearer), 3, what);
     const control = token("alice", { alg: "RS256", header: { kid: "rsa" } });
     assert.equal(await limit(limiter, "192.0.2.2", control), 10);
-    // All of those were charged to the address, which has long had enough.
+    // All of these requests were charged to the address, which is over its limit.
     assert.equal((await request(limiter, "192.0.2.2", attacks.expired)).status, 429);
     for (const text of [limiter.logs()]) assert.ok(!text.includes(payload) && !text.includes(SECRET));
   });
 
-  it("a token may be in a cookie, if that is named; the origin gets it as it was sent", async () => {
+  it("a token in the cookie of RATE_LIMIT_JWT_COOKIE proves a user, and no other cookie does", async () => {
     const limiter = await shared.limiter({ ...HMAC, RATE_LIMIT_JWT_COOKIE: "session" });
     const cookie = (value) => ({ headers: { Cookie: value } });
     assert.equal(await limit(limiter, "192.0.2.1", undefined, cookie(`theme=dark; session=${token("alice")}`)), 10);
     assert.equal(await limit(limiter, "192.0.2.1", undefined, cookie(`xsession=${token("alice")}`)), 3);
-    assert.equal(await limit(limiter, "192.0.2.1", "nonsense", cookie(`session=${token("alice")}`)), 3, "the header is what counts");
-    // What the platform makes of two lines, and of quotes (RFC 6265, 4.1.1).
+    assert.equal(await limit(limiter, "192.0.2.1", "nonsense", cookie(`session=${token("alice")}`)), 3, "a token in Authorization takes precedence over the cookie");
+    // Two Cookie lines, which the platform joins, and a quoted value (RFC 6265, 4.1.1).
     for (const lines of [["a=b", `session=${token("alice")}`], [`session="${token("alice")}"`], ["session=tossed", `session=${token("alice")}; c=d`]]) {
       const { text } = await raw(limiter, ["GET / HTTP/1.1", "CF-Connecting-IP: 192.0.2.1", ...lines.map((line) => `Cookie: ${line}`)]);
       assert.match(text, /x-ratelimit-limit: 10\r\n/i, `${lines}`);
@@ -218,14 +218,14 @@ describe("proven users", () => {
     assert.equal(await limit(without, "192.0.2.1", undefined, cookie(`session=${token("alice")}`)), 3);
   });
 
-  it("a token is not looked at where no policy asks for it", async () => {
+  it("a token is not verified if no policy needs a user", async () => {
     const limiter = await shared.limiter({ ...HMAC, RATE_LIMIT_POLICIES: {} });
     assert.equal(await limit(limiter, "192.0.2.1", token("alice")), 3);
     const { warnings } = await good(limiter, "GET", "health");
     assert.ok(warnings.some(({ variable }) => variable === "RATE_LIMIT_JWT_*"));
   });
 
-  describe("by an identity provider's keys", () => {
+  describe("with an identity provider's keys", () => {
     let provider;
     beforeEach(async () => {
       provider = await startProvider();
@@ -235,11 +235,11 @@ describe("proven users", () => {
     const PROVEN = 200000;
     const UNPROVEN = 100000;
 
-    it("are proven once these are fetched, which is once", async () => {
+    it("tokens are verified with keys that are fetched once", async () => {
       provider.keys = [jwk(RSA, "rsa"), jwk(EC, "ec")];
       const limiter = await start();
       assert.equal(await limit(limiter, "192.0.2.1"), UNPROVEN);
-      assert.equal(provider.asked, 0, "not before it is needed");
+      assert.equal(provider.asked, 0, "the keys were fetched before a token needed them");
       const tokens = [token("alice", { alg: "RS256", header: { kid: "rsa" } }), token("bob", { alg: "ES256", header: { kid: "ec" } })];
       assert.equal(await limit(limiter, "192.0.2.1", tokens[0]), PROVEN);
       const limits = await Promise.all(Array.from({ length: 100 }, (_, i) => limit(limiter, "192.0.2.1", tokens[i % 2])));
@@ -247,7 +247,7 @@ describe("proven users", () => {
       assert.equal(provider.asked, 1);
     });
 
-    it("a flood of unknown names and forged signatures asks for them no more than once", async () => {
+    it("a flood of unknown key IDs and forged signatures fetches the keys once", async () => {
       provider.keys = [jwk(RSA, "rsa")];
       const limiter = await start();
       const forged = (i) => token("alice", { alg: "RS256", key: STRANGER, header: { kid: i % 2 ? `kid-${i}` : "rsa" }, claims: { jti: i } });
@@ -260,7 +260,7 @@ describe("proven users", () => {
       assert.equal(provider.asked, 1);
     });
 
-    it("a secret that the provider publishes, and a private key, are not taken", async () => {
+    it("a shared secret or a private key that the provider publishes is not used", async () => {
       provider.keys = [{ kty: "oct", k: encode(SECRET), kid: "hmac", alg: "HS256" }, { ...RSA.privateKey.export({ format: "jwk" }), kid: "rsa" }];
       const limiter = await start();
       assert.equal(await limit(limiter, "192.0.2.1", token("alice", { header: { kid: "hmac" } })), UNPROVEN);
@@ -288,7 +288,7 @@ describe("proven users", () => {
       "that publishes no key": [(response) => response.writeHead(200).end('{"keys":[]}'), "has no public key for signatures by RS256 or ES256"],
     };
     for (const [what, [answer, why]] of Object.entries(FAILURES)) {
-      it(`a provider ${what} proves nobody, fails nobody, and is not asked at once again`, async () => {
+      it(`a provider ${what} proves nobody, fails no request, and is not asked again at once`, async () => {
         provider.answer = answer;
         const limiter = await start();
         const bearer = token("alice", { alg: "RS256", header: { kid: "rsa" } });
@@ -298,23 +298,23 @@ describe("proven users", () => {
         }
         assert.equal(provider.asked, 1);
         await limiter.logged(/RATE_LIMIT_JWT_JWKS_URL: the key set/);
-        assert.equal(limiter.logs().split("the key set").length, 2, "once");
+        assert.equal(limiter.logs().split("the key set").length, 2, "the failure is not logged exactly once");
         assert.ok(limiter.logs().includes(`the key set: ${why}; `), limiter.logs());
         const { status, key_set: known } = (await control(limiter, "GET", "health")).json();
         assert.deepEqual([status, known.why], ["degraded", why]);
         assert.ok(Math.abs(known.since - Date.now()) < 60_000);
-        for (const told of [bearer, "planted", provider.url]) assert.ok(!limiter.logs().includes(told), told);
+        for (const secret of [bearer, "planted", provider.url]) assert.ok(!limiter.logs().includes(secret), `the log contains ${secret}`);
       });
     }
 
-    it("a byte order mark before the keys does not count", async () => {
+    it("a byte order mark before the key set is ignored", async () => {
       provider.answer = (response) => response.writeHead(200).end(`\ufeff${JSON.stringify({ keys: [jwk(RSA, "rsa")] })}`);
       const limiter = await start();
       assert.equal(await limit(limiter, "192.0.2.1", token("alice", { alg: "RS256", header: { kid: "rsa" } })), PROVEN);
       assert.equal((await control(limiter, "GET", "health")).json().status, "ok");
     });
 
-    it("a provider that does not answer holds up one request for two seconds, and no other", async () => {
+    it("a provider that does not answer delays one request for two seconds, and no other", async () => {
       provider.answer = () => {};
       const limiter = await start();
       const bearer = token("alice", { alg: "RS256", header: { kid: "rsa" } });
@@ -324,13 +324,13 @@ describe("proven users", () => {
       });
       await eventually(async () => assert.equal(provider.asked, 1));
       for (let i = 0; i < 10; i++) assert.equal(await limit(limiter, "192.0.2.2", bearer), UNPROVEN);
-      assert.ok(waits, "the others were answered while one waited");
+      assert.ok(waits, "the first request ended before the others were answered");
       assert.equal(await first, UNPROVEN);
       assert.equal(provider.asked, 1);
     });
   });
 
-  it("what proves nobody is said, without a value", async () => {
+  it("health names variables that cannot prove a user, without their values", async () => {
     const limiter = await shared.limiter({ ...VARS, RATE_LIMIT_JWT_SECRET: "planted-short", RATE_LIMIT_JWT_JWKS_URL: "http://planted.example/" });
     const answer = await control(limiter, "GET", "health");
     assert.deepEqual(

@@ -1,6 +1,6 @@
 /**
- * Variables that change, and the forms in which they arrive. What a variable means is tested natively; here it is that the
- * Worker reads them from the platform's environment object, and again when that is another.
+ * Variables that change, and the types in which they arrive. Native tests show what a variable means. These show that the
+ * Worker reads the variables from the platform's environment object, and reads them again when that object is another one.
  */
 
 import assert from "node:assert/strict";
@@ -15,7 +15,7 @@ import { startStandIn } from "../upstash/stand-in.mjs";
 const CALLER = "198.18.9.1";
 const build = (name) => fileURLToPath(new URL(`../../build/${name}`, import.meta.url));
 
-/** Hands the limiter one of several environment objects, each always the same, all in one isolate. */
+/** Passes the limiter one of several environment objects, each always the same object, all in one isolate. */
 const SWITCH = `
 import limiter from "./index.js";
 const objects = new Map();
@@ -32,7 +32,7 @@ const LIMITER = [
   { type: "CompiledWasm", path: "index_bg.wasm", contents: readFileSync(build("index_bg.wasm")) },
   { type: "ESModule", path: "page_files.js", contents: readFileSync(build("page_files.js"), "utf8") },
 ];
-/** wrangler.toml's own date; `cf: false`: nothing is asked of Cloudflare. */
+/** The date of wrangler.toml. With `cf: false` Miniflare requests nothing from Cloudflare. */
 const [, compatibilityDate] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(fileURLToPath(new URL("../../wrangler.toml", import.meta.url)), "utf8"));
 const OPTIONS = { compatibilityDate, cf: false };
 
@@ -62,7 +62,7 @@ describe("a changed variable", () => {
         VARIANTS: { wider: { RATE_LIMIT_GENERAL: "5,3600" }, silent: { RATE_LIMIT_HEADERS: "none" }, off: { RATE_LIMIT_ENABLED: "false" } },
       },
     });
-    // One object: compiled once, or memory would start anew each time.
+    // The configuration is compiled once for one object. Otherwise memory would start afresh at each request.
     assert.equal(await ask(limiter), "200 2 1");
     assert.equal(await ask(limiter), "200 2 0");
     assert.equal(await ask(limiter), "429 2 0");
@@ -73,7 +73,7 @@ describe("a changed variable", () => {
     assert.equal((await ask(limiter)).split(" ")[1], "2");
   });
 
-  it("keeps the counts where they are in Redis, and moves them nowhere else", async () => {
+  it("leaves counts in Redis unchanged, and copies them to no other key", async () => {
     const standIn = await startStandIn();
     stops.push(() => standIn.stop());
     const limiter = miniflare({
@@ -92,12 +92,12 @@ describe("a changed variable", () => {
       },
     });
     for (const expected of ["200 2 1", "200 2 0", "429 2 0"]) assert.equal(await ask(limiter), expected);
-    // The remembered denial was the other object's; what is consumed is consumed.
+    // The isolate remembers the denial for the other object. The units consumed in Redis count for both.
     assert.equal(await ask(limiter, { variant: "wider" }), "200 5 2");
     assert.equal(await ask(limiter), "429 2 0");
     assert.equal(await ask(limiter, { variant: "prefixed" }), "200 2 1");
     assert.equal(await ask(limiter, { variant: "memory" }), "200 2 1");
-    // State of another algorithm counts for its own version alone, and stays.
+    // Each version of the policy counts in the state of its own algorithm, and leaves the other's alone.
     assert.equal(await ask(limiter, { variant: "bucket" }), "200 2 1");
     assert.equal(await ask(limiter, { variant: "wider" }), "200 5 1");
     assert.equal(await ask(limiter, { variant: "bucket" }), "200 2 0");
@@ -115,7 +115,7 @@ describe("a changed variable", () => {
   });
 });
 
-describe("tables", () => {
+describe("types of variables", () => {
   const TABLES = {
     RATE_LIMIT_POLICIES: { bulk: { algorithm: "token-bucket", burst: 4 }, general: { mode: "shadow" } },
     RATE_LIMIT_ROUTES: [{ path: "/bulk/**", methods: ["GET"], policies: ["bulk"], cost: 3 }],
@@ -123,16 +123,16 @@ describe("tables", () => {
   const VARS = { RATE_LIMIT_GENERAL: "90,3600", RATE_LIMIT_BULK: "10,86400", RATE_LIMIT_IP: "off" };
 
   const forms = {
-    "as objects": TABLES,
-    "as JSON text": Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, JSON.stringify(table)])),
-    "as JSON text with spaces around": Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, `\n ${JSON.stringify(table, null, 2)}\n`])),
+    objects: TABLES,
+    "JSON text": Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, JSON.stringify(table)])),
+    "JSON text between blanks": Object.fromEntries(Object.entries(TABLES).map(([name, table]) => [name, `\n ${JSON.stringify(table, null, 2)}\n`])),
   };
-  for (const [what, tables] of Object.entries(forms)) {
-    it(`${what} mean the same`, async () => {
+  for (const [form, tables] of Object.entries(forms)) {
+    it(`tables may be given as ${form}`, async () => {
       const workerd = await startWorkerd({ vars: { ...VARS, ...tables } });
       stops.push(() => workerd.stop());
       const limiter = { ready: workerd.url };
-      // The burst's 4 less the cost's 3, and then too little.
+      // The burst is 4 and the cost 3. One unit is left, which is too few for a second request.
       assert.equal(await ask(limiter, { path: "/bulk/load" }), "200 4 1");
       assert.equal(await ask(limiter, { path: "/bulk/load" }), "429 4 1");
       const { headers } = await send(workerd.url, { headers: { "CF-Connecting-IP": CALLER } });
@@ -142,7 +142,7 @@ describe("tables", () => {
     });
   }
 
-  it("what is neither is an error, in force the stricter way, and its text is not told", async () => {
+  it("a table of another type is an error, the stricter reading is in force, and its value is not logged", async () => {
     for (const bad of ["planted", "[planted", '"planted"', 17, true]) {
       const workerd = await startWorkerd({ vars: { ...VARS, RATE_LIMIT_ROUTES: bad, RATE_LIMIT_POLICIES: bad } });
       stops.push(() => workerd.stop());
@@ -154,7 +154,7 @@ describe("tables", () => {
     }
   });
 
-  it("numbers and flags may be JSON as well as text", async () => {
+  it("numbers and flags may be given as JSON or as text", async () => {
     const vars = [{ DEFAULT_RATE_LIMIT_MAX: 4, DEFAULT_RATE_LIMIT_WINDOW: 3600 }, { DEFAULT_RATE_LIMIT_MAX: "4", DEFAULT_RATE_LIMIT_WINDOW: "3600" }];
     for (const given of vars) {
       const workerd = await startWorkerd({ vars: { ...given, RATE_LIMIT_IP: "off" } });
@@ -164,7 +164,7 @@ describe("tables", () => {
     }
   });
 
-  it("what is no text opens nothing, and is not taken as its JSON text", async () => {
+  it("a token that is not text opens nothing, and neither does its JSON text", async () => {
     for (const [value, guess] of [[true, "true"], [12345, "12345"], [["planted"], '["planted"]']]) {
       const workerd = await startWorkerd({ vars: { ADMIN_TOKEN: value, RATE_LIMIT_BYPASS_TOKEN: value, RATE_LIMIT_GENERAL: "1,3600" } });
       stops.push(() => workerd.stop());
@@ -179,7 +179,7 @@ describe("tables", () => {
 });
 
 describe("a header that is a policy's key", () => {
-  it("counts every line of it, as the runtime joins them", async () => {
+  it("is charged for every line, although the runtime joins lines", async () => {
     const vars = { RATE_LIMIT_API: "2,3600", RATE_LIMIT_IP: "off", RATE_LIMIT_POLICIES: { api: { key: "header:X-Api-Key" } }, RATE_LIMIT_ROUTES: [{ path: "/**", policies: ["api"] }] };
     const workerd = await startWorkerd({ vars });
     stops.push(() => workerd.stop());

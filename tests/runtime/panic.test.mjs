@@ -1,6 +1,6 @@
 /**
- * A trap in the middle of a request, as a panic or an exhausted memory is one: it ends the Worker's instance, and the next
- * request begins with a fresh one. The Worker is as it was built; `tests/harness/inside.mjs` has one of its imports trap.
+ * A trap in the middle of a request, as a panic or exhausted memory causes one. It ends the Worker's instance, and the next
+ * request starts a fresh one. The Worker is the built one, and `tests/harness/inside.mjs` makes one of its imports trap.
  */
 
 import assert from "node:assert/strict";
@@ -33,8 +33,8 @@ async function start(vars = {}) {
 }
 
 /**
- * On Upstash. The runtime gives a request up once nothing is left that could go on with it; the time-out of its call to the
- * store is such a thing, be the call long over.
+ * The variables of a limiter on Upstash. The runtime ends a request once no pending event could continue it. The timer of a call
+ * to the store is such an event, even after the call has ended. So a request that cannot continue may last `REDIS_TIMEOUT`.
  */
 const upstash = (standIn) => ({
   UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: PLANTED_SECRETS.UPSTASH_REDIS_REST_TOKEN, REDIS_TIMEOUT: 1500,
@@ -42,80 +42,80 @@ const upstash = (standIn) => ({
 
 const ask = (headers = {}, path = "/") => send(limiter.url, { path, headers: { "CF-Connecting-IP": CALLER, ...headers } });
 
-/** Status and what is left: "200 4". */
-async function standing(headers) {
+/** Sends a request. Returns its status and the remaining units: "200 4". */
+async function statusAndRemaining(headers) {
   const answer = await ask(headers);
   return `${answer.status} ${answer.headers["x-ratelimit-remaining"]}`;
 }
 
-/** What the runtime answers in place of a Worker that did not; deployed, Cloudflare has a page of its own for it (error 1101). */
+/** Asserts that the runtime answered in place of the Worker. In a deployment Cloudflare shows its own page (error 1101). */
 function assertTrapped(answer) {
   assert.equal(answer.status, 500);
   assert.equal(answer.text(), "Internal Server Error");
   assert.deepEqual(Object.keys(answer.headers).sort(), ["connection", "content-length"]);
 }
 
-/** Waits until the log says so many times that an instance has ended; it says where, and nothing of what was being asked. */
+/** Waits until the log has reported `times` ended instances, and asserts that it contains nothing of the requests. */
 async function assertLogged(times = 1) {
   await limiter.logged(/Critical RuntimeError: unreachable/, times);
-  for (const told of [...Object.values(PLANTED_SECRETS), CALLER]) assert.ok(!limiter.logs().includes(told), told);
+  for (const secret of [...Object.values(PLANTED_SECRETS), CALLER]) assert.ok(!limiter.logs().includes(secret), `the log contains ${secret}`);
 }
 
-describe("a trap, with memory as the store", () => {
+describe("a trap with memory as the store", () => {
   const places = {
-    "as the clock is read": "now",
-    "as it is read again": "now 2",
-    "as a header is read": "header",
+    "while the clock is read": "now",
+    "while the clock is read a second time": "now 2",
+    "while a header is read": "header",
   };
   for (const [place, name] of Object.entries(places)) {
-    it(`${place}: its request is a bare 500, and counters start afresh`, async () => {
+    it(`${place} makes its request a bare 500, and counters start afresh`, async () => {
       await start();
-      for (const remaining of [4, 3, 2]) assert.equal(await standing(), `200 ${remaining}`);
-      // Only a path of the control plane has a header read in any case.
+      for (const remaining of [4, 3, 2]) assert.equal(await statusAndRemaining(), `200 ${remaining}`);
+      // Only a request to the control plane always reads a header.
       const path = name === "header" ? "/_limiter/health" : "/";
       assertTrapped(await ask({ [TRAP]: name }, path));
-      for (const remaining of [4, 3]) assert.equal(await standing(), `200 ${remaining}`);
+      for (const remaining of [4, 3]) assert.equal(await statusAndRemaining(), `200 ${remaining}`);
       await assertLogged();
     });
   }
 
-  it("time and again: each is one request's", async () => {
+  it("affects one request each, 20 times in a row", async () => {
     await start();
     for (let time = 0; time < 20; time++) {
       assertTrapped(await ask({ [TRAP]: "now" }));
-      assert.equal(await standing(), "200 4");
+      assert.equal(await statusAndRemaining(), "200 4");
     }
     await assertLogged(20);
     assert.ok(limiter.alive);
   });
 
-  it("health answers with the fresh instance's word", async () => {
+  it("is followed by a health answer of the fresh instance", async () => {
     await start();
     assertTrapped(await ask({ [TRAP]: "now" }));
     const health = await send(limiter.url, { path: "/_limiter/health", headers: { Authorization: `Bearer ${PLANTED_SECRETS.ADMIN_TOKEN}` } });
     assert.deepEqual([health.status, health.json().status, health.json().errors], [200, "ok", []]);
   });
 
-  it("a request that limits do not meet is not spared, either", async () => {
+  it("ends a request to the control plane, which no limit applies to, as well", async () => {
     await start();
     const health = await send(limiter.url, { path: "/_limiter/health", headers: { [TRAP]: "now" } });
     assertTrapped(health);
-    assert.equal(await standing(), "200 4");
+    assert.equal(await statusAndRemaining(), "200 4");
   });
 });
 
 describe("requests in flight when another one traps", () => {
-  /** An origin that answers when it is told to: `answers[n]()`. */
-  async function startHolding() {
+  /** Starts a limiter and an origin that answers request `n` when `answers[n]()` is called. */
+  async function startWithHeldAnswers() {
     const answers = [];
     origin = await startOrigin((_, response) => answers.push(() => response.end("late")));
     await start({ ORIGIN_URL: origin.url });
     return answers;
   }
 
-  it("go on to their origin and back: they are decided, whether or not another request has come", async () => {
+  it("are answered by their origin, whether or not another request has arrived since", async () => {
     for (const another of [false, true]) {
-      const answers = await startHolding();
+      const answers = await startWithHeldAnswers();
       const waiting = [ask(), ask()];
       await origin.request(1);
       assertTrapped(await ask({ [TRAP]: "now" }));
@@ -140,7 +140,7 @@ describe("requests in flight when another one traps", () => {
     }
   });
 
-  it("go on where the answer is on its way already", async () => {
+  it("get the rest of an answer that has already begun", async () => {
     let finish;
     origin = await startOrigin((_, response) => {
       response.write("first, ");
@@ -156,7 +156,7 @@ describe("requests in flight when another one traps", () => {
   });
 });
 
-describe("a trap, with Upstash as the store", () => {
+describe("a trap with Upstash as the store", () => {
   let standIn;
   before(async () => {
     standIn = await startStandIn({ token: PLANTED_SECRETS.UPSTASH_REDIS_REST_TOKEN });
@@ -164,24 +164,24 @@ describe("a trap, with Upstash as the store", () => {
   after(() => standIn?.stop());
   afterEach(() => standIn.reset());
 
-  it("limits hold on, before the store has decided and after", async () => {
+  it("leaves limits in force, whether it comes before the store has decided or after", async () => {
     await start(upstash(standIn));
-    for (const remaining of [4, 3]) assert.equal(await standing(), `200 ${remaining}`);
+    for (const remaining of [4, 3]) assert.equal(await statusAndRemaining(), `200 ${remaining}`);
     assertTrapped(await ask({ [TRAP]: "now" }));
-    assert.equal(await standing(), "200 2");
-    // Counted, but its answer is not read any more.
+    assert.equal(await statusAndRemaining(), "200 2");
+    // The request is counted, but nobody reads the store's answer.
     assertTrapped(await ask({ [TRAP]: "resume" }));
-    assert.equal(await standing(), "200 0");
-    for (let request = 0; request < 2; request++) assert.equal(await standing(), "429 0");
-    // The remembered denial went with the instance; the store's does not.
+    assert.equal(await statusAndRemaining(), "200 0");
+    for (let request = 0; request < 2; request++) assert.equal(await statusAndRemaining(), "429 0");
+    // The remembered denial is lost with the instance. The store still denies.
     assertTrapped(await ask({ [TRAP]: "now" }));
-    assert.equal(await standing(), "429 0");
+    assert.equal(await statusAndRemaining(), "429 0");
     await assertLogged(3);
   });
 
-  it("requests that wait for the store are 500 by the end of their REDIS_TIMEOUT", async () => {
+  it("makes requests that wait for the store 500, at the latest after REDIS_TIMEOUT", async () => {
     await start(upstash(standIn));
-    assert.equal(await standing(), "200 4");
+    assert.equal(await statusAndRemaining(), "200 4");
     standIn.faults.set({ kind: "delay", ms: 300, times: 2 });
     const { count } = standIn.requests();
     const waiting = [ask(), ask()];
@@ -190,15 +190,15 @@ describe("a trap, with Upstash as the store", () => {
     })(), "both at the store");
     assertTrapped(await ask({ [TRAP]: "now" }));
     for (const answer of await within(Promise.all(waiting), "the requests in flight")) assertTrapped(answer);
-    // They were counted: what is lost is their answers.
-    assert.equal(await standing(), "200 1");
+    // They were counted. Only their answers are lost.
+    assert.equal(await statusAndRemaining(), "200 1");
   });
 
-  it("leaves nothing locked: the fifth failure, while the breaker is being opened", async () => {
+  it("leaves nothing locked if it comes while the fifth failure opens the breaker", async () => {
     await start(upstash(standIn));
     standIn.faults.set({ kind: "status" });
     for (let failure = 1; failure < 5; failure++) assert.equal((await ask()).status, 200);
-    // Chance is asked for the wait, with the circuit in hand.
+    // The breaker draws a random number for its wait while it holds the circuit.
     assertTrapped(await ask({ [TRAP]: "getRandomValues" }));
     assert.equal((await ask()).headers["x-ratelimit-store"], "memory");
     standIn.faults.clear();
@@ -206,13 +206,13 @@ describe("a trap, with Upstash as the store", () => {
     assert.deepEqual([answer.status, answer.headers["x-ratelimit-store"]], [200, undefined]);
   });
 
-  it("nor with the probe of an open breaker", async () => {
+  it("leaves nothing locked if it comes while an open breaker's probe is answered", async () => {
     await start({ ...upstash(standIn), REDIS_MAX_RECONNECT_ATTEMPTS: 0, RATE_LIMIT_GENERAL: "100000,3600" });
     const breaker = async () => (await send(limiter.url, { path: "/_limiter/health" })).json().breaker;
     standIn.faults.set({ kind: "status" });
     for (let failure = 0; failure < 5; failure++) assert.equal((await ask()).status, 200);
     assert.equal(await breaker(), "open");
-    // None but the probe reads an answer of the store's.
+    // Only the probe reads an answer of the store.
     const probe = await within((async () => {
       for (;;) {
         const answer = await ask({ [TRAP]: "resume" });
@@ -226,15 +226,15 @@ describe("a trap, with Upstash as the store", () => {
     assert.equal(await breaker(), "closed");
   });
 
-  it("in the background it is no request's, and what the store was told is not told again", async () => {
+  it("in the background fails no request, and the backlog is not sent twice", async () => {
     await start(upstash(standIn));
     const other = { "CF-Connecting-IP": "198.18.7.1" };
-    assert.equal((await ask(other)).status, 200); // the script is loaded
+    assert.equal((await ask(other)).status, 200); // loads the script
     standIn.faults.set({ ...DOWN, times: 2 });
-    for (const remaining of [4, 3]) assert.equal(await standing(), `200 ${remaining}`);
-    // The store's first answer is to this caller, its second to the reconciliation.
+    for (const remaining of [4, 3]) assert.equal(await statusAndRemaining(), `200 ${remaining}`);
+    // The store's first answer is for this caller, its second for the reconciliation.
     assert.equal((await ask({ ...other, [TRAP]: "resume 2" })).status, 200);
     await assertLogged();
-    assert.equal(await standing(), "200 2");
+    assert.equal(await statusAndRemaining(), "200 2");
   });
 });

@@ -1,6 +1,6 @@
 /**
- * Requests in one event, as a Worker that calls the limiter several times makes them: what one of them waits for may be
- * there before the others have been answered, without any turn of the event loop in between.
+ * Several requests within one event, from a Worker that calls the limiter several times. An effect that one of them awaits can
+ * finish before the others are answered, without a turn of the event loop in between.
  */
 
 import assert from "node:assert/strict";
@@ -12,7 +12,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 
 const SECRET = "a-secret-of-at-least-32-characters";
 
-/** One request each of so many callers and their tokens, at once; who the limiter, or the origin, says that each was. */
+/** Sends one request for each pair of caller and token, all at once. Answers with the caller that the limiter or the origin saw for each. */
 const MAIN = `
 import limiter from "./index.js";
 
@@ -37,7 +37,7 @@ function token(sub) {
 }
 
 for (const forwards of [false, true]) {
-  describe(`requests at once, ${forwards ? "forwarded" : "answered"}`, () => {
+  describe(`concurrent requests in one event, ${forwards ? "forwarded" : "answered by the limiter"}`, () => {
     let limiter, origin;
     before(async () => {
       origin = await startOrigin((_, response, received) => response.end(JSON.stringify({ caller: received.header("x-edge-limiter-ip") })));
@@ -51,7 +51,7 @@ for (const forwards of [false, true]) {
     });
     after(() => Promise.all([limiter?.stop(), origin?.stop()]));
 
-    it("get their own answers", async () => {
+    it("each request gets its own answer", async () => {
       for (let round = 0; round < 5; round++) {
         const callers = Array.from({ length: 8 }, (_, number) => `198.18.${round}.${number}`);
         const asked = JSON.stringify(callers.map((caller) => [caller, token(caller)]));
