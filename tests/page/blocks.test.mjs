@@ -1,4 +1,4 @@
-/** What an operator does on the page is in force in every isolate. */
+/** Blocks and resets on the page are in force in every isolate. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -33,7 +33,7 @@ describe("blocks on the page", () => {
     }
   }
 
-  it("are set, extended and lifted, in force in another isolate", async () => {
+  it("a block that is set, extended and lifted on the page is in force in another isolate", async () => {
     const [here, there] = await two();
     await isAdmitted(there, CALLER);
     await inTab(here, "#/blocks", async (tab) => {
@@ -65,7 +65,7 @@ describe("blocks on the page", () => {
       await tab.getByRole("button", { name: `Lift the block of ${CALLER}` }).click();
       await dialog.getByRole("button", { name: "Cancel" }).click();
       await isBlocked(here, CALLER, 7200);
-      assert.equal(await tab.evaluate(() => document.activeElement.textContent), "Lift…", "the focus is where it was");
+      assert.equal(await tab.evaluate(() => document.activeElement.textContent), "Lift…", "the focus is not back on the button that opened the dialog");
       await tab.getByRole("button", { name: `Lift the block of ${CALLER}` }).click();
       await dialog.getByRole("button", { name: "Lift" }).click();
       await tab.getByRole("status").getByText(`The block of ${CALLER} is lifted.`).waitFor();
@@ -74,7 +74,7 @@ describe("blocks on the page", () => {
     });
   });
 
-  it("of policies are shown with the caller's standing, and end where the caller is reset", async () => {
+  it("a policy's block is shown with the caller's usage, and ends when the caller is reset", async () => {
     const [here, there] = await two();
     for (const status of [200, 200, 429]) assert.equal(await ask(there, CALLER, "/auth"), status);
     await inTab(here, `#/callers/${CALLER}`, async (tab) => {
@@ -101,7 +101,7 @@ describe("blocks on the page", () => {
     });
   });
 
-  it("are listed in pages", async () => {
+  it("blocks are listed in pages", async () => {
     const here = await start();
     const targets = Array.from({ length: 70 }, (_, at) => `198.51.100.${at}`);
     for (const target of targets) await good(here, "PUT", blocked(target), { json: { seconds: 6000 } });

@@ -1,11 +1,11 @@
-/** Chromium, without a window, for the tests of the page and for its pictures. */
+/** Headless Chromium for the tests and screenshots of the page. */
 
 import { chromium } from "playwright-core";
 import { ADMIN_TOKEN, OPERATOR } from "../harness/control.mjs";
 import { chromiumPath } from "../../scripts/chromium.mjs";
 import { answer } from "./fixture.mjs";
 
-/** For what takes a moment, on a busy machine. */
+/** How long an action may take, on a busy machine. */
 const TIMEOUT_MS = 30_000;
 
 export async function startBrowser() {
@@ -14,19 +14,19 @@ export async function startBrowser() {
 }
 
 /**
- * A tab, and all that its page complains about: errors, failed loads and breaches of the content security policy.
+ * Opens a tab, and collects its page's complaints: errors, failed loads and violations of the content security policy.
  *
  * @param {import("playwright-core").Browser} browser
  * @param {object} [options] of the context, as Playwright takes them
  */
 export async function openTab(browser, options = {}) {
-  // The platform sets it; bare workerd does not.
+  // The platform sets this header. workerd alone does not.
   const context = await browser.newContext({ extraHTTPHeaders: { "CF-Connecting-IP": OPERATOR }, ...options });
   context.setDefaultTimeout(TIMEOUT_MS);
   const tab = await context.newPage();
   const complaints = [];
   tab.on("console", (message) => {
-    // A status of 4xx or 5xx is what many tests are about.
+    // Many tests provoke a status of 4xx or 5xx, which the console reports as a failed load.
     if (["error", "warning"].includes(message.type()) && !/Failed to load resource/.test(message.text())) complaints.push(message.text());
   });
   tab.on("pageerror", (error) => complaints.push(String(error)));
@@ -49,10 +49,10 @@ export async function logIn(tab, limiter, hash = "", token = ADMIN_TOKEN) {
 }
 
 /**
- * Lets the fixture answer in place of the limiter, but for the page itself.
+ * Makes the fixture answer calls in place of the limiter. The limiter still serves the page's files.
  *
- * @param {(method: string, path: string) => object | undefined | false} [first] answers before the fixture
- * @param {number} [now] the time that it plays, in ms since the epoch; default: the time of each call
+ * @param {(method: string, path: string) => object | undefined | false} [first] answers before the fixture, if it returns an answer
+ * @param {number} [now] the fixture's time, in ms since the epoch; default: the time of each call
  */
 export async function playFixture(tab, first = () => undefined, now = undefined) {
   await tab.route("**/_limiter/**", (route) => {
@@ -63,7 +63,7 @@ export async function playFixture(tab, first = () => undefined, now = undefined)
   });
 }
 
-/** Waits until a view has loaded. */
+/** Waits until the view has loaded. */
 export async function loaded(tab) {
   await tab.getByText(/^updated /).waitFor();
   await tab.locator("[aria-busy]").waitFor({ state: "detached" });

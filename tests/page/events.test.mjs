@@ -1,4 +1,4 @@
-/** The list of events: live, filtered, exported. */
+/** The page's list of events: live updates, filters and exports. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 import { loaded, logIn, openTab, playFixture, startBrowser } from "./browser.mjs";
 import { eventsAt } from "./fixture.mjs";
 
-describe("the list of events", () => {
+describe("the page's list of events", () => {
   let browser, limiter;
   before(async () => {
     const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_AUTH: `1,${HOUR_S},600`, RATE_LIMIT_IP: "off", RATE_LIMIT_ROUTES: [{ path: "/auth/**", policies: ["auth"] }] };
@@ -31,7 +31,7 @@ describe("the list of events", () => {
     return readFileSync(await file.path(), "utf8");
   };
 
-  it("begins empty, says that memory mode is one isolate's, and shows a denial that arrives, with why", async () => {
+  it("starts empty, says that in memory it is one isolate's list, and shows a new denial with its reason", async () => {
     const { tab } = await open();
     await logIn(tab, limiter, "#/events");
     await tab.getByText("Nothing has been recorded.").waitFor();
@@ -45,7 +45,7 @@ describe("the list of events", () => {
     assert.doesNotMatch(text, /secret/);
   });
 
-  it("filters by a value that is selected, excludes with Shift, and keeps the filters in the hash", async () => {
+  it("filters by a selected value, excludes it with Shift, and keeps the filters in the URL's hash", async () => {
     const { tab } = await open();
     await playFixture(tab);
     await logIn(tab, limiter, "#/events");
@@ -64,7 +64,7 @@ describe("the list of events", () => {
     assert.deepEqual(await texts(), [rest.length, all.length]);
     assert.equal(new URL(tab.url()).hash, "#/events?policy=auth&-caller=203.0.113.77");
 
-    // By keyboard alone.
+    // With the keyboard only.
     await rows(tab).getByRole("button", { name: "NL", exact: true }).first().focus();
     await tab.keyboard.press("Enter");
     const dutch = rest.filter(({ country }) => country === "NL");
@@ -80,7 +80,7 @@ describe("the list of events", () => {
 
     await tab.reload();
     await loaded(tab);
-    assert.deepEqual(await texts(), [registered.length, all.length], "the hash restores them");
+    assert.deepEqual(await texts(), [registered.length, all.length], "a reload does not restore the filters from the hash");
     await tab.getByRole("button", { name: "is not: turn around the filter Caller 203.0.113.77" }).click();
     const turned = auth.filter(({ caller, path }) => caller === "203.0.113.77" && path.includes("register"));
     assert.deepEqual(await texts(), [turned.length, all.length]);
@@ -90,7 +90,7 @@ describe("the list of events", () => {
     await tab.getByText("No record matches these filters.").waitFor();
   });
 
-  it("is exported as JSON and as CSV, in which nothing is a formula", async () => {
+  it("is exported as JSON and as CSV without formulas", async () => {
     const { tab } = await open();
     const [first, ...others] = eventsAt(Date.now());
     const hostile = { ...first, path: '=HYPERLINK("http://evil.example","x")', method: "@SUM(1)", caller: "+1,2", country: "-1" };
@@ -110,7 +110,7 @@ describe("the list of events", () => {
     assert.ok(lines[1].includes(",'-1,"), lines[1]);
   });
 
-  it("loads older records, and keeps them while newer ones come", async () => {
+  it("loads older records, and keeps them after a refresh", async () => {
     const { tab } = await open();
     const all = eventsAt(Date.now());
     await playFixture(tab, (_, path) => path.startsWith("events") && {

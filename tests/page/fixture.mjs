@@ -1,6 +1,6 @@
 /**
- * What the control plane answers where nothing is wrong and a lot happens: a shop's limiter on a busy afternoon, the same at
- * every call. It plays the whole of it, so that views can be looked at, photographed and tested without an afternoon's traffic.
+ * Invented answers of the control plane, the same at every call: a shop's limiter on a busy afternoon. With them every view can
+ * be tested and photographed without an afternoon's traffic.
  */
 
 const MINUTE_MS = 60_000;
@@ -21,7 +21,7 @@ const POLICIES = [
 ];
 const PREFLIGHT = policy("preflight", 600, 60);
 
-/** What each policy's share of the traffic is, and how much of it is denied. */
+/** Each policy's share of the traffic, and the share of that which is denied. */
 const SHARES = [["general", 0.62, 0.008], ["auth", 0.11, 0.16], ["search", 0.15, 0], ["financial", 0.06, 0.03], ["sensitive", 0.04, 0.05], ["mfa", 0.015, 0.12], ["admin", 0.005, 0]];
 
 const USAGE = {
@@ -32,8 +32,8 @@ const USAGE = {
 const ATTACKERS = [["203.0.113.77", "NL", 64511], ["198.51.100.23", "US", 64500], ["2001:db8:4f::/64", "DE", 64502], ["203.0.113.12", "NL", 64511], ["192.0.2.191", "BR", 64520], ["198.51.100.201", "US", 64500]];
 const PATHS = [["POST", "/api/auth/login", "auth"], ["POST", "/api/auth/mfa/verify", "mfa"], ["POST", "/api/payments/gift-card", "financial"], ["GET", "/api/search", "general"], ["POST", "/api/user/password", "sensitive"], ["POST", "/api/auth/register", "auth"]];
 
-/** Numbers that look like chance and are the same each time (mulberry32). */
-function chance(seed) {
+/** Returns a random number generator (mulberry32) that yields the same numbers for the same seed. */
+function seededRng(seed) {
   let state = seed;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -48,7 +48,7 @@ export function series(window, now) {
   const count = 2 * STEPS[window];
   const to = Math.ceil(now / step) * step;
   const from = to - count * step;
-  const random = chance(7);
+  const random = seededRng(7);
   const buckets = [];
   for (let at = 0; at < count; at += 1) {
     const wave = 1 + 0.22 * Math.sin(at / (count / 11)) + 0.12 * Math.sin(at / 3.1);
@@ -77,7 +77,7 @@ export function series(window, now) {
 }
 
 export function eventsAt(now) {
-  const random = chance(21);
+  const random = seededRng(21);
   return Array.from({ length: 120 }, (_, at) => {
     const last = now - 2500 - at * 8400;
     const id = at.toString(16).padStart(16, "0");
@@ -111,7 +111,7 @@ const operationsAt = (now) => [
 ];
 
 /**
- * Answers a call of the control plane, `undefined` for one that it does not know.
+ * Answers a call of the control plane. Returns `undefined` for a call that the fixture does not know.
  *
  * @param {string} method
  * @param {string} path beneath `/_limiter/`, with its query

@@ -1,4 +1,4 @@
-/** Everything that is shown is text, whoever wrote it. */
+/** The page shows everything as text, including what attackers wrote. */
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
@@ -16,10 +16,10 @@ const PAYLOADS = [
 
 const VIEWS = ["traffic", "events", "callers", "callers/192.0.2.1", "blocks", "policies", "store"];
 
-/** What must not come to be in the page. */
-const intruders = (tab) => tab.evaluate(() => document.querySelectorAll("img, svg, iframe, script:not([src='/_limiter/page.js']), [onerror], [onload], [onclick], a[href^='javascript:' i]").length);
+/** Counts elements that must never be in the page. */
+const countIntruders = (tab) => tab.evaluate(() => document.querySelectorAll("img, svg, iframe, script:not([src='/_limiter/page.js']), [onerror], [onload], [onclick], a[href^='javascript:' i]").length);
 
-describe("what attackers write", () => {
+describe("hostile texts on the page", () => {
   let browser, limiter;
   before(async () => {
     const vars = {
@@ -30,7 +30,7 @@ describe("what attackers write", () => {
   });
   after(() => Promise.all([browser?.close(), limiter?.stop()]));
 
-  it("as path, agent, caller, country, reason and ray runs nowhere in the real limiter's answers", async () => {
+  it("markup in paths, agents, callers, countries, reasons and rays runs in no view of a real limiter", async () => {
     const { tab, context, complaints } = await openTab(browser);
     const headers = { "User-Agent": MARKUP, "X-Api-Key": MARKUP, "CF-Ray": MARKUP, Referer: MARKUP, "X-Cf": JSON.stringify({ country: MARKUP, asn: 64500, colo: "VIE" }) };
     for (const path of [`/${MARKUP.replaceAll(" ", "/")}`, `/keyed/${encodeURIComponent(MARKUP)}`]) {
@@ -44,7 +44,7 @@ describe("what attackers write", () => {
     for (const view of VIEWS) {
       await tab.goto(`${limiter.url}/_limiter/#/${view}`);
       await loaded(tab);
-      assert.equal(await intruders(tab), 0, view);
+      assert.equal(await countIntruders(tab), 0, view);
     }
     await tab.goto(`${limiter.url}/_limiter/#/blocks`);
     await tab.getByRole("cell", { name: MARKUP, exact: true }).waitFor();
@@ -52,26 +52,26 @@ describe("what attackers write", () => {
     await context.close();
   });
 
-  it("in every text of every answer is shown as text in every view", async () => {
+  it("every view shows markup in any text of any answer as text", async () => {
     for (const [at, payload] of PAYLOADS.entries()) {
       const { tab, context, complaints } = await openTab(browser);
       await playFixture(tab, (method, path) => {
         const found = answer(method, path);
-        // The names of what is asked for stay, or nothing would be asked.
+        // Field names and the texts in KEPT stay, or the page would not ask for the other answers.
         return found && { ...found, json: poisoned(found.json, payload) };
       });
       await logIn(tab, limiter, "#/traffic");
       for (const view of at === 0 ? [...VIEWS, `callers/${encodeURIComponent(payload)}`, `events?${new URLSearchParams([["path", payload], [payload, "x"], ["-caller", payload]])}`] : VIEWS) {
         await tab.goto(`${limiter.url}/_limiter/#/${view}`);
         await loaded(tab);
-        assert.equal(await intruders(tab), 0, `${payload} in ${view}`);
+        assert.equal(await countIntruders(tab), 0, `${payload} in ${view}`);
       }
       assert.deepEqual(complaints, [], payload);
       await context.close();
     }
   });
 
-  it("in an error's message is text, too", async () => {
+  it("markup in an error's message is shown as text", async () => {
     const { tab, context, complaints } = await openTab(browser);
     let isBroken = false;
     await playFixture(tab, () => (isBroken ? { status: 503, json: { error: MARKUP, message: MARKUP } } : undefined));
@@ -80,22 +80,22 @@ describe("what attackers write", () => {
     isBroken = true;
     await tab.getByRole("button", { name: "Refresh" }).click();
     await tab.getByRole("alert").getByText(MARKUP).waitFor();
-    assert.equal(await intruders(tab), 0);
+    assert.equal(await countIntruders(tab), 0);
     assert.deepEqual(complaints, []);
     await context.close();
   });
 
-  it("could not run if it came to be in the page: neither inline code, nor other hosts' files, nor markup from texts", async () => {
+  it("the browser refuses innerHTML, inline scripts and other hosts' files in the page", async () => {
     const { tab, context, complaints } = await openTab(browser);
     await logIn(tab, limiter, "#/store");
-    const tried = await tab.evaluate(async () => {
+    const notRefused = await tab.evaluate(async () => {
       const outcomes = [];
       const attempt = (name, body) => {
         try {
           body();
-          outcomes.push(`${name} went ahead`);
+          outcomes.push(`${name} was not refused`);
         } catch {
-          // It is refused at once.
+          // The browser refused it, as it should.
         }
       };
       attempt("innerHTML", () => (document.createElement("div").innerHTML = "<b>x</b>"));
@@ -109,21 +109,21 @@ describe("what attackers write", () => {
       await new Promise((resolve) => setTimeout(resolve, 300));
       return [...outcomes, globalThis.ran ? "an inline script ran" : ""].filter(Boolean);
     });
-    assert.deepEqual(tried, []);
-    for (const directive of ["require-trusted-types-for", "img-src", "connect-src"]) assert.ok(complaints.some((complaint) => complaint.startsWith(`policy: ${directive}`)), `${directive} in ${complaints}`);
+    assert.deepEqual(notRefused, []);
+    for (const directive of ["require-trusted-types-for", "img-src", "connect-src"]) assert.ok(complaints.some((complaint) => complaint.startsWith(`policy: ${directive}`)), `the browser did not report a violation of ${directive}: ${complaints}`);
     await context.close();
   });
 });
 
 const KEPT = new Set(["status", "store", "breaker", "scope", "key", "mode", "algorithm"]);
 
-/** The same with every text, and every name that a configuration or a caller chose, replaced. */
+/** Returns the value with every text replaced, and every name that a configuration or a caller chose. */
 function poisoned(value, payload, name) {
   if (typeof value === "string") return KEPT.has(name) ? value : payload;
   if (Array.isArray(value)) return value.map((item) => poisoned(item, payload));
   if (value === null || typeof value !== "object") return value;
   const isNamed = name === "policies" || name === "usage";
-  // As JSON text: `__proto__` is a name there like any other.
+  // Built as JSON text, in which `__proto__` is an ordinary name.
   const entries = Object.entries(value).map(([key, item]) => [isNamed ? payload : key, poisoned(item, payload, key)]);
   return JSON.parse(`{${entries.map(([key, item]) => `${JSON.stringify(key)}:${JSON.stringify(item)}`).join(",")}}`);
 }

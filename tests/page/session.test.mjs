@@ -1,4 +1,4 @@
-/** How the page is served, and who gets in. */
+/** How the page is served, and how its login works. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
@@ -7,7 +7,7 @@ import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 import { loaded, logIn, openTab, playFixture, startBrowser } from "./browser.mjs";
 
-describe("the page", () => {
+describe("the page's files and login", () => {
   let browser, limiter;
   before(async () => {
     [browser, limiter] = await Promise.all([startBrowser(), startWorkerd({ vars: { ADMIN_TOKEN, RATE_LIMIT_ADMIN: "5,60,300" } })]);
@@ -22,7 +22,7 @@ describe("the page", () => {
   };
   afterEach(() => Promise.all(contexts.splice(0).map((context) => context.close())));
 
-  it("is served by the Worker: its files with their types, known ones with 304, and nothing of them as traffic", async () => {
+  it("the Worker serves the files with their types, answers 304 to known ones, and does not limit them", async () => {
     for (const [path, type] of [["", "text/html"], ["/", "text/html"], ["/page.js", "text/javascript"], ["/page.css", "text/css"]]) {
       const answer = await send(limiter.url, { path: `/_limiter${path}` });
       const { etag, ...headers } = answer.headers;
@@ -30,7 +30,7 @@ describe("the page", () => {
       assert.equal(headers["content-type"], `${type}; charset=utf-8`);
       assert.match(headers["content-security-policy"], /^default-src 'none'; script-src 'self';/);
       assert.equal(headers["x-ratelimit-limit"], undefined);
-      assert.ok(answer.body.length > 300, `${answer.body.length}`);
+      assert.ok(answer.body.length > 300, `${path} has ${answer.body.length} bytes`);
       assert.match(etag, /^W\/"[0-9a-f]{16}"$/);
       for (const known of [etag, etag.slice(2), `"other", ${etag}`]) {
         const again = await send(limiter.url, { path: `/_limiter${path}`, headers: { "If-None-Match": known } });
@@ -44,7 +44,7 @@ describe("the page", () => {
     assert.equal((await send(limiter.url, { method: "POST", path: "/_limiter/" })).status, 405);
   });
 
-  it("opens with the token and Enter, and keeps it for the tab, never in a URL", async () => {
+  it("the page opens with the token and Enter, and keeps the token for the tab, never in a URL", async () => {
     const { tab, context, complaints } = await tabOf();
     const urls = [];
     context.on("request", (request) => urls.push(request.url(), request.headers().referer ?? ""));
@@ -62,7 +62,7 @@ describe("the page", () => {
     await other.goto(`${limiter.url}/_limiter/`);
     await other.getByLabel("Admin token").waitFor();
     assert.deepEqual(urls.filter((url) => url.includes(ADMIN_TOKEN)), []);
-    assert.deepEqual([...new Set(urls.filter(Boolean).map((url) => new URL(url).origin))], [limiter.url], "no outside host");
+    assert.deepEqual([...new Set(urls.filter(Boolean).map((url) => new URL(url).origin))], [limiter.url], "the page sent a request to another host");
 
     await tab.getByRole("button", { name: "Forget token" }).click();
     await tab.getByLabel("Admin token").waitFor();
@@ -70,7 +70,7 @@ describe("the page", () => {
     assert.deepEqual(complaints, []);
   });
 
-  it("refuses a wrong token, and says how long to wait after too many", async () => {
+  it("the page refuses a wrong token, and says how long to wait after too many", async () => {
     const { tab, complaints } = await tabOf({ extraHTTPHeaders: { "CF-Connecting-IP": "198.18.0.99" } });
     await tab.goto(`${limiter.url}/_limiter/`);
     const field = tab.getByLabel("Admin token");
@@ -92,7 +92,7 @@ describe("the page", () => {
     assert.deepEqual(complaints, []);
   });
 
-  it("asks for the token again where it is not accepted any more", async () => {
+  it("the page asks for the token again when it is no longer accepted", async () => {
     const { tab } = await tabOf();
     let isAccepted = true;
     await playFixture(tab, () => (isAccepted ? undefined : { status: 401, json: { error: "unauthorized", message: "" } }));
@@ -108,18 +108,18 @@ describe("the page", () => {
     await tab.getByRole("heading", { name: "Blocks", exact: true }).waitFor();
   });
 
-  it("keeps a token that was typed while a call with the token before was under way", async () => {
+  it("the page keeps a new token when a call with the previous token fails afterwards", async () => {
     const { tab } = await tabOf();
     await playFixture(tab);
     await logIn(tab, limiter, "#/blocks");
     await loaded(tab);
     let release;
-    const held = new Promise((resolve) => (release = resolve));
+    const released = new Promise((resolve) => (release = resolve));
     let calls = 0;
     await tab.route("**/_limiter/policies", async (route) => {
       calls += 1;
       if (calls > 1) return route.fallback();
-      await held;
+      await released;
       return route.fulfill({ status: 401, json: { error: "unauthorized", message: "" } });
     });
     await tab.reload();
@@ -129,14 +129,14 @@ describe("the page", () => {
     const refused = tab.waitForResponse((response) => response.status() === 401);
     release();
     await refused;
-    // The page has handled the answer before it answers this.
+    // After this refresh the page has certainly handled the 401.
     await tab.getByRole("button", { name: "Refresh" }).click();
     await loaded(tab);
     assert.deepEqual(await tab.evaluate(() => Object.values(sessionStorage)), [ADMIN_TOKEN]);
     assert.equal(await tab.getByRole("alert").innerText(), "");
   });
 
-  it("loads the policies again where the first call for them failed", async () => {
+  it("the page loads the policies again if the first call for them failed", async () => {
     const { tab } = await tabOf();
     let isFailing = false;
     await playFixture(tab, (_, path) => isFailing && path === "policies" && { status: 500, json: { error: "internal", message: "This call failed." } });
@@ -152,7 +152,7 @@ describe("the page", () => {
     assert.equal(await tab.getByRole("alert").innerText(), "");
   });
 
-  it("reports that the limiter does not answer, keeps what it has, and goes on once it answers", async () => {
+  it("the page reports that the limiter does not answer, keeps its data, and continues once it answers", async () => {
     const { tab } = await tabOf();
     let failure;
     await playFixture(tab, () => failure);

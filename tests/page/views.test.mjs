@@ -1,4 +1,4 @@
-/** What the views make of the control plane's answers; and when they ask. */
+/** What the views show of the control plane's answers, and when they call it. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
@@ -9,7 +9,7 @@ import { series } from "./fixture.mjs";
 
 const NOTHING = { status: 404, json: { error: "not_found", message: "There is nothing here." } };
 
-describe("the views", () => {
+describe("the page's views", () => {
   let browser, limiter;
   before(async () => {
     [browser, limiter] = await Promise.all([startBrowser(), startWorkerd({ vars: { ADMIN_TOKEN } })]);
@@ -32,7 +32,7 @@ describe("the views", () => {
   const panel = (tab, title) => tab.locator("section").filter({ has: tab.getByRole("heading", { name: title, exact: true }) });
   const digits = (text) => Number(text.replaceAll(",", ""));
 
-  describe("traffic", () => {
+  describe("the Traffic view", () => {
     const tiles = async (tab) => {
       const texts = await tab.locator(".tile").allInnerTexts();
       return Object.fromEntries(texts.map((text) => {
@@ -41,7 +41,7 @@ describe("the views", () => {
       }));
     };
 
-    it("counts the window that is shown, each figure against the one before", async () => {
+    it("shows each figure of a window next to the change on the window before", async () => {
       const tab = await open("#/traffic");
       for (const [window, name] of [["day", "Day"], ["month", "Month"], ["hour", "Hour"]]) {
         await Promise.all([tab.waitForResponse(`**/series?window=${window}`), tab.getByRole("button", { name, exact: true }).click()]);
@@ -65,7 +65,7 @@ describe("the views", () => {
       }
     });
 
-    it("draws charts, whose numbers are a table as well", async () => {
+    it("draws charts, and shows their numbers as tables", async () => {
       const tab = await open("#/traffic");
       assert.equal(await tab.locator("canvas").count(), 3);
       const box = await tab.locator("canvas").first().boundingBox();
@@ -75,19 +75,19 @@ describe("the views", () => {
       const chart = panel(tab, "Requests by outcome");
       await chart.getByText("As a table").click();
       const rows = chart.getByRole("region", { name: "Requests by outcome, as numbers" }).locator("tbody tr");
-      // It is filled when it is opened.
+      // The table is filled when it is opened.
       await rows.nth(59).waitFor();
       assert.equal(await rows.count(), 60);
       await Promise.all([tab.waitForResponse("**/series?*"), tab.getByRole("button", { name: "Refresh" }).click()]);
       await loaded(tab);
       await rows.nth(59).waitFor();
-      assert.equal(await rows.count(), 60, "it stays open");
+      assert.equal(await rows.count(), 60, "the table is not open after a refresh");
       const { buckets, from, to } = series("hour", Date.now());
       const [oldest] = buckets.filter(({ at }) => at >= from + (to - from) / 2);
       assert.equal(digits(await rows.last().locator("td").nth(1).innerText()), oldest.requests.admitted);
     });
 
-    it("lists who is denied most, and says of how much it is made; each leads to its events", async () => {
+    it("lists what is denied most, names the records it is made of, and links to the events", async () => {
       const tab = await open("#/traffic");
       assert.match(await panel(tab, "Callers denied most").innerText(), /in the last hour, by quotas of their own\s+203\.0\.113\.77\s+4,438\s+auth 4,127, mfa 311/);
       for (const title of ["Paths denied most", "Countries denied most", "Networks denied most"]) {
@@ -99,7 +99,7 @@ describe("the views", () => {
       await tab.getByText(/of 120 records that are loaded/).waitFor();
     });
 
-    it("reports that nothing is counted, or that one isolate counted", async () => {
+    it("reports that nothing is counted, or that only one isolate's counts are shown", async () => {
       let tab = await open("#/traffic", (_, path) => path.startsWith("series") && NOTHING);
       await tab.getByText("Nothing is counted: RATE_LIMIT_METRICS is false").waitFor();
       assert.equal(await tab.locator("canvas").count(), 0);
@@ -115,8 +115,8 @@ describe("the views", () => {
     });
   });
 
-  describe("policies", () => {
-    it("are those in force, and a shadow policy says what it would have denied", async () => {
+  describe("the Policies view", () => {
+    it("lists the policies in force, and what shadow policies would have denied", async () => {
       const tab = await open("#/policies");
       const row = (name) => tab.getByRole("region", { name: "Policies in force" }).getByRole("row").filter({ has: tab.getByRole("cell", { name: new RegExp(`^${name}\\b`) }) });
       assert.match(await row("auth").innerText(), /auth\s+30\s+1 min\s+10 min\s+sliding-window\s+each address\s+enforce\s+memory/);
@@ -129,7 +129,7 @@ describe("the views", () => {
       assert.deepEqual([cells[0], digits(cells[1]), digits(cells[2]), cells[3]], ["search", asked, denied, "2.1 %"]);
     });
 
-    it("find a limit: the share of callers' windows that a lower one would have denied", async () => {
+    it("shows which share of callers' windows a lower limit would have denied", async () => {
       const tab = await open("#/policies");
       const find = panel(tab, "Find a limit");
       await find.getByLabel("Policy").selectOption("auth");
@@ -151,18 +151,18 @@ describe("the views", () => {
       await find.getByText("Nobody used mfa in the last day, or nobody counted how much: there is nothing to say.").waitFor();
       await tab.reload();
       await loaded(tab);
-      assert.equal(await find.getByLabel("Policy").inputValue(), "mfa", "the hash says which");
+      assert.equal(await find.getByLabel("Policy").inputValue(), "mfa", "a reload does not restore the policy from the hash");
     });
 
-    it("say nothing of what nobody counted", async () => {
+    it("shows no figures that nobody counted", async () => {
       const tab = await open("#/policies", (_, path) => path.startsWith("series") && NOTHING);
       await panel(tab, "Find a limit").getByText("Nothing is counted, so there is nothing to say.").waitFor();
       await panel(tab, "Shadow policies").getByText("What they would have denied is not known").waitFor();
     });
   });
 
-  describe("the store", () => {
-    it("says what commands cost a day, at a price that can be changed", async () => {
+  describe("the Store view", () => {
+    it("shows what commands cost a day, at a price that the operator can change", async () => {
       const tab = await open("#/store");
       const { buckets, from, to } = series("hour", Date.now());
       const commands = buckets.filter(({ at }) => at >= from + (to - from) / 2).reduce((sum, one) => sum + one.commands, 0);
@@ -177,7 +177,7 @@ describe("the views", () => {
       await panel(tab, "Configuration").getByText("RATE_LIMIT_JWT_AUDIENCE").waitFor();
     });
 
-    it("says that Redis decides, however it is reached", async () => {
+    it("says that Redis decides, over REST and over TCP", async () => {
       for (const store of ["upstash", "redis"]) {
         const tab = await open("#/store", (_, path) => (path === "health" ? { status: 200, json: { status: "ok", store, breaker: "closed", version: "0.2.0", errors: [], warnings: [] } } : undefined));
         await tab.getByRole("banner").getByText("ok · Redis").waitFor();
@@ -185,7 +185,7 @@ describe("the views", () => {
       }
     });
 
-    it("shows what is wrong, and leaves out figures that a store does not report", async () => {
+    it("shows failures, and leaves out figures that the store does not report", async () => {
       const now = Date.now();
       const tab = await open("#/store", (_, path) => {
         if (path === "health") {
@@ -206,7 +206,7 @@ describe("the views", () => {
     });
   });
 
-  it("have a log of what operators did", async () => {
+  it("the Blocks view has a log of what operators did", async () => {
     let tab = await open("#/blocks");
     const log = panel(tab, "Operator log");
     assert.match(await log.innerText(), /admin\s+192\.0\.2\.10\s+blocked\s+198\.51\.100\.0\/24\s+86400 s: credential stuffing, ticket 4711/);
@@ -220,7 +220,7 @@ describe("the views", () => {
     await panel(tab, "Operator log").getByText("keeps no log of operators' actions").waitFor();
   });
 
-  it("show the newest of the operator log, and all of it when asked, also after a refresh", async () => {
+  it("the operator log shows the newest entries, and all of them on demand, also after a refresh", async () => {
     const operations = Array.from({ length: 1000 }, (_, at) => ({ at: Date.now() - 1000 * at, who: "admin", address: "192.0.2.10", action: "lift", target: `target ${at}`, details: "", outcome: "done" }));
     const asked = [];
     const tab = await open("#/blocks", (_, path) => {
@@ -238,7 +238,7 @@ describe("the views", () => {
     assert.deepEqual([...new Set(asked)], ["operations?limit=1000"]);
   });
 
-  it("are refreshed while somebody sees them, and not while they are hidden or paused", async () => {
+  it("a view is refreshed while it is visible, and not while it is hidden or paused", async () => {
     opened = await openTab(browser);
     const { tab } = opened;
     await tab.clock.install();
@@ -251,29 +251,29 @@ describe("the views", () => {
     await loaded(tab);
     const during = async (ms) => {
       const before = asked;
-      // Step by step: an answer comes between two.
+      // Second by second, so that an answer can arrive after each step.
       for (let passed = 0; passed < ms; passed += 1000) {
         await tab.clock.runFor(1000);
         await loaded(tab);
       }
       return asked - before;
     };
-    const see = (isHidden) => tab.evaluate((hidden) => {
+    const setHidden = (isHidden) => tab.evaluate((hidden) => {
       Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
       document.dispatchEvent(new Event("visibilitychange"));
     }, isHidden);
-    const seen = await during(20_000);
-    assert.ok(seen >= 3 && seen <= 5, `${seen} in 20 s`);
-    await see(true);
-    // What was under way when it was hidden ends.
+    const whileVisible = await during(20_000);
+    assert.ok(whileVisible >= 3 && whileVisible <= 5, `${whileVisible} refreshes in 20 s`);
+    await setHidden(true);
+    // A call that had begun before the page was hidden ends.
     await loaded(tab);
-    assert.equal(await during(60_000), 0, "hidden");
-    await see(false);
-    // The clock also goes on by itself: on a busy machine a second one is due meanwhile.
-    assert.ok((await during(1000)) >= 1, "at once");
+    assert.equal(await during(60_000), 0, "the hidden page was refreshed");
+    await setHidden(false);
+    // The clock also runs on its own, so that a second refresh may be due on a busy machine.
+    assert.ok((await during(1000)) >= 1, "the page was not refreshed at once when it became visible");
     await tab.getByRole("button", { name: "Pause" }).click();
     await tab.getByText(/, paused$/).waitFor();
-    assert.equal(await during(30_000), 0, "paused");
+    assert.equal(await during(30_000), 0, "the paused page was refreshed");
     await tab.getByRole("button", { name: "Resume" }).click();
     assert.ok((await during(6000)) >= 1);
   });

@@ -1,4 +1,4 @@
-/** That everybody can use it: labels and contrast as axe sees them, light and dark, on a phone, by keyboard. */
+/** Everybody can use the page: axe checks labels and contrast in light and dark. The page works on a phone and by keyboard. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,14 +12,14 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 
 const VIEWS = ["traffic", "events?policy=auth&-caller=203.0.113.77", "callers", "callers/203.0.113.77", "callers/192.0.2.191", "blocks", "policies", "store"];
 
-/** What axe finds wrong, as short texts. */
+/** The violations that axe finds, as short texts. */
 async function violations(tab) {
   await tab.evaluate(AXE);
   const { violations: found } = await tab.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
   return found.map(({ id, nodes }) => `${id}, ${nodes.length} times: ${nodes[0].html.slice(0, 200)} ${nodes[0].failureSummary.slice(0, 400)}`);
 }
 
-describe("the page looks", () => {
+describe("dashboard accessibility", () => {
   let browser, limiter;
   before(async () => {
     [browser, limiter] = await Promise.all([startBrowser(), startWorkerd({ vars: { ADMIN_TOKEN } })]);
@@ -33,11 +33,11 @@ describe("the page looks", () => {
   };
 
   for (const colorScheme of ["light", "dark"]) {
-    it(`as axe wants it, ${colorScheme}, at the door, in every view and in a dialog`, async () => {
+    it(`axe finds no violation in ${colorScheme} mode, at the login, in every view and in a dialog`, async () => {
       const { tab, context } = await open({ colorScheme });
       await tab.goto(`${limiter.url}/_limiter/`);
       await tab.getByLabel("Admin token").waitFor();
-      assert.deepEqual(await violations(tab), [], "door");
+      assert.deepEqual(await violations(tab), [], "login");
       await logIn(tab, limiter);
       for (const view of VIEWS) {
         await tab.goto(`${limiter.url}/_limiter/#/${view}`);
@@ -53,7 +53,7 @@ describe("the page looks", () => {
     });
   }
 
-  it("dark where the system is, at once when that changes", async () => {
+  it("the page follows the system's color scheme, and changes with it at once", async () => {
     const { tab, context, complaints } = await open({ colorScheme: "light" });
     await logIn(tab, limiter, "#/traffic");
     await loaded(tab);
@@ -69,7 +69,7 @@ describe("the page looks", () => {
     await context.close();
   });
 
-  it("on a phone without scrolling sideways, long names included", async () => {
+  it("no view scrolls sideways on a phone, even with long names", async () => {
     const { tab, context } = await openTab(browser, { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
     const long = `/${"a".repeat(250)}`;
     await playFixture(tab, (_, path) => path.startsWith("suspicious") && { status: 200, json: { scope: "shared", hours: 1, callers: [{ caller: `user-${"0".repeat(32)}`, denied: 5, policies: { [long]: 5 } }] } });
@@ -78,14 +78,14 @@ describe("the page looks", () => {
       await tab.goto(`${limiter.url}/_limiter/#/${view}`);
       await loaded(tab);
       const [whole, visible] = await tab.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-      assert.ok(whole <= visible, `${view}: ${whole} > ${visible}`);
+      assert.ok(whole <= visible, `${view} is ${whole} pixels wide, the screen ${visible}`);
       const outside = await tab.locator("h1, nav").evaluateAll((elements) => elements.filter((element) => element.getBoundingClientRect().right > innerWidth + 1).length);
       assert.equal(outside, 0, view);
     }
     await context.close();
   });
 
-  it("the same to who has a keyboard alone: every control is reached, and the focus outlasts a refresh", async () => {
+  it("the keyboard reaches every control, and the focus outlasts a refresh", async () => {
     const { tab, context } = await open();
     await logIn(tab, limiter, "#/blocks");
     await loaded(tab);
@@ -95,7 +95,7 @@ describe("the page looks", () => {
       reached.add(await tab.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent));
     }
     for (const name of ["Traffic", "Store", "Refresh", "Pause", "Block an address or a range…", "Extend the block of 198.51.100.0/24", "Lift the block of 198.51.100.0/24", "Forget token"]) {
-      assert.ok(reached.has(name), `${name} in ${[...reached]}`);
+      assert.ok(reached.has(name), `Tab does not reach "${name}", only ${[...reached]}`);
     }
     const lift = tab.getByRole("button", { name: "Lift the block of 198.51.100.0/24" });
     await lift.focus();

@@ -1,4 +1,4 @@
-/** What the limiter counts, as the page shows it: nothing is played here. */
+/** The page shows what a real limiter counts. No test here uses the fixture. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -20,7 +20,7 @@ describe("counts on the page", () => {
   beforeEach(() => shared.reset());
 
   for (const [mode, { vars }] of Object.entries(MODES)) {
-    it(`in ${mode} are those of the requests, by outcome and by policy; and a limit is found from them`, async () => {
+    it(`in ${mode} match the requests by outcome and by policy, and suggest a limit`, async () => {
       const limiter = await shared.limiter({ ADMIN_TOKEN, ...vars, RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_METRICS: true, RATE_LIMIT_METRICS_SECONDS: 1 });
       for (const [caller, times] of CALLERS) for (let request = 0; request < times; request += 1) await ask(limiter, caller);
       const { tab, context, complaints } = await openTab(browser);
@@ -37,7 +37,7 @@ describe("counts on the page", () => {
       const policy = tab.locator("section").filter({ has: tab.getByRole("heading", { name: "By policy" }) });
       await policy.getByText(`general ${asked}`).waitFor();
 
-      // A caller's window is counted once it is over, and sent with what is counted next.
+      // A caller's window is counted once it is over, and sent with the next counts.
       await tab.getByRole("link", { name: "Policies" }).click();
       await loaded(tab);
       const find = tab.locator("section").filter({ has: tab.getByRole("heading", { name: "Find a limit" }) });
@@ -46,11 +46,11 @@ describe("counts on the page", () => {
         await ask(limiter, "192.0.2.9");
         await tab.getByRole("button", { name: "Refresh" }).click();
         await loaded(tab);
-        // Until then there is nothing to say.
+        // Until the window is counted, this text is absent.
         assert.equal(await find.getByText(`Its limit is ${LIMIT}.`).count(), 1);
         const rows = await Promise.all((await find.locator("tbody tr").all()).map((row) => row.locator("td").allInnerTexts()));
         const above = Object.fromEntries(rows.map(([limit, , number]) => [limit, number]));
-        // Those that used 10, 6 and 2.
+        // The callers used 10, 6 and 2 units.
         assert.deepEqual([above[9], above[5], above[1]], ["1", "2", "3"], JSON.stringify(above));
       }, 2 * RECORDED_MS, 1000);
       assert.deepEqual(complaints, []);
@@ -58,7 +58,7 @@ describe("counts on the page", () => {
     });
   }
 
-  it("of an operator's actions are a log of who did what", async () => {
+  it("the operator log shows who did what", async () => {
     const limiter = await shared.warm({ ADMIN_TOKEN });
     const { tab, context, complaints } = await openTab(browser);
     await logIn(tab, limiter, "#/blocks");
