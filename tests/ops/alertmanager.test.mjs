@@ -1,4 +1,4 @@
-/** Where alerts go. */
+/** Alertmanager's configuration: which receivers get an alert, and what they are sent. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -14,7 +14,7 @@ import { OPS, alerts, read, run, start, temporary, yaml } from "./files.mjs";
 const FILE = path.join(OPS, "alertmanager", "alertmanager.yml");
 
 describe("ops/alertmanager", () => {
-  it("is a configuration that amtool accepts, with its secrets in files", () => {
+  it("amtool accepts the configuration, and its secrets are in files", () => {
     run("amtool", ["check-config", FILE]);
     const { global, receivers } = yaml("ops", "alertmanager", "alertmanager.yml");
     assert.ok(global.slack_api_url_file);
@@ -22,7 +22,7 @@ describe("ops/alertmanager", () => {
     assert.doesNotMatch(read("ops", "alertmanager", "alertmanager.yml"), /api_url:|routing_key:|service_key:/);
   });
 
-  it("sends critical alerts to PagerDuty and Slack, others to Slack alone", () => {
+  it("critical alerts go to PagerDuty and Slack, and others to Slack alone", () => {
     const receivers = (labels) => run("amtool", ["config", "routes", "test", `--config.file=${FILE}`, ...labels]).trim().split(",").sort();
     for (const { alert, labels } of alerts()) {
       const expected = labels.severity === "critical" ? ["pagerduty", "slack"] : ["slack"];
@@ -31,13 +31,13 @@ describe("ops/alertmanager", () => {
     assert.deepEqual(receivers(["alertname=Other"]), ["slack"]);
   });
 
-  it("tells Slack and PagerDuty what happened and where to read on", async (t) => {
-    const got = [];
+  it("messages to Slack and PagerDuty have the summary, the description and the link to the guide", async (t) => {
+    const messages = [];
     const server = createServer(async (request, response) => {
       const chunks = [];
       for await (const chunk of request) chunks.push(chunk);
-      got.push({ to: request.url, ...JSON.parse(Buffer.concat(chunks)) });
-      // What both of them take for accepted.
+      messages.push({ to: request.url, ...JSON.parse(Buffer.concat(chunks)) });
+      // Both services report success in this way.
       response.writeHead(request.url === "/slack" ? 200 : 202).end('{"status":"success","dedup_key":"x"}');
     });
     server.listen(0, "127.0.0.1");
@@ -56,7 +56,7 @@ describe("ops/alertmanager", () => {
     config.route.group_wait = "0s";
     writeFileSync(path.join(folder, "alertmanager.yml"), JSON.stringify(config));
     const address = `127.0.0.1:${await freePort()}`;
-    // Debian's name for it, and everybody else's.
+    // Debian's package names the program differently.
     const program = ["prometheus-alertmanager", "alertmanager"].find(onPath);
     const end = await start([program, `--config.file=${folder}/alertmanager.yml`, `--storage.path=${folder}/data`, `--web.listen-address=${address}`, "--cluster.listen-address="], /Listening/);
     t.after(end);
@@ -66,11 +66,11 @@ describe("ops/alertmanager", () => {
       body: JSON.stringify([{ labels: { alertname: alert.alert, instance: "limiter.example.com", ...alert.labels }, annotations: alert.annotations }]),
     });
     assert.equal(response.status, 200);
-    await eventually(async () => assert.deepEqual(got.map(({ to }) => to).sort(), ["/pagerduty", "/slack"]), 20_000);
+    await eventually(async () => assert.deepEqual(messages.map(({ to }) => to).sort(), ["/pagerduty", "/slack"]), 20_000);
     const { summary, description, runbook_url } = alert.annotations;
-    const { attachments: [attachment] } = got.find(({ to }) => to === "/slack");
+    const { attachments: [attachment] } = messages.find(({ to }) => to === "/slack");
     assert.deepEqual([attachment.color, attachment.title, attachment.title_link, attachment.text.trim()], ["danger", `[firing, critical] ${summary}`, runbook_url, description]);
-    const { routing_key, event_action, payload } = got.find(({ to }) => to === "/pagerduty");
+    const { routing_key, event_action, payload } = messages.find(({ to }) => to === "/pagerduty");
     assert.deepEqual([routing_key, event_action, payload.severity, payload.summary], ["a-routing-key", "trigger", "critical", `${summary} (limiter.example.com)`]);
     assert.equal(payload.custom_details.runbook, runbook_url);
   });

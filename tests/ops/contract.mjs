@@ -1,22 +1,22 @@
-/** The metrics that the limiter exposes, from a page as it is scraped, and what an expression reads of them. */
+/** The metrics that the limiter exposes, read from a stored scrape, and the check of expressions against them. */
 
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { root } from "../../scripts/command.mjs";
 
-export const PAGE = path.join("tests", "ops", "metrics.txt");
+export const METRICS_FILE = path.join("tests", "ops", "metrics.txt");
 
-/** Labels that Prometheus and its configuration add to every sample, and the name of an isolate that shares nothing. */
+/** Labels that Prometheus and its configuration add to every sample, and `isolate`, which an isolate without a shared store adds. */
 const TARGET_LABELS = ["instance", "job", "environment", "isolate"];
 
 const KEYWORDS = new Set(["and", "or", "unless", "offset", "bool", "by", "without", "on", "ignoring", "group_left", "group_right", "inf", "nan"]);
 
 /**
- * What is exposed: of each metric the values that its labels have. A histogram is its three series.
+ * Reads a scrape: for each metric its labels, and the values of each label. A histogram is its three series.
  *
  * @returns {Map<string, Map<string, Set<string>>>}
  */
-export function exposed(text = readFileSync(path.join(root, PAGE), "utf8")) {
+export function exposed(text = readFileSync(path.join(root, METRICS_FILE), "utf8")) {
   const metrics = new Map();
   for (const line of text.split("\n")) {
     if (line === "" || line.startsWith("#")) continue;
@@ -37,9 +37,9 @@ export function references(expression) {
   for (let at = 0; at < words.length; at++) {
     const word = words[at];
     if (["by", "without", "on", "ignoring", "group_left", "group_right"].includes(word)) {
-      // A list of labels: no metrics.
+      // A list of labels contains no metrics.
       if (words[at + 1] === "(") while (words[at] !== ")") at++;
-    } else if (/^[a-zA-Z_:]/.test(word) && !KEYWORDS.has(word.toLowerCase()) && words[at + 1] !== "(" && !followsList(words, at)) {
+    } else if (/^[a-zA-Z_:]/.test(word) && !KEYWORDS.has(word.toLowerCase()) && words[at + 1] !== "(" && !precedesLabelList(words, at)) {
       const matchers = [];
       if (words[at + 1] === "{") {
         for (at += 2; words[at] !== "}"; at += words[at + 3] === "," ? 4 : 3) {
@@ -52,17 +52,17 @@ export function references(expression) {
   return found;
 }
 
-/** `sum by (…) (…)`: the aggregation comes before a word, not a parenthesis. */
-function followsList(words, at) {
+/** Whether a list of labels follows a word, as in `sum by (…) (…)`. Such a word is an aggregation, although no parenthesis follows it. */
+function precedesLabelList(words, at) {
   return ["by", "without"].includes(words[at + 1]);
 }
 
-/** What is wrong with what an expression reads: `recorded` are the names of recording rules. */
+/** The metrics, labels and values that an expression reads and that do not exist. `recorded` has the names of the recording rules. */
 export function problems(expression, recorded, metrics = exposed()) {
   return references(expression).flatMap(({ metric, matchers }) => {
     if (metric === "up" || recorded.has(metric)) return [];
     const labels = metrics.get(metric);
-    if (!labels) return [`${metric} is no metric of the limiter`];
+    if (!labels) return [`${metric} is not a metric of the limiter`];
     return matchers.flatMap(({ label, operator, value }) => {
       if (TARGET_LABELS.includes(label)) return [];
       const values = labels.get(label);

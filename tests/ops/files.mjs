@@ -1,4 +1,4 @@
-/** The files of ops/, as their programs and the tests read them. */
+/** Reads the files of ops/, and runs the programs that they are for. */
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -24,7 +24,7 @@ export function files(...parts) {
   return readdirSync(path.join(root, folder)).filter((name) => !name.startsWith(".")).sort().map((name) => path.join(folder, name));
 }
 
-/** Every rule with the name of its file: recording rules and alerts. */
+/** All recording rules and alerts, each with the name of its file. */
 export function rules() {
   return files("prometheus", "rules").flatMap((file) => yaml(file).groups.flatMap((group) => group.rules.map((rule) => ({ file, ...rule }))));
 }
@@ -32,33 +32,33 @@ export function rules() {
 export const recorded = () => new Set(rules().flatMap(({ record }) => record ?? []));
 export const alerts = () => rules().filter(({ alert }) => alert);
 
-/** Every query of every dashboard, with its variables set: `[{file, panel, expr}]`. */
+/** Every query of every dashboard, with its variables replaced: `[{file, panel, expr}]`. */
 export function queries({ range = "5m" } = {}) {
   return files("grafana", "dashboards").flatMap((file) => {
     const board = JSON.parse(read(file));
-    const set = (text) => text.replaceAll("$__rate_interval", range).replaceAll(/"\$(environment|instance)"/g, '".*"');
+    const withVariables = (text) => text.replaceAll("$__rate_interval", range).replaceAll(/"\$(environment|instance)"/g, '".*"');
     const variables = board.templating.list.filter(({ type }) => type === "query").map(({ name, definition }) => {
       const [, expr] = /^label_values\((.*), \w+\)$/.exec(definition);
-      return { file, panel: `variable ${name}`, expr: set(expr) };
+      return { file, panel: `variable ${name}`, expr: withVariables(expr) };
     });
-    return [...variables, ...board.panels.flatMap(({ title, targets = [] }) => targets.map(({ expr }) => ({ file, panel: title, expr: set(expr) })))];
+    return [...variables, ...board.panels.flatMap(({ title, targets = [] }) => targets.map(({ expr }) => ({ file, panel: title, expr: withVariables(expr) })))];
   });
 }
 
-/** Runs a program to its end and returns what it printed; fails with that, if it does. */
+/** Runs a program to its end, and returns what it printed on stdout. If the program fails, the error has its output. */
 export function run(program, args, options = {}) {
   const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: "utf8", timeout: 120_000, ...options });
-  assert.equal(status, 0, `${program} ${args.join(" ")}: ${error ?? ""}\n${stdout}${stderr}`);
+  assert.equal(status, 0, `${program} ${args.join(" ")} failed: ${error ?? ""}\n${stdout}${stderr}`);
   return stdout;
 }
 
 /**
- * Starts a program that ends with this process, and waits until a line that it prints on stderr matches.
+ * Starts a program that ends with this process, and waits until it prints a matching line on stderr.
  *
- * @returns {Promise<() => Promise<void>>} ends it
+ * @returns {Promise<() => Promise<void>>} a function that ends the program
  */
 export async function start(command, ready) {
-  // Not left behind, should this process be killed.
+  // setpriv ends the program even if this process is killed.
   const [program, ...args] = onPath("setpriv") ? ["setpriv", "--pdeathsig", "KILL", "--", ...command] : command;
   const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
   const exited = once(child, "exit");
@@ -72,11 +72,11 @@ export async function start(command, ready) {
       lines.push(line);
       if (ready.test(line)) resolve();
     });
-    exited.then(() => reject(new Error(`${command[0]} ended:\n${lines.join("\n")}`)));
+    exited.then(() => reject(new Error(`${command[0]} ended before it was ready:\n${lines.join("\n")}`)));
   });
   isReady.catch(() => {});
   try {
-    await within(isReady, `${command[0]} that is ready`);
+    await within(isReady, `${command[0]} to be ready`);
   } catch (error) {
     await end();
     throw error;
@@ -91,7 +91,7 @@ export function temporary(t) {
   return folder;
 }
 
-/** A copy of ops/prometheus as the container has it, with a token; removed at the test's end. */
+/** A copy of ops/prometheus as in the container, with a token. It is removed at the test's end. */
 export function prometheusFolder(t, token = "a-token-of-this-test") {
   const folder = temporary(t);
   cpSync(path.join(OPS, "prometheus"), folder, { recursive: true });
@@ -100,14 +100,14 @@ export function prometheusFolder(t, token = "a-token-of-this-test") {
   return folder;
 }
 
-/** Starts Prometheus with the `prometheus.yml` in a folder; where it listens. It ends with the test `t`. */
+/** Starts Prometheus with the `prometheus.yml` of a folder, and returns its URL. It ends with the test `t`. */
 export async function startPrometheus(t, folder) {
   const address = `127.0.0.1:${await freePort()}`;
   const later = [];
   const data = temporary({ after: (remove) => later.push(remove) });
   const command = ["prometheus", `--config.file=${folder}/prometheus.yml`, `--storage.tsdb.path=${data}`, `--web.listen-address=${address}`];
   const end = await start(command, /Server is ready/);
-  // It writes until it has ended.
+  // Prometheus writes to its folder until it has ended.
   t.after(async () => {
     await end();
     for (const remove of later) remove();

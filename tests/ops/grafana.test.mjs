@@ -1,4 +1,4 @@
-/** Dashboards that show something: their queries parse and read what exists, and their panels say what they show. */
+/** Dashboards: their queries parse and read metrics that exist, and their panels have titles and units. */
 
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
@@ -10,29 +10,29 @@ import { files, prometheusFolder, queries, read, recorded, run, yaml } from "./f
 const boards = files("grafana", "dashboards").map((file) => ({ file, board: JSON.parse(read(file)) }));
 
 describe("ops/grafana", () => {
-  it("has queries that promtool parses", (t) => {
+  it("promtool parses all queries", (t) => {
     const file = path.join(prometheusFolder(t), "queries.yml");
     const rules = queries().map(({ expr }, number) => ({ record: `query:${number}`, expr }));
     writeFileSync(file, JSON.stringify({ groups: [{ name: "dashboards", rules }] }));
     assert.match(run("promtool", ["check", "rules", file]), new RegExp(`SUCCESS: ${rules.length} rules found`));
   });
 
-  it("reads no metric, label or value that the limiter does not have", () => {
+  it("queries read only metrics, labels and values that the limiter has", () => {
     for (const { file, panel, expr } of queries()) assert.deepEqual(problems(expr, recorded()), [], `${file}: ${panel}`);
   });
 
   for (const { file, board } of boards) {
-    it(`${path.basename(file)}: every panel has a title, a unit, a place of its own and the chosen data source`, () => {
+    it(`every panel of ${path.basename(file)} has a title, a unit, its own place and the chosen data source`, () => {
       const [ids, cells] = [new Set(), new Set()];
       for (const { id, type, title, gridPos, fieldConfig, datasource, targets } of board.panels) {
-        assert.ok(title?.length > 0, `panel ${id}`);
-        assert.ok(!ids.has(id), `panel ${id} twice`);
+        assert.ok(title?.length > 0, `panel ${id} has no title`);
+        assert.ok(!ids.has(id), `the ID ${id} belongs to two panels`);
         ids.add(id);
         const { x, y, w, h } = gridPos;
         assert.ok(x + w <= 24, `${title} is wider than the page`);
         for (let cell = 0; cell < w * h; cell++) {
           const at = `${x + (cell % w)} ${y + Math.floor(cell / w)}`;
-          assert.ok(!cells.has(at), `${title} lies over another at ${at}`);
+          assert.ok(!cells.has(at), `${title} overlaps another panel at ${at}`);
           cells.add(at);
         }
         if (type === "row") continue;
@@ -44,7 +44,7 @@ describe("ops/grafana", () => {
     });
   }
 
-  it("has dashboards with names of their own, and provisioning that finds them and Prometheus", () => {
+  it("dashboards have unique names, and provisioning finds them and Prometheus", () => {
     for (const field of ["uid", "title"]) assert.equal(new Set(boards.map(({ board }) => board[field])).size, boards.length, field);
     for (const { board } of boards) assert.match(board.uid, /^[\w-]{1,40}$/);
     const [{ options }] = yaml("ops", "grafana", "provisioning", "dashboards", "edge-limiter.yml").providers;

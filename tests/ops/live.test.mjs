@@ -1,4 +1,4 @@
-/** A real Prometheus with the files of ops/, in seconds instead of minutes: it scrapes, and every query has an answer. */
+/** A real Prometheus with the files of ops/, with seconds in place of minutes: it scrapes, and every query has a result. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -8,7 +8,7 @@ import path from "node:path";
 import { after, before, describe, it } from "node:test";
 import { load } from "js-yaml";
 import { eventually } from "../harness/control.mjs";
-import { PAGE } from "./contract.mjs";
+import { METRICS_FILE } from "./contract.mjs";
 import { files, prometheusFolder, queries, read, startPrometheus } from "./files.mjs";
 
 const TOKEN = "a-token-of-this-test";
@@ -23,18 +23,18 @@ describe("Prometheus with the files of ops/", () => {
   before(async () => {
     const limiter = await startLimiter();
     const folder = prometheusFolder({ after: (end) => ends.push(end) }, TOKEN);
-    hasten(folder, limiter);
+    adaptConfiguration(folder, limiter);
     url = await startPrometheus({ after: (end) => ends.push(end) }, folder);
   });
   after(async () => {
     for (const end of ends.reverse()) await end();
   });
 
-  /** What stands for the limiter: a page whose counters grow with every scrape, as many times as there were. */
+  /** A server in the limiter's place. Its counters are multiplied by the number of scrapes so far, so that they grow. */
   async function startLimiter() {
-    const page = read(PAGE).split("\n");
-    const counters = new Set(page.flatMap((line) => /^# TYPE (\S+) (?:counter|histogram)$/.exec(line)?.[1] ?? []));
-    const grown = (times) => page.map((line) => {
+    const lines = read(METRICS_FILE).split("\n");
+    const counters = new Set(lines.flatMap((line) => /^# TYPE (\S+) (?:counter|histogram)$/.exec(line)?.[1] ?? []));
+    const grown = (times) => lines.map((line) => {
       const [, name, rest, value] = /^([a-z_]+)(\S*|\{.*\}) ([\d.]+)$/.exec(line) ?? [];
       const isCounter = counters.has(name) || counters.has(name?.replace(/_(bucket|sum|count)$/, ""));
       return isCounter ? `${name}${rest} ${Number(value) * times}` : line;
@@ -50,13 +50,13 @@ describe("Prometheus with the files of ops/", () => {
     return `127.0.0.1:${server.address().port}`;
   }
 
-  /** Changes a copy of the configuration in what a test cannot have: HTTPS, the host, Alertmanager, and minutes. */
-  function hasten(folder, target) {
+  /** Adapts a copy of the configuration to a test: no HTTPS, the server's address, no Alertmanager, and seconds in place of minutes. */
+  function adaptConfiguration(folder, target) {
     const edit = (name, change) => {
       const file = path.join(folder, name);
       const content = load(readFileSync(file, "utf8"));
       change(content);
-      writeFileSync(file, JSON.stringify(content)); // which is YAML
+      writeFileSync(file, JSON.stringify(content)); // JSON is valid YAML
     };
     edit("prometheus.yml", (config) => {
       delete config.alerting;
@@ -68,7 +68,7 @@ describe("Prometheus with the files of ops/", () => {
     for (const file of files("prometheus", "rules")) {
       edit(path.join("rules", path.basename(file)), ({ groups }) => groups.forEach((group) => {
         delete group.interval;
-        // Whole hours of a month: there are none yet.
+        // Rules over the whole hours of a month would have no samples yet.
         for (const rule of group.rules) rule.expr = rule.expr.replace("[1h]", "[5s]").replace("[31d:1h]", "[5m:5s]");
       }));
     }
@@ -95,7 +95,7 @@ describe("Prometheus with the files of ops/", () => {
     }, SETTLED_MS);
   });
 
-  it("answers every query of the dashboards with something", async () => {
+  it("has a result for every query of the dashboards", async () => {
     const all = queries({ range: "10s" });
     assert.ok(all.length > 40);
     await eventually(async () => {
@@ -107,7 +107,7 @@ describe("Prometheus with the files of ops/", () => {
     }, SETTLED_MS, 500);
   });
 
-  it("records the shares that the page's counters have", async () => {
+  it("records the ratios that follow from the scraped counters", async () => {
     for (const [name, share] of [
       ["instance:edge_limiter_requests_denied:ratio_rate5m", 40 / 986],
       ["instance:edge_limiter_decisions_without_store:ratio_rate5m", (10 + 300 + 100 + 18) / 987],
@@ -118,12 +118,12 @@ describe("Prometheus with the files of ops/", () => {
       const [{ value }] = await query(name);
       assert.ok(Math.abs(value[1] - share) < 1e-6, `${name} is ${value[1]}, not ${share}`);
     }
-    // The bucket in which the median lies: between 10 and 25 ms.
+    // The median is in the bucket between 10 and 25 ms.
     const [{ value }] = await query("instance:edge_limiter_store_duration_seconds:p50_5m");
-    assert.ok(value[1] > 0.01 && value[1] < 0.025, value[1]);
+    assert.ok(value[1] > 0.01 && value[1] < 0.025, `the median is ${value[1]} s`);
   });
 
-  it("holds an alert ready once the limiter answers 503", async () => {
+  it("has a pending alert once the limiter answers 503", async () => {
     const pending = () => query('ALERTS{alertname="EdgeLimiterNothingScraped", alertstate="pending"}');
     assert.deepEqual(await pending(), []);
     answers = 503;

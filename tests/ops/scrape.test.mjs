@@ -1,4 +1,4 @@
-/** The page of metrics that the other tests go by is what the limiter exposes: names, labels and their values. */
+/** tests/ops/metrics.txt, which the other tests use, has the metrics, labels and values that the limiter exposes. */
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
@@ -9,8 +9,8 @@ import { send } from "../harness/request.mjs";
 import { ON_DEMAND, runSchedule } from "../harness/schedule.mjs";
 import { exposed } from "./contract.mjs";
 
-/** Labels whose values are the deployment's. */
-const OPEN = ["route", "policy", "version"];
+/** Labels whose values depend on the deployment. */
+const DEPLOYMENT_LABELS = ["route", "policy", "version"];
 
 describe("a scrape of the limiter", () => {
   let shared, limiter;
@@ -43,7 +43,7 @@ describe("a scrape of the limiter", () => {
       for (const [name, labels] of found) {
         assert.deepEqual([...labels.keys()].sort(), [...expected.get(name).keys()].sort(), name);
         for (const [label, values] of labels) {
-          if (OPEN.includes(label)) continue;
+          if (DEPLOYMENT_LABELS.includes(label)) continue;
           assert.deepEqual([...values].filter((value) => !expected.get(name).get(label).has(value)), [], `${name}, ${label}`);
         }
       }
