@@ -1,6 +1,6 @@
 /**
- * The commands of package.json, as a user types them: what they serve or print, how they end, and that nothing of them
- * is left behind.
+ * The commands of package.json, as a user types them: what they serve or print, and how they end. They leave no process
+ * behind.
  */
 
 import assert from "node:assert/strict";
@@ -19,14 +19,14 @@ import { freePort } from "../upstash/free-port.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** A fresh clone compiles first; here everything is built, but another build may hold cargo's lock. */
+/** Everything is built already, but another build may hold cargo's lock. */
 const STARTING_MS = 240_000;
 const ENDING_MS = 30_000;
 
-const linux = { skip: process.platform !== "linux" && "reads /proc" };
+const linux = { skip: process.platform !== "linux" && "it reads /proc" };
 
 describe("npm start", linux, () => {
-  it("serves in memory: an admitted answer with its headers and, past the limit, a 429; SIGINT ends all of it", async (t) => {
+  it("serves from memory, with headers and a 429 past the limit, and SIGINT ends all its processes", async (t) => {
     const port = await freePort();
     const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port)]);
     await command.printed(/Ready on/);
@@ -34,8 +34,8 @@ describe("npm start", linux, () => {
 
     const admitted = await send(url);
     assert.equal(admitted.status, 200);
-    const { admitted: word, caller, policies } = admitted.json();
-    assert.deepEqual([word, policies.sort()], [true, ["general", "ip"]]);
+    const { admitted: isAdmitted, caller, policies } = admitted.json();
+    assert.deepEqual([isAdmitted, policies.sort()], [true, ["general", "ip"]]);
     assert.notEqual(caller, "unknown");
     assert.deepEqual(
       ["limit", "remaining", "type"].map((name) => admitted.headers[`x-ratelimit-${name}`]),
@@ -43,10 +43,10 @@ describe("npm start", linux, () => {
     );
     assert.ok(Number(admitted.headers["x-ratelimit-reset"]) > Date.now() / 1000);
 
-    // The rest of the 120, within their minute.
+    // The rest of the 120 requests, within the same minute.
     const statuses = [];
     while (statuses.at(-1) !== 429 && statuses.length < 200) statuses.push((await send(url)).status);
-    assert.equal(statuses.length, 120, `${statuses.length} more, the last a ${statuses.at(-1)}`);
+    assert.equal(statuses.length, 120, `${statuses.length} more requests were sent, the last was answered ${statuses.at(-1)}`);
     assert.deepEqual([...new Set(statuses.slice(0, -1))], [200]);
     const denied = await send(url);
     assert.equal(denied.status, 429);
@@ -59,7 +59,7 @@ describe("npm start", linux, () => {
     assert.equal(command.child.exitCode, 0, command.output());
   });
 
-  it("serves the page for operators, as wrangler loads it", async (t) => {
+  it("serves the page for operators under wrangler", async (t) => {
     const port = await freePort();
     const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port), "--var", "ADMIN_TOKEN:a-token-of-this-test-alone"]);
     await command.printed(/Ready on/);
@@ -71,7 +71,7 @@ describe("npm start", linux, () => {
     await assertEnds(command, () => command.child.kill("SIGINT"));
   });
 
-  it("opens the control plane with a token of this run, with which `npm run try` plays a scene", async (t) => {
+  it("opens the control plane with a token made for the run, and `npm run try` uses that token", async (t) => {
     const port = await freePort();
     const url = `http://localhost:${port}`;
     const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port)]);
@@ -79,13 +79,13 @@ describe("npm start", linux, () => {
     assert.ok(command.output().includes(`${url}/_limiter/\n`), command.output());
     const [, token] = /^> ADMIN_TOKEN.*: (\S+)$/m.exec(command.output());
     assert.match(token, /^[\w-]{22,}$/);
-    assert.equal((await operated(url, token)).status, 200);
-    assert.equal((await operated(url, `${token.slice(1)}x`)).status, 401);
+    assert.equal((await listBlocks(url, token)).status, 200);
+    assert.equal((await listBlocks(url, `${token.slice(1)}x`)).status, 401);
     const left = join(root, ".wrangler", `edge-limiter-token-${port}`);
     assert.deepEqual([readFileSync(left, "utf8"), (statSync(left).mode & 0o777).toString(8)], [token, "600"]);
 
     const scene = run(t, "npm", ["run", "--silent", "try", "--", url]);
-    await within(scene.closed, "its end", STARTING_MS);
+    await within(scene.closed, "the end of npm run try", STARTING_MS);
     const played = scene.output();
     assert.equal(scene.child.exitCode, 0, played);
     assert.doesNotMatch(played, new RegExp(token));
@@ -95,15 +95,15 @@ describe("npm start", linux, () => {
     assert.match(steps[1], /^ {2}120 admitted$/m);
     assert.match(steps[2], /^ {2}30 admitted$/m);
     for (const step of steps) assert.match(step, /^ {2}On the page, \w/m);
-    // Its callers are several: the brute force alone met the policy `auth`.
-    const { policies } = (await operated(url, token)).json();
+    // The scene has several callers. Only the brute-force attacker meets the policy `auth`.
+    const { policies } = (await listBlocks(url, token)).json();
     assert.deepEqual(policies.map(({ policy, caller }) => [policy, caller.startsWith("203.0.113.")]), [["auth", true]]);
 
     await assertEnds(command, () => command.child.kill("SIGINT"));
     assert.equal(existsSync(left), false);
   });
 
-  it("leaves an own ADMIN_TOKEN in force, and prints and stores none", async (t) => {
+  it("leaves the user's own ADMIN_TOKEN in force, and neither prints nor stores a token", async (t) => {
     const own = "a-token-of-the-users-own";
     const dir = mkdtempSync(join(tmpdir(), "edge-limiter-start-"));
     t.after(() => rmSync(dir, { recursive: true, force: true }));
@@ -114,33 +114,33 @@ describe("npm start", linux, () => {
       const port = await freePort();
       const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(port), ...args], env);
       await command.printed(/Ready on/);
-      assert.equal((await operated(`http://localhost:${port}`, own)).status, 200);
+      assert.equal((await listBlocks(`http://localhost:${port}`, own)).status, 200);
       assert.match(command.output(), /^> ADMIN_TOKEN, which opens it: your own$/m);
-      assert.ok(!command.output().includes(own), "it is printed");
+      assert.ok(!command.output().includes(own), "the user's token is printed");
       assert.equal(existsSync(join(root, ".wrangler", `edge-limiter-token-${port}`)), false);
       await assertEnds(command, () => command.child.kill("SIGINT"));
     }
   });
 
-  it("ends with npm, which passes no signal on", async (t) => {
+  it("ends when npm ends, which passes no signal on", async (t) => {
     const command = run(t, "npm", ["start", "--", "--port", String(await freePort())]);
     await command.printed(/Ready on/);
     await assertEnds(command, () => command.child.kill("SIGTERM"));
   });
 
-  it("says so where the port is taken, and ends", async (t) => {
+  it("reports that the port is in use, and ends", async (t) => {
     const server = createServer().listen(0, "127.0.0.1");
     await once(server, "listening");
     t.after(() => server.close());
     const command = run(t, process.execPath, ["scripts/start.mjs", "--port", String(server.address().port), "--ip", "127.0.0.1"]);
-    await within(command.closed, "its end", STARTING_MS);
+    await within(command.closed, "the command's end", STARTING_MS);
     assert.notEqual(command.child.exitCode, 0);
     assert.match(command.output(), /in use/i);
   });
 });
 
 describe("npm run dev:redis", linux, () => {
-  it("serves with its counters in Redis; Ctrl-C ends all of it", async (t) => {
+  it("serves with its counters in Redis, and Ctrl-C ends all its processes", async (t) => {
     const port = await freePort();
     const command = run(t, "npm", ["run", "dev:redis", "--", "--port", String(port)]);
     await command.printed(/Ready on/);
@@ -150,7 +150,7 @@ describe("npm run dev:redis", linux, () => {
     const { status, store } = (await send(url, { path: "/_limiter/health" })).json();
     assert.deepEqual([status, store], ["ok", "upstash"]);
 
-    // Where the command says that they are.
+    // The counters are in the Redis that the command names.
     const [, redisPort] = /redis-cli -p (\d+)/.exec(command.output());
     const { createClient } = await import("redis");
     const redis = createClient({ socket: { port: Number(redisPort), reconnectStrategy: false } });
@@ -160,19 +160,19 @@ describe("npm run dev:redis", linux, () => {
     assert.deepEqual((await redis.keys("*")).sort(), [`vibewell:ratelimit:general:${caller}`, `vibewell:ratelimit:ip:${caller}`]);
     redis.destroy();
 
-    // A terminal signals the whole foreground group.
+    // A terminal sends the signal to the whole foreground process group.
     await assertEnds(command, () => process.kill(-command.child.pid, "SIGINT"));
   });
 });
 
 describe("npm run try", () => {
   for (const [what, url, message, code] of [
-    ["where none serves", async () => `http://localhost:${await freePort()}`, /no token/, 1],
-    ["of another machine", () => "https://limiter.example", /usage:/, 2],
+    ["where no limiter runs", async () => `http://localhost:${await freePort()}`, /no token/, 1],
+    ["for another machine", () => "https://limiter.example", /usage:/, 2],
   ]) {
-    it(`plays before no limiter ${what}`, async (t) => {
+    it(`fails ${what}`, async (t) => {
       const command = run(t, process.execPath, ["scripts/try.mjs", await url()], { ADMIN_TOKEN: "" });
-      await within(command.closed, "its end", ENDING_MS);
+      await within(command.closed, "the command's end", ENDING_MS);
       assert.equal(command.child.exitCode, code);
       assert.match(command.output(), message);
     });
@@ -180,12 +180,12 @@ describe("npm run try", () => {
 });
 
 describe("wrangler deploy", () => {
-  it("uploads the page's files as a module apart from what answers requests", async (t) => {
+  it("uploads the page's files as a separate module", async (t) => {
     const dir = mkdtempSync(join(tmpdir(), "edge-limiter-upload-"));
     t.after(() => rmSync(dir, { recursive: true, force: true }));
     const wrangler = join(root, "node_modules", "wrangler", "bin", "wrangler.js");
     const command = run(t, process.execPath, [wrangler, "deploy", "--dry-run", "--outdir", dir], environment);
-    await within(command.closed, "its end", STARTING_MS);
+    await within(command.closed, "the command's end", STARTING_MS);
     assert.equal(command.child.exitCode, 0, command.output());
     const uploaded = readdirSync(dir).filter((file) => file !== "README.md").sort();
     assert.deepEqual(uploaded, ["index.js", "index_bg.wasm", "page_files.js"]);
@@ -203,7 +203,7 @@ describe("npm run check-config", () => {
 
   async function checkWith(t, variables, ...args) {
     const command = run(t, "npm", ["run", "--silent", "check-config", "--", ...args], variables);
-    await within(command.closed, "its end", STARTING_MS);
+    await within(command.closed, "the command's end", STARTING_MS);
     return { code: command.child.exitCode, output: command.output() };
   }
 
@@ -213,7 +213,7 @@ describe("npm run check-config", () => {
     return file;
   }
 
-  it("prints the policies of the configuration that is shipped, and is content", async (t) => {
+  it("prints the policies of the shipped configuration, and ends with 0", async (t) => {
     const { code, output } = await check(t);
     assert.equal(code, 0, output);
     assert.doesNotMatch(output, /error|warning/i);
@@ -226,7 +226,7 @@ describe("npm run check-config", () => {
     );
   });
 
-  it("shows options and warns of what is hardly meant, and is content", async (t) => {
+  it("shows options, warns of a probable mistake, and ends with 0", async (t) => {
     const { code, output } = await check(t, "--config", toml(`[vars]
 RATE_LIMIT_IP = "off"
 RATE_LIMIT_BULK = "10,60"
@@ -241,7 +241,7 @@ RATE_LIMIT_ROUTES = [{ path = "/bulk", policies = ["bulk"] }]`));
     assert.doesNotMatch(output, /^error/m);
   });
 
-  it("names every bad variable, ends with 1, and tells no value", async (t) => {
+  it("names every bad variable without its value, and ends with 1", async (t) => {
     const file = toml(`[vars]
 RATE_LIMIT_AUTH = "planted-1"
 RATE_LIMIT_MFA = "5,60,planted-2"
@@ -259,7 +259,7 @@ REDIS_ENABLED = "planted-18"
 DEFAULT_RATE_LIMIT_MAX = 0
 DEFAULT_RATE_LIMIT_WINDOW = "planted-19"
 UPSTASH_REDIS_REST_URL = "planted-20"`);
-    // Secrets, as a developer keeps them.
+    // Secrets in the file where a developer keeps them.
     writeFileSync(join(dir, ".dev.vars"), 'UPSTASH_REDIS_REST_TOKEN="planted-21"\nADMIN_TOKEN="planted 22"\nORIGIN_SECRET="planted-23-good-and-long"\n');
     const { code, output } = await check(t, "--config", file);
     rmSync(join(dir, ".dev.vars"));
@@ -272,15 +272,15 @@ UPSTASH_REDIS_REST_URL = "planted-20"`);
       "ORIGIN_URL", "CLIENT_IP_HEADER", "IPV6_PREFIX", "REDIS_TIMEOUT", "REDIS_KEY_PREFIX", "REDIS_ENABLED",
       "DEFAULT_RATE_LIMIT_MAX", "DEFAULT_RATE_LIMIT_WINDOW", "UPSTASH_REDIS_REST_URL", "ADMIN_TOKEN",
     ]) {
-      assert.ok(errors.includes(variable), `${variable} among ${errors}`);
+      assert.ok(errors.includes(variable), `${variable} is not among the errors: ${errors}`);
     }
-    // The option or its value: `burst` is wrong both ways.
+    // Both the option `burst` and its value are wrong, and either may be named.
     assert.ok(errors.some((variable) => variable.startsWith("RATE_LIMIT_POLICIES.auth.burst")), `${errors}`);
     assert.doesNotMatch(output, /planted/i);
     assert.doesNotMatch(output, /^policy /m);
   });
 
-  it("judges Redis over TCP for the host that is to reach it, and says where counts are kept", async (t) => {
+  it("checks Redis over TCP for the given host, and says where counts are kept", async (t) => {
     const sentinel = { REDIS_SENTINEL: "true", REDIS_SENTINEL_NODES: "a.example,b.example" };
     const whole = { ...sentinel, REDIS_SENTINEL_NAME: "mymaster" };
     for (const [host, variables, errors, place] of [
@@ -306,7 +306,7 @@ UPSTASH_REDIS_REST_URL = "planted-20"`);
     assert.equal(unknown.code, 2);
   });
 
-  it("a file that is no TOML, or is not there, is an error without its text", async (t) => {
+  it("reports a file that is not TOML or does not exist, without its text", async (t) => {
     const broken = await check(t, "--config", toml('[vars]\nADMIN_TOKEN = "planted-1\nORIGIN_SECRET = "planted-2"'));
     assert.notEqual(broken.code, 0);
     assert.match(broken.output, /TOML/);
@@ -316,34 +316,34 @@ UPSTASH_REDIS_REST_URL = "planted-20"`);
     assert.match(missing.output, /no-such\.toml/);
   });
 
-  it("an unknown option is refused, with the usage", async (t) => {
+  it("refuses an unknown option, and prints the usage", async (t) => {
     const { code, output } = await check(t, "--no-such");
     assert.notEqual(code, 0);
     assert.match(output, /usage:/);
   });
 });
 
-/** What the control plane answers an operator. */
-const operated = (url, token) => send(url, { path: "/_limiter/blocked", headers: { Authorization: `Bearer ${token}` } });
+/** Calls the control plane with a token. */
+const listBlocks = (url, token) => send(url, { path: "/_limiter/blocked", headers: { Authorization: `Bearer ${token}` } });
 
 /**
- * Runs a command in the repository's root, in a process group of its own, as a shell does; nothing of it outlives the test.
+ * Runs a command in the repository's root, in its own process group, as a shell does. All its processes end with the test.
  */
 function run(t, program, args, env = {}) {
   const child = spawn(program, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], detached: true, env: { ...process.env, FORCE_COLOR: "0", NO_COLOR: "1", ...env } });
   const chunks = [];
-  const news = new EventEmitter();
+  const outputEvents = new EventEmitter();
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (chunk) => {
       chunks.push(chunk);
-      news.emit("data");
+      outputEvents.emit("data");
     });
   }
   const closed = once(child, "close");
   const output = () => Buffer.concat(chunks).toString("utf8");
   const family = [];
   t.after(() => {
-    // Those it had when it was last looked at may have lost their parent since.
+    // Processes that were found earlier may have lost their parent since.
     const known = [...family, identity(child.pid), ...descendants(child.pid)];
     for (const one of known) if (one && identity(one.pid)?.started === one.started) process.kill(one.pid, "SIGKILL");
   });
@@ -352,38 +352,38 @@ function run(t, program, args, env = {}) {
     closed,
     family,
     output,
-    /** Waits for its word; fails at once if it ends before. */
+    /** Waits until the output matches. Fails at once if the command ends before. */
     async printed(pattern) {
       const found = new Promise((resolve, reject) => {
         const look = () => pattern.test(output()) && resolve();
         look();
-        news.on("data", look);
-        closed.then(() => reject(new Error(`it ended before it printed ${pattern}:\n${output()}`)));
+        outputEvents.on("data", look);
+        closed.then(() => reject(new Error(`the command ended before it printed ${pattern}:\n${output()}`)));
       });
       await within(found, `${pattern}`, STARTING_MS);
     },
   };
 }
 
-/** That `end` ends the command and every process of it, the processes of those included. */
+/** Asserts that `end` ends the command and all its descendants. */
 async function assertEnds(command, end) {
   const { family } = command;
   family.push(identity(command.child.pid), ...descendants(command.child.pid));
-  // workerd and node at least: else nothing would be seen to end.
-  assert.ok(family.some(({ name }) => name.includes("workerd")), `${family.map(({ name }) => name)}`);
+  // workerd must be among them, or this would prove nothing.
+  assert.ok(family.some(({ name }) => name.includes("workerd")), `workerd is not among the processes: ${family.map(({ name }) => name)}`);
   end();
   await within(command.closed, "the command's end", ENDING_MS);
   const gone = async () => {
     for (;;) {
       const left = family.filter(({ pid, started }) => identity(pid)?.started === started);
       if (left.length === 0) return;
-      await new Promise((resolve) => setTimeout(resolve, 50)); // foreign processes: nothing tells of their end
+      await new Promise((resolve) => setTimeout(resolve, 50)); // these are not children of this process, so no event reports their end
     }
   };
   await within(gone(), `the end of ${family.map(({ pid, name }) => `${pid} ${name}`).join(", ")}`, ENDING_MS);
 }
 
-/** What a process id stands for; `undefined` if nothing, or what only waits to be buried. */
+/** The process with this ID. `undefined` if there is none, or only a zombie. */
 function identity(pid) {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");

@@ -1,4 +1,4 @@
-/** The documentation: every link and anchor leads somewhere, every page is reached from the index, and README stays short. */
+/** The documentation: every link and anchor exists, the index leads to every page, and README stays short. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -10,7 +10,7 @@ import { root } from "../../scripts/command.mjs";
 const MAX_README_LINES = 160;
 const INDEX = "docs/README.md";
 
-/** The pages that other programs link to by an address of the repository: rules of Prometheus and their tests. */
+/** Files with links to pages of this repository on GitHub: the alerts of Prometheus. */
 const RUNBOOKS = ["ops/prometheus/rules/alerts.yml"];
 
 /** Every Markdown file that git tracks or would add. */
@@ -23,15 +23,15 @@ describe("the documentation", () => {
     });
   }
 
-  it("has runbooks for the alerts that name one", () => {
+  it("has the sections that alerts link to", () => {
     for (const file of RUNBOOKS) {
       const links = [...read(file).matchAll(/^ *runbook_url: https:\/\/github\.com\/[^/]+\/[^/]+\/blob\/[^/]+\/(\S+)$/gm)].map(([, link]) => link);
-      assert.ok(links.length > 0, file);
+      assert.ok(links.length > 0, `${file} has no links`);
       assert.deepEqual(links.filter((link) => problemOf("", link)), [], file);
     }
   });
 
-  it("is reached from its index", () => {
+  it("has no page that its index does not lead to", () => {
     const reached = new Set();
     for (const queue = [INDEX]; queue.length > 0;) {
       const page = queue.pop();
@@ -42,16 +42,16 @@ describe("the documentation", () => {
     assert.deepEqual(filesOf("docs/*.md").filter((page) => !reached.has(page)), []);
   });
 
-  it("names only files of this repository in code", () => {
+  it("names only files that exist in this repository", () => {
     for (const page of pages.filter((name) => name !== "CHANGELOG.md")) {
       const named = [...withoutFences(read(page)).matchAll(/`((?:src|tests|docs|scripts|npm|worker|ops|tools|examples|bench|fuzz|page)\/[\w./-]+)`/g)];
       const missing = named.map(([, file]) => file).filter((file) => ![".", path.dirname(page)].some((folder) => existsSync(path.join(root, folder, file))));
-      // What git ignores is there once a command or an operator has made it.
+      // A command or an operator makes the files that git ignores.
       assert.deepEqual(missing.filter((file) => !isIgnored(file)), [], page);
     }
   });
 
-  it("names tests of the library that exist", () => {
+  it("names only tests of the library that exist", () => {
     const named = [...withoutFences(read("docs/guarantees.md")).matchAll(/`([a-z]\w*(?:_\w+){2,})`/g)].map(([, name]) => name);
     assert.ok(named.length > 5);
     assert.deepEqual(named.filter((name) => !isTest(name)), []);
@@ -59,7 +59,7 @@ describe("the documentation", () => {
 
   it(`has a README of at most ${MAX_README_LINES} lines`, () => {
     const lines = read("README.md").trimEnd().split("\n").length;
-    assert.ok(lines <= MAX_README_LINES, `${lines} lines`);
+    assert.ok(lines <= MAX_README_LINES, `README.md has ${lines} lines`);
   });
 });
 
@@ -67,7 +67,7 @@ describe("the check of links", () => {
   const page = "docs/page.md";
   const broken = (text) => brokenLinks(page, text);
 
-  it("finds a file that is not there, and a heading that is not", () => {
+  it("finds links to files and headings that do not exist", () => {
     assert.deepEqual(broken("[a](nothing.md) [b](../README.md#no-such-heading) [c](#missing)\n# Here\n"), [
       "nothing.md: no such file", "../README.md#no-such-heading: no such heading", "#missing: no such heading",
     ]);
@@ -79,12 +79,12 @@ describe("the check of links", () => {
     assert.deepEqual([...anchorsOf(text)], ["what-a_b-costs-in---time", "same", "same-1", "a-link--more", "get-x--überblick"]);
   });
 
-  it("reads no link and no heading in code", () => {
+  it("ignores links and headings in code", () => {
     assert.deepEqual(broken("```md\n# Fence\n[a](nothing.md)\n```\n`[b](nothing.md)`\n"), []);
     assert.deepEqual(broken("```md\n# Fence\n```\n[c](#fence)\n"), ["#fence: no such heading"]);
   });
 
-  it("leaves links to other hosts alone", () => {
+  it("ignores links to other hosts", () => {
     assert.deepEqual(broken("[a](https://example.com/nothing) [b](mailto:a@example.com) <https://example.com>"), []);
   });
 });
@@ -109,7 +109,7 @@ function read(file) {
   return readFileSync(path.join(root, file), "utf8");
 }
 
-/** The text with its fenced blocks emptied, line by line. */
+/** The text with every line of its fenced blocks emptied. */
 function withoutFences(text) {
   let fence;
   return text.split("\n").map((line) => {
@@ -145,11 +145,11 @@ function problemOf(page, link, text) {
   const isItself = file === page;
   if (!isItself && !existsSync(path.join(root, file))) return `${link}: no such file`;
   if (anchor === undefined) return undefined;
-  if (!isItself && (statSync(path.join(root, file)).isDirectory() || !file.endsWith(".md"))) return `${link}: an anchor in what is no page`;
+  if (!isItself && (statSync(path.join(root, file)).isDirectory() || !file.endsWith(".md"))) return `${link}: an anchor in a file that is not a page`;
   return anchorsOf(isItself ? text : read(file)).has(decodeURIComponent(anchor)) ? undefined : `${link}: no such heading`;
 }
 
-/** The anchors that GitHub gives the headings: small letters, `-` for a blank, no punctuation but `-` and `_`; repeats are numbered. */
+/** The anchors that GitHub makes of headings: lower case, `-` for a blank, no punctuation but `-` and `_`. Repeated anchors are numbered. */
 function anchorsOf(text) {
   const anchors = new Set();
   for (const [, heading] of withoutFences(text).matchAll(/^ {0,3}#{1,6}\s+(.+?)\s*#*\s*$/gm)) {

@@ -1,4 +1,4 @@
-/** The files in scripts/: each is a program or a part of one. */
+/** The files in scripts/. Each is a program, or a module of one. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -12,7 +12,7 @@ const MAX_IMPORT_MS = 60_000;
 
 describe("scripts/", () => {
   for (const file of readdirSync(path.join(root, "scripts")).filter((name) => name.endsWith(".mjs"))) {
-    it(`${file} finds all that it imports, and does nothing when it is imported itself`, () => {
+    it(`${file} finds its imports, and does nothing when it is imported`, () => {
       const url = pathToFileURL(path.join(root, "scripts", file)).href;
       const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "--eval", `await import(${JSON.stringify(url)})`], { encoding: "utf8", timeout: MAX_IMPORT_MS });
       assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: "", stderr: "" });

@@ -1,4 +1,4 @@
-/** The configuration that README and the docs show: the limiter accepts each piece, and what they tell to insert fits wrangler.toml. */
+/** The limiter accepts each configuration that README and the docs show, and each change that they show fits wrangler.toml. */
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -15,8 +15,8 @@ const blocks = (page, mark) => [...read(page).matchAll(new RegExp(`^\`\`\`${mark
 describe("configuration in the docs", () => {
   for (const page of pages) {
     for (const [number, block] of blocks(page, "toml").entries()) {
-      it(`${page}, block ${number + 1}, is accepted`, (t) => {
-        // What is not a variable is wrangler's own.
+      it(`the limiter accepts block ${number + 1} of ${page}`, (t) => {
+        // Other keys are settings of wrangler.
         const isVariables = /^(RATE_LIMIT|REDIS|ORIGIN)_/m.test(block) && !block.includes("[vars]");
         const { status, output } = check(t, `${isVariables ? "[vars]\n" : ""}${block}`);
         assert.equal(status, 0, output);
@@ -26,14 +26,14 @@ describe("configuration in the docs", () => {
   }
 
   for (const page of ["README.md", "docs/getting-started.md"]) {
-    it(`${page} says where to insert a policy and a route`, (t) => {
+    it(`${page} shows where to insert a policy and a route in wrangler.toml`, (t) => {
       const [diff, ...others] = blocks(page, "diff");
       assert.equal(others.length, 0);
       const lines = diff.trimEnd().split("\n");
       const before = lines.filter((line) => line.startsWith(" ")).map((line) => line.slice(1)).join("\n");
       const after = lines.map((line) => line.slice(1)).join("\n");
       const shipped = read("wrangler.toml");
-      assert.equal(shipped.split(`${before}\n`).length, 2, "once in wrangler.toml");
+      assert.equal(shipped.split(`${before}\n`).length, 2, "the context of the change is not in wrangler.toml exactly once");
       const { status, output } = check(t, shipped.replace(before, after));
       assert.equal(status, 0, output);
       assert.match(output, /^login +5 +60 s +900 s /m);
@@ -41,7 +41,7 @@ describe("configuration in the docs", () => {
   }
 });
 
-/** What `npm run check-config` says of a wrangler.toml. */
+/** Runs `npm run check-config` on the text of a wrangler.toml. */
 function check(t, text) {
   const folder = mkdtempSync(path.join(tmpdir(), "edge-limiter-snippets-"));
   t.after(() => rmSync(folder, { recursive: true }));

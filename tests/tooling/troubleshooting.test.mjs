@@ -1,4 +1,4 @@
-/** docs/troubleshooting.md quotes what the limiter answers and logs: each quotation is in the code, or the page is out of date. */
+/** docs/troubleshooting.md quotes the limiter's answers and log lines. A quotation that the code does not contain is out of date. */
 
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
@@ -6,24 +6,24 @@ import path from "node:path";
 import { describe, it } from "node:test";
 import { root } from "../../scripts/command.mjs";
 
-/** The tables whose column quotes messages, by the column's heading. */
+/** The headings of table columns that quote messages. */
 const QUOTING = ["status", "message", "line", "reason", "rule", "code"];
 
-/** Shorter pieces, such as a word between two gaps, could be anywhere. */
+/** A shorter piece, such as a word between two gaps, could occur anywhere. */
 const MIN_PIECE_CHARACTERS = 6;
 
 describe("docs/troubleshooting.md", () => {
   const page = readFileSync(path.join(root, "docs", "troubleshooting.md"), "utf8");
-  // A text that goes on in the next line of Rust has a backslash at the line's end.
+  // A Rust text that continues on the next line has a backslash at the line's end.
   const code = ["src", "npm/src", "scripts"].flatMap(textsOf).join("\n").replaceAll(/\\\n\s*/g, "");
 
-  it("quotes messages that the code has", () => {
+  it("quotes only messages that the code contains", () => {
     const quoted = quotations(page);
-    assert.ok(quoted.length > 40, `${quoted.length}`);
+    assert.ok(quoted.length > 40, `only ${quoted.length} quotations were found`);
     assert.deepEqual(quoted.filter((text) => !piecesOf(text).every((piece) => code.includes(piece))), []);
   });
 
-  it("is checked piece by piece where a message has parts that vary", () => {
+  it("has gaps (…) for the parts of a message that vary, and each piece between them is checked", () => {
     assert.deepEqual(piecesOf("The origin sent an interim response, …, which cannot"), ["The origin sent an interim response,", ", which cannot"]);
     assert.deepEqual(quotations("| reason | fix |\n| --- | --- |\n| `a`, `b c` | `d` |\n\n| other |\n| --- |\n| `e` |\n"), ["a", "b c"]);
   });
@@ -37,7 +37,7 @@ function textsOf(folder) {
   });
 }
 
-/** What is in code marks in the quoting columns. */
+/** The texts in backticks in the columns that quote messages. */
 function quotations(text) {
   return [...text.matchAll(/(?:^\|.*\n)+/gm)].flatMap(([table]) => {
     const [heading, , ...rows] = table.trimEnd().split("\n").map((row) => row.split("|").slice(1, -1).map((cell) => cell.trim()));

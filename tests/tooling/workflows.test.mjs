@@ -1,4 +1,4 @@
-/** .github/workflows: what they run exists, what they use is pinned, and they may no more than they need. And one version for all. */
+/** The GitHub workflows run commands that exist, pin their actions and have only the permissions they need. All files name one version. */
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
@@ -11,7 +11,7 @@ const FOLDER = path.join(".github", "workflows");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
 const { scripts, version } = JSON.parse(read("package.json"));
 
-/** Who may more than read the repository. */
+/** The jobs with more permissions than to read the repository. */
 const PERMISSIONS = { "release.yml": { publish: { contents: "read", "id-token": "write" } } };
 
 for (const file of readdirSync(path.join(root, FOLDER))) {
@@ -21,13 +21,13 @@ for (const file of readdirSync(path.join(root, FOLDER))) {
   const commands = steps.map(({ run }) => run ?? "").join("\n");
 
   describe(`${FOLDER}/${file}`, () => {
-    it("may read the repository, and no more than that where nothing else is needed", () => {
+    it("has permission only to read the repository, except for jobs that need more", () => {
       assert.deepEqual(workflow.permissions, { contents: "read" });
       const more = Object.fromEntries(jobs.filter(([, job]) => job.permissions).map(([name, job]) => [name, job.permissions]));
       assert.deepEqual(more, PERMISSIONS[file] ?? {});
     });
 
-    it("uses actions of GitHub's own by a major version, and leaves no credentials behind", () => {
+    it("uses only GitHub's own actions, pinned to a major version, and keeps no credentials after checkout", () => {
       for (const { uses, with: options } of steps.filter((step) => step.uses)) {
         assert.match(uses, /^actions\/[a-z-]+@v\d+$/);
         if (uses.startsWith("actions/checkout@")) assert.equal(options?.["persist-credentials"], false);
@@ -42,7 +42,7 @@ for (const file of readdirSync(path.join(root, FOLDER))) {
       for (const name of [...called, ...reused, ...folders]) assert.ok(existsSync(path.join(root, name)), name);
     });
 
-    it("ends on its own, and lets nothing of a pull request into its commands", () => {
+    it("has time-outs, and inserts no text of a pull request into its commands", () => {
       for (const [name, job] of jobs) assert.ok(job.uses !== undefined || job["timeout-minutes"] > 0, name);
       assert.doesNotMatch(commands, /\$\{\{/);
       assert.doesNotMatch(JSON.stringify(workflow.on), /pull_request_target|workflow_run/);
@@ -51,7 +51,7 @@ for (const file of readdirSync(path.join(root, FOLDER))) {
 }
 
 describe("the workflows", () => {
-  it("run what `.ci/run` runs, and audit every lock file", () => {
+  it("run `.ci/run`, and audit every lock file", () => {
     assert.match(read(path.join(FOLDER, "ci.yml")), /run: \.ci\/run$/m);
     const audit = read(path.join(FOLDER, "audit.yml"));
     for (const folder of ["", "bench/core/", "bench/workers/", "fuzz/", "tools/bindgen/"]) {
@@ -60,13 +60,13 @@ describe("the workflows", () => {
     }
   });
 
-  it("publish the file that `npm run package` makes", () => {
+  it("publish the package that `npm run package` builds", () => {
     assert.match(read(path.join(FOLDER, "release.yml")), /npm publish "dist\/edge-limiter-\$\{GITHUB_REF_NAME#v\}\.tgz" --provenance/);
   });
 });
 
 describe("the version", () => {
-  it("is the same in every manifest and lock file, and has its part of the changelog", () => {
+  it("is the same in every manifest and lock file, and has a section in the changelog", () => {
     const lock = JSON.parse(read("package-lock.json"));
     assert.deepEqual([lock.version, lock.packages[""].version], [version, version]);
     assert.equal(read("Cargo.toml").match(/^version = "(.*)"$/m)[1], version);
@@ -79,7 +79,7 @@ describe("the version", () => {
 });
 
 describe(".editorconfig", () => {
-  it("says what is true of the code", () => {
+  it("describes the indentation of the code", () => {
     const rules = read(".editorconfig");
     assert.match(rules, /^\[\*\]\n(?:.*\n)*?indent_size = 2\n/m);
     assert.match(rules, /^\[\{\*\.rs,clippy\.toml\}\]\nindent_size = 4\n/m);
