@@ -97,7 +97,7 @@ describe("hostile content at the control plane", () => {
     for (const name of names.slice(0, 20)) await control(limiter, "DELETE", usage("general", name));
     has((await check("null")).json(), { allowed: false });
     const lone = await control(limiter, "POST", "check", { body: `{"policy":"general","identifier":"\\ud800"}`, token: CHECK_TOKEN });
-    assert.ok([200, 400].includes(lone.status), `${lone.status}`);
+    assert.ok([200, 400].includes(lone.status), `a lone surrogate is answered ${lone.status}`);
   });
 
   /** Whether a body is refused: by a 413, or, if it has more than 64 KB, by a connection that ends while the body is sent. */
@@ -152,7 +152,7 @@ describe("hostile content at the control plane", () => {
     assert.deepEqual(await list(), []);
     // A name that occurs twice is refused, or one of its values is in force.
     const { status } = await control(limiter, "PUT", blocked(CALLER), { body: `{"seconds":60,"seconds":600}` });
-    assert.ok([200, 400].includes(status), `${status}`);
+    assert.ok([200, 400].includes(status), `a repeated name is answered ${status}`);
     if (status === 200) await isBlocked(limiter, CALLER, Math.round(((await list())[0].until - Date.now()) / 1000));
     await control(limiter, "DELETE", blocked(CALLER));
     // The Content-Type makes no difference.

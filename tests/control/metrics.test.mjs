@@ -97,7 +97,7 @@ describe("metrics that isolates share", () => {
     assert.ok(billed > decisions && billed <= decisions + 3, `${billed} commands were billed for ${decisions} of decisions`);
   });
 
-  it("the schedule draws charts, counts keys and reads INFO", async () => {
+  it("the schedule folds counts into charts, counts keys and reads INFO", async () => {
     const limiter = await start();
     for (let i = 0; i < 4; i++) await ask(limiter, "192.0.2.1", "/login");
     await eventually(async () => assert.equal((await samples(limiter)).get(REQUESTS("blocked", "/login")), 2), 30_000);

@@ -212,7 +212,7 @@ describe("proven users", () => {
     // Two Cookie lines, which the platform joins, and a quoted value (RFC 6265, 4.1.1).
     for (const lines of [["a=b", `session=${token("alice")}`], [`session="${token("alice")}"`], ["session=tossed", `session=${token("alice")}; c=d`]]) {
       const { text } = await raw(limiter, ["GET / HTTP/1.1", "CF-Connecting-IP: 192.0.2.1", ...lines.map((line) => `Cookie: ${line}`)]);
-      assert.match(text, /x-ratelimit-limit: 10\r\n/i, `${lines}`);
+      assert.match(text, /x-ratelimit-limit: 10\r\n/i, `the cookie in ${lines} proves nobody`);
     }
     const without = await shared.limiter(HMAC);
     assert.equal(await limit(without, "192.0.2.1", undefined, cookie(`session=${token("alice")}`)), 3);

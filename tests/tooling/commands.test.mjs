@@ -122,7 +122,7 @@ describe("npm start", linux, () => {
     }
   });
 
-  it("ends when npm ends, which passes no signal on", async (t) => {
+  it("ends when npm ends, although npm passes on no signal", async (t) => {
     const command = run(t, "npm", ["start", "--", "--port", String(await freePort())]);
     await command.printed(/Ready on/);
     await assertEnds(command, () => command.child.kill("SIGTERM"));
@@ -275,7 +275,7 @@ UPSTASH_REDIS_REST_URL = "planted-20"`);
       assert.ok(errors.includes(variable), `${variable} is not among the errors: ${errors}`);
     }
     // Both the option `burst` and its value are wrong, and either may be named.
-    assert.ok(errors.some((variable) => variable.startsWith("RATE_LIMIT_POLICIES.auth.burst")), `${errors}`);
+    assert.ok(errors.some((variable) => variable.startsWith("RATE_LIMIT_POLICIES.auth.burst")), `burst is not among the errors: ${errors}`);
     assert.doesNotMatch(output, /planted/i);
     assert.doesNotMatch(output, /^policy /m);
   });

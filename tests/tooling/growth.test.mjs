@@ -44,7 +44,7 @@ describe("the shape of growth", () => {
     assert.throws(() => shapeOf(points([1, 10, 100], () => 0)), /nothing was measured/);
   });
 
-  it("is compared with its target in words", () => {
+  it("is described in words, with its target", () => {
     const scan = shapeOf(points([1, 10, 100, 1000], (size) => 200 + 43 * size));
     assert.equal(inWords(scan, "routes", "logarithmic"), "linear, 178 times the cost for 1,000 times the routes: **misses the target**, no worse than logarithmic");
     assert.match(inWords(scan, "routes", "linear"), /: within the target, no worse than linear$/);
