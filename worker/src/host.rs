@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 
-use edge_limiter::driver::{Driver, Outcome};
+use edge_limiter::driver::{Driver, TaskOutcome};
 use edge_limiter::headers;
-use edge_limiter::tasks::{Step, TaskId};
-use edge_limiter::wire::{self, Kind, Written};
+use edge_limiter::tasks::{TaskId, TaskStep};
+use edge_limiter::wire::{self, EncodedStep, StepKind};
 use serde_json::json;
 use worker::Env;
 
@@ -15,7 +15,7 @@ use crate::vars;
 struct Host {
     driver: Driver<Runtime>,
     input: Vec<u8>,
-    written: Written,
+    written: EncodedStep,
     /// The text's place and length in bytes, then the step's own numbers.
     numbers: [u32; 5],
 }
@@ -24,7 +24,7 @@ thread_local! {
     static HOST: RefCell<Host> = RefCell::new(Host {
         driver: Driver::new(Runtime),
         input: Vec::new(),
-        written: Written::default(),
+        written: EncodedStep::default(),
         numbers: [0; 5],
     });
 }
@@ -80,7 +80,7 @@ pub(crate) fn application(length: usize) -> u32 {
 }
 
 /// Begins what the text in the buffer says; the kind of its first step.
-fn start(length: usize, begin: fn(&mut Driver<Runtime>, &str) -> Step<Outcome>) -> u32 {
+fn start(length: usize, begin: fn(&mut Driver<Runtime>, &str) -> TaskStep<TaskOutcome>) -> u32 {
     HOST.with_borrow_mut(|host| {
         let text = String::from_utf8_lossy(host.input.get(..length).unwrap_or_default());
         let step = begin(&mut host.driver, &text);
@@ -102,7 +102,7 @@ pub(crate) fn replies(length: usize) -> u32 {
     HOST.with_borrow_mut(|host| {
         let input = host.input.get(..length).unwrap_or_default();
         let status = host.written.replies(input);
-        host.expose(Kind::Done);
+        host.expose(StepKind::Done);
         status
     })
 }
@@ -137,7 +137,7 @@ pub(crate) fn redirected(length: usize) -> bool {
         let changed = wire::redirected(&host.text(length));
         let leads_to_origin = changed.is_some();
         host.written.text = changed.unwrap_or_default();
-        host.expose(Kind::Done);
+        host.expose(StepKind::Done);
         leads_to_origin
     })
 }
@@ -148,17 +148,17 @@ impl Host {
     }
 
     /// Of a task apart from any request, the first step, if it has one.
-    fn begin_apart(&mut self, step: Option<Step<Outcome>>) -> u32 {
+    fn begin_apart(&mut self, step: Option<TaskStep<TaskOutcome>>) -> u32 {
         match step {
             Some(step) => {
                 let kind = self.written.write(step);
                 self.expose(kind)
             }
-            None => Kind::Done as u32,
+            None => StepKind::Done as u32,
         }
     }
 
-    fn expose(&mut self, kind: Kind) -> u32 {
+    fn expose(&mut self, kind: StepKind) -> u32 {
         let [task, first, second] = self.written.numbers;
         let text = &self.written.text;
         // Addresses and lengths have 32 bits here.

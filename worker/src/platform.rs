@@ -1,7 +1,7 @@
 //! What the runtime does at once.
 
 use edge_limiter::driver::Platform;
-use edge_limiter::effects::Level;
+use edge_limiter::effects::LogLevel;
 use edge_limiter::headers::METHOD_OVERRIDES;
 use edge_limiter::limiter::Location;
 use edge_limiter::time::Timestamp;
@@ -49,11 +49,11 @@ impl Platform for Runtime {
         getrandom::u32().unwrap_or_default()
     }
 
-    fn log(&self, level: Level, line: &str) {
+    fn log(&self, level: LogLevel, line: &str) {
         match level {
-            Level::Info => console_log!("{line}"),
-            Level::Warn => console_warn!("{line}"),
-            Level::Error => console_error!("{line}"),
+            LogLevel::Info => console_log!("{line}"),
+            LogLevel::Warn => console_warn!("{line}"),
+            LogLevel::Error => console_error!("{line}"),
         }
     }
 
