@@ -1,6 +1,6 @@
 /**
- * The Redis user of docs/redis.md: every call of the limiter goes through with that user's commands and keys, and each of
- * them is needed.
+ * The Redis user of docs/redis.md. Its commands and keys are enough for every call of the limiter, and the limiter needs each of the
+ * commands.
  */
 
 import assert from "node:assert/strict";
@@ -20,7 +20,7 @@ import { startStandIn } from "../upstash/stand-in.mjs";
 
 const GUIDE = new URL("../../docs/redis.md", import.meta.url);
 
-/** The whole command, as the guide has it: user, password, prefix and commands. */
+/** User, password, prefix and commands, read from the ACL SETUSER command in the guide. */
 const [, NAME, PASSWORD, PREFIX, GRANTED] = /^ACL SETUSER (\S+) on >(\S+) resetkeys ~(\S+)\* resetchannels -@all (.*)$/m.exec(
   readFileSync(GUIDE, "utf8").replaceAll(/ \\\n\s*/g, " "),
 );
@@ -44,8 +44,11 @@ describe("the Redis user of docs/redis.md", () => {
     RATE_LIMIT_METRICS_SECONDS: 1, REDIS_KEY_PREFIX: PREFIX, REDIS_TIMEOUT: 30000,
   };
 
-  /** Everything that the limiter does with Redis; the commands that ran, and the refusals that Redis has logged. */
-  async function everything(t, commands) {
+  /**
+   * Creates the user with these commands, and a stand-in that calls Redis as that user. `start` starts a limiter. `outcome` returns the
+   * commands that ran and the refusals that Redis has logged.
+   */
+  async function asUserWith(t, commands) {
     await admin.flushAll();
     await admin.sendCommand(["SCRIPT", "FLUSH"]);
     await admin.sendCommand(["ACL", "LOG", "RESET"]);
@@ -68,17 +71,17 @@ describe("the Redis user of docs/redis.md", () => {
 
   const pairs = (list) => (Array.isArray(list) ? Array.from({ length: list.length / 2 }, (_, place) => [list[2 * place], list[2 * place + 1]]) : Object.entries(list));
 
-  it("does all that the limiter does, and needs every command that it has", async (t) => {
-    const { standIn, start, outcome } = await everything(t, COMMANDS);
+  it("the user's commands are exactly those that the limiter needs", async (t) => {
+    const { standIn, start, outcome } = await asUserWith(t, COMMANDS);
     const limiter = await start();
 
-    // Traffic: each algorithm, a lease, a shadow policy, denials, a policy's block, the bypass.
+    // Traffic: each algorithm, a lease, a shadow policy, denials, a policy's block, the bypass token.
     for (const path of ["/bucket", "/leased", "/open"]) assert.equal(await ask(limiter, CALLER, path), 200);
     for (const status of [200, 200, 429, 429]) assert.equal(await ask(limiter, CALLER, "/auth"), status);
     assert.equal((await get(limiter, CALLER, "/auth", { headers: { "X-RateLimit-Bypass": BYPASS_TOKEN } })).status, 200);
     for (const status of [200, 200, 200, 429]) assert.equal(await ask(limiter, "192.0.2.2"), status);
 
-    // Blocks by hand: an address with an end and without, a range; read, listed, lifted.
+    // An operator's blocks, of addresses and ranges, with and without an end: set, read, listed and lifted.
     for (const [target, json] of [["198.51.100.1", { seconds: 600 }], ["198.51.100.2", { reason: "test" }], ["203.0.113.0/24", { seconds: 600 }], ["198.51.101.0/24", {}]]) {
       await good(limiter, "PUT", blocked(target), { json });
       has(await good(limiter, "GET", blocked(target)), { blocked: true });
@@ -91,7 +94,7 @@ describe("the Redis user of docs/redis.md", () => {
     has(await good(limiter, "POST", "check", { json: { policy: "bucket", identifier: "id:one" }, token: CHECK_TOKEN }), { allowed: true });
     has(await good(limiter, "GET", usage("auth", CALLER)), { used: 2 });
 
-    // Records, an escalation that blocks, and the list of policies' blocks.
+    // Events, an escalation that blocks, and the list of policies' blocks.
     for (let denial = 0; denial < 8; denial++) assert.equal(await ask(limiter, "192.0.2.2"), 429);
     await eventually(async () => has(await good(limiter, "GET", blocked("192.0.2.2")), { blocked: true, by: "escalation" }), RECORDED_MS);
     await eventually(async () => {
@@ -105,13 +108,13 @@ describe("the Redis user of docs/redis.md", () => {
     has(await good(limiter, "DELETE", usage("auth", CALLER)), { reset: true });
     await good(limiter, "DELETE", "events?older_than_seconds=1");
 
-    // More callers than a batch has room for, until they come within one.
+    // More callers than one batch of events holds. Repeated until the requests fall into one batch.
     await eventually(async () => {
       await Promise.all(Array.from({ length: 250 }, (_, number) => get(limiter, `10.0.0.${number}`, "/open")));
       assert.ok((await good(limiter, "GET", "events?limit=1")).left_out > 0);
     }, 2 * RECORDED_MS, 1000);
 
-    // What Redis failed to count meanwhile, counted afterwards.
+    // Redis fails, and the isolate reconciles what it admitted meanwhile.
     standIn.faults.set({ kind: "status", status: 400, body: '{"error":"OOM command not allowed"}' });
     assert.equal(await ask(limiter, CALLER, "/bucket"), 200);
     standIn.faults.clear();
@@ -120,13 +123,13 @@ describe("the Redis user of docs/redis.md", () => {
       assert.ok((await admin.keys(`${PREFIX}absorbed:*`)).length > 0);
     }, ELSEWHERE_MS);
 
-    // As many ranges as there may be, all of them over: a new one drops them.
-    const over = JSON.stringify({ until: 1000, since: 1, by: "operator", reason: null });
-    await admin.hSet(`${PREFIX}blocked_ranges`, Object.fromEntries(Array.from({ length: 10_000 }, (_, number) => [`10.${number >> 8}.${number & 255}.0/24`, over])));
+    // The most ranges that may exist, all of them expired. A new range removes them.
+    const expired = JSON.stringify({ until: 1000, since: 1, by: "operator", reason: null });
+    await admin.hSet(`${PREFIX}blocked_ranges`, Object.fromEntries(Array.from({ length: 10_000 }, (_, number) => [`10.${number >> 8}.${number & 255}.0/24`, expired])));
     await good(limiter, "PUT", blocked("203.0.113.0/24"), { json: {} });
     assert.ok((await admin.hLen(`${PREFIX}blocked_ranges`)) < 10);
 
-    // What Redis lost, restored: an address's record, by an isolate that starts; the ranges, by one that knows them.
+    // Redis loses blocks. An isolate that starts restores an address's record, and one that has a copy restores the ranges.
     await admin.del([`${PREFIX}blocked:198.51.100.2`]);
     const other = await start();
     await eventually(() => isBlocked(other, "198.51.100.2", null));
@@ -137,24 +140,24 @@ describe("the Redis user of docs/redis.md", () => {
       assert.equal(await admin.hExists(`${PREFIX}blocked_ranges`, "203.0.113.0/24"), 1);
     }, 60_000, 500);
 
-    // Counts: sent, folded and gathered by the schedule, read.
+    // Metrics: isolates send counts, the schedule folds and gathers them, and the control plane reads them.
     await runSchedule(limiter);
     assert.equal((await send(limiter.url, { path: "/_limiter/metrics", headers: { Authorization: `Bearer ${ADMIN_TOKEN}` } })).status, 200);
     for (const window of ["hour", "day", "month"]) assert.ok((await good(limiter, "GET", `series?window=${window}`)).buckets.length > 0, window);
-    const { keys, redis: told } = await good(limiter, "GET", "store");
-    assert.ok(keys.count > 0 && told.memory_used_bytes > 0);
+    const { keys, redis: figures } = await good(limiter, "GET", "store");
+    assert.ok(keys.count > 0 && figures.memory_used_bytes > 0);
     assert.ok((await good(limiter, "GET", "operations?limit=5")).operations.length > 0);
 
     has(await good(limiter, "GET", "health"), { status: "ok" });
-    await delay(3500); // the last records
+    await delay(3500); // until the isolates have sent their last records
     const { ran, refused } = await outcome();
-    assert.deepEqual(refused, [], "commands that Redis refused");
+    assert.deepEqual(refused, [], "Redis should refuse no command");
     assert.deepEqual([...ran].map((name) => name.toLowerCase()).sort(), [...COMMANDS].sort());
   });
 
-  it("is refused what it lacks, and the limiter says so", async (t) => {
+  it("Redis refuses a command that the user lacks", async (t) => {
     for (const missing of ["mget", "zadd"]) {
-      const { start, outcome } = await everything(t, COMMANDS.filter((name) => name !== missing));
+      const { start, outcome } = await asUserWith(t, COMMANDS.filter((name) => name !== missing));
       const limiter = await start();
       await ask(limiter, CALLER);
       await good(limiter, "PUT", blocked("198.51.100.1"), { json: {} }).catch(() => {});
@@ -162,8 +165,8 @@ describe("the Redis user of docs/redis.md", () => {
     }
   });
 
-  it("reads and writes no keys but the limiter's", async (t) => {
-    await everything(t, COMMANDS);
+  it("the user can access only the limiter's keys", async (t) => {
+    await asUserWith(t, COMMANDS);
     const client = await redis.client();
     await client.sendCommand(["AUTH", NAME, PASSWORD]);
     assert.equal(await client.get(`${PREFIX}x`), null);

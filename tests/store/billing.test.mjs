@@ -1,5 +1,5 @@
 /**
- * What a decision costs: commands billed, counted by a real Redis, scripts' own included, and HTTP requests.
+ * What a decision costs in billed commands and HTTP requests. A real Redis counts the commands, including those that scripts call.
  */
 
 import assert from "node:assert/strict";
@@ -30,17 +30,17 @@ describe("billed commands and round trips", () => {
     for (let i = 0; i < 5; i++) assert.match(await shared.costOf(limiter), /^200 \d+ 1$/);
   });
 
-  it("one quota is 3 commands in one request", async () => {
+  it("a decision over one quota costs 3 commands in one request", async () => {
     const limiter = await warm({ RATE_LIMIT_IP: "off" });
     assert.equal(await shared.costOf(limiter), "200 3 1");
   });
 
-  it("two quotas are 4", async () => {
+  it("a decision over two quotas costs 4 commands", async () => {
     const limiter = await warm({});
     assert.equal(await shared.costOf(limiter), "200 4 1");
   });
 
-  it("a denial is 2, and nothing once it is remembered", async () => {
+  it("a denial costs 2 commands, and none once it is remembered", async () => {
     const vars = { RATE_LIMIT_GENERAL: `1,${HOUR_S}` };
     const limiter = await warm(vars);
     await ask(limiter, "192.0.2.1");
@@ -50,10 +50,10 @@ describe("billed commands and round trips", () => {
     });
     assert.deepEqual(again, { billed: 0, requests: 0 });
     const other = await shared.limiter(vars);
-    assert.equal(await shared.costOf(other), "429 2 1", "another isolate asks for itself");
+    assert.equal(await shared.costOf(other), "429 2 1", "another isolate has not remembered the denial");
   });
 
-  it("a denial that sets a block is 3, under the block 2, and nothing once that is remembered", async () => {
+  it("a denial that sets a block costs 3 commands, a denial by that block 2, and a remembered one none", async () => {
     const vars = { RATE_LIMIT_GENERAL: `1,${HOUR_S},${2 * HOUR_S}` };
     const limiter = await warm(vars);
     await ask(limiter, "192.0.2.1");
@@ -64,18 +64,18 @@ describe("billed commands and round trips", () => {
     assert.equal(await shared.costOf(other), "429 0 0");
   });
 
-  it("a denial at one cost is not taken for another's", async () => {
+  it("a remembered denial at one cost does not deny a request of a lower cost", async () => {
     const limiter = await warm({
       RATE_LIMIT_GENERAL: `10,${HOUR_S}`,
-      RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["general"], cost: 8 }],
+      RATE_LIMIT_ROUTES: [{ path: "/expensive", policies: ["general"], cost: 8 }],
     });
-    await ask(limiter, "192.0.2.1", "/dear");
-    assert.equal(await shared.costOf(limiter, "192.0.2.1", "/dear"), "429 2 1");
+    await ask(limiter, "192.0.2.1", "/expensive");
+    assert.equal(await shared.costOf(limiter, "192.0.2.1", "/expensive"), "429 2 1");
     assert.equal(await shared.costOf(limiter, "192.0.2.1", "/"), "200 4 1");
-    assert.equal(await shared.costOf(limiter, "192.0.2.1", "/dear"), "429 0 0");
+    assert.equal(await shared.costOf(limiter, "192.0.2.1", "/expensive"), "429 0 0");
   });
 
-  it("a shadow quota is one SET more, and none where it would deny", async () => {
+  it("a shadow quota costs one more SET, and none where it would deny", async () => {
     const limiter = await warm({
       RATE_LIMIT_IP: "off",
       RATE_LIMIT_TRIAL: `1,${HOUR_S},60`,
@@ -86,13 +86,13 @@ describe("billed commands and round trips", () => {
     assert.equal(await shared.costOf(limiter), "200 3 1");
   });
 
-  it("a disabled limiter asks for blocks alone", async () => {
+  it("a disabled limiter costs 2 commands, which read blocks", async () => {
     const limiter = await warm({ RATE_LIMIT_ENABLED: false });
     assert.equal(await shared.costOf(limiter), "200 2 1");
   });
 
-  it("an open breaker costs nothing: memory decides", async () => {
-    // Refused once, not asked for again for as long as the breaker waits at the longest: here, days.
+  it("an open breaker costs no commands and no requests, because memory decides", async () => {
+    // After one refusal the breaker stays open for its longest wait: here, days.
     const limiter = await shared.limiter({ UPSTASH_REDIS_REST_TOKEN: "refused", REDIS_MAX_RECONNECT_ATTEMPTS: "20" });
     assert.equal(await shared.costOf(limiter), "200 0 1");
     const open = await shared.cost(async () => {
@@ -101,12 +101,12 @@ describe("billed commands and round trips", () => {
     assert.deepEqual(open, { billed: 0, requests: 0 });
   });
 
-  it("health costs nothing", async () => {
+  it("health costs no commands and no requests", async () => {
     const limiter = await warm({});
     assert.equal(await shared.costOf(limiter, "192.0.2.1", "/_limiter/health"), "200 0 0");
   });
 
-  it("keys have their documented names, readable values, and end when they no longer matter", async () => {
+  it("keys have their documented names and readable values, and expire once they no longer matter", async () => {
     const limiter = await warm({
       RATE_LIMIT_GENERAL: "1,60,600",
       RATE_LIMIT_API: "5,60",
@@ -120,25 +120,25 @@ describe("billed commands and round trips", () => {
     await ask(limiter, "192.0.2.1", "/fixed");
     await send(limiter.url, { path: "/api", headers: { "CF-Connecting-IP": "192.0.2.1", "X-Api-Key": "* evil\\key" } });
     const caller = "2001:db8::/64";
-    /** How much longer a quota's state is kept for clocks that are behind. */
-    const behind = 2000;
-    const window = 60_000 + behind;
+    /** Redis keeps a quota's state this much longer, for isolates whose clocks are behind. */
+    const skewMs = 2000;
+    const windowMs = 60_000 + skewMs;
     const expected = [
-      [`general:${caller}`, /^sw:1000:\d{13}:\d{10}:0=1$/, window + 1000],
+      [`general:${caller}`, /^sw:1000:\d{13}:\d{10}:0=1$/, windowMs + 1000],
       [`general:${caller}:blocked`, /^\d{13}$/, 600_000],
-      [`ip:${caller}`, /^sw:60000:\d{13}:\d{8}:0=1$/, HOUR_S * 1000 + 60_000 + behind],
-      ["ip:192.0.2.1", /^sw:60000:\d{13}:\d{8}:(0=2|0=1,1=1)$/, HOUR_S * 1000 + 60_000 + behind],
-      ["fixed:192.0.2.1", /^fw:60000:\d{13}:1$/, window],
-      ["api:192.0.2.1", /^tb:60000:\d{13}:60000:5$/, 12_000 + behind],
-      [/^api:header-[0-9a-f]{32}$/, /^tb:60000:\d{13}:60000:5$/, 12_000 + behind],
+      [`ip:${caller}`, /^sw:60000:\d{13}:\d{8}:0=1$/, HOUR_S * 1000 + 60_000 + skewMs],
+      ["ip:192.0.2.1", /^sw:60000:\d{13}:\d{8}:(0=2|0=1,1=1)$/, HOUR_S * 1000 + 60_000 + skewMs],
+      ["fixed:192.0.2.1", /^fw:60000:\d{13}:1$/, windowMs],
+      ["api:192.0.2.1", /^tb:60000:\d{13}:60000:5$/, 12_000 + skewMs],
+      [/^api:header-[0-9a-f]{32}$/, /^tb:60000:\d{13}:60000:5$/, 12_000 + skewMs],
     ];
     const keys = await redis.keys("*");
-    for (const [name, text, longest] of expected) {
+    for (const [name, text, maxTtlMs] of expected) {
       const key = keys.find((key) => (name instanceof RegExp ? name.test(key.slice(PREFIX.length)) : key === PREFIX + name));
       assert.ok(key, `${name} among ${keys}`);
       assert.match(await redis.get(key), text);
-      const left = await redis.pTTL(key);
-      assert.ok(left > 0 && left <= longest, `${key} ends in ${left} ms`);
+      const ttlMs = await redis.pTTL(key);
+      assert.ok(ttlMs > 0 && ttlMs <= maxTtlMs, `${key} expires in ${ttlMs} ms, not within ${maxTtlMs} ms`);
     }
     assert.equal(keys.length, expected.length, `${keys}`);
   });

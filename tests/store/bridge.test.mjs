@@ -1,5 +1,5 @@
 /**
- * A Redis of one's own behind a bridge that hands scripts on as they are: stock Redis refuses their flag.
+ * A self-hosted Redis behind a bridge that passes scripts on unchanged. Stock Redis refuses the scripts' flag.
  */
 
 import assert from "node:assert/strict";
@@ -14,18 +14,19 @@ before(async () => {
 });
 after(() => shared?.stop());
 
-it("a Redis that refuses the flag decides, shares limits and blocks, at one call a decision", async () => {
+it("a Redis that refuses the scripts' flag shares limits and blocks, at one call a decision", async () => {
   const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `4,${HOUR_S}`, RATE_LIMIT_IP: "off" };
   const [one, other] = [await shared.limiter(vars), await shared.limiter(vars)];
   has(await good(one, "GET", "health"), { status: "ok", store: "upstash", script: "flagged" });
   const costs = [];
   for (const limiter of [one, one, other, other, one]) costs.push(await shared.costOf(limiter));
-  // Once for each isolate: the script by name and in full; without the flag by name, and in full where Redis has not got it yet.
+  // Each isolate first tries the flagged script, by EVALSHA and by EVAL. Then it sends the script without the flag by EVALSHA, and by
+  // EVAL if Redis does not have it yet.
   assert.deepEqual(costs, ["200 6 4", "200 3 1", "200 5 3", "200 3 1", "429 2 1"]);
   for (const limiter of [one, other]) has(await good(limiter, "GET", "health"), { status: "ok", store: "upstash", breaker: "closed", script: "plain" });
   await one.logged(/Redis refuses the script's flag allow-key-locking/);
 
-  // Blocks change by another script.
+  // Another script changes blocks.
   for (const target of ["198.51.100.1", "203.0.113.0/24"]) await good(one, "PUT", blocked(target), { json: { seconds: 600 } });
   await isBlocked(one, "203.0.113.9", 600);
   await eventually(async () => assert.equal(await ask(other, "203.0.113.9"), 429));
@@ -33,21 +34,21 @@ it("a Redis that refuses the flag decides, shares limits and blocks, at one call
   assert.equal(await ask(one, CALLER), 429);
 });
 
-it("behind serverless-redis-http the control plane and the records are right while decisions run on its connections", async (t) => {
+it("the control plane and the records are exact behind serverless-redis-http while decisions use its connections", async (t) => {
   const bridge = await startShared({ bridge: true });
   t.after(() => bridge.stop());
   const { url, token } = bridge.standIn;
-  // Its connections are made by the first request, which fails.
+  // The bridge opens its connections on the first request, which fails.
   assert.equal((await fetch(url, { method: "POST", headers: { Authorization: `Bearer ${token}` }, body: '["PING"]' })).status, 500);
   const vars = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1000000,${HOUR_S}`, RATE_LIMIT_STRICT: `1,${HOUR_S}`, RATE_LIMIT_ROUTES: [{ path: "/strict", policies: ["strict"] }], RATE_LIMIT_IP: "off" };
   const [one, other] = [await bridge.limiter(vars), await bridge.limiter(vars)];
   const ROUNDS = 10;
-  let asked = 0;
+  let admitted = 0;
   let isOver = false;
   const traffic = [one, other, one, other].map(async (limiter) => {
     while (!isOver) {
       assert.equal(await ask(limiter, CALLER), 200);
-      asked++;
+      admitted++;
     }
   });
   const operators = (async () => {
@@ -65,10 +66,10 @@ it("behind serverless-redis-http the control plane and the records are right whi
     await eventually(async () => {
       const { events } = await good(other, "GET", "events?limit=1000");
       const denials = events.filter(({ policy }) => policy === "strict");
-      assert.equal(denials.reduce((sum, { count }) => sum + count, 0), 2 * ROUNDS, "each once");
+      assert.equal(denials.reduce((sum, { count }) => sum + count, 0), 2 * ROUNDS, "each denial should be recorded once");
     }, RECORDED_MS);
   })().finally(() => (isOver = true));
   await Promise.all([operators, ...traffic]);
-  has(await good(one, "GET", usage("general", CALLER)), { used: asked });
+  has(await good(one, "GET", usage("general", CALLER)), { used: admitted });
   for (const limiter of [one, other]) has(await good(limiter, "GET", "health"), { status: "ok", breaker: "closed" });
 });

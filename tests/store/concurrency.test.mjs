@@ -1,6 +1,7 @@
 /**
- * Two workerd processes on one Redis, with requests that truly meet there: a gate before the store holds every call until
- * the last of them has arrived, and lets them on in random order. So none is answered from memory, and none is first.
+ * Two workerd processes on one Redis, with requests that really are concurrent. A gate in front of the store holds every call until the
+ * last has arrived, and releases them in random order. So the isolates answer none from memory, and the order in which they sent the
+ * calls does not matter.
  */
 
 import assert from "node:assert/strict";
@@ -8,7 +9,7 @@ import { Agent, request as httpRequest } from "node:http";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { startOrigin } from "../harness/origin.mjs";
 import { WINDOW, ask, consumed, startShared } from "../harness/limited.mjs";
-import { densest, drive } from "../harness/window.mjs";
+import { drive, mostInOneWindow } from "../harness/window.mjs";
 import { within } from "../harness/within.mjs";
 
 const AT_ONCE = 400;
@@ -27,7 +28,7 @@ after(async () => {
 });
 beforeEach(() => shared.reset());
 
-/** Two limiters behind the gate, the script loaded. */
+/** Starts two limiters behind the gate and loads the script. */
 async function pair(vars) {
   const limiters = await Promise.all([1, 2].map(() => shared.limiter({ UPSTASH_REDIS_REST_URL: gate.url, ...vars })));
   for (const limiter of limiters) assert.equal(await ask(limiter, "192.0.2.250", "/", agent), 200);
@@ -35,30 +36,33 @@ async function pair(vars) {
   return limiters;
 }
 
-/** Sends them all at once, by turns to each process, and through the gate together; who was admitted, by which process. */
-async function atOnce(limiters, callers) {
+/**
+ * Sends one request of each caller, alternately to each process. The gate releases them together. Returns the admissions, each with its
+ * caller and `by`, the index of the process.
+ */
+async function sendTogether(limiters, callers) {
   gate.hold(callers.length);
   const outcomes = await within(
     Promise.all(callers.map(async (caller, i) => ({ caller, by: i % 2, status: await ask(limiters[i % 2], caller, "/", agent) }))),
     "every answer", 60_000,
   );
-  assert.equal(gate.most, callers.length, "calls to the store in flight at one time");
+  assert.equal(gate.most, callers.length, "all calls to the store should be in flight at once");
   assert.deepEqual([...new Set(outcomes.map(({ status }) => status))].filter((status) => status !== 200 && status !== 429), []);
-  for (const limiter of limiters) assert.equal(limiter.logs(), "", "Upstash decided all of it");
+  for (const limiter of limiters) assert.equal(limiter.logs(), "", "Upstash should decide every request");
   return outcomes.filter(({ status }) => status === 200);
 }
 
 const count = (list, property) => list.reduce((counts, item) => ({ ...counts, [item[property]]: (counts[item[property]] ?? 0) + 1 }), {});
 
-describe("requests that meet at the store", () => {
+describe("concurrent requests to two processes", () => {
   for (const algorithm of ["sliding-window", "token-bucket", "fixed-window"]) {
-    it(`${algorithm}: of ${AT_ONCE} in flight exactly 100 pass, by either process`, async (t) => {
+    it(`a ${algorithm} of 100 admits exactly 100 of ${AT_ONCE} concurrent requests`, async (t) => {
       const limiters = await pair({
         RATE_LIMIT_GENERAL: `100,${WINDOW}`,
         RATE_LIMIT_IP: "off",
         RATE_LIMIT_POLICIES: { general: { algorithm } },
       });
-      const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
+      const admitted = await sendTogether(limiters, Array(AT_ONCE).fill("192.0.2.1"));
       const by = count(admitted, "by");
       t.diagnostic(`${admitted.length} admitted (${by[0]} and ${by[1]}), ${gate.most} in flight`);
       assert.equal(admitted.length, 100);
@@ -68,60 +72,60 @@ describe("requests that meet at the store", () => {
   }
 
   for (const [tight, wide] of [["sliding-window", "fixed-window"], ["fixed-window", "token-bucket"], ["token-bucket", "sliding-window"]]) {
-    it(`a tight ${tight} and a wide ${wide}: what one denies the other is not charged`, async () => {
+    it(`a request that a tight ${tight} denies is not charged to a wide ${wide}`, async () => {
       const limiters = await pair({
         RATE_LIMIT_GENERAL: `30,${WINDOW}`,
         RATE_LIMIT_IP: `100000,${WINDOW}`,
         RATE_LIMIT_POLICIES: { general: { algorithm: tight }, ip: { algorithm: wide } },
       });
-      const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
+      const admitted = await sendTogether(limiters, Array(AT_ONCE).fill("192.0.2.1"));
       assert.equal(admitted.length, 30);
       assert.equal(await consumed(redis, "general:192.0.2.1"), 30);
-      // A bucket of 100000 a day or two drips one per second.
+      // A bucket of 100000 in a day or two gains about one unit a second.
       const charged = await consumed(redis, "ip:192.0.2.1");
       if (wide === "token-bucket") assert.ok(charged <= 30 && charged >= 1, `${charged}`);
       else assert.equal(charged, 30);
     });
   }
 
-  it("callers each have their limit, to the unit", async () => {
+  it("each caller is admitted exactly up to its limit", async () => {
     const limiters = await pair({ RATE_LIMIT_GENERAL: `7,${WINDOW}` });
-    // By pairs, so that each caller asks both processes.
+    // Each caller sends two requests in a row, one to each process.
     const callers = Array.from({ length: AT_ONCE }, (_, i) => `192.0.2.${1 + ((i >> 1) % 16)}`);
-    const admitted = count(await atOnce(limiters, callers), "caller");
+    const admitted = count(await sendTogether(limiters, callers), "caller");
     assert.deepEqual(admitted, Object.fromEntries([...new Set(callers)].map((caller) => [caller, 7])));
   });
 
-  it("a limit that all callers share and one that each has: each request is charged to both or to neither", async (t) => {
+  it("a request under a global and a per-caller limit is charged to both or to neither", async (t) => {
     const limiters = await pair({
       RATE_LIMIT_GENERAL: `150,${WINDOW}`,
       RATE_LIMIT_IP: `32,${WINDOW}`,
       RATE_LIMIT_POLICIES: { general: { key: "global" } },
     });
     const callers = Array.from({ length: AT_ONCE }, (_, i) => `192.0.2.${1 + (i % 5)}`);
-    const admitted = await atOnce(limiters, callers);
+    const admitted = await sendTogether(limiters, callers);
     const each = count(admitted, "caller");
     t.diagnostic(JSON.stringify(each));
     assert.equal(admitted.length, 150);
     assert.equal(await consumed(redis, "general:global"), 150);
     for (const [caller, number] of Object.entries(each)) {
-      assert.ok(number <= 32, `${caller}: ${number}`);
+      assert.ok(number <= 32, `${caller} was admitted ${number} times`);
       assert.equal(await consumed(redis, `ip:${caller}`), number, caller);
     }
   });
 
-  it("a block that a denial sets is set once, however many are denied at once", async () => {
+  it("concurrent denials set a policy's block once", async () => {
     const limiters = await pair({ RATE_LIMIT_GENERAL: `10,${WINDOW},600`, RATE_LIMIT_IP: "off" });
     const billed = await shared.standIn.billed();
-    const admitted = await atOnce(limiters, Array(AT_ONCE).fill("192.0.2.1"));
+    const admitted = await sendTogether(limiters, Array(AT_ONCE).fill("192.0.2.1"));
     assert.equal(admitted.length, 10);
-    // Call and MGET for each, a SET for each admission, and one for the block.
+    // A call and an MGET for each request, a SET for each admission, and one SET for the block.
     assert.equal((await shared.standIn.billed()) - billed, 2 * AT_ONCE + 10 + 1);
   });
 });
 
-describe("the measurement of a window", () => {
-  it("finds what a fixed window lets through around its boundary", async (t) => {
+describe("mostInOneWindow", () => {
+  it("a fixed window admits more than its limit within a window's length around its boundary", async (t) => {
     const limit = 50;
     const window = 2000;
     const limiters = await pair({
@@ -130,51 +134,54 @@ describe("the measurement of a window", () => {
       RATE_LIMIT_POLICIES: { general: { algorithm: "fixed-window" } },
     });
     gate.hold(0);
-    // From the middle of one window into the next.
+    // Drive from the middle of one window to the middle of the next.
     const middle = 1.5 * window - (Date.now() % window);
     await new Promise((resolve) => setTimeout(resolve, middle % window));
-    const most = densest(await drive(limiters, agent, window), window);
+    const most = mostInOneWindow(await drive(limiters, agent, window), window);
     t.diagnostic(`${most} within ${window} ms`);
-    assert.ok(most > limit && most <= 2 * limit, `${most}`);
+    assert.ok(most > limit && most <= 2 * limit, `${most} were admitted within a window's length`);
   });
 
-  it("and never more than its limit of a sliding one, with demand at every moment of four windows", async (t) => {
+  it("a sliding window never admits more than its limit within a window's length, under constant demand", async (t) => {
     const limit = 50;
     const window = 2000;
     const limiters = await pair({ RATE_LIMIT_GENERAL: `${limit},${window / 1000}`, RATE_LIMIT_IP: "off" });
     gate.hold(0);
     const admissions = await drive(limiters, agent, 4 * window + 500);
-    const most = densest(admissions, window);
+    const most = mostInOneWindow(admissions, window);
     t.diagnostic(`${admissions.length} admitted in all, at most ${most} within ${window} ms`);
-    assert.ok(most <= limit, `${most}`);
-    // A sub-window (34 ms) late each time: the fifth window begins before the end.
-    assert.ok(admissions.length > 3 * limit, `${admissions.length}`);
+    assert.ok(most <= limit, `${most} were admitted within a window's length`);
+    // Each window's units return up to one sub-window (34 ms) late, and still the fifth window begins before the end.
+    assert.ok(admissions.length > 3 * limit, `only ${admissions.length} were admitted`);
   });
 });
 
-/** Passes calls on to the store; `hold(n)`: not before the next n are all here. `most`: how many were here at one time since. */
+/**
+ * Starts a server that passes calls on to the store. After `hold(n)` it holds the next n calls until all have arrived. `most` is the most
+ * calls in flight since `hold`.
+ */
 async function startGate(store) {
-  const onward = new Agent({ keepAlive: true, maxSockets: Infinity });
+  const agent = new Agent({ keepAlive: true, maxSockets: Infinity });
   let held = [];
   let expected = 0;
-  let here = 0;
+  let inFlight = 0;
   const gate = await startOrigin(async (request, response, received) => {
     const body = await received.body;
-    gate.most = Math.max(gate.most, ++here);
-    response.on("close", () => here--);
-    const pass = () => {
+    gate.most = Math.max(gate.most, ++inFlight);
+    response.on("close", () => inFlight--);
+    const release = () => {
       const { host: _, ...headers } = request.headers;
-      httpRequest(new URL(request.url, store), { method: request.method, headers, agent: onward }, (answer) => {
+      httpRequest(new URL(request.url, store), { method: request.method, headers, agent }, (answer) => {
         response.writeHead(answer.statusCode, answer.headers);
         answer.pipe(response);
       }).on("error", () => response.destroy()).end(body);
     };
-    if (expected === 0) return pass();
-    held.push(pass);
+    if (expected === 0) return release();
+    held.push(release);
     if (held.length < expected) return;
-    const waiting = held.map((pass) => [Math.random(), pass]).sort(([a], [b]) => a - b);
+    const shuffled = held.map((release) => [Math.random(), release]).sort(([a], [b]) => a - b);
     [held, expected] = [[], 0];
-    for (const [, pass] of waiting) pass();
+    for (const [, release] of shuffled) release();
   });
   gate.most = 0;
   gate.hold = (number) => {
@@ -183,7 +190,7 @@ async function startGate(store) {
   };
   const { stop } = gate;
   gate.stop = async () => {
-    onward.destroy();
+    agent.destroy();
     await stop.call(gate);
   };
   return gate;

@@ -1,6 +1,6 @@
 /**
- * Upstash fails and comes back: memory goes on from where its last answers left each caller, and what memory admitted is
- * counted in Redis once. Fault by fault, what a caller sees is elsewhere; here it is about the numbers.
+ * Upstash fails and recovers. Memory continues from the last state that Upstash returned for each caller, and Redis counts what memory
+ * admitted once. This file tests the numbers; store-faults.test.mjs and reliability.test.mjs test what callers see of each fault.
  */
 
 import assert from "node:assert/strict";
@@ -26,27 +26,27 @@ before(async () => {
 after(() => shared?.stop());
 beforeEach(() => shared.reset());
 
-/** The breaker waits 50 to 100 ms, each time. */
+/** Starts a limiter whose breaker waits 50 to 100 ms each time. */
 const start = (vars, options) => shared.warm({
   RATE_LIMIT_GENERAL: `${LIMIT},${WINDOW}`, RATE_LIMIT_IP: "off", REDIS_MAX_RECONNECT_ATTEMPTS: 0, ...vars,
 }, options);
 
 const get = (limiter, caller = CALLER, path = "/") => send(limiter.url, { path, headers: { "CF-Connecting-IP": caller } });
 
-/** How many requests of a caller are admitted before the first that is denied, all of them by memory or none. */
-async function admitted(limiter, { by, caller = CALLER, path = "/", most = 1000 }) {
-  for (let count = 0; count < most; count++) {
+/** Counts the requests of a caller that are admitted until one is denied. `by` names the store that has to decide all of them. */
+async function admitted(limiter, { by, caller = CALLER, path = "/", maxRequests = 1000 }) {
+  for (let count = 0; count < maxRequests; count++) {
     const { status, headers } = await get(limiter, caller, path);
     assert.equal(headers["x-ratelimit-store"], by === "memory" ? "memory" : undefined);
     if (status === 429) return count;
     assert.equal(status, 200);
   }
-  return most;
+  return maxRequests;
 }
 
-const take = (limiter, count, caller, path) => admitted(limiter, { by: "upstash", most: count, caller, path });
+const take = (limiter, count, caller, path) => admitted(limiter, { by: "upstash", maxRequests: count, caller, path });
 
-/** Asks until Upstash decides again; that answer. `faults`: from now on. */
+/** Sends requests until Upstash decides again, and returns that answer. `faults` replace the current ones. */
 function recovered(limiter, caller = CALLER, faults = [], path = "/") {
   standIn.faults.set(...faults);
   return within((async () => {
@@ -54,15 +54,15 @@ function recovered(limiter, caller = CALLER, faults = [], path = "/") {
       const answer = await get(limiter, caller, path);
       if (answer.headers["x-ratelimit-store"] === undefined && answer.status !== 503) return answer;
     }
-  })(), "an answer of Upstash's");
+  })(), "a decision by Upstash");
 }
 
-/** Waits until so many units of a quota are consumed in Redis: reconciliation comes after the response. */
+/** Waits until Redis counts this many units of a quota. Reconciliation runs after the response. */
 function reconciled(key, units) {
   return within((async () => {
-    const held = async () => ((await redis.exists(PREFIX + key)) ? consumed(redis, key) : 0);
-    while ((await held()) < units) await new Promise(setImmediate);
-  })(), `${units} of ${key} in Redis`);
+    const counted = async () => ((await redis.exists(PREFIX + key)) ? consumed(redis, key) : 0);
+    while ((await counted()) < units) await new Promise(setImmediate);
+  })(), `${units} units of ${key} in Redis`);
 }
 
 async function health(limiter) {
@@ -70,42 +70,42 @@ async function health(limiter) {
   return (await send(limiter.url, { path: "/_limiter/health", headers })).json();
 }
 
-describe("what is left when Upstash fails", () => {
+describe("a quota while Upstash fails", () => {
   for (const algorithm of ALGORITHMS) {
-    for (const [factor, more] of [["1", 5], ["1.2", 11]]) {
-      it(`${algorithm}, factor ${factor}: 5 of ${LIMIT} are ${more} from memory, and Redis is full afterwards`, async () => {
+    for (const [factor, remaining] of [["1", 5], ["1.2", 11]]) {
+      it(`memory admits ${remaining} more after 25 of ${LIMIT} at factor ${factor}, and Redis then counts ${LIMIT} (${algorithm})`, async () => {
         const limiter = await start({ RATE_LIMIT_POLICIES: { general: { algorithm } }, RATE_LIMIT_FALLBACK_FACTOR: factor });
         assert.equal(await take(limiter, 25), 25);
         standIn.faults.set(DOWN);
-        assert.equal(await admitted(limiter, { by: "memory" }), more);
+        assert.equal(await admitted(limiter, { by: "memory" }), remaining);
         assert.equal(await consumed(redis, `general:${CALLER}`), 25);
         assert.equal((await recovered(limiter)).status, 429);
         assert.equal(await consumed(redis, `general:${CALLER}`), LIMIT);
       });
     }
 
-    it(`${algorithm}: what memory admitted is counted once, be the answer lost that would have said so`, async () => {
+    it(`Redis counts what memory admitted once, although the answer to the reconciling call is lost (${algorithm})`, async () => {
       const limiter = await start({ RATE_LIMIT_POLICIES: { general: { algorithm } } });
       assert.equal(await take(limiter, 10), 10);
       standIn.faults.set({ ...DOWN, times: 3 }, { kind: "reset", after: true, times: 1 });
-      assert.equal(await admitted(limiter, { by: "memory", most: 4 }), 4);
-      // The fourth was decided by Redis, too, together with the backlog.
+      assert.equal(await admitted(limiter, { by: "memory", maxRequests: 4 }), 4);
+      // Redis decided the fourth request as well, and counted the backlog in the same call. Its answer was lost.
       assert.equal(await consumed(redis, `general:${CALLER}`), 10 + 3 + 1);
       assert.equal(await take(limiter, 1), 1);
       assert.equal(await consumed(redis, `general:${CALLER}`), 10 + 3 + 1 + 1);
       assert.equal(await take(limiter, LIMIT), LIMIT - 15);
     });
 
-    it(`${algorithm}: the backlog of callers that do not come back is reconciled in the background, once, even if an answer is lost`, async () => {
+    it(`the backlog of callers that never return is reconciled once, although an answer is lost (${algorithm})`, async () => {
       const limiter = await start({ RATE_LIMIT_POLICIES: { general: { algorithm } }, REDIS_RETRY_DELAY: 1 });
       const callers = Array.from({ length: 20 }, (_, i) => `192.0.2.${100 + i}`);
       for (const caller of callers) assert.equal(await take(limiter, 2, caller), 2);
       standIn.faults.set(DOWN);
-      for (const caller of callers) assert.equal(await admitted(limiter, { by: "memory", most: 3, caller }), 3);
-      // Sixteen of them in a call: the probe is answered, and the first of the calls is lost.
+      for (const caller of callers) assert.equal(await admitted(limiter, { by: "memory", maxRequests: 3, caller }), 3);
+      // A call reconciles sixteen callers. The probe is answered, and the answer to the first of these calls is lost.
       await recovered(limiter, CALLER, [NO_FAULT, { kind: "reset", after: true, times: 1 }]);
       for (const caller of callers) await reconciled(`general:${caller}`, 5);
-      // By the second call, so the first has been repeated.
+      // The fault was used up, so the first call was lost and repeated.
       assert.deepEqual(standIn.faults.active(), []);
       for (const caller of callers) assert.equal(await consumed(redis, `general:${caller}`), 5);
     });
@@ -113,32 +113,32 @@ describe("what is left when Upstash fails", () => {
 });
 
 describe("reconciliation", () => {
-  it("is repeated REDIS_RETRY_COUNT times, and a decision is not", async () => {
+  it("a failed reconciliation is retried REDIS_RETRY_COUNT times, and a failed decision is not retried", async () => {
     for (const retries of [0, 3]) {
       const limiter = await start({ REDIS_RETRY_COUNT: retries, REDIS_RETRY_DELAY: 1 });
-      // Closed still, so that no probe comes in between.
+      // One failure leaves the breaker closed, so no probe interferes.
       standIn.faults.set({ ...DOWN, times: 1 });
       let { count } = standIn.requests();
-      assert.equal(await admitted(limiter, { by: "memory", most: 1 }), 1);
+      assert.equal(await admitted(limiter, { by: "memory", maxRequests: 1 }), 1);
       assert.equal(standIn.requests().count - count, 1);
-      // The other's decision, the call that reconciles, and its repetitions.
+      // The other caller's decision, the call that reconciles, and its retries.
       count = standIn.requests().count;
       standIn.faults.set(NO_FAULT, { ...DOWN, times: 1 + retries });
       assert.equal(await take(limiter, 1, "192.0.2.2"), 1);
       await within((async () => {
         while (standIn.faults.active().length > 0) await new Promise(setImmediate);
       })(), "every attempt");
-      // None after them: the next call is the next decision.
+      // No call follows the retries: the next one is the next decision.
       assert.equal(await take(limiter, 1, "192.0.2.3"), 1);
       assert.equal(standIn.requests().count - count, 1 + (1 + retries) + 1);
       await shared.reset();
     }
   });
 
-  it("is made up for by the next one, should it fail as often as it is repeated", async () => {
+  it("a later reconciliation sends the backlog if all retries failed", async () => {
     const limiter = await start({ REDIS_RETRY_COUNT: 0 }, { modules: INSIDE });
     standIn.faults.set({ ...DOWN, times: 1 });
-    assert.equal(await admitted(limiter, { by: "memory", most: 1 }), 1);
+    assert.equal(await admitted(limiter, { by: "memory", maxRequests: 1 }), 1);
     standIn.faults.set(NO_FAULT, { ...DOWN, times: 1 });
     assert.equal(await take(limiter, 1, "192.0.2.2"), 1);
     await within((async () => {
@@ -149,7 +149,7 @@ describe("reconciliation", () => {
     await reconciled(`general:${CALLER}`, 1);
   });
 
-  it("takes the caller to its limit and no further, whatever the verdict", async () => {
+  it("reconciliation fills a caller's quota to its limit and no further", async () => {
     const limiter = await start({ RATE_LIMIT_FALLBACK_FACTOR: "2" });
     assert.equal(await take(limiter, 25), 25);
     standIn.faults.set(DOWN);
@@ -158,23 +158,23 @@ describe("reconciliation", () => {
     await reconciled(`general:${CALLER}`, LIMIT);
     assert.equal((await get(limiter)).status, 429);
     assert.equal(await consumed(redis, `general:${CALLER}`), LIMIT);
-    // It ends when all its units do, as ever.
-    const rest = await redis.pTTL(`${PREFIX}general:${CALLER}`);
-    assert.ok(rest > 0 && rest <= WINDOW * 1000 * (1 + 1 / 60) + 2000 + 1000, `${rest}`);
+    // The key still expires when its last unit does.
+    const ttlMs = await redis.pTTL(`${PREFIX}general:${CALLER}`);
+    assert.ok(ttlMs > 0 && ttlMs <= WINDOW * 1000 * (1 + 1 / 60) + 2000 + 1000, `the key expires in ${ttlMs} ms`);
   });
 });
 
-describe("a fleet", () => {
+describe("a fleet without its store", () => {
   for (const algorithm of ALGORITHMS) {
-    it(`${algorithm}: two isolates admit twice the factor times the limit at most, and Redis says the limit afterwards`, async () => {
+    it(`two isolates admit at most twice the factor times the limit, and Redis then counts the limit (${algorithm})`, async () => {
       const limiters = await Promise.all([1, 2].map(() => start({ RATE_LIMIT_POLICIES: { general: { algorithm } } })));
-      // The first asks from the first isolate alone: the other one does not know of it.
+      // Only the first isolate has decided for this caller, so the second does not know what it consumed.
       assert.equal(await take(limiters[0], 20), 20);
       standIn.faults.set(DOWN);
-      const widened = LIMIT * 1.2;
+      const fallbackLimit = LIMIT * 1.2;
       const both = await Promise.all(limiters.map((limiter) => admitted(limiter, { by: "memory" })));
-      assert.deepEqual(both, [widened - 20, widened]);
-      assert.ok(20 + both[0] + both[1] <= 2 * widened);
+      assert.deepEqual(both, [fallbackLimit - 20, fallbackLimit]);
+      assert.ok(20 + both[0] + both[1] <= 2 * fallbackLimit);
       for (const limiter of limiters) assert.equal((await recovered(limiter)).status, 429);
       assert.equal(await consumed(redis, `general:${CALLER}`), LIMIT);
     });
@@ -197,25 +197,25 @@ describe("on_store_failure", () => {
     RATE_LIMIT_FALLBACK_FACTOR: "1",
   };
 
-  it("`allow` denies nobody, and what it admits is counted up to the limit", async () => {
+  it("`allow` denies nobody, and Redis counts what it admits up to the limit", async () => {
     const limiter = await start(RULES);
     standIn.faults.set(DOWN);
-    assert.equal(await admitted(limiter, { by: "memory", path: "/open", most: 20 }), 20);
+    assert.equal(await admitted(limiter, { by: "memory", path: "/open", maxRequests: 20 }), 20);
     await recovered(limiter, "192.0.2.2");
     await reconciled(`open:${CALLER}`, 2);
     assert.equal((await get(limiter, CALLER, "/open")).status, 429);
   });
 
-  it("`allow` lets go of who was denied before as well, once that is due to be asked for", async () => {
+  it("`allow` admits a caller that was denied before, once its remembered denial has expired", async () => {
     const limiter = await start(RULES, { modules: INSIDE });
     assert.equal(await take(limiter, 3, CALLER, "/open"), 2);
     standIn.faults.set(DOWN);
     await pass(limiter, 10_000);
-    assert.equal(await admitted(limiter, { by: "memory", path: "/open", most: 10 }), 10);
+    assert.equal(await admitted(limiter, { by: "memory", path: "/open", maxRequests: 10 }), 10);
     assert.equal((await recovered(limiter, CALLER, [], "/open")).status, 429);
   });
 
-  it("the strictest of a request's policies rules", async () => {
+  it("the strictest `on_store_failure` of a request's policies applies", async () => {
     const limiter = await start(RULES);
     standIn.faults.set(DOWN);
     assert.equal(await admitted(limiter, { by: "memory", path: "/open-own" }), 4);
@@ -226,7 +226,7 @@ describe("on_store_failure", () => {
     await reconciled(`open:${CALLER}`, 2);
   });
 
-  it("`deny` answers 503 from the first failure on, as long as the breaker is open, and no longer", async () => {
+  it("`deny` answers 503 from the first failure until the breaker closes", async () => {
     const limiter = await start({ ...RULES, ADMIN_TOKEN });
     assert.equal((await get(limiter, CALLER, "/shut")).status, 200);
     standIn.faults.set(DOWN);
@@ -241,36 +241,36 @@ describe("on_store_failure", () => {
       assert.deepEqual(Object.keys(answer.headers).filter((name) => name.startsWith("x-ratelimit")), []);
     }
     await recovered(limiter, "192.0.2.2");
-    // Nothing was admitted meanwhile, nor counted.
+    // No request was admitted or counted meanwhile.
     assert.equal((await get(limiter, CALLER, "/shut")).headers["x-ratelimit-remaining"], "98");
   });
 
-  it("`deny` says when to come back: when the breaker next lets a request through", async () => {
+  it("`deny` sends a Retry-After until the breaker's next probe", async () => {
     const limiter = await start({ ...RULES, ADMIN_TOKEN, REDIS_MAX_RECONNECT_ATTEMPTS: 20 });
-    // A refused token is for an operator to mend: the longest wait at once, 29 hours, or half of it.
+    // Only an operator can fix a refused token, so the breaker waits its longest at once: 15 to 29 hours.
     standIn.faults.set({ kind: "unauthorized" });
     assert.equal((await get(limiter, CALLER, "/shut")).headers["retry-after"], "1");
     const { failing } = await health(limiter);
     const seconds = Number((await get(limiter, CALLER, "/shut")).headers["retry-after"]);
-    const longest = 0.1 * 2 ** 20;
-    assert.ok(seconds > longest / 2 && seconds <= longest + 1, `${seconds}`);
+    const longestS = 0.1 * 2 ** 20;
+    assert.ok(seconds > longestS / 2 && seconds <= longestS + 1, `Retry-After is ${seconds} s`);
     assert.ok(Math.abs(failing.next_try - (Date.now() + seconds * 1000)) < 30_000);
   });
 
-  it("a block that a policy with `allow` has set holds on, for requests of any cost", async () => {
+  it("a block that a policy with `allow` set still denies requests of any cost", async () => {
     const limiter = await start({
       RATE_LIMIT_OPEN: `2,${WINDOW},${HOUR_S}`,
       RATE_LIMIT_POLICIES: policies({ open: "allow" }),
-      RATE_LIMIT_ROUTES: [{ path: "/dear", policies: ["open"], cost: 2 }, { path: "/**", policies: ["open"] }],
+      RATE_LIMIT_ROUTES: [{ path: "/expensive", policies: ["open"], cost: 2 }, { path: "/**", policies: ["open"] }],
     }, { modules: INSIDE });
     assert.equal(await take(limiter, 3), 2);
     standIn.faults.set(DOWN);
     for (let time = 0; time < 8; time++) {
-      for (const path of ["/", "/dear"]) {
+      for (const path of ["/", "/expensive"]) {
         const answer = await get(limiter, CALLER, path);
         assert.deepEqual([answer.status, answer.json().blocked], [429, true], path);
       }
-      // The remembered denial is due to be asked for again, and stands for want of an answer.
+      // The remembered denial expires, the isolate asks Redis again, and Redis does not answer: the block still denies.
       await pass(limiter, 10_000);
     }
     assert.equal((await get(limiter, "192.0.2.2")).status, 200);
@@ -280,7 +280,7 @@ describe("on_store_failure", () => {
 });
 
 describe("blocks and denials during an outage", () => {
-  it("those that were known stand, an operator's too, and those to come are set", async () => {
+  it("known blocks still deny while Upstash is down, and memory sets new ones", async () => {
     const limiter = await start({ RATE_LIMIT_GENERAL: `2,60,${HOUR_S}`, RATE_LIMIT_FALLBACK_FACTOR: "1" }, { modules: INSIDE });
     const [denied, blocked] = ["192.0.2.2", "192.0.2.3"];
     assert.equal(await take(limiter, 3, denied), 2);
@@ -288,7 +288,7 @@ describe("blocks and denials during an outage", () => {
     assert.equal((await get(limiter, blocked)).status, 429);
     standIn.faults.set(DOWN);
     assert.equal(await admitted(limiter, { by: "memory" }), 2);
-    // Long after the window: blocks alone deny them.
+    // Long after the window, only blocks deny these callers.
     for (const ms of [0, 10_000, 10_000, 120_000]) {
       await pass(limiter, ms);
       for (const caller of [denied, blocked, CALLER]) {
@@ -298,19 +298,19 @@ describe("blocks and denials during an outage", () => {
     }
     await pass(limiter, HOUR_S * 1000);
     for (const caller of [denied, CALLER]) assert.equal((await get(limiter, caller)).status, 200, caller);
-    assert.equal((await get(limiter, blocked)).status, 429, "no end, no release");
+    assert.equal((await get(limiter, blocked)).status, 429, "a block without an end should still deny");
   });
 });
 
-describe("what is said of it", () => {
-  it("X-RateLimit-Store is there while memory decides, and an origin's own header of that name is not", async () => {
+describe("reports of a failing store", () => {
+  it("X-RateLimit-Store is set only while memory decides, and replaces an origin's header of that name", async () => {
     const origin = await startOrigin((_, response) => response.writeHead(200, { "X-RateLimit-Store": "the origin's" }).end());
     try {
       const limiter = await start({ ORIGIN_URL: origin.url, RATE_LIMIT_GENERAL: `2,${WINDOW}`, RATE_LIMIT_FALLBACK_FACTOR: "1" });
       const store = async (caller) => (await get(limiter, caller)).headers["x-ratelimit-store"];
       assert.equal(await store(), undefined);
       standIn.faults.set(DOWN);
-      assert.deepEqual([await store(), await store()], ["memory", "memory"], "admitted or not");
+      assert.deepEqual([await store(), await store()], ["memory", "memory"], "a denial should have the header as well");
       await recovered(limiter, "192.0.2.2");
       assert.deepEqual([await store(), await store()], [undefined, undefined]);
     } finally {
@@ -318,13 +318,13 @@ describe("what is said of it", () => {
     }
   });
 
-  it("where memory is the store, nothing is degraded", async () => {
+  it("X-RateLimit-Store is not set when memory is the configured store", async () => {
     const limiter = await shared.limiter({ REDIS_ENABLED: false });
     const { status, headers } = await get(limiter);
     assert.deepEqual([status, headers["x-ratelimit-store"]], [200, undefined]);
   });
 
-  it("health: closed, open, half-open and closed again; since when, why and when next for an operator alone", async () => {
+  it("health reports the breaker's state, and only to an operator since when, why and when the next probe is due", async () => {
     const limiter = await start({ ADMIN_TOKEN });
     const states = async () => {
       const { status, store, breaker, failing } = await health(limiter);
@@ -334,7 +334,7 @@ describe("what is said of it", () => {
     const from = Date.now();
     standIn.faults.set(DOWN);
     for (let failure = 1; failure <= 5; failure++) {
-      assert.deepEqual(await states(), ["ok upstash closed", undefined], "one failure is one request's");
+      assert.deepEqual(await states(), ["ok upstash closed", undefined], "single failures should leave the breaker closed");
       assert.equal((await get(limiter)).status, 200);
     }
     const [open, failing] = await states();
@@ -343,8 +343,8 @@ describe("what is said of it", () => {
     assert.deepEqual(rest, {});
     assert.ok(since >= from && since <= Date.now(), `${since}`);
     assert.equal(why, "Redis refused the command: OOM");
-    // A tenth of a second, of which chance takes up to half.
-    assert.ok(next >= since + 50 && next <= since + 100, `${next - since}`);
+    // The wait is 100 ms, less a random part of up to half.
+    assert.ok(next >= since + 50 && next <= since + 100, `the next probe is due after ${next - since} ms`);
     const publicly = (await send(limiter.url, { path: "/_limiter/health" })).json();
     assert.deepEqual(Object.keys(publicly).sort(), ["breaker", "status", "store", "version"]);
 
@@ -359,7 +359,7 @@ describe("what is said of it", () => {
     assert.equal((await get(limiter, "192.0.2.2")).headers["x-ratelimit-store"], "memory");
   });
 
-  it("health: open again after a probe that fails, since the same moment, and closed after one that does not", async () => {
+  it("a failed probe opens the breaker again with the same `since`, and a successful one closes it", async () => {
     const limiter = await start({ ADMIN_TOKEN });
     standIn.faults.set(DOWN);
     for (let failure = 1; failure <= 5; failure++) await get(limiter);
@@ -373,12 +373,12 @@ describe("what is said of it", () => {
         const answer = await health(limiter);
         if (answer.breaker !== "half-open") return answer;
       }
-    })(), "its outcome");
+    })(), "the outcome of the probe");
     assert.deepEqual([breaker, second.since], ["open", first.since]);
     assert.match(second.why, /the token or password was refused/);
     assert.ok(second.next_try > first.next_try);
     await recovered(limiter, "192.0.2.2");
-    const { version: _, ...well } = await health(limiter);
-    assert.deepEqual(well, { status: "ok", store: "upstash", breaker: "closed", script: "flagged", errors: [], warnings: [] });
+    const { version: _, ...healthy } = await health(limiter);
+    assert.deepEqual(healthy, { status: "ok", store: "upstash", breaker: "closed", script: "flagged", errors: [], warnings: [] });
   });
 });

@@ -1,4 +1,4 @@
-/** What a full Redis does to the limiter's keys, under the two policies that docs/redis.md recommends. */
+/** What a full Redis does to the limiter's keys under the two eviction policies that docs/redis.md recommends. */
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, it } from "node:test";
@@ -20,7 +20,10 @@ describe("a full Redis", () => {
 
   const VARS = { ADMIN_TOKEN, RATE_LIMIT_GENERAL: `5,${HOUR_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_FALLBACK_FACTOR: "1", RATE_LIMIT_SHORT: "5,60", RATE_LIMIT_ROUTES: [{ path: "/short", policies: ["short"] }] };
 
-  /** Holds an endless block and a range, a caller's quotas of an hour and of a minute, and then more than there is room for. */
+  /**
+   * Writes a block without an end, a blocked range, and a caller's quotas of an hour and of a minute. Then writes short-lived keys
+   * beyond `maxmemory`.
+   */
   async function fill(policy) {
     const limiter = await shared.warm(VARS);
     await good(limiter, "PUT", blocked("198.51.100.1"), { json: {} });
@@ -40,26 +43,26 @@ describe("a full Redis", () => {
     return { limiter, error, evicted };
   }
 
-  it("under volatile-ttl drops short quotas and keeps an hour's, blocks without an end and ranges", async () => {
+  it("volatile-ttl evicts short quotas and keeps an hour's quota, blocks without an end and ranges", async () => {
     const { evicted, error } = await fill("volatile-ttl");
     assert.equal(error, undefined);
-    assert.ok(evicted > 1000, `${evicted}`);
+    assert.ok(evicted > 1000, `Redis evicted ${evicted} keys`);
     for (const key of ["blocked:198.51.100.1", "blocked_ips", "blocked_ranges", "blocked_ranges:version", `general:${CALLER}`]) {
       assert.equal(await redis.exists(PREFIX + key), 1, key);
     }
-    // As another isolate sees it.
+    // Another isolate remembers nothing, so it reads these blocks from Redis.
     const other = await shared.limiter(VARS);
     for (const caller of ["198.51.100.1", "203.0.113.9"]) await isBlocked(other, caller, null);
     assert.equal(await ask(other, "192.0.2.9", "/short"), 200);
   });
 
-  it("under noeviction drops nothing and refuses writes; memory decides, blocks stand and can be read, and other calls answer 503", async () => {
+  it("noeviction keeps every key: memory decides, blocks hold and can be read, and other calls answer 503", async () => {
     const { limiter, evicted, error } = await fill("noeviction");
     assert.match(error, /^OOM/);
     assert.equal(evicted, 0);
     for (const status of [200, 200, 200, 200, 200, 429]) assert.equal(await ask(limiter, "192.0.2.9"), status);
-    assert.equal((await good(limiter, "GET", blocked("198.51.100.1"))).blocked, true, "one command, which only reads");
-    // Redis runs no script then, be it of reads.
+    assert.equal((await good(limiter, "GET", blocked("198.51.100.1"))).blocked, true, "reading one block is a single command that only reads");
+    // A full Redis runs no script, not even one that only reads.
     await refused(503, limiter, "GET", "events");
     for (const caller of ["198.51.100.1", "203.0.113.9"]) await isBlocked(limiter, caller, null);
     for (const key of ["blocked:198.51.100.1", "blocked_ranges", `short:${CALLER}`]) assert.equal(await redis.exists(PREFIX + key), 1, key);

@@ -1,6 +1,6 @@
 /**
- * A flood does not amplify: what it costs the store does not grow with it, nor does what the isolate keeps, and it frees
- * nobody who is denied.
+ * A flood of requests. Its cost at the store and the isolate's memory stay bounded, and it does not make the isolate forget who is
+ * denied.
  */
 
 import assert from "node:assert/strict";
@@ -17,10 +17,10 @@ import { startWorkerd } from "../harness/workerd.mjs";
 const FLOOD = 20_000;
 const IN_FLIGHT = 50;
 
-/** How long a denial is repeated without asking the store, as the README says. */
-const LONGEST_MS = 10_000;
+/** How long an isolate repeats a denial without asking the store, at most. */
+const MAX_REMEMBERED_MS = 10_000;
 
-describe("what a flood costs the store", () => {
+describe("the cost of a flood at the store", () => {
   let shared;
   before(async () => {
     shared = await startShared();
@@ -28,7 +28,7 @@ describe("what a flood costs the store", () => {
   after(() => shared?.stop());
   beforeEach(() => shared.reset());
 
-  /** So many requests, so many of them in flight at any time: what they were answered, what they cost, what they took. */
+  /** Sends requests, `IN_FLIGHT` at a time. Returns the counts by status, the commands billed and the time taken. */
   async function flood(limiter, callerOf, requests = FLOOD) {
     const agent = new Agent({ keepAlive: true, maxSockets: IN_FLIGHT });
     const [billed, started] = [await shared.standIn.billed(), performance.now()];
@@ -44,7 +44,7 @@ describe("what a flood costs the store", () => {
     return { statuses, billed: (await shared.standIn.billed()) - billed, seconds: (performance.now() - started) / 1000 };
   }
 
-  /** How many of so many requests, one after the other, are admitted; the rest is denied. */
+  /** Sends requests one after another and counts those that are admitted. The others must be denied. */
   async function admitted(limiter, caller, requests, path) {
     let count = 0;
     for (let request = 0; request < requests; request++) {
@@ -55,37 +55,37 @@ describe("what a flood costs the store", () => {
     return count;
   }
 
-  it(`${FLOOD} requests of a denied caller are fewer than 250 commands`, async (t) => {
+  it(`${FLOOD} requests of a denied caller cost fewer than 250 commands`, async (t) => {
     const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S}` }, { modules: INSIDE });
     await ask(limiter, CALLER);
     let [billed, seconds] = [0, 0];
-    // Four parts, each due to ask again: else a quick machine would be done before it comes to that.
+    // The denial expires between the four parts. Otherwise a fast machine would finish before the isolate asks again.
     for (let part = 0; part < 4; part++) {
       const cost = await flood(limiter, () => CALLER, FLOOD / 4);
       assert.deepEqual(cost.statuses, { 429: FLOOD / 4 });
-      assert.ok(cost.billed >= 2, "the denial was asked for");
+      assert.ok(cost.billed >= 2, "the isolate should ask the store once the denial has expired");
       billed += cost.billed;
       seconds += cost.seconds;
-      await pass(limiter, LONGEST_MS);
+      await pass(limiter, MAX_REMEMBERED_MS);
     }
     t.diagnostic(`${billed} commands in ${seconds.toFixed(1)} s`);
-    assert.ok(billed < 250, `${billed}`);
+    assert.ok(billed < 250, `${billed} commands were billed`);
   });
 
-  it(`${IN_FLIGHT} requests at once of a caller whose denial is due are one question`, async () => {
+  it(`${IN_FLIGHT} concurrent requests of a caller whose remembered denial has expired cost one call`, async () => {
     const { standIn } = shared;
     const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S}` }, { modules: INSIDE });
     for (const status of [200, 429, 429]) assert.equal(await ask(limiter, CALLER), status);
-    await pass(limiter, LONGEST_MS);
+    await pass(limiter, MAX_REMEMBERED_MS);
     const [billed, { count }] = [await standIn.billed(), standIn.requests()];
-    // Long enough that all of them come while the first is asking.
+    // Long enough that all requests arrive while the first waits for the store.
     standIn.faults.set({ kind: "delay", ms: 500 });
     const statuses = await Promise.all(Array.from({ length: IN_FLIGHT }, () => ask(limiter, CALLER)));
     assert.deepEqual(statuses, Array(IN_FLIGHT).fill(429));
     assert.deepEqual([(await standIn.billed()) - billed, standIn.requests().count - count], [2, 1]);
   });
 
-  it(`${FLOOD} callers are no more commands a second than REDIS_MAX_COMMANDS_PER_SECOND, and one of them is limited`, async (t) => {
+  it(`${FLOOD} callers cost at most REDIS_MAX_COMMANDS_PER_SECOND, and a caller among them is still limited`, async (t) => {
     const cap = 100;
     const limit = 10;
     const limiter = await shared.warm({
@@ -97,17 +97,17 @@ describe("what a flood costs the store", () => {
     const { statuses, billed, seconds } = await flood(limiter, (number) => `10.0.${number >> 8}.${number & 255}`);
     t.diagnostic(`${billed} commands in ${seconds.toFixed(1)} s`);
     assert.deepEqual(statuses, { 200: FLOOD });
-    assert.ok(billed <= cap * (seconds + 1), `${billed} in ${seconds} s`);
-    // Hardly fewer either: the store is asked as far as it may be.
-    assert.ok(billed >= (cap / 2) * Math.floor(seconds), `${billed} in ${seconds} s`);
+    assert.ok(billed <= cap * (seconds + 1), `${billed} commands in ${seconds} s`);
+    // The limiter uses most of the cap: it asks the store whenever it may.
+    assert.ok(billed >= (cap / 2) * Math.floor(seconds), `only ${billed} commands in ${seconds} s`);
 
-    // In the middle of such a flood, by the store or by memory, as it comes.
+    // During such a flood the store decides some of the caller's requests, and memory the others.
     const others = flood(limiter, (number) => `10.1.${number >> 8}.${number & 255}`, 2000);
     assert.equal(await admitted(limiter, CALLER, 100), limit);
     assert.deepEqual((await others).statuses, { 200: 2000 });
   });
 
-  it("of denials of many callers, with escalation, is no more commands a second than the cap", async (t) => {
+  it("recording and escalating the denials of many callers stays within the cap of commands a second", async (t) => {
     const cap = 50;
     const limiter = await shared.warm({
       ADMIN_TOKEN, RATE_LIMIT_GENERAL: `1,${HOUR_S}`, RATE_LIMIT_IP: "off", RATE_LIMIT_ESCALATION: "10,60,600", REDIS_MAX_COMMANDS_PER_SECOND: cap,
@@ -121,7 +121,7 @@ describe("what a flood costs the store", () => {
       }
     })();
     await flood(limiter, (number) => `10.0.0.${number % 120}`);
-    // While it writes what it has gathered.
+    // Until the isolate has written the events that it gathered.
     await setTimeout(8000);
     await eventually(async () => {
       await ask(limiter, CALLER);
@@ -134,12 +134,12 @@ describe("what a flood costs the store", () => {
     const windows = samples.map(([from, before]) => samples.findLast(([at]) => at - from <= 1000)[1] - before);
     const [most, all] = [Math.max(...windows), samples.at(-1)[1] - samples[0][1]];
     t.diagnostic(`${most} commands in a second, ${all} in ${seconds.toFixed(1)} s`);
-    // What was sent a moment before a second may arrive in it.
-    assert.ok(most <= 1.5 * cap, `${most} in a second`);
-    assert.ok(all <= cap * (seconds + 1), `${all} in ${seconds} s`);
+    // Commands that were sent just before a second may arrive in it.
+    assert.ok(most <= 1.5 * cap, `${most} commands in a second`);
+    assert.ok(all <= cap * (seconds + 1), `${all} commands in ${seconds} s`);
   });
 
-  it("beyond that, memory decides whatever on_store_failure says: a cap is no failure", async () => {
+  it("memory decides beyond the cap under any on_store_failure, because a cap is not a failure", async () => {
     const limit = 40;
     const limiter = await shared.warm({
       RATE_LIMIT_GENERAL: `${limit},${HOUR_S}`,
@@ -154,9 +154,9 @@ describe("what a flood costs the store", () => {
   });
 });
 
-describe("what an isolate keeps", () => {
-  /** As src/store/memory.rs has it. */
-  const ENTRIES = 50_000;
+describe("the memory of an isolate under a flood", () => {
+  /** The bound of src/store/memory.rs. */
+  const MAX_ENTRIES = 50_000;
   const [DENIED, BLOCKED] = ["192.0.2.1", "192.0.2.2"];
 
   let limiter;
@@ -164,13 +164,13 @@ describe("what an isolate keeps", () => {
 
   const modes = {
     "memory is the store": {},
-    // Where nothing listens.
-    "memory decides in place of a store that is gone": {
+    // Nothing listens on port 1.
+    "memory decides in place of an unreachable store": {
       UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "token", RATE_LIMIT_FALLBACK_FACTOR: "1",
     },
   };
   for (const [mode, vars] of Object.entries(modes)) {
-    it(`${mode}: bounded, and it forgets nobody who is denied`, async (t) => {
+    it(`the isolate's memory is bounded and keeps every denied caller while ${mode}`, async (t) => {
       limiter = await startWorkerd({
         modules: INSIDE,
         vars: {
@@ -185,21 +185,21 @@ describe("what an isolate keeps", () => {
       for (const status of [200, 429]) assert.equal(await ask(limiter, BLOCKED, "/auth"), status);
       const started = performance.now();
       const before = await memoryOf(limiter);
-      assert.deepEqual(await callers(limiter, 0, ENTRIES), { 200: ENTRIES });
+      assert.deepEqual(await callers(limiter, 0, MAX_ENTRIES), { 200: MAX_ENTRIES });
       const full = await memoryOf(limiter);
-      assert.deepEqual(await callers(limiter, ENTRIES, ENTRIES / 2), { 200: ENTRIES / 2 });
+      assert.deepEqual(await callers(limiter, MAX_ENTRIES, MAX_ENTRIES / 2), { 200: MAX_ENTRIES / 2 });
       const after = await memoryOf(limiter);
       const megabytes = [before, full, after].map((bytes) => (bytes / 1e6).toFixed(1));
       t.diagnostic(`${megabytes.join(", ")} MB of linear memory, ${((performance.now() - started) / 1000).toFixed(1)} s`);
-      // As many bytes a caller again would be half of the growth. Of an isolate's 128 MB:
-      assert.ok(after - full < (full - before) / 4, `${before}, ${full}, ${after}`);
-      assert.ok(after < 64e6, `${after}`);
+      // Unbounded memory would grow by half as much again for half as many callers. An isolate has 128 MB.
+      assert.ok(after - full < (full - before) / 4, `memory grew from ${before} to ${full} and then to ${after} bytes`);
+      assert.ok(after < 64e6, `${after} bytes`);
 
       assert.equal(await ask(limiter, DENIED), 429);
-      // Were it forgotten, this would be the first request of two.
+      // If the isolate had forgotten the block, this request would be admitted.
       const blocked = await send(limiter.url, { path: "/auth", headers: { "CF-Connecting-IP": BLOCKED } });
       assert.deepEqual([blocked.status, blocked.json().blocked], [429, true]);
-      // Others are: the first of them has its limit anew, which is what the bound costs.
+      // The isolate forgets callers that are not denied. The first of the flood has its whole limit again, which the bound costs.
       assert.equal((await send(limiter.url, { headers: { "CF-Connecting-IP": "10.0.0.0" } })).headers["x-ratelimit-remaining"], "1");
     });
   }

@@ -1,6 +1,6 @@
 /**
- * Leases in the runtime: several workerd processes on one Redis hold a caller to its limit as they do without, most requests
- * ask nobody, and a hot caller waits for no round trip.
+ * Leases on workerd and a real Redis. Several processes still hold a caller to its limit, most requests do not ask the store, and the
+ * requests of a busy caller do not wait for a round trip.
  */
 
 import assert from "node:assert/strict";
@@ -9,7 +9,7 @@ import { after, before, beforeEach, describe, it } from "node:test";
 import { CALLER } from "../harness/fixtures.mjs";
 import { PREFIX, WINDOW, ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
-import { densest, drive, overflow } from "../harness/window.mjs";
+import { drive, mostInOneWindow, overflow } from "../harness/window.mjs";
 import { within } from "../harness/within.mjs";
 
 describe("leases", () => {
@@ -32,7 +32,7 @@ describe("leases", () => {
     RATE_LIMIT_POLICIES: { general: { lease: 100, ...options } },
   });
 
-  /** What `body` costs, and what it returns. */
+  /** Runs `body` and returns its result, the commands billed and the calls to the store. */
   async function cost(body) {
     let result;
     const { billed, requests: calls } = await shared.cost(async () => {
@@ -43,7 +43,7 @@ describe("leases", () => {
     return { billed, calls, result };
   }
 
-  /** So many requests at so many a second, of one caller; their answers. */
+  /** Sends requests of one caller at a steady rate and returns the answers. */
   async function paced(limiter, requests, perSecond) {
     const start = performance.now();
     const answers = [];
@@ -55,7 +55,7 @@ describe("leases", () => {
     return Promise.all(answers);
   }
 
-  it("100 requests a second of one caller: under 0.1 round trips and 0.3 billed commands each, none denied", async (t) => {
+  it("a caller with 100 requests a second costs under 0.1 round trips and 0.3 billed commands each", async (t) => {
     const limiter = await shared.warm(leased("10000,60"));
     const requests = 800;
     const { billed, calls, result } = await cost(() => paced(limiter, requests, 100));
@@ -63,23 +63,23 @@ describe("leases", () => {
     assert.deepEqual([...new Set(result.map(({ status }) => status))], [200]);
     assert.ok(calls < 0.1 * requests, `${calls} calls`);
     assert.ok(billed < 0.3 * requests, `${billed} commands`);
-    // What the caller is told goes down by one each time, wherever the units come from.
+    // X-RateLimit-Remaining goes down by one with each request, wherever the units come from.
     const remaining = result.map(({ headers }) => Number(headers["x-ratelimit-remaining"])).sort((a, b) => b - a);
     assert.deepEqual(remaining, Array.from({ length: requests }, (_, i) => 9999 - i));
   });
 
-  it("a hot caller does not wait: with a store that hangs, what is held is spent", async () => {
+  it("a busy caller's requests spend leased units without waiting for a store that hangs", async () => {
     const limiter = await shared.warm(leased("100000,60"));
     await paced(limiter, 300, 200);
     shared.standIn.faults.set({ kind: "hang" });
     const answers = await within(paced(limiter, 20, 200), "answers without the store", 10_000);
     for (const { status, headers } of answers) {
       assert.equal(status, 200);
-      assert.equal(headers["x-ratelimit-store"], undefined, "the units were the shared store's");
+      assert.equal(headers["x-ratelimit-store"], undefined, "leased units should come from the shared store, not from memory");
     }
   });
 
-  it("a policy without a lease beside it: every request asks once, and takes nothing in advance", async () => {
+  it("every request asks the store once and takes nothing in advance if another of its policies has no lease", async () => {
     const limiter = await shared.warm({ ...leased(`1000,${WINDOW}`), RATE_LIMIT_IP: `1000,${WINDOW}` });
     const { billed, calls } = await cost(async () => {
       for (let i = 0; i < 50; i++) assert.equal(await ask(limiter, CALLER), 200);
@@ -89,7 +89,7 @@ describe("leases", () => {
     assert.deepEqual(counts, ["=50"]);
   });
 
-  it("a block made elsewhere is in force after a lease at the most", async () => {
+  it("a block made elsewhere takes effect within one lease of 100 units", async () => {
     const limiter = await shared.warm(leased(`100000,${WINDOW}`));
     await paced(limiter, 200, 200);
     await redis.set(`${PREFIX}blocked:${CALLER}`, '{"reason":"x"}');
@@ -99,11 +99,11 @@ describe("leases", () => {
     assert.ok(statuses.includes(429));
   });
 
-  describe("four processes, and demand at every moment", () => {
+  describe("four processes under constant demand", () => {
     const limit = 400;
     const window = 2000;
-    /** Calls that took units: each writes the state once, and one that is denied writes nothing. */
-    const taking = async (body) => {
+    /** Runs `body` and counts the calls that took units. Each such call writes the state once, and a denied call writes nothing. */
+    const countingWrites = async (body) => {
       const written = async () => Number((await redis.info("commandstats")).match(/cmdstat_set:calls=(\d+)/)?.[1] ?? 0);
       const before = await written();
       const result = await body();
@@ -112,30 +112,30 @@ describe("leases", () => {
     const processes = (options) =>
       Promise.all([1, 2, 3, 4].map(() => shared.warm(leased(`${limit},${window / 1000}`, options))));
 
-    it("sliding window: no window holds more than the limit", async (t) => {
+    it("a sliding window never admits more than its limit within a window's length", async (t) => {
       const limiters = await processes({});
-      const { calls, result } = await taking(() => drive(limiters, agent, 4 * window + 500));
-      const most = densest(result, window);
+      const { calls, result } = await countingWrites(() => drive(limiters, agent, 4 * window + 500));
+      const most = mostInOneWindow(result, window);
       t.diagnostic(`${result.length} admitted by ${calls} calls, at most ${most} within ${window} ms`);
-      assert.ok(most <= limit, `${most}`);
-      assert.ok(calls < 0.9 * result.length, "leases are in use");
-      assert.ok(result.length > 2.5 * limit, `${result.length}`);
+      assert.ok(most <= limit, `${most} were admitted within a window's length`);
+      assert.ok(calls < 0.9 * result.length, "leases should be in use");
+      assert.ok(result.length > 2.5 * limit, `only ${result.length} were admitted`);
     });
 
-    it("token bucket: no stretch of time holds more than the burst and the rate", async (t) => {
+    it("a token bucket never admits more than its burst and what its rate adds", async (t) => {
       const burst = 200;
       const limiters = await processes({ algorithm: "token-bucket", burst });
-      const { calls, result } = await taking(() => drive(limiters, agent, 4 * window));
+      const { calls, result } = await countingWrites(() => drive(limiters, agent, 4 * window));
       const most = overflow(result, burst, limit / window);
       t.diagnostic(`${result.length} admitted by ${calls} calls, ${most.toFixed(1)} above the burst and the rate`);
-      assert.ok(most <= 0, `${most}`);
-      // Once the burst is spent there is next to nothing left to lease.
-      assert.ok(calls < result.length - 20, "leases are in use");
-      assert.ok(result.length > 2.5 * limit, `${result.length}`);
+      assert.ok(most <= 0, `${most} too many were admitted`);
+      // Once the burst is spent, there are hardly any units left to lease.
+      assert.ok(calls < result.length - 20, "leases should be in use");
+      assert.ok(result.length > 2.5 * limit, `only ${result.length} were admitted`);
     });
   });
 
-  it("the measurement finds a bucket that overflows", () => {
+  it("overflow finds the burst that a bucket should not have admitted", () => {
     const steady = Array.from({ length: 50 }, (_, i) => ({ sent: i * 10, received: i * 10 + 1 }));
     assert.ok(overflow(steady, 1, 0.1) <= 1);
     const burst = Array.from({ length: 12 }, () => ({ sent: 100, received: 101 }));

@@ -1,6 +1,6 @@
 /**
- * Steady load on one limiter: callers that stay within their limit and one that is far over it, on a policy of each kind.
- * Every answer is written down, with what was going on when it was asked for and when it came.
+ * Steady load on one limiter. For each kind of policy there are callers that stay within their limit and one that goes far over it.
+ * Every answer is recorded with the phase in which its request was sent and the phase in which it arrived.
  */
 
 import { EventEmitter, once } from "node:events";
@@ -9,12 +9,12 @@ import { setTimeout as delay } from "node:timers/promises";
 import { send } from "../../harness/request.mjs";
 import { within } from "../../harness/within.mjs";
 
-/** Each policy is named for what it does when the store fails. */
+/** Each policy is named after its `on_store_failure`. */
 export const POLICIES = ["memory", "allow", "deny"];
 
 export const LIMIT = 80;
-/** What one isolate admits of it while memory decides: RATE_LIMIT_FALLBACK_FACTOR's default. */
-export const WIDENED = 96;
+/** What one isolate admits while memory decides: the limit times the default of RATE_LIMIT_FALLBACK_FACTOR. */
+export const FALLBACK_LIMIT = 96;
 
 export const VARS = {
   RATE_LIMIT_IP: "off",
@@ -23,32 +23,32 @@ export const VARS = {
   RATE_LIMIT_ROUTES: POLICIES.map((policy) => ({ path: `/${policy}`, policies: [policy] })),
 };
 
-/** What the caller over its limit asks before the fault: not yet over it, so that the fault finds it halfway. */
+/** How many requests the caller that goes over its limit sends before the fault: fewer than its limit, so that the fault begins halfway. */
 export const HEAD_START = 50;
 
-/** Requests of one caller that are in flight together, and what it waits between two. */
-const WITHIN = { loops: 1, pause: 80 };
-const OVER = { loops: 4, pause: 40 };
+/** How many requests one caller has in flight, and how many milliseconds it waits after each answer. */
+const WITHIN = { loops: 1, pauseMs: 80 };
+const OVER = { loops: 4, pauseMs: 40 };
 
-/** Callers of each kind, per policy. */
-export const WITHINS = 2;
+/** Callers that stay within their limit, for each policy. */
+export const CALLERS_WITHIN = 2;
 
-/** Requests that are in flight together at the most. */
-export const IN_FLIGHT = POLICIES.length * (WITHINS * WITHIN.loops + OVER.loops);
+/** The most requests in flight at a time. */
+export const IN_FLIGHT = POLICIES.length * (CALLERS_WITHIN * WITHIN.loops + OVER.loops);
 
 /** Longer than any phase takes on a busy machine. */
-const LONGEST_MS = 60_000;
+const PHASE_TIMEOUT_MS = 60_000;
 
 /**
  * @typedef {object} Answer
- * @property {string} from the phase in which it was asked for
- * @property {string} to the phase in which it came
- * @property {number} ms how long it took
+ * @property {string} from the phase in which the request was sent
+ * @property {string} to the phase in which the answer arrived
+ * @property {number} ms how long the answer took
  * @property {number} status
  * @property {string} [store] X-RateLimit-Store
  * @property {number} remaining X-RateLimit-Remaining
  * @property {string} [retryAfter]
- * @property {string} [error] the body's
+ * @property {string} [error] `error` of the body
  */
 
 export class Caller {
@@ -56,12 +56,12 @@ export class Caller {
   answers = [];
   asked = 0;
 
-  constructor(load, policy, address, most) {
+  constructor(load, policy, address, maxRequests) {
     this.load = load;
     this.policy = policy;
     this.address = address;
-    /** Requests that it may make. */
-    this.most = most;
+    /** How many requests the caller may send. */
+    this.maxRequests = maxRequests;
   }
 
   async ask() {
@@ -81,15 +81,15 @@ export class Caller {
     this.load.events.emit("answer");
   }
 
-  /** How many answers there are of that status, of those that `which` picks. */
-  count(status, which = () => true) {
-    return this.answers.filter((answer) => answer.status === status && which(answer)).length;
+  /** Counts the answers with this status that `matches` accepts. */
+  count(status, matches = () => true) {
+    return this.answers.filter((answer) => answer.status === status && matches(answer)).length;
   }
 }
 
 export class Load {
   events = new EventEmitter();
-  /** What is going on: `before` the fault, `breaking`, `failing`, `mending`, `after` it. */
+  /** The phase of the test: `before` the fault, `breaking`, `failing`, `recovering`, `after` the fault. */
   phase = "before";
   agent = new Agent({ keepAlive: true, maxSockets: Infinity });
   #loops = [];
@@ -97,13 +97,13 @@ export class Load {
 
   constructor(url) {
     this.url = url;
-    // It is within its limit however long the story takes.
+    // `LIMIT` keeps these callers within their limit, however long the test takes.
     this.within = POLICIES.flatMap((policy, p) =>
-      Array.from({ length: WITHINS }, (_, i) => new Caller(this, policy, `198.18.${p}.${i + 1}`, LIMIT)));
+      Array.from({ length: CALLERS_WITHIN }, (_, i) => new Caller(this, policy, `198.18.${p}.${i + 1}`, LIMIT)));
     this.over = POLICIES.map((policy, p) => new Caller(this, policy, `198.18.${p}.99`, HEAD_START));
   }
 
-  /** Callers of that policy. */
+  /** Returns the callers of a policy. */
   of(policy) {
     const named = (callers) => callers.filter((caller) => caller.policy === policy);
     return { within: named(this.within), over: named(this.over)[0] };
@@ -118,31 +118,31 @@ export class Load {
     for (const caller of this.over) this.#run(caller, OVER);
   }
 
-  #run(caller, { loops, pause }) {
+  #run(caller, { loops, pauseMs }) {
     const loop = async () => {
       while (!this.#stopped) {
-        if (caller.asked < caller.most) await caller.ask();
-        await delay(pause);
+        if (caller.asked < caller.maxRequests) await caller.ask();
+        await delay(pauseMs);
       }
     };
     this.#loops.push(...Array.from({ length: loops }, loop));
   }
 
-  /** Waits until the condition holds, looking at every answer. */
+  /** Waits until the condition holds. It is checked after every answer. */
   async until(what, condition) {
-    const late = new AbortController();
+    const stop = new AbortController();
     const holds = async () => {
-      while (!condition()) await once(this.events, "answer", { signal: late.signal });
+      while (!condition()) await once(this.events, "answer", { signal: stop.signal });
     };
-    // A loop that fails ends the wait.
+    // A caller's loop that fails ends the wait.
     const failed = Promise.race(this.#loops).then(() => {});
-    await within(Promise.race([holds(), failed]), what, LONGEST_MS).finally(() => late.abort());
+    await within(Promise.race([holds(), failed]), what, PHASE_TIMEOUT_MS).finally(() => stop.abort());
   }
 
-  /** Waits until every answer is here that was being waited for. */
+  /** Waits until every request in flight has been answered. */
   async answered() {
     const asked = this.callers.map((caller) => caller.asked);
-    await this.until("the answers under way", () => this.callers.every((caller, i) => caller.answers.length >= asked[i]));
+    await this.until("answers to the requests in flight", () => this.callers.every((caller, i) => caller.answers.length >= asked[i]));
   }
 
   async stop() {
