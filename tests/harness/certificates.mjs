@@ -1,4 +1,4 @@
-/** A Redis with TLS: an authority of the tests' own, and a certificate that it has signed. */
+/** Creates a certificate authority for tests, and a certificate for a Redis with TLS that the authority has signed. */
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /**
- * @param {string} [name] whose it is, as OpenSSL writes it
+ * @param {string} [name] the certificate's subject alternative name, in OpenSSL's notation
  * @returns {{authority: string, redisArgs: (port: number) => string[], remove: () => void}} `authority`: its certificate in PEM
  */
 export function makeCertificates(name = "DNS:localhost") {

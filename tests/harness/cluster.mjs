@@ -8,15 +8,15 @@ import { startRedis } from "../upstash/redis-server.mjs";
 const MASTERS = 3;
 const SLOTS = 16_384;
 
-/** For what takes some seconds, on a busy machine. */
-const LONGEST_MS = 90_000;
+/** Enough on a busy machine for anything that usually takes some seconds. */
+const TIMEOUT_MS = 90_000;
 
 const execute = promisify(execFile);
 
-/** `redis-cli --cluster`; what it printed. */
+/** Runs `redis-cli --cluster` and returns what it printed. */
 async function cli(...args) {
   try {
-    const { stdout } = await execute("redis-cli", ["--cluster", ...args, "--cluster-yes"], { timeout: LONGEST_MS });
+    const { stdout } = await execute("redis-cli", ["--cluster", ...args, "--cluster-yes"], { timeout: TIMEOUT_MS });
     return stdout;
   } catch (error) {
     throw new Error(`redis-cli --cluster ${args.join(" ")}: ${error.message}\n${error.stdout}`, { cause: error });
@@ -26,7 +26,7 @@ async function cli(...args) {
 /**
  * @param {object} [options]
  * @param {string[]} [options.args] further arguments of each node
- * @param {number} [options.nodeTimeoutMs] how long a node is silent before the others take it for gone
+ * @param {number} [options.nodeTimeoutMs] after so much silence the other nodes treat a node as failed
  */
 export async function startCluster({ args = [], nodeTimeoutMs = 2000 } = {}) {
   const nodes = [];
@@ -35,7 +35,7 @@ export async function startCluster({ args = [], nodeTimeoutMs = 2000 } = {}) {
   };
   try {
     for (let i = 0; i < 2 * MASTERS; i += 1) {
-      // By default the nodes' own port is 10000 above, where there may be none.
+      // The cluster port is the node's port + 10000 by default, which can exceed the highest port.
       const bus = ["--cluster-port", String(await freePort())];
       nodes.push(await startRedis({ args: ["--cluster-enabled", "yes", "--cluster-node-timeout", String(nodeTimeoutMs), "--repl-diskless-sync-delay", "0", ...bus, ...args] }));
     }
@@ -59,13 +59,13 @@ class Cluster {
     this.#stop = stop;
   }
 
-  /** `REDIS_CLUSTER_NODES`: some of them, which name the others. */
+  /** The value of `REDIS_CLUSTER_NODES`: two of the nodes, which name the others. */
   get nodes() {
     return this.redises.slice(0, 2).map(address).join(",");
   }
 
   /**
-   * What a node knows of all of them.
+   * Returns what one node knows of all nodes.
    *
    * @returns {Promise<{server: object, id: string, flags: string[], master: string, slots: number, ranges: [number, number][]}[]>}
    */
@@ -74,26 +74,26 @@ class Cluster {
     return text.trim().split("\n").map((line) => {
       const [id, place, flags, master, , , , , ...words] = line.split(" ");
       const port = Number(/:(\d+)/.exec(place)[1]);
-      const own = words.filter((word) => !word.startsWith("[")).map((range) => range.split("-").map(Number)).map(([first, last = first]) => [first, last]);
-      const slots = own.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-      return { server: this.redises.find((redis) => redis.port === port), id, flags: flags.split(","), master, slots, ranges: own };
+      const ranges = words.filter((word) => !word.startsWith("[")).map((range) => range.split("-").map(Number)).map(([first, last = first]) => [first, last]);
+      const slots = ranges.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+      return { server: this.redises.find((redis) => redis.port === port), id, flags: flags.split(","), master, slots, ranges };
     });
   }
 
-  /** The masters that have slots. */
+  /** Returns the masters that have slots. */
   async masters() {
     const nodes = await this.view();
     return nodes.filter(({ flags, slots }) => flags.includes("master") && !flags.includes("fail") && slots > 0);
   }
 
-  /** The master of a slot. */
+  /** Returns the master of a slot. */
   async ownerOf(slot) {
     return (await this.masters()).find(({ ranges }) => ranges.some(([first, last]) => first <= slot && slot <= last));
   }
 
-  /** Waits until all nodes that run agree, every slot has a master that runs, and `replicas` replicas follow theirs. */
+  /** Waits until all running nodes agree, every slot has a running master, and `replicas` replicas follow their masters. */
   async settled(replicas = MASTERS) {
-    await within(this.#settled(replicas), "a cluster that is whole", LONGEST_MS);
+    await within(this.#settled(replicas), "the cluster to be complete", TIMEOUT_MS);
   }
 
   async #settled(replicas) {
@@ -101,7 +101,7 @@ class Cluster {
     while (!(await this.#agrees())) await pause();
   }
 
-  /** Whether all nodes that run name the same masters, with the same slots: `redis-cli` changes nothing otherwise. */
+  /** Whether all running nodes name the same masters with the same slots. Otherwise `redis-cli` refuses every change. */
   async #agrees() {
     const views = await Promise.all(this.redises.filter(({ pid }) => pid).map((redis) => this.view(redis)));
     const texts = views.map((nodes) => JSON.stringify(nodes.filter(({ slots }) => slots > 0).map(({ id, ranges }) => [id, ranges]).sort()));
@@ -114,28 +114,28 @@ class Cluster {
     await this.settled();
   }
 
-  /** Lets a master's replica take its place, by agreement; the new master. */
+  /** Makes a master's replica take its place with the master's consent, and returns the new master. */
   async failover(master) {
     const replica = (await this.view()).find((node) => node.master === master.id);
     await command(replica.server, ["CLUSTER", "FAILOVER"]);
-    return within(this.#promoted(replica), "another master", LONGEST_MS);
+    return within(this.#promoted(replica), "a replica to become the master", TIMEOUT_MS);
   }
 
-  /** Waits until a replica of a master that is gone has taken its place; the new master. */
+  /** Waits until a replica has taken the place of a master that has ended, and returns the new master. */
   async promoted(master) {
     const replicas = (await this.view(this.redises.find((redis) => redis.pid && redis !== master.server))).filter((node) => node.master === master.id);
-    return within(replicas.length > 0 ? this.#promoted(replicas[0]) : this.settled(MASTERS - 1), "another master", LONGEST_MS);
+    return within(replicas.length > 0 ? this.#promoted(replicas[0]) : this.settled(MASTERS - 1), "a replica to become the master", TIMEOUT_MS);
   }
 
   async #promoted(replica) {
     for (;;) {
-      const mine = (await this.view(replica.server)).find(({ id }) => id === replica.id);
-      if (mine.flags.includes("master") && mine.slots > 0) return mine;
+      const node = (await this.view(replica.server)).find(({ id }) => id === replica.id);
+      if (node.flags.includes("master") && node.slots > 0) return node;
       await pause();
     }
   }
 
-  /** Runs a command on every master; the replies. */
+  /** Runs a command on every master and returns the replies. */
   async onMasters(words) {
     return Promise.all((await this.masters()).map(({ server }) => command(server, words)));
   }
@@ -149,7 +149,7 @@ async function isWhole(cluster, redis, replicas) {
   const nodes = (await cluster.view(redis)).filter(({ server }) => server.pid);
   const masters = nodes.filter(({ flags }) => flags.includes("master"));
   const following = [];
-  // One that has not been synchronised yet is never promoted.
+  // Only a synchronised replica can be promoted.
   for (const node of nodes.filter(({ flags }) => flags.includes("slave"))) {
     if ((await command(node.server, ["INFO", "replication"])).includes("master_link_status:up")) following.push(node);
   }
@@ -158,7 +158,7 @@ async function isWhole(cluster, redis, replicas) {
   return state.includes("cluster_state:ok") && slots === SLOTS && following.length >= replicas;
 }
 
-/** One command on a connection of its own. */
+/** Sends one command on a new connection. */
 export async function command(server, words) {
   const client = await server.client();
   try {

@@ -1,5 +1,5 @@
 /**
- * The control plane as an operator's program calls it. What holds for every answer of it is asserted on every answer.
+ * Calls the control plane as an operator's program does. Every call also asserts what must hold for every answer.
  */
 
 import assert from "node:assert/strict";
@@ -12,37 +12,37 @@ export const ADMIN_TOKEN = "an-admin-token-of-this-test";
 export const CHECK_TOKEN = "a-check-token-of-this-test";
 export const BYPASS_TOKEN = "a-bypass-token-of-this-test";
 
-/** Where the operator's calls come from, unless a test says. */
+/** The address that the operator calls from by default. */
 export const OPERATOR = "198.18.0.1";
 
-/** The variables that make a limiter keep its records in memory or in Redis, and the scope that it then names. */
+/** Variables that make a limiter keep its records in memory or in Redis, and the scope that the control plane then reports. */
 export const MODES = {
   memory: { vars: { REDIS_ENABLED: "false" }, scope: "isolate" },
   redis: { vars: {}, scope: "shared" },
   "redis over TCP": { vars: OVER_TCP, scope: "shared" },
 };
 
-/** What takes effect elsewhere does so within this. */
+/** A change takes effect in other isolates within this time. */
 export const ELSEWHERE_MS = 10_000;
 
-/** Records are flushed some seconds after what they record. */
+/** A record is readable within this time: isolates flush records some seconds after the event. */
 export const RECORDED_MS = 15_000;
 
-/** Between two looks. */
+/** Time between two attempts of `eventually`. */
 const PAUSE_MS = 50;
 
 /**
- * A call to `/_limiter/` + `path`; its answer.
+ * Calls `/_limiter/` + `path` and returns the answer.
  *
  * @param {{url: string}} limiter
  * @param {string} method
- * @param {string} path after `/_limiter/`, as it is to be sent
+ * @param {string} path after `/_limiter/`, sent unchanged
  * @param {object} [options]
  * @param {unknown} [options.json] the body, as JSON
- * @param {string | Buffer} [options.body] the body, as it is
- * @param {string | null} [options.token] `null`: none
- * @param {string} [options.from] the address that calls
- * @param {Record<string, string>} [options.headers] more of them
+ * @param {string | Buffer} [options.body] the body, sent unchanged
+ * @param {string | null} [options.token] `null`: no token
+ * @param {string} [options.from] the caller's address
+ * @param {Record<string, string>} [options.headers] further headers
  */
 export async function control(limiter, method, path, { json, body = JSON.stringify(json), token = ADMIN_TOKEN, from = OPERATOR, headers } = {}) {
   const authorization = token === null ? {} : { Authorization: `Bearer ${token}` };
@@ -54,7 +54,7 @@ export async function control(limiter, method, path, { json, body = JSON.stringi
   return answer;
 }
 
-/** Whatever the control plane answers: not stored, JSON, no word of CORS, no failure of the limiter's own, errors with a code. */
+/** Asserts what holds for every answer of the control plane: `no-store`, JSON, no CORS headers, no internal error, errors with a code. */
 export function isProper(answer, what) {
   const { status, headers } = answer;
   assert.ok(status < 500 || status === 503, `${what}: ${status} ${answer.text()}`);
@@ -67,7 +67,7 @@ export function isProper(answer, what) {
   assert.equal(typeof message, "string", what);
 }
 
-/** What a call that succeeds returns. */
+/** Makes a call that must succeed, and returns its body. */
 export async function good(limiter, method, path, options) {
   const answer = await control(limiter, method, path, options);
   assert.equal(answer.status, 200, `${method} ${path}: ${answer.text()}`);
@@ -79,7 +79,7 @@ const CODES = {
   429: "too_many_attempts", 503: "store_unavailable",
 };
 
-/** That a call is refused with this status and its code; the answer. */
+/** Makes a call that must be refused with this status and its error code, and returns the answer. */
 export async function refused(status, limiter, method, path, options) {
   const answer = await control(limiter, method, path, options);
   const { error } = answer.json();
@@ -88,29 +88,29 @@ export async function refused(status, limiter, method, path, options) {
   return answer;
 }
 
-/** `blocked/` and the target. */
+/** Returns the path of a block. */
 export const blocked = (target) => `blocked/${encodeURIComponent(target)}`;
 
-/** `usage/`, the policy and the caller. */
+/** Returns the path of a caller's usage under a policy. */
 export const usage = (policy, caller) => `usage/${policy}/${encodeURIComponent(caller)}`;
 
-/** All the pages of a list: `key` names the entries. */
+/** Returns all pages of a list. `key` is the field with the entries. */
 export async function pages(limiter, path, key, limit) {
   const all = [];
   let cursor = null;
   do {
     const at = cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`;
     const page = await good(limiter, "GET", `${path}?limit=${limit}${at}`);
-    assert.ok(page[key].length <= limit, `${page[key].length} of ${limit}`);
+    assert.ok(page[key].length <= limit, `a page has ${page[key].length} entries, the limit is ${limit}`);
     all.push(page);
     cursor = page.cursor;
-    assert.ok(all.length < 1000, "an end");
+    assert.ok(all.length < 1000, "the list should end within 1000 pages");
   } while (cursor !== null);
   return all;
 }
 
 /**
- * Repeats `body` until none of its assertions fails, and fails as it last did where that takes too long.
+ * Repeats `body` until none of its assertions fails. Throws the last failure after `ms`.
  *
  * @template T
  * @param {() => Promise<T>} body
@@ -129,23 +129,23 @@ export async function eventually(body, ms = ELSEWHERE_MS, pause = PAUSE_MS) {
   }
 }
 
-/** That an object has these fields, and maybe others. */
+/** Asserts that an object has these fields. It may have others. */
 export function has(actual, expected) {
   const found = Object.fromEntries(Object.keys(expected).map((name) => [name, actual?.[name]]));
   assert.deepEqual(found, expected, JSON.stringify(actual)?.slice(0, 500));
 }
 
-/** That a time in ms is so many ms from now, give or take what a busy machine takes. */
+/** Asserts that a time is `fromNow` ms from now, within a slack for busy machines. */
 export function isNear(time, fromNow, slack = 10_000) {
-  assert.ok(Number.isInteger(time) && Math.abs(time - Date.now() - fromNow) <= slack, `${time}: ${time - Date.now()} ms from now, not ${fromNow}`);
+  assert.ok(Number.isInteger(time) && Math.abs(time - Date.now() - fromNow) <= slack, `${time} is ${time - Date.now()} ms from now, not ${fromNow}`);
 }
 
-/** A request of a caller, whole: traffic, not the control plane. */
+/** Sends a caller's request to the limiter, not to the control plane, and returns the whole answer. */
 export function get(limiter, caller, path = "/", { method = "GET", headers } = {}) {
   return send(limiter.url, { method, path, headers: { "CF-Connecting-IP": caller, ...headers } });
 }
 
-/** That a caller is refused as blocked. `seconds`: until its block ends; `null`: it has no end. */
+/** Asserts that a caller is denied by a block. `seconds`: until the block ends; `null`: the block has no end. */
 export async function isBlocked(limiter, caller, seconds, path = "/") {
   const answer = await get(limiter, caller, path);
   assert.equal(answer.status, 429, `${caller}: ${answer.status}`);
@@ -155,7 +155,7 @@ export async function isBlocked(limiter, caller, seconds, path = "/") {
   else assert.ok(Number(wait) > 0 && Number(wait) <= seconds && Number(wait) > seconds - 20, `${caller}: Retry-After ${wait} of ${seconds}`);
 }
 
-/** That a caller is admitted. */
+/** Asserts that a caller is admitted. */
 export async function isAdmitted(limiter, caller, path = "/", options = {}) {
   const { status } = await get(limiter, caller, path, options);
   assert.equal(status, 200, `${caller}: ${status}`);

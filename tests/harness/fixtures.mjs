@@ -3,10 +3,10 @@
 /** An hour in seconds, the unit of a policy's window. */
 export const HOUR_S = 3600;
 
-/** The address that calls, where one caller is enough. */
+/** The caller's address in tests that need only one caller. */
 export const CALLER = "192.0.2.1";
 
-/** Secrets that no log and no answer may contain: tests search for `planted`. */
+/** Secrets that no log and no answer may contain. Tests search for `planted`. */
 export const PLANTED_SECRETS = {
   ADMIN_TOKEN: "planted-admin-token",
   ORIGIN_SECRET: "planted-origin-secret",

@@ -1,28 +1,28 @@
 /**
- * What no request shows of the isolate, and what no request can do to it: its clock put forward, a trap in the middle of a
- * request, callers by the thousand, the size of its memory. Modules of its own are served before the Worker's, which stays
- * as it was built: they exchange the functions that its instances import.
+ * Access to the inside of an isolate: puts its clock forward, makes it trap in the middle of a request, simulates thousands of callers,
+ * and reads the size of its memory. Additional modules are loaded before the Worker's module and replace the functions that its
+ * WebAssembly instances import. The Worker itself stays as it was built.
  */
 
 import { send } from "./request.mjs";
 
 /**
- * The header of a request in which to trap, as a Rust panic that aborts does: at the next call of an import that it names by
- * its beginning (`now`, `header`), or a later one (`now 2` is the second). `resume` is as a task is resumed with the answer to
- * what it asked, `resume 2` the second time.
+ * A request with this header traps, as a Rust panic that aborts does. The value is the beginning of an import's name (`now`, `header`):
+ * the next call of that import traps. `now 2` traps at the second call. `resume` traps when a task is resumed with the answer to an
+ * effect, `resume 2` at the second time.
  */
 export const TRAP = "X-Inside-Trap";
 
-/** The header of a request in place of those of many callers, made in the isolate itself: `FIRST COUNT`, numbers of addresses. */
+/** A request with this header makes the isolate itself send requests of many callers: `FIRST COUNT`, numbers of addresses. */
 const CALLERS = "X-Inside-Callers";
 
-/** The header of a request that puts the clock forward by so many milliseconds. */
+/** A request with this header puts the isolate's clock forward by so many milliseconds. */
 const CLOCK = "X-Inside-Clock";
 
-/** `(module (func (export "trap") unreachable))`: the runtime compiles no bytes that a Worker brings along as data. */
+/** `(module (func (export "trap") unreachable))`. A module of its own, because the runtime compiles no bytes that are data of a Worker. */
 const UNREACHABLE = Buffer.from("0061736d0100000001040160000003020100070801047472617000000a05010300000b", "hex");
 
-/** Evaluated before the Worker's own module, so that its first instance is made with these imports as well. */
+/** Evaluated before the Worker's module, so that the Worker's first instance also gets these imports. */
 const PATCH = `
 import unreachable from "./unreachable.wasm";
 
@@ -58,7 +58,7 @@ WebAssembly.Instance = new Proxy(Instance, {
     latest = new target(module, imports);
     const { resume } = latest.exports;
     const counted = (...given) => {
-      // The clock is the first that is read then.
+      // A resumed task reads the clock first.
       if (armed?.name === "resume" && --armed.calls === 0) armed = { name: "__wbg_now_", calls: 1 };
       return resume(...given);
     };
@@ -95,20 +95,20 @@ export default {
 };
 `;
 
-/** For `startWorkerd`. */
+/** The `modules` for `startWorkerd`. */
 export const INSIDE = { "main.js": MAIN, "inside.js": PATCH, "unreachable.wasm": UNREACHABLE };
 
-/** Puts the isolate's clock forward, for good. */
+/** Puts the isolate's clock forward permanently. */
 export async function pass(limiter, ms) {
   await send(limiter.url, { headers: { [CLOCK]: String(ms) } });
 }
 
-/** The bytes of the instance's linear memory. It grows and never shrinks. */
+/** Returns the size of the instance's linear memory in bytes. It grows and never shrinks. */
 export async function memoryOf(limiter) {
   return (await send(limiter.url, { headers: { [CLOCK]: "0" } })).json().bytes;
 }
 
-/** One request each of so many callers, the first of that number; how many were answered with which status. */
+/** Sends one request of each of `count` callers, from caller number `first` on. Returns the number of answers with each status. */
 export async function callers(limiter, first, count, path = "/") {
   return (await send(limiter.url, { path, headers: { [CALLERS]: `${first} ${count}` } })).json();
 }

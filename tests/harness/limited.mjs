@@ -1,5 +1,5 @@
 /**
- * Limiters on one Redis, through one stand-in for Upstash: what a test of shared limits needs.
+ * Starts limiters that share one Redis through one stand-in for Upstash, for tests of shared limits.
  */
 
 import assert from "node:assert/strict";
@@ -9,22 +9,22 @@ import { CALLER } from "./fixtures.mjs";
 import { send } from "./request.mjs";
 import { startWorkerd } from "./workerd.mjs";
 
-/** The prefix of every key. */
+/** REDIS_KEY_PREFIX of the tests. */
 export const PREFIX = "t:";
 
-/** A window that starts less than half of its length ago, so that no boundary is near: a fixed one is aligned to the epoch. */
+/** A window in seconds that is less than half over, so that no boundary is near. Fixed windows are aligned to the epoch. */
 export const WINDOW = [86_400, 100_000, 130_000].find((seconds) => (Date.now() / 1000) % seconds < seconds / 2) ?? 10 ** 7;
 
-/** Variables with which a limiter calls the stand-in's Redis itself. */
+/** Variables with which a limiter calls the stand-in's Redis directly over TCP. */
 export const OVER_TCP = { UPSTASH_REDIS_REST_URL: "", UPSTASH_REDIS_REST_TOKEN: "", REDIS_URL: "redis://STAND-IN" };
 
-/** A failure with which Redis has surely decided nothing: what memory admits meanwhile is backlog. */
+/** A failure that proves that Redis has decided nothing, so everything that memory admits meanwhile is backlog. */
 export const DOWN = { kind: "status", status: 400, body: `{"error":"OOM command not allowed when used memory > 'maxmemory'."}` };
 
 /**
- * A stand-in over a Redis of its own, and what starts limiters on it.
+ * Starts a stand-in with its own Redis, and returns functions that start limiters on it.
  *
- * @param {object} [options] of the stand-in
+ * @param {object} [options] options of the stand-in
  * @returns {Promise<{
  *   standIn: object,
  *   limiter: (vars?: object, options?: object) => Promise<object>,
@@ -40,15 +40,15 @@ export async function startShared(options) {
   const limiters = [];
   return {
     standIn,
-    /** A limiter whose script Redis has, and which has asked for nobody that a test asks for. */
+    /** Starts a limiter and loads its script, with a request of a caller that no test uses. */
     async warm(vars, options) {
       const started = await this.limiter(vars, options);
       assert.equal(await ask(started, "192.0.2.250"), 200);
       return started;
     },
-    /** The commands billed and the HTTP requests while `work` runs. */
+    /** Counts the commands billed and the HTTP requests while `work` runs. */
     cost: (work) => cost(standIn, work),
-    /** One request's status, and the commands and HTTP requests that it costs: "200 3 1". */
+    /** Sends one request. Returns its status and the commands and HTTP requests that it cost, e.g. "200 3 1". */
     async costOf(limiter, caller = CALLER, path = "/") {
       let status;
       const { billed, requests } = await cost(standIn, async () => {
@@ -64,9 +64,9 @@ export async function startShared(options) {
           UPSTASH_REDIS_REST_URL: standIn.url,
           UPSTASH_REDIS_REST_TOKEN: standIn.token,
           REDIS_KEY_PREFIX: PREFIX,
-          // Nothing here is about time-outs, and the machine may be busy.
+          // A busy machine must not cause a time-out.
           REDIS_TIMEOUT: 30000,
-          // What a test counts are commands of its own requests, not those that send counts some seconds after.
+          // Tests count the commands of their own requests, not those that flush metrics some seconds later.
           RATE_LIMIT_METRICS: false,
           ...vars,
           ...(url && { REDIS_URL: url }),
@@ -75,7 +75,7 @@ export async function startShared(options) {
       limiters.push(started);
       return started;
     },
-    /** Ends the limiters and forgets everything that Redis holds. */
+    /** Stops the limiters and removes all data from Redis. */
     async reset() {
       await Promise.all(limiters.splice(0).map((limiter) => limiter.stop()));
       await standIn.reset();
@@ -87,7 +87,7 @@ export async function startShared(options) {
   };
 }
 
-/** One request of a caller; the answer's status. */
+/** Sends one request of a caller and returns the answer's status. */
 export async function ask(limiter, caller, path = "/", agent = undefined) {
   const options = { path, headers: { "CF-Connecting-IP": caller } };
   if (agent) options.agent = agent;
@@ -95,7 +95,7 @@ export async function ask(limiter, caller, path = "/", agent = undefined) {
   return status;
 }
 
-/** What a quota's state in Redis says is consumed. `key`: without the prefix. */
+/** Returns the units that a quota's state in Redis counts as consumed. `key` has no prefix. */
 export async function consumed(redis, key) {
   const text = (await redis.get(PREFIX + key)) ?? "absent";
   const [tag, width, , third, list] = text.split(":");
@@ -104,5 +104,5 @@ export async function consumed(redis, key) {
     case "tb": return Math.ceil(Number(third) / Number(width));
     case "fw": return Number(third);
   }
-  throw new Error(`no state: ${text}`);
+  throw new Error(`the key ${key} does not hold a quota's state: ${text}`);
 }

@@ -1,5 +1,5 @@
 /**
- * An origin: an HTTP server that keeps what it was sent, to be compared with what the client sent.
+ * An origin: an HTTP server that records the requests that it receives, so that tests can compare them with what the client sent.
  */
 
 import { EventEmitter, once } from "node:events";
@@ -9,16 +9,16 @@ import { within } from "./within.mjs";
 /**
  * @typedef {object} Received
  * @property {string} method
- * @property {string} url the request target, as it was on the wire
- * @property {string[]} rawHeaders names and values in turn, as they were on the wire
- * @property {(name: string) => string[]} all the values of every header of that name
- * @property {(name: string) => string | undefined} header the only value of that name; throws where there are several
- * @property {Promise<Buffer>} body whole; rejects if it is cut off
+ * @property {string} url the request target as received
+ * @property {string[]} rawHeaders alternating names and values as received
+ * @property {(name: string) => string[]} all returns the values of every header with this name
+ * @property {(name: string) => string | undefined} header returns the only value of this header; throws if there are several
+ * @property {Promise<Buffer>} body the whole body; rejects if it is cut off
  */
 
 /**
  * @param {(request: import("node:http").IncomingMessage, response: import("node:http").ServerResponse, received: Received) => unknown} [handler]
- *   default: 200 with a short text. What it throws becomes a 599, so that the test sees it.
+ *   default: 200 with a short text. An exception becomes a 599, so that the test sees it.
  * @returns {Promise<Origin>}
  */
 export async function startOrigin(handler = (_, response) => response.end("origin\n")) {
@@ -34,12 +34,12 @@ class Origin {
   #arrivals = new EventEmitter();
 
   constructor(handler) {
-    /** What answers; a test may exchange it. */
+    /** Answers requests. A test may replace it. */
     this.handler = handler;
     /** @type {Received[]} requests in the order of their arrival */
     this.requests = [];
     this.server = createServer((request, response) => this.#serve(request, response));
-    // No idle limit: the Worker's next request must not meet a connection that is just being closed.
+    // No idle limit, so that the Worker's next request never meets a connection that is just being closed.
     this.server.keepAliveTimeout = 0;
   }
 
@@ -60,10 +60,10 @@ class Origin {
     return this.requests.at(-1);
   }
 
-  /** The request of that number, counted from 0, as soon as its headers are here. */
+  /** Waits for the headers of a request and returns the request. Requests are numbered from 0. */
   async request(number) {
     while (this.requests.length <= number) {
-      await within(once(this.#arrivals, "request"), `request ${number} to the origin`);
+      await within(once(this.#arrivals, "request"), `request ${number} at the origin`);
     }
     return this.requests[number];
   }
@@ -85,7 +85,7 @@ function receive(request) {
     request.on("end", () => resolve(Buffer.concat(chunks)));
     request.on("error", reject);
   });
-  body.catch(() => {}); // not every test looks
+  body.catch(() => {}); // not every test reads the body
   return {
     method: request.method,
     url: request.url,
@@ -93,7 +93,7 @@ function receive(request) {
     all,
     header(name) {
       const values = all(name);
-      if (values.length > 1) throw new Error(`${name} came ${values.length} times: ${values.join(" | ")}`);
+      if (values.length > 1) throw new Error(`the request has ${values.length} headers ${name}, not one: ${values.join(" | ")}`);
       return values[0];
     },
     body,

@@ -1,15 +1,15 @@
-/** Bytes sent as they are, for what no HTTP client would send. */
+/** Sends bytes unchanged, for requests that no HTTP client would send. */
 
 import { connect } from "node:net";
 import { within } from "./within.mjs";
 
 /**
- * Sends a request's head, and its body if it has one, and reads until the connection ends.
+ * Sends a request and reads until the connection ends.
  *
  * @param {{port: number}} limiter
- * @param {(string | Buffer)[]} lines of the head, where `Host` may be missing; bytes above 127 of a string are sent as Latin-1
+ * @param {(string | Buffer)[]} lines lines of the head. `Host` is added if it is missing. Strings are sent as Latin-1
  * @param {string | Buffer} [body]
- * @returns {Promise<{status: number, text: string}>} `status` 0: closed without an answer
+ * @returns {Promise<{status: number, text: string}>} `status` is 0 if the connection was closed without an answer
  */
 export async function raw(limiter, lines, body = "") {
   const bytes = (part) => (Buffer.isBuffer(part) ? part : Buffer.from(part, "latin1"));

@@ -1,6 +1,6 @@
 /**
- * An HTTP client that hides nothing. `fetch` normalises paths, refuses methods and headers, decompresses bodies, joins
- * headers and drops the status text; all of that is what the tests are about.
+ * An HTTP client that sends and returns everything unchanged. `fetch` normalises paths, refuses methods and headers, decompresses
+ * bodies, joins headers and drops the status text. The tests check exactly these.
  */
 
 import { Agent, request as httpRequest } from "node:http";
@@ -8,13 +8,13 @@ import { once } from "node:events";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
-/** A connection of its own for each request: none can meet one that the server is just closing. */
-const alone = new Agent({ keepAlive: false, maxSockets: Infinity });
+/** Opens a new connection for each request, so that no request meets a connection that the server is just closing. */
+const noKeepAlive = new Agent({ keepAlive: false, maxSockets: Infinity });
 
 /**
  * Sends a request and reads the whole answer.
  *
- * @param {string} url where to: scheme, host and port; its path is sent only where `path` is not given
+ * @param {string} url scheme, host and port; its path is sent only if `path` is not given
  * @param {Options} [options]
  * @returns {Promise<Answer>}
  */
@@ -35,22 +35,23 @@ export async function send(url, options = {}) {
 }
 
 /**
- * Sends a request, or at least its beginning, and hands back the answer when its headers are here, its body still to be read.
+ * Sends a request and returns the answer as soon as its headers have arrived. Its body is still to be read, and the request's body may
+ * still be on the way.
  *
  * @typedef {object} Options
  * @property {string} [method]
  * @property {string} [path] sent exactly as given
  * @property {Record<string, string | string[]>} [headers]
- * @property {string | Buffer | AsyncIterable<Buffer>} [body] an iterable is sent chunk by chunk, each as soon as it comes,
- *   chunked unless `headers` has a Content-Length
- * @property {Agent} [agent] default: a connection of its own
+ * @property {string | Buffer | AsyncIterable<Buffer>} [body] an iterable's chunks are sent as soon as they are available, with chunked
+ *   encoding unless `headers` has a Content-Length
+ * @property {Agent} [agent] default: a new connection for each request
  * @property {AbortSignal} [signal]
  *
  * @param {string} url
  * @param {Options} [options]
  * @returns {Promise<{request: import("node:http").ClientRequest, response: import("node:http").IncomingMessage}>}
  */
-export async function open(url, { method = "GET", path, headers = {}, body, agent = alone, signal } = {}) {
+export async function open(url, { method = "GET", path, headers = {}, body, agent = noKeepAlive, signal } = {}) {
   const { hostname, port, pathname, search } = new URL(url);
   const whole = typeof body === "string" || Buffer.isBuffer(body);
   const framing = whole

@@ -1,10 +1,10 @@
-/** The limiter's schedule, which Cloudflare runs by the clock, run by a request. */
+/** Runs the limiter's schedule on demand, by a request. On Cloudflare a cron trigger runs it. */
 
 import { send } from "./request.mjs";
 
 const PATH = "/run-schedule";
 
-/** Modules of a Worker in front of the limiter's own, for `startWorkerd`. */
+/** The `modules` for `startWorkerd`: a Worker in front of the limiter that runs the schedule on demand. */
 export const ON_DEMAND = {
   "main.js": `
 import limiter from "./index.js";
@@ -19,5 +19,5 @@ export default {
 };`,
 };
 
-/** Runs the schedule of a limiter that was started with them, to its end. */
+/** Runs the schedule of a limiter that was started with `ON_DEMAND`, and waits for its end. */
 export const runSchedule = (limiter) => send(limiter.url, { path: PATH, headers: { "CF-Connecting-IP": "192.0.2.1" } });

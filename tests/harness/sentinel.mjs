@@ -5,19 +5,19 @@ import { startRedis } from "../upstash/redis-server.mjs";
 /** The master's name in the Sentinels' configuration. */
 export const MASTER = "limits";
 
-/** How many Sentinels agree that the master is gone. */
+/** How many Sentinels have to agree that the master has failed. */
 const QUORUM = 2;
 
-/** For what takes a few seconds, on a busy machine. */
-const LONGEST_MS = 60_000;
+/** Enough on a busy machine for anything that usually takes a few seconds. */
+const TIMEOUT_MS = 60_000;
 
 /**
  * @param {object} [options]
  * @param {string[]} [options.args] further arguments of each Redis
- * @param {number} [options.downAfterMs] how long a master is silent before a Sentinel takes it for gone
- * @param {number} [options.failoverTimeoutMs] after twice that, a failover that came to nothing is tried again; after it, a replica
- *   is set right that follows another address than the master's
- * @param {(port: number) => Promise<number>} [options.link] by which port replicas reach the master's
+ * @param {number} [options.downAfterMs] after so much silence a Sentinel treats the master as failed
+ * @param {number} [options.failoverTimeoutMs] Sentinels retry a failed failover after twice this time. After this time they
+ *   reconfigure a replica that follows an address other than the master's
+ * @param {(port: number) => Promise<number>} [options.link] maps the master's port to the port by which replicas reach it
  */
 export async function startSentinels({ args = [], downAfterMs = 1000, failoverTimeoutMs = 5000, link = async (port) => port } = {}) {
   const servers = [];
@@ -36,9 +36,9 @@ export async function startSentinels({ args = [], downAfterMs = 1000, failoverTi
     for (let i = 0; i < 2; i += 1) replicas.push(await start({ args: [...args, "--replicaof", `127.0.0.1 ${port}`, "--repl-diskless-sync-delay", "0"] }));
     const sentinels = [];
     for (let i = 0; i < 3; i += 1) sentinels.push(await start({ sentinel: watch(master, downAfterMs, failoverTimeoutMs) }));
-    const behind = new Behind({ master, replicas, sentinels, stop });
-    await behind.settled();
-    return behind;
+    const deployment = new Deployment({ master, replicas, sentinels, stop });
+    await deployment.settled();
+    return deployment;
   } catch (error) {
     await stop();
     throw error;
@@ -51,7 +51,7 @@ const watch = ({ port }, downAfterMs, failoverTimeoutMs) => [
   `sentinel failover-timeout ${MASTER} ${failoverTimeoutMs}`,
 ];
 
-class Behind {
+class Deployment {
   #stop;
 
   constructor({ master, replicas, sentinels, stop }) {
@@ -60,20 +60,20 @@ class Behind {
     this.#stop = stop;
   }
 
-  /** `REDIS_SENTINEL_NODES`. */
+  /** The value of `REDIS_SENTINEL_NODES`. */
   get nodes() {
     return this.sentinels.map(({ host, port }) => `${host}:${port}`).join(",");
   }
 
-  /** The one that the Sentinels name now. */
+  /** Returns the master that the Sentinels name now. */
   async master() {
     const [, port] = await this.#ask("GET-MASTER-ADDR-BY-NAME");
     return this.redises.find((redis) => redis.port === Number(port));
   }
 
-  /** Waits until the Sentinels name another master than this one, and it takes writes; the new one. */
+  /** Waits until the Sentinels name another master that has taken the role, and returns it. */
   async promoted(old) {
-    return within(this.#promoted(old), "another master", LONGEST_MS);
+    return within(this.#promoted(old), "the Sentinels to name another master", TIMEOUT_MS);
   }
 
   async #promoted(old) {
@@ -86,7 +86,7 @@ class Behind {
 
   /** Waits until every Sentinel knows the others and both replicas, and the replicas follow the master. */
   async settled() {
-    await within(this.#settled(), "Sentinels that know each other", LONGEST_MS);
+    await within(this.#settled(), "the Sentinels to know each other and the replicas", TIMEOUT_MS);
   }
 
   async #settled() {
@@ -115,7 +115,7 @@ async function isMaster(redis) {
   return role === "master";
 }
 
-/** One command on a connection of its own. */
+/** Sends one command on a new connection. */
 export async function command(server, words) {
   const client = await server.client();
   try {

@@ -1,4 +1,4 @@
-/** A TCP server before Redis, which records what comes, and answers in Redis's place if a test says so. */
+/** A TCP proxy in front of Redis. It records what clients send, and a test can answer in place of Redis. */
 
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
@@ -9,10 +9,10 @@ import { connect, createServer } from "node:net";
  *
  * @typedef {object} TcpProxy
  * @property {number} port
- * @property {Buffer[][]} connections what came on each, by the reads in which it came
- * @property {number} open connections that the client has not closed
- * @property {((client: import("node:net").Socket) => void) | undefined} answer answers in Redis's place, once something came
- * @property {number} pieceBytes the most of Redis's answers that is passed on at a time; 0: all
+ * @property {Buffer[][]} connections for each connection, the data of each read
+ * @property {number} open how many connections the client has not closed
+ * @property {((client: import("node:net").Socket) => void) | undefined} answer answers in place of Redis after the client's first data
+ * @property {number} pieceBytes how many bytes of an answer are passed on at a time; 0: all
  * @property {() => Promise<void>} stop
  */
 export async function startTcpProxy(port) {

@@ -1,4 +1,4 @@
-/** The ways in which a limiter whose quotas no test uses up is set up before an origin. */
+/** The ways to configure a limiter in front of an origin, with limits that no test reaches. */
 
 const VARS = { RATE_LIMIT_GENERAL: "100000,60", RATE_LIMIT_IP: "off" };
 

@@ -1,21 +1,21 @@
 /**
- * A bounded wait: tests wait for events, never for time to pass, and what never comes must fail by name.
+ * A bounded wait. Tests wait for events, not for time to pass, and an event that never happens must fail with its name.
  */
 
-/** For what takes milliseconds, on a busy machine. */
-const LONGEST_MS = 10_000;
+/** Enough on a busy machine for anything that usually takes milliseconds. */
+const DEFAULT_MS = 10_000;
 
 /**
  * @template T
  * @param {Promise<T>} promise
- * @param {string} what what is waited for, for the failure
+ * @param {string} what names the awaited event in the error message
  * @param {number} [ms]
  * @returns {Promise<T>}
  */
-export function within(promise, what, ms = LONGEST_MS) {
+export function within(promise, what, ms = DEFAULT_MS) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${ms} ms in vain for ${what}`)), ms);
+    timer = setTimeout(() => reject(new Error(`timed out after ${ms} ms waiting for ${what}`)), ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

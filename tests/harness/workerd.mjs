@@ -1,8 +1,8 @@
 /**
- * The built Worker in bare `workerd serve`, as a child of this process: the real runtime and nothing around it, so that
- * a test can have several at once, each with its own variables, and nothing between it and the Worker.
+ * The built Worker in plain `workerd serve`, as a child process: the real runtime without wrangler. A test can start several at once,
+ * each with its own variables, and reaches the Worker directly.
  *
- * Bare workerd sets no `CF-Connecting-IP`: a test sends it and is thereby whichever caller it wants to be.
+ * Plain workerd does not set `CF-Connecting-IP`. A test sends the header and so chooses its caller.
  */
 
 import { spawn } from "node:child_process";
@@ -18,25 +18,25 @@ import { onPath } from "../upstash/on-path.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Printed lines that are kept. */
-const REMEMBERED = 10_000;
+/** How many printed lines are kept. */
+const MAX_LINES = 10_000;
 
 /**
- * Starts a Worker and waits until it listens, on a port of its own choosing.
+ * Starts a Worker and waits until it listens, on a free port.
  *
  * @param {object} [options]
- * @param {Record<string, unknown>} [options.vars] strings become text bindings, everything else JSON ones, as wrangler makes them
+ * @param {Record<string, unknown>} [options.vars] strings become text bindings and everything else JSON bindings, as in wrangler
  * @param {Record<string, string>} [options.services] service bindings to HTTP servers, e.g. `{ORIGIN: "http://127.0.0.1:1234"}`
- * @param {string} [options.outbound] the HTTP server that the Worker's own `fetch` reaches, whatever the URL: what a route's
- *   origin is on Cloudflare. Default: the network
- * @param {string[]} [options.certificates] in PEM: what signs the servers that it may trust, in place of public authorities
+ * @param {string} [options.outbound] the HTTP server that receives every `fetch` of the Worker, whatever the URL, as the origin of a
+ *   route does on Cloudflare. Default: the network
+ * @param {string[]} [options.certificates] PEM certificates of the authorities that the Worker trusts in place of the public ones
  * @param {string} [options.cfHeader] the request header whose JSON becomes `request.cf`, which Cloudflare's network sets. Default:
- *   workerd's own, which knows of no data center
- * @param {Record<string, string | Buffer>} [options.modules] modules before the Worker's own, the first of which is the main
- *   one: text is JavaScript, a buffer WebAssembly. They may import `./index.js`
- * @param {string} [options.folder] where another Worker's `index.js` is, and its `index_bg.wasm` and `page_files.js` if it
+ *   workerd's own `request.cf`, without a data center
+ * @param {Record<string, string | Buffer>} [options.modules] modules in front of the Worker's modules. The first is the main module.
+ *   Text is JavaScript, a buffer is WebAssembly. They may import `./index.js`
+ * @param {string} [options.folder] the folder of the Worker's `index.js`, and of its `index_bg.wasm` and `page_files.js` if it
  *   has them; default: `build`
- * @param {boolean} [options.inspected] whether V8's inspector listens, at `inspector`
+ * @param {boolean} [options.inspected] whether V8's inspector listens. Its address is `inspector`
  * @param {string[]} [options.args] further arguments, e.g. `["--verbose"]`
  * @returns {Promise<Workerd>}
  */
@@ -68,36 +68,36 @@ class Workerd {
 
   constructor(text, modules, folder, files, args) {
     this.#args = args;
-    // Copies: `embed` reads only beneath the file, and a build meanwhile must not change what runs.
+    // Copies, because `embed` reads only below the configuration's folder, and a build must not change a running test.
     for (const file of files) copyFileSync(join(folder, file), join(this.#dir, file));
     for (const [file, content] of Object.entries(modules)) writeFileSync(join(this.#dir, file), content);
     writeFileSync(join(this.#dir, "config.capnp"), text);
     process.on("exit", this.#onExit);
   }
 
-  /** The process id; `undefined` once it has ended. */
+  /** The process id, or `undefined` once the process has ended. */
   get pid() {
     return this.#child?.pid;
   }
 
   async start() {
-    // workerd says on descriptor 3 when it listens, and where: nothing to poll, no port to guess.
+    // workerd reports on descriptor 3 when and where it listens, so there is no need to poll or to guess a port.
     const command = [
       createRequire(import.meta.url).resolve("workerd/bin/workerd"), "serve", "config.capnp",
       "--socket-addr=http=127.0.0.1:0", "--control-fd=3", ...this.#args,
     ];
-    // The exit hook does not run when this process is killed by a signal; the kernel's own does (Linux).
+    // The exit hook does not run when a signal kills this process. On Linux the kernel then kills the child.
     if (onPath("setpriv")) command.unshift("setpriv", "--pdeathsig", "KILL", "--");
     const child = spawn(command[0], command.slice(1), { cwd: this.#dir, stdio: ["ignore", "pipe", "pipe", "pipe"] });
     this.#child = child;
-    // Closed, not only exited: then all that it printed has been read.
+    // "close" comes after "exit", when everything that it printed has been read.
     this.#gone = once(child, "close").catch((error) => this.#printed.push(String(error))).then(() => {
       this.#child = undefined;
     });
-    // Read for as long as it runs: a full pipe would block it.
+    // Keep reading while it runs, because a full pipe would block it.
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
-        if (this.#printed.length < REMEMBERED) this.#printed.push(line);
+        if (this.#printed.length < MAX_LINES) this.#printed.push(line);
         this.#lines.emit("line");
       });
     }
@@ -105,22 +105,22 @@ class Workerd {
     if (ports === undefined) throw new Error(`workerd did not start:\n${this.logs()}`);
     this.port = ports.http;
     this.url = `http://127.0.0.1:${this.port}`;
-    /** Where V8's inspector listens, if it was asked for. */
+    /** The address of V8's inspector, if `inspected` was set. */
     this.inspector = ports.inspector && `ws://127.0.0.1:${ports.inspector}/main`;
-    // It has read everything: nothing is left behind, even should this process be killed.
+    // workerd has read all files. Removing them now leaves nothing behind even if this process is killed.
     rmSync(this.#dir, { recursive: true, force: true });
   }
 
-  /** What it printed so far, the Worker's `console` included. */
+  /** Returns everything printed so far, including the Worker's `console`. */
   logs() {
     return this.#printed.join("\n");
   }
 
   /**
-   * Waits until it has printed what matches: a response can overtake the lines that were printed before it.
+   * Waits until printed lines match. Lines that were printed before a response can arrive after it.
    *
    * @param {RegExp} pattern
-   * @param {number} [times] how often
+   * @param {number} [times] how many matches to wait for
    * @returns {Promise<void>}
    */
   async logged(pattern, times = 1) {
@@ -130,18 +130,18 @@ class Workerd {
       while ([...this.logs().matchAll(everywhere)].length < times) await once(this.#lines, "line", { signal: stop.signal });
     };
     try {
-      await within(found(), `${pattern} among what workerd printed`);
+      await within(found(), `workerd to print ${pattern}`);
     } finally {
       stop.abort();
     }
   }
 
-  /** Whether it still runs: it must, whatever a test did to it. */
+  /** Whether the process still runs. No test may make it end. */
   get alive() {
     return this.#child !== undefined;
   }
 
-  /** Ends the process and everything of it. It has nothing to save. */
+  /** Kills the process, which has nothing to save, and removes its files. */
   async stop() {
     this.#child?.kill("SIGKILL");
     await this.#gone;
@@ -150,7 +150,7 @@ class Workerd {
   }
 }
 
-/** The ports in workerd's word that it listens. The inspector's comes first, where there is one. */
+/** Resolves with the ports that workerd reports. It reports the inspector's port, if any, first. */
 function listening(control) {
   const ports = {};
   return new Promise((resolve) => {
@@ -204,13 +204,13 @@ const worker :Workerd.Worker = (
 `;
 }
 
-/** wrangler.toml's own, so that what is tested is what is deployed. */
+/** Reads the compatibility date of wrangler.toml, so that tests run what is deployed. */
 function compatibilityDate() {
   const [, date] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(join(root, "wrangler.toml"), "utf8"));
   return date;
 }
 
-/** Cap'n Proto's text form: JSON's, but for `\u`. */
+/** Quotes text for Cap'n Proto, which differs from JSON in having no `\u`. */
 function quoted(text) {
   const escaped = text.replace(/["\\\x00-\x1f\x7f]/g, (found) => `\\x${found.charCodeAt(0).toString(16).padStart(2, "0")}`);
   return `"${escaped}"`;
