@@ -6,7 +6,7 @@ import {
   ADMIN_TOKEN, MODES, blocked, control, eventually, get, good, has, isAdmitted, isBlocked, isNear, pages, refused,
 } from "../harness/control.mjs";
 import { HOUR_S } from "../harness/fixtures.mjs";
-import { INSIDE, pass } from "../harness/inside.mjs";
+import { INSIDE, advanceClock } from "../harness/inside.mjs";
 import { startShared } from "../harness/limited.mjs";
 
 /** A target as given, its canonical name, callers that it covers, and callers next to it that it does not cover. */
@@ -176,8 +176,8 @@ describe("blocks", () => {
           assert.deepEqual(own, []);
           assert.deepEqual(policies.map(({ until: _, ...rest }) => rest), [{ policy: "auth", caller: name }]);
           isNear(policies[0].until, 600_000 + ahead);
-          // The quota has room again, so that only the block denies.
-          await pass(limiter, 65_000);
+          // The quota has room again, so that the block alone denies.
+          await advanceClock(limiter, 65_000);
           ahead += 65_000;
           await isBlocked(limiter, caller, 535, "/auth");
           assert.deepEqual(await good(limiter, "DELETE", blocked(caller)), { scope, target: name, lifted: false, policies_lifted: 1 });

@@ -7,7 +7,7 @@ import {
   ADMIN_TOKEN, BYPASS_TOKEN, MODES, OPERATOR, RECORDED_MS, blocked, control, eventually, get, good, has, isBlocked, isNear, pages, refused,
 } from "../harness/control.mjs";
 import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
-import { INSIDE, pass } from "../harness/inside.mjs";
+import { INSIDE, advanceClock } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 
 const FLOOD = 2000;
@@ -111,7 +111,7 @@ describe("events", () => {
         await deny(["192.0.2.1", "192.0.2.2"]);
         await recorded(limiter, (events) => assert.equal(events.length, 2));
         assert.deepEqual(await good(limiter, "DELETE", "events?older_than_seconds=600"), { scope, removed: 0 });
-        await pass(limiter, 1000_000);
+        await advanceClock(limiter, 1000_000);
         await deny(["192.0.2.3"]);
         await recorded(limiter, (events) => assert.equal(events.length, 3));
         for (const query of ["", "?older_than_seconds=", "?older_than_seconds=-1", "?older_than_seconds=1.5", "?older_than_seconds=x", "?older_than_seconds=1e999"]) {

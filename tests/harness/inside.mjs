@@ -99,7 +99,7 @@ export default {
 export const INSIDE = { "main.js": MAIN, "inside.js": PATCH, "unreachable.wasm": UNREACHABLE };
 
 /** Puts the isolate's clock forward permanently. */
-export async function pass(limiter, ms) {
+export async function advanceClock(limiter, ms) {
   await send(limiter.url, { headers: { [CLOCK]: String(ms) } });
 }
 

@@ -7,7 +7,7 @@ import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
 import { ADMIN_TOKEN } from "../harness/control.mjs";
 import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
-import { INSIDE, pass } from "../harness/inside.mjs";
+import { INSIDE, advanceClock } from "../harness/inside.mjs";
 import { DOWN, PREFIX, WINDOW, consumed, startShared } from "../harness/limited.mjs";
 import { startOrigin } from "../harness/origin.mjs";
 import { send } from "../harness/request.mjs";
@@ -144,7 +144,7 @@ describe("reconciliation", () => {
     await within((async () => {
       while (standIn.faults.active().length > 0) await new Promise(setImmediate);
     })(), "the attempt");
-    await pass(limiter, 10_000);
+    await advanceClock(limiter, 10_000);
     assert.equal(await take(limiter, 1, "192.0.2.3"), 1);
     await reconciled(`general:${CALLER}`, 1);
   });
@@ -210,7 +210,7 @@ describe("on_store_failure", () => {
     const limiter = await start(RULES, { modules: INSIDE });
     assert.equal(await take(limiter, 3, CALLER, "/open"), 2);
     standIn.faults.set(DOWN);
-    await pass(limiter, 10_000);
+    await advanceClock(limiter, 10_000);
     assert.equal(await admitted(limiter, { by: "memory", path: "/open", maxRequests: 10 }), 10);
     assert.equal((await recovered(limiter, CALLER, [], "/open")).status, 429);
   });
@@ -271,10 +271,10 @@ describe("on_store_failure", () => {
         assert.deepEqual([answer.status, answer.json().blocked], [429, true], path);
       }
       // The remembered denial expires, the isolate asks Redis again, and Redis does not answer: the block still denies.
-      await pass(limiter, 10_000);
+      await advanceClock(limiter, 10_000);
     }
     assert.equal((await get(limiter, "192.0.2.2")).status, 200);
-    await pass(limiter, HOUR_S * 1000);
+    await advanceClock(limiter, HOUR_S * 1000);
     assert.equal((await get(limiter)).status, 200);
   });
 });
@@ -290,13 +290,13 @@ describe("blocks and denials during an outage", () => {
     assert.equal(await admitted(limiter, { by: "memory" }), 2);
     // Long after the window, only blocks deny these callers.
     for (const ms of [0, 10_000, 10_000, 120_000]) {
-      await pass(limiter, ms);
+      await advanceClock(limiter, ms);
       for (const caller of [denied, blocked, CALLER]) {
         const answer = await get(limiter, caller);
         assert.deepEqual([answer.status, answer.json().blocked], [429, true], caller);
       }
     }
-    await pass(limiter, HOUR_S * 1000);
+    await advanceClock(limiter, HOUR_S * 1000);
     for (const caller of [denied, CALLER]) assert.equal((await get(limiter, caller)).status, 200, caller);
     assert.equal((await get(limiter, blocked)).status, 429, "a block without an end should still deny");
   });

@@ -9,7 +9,7 @@ import { after, afterEach, before, beforeEach, describe, it } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { ADMIN_TOKEN, eventually, good } from "../harness/control.mjs";
 import { CALLER, HOUR_S } from "../harness/fixtures.mjs";
-import { INSIDE, callers, memoryOf, pass } from "../harness/inside.mjs";
+import { INSIDE, advanceClock, callers, memoryOf } from "../harness/inside.mjs";
 import { ask, startShared } from "../harness/limited.mjs";
 import { send } from "../harness/request.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
@@ -66,7 +66,7 @@ describe("the cost of a flood at the store", () => {
       assert.ok(cost.billed >= 2, "the isolate should ask the store once the denial has expired");
       billed += cost.billed;
       seconds += cost.seconds;
-      await pass(limiter, MAX_REMEMBERED_MS);
+      await advanceClock(limiter, MAX_REMEMBERED_MS);
     }
     t.diagnostic(`${billed} commands in ${seconds.toFixed(1)} s`);
     assert.ok(billed < 250, `${billed} commands were billed`);
@@ -76,7 +76,7 @@ describe("the cost of a flood at the store", () => {
     const { standIn } = shared;
     const limiter = await shared.warm({ RATE_LIMIT_GENERAL: `1,${HOUR_S}` }, { modules: INSIDE });
     for (const status of [200, 429, 429]) assert.equal(await ask(limiter, CALLER), status);
-    await pass(limiter, MAX_REMEMBERED_MS);
+    await advanceClock(limiter, MAX_REMEMBERED_MS);
     const [billed, { count }] = [await standIn.billed(), standIn.requests()];
     // Long enough that all requests arrive while the first waits for the store.
     standIn.faults.set({ kind: "delay", ms: 500 });
