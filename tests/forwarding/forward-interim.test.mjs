@@ -9,12 +9,12 @@ import { after, before, describe, it } from "node:test";
 import { startOrigin } from "../harness/origin.mjs";
 import { raw } from "../harness/raw.mjs";
 import { send } from "../harness/request.mjs";
-import { WAYS } from "../harness/ways.mjs";
+import { ORIGIN_SETUPS } from "../harness/origin-setups.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const CALLER = "192.0.2.1";
 
-for (const way of WAYS) {
+for (const way of ORIGIN_SETUPS) {
   describe(`interim responses of an origin by ${way.name}`, () => {
     let origin, limiter;
 

@@ -16,13 +16,13 @@ import { after, before, describe, it } from "node:test";
 import { WebSocket, WebSocketServer } from "ws";
 import { startOrigin } from "../harness/origin.mjs";
 import { open, send } from "../harness/request.mjs";
-import { WAYS } from "../harness/ways.mjs";
+import { ORIGIN_SETUPS } from "../harness/origin-setups.mjs";
 import { within } from "../harness/within.mjs";
 import { startWorkerd } from "../harness/workerd.mjs";
 
 const HEADERS = { "CF-Connecting-IP": "192.0.2.1" };
 
-for (const way of WAYS) {
+for (const way of ORIGIN_SETUPS) {
   describe(`streams by ${way.name}`, () => {
     let origin, limiter;
 
