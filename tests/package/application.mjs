@@ -1,10 +1,10 @@
-/** What the tests' applications do on every platform: copied into each project, which has the package installed. */
+/** The application that tests run on every platform. It is copied into each project, which has the package installed. */
 import { createLimiter } from "edge-limiter";
 
-/** @param {object} options of the limiter */
+/** @param {object} options options of the limiter */
 export function application(options) {
   const limiter = createLimiter(options);
-  /** @param {object} call options of the call */
+  /** @param {object} call options of each call */
   async function handle(request, call) {
     if (new URL(request.url).pathname === "/calls") return Response.json(await calls(limiter, call));
     const verdict = await limiter.limit(request, call);
@@ -13,7 +13,7 @@ export function application(options) {
   return { limiter, handle };
 }
 
-/** A bit of everything that is no request, in an order that has to give the same everywhere. */
+/** Makes calls of every kind except `limit`. Their results have to be the same on every platform. */
 async function calls(limiter, call) {
   const code = (promise) => promise.then(() => "none", (error) => `${error.name} ${error.code}`);
   const checks = [];

@@ -1,4 +1,7 @@
-/** `npm run bench -- node` and `redis`, with so few requests that its times say nothing: it measures every contestant, and checks their answers. */
+/**
+ * Runs `npm run bench -- node` and `redis` with too few requests for meaningful times. They have to measure every contestant and check
+ * its answers.
+ */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -7,7 +10,7 @@ import { describe, it } from "node:test";
 import { project, root, run } from "./scratch.mjs";
 
 describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" }, () => {
-  it("measures the package in Node, and its peers", async (t) => {
+  it("the bench measures the package and its peers in Node", async (t) => {
     const json = path.join(await project(t, {}), "figures.json");
     const printed = await run(process.execPath, ["scripts/bench.mjs", "node", "--rounds", "1", "--requests", "20", "--json", json], { cwd: root });
     const peers = ["express-rate-limit", "rate-limiter-flexible", "edge-limiter"];
@@ -19,7 +22,7 @@ describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" 
     assert.match(printed, /Wanted is less CPU than either/);
   });
 
-  it("measures the package over Redis, next to its peer", async (t) => {
+  it("the bench measures the package and its peer over Redis", async (t) => {
     const json = path.join(await project(t, {}), "figures.json");
     const printed = await run(process.execPath, ["scripts/bench.mjs", "redis", "--rounds", "1", "--requests", "20", "--json", json], { cwd: root });
     const { redis } = JSON.parse(readFileSync(json, "utf8"));

@@ -1,8 +1,11 @@
-/** A program that calls what a module exports: `node calls.mjs MODULE`, then messages `{ call, args }`. A `request` becomes one, a response is taken apart. */
+/**
+ * A program that calls functions of a module: `node calls.mjs MODULE`, then messages `{ id, call, args }`. It turns an argument
+ * `{ request }` into a `Request`, and sends a `Response` back as status, headers and body.
+ */
 
 import { pathToFileURL } from "node:url";
 
-// As Vercel does, whose functions end their work with the request.
+// Vercel provides this context, because a function there ends with its request.
 if (process.env.VERCEL) globalThis[Symbol.for("@vercel/request-context")] = { get: () => ({ waitUntil: (promise) => void promise }) };
 
 const module = await import(pathToFileURL(process.argv[2]));
@@ -10,8 +13,8 @@ const module = await import(pathToFileURL(process.argv[2]));
 process.on("message", async ({ id, call, args }) => {
   if (call === undefined) return;
   try {
-    const given = args.map((arg) => (arg?.request ? new Request(arg.request.url, arg.request) : arg));
-    const result = await module[call](...given);
+    const callArgs = args.map((arg) => (arg?.request ? new Request(arg.request.url, arg.request) : arg));
+    const result = await module[call](...callArgs);
     process.send({ id, result: result instanceof Response ? { status: result.status, headers: Object.fromEntries(result.headers), body: await result.text() } : result });
   } catch (error) {
     process.send({ id, error: `${error.name}: ${error.message}` });

@@ -1,22 +1,22 @@
-/** Loaded before a program (`node --import`): a clock that the test moves, by `{ advance: ms }`. It answers `{ now }`. */
+/** Loaded before a program (`node --import`) so that a test can move its clock. The message `{ advance: ms }` is answered with `{ now }`. */
 
-const Real = Date;
-let ahead = 0;
+const RealDate = Date;
+let aheadMs = 0;
 
-globalThis.Date = class extends Real {
+globalThis.Date = class extends RealDate {
   constructor(...args) {
-    if (args.length === 0) super(Real.now() + ahead);
+    if (args.length === 0) super(RealDate.now() + aheadMs);
     else super(...args);
   }
 
   static now() {
-    return Real.now() + ahead;
+    return RealDate.now() + aheadMs;
   }
 };
 
 process.on("message", ({ advance }) => {
   if (advance === undefined) return;
-  ahead += advance;
+  aheadMs += advance;
   process.send({ now: Date.now() });
 });
 process.on("disconnect", () => process.exit());

@@ -1,4 +1,4 @@
-/** Each example, started by its own command, with the packed package. */
+/** Starts each example by its own command, with the packed package. */
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, readdirSync, symlinkSync } from "node:fs";
@@ -10,10 +10,10 @@ import { freePort } from "../upstash/free-port.mjs";
 import { ready } from "./guides.mjs";
 import { project, root, run, serve } from "./scratch.mjs";
 
-/** Answers of five logins that an application refuses, and of one that the limiter does. */
+/** Statuses of six failed logins: the application refuses five, and the limiter denies the sixth. */
 const GUESSES = [401, 401, 401, 401, 401, 429];
 
-/** A copy of an example, with the packages that it names but wrangler, which is the repository's own. */
+/** Copies an example and installs its dependencies. wrangler is not copied: the repository's is used. */
 async function copied(t, name) {
   const from = path.join(root, "examples", name);
   const files = Object.fromEntries(filesBelow(from).map((file) => [path.relative(from, file), readFileSync(file, "utf8")]));
@@ -26,7 +26,7 @@ async function copied(t, name) {
   return folder;
 }
 
-/** Its own files: not what starting it there has left. */
+/** Returns the files of an example without those that running it has created. */
 function filesBelow(folder) {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const file = path.join(folder, entry.name);
@@ -37,7 +37,7 @@ function filesBelow(folder) {
 
 const usesWrangler = (cwd) => readFileSync(path.join(cwd, "package.json"), "utf8").includes('"wrangler"');
 
-/** Its own command, `npm start`; what asks it. */
+/** Runs `npm start` and returns a function that sends requests to the example. */
 async function started(t, cwd, { args = () => [], env = {} } = {}) {
   const PATH = [path.join(root, "node_modules", ".bin"), environment.PATH].join(path.delimiter);
   const server = await serve(t, "npm", (port) => ["start", "--", ...args(port)], { cwd, env: { PATH, WRANGLER_REGISTRY_PATH: path.join(cwd, ".registry"), ...env } });
@@ -54,7 +54,7 @@ async function statuses(count, ask) {
 }
 
 describe("examples", () => {
-  it("worker-in-front: the limiter limits, and the origin refuses whoever goes around it", async (t) => {
+  it("worker-in-front limits requests, and its origin refuses requests that bypass the limiter", async (t) => {
     const ORIGIN_PORT = String(await freePort());
     const ask = await started(t, await copied(t, "worker-in-front"), { env: { ORIGIN_PORT } });
     const askOrigin = (options) => send(`http://127.0.0.1:${ORIGIN_PORT}`, options);
@@ -65,10 +65,10 @@ describe("examples", () => {
     const around = await askOrigin({ path: "/api/hello", headers: { "X-Edge-Limiter-Secret": "guessed" } });
     assert.deepEqual([around.status, around.text()], [403, "Forbidden"]);
     assert.equal((await askOrigin({ path: "/api/hello" })).status, 403);
-    assert.equal((await ask({ path: "/api/hello", headers: { ...caller, "X-Edge-Limiter-Secret": "guessed" } })).status, 200, "the limiter sends its own");
+    assert.equal((await ask({ path: "/api/hello", headers: { ...caller, "X-Edge-Limiter-Secret": "guessed" } })).status, 200, "the limiter should replace a client's secret with its own");
   });
 
-  it("next: pages and routes are limited", async (t) => {
+  it("next limits pages and routes", async (t) => {
     const cwd = await copied(t, "next");
     await run("npm", ["run", "build"], { cwd });
     const ask = await started(t, cwd);
@@ -80,7 +80,7 @@ describe("examples", () => {
     assert.equal((await ask(post("/api/login", caller("192.0.2.2")))).status, 401);
   });
 
-  it("hono-worker: every route is limited", async (t) => {
+  it("hono-worker limits every route", async (t) => {
     const ask = await started(t, await copied(t, "hono-worker"), { args: (port) => ["--port", String(port)] });
     const caller = { "CF-Connecting-IP": "192.0.2.1" };
     const hello = await ask({ path: "/", headers: caller });
@@ -88,7 +88,7 @@ describe("examples", () => {
     assert.deepEqual(await statuses(6, () => ask(post("/login", caller))), GUESSES);
   });
 
-  it("express: every route is limited, and exports by their rows", async (t) => {
+  it("express limits every route, and exports by their number of rows", async (t) => {
     const ask = await started(t, await copied(t, "express"));
     const hello = await ask({ path: "/", headers: { "X-Forwarded-For": "192.0.2.1" } });
     assert.deepEqual([hello.status, hello.text(), hello.headers["x-ratelimit-limit"]], [200, "Hello", "60"]);
@@ -96,11 +96,11 @@ describe("examples", () => {
     const further = await ask({ path: "/export?rows=2000" });
     assert.equal(further.status, 429);
     assert.ok(Number(further.headers["retry-after"]) > 3000);
-    assert.equal((await ask({ path: "/export?rows=1000" })).status, 200, "the denied export has counted nothing");
+    assert.equal((await ask({ path: "/export?rows=1000" })).status, 200, "the denied export should not have been counted");
     assert.deepEqual(await statuses(6, () => ask(post("/login", { "X-Forwarded-For": `192.0.2.${Math.floor(256 * Math.random())}` }))), GUESSES);
   });
 
-  it("service-binding: another Worker asks the limiter", async (t) => {
+  it("service-binding lets another Worker ask the limiter", async (t) => {
     const ask = await started(t, await copied(t, "service-binding"));
     const paid = [];
     for (let i = 0; i < 4; i++) {

@@ -1,4 +1,4 @@
-/** The code of the migration guides, run: a block whose fence names a file, such as `js before.mjs`, is that file. */
+/** Runs the code of the migration guides. A block whose fence names a file, such as `js before.mjs`, is that file. */
 
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -14,17 +14,17 @@ import { root, serve, wrangler } from "./scratch.mjs";
 
 const FENCE = /^```\w+ (\S+)\n([^]*?)^```$/gm;
 
-const STARTING_MS = 30_000;
+const START_TIMEOUT_MS = 30_000;
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 
-/** A guide's files, by their names. */
+/** Returns a guide's files by name. */
 export function filesOf(guide) {
   const text = readFileSync(path.join(root, "docs", "migration", `${guide}.md`), "utf8");
   return Object.fromEntries([...text.matchAll(FENCE)].map(([, name, content]) => [name, content]));
 }
 
-/** A program of a guide, whose clock the test moves. */
+/** A program of a guide. The test can advance its clock. */
 class Program {
   #child;
   #printed = "";
@@ -47,20 +47,20 @@ class Program {
     this.#child.send(message);
   }
 
-  /** The first message that `wanted` accepts. */
-  answer(wanted) {
+  /** Resolves with the first message that `accepts` accepts. Rejects if the program ends. */
+  answer(accepts) {
     return new Promise((resolve, reject) => {
-      const look = (message) => {
-        if (!wanted(message)) return;
-        this.#child.off("message", look).off("exit", gone);
+      const onMessage = (message) => {
+        if (!accepts(message)) return;
+        this.#child.off("message", onMessage).off("exit", onExit);
         resolve(message);
       };
-      const gone = (code) => reject(new Error(`ended with ${code}:\n${this.#printed}`));
-      this.#child.on("message", look).once("exit", gone);
+      const onExit = (code) => reject(new Error(`the program ended with exit code ${code}:\n${this.#printed}`));
+      this.#child.on("message", onMessage).once("exit", onExit);
     });
   }
 
-  /** Moves its clock ahead; what it shows then. */
+  /** Advances the program's clock and returns its new time. */
   async advance(seconds) {
     const answer = this.answer(({ now }) => now !== undefined);
     this.post({ advance: 1000 * seconds });
@@ -75,7 +75,7 @@ class Program {
   }
 }
 
-/** A module whose exports are called in its own process. It ends with the test. */
+/** Starts a process in which the exports of a module can be called. It is stopped when the test ends. */
 export async function startModule(t, file, env = {}) {
   const program = new Program(here("calls.mjs"), [file], env);
   t.after(() => program.stop());
@@ -92,19 +92,19 @@ export async function startModule(t, file, env = {}) {
   return { call, advance: (seconds) => program.advance(seconds) };
 }
 
-/** A server that listens on `PORT`. It ends with the test. */
+/** Starts a server that listens on `PORT`. It is stopped when the test ends. */
 export async function startServer(t, file) {
   const port = await freePort();
   const program = new Program(file, [], { PORT: String(port) });
   t.after(() => program.stop());
-  await within(listening(program, port), "a connection", STARTING_MS);
+  await within(listening(program, port), "the server to listen", START_TIMEOUT_MS);
   return { ask: (options) => send(`http://127.0.0.1:${port}`, options), advance: (seconds) => program.advance(seconds) };
 }
 
-/** Nothing is sent: a limiter would count it. */
+/** Waits until the server accepts connections. It sends no request, because the limiter would count it. */
 async function listening(program, port) {
   for (;;) {
-    if (program.ended) throw new Error(`it has ended:\n${program.printed}`);
+    if (program.ended) throw new Error(`the server ended before it listened:\n${program.printed}`);
     const socket = connect(port, "127.0.0.1");
     try {
       await once(socket, "connect");
@@ -117,21 +117,24 @@ async function listening(program, port) {
   }
 }
 
-/** A Worker by the folder of its `wrangler.toml`; what asks it. It ends with the test. Each has a copy: two wranglers in one folder disturb each other. */
+/**
+ * Starts a Worker from the folder of its `wrangler.toml`, and returns a function that sends requests to it. It is stopped when the test
+ * ends. Each Worker runs in a copy of the folder, because two wranglers in one folder disturb each other.
+ */
 export async function startWorker(t, folder, vars = {}) {
   const inspector = String(await freePort());
   const copy = `${folder}-${inspector}`;
   cpSync(folder, copy, { recursive: true });
-  const given = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}:${value}`]);
-  const args = (port) => [wrangler, "dev", "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", inspector, ...given];
+  const varArgs = Object.entries(vars).flatMap(([name, value]) => ["--var", `${name}:${value}`]);
+  const args = (port) => [wrangler, "dev", "--ip", "127.0.0.1", "--port", String(port), "--inspector-port", inspector, ...varArgs];
   const server = await serve(t, process.execPath, args, { cwd: copy, env: { WRANGLER_REGISTRY_PATH: path.join(copy, ".registry") } });
   await ready(server);
   return (options) => send(server.url, options);
 }
 
-/** Waits until wrangler says that it is ready: before, it may close its port once more. */
+/** Waits until wrangler reports that it is ready. Before that, it may close its port once more. */
 export async function ready({ printed }) {
-  for (const end = Date.now() + STARTING_MS; !printed().includes("Ready on"); await delay(20)) {
-    if (Date.now() > end) throw new Error(`wrangler does not become ready:\n${printed()}`);
+  for (const end = Date.now() + START_TIMEOUT_MS; !printed().includes("Ready on"); await delay(20)) {
+    if (Date.now() > end) throw new Error(`wrangler was not ready after ${START_TIMEOUT_MS} ms:\n${printed()}`);
   }
 }

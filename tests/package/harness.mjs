@@ -1,15 +1,15 @@
-/** The built package, as Node takes it, and servers around it. */
+/** The built package as Node loads it, and helpers to serve and test it. */
 import { once } from "node:events";
 import { createServer } from "node:http";
 
 export { LimiterError, createLimiter } from "../../dist/package/dist/default/index.js";
 export { rateLimit } from "../../dist/package/dist/default/node.js";
 
-/** A configuration like no other's: limiters of like configurations share memory. */
+/** Returns variables with a unique key prefix, because limiters with equal configurations share memory. */
 let limiters = 0;
 export const variables = (vars = {}) => ({ RATE_LIMIT_IP: "off", REDIS_KEY_PREFIX: `t${(limiters += 1)}:`, RATE_LIMIT_METRICS: "false", ...vars });
 
-/** A server on a free port of 127.0.0.1; `stop` ends it and its connections. */
+/** Starts a server on a free port of 127.0.0.1. `stop` ends it and its connections. */
 export async function serve(listener, { listen = { port: 0, host: "127.0.0.1" }, make = createServer } = {}) {
   const server = make(listener);
   server.listen(listen);
@@ -26,7 +26,7 @@ export async function serve(listener, { listen = { port: 0, host: "127.0.0.1" },
   };
 }
 
-/** That a promise is rejected with this code; the error. */
+/** Asserts that a promise is rejected with this code, and returns the error. */
 export async function rejects(promise, code) {
   let value;
   try {
@@ -35,5 +35,5 @@ export async function rejects(promise, code) {
     if (error.code !== code) throw error;
     return error;
   }
-  throw new Error(`not rejected with ${code}: ${JSON.stringify(value)}`);
+  throw new Error(`expected an error with the code ${code}, but the call returned ${JSON.stringify(value)}`);
 }

@@ -1,4 +1,4 @@
-/** What the package offers, in this process and in memory. `redis.test.mjs` and `shared.test.mjs` have a Redis. */
+/** The package's API, tested in this process with the memory store. `redis.test.mjs` and `shared.test.mjs` use a Redis. */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -11,7 +11,7 @@ const from = (path = "/", init = {}) => new Request(`https://shop.example${path}
 const limiterOf = (vars, options = {}) => createLimiter({ env: variables(vars), ...options });
 
 describe("limit", () => {
-  it("admits up to the limit, then answers as the Worker does", async () => {
+  it("requests up to the limit are admitted, and further ones get the Worker's denial", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "2,60" });
     for (const remaining of [1, 0]) {
       const verdict = await limiter.limit(from(), { address: ADDRESS });
@@ -31,12 +31,12 @@ describe("limit", () => {
     assert.equal(response.headers.get("cache-control"), "no-store");
     const body = await response.json();
     assert.deepEqual([body.error, body.type, body.limit, body.remaining, body.blocked], ["Too many requests", "general", 2, 0, false]);
-    // It can be had again.
+    // Each read of `response` returns a new one.
     assert.equal((await verdict.response.json()).type, "general");
-    assert.equal((await limiter.limit(from(), { address: "192.0.2.8" })).allowed, true, "another caller");
+    assert.equal((await limiter.limit(from(), { address: "192.0.2.8" })).allowed, true, "another caller should be admitted");
   });
 
-  it("matches routes as the Worker does, with their costs and spellings", async () => {
+  it("routes match in every spelling of a path and charge their cost, as in the Worker", async () => {
     const limiter = limiterOf({ RATE_LIMIT_AUTH: "5,60,600", RATE_LIMIT_ROUTES: '[{"path":"/login","policies":["auth"],"cost":3},{"path":"/free","policies":[]}]' });
     assert.equal((await limiter.limit(from("//LOGIN/"), { address: ADDRESS })).remaining, 2);
     const denied = await limiter.limit(from("/%6Cogin"), { address: ADDRESS });
@@ -45,7 +45,7 @@ describe("limit", () => {
     assert.deepEqual([free.allowed, free.policy, free.limit], [true, undefined, undefined]);
   });
 
-  it("answers for the control plane, in every spelling", async () => {
+  it("limit answers requests to the control plane and its page", async () => {
     const limiter = limiterOf({ ADMIN_TOKEN: "an-admin-token-of-this-test" });
     const health = await limiter.limit(from("/_limiter/health"), { address: ADDRESS });
     assert.equal(health.allowed, false);
@@ -59,7 +59,7 @@ describe("limit", () => {
     assert.deepEqual([known.response.status, await known.response.text()], [304, ""]);
   });
 
-  it("says who is exempt, and holds nobody to anything where it is disabled", async () => {
+  it("the verdict reports exempt callers, and every caller is exempt while the limiter is disabled", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "1,60", RATE_LIMIT_ALLOWLIST: ADDRESS });
     for (let i = 0; i < 3; i += 1) {
       const { allowed, exempt } = await limiter.limit(from(), { address: ADDRESS });
@@ -69,7 +69,7 @@ describe("limit", () => {
     for (let i = 0; i < 3; i += 1) assert.equal((await off.limit(from(), { address: ADDRESS })).exempt, "disabled");
   });
 
-  it("decorates the application's response as a Worker in front would", async () => {
+  it("decorate sets the headers that a Worker in front would set", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "9,60" });
     const verdict = await limiter.limit(from(), { address: ADDRESS });
     const own = { "X-RateLimit-Limit": "7", "RateLimit": "x", "X-Own": "1", "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Own" };
@@ -85,24 +85,24 @@ describe("limit", () => {
     }
   });
 
-  it("keeps limiters of other configurations apart, and shares among like ones", async () => {
+  it("limiters share counts if and only if their configurations are equal", async () => {
     const env = variables({ RATE_LIMIT_GENERAL: "1,60" });
-    const [one, like, other] = [createLimiter({ env }), createLimiter({ env: { ...env } }), limiterOf({ RATE_LIMIT_GENERAL: "1,60" })];
+    const [one, equal, other] = [createLimiter({ env }), createLimiter({ env: { ...env } }), limiterOf({ RATE_LIMIT_GENERAL: "1,60" })];
     assert.equal((await one.limit(from(), { address: ADDRESS })).allowed, true);
-    assert.equal((await like.limit(from(), { address: ADDRESS })).allowed, false);
+    assert.equal((await equal.limit(from(), { address: ADDRESS })).allowed, false);
     assert.equal((await other.limit(from(), { address: ADDRESS })).allowed, true);
-    assert.equal((await one.limit(from(), { address: ADDRESS })).allowed, false, "after another was in force");
+    assert.equal((await one.limit(from(), { address: ADDRESS })).allowed, false, "the count should survive the use of another limiter");
   });
 
-  it("keeps a dozen limiters' counts while they take turns", async () => {
+  it("twelve limiters that take turns keep their counts", async () => {
     const limiters = Array.from({ length: 12 }, () => limiterOf({ RATE_LIMIT_GENERAL: "2,60" }));
     for (const allowed of [true, true, false]) {
       for (const limiter of limiters) assert.equal((await limiter.limit(from(), { address: ADDRESS })).allowed, allowed);
     }
   });
 
-  it("refuses more limiters than it keeps, and forgets none", () => {
-    // In a process of its own: the others here count too.
+  it("the 101st limiter of a process is refused, and the first hundred keep their counts", () => {
+    // In a separate process, because the limiters of this file count too.
     const script = `
       import { createLimiter } from ${JSON.stringify(new URL("../../dist/package/dist/default/index.js", import.meta.url).href)};
       const of = (i) => createLimiter({ env: { RATE_LIMIT_GENERAL: "1,60", RATE_LIMIT_IP: "off", REDIS_KEY_PREFIX: "p" + i + ":" } });
@@ -116,7 +116,7 @@ describe("limit", () => {
     assert.deepEqual(JSON.parse(stdout || stderr), [...Array(100).fill(200), ...Array(100).fill(429), "refused", 429, 429]);
   });
 
-  it("goes on after a trap, with a fresh instance", async () => {
+  it("requests after a trap are decided by a fresh instance", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "9,60" });
     const broken = { method: "GET", url: "http://localhost/", headers: { get: (name) => { if (name === "accept" || name === "authorization" || name === "x-ratelimit-bypass") throw new Error("broken"); return null; }, keys: () => [] } };
     const off = limiterOf({ RATE_LIMIT_GENERAL: "1,60,600", RATE_LIMIT_BYPASS_TOKEN: "a-bypass-token-of-this-test" });
@@ -126,7 +126,7 @@ describe("limit", () => {
     assert.equal((await off.limit(from(), { address: ADDRESS })).allowed, false);
   });
 
-  it("takes requests by the hundred at once", async () => {
+  it("the limit holds exactly for 400 concurrent requests", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "100,60" });
     const verdicts = await Promise.all(Array.from({ length: 400 }, () => limiter.limit(from(), { address: ADDRESS })));
     assert.equal(verdicts.filter(({ allowed }) => allowed).length, 100);
@@ -134,7 +134,7 @@ describe("limit", () => {
 });
 
 describe("check, usage, reset, health", () => {
-  it("decides uses of a policy by name", async () => {
+  it("check charges a policy by name, and usage and reset find the same caller", async () => {
     const limiter = limiterOf({ RATE_LIMIT_EXPORTS: "5,60" });
     const first = await limiter.check("exports", "user:ann", { cost: 4 });
     assert.deepEqual([first.allowed, first.policy, first.limit, first.remaining, first.retryAfter, first.shadow], [true, "exports", 5, 1, undefined, false]);
@@ -145,26 +145,26 @@ describe("check, usage, reset, health", () => {
     assert.equal((await limiter.check("exports", "user:bob")).remaining, 4);
     const usage = await limiter.usage("exports", "user:ann");
     assert.deepEqual([usage.scope, usage.limit, usage.used, usage.remaining, usage.blockedUntil, usage.retryAt], ["isolate", 5, 4, 1, undefined, undefined]);
-    // By whatever name it was checked.
+    // usage and reset accept every name with which a caller can be checked.
     for (const name of ["everybody", "ada@example.org", "unknown", "global", "192.0.2.1", "id:7"]) {
       await limiter.check("exports", name, { cost: 3 });
       assert.equal((await limiter.usage("exports", name)).used, 3, name);
       await limiter.reset("exports", name);
       assert.equal((await limiter.check("exports", name, { cost: 0 })).remaining, 5, name);
     }
-    assert.equal((await limiter.usage("exports", usage.caller)).used, 4, "by the key that lists show");
+    assert.equal((await limiter.usage("exports", usage.caller)).used, 4, "usage should accept the key that it returned as `caller`");
     await limiter.reset("exports", "user:ann");
     assert.equal((await limiter.usage("exports", "user:ann")).used, 0);
   });
 
-  it("reports its health, as the control plane does with a token", async () => {
+  it("health reports what the control plane reports with a token", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "many,60" });
     const health = await limiter.health();
     assert.deepEqual([health.status, health.store, health.breaker], ["misconfigured", "memory", null]);
     assert.match(JSON.stringify(health), /RATE_LIMIT_GENERAL/);
   });
 
-  it("opens the control plane with a token alone", async () => {
+  it("the control plane requires the token", async () => {
     const limiter = limiterOf({ ADMIN_TOKEN: "an-admin-token-of-this-test" });
     const ask = (path, token) => limiter.controlPlane(from(path, { headers: token ? { Authorization: `Bearer ${token}` } : {} }), { address: ADDRESS });
     assert.equal((await ask("/_limiter/policies")).status, 401);
@@ -175,7 +175,7 @@ describe("check, usage, reset, health", () => {
     assert.equal((await limiter.limit(from(), { address: "192.0.2.99" })).blocked, true);
   });
 
-  it("does the schedule's work when asked", async () => {
+  it("tend does the schedule's work", async () => {
     const limiter = limiterOf({ RATE_LIMIT_METRICS: "true", METRICS_TOKEN: "a-metrics-token-of-this-test" });
     await limiter.limit(from(), { address: ADDRESS });
     await limiter.tend();
@@ -185,20 +185,20 @@ describe("check, usage, reset, health", () => {
 });
 
 describe("the environment", () => {
-  it("is what the configuration's table names, and nothing else of the process", () => {
+  it("the package reads exactly the variables in the table of docs/configuration.md", () => {
     const page = readFileSync(new URL("../../docs/configuration.md", import.meta.url), "utf8");
     const table = page.slice(page.indexOf("| variable | meaning | default |"));
     const rows = table.slice(0, table.indexOf("\n\n")).split("\n").slice(2);
     const names = rows.flatMap((row) => [...row.split("|")[1].matchAll(/`([A-Z][A-Z0-9_]*)/g)].map(([, name]) => name));
     assert.ok(names.length > 35 && names.includes("CLIENT_IP_HEADER"), `${names}`);
-    // A Worker alone has bindings.
+    // `ORIGIN` is a binding, which only a Worker has.
     assert.deepEqual([...names, "KV_REST_API_URL", "KV_REST_API_TOKEN"].filter((name) => !isRead(name)), ["ORIGIN"]);
     for (const name of ["PATH", "AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "VERCEL", "X_RATE_LIMIT_GENERAL", "CLIENT_IP_HEADERS"]) assert.equal(isRead(name), false, name);
   });
 });
 
 describe("errors of use", () => {
-  it("has a code for each, and says what to do", async () => {
+  it("each error has a code and a message that says what to do", async () => {
     const limiter = limiterOf({ RATE_LIMIT_GENERAL: "5,60" });
     const cases = [
       ["no_address", limiter.limit(from()), /CLIENT_IP_HEADER/],
@@ -239,12 +239,12 @@ describe("errors of use", () => {
     await rejects(limiterOf({ CLIENT_IP_HEADER: "x-real-ip" }, { trustProxy: 1 }).limit(from()), "bad_argument");
   });
 
-  it("asks for waitUntil where the platform ends background work", async () => {
+  it("limit requires waitUntil on a platform that ends background work", async () => {
     const env = variables({ VERCEL: "1" });
     const request = from("/", { headers: { "x-real-ip": ADDRESS } });
     const { redis } = createLimiter({ env });
     await redis.set("a", "1");
-    assert.equal(await redis.get("a"), "1", "which needs none");
+    assert.equal(await redis.get("a"), "1", "redis.get needs no waitUntil");
     const error = await rejects(createLimiter({ env }).limit(request), "no_wait_until");
     assert.match(error.message, /waitUntil/);
     assert.equal((await createLimiter({ env }).limit(request, { waitUntil: () => {} })).allowed, true);

@@ -1,4 +1,4 @@
-/** The code of the migration guides, before and after: both limit, and they differ in guarantee as the guides say. */
+/** Runs the code of the migration guides before and after a migration. Both limit, and their guarantees differ as the guides say. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, describe, it } from "node:test";
@@ -7,13 +7,13 @@ import { startStandIn } from "../upstash/stand-in.mjs";
 import { filesOf, startModule, startServer, startWorker } from "./guides.mjs";
 import { project } from "./scratch.mjs";
 
-/** A time that is a whole number of windows after the epoch: a program's clock is moved to it. */
+/** Returns the seconds until the next multiple of a window since the epoch, by which tests advance a program's clock. */
 const untilWhole = (seconds) => seconds - ((Date.now() / 1000) % seconds);
 
-/** Files of guides that no test has run yet: a block that none runs may not work. */
+/** Files of guides that no test has run yet. The last test asserts that none remains. */
 const unused = new Set();
 
-/** Writes a guide's files next to the packages that they import; the path of each by its name. They are removed after the suite. */
+/** Writes a guide's files next to the packages that they import, for the time of the suite. Returns a function from a name to its path. */
 function guide(name, packages) {
   const cleanups = [];
   let folder;
@@ -29,16 +29,16 @@ function guide(name, packages) {
   };
 }
 
-/** How many of so many tries are admitted. */
-async function admitted(tries, one) {
+/** Counts how many of these tries are admitted. */
+async function admitted(tries, tryOnce) {
   let count = 0;
-  for (let i = 0; i < tries; i++) count += Number(await one());
+  for (let i = 0; i < tries; i++) count += Number(await tryOnce());
   return count;
 }
 
-const LIBRARIES = ["before", "after"];
+const VERSIONS = ["before", "after"];
 
-describe("from @upstash/ratelimit", () => {
+describe("migration from @upstash/ratelimit", () => {
   const file = guide("upstash-ratelimit", ["@upstash/ratelimit", "@upstash/redis"]);
   let standIn, env;
   before(async () => {
@@ -48,7 +48,7 @@ describe("from @upstash/ratelimit", () => {
   after(() => standIn?.stop());
   beforeEach(() => standIn.reset());
 
-  /** A handler, at the beginning of a window of theirs, and what asks it. */
+  /** Starts a handler at the beginning of one of @upstash/ratelimit's windows. */
   async function handler(t, name, ip = "192.0.2.1") {
     const program = await startModule(t, file(`${name}.mjs`), env);
     await program.advance(untilWhole(60));
@@ -56,8 +56,8 @@ describe("from @upstash/ratelimit", () => {
     return { program, post, passes: async () => (await post()).status === 200 };
   }
 
-  for (const name of LIBRARIES) {
-    it(`${name}: limits an address, and says what is left`, async (t) => {
+  for (const name of VERSIONS) {
+    it(`the code ${name} limits an address and reports what remains`, async (t) => {
       const { post, passes } = await handler(t, name);
       const first = await post();
       assert.deepEqual([first.status, first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]], [200, "10", "9"]);
@@ -65,7 +65,7 @@ describe("from @upstash/ratelimit", () => {
       assert.equal((await post()).status, 429);
     });
 
-    it(`${name}: a user has points`, async (t) => {
+    it(`the code ${name} limits a user by points`, async (t) => {
       const { call } = await startModule(t, file(`cost-${name}.mjs`), env);
       assert.equal(await call("mayExport", "ada", 60_000), true);
       assert.equal(await call("mayExport", "ada", 40_000), true);
@@ -74,9 +74,9 @@ describe("from @upstash/ratelimit", () => {
     });
   }
 
-  it("the limit is exceeded before, and holds after", async (t) => {
+  it("a window can exceed the limit before the migration, and never afterwards", async (t) => {
     const within = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { program, passes } = await handler(t, name);
       await program.advance(59);
       const first = await admitted(10, passes);
@@ -86,9 +86,9 @@ describe("from @upstash/ratelimit", () => {
     assert.deepEqual(within, { before: 20, after: 10 });
   });
 
-  it("a caller without a request in the last minute has a part of the limit before, and all of it after", async (t) => {
+  it("a caller idle for a minute has only part of its limit before the migration, and all of it afterwards", async (t) => {
     const passed = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { program, passes } = await handler(t, name);
       await program.advance(10);
       await admitted(10, passes);
@@ -98,9 +98,9 @@ describe("from @upstash/ratelimit", () => {
     assert.deepEqual(passed, { before: 4, after: 10 });
   });
 
-  it("a denied cost is counted before, and not after", async (t) => {
+  it("a denied cost is counted before the migration, and not afterwards", async (t) => {
     const next = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { call } = await startModule(t, file(`cost-${name}.mjs`), { ...env, REDIS_KEY_PREFIX: "cost:" });
       assert.equal(await call("mayExport", "ada", 101_000), false);
       next[name] = await call("mayExport", "ada", 1000);
@@ -108,9 +108,9 @@ describe("from @upstash/ratelimit", () => {
     assert.deepEqual(next, { before: false, after: true });
   });
 
-  it("a Redis that is gone is an error before, and memory decides after", async (t) => {
+  it("an unreachable Redis is an error before the migration, and memory decides afterwards", async (t) => {
     const outcomes = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { call } = await startModule(t, file(`cost-${name}.mjs`), { ...env, UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", REDIS_TIMEOUT: "1000" });
       outcomes[name] = await call("mayExport", "ada", 1000).catch(() => "an error");
       if (name === "after") assert.equal(await admitted(200, () => call("mayExport", "ada", 1000)), 119);
@@ -119,7 +119,7 @@ describe("from @upstash/ratelimit", () => {
   });
 });
 
-describe("from express-rate-limit", () => {
+describe("migration from express-rate-limit", () => {
   const file = guide("express-rate-limit", ["express", "express-rate-limit"]);
 
   async function server(t, name) {
@@ -129,8 +129,8 @@ describe("from express-rate-limit", () => {
     return { program, get, login, passes: async () => (await get()).status === 200 };
   }
 
-  for (const name of LIBRARIES) {
-    it(`${name}: limits an address behind a proxy, and logins further`, async (t) => {
+  for (const name of VERSIONS) {
+    it(`the code ${name} limits an address behind a proxy, and logins more tightly`, async (t) => {
       const { get, login, passes } = await server(t, name);
       const first = await get();
       assert.deepEqual([first.status, first.text(), first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]], [200, "Hello", "10", "9"]);
@@ -145,9 +145,9 @@ describe("from express-rate-limit", () => {
     });
   }
 
-  it("the limit is exceeded before, and holds after", async (t) => {
+  it("a window can exceed the limit before the migration, and never afterwards", async (t) => {
     const within = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { program, passes } = await server(t, name);
       assert.equal(await passes(), true);
       await program.advance(59);
@@ -158,9 +158,9 @@ describe("from express-rate-limit", () => {
     assert.deepEqual(within, { before: 19, after: 10 });
   });
 
-  it("denied logins use up the home page before, and not after", async (t) => {
+  it("denied logins use up the home page's limit before the migration, and not afterwards", async (t) => {
     const home = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { login, get } = await server(t, name);
       for (let i = 0; i < 10; i++) await login();
       home[name] = (await get()).status;
@@ -169,7 +169,7 @@ describe("from express-rate-limit", () => {
   });
 });
 
-describe("from rate-limiter-flexible", () => {
+describe("migration from rate-limiter-flexible", () => {
   const file = guide("rate-limiter-flexible", ["rate-limiter-flexible"]);
 
   async function module(t, name) {
@@ -178,8 +178,8 @@ describe("from rate-limiter-flexible", () => {
     return { program, tries, passes: async () => (await tries()).allowed };
   }
 
-  for (const name of LIBRARIES) {
-    it(`${name}: limits a name, and blocks it for ten minutes`, async (t) => {
+  for (const name of VERSIONS) {
+    it(`the code ${name} limits a user name and blocks it for ten minutes`, async (t) => {
       const { program, tries } = await module(t, name);
       const seen = [];
       for (let i = 0; i < 6; i++) seen.push(await tries());
@@ -194,9 +194,9 @@ describe("from rate-limiter-flexible", () => {
     });
   }
 
-  it("the limit is exceeded before, and holds after", async (t) => {
+  it("a window can exceed the limit before the migration, and never afterwards", async (t) => {
     const within = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { program, passes } = await module(t, name);
       assert.equal(await passes(), true);
       await program.advance(59);
@@ -207,9 +207,9 @@ describe("from rate-limiter-flexible", () => {
     assert.deepEqual(within, { before: 9, after: 5 });
   });
 
-  it("an attempt that can never fit blocks before, and counts nothing after", async (t) => {
+  it("an attempt above the limit blocks before the migration, and counts nothing afterwards", async (t) => {
     const next = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { tries, passes } = await module(t, name);
       const { allowed, retryAfter } = await tries(6);
       next[name] = [allowed, retryAfter, await passes()];
@@ -218,7 +218,7 @@ describe("from rate-limiter-flexible", () => {
   });
 });
 
-describe("from hono-rate-limiter", () => {
+describe("migration from hono-rate-limiter", () => {
   const file = guide("hono-rate-limiter", ["@hono/node-server", "hono", "hono-rate-limiter"]);
 
   async function server(t, name) {
@@ -227,8 +227,8 @@ describe("from hono-rate-limiter", () => {
     return { program, get, passes: async () => (await get()).status === 200 };
   }
 
-  for (const name of LIBRARIES) {
-    it(`${name}: limits an address, and no header makes another of it`, async (t) => {
+  for (const name of VERSIONS) {
+    it(`the code ${name} limits an address, and no header changes the address`, async (t) => {
       const { get, passes } = await server(t, name);
       const first = await get();
       const remaining = first.headers["ratelimit-remaining"] ?? first.headers["x-ratelimit-remaining"];
@@ -238,9 +238,9 @@ describe("from hono-rate-limiter", () => {
     });
   }
 
-  it("the limit is exceeded before, and holds after", async (t) => {
+  it("a window can exceed the limit before the migration, and never afterwards", async (t) => {
     const within = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const { program, passes } = await server(t, name);
       assert.equal(await passes(), true);
       await program.advance(59);
@@ -252,13 +252,13 @@ describe("from hono-rate-limiter", () => {
   });
 });
 
-describe("from Cloudflare's binding", () => {
+describe("migration from Cloudflare's binding", () => {
   const file = guide("cloudflare-rate-limiting", []);
   let standIn;
   before(async () => (standIn = await startStandIn()));
   after(() => standIn?.stop());
 
-  /** One location: a process of its own. */
+  /** Starts a Worker in a separate process, which plays one of Cloudflare's locations. */
   async function location(t, name) {
     const folder = path.dirname(file(`${name}/wrangler.toml`));
     file(`${name}/worker.mjs`);
@@ -267,12 +267,12 @@ describe("from Cloudflare's binding", () => {
     return (ip = "192.0.2.1") => ask({ headers: { "CF-Connecting-IP": ip } });
   }
 
-  it("each location has a limit before, and all share one after", async (t) => {
+  it("each location has its own limit before the migration, and all share one afterwards", async (t) => {
     const passed = {};
-    for (const name of LIBRARIES) {
+    for (const name of VERSIONS) {
       const [here, there] = await Promise.all([location(t, name), location(t, name)]);
       passed[name] = [await admitted(15, async () => (await here()).status === 200), await admitted(15, async () => (await there()).status === 200)];
-      // A window of the binding's may end in between: then it admits ten more.
+      // A window of the binding may end meanwhile. Then it admits ten more requests.
       let denied = await here();
       for (let i = 0; i < 10 && denied.status === 200; i++) denied = await here();
       assert.deepEqual([denied.status, denied.headers["retry-after"] !== undefined], [429, name === "after"]);
@@ -283,6 +283,6 @@ describe("from Cloudflare's binding", () => {
   });
 });
 
-it("each block of a guide that names a file has been run", () => {
+it("every code block of a guide that names a file was run", () => {
   assert.deepEqual([...unused], []);
 });

@@ -1,4 +1,4 @@
-/** `edge-limiter/node` on servers of `node:http` and HTTP/2. Express itself is in `examples.test.mjs`. */
+/** `edge-limiter/node` on servers of `node:http` and HTTP/2. `examples.test.mjs` tests it with Express. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -14,18 +14,18 @@ const ADMIN = { Authorization: "Bearer an-admin-token-of-this-test" };
 const servers = [];
 after(() => Promise.all(servers.map((server) => server.stop())));
 
-/** A server whose application answers by `application`. */
-async function limited(vars, application = (_request, response) => response.end("ok"), how = {}) {
+/** Starts a server with the middleware in front of `application`. */
+async function limited(vars, application = (_request, response) => response.end("ok"), serveOptions = {}) {
   const limit = rateLimit({ env: variables(vars) });
   const server = await serve((request, response) => limit(request, response, (error) => {
     if (error) response.statusCode = 500;
     application(request, response, error);
-  }), how);
+  }), serveOptions);
   servers.push(server);
   return server;
 }
 
-/** Over HTTP/2: the answer's status and headers. */
+/** Sends a request over HTTP/2 and returns the answer's status and headers. */
 async function getHttp2(server) {
   const client = connectHttp2(server.url);
   try {
@@ -37,7 +37,7 @@ async function getHttp2(server) {
   }
 }
 
-/** Sends bytes as they are; the answer's status line. */
+/** Sends bytes unchanged and returns the answer's status code. */
 async function raw(server, text) {
   const { port } = new URL(server.url);
   const socket = connect(Number(port), "127.0.0.1", () => socket.end(text));
@@ -48,7 +48,7 @@ async function raw(server, text) {
 }
 
 describe("middleware for Node", () => {
-  it("sets the limiter's headers on what is admitted, and answers the rest", async () => {
+  it("an admitted request gets the limiter's headers, and the limiter answers a denied one", async () => {
     const server = await limited({ RATE_LIMIT_GENERAL: "2,60" });
     const first = await send(server.url);
     assert.deepEqual([first.status, first.text(), first.headers["x-ratelimit-remaining"], first.headers["x-ratelimit-type"]], [200, "ok", "1", "general"]);
@@ -61,13 +61,13 @@ describe("middleware for Node", () => {
     assert.deepEqual([head.status, head.body.length], [429, 0]);
   });
 
-  it("lets no Host or target of a request choose the route", async () => {
+  it("no Host header or form of the request target evades a route", async () => {
     const vars = { RATE_LIMIT_GENERAL: "1000,60", RATE_LIMIT_LOGIN: "1,60", RATE_LIMIT_ROUTES: '[{"path":"/login","policies":["login"]}]' };
     const requests = [
       "POST /login HTTP/1.1\r\nHost: shop.example/free?\r\n", "POST /login HTTP/1.1\r\nHost: a/b/../free#\r\n", "POST http://shop.example/login HTTP/1.1\r\nHost: shop.example\r\n",
       "POST HTTP://x/login?a=/free HTTP/1.1\r\nHost: x\r\n", "POST //login HTTP/1.1\r\nHost: x\r\n", "POST /login HTTP/1.1\r\nHost: \\\r\n", "POST /a/../login HTTP/1.1\r\nHost: x\r\n",
       "POST ftp://x/login HTTP/1.1\r\nHost: x\r\n", "POST ab://u:p@x:1/login?a HTTP/1.1\r\nHost: x\r\n", "POST ws://x//login HTTP/1.1\r\nHost: x\r\n",
-      // An application that resolves the target as a reference takes `x` for the host.
+      // An application that resolves the target as a relative reference reads `x` as the host.
       "POST //x/login HTTP/1.1\r\nHost: x\r\n", "POST ///x/login HTTP/1.1\r\nHost: x\r\n", "POST /\\x/login HTTP/1.1\r\nHost: x\r\n", "POST /\\x\\login HTTP/1.1\r\nHost: x\r\n",
       "POST /login HTTP/1.1\r\nHost:\r\n", "POST /login HTTP/1.1\r\nHost: user@x\r\n", "POST /login HTTP/1.1\r\nHost: [::1]:80\r\n",
     ];
@@ -81,7 +81,7 @@ describe("middleware for Node", () => {
     assert.equal((await send(star.url)).status, 429);
   });
 
-  it("replaces the application's numbers, but for those of its own refusal", async () => {
+  it("the limiter's headers replace the application's, except on the application's own 429 and 503", async () => {
     const own = { "X-RateLimit-Limit": "9", "RateLimit-Remaining": "5" };
     const setting = (status) => (_, response) => {
       response.statusCode = status;
@@ -104,7 +104,7 @@ describe("middleware for Node", () => {
     }
   });
 
-  it("names its headers to pages of other origins, however the application allows them", async () => {
+  it("Access-Control-Expose-Headers lists the limiter's headers whenever the application allows other origins", async () => {
     const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "X-Own" };
     const applications = [
       (_, response) => {
@@ -123,7 +123,7 @@ describe("middleware for Node", () => {
     assert.equal((await send(server.url)).headers["access-control-expose-headers"], undefined);
   });
 
-  it("stands next to another one of its kind", async () => {
+  it("two middlewares work in a row, and a denial has the headers of the one that denies", async () => {
     const [first, second] = [{ RATE_LIMIT_GENERAL: "2,60" }, { RATE_LIMIT_GENERAL: "2,60" }].map((vars) => rateLimit({ env: variables(vars) }));
     const twice = (first, second) => async (request, response) => first(request, response, () => second(request, response, () => response.end("ok")));
     const server = await serve(twice(first, second));
@@ -132,7 +132,7 @@ describe("middleware for Node", () => {
     assert.equal((await send(server.url)).headers["x-ratelimit-remaining"], "1");
     await send(tight.url);
     const { status, headers } = await send(tight.url);
-    assert.deepEqual([status, headers["x-ratelimit-limit"]], [429, "2"], "of the first");
+    assert.deepEqual([status, headers["x-ratelimit-limit"]], [429, "2"], "the first middleware denies");
     const both = await serve(twice(rateLimit({ env: variables({ RATE_LIMIT_GENERAL: "9,60" }) }), rateLimit({ env: variables({ RATE_LIMIT_GENERAL: "1,60" }) })));
     servers.push(both);
     await send(both.url);
@@ -140,7 +140,7 @@ describe("middleware for Node", () => {
     assert.deepEqual([denied.status, denied.headers["x-ratelimit-limit"], denied.headers["x-ratelimit-type"], denied.headers["retry-after"] > 0], [429, "1", "general", true]);
   });
 
-  it("serves the control plane and its page, whoever has read the body before", async () => {
+  it("the control plane and its page work even if the application has already read the body", async () => {
     const server = await limited({ ADMIN_TOKEN: "an-admin-token-of-this-test", RATE_LIMIT_GENERAL: "9,60" });
     const page = await send(`${server.url}/_limiter/`);
     assert.deepEqual([page.status, page.headers["content-type"].split(";")[0]], [200, "text/html"]);
@@ -150,11 +150,11 @@ describe("middleware for Node", () => {
     for (const size of [20_000, 1_000_000]) {
       const headers = { ...ADMIN, "Content-Type": "application/json" };
       assert.equal((await send(server.url, { method: "PUT", path: "/_limiter/blocked/192.0.2.1", headers, body: "x".repeat(size), agent })).status, 413);
-      // On the same connection.
+      // The connection is still usable.
       assert.equal((await send(server.url, { agent })).status, 200);
     }
     agent.destroy();
-    // As behind express.json().
+    // express.json() leaves the parsed body in `request.body`.
     const limit = rateLimit({ env: variables({ ADMIN_TOKEN: "an-admin-token-of-this-test" }) });
     const behind = await serve(async (request, response) => {
       const chunks = [];
@@ -166,7 +166,7 @@ describe("middleware for Node", () => {
     assert.equal((await put(behind, '{"seconds":60,"reason":"parsed"}')).json().reason, "parsed");
   });
 
-  it("counts a preflight apart, and reads no body to see that it is one", async () => {
+  it("a preflight has its own policy, and the limiter does not read a body to recognise it", async () => {
     const server = await limited({ RATE_LIMIT_GENERAL: "1,60" }, async (request, response) => {
       const chunks = [];
       for await (const chunk of request) chunks.push(chunk);
@@ -181,7 +181,7 @@ describe("middleware for Node", () => {
     assert.deepEqual([withBody.text(), withBody.headers["x-ratelimit-type"]], ["whole", "general"]);
   });
 
-  it("runs over HTTP/2", async () => {
+  it("the middleware works over HTTP/2", async () => {
     const vars = { RATE_LIMIT_GENERAL: "1,60", ADMIN_TOKEN: "an-admin-token-of-this-test" };
     const server = await limited(vars, (_, response) => response.end("ok"), { make: createHttp2 });
     const client = connectHttp2(server.url);
@@ -205,7 +205,7 @@ describe("middleware for Node", () => {
     }
   });
 
-  it("passes errors on, once, and fails no other request", async () => {
+  it("an error is passed to `next` once", async () => {
     const limiter = createLimiter({ env: variables() });
     const seen = [];
     const limit = rateLimit({ limiter: { ...limiter, limit: async () => { throw new Error("out"); } } });
@@ -216,7 +216,7 @@ describe("middleware for Node", () => {
     servers.push(server);
     await send(server.url);
     assert.deepEqual(seen, ["out"]);
-    // A verdict that is none, and an application that throws where it is called.
+    // This limiter returns a copy of the verdict, which the middleware refuses.
     const wrapped = rateLimit({ limiter: { ...limiter, limit: async (...given) => ({ ...(await limiter.limit(...given)) }) } });
     const wrong = await serve((request, response) => wrapped(request, response, (error) => response.end(error.code)));
     servers.push(wrong);
@@ -224,7 +224,7 @@ describe("middleware for Node", () => {
     assert.throws(() => rateLimit({ limiter, trustProxy: 1 }), { code: "bad_argument" });
   });
 
-  it("leaves upgrades to the server's own event, where README limits them, whatever a client does", async () => {
+  it("the README's upgrade handler limits upgrades, even when clients reset their connections", async () => {
     const readme = readFileSync(new URL("../../npm/README.md", import.meta.url), "utf8");
     const [snippet] = /^server\.on\("upgrade"[^]*?^}\);$/m.exec(readme);
     const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "1,60" }) });
@@ -239,18 +239,18 @@ describe("middleware for Node", () => {
     servers.push(server);
     const upgrade = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     const { port } = new URL(server.url);
-    // Many that reset at once, so that some have gone before the server looks.
+    // Many clients reset at once, so that some are gone before the server handles them.
     for (let i = 0; i < 20; i += 1) {
       const socket = connect(Number(port), "127.0.0.1", () => socket.write(upgrade, () => socket.resetAndDestroy())).on("error", () => {});
     }
-    for (const until = performance.now() + 30; performance.now() < until; );
+    for (const end = performance.now() + 30; performance.now() < end; ); // blocks the event loop
     await eventually(async () => assert.equal(await raw(server, upgrade), "429"));
     assert.ok(logged.every(({ code }) => code !== "no_address"), `${logged}`);
     const other = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "9,60" }) });
-    assert.equal((await other.limit(new Request(server.url), { address: "192.0.2.1" })).allowed, true, "the process goes on");
+    assert.equal((await other.limit(new Request(server.url), { address: "192.0.2.1" })).allowed, true, "the process should still work");
   });
 
-  it("counts clients that reset before it looks, and blames no configuration", async () => {
+  it("a client that resets before its request is handled causes no configuration error", async () => {
     const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "1000,60", RATE_LIMIT_UNKNOWN: "off" }) });
     const limit = rateLimit({ limiter });
     const errors = [];
@@ -265,12 +265,12 @@ describe("middleware for Node", () => {
       const socket = connect(Number(port), "127.0.0.1", () => socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n", () => socket.resetAndDestroy())).on("error", () => {});
     }
     await new Promise((resolve) => setImmediate(resolve));
-    for (const until = performance.now() + 30; performance.now() < until; );
+    for (const end = performance.now() + 30; performance.now() < end; ); // blocks the event loop
     await eventually(async () => assert.equal((await send(server.url)).status, 200));
     assert.deepEqual(errors, []);
   });
 
-  it("counts a request whose client has gone, and hands it to nobody", async () => {
+  it("a request whose client is gone is counted but not passed to the application", async () => {
     const limiter = createLimiter({ env: variables({ RATE_LIMIT_GENERAL: "9,60", ADMIN_TOKEN: "an-admin-token-of-this-test" }) });
     const limit = rateLimit({ limiter });
     const used = async (caller) => {

@@ -1,4 +1,4 @@
-/** `limiter.redis`: one suite over memory and over a real Redis. */
+/** `limiter.redis`. The same suite runs over memory and over a real Redis. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -18,7 +18,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
     const fresh = (vars) => createLimiter({ env: variables({ ...store(), RATE_LIMIT_GENERAL: "5,60", ...vars }) });
     const redisOf = (vars) => fresh(vars).redis;
 
-    it("sets, gets and deletes", async () => {
+    it("values can be set, read and deleted", async () => {
       const redis = redisOf();
       assert.equal(await redis.get("a"), null);
       assert.equal(await redis.set("a", "1 ✓ \"'\\"), "OK");
@@ -34,7 +34,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.get("a"), null);
     });
 
-    it("lets values expire, by set and by expire", async () => {
+    it("a value expires after the time that set or expire gave it", async () => {
       const redis = redisOf();
       await redis.set("short", "x", { ex: 1 });
       await redis.set("long", "x", { ex: 100 });
@@ -47,7 +47,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.get("long"), "y");
     });
 
-    it("increments, exactly however many do, and keeps when it expires", async () => {
+    it("concurrent increments are exact and keep the expiry", async () => {
       const redis = redisOf();
       assert.equal(await redis.incr("n"), 1);
       await redis.expire("n", 1);
@@ -59,7 +59,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.incr("minus"), -2);
     });
 
-    it("refuses to increment what is no number, and leaves it", async () => {
+    it("incr refuses a value that is not a number and leaves it unchanged", async () => {
       const redis = redisOf();
       for (const value of ["x", "1.5", "", " 1", "9223372036854775807", "99999999999999999999"]) {
         await redis.set("no", value);
@@ -70,7 +70,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       }
     });
 
-    it("refuses keys and values that are out of bounds", async () => {
+    it("invalid keys, values and options are refused", async () => {
       const redis = redisOf();
       for (const key of ["", "a\nb", "\u0000", "x".repeat(513), "é".repeat(257), undefined, 7, null]) {
         for (const call of [() => redis.get(key), () => redis.set(key, "1"), () => redis.incr(key), () => redis.expire(key, 1), () => redis.del(key)]) await rejects(call(), "bad_key");
@@ -83,7 +83,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       for (const key of ["\ud800", "a\udfff"]) await rejects(redis.get(key), "bad_key");
       await rejects(redis.set("v", "\ud800"), "bad_argument");
       await rejects(redis.set("v", null), "bad_argument");
-      // As other clients have them, these would be without effect.
+      // Options of other clients would have no effect here, so they are refused.
       for (const options of [[{ nx: true }], [{ px: 5 }], [{ EX: 1 }], ["EX", 1], [60], [{ ex: 1 }, 2]]) await rejects(redis.set("v", "1", ...options), "bad_argument");
       assert.equal(await redis.set("unset", "1", null), "OK");
       for (const ex of [0, -1, 1.5, 1e12, "10", NaN, Infinity, null]) {
@@ -93,7 +93,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.get("v"), null);
     });
 
-    it("cannot reach the limiter's own records", async () => {
+    it("an application's keys never reach the limiter's own records", async () => {
       const limiter = fresh({ RATE_LIMIT_GENERAL: "1,60" });
       const { redis } = limiter;
       await limiter.check("general", "192.0.2.1");
@@ -106,7 +106,7 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.isIPBlocked("192.0.2.9"), true);
     });
 
-    it("blocks and unblocks addresses and ranges", async () => {
+    it("addresses and ranges can be blocked and unblocked", async () => {
       const { redis, limit } = (() => {
         const limiter = fresh();
         return { redis: limiter.redis, limit: (address) => limiter.limit(new Request("https://shop.example/"), { address }) };
@@ -128,14 +128,14 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       assert.equal(await redis.isIPBlocked("192.0.2.3"), false);
     });
 
-    it("lists blocks beyond a page", async () => {
+    it("getBlockedIPs returns more blocks than one page holds", async () => {
       const redis = redisOf();
       const ips = Array.from({ length: 1005 }, (_, i) => `10.0.${i >> 8}.${i & 255}`);
       for (let i = 0; i < ips.length; i += 50) await Promise.all(ips.slice(i, i + 50).map((ip) => redis.blockIP(ip, 600)));
       assert.deepEqual((await redis.getBlockedIPs()).map(({ ip }) => ip).sort(), ips.sort());
     });
 
-    it("keeps events: the limiter's and the application's own", async () => {
+    it("events of the limiter and of the application can be read and cleared", async () => {
       const limiter = fresh({ RATE_LIMIT_GENERAL: "1,60" });
       const { redis } = limiter;
       for (let i = 0; i < 3; i += 1) await limiter.limit(new Request("https://shop.example/p"), { address: "192.0.2.1" });
@@ -145,9 +145,9 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
       const reported = events.find(({ kind }) => kind === "reported");
       assert.deepEqual([reported.path, reported.method, reported.policy], ["/own", "POST", "general"]);
       assert.equal((await redis.getRateLimitEvents(1)).length, 1);
-      const [most] = await redis.getSuspiciousIPs();
-      assert.deepEqual(most, { ip: "192.0.2.1", denied: 2, policies: { general: 2 } });
-      assert.equal((await redis.getSuspiciousIPs()).length, 1, "who is reported is not suspicious for it");
+      const [first] = await redis.getSuspiciousIPs();
+      assert.deepEqual(first, { ip: "192.0.2.1", denied: 2, policies: { general: 2 } });
+      assert.equal((await redis.getSuspiciousIPs()).length, 1, "a reported event should not make a caller suspicious");
       assert.equal(await redis.clearOldRateLimitEvents(3_600_000), 0);
       await delay(5);
       assert.equal(await redis.clearOldRateLimitEvents(0), 2);
@@ -156,8 +156,8 @@ for (const [name, store] of [["memory", () => ({})], ["Redis", onRedis]]) {
   });
 }
 
-describe("limiter.redis while Redis is out", () => {
-  it("rejects, and says why", async () => {
+describe("limiter.redis while Redis fails", () => {
+  it("every call is rejected with the reason and without the token", async () => {
     const down = { UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "a-token-of-this-test", REDIS_RETRY_COUNT: "0" };
     const { redis } = createLimiter({ env: variables(down) });
     for (const call of [() => redis.get("a"), () => redis.set("a", "1"), () => redis.incr("a"), () => redis.del("a"), () => redis.blockIP("192.0.2.1"), () => redis.getRateLimitEvents()]) {
@@ -166,7 +166,7 @@ describe("limiter.redis while Redis is out", () => {
     }
   });
 
-  it("increments once at most, however the answer is lost", async () => {
+  it("incr increments at most once even if the answer is lost", async () => {
     const prefix = variables();
     const { redis } = createLimiter({ env: { ...prefix, ...onRedis(), REDIS_TIMEOUT: "300", REDIS_RETRY_COUNT: "3" } });
     await redis.incr("n");

@@ -1,4 +1,4 @@
-/** The package in Node, Deno, Bun and Vercel's edge runtime, each of which loads the module by the condition that is meant for it. */
+/** The package in Node, Deno, Bun and Vercel's edge runtime. Each loads the files of its export condition. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import path from "node:path";
 import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
-import { VARIABLES, calls, limits, operates } from "./conversation.mjs";
+import { VARIABLES, assertCalls, assertControlPlane, assertLimits } from "./assertions.mjs";
 import { bun, deno, program, project, run, serve } from "./scratch.mjs";
 
 const APPLICATION = { "application.mjs": readFileSync(fileURLToPath(new URL("application.mjs", import.meta.url)), "utf8") };
@@ -50,7 +50,7 @@ Bun.serve({ hostname: "127.0.0.1", port: Number(process.env.PORT), fetch: (reque
 const EDGE = `
 import { application } from "./application.mjs";
 let current;
-// As the calls of \`redis\` take no event.
+// The functions of \`redis\` take no event, so they need the current one.
 const { handle } = application({ waitUntil: (promise) => current.waitUntil(promise) });
 addEventListener("fetch", (event) => {
   current = event;
@@ -58,48 +58,51 @@ addEventListener("fetch", (event) => {
 });
 `;
 
-async function answers(url, options) {
-  await limits(url, options);
-  await operates(url, options && { [options.header]: "192.0.2.1" });
-  await calls(url, options && { [options.header]: "192.0.2.1" });
+async function assertWorks(url, options) {
+  await assertLimits(url, options);
+  await assertControlPlane(url, options && { [options.header]: "192.0.2.1" });
+  await assertCalls(url, options && { [options.header]: "192.0.2.1" });
 }
 
-describe("the package runs in", () => {
-  it("Node, as a module", async (t) => {
+describe("runtimes", () => {
+  it("the package runs in Node as an ES module", async (t) => {
     const cwd = await project(t, { ...APPLICATION, "server.mjs": NODE });
     const { url } = await serve(t, process.execPath, () => ["server.mjs"], { cwd, env: VARIABLES });
-    await answers(url);
+    await assertWorks(url);
   });
 
-  it("Node, by require", async (t) => {
+  it("the package runs in Node by require", async (t) => {
     const cwd = await project(t, { "main.cjs": CJS });
     assert.match(await run(process.execPath, ["main.cjs"], { cwd }), /^function function true 429$/m);
   });
 
-  it("Deno, which needs the network and the environment and no other permission", async (t) => {
+  it("the package runs in Deno with only network and environment permissions", async (t) => {
     const cwd = await project(t, { ...APPLICATION, "server.mjs": DENO });
     const args = ["run", "--no-prompt", "--no-remote", "--no-lock", "--allow-net=127.0.0.1", "--allow-env", "server.mjs"];
     const { url } = await serve(t, deno(), () => args, { cwd, env: { ...VARIABLES, DENO_DIR: path.join(cwd, ".deno") } });
-    await answers(url);
+    await assertWorks(url);
   });
 
-  it("Bun", async (t) => {
+  it("the package runs in Bun", async (t) => {
     const cwd = await project(t, { ...APPLICATION, "server.mjs": BUN });
     const { url } = await serve(t, bun(), () => ["--no-install", "server.mjs"], { cwd, env: { ...VARIABLES, NODE_ENV: "production" } });
-    await answers(url);
+    await assertWorks(url);
   });
 
-  it("Vercel's edge runtime, which compiles nothing", async (t) => {
+  it("the package runs in Vercel's edge runtime, which refuses to compile", async (t) => {
     const cwd = await project(t, { ...APPLICATION, "main.mjs": EDGE });
-    // The server ends after all background work, and metrics take a quarter of a minute.
+    // The server waits for all background work before it ends, and flushing metrics takes 15 s.
     const env = { ...VARIABLES, VERCEL: "1", RATE_LIMIT_METRICS: "false" };
     const runtime = await edgeRuntime(t, path.join(cwd, "main.mjs"), env);
     assert.match(await runtime.evaluate("try { String(new WebAssembly.Module(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0]))) } catch (error) { error.message }"), /disallowed/);
-    await answers(runtime.url, { header: "X-Real-IP" });
+    await assertWorks(runtime.url, { header: "X-Real-IP" });
   });
 });
 
-/** Bundles as Vercel does and serves: `?module` becomes a module that the platform has compiled, and code that would compile is refused. */
+/**
+ * Bundles and serves a program as Vercel does. An import with `?module` becomes a module that the platform has compiled, and the runtime
+ * refuses code that would compile.
+ */
 async function edgeRuntime(t, entry, env) {
   const { EdgeRuntime, runServer } = createRequire(program("edge-runtime"))("edge-runtime");
   const modules = {};
@@ -115,11 +118,11 @@ async function edgeRuntime(t, entry, env) {
       });
     },
   };
-  // Next.js has an own `next/server.js` in every application; this one has none.
+  // In applications of Next.js, `next/server.js` exists. This application does not have it.
   const { outputFiles, metafile } = await build({
     entryPoints: [entry], bundle: true, write: false, metafile: true, format: "iife", target: "es2022", conditions: ["edge-light"], plugins: [plugin], logLevel: "error",
   });
-  assert.ok(Object.keys(metafile.inputs).some((file) => file.includes("dist/edge-light/")), "the condition");
+  assert.ok(Object.keys(metafile.inputs).some((file) => file.includes("dist/edge-light/")), "the bundle should contain the files of the edge-light condition");
   const extend = (context) => Object.assign(context, modules, { process: { env } });
   const runtime = new EdgeRuntime({ codeGeneration: { strings: false, wasm: false }, extend, initialCode: outputFiles[0].text });
   const server = await runServer({ runtime, host: "127.0.0.1", port: 0 });

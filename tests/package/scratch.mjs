@@ -1,6 +1,6 @@
 /**
- * Projects outside of the repository, each with the packed package installed from its tarball as an application installs it,
- * and with packages of tests/package beside it. Nothing here asks a registry: it would fail.
+ * Creates projects outside of the repository. Each has the packed package installed from its tarball, as an application installs it, and
+ * packages of tests/package next to it. Nothing here asks a registry; a request to one would fail.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -18,29 +18,29 @@ const MODULES = path.join(root, "tests", "package", "node_modules");
 
 export const { version } = JSON.parse(readFileSync(path.join(root, "package.json"), "utf8"));
 
-/** What `npm run package` has packed. */
+/** The tarball that `npm run package` packs. */
 export const TARBALL = path.join(root, "dist", `edge-limiter-${version}.tgz`);
 
-/** A first start of a framework, on a busy machine. */
-const STARTING_MS = 60_000;
-/** A build by one. */
-const ENDING_MS = 240_000;
+/** Enough for a framework's first start on a busy machine. */
+const START_TIMEOUT_MS = 60_000;
+/** Enough for a framework's build on a busy machine. */
+const RUN_TIMEOUT_MS = 240_000;
 
-/** No registry: what is not there already is not found. */
+/** The registry does not exist, so npm finds only what is installed already. */
 const NPM = ["install", "--offline", "--registry=http://127.0.0.1:9/", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"];
 
-/** What programs are started with: nothing of this process's own configuration, which could be a limiter's. */
-const surroundings = Object.fromEntries(Object.entries(environment).filter(([name]) => !/^(npm_|VERCEL|KV_|UPSTASH_|REDIS_|RATE_LIMIT_|ADMIN_|ORIGIN|CLIENT_IP|NODE_TEST)/.test(name)));
+/** The environment of started programs, without variables that could configure a limiter. */
+const cleanEnvironment = Object.fromEntries(Object.entries(environment).filter(([name]) => !/^(npm_|VERCEL|KV_|UPSTASH_|REDIS_|RATE_LIMIT_|ADMIN_|ORIGIN|CLIENT_IP|NODE_TEST)/.test(name)));
 
 /**
- * A project with these files, removed when the test ends; its folder.
+ * Creates a project with these files and returns its folder. The folder is removed when the test ends.
  *
  * @param {import("node:test").TestContext} t
- * @param {Record<string, string>} files by their paths in it
- * @param {string[]} packages names of packages that tests/package has: they come with what they depend on
+ * @param {Record<string, string>} files texts by path
+ * @param {string[]} packages names of packages that tests/package has. They are added with their dependencies
  */
 export async function project(t, files, packages = []) {
-  // The compilers of frameworks compare real paths.
+  // Compilers of frameworks compare real paths.
   const folder = mkdtempSync(path.join(realpathSync(tmpdir()), "edge-limiter-package-"));
   t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
   const write = (name, text) => {
@@ -50,28 +50,28 @@ export async function project(t, files, packages = []) {
   write("package.json", '{"name":"scratch","private":true,"type":"module"}\n');
   const npm = process.env.npm_execpath?.endsWith(".js") ? [process.execPath, process.env.npm_execpath] : ["npm"];
   await run(npm[0], [...npm.slice(1), ...NPM, `--cache=${path.join(folder, ".npm")}`, TARBALL], { cwd: folder });
-  bring(packages, path.join(folder, "node_modules"));
+  linkPackages(packages, path.join(folder, "node_modules"));
   for (const [name, text] of Object.entries(files)) write(name, text);
   return folder;
 }
 
-/** Links packages of tests/package, and all that they depend on, into another folder: as files, since Turbopack follows no link out of a project. */
-function bring(packages, folder) {
+/** Links packages of tests/package and their dependencies into another folder. Hard links, since Turbopack follows no symbolic link out of a project. */
+function linkPackages(packages, folder) {
   const locked = JSON.parse(readFileSync(path.join(MODULES, ".package-lock.json"), "utf8")).packages;
-  const brought = new Set();
+  const linked = new Set();
   const wanted = [...packages];
-  // It grows.
+  // The loop appends dependencies to the list.
   for (const name of wanted) {
     const place = `node_modules/${name}`;
-    // Absent: what is for another platform, or optional.
-    if (brought.has(name) || !(place in locked)) continue;
-    brought.add(name);
+    // Optional packages and those for another platform are absent.
+    if (linked.has(name) || !(place in locked)) continue;
+    linked.add(name);
     linkTree(path.join(MODULES, name), path.join(folder, name));
     const parts = Object.entries(locked).filter(([part]) => part === place || part.startsWith(`${place}/node_modules/`));
     wanted.push(...parts.flatMap(([, { dependencies, optionalDependencies, peerDependencies }]) => Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies })));
   }
-  const missing = packages.filter((name) => !brought.has(name));
-  if (missing.length > 0) throw new Error(`tests/package has no ${missing.join(", ")}`);
+  const missing = packages.filter((name) => !linked.has(name));
+  if (missing.length > 0) throw new Error(`tests/package lacks ${missing.join(", ")}: add them to tests/package/package.json`);
 }
 
 function linkTree(from, to) {
@@ -87,16 +87,16 @@ function linkFile(from, to) {
   try {
     linkSync(from, to);
   } catch (error) {
-    // Another file system.
+    // Hard links do not work across file systems.
     if (error.code !== "EXDEV") throw error;
     copyFileSync(from, to);
   }
 }
 
-/** A program of a package of tests/package, by its path there. */
+/** Returns the path of a file in a package of tests/package. */
 export const program = (...parts) => path.join(MODULES, ...parts);
 
-/** Deno's and Bun's own programs: their packages' scripts, which would put them elsewhere, are not run. */
+/** Deno's and Bun's executables in their platform packages. npm does not run the install scripts that would move them. */
 export const deno = () => platformProgram("@deno", "deno");
 export const bun = () => platformProgram("@oven", path.join("bin", "bun"));
 
@@ -105,16 +105,16 @@ function platformProgram(scope, name) {
   return program(scope, folder, name);
 }
 
-/** wrangler of the repository. */
+/** The repository's wrangler. */
 export const wrangler = path.join(root, "node_modules", "wrangler", "bin", "wrangler.js");
 
-/** Runs a program to its end; what it printed. One that fails, or fails to end, fails the test. */
+/** Runs a program to its end and returns what it printed. Rejects if it fails or does not end in time. With `fails` it has to fail. */
 export async function run(command, args, { cwd, env = {}, fails = false } = {}) {
-  const child = spawn(command, args, { cwd, env: { ...surroundings, ...env }, stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const child = spawn(command, args, { cwd, env: { ...cleanEnvironment, ...env }, stdio: ["ignore", "pipe", "pipe"], detached: true });
   const printed = printedBy(child);
   try {
-    const [code] = await within(once(child, "close"), `the end of ${path.basename(command)} ${args.join(" ")}`, ENDING_MS);
-    if ((code !== 0) !== fails) throw new Error(`exit code ${code}`);
+    const [code] = await within(once(child, "close"), `the end of ${path.basename(command)} ${args.join(" ")}`, RUN_TIMEOUT_MS);
+    if ((code !== 0) !== fails) throw new Error(`exit code ${code}, expected ${fails ? "a failure" : "0"}`);
   } catch (error) {
     throw new Error(`${path.basename(command)} ${args.join(" ")}: ${error.message}\n${printed()}`, { cause: error });
   } finally {
@@ -124,17 +124,17 @@ export async function run(command, args, { cwd, env = {}, fails = false } = {}) 
 }
 
 /**
- * Starts a server on a free port and waits until it takes connections. It ends with the test.
+ * Starts a server on a free port and waits until it accepts connections. It is stopped when the test ends.
  *
  * @param {import("node:test").TestContext} t
  * @param {string} command
  * @param {(port: number) => string[]} args
- * @param {{cwd: string, env?: Record<string, string>}} options `PORT` is in its environment too
+ * @param {{cwd: string, env?: Record<string, string>}} options `PORT` is added to the environment
  * @returns {Promise<{url: string, printed: () => string}>}
  */
 export async function serve(t, command, args, { cwd, env = {} }) {
   const port = await freePort();
-  const child = spawn(command, args(port), { cwd, env: { ...surroundings, PORT: String(port), ...env }, stdio: ["ignore", "pipe", "pipe"], detached: true });
+  const child = spawn(command, args(port), { cwd, env: { ...cleanEnvironment, PORT: String(port), ...env }, stdio: ["ignore", "pipe", "pipe"], detached: true });
   const printed = printedBy(child);
   const closed = once(child, "close");
   t.after(async () => {
@@ -142,13 +142,13 @@ export async function serve(t, command, args, { cwd, env = {} }) {
     await closed;
   });
   const listens = async () => {
-    while (!(await takesConnections(port))) {
-      if (child.exitCode !== null || child.signalCode !== null) throw new Error("it has ended");
+    while (!(await acceptsConnections(port))) {
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error("the server ended before it listened");
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
   };
   try {
-    await within(listens(), "a connection", STARTING_MS);
+    await within(listens(), "the server to listen", START_TIMEOUT_MS);
   } catch (error) {
     throw new Error(`${path.basename(command)} ${args(port).join(" ")}: ${error.message}\n${printed()}`, { cause: error });
   }
@@ -161,7 +161,7 @@ function printedBy(child) {
   return () => printed;
 }
 
-/** Ends a program with all that it has started: they are a process group of their own. */
+/** Ends a program and all processes that it has started. They are one process group. */
 function end(child) {
   try {
     process.kill(-child.pid, "SIGKILL");
@@ -170,7 +170,7 @@ function end(child) {
   }
 }
 
-async function takesConnections(port) {
+async function acceptsConnections(port) {
   const socket = connect(port, "127.0.0.1");
   try {
     await once(socket, "connect");

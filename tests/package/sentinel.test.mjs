@@ -1,4 +1,4 @@
-/** The package behind real Sentinels: the master fails over, and no caller notices more than memory deciding for a while. */
+/** The package with real Sentinels. While the master fails over, memory decides for a while, and no caller below its limit is denied. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
@@ -8,27 +8,27 @@ import { createLimiter, variables } from "./harness.mjs";
 
 const TIMEOUT_MS = 500;
 
-/** Of each caller: none sends as many while a test runs. */
+/** Each caller's limit, which none reaches during a test. */
 const LIMIT = 100_000;
 
 const CALLERS = 20;
 
-/** For a process that is scheduled late. */
-const LATE_MS = 1500;
+/** Allowance for processes that the system schedules late. */
+const ALLOWANCE_MS = 1500;
 
-let behind;
+let deployment;
 const limiters = [];
 before(async () => {
-  behind = await startSentinels();
+  deployment = await startSentinels();
 });
 after(async () => {
   for (const limiter of limiters) await limiter.close();
-  await behind?.stop();
+  await deployment?.stop();
 });
 
 function limiterOf(vars) {
   const env = variables({
-    REDIS_SENTINEL: "true", REDIS_SENTINEL_NAME: MASTER, REDIS_SENTINEL_NODES: behind.nodes, REDIS_TIMEOUT: String(TIMEOUT_MS), RATE_LIMIT_GENERAL: `${LIMIT},600`,
+    REDIS_SENTINEL: "true", REDIS_SENTINEL_NAME: MASTER, REDIS_SENTINEL_NODES: deployment.nodes, REDIS_TIMEOUT: String(TIMEOUT_MS), RATE_LIMIT_GENERAL: `${LIMIT},600`,
     ADMIN_TOKEN: "an-admin-token-of-this-test", ...vars,
   });
   const limiter = createLimiter({ env });
@@ -38,12 +38,12 @@ function limiterOf(vars) {
 
 const ask = (limiter, address = "192.0.2.1") => limiter.limit(new Request("http://127.0.0.1/"), { address });
 
-/** Callers that ask without a break, each below its limit; `stop` ends them and returns what they were answered. */
+/** Starts callers that send requests continuously, each below its limit. `stop` ends them and returns all verdicts. */
 function load(limiter) {
   const verdicts = [];
-  let goesOn = true;
+  let isRunning = true;
   const caller = async (i) => {
-    while (goesOn) {
+    while (isRunning) {
       const { allowed, status, degraded } = await ask(limiter, `198.51.100.${i}`);
       verdicts.push({ at: Date.now(), allowed, status, degraded });
       await delay(5);
@@ -53,14 +53,14 @@ function load(limiter) {
   return {
     verdicts,
     async stop() {
-      goesOn = false;
+      isRunning = false;
       await Promise.all(callers);
       return verdicts;
     },
   };
 }
 
-/** Waits until Redis decides again; when the limiter said, after `since`, that it would ask. */
+/** Waits until Redis decides again. Returns the times at which health promised the next probes. */
 async function recovered(limiter) {
   const promised = new Set();
   for (;;) {
@@ -71,34 +71,34 @@ async function recovered(limiter) {
   }
 }
 
-/** Fails over by `how` under load, and asserts what callers see of it. */
-async function failsOver(how) {
+/** Causes a failover under load with `cause`, and asserts what callers see of it. */
+async function failOver(cause) {
   const limiter = limiterOf();
-  const old = await behind.master();
+  const old = await deployment.master();
   assert.equal((await ask(limiter)).degraded, false);
   const { stop } = load(limiter);
   await delay(500);
-  await how(old);
-  await behind.promoted(old);
+  await cause(old);
+  await deployment.promoted(old);
   const promotedAt = Date.now();
   const promised = await within(recovered(limiter), "Redis to decide again", 60_000);
   const recoveredAt = Date.now();
   await delay(300);
   const verdicts = await stop();
 
-  // Nobody is denied, and nothing but an admission is ever answered.
+  // Every request is admitted.
   assert.deepEqual(verdicts.filter(({ allowed, status }) => !allowed || status !== 200), []);
-  // A probe that was under way when the new master came may have failed after it.
-  const due = Math.max(promotedAt, ...promised) + TIMEOUT_MS + LATE_MS;
+  // A probe in flight during the promotion may have failed after it.
+  const due = Math.max(promotedAt, ...promised) + TIMEOUT_MS + ALLOWANCE_MS;
   assert.ok(promised.length <= 2, `${promised.length} waits after the promotion`);
-  assert.ok(recoveredAt <= due, `${recoveredAt - due} ms later than said`);
+  assert.ok(recoveredAt <= due, `Redis decided ${recoveredAt - due} ms later than health promised`);
   assert.ok(verdicts.some(({ at, degraded }) => at > recoveredAt && !degraded));
   assert.equal((await limiter.health()).store, "redis");
   return { limiter, old };
 }
 
 describe("a limiter by REDIS_SENTINEL", () => {
-  it("holds a limit exactly, shared by two limiters", async () => {
+  it("two limiters share a limit exactly", async () => {
     const shared = { RATE_LIMIT_GENERAL: "50,600", REDIS_KEY_PREFIX: "exact:", REDIS_TIMEOUT: "30000" };
     const two = [limiterOf(shared), limiterOf({ ...shared, RATE_LIMIT_HEADERS: "ietf" })];
     const verdicts = await Promise.all(Array.from({ length: 150 }, (_, i) => ask(two[i % 2])));
@@ -106,51 +106,51 @@ describe("a limiter by REDIS_SENTINEL", () => {
     assert.ok(verdicts.every(({ degraded }) => !degraded));
   });
 
-  it("goes on while the master is killed, and finds the new one within the wait that health names", async () => {
-    const { limiter, old } = await failsOver((master) => master.kill());
-    // What memory admitted meanwhile is counted by the new master.
+  it("the limiter finds the new master within the wait that health reports after the old one is killed", async () => {
+    const { limiter, old } = await failOver((master) => master.kill());
+    // The new master counts what memory admitted meanwhile.
     assert.ok((await limiter.usage("general", "198.51.100.0")).used > 0);
     await old.start();
-    await behind.settled();
+    await deployment.settled();
   });
 
-  it("goes on while the master hangs, and does not stay with it when it comes back as a replica", async () => {
-    const { limiter, old } = await failsOver(async (master) => master.pause());
+  it("the limiter leaves a master that hangs and returns as a replica", async () => {
+    const { limiter, old } = await failOver(async (master) => master.pause());
     old.resume();
-    await behind.settled();
+    await deployment.settled();
     for (let i = 0; i < 20; i += 1) assert.equal((await ask(limiter)).degraded, false);
   });
 
-  it("goes on while an operator lets another master take over, where the old one answers READONLY", async () => {
-    const { limiter } = await failsOver(() => command(behind.sentinels[0], ["SENTINEL", "FAILOVER", MASTER]));
-    await behind.settled();
-    // A replica that keeps its connections, as one does that is demoted by hand.
-    const master = await behind.master();
-    const [replica] = behind.redises.filter((redis) => redis !== master);
-    const asking = async () => [...(await command(master, ["CLIENT", "LIST", "TYPE", "normal"])).matchAll(/^id=(\d+) .*cmd=eval/gm)].map(([, id]) => id);
+  it("the limiter finds the new master after an operator's failover, when the old master answers READONLY", async () => {
+    const { limiter } = await failOver(() => command(deployment.sentinels[0], ["SENTINEL", "FAILOVER", MASTER]));
+    await deployment.settled();
+    // A master that is demoted by hand keeps its connections.
+    const master = await deployment.master();
+    const [replica] = deployment.redises.filter((redis) => redis !== master);
+    const scriptConnections = async () => [...(await command(master, ["CLIENT", "LIST", "TYPE", "normal"])).matchAll(/^id=(\d+) .*cmd=eval/gm)].map(([, id]) => id);
     assert.equal((await ask(limiter)).degraded, false);
-    const before = await asking();
+    const before = await scriptConnections();
     assert.ok(before.length > 0);
     await command(master, ["REPLICAOF", replica.host, String(replica.port)]);
     const refused = await ask(limiter);
     assert.deepEqual([refused.allowed, refused.degraded], [true, true]);
-    // The answer has ended the connection: the next call asks the Sentinels.
-    const isOver = async () => !(await asking()).some((id) => before.includes(id));
-    await within((async () => { while (!(await isOver())) await delay(20); })(), "the connection's end", 5000);
+    // The limiter closes the connection after READONLY, so the next call asks the Sentinels.
+    const isClosed = async () => !(await scriptConnections()).some((id) => before.includes(id));
+    await within((async () => { while (!(await isClosed())) await delay(20); })(), "the connection to the old master to be closed", 5000);
     await command(master, ["REPLICAOF", "NO", "ONE"]);
     await within(recovered(limiter), "Redis to decide again", 30_000);
   });
 
-  it("goes on while two of three Sentinels are gone, and connects by the third", async () => {
-    await Promise.all(behind.sentinels.slice(0, 2).map((sentinel) => sentinel.kill()));
+  it("the limiter connects by the third Sentinel while two of three are down", async () => {
+    await Promise.all(deployment.sentinels.slice(0, 2).map((sentinel) => sentinel.kill()));
     const limiter = limiterOf({ REDIS_TIMEOUT: "30000" });
     assert.equal((await ask(limiter)).degraded, false);
-    for (const sentinel of behind.sentinels.slice(0, 2)) await sentinel.start();
-    await behind.settled();
+    for (const sentinel of deployment.sentinels.slice(0, 2)) await sentinel.start();
+    await deployment.settled();
   });
 
-  it("asks the next Sentinel where one hangs, and close() does not wait for it", async () => {
-    behind.sentinels[0].pause();
+  it("the limiter asks the next Sentinel when one hangs, and close() does not wait for it", async () => {
+    deployment.sentinels[0].pause();
     try {
       const limiter = limiterOf({});
       assert.equal((await ask(limiter)).allowed, true);
@@ -160,14 +160,14 @@ describe("a limiter by REDIS_SENTINEL", () => {
       await within(other.close(), "the end of close()", 5000);
       assert.equal((await asked).allowed, true);
     } finally {
-      behind.sentinels[0].resume();
+      deployment.sentinels[0].resume();
     }
-    await behind.settled();
+    await deployment.settled();
   });
 
-  it("lets memory decide while no Sentinel knows the master's name", async () => {
+  it("memory decides when no Sentinel knows the master's name", async () => {
     const limiter = limiterOf({ REDIS_SENTINEL_NAME: "another" });
-    // As many failures open the breaker.
+    // Five failures open the breaker.
     for (let i = 0; i < 5; i += 1) {
       const verdict = await ask(limiter);
       assert.deepEqual([verdict.allowed, verdict.degraded], [true, true]);

@@ -1,4 +1,4 @@
-/** The Worker and the package on one Redis: the same variables, keys and answers. */
+/** The Worker and the package on one Redis, with the same variables, keys and answers. */
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { PREFIX, WINDOW, startShared } from "../harness/limited.mjs";
@@ -28,33 +28,33 @@ const byWorker = (path = "/", headers = {}) => send(worker.url, { path, headers:
 const byPackage = (path = "/", headers = {}) => limiter.limit(new Request(`http://127.0.0.1${path}`, { headers }), { address: ADDRESS });
 
 describe("the Worker and the package", () => {
-  it("share counters: half of the requests through each, and the limit holds exactly", async () => {
+  it("a shared limit holds exactly when each handles half of the requests", async () => {
     const answers = [];
-    // In turns, as either is faster.
+    // In waves, because either could be faster.
     for (let wave = 0; wave < 30; wave += 1) answers.push(...(await Promise.all(Array.from({ length: 10 }, (_, i) => (i % 2 ? byWorker() : byPackage())))));
     const admitted = answers.filter(({ status }) => status === 200);
     assert.equal(admitted.length, 100);
     const workers = admitted.filter(({ rawHeaders }) => rawHeaders).length;
-    assert.ok(workers >= 25 && workers <= 75, `${workers} by the Worker`);
+    assert.ok(workers >= 25 && workers <= 75, `the Worker admitted ${workers} of 100`);
     assert.equal((await limiter.usage("general", ADDRESS)).remaining, 0);
   });
 
-  it("answer a denial alike", async () => {
+  it("a denial has the same status, headers and body from both", async () => {
     for (let i = 0; i < 3; i += 1) await byWorker("/login");
     const forms = ["application/json", "application/problem+json", "text/html"];
     for (const Accept of forms) {
-      const [theirs, ours] = [await byWorker("/login", { Accept }), (await byPackage("/login", { Accept })).response];
-      const own = Object.fromEntries(ours.headers);
-      const others = Object.fromEntries(Object.entries(theirs.headers).filter(([name]) => !["content-length", "connection", "date", "keep-alive"].includes(name)));
-      const still = (text) => text.replaceAll(/\d{3,}/g, "N").replaceAll(/\d+ (minutes|seconds)/g, "N");
-      assert.deepEqual(Object.keys(own).sort(), Object.keys(others).sort(), Accept);
-      assert.equal(ours.status, theirs.status);
-      assert.equal(still(await ours.text()), still(theirs.text()), Accept);
-      for (const name of ["content-type", "cache-control", "x-ratelimit-limit", "x-ratelimit-type", "x-ratelimit-remaining"]) assert.equal(own[name], others[name], name);
+      const [workerAnswer, packageAnswer] = [await byWorker("/login", { Accept }), (await byPackage("/login", { Accept })).response];
+      const packageHeaders = Object.fromEntries(packageAnswer.headers);
+      const workerHeaders = Object.fromEntries(Object.entries(workerAnswer.headers).filter(([name]) => !["content-length", "connection", "date", "keep-alive"].includes(name)));
+      const withoutTimes = (text) => text.replaceAll(/\d{3,}/g, "N").replaceAll(/\d+ (minutes|seconds)/g, "N");
+      assert.deepEqual(Object.keys(packageHeaders).sort(), Object.keys(workerHeaders).sort(), Accept);
+      assert.equal(packageAnswer.status, workerAnswer.status);
+      assert.equal(withoutTimes(await packageAnswer.text()), withoutTimes(workerAnswer.text()), Accept);
+      for (const name of ["content-type", "cache-control", "x-ratelimit-limit", "x-ratelimit-type", "x-ratelimit-remaining"]) assert.equal(packageHeaders[name], workerHeaders[name], name);
     }
   });
 
-  it("see each other's blocks", async () => {
+  it("a block that the package sets denies in the Worker", async () => {
     await limiter.redis.blockIP("192.0.2.77", 600);
     const answer = await send(worker.url, { headers: { "CF-Connecting-IP": "192.0.2.77" } });
     assert.deepEqual([answer.status, answer.json().blocked], [429, true]);

@@ -1,4 +1,4 @@
-/** The types, as strict consumers read them. */
+/** Compiles programs against the package's types with strict compiler options. */
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { program, project, run } from "./scratch.mjs";
@@ -40,7 +40,7 @@ const middleware = node({ limiter });
 createServer((request, response) => middleware(request, response, (error) => response.end(String(error))));
 `;
 
-/** Every client that `createLimiter` takes. */
+/** A program with every client that `createLimiter` accepts. */
 const CLIENTS = `
 import { createLimiter } from "edge-limiter";
 import { Redis as Upstash } from "@upstash/redis";
@@ -58,13 +58,13 @@ createLimiter({ redis: createCluster({ rootNodes: [] }) });
 createLimiter({ redis: createCluster5({ rootNodes: [] }) });
 createLimiter({ redis: createSentinel({ name: "m", sentinelRootNodes: [] }) });
 createLimiter({ redis: new Upstash({ url: "https://localhost", token: "t" }) });
-// @ts-expect-error a URL is no client
+// @ts-expect-error a URL is not a client
 createLimiter({ redis: "redis://localhost" });
-// @ts-expect-error neither is a map
+// @ts-expect-error a map is not a client
 createLimiter({ redis: new Map<string, string>() });
 `;
 
-/** Each has to be refused: a type that takes anything would let it pass. */
+/** Lines that the compiler has to refuse. A type that is too wide, such as `any`, would accept them. */
 const WRONG = [
   'createLimiter({ trustProxies: 1 });',
   'limiter.check("auth");',
@@ -94,20 +94,20 @@ export const middleware = next({ env: process.env }, async () => undefined);
 
 const MODULES = [["nodenext", "nodenext"], ["esnext", "bundler"]];
 
-describe("the types", () => {
-  it("take every client of Redis that the limiter takes", async (t) => {
+describe("the package's types", () => {
+  it("createLimiter accepts every Redis client that the limiter supports", async (t) => {
     const cwd = await project(t, { "clients.ts": CLIENTS }, ["@types/node", "@upstash/redis", "ioredis", "ioredis-5", "redis", "redis-5"]);
     await run(process.execPath, [TSC, ...STRICT, "--skipLibCheck", "--module", "nodenext", "--moduleResolution", "nodenext", "--types", "node", "clients.ts"], { cwd });
   });
 
-  it("hold for a strict consumer without any framework, with every declaration checked", async (t) => {
+  it("a strict program without a framework compiles, with every declaration checked", async (t) => {
     const cwd = await project(t, { "consumer.ts": CORE }, ["@types/node"]);
     for (const [module, resolution] of MODULES) {
       await run(process.execPath, [TSC, ...STRICT, "--module", module, "--moduleResolution", resolution, "--types", "node", "consumer.ts"], { cwd });
     }
   });
 
-  it("refuse what the package refuses", async (t) => {
+  it("the compiler refuses wrong uses of the package", async (t) => {
     const files = WRONG.map((line, index) => [`wrong${index}.ts`, `${CORE}\ndeclare const verdict: Verdict;\nexport async function wrong() {\n  ${line}\n}\n`]);
     const cwd = await project(t, Object.fromEntries(files), ["@types/node"]);
     const args = [TSC, ...STRICT, "--module", "nodenext", "--types", "node", "--pretty", "false", ...files.map(([name]) => name)];
@@ -115,10 +115,10 @@ describe("the types", () => {
     for (const [index, line] of WRONG.entries()) assert.match(found, new RegExp(`^wrong${index}\\.ts\\(\\d+,\\d+\\): error`, "m"), `${line}\n${found}`);
   });
 
-  it("hold beside those of Next.js, Express and Hono", async (t) => {
+  it("a strict program with Next.js, Express and Hono compiles", async (t) => {
     const cwd = await project(t, { "consumer.ts": FRAMEWORKS }, ["@types/node", "@types/react", "@types/express", "express", "hono", "next", "react", "react-dom"]);
     for (const [module, resolution] of MODULES) {
-      // Frameworks' own declarations are theirs to check.
+      // The frameworks' own declarations are not checked.
       await run(process.execPath, [TSC, ...STRICT, "--skipLibCheck", "--module", module, "--moduleResolution", resolution, "--types", "node", "consumer.ts"], { cwd });
     }
   });

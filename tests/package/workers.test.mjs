@@ -1,4 +1,4 @@
-/** The package in Workers, bundled and run by wrangler as it is by default. */
+/** The package in Workers that wrangler bundles and runs with its default settings. */
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -6,12 +6,12 @@ import { describe, it } from "node:test";
 import { fileURLToPath } from "node:url";
 import { send } from "../harness/request.mjs";
 import { startOrigin } from "../harness/origin.mjs";
-import { VARIABLES, calls, limits, operates } from "./conversation.mjs";
+import { VARIABLES, assertCalls, assertControlPlane, assertLimits } from "./assertions.mjs";
 import { project, root, run, serve, wrangler } from "./scratch.mjs";
 
 const APPLICATION = { "src/application.mjs": readFileSync(fileURLToPath(new URL("application.mjs", import.meta.url)), "utf8") };
 const [, COMPATIBILITY_DATE] = /^compatibility_date = "(.*)"$/m.exec(readFileSync(path.join(root, "wrangler.toml"), "utf8"));
-/** The caller, as Cloudflare says it. */
+/** Cloudflare names the caller in this header. */
 const CALLER = { header: "CF-Connecting-IP" };
 
 const HANDLER = `
@@ -31,7 +31,7 @@ export default app;
 
 const WORKER = `export { default } from "edge-limiter/worker";\n`;
 
-/** Serves a Worker by `wrangler dev`. */
+/** Serves a Worker with `wrangler dev`. */
 async function worker(t, files, packages, vars = {}) {
   const names = Object.entries({ ...VARIABLES, ...vars }).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
   const config = [`name = "scratch"`, `main = "src/index.js"`, `compatibility_date = "${COMPATIBILITY_DATE}"`, "[vars]", ...names, ""];
@@ -40,28 +40,28 @@ async function worker(t, files, packages, vars = {}) {
   return { cwd, url, printed };
 }
 
-describe("a Worker", () => {
-  it("with a handler of its own", async (t) => {
+describe("the package in a Worker", () => {
+  it("a Worker's own fetch handler can use the package", async (t) => {
     const { url } = await worker(t, { ...APPLICATION, "src/index.js": HANDLER });
-    await limits(url, CALLER);
-    await operates(url);
-    await calls(url);
+    await assertLimits(url, CALLER);
+    await assertControlPlane(url);
+    await assertCalls(url);
   });
 
-  it("of Hono's", async (t) => {
+  it("a Hono application can use the package", async (t) => {
     const { url } = await worker(t, { "src/index.js": HONO }, ["hono"]);
-    await limits(url, CALLER);
-    await operates(url);
+    await assertLimits(url, CALLER);
+    await assertControlPlane(url);
   });
 
-  it("that is the whole limiter, in front of an origin", async (t) => {
+  it("edge-limiter/worker is a whole Worker in front of an origin", async (t) => {
     const origin = await startOrigin((request, response) => response.end(`origin ${request.url} ${request.headers["x-edge-limiter-ip"]}`));
     t.after(() => origin.stop());
     const { cwd, url } = await worker(t, { "src/index.js": WORKER }, [], { ORIGIN_URL: origin.url });
-    await limits(url, { ...CALLER, path: "/shop?a=1", answer: "origin /shop?a=1 192.0.2.1" });
-    await operates(url);
+    await assertLimits(url, { ...CALLER, path: "/shop?a=1", answer: "origin /shop?a=1 192.0.2.1" });
+    await assertControlPlane(url);
     assert.equal((await send(url, { headers: { "CF-Connecting-IP": "192.0.2.9" } })).text(), "origin / 192.0.2.9");
-    // What would be uploaded has the module as a file of its own, and once.
+    // The upload has the Wasm once, as a separate file.
     const printed = await run(process.execPath, [wrangler, "deploy", "--dry-run", "--outdir", "out"], { cwd });
     const [, kib] = /gzip: ([\d.]+) KiB/.exec(printed);
     t.diagnostic(`upload: ${kib} KiB gzipped`);

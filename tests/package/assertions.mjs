@@ -1,14 +1,14 @@
-/** What every application of the tests has to answer, whatever it runs on. */
+/** Assertions about the answers of the tests' applications, which have to be the same on every platform. */
 import assert from "node:assert/strict";
 import { send } from "../harness/request.mjs";
 import { version } from "./scratch.mjs";
 
 export const ADMIN_TOKEN = "an-admin-token-of-this-test";
 
-/** The variables of the applications: three requests to each caller. */
+/** The variables of the applications. Each caller has three requests. */
 export const VARIABLES = { RATE_LIMIT_GENERAL: "3,600", RATE_LIMIT_AUTH: "2,600", ADMIN_TOKEN };
 
-/** What a client may try to be taken for somebody else: each time another address. */
+/** Headers with which a client may try to pass as another caller, with another address each time. */
 let forgeries = 0;
 export const forged = (...except) => {
   const names = ["X-Forwarded-For", "X-Real-IP", "X-Client-IP", "True-Client-IP", "X-Vercel-Forwarded-For", "X-Edge-Limiter-IP", "Fly-Client-IP", "CF-Connecting-IP"];
@@ -18,15 +18,15 @@ export const forged = (...except) => {
 };
 
 /**
- * That a server limits each caller alone to three requests, whatever else its requests say.
+ * Asserts that a server limits each caller to three requests, whatever forged headers they have.
  *
  * @param {string} url
  * @param {object} options
- * @param {string} [options.path] where the application is
- * @param {string} [options.header] by which the platform says who the caller is. Default: the connection
- * @param {string} [options.answer] what the application answers
+ * @param {string} [options.path] the application's path
+ * @param {string} [options.header] the header in which the platform names the caller. Default: the connection's address counts
+ * @param {string} [options.answer] the application's answer
  */
-export async function limits(url, { path = "/", header, answer = "hello" } = {}) {
+export async function assertLimits(url, { path = "/", header, answer = "hello" } = {}) {
   const ask = (address) => send(url, { path, headers: { ...forged(header), ...(header && { [header]: address }) } });
   for (const remaining of ["2", "1", "0"]) {
     const admitted = await ask("192.0.2.1");
@@ -41,29 +41,29 @@ export async function limits(url, { path = "/", header, answer = "hello" } = {})
   if (header) assert.equal((await ask("192.0.2.2")).status, 200, "another caller");
 }
 
-/** That the control plane answers beneath `/_limiter`, the page's files with it. */
-export async function operates(url, headers = {}) {
+/** Asserts that the control plane answers under `/_limiter`, including the page's files. */
+export async function assertControlPlane(url, headers = {}) {
   const health = await send(url, { path: "/_limiter/health", headers: { ...headers, Authorization: `Bearer ${ADMIN_TOKEN}` } });
   assert.equal(health.status, 200, short(health));
   const { status, store, version: running } = health.json();
   assert.deepEqual([status, store, running], ["ok", "memory", version], short(health));
   for (const [path, type] of [["", "text/html"], ["/", "text/html"], ["/page.js", "text/javascript"]]) {
-    const file = await followed(url, `/_limiter${path}`, headers);
+    const file = await sendFollowingRedirect(url, `/_limiter${path}`, headers);
     assert.deepEqual([file.status, file.headers["content-type"]], [200, `${type}; charset=utf-8`], `${path} ${short(file)}`);
     assert.equal(file.text().startsWith("<!doctype html>"), type === "text/html", short(file));
   }
   const events = await send(url, { path: "/_limiter/events", headers });
-  assert.equal(events.status, 401, "without the token");
+  assert.equal(events.status, 401, "the control plane should require the token");
 }
 
-/** As a browser asks: where a framework allows one spelling of a path alone, it redirects the other. Once: what follows must not lead back. */
-async function followed(url, path, headers) {
+/** Follows one redirect, because some frameworks redirect a path with or without a slash. Only one: the target must not redirect back. */
+async function sendFollowingRedirect(url, path, headers) {
   const answer = await send(url, { path, headers });
   return answer.status === 308 ? send(url, { path: new URL(answer.headers.location, url).pathname, headers }) : answer;
 }
 
-/** That the calls of `application.mjs` come to what they have to. */
-export async function calls(url, headers = {}) {
+/** Asserts the results of the calls that `application.mjs` makes. */
+export async function assertCalls(url, headers = {}) {
   const answer = await send(url, { path: "/calls", headers });
   assert.equal(answer.status, 200, short(answer));
   assert.deepEqual(answer.json(), {
@@ -78,5 +78,5 @@ export async function calls(url, headers = {}) {
   });
 }
 
-/** The beginning of an answer that was not expected: frameworks answer errors with whole pages. */
+/** Returns the beginning of an unexpected answer. Frameworks answer errors with whole pages. */
 const short = (answer) => answer.text().slice(0, 500);
