@@ -15,24 +15,24 @@ before(async () => {
 beforeEach(() => standIn.reset());
 after(() => standIn.stop());
 
-/** The commands billed while `work` runs. */
+/** Counts the commands billed while `work` runs. */
 const billedFor = async (work) => (await cost(standIn, work)).billed;
 
-test("a command costs 1, asking for the bill nothing", async () => {
+test("a command costs 1, and a request for the count costs nothing", async () => {
   assert.equal(await billedFor(() => {}), 0);
   assert.equal(await billedFor(() => run(standIn, "GET", "k")), 1);
   assert.equal(await billedFor(() => call(standIn, "/__stand-in/stats", undefined, { method: "GET" })), 0);
   assert.equal(await billedFor(() => standIn.reset()), -1);
 });
 
-test("a script costs itself and what it runs", async () => {
+test("a script costs 1 and the commands that it runs", async () => {
   const sha = await run(standIn, "SCRIPT", "LOAD", READ_AND_WRITE);
   assert.equal(await billedFor(() => run(standIn, "EVALSHA", sha, 2, "a", "b", "1")), 3);
   assert.equal(await billedFor(() => run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1")), 3);
   assert.equal(await billedFor(() => run(standIn, "EVAL", "for i = 1, tonumber(ARGV[1]) do redis.call('INCR', KEYS[1]) end", 1, "n", 57)), 58);
 });
 
-test("what fails costs, what is never sent to Redis does not", async () => {
+test("a command that fails costs 1, and a request that never reaches Redis costs nothing", async () => {
   await run(standIn, "SET", "s", "text");
   assert.equal(await billedFor(() => call(standIn, "/", ["INCR", "s"])), 1);
   assert.equal(await billedFor(() => call(standIn, "/", ["GET"])), 1);
@@ -42,13 +42,13 @@ test("what fails costs, what is never sent to Redis does not", async () => {
   assert.equal(await billedFor(() => call(standIn, "/", ["GET", "k"], { headers: { Authorization: "Bearer wrong" } })), 0);
 });
 
-test("pipelines and transactions cost their commands", async () => {
+test("a pipeline and a transaction each cost their commands", async () => {
   const commands = [["SET", "k", "1"], ["INCR", "k"], ["EVAL", READ_AND_WRITE, 2, "a", "b", "1"]];
   assert.equal(await billedFor(() => call(standIn, "/pipeline", commands)), 5);
   assert.equal(await billedFor(() => call(standIn, "/multi-exec", commands)), 5);
 });
 
-test("another client's commands and scripts cost nothing, even among ours", async () => {
+test("commands and scripts of another client cost nothing, even between those of a caller", async () => {
   const direct = await standIn.redis.client();
   const total = await billedFor(async () => {
     const elsewhere = () => direct.eval("redis.call('INCR', KEYS[1]) return redis.call('GET', KEYS[1])", { keys: ["n"] });
@@ -58,14 +58,14 @@ test("another client's commands and scripts cost nothing, even among ours", asyn
   assert.equal(total, 10 * 2 * 3);
 });
 
-test("the bill is complete when asked for, however much Redis still has to tell", async () => {
-  const upstream = new Upstream(standIn.redis); // without HTTP between, whose time would hide it
+test("the count includes commands that MONITOR has not reported yet", async () => {
+  const upstream = new Upstream(standIn.redis); // without HTTP, whose delay would hide a fault
   await upstream.command(["EVAL", "for i = 1, 50000 do redis.call('INCR', KEYS[1]) end", "1", "n"]);
   assert.equal(await upstream.billed(), 50_001);
   upstream.close();
 });
 
-test("the count is Redis's own: commandstats, under concurrency, agrees", async () => {
+test("the count agrees with Redis's commandstats for concurrent requests", async () => {
   const direct = await standIn.redis.client();
   const calls = async () => {
     const info = await direct.info("commandstats");
@@ -85,7 +85,7 @@ test("the count is Redis's own: commandstats, under concurrency, agrees", async 
   assert.equal((await calls()) - before, billed);
 });
 
-test("the bill outlives Redis", async () => {
+test("the count survives a crash of Redis", async () => {
   await run(standIn, "EVAL", READ_AND_WRITE, 2, "a", "b", "1");
   assert.equal(await standIn.billed(), 3);
   await standIn.redis.kill();

@@ -1,11 +1,11 @@
 /**
- * As serverless-redis-http behaves, the bridge to a Redis of one's own: https://github.com/hiett/serverless-redis-http
+ * Behaves as serverless-redis-http, a bridge to a self-hosted Redis: https://github.com/hiett/serverless-redis-http
  *
- * - Requests take turns on three connections. A transaction does not keep its own to itself: a command that comes to the
- *   connection between `MULTI` and `EXEC` is answered `QUEUED`, and its reply is one more in the other's `EXEC`.
- * - A transaction with a reply that is an error is an empty 500, and has run.
- * - The first request after the start is an empty 500: the connections are not made yet.
- * - Scripts are handed on as they are, and so is any other command.
+ * - Requests take turns on three connections. A transaction does not reserve its connection: a command that arrives between its `MULTI`
+ *   and `EXEC` is answered `QUEUED`, and the command's reply becomes one more in the reply to `EXEC`.
+ * - A transaction runs even if one of its replies is an error, and is then answered with an empty 500.
+ * - The first request after the start is answered with an empty 500, because the connections do not exist yet.
+ * - Scripts and all other commands are passed on unchanged.
  */
 
 import { envelope } from "./answer.mjs";
@@ -27,7 +27,7 @@ export class Bridge {
     this.#redis = redis;
   }
 
-  /** Answers what was asked. Rejects with `RedisGone`. */
+  /** Runs the commands and resolves with the answer. Rejects with `RedisGone`. */
   async run({ mode, commands }) {
     if (!this.#connections) {
       this.#connections = Promise.all(Array.from({ length: CONNECTIONS }, () => Connection.open(this.#redis)));

@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 /**
- * The stand-in, with a Redis of its own, as a process for other programs.
+ * Runs the stand-in with its own Redis as a process, for other programs.
  *
  *     node tests/upstash/cli.mjs [--port N] [--token T] [--no-stdin] [--redis-port N] [--unchanged] [--refusal ERROR] [--bridge]
  *
- * Prints one line of JSON, `{"url","token","redisPort","pid"}`, when it can be used. Ends, and its Redis with it, when
- * its stdin ends (so that it cannot outlive a program that holds the other end, however that dies), on SIGTERM, on SIGINT.
- * `--no-stdin`: on the signals alone, for a shell that gives it `/dev/null`. `--redis-port`: over a Redis that runs on this
- * machine. `--unchanged` and `--refusal`: as in `scripts.mjs`. `--bridge`: as in `bridge.mjs`.
+ * Prints one line of JSON, `{"url","token","redisPort","pid"}`, when it is ready. It ends, together with its Redis, on SIGTERM, on
+ * SIGINT, or when its stdin ends, so that it cannot outlive the program that holds the other end.
+ * `--no-stdin`: ends only on the signals, for a shell that gives it `/dev/null`. `--redis-port`: uses a Redis that already runs on
+ * this machine. `--unchanged` and `--refusal`: see `scripts.mjs`. `--bridge`: see `bridge.mjs`.
  */
 
 import { parseArgs } from "node:util";
@@ -26,12 +26,12 @@ const { values } = parseArgs({
 });
 const port = Number(values.port ?? 0);
 if (!Number.isInteger(port) || port < 0 || port > 65535) {
-  console.error(`--port: not a port: ${values.port}`);
+  console.error(`--port must be a number from 0 to 65535, not ${values.port}`);
   process.exit(2);
 }
 
-// Asked to end while it starts: remembered, and done once there is something to end.
-const asked = new Promise((resolve) => {
+// A request to end that comes during the start takes effect once the start is complete.
+const endRequested = new Promise((resolve) => {
   process.once("SIGTERM", resolve);
   process.once("SIGINT", resolve);
   if (!values["no-stdin"]) process.stdin.on("end", resolve).on("error", resolve).resume();
@@ -45,9 +45,9 @@ const standIn = await startStandIn({
   scripts: { unchanged: values.unchanged, refusal: values.refusal },
   bridge: values.bridge,
 });
-process.stdout.on("error", () => {}); // the reader has gone; its end of stdin says the same
+process.stdout.on("error", () => {}); // the reader has ended, and then stdin ends too
 console.log(JSON.stringify({ url: standIn.url, token: standIn.token, redisPort: standIn.redis.port, pid: process.pid }));
 
-await asked;
+await endRequested;
 await standIn.stop();
 process.exit(0);

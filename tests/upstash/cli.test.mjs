@@ -9,7 +9,7 @@ import { call, run } from "./rest-caller.mjs";
 
 const CLI = fileURLToPath(new URL("./cli.mjs", import.meta.url));
 
-/** Starts it; resolves with what it printed, its end, and the end of its Redis. */
+/** Starts the program. Resolves with what it printed, and promises of its end and of its Redis's end. */
 async function start(t, args = [], stdin = "pipe") {
   const child = spawn(process.execPath, [CLI, ...args], { stdio: [stdin, "pipe", "inherit"] });
   t.after(() => child.kill("SIGKILL"));
@@ -22,7 +22,7 @@ async function start(t, args = [], stdin = "pipe") {
   return { child, ended, redisEnded, ...printed };
 }
 
-test("it prints one line, and serves by it", async (t) => {
+test("the program prints one line with the URL and the token that it serves", async (t) => {
   const process = await start(t, ["--token", "secret"]);
   assert.equal(process.pid, process.child.pid);
   assert.equal(process.token, "secret");
@@ -38,7 +38,7 @@ for (const [what, end] of [
   ["it gets SIGTERM", ({ child }) => child.kill("SIGTERM")],
   ["it gets SIGINT", ({ child }) => child.kill("SIGINT")],
 ]) {
-  test(`it ends, its Redis with it, when ${what}, even while a request hangs`, async (t) => {
+  test(`the program and its Redis end when ${what}, even while a request hangs`, async (t) => {
     const process = await start(t);
     await call(process, "/__stand-in/faults", { kind: "hang" });
     const hanging = assert.rejects(call(process, "/", ["PING"]));
@@ -52,7 +52,7 @@ for (const [what, end] of [
   });
 }
 
-test("with --no-stdin an empty stdin does not end it, a signal does", async (t) => {
+test("only a signal ends the program with --no-stdin", async (t) => {
   const process = await start(t, ["--no-stdin"], "ignore");
   assert.equal(await run(process, "PING"), "PONG");
   process.child.kill("SIGTERM");
@@ -60,7 +60,7 @@ test("with --no-stdin an empty stdin does not end it, a signal does", async (t) 
   await process.redisEnded;
 });
 
-test("--port is the port, and one that is taken is an error with no Redis left", async (t) => {
+test("--port sets the port, and a taken port is an error", async (t) => {
   const first = await start(t);
   const port = new URL(first.url).port;
   const second = spawn(process.execPath, [CLI, "--port", port], { stdio: ["pipe", "pipe", "pipe"] });
@@ -76,7 +76,7 @@ test("--port is the port, and one that is taken is an error with no Redis left",
   await third.ended;
 });
 
-test("a port that is none is refused", async () => {
+test("an invalid port is refused", async () => {
   const child = spawn(process.execPath, [CLI, "--port", "http"], { stdio: ["pipe", "ignore", "ignore"] });
   assert.deepEqual(await once(child, "exit"), [2, null]);
 });

@@ -1,11 +1,11 @@
-/** What a REST request asks for: one command, a pipeline, or a transaction. https://upstash.com/docs/redis/features/restapi */
+/** Parses REST requests: one command, a pipeline, or a transaction. https://upstash.com/docs/redis/features/restapi */
 
-/** A request that is not a command; the message is the answer's `error`, with HTTP 400. */
+/** A request that cannot be parsed. It is answered with 400, and the message becomes `error`. */
 export class BadRequest extends Error {}
 
 /**
- * Commands that change the connection's state or keep it waiting. Over REST there is no connection to speak of, and the
- * stand-in's is shared: one `SELECT` or `BLPOP` would be every caller's.
+ * Commands that change the connection's state or block it. All callers share the stand-in's connection, so one caller's `SELECT` or
+ * `BLPOP` would affect all of them.
  */
 const REFUSED = new Set(
   `AUTH BLMOVE BLMPOP BLPOP BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CLIENT DEBUG DISCARD EXEC FAILOVER HELLO MONITOR MULTI
@@ -13,8 +13,8 @@ const REFUSED = new Set(
    UNSUBSCRIBE UNWATCH WAIT WATCH`.split(/\s+/),
 );
 
-/** Whether a command cannot be had over REST. `XREAD` and `XREADGROUP` only where they would wait. */
-export function refused([name, ...rest]) {
+/** Returns whether a command is not available over REST. `XREAD` and `XREADGROUP` are refused only if they would block. */
+export function isRefused([name, ...rest]) {
   const upper = String(name).toUpperCase();
   if (upper === "XREAD" || upper === "XREADGROUP") return rest.some((arg) => String(arg).toUpperCase() === "BLOCK");
   return REFUSED.has(upper);
@@ -38,7 +38,7 @@ export function parse({ method, url, body }) {
   if (args[0] === "") throw new BadRequest("ERR empty command");
   if (writes && body.length > 0) args.push(body);
   for (const [name, value] of searchParams) {
-    if (name === "_token") continue; // Upstash's other place for the token: never an argument
+    if (name === "_token") continue; // Upstash also accepts the token here, so it is never an argument
     args.push(name);
     if (value !== "") args.push(value);
   }

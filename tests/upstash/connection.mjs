@@ -4,43 +4,43 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { encode, Parser } from "./resp.mjs";
 
-/** Redis cannot be reached, or went away before it answered: what was sent may or may not have run. */
+/** Redis could not be reached, or closed the connection before it answered. The commands may or may not have run. */
 export class RedisGone extends Error {}
 
-/** Replies come back in the order of the commands, so that any number can be under way at once. */
+/** A connection on which any number of commands can be in flight, because replies come in the order of the commands. */
 export class Connection {
   #socket;
   #waiting = [];
-  #onUnasked;
+  #onPush;
 
   /**
    * @param {{host: string, port: number}} redis
-   * @param {(reply: unknown) => void} [onUnasked] gets the replies that answer no command (`MONITOR` sends those)
+   * @param {(reply: unknown) => void} [onPush] receives replies that answer no command, as `MONITOR` sends them
    * @returns {Promise<Connection>} rejects with `RedisGone`
    */
-  static async open({ host, port }, onUnasked) {
+  static async open({ host, port }, onPush) {
     const socket = connect({ host, port, noDelay: true });
     try {
       await once(socket, "connect");
     } catch (error) {
       throw new RedisGone(error.message);
     }
-    return new Connection(socket, onUnasked);
+    return new Connection(socket, onPush);
   }
 
-  constructor(socket, onUnasked) {
+  constructor(socket, onPush) {
     this.#socket = socket;
-    this.#onUnasked = onUnasked;
-    /** This end's address, which is how `MONITOR` names the connection. */
+    this.#onPush = onPush;
+    /** The local address, by which `MONITOR` names the connection. */
     this.address = `${socket.localAddress}:${socket.localPort}`;
-    /** Resolves once the connection is no more. */
+    /** Resolves once the connection is closed. */
     this.closed = new Promise((resolve) => socket.on("close", () => resolve()));
     const parser = new Parser();
     socket.on("data", (chunk) => {
       for (const reply of parser.push(chunk)) {
         const waiting = this.#waiting.shift();
         if (waiting) waiting.resolve(reply);
-        else this.#onUnasked?.(reply);
+        else this.#onPush?.(reply);
       }
     });
     socket.on("error", () => {}); // "close" follows
@@ -49,12 +49,12 @@ export class Connection {
     });
   }
 
-  /** Whether commands can be sent. */
+  /** Whether the connection can send commands. */
   get open() {
     return this.#socket.writable;
   }
 
-  /** Sends commands in one piece, so that no other comes between them; resolves with their replies. */
+  /** Sends commands in one write, so that no other command comes between them. Resolves with their replies. */
   send(commands) {
     if (!this.open) return Promise.reject(new RedisGone("the connection to Redis was closed"));
     const replies = commands.map(() => new Promise((resolve, reject) => this.#waiting.push({ resolve, reject })));
@@ -62,7 +62,7 @@ export class Connection {
     return Promise.all(replies);
   }
 
-  /** Closes at once. What waits for a reply rejects. */
+  /** Closes the connection at once. Calls that wait for a reply reject. */
   close() {
     this.#socket.destroy();
   }

@@ -1,7 +1,7 @@
-/** Counts what work costs at Upstash. */
+/** The cost of work at Upstash. */
 
 /**
- * The commands billed and the HTTP requests received while `work` runs.
+ * Counts the commands billed and the HTTP requests received while `work` runs.
  *
  * @param {{billed: () => Promise<number>, requests: () => {count: number}}} standIn
  * @param {() => Promise<unknown>} work

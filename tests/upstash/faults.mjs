@@ -1,25 +1,25 @@
 /**
- * What can be made to go wrong between a caller and Upstash.
+ * Faults that tests can inject between a caller and Upstash.
  *
- * A fault is an object with a `kind`; every other field is optional:
+ * A fault is an object with a `kind`. Every other field is optional:
  *
  * | kind           | the request                                                                       | fields         |
  * | -------------- | --------------------------------------------------------------------------------- | -------------- |
- * | `delay`        | is answered `ms` late                                                             | `ms`           |
+ * | `delay`        | is answered after `ms` milliseconds                                               | `ms`           |
  * | `hang`         | is never answered                                                                 |                |
- * | `reset`        | ends in a reset connection                                                        |                |
- * | `truncated`    | runs; the connection ends after half the body, `Content-Length` saying the whole  |                |
- * | `cut`          | runs; a complete HTTP answer holds half the JSON                                  |                |
- * | `status`       | is answered `status` (500), `body` (a JSON error), `contentType`, `retryAfter`    | those          |
+ * | `reset`        | has its connection reset                                                          |                |
+ * | `truncated`    | runs; the connection ends after half of the body that `Content-Length` announces  |                |
+ * | `cut`          | runs; a complete HTTP answer contains half of the JSON                            |                |
+ * | `status`       | is answered `status` (500), `body` (a JSON error), `contentType`, `retryAfter`    | these four     |
  * | `html`         | is answered `status` (200) with an HTML page                                      | `status`       |
- * | `empty`        | is answered `status` (200) with no body                                           | `status`       |
- * | `result`       | is answered `{"result": value}` whatever was asked                                | `value`        |
- * | `quota`        | is answered as when the plan is used up                                           |                |
+ * | `empty`        | is answered `status` (200) without a body                                         | `status`       |
+ * | `result`       | is answered `{"result": value}`, whatever its command                             | `value`        |
+ * | `quota`        | is answered as if the plan were used up                                           |                |
  * | `unauthorized` | is answered 401                                                                   |                |
  * | `noscript`     | runs, but every `EVALSHA` in it answers `NOSCRIPT`                                |                |
  *
- * On each, `times: n` stops the fault after n requests, and `after: true` lets Redis run the request before the fault
- * strikes: the caller cannot tell, and a repeated request counts twice. (`truncated`, `cut` and `noscript` always run it.)
+ * With each, `times: n` ends the fault after n requests, and `after: true` lets Redis run the request before the fault takes
+ * effect. The caller cannot see the difference, and a repeated request counts twice. `truncated`, `cut` and `noscript` always run it.
  */
 
 const FIELDS = {
@@ -46,15 +46,15 @@ const OVER_QUOTA =
 
 const PAGE = "<!DOCTYPE html>\n<html><head><title>Error</title></head><body><h1>Something in between answered</h1></body></html>\n";
 
-/** The faults that are set. With several, the first applies until its `times` are used up, then the next. */
+/** The faults that are set. If there are several, the first applies until its `times` are used up, and then the next. */
 export class Faults {
   #list = [];
 
   /**
-   * Replaces what was set.
+   * Replaces the faults.
    *
    * @param {...object} faults
-   * @throws {TypeError} for an unknown kind or field, or a value that makes no sense: a mistyped fault would let a test pass
+   * @throws {TypeError} for an unknown kind or field, or an invalid value, because a mistyped fault would let a test pass
    */
   set(...faults) {
     this.#list = faults.map(checked);
@@ -64,12 +64,12 @@ export class Faults {
     this.#list = [];
   }
 
-  /** What is set, with the `times` that are left. */
+  /** Returns the faults that are set, with the `times` that remain. */
   active() {
     return this.#list.map((fault) => ({ ...fault }));
   }
 
-  /** The fault for the next request, or `undefined`; uses up one of its `times`. */
+  /** Returns the fault for the next request, or `undefined`. Uses up one of its `times`. */
   take() {
     const fault = this.#list[0];
     if (fault?.times !== undefined && --fault.times === 0) this.#list.shift();
@@ -77,7 +77,7 @@ export class Faults {
   }
 }
 
-/** The canned answer of a fault that has one: `{status, body, contentType, headers}`. */
+/** Returns the canned answer of a fault that has one: `{status, body, contentType, headers}`. */
 export function canned({ kind, status, body, contentType, retryAfter, value }) {
   const json = "application/json";
   switch (kind) {
@@ -99,19 +99,19 @@ export function canned({ kind, status, body, contentType, retryAfter, value }) {
     case "unauthorized":
       return { status: 401, body: JSON.stringify({ error: UNAUTHORIZED }), contentType: json };
   }
-  throw new TypeError(`a ${kind} has no answer of its own`);
+  throw new TypeError(`the fault ${kind} has no canned answer`);
 }
 
 function checked(fault) {
   const { kind, times, after, ...rest } = fault ?? {};
   if (!Object.hasOwn(FIELDS, kind ?? "")) throw new TypeError(`unknown kind of fault: ${kind}`);
   for (const field of Object.keys(rest)) {
-    if (!FIELDS[kind].includes(field)) throw new TypeError(`a ${kind} has no field ${field}`);
+    if (!FIELDS[kind].includes(field)) throw new TypeError(`the fault ${kind} has no field ${field}`);
   }
   if (times !== undefined && !(Number.isInteger(times) && times > 0)) throw new TypeError("times must be a positive integer");
   if (after !== undefined && typeof after !== "boolean") throw new TypeError("after must be a boolean");
-  if (after === false && ALWAYS_RUN.has(kind)) throw new TypeError(`a ${kind} always runs the request`);
-  if (kind === "delay" && !(rest.ms >= 0)) throw new TypeError("ms must be a number, not negative");
+  if (after === false && ALWAYS_RUN.has(kind)) throw new TypeError(`the fault ${kind} always runs the request, so after cannot be false`);
+  if (kind === "delay" && !(rest.ms >= 0)) throw new TypeError("ms must be a number of at least 0");
   if (rest.status !== undefined && !(Number.isInteger(rest.status) && rest.status >= 200 && rest.status <= 599)) {
     throw new TypeError("status must be an integer from 200 to 599");
   }

@@ -10,7 +10,7 @@ before(async () => {
 beforeEach(() => standIn.reset());
 after(() => standIn.stop());
 
-/** Increments through the fault; then says whether Redis ran it. */
+/** Sends an increment that meets the fault, and returns its answer and whether Redis ran it. */
 async function increment() {
   const answer = await call(standIn, "/", ["INCR", "n"]).catch((error) => ({ error }));
   standIn.faults.clear();
@@ -18,7 +18,7 @@ async function increment() {
   return { ...answer, ran: (await direct.get("n")) === "1" };
 }
 
-/** Waits until the request has reached Redis, or only the stand-in. */
+/** Waits until a request has met this fault. */
 async function arrived(fault) {
   while (!standIn.requests().last.some((request) => request.fault === fault)) await new Promise(setImmediate);
 }
@@ -38,7 +38,7 @@ const CANNED = [
 
 for (const [fault, expected] of CANNED) {
   for (const after of [false, true]) {
-    test(`${JSON.stringify(fault)}, ${after ? "after" : "before"} the command ran`, async () => {
+    test(`the fault ${JSON.stringify(fault)} applies ${after ? "after" : "before"} the command runs`, async () => {
       standIn.faults.set({ ...fault, after });
       const { status, text, json, headers, ran } = await increment();
       assert.equal(status, expected.status);
@@ -51,7 +51,7 @@ for (const [fault, expected] of CANNED) {
   }
 }
 
-test("quota answers as a plan that is used up, and costs nothing", async () => {
+test("a quota fault answers as if the plan were used up, and costs nothing", async () => {
   standIn.faults.set({ kind: "quota" });
   const { status, json, ran } = await increment();
   assert.equal(status, 400);
@@ -61,7 +61,7 @@ test("quota answers as a plan that is used up, and costs nothing", async () => {
 });
 
 for (const after of [false, true]) {
-  test(`reset ${after ? "after" : "before"} the command ran`, async () => {
+  test(`a reset applies ${after ? "after" : "before"} the command runs`, async () => {
     standIn.faults.set({ kind: "reset", after });
     const { error, ran } = await increment();
     assert.equal(error.cause.code, "ECONNRESET");
@@ -69,20 +69,20 @@ for (const after of [false, true]) {
     assert.equal(await standIn.billed(), after ? 1 : 0);
   });
 
-  test(`hang ${after ? "after" : "before"} the command ran`, async () => {
+  test(`a hang applies ${after ? "after" : "before"} the command runs`, async () => {
     standIn.faults.set({ kind: "hang", after });
     const giveUp = new AbortController();
     const pending = call(standIn, "/", ["INCR", "n"], { signal: giveUp.signal });
     await arrived("hang");
     standIn.faults.clear();
-    // A later request is answered while the first still hangs; the connection to Redis keeps their order.
+    // A later request is answered while the first hangs. The connection to Redis keeps their order.
     assert.equal(await run(standIn, "GET", "n"), after ? "1" : null);
     giveUp.abort();
     await assert.rejects(pending, { name: "AbortError" });
     assert.equal(standIn.requests().last[0].status, null);
   });
 
-  test(`delay ${after ? "after" : "before"} the command ran`, async () => {
+  test(`a delay applies ${after ? "after" : "before"} the command runs`, async () => {
     standIn.faults.set({ kind: "delay", ms: 300, after, times: 1 });
     const start = performance.now();
     const pending = call(standIn, "/", ["INCR", "n"]);
@@ -93,7 +93,7 @@ for (const after of [false, true]) {
   });
 }
 
-test("a delayed request runs although its caller gave up", async () => {
+test("a delayed request runs although its caller has disconnected", async () => {
   standIn.faults.set({ kind: "delay", ms: 50, times: 1 });
   const giveUp = new AbortController();
   const pending = call(standIn, "/", ["RPUSH", "done", "x"], { signal: giveUp.signal });
@@ -104,7 +104,7 @@ test("a delayed request runs although its caller gave up", async () => {
   assert.ok(await direct.blPop("done", 10));
 });
 
-test("truncated: half a body, then the end", async () => {
+test("a truncated answer ends after half of its body", async () => {
   standIn.faults.set({ kind: "truncated" });
   const { error, ran } = await increment();
   assert.ok(error instanceof TypeError);
@@ -117,7 +117,7 @@ test("truncated: half a body, then the end", async () => {
   assert.equal(Buffer.from(value).toString(), '{"resul');
 });
 
-test("cut: a whole HTTP answer, half the JSON", async () => {
+test("a cut answer is a complete HTTP answer with half of the JSON", async () => {
   standIn.faults.set({ kind: "cut" });
   const { status, text, ran } = await increment();
   assert.equal(status, 200);
@@ -125,7 +125,7 @@ test("cut: a whole HTTP answer, half the JSON", async () => {
   assert.equal(ran, true);
 });
 
-test("noscript: every EVALSHA fails as on an empty server, all else runs", async () => {
+test("a noscript fault makes every EVALSHA fail, and all other commands run", async () => {
   const sha = await run(standIn, "SCRIPT", "LOAD", "return 1");
   standIn.faults.set({ kind: "noscript" });
   const noscript = { error: "NOSCRIPT No matching script. Please use EVAL." };
@@ -140,7 +140,7 @@ test("noscript: every EVALSHA fails as on an empty server, all else runs", async
   assert.equal(await run(standIn, "EVALSHA", sha, 0), 1);
 });
 
-test("times: n faults, then none; several faults follow each other", async () => {
+test("a fault ends after its `times`, and then the next applies", async () => {
   standIn.faults.set({ kind: "status", status: 503, times: 2 }, { kind: "empty", times: 1 });
   const statuses = [];
   for (let i = 0; i < 4; i++) statuses.push((await call(standIn, "/", ["PING"])).text);
@@ -148,7 +148,7 @@ test("times: n faults, then none; several faults follow each other", async () =>
   assert.deepEqual(standIn.faults.active(), []);
 });
 
-test("a fault that does not make sense is refused, and what was set stays", () => {
+test("an invalid fault is refused, and the current faults stay", () => {
   standIn.faults.set({ kind: "hang" });
   for (const bad of [
     {}, undefined, { kind: "toString" }, { kind: "hang", ms: 1 }, { kind: "delay" }, { kind: "hang", times: 0 },
@@ -159,7 +159,7 @@ test("a fault that does not make sense is refused, and what was set stays", () =
   assert.deepEqual(standIn.faults.active(), [{ kind: "hang" }]);
 });
 
-test("another process drives faults, statistics and reset over HTTP, at no cost", async () => {
+test("another process can set faults, read statistics and reset over HTTP, at no cost", async () => {
   const set = await call(standIn, "/__stand-in/faults", { kind: "status", status: 503, times: 1 });
   assert.deepEqual(set.json, { faults: [{ kind: "status", status: 503, times: 1 }] });
   assert.equal((await call(standIn, "/", ["SET", "k", "v"])).status, 503);
@@ -178,7 +178,7 @@ test("another process drives faults, statistics and reset over HTTP, at no cost"
   assert.equal(await standIn.billed(), 1);
 });
 
-test("stop ends what hangs and what is delayed", async () => {
+test("stop ends requests that hang or are delayed", async () => {
   const other = await startStandIn({ redis: standIn.redis });
   other.faults.set({ kind: "hang", times: 1 }, { kind: "delay", ms: 3_600_000, times: 1 });
   const pending = [call(other, "/", ["PING"]), call(other, "/", ["PING"])];
@@ -186,5 +186,5 @@ test("stop ends what hangs and what is delayed", async () => {
   while (other.requests().last.filter(({ fault }) => fault).length < 2) await new Promise(setImmediate);
   await other.stop();
   assert.deepEqual((await ended).map(({ status }) => status), ["rejected", "rejected"]);
-  assert.equal(await run(standIn, "PING"), "PONG"); // a Redis that was handed in is not ended
+  assert.equal(await run(standIn, "PING"), "PONG"); // stop does not end a Redis that the caller owns
 });

@@ -1,4 +1,4 @@
-/** A free port of 127.0.0.1, for programs that cannot choose one themselves. Somebody else can take it before they do. */
+/** Finds a free port of 127.0.0.1, for programs that cannot choose one themselves. Another program can take it before they do. */
 
 import { once } from "node:events";
 import { createServer } from "node:net";

@@ -1,4 +1,4 @@
-/** Whether a program of that name is on PATH. */
+/** Returns whether PATH has a program of this name. */
 
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";

@@ -1,7 +1,7 @@
 /**
- * A real `redis-server`, as a child of this process, for tests and development.
+ * A real `redis-server` as a child process, for tests and development.
  *
- * Nothing is kept: no persistence, its own temporary directory, loopback only.
+ * It has no persistence, its own temporary directory, and listens only on loopback.
  */
 
 import { spawn } from "node:child_process";
@@ -14,7 +14,7 @@ import { createClient } from "redis";
 import { freePort } from "./free-port.mjs";
 import { onPath } from "./on-path.mjs";
 
-/** Between asking the system for a free port and Redis binding it, somebody else can take it. */
+/** How often to try another port, because another program can take a free port before Redis binds it. */
 const PORT_ATTEMPTS = 5;
 
 /**
@@ -23,7 +23,7 @@ const PORT_ATTEMPTS = 5;
  * @param {object} [options]
  * @param {number} [options.port] the port to listen on; default: a free one
  * @param {string[]} [options.args] further arguments, e.g. `["--maxmemory", "2mb"]`
- * @param {string[]} [options.sentinel] lines of a Sentinel's configuration: it is a Sentinel then
+ * @param {string[]} [options.sentinel] lines of a Sentinel's configuration. With them the server is a Sentinel
  * @returns {Promise<RedisServer>}
  */
 export async function startRedis({ port, args = [], sentinel } = {}) {
@@ -42,7 +42,7 @@ export async function startRedis({ port, args = [], sentinel } = {}) {
   }
 }
 
-/** One Redis: a port that stays, and a process that may be killed and started again on it. */
+/** One Redis with a fixed port. Its process can be killed and started again. */
 class RedisServer {
   #args;
   #dir = mkdtempSync(join(tmpdir(), "edge-limiter-redis-"));
@@ -58,7 +58,7 @@ class RedisServer {
     this.port = port;
     const base = ["--port", String(port), "--bind", this.host, "--dir", this.#dir];
     if (sentinel) {
-      // It writes what it learns into its file.
+      // A Sentinel writes what it learns into its configuration file.
       const file = join(this.#dir, "sentinel.conf");
       writeFileSync(file, `${sentinel.join("\n")}\n`);
       this.#args = [file, "--sentinel", ...base, ...args];
@@ -68,16 +68,16 @@ class RedisServer {
     process.on("exit", this.#onExit);
   }
 
-  /** The process id; `undefined` while it does not run. */
+  /** The process id, or `undefined` while the process does not run. */
   get pid() {
     return this.#child?.pid;
   }
 
-  /** Starts the process, empty, on the same port. For after `kill()`. */
+  /** Starts an empty Redis on the same port, after `kill()`. */
   async start() {
     if (this.#child) throw new Error(`Redis already runs as process ${this.pid}`);
     const command = ["redis-server", ...this.#args];
-    // The exit hook does not run when this process is killed by a signal; the kernel's own does (Linux).
+    // The exit hook does not run when a signal kills this process. On Linux the kernel then kills the child.
     if (onPath("setpriv")) command.unshift("setpriv", "--pdeathsig", "KILL", "--");
     const child = spawn(command[0], command.slice(1), { stdio: ["ignore", "pipe", "pipe"] });
     this.#child = child;
@@ -87,7 +87,7 @@ class RedisServer {
     await ready(child, exited);
   }
 
-  /** Ends the process as a crash would, and waits until it is gone. The port is kept for `start()`. */
+  /** Ends the process as a crash would, and waits until it has ended. `start()` uses the same port. */
   async kill() {
     const child = this.#child;
     if (!child) return;
@@ -97,7 +97,7 @@ class RedisServer {
     this.#child = undefined;
   }
 
-  /** Freezes the process: connections stay, nothing is answered. */
+  /** Suspends the process. Connections stay open, but it answers nothing. */
   pause() {
     this.#child.kill("SIGSTOP");
   }
@@ -107,7 +107,7 @@ class RedisServer {
     this.#child.kill("SIGCONT");
   }
 
-  /** Ends the process for good, and everything of it. There is nothing to save, so no more gently than `kill()`. */
+  /** Ends the process, its clients and its files. It kills the process, because there is nothing to save. */
   async stop() {
     for (const client of this.#clients) if (client.isOpen) client.destroy();
     this.#clients.clear();
@@ -116,21 +116,21 @@ class RedisServer {
     process.off("exit", this.#onExit);
   }
 
-  /** A connected client of the npm package `redis`, closed by `stop()`. It does not reconnect: a killed Redis is seen. */
+  /** Connects a client of the npm package `redis`, which `stop()` closes. It does not reconnect, so that tests see a killed Redis. */
   async client() {
     const client = createClient({ socket: { host: this.host, port: this.port, reconnectStrategy: false } });
-    client.on("error", () => {}); // every pending and later call rejects; this event would end the process
+    client.on("error", () => {}); // every call rejects, and without a listener this event would end the process
     await client.connect();
     this.#clients.add(client);
     return client;
   }
 }
 
-/** Resolves on Redis's own word that it listens; rejects with what it printed if it ends before that. */
+/** Resolves once Redis reports that it listens. Rejects with its output if it ends before. */
 async function ready(child, exited) {
   const printed = [];
   const listening = new Promise((resolve) => {
-    // Read for as long as it runs: a full pipe would block Redis.
+    // Keep reading while it runs, because a full pipe would block Redis.
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => {
         if (printed.length < 100) printed.push(line);

@@ -10,7 +10,7 @@ import { startRedis } from "./redis-server.mjs";
 
 const module = new URL("./redis-server.mjs", import.meta.url).href;
 
-/** A connection to a Redis, and a promise of its end: how a test waits for a process that is not its child to be gone. */
+/** Connects to a Redis. The promise `closed` resolves when its process ends, even if that is not a child of this process. */
 async function watch(port) {
   const socket = connect(port, "127.0.0.1").resume();
   await once(socket, "connect");
@@ -18,7 +18,7 @@ async function watch(port) {
   return { closed: new Promise((resolve) => socket.on("close", resolve)) };
 }
 
-test("it runs on loopback, keeps nothing, and takes further arguments", async (t) => {
+test("Redis listens on loopback, has no persistence, and takes further arguments", async (t) => {
   const redis = await startRedis({ args: ["--maxmemory", "3mb"] });
   t.after(() => redis.stop());
   const client = await redis.client();
@@ -29,7 +29,7 @@ test("it runs on loopback, keeps nothing, and takes further arguments", async (t
   assert.match(await client.info("server"), new RegExp(`process_id:${redis.pid}\\r`));
 });
 
-test("killed and started again it has the same port, another process, and no data", async (t) => {
+test("a Redis that was killed and started again has the same port, another process and no data", async (t) => {
   const redis = await startRedis();
   t.after(() => redis.stop());
   const { port, pid } = redis;
@@ -45,24 +45,24 @@ test("killed and started again it has the same port, another process, and no dat
   await assert.rejects(redis.start(), /already runs/);
 });
 
-test("a port that is taken is an error when it was asked for by number", async (t) => {
+test("a given port that is taken is an error", async (t) => {
   const taken = createServer().listen(0, "127.0.0.1");
   await once(taken, "listening");
   t.after(() => taken.close());
   await assert.rejects(startRedis({ port: taken.address().port }), /Address already in use/);
 });
 
-test("an argument that Redis refuses is an error with Redis's words", async () => {
+test("an argument that Redis refuses is an error with Redis's output", async () => {
   await assert.rejects(startRedis({ args: ["--no-such-option", "1"] }), /no-such-option/);
 });
 
-test("two at once do not meet", async (t) => {
+test("two Redis servers that start together get different ports", async (t) => {
   const both = await Promise.all([startRedis(), startRedis()]);
   t.after(() => Promise.all(both.map((redis) => redis.stop())));
   assert.notEqual(both[0].port, both[1].port);
 });
 
-test("where redis-server is not installed, the error says what to install", async () => {
+test("the error says what to install if redis-server is missing", async () => {
   const script = `import(${JSON.stringify(module)}).then((m) => m.startRedis()).catch((e) => console.log(e.message))`;
   const { stdout } = await new Promise((resolve) =>
     execFile(process.execPath, ["-e", script], { env: { PATH: "/nonexistent" } }, (error, stdout) => resolve({ error, stdout })),
@@ -70,13 +70,13 @@ test("where redis-server is not installed, the error says what to install", asyn
   assert.match(stdout, /apt-get install redis-server/);
 });
 
-// Killed, nobody is left to remove the (empty) directory.
-for (const [how, end, left] of [
+// A killed process cannot remove its temporary directory, which is empty.
+for (const [how, end, directoriesLeft] of [
   ["exits", (child) => child.stdin.end(), 0],
   ["is killed", (child) => child.kill("SIGKILL"), 1],
 ]) {
-  // Without Linux's parent-death signal nothing can be done about a SIGKILL.
-  test(`it dies with a process that ${how}`, { skip: how === "is killed" && process.platform !== "linux" }, async (t) => {
+  // Only Linux has a parent-death signal, which ends Redis after a SIGKILL of its parent.
+  test(`Redis ends with a parent process that ${how}`, { skip: how === "is killed" && process.platform !== "linux" }, async (t) => {
     const dir = mkdtempSync(join(tmpdir(), "edge-limiter-test-"));
     t.after(() => rmSync(dir, { recursive: true }));
     const script = `import(${JSON.stringify(module)}).then((m) => m.startRedis()).then((r) => { console.log(r.port); process.stdin.on("end", () => process.exit(3)).resume(); })`;
@@ -87,6 +87,6 @@ for (const [how, end, left] of [
     end(child);
     await closed; // or the test never ends
     await exited;
-    assert.equal(readdirSync(dir).length, left);
+    assert.equal(readdirSync(dir).length, directoriesLeft);
   });
 }

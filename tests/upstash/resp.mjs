@@ -1,8 +1,8 @@
 /**
  * RESP2, the protocol between a client and Redis: https://redis.io/docs/latest/develop/reference/protocol-spec/
  *
- * Written out, not taken from a client library, because a stand-in must keep what libraries smooth over: whether a
- * string was a status, all digits of a 64-bit integer, the bytes of a value.
+ * Implemented here because client libraries lose what the stand-in needs: whether a string was a status, all digits of a
+ * 64-bit integer, the bytes of a value.
  *
  * A reply is `null`, a `bigint`, a `Buffer` (bulk string), a `Status`, a `ReplyError`, or an array of replies.
  */
@@ -14,14 +14,14 @@ export class Status {
   }
 }
 
-/** An error that Redis answered. A value, not an exception: one command of many may fail. */
+/** An error reply. It is a value and not an exception, because one command of several may fail. */
 export class ReplyError {
   constructor(text) {
     this.text = text;
   }
 }
 
-/** Encodes one command; each argument a string or a Buffer. */
+/** Encodes one command. Each argument is a string or a Buffer. */
 export function encode(args) {
   const parts = [Buffer.from(`*${args.length}\r\n`)];
   for (const arg of args) {
@@ -35,7 +35,7 @@ export function encode(args) {
 export class Parser {
   #bytes = Buffer.alloc(0);
 
-  /** Takes more bytes; returns the replies that are now complete. */
+  /** Adds bytes and returns the replies that are now complete. */
   push(chunk) {
     this.#bytes = this.#bytes.length ? Buffer.concat([this.#bytes, chunk]) : chunk;
     const replies = [];
@@ -46,7 +46,7 @@ export class Parser {
   }
 }
 
-/** The reply that starts at `at`, with where it ends; `undefined` if it is not all there yet. */
+/** Returns the reply that starts at `at` and its end, or `undefined` if the reply is incomplete. */
 function reply(bytes, at) {
   const eol = bytes.indexOf("\r\n", at);
   if (eol < 0) return undefined;

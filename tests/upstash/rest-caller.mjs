@@ -1,8 +1,8 @@
-/** Calls the stand-in as plain HTTP, for tests that look at the wire. */
+/** Calls the stand-in over plain HTTP, for tests of the wire format. */
 
 /**
  * @param {{url: string, token: string}} standIn
- * @param {unknown} [body] sent as JSON; a string or Buffer as it is
+ * @param {unknown} [body] sent as JSON; a string or Buffer is sent unchanged
  * @returns {Promise<{status: number, text: string, json: unknown, headers: Headers}>}
  */
 export async function call({ url, token }, path, body, { method = "POST", headers = {}, signal } = {}) {
@@ -23,7 +23,7 @@ export async function call({ url, token }, path, body, { method = "POST", header
   return { status: response.status, text, json, headers: response.headers };
 }
 
-/** One command; its `result`, or an exception with the answer's error. */
+/** Runs one command. Returns `result`, or throws the answer's `error`. */
 export async function run(standIn, ...command) {
   const { json, text } = await call(standIn, "/", command);
   if (json?.error !== undefined || json === undefined) throw new Error(json?.error ?? text);

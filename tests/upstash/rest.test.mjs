@@ -10,7 +10,7 @@ before(async () => {
 beforeEach(() => standIn.reset());
 after(() => standIn.stop());
 
-test("a command in the body answers its result", async () => {
+test("a command in the body is answered with its result", async () => {
   assert.deepEqual((await call(standIn, "/", ["SET", "k", "v"])).json, { result: "OK" });
   const { status, json, headers } = await call(standIn, "/", ["GET", "k"]);
   assert.equal(status, 200);
@@ -29,12 +29,12 @@ test("a wrong or missing token is refused with 401 and runs nothing", async () =
   assert.equal(await run(standIn, "GET", "k"), null);
 });
 
-test("methods other than HEAD, GET, POST and PUT answer 405", async () => {
+test("methods other than HEAD, GET, POST and PUT are answered with 405", async () => {
   for (const method of ["DELETE", "PATCH", "OPTIONS"]) assert.equal((await call(standIn, "/get/k", undefined, { method })).status, 405);
   assert.equal((await call(standIn, "/get/k", undefined, { method: "HEAD" })).status, 200);
 });
 
-test("the path is a command; the body becomes its value, the query what follows", async () => {
+test("a path is a command, to which the body and then the query are appended", async () => {
   const get = { method: "GET" };
   assert.deepEqual((await call(standIn, "/set/foo/a%2Fb%20c", undefined, get)).json, { result: "OK" });
   assert.equal(await run(standIn, "GET", "foo"), "a/b c");
@@ -52,7 +52,7 @@ test("the path is a command; the body becomes its value, the query what follows"
   assert.equal((await call(standIn, "/get/%ff", undefined, get)).status, 400);
 });
 
-test("numbers and booleans become strings; anything else in a command is refused", async () => {
+test("numbers and booleans in a command become strings, and other types are refused", async () => {
   assert.equal(await run(standIn, "RPUSH", "l", 1, 2.5, true, ""), 4);
   assert.deepEqual(await run(standIn, "LRANGE", "l", 0, -1), ["1", "2.5", "true", ""]);
   for (const bad of [["SET", "k", {}], ["SET", "k", null], ["SET", "k", ["v"]], [], {}, "GET", null]) {
@@ -63,13 +63,13 @@ test("numbers and booleans become strings; anything else in a command is refused
   assert.equal(await run(standIn, "EXISTS", "k"), 0);
 });
 
-test("a request above 10 MB is refused, one just below is not", async () => {
+test("a request above 10 MB is refused, and one of exactly 10 MB is not", async () => {
   assert.equal((await call(standIn, "/set/k", "x".repeat(10 * 1024 * 1024 + 1))).status, 400);
   assert.equal((await call(standIn, "/set/k", "x".repeat(10 * 1024 * 1024))).status, 200);
   assert.equal(await run(standIn, "STRLEN", "k"), 10 * 1024 * 1024);
 });
 
-test("every kind of reply has its JSON", async () => {
+test("every kind of reply is converted to JSON", async () => {
   assert.equal(await run(standIn, "GET", "none"), null);
   assert.equal(await run(standIn, "INCR", "n"), 1);
   assert.deepEqual(await run(standIn, "EVAL", "return {1,{'a',false},redis.status_reply('fine')}", 0), [1, ["a", null], "fine"]);
@@ -83,7 +83,7 @@ test("a 64-bit integer keeps all its digits", async () => {
   assert.equal((await call(standIn, "/", ["INCR", "n"])).text, '{"result":9223372036854775807}');
 });
 
-test("a command that fails answers Redis's own text with 400", async () => {
+test("a command that fails is answered with 400 and Redis's error", async () => {
   await run(standIn, "SET", "s", "text");
   const cases = [
     [["INCR", "s"], "ERR value is not an integer or out of range"],
@@ -99,7 +99,7 @@ test("a command that fails answers Redis's own text with 400", async () => {
   assert.match((await call(standIn, "/", ["NOSUCH"])).json.error, /^ERR unknown command/);
 });
 
-test("commands about the connection are not available, and disturb nobody", async () => {
+test("commands that change or block the connection are refused", async () => {
   await run(standIn, "SET", "k", "v");
   for (const command of [["SELECT", "1"], ["multi"], ["SUBSCRIBE", "c"], ["BLPOP", "l", "0"], ["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]]) {
     const { status, json } = await call(standIn, "/", command);
@@ -109,7 +109,7 @@ test("commands about the connection are not available, and disturb nobody", asyn
   assert.equal(await run(standIn, "GET", "k"), "v");
 });
 
-test("a pipeline answers each command by itself, with 200", async () => {
+test("a pipeline is answered with 200 and a result or an error for each command", async () => {
   const { status, json } = await call(standIn, "/pipeline", [["SET", "k", "x"], ["INCR", "k"], ["NOSUCH"], ["GET", "k"]]);
   assert.equal(status, 200);
   assert.deepEqual(json[0], { result: "OK" });
@@ -120,7 +120,7 @@ test("a pipeline answers each command by itself, with 200", async () => {
   assert.equal((await call(standIn, "/pipeline", [])).status, 400);
 });
 
-test("a transaction: what fails while it runs fails alone; what cannot be queued discards it all", async () => {
+test("a command that fails in a transaction fails alone, and one that cannot be queued discards the transaction", async () => {
   const ran = await call(standIn, "/multi-exec", [["SET", "k", "x"], ["INCR", "k"], ["GET", "k"]]);
   assert.equal(ran.status, 200);
   assert.deepEqual(ran.json, [{ result: "OK" }, { error: "ERR value is not an integer or out of range" }, { result: "x" }]);
@@ -132,7 +132,7 @@ test("a transaction: what fails while it runs fails alone; what cannot be queued
   assert.equal(await run(standIn, "GET", "k"), "x");
 });
 
-test("transactions are atomic among each other; pipelines do interleave", async () => {
+test("transactions are atomic, and pipelines interleave", async () => {
   const increments = Array.from({ length: 20 }, () => ["INCR", "n"]);
   const consecutive = ({ json }) => json.every(({ result }, i) => result === json[0].result + i);
   const transactions = await Promise.all(Array.from({ length: 10 }, () => call(standIn, "/multi-exec", increments)));
@@ -142,7 +142,7 @@ test("transactions are atomic among each other; pipelines do interleave", async 
   assert.equal(await run(standIn, "GET", "n"), "400");
 });
 
-test("Upstash-Encoding: base64 encodes every string but the answer OK, and no error", async () => {
+test("Upstash-Encoding: base64 encodes every string except errors and a result that is OK", async () => {
   const headers = { "Upstash-Encoding": "base64" };
   const b64 = (text) => Buffer.from(text).toString("base64");
   const ask = async (path, body) => (await call(standIn, path, body, { headers })).json;
@@ -155,7 +155,7 @@ test("Upstash-Encoding: base64 encodes every string but the answer OK, and no er
   assert.deepEqual(await ask("/multi-exec", [["GET", "k"]]), [{ result: b64("v") }]);
 });
 
-test("with Redis dead it answers 500; with Redis back it serves again, data and scripts gone", async () => {
+test("requests are answered with 500 while Redis is down, and served without data and scripts after its restart", async () => {
   const { result: sha } = (await call(standIn, "/", ["SCRIPT", "LOAD", "#!lua flags=allow-key-locking\nreturn 1"])).json;
   await run(standIn, "SET", "k", "v");
   await standIn.redis.kill();
@@ -170,7 +170,7 @@ test("with Redis dead it answers 500; with Redis back it serves again, data and 
   await assert.rejects(run(standIn, "EVALSHA", sha, 0), /^Error: NOSCRIPT/);
 });
 
-test("a command under way when Redis dies answers 500", async () => {
+test("a command in flight when Redis ends is answered with 500", async () => {
   await run(standIn, "PING");
   standIn.redis.pause();
   const pending = call(standIn, "/", ["GET", "k"]);
@@ -180,7 +180,7 @@ test("a command under way when Redis dies answers 500", async () => {
   await standIn.redis.start();
 });
 
-test("requests are counted and remembered, without the token; control requests are not", async () => {
+test("requests are counted and kept without the token, and control requests are not", async () => {
   await run(standIn, "GET", "k");
   await call(standIn, "/pipeline", [["GET", "a"], ["GET", "b"]], { headers: { "X-Probe": "1" } });
   await call(standIn, "/__stand-in/stats", undefined, { method: "GET" });

@@ -1,16 +1,16 @@
 /**
- * Scripts with Upstash's flag `allow-key-locking`, on a stock Redis.
+ * Runs scripts with Upstash's flag `allow-key-locking` on a stock Redis.
  *
- * Upstash takes a script whose first line is `#!lua flags=allow-key-locking` and locks the script's keys, not the
- * database. Stock Redis refuses the flag. So the flag, and only it, is removed from the text on its way, and because
- * that changes the text's SHA1, the SHA that the caller knows is mapped to the one that Redis knows.
+ * For a script whose first line is `#!lua flags=allow-key-locking`, Upstash locks only the script's keys, not the database. Stock Redis
+ * refuses the flag. The stand-in therefore removes this flag from the text. That changes the text's SHA-1, so it maps the SHA that the
+ * caller knows to the one that Redis knows.
  *
- * The rest of the line stays. `#!lua` alone is not the same as no line at all: without it Redis falls back to
- * how it ran scripts before 7.0 (keys of several cluster slots, no check of memory before the start). A caller who wrote the line
- * asked for the newer rules. Keeping it also keeps the line numbers in error messages.
+ * The rest of the line stays. Without a line `#!lua`, Redis runs scripts as before 7.0: with keys of several cluster slots and without a
+ * check of memory before the start. A caller who wrote the line asked for the newer rules. Keeping it also keeps the line numbers in
+ * error messages.
  *
- * A bridge to a Redis of one's own knows nothing of that: `unchanged` hands scripts on as they are, and `refusal` answers
- * those with such a line as another server would.
+ * A bridge to a self-hosted Redis does not know the flag. `unchanged` passes scripts on unchanged, and `refusal` is the error with which
+ * another server answers a script with such a line.
  */
 
 import { createHash } from "node:crypto";
@@ -18,19 +18,19 @@ import { ReplyError } from "./resp.mjs";
 
 const FLAG = "allow-key-locking";
 
-/** 40 digits that are no script's SHA: Redis itself then answers `NOSCRIPT`. */
+/** The SHA of no script, to which Redis itself answers `NOSCRIPT`. */
 const NO_SCRIPT = "0".repeat(40);
 
 export class Scripts {
-  /** SHA of the text as sent -> SHA of the text as Redis has it. Only what Redis was given is here; what it forgot, it says itself. */
+  /** Maps the SHA of a text as sent to the SHA of the text that Redis got. If Redis has lost a script, Redis itself answers `NOSCRIPT`. */
   #shas = new Map();
   #unchanged;
   #refusal;
 
   /**
    * @param {object} [options]
-   * @param {boolean} [options.unchanged] hand scripts on as they are: stock Redis refuses the flag
-   * @param {string} [options.refusal] the error that answers a text that begins with `#!`
+   * @param {boolean} [options.unchanged] whether to pass scripts on unchanged, so that stock Redis refuses the flag
+   * @param {string} [options.refusal] the error with which to answer a text that begins with `#!`
    */
   constructor({ unchanged = false, refusal } = {}) {
     this.#unchanged = unchanged;
@@ -38,15 +38,15 @@ export class Scripts {
   }
 
   /**
-   * A command as Redis is to get it, and how to turn Redis's reply into Upstash's.
+   * Returns a command's arguments for Redis, and `restore`, which turns Redis's reply into Upstash's.
    *
    * @param {(string | Buffer)[]} args
-   * @param {{noscript?: boolean}} [options] `noscript`: let every `EVALSHA` fail
+   * @param {{noscript?: boolean}} [options] `noscript`: every `EVALSHA` fails
    */
   translate(args, { noscript = false } = {}) {
     const [name, second] = args.map((arg) => String(arg).toUpperCase());
     if (this.#refusal !== undefined && name === "EVAL" && String(args[1]).startsWith("#!")) {
-      // Redis answers something all the same, so that the command is counted.
+      // Send Redis another command, so that this one is counted.
       return { args: ["ECHO", ""], restore: () => new ReplyError(this.#refusal) };
     }
     if (this.#unchanged) {
@@ -55,12 +55,12 @@ export class Scripts {
     }
     if ((name === "EVAL" || name === "EVAL_RO") && args.length > 1) {
       const { text, sent, kept } = this.#text(args[1]);
-      return { args: [args[0], text, ...args.slice(2)], restore: (reply) => rename(reply, kept, sent) };
+      return { args: [args[0], text, ...args.slice(2)], restore: (reply) => replaceSha(reply, kept, sent) };
     }
     if ((name === "EVALSHA" || name === "EVALSHA_RO") && args.length > 1) {
       const sent = String(args[1]).toLowerCase();
       const kept = noscript ? NO_SCRIPT : (this.#shas.get(sent) ?? sent);
-      return { args: [args[0], kept, ...args.slice(2)], restore: (reply) => rename(reply, kept, sent) };
+      return { args: [args[0], kept, ...args.slice(2)], restore: (reply) => replaceSha(reply, kept, sent) };
     }
     if (name === "SCRIPT" && second === "LOAD" && args.length === 3) {
       const { text, sent } = this.#text(args[2]);
@@ -83,7 +83,7 @@ export class Scripts {
   }
 }
 
-/** The script without Upstash's flag; the same text if it has none. */
+/** Returns the script without Upstash's flag. A script without the flag stays unchanged. */
 export function withoutFlag(text) {
   return text.replace(/^(#!lua[^\n]*?)[ \t]+flags=([^\s]*)/, (line, before, flags) => {
     const listed = flags.split(",");
@@ -93,8 +93,8 @@ export function withoutFlag(text) {
   });
 }
 
-/** Redis names the script by its SHA in error messages; the caller knows it by another. */
-function rename(reply, kept, sent) {
+/** Replaces the SHA in an error message of Redis by the SHA that the caller knows. */
+function replaceSha(reply, kept, sent) {
   return reply instanceof ReplyError ? new ReplyError(reply.text.replaceAll(kept, sent)) : reply;
 }
 

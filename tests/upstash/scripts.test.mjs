@@ -15,7 +15,7 @@ before(async () => {
 beforeEach(() => standIn.reset());
 after(() => standIn.stop());
 
-test("only Upstash's flag is removed, and only from the first line", () => {
+test("withoutFlag removes only Upstash's flag, and only from the first line", () => {
   assert.equal(withoutFlag("#!lua flags=allow-key-locking\nreturn 1"), "#!lua\nreturn 1");
   assert.equal(withoutFlag("#!lua flags=no-writes,allow-key-locking\nreturn 1"), "#!lua flags=no-writes\nreturn 1");
   assert.equal(withoutFlag("#!lua flags=allow-key-locking,no-writes\nreturn 1"), "#!lua flags=no-writes\nreturn 1");
@@ -24,19 +24,19 @@ test("only Upstash's flag is removed, and only from the first line", () => {
   }
 });
 
-test("stock Redis still refuses the flag: the day it does not, this file's reason is gone", async () => {
+test("stock Redis refuses the flag, which is why scripts.mjs exists", async () => {
   const client = await standIn.redis.client();
   await assert.rejects(client.eval(SCRIPT, { keys: ["k"], arguments: ["a"] }), /Unexpected flag in script shebang/);
 });
 
-test("EVAL, then EVALSHA by the SHA of the text as it was sent", async () => {
+test("EVALSHA finds a script by the SHA of the text that EVAL sent", async () => {
   await assert.rejects(run(standIn, "EVALSHA", sha1(SCRIPT), 1, "k", "a"), /^Error: NOSCRIPT No matching script. Please use EVAL.$/);
   assert.deepEqual(await run(standIn, "EVAL", SCRIPT, 1, "k", "a"), ["k", "a"]);
   assert.deepEqual(await run(standIn, "evalsha", sha1(SCRIPT).toUpperCase(), 1, "k", "b"), ["k", "b"]);
   assert.deepEqual((await call(standIn, "/multi-exec", [["EVALSHA", sha1(SCRIPT), 1, "k", "c"]])).json, [{ result: ["k", "c"] }]);
 });
 
-test("SCRIPT LOAD, EXISTS and FLUSH speak of the SHA of the text as it was sent", async () => {
+test("SCRIPT LOAD, EXISTS and FLUSH use the SHA of the text that was sent", async () => {
   const sha = sha1(SCRIPT);
   assert.deepEqual(await run(standIn, "SCRIPT", "EXISTS", sha), [0]);
   assert.equal(await run(standIn, "SCRIPT", "LOAD", SCRIPT), sha);
@@ -47,13 +47,13 @@ test("SCRIPT LOAD, EXISTS and FLUSH speak of the SHA of the text as it was sent"
   await assert.rejects(run(standIn, "EVALSHA", sha, 1, "k", "a"), /NOSCRIPT/);
 });
 
-test("a script without the flag goes through as it is", async () => {
+test("a script without the flag is passed on unchanged", async () => {
   const plain = "return ARGV[1]";
   assert.equal(await run(standIn, "SCRIPT", "LOAD", plain), sha1(plain));
   assert.equal(await run(standIn, "EVALSHA", sha1(plain), 0, "x"), "x");
 });
 
-test("an error names the script by the SHA the caller knows", async () => {
+test("an error names the script by the SHA that the caller knows", async () => {
   const failing = "#!lua flags=allow-key-locking\nreturn redis.call('INCR', KEYS[1])";
   await run(standIn, "SET", "s", "text");
   for (const command of [["EVAL", failing], ["EVALSHA", sha1(failing)]]) {
@@ -61,13 +61,13 @@ test("an error names the script by the SHA the caller knows", async () => {
   }
 });
 
-test("flags that Redis does know are kept: no-writes still forbids a write", async () => {
+test("a flag that Redis knows is kept: no-writes still forbids a write", async () => {
   const script = "#!lua flags=allow-key-locking,no-writes\nreturn redis.call('SET', KEYS[1], '1')";
   await assert.rejects(run(standIn, "EVAL", script, 1, "k"), /Write commands are not allowed/);
 });
 
-describe("as a bridge that knows nothing of the flag", () => {
-  it("hands scripts on as they are, which stock Redis refuses", async (t) => {
+describe("a bridge that does not know the flag", () => {
+  it("the bridge passes scripts on unchanged, and stock Redis refuses them", async (t) => {
     const bridge = await startStandIn({ scripts: { unchanged: true } });
     t.after(() => bridge.stop());
     await assert.rejects(run(bridge, "EVAL", SCRIPT, 1, "k", "a"), /ERR Unexpected flag in script shebang: allow-key-locking/);
@@ -77,7 +77,7 @@ describe("as a bridge that knows nothing of the flag", () => {
     assert.deepEqual(await run(bridge, "EVALSHA", sha1(plain), 1, "k", "b"), ["k", "b"]);
   });
 
-  it("refuses it as other servers do, and only it", async (t) => {
+  it("`refusal` refuses only scripts with the flag", async (t) => {
     const bridge = await startStandIn({ scripts: { refusal: "ERR Invalid flag: allow-key-locking" } });
     t.after(() => bridge.stop());
     await assert.rejects(run(bridge, "EVAL", SCRIPT, 1, "k", "a"), /^Error: ERR Invalid flag: allow-key-locking$/);

@@ -1,8 +1,8 @@
 /**
- * A stand-in for Upstash's REST API, over a real Redis: https://upstash.com/docs/redis/features/restapi
+ * A stand-in for Upstash's REST API over a real Redis: https://upstash.com/docs/redis/features/restapi
  *
- * What it cannot show is Upstash's own: its latency, its regions, its limits of size and rate, its Lua where that
- * differs from Redis's. Where the documentation is silent, the choice made is said beside the code.
+ * It does not play Upstash's latency, regions, or limits of size and rate, or differences between Upstash's Lua and Redis's. Where
+ * Upstash's documentation does not define the behaviour, a comment explains the choice.
  */
 
 import { once, setMaxListeners } from "node:events";
@@ -10,7 +10,7 @@ import { createServer } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { envelope, errorBody } from "./answer.mjs";
 import { Bridge } from "./bridge.mjs";
-import { BadRequest, parse, refused } from "./commands.mjs";
+import { BadRequest, isRefused, parse } from "./commands.mjs";
 import { RedisGone } from "./connection.mjs";
 import { canned, Faults, UNAUTHORIZED } from "./faults.mjs";
 import { startRedis } from "./redis-server.mjs";
@@ -23,17 +23,17 @@ const METHODS = ["HEAD", "GET", "POST", "PUT"];
 /** Upstash's limit on a request: 10 MB. */
 const MAX_BODY = 10 * 1024 * 1024;
 
-/** Requests that are remembered for assertions. */
-const REMEMBERED = 100;
+/** How many requests are kept for assertions. */
+const MAX_REQUESTS_KEPT = 100;
 
 const JSON_TYPE = "application/json";
 
 /**
  * @param {object} [options]
- * @param {{host: string, port: number}} [options.redis] a Redis that the caller keeps; default: one of its own, which `stop()` ends
- * @param {{name: string, password: string}} [options.user] the Redis user that the token stands for; default: Redis's default one
- * @param {{unchanged?: boolean, refusal?: string}} [options.scripts] how scripts come to Redis; default: as to Upstash. See `scripts.mjs`
- * @param {boolean} [options.bridge] behave as serverless-redis-http does; see `bridge.mjs`. Nothing is billed then
+ * @param {{host: string, port: number}} [options.redis] a Redis that the caller owns; default: a new one, which `stop()` ends
+ * @param {{name: string, password: string}} [options.user] the Redis user that the token stands for; default: the default user
+ * @param {{unchanged?: boolean, refusal?: string}} [options.scripts] how scripts are treated; default: as by Upstash. See `scripts.mjs`
+ * @param {boolean} [options.bridge] whether to behave as serverless-redis-http; see `bridge.mjs`. Commands are not counted then
  * @param {string} [options.token]
  * @param {number} [options.port] default: a free one
  * @returns {Promise<StandIn>}
@@ -76,7 +76,7 @@ class StandIn {
         else answer(response, { status: 500, body: errorBody(`ERR stand-in: ${error.stack}`), contentType: JSON_TYPE });
       });
     });
-    // No idle limit: a caller's next request must not meet a connection that is just being closed.
+    // No idle limit, so that a caller's next request never meets a connection that is just being closed.
     this.#server.keepAliveTimeout = 0;
   }
 
@@ -86,19 +86,19 @@ class StandIn {
     this.url = `http://127.0.0.1:${this.#server.address().port}`;
   }
 
-  /** Commands that Upstash would have billed since the start or the last `reset()`; see `upstream.mjs`. */
+  /** Returns how many commands Upstash would have billed since the start or the last `reset()`. See `upstream.mjs`. */
   billed() {
     return this.#upstream.billed();
   }
 
-  /** The names of the Redis commands that ran for callers since the start or the last `reset()`, in scripts and out of them. */
+  /** Returns the names of the Redis commands that callers ran since the start or the last `reset()`, including those in scripts. */
   ran() {
     return this.#upstream.ran();
   }
 
   /**
-   * HTTP requests since the start or the last `reset()`, those refused or met by a fault included, control requests not:
-   * how many, and the last of them, oldest first. `status` stays `null` where no answer was begun.
+   * Returns how many HTTP requests came since the start or the last `reset()`, and the last of them, oldest first. Refused requests and
+   * those with a fault count, control requests do not. `status` is `null` if no answer was begun.
    *
    * @returns {{count: number, last: {method, url, headers, mode, commands, fault, status}[]}}
    */
@@ -106,7 +106,7 @@ class StandIn {
     return { count: this.#count, last: [...this.#last] };
   }
 
-  /** As after the start: no data, no scripts, no faults, counts at 0. Delayed requests are dropped. Needs a live Redis. */
+  /** Restores the state after the start: no data, no scripts, no faults, counts at 0. Drops delayed requests. Redis has to be running. */
   async reset() {
     this.#delays.abort();
     this.#delays = new AbortController();
@@ -116,7 +116,7 @@ class StandIn {
     this.#last = [];
   }
 
-  /** Ends it, open connections included, and its own Redis. */
+  /** Ends the server, its connections and its own Redis. */
   async stop() {
     this.#delays.abort();
     this.#upstream.close();
@@ -132,7 +132,7 @@ class StandIn {
 
   async #serve(request, response) {
     const body = await read(request);
-    if (body === undefined) return; // the caller left
+    if (body === undefined) return; // the caller disconnected
     const authorized = request.headers.authorization === `Bearer ${this.token}`;
     const unauthorized = { status: 401, body: errorBody(UNAUTHORIZED), contentType: JSON_TYPE };
     if (request.url.startsWith("/__stand-in/")) {
@@ -169,12 +169,12 @@ class StandIn {
 
   async #fail(fault, run, response, entry, done) {
     const delays = this.#delays.signal;
-    setMaxListeners(0, delays); // as many as requests are held back
+    setMaxListeners(0, delays); // each delayed request adds a listener
     const result = fault.after ? await run() : undefined;
     switch (fault.kind) {
       case "delay":
         try {
-          // A caller that gave up does not end the delay: its request is on the way and will run. Worse for it, and true.
+          // The request still runs if its caller gives up, as a request does that is already on its way to Upstash.
           await delay(fault.ms, undefined, { signal: delays });
         } catch {
           return response.destroy();
@@ -199,10 +199,10 @@ class StandIn {
     }
   }
 
-  /** Runs what was asked; resolves with the answer. */
+  /** Runs the commands and resolves with the answer. */
   async #run({ mode, commands }, { base64, noscript }) {
     const one = async (args) => {
-      if (refused(args)) return unavailable(args);
+      if (isRefused(args)) return unavailable(args);
       const { args: translated, restore } = this.#scripts.translate(args, { noscript });
       return restore(await this.#upstream.command(translated));
     };
@@ -213,13 +213,13 @@ class StandIn {
         return { status: reply instanceof ReplyError ? 400 : 200, body: envelope(reply, base64), contentType: JSON_TYPE };
       }
       if (mode === "pipeline") {
-        // One after the other, so that other requests do come in between: a caller that takes it for atomic is found out.
+        // One after another, so that other requests come in between. A caller that relies on atomicity then fails.
         const replies = [];
         for (const args of commands) replies.push(await one(args));
         return list(replies, base64);
       }
       const reply = await this.#transaction(commands, noscript);
-      // Discarded as a whole: one error. A command that failed while it ran: an error in its place, and the rest stands.
+      // A transaction that is discarded has one error. A command that fails while it runs has an error in its place, and the others count.
       if (reply instanceof ReplyError) return { status: 400, body: envelope(reply, base64), contentType: JSON_TYPE };
       return list(reply, base64);
     } catch (error) {
@@ -229,14 +229,14 @@ class StandIn {
   }
 
   async #transaction(commands, noscript) {
-    const bad = commands.find(refused);
+    const bad = commands.find(isRefused);
     if (bad) return unavailable(bad);
     const translated = commands.map((args) => this.#scripts.translate(args, { noscript }));
     const reply = await this.#upstream.transaction(translated.map(({ args }) => args));
     return Array.isArray(reply) ? reply.map((item, i) => translated[i].restore(item)) : reply;
   }
 
-  /** What other processes drive: `POST faults` (an object, or a list; `[]` clears), `GET stats`, `POST reset`. */
+  /** Answers control requests of other processes: `POST faults` (an object or a list, `[]` clears), `GET stats`, `POST reset`. */
   async #control({ method, url }, body) {
     const ok = (content) => ({ status: 200, body: JSON.stringify(content), contentType: JSON_TYPE });
     const bad = (status, text) => ({ status, body: errorBody(text), contentType: JSON_TYPE });
@@ -261,14 +261,14 @@ class StandIn {
         }
         return ok({});
     }
-    return bad(404, "no such control: POST faults, GET stats, POST reset");
+    return bad(404, "unknown control request: use POST faults, GET stats or POST reset");
   }
 
   #remember({ method, url, headers: { authorization: _, ...headers } }) {
     const entry = { method, url, headers, mode: null, commands: [], fault: null, status: null };
     this.#count += 1;
     this.#last.push(entry);
-    if (this.#last.length > REMEMBERED) this.#last.shift();
+    if (this.#last.length > MAX_REQUESTS_KEPT) this.#last.shift();
     return entry;
   }
 }
@@ -285,7 +285,7 @@ function half(bytes) {
   return bytes.subarray(0, Math.floor(bytes.length / 2));
 }
 
-/** The whole body; `undefined` if the caller left before its end. */
+/** Reads the whole body. Returns `undefined` if the caller disconnected before its end. */
 async function read(request) {
   const chunks = [];
   try {

@@ -1,4 +1,4 @@
-/** Upstash's own clients, unmodified, as the judges of whether the stand-in stands in. */
+/** Upstash's own clients, unmodified, against the stand-in. */
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
@@ -14,7 +14,7 @@ before(async () => {
 beforeEach(() => standIn.reset());
 after(() => standIn.stop());
 
-test("get and set, with expiry, and JSON as the SDK makes it", async () => {
+test("set and get work, with expiry and with the SDK's JSON", async () => {
   assert.equal(await redis.set("k", "v", { ex: 100 }), "OK");
   assert.equal(await redis.get("k"), "v");
   assert.equal(await redis.ttl("k"), 100);
@@ -28,7 +28,7 @@ test("get and set, with expiry, and JSON as the SDK makes it", async () => {
   assert.equal(standIn.requests().last[0].headers["upstash-encoding"], "base64");
 });
 
-test("text that only base64 brings over unharmed, and the value OK", async () => {
+test("text that needs base64, and the value OK, survive a round trip", async () => {
   for (const text of ["ü€😀", "line\nbreak\r\n\"quoted\" \\", "\u0000\u0001\u007f", " ", "OK", "T0s="]) {
     await redis.set("k", text);
     assert.equal(await redis.get("k"), text);
@@ -36,14 +36,14 @@ test("text that only base64 brings over unharmed, and the value OK", async () =>
   }
 });
 
-test("without base64 it works as well", async () => {
+test("the SDK works without base64 as well", async () => {
   const plain = new Redis({ url: standIn.url, token: standIn.token, responseEncoding: false });
   await plain.set("k", "ü€😀");
   assert.equal(await plain.get("k"), "ü€😀");
   assert.equal(standIn.requests().last[0].headers["upstash-encoding"], undefined);
 });
 
-test("hashes, sorted sets, sets and scans", async () => {
+test("hashes, sorted sets, sets and scans work", async () => {
   assert.equal(await redis.hset("h", { a: 1, b: "two", c: { three: 3 } }), 3);
   assert.deepEqual(await redis.hgetall("h"), { a: 1, b: "two", c: { three: 3 } });
   assert.equal(await redis.zadd("z", { score: 2, member: "b" }, { score: 1.5, member: "a" }), 2);
@@ -55,7 +55,7 @@ test("hashes, sorted sets, sets and scans", async () => {
   assert.deepEqual(keys.sort(), ["h", "s", "z"]);
 });
 
-test("a pipeline, and errors kept in their places", async () => {
+test("a pipeline works, and its errors keep their places", async () => {
   assert.deepEqual(await redis.pipeline().set("k", "v").get("k").incr("n").exec(), ["OK", "v", 1]);
   const kept = await redis.pipeline().incr("k").get("k").exec({ keepErrors: true });
   assert.equal(kept[0].error, "ERR value is not an integer or out of range");
@@ -63,12 +63,12 @@ test("a pipeline, and errors kept in their places", async () => {
   assert.equal(standIn.requests().last[0].mode, "pipeline");
 });
 
-test("calls made at once are pipelined by the SDK itself", async () => {
+test("the SDK pipelines concurrent calls", async () => {
   assert.deepEqual(await Promise.all([redis.set("a", 1), redis.incr("b"), redis.incr("b")]), ["OK", 1, 2]);
   assert.equal(standIn.requests().count, 1);
 });
 
-test("transactions, many at once", async () => {
+test("concurrent transactions work", async () => {
   const names = Array.from({ length: 20 }, (_, i) => `k${i}`);
   const results = await Promise.all(names.map((name) => redis.multi().set(name, "foo").incr("n").get(name).exec()));
   assert.deepEqual(results.map(([, n]) => n).sort((a, b) => a - b), names.map((_, i) => i + 1));
@@ -76,7 +76,7 @@ test("transactions, many at once", async () => {
   assert.ok(standIn.requests().last.every(({ mode }) => mode === "multi-exec"));
 });
 
-test("scripts: eval, load, evalsha, and createScript, which falls back from EVALSHA to EVAL", async () => {
+test("scripts work, and createScript falls back from EVALSHA to EVAL", async () => {
   const text = "#!lua flags=allow-key-locking\nreturn {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}";
   assert.deepEqual(await redis.eval(text, ["a"], ["x"]), ["a", "x", 1]);
   const sha = await redis.scriptLoad(text);
@@ -99,7 +99,7 @@ test("errors arrive as the SDK's UpstashError", async () => {
   await assert.rejects(redis.get("k"), { name: "UpstashJSONParseError" });
 });
 
-// Windows so long that no run meets the end of one (they are aligned to the epoch).
+// Windows are aligned to the epoch. These are so long that no run meets the end of one.
 const LIMITERS = {
   fixedWindow: Ratelimit.fixedWindow(10, "3650 d"),
   slidingWindow: Ratelimit.slidingWindow(10, "3650 d"),
@@ -107,7 +107,7 @@ const LIMITERS = {
 };
 
 for (const [name, limiter] of Object.entries(LIMITERS)) {
-  test(`@upstash/ratelimit ${name}: 10 of 40 at once are admitted, from two instances; a reset gives 10 more`, async () => {
+  test(`@upstash/ratelimit's ${name} admits 10 of 40 concurrent requests to two instances, and 10 more after a reset`, async () => {
     const instances = [0, 1].map(() => new Ratelimit({ redis, limiter, analytics: false, ephemeralCache: false }));
     const admitted = async () => {
       const decisions = await Promise.all(Array.from({ length: 40 }, (_, i) => instances[i % 2].limit("caller")));

@@ -1,17 +1,16 @@
 /**
- * The stand-in's way to Redis: one connection for the commands, one on which `MONITOR` tells what scripts ran.
+ * Connects the stand-in to Redis: one connection for the commands, and one on which `MONITOR` reports what scripts run.
  *
  * # How billed commands are counted
  *
- * Upstash bills the commands that are sent and the commands that scripts run. The first the stand-in knows: every
- * command it hands to Redis counts once, also one that fails, also an `EVALSHA` that answers `NOSCRIPT` (Upstash does
- * not say that failures are free; taking them as billed errs on the dear side). The `MULTI` and `EXEC` that carry a
- * transaction are the stand-in's own and do not count.
+ * Upstash bills the commands that are sent and the commands that scripts run. The stand-in counts each command that it sends to Redis
+ * once, including one that fails and an `EVALSHA` that answers `NOSCRIPT`. Upstash does not say that failures are free, so counting them
+ * gives an upper bound. The stand-in itself adds the `MULTI` and `EXEC` of a transaction, and these do not count.
  *
- * The second only Redis knows. `INFO commandstats` counts them, but for the whole server, a test's own client included.
- * `MONITOR` reports each command as it runs, in order, with the address of the connection, or `lua` if a script ran it;
- * Redis runs one thing at a time, so a `lua` line belongs to the nearest line before it that has an address. This
- * attribution is exact whatever else uses the server.
+ * Only Redis knows the commands that scripts run. `INFO commandstats` counts them for the whole server, including a test's own client.
+ * `MONITOR` reports each command in order as it runs, with the address of the connection, or `lua` if a script ran it. Redis runs one
+ * command at a time, so a `lua` line belongs to the nearest earlier line with an address. This attribution is exact, whatever else uses
+ * the server.
  */
 
 import { randomUUID } from "node:crypto";
@@ -34,14 +33,14 @@ export class Upstream {
 
   /**
    * @param {{host: string, port: number}} redis
-   * @param {{name: string, password: string}} [user] whose the caller's commands are; default: Redis's default user
+   * @param {{name: string, password: string}} [user] the Redis user that runs the caller's commands; default: the default user
    */
   constructor(redis, user) {
     this.#redis = redis;
     this.#user = user;
   }
 
-  /** Sends one command of the caller's; resolves with the reply. Rejects with `RedisGone`. */
+  /** Sends one command of a caller. Resolves with the reply, rejects with `RedisGone`. */
   async command(args) {
     const link = await this.#linked();
     this.#sent += 1;
@@ -49,7 +48,7 @@ export class Upstream {
     return reply;
   }
 
-  /** Runs the caller's commands as one transaction; resolves with the reply to `EXEC`. Rejects with `RedisGone`. */
+  /** Runs a caller's commands as one transaction. Resolves with the reply to `EXEC`, rejects with `RedisGone`. */
   async transaction(commands) {
     const link = await this.#linked();
     this.#sent += commands.length;
@@ -57,7 +56,7 @@ export class Upstream {
     return replies.at(-1);
   }
 
-  /** Removes all data and all scripts; counting starts again at 0. */
+  /** Removes all data and scripts, and resets the counts to 0. */
   async flush() {
     const link = await this.#linked();
     await link.own.send([["FLUSHALL"], ["SCRIPT", "FLUSH"]]);
@@ -67,13 +66,13 @@ export class Upstream {
     this.#ran.clear();
   }
 
-  /** Commands that Upstash would have billed so far, those of every reply already given included. Waits while Redis is paused. */
+  /** Returns how many commands Upstash would have billed so far, at least those whose replies were given. Waits while Redis is paused. */
   async billed() {
     await this.#caughtUp();
     return this.#sent + this.#inScripts;
   }
 
-  /** The names of the commands that ran so far for the caller, scripts' own included. */
+  /** Returns the names of the commands that callers have run so far, including those in scripts. */
   async ran() {
     await this.#caughtUp();
     return new Set(this.#ran);
@@ -84,10 +83,10 @@ export class Upstream {
     this.#link?.close();
   }
 
-  /** Waits until `MONITOR` has told everything that ran before now, by sending a command and waiting to see it there. */
+  /** Waits until `MONITOR` has reported everything that ran before: it sends a command and waits until `MONITOR` reports that. */
   async #caughtUp() {
     const link = this.#link;
-    if (!link?.open) return; // everything it told has been read before its "close"
+    if (!link?.open) return; // everything that it reported was read before its "close"
     const marker = randomUUID();
     const seen = new Promise((resolve) => this.#markers.set(marker, resolve));
     try {
@@ -100,7 +99,7 @@ export class Upstream {
     }
   }
 
-  /** The link, made anew if there is none: when Redis is back, the next command finds it, with no timer. */
+  /** Returns the connections, and opens new ones if they are closed. So the next command after a restart of Redis reconnects. */
   async #linked() {
     if (this.#stopped) throw new RedisGone("the stand-in was stopped");
     if (this.#link?.open) return this.#link;
@@ -111,30 +110,30 @@ export class Upstream {
   }
 
   async #connect() {
-    let ours = false;
+    let isOurs = false;
     let work, own;
     const monitor = await Connection.open(this.#redis, (line) => {
       const [, source, name, argument] = MONITORED.exec(line.text) ?? [];
       if (source === "lua") {
-        if (ours) {
+        if (isOurs) {
           this.#inScripts += 1;
           this.#ran.add(name.toUpperCase());
         }
         return;
       }
-      ours = source === work?.address;
+      isOurs = source === work?.address;
       if (source === own?.address && name.toUpperCase() === "ECHO") this.#markers.get(argument)?.();
-      else if (ours && name.toUpperCase() !== "AUTH") this.#ran.add(name.toUpperCase());
+      else if (isOurs && name.toUpperCase() !== "AUTH") this.#ran.add(name.toUpperCase());
     });
     try {
-      await monitor.send([["MONITOR"]]); // before any command, so that none goes unseen
+      await monitor.send([["MONITOR"]]); // before any other command, so that it reports all of them
       const opened = await Connection.open(this.#redis);
       if (this.#user) {
         const [reply] = await opened.send([["AUTH", this.#user.name, this.#user.password]]);
         if (reply instanceof ReplyError) throw new RedisGone(reply.message);
       }
       work = opened;
-      // What is the stand-in's own needs no permission of the user's.
+      // The stand-in's own commands must not need a permission of the user.
       own = this.#user ? await Connection.open(this.#redis) : work;
     } catch (error) {
       monitor.close();
@@ -155,7 +154,7 @@ export class Upstream {
       },
       closed: Promise.all([work.closed, own.closed, monitor.closed]),
     };
-    // One without the others is of no use.
+    // If one connection closes, close the others.
     work.closed.then(link.close);
     own.closed.then(link.close);
     monitor.closed.then(link.close);
