@@ -9,7 +9,7 @@ import { startShared } from "../../harness/limited.mjs";
 import { send } from "../../harness/request.mjs";
 import { SHORTEST_WINDOW_S, VARS } from "../limits.mjs";
 import { artillery, loopback } from "./artillery.mjs";
-import { Must } from "./must.mjs";
+import { Criteria } from "./criteria.mjs";
 import { eventually, operatorOf } from "./operator.mjs";
 import { reader } from "./redis.mjs";
 
@@ -59,33 +59,33 @@ export async function runScenario(name, { vus, seconds, vars, note }) {
     const grown = before.bytes && residentBytes(limiters[0].pid) - before.bytes;
 
     const redis = reader(client);
-    const must = new Must(tally, redis);
-    beSound(must, tally, limiters, scenario.drive ? Infinity : SHORTEST_WINDOW_S);
+    const criteria = new Criteria(tally, redis);
+    beSound(criteria, tally, limiters, scenario.drive ? Infinity : SHORTEST_WINDOW_S);
     const recorded = scenario.recorded ?? ((run) => run.all("denied"));
-    await beRecorded(must, tools.operator, deniedOutside + recorded(tally));
-    await scenario.judge({ run: tally, must, redis, billed, grown, limiters, steps, note, ...tools });
-    return { name, proves: scenario.proves, tally, steps, billed, criteria: must.criteria, broken: must.broken };
+    await beRecorded(criteria, tools.operator, deniedOutside + recorded(tally));
+    await scenario.judge({ run: tally, criteria, redis, billed, grown, limiters, steps, note, ...tools });
+    return { name, proves: scenario.proves, tally, steps, billed, criteria: criteria.results, broken: criteria.broken };
   } finally {
     await shared.stop();
   }
 }
 
 /** What every scenario has to be, whatever it is about. */
-function beSound(must, tally, limiters, longest) {
-  must.beAtLeast("requests", tally.requests, 1);
-  must.be("every request has an outcome", tally.requests - tally.errors, tally.names.reduce((sum, name) => sum + tally.sent(name), 0));
-  must.be("errors of connections and virtual users", tally.errors, 0);
-  must.be("answers that are the server's failure", tally.all("failed"), 0);
-  must.be("denials that do not say why and until when", tally.all("unexplained"), 0);
-  must.be("decisions that Redis did not make", tally.all("degraded"), 0);
-  must.be("processes that live", limiters.filter(({ alive }) => alive).length, limiters.length);
-  must.be("what they logged", limiters.map((limiter) => limiter.logs()).join(""), "");
-  if (longest < Infinity) must.beAtMost("seconds, so that nothing left a window", tally.seconds, longest - 1);
+function beSound(criteria, tally, limiters, longest) {
+  criteria.atLeast("requests", tally.requests, 1);
+  criteria.equal("every request has an outcome", tally.requests - tally.errors, tally.names.reduce((sum, name) => sum + tally.sent(name), 0));
+  criteria.equal("errors of connections and virtual users", tally.errors, 0);
+  criteria.equal("answers that are the server's failure", tally.all("failed"), 0);
+  criteria.equal("denials that do not say why and until when", tally.all("unexplained"), 0);
+  criteria.equal("decisions that Redis did not make", tally.all("degraded"), 0);
+  criteria.equal("processes that live", limiters.filter(({ alive }) => alive).length, limiters.length);
+  criteria.equal("what they logged", limiters.map((limiter) => limiter.logs()).join(""), "");
+  if (longest < Infinity) criteria.atMost("seconds, so that nothing left a window", tally.seconds, longest - 1);
 }
 
 /** The log tells of every denial, one by one or as left out. */
-async function beRecorded(must, operator, wanted) {
-  must.be("denials on record", await eventually(() => operator.recorded(), (found) => found >= wanted), wanted);
+async function beRecorded(criteria, operator, wanted) {
+  criteria.equal("denials on record", await eventually(() => operator.recorded(), (found) => found >= wanted), wanted);
 }
 
 /** How many of so many pairs of a caller and a limiter come to that outcome, `admitted` or `blocked`, in time. */

@@ -13,14 +13,14 @@ export async function variables({ operator, everywhere }) {
   await everywhere(INSIDE, "blocked");
 }
 
-export async function judge({ run, must, redis, operator, limiters, everywhere }) {
-  must.beAtLeast("insider: requests", run.sent("insider"), 1);
-  must.be("insider: denied, all", run.of("insider", "denied"), run.sent("insider"));
-  must.be("insider: told that it is blocked", run.of("insider", "blocked"), run.sent("insider"));
-  for (const name of ["neighbour", "bystander"]) must.allBeServed(name);
+export async function judge({ run, criteria, redis, operator, limiters, everywhere }) {
+  criteria.atLeast("insider: requests", run.sent("insider"), 1);
+  criteria.equal("insider: denied, all", run.of("insider", "denied"), run.sent("insider"));
+  criteria.equal("insider: told that it is blocked", run.of("insider", "blocked"), run.sent("insider"));
+  for (const name of ["neighbour", "bystander"]) criteria.allServed(name);
   const counted = [...(await redis.keys("*:203.0.113.*")), ...(await redis.keys("*:2001:db8:bad:*"))];
-  must.be("nothing is counted for the ranges, but before they were blocked", counted.filter((key) => !INSIDE.some((address) => key.includes(address.replace("::7", "::")))), []);
-  must.be("blocked: the ranges alone", (await operator.blocked()).map(({ target }) => target).sort(), [...RANGES].sort());
-  for (const range of RANGES) must.be(`${range}: lifted`, await operator.lift(range), true);
-  must.be("then both are admitted, by each limiter", await everywhere(INSIDE, "admitted"), INSIDE.length * limiters.length);
+  criteria.equal("nothing is counted for the ranges, but before they were blocked", counted.filter((key) => !INSIDE.some((address) => key.includes(address.replace("::7", "::")))), []);
+  criteria.equal("blocked: the ranges alone", (await operator.blocked()).map(({ target }) => target).sort(), [...RANGES].sort());
+  for (const range of RANGES) criteria.equal(`${range}: lifted`, await operator.lift(range), true);
+  criteria.equal("then both are admitted, by each limiter", await everywhere(INSIDE, "admitted"), INSIDE.length * limiters.length);
 }

@@ -8,9 +8,9 @@ export const processes = 4;
 /** Enough for one virtual user to reach the limit, however few there are. */
 export const variables = ({ vus = 4000 }) => ({ turns: Math.max(3, Math.ceil(7000 / vus)) });
 
-export async function judge({ run, must, redis, limiters }) {
-  must.allBeAdmitted("caller");
-  must.be("each caller has a quota of its own", (await redis.callers("general")) - 1, run.of("caller", "admitted"));
-  await must.beHeldTo("roaming", GENERAL, { blocked: false, key: "general:198.51.100.80" });
-  for (const { port } of limiters) must.beAtLeast(`the limiter on port ${port} admitted the roaming caller as well`, run.of(`roaming@${port}`, "admitted"), 1);
+export async function judge({ run, criteria, redis, limiters }) {
+  criteria.allAdmitted("caller");
+  criteria.equal("each caller has a quota of its own", (await redis.callers("general")) - 1, run.of("caller", "admitted"));
+  await criteria.heldTo("roaming", GENERAL, { blocked: false, key: "general:198.51.100.80" });
+  for (const { port } of limiters) criteria.atLeast(`the limiter on port ${port} admitted the roaming caller as well`, run.of(`roaming@${port}`, "admitted"), 1);
 }

@@ -20,31 +20,31 @@ export const vars = { RATE_LIMIT_ESCALATION: `${BORNE},60,${BLOCK}` };
 /** Enough for one virtual user to be denied too often. */
 export const variables = ({ vus = 150 }) => ({ turns: Math.max(20, Math.ceil(12_000 / vus)) });
 
-export async function judge({ run, must, redis, ask, operator, limiters, everywhere }) {
-  must.beAtLeast("persistent: requests, more than its limit and what is borne", run.sent("persistent"), GENERAL.limit + BORNE + 1);
-  must.be("persistent: admitted, its limit", run.of("persistent", "admitted"), GENERAL.limit);
-  must.be("persistent: denied, all others", run.of("persistent", "denied"), run.sent("persistent") - GENERAL.limit);
+export async function judge({ run, criteria, redis, ask, operator, limiters, everywhere }) {
+  criteria.atLeast("persistent: requests, more than its limit and what is borne", run.sent("persistent"), GENERAL.limit + BORNE + 1);
+  criteria.equal("persistent: admitted, its limit", run.of("persistent", "admitted"), GENERAL.limit);
+  criteria.equal("persistent: denied, all others", run.of("persistent", "denied"), run.sent("persistent") - GENERAL.limit);
   const count = {};
   for (const [name, denials] of [["hasty", BORNE + 1], ["impatient", BORNE]]) {
     count[name] = run.sent(name) / (SENSITIVE.limit + denials);
-    must.beAtLeast(`${name}: callers`, count[name], 1);
-    must.be(`${name}: admitted, the limit of each`, run.of(name, "admitted"), SENSITIVE.limit * count[name]);
-    must.be(`${name}: denied, all others`, run.of(name, "denied"), denials * count[name]);
+    criteria.atLeast(`${name}: callers`, count[name], 1);
+    criteria.equal(`${name}: admitted, the limit of each`, run.of(name, "admitted"), SENSITIVE.limit * count[name]);
+    criteria.equal(`${name}: denied, all others`, run.of(name, "denied"), denials * count[name]);
   }
-  must.allBeAdmitted("bystander");
+  criteria.allAdmitted("bystander");
 
   const wanted = count.hasty + 1;
   const blocked = await operator.eventually(() => operator.blocked(), (entries) => entries.length >= wanted);
   const isAttacker = ({ target }) => target === PERSISTENT || target.startsWith("100.");
-  must.be("blocked: the persistent one and each hasty one", blocked.filter(isAttacker).length, wanted);
-  must.be("blocked: nobody else", blocked.filter((entry) => !isAttacker(entry)), []);
-  must.be("by escalation, the first time, for as long as it says", blocked.filter(({ by, since, until }) => by !== "escalation" || until - since !== BLOCK * 1000), []);
+  criteria.equal("blocked: the persistent one and each hasty one", blocked.filter(isAttacker).length, wanted);
+  criteria.equal("blocked: nobody else", blocked.filter((entry) => !isAttacker(entry)), []);
+  criteria.equal("by escalation, the first time, for as long as it says", blocked.filter(({ by, since, until }) => by !== "escalation" || until - since !== BLOCK * 1000), []);
   // The next block is twice as long, not as many times as there were limiters, or batches of records, to tell of denials.
   const times = await Promise.all(blocked.map(async ({ target }) => [target, await redis.number(`escalated:${target}`)]));
-  must.be("counted as blocked once", times.filter(([, counted]) => counted !== 1), []);
+  criteria.equal("counted as blocked once", times.filter(([, counted]) => counted !== 1), []);
   const hasty = blocked.map(({ target }) => target).filter((target) => target !== PERSISTENT).slice(0, SAMPLE);
-  must.be("they are denied everything, by each limiter", await everywhere([PERSISTENT, ...hasty], "blocked"), (hasty.length + 1) * limiters.length);
+  criteria.equal("they are denied everything, by each limiter", await everywhere([PERSISTENT, ...hasty], "blocked"), (hasty.length + 1) * limiters.length);
   const impatient = (await redis.keys("sensitive:10.*")).filter((key) => !key.endsWith(":blocked")).map((key) => key.slice("sensitive:".length)).slice(0, SAMPLE);
   const statuses = await Promise.all(impatient.flatMap((caller) => limiters.map(async (limiter) => (await ask(caller, "/api/products", {}, limiter)).status)));
-  must.be("the impatient are admitted elsewhere, by each limiter", statuses.filter((status) => status === 200).length, impatient.length * limiters.length);
+  criteria.equal("the impatient are admitted elsewhere, by each limiter", statuses.filter((status) => status === 200).length, impatient.length * limiters.length);
 }

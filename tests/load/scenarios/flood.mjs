@@ -14,13 +14,13 @@ const [WRITE, WRITES_S] = [15, 3];
 /** Requests of the flooder that can be in flight before the first denial is known: as many as virtual users had come by then, at most. */
 const AT_ONCE = 50;
 
-export async function judge({ run, must, billed, redis }) {
-  await must.beHeldTo("flooder", AUTH, { blocked: true, key: "auth:198.51.100.99" });
-  must.allBeServed("bystander");
+export async function judge({ run, criteria, billed, redis }) {
+  await criteria.heldTo("flooder", AUTH, { blocked: true, key: "auth:198.51.100.99" });
+  criteria.allServed("bystander");
   const flood = billed - ADMISSION * run.of("bystander", "admitted");
   const asked = AT_ONCE + Math.ceil(run.seconds / REMEMBERED_S) + 1;
   const written = WRITE * Math.ceil(run.seconds / WRITES_S + 1);
-  must.beAtMost("billed commands for all of the flood", flood, ADMISSION * AUTH.limit + DENIAL * asked + 1 + written);
-  must.beAtLeast("requests of the flood for each such command", run.sent("flooder") / flood, 10);
-  must.be("Redis has counted nothing of it beyond the limit", await redis.total("auth"), AUTH.limit);
+  criteria.atMost("billed commands for all of the flood", flood, ADMISSION * AUTH.limit + DENIAL * asked + 1 + written);
+  criteria.atLeast("requests of the flood for each such command", run.sent("flooder") / flood, 10);
+  criteria.equal("Redis has counted nothing of it beyond the limit", await redis.total("auth"), AUTH.limit);
 }

@@ -8,16 +8,16 @@ const GROWTH = 96e6;
 /** What became of a request whose connection ended with its body under way is in Redis and on record, be its answer lost. */
 export const recorded = (run) => Math.max(0, run.sent("big-body") - FINANCIAL.limit);
 
-export async function judge({ run, must, redis, grown }) {
+export async function judge({ run, criteria, redis, grown }) {
   for (const name of ["long-path", "huge-header", "many-headers"]) {
-    must.beAtLeast(`requests of ${name}`, run.sent(name), 1);
-    must.be(`all of ${name} are refused`, run.of(name, "refused"), run.sent(name));
+    criteria.atLeast(`requests of ${name}`, run.sent(name), 1);
+    criteria.equal(`all of ${name} are refused`, run.of(name, "refused"), run.sent(name));
   }
-  must.be("none of them is charged", await redis.keys("*:198.51.100.3[123]"), []);
-  must.beAtLeast("requests of big-body", run.sent("big-body"), 1);
-  must.beAtMost("big bodies admitted, as small ones are", run.of("big-body", "admitted"), FINANCIAL.limit);
-  must.be("big bodies counted in Redis, up to the limit", await redis.consumed("financial:198.51.100.34"), Math.min(FINANCIAL.limit, run.sent("big-body")));
-  must.be("no big body is an error of the server's", run.of("big-body", "failed"), 0);
-  must.allBeServed("bystander");
-  if (grown !== undefined) must.beAtMost("bytes that the process grew by", grown, GROWTH);
+  criteria.equal("none of them is charged", await redis.keys("*:198.51.100.3[123]"), []);
+  criteria.atLeast("requests of big-body", run.sent("big-body"), 1);
+  criteria.atMost("big bodies admitted, as small ones are", run.of("big-body", "admitted"), FINANCIAL.limit);
+  criteria.equal("big bodies counted in Redis, up to the limit", await redis.consumed("financial:198.51.100.34"), Math.min(FINANCIAL.limit, run.sent("big-body")));
+  criteria.equal("no big body is an error of the server's", run.of("big-body", "failed"), 0);
+  criteria.allServed("bystander");
+  if (grown !== undefined) criteria.atMost("bytes that the process grew by", grown, GROWTH);
 }

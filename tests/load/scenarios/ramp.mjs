@@ -68,14 +68,14 @@ function said({ users, requests, p50, p99, share, errors, notAdmitted, degraded,
   return `${users} virtual users: ${requests} requests, ${Math.round(share * 100)} % of theirs, p50 ${p50} ms, p99 ${p99} ms, ${errors} errors, ${notAdmitted} not admitted, ${degraded} decided by memory${cpu}: ${carried ? "carried" : "not carried"}`;
 }
 
-export async function judge({ must, steps, note }) {
+export async function judge({ criteria, steps, note }) {
   const best = Math.max(0, ...steps.filter(({ carried }) => carried).map(({ users }) => users));
   const beyond = steps.filter(({ carried, users }) => !carried && users > best).map(({ users }) => users);
-  must.be("the first step is carried", steps[0].carried, true);
+  criteria.equal("the first step is carried", steps[0].carried, true);
   // A step may be too much for the machine; whoever is within the limit is never denied for it.
-  must.be("requests that were denied, in any step", steps.reduce((sum, { notAdmitted, errors }) => sum + Math.max(0, notAdmitted - errors), 0), 0);
+  criteria.equal("requests that were denied, in any step", steps.reduce((sum, { notAdmitted, errors }) => sum + Math.max(0, notAdmitted - errors), 0), 0);
   if (best === 0) return;
-  must.allBeAdmitted("user");
+  criteria.allAdmitted("user");
   note(`carried: ${best} concurrent virtual users${beyond.length > 0 ? `; not carried: ${Math.min(...beyond)}` : ", and no step was too much"}`);
 }
 
