@@ -1,6 +1,6 @@
-/** What the scenarios' YAML names: Artillery takes one module of functions. */
+/** All functions that the scenarios' YAML files name, because Artillery takes only one module. */
 
-// Artillery's virtual users are in a thread of their own, where its process's `--import` does not reach.
+// Artillery runs its virtual users in a thread, to which `--import` of its process does not apply.
 import "./harness/loopback.mjs";
 
 export { anotherNextDoor, anotherOfItsNetwork, anotherOfTheRange, newAttacker, newCaller } from "./hooks/callers.mjs";

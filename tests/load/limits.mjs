@@ -1,6 +1,6 @@
 /**
- * The limits that the scenarios count on: those that the limiter has where no variable says otherwise, on routes like
- * wrangler.toml's. A scenario fails if a variable gives the limiter others (`--var RATE_LIMIT_AUTH=40,60,600`).
+ * The limits that the scenarios expect: the limiter's defaults, on routes like those of wrangler.toml. A scenario fails if a variable
+ * sets another limit (`--var RATE_LIMIT_AUTH=40,60,600`).
  */
 
 import { ADMIN_TOKEN, CHECK_TOKEN } from "../harness/control.mjs";
@@ -10,10 +10,10 @@ export const FINANCIAL = { limit: 20, seconds: 60, block: 900 };
 export const GENERAL = { limit: 120, seconds: 60 };
 export const SENSITIVE = { limit: 10, seconds: 60, block: 900 };
 
-/** Within a run as long as this, nothing leaves a window: what is admitted is known to the unit. */
+/** No request leaves a window in a shorter run, so the number of admissions is known exactly. */
 export const SHORTEST_WINDOW_S = 60;
 
-/** Where the control plane is called from: nobody's address of a scenario. */
+/** The address that calls the control plane. No caller of a scenario has it. */
 export const OPERATOR = "192.0.2.251";
 
 export const VARS = {

@@ -1,4 +1,4 @@
-/** What an operator sees and does at one of the limiters. */
+/** An operator's calls to one of the limiters. */
 
 import { setTimeout as delay } from "node:timers/promises";
 import { Failure } from "../../../scripts/command.mjs";
@@ -6,8 +6,8 @@ import { ADMIN_TOKEN } from "../../harness/control.mjs";
 import { send } from "../../harness/request.mjs";
 import { OPERATOR } from "../limits.mjs";
 
-/** What takes effect elsewhere does so within ten seconds, records are written some seconds after what they record; and the machine is busy. */
-const IN_TIME_MS = 20_000;
+/** Changes take effect in other isolates within ten seconds, and records are written some seconds after the event. The rest is for a busy machine. */
+const TIMEOUT_MS = 20_000;
 
 const PAUSE_MS = 100;
 
@@ -21,7 +21,7 @@ export function operatorOf(limiter) {
     return answer.json();
   }
 
-  /** All pages of a list, one after the other. */
+  /** Yields the pages of a list. */
   async function* pages(path) {
     for (let cursor = ""; cursor !== null; ) {
       const page = await call("GET", `${path}?limit=1000${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
@@ -39,7 +39,7 @@ export function operatorOf(limiter) {
       for await (const { blocked } of pages("blocked")) all.push(...blocked);
       return all;
     },
-    /** Requests that the event log tells of as denied, or refused for a wrong token, and those that it says it leaves out. */
+    /** Counts the requests that the event log records as denied or as refused for a wrong token, and those that it reports as left out. */
     async recorded() {
       let sum = 0;
       let leftOut = 0;
@@ -52,12 +52,12 @@ export function operatorOf(limiter) {
   };
 }
 
-/** What `look` finds as soon as it is `enough`, or else in the end. */
-export async function eventually(look, enough) {
-  const end = performance.now() + IN_TIME_MS;
+/** Repeats `look` until `isEnough` accepts its result or the time is over. Returns the last result. */
+export async function eventually(look, isEnough) {
+  const end = performance.now() + TIMEOUT_MS;
   for (;;) {
     const found = await look();
-    if (enough(found) || performance.now() > end) return found;
+    if (isEnough(found) || performance.now() > end) return found;
     await delay(PAUSE_MS);
   }
 }

@@ -1,4 +1,4 @@
-/** What is printed of a run, and what is kept of it. */
+/** The printed table and the JSON report of a run. */
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -9,7 +9,7 @@ const FOLDER = path.join(root, "tests", "load", "reports");
 
 const HEADINGS = ["scenario", "requests", "admitted", "denied", "refused", "errors", "p50 ms", "p95 ms", "p99 ms", "verdict"];
 
-/** One line each, columns aligned; as Markdown, for who wants to keep it. */
+/** Returns the results as a Markdown table with aligned columns. */
 export function table(results) {
   const rows = [HEADINGS, ...results.map(row)];
   const widths = HEADINGS.map((_, column) => Math.max(...rows.map((cells) => cells[column].length)));
@@ -26,8 +26,8 @@ function row({ name, tally, broken }) {
   return [name, ...counts.map((count) => count.toLocaleString("en")), ...times, broken.length === 0 ? "ok" : `FAILED (${broken.length})`];
 }
 
-/** Writes the report, beside the others and where else it is wanted; says where. */
-export function keep(suite, options, results, elsewhere) {
+/** Writes the report to tests/load/reports, and also to `copy` if given. Returns its path in the repository. */
+export function keep(suite, options, results, copy) {
   const report = {
     suite, ...provenance(), options,
     ok: results.every(({ broken }) => broken.length === 0),
@@ -39,6 +39,6 @@ export function keep(suite, options, results, elsewhere) {
   const text = JSON.stringify(report, null, 2);
   mkdirSync(FOLDER, { recursive: true });
   const file = path.join(FOLDER, `${suite}-${new Date().toISOString().replace(/[:.]/g, "-")}.json`);
-  for (const each of elsewhere ? [file, path.resolve(elsewhere)] : [file]) writeFileSync(each, text);
+  for (const each of copy ? [file, path.resolve(copy)] : [file]) writeFileSync(each, text);
   return path.relative(root, file);
 }

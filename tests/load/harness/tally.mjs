@@ -1,4 +1,4 @@
-/** What Artillery's JSON report says, and with it what the hooks counted. */
+/** Reads Artillery's JSON report, including the counters of the hooks. */
 
 const OUTCOMES = ["admitted", "denied", "refused", "failed"];
 
@@ -6,16 +6,16 @@ export class Tally {
   #counters;
   #summaries;
 
-  /** @param {object} aggregate of Artillery's report */
+  /** @param {object} aggregate `aggregate` of Artillery's report */
   constructor({ counters, summaries, firstMetricAt, lastMetricAt }) {
     this.#counters = counters;
     this.#summaries = summaries;
-    /** From the first thing that was counted to the last. */
+    /** The time from the first counted event to the last. */
     this.seconds = Math.max(0.001, ((lastMetricAt ?? 0) - (firstMetricAt ?? 0)) / 1000);
   }
 
-  /** One tally of several runs; its latencies are those of the last, as percentiles do not add up. */
-  static together(tallies) {
+  /** Adds up several runs. The latencies are those of the last run, because percentiles do not add up. */
+  static sum(tallies) {
     const counters = {};
     for (const tally of tallies) {
       for (const [name, value] of Object.entries(tally.#counters)) counters[name] = (counters[name] ?? 0) + value;
@@ -25,17 +25,17 @@ export class Tally {
     return sum;
   }
 
-  /** Answers of that outcome to requests of that name. */
+  /** Counts the requests with this name and outcome. */
   of(name, outcome) {
     return this.#counters[`${name}.${outcome}`] ?? 0;
   }
 
-  /** Requests of that name that came to an outcome. */
+  /** Counts the requests with this name that have an outcome. */
   sent(name) {
     return OUTCOMES.reduce((sum, outcome) => sum + this.of(name, outcome), 0);
   }
 
-  /** The same outcome over all names. */
+  /** Counts the requests with this outcome over all names. */
   all(outcome) {
     return this.names.reduce((sum, name) => sum + this.of(name, outcome), 0);
   }
@@ -49,15 +49,15 @@ export class Tally {
     return this.#counters["http.requests"] ?? 0;
   }
 
-  /** Requests without an answer, and virtual users that could not go on. */
+  /** Requests without an answer, and virtual users that failed. */
   get errors() {
     return Object.entries(this.#counters).reduce((sum, [name, value]) => sum + (name.startsWith("errors.") ? value : 0), 0);
   }
 
-  /** In milliseconds, to the first byte of the answer; of all requests, or of those of that name. */
+  /** Returns percentiles of the time to the first byte in ms, over all requests or over those with this name. */
   latency(name) {
-    const of = name ? `${name}.latency` : "http.response_time";
-    const { p50, p95, p99 } = this.#summaries[of] ?? {};
+    const summary = name ? `${name}.latency` : "http.response_time";
+    const { p50, p95, p99 } = this.#summaries[summary] ?? {};
     return { p50, p95, p99 };
   }
 

@@ -1,13 +1,13 @@
-/** Who a virtual user is: `{{ caller }}` in the YAML, sent as `CF-Connecting-IP`, which bare workerd leaves to the client. */
+/** Sets a virtual user's address, `{{ caller }}` in the YAML. It is sent as `CF-Connecting-IP`, which plain workerd does not set. */
 
 let callers = 0;
 
-/** An address that no other virtual user has, nor, where there are several runs, one of another run. */
+/** Chooses an address that no other virtual user has, also over several runs. */
 export async function newCaller(context) {
   context.vars.caller = numbered(10, (context.vars.step ?? 0) * 65_536 + callers++);
 }
 
-/** The same for whom a scenario has to tell from the others. */
+/** Chooses a unique address from another range, for callers that a scenario has to distinguish from the others. */
 export async function newAttacker(context) {
   context.vars.caller = numbered(100, callers++);
 }
@@ -16,16 +16,16 @@ const numbered = (first, number) => [first, (number >> 16) & 255, (number >> 8) 
 
 const upTo = (number) => Math.floor(Math.random() * number);
 
-/** A part of an IPv6 address. */
+/** Returns one random group of an IPv6 address. */
 const group = () => upTo(65_536).toString(16);
 
-/** Another address out of the same /64 for each request, in either case of letters. */
+/** Chooses another address of the same /64 for each request, in lower or upper case. */
 export async function anotherOfItsNetwork(_request, context) {
   const address = `2001:db8:bad:1:${group()}:${group()}:${group()}:${group()}`;
   context.vars.caller = Math.random() < 0.5 ? address : address.toUpperCase();
 }
 
-/** Another address out of 203.0.113.0/24 or 2001:db8:bad::/48 for each request, the first and the last of them as well. */
+/** Chooses another address of 203.0.113.0/24 or 2001:db8:bad::/48 for each request, including the first and the last. */
 export async function anotherOfTheRange(_request, context) {
   context.vars.caller = any([
     () => `203.0.113.${any([() => 0, () => 255, () => upTo(256)])}`,
@@ -34,7 +34,7 @@ export async function anotherOfTheRange(_request, context) {
   ]);
 }
 
-/** One right beside these, also for each request. */
+/** Chooses another address right next to these ranges for each request. */
 export async function anotherNextDoor(_request, context) {
   context.vars.caller = any([() => `203.0.112.${upTo(256)}`, () => `203.0.114.${upTo(256)}`, () => `2001:db8:bac:${group()}::${group()}`, () => `2001:db8:bae:${group()}::${group()}`]);
 }

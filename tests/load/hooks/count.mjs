@@ -1,8 +1,8 @@
 /**
- * Who was answered what, as Artillery's own counters: `NAME.admitted`, `.denied`, `.refused` (another 4xx) and `.failed`, NAME
- * being the request's `name` in the YAML. Of these, `.blocked`, `.unexplained` (a 429 without what a 429 has to say),
- * `.degraded` (decided by memory in place of Redis) and `.opened` (an answer that holds what only a token opens). And `.latency`, a
- * histogram in ms to the first byte.
+ * Counts answers in Artillery's counters: `NAME.admitted`, `.denied`, `.refused` (another 4xx) and `.failed`. NAME is the request's
+ * `name` in the YAML. Some of these also count as `.blocked`, `.unexplained` (a 429 without an error or a Retry-After), `.degraded`
+ * (decided by memory in place of Redis) or `.opened` (an answer that needs a token). `.latency` is a histogram of the ms to the first
+ * byte.
  */
 
 const PUBLIC = ["breaker", "status", "store", "version"];
@@ -10,7 +10,7 @@ const PUBLIC = ["breaker", "status", "store", "version"];
 export async function count({ name, url }, response, context, events) {
   tally(events, name, response.statusCode, response.headers, response.body);
   events.emit("histogram", `${name}.latency`, response.timings.phases.firstByte);
-  // Where there are several limiters: which of them admitted.
+  // With several limiters, also count admissions by limiter.
   if (context.vars.limiter && response.statusCode === 200) events.emit("counter", `${name}@${new URL(url).port}.admitted`, 1);
 }
 
@@ -31,7 +31,7 @@ function outcome(status) {
   return status >= 400 && status < 500 ? "refused" : "failed";
 }
 
-/** Of the control plane's answers, those that are not the public part of its health; of traffic's, none. */
+/** Returns whether a body is an answer of the control plane that needs a token, that is neither public health nor an answer to traffic. */
 function isGuarded(body) {
   try {
     const fields = Object.keys(JSON.parse(body));

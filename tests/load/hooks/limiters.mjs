@@ -1,8 +1,8 @@
-/** Which of several limiters a virtual user asks: `{{ limiter }}` in the YAML. The run is given all of them, as `limiters`. */
+/** Chooses one of several limiters for a virtual user, `{{ limiter }}` in the YAML. The variable `limiters` lists their URLs. */
 
 let turn = 0;
 
-/** The next one, so that whoever calls this again and again asks each as often. */
+/** Chooses the next limiter, so that repeated calls use all limiters equally. */
 export async function nextLimiter(context) {
   const limiters = context.vars.limiters.split(" ");
   context.vars.limiter = limiters[turn++ % limiters.length];

@@ -1,8 +1,8 @@
-/** Requests larger than anybody needs, each kind from an address of its own. */
+/** Sends oversized requests. Each kind comes from its own address. */
 
 import { raw } from "./raw.mjs";
 
-/** The limiter's own bound on paths is 4 KB, the runtime's on a whole head 128 KB. */
+/** The limiter accepts paths up to 4 KB, and the runtime heads up to 128 KB. */
 const PATHS = [4_100, 20_000, 60_000].map((length) => `/${"a".repeat(length)}`);
 const HUGE = "a".repeat(140_000);
 const MANY = Object.fromEntries(Array.from({ length: 10_000 }, (_, i) => [`X-Filler-${i}`, "filler"]));
@@ -22,7 +22,7 @@ export async function manyHeaders(context, events) {
   await raw(context, events, { name: "many-headers", path: "/", headers: { ...MANY, "CF-Connecting-IP": "198.51.100.33" }, mayClose: true });
 }
 
-/** To a route of 20 a minute: most are denied, before the body is there. */
+/** Sends a large body to a route with 20 requests a minute. Most are denied before the body has arrived. */
 export async function bigBody(context, events) {
   const headers = { "CF-Connecting-IP": "198.51.100.34" };
   await raw(context, events, { name: "big-body", path: "/api/payments/charge", method: "POST", headers, body: BODY, mayClose: true });

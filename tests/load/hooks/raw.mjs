@@ -1,6 +1,6 @@
 /**
- * Requests exactly as they are given. Artillery's own normalise the path, write the names of headers in lower case and send each
- * once; what a limiter makes of anything else is what some scenarios are about. Reported to Artillery as its own are.
+ * Sends requests exactly as given. Artillery normalises paths, writes header names in lower case and sends each header once, but some
+ * scenarios need other forms. The requests are reported to Artillery like its own.
  */
 
 import { Agent, request as httpRequest } from "node:http";
@@ -11,11 +11,11 @@ const TIMEOUT_MS = 10_000;
 const agent = new Agent({ keepAlive: true, maxSockets: 64 });
 
 /**
- * @param {object} context of the virtual user
+ * @param {object} context context of the virtual user
  * @param {import("node:events").EventEmitter} events
  * @param {object} options
- * @param {string} options.name as whose it is counted
- * @param {boolean} [options.mayClose] whether the server may close the connection on it: counted as `NAME.refused`, not an error
+ * @param {string} options.name the name under which the request is counted
+ * @param {boolean} [options.mayClose] whether the server may close the connection. That counts as `NAME.refused`, not as an error
  */
 export async function raw(context, events, { name, path, headers, method = "GET", body, mayClose = false }) {
   const { hostname, port } = new URL(context.vars.target);
@@ -24,11 +24,11 @@ export async function raw(context, events, { name, path, headers, method = "GET"
   const started = performance.now();
   let answer;
   try {
-    // A connection that is closed on one request must not be another's.
+    // A request whose connection may be closed must not share it with others.
     answer = await exchange({ hostname, port, path, method, headers, timeout: TIMEOUT_MS, agent: mayClose ? false : agent }, body);
   } catch (error) {
     if (mayClose && ["ECONNRESET", "EPIPE"].includes(error.code)) return void events.emit("counter", `${name}.refused`, 1);
-    throw error; // Artillery counts it, and the virtual user has failed.
+    throw error; // Artillery counts the error and ends the virtual user
   }
   events.emit("histogram", "http.response_time", answer.at - started);
   events.emit("counter", "http.responses", 1);
@@ -37,7 +37,7 @@ export async function raw(context, events, { name, path, headers, method = "GET"
   tally(events, name, answer.status, answer.headers, answer.body);
 }
 
-/** Settles once; what becomes of the connection after that is nobody's error. */
+/** Sends a request and reads the answer. Errors of the connection after the answer have no effect. */
 function exchange(options, body) {
   return new Promise((resolve, reject) => {
     const request = httpRequest(options, (response) => {

@@ -1,10 +1,10 @@
-/** One caller that claims, in headers that are a client's to write, to be somebody else each time. */
+/** One caller that pretends to be another in each request, in headers that a client can write. */
 
 import { raw } from "./raw.mjs";
 
 const LOGIN = { method: "POST", path: "/api/auth/login", body: "{}" };
 
-/** In whose name: none of these may ever be charged. */
+/** Returns an address that the caller pretends to have. No such address may ever be charged. */
 const forged = () => `203.0.113.${1 + Math.floor(Math.random() * 254)}`;
 
 const DISGUISES = [
@@ -25,14 +25,14 @@ const DISGUISES = [
 
 let turn = 0;
 
-/** The next disguise; its own address is the one that the platform says. */
+/** Sends a request with the next disguise. The caller's real address is the one in CF-Connecting-IP. */
 export async function spoof(context, events) {
   const disguise = DISGUISES[turn++ % DISGUISES.length](forged());
   const spelling = ["CF-Connecting-IP", "cf-connecting-ip", "CF-CONNECTING-IP"][turn % 3];
   await raw(context, events, { ...LOGIN, name: "forger", headers: { ...disguise, [spelling]: "198.51.100.9" } });
 }
 
-/** The platform's own header twice, which Cloudflare lets nobody send: whose address it is cannot be known. */
+/** Sends the platform's own header twice, so that the address is unknown. Cloudflare does not let clients send this header. */
 export async function doubleAddress(context, events) {
   await raw(context, events, { ...LOGIN, name: "doubled", headers: { "CF-Connecting-IP": [forged(), forged()] } });
 }
