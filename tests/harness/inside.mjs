@@ -19,7 +19,7 @@ const CALLERS = "X-Inside-Callers";
 /** A request with this header puts the isolate's clock forward by so many milliseconds. */
 const CLOCK = "X-Inside-Clock";
 
-/** `(module (func (export "trap") unreachable))`. A module of its own, because the runtime compiles no bytes that are data of a Worker. */
+/** `(module (func (export "trap") unreachable))`. A separate module, because the runtime does not compile bytes that a Worker carries as data. */
 const UNREACHABLE = Buffer.from("0061736d0100000001040160000003020100070801047472617000000a05010300000b", "hex");
 
 /** Evaluated before the Worker's module, so that the Worker's first instance also gets these imports. */

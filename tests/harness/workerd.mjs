@@ -58,7 +58,7 @@ class Workerd {
   #dir = mkdtempSync(join(tmpdir(), "edge-limiter-workerd-"));
   #args;
   #child;
-  #gone;
+  #closed;
   #printed = [];
   #lines = new EventEmitter();
   #onExit = () => {
@@ -91,7 +91,7 @@ class Workerd {
     const child = spawn(command[0], command.slice(1), { cwd: this.#dir, stdio: ["ignore", "pipe", "pipe", "pipe"] });
     this.#child = child;
     // "close" comes after "exit", when everything that it printed has been read.
-    this.#gone = once(child, "close").catch((error) => this.#printed.push(String(error))).then(() => {
+    this.#closed = once(child, "close").catch((error) => this.#printed.push(String(error))).then(() => {
       this.#child = undefined;
     });
     // Keep reading while it runs, because a full pipe would block it.
@@ -101,7 +101,7 @@ class Workerd {
         this.#lines.emit("line");
       });
     }
-    const ports = await Promise.race([listening(child.stdio[3]), this.#gone]);
+    const ports = await Promise.race([listening(child.stdio[3]), this.#closed]);
     if (ports === undefined) throw new Error(`workerd did not start:\n${this.logs()}`);
     this.port = ports.http;
     this.url = `http://127.0.0.1:${this.port}`;
@@ -144,7 +144,7 @@ class Workerd {
   /** Kills the process, which has nothing to save, and removes its files. */
   async stop() {
     this.#child?.kill("SIGKILL");
-    await this.#gone;
+    await this.#closed;
     rmSync(this.#dir, { recursive: true, force: true });
     process.off("exit", this.#onExit);
   }

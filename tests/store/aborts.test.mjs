@@ -1,6 +1,6 @@
 /**
  * A client disconnects while its request does work that other requests share: a probe, a load of the blocked ranges, a fetch of the key
- * set. The work goes on, and no other caller waits for it.
+ * set. The work continues, and no other caller waits for it.
  */
 
 import assert from "node:assert/strict";

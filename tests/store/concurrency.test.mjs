@@ -124,7 +124,7 @@ describe("concurrent requests to two processes", () => {
   });
 });
 
-describe("mostInOneWindow", () => {
+describe("admissions within one window's length", () => {
   it("a fixed window admits more than its limit within a window's length around its boundary", async (t) => {
     const limit = 50;
     const window = 2000;

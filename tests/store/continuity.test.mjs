@@ -303,7 +303,7 @@ describe("blocks and denials during an outage", () => {
 });
 
 describe("reports of a failing store", () => {
-  it("X-RateLimit-Store is set only while memory decides, and replaces an origin's header of that name", async () => {
+  it("X-RateLimit-Store is set only while memory decides, and an origin's header of that name is removed", async () => {
     const origin = await startOrigin((_, response) => response.writeHead(200, { "X-RateLimit-Store": "the origin's" }).end());
     try {
       const limiter = await start({ ORIGIN_URL: origin.url, RATE_LIMIT_GENERAL: `2,${WINDOW}`, RATE_LIMIT_FALLBACK_FACTOR: "1" });

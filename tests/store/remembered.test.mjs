@@ -52,7 +52,7 @@ describe("remembered denials", () => {
     assert.equal(await shared.costOf(limiter, "192.0.2.6"), "200 4 1");
   });
 
-  it("a disabled limiter still denies blocked callers, for 2 commands and then none, and counts nobody", async () => {
+  it("a disabled limiter still denies blocked callers, for 2 commands and then none, and counts no request", async () => {
     const limiter = await warm({ RATE_LIMIT_ENABLED: "false", RATE_LIMIT_GENERAL: `1,${HOUR_S}` });
     for (let request = 0; request < 5; request++) assert.equal(await shared.costOf(limiter), "200 2 1");
     await block(CALLER, Date.now() + 60_000);

@@ -397,14 +397,14 @@ describe("an Upstash that does not answer in time", () => {
    * abandoned this many calls.
    */
   async function startStalling(begin) {
-    const gone = [];
+    const closed = [];
     store = await startOrigin((_, response) => {
-      gone.push(once(response, "close"));
+      closed.push(once(response, "close"));
       begin(response);
     });
     return (count) => {
-      assert.equal(gone.length, count, "each decision should be sent once");
-      return within(Promise.all(gone), "the limiter to abandon every call");
+      assert.equal(closed.length, count, "each decision should be sent once");
+      return within(Promise.all(closed), "the limiter to abandon every call");
     };
   }
 
@@ -451,18 +451,18 @@ describe("an Upstash that does not answer in time", () => {
   });
 
   it("EVALSHA and the EVAL after it share one REDIS_TIMEOUT", async () => {
-    const gone = [];
+    const closed = [];
     store = await startOrigin(async (_, response, received) => {
       const [verb] = JSON.parse(await received.body);
-      if (verb !== "EVALSHA") return gone.push(once(response, "close"));
+      if (verb !== "EVALSHA") return closed.push(once(response, "close"));
       setTimeout(() => response.writeHead(400).end('{"error":"NOSCRIPT No matching script."}'), 1500);
     });
     limiter = await limiterOn(store, { REDIS_TIMEOUT: 2000 });
     const started = performance.now();
     assert.equal((await ask()).status, 200);
     const took = performance.now() - started;
-    assert.equal(gone.length, 1);
-    await within(gone[0], "the limiter to abandon EVAL");
+    assert.equal(closed.length, 1);
+    await within(closed[0], "the limiter to abandon EVAL");
     assert.ok(took >= 1900 && took < 1500 + 2000 - 200, `the request took ${took} ms`);
   });
 });
