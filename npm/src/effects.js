@@ -1,18 +1,18 @@
 /**
- * What the module asks for, by the kind of step (src/wire.rs): each takes the step's numbers and text, and returns a status
- * and a text for the task that asked.
+ * The effects that the module's tasks ask for, one for each kind of step (src/wire.rs). Each takes the step's numbers and text. It returns a
+ * status and a text, with which the task resumes.
  */
 
-import { FAILED, NOT_TEXT, TIMED_OUT, TOO_LONG, WELL } from "./statuses.js";
+import { FAILED, NOT_TEXT, SUCCESS, TIMED_OUT, TOO_LONG } from "./statuses.js";
 import { fetchOptions } from "./fetch-options.js";
 
-/** How long a key set may take, in ms, and the longest that is read, in bytes. */
+/** A key set that takes longer or is larger is refused. */
 const KEY_SET_TIMEOUT_MS = 2000;
 const MAX_KEY_SET_BYTES = 64 * 1024;
 
-/** Keys that are kept imported, those that were imported first going first. */
+/** Imported keys by algorithm and key, because an import is slow. When the map is full, the key imported first is dropped. */
 const MAX_IMPORTED_KEYS = 100;
-const imported = new Map();
+const importedKeys = new Map();
 
 const ALGORITHMS = {
   HS256: { name: "HMAC", hash: "SHA-256" },
@@ -20,19 +20,19 @@ const ALGORITHMS = {
   ES256: { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" },
 };
 
-/** `isApart`: where the runtime has processes, one that has nothing else to do does not wait for it. */
-export async function sleep(ms, isApart) {
+/** Waits. If `isBackground`, a process of Node, Deno or Bun that has nothing else to do may end meanwhile. */
+export async function sleep(ms, isBackground) {
   await new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);
-    if (isApart) {
+    if (isBackground) {
       timer.unref?.();
       globalThis.Deno?.unrefTimer?.(timer);
     }
   });
-  return [WELL, ""];
+  return [SUCCESS, ""];
 }
 
-/** Whether a signature is that of a key, a secret or a JWK, over what was signed. */
+/** Verifies a signature. The text has four parts, separated by line feeds: algorithm, signature in base64, signed text, and the secret or JWK. */
 export async function verify(text) {
   const [algorithm, signature, signed] = text.split("\n", 3);
   const key = text.slice(algorithm.length + signature.length + signed.length + 3);
@@ -40,22 +40,22 @@ export async function verify(text) {
   const encoder = new TextEncoder();
   try {
     const name = `${algorithm} ${key}`;
-    let imports = imported.get(name);
-    if (!imports) {
+    let imported = importedKeys.get(name);
+    if (!imported) {
       const [format, material] = algorithm === "HS256" ? ["raw", encoder.encode(key)] : ["jwk", JSON.parse(key)];
-      imports = await crypto.subtle.importKey(format, material, parameters, false, ["verify"]);
-      if (imported.size >= MAX_IMPORTED_KEYS) imported.delete(imported.keys().next().value);
-      imported.set(name, imports);
+      imported = await crypto.subtle.importKey(format, material, parameters, false, ["verify"]);
+      if (importedKeys.size >= MAX_IMPORTED_KEYS) importedKeys.delete(importedKeys.keys().next().value);
+      importedKeys.set(name, imported);
     }
     const bytes = Uint8Array.from(atob(signature), (character) => character.charCodeAt(0));
-    const verified = await crypto.subtle.verify(parameters, imports, bytes, encoder.encode(signed));
-    return [verified ? WELL : FAILED, ""];
+    const verified = await crypto.subtle.verify(parameters, imported, bytes, encoder.encode(signed));
+    return [verified ? SUCCESS : FAILED, ""];
   } catch {
     return [FAILED, ""];
   }
 }
 
-/** An identity provider's key set. */
+/** Fetches an identity provider's key set. */
 export async function fetchKeySet(url) {
   const controller = new AbortController();
   const timer = setTimeout(() => controller.abort(), KEY_SET_TIMEOUT_MS);
@@ -75,28 +75,28 @@ export async function fetchKeySet(url) {
   }
 }
 
-/** A body as text, read no further than so many bytes. */
-export async function readText(message, most) {
-  if (!message.body) return [WELL, ""];
+/** Reads the body of a request or response as UTF-8. Stops with `TOO_LONG` after `maxBytes`. */
+export async function readText(message, maxBytes) {
+  if (!message.body) return [SUCCESS, ""];
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   let reader;
   try {
     reader = message.body.getReader();
-    let [whole, size] = ["", 0];
+    let [text, size] = ["", 0];
     for (;;) {
       const { done, value } = await reader.read();
       size += value?.byteLength ?? 0;
-      if (size > most) {
+      if (size > maxBytes) {
         await reader.cancel();
         return [TOO_LONG, ""];
       }
       try {
-        whole += decoder.decode(value, { stream: !done });
+        text += decoder.decode(value, { stream: !done });
       } catch {
         await reader.cancel().catch(() => {});
         return [NOT_TEXT, ""];
       }
-      if (done) return [WELL, whole];
+      if (done) return [SUCCESS, text];
     }
   } catch {
     await reader?.cancel().catch(() => {});

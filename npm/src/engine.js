@@ -1,15 +1,15 @@
 /**
- * The module's tasks, driven: a request enters WebAssembly once with its fields, leaves it with one step at a time, and each
- * step is a number and one text. No platform's own objects cross.
+ * Drives the module's tasks. A request enters WebAssembly once, with its fields, and leaves once for each step. A step is a few numbers
+ * and one text: no object of the platform crosses the boundary.
  */
 import * as module from "#module";
-import { asVariable, isOdd, namesOf, setCurrent, takeOutlives } from "./current.js";
+import { isPlain, namesOf, plainName, setCurrent, takeOutlivesClient } from "./current.js";
 import { fetchKeySet, readText, sleep, verify } from "./effects.js";
 import { fileAnswer } from "./page.js";
 import { overRest } from "./transport/rest.js";
 import { REACH, connect } from "#transport";
 
-/** Kinds of steps (src/wire.rs); what neither waits, nor is forwarded, nor is a verdict is an answer. */
+/** Kinds of steps (src/wire.rs). All others end a task with the limiter's own answer, or with nothing. */
 export const FORWARD = 2;
 const REDIS = 3;
 const SLEEP = 4;
@@ -18,37 +18,38 @@ const KEY_SET = 6;
 const BODY = 7;
 export const VERDICT = 8;
 
-/** Room for a text that is kept; one that takes more gets room of its own. */
-const KEPT_ROOM = 16 * 1024;
+/** The input buffer in the module's memory has this size, except while a longer text is passed. */
+const INPUT_BUFFER_BYTES = 16 * 1024;
 
-/** The most of an address or a loop guard that is copied: as much as is read of either, or more (src/client.rs, src/loop_guard.rs). */
+/** How much of an address or a loop guard is passed to the module, which reads no more of either (src/client.rs, src/loop_guard.rs). */
 const MAX_FIELD_CHARS = 1024;
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-/** Counts the module's instances: a panic leaves an instance's memory in no known state, and the next request starts another. */
+/** The number of the module's instance. After a panic an instance's memory is in an unknown state, so the next request starts another instance. */
 let instance = 0;
 let trapped = false;
 
 /**
- * What each environment has come to: the `instance` that is configured with it and its `number` there, the `header` with the
- * caller's address, headers that do not reach the origin, and those of which only other spellings do not (src/headers.rs).
+ * The setup of each environment: the `instance` that is configured with it, its `number` there, the `header` with the
+ * caller's address, the headers that do not reach the origin (`notForwarded`), and these together with the headers of which only
+ * other spellings do not (`otherSpellings`; src/headers.rs).
  */
 const setups = new WeakMap();
 
 /** The environment that is in force, and its setup. */
-let environment, inForce;
+let environment, setupInForce;
 
-/** How the instance's configurations call their Redis (transport/). */
+/** How the instance's configurations call their Redis (transport/), by the number of the setup. */
 let transports = [];
 
-/** Views of the instance's memory, made anew when it grows. */
+/** Views of the instance's memory. They are made again when it grows. */
 let memory, bytes, numbers, input;
-let room = { address: 0, size: 0 };
+let inputBuffer = { address: 0, size: 0 };
 
-/** An instance that works. */
-function revive() {
+/** Starts another instance of the module if the last one panicked. */
+function ensureInstance() {
   if (!trapped) return;
   console.log("Reinitializing Wasm application");
   module.__wbg_reset_state();
@@ -56,29 +57,30 @@ function revive() {
   memory = environment = undefined;
   for (const transport of transports) transport?.close?.();
   transports = [];
-  room = { address: 0, size: 0 };
+  inputBuffer = { address: 0, size: 0 };
 }
 
 /**
- * Before a request: an instance that works, with this environment in force. Returns its setup.
+ * Puts an environment in force. Call it before each request.
  *
  * @param {object} env
- * @param {import("./transport/client.js").Client} [client] the application's own way to Redis, the same for each `env`
+ * @param {import("./transport/client.js").Client} [client] the application's own Redis client, always the same one for the same `env`
+ * @returns the environment's setup
  */
 export function prepare(env, client) {
-  revive();
+  ensureInstance();
   if (env !== environment) {
     const known = setups.get(env);
-    const stands = known?.instance === instance && guarded(() => module.select(known.number));
-    inForce = stands ? known : configure(env, client);
+    const isConfigured = known?.instance === instance && guarded(() => module.select(known.number));
+    setupInForce = isConfigured ? known : configure(env, client);
     environment = env;
   }
-  return inForce;
+  return setupInForce;
 }
 
 function configure(env, client) {
-  const named = client ? 2 * client.number + Number(client.isCluster) : 0;
-  const { number, header, redis, ...names } = JSON.parse(guarded(() => module.configure(env, REACH, named)));
+  const clientNumber = client ? 2 * client.number + Number(client.isCluster) : 0;
+  const { number, header, redis, ...names } = JSON.parse(guarded(() => module.configure(env, REACH, clientNumber)));
   if (redis) transports[number] = transportTo(redis, client);
   const notForwarded = new Set(names.notForwarded.split(","));
   const otherSpellings = new Set([...notForwarded, ...names.otherSpellingsNotForwarded.split(",")]);
@@ -95,77 +97,77 @@ function transportTo(redis, client) {
   return connect(redis, readReplies);
 }
 
-/** Ends what an environment's configuration has opened to reach its Redis; a later call opens it anew. */
+/** Closes the connections to Redis that an environment's configuration has opened. A later call opens them again. */
 export async function disconnect(env) {
   const known = setups.get(env);
   if (known?.instance === instance) await transports[known.number]?.close?.();
 }
 
-/** What the module can do with a request: answer or forward it; only decide it; answer it if it is the control plane's. */
+/** What the module can do with a request: answer or forward it (`handle`), decide it (`limit`), or answer it as the control plane. */
 export const handle = (length) => module.begin(length);
 export const limit = (length) => module.limit(length);
 export const controlPlane = (length) => module.control_plane(length);
 
-/** Begins a request; the kind of its first step. */
-export function begin(incoming, how = handle) {
+/** Begins a request, and returns the kind of its first step. */
+export function begin(incoming, start = handle) {
   const { request, setup } = incoming;
   const { headers } = request;
-  // The rest is not copied: a longer address is refused, and limiters add their names at a loop guard's end.
-  const given = incoming.address === undefined ? headers.get(setup.header) : incoming.address;
-  const address = given?.slice(0, MAX_FIELD_CHARS) ?? "";
+  // Cutting is safe: a longer address is refused anyway, and limiters append their names at the end of the loop guard.
+  const fullAddress = incoming.address === undefined ? headers.get(setup.header) : incoming.address;
+  const address = fullAddress?.slice(0, MAX_FIELD_CHARS) ?? "";
   const loopGuard = headers.get("x-edge-limiter-passed")?.slice(-MAX_FIELD_CHARS) ?? "";
-  const length = put(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
+  const length = writeInput(`${request.method}\n${request.url}\n${address}\n${loopGuard}`);
   setCurrent(incoming);
-  // Of a task that ended without a wait.
-  takeOutlives();
-  return guarded(() => how(length));
+  // An earlier task may have set this and ended without a wait.
+  takeOutlivesClient();
+  return guarded(() => start(length));
 }
 
-/** What the application asks the control plane itself, without a token: `METHOD`, path and body by line feeds. */
+/** A call of the control plane by the application itself, without a token. Input: method, path and body, separated by line feeds. */
 export const operate = (length) => module.operate(length);
 
-/** What the application does with its own keys and events: a JSON list. */
+/** A call for the application's own keys and events. Input: a JSON list. */
 export const apply = (length) => module.application(length);
 
-/** Begins a call of the application, apart from any request; the kind of its first step. */
-export function beginCall(how, text) {
-  const length = put(text);
+/** Begins a call of the application, which belongs to no request. Returns the kind of its first step. */
+export function beginCall(start, text) {
+  const length = writeInput(text);
   setCurrent(undefined);
-  takeOutlives();
-  return guarded(() => how(length));
+  takeOutlivesClient();
+  return guarded(() => start(length));
 }
 
 /** Whether a task waits for an effect. */
 export const waits = (kind) => kind >= REDIS && kind !== VERDICT;
 
 /**
- * Performs what a task asks for until it ends. A step is to be read before anything else of the module runs, the next
- * microtask of another request included: so `finish` is called with the kind of the last one at once, and its result is
- * returned in an object, which no `await` on the way looks into.
+ * Performs the effects that a task asks for until it ends. The module overwrites a step as soon as it runs again, which may be in
+ * the next microtask, for another request. So `finish` is called with the kind of the last step at once. Its result is
+ * returned inside an object: if it is a promise, no `await` on the way waits for it.
  *
  * @template T
- * @param {number} kind of the first step, which waits
+ * @param {number} kind the kind of the first step, which waits
  * @param {ReturnType<typeof import("./current.js").incomingOf> | undefined} incoming
  * @param {(kind: number) => T} finish
- * @param {(promise: Promise<unknown>) => void} waitUntil for a task that is to end even if its client disconnects
- * @param {boolean} isApart nobody awaits it: a process need not go on for its waits
+ * @param {(promise: Promise<unknown>) => void} waitUntil keeps a task alive that has to end even if its client disconnects
+ * @param {boolean} isBackground nobody awaits the task: a process may end while it sleeps
  * @returns {Promise<{done: T}>}
  */
-export async function drive(kind, incoming, finish, waitUntil, isApart = false) {
-  const born = instance;
+export async function drive(kind, incoming, finish, waitUntil, isBackground = false) {
+  const startedIn = instance;
   let end;
   try {
     for (;;) {
-      // What it waits for now and later is kept alive with it.
-      if (takeOutlives() && !end) waitUntil(new Promise((resolve) => (end = resolve)));
-      const [task, first, second] = step();
-      const text = take();
-      const [status, body] = await perform(kind, first, second, text, incoming, isApart);
-      if (born !== instance) throw new Error("The limiter has been started anew");
-      const length = put(body);
+      // One promise, until the task ends, keeps all of its effects alive.
+      if (takeOutlivesClient() && !end) waitUntil(new Promise((resolve) => (end = resolve)));
+      const [task, first, second] = stepNumbers();
+      const text = stepText();
+      const [status, body] = await perform(kind, first, second, text, incoming, isBackground);
+      if (startedIn !== instance) throw new Error("Another request made the limiter panic, and this one was lost with its memory. Send it again.");
+      const length = writeInput(body);
       setCurrent(incoming);
-      const asked = kind;
-      kind = guarded(() => module.resume(task, asked, status, length));
+      const performed = kind;
+      kind = guarded(() => module.resume(task, performed, status, length));
       if (!waits(kind)) return { done: finish(kind) };
     }
   } finally {
@@ -173,92 +175,92 @@ export async function drive(kind, incoming, finish, waitUntil, isApart = false) 
   }
 }
 
-function perform(kind, first, second, text, incoming, isApart) {
+function perform(kind, first, second, text, incoming, isBackground) {
   switch (kind) {
     case REDIS: return transports[first].call(text, second);
-    case SLEEP: return sleep(first, isApart);
+    case SLEEP: return sleep(first, isBackground);
     case VERIFY: return verify(text);
     case KEY_SET: return fetchKeySet(text);
     case BODY: return readText(incoming.request, first);
   }
-  throw new Error(`unknown step ${kind}`);
+  throw new Error(`The WebAssembly module asks for a step of unknown kind ${kind}: build the module and the JavaScript from the same sources`);
 }
 
-/** Runs the duties that are due, apart from any request: each is given to `waitUntil`, and none fails the request. */
+/** Runs the duties that are due, in the background. Each is passed to `waitUntil`, and none can fail the request. */
 export function runDuties(waitUntil) {
-  apart(() => {
-    for (let kind; (kind = guarded(() => module.duty())) !== 0; ) waitUntil(driveApart(kind, waitUntil));
+  inBackground(() => {
+    for (let kind; (kind = guarded(() => module.duty())) !== 0; ) waitUntil(driveInBackground(kind, waitUntil));
   });
 }
 
-/** Does what is to be done regularly. It ends with what it has given to `waitUntil`. */
-export function tend(waitUntil, isApart = true) {
-  apart(() => {
+/** Does the regular work of the schedule. It has ended when the promises passed to `waitUntil` have settled. */
+export function tend(waitUntil, isBackground = true) {
+  inBackground(() => {
     const kind = guarded(() => module.tend());
-    if (kind !== 0) waitUntil(driveApart(kind, waitUntil, isApart));
+    if (kind !== 0) waitUntil(driveInBackground(kind, waitUntil, isBackground));
   });
 }
 
-const driveApart = (kind, waitUntil, isApart = true) => drive(kind, undefined, () => {}, waitUntil, isApart).catch(failed);
+const driveInBackground = (kind, waitUntil, isBackground = true) => drive(kind, undefined, () => {}, waitUntil, isBackground).catch(logFailure);
 
-function apart(begin) {
+function inBackground(begin) {
   setCurrent(undefined);
   try {
     begin();
   } catch (error) {
-    failed(error);
+    logFailure(error);
   }
 }
 
-/** A trap is logged where it happens. */
-function failed(error) {
-  if (!trapped) console.error("A background duty has failed:", error);
+/** Logs why a duty failed. A panic has been logged where it happened. */
+function logFailure(error) {
+  if (!trapped) console.error("A background duty failed; requests are not affected:", error);
 }
 
-/** The numbers of the last step: task, then two by its kind. */
-export function step() {
-  view();
+/** The numbers of the last step: the task's number, then two whose meaning depends on the kind. */
+export function stepNumbers() {
+  refreshViews();
   return [numbers[2], numbers[3], numbers[4]];
 }
 
 /** The text of the last step. */
-export function take() {
-  view();
-  // Not as a pattern, which would walk the array.
+export function stepText() {
+  refreshViews();
+  // Destructuring would iterate over the array, which is slower.
   const place = numbers[0];
   const length = numbers[1];
   return length === 0 ? "" : decoder.decode(bytes.subarray(place, place + length));
 }
 
 /**
- * An answer of the limiter's own to a request: its status, headers and body. It is promised where the body is a file.
- * (workerd takes a record of headers for less than a list.)
+ * The limiter's own answer to a request, as a `Response`, or as a promise of one if the body is a file.
+ * (Headers are a record, because workerd reads a record faster than a list.)
  */
 export function ownAnswer(request) {
-  const { isFile, status, headers, body } = ownParts();
+  const { isFile, status, headers, body } = answerParts();
   if (!isFile) return new Response(body, { status, headers });
   return fileAnswer(body, status, headers, request).then((file) => new Response(file.body, file));
 }
 
-/** The same in parts. */
-export function ownParts() {
-  view();
+/** The parts of the limiter's own answer. If `isFile`, the body is a file's name. */
+export function answerParts() {
+  refreshViews();
   const isFile = numbers[2] !== 0;
   const status = numbers[3];
   const head = numbers[4];
-  const text = take();
+  const text = stepText();
   return { isFile, status, headers: headersOf(text.slice(0, head).split("\n"), 0), body: text.slice(head) };
 }
 
-/** Of an answer to a call of the application, what matters to it. */
-export function calledParts() {
-  view();
+/** The status and body of the answer to a call of the application. */
+export function callParts() {
+  refreshViews();
   const status = numbers[3];
   const head = numbers[4];
-  return { status, body: take().slice(head) };
+  return { status, body: stepText().slice(head) };
 }
 
-/** Names and values in turn as a record. The last part is empty. */
+/** Makes a record of headers from a list in which names and values alternate. The last part of the list is empty. */
 function headersOf(parts, at) {
   const headers = {};
   for (; at + 1 < parts.length; at += 2) headers[parts[at]] = parts[at + 1];
@@ -271,13 +273,13 @@ const IS_BLOCKED = 2;
 const IS_DEGRADED = 4;
 const IS_FILE = 8;
 
-/** What was decided about a request, as the last step says. */
+/** The verdict on a request, from the last step. */
 export function verdictParts() {
-  view();
+  refreshViews();
   const flags = numbers[2];
   const status = numbers[3];
   const head = numbers[4];
-  const text = take();
+  const text = stepText();
   const parts = text.slice(0, head).split("\n");
   const number = (part) => (part === "" ? undefined : Number(part));
   const afterRemoved = parts.indexOf("", FIRST_REMOVED);
@@ -300,18 +302,18 @@ export function verdictParts() {
   };
 }
 
-/** Where the list of names to remove begins in a verdict's head. */
+/** The place in a verdict's head at which the list of headers to remove begins. */
 const FIRST_REMOVED = 7;
 
-/** Removes from `headers`, a copy of those that came, what does not reach the origin. */
-export function removeOwn(headers, incoming) {
+/** Removes the headers that do not reach the origin from `headers`, a copy of the request's own. */
+export function removeNotForwarded(headers, incoming) {
   const { notForwarded, otherSpellings } = incoming.setup;
   for (const name of namesOf(incoming)) {
-    if (isOdd(name) ? otherSpellings.has(asVariable(name)) : notForwarded.has(name)) headers.delete(name);
+    if (isPlain(name) ? notForwarded.has(name) : otherSpellings.has(plainName(name))) headers.delete(name);
   }
 }
 
-/** The answer to a request whose origin has none: it cannot be reached, or sent an interim response of that status. */
+/** The answer if the origin gave none: it cannot be reached (`interim` is 0), or it sent an interim response with the status `interim`. */
 export function badGateway(incoming, env, interim = 0) {
   prepare(env);
   setCurrent(incoming);
@@ -319,24 +321,24 @@ export function badGateway(incoming, env, interim = 0) {
   return ownAnswer(incoming.request);
 }
 
-/** What a header of the origin's answer is to be that leads to the origin; `undefined`: it leads elsewhere. */
+/** The public form of a redirecting header that leads to the origin, around the limiter; `undefined` if it leads elsewhere. */
 export function redirected(name, origin, url, value) {
-  revive();
-  const length = put(`${name}\n${origin}\n${url}\n${value}`);
-  return guarded(() => module.redirected(length)) ? take() : undefined;
+  ensureInstance();
+  const length = writeInput(`${name}\n${origin}\n${url}\n${value}`);
+  return guarded(() => module.redirected(length)) ? stepText() : undefined;
 }
 
-/** The instance that has decided a request: what it remembers of it ends with it. */
-export const current = () => instance;
+/** The number of the module's instance. An instance that ends forgets its requests, so a later one cannot be asked about them. */
+export const currentInstance = () => instance;
 
-/** The status with which a sampled request was answered. */
+/** Reports the status with which a sampled request was answered. */
 export function forwarded(sample, status) {
   setCurrent(undefined);
   guarded(() => module.forwarded(sample, status));
 }
 
 /**
- * Reads replies in Redis's own protocol, as `Written::replies` does (src/wire.rs).
+ * Reads replies in Redis's own protocol. `Written::replies` (src/wire.rs) explains the arguments and results.
  *
  * @param {string} state
  * @param {Uint8Array} arrived
@@ -349,15 +351,15 @@ function readReplies(state, arrived) {
   input.set(head);
   input.set(arrived, head.length);
   const status = guarded(() => module.replies(length));
-  const [, read, needed] = step();
-  return [status, read, needed, take()];
+  const [, read, needed] = stepNumbers();
+  return [status, read, needed, stepText()];
 }
 
-/** Writes a text into the instance's memory; its length in bytes. */
-function put(text) {
+/** Writes a text into the input buffer, and returns its length in bytes. */
+function writeInput(text) {
   if (text.length === 0) return 0;
-  // A unit of UTF-16 takes three bytes at the most.
-  if (3 * text.length > KEPT_ROOM) {
+  // In UTF-8, a UTF-16 unit takes at most three bytes.
+  if (3 * text.length > INPUT_BUFFER_BYTES) {
     const long = encoder.encode(text);
     makeRoomFor(long.length);
     input.set(long);
@@ -368,30 +370,30 @@ function put(text) {
 }
 
 function makeRoomFor(size) {
-  if (size > KEPT_ROOM) makeRoom(size);
-  else if (room.size !== KEPT_ROOM) makeRoom(KEPT_ROOM);
-  else view();
+  if (size > INPUT_BUFFER_BYTES) allocateInput(size);
+  else if (inputBuffer.size !== INPUT_BUFFER_BYTES) allocateInput(INPUT_BUFFER_BYTES);
+  else refreshViews();
 }
 
-function makeRoom(size) {
-  room = { address: guarded(() => module.room(size)), size };
+function allocateInput(size) {
+  inputBuffer = { address: guarded(() => module.room(size)), size };
   input = undefined;
-  view();
+  refreshViews();
 }
 
-function view() {
+function refreshViews() {
   memory ??= module.linear_memory();
   if (bytes?.buffer !== memory.buffer) {
     bytes = new Uint8Array(memory.buffer);
     numbers = new Uint32Array(memory.buffer, guarded(() => module.numbers()), 5);
     input = undefined;
   }
-  input ??= new Uint8Array(memory.buffer, room.address, room.size);
+  input ??= new Uint8Array(memory.buffer, inputBuffer.address, inputBuffer.size);
 }
 
 /**
- * A call of the module, which traps where Rust panics. An exception of what it calls here has crossed it as well, and left
- * borrowed what it had borrowed. A text is what the module itself throws.
+ * Calls the module. The module traps if Rust panics. An exception thrown by JavaScript that the module called is as bad: it unwinds through the
+ * module, whose borrows are then never released. After both, the instance is given up. A text is an error that the module itself throws, and harmless.
  */
 function guarded(call) {
   try {

@@ -1,4 +1,4 @@
-/** What all calls of `fetch` are made with, by platform. */
+/** Options that every call of `fetch` gets. They depend on the platform. */
 let common = {};
 
 export function useForFetch(options) {

@@ -8,7 +8,7 @@ export function rateLimit({ address, ...options } = {}) {
     if (!verdict.allowed) return verdict.response;
     await next();
     const decorated = verdict.decorate(context.res);
-    // Hono would copy the headers of a response that it has already.
+    // If it already has a response, Hono would copy that one's headers into the new one.
     context.res = undefined;
     context.res = decorated;
   };
@@ -19,7 +19,7 @@ function waitUntilOf(context) {
   try {
     execution = context.executionCtx;
   } catch {
-    // On servers there is none.
+    // Hono throws on servers, which have no execution context.
     return undefined;
   }
   return (promise) => execution.waitUntil(promise);

@@ -1,4 +1,4 @@
-/** For `proxy.ts` and `middleware.ts` of Next.js (types/next.d.ts). */
+/** The proxy (`proxy.ts`) or middleware (`middleware.ts`) of a Next.js application (types/next.d.ts). */
 import { NextResponse } from "next/server.js";
 import { limiterOf } from "./wrapping.js";
 

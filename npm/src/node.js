@@ -7,7 +7,7 @@ export function rateLimit(options = {}) {
   const limiter = limiterOf(options);
   return (request, response, next) => {
     const act = (verdict) => {
-      // The client has gone: nobody reads an answer.
+      // If the client has disconnected, nobody reads an answer.
       if (request.socket?.destroyed || response.headersSent) return;
       try {
         const parts = partsOf(verdict);
@@ -22,7 +22,7 @@ export function rateLimit(options = {}) {
   };
 }
 
-/** The address of a connection. One that has ended has none any more; one of a Unix socket has none at all, nor a local one. */
+/** A connection's address. Empty after the connection has ended; `undefined` on a Unix socket, which has neither a remote nor a local address. */
 const connectionOf = (socket) => socket?.remoteAddress ?? (socket?.destroyed || socket?.localAddress ? "" : undefined);
 
 function setAll(response, headers) {
@@ -36,29 +36,29 @@ function answer(response, { status, headers }, { body }) {
 }
 
 /**
- * Decorates what the application answers when it is complete but for its body, as a Worker in front of it would: until then, nobody
- * knows its status and which headers it sets itself. HTTP/2 sends headers by `end` and `flushHeaders` without `writeHead`.
+ * Decorates the application's response just before its headers are sent, as a Worker in front of it would. Earlier, its status and its
+ * own headers are not known. On HTTP/2, `end` and `flushHeaders` send headers without calling `writeHead`.
  */
 function decorateLater(response, parts) {
   const { writeHead, end, flushHeaders } = response;
-  // One of these calls another; what fails is decorated when it is tried again.
+  // These methods call each other, so only the outermost decorates. After a call that throws, the next one decorates again.
   let isWithin = false;
-  const decorated = (method, before) => function (...given) {
-    if (isWithin || response.headersSent) return method.apply(this, given);
+  const decorated = (method, before) => function (...args) {
+    if (isWithin || response.headersSent) return method.apply(this, args);
     isWithin = true;
     try {
-      return method.apply(this, before(given));
+      return method.apply(this, before(args));
     } finally {
       isWithin = false;
     }
   };
-  const atEnd = (given) => {
+  const atEnd = (args) => {
     decorate(response, response.statusCode, parts);
-    return given;
+    return args;
   };
-  response.writeHead = decorated(writeHead, ([status, reason, given]) => {
+  response.writeHead = decorated(writeHead, ([status, reason, headers]) => {
     const isReason = typeof reason === "string";
-    const rest = setGiven(response, isReason ? given : (given ?? reason));
+    const rest = setHeaders(response, isReason ? headers : (headers ?? reason));
     decorate(response, status, parts);
     return isReason ? [status, reason, ...rest] : [status, ...rest];
   });
@@ -67,7 +67,7 @@ function decorateLater(response, parts) {
 }
 
 function decorate(response, status, { headers, removed, exposed }) {
-  // What changes protocols, and what comes before an answer.
+  // Interim responses and a change of protocols (101) are sent unchanged.
   if (status < 200) return;
   if (!isRefusal(status)) {
     for (const name of removed) response.removeHeader(name);
@@ -79,14 +79,14 @@ function decorate(response, status, { headers, removed, exposed }) {
 }
 
 /**
- * Sets headers as `writeHead` takes them: a record, or a list of names and values, in pairs or in turn. What is none of these is
- * returned, for `writeHead` to say so.
+ * Sets headers in any form that `writeHead` takes: a record, a list of pairs, or a list in which names and values alternate. An invalid
+ * list is returned as the remaining arguments, so that `writeHead` itself throws.
  */
-function setGiven(response, given) {
-  if (!given) return [];
-  const isPairs = Array.isArray(given) && Array.isArray(given[0]);
-  const list = Array.isArray(given) ? (isPairs ? given.flat() : given) : Object.entries(given).flat(1);
-  if (list.length % 2 !== 0) return [given];
+function setHeaders(response, headers) {
+  if (!headers) return [];
+  const isPairs = Array.isArray(headers) && Array.isArray(headers[0]);
+  const list = Array.isArray(headers) ? (isPairs ? headers.flat() : headers) : Object.entries(headers).flat(1);
+  if (list.length % 2 !== 0) return [headers];
   const values = new Map();
   for (let i = 0; i < list.length; i += 2) {
     if (list[i + 1] === undefined) continue;
@@ -99,10 +99,10 @@ function setGiven(response, given) {
   return [];
 }
 
-/** What a host and a port are written with: anything else in `Host` would move what is read as the path. */
+/** The characters of a host and a port. Any other in `Host` could change which part of the URL is read as the path. */
 const HOST = /^[a-z0-9._:[\]-]+$/i;
 
-/** What the module reads of a request, without making one of the platform's: that costs more than a decision. */
+/** The parts of a `Request` that the module reads. Making a whole `Request` costs more than a decision. */
 class NodeRequest {
   #message;
 
@@ -113,29 +113,29 @@ class NodeRequest {
     this.headers = new NodeHeaders(message.headers);
   }
 
-  /** Read once at most, and only for the control plane. */
+  /** The body, or `null`. It is read once at most, and only for the control plane. */
   get body() {
     const { headers, body, stream } = this.#message;
-    const isSaid = headers["transfer-encoding"] !== undefined || Number(headers["content-length"]) > 0;
-    // HTTP/2 need not say so in a header.
-    if (!isSaid && stream?.endAfterHeaders !== false) return null;
+    const isAnnounced = headers["transfer-encoding"] !== undefined || Number(headers["content-length"]) > 0;
+    // On HTTP/2 a request can have a body that no header announces.
+    if (!isAnnounced && stream?.endAfterHeaders !== false) return null;
     return { getReader: () => readerOf(this.#message, body) };
   }
 }
 
-/** Reads a body; where middleware before this one has read it, what that has made of it. */
+/** A reader of the body. If earlier middleware has parsed the body, the reader returns what that middleware made of it. */
 function readerOf(message, body) {
   if (message.readableEnded) {
     const text = typeof body === "string" || body instanceof Uint8Array ? body : JSON.stringify(body ?? "");
     return new Blob([text]).stream().getReader();
   }
-  // What is left of a body that is too long does not end the connection: the client gets its answer.
+  // The rest of a body that is too long must not end the connection: the client still gets its answer.
   const chunks = message.iterator({ destroyOnReturn: false });
   return {
     read: () => chunks.next(),
     cancel: async () => {
       await chunks.return();
-      // Or the next request on the connection would wait behind it.
+      // Discards the rest. Otherwise the next request on the connection would wait behind it.
       message.resume();
     },
   };
@@ -143,17 +143,17 @@ function readerOf(message, body) {
 
 function urlOf({ originalUrl, url, headers, socket }) {
   const scheme = socket?.encrypted ? "https" : "http";
-  const named = headers.host ?? headers[":authority"] ?? "";
-  const host = HOST.test(named) ? named : "localhost";
+  const claimedHost = headers.host ?? headers[":authority"] ?? "";
+  const host = HOST.test(claimedHost) ? claimedHost : "localhost";
   const target = originalUrl ?? url;
   if (target.startsWith("/")) return `${scheme}://${host}${target}`;
-  // Of a request to a proxy it is a whole URL, of any scheme, whose path servers take for the path; of `OPTIONS *` it is a star.
-  const [whole] = /^[a-z][a-z0-9+.-]*:\/\/[^/\\?#]*/i.exec(target) ?? [""];
-  const rest = target.slice(whole.length);
+  // A target in the form for proxies is a whole URL of any scheme, and servers use its path. The target of `OPTIONS *` is a star.
+  const [schemeAndHost] = /^[a-z][a-z0-9+.-]*:\/\/[^/\\?#]*/i.exec(target) ?? [""];
+  const rest = target.slice(schemeAndHost.length);
   return `${scheme}://${host}${rest.startsWith("/") ? "" : "/"}${rest}`;
 }
 
-/** Headers as `node:http` has them: names in lower case, lines of one name joined. */
+/** The headers of `node:http`, whose names are in lower case and whose repeated lines are joined, in the form of `Headers`. */
 class NodeHeaders {
   #headers;
 

@@ -1,14 +1,11 @@
-/** `limiter.redis`: the application's own keys, and the control plane's calls under the names that applications use. */
+/** `limiter.redis`: the application's own keys, and some calls of the control plane as functions. */
 import { LimiterError, isText } from "./errors.js";
-import { known } from "./options.js";
+import { checkNames } from "./options.js";
 
-/** Keys of one call. */
-const MAX_DELETED = 1000;
+const MAX_KEYS_PER_DELETE = 1000;
+const BLOCKS_PER_PAGE = 1000;
 
-/** Blocks of a page. */
-const PAGE = 1000;
-
-/** The longest block, but one until it is lifted, and the longest expiry, in seconds. */
+/** A block without a number of seconds lasts until it is lifted. */
 const MAX_BLOCK_SECONDS = 366 * 24 * 60 * 60;
 const MAX_EXPIRY_SECONDS = 10 * 365 * 24 * 60 * 60;
 
@@ -17,14 +14,14 @@ const MAX_EXPIRY_SECONDS = 10 * 365 * 24 * 60 * 60;
  */
 export function redisOf({ operate, apply }) {
   const result = async (...words) => (await apply(words)).result;
-  const whole = (name, value, least, most) => {
-    if (!Number.isInteger(value) || value < least || value > most) {
-      throw new LimiterError("bad_argument", `${name} must be a whole number, ${least} to ${most}.`);
+  const whole = (name, value, min, max) => {
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw new LimiterError("bad_argument", `${name} must be a whole number, ${min} to ${max}.`);
     }
     return value;
   };
   const checkedKey = (key) => {
-    if (!isText(key)) throw new LimiterError("bad_key", "key must be a text of 1 to 512 bytes, without control characters.");
+    if (!isText(key)) throw new LimiterError("bad_key", "key must be a string of 1 to 512 bytes, without control characters.");
     return key;
   };
   const blockPath = (ip) => {
@@ -35,10 +32,10 @@ export function redisOf({ operate, apply }) {
     get: async (key) => result("get", checkedKey(key)),
     set: async (key, value, options, ...rest) => {
       checkedKey(key);
-      // The words of other clients, such as `nx` or `"EX", 60`, would be without effect.
-      if (rest.length > 0) throw new LimiterError("bad_argument", "set takes a key, a value and { ex }.");
-      const { ex } = known(options, ["ex"]);
-      if (!isText(value) && !Number.isFinite(value)) throw new LimiterError("bad_argument", "value must be a text or a number.");
+      // Arguments of other clients, such as `"EX", 60`, would silently do nothing.
+      if (rest.length > 0) throw new LimiterError("bad_argument", "set takes a key, a value and { ex: seconds }, and no further arguments.");
+      const { ex } = checkNames(options, ["ex"]);
+      if (!isText(value) && !Number.isFinite(value)) throw new LimiterError("bad_argument", "value must be a string or a finite number.");
       return ex === undefined ? result("set", key, String(value)) : result("set", key, String(value), whole("ex", ex, 1, MAX_EXPIRY_SECONDS));
     },
     incr: async (key) => result("incr", checkedKey(key)),
@@ -46,13 +43,13 @@ export function redisOf({ operate, apply }) {
     del: async (...keys) => {
       keys.forEach(checkedKey);
       let deleted = 0;
-      for (let from = 0; from < keys.length; from += MAX_DELETED) deleted += await result("del", ...keys.slice(from, from + MAX_DELETED));
+      for (let from = 0; from < keys.length; from += MAX_KEYS_PER_DELETE) deleted += await result("del", ...keys.slice(from, from + MAX_KEYS_PER_DELETE));
       return deleted;
     },
 
     logRateLimitEvent: async (event) => {
-      const { identifier, policy, method = "", path = "" } = known(event, ["identifier", "policy", "method", "path"]);
-      if (![identifier, policy, method, path].every(isText)) throw new LimiterError("bad_argument", "An event has identifier and policy, and may have method and path: texts.");
+      const { identifier, policy, method = "", path = "" } = checkNames(event, ["identifier", "policy", "method", "path"]);
+      if (![identifier, policy, method, path].every(isText)) throw new LimiterError("bad_argument", "An event must have identifier and policy, and may have method and path. All are strings.");
       await apply(["log", identifier, policy, method, path]);
     },
     getRateLimitEvents: async (limit = 100) => (await operate("GET", `/events?limit=${whole("limit", limit, 1, 1000)}`)).events,
@@ -61,7 +58,7 @@ export function redisOf({ operate, apply }) {
       return (await operate("DELETE", `/events?older_than_seconds=${seconds}`)).removed;
     },
     blockIP: async (ip, seconds, reason) => {
-      // What is no number must not become a block without an end.
+      // Checked here, because JSON would turn NaN into null, which means a block until lifted.
       if (seconds !== undefined) whole("seconds", seconds, 1, MAX_BLOCK_SECONDS);
       await operate("PUT", blockPath(ip), JSON.stringify({ seconds, reason }));
     },
@@ -72,7 +69,7 @@ export function redisOf({ operate, apply }) {
       let cursor;
       do {
         const from = cursor ? `&cursor=${encodeURIComponent(cursor)}` : "";
-        const page = await operate("GET", `/blocked?limit=${PAGE}${from}`);
+        const page = await operate("GET", `/blocked?limit=${BLOCKS_PER_PAGE}${from}`);
         for (const { target, until, since, by, reason } of page.blocked) all.push({ ip: target, since, by, reason: reason ?? undefined, until: until ?? undefined });
         ({ cursor } = page);
       } while (cursor);

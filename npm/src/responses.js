@@ -1,17 +1,17 @@
-/** What the limiter does to a response of the application or the origin. */
+/** Helpers for responses of the application or the origin, to which the limiter adds headers. */
 
 const EXPOSED = "access-control-expose-headers";
 const ALLOWED_ORIGIN = "access-control-allow-origin";
 const TOO_MANY_REQUESTS = 429;
 const SERVICE_UNAVAILABLE = 503;
 
-/** An own refusal keeps its numbers. */
+/** Whether the application refuses the request itself. Such a response keeps its own rate-limit headers. */
 export const isRefusal = (status) => status === TOO_MANY_REQUESTS || status === SERVICE_UNAVAILABLE;
 
-/** Whether pages of another origin may read it. */
+/** Whether web pages of another origin may read the response (CORS). */
 export const isForPages = (headers) => headers.has(ALLOWED_ORIGIN);
 
-/** Adds names to those of the headers that a page may read. */
+/** Adds header names to those that a web page of another origin may read. */
 export function expose(headers, names) {
   const own = headers.get(EXPOSED);
   if (String(own ?? "").endsWith(names)) return;

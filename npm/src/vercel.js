@@ -1,12 +1,12 @@
-/** Vercel, on whose machines the package runs in both of its runtimes. */
+/** What the package needs to know about Vercel. Both its Node and its edge runtime use this file. */
 
-/** Vercel sets `VERCEL=1` where its code runs; `env` may be another environment, which the application passes. */
+/** Whether this runs on Vercel, which sets `VERCEL=1` in the process. `env`, which the application may pass, need not contain it. */
 export const isVercel = (env) => env?.VERCEL === "1" || globalThis.process?.env?.VERCEL === "1";
 
-/** Vercel sets it to the address of the connection, whatever the client sent under that name. */
+/** The header that Vercel sets to the connection's address. It overwrites what the client sent. */
 export const ADDRESS_HEADER = "x-real-ip";
 
-/** Where Vercel's own library, `@vercel/functions`, finds `waitUntil` of the request that runs. */
+/** The global symbol under which Vercel keeps the current request's context. Its library `@vercel/functions` finds `waitUntil` there too. */
 const CONTEXT = Symbol.for("@vercel/request-context");
 
 export const waitUntilOfRequest = () => {

@@ -1,10 +1,10 @@
 import { LimiterError } from "./errors.js";
 import { expose, isForPages, isRefusal } from "./responses.js";
 
-/** Of the wrappers alone; the same in another copy of the package. */
+/** Under this key only the framework wrappers read a verdict. `Symbol.for` is the same in two copies of the package. */
 const PARTS = Symbol.for("edge-limiter.verdict");
 
-/** What was decided about a request (types/index.d.ts). */
+/** The verdict on a request (types/index.d.ts). */
 export class Verdict {
   constructor(parts) {
     Object.defineProperty(this, PARTS, { value: parts });
@@ -29,7 +29,7 @@ export class Verdict {
   decorate(response) {
     const { allowed, exposed, removed, headers } = this[PARTS];
     const { status } = response;
-    // What changes protocols cannot be copied.
+    // A response with such a status cannot be constructed, and one that changes protocols (101) cannot be copied.
     if (!allowed || status < 200 || status > 599) return response;
     const decorated = !isRefusal(status);
     const exposes = isForPages(response.headers);
@@ -44,9 +44,9 @@ export class Verdict {
   }
 }
 
-/** For hosts without `Response`: the answer's body; the application's names to remove, and to name to pages. */
+/** For servers without `Response`: the answer's body, the headers to remove from the application's response, and those to expose to web pages. */
 export function partsOf(verdict) {
   const parts = verdict?.[PARTS];
-  if (parts === undefined) throw new LimiterError("bad_argument", "limiter must be one of createLimiter, and return its verdicts unchanged.");
+  if (parts === undefined) throw new LimiterError("bad_argument", "limiter must come from createLimiter, and its verdicts must be passed on unchanged.");
   return parts;
 }

@@ -1,17 +1,18 @@
-/** What Cloudflare calls. */
+/** The Worker: the handlers that Cloudflare calls. */
 import {
-  FORWARD, badGateway, begin, current, drive, forwarded, ownAnswer, prepare, redirected, removeOwn, runDuties, step, take, tend, waits,
+  FORWARD, badGateway, begin, currentInstance, drive, forwarded, ownAnswer, prepare, redirected, removeNotForwarded, runDuties, stepNumbers, stepText, tend,
+  waits,
 } from "./engine.js";
 import { incomingOf } from "./current.js";
 import { expose, isForPages, isRefusal } from "./responses.js";
 
-// Both are in an error's stack: the Wasm functions' and the ones that called them.
+// A stack after a panic has the frames of the module and those of the JavaScript that called it. The default of 10 would cut it.
 Error.stackTraceLimit = 100;
 
-/** How a request is forwarded to the binding `ORIGIN`; otherwise to a URL. */
+/** The step's number for a forward to the binding `ORIGIN`. Other forwards go to a URL. */
 const TO_BINDING = 1;
 
-/** Redirects are the client's to follow. */
+/** The limiter passes redirects to the client and does not follow them. */
 const MANUAL = { redirect: "manual" };
 
 const SWITCHING_PROTOCOLS = 101;
@@ -23,12 +24,12 @@ export default {
     const finish = (kind) => (kind === FORWARD ? forward(incoming, env) : { response: ownAnswer(request), sample: 0 });
     const kind = begin(incoming);
     const waitUntil = (promise) => context.waitUntil(promise);
-    // The origin is not waited for before the duties are begun.
     const { done } = waits(kind) ? await drive(kind, incoming, finish, waitUntil) : { done: finish(kind) };
-    const born = current();
+    const decidedBy = currentInstance();
+    // Duties begin before the origin has answered.
     runDuties(waitUntil);
     const { response, sample } = await done;
-    if (sample !== 0 && born === current()) {
+    if (sample !== 0 && decidedBy === currentInstance()) {
       forwarded(sample, response.status);
       runDuties(waitUntil);
     }
@@ -41,22 +42,22 @@ export default {
   },
 };
 
-/** Sends a request on as the last step says; what comes back, with the limiter's headers. */
+/** Forwards a request as the last step says. Returns the origin's response with the limiter's headers, and the number of the sample or 0. */
 async function forward(incoming, env) {
   const { request } = incoming;
-  const [, how, sample] = step();
-  const parts = take().split("\n");
+  const [, target, sample] = stepNumbers();
+  const parts = stepText().split("\n");
   const [origin, rest, exposed] = parts;
   const url = origin + rest;
-  // Without a URL it keeps its own.
+  // Without a URL the request keeps its own.
   const outgoing = url === "" ? new Request(request) : new Request(url, request);
   const { headers } = outgoing;
-  removeOwn(headers, incoming);
+  removeNotForwarded(headers, incoming);
   const afterRequest = edit(headers, parts, 3);
   let response;
   try {
-    const fetcher = how === TO_BINDING ? env.ORIGIN : globalThis;
-    // As the platform hands requests over, they say so already; said once more, it costs another copy.
+    const fetcher = target === TO_BINDING ? env.ORIGIN : globalThis;
+    // Requests from the platform have `redirect: "manual"` already. Passing the option again would cost another copy.
     response = await (outgoing.redirect === "manual" ? fetcher.fetch(outgoing) : fetcher.fetch(outgoing, MANUAL));
   } catch {
     return { response: editedBadGateway(), sample };
@@ -67,14 +68,13 @@ async function forward(incoming, env) {
     return { response: editedBadGateway(status), sample };
   }
   const exposes = isForPages(response.headers);
-  // No response can be made with a status outside these (101 would need its socket as well): such a one goes on unchanged.
+  // A `Response` can only be constructed with a status in this range (101 would also need its socket). Any other is passed on unchanged.
   if (status >= 200 && status < 600) {
     const moved = origin === "" ? [] : redirects(response, origin, request.url);
-    // The origin's own refusals keep its numbers.
-    const has = parts[afterRequest] !== "" || parts[afterRequest + 1] !== "";
-    const decorated = has && !isRefusal(status);
+    const hasEdits = parts[afterRequest] !== "" || parts[afterRequest + 1] !== "";
+    const decorated = hasEdits && !isRefusal(status);
     if (decorated || exposes || moved.length > 0) {
-      // A fetched response's headers cannot be changed, a copy's can.
+      // A fetched response's headers are immutable, a copy's are not.
       response = new Response(response.body, response);
       if (decorated) edit(response.headers, parts, afterRequest);
       if (exposes) expose(response.headers, exposed);
@@ -90,7 +90,7 @@ async function forward(incoming, env) {
   }
 }
 
-/** The headers of an answer that lead around the limiter to `origin`, as they are to be instead. */
+/** New values for the response's redirecting headers that lead to `origin`, around the limiter. */
 function redirects(response, origin, url) {
   const { status, headers } = response;
   const moved = [];
@@ -104,7 +104,7 @@ function redirects(response, origin, url) {
   return moved;
 }
 
-/** Sets and removes headers as two lists say, each ended by an empty part; where the next list begins. */
+/** Sets, then removes headers by two lists, each ended by an empty part. Returns the place at which the next list begins. */
 function edit(headers, parts, at) {
   for (; parts[at] !== ""; at += 2) headers.set(parts[at], parts[at + 1]);
   for (at += 1; parts[at] !== ""; at += 1) headers.delete(parts[at]);

@@ -1,4 +1,4 @@
-/** Servers that go on after a response: Node, Deno, Bun. Vercel stops them in between. */
+/** Node, Deno and Bun. Their processes keep running after a response, except on Vercel, which suspends them. */
 import { ADDRESS_HEADER, isVercel, waitUntilOfRequest } from "../vercel.js";
 
 export const defaultEnv = () => globalThis.process?.env ?? {};
@@ -6,5 +6,5 @@ export const endsBackgroundWork = isVercel;
 export const defaultWaitUntil = waitUntilOfRequest;
 export const addressHeader = (env) => (isVercel(env) ? ADDRESS_HEADER : undefined);
 
-/** Some versions of Next.js cache what `fetch` is answered, a POST too. */
+/** Some versions of Next.js cache the responses that `fetch` gets, even to a POST. */
 export const fetchOptions = { cache: "no-store" };

@@ -1,4 +1,4 @@
-/** Vercel's edge runtime, there and in Next.js. */
+/** Vercel's edge runtime, on Vercel and in Next.js. */
 import { ADDRESS_HEADER, isVercel, waitUntilOfRequest } from "../vercel.js";
 
 export const defaultEnv = () => globalThis.process?.env ?? {};
@@ -6,5 +6,5 @@ export const endsBackgroundWork = () => true;
 export const defaultWaitUntil = waitUntilOfRequest;
 export const addressHeader = (env) => (isVercel(env) ? ADDRESS_HEADER : undefined);
 
-/** Some versions of Next.js cache what `fetch` is answered, a POST too. */
+/** Some versions of Next.js cache the responses that `fetch` gets, even to a POST. */
 export const fetchOptions = { cache: "no-store" };

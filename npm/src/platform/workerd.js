@@ -3,14 +3,14 @@ import * as workers from "cloudflare:workers";
 
 export const defaultEnv = () => workers.env ?? {};
 
-/** Background work ends with the request that began it, unless the platform is passed it. */
+/** Background work ends with the request that began it, unless it is passed to `waitUntil`. */
 export const endsBackgroundWork = () => true;
 
-/** Absent in older runtimes. */
+/** `undefined` in older runtimes. */
 export const defaultWaitUntil = () => workers.waitUntil;
 
-/** The header with the caller's address that the platform sets, and no client can. */
+/** The header in which Cloudflare puts the caller's address. No client can set it. */
 export const addressHeader = () => "cf-connecting-ip";
 
-/** Workers of older compatibility dates refuse `cache`, and none caches a POST. */
+/** No `cache` option: Workers with older compatibility dates refuse it, and no Worker caches a POST. */
 export const fetchOptions = {};

@@ -1,14 +1,14 @@
-/** The application's own Redis client, of `ioredis`, `redis` or `@upstash/redis`. */
+/** Transports over the application's own Redis client: of `ioredis`, `redis` or `@upstash/redis`. */
 import { LimiterError } from "../errors.js";
 import { inCluster } from "./cluster.js";
 import { overClient } from "./replies.js";
 import { overRest } from "./rest.js";
-import { event, once } from "./waits.js";
+import { waitForEvent, waitOnce } from "./waits.js";
 
 /**
  * @typedef {object} Client
- * @property {number} number which one, from 1 on
- * @property {boolean} isCluster whether it is connected to a cluster
+ * @property {number} number identifies the client in this process, from 1
+ * @property {boolean} isCluster whether the client is connected to a cluster
  * @property {import("./rest.js").Transport} transport
  */
 
@@ -16,7 +16,7 @@ const known = new WeakMap();
 let count = 0;
 
 /**
- * The way to Redis that a client is: the same one each time.
+ * Wraps the application's client. The same client gives the same result each time.
  *
  * @param {unknown} client
  * @returns {Client}
@@ -34,36 +34,36 @@ export function clientOf(client) {
 
 const ACCEPTED = "redis must be a client: of ioredis (Redis, Cluster), of redis (createClient, createClientPool, createCluster, createSentinel), or of @upstash/redis (Redis).";
 
-/** By what they can do: an application may have several versions of a package. */
+/** Recognises a client by its methods, because an application may use any version of a package, or several. */
 function recognised(client) {
   if (typeof client.sendCommand === "function" && typeof client.connect === "function") {
     const isIoredis = typeof client.call === "function" && typeof client.status === "string";
     const isCluster = isIoredis ? client.isCluster === true : typeof client.nodeClient === "function" && Array.isArray(client.masters);
     refuseOptions(client.options, isCluster);
-    if (isIoredis) return { isCluster, transport: overIoredis(client, (timeout) => applicationsIoredis(client, timeout)) };
+    if (isIoredis) return { isCluster, transport: overIoredis(client, (timeout) => readyIoredis(client, timeout)) };
     return { isCluster, transport: isCluster ? overNodeRedisCluster(client) : overNodeRedis(client) };
   }
   const rest = client.client;
   const [scheme, token] = String(rest?.headers?.authorization ?? "").split(" ");
   if (typeof rest?.baseUrl === "string" && scheme === "Bearer" && token) {
-    // Not by its own calls, which are repeated after a failure: a decision could count twice.
+    // The client's own calls are not used: they repeat a failed call, and a decision could count twice.
     return { isCluster: false, transport: overRest({ url: rest.baseUrl, token }) };
   }
   throw new LimiterError("bad_argument", ACCEPTED);
 }
 
-/** Options with which scripts cannot work. */
+/** Throws for options with which the limiter's scripts cannot work. */
 function refuseOptions(options, isCluster) {
-  const has = (name) => [options, options?.redisOptions].some((given) => given?.[name]);
+  const has = (name) => [options, options?.redisOptions].some((object) => object?.[name]);
   const refuse = (why) => {
     throw new LimiterError("bad_argument", `redis has ${why}`);
   };
-  if (has("keyPrefix")) refuse("a keyPrefix, which the arguments of scripts do not get. Use a client without one, and REDIS_KEY_PREFIX.");
-  if (has("stringNumbers")) refuse("stringNumbers, by which numbers and texts cannot be told apart. Use a client without it.");
-  if (isCluster && has("enableAutoPipelining")) refuse("enableAutoPipelining in a cluster, by which ioredis 5 sends scripts to the wrong node. Use a client without it.");
+  if (has("keyPrefix")) refuse("a keyPrefix, which is not added to the arguments of scripts. Use a client without one, and set REDIS_KEY_PREFIX.");
+  if (has("stringNumbers")) refuse("stringNumbers, which makes numbers and texts in replies look the same. Use a client without it.");
+  if (isCluster && has("enableAutoPipelining")) refuse("enableAutoPipelining, with which ioredis 5 sends scripts to the wrong node of a cluster. Use a client without it.");
 }
 
-/** A client of ioredis: a Redis, alone or behind Sentinel, or a Cluster. */
+/** A transport over a client of ioredis: a `Redis`, alone or behind Sentinel, or a `Cluster`. */
 export function overIoredis(client, ready) {
   const run = ([name, ...words]) => client.call(name, ...words);
   const masters = async () => {
@@ -73,36 +73,42 @@ export function overIoredis(client, ready) {
   return overClient(client.isCluster ? (words) => inCluster(words, run, masters) : run, ready);
 }
 
-/** The application connects its client again, or has ended it: only one that waits for its first command is connected. */
-async function applicationsIoredis(client, timeout) {
+/**
+ * Waits until the application's client is ready. The limiter connects it only if it waits for its first command (`lazyConnect`): reconnecting
+ * a client or ending it is up to the application.
+ */
+async function readyIoredis(client, timeout) {
   switch (client.status) {
     case "ready": return undefined;
-    case "wait": return once(client, () => client.connect(), timeout);
-    case "end": throw new Error("ended");
-    default: return once(client, () => event(client, "ready", ["end"], timeout), timeout);
+    case "wait": return waitOnce(client, () => client.connect(), timeout);
+    case "end": throw new Error("the application has ended its ioredis client");
+    default: return waitOnce(client, () => waitForEvent(client, "ready", ["end"], timeout), timeout);
   }
 }
 
-/** Texts are texts, whatever the client makes of them otherwise; and a command that waits in its queue goes when the call is given up. */
+/**
+ * Options of a command of `redis`. An empty type mapping returns texts as strings, even if the application maps them to something else.
+ * The signal removes the command from the client's queue when the call times out.
+ */
 const commandOptions = (signal) => ({ typeMapping: {}, abortSignal: signal() });
 
 const NOT_CONNECTED = "redis is not connected: call connect() on the client before the limiter is used. Memory decides until then.";
 const warned = new WeakSet();
 
-/** A client that nobody has connected is connected by nobody here: its errors are the application's. */
+/** Waits until the application's client is ready. It never connects the client: the application has to listen to its errors first. */
 async function readyNodeRedis(client, timeout) {
   if (client.isReady ?? client.isOpen) return undefined;
-  if (client.isOpen) return once(client, () => event(client, "ready", ["error", "end"], timeout), timeout);
+  if (client.isOpen) return waitOnce(client, () => waitForEvent(client, "ready", ["error", "end"], timeout), timeout);
   if (!warned.has(client)) {
     warned.add(client);
     console.error(NOT_CONNECTED);
   }
-  throw new Error("not connected");
+  throw new Error(NOT_CONNECTED);
 }
 
-/** A client of `redis`, a pool of them, or one behind Sentinel. */
+/** A transport over a client of `redis`, a pool of them, or a client behind Sentinel. */
 function overNodeRedis(client) {
-  // Behind Sentinel, whether a replica will do is asked first.
+  // Behind Sentinel, the first argument says whether a replica may run the command.
   const isSentinel = typeof client.getMasterNode === "function" || typeof client.acquire === "function";
   const run = isSentinel
     ? (words, signal) => client.sendCommand(false, words, commandOptions(signal))

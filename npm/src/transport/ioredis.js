@@ -2,30 +2,30 @@
 import { FAILED } from "../statuses.js";
 import { overIoredis } from "./client.js";
 import { isRefusal } from "./replies.js";
-import { event, once } from "./waits.js";
+import { waitForEvent, waitOnce } from "./waits.js";
 
-/** What the host reaches (src/wire/redis.rs). */
+/** The servers that this transport reaches: all (src/wire/redis.rs). */
 export const REACH = 2;
 
-/** A connection from which nothing comes for so long, although something is waited for, is given up; at least, in ms. */
-const LEAST_SOCKET_TIMEOUT_MS = 1000;
+/** A connection is closed if a reply is due and nothing arrives for the timeout of a call, but not earlier than this. */
+const MIN_SOCKET_TIMEOUT_MS = 1000;
 
 const MISSING = "REDIS_URL, REDIS_SENTINEL and REDIS_CLUSTER need the package ioredis: npm install ioredis. Memory decides until then.";
 
 /**
- * One client for all calls, made at the first one. It connects when it is called and is not connected, never by a timer, and keeps
- * no process alive.
+ * A transport with one client for all calls, which the first call creates. The client connects only when it is called and not
+ * connected, never by a timer. It keeps no process alive.
  *
- * @param {object} redis as the module says (src/wire/redis.rs)
+ * @param {object} redis the server, as `server` in src/wire/redis.rs describes it
  * @returns {import("./rest.js").Transport & {close: () => Promise<void>}}
  */
 export function connect(redis) {
   let transport, client;
   const underWay = new Set();
   const open = async (timeout) => {
-    const ioredis = await load();
+    const ioredis = await loadOnce();
     if (!ioredis) return { call: async () => [FAILED, ""] };
-    client = make(ioredis, redis, Math.max(timeout, LEAST_SOCKET_TIMEOUT_MS));
+    client = makeClient(ioredis, redis, Math.max(timeout, MIN_SOCKET_TIMEOUT_MS));
     return overIoredis(client, (wait) => ready(client, wait));
   };
   return {
@@ -40,33 +40,33 @@ export function connect(redis) {
       }
     },
     async close() {
-      // None waits longer than its timeout.
+      // No call lasts longer than its timeout.
       await Promise.allSettled(underWay);
       if (client === undefined || ["wait", "end"].includes(client.status)) return;
-      // Connecting before it has ended would fail.
-      const ended = event(client, "end", [], LEAST_SOCKET_TIMEOUT_MS).catch(() => {});
+      // A later call could not connect the client again before it has ended.
+      const ended = waitForEvent(client, "end", [], MIN_SOCKET_TIMEOUT_MS).catch(() => {});
       client.disconnect();
       await ended;
     },
   };
 }
 
-/** The last error of a client that is not connected: Redis may have refused the password. */
+/** The last error that each client emitted. It says why a client is not connected, such as a refused password. */
 const lastErrors = new WeakMap();
 
 async function ready(client, timeout) {
-  if (client.status !== "ready") await connected(client, timeout);
-  if (client.isCluster) await Promise.all(client.nodes("master").map((node) => begun(node, timeout)));
+  if (client.status !== "ready") await connectClient(client, timeout);
+  if (client.isCluster) await Promise.all(client.nodes("master").map((node) => connectNodeOnce(node, timeout)));
 }
 
-async function connected(client, timeout) {
+async function connectClient(client, timeout) {
   const connecting = () => {
-    if (client.status.startsWith("connect")) return event(client, "ready", ["close", "end"], timeout);
+    if (client.status.startsWith("connect")) return waitForEvent(client, "ready", ["close", "end"], timeout);
     lastErrors.delete(client);
     return client.connect();
   };
   try {
-    await once(client, connecting, timeout);
+    await waitOnce(client, connecting, timeout);
   } catch (error) {
     const reason = lastErrors.get(client) ?? error;
     const cause = reason.lastNodeError ?? error.lastNodeError ?? reason;
@@ -74,35 +74,36 @@ async function connected(client, timeout) {
   }
 }
 
-const begins = new WeakMap();
+const nodeConnections = new WeakMap();
 
 /**
- * A node that the cluster has just learned of is connected by its first command, and refuses others until it is. So all wait
- * for that once, for half of their time: a node that does not answer holds up no other's commands for longer.
+ * Waits once for a node that the cluster has just discovered. ioredis connects such a node at its first command, and the node refuses
+ * other commands until it is connected. The wait ends after half of the timeout, so that a node that does not answer
+ * delays the commands to other nodes no longer.
  */
-function begun(node, timeout) {
-  if (!begins.has(node)) {
-    begins.set(node, node.status === "ready" ? undefined : connects(node, timeout));
+function connectNodeOnce(node, timeout) {
+  if (!nodeConnections.has(node)) {
+    nodeConnections.set(node, node.status === "ready" ? undefined : connectNode(node, timeout));
   }
-  return begins.get(node);
+  return nodeConnections.get(node);
 }
 
-async function connects(node, timeout) {
-  const connecting = node.status === "wait" ? node.connect() : event(node, "ready", ["close", "end"], timeout);
+async function connectNode(node, timeout) {
+  const connecting = node.status === "wait" ? node.connect() : waitForEvent(node, "ready", ["close", "end"], timeout);
   let timer;
   const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout / 2)));
   await Promise.race([connecting.catch(() => {}), late]);
   clearTimeout(timer);
 }
 
-let loads;
+let loading;
 
-/** Its module; `undefined`: it is not installed. */
-const load = () => (loads ??= loaded());
+/** The package ioredis; `undefined` if it is not installed. */
+const loadOnce = () => (loading ??= load());
 
-async function loaded() {
+async function load() {
   try {
-    // Bundlers take it along where it is installed, and do without where it is not.
+    // Bundlers include the package if it is installed. The comment tells Turbopack that it may be missing.
     return await import(/* turbopackOptional: true */ "ioredis");
   } catch {
     console.error(MISSING);
@@ -110,27 +111,27 @@ async function loaded() {
   }
 }
 
-function make({ Redis, Cluster }, redis, socketTimeout) {
+function makeClient({ Redis, Cluster }, redis, socketTimeout) {
   const { topology, nodes, username, password, database, ca, name, sentinelUsername, sentinelPassword } = redis;
   const tls = redis.tls ? { ca: ca ?? undefined } : undefined;
   const options = {
     username: username ?? undefined, password: password ?? undefined, tls, lazyConnect: true, connectTimeout: socketTimeout, socketTimeout,
-    // The limiter repeats what may be repeated, and no decision.
+    // The client repeats nothing: the limiter itself repeats the calls that may be repeated, and never a decision.
     maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false, enableOfflineQueue: false, retryStrategy: null, reconnectOnError: hasMoved,
-    // What neither is needed nor may be permitted.
+    // No `INFO` and no `CLIENT`: the limiter does not need them, and the Redis user may lack the permission.
     enableReadyCheck: false, disableClientInfo: true, family: 0, protocol: 2,
   };
   if (topology === "cluster") {
-    // Servers whose names are given are known by their names alone to certificates.
+    // With TLS the names of servers stay unresolved, because certificates are issued for names.
     const dnsLookup = redis.tls ? (address, callback) => callback(null, address) : undefined;
     const { lazyConnect, ...ofNodes } = options;
     const cluster = new Cluster(nodes, {
       redisOptions: ofNodes, lazyConnect, dnsLookup, clusterRetryStrategy: null, enableReadyCheck: false, enableOfflineQueue: false, slotsRefreshTimeout: socketTimeout,
-      // Above 0, a command whose connection has broken is sent again.
+      // With a delay above 0, ioredis would send a command again after its connection broke.
       retryDelayOnFailover: 0, maxRedirections: 5, scaleReads: "master",
     });
-    cluster.on("+node", (node) => node.on("connect", () => keepsNobody(node)));
-    return quiet(cluster);
+    cluster.on("+node", (node) => node.on("connect", () => unrefStream(node)));
+    return recordErrors(cluster);
   }
   const where = topology === "sentinel"
     ? {
@@ -139,18 +140,18 @@ function make({ Redis, Cluster }, redis, socketTimeout) {
     }
     : nodes[0];
   const client = new Redis({ ...options, ...where, db: database });
-  client.on("connect", () => keepsNobody(client));
-  return quiet(client);
+  client.on("connect", () => unrefStream(client));
+  return recordErrors(client);
 }
 
-/** A master that has become a replica: the next call finds the new one. This one is not sent again. */
+/** Reconnects (1) if the master has become a replica, so that the next call finds the new master. The failed command is not sent again (that would be 2). */
 const hasMoved = (error) => (error.message.startsWith("READONLY") ? 1 : false);
 
-/** A process that has nothing else to do may end. */
-const keepsNobody = ({ stream }) => stream?.unref?.();
+/** Lets a process end that has nothing else to do. */
+const unrefStream = ({ stream }) => stream?.unref?.();
 
-/** Calls reject as well; an event that nobody listens to would end the process. */
-function quiet(client) {
+/** Listens to errors, because an `error` event without a listener ends the process. Calls report the error by rejecting. */
+function recordErrors(client) {
   client.on("error", (error) => lastErrors.set(client, error));
   return client;
 }

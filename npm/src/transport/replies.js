@@ -1,22 +1,22 @@
-/** What clients of Redis's own protocol answer, as Upstash's REST API would. */
-import { FAILED, TIMED_OUT, WELL } from "../statuses.js";
+/** Turns a client of Redis's own protocol into a transport, whose answers have the form of Upstash's REST API. */
+import { FAILED, SUCCESS, TIMED_OUT } from "../statuses.js";
 
 const REFUSED = 400;
 
 /**
  * A transport (rest.js) over a client.
  *
- * @param {(words: string[], signal: () => AbortSignal) => Promise<unknown>} run runs one command, unless the signal is aborted before it
- *   is sent; rejects with an error of Redis's own that `isRefusal` knows, or with another one where the command may not have arrived
- * @param {(timeout: number) => Promise<void>} ready resolves once the client is connected; a client that is not is sent nothing: it
- *   would keep the command, and run it after memory has decided
+ * @param {(words: string[], signal: () => AbortSignal) => Promise<unknown>} run runs one command, unless the signal is aborted before the
+ *   command is sent. It rejects with Redis's own error, which `isRefusal` recognises, or with another error if the command may not have arrived.
+ * @param {(timeout: number) => Promise<void>} ready resolves once the client is connected. Until then nothing is sent to the client: it
+ *   would queue the command, and run it after memory has decided.
  * @returns {import("./rest.js").Transport}
  */
 export function overClient(run, ready) {
   return {
     async call(body, timeout) {
       let timer;
-      // It keeps a process alive while a call is under way, which the client's connections do not.
+      // This timer also keeps the process alive during a call. The client's connections do not.
       const late = new Promise((resolve) => (timer = setTimeout(resolve, timeout, [TIMED_OUT, ""])));
       let isLate = false;
       let controller;
@@ -35,9 +35,9 @@ export function overClient(run, ready) {
         const words = JSON.parse(body);
         try {
           await ready(timeout);
-          // Nothing may be sent of a call that has been given up.
+          // A call that has timed out must send nothing any more.
           if (isLate) return [TIMED_OUT, ""];
-          return [WELL, JSON.stringify({ result: plain(await run(words, signal), words) })];
+          return [SUCCESS, JSON.stringify({ result: plain(await run(words, signal), words) })];
         } catch (error) {
           return isRefusal(error) ? [REFUSED, JSON.stringify({ error: error.message })] : [FAILED, ""];
         }
@@ -46,13 +46,16 @@ export function overClient(run, ready) {
   };
 }
 
-/** Whether Redis itself has answered an error: it begins with a word of capitals, as no error of a client's does. Their names are lost in bundles. */
+/**
+ * Whether an error is Redis's own. Its message begins with a word in capitals, as no message of a client's own errors does. The errors'
+ * class names cannot be used, because bundlers change them.
+ */
 export const isRefusal = (error) => /^-?[A-Z][A-Z]+(?: |$)/.test(error?.message ?? "");
 
-/** A reply in the form that protocol version 2 has: maps as flat lists, and scores as texts. */
+/** Converts a reply to the form of protocol version 2, in which maps are flat lists and scores are texts. */
 function plain(reply, words) {
   const [name] = words;
-  // Scripts answer in the same form over each version.
+  // Only these commands have scores. Scripts reply in the same form over both versions.
   const isScored = name.startsWith("Z") && (words.includes("WITHSCORES") || name === "ZSCORE" || name === "ZINCRBY");
   const map = asEntries(reply);
   return flat(map ?? reply, isScored);

@@ -1,19 +1,19 @@
-/** One Redis over TCP or TLS in Cloudflare Workers. */
+/** A transport to one Redis over TCP or TLS, in Cloudflare Workers. */
 import { connect as open } from "cloudflare:sockets";
-import { FAILED, TIMED_OUT, WELL } from "../statuses.js";
+import { FAILED, SUCCESS, TIMED_OUT } from "../statuses.js";
 
-/** What the host reaches (src/wire/redis.rs). */
+/** The servers that this transport reaches: one server over TCP, no Sentinel and no cluster (src/wire/redis.rs). */
 export const REACH = 1;
 
-/** Statuses of `read`: more is to come, an error of Redis. */
+/** Statuses of `read`: the reply is incomplete, or Redis refused the command. */
 const MORE = 0;
 const REFUSED = 400;
 
 const encoder = new TextEncoder();
 
 /**
- * Each call has a connection: in Workers a request cannot use what another one opened. A client that disconnects ends its
- * request, and the runtime then closes the request's sockets.
+ * A transport that opens a connection for each call, because in Workers a request cannot use a socket that another one opened. A client that
+ * disconnects ends its request, and the runtime then closes the request's sockets.
  *
  * @param {{nodes: {host: string, port: number}[], username?: string, password?: string, database: number, tls: boolean}} redis
  * @param {(state: string, bytes: Uint8Array) => [status: number, read: number, needed: number, text: string]} read
@@ -22,12 +22,12 @@ const encoder = new TextEncoder();
 export function connect({ nodes: [{ host, port }], username, password, database, tls }, read) {
   const address = { hostname: host.includes(":") ? `[${host}]` : host, port };
   const options = { secureTransport: tls ? "on" : "off", allowHalfOpen: false };
-  const before = [];
-  if (username) before.push(["AUTH", username, password ?? ""]);
-  else if (password) before.push(["AUTH", password]);
-  if (database > 0) before.push(["SELECT", String(database)]);
+  const setupCommands = [];
+  if (username) setupCommands.push(["AUTH", username, password ?? ""]);
+  else if (password) setupCommands.push(["AUTH", password]);
+  if (database > 0) setupCommands.push(["SELECT", String(database)]);
 
-  const prologue = before.map(encoded).join("");
+  const prologue = setupCommands.map(encoded).join("");
   let isAccepted = prologue === "";
   return { call };
 
@@ -36,7 +36,7 @@ export function connect({ nodes: [{ host, port }], username, password, database,
     try {
       const command = encoded(JSON.parse(body));
       socket = open(address, options);
-      // What is awaited fails with them.
+      // A failure is reported by what `exchange` awaits. These two would be unhandled rejections.
       for (const promise of [socket.opened, socket.closed]) promise.catch(() => {});
       const signal = AbortSignal.timeout(timeout);
       const late = new Promise((resolve) => signal.addEventListener("abort", () => resolve([TIMED_OUT, ""])));
@@ -49,34 +49,34 @@ export function connect({ nodes: [{ host, port }], username, password, database,
   }
 
   /**
-   * Sends everything in one write, once Redis has accepted user and database: it runs a command although those before it are
-   * refused, and would run this one as another user or in another database.
+   * Sends everything in one write, but only after an earlier call has shown that Redis accepts user and database. Redis runs a command even if
+   * those before it were refused, and would run it as another user or in another database.
    */
   async function exchange(socket, command) {
     const writer = socket.writable.getWriter();
     const reader = socket.readable.getReader();
-    // Reading fails as well, and says so.
+    // If a write fails, the read fails too and reports it.
     const send = (text) => writer.write(encoder.encode(text)).catch(() => {});
     let replies = 1;
     if (isAccepted) {
-      replies += before.length;
+      replies += setupCommands.length;
       send(prologue + command);
     } else {
       send(prologue);
-      const answer = await answerOf(reader, before.length, read);
-      if (answer[0] !== WELL || answer[1] === "") return answer;
+      const answer = await lastReply(reader, setupCommands.length, read);
+      if (answer[0] !== SUCCESS || answer[1] === "") return answer;
       isAccepted = true;
       send(command);
     }
-    const answer = await answerOf(reader, replies, read);
-    // Whichever it was that is refused.
-    if (answer[0] === REFUSED && before.length > 0) isAccepted = false;
+    const answer = await lastReply(reader, replies, read);
+    // The refused command may have been one of the setup commands.
+    if (answer[0] === REFUSED && setupCommands.length > 0) isAccepted = false;
     return answer;
   }
 }
 
-/** The answer to the last of so many commands, or the first error. */
-async function answerOf(reader, replies, read) {
+/** Reads as many replies as `replies` says. Returns the last one, or the first error. */
+async function lastReply(reader, replies, read) {
   let state = `0 ${replies}`;
   let [result, needed] = ["", 1];
   let arrived = new Pieces();
@@ -88,8 +88,8 @@ async function answerOf(reader, replies, read) {
     const bytes = arrived.joined();
     const [status, length, more, text] = read(state, bytes);
     if (status === REFUSED) return [status, JSON.stringify({ error: text })];
-    // What is no reply is no answer either.
-    if (status !== MORE) return [WELL, status === WELL ? `{"result":${result}${text}}` : ""];
+    // A malformed reply becomes an empty answer, which the module refuses.
+    if (status !== MORE) return [SUCCESS, status === SUCCESS ? `{"result":${result}${text}}` : ""];
     const end = text.indexOf("\n");
     state = text.slice(0, end);
     result += text.slice(end + 1);
@@ -98,7 +98,7 @@ async function answerOf(reader, replies, read) {
   }
 }
 
-/** Bytes as they arrive, joined when there are enough. */
+/** Collects bytes as they arrive, and joins them only when there are enough. */
 class Pieces {
   #list;
   length;
@@ -126,7 +126,7 @@ class Pieces {
   }
 }
 
-/** A command as Redis reads it: the number of its words, and each after its length in bytes. */
+/** A command in Redis's protocol: the number of its words, then each word after its length in bytes. */
 function encoded(words) {
   let text = `*${words.length}\r\n`;
   for (const word of words) text += `$${encoder.encode(word).length}\r\n${word}\r\n`;

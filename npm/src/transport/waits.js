@@ -1,10 +1,10 @@
 /** Waiting until a client is connected. */
 
-/** What clients are waited for, by all calls together. */
+/** The wait for each client, which all calls share. */
 const waits = new WeakMap();
 
-/** One that does not end in time is waited for anew by later calls. */
-export function once(client, wait, timeout) {
+/** Starts a wait for a client, or joins the one under way. A wait that takes longer than `timeout` ms is not joined: the next call starts another. */
+export function waitOnce(client, wait, timeout) {
   if (!waits.has(client)) {
     const end = () => {
       clearTimeout(timer);
@@ -12,26 +12,26 @@ export function once(client, wait, timeout) {
     };
     const timer = setTimeout(end, timeout);
     const waiting = wait().finally(end);
-    // Of a wait that nobody awaits any more.
+    // It may reject when no call awaits it any more.
     waiting.catch(() => {});
     waits.set(client, waiting);
   }
   return waits.get(client);
 }
 
-/** Resolves with an event; rejects with another one, or after a time. */
-export function event(emitter, wanted, others, timeout) {
+/** Resolves when the emitter emits `wanted`. Rejects when it emits one of `others` first, or after `timeout` ms. */
+export function waitForEvent(emitter, wanted, others, timeout) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(reject, timeout, new Error(`no ${wanted} in time`));
-    const over = (end) => () => {
+    const timer = setTimeout(reject, timeout, new Error(`The event ${wanted} did not come within ${timeout} ms.`));
+    const ending = (end) => () => {
       clearTimeout(timer);
-      emitter.off(wanted, good);
-      for (const other of others) emitter.off(other, bad);
+      emitter.off(wanted, onWanted);
+      for (const other of others) emitter.off(other, onOther);
       end();
     };
-    const good = over(resolve);
-    const bad = over(() => reject(new Error(`not ${wanted}`)));
-    emitter.once(wanted, good);
-    for (const other of others) emitter.once(other, bad);
+    const onWanted = ending(resolve);
+    const onOther = ending(() => reject(new Error(`Another event than ${wanted} came first: ${others.join(" or ")}.`)));
+    emitter.once(wanted, onWanted);
+    for (const other of others) emitter.once(other, onOther);
   });
 }
