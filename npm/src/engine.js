@@ -51,7 +51,7 @@ let inputBuffer = { address: 0, size: 0 };
 /** Starts another instance of the module if the last one panicked. */
 function ensureInstance() {
   if (!trapped) return;
-  console.log("Reinitializing Wasm application");
+  console.log("Starting a new instance of the WebAssembly module, after a panic");
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
@@ -400,7 +400,7 @@ function guarded(call) {
     return call();
   } catch (error) {
     if (typeof error !== "string" && !trapped) {
-      console.error("Critical", error);
+      console.error("The limiter's WebAssembly module failed; the next request starts a new instance of it:", error);
       trapped = true;
       instance += 1;
     }
