@@ -1,31 +1,31 @@
 import js from "@eslint/js";
 import globals from "globals";
 
-/** What is wrong, not what is ugly: a name that nothing defines or uses, code that cannot run, a promise built to no end. */
+/** Rules against mistakes, not about style: undefined or unused names, code that cannot run, promises without effect. */
 export default [
   { ignores: ["build/", "dist/", "bench/build/", "target/", "**/target/", ".tools/", "**/.wrangler/", "**/.next/"] },
   js.configs.recommended,
   {
     languageOptions: { globals: globals.node },
     linterOptions: { reportUnusedDisableDirectives: "error" },
-    // `{ host: _, ...rest }` is how to leave fields out; a control character is what some expressions are for.
+    // `{ host: _, ...rest }` leaves a field out on purpose. Some regular expressions have to match control characters.
     rules: {
       "no-unused-vars": ["error", { ignoreRestSiblings: true, argsIgnorePattern: "^_", varsIgnorePattern: "^_$" }],
       "no-control-regex": "off",
     },
   },
-  // What runs in a browser. It shows what attackers send, so that nothing becomes markup.
+  // The page runs in a browser and shows texts that attackers send, so nothing may turn a text into markup.
   {
     files: ["page/**"],
     languageOptions: { globals: globals.browser },
     rules: {
       "no-restricted-properties": [
         "error",
-        ...["innerHTML", "outerHTML", "insertAdjacentHTML", "srcdoc", "write", "writeln", "setHTMLUnsafe"].map((property) => ({ property, message: "Show text as text: page/dom.js." })),
+        ...["innerHTML", "outerHTML", "insertAdjacentHTML", "srcdoc", "write", "writeln", "setHTMLUnsafe"].map((property) => ({ property, message: "This turns text into markup. Make elements with h of page/dom.js." })),
       ],
     },
   },
   { files: ["examples/next/**"], languageOptions: { parserOptions: { ecmaFeatures: { jsx: true } } } },
-  // Parts of these run in the page that they test.
+  // Parts of these files run in the page that they test.
   { files: ["tests/page/**"], languageOptions: { globals: { ...globals.node, ...globals.browser } } },
 ];

@@ -58,7 +58,7 @@ export async function peers(options) {
     const sizes = Object.fromEntries(Object.entries(folders).map(([worker, folder]) => [worker, sizeOf(folder)]));
     const titles = Object.fromEntries(rows.map(({ name, title }) => [name, title]));
     const judged = targets({ titles, samples, sizes, starting });
-    options.inShort = shortTable({ rows, samples });
+    options.summary = shortTable({ rows, samples });
     options.figures.peers = { requests, skipped, samples, sizes, starting, growth, targets: judged };
     return markdown({ rows, samples, sizes, starting, growth, judged, skipped, resting, options });
   } finally {

@@ -1,12 +1,15 @@
 /**
- * `npm run bench [-- SECTION…] [OPTIONS]`: measures, and prints Markdown. Sections are named below; without one, those by default.
- *   --write              into docs/benchmarks.md as well, in place of what the sections had there, and in short into the README
- *   --json FILE          the figures behind it
- *   --redis-delay-ms N   what each call to Redis takes longer, as if it were that far away
- *   --only NAME[,NAME]   these contestants alone
- *   --rounds N, --requests N (a round and contestant), --connections N
- *   --starts N           of each contestant, for its start-up; 0: none
- *   --callers N          for the memory that they take; 0: none
+ * `npm run bench [-- SECTION…] [OPTIONS]`: measures, and prints Markdown. The sections are listed below. Without a section it measures
+ * those marked `byDefault`.
+ *   --write              also replaces the measured sections in docs/benchmarks.md, and the summary in the README
+ *   --json FILE          writes the figures to a file
+ *   --redis-delay-ms N   delays each call to Redis by N ms, as if Redis were that far away
+ *   --only NAME[,NAME]   measures only these contestants
+ *   --rounds N           how often every contestant is measured
+ *   --requests N         requests of each contestant in each round
+ *   --connections N      connections over which the requests are sent
+ *   --starts N           how often each contestant is started, to measure its start-up; 0 leaves that out
+ *   --callers N          how many callers each contestant meets, to measure its memory; 0 leaves that out
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -15,7 +18,7 @@ import { build } from "./build.mjs";
 import { Failure, main, root, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
-/** Each is `bench/NAME.mjs`, which exports a function of its name from options to Markdown. */
+/** A section is `bench/NAME.mjs`, which exports a function NAME that takes the options and returns Markdown. */
 const SECTIONS = {
   peers: { byDefault: true },
   core: { byDefault: true },
@@ -29,17 +32,17 @@ const SECTIONS = {
 const DOCUMENT = path.join(root, "docs", "benchmarks.md");
 const README = path.join(root, "README.md");
 
-/** Where the README has the first section's figures in short. */
-const IN_SHORT = /(<!-- bench -->)[^]*(<!-- end of bench -->)/;
+/** The place of the README's summary of the section `peers`. */
+const SUMMARY = /(<!-- bench -->)[^]*(<!-- end of bench -->)/;
 
-/** With the least that makes sense. */
+/** The numeric options. `min` is the smallest value that makes sense. */
 const NUMBERS = {
-  "redis-delay-ms": { default: "0", least: 0 },
-  rounds: { default: "7", least: 1 },
-  requests: { default: "2000", least: 10 },
-  connections: { default: "8", least: 1 },
-  starts: { default: "7", least: 0 },
-  callers: { default: "100000", least: 0 },
+  "redis-delay-ms": { default: "0", min: 0 },
+  rounds: { default: "7", min: 1 },
+  requests: { default: "2000", min: 10 },
+  connections: { default: "8", min: 1 },
+  starts: { default: "7", min: 0 },
+  callers: { default: "100000", min: 0 },
 };
 
 await main(import.meta.url, async (args) => {
@@ -58,8 +61,8 @@ await main(import.meta.url, async (args) => {
   if (json) writeFileSync(json, JSON.stringify({ ...provenance(), ...options.figures }, null, 2));
   if (write) {
     writeFileSync(DOCUMENT, document(written));
-    if (options.inShort) writeFileSync(README, readFileSync(README, "utf8").replace(IN_SHORT, `$1\n\n${options.inShort}\n\n$2`));
-    say(`written: ${path.relative(root, DOCUMENT)}`);
+    if (options.summary) writeFileSync(README, readFileSync(README, "utf8").replace(SUMMARY, `$1\n\n${options.summary}\n\n$2`));
+    say(`wrote ${path.relative(root, DOCUMENT)}`);
   }
 });
 
@@ -81,19 +84,19 @@ function read(args) {
   const unknown = positionals.find((name) => !names.includes(name));
   if (unknown) throw wrong(`there is no section ${unknown}`);
   const options = { only: values.only?.split(","), figures: {} };
-  for (const [name, { least }] of Object.entries(NUMBERS)) {
+  for (const [name, { min }] of Object.entries(NUMBERS)) {
     const number = Number(values[name]);
-    if (!/^\d+$/.test(values[name]) || number < least) throw wrong(`--${name}: a whole number, at least ${least}, not ${values[name]}`);
+    if (!/^\d+$/.test(values[name]) || number < min) throw wrong(`--${name}: a whole number, at least ${min}, not ${values[name]}`);
     options[name.replace(/-(.)/g, (_, letter) => letter.toUpperCase())] = number;
   }
   if (values.write && (values.only || options.redisDelayMs > 0)) {
-    throw wrong("--write: docs/benchmarks.md has all contestants, and no delay; leave --only and --redis-delay-ms out");
+    throw wrong("--write: docs/benchmarks.md has all contestants and no delay, so leave --only and --redis-delay-ms out");
   }
   const sections = positionals.length > 0 ? positionals : names.filter((name) => SECTIONS[name].byDefault);
   return { sections, options, write: values.write, json: values.json };
 }
 
-/** What the document says, with the sections that were measured in place of their former selves. */
+/** The text of docs/benchmarks.md, in which newly measured sections replace the old ones. */
 function document(written) {
   const former = existsSync(DOCUMENT) ? readFileSync(DOCUMENT, "utf8") : "";
   const sections = Object.keys(SECTIONS).flatMap((name) => {

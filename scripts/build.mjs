@@ -1,8 +1,8 @@
 /**
- * `npm run build [-- --force]`: compiles `worker/` and leaves what Cloudflare runs in `build/`: `index.js`, its `.wasm`, and
- * the files of the page for operators as a module of their own.
- * `wrangler` runs this too, at its start and whenever a source changes, so it ends at once when there is nothing to do:
- * cargo would see that by itself, wasm-bindgen and wasm-opt would not.
+ * `npm run build [-- --force]`: compiles `worker/` and writes what Cloudflare runs to `build/`: `index.js`, its `.wasm`, and
+ * the files of the page for operators as a separate module.
+ * `wrangler` runs this too, at its start and whenever a source changes. So it ends at once when nothing has changed:
+ * cargo notices that itself, but wasm-bindgen and wasm-opt do not.
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
@@ -12,53 +12,53 @@ import { STAGE, WASM, bundle } from "./bundle.mjs";
 import { main, root, run, say } from "./command.mjs";
 import { setup, wasmTools } from "./setup.mjs";
 
-/** What every module is made with, and from; folders count with everything in them. */
+/** Files that every module depends on. A folder stands for everything in it. */
 const ALWAYS = ["rust-toolchain.toml", "package-lock.json", ".cargo", "scripts/build.mjs", "scripts/bundle.mjs", "scripts/setup.mjs"];
 const INPUTS = ["Cargo.toml", "Cargo.lock", "src", "worker", "npm/src", "tools/bindgen"];
-/** What `wrangler` uploads: all the JavaScript that answers requests in one file. */
+/** What `wrangler` uploads: all the JavaScript that answers requests, in one file, and the WebAssembly. */
 const OUTPUTS = ["index.js", "index_bg.wasm"];
-/** And the page's files, which are loaded when one of them is asked for. */
+/** `wrangler` also uploads the page's files. This module is loaded when one of them is first requested. */
 export const PAGE_FILES = "page_files.js";
 
 export async function build({ force = false, redis = false } = {}) {
   await setup({ wasm: true, redis, alongside: firstCompile });
   await buildPage();
-  const current = await make("build", INPUTS, compile, { force, takes: "a minute or two from scratch, some seconds after that" });
-  if (current) {
-    say("build/ is current");
+  const isCurrent = await make("build", INPUTS, compile, { force, takes: "one or two minutes the first time, then some seconds" });
+  if (isCurrent) {
+    say("build/ is up to date");
     return;
   }
   const { files, total } = measure();
-  say(`${files.map((file) => `${file.name} ${kilobytes(file.raw)}`).join(", ")}; gzipped ${kilobytes(total)} together`);
+  say(`${files.map((file) => `${file.name} ${kilobytes(file.raw)}`).join(", ")}; together ${kilobytes(total)} gzipped`);
 }
 
 /**
- * Makes a Worker in Rust, and says whether there was nothing to do.
+ * Builds a Worker in Rust, unless it is up to date already.
  *
- * @param {string} folder where `index.js` and `index_bg.wasm` go
- * @param {string[]} inputs what they are made from, beyond what all are
- * @param {() => Promise<void>} how
- * @param {{force?: boolean, takes: string}} options `takes`: how long, for who waits
+ * @param {string} folder where `index.js` and `index_bg.wasm` are written
+ * @param {string[]} inputs the files they are made from, besides `ALWAYS`
+ * @param {() => Promise<void>} compile
+ * @param {{force?: boolean, takes: string}} options `takes`: how long it takes, as a text for the person who waits
+ * @returns {Promise<boolean>} whether it was up to date
  */
-export async function make(folder, inputs, how, { force = false, takes }) {
-  const from = digest([...inputs, ...ALWAYS]);
+export async function make(folder, inputs, compile, { force = false, takes }) {
+  const inputsDigest = digest([...inputs, ...ALWAYS]);
   const outputs = OUTPUTS.map((file) => path.join(folder, file));
   const stampFile = path.join(root, folder, ".stamp");
-  // What was built from what: a folder that something else wrote does not count as current.
-  const stamp = () => `${from} ${digest(outputs)}\n`;
+  // The stamp covers inputs and outputs: if something else has overwritten an output, the folder is not up to date.
+  const stamp = () => `${inputsDigest} ${digest(outputs)}\n`;
   const exist = [stampFile, ...outputs.map((file) => path.join(root, file))].every((file) => existsSync(file));
   if (!force && exist && readFileSync(stampFile, "utf8") === stamp()) return true;
   say(`compiling into ${folder}/ (${takes})`);
-  await how();
-  // Of the inputs as they were before: an edit made while compiling is compiled next time.
+  await compile();
+  // The inputs' digest is from before the compilation, so an edit made meanwhile is compiled next time.
   writeFileSync(stampFile, stamp());
   return false;
 }
 
 /**
- * Bundles `page/` and writes its files as a module of texts, so that any host can load them without further tools. It takes
- * less than it would take to find out whether there is anything to do; an unchanged module is left alone, since `wrangler`
- * watches it.
+ * Bundles `page/` and writes its files as a module of texts, so that any host can load them without further tools. Bundling is faster
+ * than finding out whether anything has changed. An unchanged module is not written again, because `wrangler` watches it.
  */
 export async function buildPage() {
   const esbuild = await import("esbuild");
@@ -85,13 +85,13 @@ export async function buildPage() {
   writeFileSync(file, module);
 }
 
-/** Needs no other program than Rust's own, so a first set-up runs it alongside. */
+/** Compiles the Worker. It needs nothing but the Rust toolchain, so the first set-up runs it while other programs are installed. */
 async function compileRust() {
   await run("cargo", ["build", "--release", "--lib", "--package", "edge-limiter-worker", "--target", TARGET, "--locked"]);
 }
 
 function firstCompile() {
-  say("the Worker in Rust, at the same time (about two minutes on 2 cores, with the rest)");
+  say("meanwhile, compiling the Worker in Rust (about two minutes on 2 cores, together with the installation)");
   return compileRust();
 }
 
@@ -108,8 +108,8 @@ async function compile() {
 const TARGET = "wasm32-unknown-unknown";
 
 /**
- * Features by name, so that a newer binaryen emits nothing that workerd does not know yet. Function names are an eighth of
- * the gzipped module; a panic says where it was without them.
+ * The WebAssembly features that wasm-opt may use. They are listed so that a newer binaryen emits nothing that workerd does not know yet.
+ * `--strip-debug` removes function names, which are an eighth of the gzipped module. A panic's message says where it happened without them.
  */
 const FEATURES = ["bulk-memory", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext"];
 
@@ -118,10 +118,10 @@ async function optimise(wasmOpt) {
   await run(wasmOpt, [path.join(STAGE, "index_bg.wasm"), "-Oz", "--strip-debug", "--strip-producers", ...features, "-o", WASM]);
 }
 
-/** The glue and the Worker's own JavaScript, as one module beside the Wasm. */
+/** Bundles wasm-bindgen's JavaScript and the Worker's own as one module next to the `.wasm`. */
 async function bundleWorker() {
   const glue = path.join(STAGE, "index.js");
-  // A proposal that runtimes do not read yet.
+  // `import source` is a proposal that runtimes do not support yet.
   writeFileSync(glue, readFileSync(glue, "utf8").replace("import source ", "import "));
   const host = { entries: { index: "worker.js" }, outdir: "build", wasm: "./index_bg.wasm", page: `./${PAGE_FILES}`, transport: "sockets.js" };
   await bundle(host, { minify: true });
@@ -154,7 +154,7 @@ function folderEntries(file) {
   }
 }
 
-/** The sizes of what is uploaded, as they are and gzipped at level 9: together that of the Worker, apart that of the page. */
+/** The sizes of the uploaded files in bytes, raw and gzipped at level 9. `total` is the Worker without the page, gzipped. */
 export function measure() {
   const size = (file) => {
     const name = path.join("build", file);

@@ -1,23 +1,23 @@
-/** The JavaScript of `npm/src` and what wasm-bindgen writes for the module, bundled for a host. */
+/** Bundles the JavaScript of `npm/src` with wasm-bindgen's output for one host. */
 import path from "node:path";
 import { root } from "./command.mjs";
 
 const SOURCE = path.join(root, "npm", "src");
 
-/** What tools/bindgen writes: `index.js` and `index_bg.wasm`, before it is optimised. */
+/** The folder to which tools/bindgen writes `index.js` and `index_bg.wasm`, which is not optimised yet. */
 export const STAGE = path.join(root, "target", "stage");
 
-/** The module as hosts get it. */
+/** The optimised module. */
 export const WASM = path.join(root, "build", "index_bg.wasm");
 
 /**
  * @param {object} host
- * @param {Record<string, string>} host.entries names of outputs, and files of `npm/src`
+ * @param {Record<string, string>} host.entries for each output's name, the file in `npm/src` that it is made from
  * @param {string} host.outdir
- * @param {string} [host.wasm] how the module is imported; without: its bytes are in the JavaScript
- * @param {string} host.page how the files of the page are imported
- * @param {string} [host.platform] a file of `npm/src/platform`
- * @param {string} host.transport a file of `npm/src/transport`: which Redis it reaches, beyond REST
+ * @param {string} [host.wasm] the specifier by which the `.wasm` is imported; without it, the module's bytes are in the JavaScript
+ * @param {string} host.page the specifier by which the page's files are imported
+ * @param {string} [host.platform] a file in `npm/src/platform`
+ * @param {string} host.transport a file in `npm/src/transport`, which reaches Redis over TCP where the host can
  * @param {import("esbuild").BuildOptions} [options]
  */
 export async function bundle({ entries, outdir, wasm, page, platform, transport }, options = {}) {
@@ -47,7 +47,7 @@ export async function bundle({ entries, outdir, wasm, page, platform, transport 
     loader: { ".wasm": "binary" },
     plugins: [links],
     logLevel: "warning",
-    // The glue names the file that it calls once for each function.
+    // wasm-bindgen's output has the same import key once for each function.
     logOverride: { "duplicate-object-key": "silent" },
     ...options,
   });

@@ -1,7 +1,7 @@
 /**
- * `npm run check-config [-- --env NAME] [-- --config PATH]`: reads the variables as wrangler would and has the limiter's own
- * parser, compiled natively, judge them. With `--host node` or `--host edge` it reads this process's variables, as the package does
- * there. Names are printed, values never. With `--has NAME` it only says whether that one is set, for `npm start`.
+ * `npm run check-config [-- --env NAME] [-- --config PATH]`: reads the variables as wrangler does, and checks them with the limiter's own
+ * parser, compiled natively. With `--host node` or `--host edge` it reads this process's variables, as the package does
+ * there. It prints names and never values. With `--has NAME` it only prints whether that variable is set, for `npm start`.
  */
 import path from "node:path";
 import { parseArgs } from "node:util";
@@ -10,32 +10,32 @@ import { setup } from "./setup.mjs";
 import { isRead } from "../npm/src/variables.js";
 
 /**
- * Throws unless the limiter accepts the configuration. With `deployed` wrangler.toml has the last word, since `.dev.vars` is not
- * uploaded: its variables then only stand in for the secrets, which cannot be read back from Cloudflare.
+ * Throws unless the limiter accepts the configuration. With `deployed`, wrangler.toml overrides `.dev.vars`, which is not
+ * uploaded. The variables of `.dev.vars` then only take the place of the secrets, which cannot be read back from Cloudflare.
  */
 export async function checkConfig({ env, config, deployed = false, host = "workers" } = {}) {
   await setup();
-  const vars = host === "workers" ? await variables({ env, config, deployed }) : ofProcess(host);
+  const vars = host === "workers" ? await variables({ env, config, deployed }) : processVariables(host);
   const child = start("cargo", ["run", "--quiet", "--locked", "--bin", "check-config", "--", host], { stdio: ["pipe", "inherit", "inherit"] });
-  child.stdin.on("error", () => {}); // It may end without reading; its exit code says why.
+  child.stdin.on("error", () => {}); // The program may end before it reads. Its exit code says why.
   child.stdin.end(JSON.stringify(vars));
   const code = await ended(child);
-  if (code !== 0) throw new Failure(`this configuration is not accepted (exit code ${code})`, code);
+  if (code !== 0) throw new Failure(`the limiter does not accept this configuration (exit code ${code}): mend what is listed above`, code);
 }
 
 /** The variables that the package would read in this process. */
-function ofProcess(host) {
+function processVariables(host) {
   if (!HOSTS.includes(host)) throw new Failure(`there is no host ${host}: use ${HOSTS.join(", ")}`, 2);
-  const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => isRead(name)));
-  say(`reading ${Object.keys(own).length} variables of this process`);
-  return own;
+  const vars = Object.fromEntries(Object.entries(process.env).filter(([name]) => isRead(name)));
+  say(`reading ${Object.keys(vars).length} variables of this process`);
+  return vars;
 }
 
 const HOSTS = ["workers", "edge", "node"];
 
 /**
- * `{NAME: value}`, a value being a string or, for a TOML table or list, what the Worker gets as JSON. Says what it reads, unless
- * it is `quiet`.
+ * The variables as `{NAME: value}`. A value is a string or, for a TOML table or list, the JSON that the Worker gets. Prints which files
+ * it reads, unless `quiet`.
  */
 async function variables({ env, config, deployed, quiet = false }) {
   Object.assign(process.env, { WRANGLER_SEND_METRICS: environment.WRANGLER_SEND_METRICS });
@@ -45,7 +45,7 @@ async function variables({ env, config, deployed, quiet = false }) {
   try {
     parsed = wrangler.unstable_readConfig({ config: file, env });
     if (!quiet) say(`reading ${path.relative(process.cwd(), file)}${env ? `, environment ${env}` : ""}`);
-    // Says by itself which of .dev.vars, .dev.vars.NAME and .env it uses.
+    // wrangler itself prints which of .dev.vars, .dev.vars.NAME and .env it uses.
     bindings = wrangler.unstable_getVarsForDev(file, undefined, {}, env, quiet, parsed.secrets);
   } catch (error) {
     throw new Failure(error.message);
@@ -53,7 +53,7 @@ async function variables({ env, config, deployed, quiet = false }) {
   const local = Object.fromEntries(Object.entries(bindings).map(([name, { value }]) => [name, value]));
   if (!deployed) return { ...parsed.vars, ...local };
   const standIns = Object.keys(local).filter((name) => !(name in parsed.vars));
-  if (standIns.length > 0) say(`standing in for secrets set at Cloudflare: ${standIns.join(", ")}`);
+  if (standIns.length > 0) say(`using local values for secrets that are set at Cloudflare: ${standIns.join(", ")}`);
   return { ...local, ...parsed.vars };
 }
 

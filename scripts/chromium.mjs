@@ -1,14 +1,14 @@
-/** The Chromium in which the tests of the page and its pictures are made. Nothing that is deployed needs one. */
+/** Finds Chromium, which the tests of the page and `npm run screenshots` use. Nothing that is deployed needs it. */
 import { existsSync } from "node:fs";
 import { Failure, output } from "./command.mjs";
 
-/** Where it is usually found, by name or by path. */
+/** The usual names and paths of the program. */
 const NAMES = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"];
 
-/** The program's path; `undefined`: it is not installed. The environment variable `CHROMIUM` names another. */
+/** The program's path, or `undefined` if it is not installed. The environment variable `CHROMIUM` overrides it. */
 export function findChromium() {
-  const given = process.env.CHROMIUM;
-  if (given) return existsSync(given) ? given : undefined;
+  const configured = process.env.CHROMIUM;
+  if (configured) return existsSync(configured) ? configured : undefined;
   for (const name of NAMES) {
     const path = name.startsWith("/") ? name : output("/bin/sh", ["-c", `command -v ${name}`]);
     if (path && existsSync(path)) return path;
@@ -16,9 +16,9 @@ export function findChromium() {
   return undefined;
 }
 
-/** Its path where `setup({ chromium: true })` has made sure of it. */
+/** The program's path. Call `setup({ chromium: true })` first, which installs it or fails. */
 export function chromiumPath() {
   const found = findChromium();
-  if (!found) throw new Failure("Chromium is not installed");
+  if (!found) throw new Failure("Chromium is not installed: install it, or set CHROMIUM to its path");
   return found;
 }

@@ -1,19 +1,19 @@
 /**
- * Running other programs. Every script goes through here, so that each program gets
- * the same environment and a failure is reported the same way.
+ * Runs other programs. Every script uses this file, so that each program gets the same environment, and every failure is reported
+ * in the same way.
  */
 import { spawn, spawnSync } from "node:child_process";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** The repository's root: scripts work from any current directory. */
+/** The repository's root, so that scripts work from any current directory. */
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "..");
 
-/** The usual place of rustup's programs, which a shell opened before rustup was installed does not search. */
+/** Where rustup installs its programs. A shell that was opened before rustup was installed does not have this folder on its PATH. */
 const cargoBin = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME ?? "/", ".cargo"), "bin");
 
 /**
- * What every program is started with: nothing phones home, be it with measurements or to look for a newer version.
+ * The environment of every program. It turns off telemetry and looking for newer versions.
  * `CLOUDFLARE_CF_FETCH_ENABLED=false` keeps `wrangler dev` from asking Cloudflare where this machine is.
  */
 export const environment = {
@@ -29,7 +29,7 @@ export const environment = {
   DO_NOT_TRACK: "1",
 };
 
-/** A failure whose message is all that the reader needs; `exitCode` is what the script ends with. */
+/** A failure that is reported by its message only, without a stack. The script ends with `exitCode`. */
 export class Failure extends Error {
   constructor(message, exitCode = 1) {
     super(message);
@@ -37,18 +37,18 @@ export class Failure extends Error {
   }
 }
 
-/** A line of progress, apart from what the programs themselves print. */
+/** Prints a line of progress, marked so that it differs from what the programs print. */
 export function say(line) {
   console.log(`> ${line}`);
 }
 
-/** Starts a program in the repository's root, its output passed on. */
+/** Starts a program in the repository's root. Its output goes to this process's output. */
 export function start(program, args, options = {}) {
   const { env, ...rest } = options;
   return spawn(program, args, { cwd: root, stdio: "inherit", ...rest, env: { ...environment, ...env } });
 }
 
-/** How a child ended, as a shell would say it: 128 + the number of the signal when one ended it. */
+/** The exit code of a child once it has ended. As in a shell, it is 128 + the signal's number if a signal ended the child. */
 export function ended(child) {
   return new Promise((resolve, reject) => {
     child.once("error", reject);
@@ -67,15 +67,15 @@ export async function run(program, args, options = {}) {
   if (code !== 0) throw new Failure(`failed (exit code ${code}): ${path.basename(program)} ${args.join(" ")}`, code);
 }
 
-/** What a program prints, or `undefined` when it is missing or fails. */
+/** What a program prints, or `undefined` if it is missing or fails. */
 export function output(program, args) {
   const result = spawnSync(program, args, { cwd: root, env: environment, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
   return result.status === 0 ? result.stdout.trim() : undefined;
 }
 
 /**
- * Runs `body` when `module` is the script that node was started with, and not when another script imports it.
- * Its failures become one line and an exit code.
+ * Runs `body` if node was started with `module`, and not if another script imports it. A `Failure` is printed as one line and
+ * becomes the exit code.
  */
 export async function main(module, body) {
   if (process.argv[1] === undefined || path.resolve(process.argv[1]) !== fileURLToPath(module)) return;

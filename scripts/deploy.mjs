@@ -1,6 +1,6 @@
 /**
- * `npm run deploy [-- ARGUMENTS]`: checks the configuration, builds, and hands over to `wrangler deploy` with the arguments.
- * A configuration that the limiter does not accept is not deployed.
+ * `npm run deploy [-- ARGUMENTS]`: checks the configuration, builds, and runs `wrangler deploy` with the arguments.
+ * It does not deploy a configuration that the limiter does not accept.
  */
 import path from "node:path";
 import { parseArgs } from "node:util";

@@ -9,7 +9,10 @@ import { checkVersions, setup } from "./setup.mjs";
 
 const WASM = ["--target", "wasm32-unknown-unknown"];
 const DENY = ["--", "-D", "warnings"];
-/** The project's own, and those whose dependencies only measure or build: they cost clippy a minute of compiling. */
+/**
+ * The project's workspace, and three more whose dependencies are only for measuring or building. These are formatted but not linted: compiling
+ * their dependencies would cost clippy a minute.
+ */
 const WORKSPACES = [[], ...["bench/core", "bench/workers", "tools/bindgen"].map((folder) => ["--manifest-path", `${folder}/Cargo.toml`])];
 const DOC = { env: { RUSTDOCFLAGS: "-D warnings" } };
 
@@ -33,37 +36,37 @@ await main(import.meta.url, async (args) => {
   say("lint: ok");
 });
 
-/** Lock files name packages, never where to download them: that is for the machine that installs to know. */
+/** Checks that lock files name packages and not their download addresses, which depend on the machine that installs. */
 function checkLockFiles() {
   for (const file of ["package-lock.json", "tests/load/package-lock.json", "tests/package/package-lock.json"]) {
     const npm = JSON.parse(readFileSync(path.join(root, file), "utf8")).packages;
     const addresses = Object.keys(npm).filter((name) => "resolved" in npm[name]);
     if (addresses.length > 0) {
       throw new Failure(
-        `${file} names download addresses ("resolved"), for ${addresses[0]} for one.\n` +
-          "Remove them, in its folder: npm install --package-lock-only --omit-lockfile-registry-resolved",
+        `${file} has download addresses ("resolved"), for example for ${addresses[0]}.\n` +
+          "Remove them by running in its folder: npm install --package-lock-only --omit-lockfile-registry-resolved",
       );
     }
   }
   for (const file of ["Cargo.lock", "bench/core/Cargo.lock", "bench/workers/Cargo.lock", "fuzz/Cargo.lock", "tools/bindgen/Cargo.lock"]) {
     const cargo = readFileSync(path.join(root, file), "utf8");
     for (const [, source] of cargo.matchAll(/^source = "(.*)"$/gm)) {
-      if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} names a source that is not crates.io: ${source}`);
+      if (source !== "registry+https://github.com/rust-lang/crates.io-index") throw new Failure(`${file} has a package from another source than crates.io: ${source}`);
     }
   }
   checkVersions();
-  // Else the bench would compare versions, not programs.
+  // The bench's Workers must use the same versions. Otherwise the bench would compare versions, not programs.
   const [ours, floors] = ["Cargo.lock", "bench/workers/Cargo.lock"].map(lockedPackages);
   const other = floors.find((locked) => !locked.startsWith("rust-") && !ours.includes(locked));
   if (other) {
     throw new Failure(
-      `bench/workers/Cargo.lock has ${other}, Cargo.lock has not. Make them the same:\n` +
+      `bench/workers/Cargo.lock has ${other}, which Cargo.lock does not have. Use the same versions:\n` +
         "cp Cargo.lock bench/workers/ && cargo metadata --format-version 1 --manifest-path bench/workers/Cargo.toml > /dev/null",
     );
   }
 }
 
-/** `NAME VERSION` of every package in a lock file of cargo's. */
+/** `NAME VERSION` of every package in one of cargo's lock files. */
 function lockedPackages(file) {
   const text = readFileSync(path.join(root, file), "utf8");
   return [...text.matchAll(/^name = "(.*)"\nversion = "(.*)"$/gm)].map(([, name, version]) => `${name} ${version}`);

@@ -1,23 +1,26 @@
 /**
- * `npm run load-test [-- SCENARIO… OPTIONS]` and `npm run security-test`: Artillery against the built Worker in workerd on a real
- * Redis, all on this machine's loopback. Fails if anything is admitted that should be denied, or denied that should be admitted.
- *   --vus N              virtual users, instead of each scenario's own
- *   --seconds N          over which they come (of ramp: that a step takes)
- *   --json FILE          the report, which is also in tests/load/reports
- *   --var NAME=VALUE     a variable of the limiters; another limit has to make a scenario fail
+ * `npm run load-test [-- SCENARIO… OPTIONS]` and `npm run security-test`: run Artillery against the built Worker in workerd with a real
+ * Redis, all on this machine's loopback. They fail if a request is admitted that should be denied, or denied that should be admitted.
+ *   --vus N              the number of virtual users, in place of each scenario's own
+ *   --seconds N          the time over which they arrive (in `ramp`: the length of a step)
+ *   --json FILE          writes the report to this file too; it is always in tests/load/reports
+ *   --var NAME=VALUE     sets a variable of the limiters. With another limit a scenario has to fail, which shows that it measures something
  */
 import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
 import { Failure, main, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
-/** Each is `tests/load/scenarios/NAME.yml` and `NAME.mjs`. */
+/** A scenario is `tests/load/scenarios/NAME.yml` and `NAME.mjs`. */
 const SUITES = {
   load: ["authentication", "api", "payments", "sensitive", "distributed", "ramp"],
   security: ["brute-force", "header-spoofing", "path-tricks", "token-guessing", "escalation", "blocked-range", "flood", "oversized"],
 };
 
-/** Fewer virtual users do not reach the limits; a longer run would outlast the window in which these are known to the unit. */
+/**
+ * The smallest and largest value of each numeric option. Fewer virtual users would not reach the limits. A longer run would go beyond
+ * the window for which the scenarios know the exact number of admitted requests.
+ */
 const NUMBERS = { vus: [50, 5000], seconds: [5, 45] };
 
 await main(import.meta.url, async ([suite, ...args]) => {
@@ -37,16 +40,16 @@ await main(import.meta.url, async ([suite, ...args]) => {
     const result = await runScenario(name, { ...options, note });
     results.push({ ...result, notes });
     say(`  ${result.broken.length === 0 ? `ok: ${result.proves}` : "FAILED"}`);
-    for (const { what, found, wanted } of result.broken) say(`  FAILED: ${what}: ${short(found)}, has to be ${wanted}`);
+    for (const { what, found, wanted } of result.broken) say(`  FAILED: ${what}: expected ${wanted}, found ${shortened(found)}`);
   }
   console.log(`\n${table(results)}\n`);
   say(`report: ${keep(suite, options, results, json)}`);
   const failed = results.filter(({ broken }) => broken.length > 0).map(({ name }) => name);
-  if (failed.length > 0) throw new Failure(`not as it has to be: ${failed.join(", ")}`);
+  if (failed.length > 0) throw new Failure(`scenarios failed: ${failed.join(", ")}`);
 });
 
-/** The report has all of it. */
-function short(found) {
+/** A value as text, cut after 300 characters. The report has the whole. */
+function shortened(found) {
   const text = JSON.stringify(found) ?? "nothing";
   return text.length <= 300 ? text : `${text.slice(0, 300)}…`;
 }
@@ -69,18 +72,18 @@ function read(suite, args) {
   const unknown = positionals.find((name) => !names.includes(name));
   if (unknown) throw wrong(`there is no scenario ${unknown}`);
   const options = { vars: Object.fromEntries(values.var.map(variable)) };
-  for (const [name, [least, most]] of Object.entries(NUMBERS)) {
+  for (const [name, [min, max]] of Object.entries(NUMBERS)) {
     if (values[name] === undefined) continue;
     options[name] = Number(values[name]);
-    if (!/^\d+$/.test(values[name]) || options[name] < least || options[name] > most) throw wrong(`--${name}: a whole number from ${least} to ${most}, not ${values[name]}`);
+    if (!/^\d+$/.test(values[name]) || options[name] < min || options[name] > max) throw wrong(`--${name}: a whole number from ${min} to ${max}, not ${values[name]}`);
   }
   return { scenarios: positionals.length > 0 ? positionals : names, options, json: values.json };
 
   function variable(text) {
     const [, name, value] = /^([A-Z0-9_]+)=(.*)$/.exec(text) ?? [];
     if (!name) throw wrong(`--var: NAME=VALUE, not ${text}`);
-    // Where Redis is, is not for the caller to say: nothing leaves this machine.
-    if (/_URL$|_TOKEN$|^REDIS_(ENABLED|KEY_PREFIX)$/.test(name)) throw wrong(`--var: ${name} is set by the test itself`);
+    // A URL from the command line could send the load to another machine.
+    if (/_URL$|_TOKEN$|^REDIS_(ENABLED|KEY_PREFIX)$/.test(name)) throw wrong(`--var: ${name} cannot be set, because the test sets it itself`);
     return [name, value];
   }
 }

@@ -1,7 +1,7 @@
 /**
- * `npm run package`: the npm package, from the module that the Worker runs, in `dist/package/`, and packed as
- * `dist/edge-limiter-VERSION.tgz`. `npm publish dist/edge-limiter-VERSION.tgz` publishes it. Not in `build/`, all of whose modules `wrangler`
- * uploads.
+ * `npm run package`: builds the npm package in `dist/package/`, with the same module that the Worker runs, and packs it as
+ * `dist/edge-limiter-VERSION.tgz`. `npm publish dist/edge-limiter-VERSION.tgz` publishes it. It is not built in `build/`, because `wrangler`
+ * uploads all modules there.
  */
 import { copyFileSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import path from "node:path";
@@ -12,17 +12,17 @@ import { main, output, root, say } from "./command.mjs";
 const DIST = path.join(root, "dist");
 const FOLDER = path.join(DIST, "package");
 
-/** The files of `npm/src` that applications import, and under which names. */
+/** The names under which applications import the package, and the file in `npm/src` behind each. */
 const ENTRIES = { index: "limiter.js", worker: "worker.js", node: "node.js", next: "next.js", hono: "hono.js" };
 
-/** By export condition, how the module is loaded and which platform it runs on; the last one is for all others. */
+/** For each export condition, how the module is loaded, and which platform and transport it uses. The last one is for all other runtimes. */
 const CONDITIONS = {
   workerd: { wasm: "../index_bg.wasm", platform: "workerd.js", transport: "sockets.js", entries: Object.keys(ENTRIES) },
   "edge-light": { wasm: "../index_bg.wasm?module", platform: "edge-light.js", transport: "none.js", entries: ["index", "next", "hono"] },
   default: { wasm: undefined, platform: "default.js", transport: "ioredis.js", entries: ["index", "node", "next", "hono"] },
 };
 
-/** Makes the package, and returns the tarball's path. */
+/** Builds the package, and returns the path of the tarball. */
 export async function makePackage() {
   await build();
   rmSync(FOLDER, { recursive: true, force: true });
@@ -55,22 +55,22 @@ function manifestOf({ name, version, description, license, engines }) {
   };
 }
 
-/** Where it is built, on GitHub: npm refuses provenance for a package that does not name that repository. */
+/** The repository on GitHub, if this runs there. npm refuses provenance for a package that does not name the repository that built it. */
 function repository({ GITHUB_SERVER_URL, GITHUB_REPOSITORY } = process.env) {
   if (!GITHUB_SERVER_URL || !GITHUB_REPOSITORY) return {};
   return { repository: { type: "git", url: `git+${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}.git` } };
 }
 
 function exportsOf(entry) {
-  const has = Object.entries(CONDITIONS).filter(([, { entries }]) => entries.includes(entry));
-  const paths = has.map(([condition]) => [condition, `./dist/${condition}/${entry}.js`]);
+  const conditions = Object.entries(CONDITIONS).filter(([, { entries }]) => entries.includes(entry));
+  const paths = conditions.map(([condition]) => [condition, `./dist/${condition}/${entry}.js`]);
   const [[, only]] = paths;
   const isForOne = paths.length === 1;
-  // The Worker is one, wherever a tool that knows no conditions looks for it.
+  // An entry for one platform only, such as the Worker, must also be found by a tool that does not know the condition.
   return { types: `./types/${entry}.d.ts`, ...(isForOne ? { default: only } : Object.fromEntries(paths)) };
 }
 
 await main(import.meta.url, async () => {
   const tarball = await makePackage();
-  if (existsSync(tarball)) say(`${path.relative(root, tarball)}: ${(statSync(tarball).size / 1000).toFixed(0)} kB. In an application: npm install ${tarball}`);
+  if (existsSync(tarball)) say(`${path.relative(root, tarball)}: ${(statSync(tarball).size / 1000).toFixed(0)} kB. To install it in an application: npm install ${tarball}`);
 });

@@ -1,6 +1,6 @@
 /**
- * `npm run screenshots`: takes the pictures of the page for README and the docs, into `docs/images`. The page is the built
- * Worker's; what it shows is the fixture of its tests, at a fixed time, so that an unchanged page makes unchanged pictures.
+ * `npm run screenshots`: takes the pictures of the page for README and the docs, and writes them to `docs/images`. The built Worker serves the
+ * page. The data are the fixture of the page's tests, at a fixed time, so that an unchanged page gives unchanged pictures.
  */
 import { mkdirSync, statSync } from "node:fs";
 import path from "node:path";
@@ -9,9 +9,9 @@ import { Failure, main, root, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
 const FOLDER = path.join("docs", "images");
-/** A picture in a repository stays there for ever. */
+/** A larger picture fails, because the repository's history keeps every picture for ever. */
 const MAX_BYTES = 200_000;
-/** An afternoon. */
+/** The time that the page shows. */
 const NOW = new Date("2026-03-18T15:42:00Z");
 
 const WIDE = { width: 1240, height: 800 };
@@ -28,7 +28,7 @@ const PICTURES = [
 await main(import.meta.url, async () => {
   await build();
   await setup({ chromium: true });
-  // They need node_modules, which may not have been there when this script began.
+  // Imported after `setup`, because they need node_modules, which may have been missing when this script began.
   const { loaded, logIn, openTab, playFixture, startBrowser } = await import("../tests/page/browser.mjs");
   const { ADMIN_TOKEN } = await import("../tests/harness/control.mjs");
   const { startWorkerd } = await import("../tests/harness/workerd.mjs");
@@ -37,7 +37,7 @@ await main(import.meta.url, async () => {
   const browser = await startBrowser();
   try {
     for (const { name, hash, panel, ...options } of PICTURES) {
-      // Its address is shown: not one that differs each time.
+      // The page shows the limiter's address. A fixed one keeps the pictures the same.
       const { tab, context } = await openTab(browser, { locale: "en-GB", timezoneId: "UTC", reducedMotion: "reduce", ...options });
       const shown = { url: "http://limiter.example" };
       await tab.route(`${shown.url}/**`, async (route) => {
@@ -52,7 +52,7 @@ await main(import.meta.url, async () => {
       const target = panel ? tab.locator("section").filter({ has: tab.getByRole("heading", { name: panel }) }) : tab;
       await target.screenshot({ path: path.join(root, file), animations: "disabled" });
       const { size } = statSync(path.join(root, file));
-      if (size > MAX_BYTES) throw new Failure(`${file} has ${size} bytes, more than ${MAX_BYTES}`);
+      if (size > MAX_BYTES) throw new Failure(`${file} has ${size} bytes, more than ${MAX_BYTES}: choose a smaller viewport`);
       say(`${file}, ${Math.round(size / 1000)} kB`);
       await context.close();
     }

@@ -1,7 +1,7 @@
 /**
- * What must be on this machine before anything else runs. Every npm command calls `setup` first, so that a fresh
- * clone needs git, rustup and Node only; when all is there it costs a few hundredths of a second.
- * Only node's own modules may be imported at the top of the scripts: node_modules may not exist yet.
+ * Installs what the other scripts need. Every npm command calls `setup` first, so that a fresh clone needs only git, rustup and
+ * Node. If nothing is missing, it takes a few hundredths of a second.
+ * Scripts may import only node's own modules at the top, because node_modules may not exist yet.
  */
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -9,10 +9,10 @@ import path from "node:path";
 import { Failure, environment, main, output, root, run, say } from "./command.mjs";
 import { ensurePrograms } from "./programs.mjs";
 
-/** What the bench's Workers in Rust are built with, as is usual; wasm-bindgen's version is read from Cargo.lock. */
-const WORKER_BUILD = "0.8.7";
+/** The version of worker-build, the usual tool, with which the bench's Workers in Rust are built. wasm-bindgen's version is read from Cargo.lock. */
+const WORKER_BUILD_VERSION = "0.8.7";
 
-/** What only the load tests need is a package of its own, and so is what the npm package is tried in. */
+/** Two separate npm projects, with what only the load tests need, and what only the tests of the npm package need. */
 const LOAD = path.join(root, "tests", "load");
 const PACKAGE = path.join(root, "tests", "package");
 
@@ -20,16 +20,16 @@ const tools = path.join(root, ".tools");
 const read = (file) => readFileSync(path.join(root, file), "utf8");
 
 /**
- * Makes sure of node_modules and the Rust toolchain, and of what is asked for beyond: `wasm`, the programs that make the
+ * Makes sure that node_modules and the Rust toolchain are installed, and what the options ask for: `wasm`, the programs that build the
  * Worker's module; `redis`, a redis-server; `prometheus`, Prometheus and Alertmanager with their tools; `chromium`;
- * `workerBuild`, for the bench; `load`, Artillery; `package`, the runtimes and frameworks that the npm package is tried in.
+ * `workerBuild`, for the bench; `load`, Artillery; `package`, the runtimes and frameworks in which the npm package is tested.
  *
- * What is missing is installed at the same time, as the steps seldom keep all cores busy. `alongside` is work that needs
- * only the toolchain: it is started with them if there is anything to install, and otherwise left to the caller.
+ * What is missing is installed in parallel, because a single step seldom keeps all cores busy. `alongside` is work that needs
+ * only the toolchain. It runs in parallel with the installation; if nothing has to be installed, it does not run.
  */
 export async function setup({ wasm = false, redis = false, prometheus = false, chromium = false, workerBuild = false, load = false, package: inPackage = false, alongside } = {}) {
   if (Number(process.versions.node.split(".")[0]) < 20) {
-    throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: https://nodejs.org/`);
+    throw new Failure(`Node 20 or newer is needed, this is ${process.versions.node}: install a newer one from https://nodejs.org/`);
   }
   if (wasm) checkVersions();
   const steps = [
@@ -37,7 +37,7 @@ export async function setup({ wasm = false, redis = false, prometheus = false, c
     ...(wasm ? [[() => existsSync(bindgen()), buildBindgen]] : []),
     ...(workerBuild ? [[() => findWasmBindgen(), installWasmBindgen], [() => findWorkerBuild(), installWorkerBuild]] : []),
     ...(load ? [[() => nodeModulesAreCurrent(LOAD), () => installNodeModules(LOAD, "Artillery (590 MB in tests/load, about a minute)")]] : []),
-    ...(inPackage ? [[() => nodeModulesAreCurrent(PACKAGE), () => installNodeModules(PACKAGE, "Next.js, Deno, Bun and what else tries the npm package (620 MB in tests/package, half a minute)")]] : []),
+    ...(inPackage ? [[() => nodeModulesAreCurrent(PACKAGE), () => installNodeModules(PACKAGE, "Next.js, Deno, Bun and more, for the tests of the npm package (620 MB in tests/package, half a minute)")]] : []),
   ];
   const missing = () => steps.filter(([isDone]) => !isDone()).map(([, install]) => install);
   if (!toolchainIsInstalled() || missing().length > 0) {
@@ -52,28 +52,28 @@ export async function setup({ wasm = false, redis = false, prometheus = false, c
   await ensurePrograms(Object.keys(programs).filter((name) => programs[name]));
 }
 
-/** Runs all `jobs` to their ends before the first failure is thrown, so that its message comes last. */
+/** Runs all `jobs` to their ends and then throws the first failure, so that its message is printed last. */
 async function allOf(jobs) {
   const results = await Promise.allSettled(jobs.map((job) => job()));
   const failed = results.find((result) => result.status === "rejected");
   if (failed) throw failed.reason;
 }
 
-/** Where the programs are that make the Worker's module, at the versions of the two lock files. */
+/** The paths of the programs that build the Worker's module. The lock files fix their versions. */
 export function wasmTools() {
   const bin = (name) => path.join(root, "node_modules", ".bin", name);
   return { bindgen: bindgen(), wasmOpt: bin("wasm-opt"), esbuild: bin("esbuild") };
 }
 
-/** worker-build, and what keeps it from downloading programs of its own. Needs `setup({ wasm: true, workerBuild: true })`. */
+/** worker-build, and an environment that keeps it from downloading programs itself. Call `setup({ wasm: true, workerBuild: true })` first. */
 export function workerBuild() {
   const { wasmOpt, esbuild } = wasmTools();
-  // A stack trace of its own would bury the compiler's errors.
+  // No backtrace of worker-build, which would bury the compiler's errors.
   const env = { WASM_BINDGEN_BIN: findWasmBindgen(), WASM_OPT_BIN: wasmOpt, ESBUILD_BIN: esbuild, RUST_BACKTRACE: "0" };
   return { program: findWorkerBuild(), env };
 }
 
-/** npm leaves a copy of the lock file, without what this platform does not need, in node_modules: the two must agree. */
+/** Whether node_modules agrees with the lock file. npm keeps a copy of the lock file there, without packages for other platforms. */
 function nodeModulesAreCurrent(folder) {
   const copy = path.join(folder, "node_modules", ".package-lock.json");
   if (!existsSync(copy)) return false;
@@ -93,7 +93,7 @@ async function installNodeModules(folder, what) {
   await (npm?.endsWith(".js") ? run(process.execPath, [npm, ...args], { cwd: folder }) : run("npm", args, { cwd: folder }));
 }
 
-/** rust-toolchain.toml, as far as it matters here. */
+/** The channel, targets and components in rust-toolchain.toml. */
 function toolchain() {
   const text = read("rust-toolchain.toml");
   const list = (key) => [...(text.match(new RegExp(`^${key}\\s*=\\s*\\[([^\\]]*)\\]`, "m"))?.[1] ?? "").matchAll(/"([^"]+)"/g)].map((match) => match[1]);
@@ -110,10 +110,10 @@ function toolchainIsInstalled() {
   );
 }
 
-/** Asked for by name: rustup does not everywhere install by itself what rust-toolchain.toml names. */
+/** Installs the toolchain explicitly, because not every rustup installs what rust-toolchain.toml names on its own. */
 async function installToolchain() {
   if (output("rustup", ["--version"]) === undefined) {
-    throw new Failure("rustup is not installed. It provides the Rust compiler this project is built with: https://rustup.rs/");
+    throw new Failure("rustup is not installed. It provides the Rust compiler. Install it from https://rustup.rs/");
   }
   const { channel, targets, components } = toolchain();
   say(`Rust ${channel} for ${targets.join(", ")}, with ${components.join(" and ")} (about a minute)`);
@@ -122,35 +122,38 @@ async function installToolchain() {
   if (targets.length) await run("rustup", ["target", "add", "--toolchain", channel, ...targets]);
 }
 
-/** The version that the Worker is compiled with; what reads its module must be of the very same one. */
+/** The version of wasm-bindgen with which the Worker is compiled. The program that processes the module must have exactly the same version. */
 function wasmBindgenVersion() {
   return read("Cargo.lock").match(/name = "wasm-bindgen"\nversion = "([^"]+)"/)[1];
 }
 
-/** Checked even when all is installed: what wasm-bindgen itself says of two versions names a program that is not used here. */
+/**
+ * Throws unless both versions of wasm-bindgen are the same. Checked even if everything is installed, because wasm-bindgen's own error tells
+ * the reader to update a program that is not used here.
+ */
 export function checkVersions() {
   const version = wasmBindgenVersion();
   const manifest = path.join("tools", "bindgen", "Cargo.toml");
   const other = read(manifest).match(/^wasm-bindgen-cli-support = "([^"]+)"/m)?.[1];
   if (other !== `=${version}`) {
     throw new Failure(
-      `${manifest} has wasm-bindgen-cli-support ${other}, Cargo.lock has wasm-bindgen ${version}. Name =${version} there, then:\n` +
+      `${manifest} has wasm-bindgen-cli-support ${other}, but Cargo.lock has wasm-bindgen ${version}. Set =${version} in ${manifest}, then run:\n` +
         `cargo metadata --format-version 1 --manifest-path ${manifest} > /dev/null`,
     );
   }
 }
 
-const findWorkerBuild = () => find("worker-build", WORKER_BUILD);
+const findWorkerBuild = () => find("worker-build", WORKER_BUILD_VERSION);
 const findWasmBindgen = () => find("wasm-bindgen", wasmBindgenVersion());
 
-/** `tools/bindgen`, compiled: what it is made from is in its name. */
+/** The path of the compiled `tools/bindgen`. Its name contains a hash of its sources, so that a change compiles it again. */
 function bindgen() {
   const hash = createHash("sha256");
   for (const file of ["Cargo.toml", "Cargo.lock", "src/main.rs"]) hash.update(read(path.join("tools", "bindgen", file)));
   return path.join(tools, "bin", `bindgen-${hash.digest("hex").slice(0, 16)}`);
 }
 
-/** The full path of a program of exactly this version, in `.tools` or else on PATH. */
+/** The full path of a program with exactly this version, in `.tools` or on PATH. */
 function find(name, version) {
   const folders = [path.join(tools, "bin"), ...environment.PATH.split(path.delimiter)];
   return folders
@@ -159,14 +162,14 @@ function find(name, version) {
 }
 
 async function installWorkerBuild() {
-  say(`worker-build ${WORKER_BUILD}, which builds the bench's Workers in Rust (compiled once into .tools/, about 3 minutes on 2 cores)`);
-  await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD}`]);
+  say(`worker-build ${WORKER_BUILD_VERSION}, which builds the bench's Workers in Rust (compiled once into .tools/, about 3 minutes on 2 cores)`);
+  await run("cargo", ["install", "--quiet", "--locked", "--root", tools, "worker-build", "--version", `=${WORKER_BUILD_VERSION}`]);
 }
 
-/** Without `--locked`: the lock file of wasm-bindgen-cli names a version that was withdrawn since. */
+/** Installs without `--locked`, because the lock file of wasm-bindgen-cli names a version that has been withdrawn. */
 async function installWasmBindgen() {
   const version = wasmBindgenVersion();
-  say(`wasm-bindgen ${version}, which worker-build wants (compiled once into .tools/, about 2.5 minutes on 2 cores)`);
+  say(`wasm-bindgen ${version}, which worker-build needs (compiled once into .tools/, about 2.5 minutes on 2 cores)`);
   await run("cargo", ["install", "--quiet", "--root", tools, "--force", "wasm-bindgen-cli", "--version", `=${version}`, "--bin", "wasm-bindgen"]);
 }
 
@@ -180,7 +183,7 @@ async function buildBindgen() {
   rmSync(folder, { recursive: true });
 }
 
-/** Two commands started at once on a fresh clone must not install over each other: the second waits for the first. */
+/** Holds a lock while `body` runs. Of two commands started at once on a fresh clone, the second waits until the first has installed everything. */
 async function locked(body) {
   const lock = path.join(tools, "setup.lock");
   mkdirSync(tools, { recursive: true });
@@ -203,7 +206,7 @@ async function locked(body) {
   }
 }
 
-/** Whether the process that wrote the lock still runs: one that was killed leaves its lock behind. */
+/** Whether the process that wrote the lock still runs. A process that was killed leaves its lock behind. */
 function isHeld(lock) {
   try {
     process.kill(Number(readFileSync(lock, "utf8")) || -1, 0);

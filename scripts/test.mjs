@@ -1,12 +1,12 @@
 /**
- * `npm test`: everything that must hold, the library first (natively), then the built Worker in its real runtime, then the
- * page for operators in Chromium, then the npm package in the runtimes and frameworks that it is for.
- *   npm test -- native [FILTER]    cargo's tests, those whose name contains FILTER
- *   npm test -- workers [FILTER]   the *.test.mjs in tests/, the files whose path contains FILTER
- *   npm test -- browser [FILTER]   those in tests/page
- *   npm test -- package [FILTER]   those in tests/package and in examples
- *   npm test -- FILTER             all of them
- * The first stage that fails ends the run and is named.
+ * `npm test`: runs all tests in four stages: the library natively, the built Worker in its real runtime, the page for operators in
+ * Chromium, and the npm package in the runtimes and frameworks that it supports.
+ *   npm test -- native [FILTER]    cargo's tests whose name contains FILTER
+ *   npm test -- workers [FILTER]   files *.test.mjs in tests/ whose path contains FILTER
+ *   npm test -- browser [FILTER]   the same in tests/page
+ *   npm test -- package [FILTER]   the same in tests/package and in examples
+ *   npm test -- FILTER             all four stages
+ * The first stage that fails ends the run, and is named.
  */
 import { readdirSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -15,13 +15,13 @@ import { build } from "./build.mjs";
 import { Failure, main, root, run, say } from "./command.mjs";
 import { setup } from "./setup.mjs";
 
-/** For one test; only a test that hangs takes as long. */
+/** The timeout of one test. Only a test that hangs takes this long. */
 const TIMEOUT_MS = 300_000;
 
 /** Tests that run Prometheus and its tools. */
-const OF_PROMETHEUS = [path.join("tests", "ops"), path.join("tests", "control", "metrics.test.mjs")];
+const PROMETHEUS_TESTS = [path.join("tests", "ops"), path.join("tests", "control", "metrics.test.mjs")];
 
-/** Where the tests are that need a browser, and those that need the packed package. */
+/** Tests that need a browser, and tests that need the packed package. */
 const PAGE = ["tests/page/"];
 const PACKAGE = ["tests/package/", "examples/"];
 
@@ -35,9 +35,9 @@ await main(import.meta.url, async (args) => {
   const inBrowser = chosen("browser", isIn(PAGE));
   const inPackage = chosen("package", isIn(PACKAGE));
   const runs = [...inWorkers, ...inBrowser, ...inPackage];
-  if (only && only !== "native" && runs.length === 0) throw new Failure(`no such file has a path containing "${filter ?? ""}"`);
+  if (only && only !== "native" && runs.length === 0) throw new Failure(`no test file of the stage ${only} has a path that contains "${filter ?? ""}"`);
 
-  const prometheus = runs.some((file) => OF_PROMETHEUS.some((part) => file.startsWith(part)));
+  const prometheus = runs.some((file) => PROMETHEUS_TESTS.some((part) => file.startsWith(part)));
   await setup({ wasm: runs.length > 0, redis: true, prometheus, chromium: inBrowser.length > 0, package: inPackage.length > 0 });
   if (!only || only === "native") {
     await stage("native tests", () => run("cargo", ["test", "--workspace", "--locked", ...(filter ? [filter] : [])]));
@@ -48,7 +48,7 @@ await main(import.meta.url, async (args) => {
   await stageOf("tests of the npm package", inPackage, () => run(process.execPath, [path.join("scripts", "package.mjs")]));
 
   async function stageOf(name, chosen, prepare) {
-    if (chosen.length === 0) return only || say(`no file matches: no ${name}`);
+    if (chosen.length === 0) return only || say(`no file matches, so no ${name} run`);
     await stage(name, async () => {
       await prepare?.();
       await run(process.execPath, [...runner(), ...chosen]);
@@ -56,7 +56,7 @@ await main(import.meta.url, async (args) => {
   }
 });
 
-/** Names the stage before and, should it fail, after. */
+/** Runs a stage. Prints its name first, and puts it into the message of a failure. */
 async function stage(name, body) {
   say(name);
   try {
@@ -66,13 +66,13 @@ async function stage(name, body) {
   }
 }
 
-/** Several files at once only where cores are to spare: they start runtimes of their own and measure time. */
+/** Node's test runner with its options. Test files run in parallel only on half of the cores, because they start runtimes and measure time. */
 function runner() {
   const concurrency = Math.max(1, Math.floor(availableParallelism() / 2));
   return ["--test", "--test-reporter=spec", `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS}`];
 }
 
-/** Found by walking, as Node 20 knows no patterns here. tests/load needs programs of its own and is started by hand. */
+/** The test files in a folder. Node 20's runner takes no patterns. tests/load is left out: it needs Artillery and is started by hand. */
 function testFiles(folder) {
   return readdirSync(path.join(root, folder), { withFileTypes: true })
     .flatMap((entry) => {

@@ -1,97 +1,97 @@
 /**
- * `npm run try [-- URL]`: plays callers and an operator before a limiter that `npm start` serves, and says of each step what was
- * done, what came of it and where the page shows it. The default is http://localhost:8787.
+ * `npm run try [-- URL]`: plays several callers and an operator against a limiter that `npm start` serves. For each step it prints what it
+ * did, what the limiter answered and where the page shows it. The default URL is http://localhost:8787.
  *
- * Each caller has an address: `wrangler dev` leaves a `CF-Connecting-IP` that a client sends, which Cloudflare replaces by the
- * client's own. The addresses are those that RFC 5737 sets apart for examples.
+ * Each caller has its own address, sent in `CF-Connecting-IP`. `wrangler dev` passes on this header from the client; Cloudflare
+ * would overwrite it. The addresses are reserved for examples (RFC 5737).
  */
 import { randomInt } from "node:crypto";
 import { request } from "node:http";
 import { Failure, main, say } from "./command.mjs";
-import { leftToken } from "./token.mjs";
+import { storedToken } from "./token.mjs";
 
 const USAGE = "usage: npm run try [-- http://localhost:PORT]";
 
-/** Only on this machine: elsewhere the callers would be one, and a stranger's limiter is nobody's to try. */
-const LOCAL = ["localhost", "127.0.0.1", "[::1]"];
+/** The only hosts that are allowed. On other machines all callers would have one address, and the limiter could be somebody else's. */
+const LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"];
 
-/** A limit that is not met in so many requests is not tried out. */
+/** The burst stops after this many requests, even if the limit is higher. */
 const MAX_BURST = 2000;
 
-const GUESSES = 40;
+const PASSWORD_GUESSES = 40;
 const BLOCK_SECONDS = 600;
 
 function baseOf(args) {
-  const [given = "http://localhost:8787", ...more] = args;
+  const [argument = "http://localhost:8787", ...more] = args;
   let base;
   try {
-    base = new URL(given);
+    base = new URL(argument);
   } catch {
     // Refused below.
   }
-  if (base?.protocol !== "http:" || !LOCAL.includes(base.hostname) || more.length > 0) throw new Failure(`not a limiter on this machine: ${args.join(" ")}\n${USAGE}`, 2);
+  if (base?.protocol !== "http:" || !LOCAL_HOSTS.includes(base.hostname) || more.length > 0) throw new Failure(`not the URL of a limiter on this machine: ${args.join(" ")}\n${USAGE}`, 2);
   return base;
 }
 
-/** Somebody who comes now and then. */
+/** A caller within its limits. */
 async function normal(limiter, address) {
-  say(`1. A normal caller, ${address}, asks for / three times`);
-  for (let time = 0; time < 3; time++) tell(await limiter.send(address, "GET", "/"));
-  look("Traffic: three requests admitted. Callers: what it has used of each policy");
+  say(`1. A normal caller, ${address}, requests / three times`);
+  for (let time = 0; time < 3; time++) printAnswer(await limiter.send(address, "GET", "/"));
+  printHint("Traffic: three requests admitted. Callers: what this caller has used of each policy");
 }
 
-/** Somebody who asks for more than the limit. */
+/** A caller who exceeds the limit. */
 async function burst(limiter, address) {
-  say(`2. A burst: ${address} asks for / as often as it can`);
-  const [admitted, denied] = await until(limiter, MAX_BURST, () => limiter.send(address, "GET", "/"));
+  say(`2. A burst: ${address} requests / until it is denied`);
+  const [admitted, denied] = await sendUntilDenied(MAX_BURST, () => limiter.send(address, "GET", "/"));
   console.log(`  ${admitted} admitted`);
-  if (!denied) return console.log("  none denied: nothing limits / here");
-  tell(denied);
-  look("Traffic: denials beside what is admitted. Events: one denied, with its count. Callers: denied most");
+  if (!denied) return console.log("  none denied: no policy of this configuration limits / to fewer requests");
+  printAnswer(denied);
+  printHint("Traffic: denials next to admitted requests. Events: one record of the denials, with their count. Callers: denied most");
 }
 
-/** Somebody who tries passwords. */
+/** A caller who guesses passwords. */
 async function bruteForce(limiter, address) {
-  say(`3. Brute force: ${address} tries passwords at /api/auth/login`);
-  const [admitted, denied] = await until(limiter, GUESSES, () => limiter.send(address, "POST", "/api/auth/login"));
+  say(`3. Brute force: ${address} guesses passwords at /api/auth/login`);
+  const [admitted, denied] = await sendUntilDenied(PASSWORD_GUESSES, () => limiter.send(address, "POST", "/api/auth/login"));
   console.log(`  ${admitted} admitted`);
-  if (!denied) return console.log(`  none of ${GUESSES} denied: no policy of this configuration limits logins so`);
-  tell(denied);
-  console.log("  What else it asks for is limited by other policies:");
-  tell(await limiter.send(address, "GET", "/"));
-  look("Blocks: the policy's own block of this caller, until when. Events: denied, with the count");
+  if (!denied) return console.log(`  none of ${PASSWORD_GUESSES} denied: no policy of this configuration limits logins to fewer requests`);
+  printAnswer(denied);
+  console.log("  Other policies limit its other requests:");
+  printAnswer(await limiter.send(address, "GET", "/"));
+  printHint("Blocks: the policy's own block of this caller, and until when. Events: the denials, with their count");
 }
 
-/** An operator, who blocks an address and lifts that. */
+/** An operator who blocks an address and lifts the block. */
 async function operator(limiter, address) {
   say(`4. An operator blocks ${address} for ten minutes`);
   await limiter.control("PUT", `blocked/${address}`, { seconds: BLOCK_SECONDS, reason: "npm run try" });
-  tell(await limiter.send(address, "GET", "/"));
-  look("Blocks: the address, by whom and why; it is lifted there as well");
+  printAnswer(await limiter.send(address, "GET", "/"));
+  printHint("Blocks: the address, who blocked it and why. A button there lifts the block as well");
   say(`5. The operator lifts the block of ${address}`);
   await limiter.control("DELETE", `blocked/${address}`);
-  tell(await limiter.send(address, "GET", "/"));
-  look("Blocks: it is gone. Events: what was denied meanwhile");
+  printAnswer(await limiter.send(address, "GET", "/"));
+  printHint("Blocks: the address is gone. Events: what was denied meanwhile");
 }
 
-/** Sends until one is denied: how many were admitted, and that one. */
-async function until(limiter, most, send) {
-  for (let admitted = 0; admitted < most; admitted++) {
+/** Sends requests until one is denied, but at most `max`. Returns how many were admitted, and the denial if there was one. */
+async function sendUntilDenied(max, send) {
+  for (let admitted = 0; admitted < max; admitted++) {
     const answer = await send();
     if (answer.status === 429) return [admitted, answer];
   }
-  return [most];
+  return [max];
 }
 
-/** What a client sees of an answer. */
-function tell({ sent, status, headers, text }) {
+/** Prints the parts of an answer that matter to a client. */
+function printAnswer({ sent, status, headers, text }) {
   const shown = ["x-ratelimit-type", "x-ratelimit-limit", "x-ratelimit-remaining", "retry-after"].filter((name) => headers[name] !== undefined);
   console.log(`  ${sent}: ${[status, ...shown.map((name) => `${name}: ${headers[name]}`)].join(", ")}`);
   const message = status === 429 ? messageOf(text) : undefined;
   if (message) console.log(`    ${message}`);
 }
 
-function look(where) {
+function printHint(where) {
   console.log(`  On the page, ${where}.\n`);
 }
 
@@ -112,25 +112,25 @@ class Limiter {
     this.#token = token;
   }
 
-  /** Throws unless the token opens the control plane. */
+  /** Throws unless the control plane accepts the token. */
   async assertOpen() {
     await this.control("GET", "blocked?limit=1");
   }
 
-  /** A request of a caller. */
+  /** Sends a caller's request. */
   send(address, method, path) {
-    return this.#ask(method, path, { "CF-Connecting-IP": address });
+    return this.#request(method, path, { "CF-Connecting-IP": address });
   }
 
-  /** A call of the operator, which must succeed. */
+  /** Sends an operator's call. Throws unless it succeeds. */
   async control(method, path, json) {
     const body = json && JSON.stringify(json);
-    const answer = await this.#ask(method, `/_limiter/${path}`, { Authorization: `Bearer ${this.#token}` }, body);
+    const answer = await this.#request(method, `/_limiter/${path}`, { Authorization: `Bearer ${this.#token}` }, body);
     if (answer.status !== 200) throw new Failure(`${answer.sent}: ${answer.status} ${messageOf(answer.text) ?? ""}`);
     if (json || method === "DELETE") console.log(`  ${answer.sent}${body ? ` ${body}` : ""}: ${answer.status}`);
   }
 
-  #ask(method, path, headers, body) {
+  #request(method, path, headers, body) {
     const { hostname, port, origin } = this.#base;
     return new Promise((resolve, reject) => {
       const refuse = (error) => reject(new Failure(`no limiter answers on ${origin} (${error.code ?? error.message}): is npm start running?`));
@@ -147,14 +147,14 @@ class Limiter {
 
 await main(import.meta.url, async (args) => {
   const base = baseOf(args);
-  const token = process.env.ADMIN_TOKEN || leftToken(base.port || "80");
-  if (!token) throw new Failure(`no token for ${base.origin}: start it with npm start; if ADMIN_TOKEN is your own, have it in the environment here too`);
+  const token = process.env.ADMIN_TOKEN || storedToken(base.port || "80");
+  if (!token) throw new Failure(`no token for ${base.origin}: start the limiter with npm start. If you have set your own ADMIN_TOKEN, set it in this environment too`);
   const limiter = new Limiter(base, token);
   await limiter.assertOpen();
-  const last = randomInt(1, 255); // Anew each time: those of before may still be blocked.
+  const last = randomInt(1, 255); // Other addresses in each run, because those of the last run may still be blocked.
   await normal(limiter, `192.0.2.${last}`);
   await burst(limiter, `198.51.100.${last}`);
   await bruteForce(limiter, `203.0.113.${last}`);
   await operator(limiter, `192.0.2.${last}`);
-  say(`all of it: ${base.origin}/_limiter/`);
+  say(`see all of it on the page: ${base.origin}/_limiter/`);
 });
