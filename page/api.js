@@ -1,27 +1,27 @@
-/** Calls of the control plane, which is where the page is. The token is sent in a header, and kept as long as the tab is open. */
+/** Calls of the control plane, which also serves the page. The token is sent in a header, and kept until the tab is closed. */
 
-const KEPT = "edge-limiter-token";
+const STORAGE_KEY = "edge-limiter-token";
 const TIMEOUT_MS = 20_000;
-/** How long to wait where the limiter does not say. */
-const USUAL_WAIT_S = 60;
+/** How long to wait after a 429 without `Retry-After`. */
+const DEFAULT_WAIT_S = 60;
 
-let token = sessionStorage.getItem(KEPT) ?? "";
+let token = sessionStorage.getItem(STORAGE_KEY) ?? "";
 
 export const hasToken = () => token !== "";
 
 export function keepToken(value) {
   token = value;
-  sessionStorage.setItem(KEPT, value);
+  sessionStorage.setItem(STORAGE_KEY, value);
 }
 
 export function forgetToken() {
   token = "";
-  sessionStorage.removeItem(KEPT);
+  sessionStorage.removeItem(STORAGE_KEY);
 }
 
 /**
- * Why a call has no answer. `kind`: `token` (not accepted), `wait` (too many wrong tokens; `seconds` to wait), `absent` (there is
- * nothing at that path), `refused` (what was asked is not done), `store` (Redis does not answer), `network`.
+ * Why a call failed. `kind`: `token` (not accepted), `wait` (too many wrong tokens: wait for `seconds`), `absent` (this limiter has
+ * nothing at that path), `refused` (the limiter does not do what was asked), `store` (Redis does not answer), `network`.
  */
 export class Failure extends Error {
   constructor(kind, message, seconds) {
@@ -34,8 +34,8 @@ export class Failure extends Error {
 const KINDS = { 401: "token", 404: "absent", 429: "wait", 503: "store" };
 
 /**
- * @param {string} path beneath `/_limiter/`, encoded
- * @param {{method?: string, json?: unknown, as?: string}} [options] `as`: a token to try in place of the one that is kept
+ * @param {string} path the path below `/_limiter/`, encoded
+ * @param {{method?: string, json?: unknown, as?: string}} [options] `as`: a token to use in place of the kept one
  * @returns {Promise<any>} the answer
  * @throws {Failure}
  */
@@ -50,7 +50,7 @@ export async function call(path, { method = "GET", json, as = token } = {}) {
       redirect: "error",
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
-    answer = { status: response.status, wait: Number(response.headers.get("retry-after")) || USUAL_WAIT_S, body: await response.json() };
+    answer = { status: response.status, wait: Number(response.headers.get("retry-after")) || DEFAULT_WAIT_S, body: await response.json() };
   } catch {
     throw new Failure("network", "The limiter does not answer.");
   }
@@ -61,8 +61,8 @@ export async function call(path, { method = "GET", json, as = token } = {}) {
   throw new Failure(KINDS[status] ?? "refused", String(body.message ?? `The limiter answered ${status}.`));
 }
 
-/** What is at a path, or `undefined` where this limiter has nothing there. */
-export async function callIfThere(path) {
+/** The answer at a path, or `undefined` if this limiter has nothing there. */
+export async function callIfPresent(path) {
   try {
     return await call(path);
   } catch (failure) {
@@ -71,5 +71,5 @@ export async function callIfThere(path) {
   }
 }
 
-/** A part of a path. */
+/** Encodes one part of a path. */
 export const part = (text) => encodeURIComponent(text);

@@ -1,4 +1,4 @@
-/** The frame: the token, one view at a time, and how it is kept fresh. */
+/** The frame of the page: it asks for the token, shows one view at a time and refreshes it. */
 import { Failure, call, forgetToken, hasToken, keepToken } from "./api.js";
 import { empty, field, h, swap } from "./dom.js";
 import { entryOf, time } from "./format.js";
@@ -16,7 +16,7 @@ const HEALTH_TONES = { ok: "good", degraded: "warn", misconfigured: "bad" };
 /** How long the result of an action is shown. */
 const NOTICE_MS = 8000;
 
-/** Ends what is shown now. */
+/** Stops the timers and listeners of what is shown now. */
 let leave = () => {};
 
 export function start() {
@@ -46,17 +46,17 @@ function logIn(message = "") {
     class: "login",
     onsubmit: async (event) => {
       event.preventDefault();
-      const given = token.value.trim();
-      // No header can carry another one.
-      if (!/^[\x21-\x7e]+$/.test(given)) {
+      const value = token.value.trim();
+      // A header cannot carry other characters.
+      if (!/^[\x21-\x7e]+$/.test(value)) {
         error.textContent = "This token is not accepted.";
         return;
       }
       button.disabled = true;
       error.textContent = "";
       try {
-        await call("policies", { as: given });
-        keepToken(given);
+        await call("policies", { as: value });
+        keepToken(value);
         open();
       } catch (failure) {
         button.disabled = false;
@@ -77,7 +77,7 @@ function logIn(message = "") {
 function open() {
   leave();
   let hasLeft = false;
-  /** Those in force, once they are known. */
+  /** The policies in force, once they are loaded. */
   let inForce;
   let view, mounted;
   let timer;
@@ -87,7 +87,7 @@ function open() {
   const heading = h("h1", {});
   const updated = h("span", { class: "hint" });
   const pause = h("button", { type: "button", onclick: () => refresh.pause(!refresh.isPaused) }, "Pause");
-  const again = h("button", { type: "button", onclick: () => refresh.now() }, "Refresh");
+  const refreshNow = h("button", { type: "button", onclick: () => refresh.now() }, "Refresh");
   const notice = h("p", { class: "notice", role: "status" });
   const trouble = h("div", { role: "alert" });
   const scope = h("div", {});
@@ -98,7 +98,7 @@ function open() {
       tabs,
       h("button", { type: "button", class: "quiet", onclick: () => logOut("") }, "Forget token")),
     h("main", {},
-      h("div", { class: "title" }, heading, h("div", { class: "row" }, updated, again, pause)),
+      h("div", { class: "title" }, heading, h("div", { class: "row" }, updated, refreshNow, pause)),
       trouble, scope, notice, root));
 
   const refresh = new Refresh(() => {
@@ -113,27 +113,28 @@ function open() {
     logIn(message);
   };
   const fail = (failure) => {
-    // Somebody may be typing another token by now.
+    // The page may show the login again. A late failure must not disturb it.
     if (hasLeft) return;
     if (failure.kind === "token") {
       logOut("This token is not accepted any more.");
       return;
     }
     if (!(failure instanceof Failure)) console.error(failure);
-    for (const waiting of root.querySelectorAll("[aria-busy]")) swap(waiting.parentElement, empty("Nothing is loaded."));
+    for (const waiting of root.querySelectorAll("[aria-busy]")) swap(waiting.parentElement, empty("This could not be loaded."));
     swap(trouble, h("p", { class: "banner bad" }, failure instanceof Failure ? failure.message : "This page failed. Reload it."));
     if (failure.kind === "wait") setTimeout(() => refresh.after(1000 * failure.seconds));
   };
 
-  /** What views use of the frame. */
+  /** The part of the frame that views use. */
   const app = {
     policies: () => inForce ?? [],
+    /** Shows a banner unless the figures are those of a store that isolates share. */
     isShared(isShared, isolate) {
-      const which = isolate ? `${isolate}, which answered` : "the one that answered";
-      const note = `Memory mode: there is no shared store. These are the counts of one isolate alone, ${which}; other isolates have their own, and a restart forgets them.`;
+      const which = isolate ? `${isolate}, which answered` : "which answered";
+      const note = `Memory mode: there is no shared store. You see the counts of one isolate only, ${which}. Other isolates have their own counts, and a restart forgets them.`;
       swap(scope, !isShared && h("p", { class: "banner" }, note));
     },
-    /** Says what an action came to, and shows it. */
+    /** Shows the result of an action, and loads the view again. */
     done(text) {
       notice.textContent = text;
       clearTimeout(timer);
@@ -141,14 +142,14 @@ function open() {
       return refresh.now();
     },
     reload: () => refresh.now(),
-    /** A listener that does something which can fail. */
+    /** Makes a listener of an action that can fail. */
     action: (body) => () => body().catch(fail),
   };
 
   const load = async (isCurrent) => {
     const current = mounted;
     try {
-      // Views explain events by them. Without them every denial would look as if its policy had been removed.
+      // Views need the policies to explain events. Without them every denial would seem to be of a removed policy.
       inForce ??= await policiesInForce();
       if (!isCurrent()) return false;
       const [, state] = await Promise.all([current.load(isCurrent), call("health")]);

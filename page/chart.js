@@ -1,29 +1,29 @@
-/** Charts over time, drawn by uPlot, each with a legend that is text and the same numbers as a table. */
+/** Charts over time, drawn by uPlot. Each has a legend in text, and shows the same numbers as a table. */
 import uPlot from "uplot";
 import { colour } from "./colours.js";
-import { compact, count, mark, time } from "./format.js";
+import { axisTime, compact, count, time } from "./format.js";
 import { h, table } from "./dom.js";
 
-const HEIGHT = 190;
+const HEIGHT_PX = 190;
 const AXIS_FONT = "11px system-ui, sans-serif";
 
 /**
  * @typedef {object} Series
  * @property {string} name
  * @property {string} colour
- * @property {number[]} values one for each time
+ * @property {number[]} values one for each step
  * @property {"stack" | "line"} kind
  * @property {string} [scale] `y` (default) or `right`
  * @property {(value: number) => string} [format]
  */
 
 /**
- * A chart with its legend. Keep the returned element in the page, and call `destroy` before it is replaced.
+ * Draws a chart with its legend. Put the returned element into the page, and call `destroy` before you replace it.
  *
  * @param {string} title
- * @param {number[]} times of the steps' beginnings, in ms
+ * @param {number[]} times when each step begins, in ms since the epoch
  * @param {number} stepMs
- * @param {Series[]} series stacked in their order, from below
+ * @param {Series[]} series the first one is the lowest of the stack
  * @returns {{element: HTMLElement, destroy: () => void}}
  */
 export function chart(title, times, stepMs, series) {
@@ -50,7 +50,7 @@ export function chart(title, times, stepMs, series) {
   const draw = () => {
     const width = canvas.clientWidth;
     if (width === 0) return;
-    if (plot) plot.setSize({ width, height: HEIGHT });
+    if (plot) plot.setSize({ width, height: HEIGHT_PX });
     else plot = new uPlot(options(width, stepMs, series, show), data(times, series), canvas);
   };
   const observer = new ResizeObserver(draw);
@@ -77,7 +77,7 @@ function asTable(title, times, series) {
   return table(`${title}, as numbers`, columns, rows.reverse());
 }
 
-/** Stacks are drawn from the highest to the lowest, each over the one behind it. */
+/** The series in the order in which they are drawn. A stack is drawn from the highest to the lowest, each in front of the one before. */
 function ordered(series) {
   const stacked = series.filter(({ kind }) => kind === "stack");
   return [...stacked.reverse(), ...series.filter(({ kind }) => kind === "line")];
@@ -101,17 +101,17 @@ function options(width, stepMs, series, show) {
   const number = (format) => (_, values) => values.map((value) => format(value));
   return {
     width,
-    height: HEIGHT,
+    height: HEIGHT_PX,
     padding: [8, hasRight ? 0 : 8, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     scales: {
-      x: { time: true, range: (_, least, most) => [least, most + stepMs / 1000] },
-      y: { range: (_, __, most) => [0, Math.max(most * 1.05, 1)] },
-      right: { range: (_, __, most) => [0, Math.max(most * 1.05, 1)] },
+      x: { time: true, range: (_, min, max) => [min, max + stepMs / 1000] },
+      y: { range: (_, __, max) => [0, Math.max(max * 1.05, 1)] },
+      right: { range: (_, __, max) => [0, Math.max(max * 1.05, 1)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, size: 26, values: (_, seconds, __, ___, apart) => seconds.map((at) => mark(1000 * at, 1000 * apart)) },
+      { ...axis, grid: { show: false }, size: 26, values: (_, seconds, __, ___, apart) => seconds.map((at) => axisTime(1000 * at, 1000 * apart)) },
       { ...axis, size: 48, values: number((value) => (Number.isInteger(value) ? compact(value) : "")) },
       ...(hasRight ? [{ ...axis, scale: "right", side: 1, size: 40, grid: { show: false }, values: number((value) => (Number.isInteger(value) ? compact(value) : "")) }] : []),
     ],

@@ -1,6 +1,6 @@
-/** Colours of what is counted, as the style sheet has them. */
+/** The colours of charts, read from the style sheet. */
 
-/** Outcomes in the order in which they are stacked, from below. */
+/** The outcomes of requests. The first one is the lowest of the stack. */
 export const OUTCOMES = [
   ["admitted", "Admitted"],
   ["exempt", "Exempt"],
@@ -9,10 +9,10 @@ export const OUTCOMES = [
   ["unavailable", "Unavailable"],
 ];
 
-/** How many colours there are for what has none of its own. */
-const FURTHER = 8;
+/** How many colours there are for series without a fixed colour. */
+const SERIES_COLOURS = 8;
 
 const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 export const colour = (name) => variable(`--${name}`);
-export const nth = (at) => variable(`--series-${(at % FURTHER) + 1}`);
+export const seriesColour = (at) => variable(`--series-${(at % SERIES_COLOURS) + 1}`);

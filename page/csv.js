@@ -1,9 +1,9 @@
 /** Comma-separated values (RFC 4180). */
 
-/** What a spreadsheet takes for the beginning of a formula. */
+/** The characters with which a spreadsheet begins a formula. */
 const FORMULA = /^[=+\-@\t\r\n]/;
 
-/** A cell: a text that would be a formula gets an apostrophe, which spreadsheets show as text. */
+/** One cell. A text that a spreadsheet would run as a formula gets an apostrophe in front, so that it is shown as text. */
 function cell(value) {
   if (typeof value === "number") return String(value);
   const text = String(value ?? "");

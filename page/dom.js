@@ -1,10 +1,10 @@
-/** Elements and their texts. Everything that is shown goes through here, as text: nothing that an attacker sent becomes markup. */
+/** Makes elements. Everything that the page shows goes through this file as text, so that nothing an attacker sent becomes markup. */
 
 /**
- * Makes an element. A child is a node, a text or a number; `null`, `undefined` and `false` are left out.
+ * Makes an element. A child is a node, a text or a number. `null`, `undefined` and `false` are left out.
  *
  * @param {string} name
- * @param {Record<string, unknown>} [attributes] a function is a listener (`onclick`), `style` an object of properties, `true` an
+ * @param {Record<string, unknown>} [attributes] a function is a listener (`onclick`), `style` is an object of properties, and `true` is an
  *   attribute without a value
  * @param {...unknown} children
  * @returns {HTMLElement}
@@ -23,8 +23,8 @@ export function h(name, attributes = {}, ...children) {
 }
 
 /**
- * Replaces what is in `region`. The element with the focus keeps it, and details stay open, if there is one with the same
- * `data-key` afterwards.
+ * Replaces the children of `region`. If the new children have an element with the same `data-key`, the focus stays on it, and an open
+ * `details` stays open.
  */
 export function swap(region, ...children) {
   const focused = region.contains(document.activeElement) ? document.activeElement.dataset?.key : undefined;
@@ -38,7 +38,7 @@ export function swap(region, ...children) {
 
 let ids = 0;
 
-/** A label and its control, which it names. */
+/** A control with its label and a hint. */
 export function field(label, control, hint) {
   control.id ||= `field-${(ids += 1)}`;
   const described = hint && h("span", { class: "hint", id: `${control.id}-hint` }, hint);
@@ -47,12 +47,12 @@ export function field(label, control, hint) {
 }
 
 /**
- * A table that scrolls sideways in itself where it is too wide.
+ * A table. If it is too wide, it scrolls sideways within its own region.
  *
- * @param {string} caption what it lists
- * @param {{title: string, number?: boolean, hidden?: boolean}[]} columns `hidden`: the title is for screen readers alone
- * @param {unknown[][]} rows a cell is what `h` takes as a child
- * @param {string} [style] `narrow`: no wider than it has to be
+ * @param {string} caption what the table lists
+ * @param {{title: string, number?: boolean, hidden?: boolean}[]} columns `hidden`: only screen readers see the title
+ * @param {unknown[][]} rows a cell is anything that `h` takes as a child
+ * @param {string} [style] `narrow`: only as wide as its content
  */
 export function table(caption, columns, rows, style) {
   const head = columns.map(({ title, number, hidden }) =>
@@ -64,19 +64,19 @@ export function table(caption, columns, rows, style) {
   );
 }
 
-/** A part of a view under a heading; `aside` stands next to that. */
+/** A part of a view with a heading. `aside` is shown next to the heading, `note` below it. */
 export function panel(title, body, { aside, note } = {}) {
   return h("section", { class: "panel" }, h("header", {}, h("h2", {}, title), aside), note && h("p", { class: "hint" }, note), body);
 }
 
-/** In place of a list without entries. */
+/** A text in place of an empty list. */
 export const empty = (text) => h("p", { class: "empty" }, text);
 
-/** In place of what has not come yet. */
+/** A text in place of data that is being loaded. */
 export const loading = () => h("p", { class: "empty", "aria-busy": "true" }, "Loading…");
 
 /**
- * One of several, as buttons.
+ * A choice between several values, as buttons.
  *
  * @param {string} label
  * @param {[string, string][]} choices value and text
@@ -89,7 +89,7 @@ export function choice(label, choices, chosen, choose) {
   return h("div", { class: "choice", role: "group", "aria-label": label }, buttons);
 }
 
-/** A `select` of values and texts. */
+/** A `select` element. `choices` are pairs of value and text. */
 export function select(choices, chosen, onchange) {
   const element = h("select", { onchange: () => onchange?.(element.value) }, choices.map(([value, text]) => h("option", { value }, text)));
   element.value = chosen;
@@ -97,7 +97,7 @@ export function select(choices, chosen, onchange) {
 }
 
 /**
- * Opens a dialog with a form; what `submit` returns closes it, and what it throws is shown in it.
+ * Opens a dialog with a form. It closes when `submit` resolves. If `submit` rejects, the dialog shows the error's message.
  *
  * @param {string} title
  * @param {{body?: unknown, action: string, danger?: boolean, submit: () => Promise<void>}} options
@@ -105,28 +105,28 @@ export function select(choices, chosen, onchange) {
 export function dialog(title, { body, action, danger, submit }) {
   const opener = document.activeElement?.dataset?.key;
   const error = h("p", { class: "error", role: "alert" });
-  const go = h("button", { type: "submit", class: danger ? "danger" : "primary" }, action);
+  const submitButton = h("button", { type: "submit", class: danger ? "danger" : "primary" }, action);
   const form = h(
     "form", {
       onsubmit: async (event) => {
         event.preventDefault();
-        go.disabled = true;
+        submitButton.disabled = true;
         try {
           await submit();
           element.close();
         } catch (failure) {
           error.textContent = failure.message;
         } finally {
-          go.disabled = false;
+          submitButton.disabled = false;
         }
       },
     },
     h("h2", { id: "dialog-title" }, title), body, error,
-    h("div", { class: "actions" }, go, h("button", { type: "button", onclick: () => element.close() }, "Cancel")),
+    h("div", { class: "actions" }, submitButton, h("button", { type: "button", onclick: () => element.close() }, "Cancel")),
   );
   const element = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => {
     element.remove();
-    // What opened it may have been drawn anew meanwhile.
+    // The element that opened the dialog may have been replaced by one with the same key.
     if (opener !== undefined) document.querySelector(`[data-key="${CSS.escape(opener)}"]`)?.focus();
   } }, form);
   document.body.append(element);
@@ -134,7 +134,7 @@ export function dialog(title, { body, action, danger, submit }) {
   return element;
 }
 
-/** Hands a text to the browser as a file. */
+/** Lets the browser save a text as a file. */
 export function download(name, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
   h("a", { href: url, download: name }).click();

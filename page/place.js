@@ -1,7 +1,12 @@
-/** Where the page is: the view, what it is about, and its parameters, in the URL's hash. Anybody can make such a URL: it only shows. */
+/**
+ * The place in the page, which is in the URL's hash: the view, its subject and its parameters. Anybody can make a link with any hash, so a
+ * place only shows something and never does anything.
+ */
 
 /**
- * @returns {{view: string, about: string, parameters: [string, string][]}} of `#/callers/192.0.2.1?x=y`
+ * Reads the place from a hash such as `#/callers/192.0.2.1?x=y`.
+ *
+ * @returns {{view: string, about: string, parameters: [string, string][]}}
  */
 export function here(hash = location.hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split(/\?(.*)/s);
@@ -18,7 +23,7 @@ export function go(...to) {
   location.hash = link(...to);
 }
 
-/** Changes the parameters without a step in the browser's history. */
+/** Goes to a place without adding a step to the browser's history. */
 export function replace(...to) {
   history.replaceState(null, "", link(...to));
   dispatchEvent(new HashChangeEvent("hashchange"));

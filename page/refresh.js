@@ -1,4 +1,4 @@
-/** Repeats a view's loading while somebody can see it. */
+/** Loads a view again and again while its tab is visible. */
 
 export class Refresh {
   #timer;
@@ -8,7 +8,7 @@ export class Refresh {
   #isPaused = false;
   #lastMs = 0;
 
-  /** @param {() => void} changed called when `isPaused` has changed or a load has ended */
+  /** @param {() => void} changed is called when `isPaused` has changed or a load has ended */
   constructor(changed) {
     this.changed = changed;
     document.addEventListener("visibilitychange", () => this.#schedule());
@@ -18,7 +18,7 @@ export class Refresh {
     return this.#isPaused;
   }
 
-  /** When the last load began that succeeded, in ms since the epoch; 0: none has yet. */
+  /** When the last successful load began, in ms since the epoch; 0 before the first one. */
   get lastMs() {
     return this.#lastMs;
   }
@@ -27,7 +27,7 @@ export class Refresh {
     return this.#everyMs;
   }
 
-  /** Loads at once, and then again and again. What is under way is of no interest any more. */
+  /** Loads at once, and then every `everyMs`. The result of a load that is still under way is ignored. */
   start(load, everyMs) {
     this.stop();
     this.#load = load;
@@ -48,12 +48,12 @@ export class Refresh {
     this.changed();
   }
 
-  /** Loads once, also while hidden or paused. `load` gets a function: whether its result is still wanted. */
+  /** Loads once, even while hidden or paused. `load` gets a function that returns whether its result is still needed. */
   async now() {
     if (!this.#load) return;
     clearTimeout(this.#timer);
-    const mine = (this.#generation += 1);
-    const isCurrent = () => mine === this.#generation;
+    const generation = (this.#generation += 1);
+    const isCurrent = () => generation === this.#generation;
     const began = Date.now();
     const succeeded = await this.#load(isCurrent);
     if (!isCurrent()) return;
@@ -62,7 +62,7 @@ export class Refresh {
     this.#schedule(this.#everyMs);
   }
 
-  /** Postpones the next load, as when the limiter asks to wait. */
+  /** Postpones the next load, for example when the limiter asks to wait. */
   after(ms) {
     this.#schedule(ms);
   }

@@ -1,8 +1,9 @@
-/** What `GET /_limiter/series` counted, added up. */
+/** Adds up the counts of `GET /_limiter/series`. */
 
 /**
- * @param {{step_ms: number, from: number, to: number, buckets: object[]}} series it covers the window that is shown and the one
- *   before it
+ * Splits a series into the window that is shown and the one before it, and into steps.
+ *
+ * @param {{step_ms: number, from: number, to: number, buckets: object[]}} series covers both windows
  */
 export function windows({ step_ms: stepMs, from, to, buckets }) {
   const middle = from + (to - from) / 2;
@@ -13,7 +14,7 @@ export function windows({ step_ms: stepMs, from, to, buckets }) {
   const before = buckets.filter(({ at }) => at < middle);
   return {
     stepMs, times, shown, before,
-    /** A value of each step; `of` reads it from a bucket. */
+    /** The value of each step. `of` reads the value from a bucket. */
     steps(of) {
       const values = times.map(() => 0);
       for (const bucket of shown) values[place(bucket)] += of(bucket) ?? 0;
@@ -26,14 +27,14 @@ export const add = (buckets, of) => buckets.reduce((sum, bucket) => sum + (of(bu
 
 export const requests = (bucket) => Object.values(bucket.requests ?? {}).reduce((sum, number) => sum + number, 0);
 
-/** The share of decisions that needed no Redis; `NaN` where nothing was decided. */
+/** The share of decisions that needed no call of Redis; `NaN` if there were no decisions. */
 export function shareWithoutRedis(buckets) {
   const of = (source) => add(buckets, (bucket) => bucket.sources?.[source]);
   const without = of("memory") + of("lease") + of("remembered");
   return without / (without + of("store"));
 }
 
-/** Names of the policies that were asked, those with the most decisions first. */
+/** The names of the policies with decisions, the most frequent first. */
 export function policiesIn(buckets) {
   const totals = new Map();
   for (const { policies = {} } of buckets) {
@@ -46,7 +47,7 @@ export function policiesIn(buckets) {
 }
 
 /**
- * How many windows of callers used more than 0, 10, 20 … 90 % of a policy's limit; `undefined` where nobody counted.
+ * In how many windows a caller used more than 0, 10, 20 … 90 % of a policy's limit; `undefined` if none was counted.
  *
  * @returns {number[] | undefined}
  */
@@ -58,5 +59,5 @@ export function usageOf(buckets, policy) {
 
 export const WINDOWS = [["hour", "Hour"], ["day", "Day"], ["month", "Month"]];
 
-/** How long each of them is. */
+/** The length of each window. */
 export const WINDOW_MS = { hour: 3_600_000, day: 86_400_000, month: 30 * 86_400_000 };

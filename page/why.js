@@ -1,7 +1,7 @@
-/** Why an event happened, in a sentence. */
+/** Explains an event in a sentence. */
 import { duration, entryOf, limitOf } from "./format.js";
 
-/** What an event's `policy` is where the address itself is blocked (src/events/records.rs). */
+/** An event's `policy` if the address is blocked everywhere (src/events/records.rs). */
 const BLOCKED = "blocked";
 
 const KEYS = {
@@ -11,7 +11,7 @@ const KEYS = {
   global: "all callers together",
 };
 
-/** Whose quota a policy counts. */
+/** Who has a quota of their own in a policy. */
 export const keyOf = (policy) => entryOf(KEYS, policy.key) ?? `each value of ${policy.key.replace("header:", "")}`;
 
 /**
@@ -22,19 +22,19 @@ export function why({ kind, policy: name, status }, policies) {
   const policy = policies.find((known) => known.name === name);
   switch (kind) {
     case "denied":
-      if (name === BLOCKED) return "Its address is blocked everywhere, by an operator or by escalation.";
-      if (!policy) return name === "" ? "No quota is named." : `Over the quota of ${name}, which is not configured any more.`;
+      if (name === BLOCKED) return "The address is blocked everywhere, by an operator or by escalation.";
+      if (!policy) return name === "" ? "The record names no quota." : `Over the quota of ${name}, which is not configured any more.`;
       return `Over the quota of ${name}: ${limitOf(policy)} for ${keyOf(policy)}${policy.block_seconds ? `, then blocked for ${duration(1000 * policy.block_seconds)}` : ""}.`;
     case "escalated":
       return "Denied too often (RATE_LIMIT_ESCALATION): the address is blocked everywhere.";
     case "refused":
-      return "A wrong token came to the control plane.";
+      return "A call of the control plane had a wrong token.";
     case "reported":
       return "The application reported it.";
     case "bypassed":
-      return "It came with the bypass token: no quota was asked.";
+      return "The request had the bypass token, so no quota was checked.";
     case "admitted":
-      return policy ? `Within ${name}: ${limitOf(policy)}. Recorded as a sample${status ? `, answered ${status}` : ""}.` : "Admitted. Recorded as a sample.";
+      return policy ? `Within the quota of ${name}: ${limitOf(policy)}. Recorded as a sample${status ? `, answered ${status}` : ""}.` : "Admitted. Recorded as a sample.";
     default:
       return "";
   }

@@ -1,4 +1,4 @@
-/** Callers: who is denied most; and one caller, with what it may still do, what it did, and what to do about it. */
+/** The view of callers: a list of those denied most, or one caller with its block, its quotas and its events. */
 import { call, part } from "../api.js";
 import { askToBlock, askToLift, askToReset } from "../blocking.js";
 import { choice, empty, field, h, loading, panel, swap, table } from "../dom.js";
@@ -10,7 +10,7 @@ import { eventTable } from "./events.js";
 const NEWEST_EVENTS = 500;
 const HOURS = [["1", "1 h"], ["6", "6 h"], ["24", "24 h"]];
 
-/** An address or a range of addresses: what can be blocked everywhere. */
+/** Whether a caller is an address or a range of addresses. Only these can be blocked everywhere. */
 const isAddress = (caller) => /^[0-9.]+(\/\d+)?$/.test(caller) || /^[0-9a-f:.]*:[0-9a-f:.]*(\/\d+)?$/i.test(caller);
 
 export const callers = {
@@ -32,11 +32,11 @@ export const callers = {
     let draw;
 
     const read = () => {
-      const { about: wanted, parameters } = here();
-      const given = new Map(parameters).get("hours");
-      hours = HOURS.some(([value]) => value === given) ? given : "1";
-      if (wanted !== about) {
-        about = wanted;
+      const { about: caller, parameters } = here();
+      const chosen = new Map(parameters).get("hours");
+      hours = HOURS.some(([value]) => value === chosen) ? chosen : "1";
+      if (caller !== about) {
+        about = caller;
         draw = undefined;
         swap(body, loading());
       }
@@ -68,7 +68,7 @@ async function loadList(hours, app) {
       h("a", { href: link("callers", caller), "data-key": caller }, caller), count(denied),
       Object.entries(policies).map(([policy, times]) => `${policy} ${count(times)}`).join(", "),
     ]);
-    return panel("Denied most, by quotas of their own", rows.length > 0 ? table("Callers denied most", columns, rows) : empty("Nobody was denied in this time."), {
+    return panel("Denied most, by their own quotas", rows.length > 0 ? table("Callers denied most", columns, rows) : empty("Nobody was denied in this time."), {
       aside: choice("Time", HOURS, hours, (value) => replace("callers", "", [["hours", value]])),
     });
   };
@@ -76,26 +76,26 @@ async function loadList(hours, app) {
 
 async function loadOne(caller, app) {
   const policies = app.policies();
-  const [standings, block, { events, scope }] = await Promise.all([
-    Promise.all(policies.filter(({ isPreflight }) => !isPreflight).map((policy) => standing(policy, caller))),
+  const [usages, block, { events, scope }] = await Promise.all([
+    Promise.all(policies.filter(({ isPreflight }) => !isPreflight).map((policy) => usageIn(policy, caller))),
     isAddress(caller) ? call(`blocked/${part(caller)}`) : undefined,
     call(`events?limit=${NEWEST_EVENTS}`),
   ]);
   app.isShared(scope === "shared");
-  const names = new Set([caller, block?.target, ...standings.filter(({ usage, policy }) => usage && !isShared(policy, usage, caller)).map(({ usage }) => usage.caller)]);
+  const names = new Set([caller, block?.target, ...usages.filter(({ usage, policy }) => usage && !isShared(policy, usage, caller)).map(({ usage }) => usage.caller)]);
   const own = events.filter((event) => names.has(event.caller) || names.has(event.address));
-  return () => [blockPanel(caller, block, app), standingPanel(caller, standings, app), panel(
-    "Its events",
-    own.length > 0 ? eventTable(own, policies) : empty("None."),
+  return () => [blockPanel(caller, block, app), quotasPanel(caller, usages, app), panel(
+    "Events of this caller",
+    own.length > 0 ? eventTable(own, policies) : empty("None of the newest records is of this caller."),
     {
       note: `${count(own.length)} of the newest ${count(events.length)} records`,
-      aside: h("a", { href: link("events", "", [["caller", [...names].find((name) => own.some((event) => event.caller === name)) ?? caller]]) }, "In the list of events"),
+      aside: h("a", { href: link("events", "", [["caller", [...names].find((name) => own.some((event) => event.caller === name)) ?? caller]]) }, "Show in the list of events"),
     },
   )];
 }
 
-/** Where a caller stands in a policy; `failure`: why the limiter does not report it. */
-async function standing(policy, caller) {
+/** What a caller has used of a policy. `failure`: why the limiter does not report it. */
+async function usageIn(policy, caller) {
   try {
     return { policy, usage: await call(`usage/${part(policy.name)}/${part(caller)}`) };
   } catch (failure) {
@@ -104,12 +104,12 @@ async function standing(policy, caller) {
   }
 }
 
-/** Whether the quota is not the caller's alone: its key shows it. */
+/** Whether several callers share the quota, by the key that is charged. */
 const isShared = (policy, usage) => policy.key === "global" || policy.key === "network" || usage.caller === "global" || usage.caller.startsWith("network-");
 
 function blockPanel(caller, block, app) {
   if (!block) {
-    return panel("Block", h("p", { class: "hint" }, "Only addresses and ranges are blocked everywhere. A policy's own block ends when the caller is reset in it."));
+    return panel("Block", h("p", { class: "hint" }, "Only addresses and ranges can be blocked everywhere. To end a policy's own block, reset the caller in that policy."));
   }
   const done = (text) => app.done(text);
   const buttons = block.blocked
@@ -135,12 +135,12 @@ function blockPanel(caller, block, app) {
   return panel(caller, h("dl", { class: "facts" }, facts), { aside: h("div", { class: "row" }, buttons) });
 }
 
-function standingPanel(caller, standings, app) {
+function quotasPanel(caller, usages, app) {
   const columns = [
     { title: "Policy" }, { title: "Limit" }, { title: "Used", number: true }, { title: "Left", number: true }, { title: "Share" },
-    { title: "Whole again" }, { title: "State" }, { title: "Reset", hidden: true },
+    { title: "Full again" }, { title: "State" }, { title: "Reset", hidden: true },
   ];
-  const rows = standings.map(({ policy, usage, failure }) => {
+  const rows = usages.map(({ policy, usage, failure }) => {
     const name = h("a", { href: link("policies"), "data-key": `policy ${policy.name}` }, policy.name);
     if (failure) return [name, limitOf(policy), "", "", h("span", { class: "hint" }, failure.message), "", "", ""];
     const shared = isShared(policy, usage);
@@ -156,7 +156,7 @@ function standingPanel(caller, standings, app) {
       h("button", { type: "button", "data-key": `reset ${policy.name}`, "aria-label": `Reset in ${policy.name}`, onclick: () => askToReset(policy.name, caller, shared, (text) => app.done(text)) }, "Reset…"),
     ];
   });
-  return panel("Where it stands", table("Standing in each policy", columns, rows));
+  return panel("Quotas of this caller", table("Use of each policy", columns, rows));
 }
 
 export const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));

@@ -6,15 +6,16 @@ import { count, iso, time } from "../format.js";
 import { here, link, replace } from "../place.js";
 import { why } from "../why.js";
 
-const PAGE = 200;
-/** Records that are kept here: more than Redis keeps. And how many of them a table shows. */
+const EVENTS_PER_PAGE = 200;
+/** How many records the page keeps. It is more than Redis keeps. */
 const MAX_EVENTS = 6000;
+/** How many records the table shows. */
 const MAX_ROWS = 500;
 
 const FIELDS = [["policy", "Policy"], ["caller", "Caller"], ["kind", "Kind"], ["country", "Country"], ["asn", "Network"], ["path", "Path"], ["method", "Method"], ["status", "Status"]];
 const TITLES = new Map(FIELDS);
 
-/** How a filter's name says what it does: `policy`, `-policy` and `~path`. */
+/** The prefixes of a filter in the URL, such as `policy`, `-policy` and `~path`, and their meanings. */
 const WAYS = [["", "is"], ["-", "is not"], ["~", "contains"]];
 
 /** @returns {{way: string, name: string, value: string}[]} */
@@ -26,13 +27,13 @@ export function filtersOf(parameters) {
   });
 }
 
-/** Several values of one field: any of them. What is excluded is excluded. */
+/** Whether an event passes the filters: no exclusion matches, and of each field with filters at least one matches. */
 export function matches(event, filters) {
   const read = (name) => String(event[name] ?? "");
   const isSo = ({ way, name, value }) => (way === "~" ? read(name).toLowerCase().includes(value.toLowerCase()) : read(name) === value);
   if (filters.some((filter) => filter.way === "-" && isSo(filter))) return false;
-  const wanted = filters.filter(({ way }) => way !== "-");
-  return [...new Set(wanted.map(({ name }) => name))].every((name) => wanted.some((filter) => filter.name === name && isSo(filter)));
+  const inclusions = filters.filter(({ way }) => way !== "-");
+  return [...new Set(inclusions.map(({ name }) => name))].every((name) => inclusions.some((filter) => filter.name === name && isSo(filter)));
 }
 
 const COLUMNS = ["time", "last", "kind", "caller", "address", "policy", "method", "path", "status", "count", "country", "asn", "ray", "why", "id"];
@@ -51,7 +52,7 @@ export const events = {
     let older = null;
     let hasLoaded = false;
     let leftOut = 0;
-    /** What the table shows, so that nothing is drawn, and no selection lost, where nothing is new. */
+    /** What the table shows now. If nothing has changed, it is not drawn again, so that a selection of text stays. */
     let drawn;
 
     const set = (changed) => replace("events", "", changed.map(({ way, name, value }) => [way + name, value]));
@@ -69,15 +70,15 @@ export const events = {
       if (value.value !== "") add({ name: name.value, way: way.value, value: value.value.trim() });
       value.value = "";
     } }, field("Field", name), field("Match", way), field("Value", value), h("button", { type: "submit" }, "Add filter"));
-    const exported = (type) => {
+    const exportAs = (type) => {
       const chosen = matching().map((event) => ({ ...event, why: why(event, app.policies()) }));
       if (type === "json") return download("events.json", "application/json", `${JSON.stringify(chosen, null, 2)}\n`);
       const rows = chosen.map((event) => ({ ...event, time: iso(event.time), last: iso(event.last) }));
       download("events.csv", "text/csv", csv(COLUMNS, rows));
     };
     const exports = h("div", { class: "row" },
-      h("button", { type: "button", onclick: () => exported("json") }, "Export JSON"),
-      h("button", { type: "button", onclick: () => exported("csv") }, "Export CSV"));
+      h("button", { type: "button", onclick: () => exportAs("json") }, "Export JSON"),
+      h("button", { type: "button", onclick: () => exportAs("csv") }, "Export CSV"));
     root.append(h("div", { class: "controls spread" }, form, exports), filterBar, summary, list, more);
 
     const matching = () => [...known.values()].filter((event) => matches(event, filters)).sort((a, b) => b.last - a.last || (a.id < b.id ? -1 : 1));
@@ -88,7 +89,7 @@ export const events = {
         const without = filters.filter((_, other) => other !== at);
         const word = WAYS.find(([sign]) => sign === is)[1];
         return h("li", { class: is === "-" ? "chip excluded" : "chip" }, `${TITLES.get(of)} `,
-          is === "~" ? word : h("button", { type: "button", "data-key": `turn ${at}`, "aria-label": `${word}: turn around the filter ${TITLES.get(of)} ${text}`, onclick: () => set(filters.with(at, { ...filter, way: is === "-" ? "" : "-" })) }, word),
+          is === "~" ? word : h("button", { type: "button", "data-key": `turn ${at}`, "aria-label": `${word}: reverse the filter ${TITLES.get(of)} ${text}`, onclick: () => set(filters.with(at, { ...filter, way: is === "-" ? "" : "-" })) }, word),
           " ", h("b", {}, text),
           h("button", { type: "button", "data-key": `remove ${at}`, "aria-label": `Remove the filter ${TITLES.get(of)} ${text}`, onclick: () => set(without) }, "×"));
       });
@@ -102,15 +103,15 @@ export const events = {
       if (drawing === drawn) return;
       drawn = drawing;
       const surplus = chosen.length > MAX_ROWS ? ` The newest ${count(MAX_ROWS)} are shown; exports have all.` : "";
-      const lost = leftOut > 0 ? ` ${count(leftOut)} more events had no room for a record.` : "";
-      summary.textContent = `${count(chosen.length)} of ${count(known.size)} records that are loaded. Select a value to filter by it; with Shift, to exclude it.${surplus}${lost}`;
+      const lost = leftOut > 0 ? ` ${count(leftOut)} more events were not recorded, because there was no room.` : "";
+      summary.textContent = `${count(chosen.length)} of ${count(known.size)} records that are loaded. Select a value to filter by it. Hold Shift to exclude it.${surplus}${lost}`;
       if (known.size === 0) swap(list, empty("Nothing has been recorded. Denials appear here some seconds after they happen."));
       else if (chosen.length === 0) swap(list, empty("No record matches these filters."));
       else swap(list, eventTable(chosen.slice(0, MAX_ROWS), app.policies(), add));
       swap(more, older !== null && h("button", { type: "button", "data-key": "older", onclick: app.action(() => loadOlder()) }, "Load older"));
     };
 
-    const take = (page) => {
+    const addPage = (page) => {
       for (const event of page.events) known.set(event.id, event);
       const surplus = [...known.values()].sort((a, b) => b.last - a.last).slice(MAX_EVENTS);
       for (const { id } of surplus) known.delete(id);
@@ -118,9 +119,9 @@ export const events = {
       app.isShared(page.scope === "shared");
     };
     const loadOlder = async () => {
-      const page = await call(`events?limit=${PAGE}&cursor=${encodeURIComponent(older)}`);
+      const page = await call(`events?limit=${EVENTS_PER_PAGE}&cursor=${encodeURIComponent(older)}`);
       older = page.cursor;
-      take(page);
+      addPage(page);
       draw();
     };
 
@@ -132,11 +133,11 @@ export const events = {
     read();
     return {
       async load(isCurrent) {
-        const page = await call(`events?limit=${PAGE}`);
+        const page = await call(`events?limit=${EVENTS_PER_PAGE}`);
         if (!isCurrent()) return;
         if (!hasLoaded) older = page.cursor;
         hasLoaded = true;
-        take(page);
+        addPage(page);
         draw();
       },
       update() {
@@ -153,15 +154,15 @@ const TABLE = [
   { title: "Status", number: true }, { title: "Count", number: true }, { title: "Why" },
 ];
 
-/** Events as a table. `add`: takes a filter for a value that is selected; without it, values are only shown. */
+/** Events as a table. `add` is called with a filter when a value is selected. Without `add`, values cannot be selected. */
 export function eventTable(list, policies, add) {
   const value = (event, name, text = event[name]) => {
-    const given = event[name];
-    if (given === undefined || given === null || given === "") return "";
+    const content = event[name];
+    if (content === undefined || content === null || content === "") return "";
     if (!add) return h("span", { class: name === "path" && "path" }, text);
     const style = name === "path" ? "value path" : "value";
-    const choose = ({ shiftKey }) => add({ way: shiftKey ? "-" : "", name, value: String(given) });
-    return h("button", { type: "button", class: style, "data-key": `${event.id} ${name}`, title: "Filter by it. With Shift: exclude it", onclick: choose }, text);
+    const choose = ({ shiftKey }) => add({ way: shiftKey ? "-" : "", name, value: String(content) });
+    return h("button", { type: "button", class: style, "data-key": `${event.id} ${name}`, title: "Filter by this value. Hold Shift to exclude it", onclick: choose }, text);
   };
   const rows = list.map((event) => [
     h("time", { datetime: iso(event.last), title: `first ${iso(event.time)}` }, time(event.last)),

@@ -1,5 +1,5 @@
-/** Policies as they are in force, what shadow policies would have denied, and what a lower limit would deny. */
-import { call, callIfThere } from "../api.js";
+/** The view of policies: those in force, what shadow policies would have denied, and what a lower limit would have denied. */
+import { call, callIfPresent } from "../api.js";
 import { choice, empty, field, h, loading, panel, select, swap, table } from "../dom.js";
 import { count, duration, percent } from "../format.js";
 import { here, replace } from "../place.js";
@@ -33,7 +33,7 @@ export const policies = {
     return {
       async load(isCurrent) {
         const { window } = state;
-        const [inForce, series] = await Promise.all([call("policies"), callIfThere(`series?window=${window}`)]);
+        const [inForce, series] = await Promise.all([call("policies"), callIfPresent(`series?window=${window}`)]);
         if (!isCurrent()) return;
         shown = { inForce, series, window };
         if (series) app.isShared(series.shared, series.isolate);
@@ -64,24 +64,24 @@ function inForcePanel({ enabled, policies: list, preflight }) {
     policy.lease === null ? "" : count(policy.lease), policy.authenticated === null ? "" : count(policy.authenticated),
   ];
   const rows = [...list.map((policy) => row(policy)), ...(preflight ? [row(preflight, "CORS preflights")] : [])];
-  const off = !enabled && h("p", { class: "banner warn" }, "RATE_LIMIT_ENABLED is false: every request is forwarded but those of blocked callers.");
+  const off = !enabled && h("p", { class: "banner warn" }, "RATE_LIMIT_ENABLED is false: every request is forwarded, except those of blocked callers.");
   return panel("In force", [off, table("Policies in force", columns, rows)]);
 }
 
-const words = { hour: "the last hour", day: "the last day", month: "the last month" };
+const WINDOW_WORDS = { hour: "the last hour", day: "the last day", month: "the last month" };
 
 function shadowPanel({ policies: list }, counted, window) {
   const shadows = list.filter(({ mode }) => mode === "shadow");
   const title = "Shadow policies";
   if (shadows.length === 0) return panel(title, empty("No policy is in shadow mode. Set mode = \"shadow\" to try a policy: it counts, and denies nobody."));
-  if (!counted) return panel(title, empty("What they would have denied is not known: nothing is counted."));
-  const columns = [{ title: "Policy" }, { title: "Asked", number: true }, { title: "Would have been denied", number: true }, { title: "Share", number: true }];
+  if (!counted) return panel(title, empty("What they would have denied is not known, because nothing is counted. Set RATE_LIMIT_METRICS to true."));
+  const columns = [{ title: "Policy" }, { title: "Decisions", number: true }, { title: "Would have been denied", number: true }, { title: "Share", number: true }];
   const rows = shadows.map(({ name }) => {
     const denied = add(counted, ({ policies }) => policies?.[name]?.shadow_denied);
-    const asked = denied + add(counted, ({ policies }) => policies?.[name]?.admitted);
-    return [name, count(asked), count(denied), percent(denied / asked)];
+    const decisions = denied + add(counted, ({ policies }) => policies?.[name]?.admitted);
+    return [name, count(decisions), count(denied), percent(denied / decisions)];
   });
-  return panel(title, table("What shadow policies would have denied", columns, rows, "narrow"), { note: `in ${words[window]}` });
+  return panel(title, table("What shadow policies would have denied", columns, rows, "narrow"), { note: `in ${WINDOW_WORDS[window]}` });
 }
 
 function findPanel({ policies: list }, counted, state, set) {
@@ -92,24 +92,24 @@ function findPanel({ policies: list }, counted, state, set) {
   const pick = select(list.map(({ name }) => [name, name]), chosen.name, (value) => set("policy", value));
   pick.dataset.key = "policy";
   const usage = counted && usageOf(counted, chosen.name);
-  const note = "How many callers a lower limit would have denied something: the share of their windows in which they used more than it. "
+  const note = "How often a lower limit would have denied a caller something: the share of callers' windows in which the caller used more than that limit. "
     + "Each isolate follows the first 200 callers of a window. A caller that meets several isolates counts once in each. Windows that are not over when an isolate ends are left out.";
   const body = usage
-    ? [found(chosen, usage, state.window)]
-    : [empty(counted ? `Nobody used ${chosen.name} in ${words[state.window]}, or nobody counted how much: there is nothing to say.` : "Nothing is counted, so there is nothing to say. Set RATE_LIMIT_METRICS to true.")];
+    ? [lowerLimits(chosen, usage, state.window)]
+    : [empty(counted ? `There are no figures: no use of ${chosen.name} was counted in ${WINDOW_WORDS[state.window]}.` : "There are no figures, because nothing is counted. Set RATE_LIMIT_METRICS to true.")];
   return panel(title, [field("Policy", pick), ...body], { aside, note });
 }
 
-function found({ name, limit, burst }, usage, window) {
+function lowerLimits({ name, limit, burst }, usage, window) {
   const whole = burst ?? limit;
-  const columns = [{ title: "Limit", number: true }, { title: "Of today's", number: true }, { title: "Windows above it", number: true }, { title: "Share", number: true }, { title: "Bar", hidden: true }];
+  const columns = [{ title: "Limit", number: true }, { title: "Of the limit now", number: true }, { title: "Windows above it", number: true }, { title: "Share", number: true }, { title: "Bar", hidden: true }];
   const rows = usage.map((above, tenth) => ({ above, tenth })).slice(1).reverse().map(({ above, tenth }) => {
     const share = above / usage[0];
     const lower = Math.floor((whole * tenth) / 10);
     return [count(lower), `${10 * tenth} %`, count(above), percent(share), meter(share, `${percent(share)} of callers' windows used more than ${count(lower)}`)];
   });
   return [
-    h("p", {}, `${count(usage[0])} windows of callers in which ${name} was used, in ${words[window]}. Its limit is ${count(whole)}.`),
+    h("p", {}, `${count(usage[0])} windows of callers in which ${name} was used, in ${WINDOW_WORDS[window]}. Its limit is ${count(whole)}.`),
     table(`What lower limits of ${name} would have denied`, columns, rows, "narrow"),
   ];
 }

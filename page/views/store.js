@@ -1,5 +1,5 @@
-/** The store: whether it answers, how fast, what it costs, its own figures; and what is wrong in the configuration. */
-import { call, callIfThere } from "../api.js";
+/** The view of the store: whether it answers, how fast, what it costs, its own figures, and what is wrong in the configuration. */
+import { call, callIfPresent } from "../api.js";
 import { chart } from "../chart.js";
 import { colour } from "../colours.js";
 import { empty, field, h, loading, panel, swap, table } from "../dom.js";
@@ -37,7 +37,7 @@ export const store = {
     };
     return {
       async load(isCurrent) {
-        const [health, series, redis] = await Promise.all([call("health"), callIfThere("series?window=hour"), callIfThere("store")]);
+        const [health, series, redis] = await Promise.all([call("health"), callIfPresent("series?window=hour"), callIfPresent("store")]);
         if (!isCurrent()) return;
         shown = { health, series, redis };
         app.isShared(redis?.shared ?? health.breaker !== null);
@@ -65,10 +65,10 @@ function healthPanel(health) {
     fact("Breaker", health.breaker === null ? "no store is configured" : state(health.breaker)),
     failing && fact("Failing since", failing.since === null ? "unknown" : time(failing.since)),
     failing && fact("Why", failing.why ?? "unknown"),
-    failing?.next_try && fact("Asked again in", remaining(failing.next_try)),
+    failing?.next_try && fact("Next try in", remaining(failing.next_try)),
     TROUBLES.map(([name, title]) => health[name] && fact(title, `since ${time(health[name].since)}: ${health[name].why}`)),
     fact("Version", health.version),
-  ), { note: "What the isolate that answered knows." });
+  ), { note: "The state of the isolate that answered this call." });
 }
 
 function commandsPanel({ times, stepMs, shown, steps }, price, priced, keep) {
@@ -79,12 +79,12 @@ function commandsPanel({ times, stepMs, shown, steps }, price, priced, keep) {
   const decided = add(shown, ({ sources = {} }) => Object.values(sources).reduce((sum, number) => sum + number, 0));
   const perDay = (commands * DAY_MS) / WINDOW_MS.hour;
   const cost = h("output", {});
-  const input = h("input", { type: "number", min: "0", step: "0.01", value: price, "data-key": "price", oninput: () => reckon() });
-  const reckon = () => {
+  const input = h("input", { type: "number", min: "0", step: "0.01", value: price, "data-key": "price", oninput: () => updateCost() });
+  const updateCost = () => {
     priced(input.value);
     cost.textContent = `$${((perDay / PRICED_COMMANDS) * Number(input.value)).toFixed(2)} a day`;
   };
-  reckon();
+  updateCost();
   const one = chart("Billed commands", times, stepMs, [{ name: "Commands", colour: colour("admitted"), kind: "stack", values: steps((bucket) => bucket.commands) }]);
   keep(one);
   return panel("The last hour", [
@@ -92,7 +92,7 @@ function commandsPanel({ times, stepMs, shown, steps }, price, priced, keep) {
       fact("Calls", count(calls)), fact("Failed", `${count(failed)} (${percent(failed / calls)})`),
       fact("Mean latency", calls > 0 ? `${(took / calls).toFixed(1)} ms` : "–"),
       fact("Billed commands", count(commands)),
-      fact("Of one decision", decided > 0 ? (commands / decided).toFixed(2) : "–"),
+      fact("Commands per decision", decided > 0 ? (commands / decided).toFixed(2) : "–"),
       fact("At this rate", `${count(Math.round(perDay))} commands a day`),
       fact("Costs", cost)),
     field("US dollars for 100,000 commands", input),
@@ -105,7 +105,7 @@ const FIGURES = [
   ["connected_clients", "Clients", count], ["commands_processed", "Commands processed", count],
   ["keyspace_hits", "Hits", count], ["keyspace_misses", "Misses", count],
   ["evicted_keys", "Evicted keys", count], ["expired_keys", "Expired keys", count],
-  ["uptime_seconds", "Up for", (seconds) => duration(1000 * seconds)], ["connected_replicas", "Replicas", count],
+  ["uptime_seconds", "Uptime", (seconds) => duration(1000 * seconds)], ["connected_replicas", "Replicas", count],
 ];
 
 function redisPanel(found) {
@@ -119,8 +119,8 @@ function redisPanel(found) {
     fact("The limiter's keys", keys ? `${count(keys.count)}, counted ${time(keys.at)}` : "not counted yet"),
     known.map(([name, text, format]) => fact(text, format(redis[name]))),
     lookups > 0 && fact("Hit rate", percent(redis.keyspace_hits / lookups)),
-    fact("Figures of", redis ? time(redis.at) : "not reported by the store, or not asked yet"),
-  ), { note: "Asked on schedule, every 5 minutes." });
+    fact("Figures from", redis ? time(redis.at) : "not read yet, or not reported by the store"),
+  ), { note: "The schedule reads these figures every 5 minutes." });
 }
 
 function problemsPanel({ errors = [], warnings = [] }) {

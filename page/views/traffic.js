@@ -1,18 +1,18 @@
-/** Traffic: how much there is, what becomes of it, and whose is denied. */
-import { call, callIfThere } from "../api.js";
+/** The view of traffic: how many requests there are, their outcomes, and who is denied most. */
+import { call, callIfPresent } from "../api.js";
 import { chart } from "../chart.js";
-import { OUTCOMES, colour, nth } from "../colours.js";
+import { OUTCOMES, colour, seriesColour } from "../colours.js";
 import { choice, empty, h, loading, panel, swap } from "../dom.js";
 import { count, percent, time } from "../format.js";
 import { here, link, replace } from "../place.js";
 import { WINDOWS, add, policiesIn, requests, shareWithoutRedis, windows } from "../series.js";
 
-/** Entries of a list of the most. */
-const MOST = 8;
-/** Records of events that the lists are made from. */
+/** How many entries the lists of those denied most have. */
+const MAX_RANKED = 8;
+/** How many records of events the lists are made from. */
 const NEWEST_EVENTS = 300;
-/** Policies with a colour of their own. */
-const MOST_POLICIES = 6;
+/** How many policies have their own colour. The others are added up. */
+const MAX_COLOURED_POLICIES = 6;
 
 export const traffic = {
   name: "traffic",
@@ -46,7 +46,7 @@ export const traffic = {
       if (!shown) return;
       const { series, suspicious, events, window } = shown;
       if (series === undefined) {
-        swap(tiles, empty("Nothing is counted: RATE_LIMIT_METRICS is false, or this version of the limiter does not count. Events below are recorded all the same."));
+        swap(tiles, empty("Nothing is counted: RATE_LIMIT_METRICS is false, or this version of the limiter does not count. The events below are still recorded."));
         destroyCharts();
         swap(charts);
       } else {
@@ -67,14 +67,14 @@ export const traffic = {
         const { window } = state;
         const hours = window === "hour" ? 1 : 24;
         const [series, suspicious, events] = await Promise.all([
-          callIfThere(`series?window=${window}`), call(`suspicious?hours=${hours}&limit=${MOST}`), call(`events?limit=${NEWEST_EVENTS}`),
+          callIfPresent(`series?window=${window}`), call(`suspicious?hours=${hours}&limit=${MAX_RANKED}`), call(`events?limit=${NEWEST_EVENTS}`),
         ]);
         if (!isCurrent()) return;
         shown = { series, suspicious, events, window };
         app.isShared(series?.shared ?? suspicious.scope === "shared", series?.isolate);
         draw();
       },
-      /** @returns whether it is to be loaded anew */
+      /** @returns whether the view has to be loaded again */
       update() {
         const before = state.window;
         readState();
@@ -125,8 +125,8 @@ function chartsOf(counted, by, chooseBy) {
   const names = policiesIn(shown);
   const kinds = by === "denials" ? ["denied", "blocked", "shadow_denied"] : ["admitted", "denied", "blocked"];
   const of = (name) => (bucket) => kinds.reduce((sum, kind) => sum + (bucket.policies?.[name]?.[kind] ?? 0), 0);
-  const policies = names.slice(0, MOST_POLICIES).map((name, at) => ({ name, colour: nth(at), kind: "stack", values: steps(of(name)) }));
-  const others = names.slice(MOST_POLICIES);
+  const policies = names.slice(0, MAX_COLOURED_POLICIES).map((name, at) => ({ name, colour: seriesColour(at), kind: "stack", values: steps(of(name)) }));
+  const others = names.slice(MAX_COLOURED_POLICIES);
   if (others.length > 0) {
     const values = steps((bucket) => others.reduce((sum, name) => sum + of(name)(bucket), 0));
     policies.push({ name: others.length === 1 ? others[0] : `${others.length} others`, colour: colour("exempt"), kind: "stack", values });
@@ -143,7 +143,7 @@ function chartsOf(counted, by, chooseBy) {
     make("Requests by outcome", present),
     policies.length > 0
       ? make("By policy", policies, { aside: byChoice })
-      : { panel: panel("By policy", empty("No policy was asked in this window."), { aside: byChoice }), chart: { destroy() {} } },
+      : { panel: panel("By policy", empty("No policy decided in this window."), { aside: byChoice }), chart: { destroy() {} } },
     calls.some(Boolean)
       ? make("Store: latency (ms, left) and failed calls (right)", store)
       : { panel: panel("Store: latency and failed calls", empty("The store was not called in this window.")), chart: { destroy() {} } },
@@ -159,14 +159,14 @@ function listsOf(suspicious, { events, scope }) {
   }));
   const hours = suspicious.hours === 1 ? "the last hour" : `the last ${suspicious.hours} hours`;
   return [
-    panel("Callers denied most", ranking(callers, "No caller was denied by a quota of its own."), { note: `in ${hours}, by quotas of their own${where}` }),
+    panel("Callers denied most", ranking(callers, "No caller was denied by its own quota."), { note: `in ${hours}, by their own quotas${where}` }),
     panel("Paths denied most", ranking(most(denied, "path"), "No denial is among them."), { note: from }),
     panel("Countries denied most", ranking(most(denied, "country"), "No denial with a country is among them."), { note: from }),
     panel("Networks denied most", ranking(most(denied, "asn", (asn) => `AS${asn}`), "No denial with a network is among them."), { note: from }),
   ];
 }
 
-/** The most frequent values of a field, with links to their events. */
+/** The most frequent values of a field of events, with links to the events. */
 function most(events, fieldName, text = String) {
   const sums = new Map();
   for (const event of events) {
@@ -174,7 +174,7 @@ function most(events, fieldName, text = String) {
     if (value === undefined || value === null || value === "") continue;
     sums.set(value, (sums.get(value) ?? 0) + event.count);
   }
-  const sorted = [...sums].sort(([, a], [, b]) => b - a).slice(0, MOST);
+  const sorted = [...sums].sort(([, a], [, b]) => b - a).slice(0, MAX_RANKED);
   return sorted.map(([value, number]) => ({ name: text(value), number, href: link("events", "", [["kind", "denied"], [fieldName, String(value)]]) }));
 }
 

@@ -108,13 +108,13 @@ describe("blocks on the page", () => {
     await inTab(here, "#/blocks", async (tab) => {
       const shown = () => tab.getByRole("region", { name: "Blocked addresses and ranges" }).locator("tbody tr td:first-child").allInnerTexts();
       const first = await shown();
-      assert.equal(await tab.getByRole("button", { name: "Page before" }).isDisabled(), true);
+      assert.equal(await tab.getByRole("button", { name: "Previous page" }).isDisabled(), true);
       await tab.getByRole("button", { name: "Next page" }).click();
       await tab.getByText("page 2").waitFor();
       const second = await shown();
       assert.deepEqual([...first, ...second].sort(), targets.sort());
       assert.equal(await tab.getByRole("button", { name: "Next page" }).isDisabled(), true);
-      await tab.getByRole("button", { name: "Page before" }).click();
+      await tab.getByRole("button", { name: "Previous page" }).click();
       await tab.getByText("page 1").waitFor();
       assert.deepEqual(await shown(), first);
     });

@@ -33,7 +33,7 @@ describe("counts on the page", () => {
         await loaded(tab);
         assert.deepEqual([await figure("Requests"), await figure("Admitted"), await figure("Denied")], [asked, asked - 3, 3].map(String));
       }, RECORDED_MS, 500);
-      assert.equal(await tab.getByText(/^Memory mode: .* one isolate alone, [0-9a-f]{16}, which answered/).count(), mode === "memory" ? 1 : 0);
+      assert.equal(await tab.getByText(/^Memory mode: .* one isolate only, [0-9a-f]{16}, which answered/).count(), mode === "memory" ? 1 : 0);
       const policy = tab.locator("section").filter({ has: tab.getByRole("heading", { name: "By policy" }) });
       await policy.getByText(`general ${asked}`).waitFor();
 
@@ -63,7 +63,7 @@ describe("counts on the page", () => {
     const { tab, context, complaints } = await openTab(browser);
     await logIn(tab, limiter, "#/blocks");
     await loaded(tab);
-    await tab.getByText("No operator has done anything that is still recorded.").waitFor();
+    await tab.getByText("The log has no action of an operator.").waitFor();
     await tab.getByRole("button", { name: "Block an address or a range…" }).click();
     const dialog = tab.getByRole("dialog");
     await dialog.getByLabel("Address or range").fill("203.0.113.0/24");

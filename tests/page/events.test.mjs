@@ -35,7 +35,7 @@ describe("the page's list of events", () => {
     const { tab } = await open();
     await logIn(tab, limiter, "#/events");
     await tab.getByText("Nothing has been recorded.").waitFor();
-    await tab.getByText(/^Memory mode: .* one isolate alone/).waitFor();
+    await tab.getByText(/^Memory mode: .* one isolate only/).waitFor();
     for (const status of [200, 429, 429]) assert.equal((await get(limiter, "192.0.2.7", "/auth/login?secret", { method: "POST" })).status, status);
     const row = rows(tab).filter({ hasText: "192.0.2.7" });
     await row.first().waitFor({ timeout: RECORDED_MS });
@@ -81,7 +81,7 @@ describe("the page's list of events", () => {
     await tab.reload();
     await loaded(tab);
     assert.deepEqual(await texts(), [registered.length, all.length], "a reload does not restore the filters from the hash");
-    await tab.getByRole("button", { name: "is not: turn around the filter Caller 203.0.113.77" }).click();
+    await tab.getByRole("button", { name: "is not: reverse the filter Caller 203.0.113.77" }).click();
     const turned = auth.filter(({ caller, path }) => caller === "203.0.113.77" && path.includes("register"));
     assert.deepEqual(await texts(), [turned.length, all.length]);
     await tab.getByRole("button", { name: "Clear all" }).click();
@@ -97,7 +97,7 @@ describe("the page's list of events", () => {
     await playFixture(tab, (_, path) => path.startsWith("events") && { status: 200, json: { scope: "shared", events: [hostile, ...others], left_out: 7, cursor: null } });
     await logIn(tab, limiter, "#/events?policy=auth&policy=blocked");
     await loaded(tab);
-    await tab.getByText("7 more events had no room for a record.").waitFor();
+    await tab.getByText("7 more events were not recorded, because there was no room.").waitFor();
     const wanted = [hostile, ...others].filter(({ policy }) => ["auth", "blocked"].includes(policy));
     const json = JSON.parse(await exported(tab, "Export JSON"));
     assert.deepEqual(json.map(({ why: _, ...event }) => event), wanted);

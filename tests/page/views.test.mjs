@@ -89,7 +89,7 @@ describe("the page's views", () => {
 
     it("lists what is denied most, names the records it is made of, and links to the events", async () => {
       const tab = await open("#/traffic");
-      assert.match(await panel(tab, "Callers denied most").innerText(), /in the last hour, by quotas of their own\s+203\.0\.113\.77\s+4,438\s+auth 4,127, mfa 311/);
+      assert.match(await panel(tab, "Callers denied most").innerText(), /in the last hour, by their own quotas\s+203\.0\.113\.77\s+4,438\s+auth 4,127, mfa 311/);
       for (const title of ["Paths denied most", "Countries denied most", "Networks denied most"]) {
         assert.match(await panel(tab, title).innerText(), /of the newest 120 records of events, since /);
       }
@@ -106,12 +106,12 @@ describe("the page's views", () => {
       assert.equal(await panel(tab, "Paths denied most").getByRole("link").count(), 6);
       await opened.context.close();
       tab = await open("#/traffic", (_, path) => path.startsWith("series") && { status: 200, json: { ...series("hour", Date.now()), shared: false, isolate: "0123456789abcdef" } });
-      await tab.getByText(/^Memory mode: there is no shared store\. These are the counts of one isolate alone, 0123456789abcdef, which answered/).waitFor();
+      await tab.getByText(/^Memory mode: there is no shared store\. You see the counts of one isolate only, 0123456789abcdef, which answered/).waitFor();
       await opened.context.close();
       tab = await open("#/traffic", (_, path) => path.startsWith("series") && { status: 200, json: { ...series("hour", Date.now()), buckets: [] } });
       assert.deepEqual((await tiles(tab)).Requests, ["0", "as in the hour before"]);
       assert.equal((await tiles(tab))["Decided without Redis"][0], "–");
-      await panel(tab, "By policy").getByText("No policy was asked in this window.").waitFor();
+      await panel(tab, "By policy").getByText("No policy decided in this window.").waitFor();
     });
   });
 
@@ -148,7 +148,7 @@ describe("the page's views", () => {
         );
       }
       await find.getByLabel("Policy").selectOption("mfa");
-      await find.getByText("Nobody used mfa in the last day, or nobody counted how much: there is nothing to say.").waitFor();
+      await find.getByText("There are no figures: no use of mfa was counted in the last day.").waitFor();
       await tab.reload();
       await loaded(tab);
       assert.equal(await find.getByLabel("Policy").inputValue(), "mfa", "a reload does not restore the policy from the hash");
@@ -156,7 +156,7 @@ describe("the page's views", () => {
 
     it("shows no figures that nobody counted", async () => {
       const tab = await open("#/policies", (_, path) => path.startsWith("series") && NOTHING);
-      await panel(tab, "Find a limit").getByText("Nothing is counted, so there is nothing to say.").waitFor();
+      await panel(tab, "Find a limit").getByText("There are no figures, because nothing is counted.").waitFor();
       await panel(tab, "Shadow policies").getByText("What they would have denied is not known").waitFor();
     });
   });
@@ -197,7 +197,7 @@ describe("the page's views", () => {
         return path === "store" ? { status: 200, json: { shared: true, keys: null, redis: { at: now, memory_used_bytes: 2048 } } } : undefined;
       });
       const health = await panel(tab, "This isolate").innerText();
-      assert.match(health, /misconfigured.*open.*The plan is used up\..*Asked again in\s+1 min.*Records cannot be written\s+since .*: it is broken/s);
+      assert.match(health, /misconfigured.*open.*The plan is used up\..*Next try in\s+1 min.*Records cannot be written\s+since .*: it is broken/s);
       await tab.getByRole("banner").getByText("misconfigured · memory").waitFor();
       const redis = await panel(tab, "Redis").innerText();
       assert.match(redis, /not counted yet.*Memory used\s+2\.0 KiB/s);
@@ -212,7 +212,7 @@ describe("the page's views", () => {
     assert.match(await log.innerText(), /admin\s+192\.0\.2\.10\s+blocked\s+198\.51\.100\.0\/24\s+86400 s: credential stuffing, ticket 4711/);
     const did = await log.locator("tbody td:nth-child(4)").allInnerTexts();
     assert.deepEqual(did.map((text) => text.split(/\s*\n/)), [
-      ["blocked"], ["blocked", "in force in one isolate alone"], ["lifted"], ["lifted", "failed: nothing is known to have been done"], ["reset"],
+      ["blocked"], ["blocked", "in force in one isolate only"], ["lifted"], ["lifted", "failed: Redis did not confirm it"], ["reset"],
     ]);
     assert.equal(await log.getByRole("button").count(), 0);
     await opened.context.close();
