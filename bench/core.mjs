@@ -1,11 +1,11 @@
-/** `node bench/core.mjs [--quick]`: decisions a second of the pure core, natively and in WebAssembly, as Markdown. */
+/** `node bench/core.mjs [--quick]`: measures decisions per second of the pure core, natively and in WebAssembly. Prints Markdown. */
 
 import { main, say } from "../scripts/command.mjs";
 import { setup } from "../scripts/setup.mjs";
 import { compile, inWasm, natively } from "./measured.mjs";
 import { number, table } from "./table.mjs";
 
-/** What each is, beside its case and size. */
+/** The rows: title, and the case of bench/core with its size. */
 const ROWS = [
   ["sliding window, allowed, 1 sub-window occupied", "SlidingAllowed", 1],
   ["sliding window, allowed, 60 occupied", "SlidingAllowed", 60],
@@ -24,28 +24,28 @@ const ROWS = [
 
 /**
  * @param {object} [options]
- * @param {boolean} [options.quick] a smoke test: what it measures means nothing
- * @param {(line: string) => void} [options.say] told of progress
+ * @param {boolean} [options.quick] a smoke test, whose figures mean nothing
+ * @param {(line: string) => void} [options.say] called with a line of progress
  * @returns {Promise<string>} a section of Markdown
  */
-export async function core({ quick = false, say: tell = () => {} } = {}) {
+export async function core({ quick = false, say: report = () => {} } = {}) {
   const seconds = quick ? 0.01 : 1;
-  tell("compiling bench/core, natively and for WebAssembly");
+  report("compiling bench/core, natively and for WebAssembly");
   await compile();
-  tell("decisions of the pure core, natively");
+  report("measuring decisions of the pure core, natively");
   const native = await natively(ROWS.map(([, name, size]) => [name, size]), seconds);
-  tell("the same in WebAssembly");
+  report("measuring the same in WebAssembly");
   const wasm = inWasm(native, seconds);
   const rows = ROWS.map(([what], i) => {
-    const [here, there] = [native[i].ns, wasm[i].ns];
-    return [what, number(here), number(1e9 / here), number(there), number(1e9 / there), (there / here).toFixed(1)];
+    const [nativeNs, wasmNs] = [native[i].ns, wasm[i].ns];
+    return [what, number(nativeNs), number(1e9 / nativeNs), number(wasmNs), number(1e9 / wasmNs), (wasmNs / nativeNs).toFixed(1)];
   });
   return [
     "## The pure core",
     "",
-    "One Rust loop on one thread, of the profile that is deployed (`opt-level = \"z\"`, link-time optimisation), natively and in",
-    `WebAssembly in Node ${process.versions.node} (V8 ${process.versions.v8}), there without \`wasm-opt\`. Both come to the same checksum. Processor`,
-    "time, the least of seven stretches.",
+    "One Rust loop on one thread, compiled with the profile that is deployed (`opt-level = \"z\"`, link-time optimisation): natively, and as",
+    `WebAssembly in Node ${process.versions.node} (V8 ${process.versions.v8}), without \`wasm-opt\`. Both compute the same checksum. Figures are processor`,
+    "time, the smallest of seven stretches.",
     "",
     table(["a decision", "native, ns", "native, per second", "Wasm, ns", "Wasm, per second", "Wasm / native"], rows),
     "",

@@ -1,6 +1,6 @@
 /**
- * One Redis at a distance, in its own process: over REST (the stand-in), TCP and TLS. Each way, bytes take half of the round trip;
- * a connection's first bytes wait a round trip more, as they would for TCP's handshake.
+ * Simulates a distant Redis, in its own process: over REST (the stand-in), TCP and TLS. In each direction, bytes take half of the round
+ * trip. A new connection's first bytes wait for one round trip more, as they would for TCP's handshake.
  */
 
 import { fork } from "node:child_process";
@@ -20,7 +20,7 @@ export async function startDistance() {
   const started = await reply();
   return {
     ...started,
-    /** Sets the round trip's length; how many connections each way was asked for since the last time. */
+    /** Sets the length of a round trip. Returns how many connections were opened to each port since the last call. */
     move(ms) {
       child.send(ms);
       return reply();
@@ -46,8 +46,8 @@ async function serve() {
       counts[name] = (counts[name] ?? 0) + 1;
       const far = connect({ port, host: "127.0.0.1", noDelay: true });
       const from = performance.now() + roundTrip;
-      pass(client, far, () => Math.max(0, from - performance.now()) + roundTrip / 2);
-      pass(far, client, () => roundTrip / 2);
+      relay(client, far, () => Math.max(0, from - performance.now()) + roundTrip / 2);
+      relay(far, client, () => roundTrip / 2);
     }).listen(0, "127.0.0.1");
     await once(server, "listening");
     ports[name] = server.address().port;
@@ -65,12 +65,12 @@ async function serve() {
   process.send({ ports, token: standIn.token, authority: certificates.authority });
 }
 
-/** Passes on what `from` sends, its end as well. */
-function pass(from, to, wait) {
-  const later = (what) => {
+/** Sends the bytes of `from` and its end on to `to`, each after `wait()` ms. */
+function relay(from, to, wait) {
+  const later = (action) => {
     const ms = wait();
-    if (ms === 0) what();
-    else setTimeout(what, ms);
+    if (ms === 0) action();
+    else setTimeout(action, ms);
   };
   from.on("data", (bytes) => later(() => to.writable && to.write(bytes)));
   from.on("close", () => later(() => to.destroy()));

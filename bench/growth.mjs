@@ -1,18 +1,18 @@
-/** `node bench/growth.mjs [--quick]`: what a decision costs as callers, policies, routes and sub-windows grow, as Markdown. */
+/** `node bench/growth.mjs [--quick]`: measures how a decision's cost grows with callers, policies, routes and sub-windows. Prints Markdown. */
 
 import { Failure, main, say } from "../scripts/command.mjs";
 import { setup } from "../scripts/setup.mjs";
 import { compile, inWasm, natively } from "./measured.mjs";
-import { NOW, SUB_WINDOW, startScript } from "./script.mjs";
+import { NOW, SUB_WINDOW_MS, startScript } from "./script.mjs";
 import { inWords, shapeOf } from "./shape.mjs";
 import { number, table, whole } from "./table.mjs";
 
-/** Bytes that Cloudflare allows a variable. */
-const VARIABLE = 5 * 1024;
-/** Callers that decisions are measured with where their number is of no matter. */
+/** The largest variable that Cloudflare allows. */
+const MAX_VARIABLE_BYTES = 5 * 1024;
+/** The number of callers in measurements that do not depend on it. */
 const SOME_CALLERS = 100;
-/** Fewer callers' memory is lost in what the allocator holds anyway. */
-const WEIGHABLE = 10_000;
+/** Memory per caller is only reported from this number of callers on. With fewer, it is lost in what the allocator holds anyway. */
+const MIN_CALLERS_FOR_BYTES = 10_000;
 
 const FULL = {
   redis: [1, 10, 100, 1000, 10_000, 100_000, 1_000_000],
@@ -27,7 +27,7 @@ const FULL = {
   passes: 3,
 };
 
-/** What is measured so means nothing. */
+/** Sizes for a smoke test. The figures mean nothing. */
 const QUICK = {
   redis: [1, 10, 100], memory: [1, 10, 100], policies: [1, 2, 4], routes: [1, 10, 100], ranges: [10, 100], subWindows: [1, 2, 3],
   decisions: 60, stretches: 2, seconds: 0.005, passes: 1,
@@ -36,21 +36,21 @@ const QUICK = {
 /**
  * @param {object} [options]
  * @param {boolean} [options.quick] tiny sizes, for a smoke test
- * @param {(line: string) => void} [options.say] told of progress
+ * @param {(line: string) => void} [options.say] called with a line of progress
  * @returns {Promise<string>} a section of Markdown
  */
-export async function growth({ quick = false, say: tell = () => {} } = {}) {
+export async function growth({ quick = false, say: report = () => {} } = {}) {
   const sizes = quick ? QUICK : FULL;
-  tell("compiling bench/core, natively and for WebAssembly");
+  report("compiling bench/core, natively and for WebAssembly");
   await compile();
   const script = await startScript();
   try {
-    const inRedis = await measureRedis(script, sizes, tell);
-    tell("callers in memory, policies, routes, ranges and sub-windows in the core");
+    const inRedis = await measureRedis(script, sizes, report);
+    report("measuring callers in memory, policies, routes, ranges and sub-windows in the core");
     const core = new Core(sizes);
     const parts = [
       "## How a decision's cost grows",
-      "Processor time throughout, of several stretches the least. The words under a table are derived from its numbers by `bench/shape.mjs`.",
+      "All figures are processor time, the smallest of several stretches. `bench/shape.mjs` derives the words under each table from its numbers.",
       callersInRedis(inRedis.callers),
       await callersInMemory(core, sizes),
       await policies(core, sizes, inRedis.policies),
@@ -64,68 +64,68 @@ export async function growth({ quick = false, say: tell = () => {} } = {}) {
   }
 }
 
-/** Everything that a Redis is needed for: rows of `{size, cpu, commands, …}` by table. */
-export async function measureRedis(script, sizes, tell) {
+/** Measures everything that needs a Redis. Returns rows of `{size, cpu, commands, …}` for each table. */
+export async function measureRedis(script, sizes, report) {
   return {
-    policies: await cheapest(sizes.passes, () => redisPolicies(script, sizes, tell), "cpu"),
-    subWindows: await cheapest(sizes.passes, () => redisSubWindows(script, sizes, tell), "cpu"),
-    callers: await redisCallers(script, sizes, tell),
+    policies: await cheapest(sizes.passes, () => redisPolicies(script, sizes, report), "cpu"),
+    subWindows: await cheapest(sizes.passes, () => redisSubWindows(script, sizes, report), "cpu"),
+    callers: await redisCallers(script, sizes, report),
   };
 }
 
-/** In an order that no cache foresees. */
-function pick(round, of) {
-  return (Math.imul(round, 2654435769) >>> 0) % of;
+/** The caller of a round, of `count` callers, in an order that no cache can predict. */
+function pick(round, count) {
+  return (Math.imul(round, 2654435769) >>> 0) % count;
 }
 
-async function redisCallers(script, { redis, decisions, stretches }, tell) {
+async function redisCallers(script, { redis, decisions, stretches }, report) {
   await script.command("FLUSHALL");
   const empty = await script.bytes();
   const rows = [];
-  let held = 0;
+  let filled = 0;
   for (const size of redis) {
-    tell(`${whole(size)} callers in Redis`);
-    await script.fill(held, size);
-    held = size;
+    report(`measuring ${whole(size)} callers in Redis`);
+    await script.fill(filled, size);
+    filled = size;
     const callers = await script.callers();
     if (callers !== size) throw new Failure(`Redis holds ${callers} callers, not ${size}`);
     const bytes = ((await script.bytes()) - empty) / size;
-    const asked = Array.from({ length: decisions }, (_, round) => script.decision(pick(round, size)));
-    rows.push({ size, bytes, ...(await script.measure(asked, stretches)) });
+    const commands = Array.from({ length: decisions }, (_, round) => script.decision(pick(round, size)));
+    rows.push({ size, bytes, ...(await script.measure(commands, stretches)) });
   }
   return rows;
 }
 
-async function redisPolicies(script, { policies: counts, decisions, stretches }, tell) {
-  tell("policies per request in Redis");
+async function redisPolicies(script, { policies: counts, decisions, stretches }, report) {
+  report("measuring policies per request in Redis");
   const rows = [];
   for (const size of counts) {
     await script.command("FLUSHALL");
-    const asked = Array.from({ length: decisions }, (_, round) => script.decision(round % SOME_CALLERS, { policies: size }));
-    rows.push({ size, ...(await script.measure(asked, stretches)) });
+    const commands = Array.from({ length: decisions }, (_, round) => script.decision(round % SOME_CALLERS, { policies: size }));
+    rows.push({ size, ...(await script.measure(commands, stretches)) });
   }
   return rows;
 }
 
-async function redisSubWindows(script, { subWindows: counts, decisions, stretches }, tell) {
-  tell("sub-windows in Redis");
+async function redisSubWindows(script, { subWindows: counts, decisions, stretches }, report) {
+  report("measuring sub-windows in Redis");
   const rows = [];
   for (const size of counts) {
     await script.command("FLUSHALL");
-    const times = Array.from({ length: size }, (_, at) => NOW + at * SUB_WINDOW);
+    const times = Array.from({ length: size }, (_, at) => NOW + at * SUB_WINDOW_MS);
     const callers = Array.from({ length: SOME_CALLERS }, (_, caller) => caller);
     for (const now of times) await script.all(callers.map((caller) => script.decision(caller, { now })));
     const state = await script.state(0);
     const occupied = state.split(",").length;
     if (occupied !== size) throw new Failure(`a state occupies ${occupied} sub-windows, not ${size}`);
     const now = times.at(-1);
-    const asked = Array.from({ length: decisions }, (_, round) => script.decision(round % SOME_CALLERS, { now }));
-    rows.push({ size, bytes: state.length, ...(await script.measure(asked, stretches)) });
+    const commands = Array.from({ length: decisions }, (_, round) => script.decision(round % SOME_CALLERS, { now }));
+    rows.push({ size, bytes: state.length, ...(await script.measure(commands, stretches)) });
   }
   return rows;
 }
 
-/** The loops of bench/core. Each size has its turn, and again: a busy minute of the machine then weighs on no size alone. */
+/** Measures the loops of bench/core. All sizes are measured in turn, several times, so that a busy minute of the machine affects all alike. */
 class Core {
   constructor({ seconds, passes }) {
     this.seconds = seconds;
@@ -141,7 +141,7 @@ class Core {
   }
 }
 
-/** Measures the same rows several times and has of each the one that costs least. */
+/** Measures the same rows several times, and returns the cheapest measurement of each row. */
 async function cheapest(passes, measure, cost) {
   let rows = await measure();
   for (let pass = 1; pass < passes; pass += 1) {
@@ -151,7 +151,7 @@ async function cheapest(passes, measure, cost) {
   return rows;
 }
 
-/** A table whose first column is the size, and the shapes of some of its columns. */
+/** A table whose first column is the size, and the shape of the growth of each column that is a cost. */
 function section(title, what, columns, allowed) {
   const sizes = columns[0].rows.map(({ size }) => size);
   const cells = sizes.map((size, i) => [whole(size), ...columns.map(({ rows, of = ns }) => number(of(rows[i])))]);
@@ -165,7 +165,7 @@ function section(title, what, columns, allowed) {
 }
 
 const ns = (row) => row.ns;
-const weight = ({ size, bytes }) => (size >= WEIGHABLE ? bytes / size : undefined);
+const bytesPerCaller = ({ size, bytes }) => (size >= MIN_CALLERS_FOR_BYTES ? bytes / size : undefined);
 
 function callersInRedis(rows) {
   const part = section(
@@ -174,7 +174,7 @@ function callersInRedis(rows) {
     [
       { heading: "Redis's CPU, µs", rows, of: (row) => row.cpu },
       { heading: "billed commands", rows, of: (row) => row.commands },
-      { heading: "bytes per caller", rows, of: (row) => (row.size >= WEIGHABLE ? row.bytes : undefined), isCost: false },
+      { heading: "bytes per caller", rows, of: (row) => (row.size >= MIN_CALLERS_FOR_BYTES ? row.bytes : undefined), isCost: false },
     ],
     "logarithmic",
   );
@@ -199,13 +199,13 @@ async function callersInMemory(core, { memory }) {
       { heading: "new, one expired, ns", rows: expiring },
       { heading: "remembered denial, ns", rows: denial },
       { heading: "whole gate, ns", rows: gate },
-      { heading: "bytes per caller", rows: held, of: weight, isCost: false },
-      { heading: "bytes per caller, Wasm", rows: heldWasm, of: weight, isCost: false },
+      { heading: "bytes per caller", rows: held, of: bytesPerCaller, isCost: false },
+      { heading: "bytes per caller, Wasm", rows: heldWasm, of: bytesPerCaller, isCost: false },
     ],
     "logarithmic",
   );
-  return `${part}\n\nThe map takes 50,000 entries unless told otherwise: from there on, a new caller evicts another. Here its bound is the number of callers.
-The map is a hash table beside two balanced trees; what is held also outgrows the processor's caches, which is in these times.`;
+  return `${part}\n\nBy default the map takes 50,000 entries. From there on, a new caller evicts another. Here its bound is the number of callers.
+The map is a hash table and two balanced trees. Large maps also outgrow the processor's caches, which these times include.`;
 }
 
 async function policies(core, { policies: counts }, redis) {
@@ -219,7 +219,7 @@ async function policies(core, { policies: counts }, redis) {
     ],
     "linear",
   );
-  return `${part}\n\nEach policy is a quota of its own, read, decided and written: linear is the natural shape.`;
+  return `${part}\n\nEach policy is a separate quota that is read, decided and written, so linear growth is to be expected.`;
 }
 
 async function routes(core, { routes: counts }) {
@@ -234,8 +234,8 @@ async function routes(core, { routes: counts }) {
     }
   }
   const part = section("Routes", "routes", columns, "logarithmic");
-  const alike = section(
-    "Routes that a path does not tell apart by its segments",
+  const indistinct = section(
+    "Routes that the segments of a path do not distinguish",
     "routes",
     [
       { heading: "`/files/*-r{i}.txt`, last, ns", rows: await core.native("RoutesEndsLast", counts) },
@@ -244,19 +244,19 @@ async function routes(core, { routes: counts }) {
     "linear",
   );
   const config = section("Reading a configuration", "routes", [{ heading: "ns", rows: await core.native("Config", counts) }], "linear");
-  const most = Math.floor(VARIABLE / `${JSON.stringify({ path: "/**/r99/**", policies: ["auth"] })},`.length);
+  const maxRoutes = Math.floor(MAX_VARIABLE_BYTES / `${JSON.stringify({ path: "/**/r99/**", policies: ["auth"] })},`.length);
   return [
     part,
-    "Natively, nanoseconds; a path that meets the last route, and one that meets none.",
-    alike,
-    `Each of these is tried in its turn. Linear is within the target because there can be but few: Cloudflare allows a variable 5 KB, about ${most} such routes.`,
+    "In nanoseconds, natively: for a path that matches the last route, and for one that matches none.",
+    indistinct,
+    `Each of these routes is tried in turn. Linear growth is within the target because there can only be few: Cloudflare allows 5 KB for a variable, which is about ${maxRoutes} such routes.`,
     config,
-    "Once for each `env` object, not for each request.",
+    "This happens once for each `env` object, not for each request.",
   ].join("\n\n");
 }
 
 async function ranges(core, { ranges: counts }) {
-  const held = section(
+  const found = section(
     "Blocked ranges",
     "ranges",
     [
@@ -269,10 +269,10 @@ async function ranges(core, { ranges: counts }) {
   );
   const built = section("Loading blocked ranges", "ranges", [{ heading: "ns", rows: await core.native("RangesBuilt", counts) }], "linear");
   return [
-    held,
-    "Finding the ranges that hold a caller's address, natively: a binary search, and a step for each range around it. The allow-list is searched the same way.",
+    found,
+    "The time to find the ranges that contain a caller's address, natively: a binary search, and a step for each range around it. The allow-list is searched in the same way.",
     built,
-    "Once for each change of the list. Sorting is a little more than linear.",
+    "This happens once for each change of the list. Sorting is a little more than linear.",
   ].join("\n\n");
 }
 
@@ -289,7 +289,7 @@ async function subWindows(core, { subWindows: counts }, redis) {
     ],
     "linear",
   );
-  return `${part}\n\nEvery sub-window is read and summed: linear is the natural shape, and 60 and the one under way are the most there can be.`;
+  return `${part}\n\nEvery sub-window is read and summed, so linear growth is to be expected. There are at most 60 and the one under way.`;
 }
 
 await main(import.meta.url, async (args) => {

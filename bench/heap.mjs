@@ -1,14 +1,14 @@
-/** What JavaScript of an isolate's is alive, asked of V8's inspector. */
+/** Measures the live JavaScript heap of an isolate by V8's inspector. */
 
 import WebSocket from "ws";
 import { once } from "node:events";
 import { within } from "../tests/harness/within.mjs";
 
 /**
- * Bytes in use after a garbage collection.
+ * The number of bytes in use after a garbage collection.
  *
- * @param {object} server started with `inspected`
- * @param {() => Promise<unknown>} ask sends it a request: the collection is done when the isolate runs next
+ * @param {object} server a server started with `inspected`
+ * @param {() => Promise<unknown>} ask sends a request to the server, because the collection only happens when the isolate runs next
  */
 export async function heapOf(server, ask) {
   const socket = new WebSocket(server.inspector);

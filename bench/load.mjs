@@ -1,6 +1,6 @@
 /**
- * Load: so many requests over so many connections, each connection's next when its last is answered. Bare sockets and
- * requests made before, since the load and what is measured share the machine's cores.
+ * The load generator. Each connection sends its next request when the last one is answered. It uses bare sockets and requests
+ * made in advance, because it shares the machine's cores with what is measured.
  */
 
 import { once } from "node:events";
@@ -10,7 +10,7 @@ import { quantile } from "./statistics.mjs";
 const END_OF_HEAD = "\r\n\r\n";
 const LENGTH = /\r\ncontent-length: (\d+)\r\n/i;
 
-/** One request each of so many callers, as bytes. */
+/** One request for each address, as bytes. */
 export function messages(addresses) {
   return addresses.map((address) => Buffer.from(`GET / HTTP/1.1\r\nHost: localhost\r\nCF-Connecting-IP: ${address}\r\n\r\n`));
 }
@@ -21,7 +21,7 @@ export function messages(addresses) {
  * @param {Buffer[]} load.messages sent in turn
  * @param {number} load.requests
  * @param {number} load.connections
- * @param {{status: number, has?: string[], lacks?: string[]}} load.expected of every answer: else it rejects, with the answer
+ * @param {{status: number, has?: string[], lacks?: string[]}} load.expected what every answer must be. Another answer rejects, and is in the error's message
  * @param {() => void} [load.begin] called when all connections are open
  * @returns {Promise<{seconds: number, p50: number, p99: number, p999: number}>} latencies in milliseconds
  */

@@ -1,4 +1,4 @@
-/** Where figures come from: the machine, the versions, the commit. */
+/** Where figures come from: the machine, the versions of programs and packages, and the commit. */
 
 import { readFileSync } from "node:fs";
 import os from "node:os";

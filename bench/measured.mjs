@@ -1,4 +1,4 @@
-/** The loops of bench/core, measured natively and in Node's WebAssembly: the same code, of the same profile. */
+/** Measures the loops of bench/core natively and as WebAssembly in Node: the same code, compiled with the same profile. */
 
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -10,35 +10,35 @@ const MANIFEST = path.join("bench", "core", "Cargo.toml");
 const RELEASE = path.join(root, "bench", "core", "target");
 const WASM = "wasm32-unknown-unknown";
 
-/** Rounds whose outcomes are compared between the two. */
-const CHECKED = 1000;
-/** Stretches that the time is cut into; the least of them counts, since other programs only ever add. */
+/** The number of rounds whose checksum must be the same natively and in WebAssembly. */
+const CHECKED_ROUNDS = 1000;
+/** The time is cut into this many stretches. The smallest counts, because other programs can only make a stretch slower. */
 const STRETCHES = 7;
 
-/** Compiles both; a minute from scratch. */
+/** Compiles both. The first time takes a minute. */
 export async function compile() {
   const quiet = ["--quiet", "--locked", "--release", "--manifest-path", MANIFEST];
   await run("cargo", ["build", ...quiet, "--bin", "natively"]);
-  // Its crate type is named here: `["cdylib", "rlib"]` would switch link-time optimisation off.
+  // The crate type is set here and not in Cargo.toml, because `["cdylib", "rlib"]` there would turn link-time optimisation off.
   await run("cargo", ["rustc", ...quiet, "--lib", "--crate-type", "cdylib", "--target", WASM]);
 }
 
 /**
  * @typedef {{name: string, size: number, number: number, checksum: string, ns: number, bytes: number}} Measured
- * `number`: the case's, for WebAssembly; `ns`: of processor time that one round takes; `bytes`: of memory that setting it up took
+ * `number`: identifies the case in WebAssembly; `ns`: processor time of one round; `bytes`: memory that the case took to set up
  */
 
 /**
- * Measures natively, each in its own process.
+ * Measures cases natively, each in its own process.
  *
- * @param {[string, number][]} cases by name and size
- * @param {number} seconds to measure each for
+ * @param {[string, number][]} cases names and sizes
+ * @param {number} seconds how long to measure each
  * @returns {Promise<Measured[]>}
  */
 export async function natively(cases, seconds) {
   const results = [];
   for (const [name, size] of cases) {
-    const args = [String(seconds), String(CHECKED), `${name}:${size}`];
+    const args = [String(seconds), String(CHECKED_ROUNDS), `${name}:${size}`];
     const { stdout } = await promisify(execFile)(path.join(RELEASE, "release", "natively"), args, { env: environment });
     const { case: measured, ...rest } = JSON.parse(stdout);
     results.push({ name: measured, ...rest });
@@ -47,25 +47,25 @@ export async function natively(cases, seconds) {
 }
 
 /**
- * Measures in WebAssembly what was measured natively, and holds the two together.
+ * Measures in WebAssembly what was measured natively, and throws if the checksums differ.
  *
  * @param {Measured[]} native
- * @returns {Measured[]} the same in WebAssembly
+ * @returns {Measured[]} the same cases in WebAssembly
  */
 export function inWasm(native, seconds) {
   const module = new WebAssembly.Module(readFileSync(path.join(RELEASE, WASM, "release", "edge_limiter_bench.wasm")));
   return native.map(({ name, number, size, checksum }) => {
     const { memory, prepare, run: rounds } = new WebAssembly.Instance(module, unused(module)).exports;
     const before = memory.buffer.byteLength;
-    if (prepare(number, size) !== 1) throw new Error(`WebAssembly knows no case ${name}`);
+    if (prepare(number, size) !== 1) throw new Error(`the WebAssembly module has no case ${name}`);
     const bytes = memory.buffer.byteLength - before;
-    const same = BigInt.asUintN(64, rounds(CHECKED)).toString();
-    if (same !== checksum) throw new Error(`${name} of ${size} comes to ${checksum} natively and to ${same} in WebAssembly`);
-    return { name, number, size, checksum, bytes, ns: least(rounds, (seconds * 1e9) / STRETCHES) };
+    const inWasm = BigInt.asUintN(64, rounds(CHECKED_ROUNDS)).toString();
+    if (inWasm !== checksum) throw new Error(`the checksum of ${name} with size ${size} is ${checksum} natively and ${inWasm} in WebAssembly`);
+    return { name, number, size, checksum, bytes, ns: smallest(rounds, (seconds * 1e9) / STRETCHES) };
   });
 }
 
-/** What dependencies would import from wasm-bindgen's JavaScript, which nothing that is measured calls. */
+/** The functions that dependencies import from wasm-bindgen's JavaScript. Nothing that is measured calls them. */
 function unused(module) {
   const imports = {};
   for (const { module: from, name, kind } of WebAssembly.Module.imports(module)) {
@@ -77,7 +77,7 @@ function unused(module) {
   return imports;
 }
 
-function least(rounds, nanoseconds) {
+function smallest(rounds, nanoseconds) {
   const timed = (count) => {
     const started = process.cpuUsage();
     rounds(count);

@@ -1,4 +1,4 @@
-/** The package in Node, counting in memory, next to what people use there: as Express middleware, and the bare decision. */
+/** Compares the package in Node, counting in memory, with two popular limiters: as Express middleware, and the bare decision. */
 
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -20,24 +20,24 @@ const PEERS = ["express-rate-limit", "rate-limiter-flexible"];
 /** Callers that take turns. */
 const CALLERS = 1000;
 
-/** In seconds: none ends while the bench runs. */
+/** So long that no window ends while the bench runs. */
 const WINDOW_S = 3600;
 
-/** A limit that nobody meets, and one that everybody has used up by the first request. */
-const AMPLE = 1_000_000;
-const ONE = 1;
+/** A limit that no caller reaches, and a limit that each caller has used up after one request. */
+const AMPLE_LIMIT = 1_000_000;
+const LIMIT_OF_ONE = 1;
 
-/** Bare decisions take so much less than requests that as many more of them are measured. */
+/** A bare decision is much faster than a request, so this many times more of them are measured. */
 const DECISIONS_PER_REQUEST = 50;
 
-/** Before the first round, so many times a round's requests. */
+/** The warm-up has this many times a round's requests. */
 const WARM_UP_ROUNDS = 5;
 
-/** What is measured: the limit of each caller, and what becomes of a request. */
-const ADMITTED = { limit: AMPLE, contestants: [BARE, ...PEERS, OURS], expected: { status: 200, has: ['{"admitted":true}'] } };
-const DENIED = { limit: ONE, contestants: [...PEERS, OURS], expected: { status: 429 } };
+/** The two measurements: each caller's limit, the contestants, and the expected answer. */
+const ADMITTED = { limit: AMPLE_LIMIT, contestants: [BARE, ...PEERS, OURS], expected: { status: 200, has: ['{"admitted":true}'] } };
+const DENIED = { limit: LIMIT_OF_ONE, contestants: [...PEERS, OURS], expected: { status: 429 } };
 
-/** Requests of one connection's proxy for each caller, as bytes. */
+/** One request for each caller, as a proxy would send it, as bytes. */
 const MESSAGES = Array.from({ length: CALLERS }, (_, caller) =>
   Buffer.from(`GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 198.51.${caller >> 8}.${caller & 255}\r\n\r\n`));
 
@@ -63,7 +63,7 @@ export async function node({ rounds, requests, connections, figures }) {
   }
 }
 
-/** Starts every contestant, and ends it after `body`. */
+/** Starts all contestants, runs `body` and then ends them. */
 async function withPrograms(program, names, what, limit, body) {
   const children = new Map();
   try {
@@ -81,8 +81,8 @@ async function withPrograms(program, names, what, limit, body) {
 async function message(child, name) {
   const waiting = new AbortController();
   const { signal } = waiting;
-  const ended = once(child, "exit", { signal }).then(([code]) => Promise.reject(new Failure(`${name} ended with ${code}`)));
-  // Aborted, once a message has come.
+  const ended = once(child, "exit", { signal }).then(([code]) => Promise.reject(new Failure(`${name} ended with exit code ${code} before it answered`)));
+  // Rejects when it is aborted after a message has come.
   ended.catch(() => {});
   try {
     const [received] = await Promise.race([once(child, "message", { signal }), ended]);
@@ -92,7 +92,7 @@ async function message(child, name) {
   }
 }
 
-/** By contestant a sample a round: CPU of the process a request in µs, latencies in ms, requests a second. */
+/** For each contestant one sample per round: the process's CPU per request in µs, latencies in ms, requests per second. */
 async function servers(program, { limit, contestants, expected }, { rounds, requests, connections }) {
   return withPrograms(program, contestants, "server", limit, async (children) => {
     const samples = Object.fromEntries(contestants.map((name) => [name, []]));
@@ -103,10 +103,10 @@ async function servers(program, { limit, contestants, expected }, { rounds, requ
       const { seconds, ...latencies } = await load({ port: child.ready.port, messages: MESSAGES, requests, connections, expected, begin, ...sent });
       return { cpu: (cpuOf(child.pid) - cpu) / requests, ...latencies, rate: requests / seconds };
     };
-    say(`Express, ${limit === ONE ? "denied" : "admitted"}: warming up, ${WARM_UP_ROUNDS * requests} requests each`);
+    say(`Express, ${limit === LIMIT_OF_ONE ? "denied" : "admitted"}: warming up, ${WARM_UP_ROUNDS * requests} requests each`);
     for (const name of contestants) {
-      // The limit of each caller is used up by its first request.
-      if (limit === ONE) await stretch(name, { requests: CALLERS, expected: ADMITTED.expected });
+      // Each caller's first request is admitted and uses up its limit.
+      if (limit === LIMIT_OF_ONE) await stretch(name, { requests: CALLERS, expected: ADMITTED.expected });
       for (let turn = 0; turn < WARM_UP_ROUNDS; turn++) await stretch(name);
     }
     for (let round = 1; round <= rounds; round++) {
@@ -117,15 +117,15 @@ async function servers(program, { limit, contestants, expected }, { rounds, requ
   });
 }
 
-/** By contestant a sample a round: CPU a decision in µs, decisions a second. */
+/** For each contestant one sample per round: CPU per decision in µs, decisions per second. */
 async function decisions(program, { rounds, count }) {
   const contestants = [...PEERS, OURS];
-  return withPrograms(program, contestants, "decisions", AMPLE, async (children) => {
+  return withPrograms(program, contestants, "decisions", AMPLE_LIMIT, async (children) => {
     const samples = Object.fromEntries(contestants.map((name) => [name, []]));
     const stretch = async (name) => {
       children.get(name).send({ count });
       const { allowed, seconds, cpu } = await message(children.get(name), name);
-      if (allowed !== count) throw new Failure(`${name} allowed ${allowed} of ${count}`);
+      if (allowed !== count) throw new Failure(`${name} admitted ${allowed} of ${count} decisions, but has to admit all`);
       return { cpu: cpu / count, rate: count / seconds };
     };
     say(`bare decisions: warming up, ${count} each`);
@@ -141,7 +141,7 @@ async function decisions(program, { rounds, count }) {
 const withRange = ({ median, low, high }) => `${number(median)} (${number(low)}–${number(high)})`;
 const of = (samples, name, figure) => spread(samples[name].map((sample) => sample[figure]));
 
-/** One contestant's CPU compared with another's, round by round. */
+/** Compares one contestant's CPU with another's, round by round. */
 const compared = (samples, name, other, how) => spread(samples[name].map(({ cpu }, round) => how(cpu, samples[other][round].cpu)));
 const ratio = (samples, name, other) => compared(samples, name, other, (one, two) => one / two);
 const beyond = (samples, name, other) => compared(samples, name, other, (one, two) => one - two);
@@ -165,7 +165,7 @@ function section({ admitted, denied, decided, rounds, requests, connections }) {
   return [
     "## In Node",
     "",
-    `The package in Node ${process.versions.node}, counting in memory, next to ${versions}. Each is a process of its own. In each of ${rounds} rounds every`,
+    `The package in Node ${process.versions.node}, counting in memory, next to ${versions}. Each runs in its own process. In each of ${rounds} rounds every`,
     `row gets ${requests} requests over ${connections} connections, in random order, after a warm-up of ${WARM_UP_ROUNDS * requests}. ${CALLERS} addresses take turns, in`,
     "`X-Forwarded-For` behind one trusted proxy. CPU is that of the process per request, medians with quartiles; ratios are taken within a round.",
     "",
@@ -182,7 +182,7 @@ function section({ admitted, denied, decided, rounds, requests, connections }) {
     "",
     "### The bare decision",
     "",
-    "`check` and `consume`, one after the other; of express-rate-limit, which has no such call, its store's `increment`.",
+    "Calls of `check` and `consume`, one at a time. express-rate-limit has no such call, so its store's `increment` is measured.",
     "",
     table(["", ...HEAD, "decisions/s"], rows(decided, (name) => [number(of(decided, name, "rate").median)])),
     "",
@@ -190,7 +190,7 @@ function section({ admitted, denied, decided, rounds, requests, connections }) {
   ].join("\n");
 }
 
-/** Wanted: less CPU than both. */
+/** Compares with the target, which is less CPU than either peer. */
 function conclusion(measured) {
   const lines = Object.entries(measured).map(([what, samples]) => {
     const ratios = PEERS.map((peer) => ({ peer, ...ratio(samples, OURS, peer) }));
@@ -198,7 +198,7 @@ function conclusion(measured) {
     if (behind.length === 0) return `- ${what}: ahead of both`;
     return `- ${what}: ${behind.map(({ peer, median }) => `${number(median)} times the CPU of ${peer}`).join(", ")}`;
   });
-  return ["Wanted is less CPU than either:", "", ...lines].join("\n");
+  return ["The target is less CPU than either:", "", ...lines].join("\n");
 }
 
 function installed(name) {

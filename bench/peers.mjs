@@ -1,4 +1,4 @@
-/** edge-limiter, other limiters and minimal Workers, answering and forwarding: one run, one machine, one Redis, one origin. */
+/** Compares edge-limiter with other limiters and minimal Workers, answering and forwarding, in one run on one machine with one Redis and one origin. */
 
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -16,12 +16,12 @@ import { spread } from "./statistics.mjs";
 import { targets } from "./targets.mjs";
 import { startStandIn } from "./upstash.mjs";
 
-/** What an idle Worker may use of a second, in microseconds: more, and it would be counted as some request's. */
-const IDLE = 5000;
-/** Seconds after which they are to be at rest. */
-const AT_REST = 10;
+/** How much CPU an idle Worker may use per second, in µs. More would be counted as the cost of requests. */
+const MAX_IDLE_US = 5000;
+/** How long to wait until all Workers are idle. */
+const MAX_SETTLING_S = 10;
 
-/** The bare Worker that start-ups are compared with. */
+/** The bare Worker with which start-ups are compared. */
 const BARE = "js";
 
 /**
@@ -45,13 +45,13 @@ export async function peers(options) {
     await standIn.delay(options.redisDelayMs);
     const samples = await rounds(runners, standIn, options);
     await standIn.delay(0);
-    // What the last requests leave to do, compiling and collecting garbage, is not what a Worker does at rest.
+    // After the last requests Workers still compile and collect garbage, so the measurement is repeated until they are idle.
     let resting = Infinity;
-    for (let second = 0; second < AT_REST && resting > IDLE; second++) resting = await idle(runners);
-    if (resting > IDLE) throw new Failure(`an idle Worker uses ${number(resting)} µs of CPU a second: requests cannot be told from that`);
+    for (let second = 0; second < MAX_SETTLING_S && resting > MAX_IDLE_US; second++) resting = await idle(runners);
+    if (resting > MAX_IDLE_US) throw new Failure(`an idle Worker uses ${number(resting)} µs of CPU per second, so the cost of requests cannot be measured: stop other programs and try again`);
     await Promise.all(running.splice(0).map((server) => server.stop()));
 
-    // To forward is to have been started like the others.
+    // A forwarding contestant starts like its answering one, so only the latter is measured.
     const answering = runners.filter(({ contestant }) => !contestant.forwards);
     const starting = options.starts > 0 ? summary(await starts(answering, options.starts)) : {};
     const growth = options.callers > 0 ? await memory(runners, options.callers) : {};
@@ -68,9 +68,9 @@ export async function peers(options) {
   }
 }
 
-/** All of them, each in a workerd of its own that runs for the whole time; those that say they cannot be measured not. */
+/** Starts each contestant in its own workerd process, which runs until the end. Contestants that refuse to be measured are skipped. */
 async function start(wanted, folders, { standIn, origin }, running) {
-  process.setMaxListeners(wanted.length + process.getMaxListeners()); // each has one on this process's end
+  process.setMaxListeners(wanted.length + process.getMaxListeners()); // Each server listens for the end of this process.
   const [runners, skipped] = [[], []];
   for (const contestant of wanted) {
     const vars = {
@@ -90,11 +90,11 @@ async function start(wanted, folders, { standIn, origin }, running) {
       runners.push({ contestant, options, server });
     }
   }
-  if (runners.length === 0) throw new Failure("nothing is left to be measured");
+  if (runners.length === 0) throw new Failure("all contestants were skipped, so there is nothing to measure");
   return { runners, skipped };
 }
 
-/** Medians of the starts, and by how much they are beyond the bare Worker's of the same turn. */
+/** The medians of the starts, and the differences from the bare Worker's start in the same turn. */
 function summary(starting) {
   const bare = starting[BARE];
   return Object.fromEntries(Object.entries(starting).map(([name, figures]) => {
@@ -125,30 +125,30 @@ the limiters add their headers to its answer. Its body shows that it came from t
     ...skipped.map(({ title, why }) => `Not measured: ${title} (${why}).`),
     "### Targets",
     ...section("These must be met:", must),
-    ...section("These are hoped for:", stretch),
+    ...section("These are desirable:", stretch),
     "### Size and start-up",
-    `As uploaded, the JavaScript of others minified. The first answer is that of a workerd process, from before its start, medians of
-${options.starts}; beyond that of the bare Worker in the same turn is what the isolate itself needs, and for those that count in Redis the first
-decision with it, which sends its script. CPU is the process's until then, beyond the bare Worker's likewise. A kB is 1000 bytes.`,
+    `Sizes are as uploaded; the JavaScript of the other limiters is minified. The first answer is the time from before a workerd process is started to its
+first answer, the median of ${options.starts} starts. The time beyond that of the bare Worker in the same turn is what the isolate itself needs. For limiters that count in Redis, it
+includes the first decision, which sends the script. CPU is that of the process until then, also beyond the bare Worker's. A kB is 1000 bytes.`,
     sizesTable({ rows, sizes, starting }),
   ];
   if (Object.keys(growth).length > 0) {
     parts.push(
       "### Memory",
-      `By how much each grew over one request each of ${callers} callers, all admitted: the JavaScript that is alive after a garbage
-collection (by V8's inspector), WebAssembly's linear memory, and the whole process with its garbage, of which the bare Worker, that
-keeps nothing, makes as much. edge-limiter keeps at most ${number(bound())} entries (\`DEFAULT_ENTRIES\` in src/store/memory.rs) and then forgets the
-callers that have used the least; on Upstash it keeps what the store answered, so that it can stand in for it.
-\`hono-rate-limiter\` has a timer to forget by, and no bound; \`@upstash/ratelimit\` keeps those that it denies, and they
-are not among these.`,
+      `How much the memory grew while ${callers} callers sent one request each, all admitted. JavaScript is the heap that is alive after a garbage
+collection (by V8's inspector). Wasm is WebAssembly's linear memory. Process is the whole process with its garbage: the bare Worker, which
+keeps nothing, makes as much of it. edge-limiter keeps at most ${number(maxEntries())} entries (\`DEFAULT_ENTRIES\` in src/store/memory.rs) and then forgets the
+callers that have used the least. On Upstash it remembers what the store answered, so that memory can decide if the store fails.
+\`hono-rate-limiter\` forgets callers by a timer and has no bound. \`@upstash/ratelimit\` keeps only callers that it denies, and
+there are none here.`,
       memoryTable({ rows, growth }),
     );
   }
   return parts.join("\n\n");
 }
 
-/** As the source has it. */
-function bound() {
+/** The number of entries in the source. */
+function maxEntries() {
   const source = readFileSync(path.join(root, "src", "store", "memory.rs"), "utf8");
   return Number(/DEFAULT_ENTRIES: usize = ([\d_]+)/.exec(source)[1].replaceAll("_", ""));
 }

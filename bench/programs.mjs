@@ -1,4 +1,4 @@
-/** The programs of the contestants: bundled JavaScript and compiled Rust, in `bench/build`, and edge-limiter itself. */
+/** Builds the contestants' programs in `bench/build`: bundled JavaScript and compiled Rust. edge-limiter itself is in `build`. */
 
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import path from "node:path";
@@ -10,10 +10,10 @@ import { setup, workerBuild } from "../scripts/setup.mjs";
 const WORKERS = path.join("bench", "workers");
 const BUILT = path.join("bench", "build");
 
-/** Inputs of the Rust floors, beyond each one's own folder. */
-const SHARED = ["Cargo.toml", "Cargo.lock", "floor.lua"].map((file) => path.join(WORKERS, file));
+/** The files that the programs in Rust are made from, besides each one's own folder. */
+const SHARED_INPUTS = ["Cargo.toml", "Cargo.lock", "floor.lua"].map((file) => path.join(WORKERS, file));
 
-/** Builds what is not current. @returns {Promise<Record<string, string>>} the folder of each program */
+/** Builds the programs that are not up to date. @returns {Promise<Record<string, string>>} the folder of each program */
 export async function programs(names) {
   const folders = {};
   for (const name of new Set(names)) folders[name] = await folderOf(name);
@@ -24,21 +24,21 @@ async function folderOf(name) {
   if (name === "edge-limiter") return path.join(root, "build");
   const folder = path.join(BUILT, name);
   if (existsSync(path.join(root, WORKERS, `${name}.mjs`))) await bundle(name, folder);
-  else await compiled(path.join(WORKERS, name), folder);
+  else await compile(path.join(WORKERS, name), folder);
   return path.join(root, folder);
 }
 
-/** By worker-build, as its users build theirs. */
-async function compiled(crate, folder) {
+/** Compiles a Worker in Rust with worker-build, the tool that most such Workers are built with. */
+async function compile(crate, folder) {
   await setup({ wasm: true, workerBuild: true });
-  const how = async () => {
+  const build = async () => {
     const { program, env } = workerBuild();
     await run(program, ["--release", "--out-dir", path.relative(crate, folder), crate, "--locked"], { env });
   };
-  await make(folder, [...SHARED, crate], how, { takes: "a minute from scratch" });
+  await make(folder, [...SHARED_INPUTS, crate], build, { takes: "a minute the first time" });
 }
 
-/** Minified, which favours them: wrangler does that only when asked. */
+/** Bundles a Worker in JavaScript. It is minified, which is to its advantage: wrangler minifies only on request. */
 async function bundle(name, folder) {
   const esbuild = await import("esbuild");
   mkdirSync(path.join(root, folder), { recursive: true });
@@ -56,7 +56,7 @@ async function bundle(name, folder) {
   });
 }
 
-/** Bytes of JavaScript and of WebAssembly, and of both gzipped at level 9. */
+/** The sizes in bytes of JavaScript and WebAssembly, and of both together gzipped at level 9. */
 export function sizeOf(folder) {
   const [js, wasm] = ["index.js", "index_bg.wasm"].map((file) => {
     const whole = path.join(folder, file);

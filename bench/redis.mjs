@@ -1,4 +1,4 @@
-/** The package in Node over ioredis, next to rate-limiter-flexible over ioredis, on one Redis. */
+/** Compares the package in Node with rate-limiter-flexible, both over ioredis on one Redis. */
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -15,12 +15,12 @@ import { shuffled, spread } from "./statistics.mjs";
 const PEER = "rate-limiter-flexible";
 const CONTESTANTS = [PEER, "edge-limiter", "edge-limiter, fixed window", "edge-limiter by the application's client"];
 
-/** Callers that take turns, whose limit nobody meets while the bench runs. */
+/** Callers that take turns. None reaches the limit while the bench runs. */
 const CALLERS = 1000;
 const LIMIT = 1_000_000;
 const WINDOW_S = 3600;
 
-/** Before the first round, so many times a round's decisions. */
+/** The warm-up has this many times a round's decisions. */
 const WARM_UP_ROUNDS = 3;
 
 /**
@@ -47,13 +47,13 @@ export async function measure({ rounds, requests, connections, figures }) {
       await message(child, name);
     }
     const stretch = async (name, count = requests) => {
-      const [sent, ran, busy] = [await sentBy(commands), await ranBy(commands), cpuOf(server.pid)];
+      const [sent, ran, busy] = [await scriptCalls(commands), await commandsRun(commands), cpuOf(server.pid)];
       children.get(name).send({ count, lanes: connections });
       const { allowed, seconds, cpu, p50, p99 } = await message(children.get(name), name);
-      if (allowed !== count) throw new Failure(`${name} allowed ${allowed} of ${count}`);
+      if (allowed !== count) throw new Failure(`${name} admitted ${allowed} of ${count} decisions, but has to admit all`);
       const onServer = cpuOf(server.pid) - busy;
       return {
-        cpu: cpu / count, redis: onServer / count, p50, p99, rate: count / seconds, sent: (await sentBy(commands) - sent) / count, ran: (await ranBy(commands) - ran - 2) / count,
+        cpu: cpu / count, redis: onServer / count, p50, p99, rate: count / seconds, sent: (await scriptCalls(commands) - sent) / count, ran: (await commandsRun(commands) - ran - 2) / count,
       };
     };
     say(`warming up, ${WARM_UP_ROUNDS * requests} decisions each`);
@@ -73,18 +73,18 @@ export async function measure({ rounds, requests, connections, figures }) {
 }
 
 async function message(child, name) {
-  const [received] = await Promise.race([once(child, "message"), once(child, "exit").then(([code]) => Promise.reject(new Failure(`${name} ended with ${code}`)))]);
+  const [received] = await Promise.race([once(child, "message"), once(child, "exit").then(([code]) => Promise.reject(new Failure(`${name} ended with exit code ${code} before it answered`)))]);
   return received;
 }
 
-/** Scripts that clients have sent. */
-async function sentBy(client) {
+/** How many scripts clients have called so far. */
+async function scriptCalls(client) {
   const text = await client.sendCommand(["INFO", "commandstats"]);
   return ["evalsha", "eval"].reduce((sum, name) => sum + Number(new RegExp(`^cmdstat_${name}:calls=(\\d+)`, "m").exec(text)?.[1] ?? 0), 0);
 }
 
-/** Commands that have run, those inside of scripts too. */
-async function ranBy(client) {
+/** How many commands have run so far, including those inside scripts. */
+async function commandsRun(client) {
   const text = await client.sendCommand(["INFO", "commandstats"]);
   return [...text.matchAll(/^cmdstat_[^:]+:calls=(\d+)/gm)].reduce((sum, [, calls]) => sum + Number(calls), 0);
 }
@@ -103,7 +103,7 @@ function section(samples, { rounds, requests, connections }) {
     "## In Node, over Redis",
     "",
     `The package in Node ${process.versions.node} by \`REDIS_URL\`, next to ${PEER} ${installed(PEER)}, both over ioredis ${installed("ioredis")} and one connection to one Redis on this`,
-    `machine. Each is a process of its own. In each of ${rounds} rounds every row makes ${requests} decisions, ${connections} at a time, in random order; ${CALLERS} callers take`,
+    `machine. Each runs in its own process. In each of ${rounds} rounds every row makes ${requests} decisions, ${connections} at a time, in random order; ${CALLERS} callers take`,
     `turns. CPU is that of the process per decision, medians with quartiles; ratios are taken within a round. ${PEER} counts a fixed window; edge-limiter a sliding`,
     "one by default.",
     "",

@@ -1,10 +1,10 @@
-/** Figures as Markdown. */
+/** Writes figures as Markdown. */
 
 import { answering, forwarding } from "./contestants.mjs";
 import { ratio } from "./targets.mjs";
 import { spread } from "./statistics.mjs";
 
-/** The rows in short: what each costs, answering and forwarding, compared with the peer that counts in Upstash as well. */
+/** The summary for the README: what each row costs, answering and forwarding, compared with the peer that also counts in Upstash. */
 export function shortTable({ rows, samples }) {
   const [peer, title] = Object.entries(COMPARED)[0];
   const lines = rows.filter(({ forwards, name }) => !forwards || !samples[answering(name)]).map(({ name, title }) => [
@@ -18,7 +18,7 @@ export function shortTable({ rows, samples }) {
   return table(["a request to", `CPU answering, ${title}`, `CPU forwarding, ${title}`, "round trips", "billed commands"], lines);
 }
 
-/** What each row is compared with, among those that do the same: answer or forward. */
+/** The contestants with which each row is compared. Answering rows are compared with answering ones, forwarding rows with forwarding ones. */
 const COMPARED = {
   "upstash-ratelimit": "of @upstash/ratelimit",
   "js-floor": "of minimal JavaScript",
@@ -31,7 +31,7 @@ export const table = (head, rows) => {
   return [line(head), line(rule), ...rows.map(line)].join("\n");
 };
 
-/** With three digits that say something, and without an exponent. */
+/** A number with three significant digits and without an exponent. */
 export function number(value) {
   if (value === undefined || Number.isNaN(value)) return "–";
   const magnitude = Math.abs(value);
@@ -43,7 +43,7 @@ const withRange = ({ median, low, high }) => `${number(median)} (${number(low)}�
 const megabytes = (bytes) => number(bytes / 1e6);
 const kilobytes = (bytes) => (bytes === 0 ? "–" : number(bytes / 1000));
 
-/** Of rows that all answer or all forward. */
+/** The costs of requests. The rows must all answer or all forward. */
 export function requestsTable({ rows, samples }) {
   const of = (name, figure) => spread(samples[name].map((sample) => sample[figure]));
   const compared = rows.flatMap(({ name }) => (answering(name) in COMPARED ? [[name, COMPARED[answering(name)]]] : []));

@@ -1,6 +1,6 @@
 /**
- * Rounds: in each, every contestant gets the same number of requests, in an order of chance. Whatever else the machine
- * does falls on all of them alike, and what is compared is compared within a round.
+ * Measures in rounds. In each round every contestant gets the same number of requests, in random order. Other work of the machine
+ * thus affects all contestants alike, and contestants are compared within a round.
  */
 
 import { setTimeout as delay } from "node:timers/promises";
@@ -9,26 +9,26 @@ import { load, messages } from "./load.mjs";
 import { cpuOf } from "./process.mjs";
 import { shuffled } from "./statistics.mjs";
 
-/** Before a stretch that is measured, so that caches are warm and connections open, as many requests by this. */
-const WARM_UP = 10;
+/** Each measured stretch is preceded by its number of requests divided by this, so that caches are warm and connections open. */
+const WARM_UP_DIVISOR = 10;
 
-/** Before the first round, so many times a round's requests: by then V8 has compiled what it compiles of a busy isolate. */
+/** The warm-up has this many times a round's requests. After it V8 has compiled all that it compiles of a busy isolate. */
 export const WARM_UP_ROUNDS = 5;
 
-/** What a Worker still has to do when it has answered, unless its contestant says how long. */
+/** For how long a Worker still works after its last answer, unless its contestant says otherwise. */
 const AFTERWARDS_MS = 20;
 
 /**
  * @param {{contestant: import("./contestants.mjs").Contestant, server: object}[]} runners
  * @param {object} standIn
  * @param {{rounds: number, requests: number, connections: number}} options
- * @returns {Promise<Record<string, object[]>>} by the contestant's name a sample a round
+ * @returns {Promise<Record<string, object[]>>} for each contestant's name one sample per round
  */
 export async function rounds(runners, standIn, { rounds, requests, connections }) {
   const samples = Object.fromEntries(runners.map(({ contestant }) => [contestant.name, []]));
   say(`warming up: ${WARM_UP_ROUNDS * requests} requests each`);
   for (const runner of runners) {
-    // Rounds of their own: a caller that is denied in one has to be new in the next.
+    // The warm-up has its own round numbers, because a caller that is denied in one round has to be new in the next.
     for (let turn = 1; turn <= WARM_UP_ROUNDS; turn++) await stretch(runner, standIn, { round: rounds + turn, requests, connections });
   }
   for (let round = 1; round <= rounds; round++) {
@@ -47,8 +47,8 @@ async function stretch({ contestant, server }, standIn, { round, requests, conne
   let before, cpu;
   try {
     await prepare(server, addresses[0]);
-    await load({ ...sent, requests: Math.ceil(requests / WARM_UP) });
-    // What the warm-up leaves to be done is no part of it.
+    await load({ ...sent, requests: Math.ceil(requests / WARM_UP_DIVISOR) });
+    // Waits until the work that the warm-up leaves is done, so that it is not measured.
     await delay(afterwards);
     before = await standIn.counts();
     const { seconds, ...latencies } = await load({ ...sent, requests, begin: () => (cpu = cpuOf(server.pid)) });
@@ -64,14 +64,14 @@ async function stretch({ contestant, server }, standIn, { round, requests, conne
   }
 }
 
-/** A row that costs something else measures something else. */
+/** Throws if a decision took other calls or commands than expected. The row would then measure something else. */
 function check(costs, measured, stretch) {
-  for (const [name, wanted] of Object.entries(costs)) {
-    if (!wanted(measured[name], stretch)) throw new Error(`${name} per decision: ${measured[name]}`);
+  for (const [name, isExpected] of Object.entries(costs)) {
+    if (!isExpected(measured[name], stretch)) throw new Error(`a decision took ${measured[name]} ${name}, which is not what this row costs`);
   }
 }
 
-/** Microseconds of CPU a second that Workers use when nobody asks them. */
+/** How much CPU the busiest Worker uses without requests, in µs per second. */
 export async function idle(runners) {
   const before = runners.map(({ server }) => cpuOf(server.pid));
   const started = performance.now();

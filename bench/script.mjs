@@ -1,4 +1,4 @@
-/** The decision script on a Redis of its own: what a decision costs that Redis. */
+/** Runs the decision script on its own Redis, and measures what a decision costs that Redis. */
 
 import { readFileSync } from "node:fs";
 import path from "node:path";
@@ -7,21 +7,21 @@ import { Connection } from "../tests/upstash/connection.mjs";
 import { startRedis } from "../tests/upstash/redis-server.mjs";
 import { withoutFlag } from "../tests/upstash/scripts.mjs";
 
-/** As wrangler.toml sets it. */
+/** The prefix in wrangler.toml. */
 const PREFIX = "vibewell:ratelimit:";
-/** Long enough that nothing expires while it is measured. */
-const WINDOW = 3600 * 1000;
-/** Of which there are sixty. */
-export const SUB_WINDOW = WINDOW / 60;
-/** Denies nobody here. */
+/** Long enough that nothing expires during a measurement. */
+const WINDOW_MS = 3600 * 1000;
+/** A window has sixty sub-windows. */
+export const SUB_WINDOW_MS = WINDOW_MS / 60;
+/** So high that nobody is denied. */
 const LIMIT = 1_000_000_000;
-/** Commands that are sent at once. */
-const AT_ONCE = 250;
-/** Keys that are written at once. */
-const WRITTEN_AT_ONCE = 10_000;
+/** How many commands are sent at once. */
+const COMMANDS_PER_BATCH = 250;
+/** How many keys are written at once. */
+const KEYS_PER_BATCH = 10_000;
 
-/** Virtual: the script takes its time from its caller. At the start of a sub-window. */
-export const NOW = Math.floor(Date.now() / WINDOW) * WINDOW;
+/** The time that is passed to the script, in ms since the epoch. It is the start of a sub-window. */
+export const NOW = Math.floor(Date.now() / WINDOW_MS) * WINDOW_MS;
 
 const address = (caller) => [100, caller >> 16, caller >> 8, caller].map((part) => part & 255).join(".");
 const key = (caller, policy) => `${PREFIX}policy${policy}:${address(caller)}`;
@@ -61,11 +61,11 @@ class Script {
     return replies;
   }
 
-  /** One decision of one unit, over so many policies, as the Worker sends it. */
+  /** The command for a decision of one unit over a number of policies, as the Worker sends it. */
   decision(caller, { policies = 1, now = NOW } = {}) {
     const numbers = Array.from({ length: policies }, (_, policy) => policy);
     const keys = [`${PREFIX}blocked_ranges:version`, `${PREFIX}blocked:${address(caller)}`, ...numbers.map((policy) => key(caller, policy))];
-    const quota = ["s", LIMIT, WINDOW, LIMIT, 0, 1, 0, ""];
+    const quota = ["s", LIMIT, WINDOW_MS, LIMIT, 0, 1, 0, ""];
     return ["EVALSHA", this.sha, keys.length, ...keys, now, 1, 1, ...numbers.flatMap(() => quota)].map(String);
   }
 
@@ -74,18 +74,18 @@ class Script {
     return String(await this.command("GET", key(caller, 0)));
   }
 
-  /** Holds callers from one number up to another, each with a state as the script itself writes it. */
+  /** Writes a state for each caller from number `from` up to `to`, as the script itself writes it. */
   async fill(from, to) {
     if (from >= to) return;
     await this.command(...this.decision(from));
     const text = await this.state(from);
-    for (let start = from; start < to; start += WRITTEN_AT_ONCE) {
-      const count = Math.min(WRITTEN_AT_ONCE, to - start);
-      await this.all(Array.from({ length: count }, (_, i) => ["SET", key(start + i, 0), text, "PX", String(2 * WINDOW)]));
+    for (let start = from; start < to; start += KEYS_PER_BATCH) {
+      const count = Math.min(KEYS_PER_BATCH, to - start);
+      await this.all(Array.from({ length: count }, (_, i) => ["SET", key(start + i, 0), text, "PX", String(2 * WINDOW_MS)]));
     }
   }
 
-  /** Bytes that Redis's data take. */
+  /** The bytes that Redis uses for its data. */
   async bytes() {
     return this.#info("memory", "used_memory");
   }
@@ -95,9 +95,9 @@ class Script {
   }
 
   /**
-   * Makes the decisions and says what one costs: `cpu`, microseconds of the process (`commandstats` has them too, but of the
-   * clock on the wall, with the time that other programs take); `commands`, as Upstash bills them. Of several stretches the least:
-   * other programs only ever add.
+   * Makes the decisions and returns the cost of one: `cpu`, the process's CPU in µs, and `commands`, as Upstash bills them. (The times in
+   * `commandstats` are wall-clock times, which include the time that other programs take.) The CPU is the smallest of several stretches,
+   * because other programs can only make a stretch slower.
    */
   async measure(decisions, stretches) {
     const stretch = Math.ceil(decisions.length / stretches);
@@ -106,10 +106,10 @@ class Script {
       const some = decisions.slice(start, start + stretch);
       await this.command("CONFIG", "RESETSTAT");
       const before = await this.#cpu();
-      for (let sent = 0; sent < some.length; sent += AT_ONCE) await this.all(some.slice(sent, sent + AT_ONCE));
+      for (let sent = 0; sent < some.length; sent += COMMANDS_PER_BATCH) await this.all(some.slice(sent, sent + COMMANDS_PER_BATCH));
       best.cpu = Math.min(best.cpu, ((await this.#cpu()) - before) / some.length);
       const stats = await this.#commands();
-      if (stats.get("evalsha") !== some.length) throw new Error("Redis counts other decisions than were made");
+      if (stats.get("evalsha") !== some.length) throw new Error(`Redis counted ${stats.get("evalsha")} decisions, but ${some.length} were made`);
       const calls = ["evalsha", "mget", "set"].map((name) => stats.get(name) ?? 0);
       best.commands = calls.reduce((sum, count) => sum + count) / some.length;
     }

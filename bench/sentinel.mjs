@@ -1,6 +1,6 @@
 /**
- * What a failover behind Sentinel loses: units that Redis has acknowledged, and that the replica which takes over had not been sent.
- * The policy denies while Redis is out, so that nothing is counted but what Redis acknowledged.
+ * Measures what a failover behind Sentinel loses: units that the old master has acknowledged and not yet sent to the replica that takes
+ * over. The policy denies while Redis is down, so that only units acknowledged by Redis are counted.
  */
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
@@ -16,13 +16,13 @@ const CALLERS = 50;
 const LIMIT = 10_000_000;
 const WINDOW_S = 3600;
 
-/** How long callers ask before the master is killed. */
+/** How long callers send requests before the master is killed or the link is cut. */
 const LOAD_MS = 2000;
 
-/** For how long before that nothing goes either way between master and replicas, where the link is cut. */
+/** In the cases with a cut link: how long it is cut before the master is killed. Nothing passes in either direction. */
 const CUT_MS = 5000;
 
-/** How long what the master sends takes, where replicas are far away. */
+/** In the case with distant replicas: how long bytes from the master take. */
 const DISTANCE_MS = 100;
 
 const MIN_REPLICAS = ["--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"];
@@ -60,7 +60,7 @@ export async function measure({ rounds, figures }) {
 
 async function failover(createLimiter, { args, distance, isCut = false }) {
   const link = distance === undefined ? undefined : new Link(distance);
-  // Longer than a round, in which replicas are to go on following by the link.
+  // The failover timeout is longer than a round, because Sentinel would then make replicas follow the master directly, without the link.
   const behind = await startSentinels({ args, failoverTimeoutMs: 180_000, link: link && ((port) => link.to(port)) });
   const limiter = createLimiter({
     env: {
@@ -70,13 +70,13 @@ async function failover(createLimiter, { args, distance, isCut = false }) {
   });
   try {
     const old = await behind.master();
-    while (!(await isCounted(limiter, "192.0.2.1"))) await passes(10);
+    while (!(await isCounted(limiter, "192.0.2.1"))) await sleep(10);
     const { rate, stop } = load(limiter);
-    await passes(LOAD_MS);
-    const acknowledgedASecond = rate();
+    await sleep(LOAD_MS);
+    const acknowledgedPerSecond = rate();
     if (isCut) {
       link.cut();
-      await passes(CUT_MS);
+      await sleep(CUT_MS);
     }
     link?.drop();
     await old.kill();
@@ -87,9 +87,9 @@ async function failover(createLimiter, { args, distance, isCut = false }) {
     await within(answers(limiter), "Redis to answer again", 60_000);
     let counted = 0;
     for (let i = 0; i < CALLERS; i += 1) counted += (await limiter.usage("general", caller(i))).used;
-    // Some that were not acknowledged are counted as well.
+    // Units that were not acknowledged may be counted too, so the difference can be negative.
     const lost = Math.max(0, acknowledged - counted);
-    return { rate: acknowledgedASecond, acknowledged, lost, seconds: lost / acknowledgedASecond, promotedAfter };
+    return { rate: acknowledgedPerSecond, acknowledged, lost, seconds: lost / acknowledgedPerSecond, promotedAfter };
   } finally {
     await limiter.close();
     await behind.stop();
@@ -97,7 +97,7 @@ async function failover(createLimiter, { args, distance, isCut = false }) {
   }
 }
 
-/** The way from a master to its replicas, so many ms long. */
+/** A proxy between a master and its replicas, which delays the master's bytes by `ms`. */
 class Link {
   #sockets = new Set();
   #isOpen = true;
@@ -106,7 +106,7 @@ class Link {
     this.ms = ms;
   }
 
-  /** The port by which another port is reached. */
+  /** Opens a port that leads to another port. Returns its number. */
   async to(port) {
     this.server = createServer((replica) => {
       const master = connect(port, "127.0.0.1");
@@ -124,12 +124,12 @@ class Link {
     return this.server.address().port;
   }
 
-  /** From here on nothing arrives on either side, nor what is on its way to replicas. */
+  /** Stops all bytes in both directions, including those on their way to replicas. */
   cut() {
     this.#isOpen = false;
   }
 
-  /** Nobody is connected any more. */
+  /** Closes all connections. */
   drop() {
     this.cut();
     for (const socket of this.#sockets) socket.destroy();
@@ -148,35 +148,35 @@ async function isCounted(limiter, address) {
 
 const caller = (i) => `198.51.100.${i}`;
 
-/** Callers that ask without a break: how many units a second are acknowledged, and, once it is stopped, how many were. */
+/** Lets all callers send requests without a break. `rate` returns the acknowledged units per second; `stop` ends the load and returns their number. */
 function load(limiter) {
-  let goesOn = true;
+  let isRunning = true;
   let acknowledged = 0;
   const began = Date.now();
   const ask = async (address) => {
-    while (goesOn) {
+    while (isRunning) {
       if (await isCounted(limiter, address)) acknowledged += 1;
-      // Without Redis it is an answer from memory: others have to come to run as well.
-      else await passes(1);
+      // Without Redis the answer comes from memory at once. The pause lets other tasks run.
+      else await sleep(1);
     }
   };
   const callers = Array.from({ length: CALLERS }, (_, i) => ask(caller(i)));
   return {
     rate: () => (1000 * acknowledged) / (Date.now() - began),
     async stop() {
-      goesOn = false;
+      isRunning = false;
       await Promise.all(callers);
       return acknowledged;
     },
   };
 }
 
-/** Waits until the limiter decides by Redis. Asking costs nothing. */
+/** Waits until Redis decides again. Reading the health charges nothing. */
 async function answers(limiter) {
-  while ((await limiter.health()).status !== "ok") await passes(10);
+  while ((await limiter.health()).status !== "ok") await sleep(10);
 }
 
-const passes = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function section(samples, rounds) {
   const of = (name, figure, scale = 1) => {
@@ -187,8 +187,8 @@ function section(samples, rounds) {
     "## Failover behind Sentinel",
     "",
     `The package in Node ${process.versions.node} by \`REDIS_SENTINEL\`: three Sentinels (\`down-after-milliseconds 1000\`), a master and two replicas, all on this machine.`,
-    `${CALLERS} callers ask without a break, and the master is killed. Lost is what Redis has acknowledged and the new master has not counted. ${rounds} rounds,`,
-    "medians with quartiles.",
+    `${CALLERS} callers send requests without a break, and the master is killed. Lost units are those that the old master has acknowledged and the new one has not counted.`,
+    `Medians of ${rounds} rounds with quartiles.`,
     "",
     table(
       ["", "units/s before", "acknowledged", "lost", "lost, in s of the load", "new master after, s"],

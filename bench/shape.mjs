@@ -1,40 +1,40 @@
-/** How a cost grows, said from measured numbers alone. */
+/** Finds out from measured numbers how a cost grows. */
 
-/** From the mildest to the worst. */
+/** From the slowest growth to the fastest. */
 export const SHAPES = ["flat", "logarithmic", "linear", "worse than linear"];
 
-/** Less than this from the least to the last is no growth: measuring twice differs by as much. */
-const NO_GROWTH = 1.5;
+/** If the last cost is less than this times the smallest, there is no growth: two measurements of the same differ by as much. */
+const MIN_GROWTH = 1.5;
 
-/** The exponent of a power law from which a rise at the end is no logarithm's; that of a square root. */
-const STEEP = 0.5;
-/** And from which it is more than proportional. */
-const STEEPER = 1.25;
+/** If the last points rise with at least this exponent of a power law (that of a square root), the growth is not logarithmic. */
+const MIN_LINEAR_EXPONENT = 0.5;
+/** If they rise with a larger exponent than this, the growth is worse than linear. */
+const MAX_LINEAR_EXPONENT = 1.25;
 
 /**
- * @param {{size: number, cost: number}[]} points by ascending size, at least three
- * @returns {{shape: string, growth: number, sizes: number}} `growth`: the last cost by the first; `sizes`: the same of the sizes
+ * @param {{size: number, cost: number}[]} points at least three, by ascending size
+ * @returns {{shape: string, growth: number, sizes: number}} `growth`: the last cost divided by the first; `sizes`: the same for the sizes
  */
 export function shapeOf(points) {
-  if (points.length < 3) throw new Error("a shape takes at least three points");
+  if (points.length < 3) throw new Error("a shape needs at least three points");
   const [first, last] = [points[0], points.at(-1)];
   const costs = points.map(({ cost }) => cost);
   if (!costs.every((cost) => cost > 0)) throw new Error("a cost is not positive: nothing was measured");
   const result = (shape) => ({ shape, growth: last.cost / first.cost, sizes: last.size / first.size });
-  // By the least and not by the first, which another program may have made dear. Falling is no growth.
-  if (last.cost / Math.min(...costs) < NO_GROWTH) return result("flat");
+  // Compared with the smallest cost, because another program may have made the first one expensive. A falling cost is flat.
+  if (last.cost / Math.min(...costs) < MIN_GROWTH) return result("flat");
 
-  const exponent = rise(points);
-  if (exponent > STEEPER) return result("worse than linear");
+  const exponent = exponentOf(points);
+  if (exponent > MAX_LINEAR_EXPONENT) return result("worse than linear");
   const [line, logarithm] = [misfit(points, (size) => size), misfit(points, Math.log)];
-  const isLine = exponent >= STEEP || (line < 0.1 && line < logarithm / 2);
+  const isLine = exponent >= MIN_LINEAR_EXPONENT || (line < 0.1 && line < logarithm / 2);
   return result(isLine ? "linear" : "logarithmic");
 }
 
-/** The exponent of the power law that fits the last points best: those of a tenth of its size and more. */
-function rise(points) {
+/** The exponent of the power law that fits the last points best: those with at least a tenth of the largest size. */
+function exponentOf(points) {
   const last = points.at(-1).size;
-  // A rounding error must not leave the tenth itself out.
+  // Slightly less than a tenth, so that a rounding error does not exclude a point at exactly a tenth.
   const end = points.filter(({ size }, i) => size >= 0.0999 * last || i >= points.length - 2);
   const logs = end.map(({ size, cost }) => [Math.log(size), Math.log(cost)]);
   const mean = (place) => logs.reduce((sum, pair) => sum + pair[place], 0) / logs.length;
@@ -43,9 +43,9 @@ function rise(points) {
   return sum(([a, b]) => (a - x) * (b - y)) / sum(([a]) => (a - x) ** 2);
 }
 
-/** How far the best `a + b x f(size)` is from the costs: the root of the mean squared relative error. */
+/** How far the best fit of `a + b x f(size)` is from the costs: the root of the mean squared relative error. */
 function misfit(points, f) {
-  // Least squares with each point's weight 1 / cost, so that the cheap ones count as much.
+  // Least squares, where each error is divided by the cost so that cheap points count as much as expensive ones.
   let [w, x, y, xx, xy] = [0, 0, 0, 0, 0];
   for (const { size, cost } of points) {
     const [weight, value] = [1 / cost ** 2, f(size)];
@@ -61,7 +61,7 @@ function misfit(points, f) {
   return Math.sqrt(squares.reduce((sum, square) => sum + square) / points.length);
 }
 
-/** In words, with whether it is within what is allowed. */
+/** A shape in words, and whether it is within the allowed shape. */
 export function inWords({ shape, growth, sizes }, what, allowed) {
   const times = (number) => `${number >= 100 ? Math.round(number).toLocaleString("en") : number.toPrecision(2)} times`;
   const within = SHAPES.indexOf(shape) <= SHAPES.indexOf(allowed);

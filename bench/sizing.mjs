@@ -1,7 +1,7 @@
 /**
- * `node bench/sizing.mjs [--callers N] [--write]`: the bytes that callers and records take in Redis, as Markdown; `--write`: into
- * docs/redis.md.
- * The states were written by the decision script itself.
+ * `node bench/sizing.mjs [--callers N] [--write]`: measures how many bytes callers and records take in Redis. Prints Markdown; with
+ * `--write` it also replaces the tables in docs/redis.md.
+ * The decision script itself writes the states.
  */
 
 import { readFileSync, writeFileSync } from "node:fs";
@@ -14,19 +14,19 @@ import { table, whole } from "./table.mjs";
 
 const DOCUMENT = path.join(root, "docs", "redis.md");
 
-/** As wrangler.toml sets it. */
+/** The prefix in wrangler.toml. */
 const PREFIX = "vibewell:ratelimit:";
-/** At the start of a window, of an hour too. */
+/** The start of an hour, and so of every window. */
 const NOW = Math.floor(Date.now() / 3_600_000) * 3_600_000;
 const CALLERS_AT_ONCE = 2000;
 
 const ipv4 = (caller) => [10, caller >> 16, caller >> 8, caller].map((part) => part & 255).join(".");
 const ipv6 = (caller) => `2001:db8:${(caller >> 16).toString(16)}:${(caller & 65535).toString(16)}::/64`;
 
-/** As they are by default. */
+/** The default policies. */
 const general = { name: "general", algorithm: "s", limit: 120, seconds: 60 };
 const ip = { name: "ip", algorithm: "s", limit: 1000, seconds: 3600 };
-/** A caller's policies, and its requests, at equal distances over a minute. */
+/** The rows: title, a caller's policies, and its number of requests, which are spread evenly over a minute. */
 const ROWS = [
   ["sliding window, one request", { policies: [general], requests: 1 }],
   ["sliding window, one request, IPv6", { policies: [general], requests: 1, address: ipv6 }],
@@ -42,16 +42,16 @@ const ROWS = [
  * @param {number} callers
  * @returns {Promise<string>} a table of Markdown
  */
-export async function sizing(callers, tell = () => {}) {
+export async function sizing(callers, report = () => {}) {
   const rows = [];
   for (const [what, { policies, requests, address = ipv4 }] of ROWS) {
-    // One Redis each: what the last one's allocator holds would be measured.
+    // A new Redis for each row, because the memory that the allocator kept from the last row would be measured too.
     const script = await startScript();
     try {
       const keys = (caller) => policies.map(({ name }) => `${PREFIX}${name}:${address(caller)}`);
       const before = await script.bytes();
-      // Many decisions of many callers take minutes, and one unit has left a bucket soon: then the others get what the script
-      // wrote for one.
+      // If callers have many requests, the decisions of all would take minutes. In a token bucket, one unit would be refilled meanwhile. In
+      // both cases the script decides for one caller only, and the others get a copy of its state.
       const deciding = requests === 1 && policies[0].algorithm !== "t" ? callers : 1;
       for (let request = 0; request < requests; request++) {
         const now = NOW + Math.floor((request * 60_000) / requests);
@@ -60,9 +60,9 @@ export async function sizing(callers, tell = () => {}) {
       const states = await script.all(keys(0).map((key) => ["GET", key]));
       await each(deciding, callers, script, (caller) => keys(caller).map((key, place) => ["SET", key, String(states[place]), "PX", "3600000"]));
       const bytes = (await script.bytes()) - before;
-      if ((await script.callers()) !== callers * policies.length) throw new Failure(`${what}: Redis holds other keys than it should`);
+      if ((await script.callers()) !== callers * policies.length) throw new Failure(`${what}: Redis does not hold ${callers * policies.length} keys, as it should`);
       rows.push([what, whole(policies.length), whole(String(states[0]).length), whole(Math.round(bytes / callers)), `${whole(Math.round((bytes / callers) * 1e6 / 1024 ** 2))} MiB`]);
-      tell(rows.at(-1).join(", "));
+      report(rows.at(-1).join(", "));
     } finally {
       await script.stop();
     }
@@ -70,7 +70,7 @@ export async function sizing(callers, tell = () => {}) {
   return table(["callers' requests", "keys", "bytes of the first state", "bytes a caller", "a million callers"], rows);
 }
 
-/** Records filled to their bounds: what, how many, and what is sent for each, in the form of the limiter's own. */
+/** Records up to their bounds: title, maximum number, and the commands that write one record in the limiter's own form. */
 const RECORDS = [
   ["events", 5000, (number) => [["ZADD", `${PREFIX}events`, NOW + number, event(number)]]],
   ["blocked addresses, each with a reason of 30 characters", 100_000, (number) => [
@@ -88,16 +88,16 @@ const event = (number) => JSON.stringify({
 });
 
 /** @returns {Promise<string>} a table of Markdown */
-export async function records(share = 1, tell = () => {}) {
+export async function records(share = 1, report = () => {}) {
   const rows = [];
-  for (const [what, most, commands] of RECORDS) {
+  for (const [what, max, commands] of RECORDS) {
     const script = await startScript();
     try {
-      const [count, before] = [Math.ceil(most * share), await script.bytes()];
+      const [count, before] = [Math.ceil(max * share), await script.bytes()];
       await each(0, count, script, (number) => commands(number).map((words) => words.map(String)));
       const bytes = (await script.bytes()) - before;
       rows.push([what, whole(count), whole(Math.round(bytes / count)), `${((bytes / 1024 ** 2)).toFixed(1)} MiB`]);
-      tell(rows.at(-1).join(", "));
+      report(rows.at(-1).join(", "));
     } finally {
       await script.stop();
     }
@@ -105,7 +105,7 @@ export async function records(share = 1, tell = () => {}) {
   return table(["records", "at most", "bytes each", "all"], rows);
 }
 
-/** Sends the commands of each caller from one number up to another. */
+/** Sends the commands for each caller from number `from` up to `to`. */
 async function each(from, to, script, commands) {
   for (let first = from; first < to; first += CALLERS_AT_ONCE) {
     const some = Array.from({ length: Math.min(CALLERS_AT_ONCE, to - first) }, (_, place) => first + place);
@@ -113,7 +113,7 @@ async function each(from, to, script, commands) {
   }
 }
 
-/** One unit, as the Worker asks for it. */
+/** The command for a decision of one unit, as the Worker sends it. */
 function decision(sha, keys, policies, now, address) {
   const quotas = policies.flatMap(({ algorithm, limit, seconds }) => [algorithm, limit, seconds * 1000, limit, 0, 1, 0, ""]);
   return ["EVALSHA", sha, keys.length + 2, `${PREFIX}blocked_ranges:version`, `${PREFIX}blocked:${address}`, ...keys, now, 1, 1, ...quotas].map(String);

@@ -1,6 +1,6 @@
 /**
- * What an isolate needs before its first answer. Measured on workerd: what Node needs for the same module says nothing of
- * that, since it compiles all functions at once (and Node 20 not this module, which uses a type that is too new for it).
+ * Measures what an isolate needs until its first answer. It is measured on workerd, because Node compiles all functions of a module at
+ * once. (Node 20 cannot compile this module at all: it uses a type that is too new.)
  */
 
 import { say } from "../scripts/command.mjs";
@@ -12,10 +12,10 @@ import { shuffled } from "./statistics.mjs";
 const CALLER = "192.0.2.1";
 
 /**
- * Starts each so many times, in an order of chance.
+ * Starts each contestant a number of times, in random order.
  *
- * @returns {Promise<Record<string, {wall: number[], cpu: number[]}>>} milliseconds from before the start of workerd to the
- *   first answer, a start each
+ * @returns {Promise<Record<string, {wall: number[], cpu: number[]}>>} for each start, the ms from before the start of workerd to the
+ *   first answer, as time and as CPU
  */
 export async function starts(runners, times) {
   const samples = Object.fromEntries(runners.map(({ contestant }) => [contestant.name, { wall: [], cpu: [] }]));

@@ -1,8 +1,8 @@
 /** Medians and spreads. */
 
-/** The value below which `share` of the sorted values lie, between two of them by proportion. */
+/** The value below which `share` of the sorted values lie. Between two values it is interpolated linearly. */
 export function quantile(sorted, share) {
-  if (sorted.length === 0) throw new RangeError("a quantile of nothing");
+  if (sorted.length === 0) throw new RangeError("a quantile needs at least one value");
   const place = (sorted.length - 1) * share;
   const low = Math.floor(place);
   return sorted[low] + (sorted[Math.min(low + 1, sorted.length - 1)] - sorted[low]) * (place - low);
@@ -16,7 +16,7 @@ export function spread(values) {
 
 export const median = (values) => spread(values).median;
 
-/** The same list in an order of chance. */
+/** A copy of a list in random order. */
 export function shuffled(list) {
   return list.map((item) => [Math.random(), item]).sort(([a], [b]) => a - b).map(([, item]) => item);
 }

@@ -1,6 +1,6 @@
-/** Numbers as Markdown. */
+/** Writes numbers and tables as Markdown. */
 
-/** Three digits that mean something, thousands apart. */
+/** A number with three significant digits and with thousands separators. */
 export function number(value) {
   if (value === undefined) return "-";
   if (value >= 1000 || Number.isInteger(value)) return Math.round(Number(value.toPrecision(3))).toLocaleString("en");

@@ -1,9 +1,9 @@
-/** What edge-limiter is to reach, as ratios of one run, and whether it does. */
+/** The targets of edge-limiter, as ratios within one run, and whether they are met. */
 
 import { forwarding } from "./contestants.mjs";
 import { spread } from "./statistics.mjs";
 
-/** `of` and `to`: contestants, the first to use at most `most` times the second's CPU per request. */
+/** The contestant `of` should use at most `most` times the CPU per request of the contestant `to`. `must`: the target has to be met. */
 const RATIOS = [
   { must: true, of: forwarding("memory"), to: forwarding("hono-rate-limiter"), most: 1.2 },
   { must: true, of: forwarding("two-quotas"), to: forwarding("upstash-ratelimit"), most: 1.15 },
@@ -17,13 +17,13 @@ const RATIOS = [
 
 const MAX_GZIPPED_KB = 310;
 
-/** The time to the first answer, beyond the bare Worker's. */
+/** The same for the time to the first answer, beyond the bare Worker's. */
 const START = { of: "two-quotas", to: "upstash-ratelimit", most: 2.5 };
 
 /**
  * The ratio of two contestants' CPU per request, round by round.
  *
- * @returns {{median: number, low: number, high: number} | undefined} `undefined` where one of them was not measured
+ * @returns {{median: number, low: number, high: number} | undefined} `undefined` if one of them was not measured
  */
 export function ratio(samples, of, to) {
   if (!samples[of] || !samples[to]) return undefined;
@@ -32,7 +32,7 @@ export function ratio(samples, of, to) {
 
 /**
  * @param {{titles: Record<string, string>, samples: object, sizes: object, starting: object}} measured
- * @returns {{must: boolean, target: string, measured: number, range?: [number, number], unit: string, met: boolean}[]} those
+ * @returns {{must: boolean, target: string, measured: number, range?: [number, number], unit: string, met: boolean}[]} the targets
  *   whose figures were measured
  */
 export function targets({ titles, samples, sizes, starting }) {
@@ -51,9 +51,9 @@ export function targets({ titles, samples, sizes, starting }) {
     judged.push({ must: true, target, measured, unit: " kB", met: measured <= MAX_GZIPPED_KB });
   }
   const [start, peer] = [START.of, START.to].map((name) => starting[name]?.beyond?.median);
-  // A peer that started no later than the bare Worker is noise, of which there is no multiple.
+  // If a peer started no later than the bare Worker, the difference is noise and a ratio has no meaning.
   if (start !== undefined && peer > 0) {
-    // Of medians: within a turn, a peer's small difference makes a ratio of anything.
+    // A ratio of medians, because within one turn a small difference of the peer would give an arbitrary ratio.
     const measured = start / peer;
     const target = `first answer, beyond a bare Worker's: ${titles[START.of]}, at most ${START.most} of ${titles[START.to]}`;
     judged.push({ must: true, target, measured, unit: "", met: measured <= START.most });

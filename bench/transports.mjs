@@ -1,4 +1,4 @@
-/** A Worker's ways to one Redis, near and far: over REST, TCP and TLS. */
+/** Compares a Worker's transports to one Redis, near and far: REST, TCP and TLS. */
 
 import { startWorkerd } from "../tests/harness/workerd.mjs";
 import { say } from "../scripts/command.mjs";
@@ -8,7 +8,7 @@ import { cpuOf } from "./process.mjs";
 import { number, table } from "./report.mjs";
 import { shuffled, spread } from "./statistics.mjs";
 
-/** Round trips in ms, and the share of the requests that are sent at each: far away they take long. */
+/** Round trips in ms, and the share of the requests that are sent at each, because distant ones take long. */
 const DISTANCES = [[0, 1], [20, 1 / 4], [100, 1 / 10]];
 
 const WARM_UP_ROUNDS = 3;
@@ -40,7 +40,7 @@ export async function transports({ rounds, requests, connections, figures }) {
       let cpu;
       const begin = () => (cpu = cpuOf(server.pid));
       const sent = { port: server.port, messages: messages(CALLERS), connections };
-      // The stand-in has closed a REST connection that nobody used meanwhile, and one call may find that out.
+      // The stand-in may have closed an idle REST connection meanwhile, which one call finds out. So the first requests are not measured.
       await load({ ...sent, requests: connections, expected: { status: 200 } });
       const latencies = await load({ ...sent, requests: count, expected: EXPECTED, begin });
       return { cpu: (cpuOf(server.pid) - cpu) / count, ...latencies };
@@ -76,7 +76,7 @@ function section({ samples, rounds, requests, connections }) {
     `edge-limiter in its own workerd process, on one Redis: over the stand-in's REST, TCP and TLS. In each of ${rounds} rounds every row gets up to ${requests}`,
     `requests over ${connections} connections, one quota each. A proxy delays bytes by half of the round trip each way, and a new connection's first bytes by a`,
     "round trip more, as TCP's handshake does; TLS's own round trips come on top. CPU is that of the workerd process per request, medians with quartiles.",
-    "The stand-in has no TLS: of a REST connection that is kept its handshake is paid once.",
+    "The stand-in has no TLS. A REST connection that is kept open would need its handshake only once.",
     "",
     table(["", "round trip, ms", "CPU, µs", "p50, ms", "p99, ms"], rows),
   ].join("\n");

@@ -1,4 +1,4 @@
-/** The stand-in for Upstash in its own process, so that its work is not the load's. */
+/** Starts the stand-in for Upstash in its own process, so that its CPU is not counted as the load's. */
 
 import { startUpstash } from "../scripts/start.mjs";
 import { call } from "../tests/upstash/rest-caller.mjs";
@@ -12,12 +12,12 @@ export async function startStandIn() {
   };
   return {
     vars: { UPSTASH_REDIS_REST_URL: standIn.url, UPSTASH_REDIS_REST_TOKEN: standIn.token },
-    /** Requests and billed commands so far. */
+    /** The number of requests and billed commands so far. */
     async counts() {
       const { requests, billed } = await control("stats", undefined, "GET");
       return { requests, billed };
     },
-    /** Lets every request come to Redis so many milliseconds late; 0 ends that. */
+    /** Delays every request by `ms`; 0 ends the delay. */
     delay: (ms) => control("faults", ms > 0 ? { kind: "delay", ms } : []),
     reset: () => control("reset"),
     stop: () => standIn.stop(),

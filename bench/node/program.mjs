@@ -1,7 +1,8 @@
 /**
- * A contestant in its own process: `node program.mjs NAME WHAT`, started with a channel, in a folder where the packages are installed.
- *   server      Express with the contestant as middleware; it says on which port
- *   decisions   decides as often as each message says, and says what that took
+ * One contestant in its own process: `node program.mjs NAME WHAT LIMIT SECONDS CALLERS`. The parent forks it in a folder where the packages
+ * are installed, and talks to it by messages.
+ *   server      serves Express with the contestant as middleware, and reports the port
+ *   decisions   makes as many decisions as each message asks for, and reports their time and CPU
  */
 import { once } from "node:events";
 import express from "express";
@@ -12,14 +13,14 @@ import { rateLimit as edgeLimiter } from "edge-limiter/node";
 
 const [name, what, limit, seconds, callers] = [process.argv[2], process.argv[3], ...process.argv.slice(4).map(Number)];
 
-/** What all have in common: one quota for each address, in memory, and the three headers that say what is left of it. */
+/** All contestants have one quota for each address, in memory, and send the three headers about what is left of it. */
 const CONTESTANTS = {
   bare: {
     middleware: () => (_request, _response, next) => next(),
   },
   "express-rate-limit": {
     middleware: () => expressRateLimit({ windowMs: 1000 * seconds, limit }),
-    // It has no call that decides: its store counts, and its middleware compares.
+    // It has no call for a decision: its store counts, and its middleware compares.
     decide() {
       const store = new MemoryStore();
       store.init({ windowMs: 1000 * seconds });
@@ -29,7 +30,7 @@ const CONTESTANTS = {
   "rate-limiter-flexible": {
     middleware() {
       const limiter = new RateLimiterMemory({ points: limit, duration: seconds });
-      const set = (response, { remainingPoints, msBeforeNext }) => {
+      const setHeaders = (response, { remainingPoints, msBeforeNext }) => {
         response.setHeader("X-RateLimit-Limit", limit);
         response.setHeader("X-RateLimit-Remaining", remainingPoints);
         response.setHeader("X-RateLimit-Reset", Math.ceil((Date.now() + msBeforeNext) / 1000));
@@ -37,12 +38,12 @@ const CONTESTANTS = {
       return (request, response, next) => {
         limiter.consume(request.ip).then(
           (result) => {
-            set(response, result);
+            setHeaders(response, result);
             next();
           },
           (rejected) => {
             if (rejected instanceof Error) return next(rejected);
-            set(response, rejected);
+            setHeaders(response, rejected);
             response.setHeader("Retry-After", Math.ceil(rejected.msBeforeNext / 1000));
             response.status(429).send("Too many requests");
           },
@@ -89,7 +90,7 @@ function answer(decide) {
   process.send({ ready: true });
 }
 
-// The process that started it may have ended.
+// Ends with the process that started this one.
 process.on("disconnect", () => process.exit());
 const { middleware, decide } = CONTESTANTS[name];
 if (what === "server") await serve(middleware());

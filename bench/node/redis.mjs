@@ -1,6 +1,6 @@
 /**
- * A contestant in its own process: `node redis.mjs NAME PORT LIMIT SECONDS CALLERS`, started with a channel, in a folder where the packages are
- * installed. It decides as often as each message says, by the Redis on that port, and says what that took.
+ * One contestant in its own process: `node redis.mjs NAME PORT LIMIT SECONDS CALLERS`. The parent forks it in a folder where the packages are
+ * installed. It makes as many decisions as each message asks for, with the Redis on that port, and reports their time and CPU.
  */
 import { Redis } from "ioredis";
 import { RateLimiterRedis } from "rate-limiter-flexible";
@@ -9,7 +9,7 @@ import { createLimiter } from "edge-limiter";
 const name = process.argv[2];
 const [port, limit, seconds, callers] = process.argv.slice(3).map(Number);
 
-/** All call Redis for each decision, over one connection of ioredis. */
+/** All contestants call Redis for each decision, over one connection of ioredis. */
 const CONTESTANTS = {
   "rate-limiter-flexible"() {
     const limiter = new RateLimiterRedis({ storeClient: new Redis({ port }), points: limit, duration: seconds });
@@ -22,7 +22,7 @@ const CONTESTANTS = {
   "edge-limiter by the application's client": () => edgeLimiter({ env: environment(), redis: new Redis({ port }) }),
 };
 
-/** Every contestant has keys of its own: their states are different. */
+/** Every contestant has its own key prefix, because their states differ. */
 const environment = (further) => ({ RATE_LIMIT_GENERAL: `${limit},${seconds}`, RATE_LIMIT_IP: "off", REDIS_TIMEOUT: "30000", REDIS_KEY_PREFIX: `${name.replaceAll(/\W+/g, "-")}:`, ...further });
 
 function edgeLimiter(options) {
@@ -59,6 +59,6 @@ process.on("message", async ({ count, lanes }) => {
   process.send({ allowed, seconds: elapsed, cpu: user + system, p50: quantile(0.5), p99: quantile(0.99) });
 });
 
-// The process that started it may have ended.
+// Ends with the process that started this one.
 process.on("disconnect", () => process.exit());
 process.send({ ready: true });

@@ -4,7 +4,7 @@ import { Hono } from "hono";
 import { rateLimiter } from "hono-rate-limiter";
 import { body, forward } from "./answer.mjs";
 
-/** Made by the first request: its store sets a timer, which a Worker may not do before. */
+/** Created at the first request, because its store sets a timer, which a Worker may not do outside of a request. */
 let app;
 
 function make(env) {
@@ -16,9 +16,9 @@ function make(env) {
   }));
   if (env.ORIGIN_URL) {
     app.all("*", async (context) => {
-      const answered = await forward(context.req.raw, env);
-      // Returned as it is, it would lack the limiter's headers.
-      return context.body(answered.body, answered);
+      const fetched = await forward(context.req.raw, env);
+      // If the fetched response were returned itself, it would lack the limiter's headers.
+      return context.body(fetched.body, fetched);
     });
   } else {
     app.get("/", (context) => {

@@ -1,4 +1,4 @@
-/** What a Worker in JavaScript costs that does nothing but answer or forward: `rust-hello`, in JavaScript. */
+/** A Worker in JavaScript that only answers or forwards, to measure what that costs. `rust-hello` is the same in Rust. */
 
 import { forward } from "./answer.mjs";
 

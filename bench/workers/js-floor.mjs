@@ -1,9 +1,9 @@
-/** The least that is a rate limiter in JavaScript: a fixed window, one quota, one REST call, no care taken for anything. */
+/** A minimal rate limiter in JavaScript: a fixed window, one quota, one REST call, and no handling of failures. */
 
 import { answer, callerOf } from "./answer.mjs";
 import SCRIPT from "./floor.lua";
 
-/** Of `floor.lua`. Were it another, every decision would be two round trips, which the bench refuses. */
+/** The SHA-1 of `floor.lua`. With a wrong one, every decision would take two round trips, which the bench refuses. */
 const SCRIPT_SHA1 = "b3688e1b5045a550a8afae22c924c7aa8bc31032";
 
 export default {

@@ -1,10 +1,10 @@
-/** `@upstash/ratelimit` as its README has it: made once, one sliding window, default options. */
+/** `@upstash/ratelimit` as its README shows it: created once, with one sliding window and default options. */
 
 import { Ratelimit } from "@upstash/ratelimit";
 import { Redis } from "@upstash/redis/cloudflare";
 import { answer, callerOf } from "./answer.mjs";
 
-/** Kept over requests, so that its own cache of denials works. */
+/** Kept between requests, so that its own cache of denials works. */
 let ratelimit;
 
 export default {

@@ -19,7 +19,7 @@ describe("npm run bench", { skip: process.platform !== "linux" && "reads /proc" 
     for (const samples of [admitted, denied, decided]) {
       for (const [{ cpu, rate }] of Object.values(samples)) assert.ok(cpu > 0 && rate > 0, printed);
     }
-    assert.match(printed, /Wanted is less CPU than either/);
+    assert.match(printed, /The target is less CPU than either/);
   });
 
   it("the bench measures the package and its peer over Redis", async (t) => {
