@@ -3,7 +3,7 @@ import { rateLimit } from "edge-limiter/node";
 import express from "express";
 
 const limiter = createLimiter({
-  // How many proxies stand in front of this server. None: the caller's address is the connection's.
+  // The number of proxies in front of this server. With 0 the caller's address is the connection's.
   trustProxy: Number(process.env.PROXIES ?? 0),
   env: {
     ...process.env,
@@ -20,7 +20,7 @@ app.use(rateLimit({ limiter }));
 app.get("/", (request, response) => response.send("Hello"));
 app.post("/login", (request, response) => response.status(401).send("Wrong password"));
 
-/** Costs as many units as it exports hundreds of rows, of a quota that all exports share. */
+/** Costs one unit for each hundred rows. All exports share one quota. */
 app.get("/export", async (request, response) => {
   const rows = Number(request.query.rows ?? 100);
   if (!Number.isInteger(rows) || rows < 1) return response.status(400).send("rows must be a whole number");

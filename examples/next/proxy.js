@@ -1,7 +1,7 @@
 import { rateLimit } from "edge-limiter/next";
 
 export const proxy = rateLimit({
-  // Vercel says who calls. Elsewhere one proxy of yours stands in front of `next start`, and adds to X-Forwarded-For.
+  // Vercel sets the caller's address itself. Elsewhere, one proxy in front of `next start` adds it to X-Forwarded-For.
   trustProxy: process.env.VERCEL ? 0 : 1,
   env: {
     ...process.env,
@@ -11,5 +11,5 @@ export const proxy = rateLimit({
   },
 });
 
-/** Static files are not worth a count. */
+/** Static files are not limited. */
 export const config = { matcher: ["/((?!_next/static|_next/image|favicon.ico).*)"] };

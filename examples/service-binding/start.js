@@ -1,4 +1,4 @@
-/** Both Workers on this machine. Their secrets are in `.dev.vars`, which is made if there is none. */
+/** Starts both Workers on this machine. Their secrets are in `.dev.vars`. If neither has this file, both get one with a new secret. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";

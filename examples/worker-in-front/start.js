@@ -1,4 +1,4 @@
-/** The origin and the Worker in front of it, on this machine. Both know a secret that is made for this run. */
+/** Starts the origin and the Worker in front of it on this machine. Both get a secret that is made for this run. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 

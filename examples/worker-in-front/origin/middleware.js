@@ -1,4 +1,4 @@
-/** On Vercel, this file runs before every route. A request without the secret has gone around the limiter. */
+/** On Vercel, this file runs before every route. A request without the secret did not pass the limiter, so it is refused. */
 import { timingSafeEqual } from "node:crypto";
 
 export const config = { runtime: "nodejs" };

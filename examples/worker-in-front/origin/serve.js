@@ -1,4 +1,4 @@
-/** What Vercel does with these files, on this machine: the middleware, then the function of the path. */
+/** Does on this machine what Vercel does with these files: runs the middleware, then the function for the path. */
 import { createServer } from "node:http";
 import middleware from "./middleware.js";
 
