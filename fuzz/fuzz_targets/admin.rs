@@ -1,8 +1,8 @@
-//! Anything at all as calls of the control plane by somebody with the token: a documented answer in
-//! JSON, and no key that is not in a form of our own.
+//! Calls of the control plane with the token and any content: every answer is a documented one in
+//! JSON, and Redis sees only keys in the limiter's own form.
 //!
-//! Calls are parted by the byte 0x1e. The first line of a call is its method, a space, its path
-//! beneath `/_limiter` and its query; the rest is its body.
+//! The byte 0x1e separates calls. The first line of a call is its method, a space, its path
+//! below `/_limiter` and its query. The rest is its body.
 
 #![no_main]
 
@@ -48,22 +48,25 @@ fn ask(desk: &Desk, call: &[u8]) {
     let before = desk.calls();
     let answer = desk.ask(&request);
     if answer.is_file || answer.status == 308 {
-        // The page, or the way there.
-        assert_eq!(desk.calls(), before, "Redis was called");
+        // A file of the page, or the redirect to the page.
+        assert_eq!(desk.calls(), before, "the page needs no call of Redis");
         return;
     }
     let refused = matches!(answer.status, 405 | 413);
-    assert!(!refused || desk.calls() == before, "Redis was called");
+    assert!(
+        !refused || desk.calls() == before,
+        "a refused call must not call Redis"
+    );
     assert!(
         matches!(answer.status, 200 | 400 | 404 | 405 | 409 | 413),
         "{}",
         answer.status
     );
     assert!(!answer.body.contains(TOKEN) || head.contains(TOKEN));
-    let told: Value = serde_json::from_str(&answer.body).unwrap();
+    let body: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(
         answer.status == 200,
-        told["error"].is_null() || told["message"].is_null()
+        body["error"].is_null() || body["message"].is_null()
     );
     for (_, value) in &answer.headers {
         assert!(value.bytes().all(|byte| (0x20..0x7f).contains(&byte)));

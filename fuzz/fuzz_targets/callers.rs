@@ -1,5 +1,5 @@
-//! Any text as the platform's header: it names one network, in one form of harmless characters, or
-//! nobody. The first byte is the prefix's length, the rest the header's value.
+//! Any text as the header with the caller's address: it identifies one network, in one form of harmless
+//! characters, or nobody. The first byte of the input is the length of the IPv6 prefix, the rest is the header's value.
 
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use edge_limiter::client::{Caller, CallerKey, Ipv6Prefix, Network};
 use libfuzzer_sys::fuzz_target;
 
-const LONGEST_HEADER: usize = 128;
+const MAX_HEADER_BYTES: usize = 128;
 
 fuzz_target!(|data: &[u8]| {
     let Some((bits, header)) = data.split_first() else {
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     let caller = Caller::identify(Some(&header), prefix);
     key_is_harmless(&caller);
     match caller.address() {
-        Some(address) => one_network(&header, &caller, address, prefix),
+        Some(address) => is_one_network(&header, &caller, address, prefix),
         None => {
             assert!(!caller.may_be_blocked());
             assert_eq!(caller, Caller::identify(None, prefix));
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     supplied_values_are_hashed(&header);
     keys_are_read_back(caller.key());
     if let Some(key) = CallerKey::parse(&header) {
-        assert_eq!(key.to_string(), header, "no other text is read");
+        assert_eq!(key.to_string(), header, "a key has only one spelling");
     }
 });
 
@@ -47,9 +47,9 @@ fn key_is_harmless(caller: &Caller) {
     }
 }
 
-fn one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefix) {
-    assert!(header.len() <= LONGEST_HEADER);
-    assert!(!header.contains(','), "a list is no address");
+fn is_one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefix) {
+    assert!(header.len() <= MAX_HEADER_BYTES);
+    assert!(!header.contains(','), "a list is not an address");
     assert!(
         header
             .trim_ascii()
@@ -58,10 +58,17 @@ fn one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefi
     );
 
     let key = caller.key().to_string();
-    assert_eq!(address, address.to_canonical(), "a mapped address is IPv4");
+    assert_eq!(
+        address,
+        address.to_canonical(),
+        "a mapped address counts as IPv4"
+    );
     assert_eq!(Network::of(address, prefix).to_string(), key);
     let exact = Caller::identify(Some(&address.to_string()), prefix);
-    assert_eq!(&exact, caller, "the address alone names the same caller");
+    assert_eq!(
+        &exact, caller,
+        "the address without padding is the same caller"
+    );
     let (network, bits) = match key.split_once('/') {
         Some((network, bits)) => (network, Some(bits.to_owned())),
         None => (key.as_str(), None),
@@ -73,7 +80,7 @@ fn one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefi
     );
 
     let padded = format!(" {header}\t");
-    if padded.len() <= LONGEST_HEADER {
+    if padded.len() <= MAX_HEADER_BYTES {
         assert_eq!(&Caller::identify(Some(&padded), prefix), caller);
     }
     for listed in [format!("{header},{header}"), format!("{header} {header}")] {
@@ -82,7 +89,7 @@ fn one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Prefi
 }
 
 fn plain_addresses_are_understood(header: &str, caller: &Caller, prefix: Ipv6Prefix) {
-    if header.len() > LONGEST_HEADER {
+    if header.len() > MAX_HEADER_BYTES {
         assert_eq!(caller.address(), None);
         return;
     }

@@ -1,8 +1,8 @@
-//! Any variables: a configuration comes of them that is within every bound, names no value in any
-//! problem, and does not depend on whether a table came as an object or as text.
+//! Any variables: they compile to a configuration that is within every bound. Its problems show no value, and
+//! it is the same whether a table came as an object or as text.
 //!
-//! Input that starts with `{` is the variables' JSON; any other is structured and near what the
-//! variables hold.
+//! Input that starts with `{` is the variables as JSON. Any other input is structured, and similar to real
+//! variables.
 
 #![no_main]
 
@@ -18,9 +18,9 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-/// In values of every variable: no problem may show it.
+/// Planted in the values of all variables. No problem may show it.
 const PLANTED: &str = "pLaNtEd~value";
-/// In secrets alone: nothing may show it.
+/// Planted in secrets only. Nothing may show it.
 const SECRET: &str = "sEcReT~planted";
 
 const BUILT_IN: [&str; 8] = [
@@ -55,10 +55,10 @@ fuzz_target!(|data: &[u8]| {
     let compiled = compile(&variables);
     shows_no_value(&compiled, &variables);
     is_within_bounds(&compiled.config);
-    refers_to_what_exists(&compiled.config);
-    applies_what_nobody_turned_off(&compiled.config, &variables);
+    refers_to_existing_policies(&compiled.config);
+    built_in_policies_exist_unless_off(&compiled.config, &variables);
     keeps_secrets_whole(&compiled.config, &variables);
-    tables_may_come_as_text(&compiled, variables);
+    reads_tables_as_text_alike(&compiled, variables);
 });
 
 fn compile(variables: &Variables) -> Compiled {
@@ -135,14 +135,14 @@ fn is_within_bounds(config: &Config) {
         match server {
             Server::Rest { url, token } => assert!(
                 Http::new(url, token.reveal()).is_ok(),
-                "what is accepted can be used"
+                "an accepted URL and token can be used"
             ),
             Server::Tcp(tcp) => {
                 assert!((1..=100).contains(&tcp.nodes.len()) && tcp.database <= 65_535);
                 let has_name = |node: &Node| !node.host.is_empty() && node.port > 0;
                 assert!(tcp.nodes.iter().all(has_name));
             }
-            Server::Client { .. } => panic!("the host has none"),
+            Server::Client { .. } => panic!("this host has no client of the application"),
         }
     }
     if let Origin::Url(base) = &config.origin {
@@ -150,7 +150,7 @@ fn is_within_bounds(config: &Config) {
     }
 }
 
-/// What is forwarded is `base` and the request's path. The host takes its fourth piece for a path.
+/// A request is forwarded to `base` followed by the request's path. A fourth part of `base`, split at `/`, is its own path.
 fn leads_to_one_origin(base: &str) {
     let alone = Url::parse(base).unwrap();
     assert!(matches!(alone.scheme(), "http" | "https"));
@@ -164,7 +164,7 @@ fn leads_to_one_origin(base: &str) {
     assert_eq!(has_path, alone.path() != "/", "{base:?}");
 }
 
-fn refers_to_what_exists(config: &Config) {
+fn refers_to_existing_policies(config: &Config) {
     let exists = |id: &PolicyId| config.policy(*id).is_some();
     assert!(config.always.iter().all(exists));
     for path in ["/", "/x", "/api/auth/login", "/a//../b%2fc"] {
@@ -176,9 +176,9 @@ fn refers_to_what_exists(config: &Config) {
     }
 }
 
-/// The policies that exist by themselves do unless they are `off`, and every request meets `ip`;
-/// where a table cannot be read, `misconfigured` as well.
-fn applies_what_nobody_turned_off(config: &Config, variables: &Variables) {
+/// The built-in policies exist unless they are `off`, and every request meets `ip`. If a table cannot be
+/// read, every request also meets `misconfigured`.
+fn built_in_policies_exist_unless_off(config: &Config, variables: &Variables) {
     let find = |name: &str| {
         config
             .policies
@@ -194,8 +194,8 @@ fn applies_what_nobody_turned_off(config: &Config, variables: &Variables) {
     };
     for name in BUILT_IN {
         let variable = format!("RATE_LIMIT_{}", name.to_ascii_uppercase());
-        let said = variables.get(&variable).and_then(Value::as_str);
-        let off = said.is_some_and(|text| text.trim().eq_ignore_ascii_case("off"));
+        let value = variables.get(&variable).and_then(Value::as_str);
+        let off = value.is_some_and(|text| text.trim().eq_ignore_ascii_case("off"));
         let exists = match name {
             "preflight" => config.preflight.is_some(),
             _ => find(name).is_some(),
@@ -211,7 +211,7 @@ fn applies_what_nobody_turned_off(config: &Config, variables: &Variables) {
     assert!(!unreadable || always("misconfigured"));
 }
 
-/// The table that a variable holds; `false` for what is none.
+/// The table that a variable holds. A text that is not JSON gives `false`.
 fn table(variables: &Variables, name: &str) -> Option<Value> {
     match variables.get(name)? {
         Value::Null => None,
@@ -238,7 +238,7 @@ fn keeps_secrets_whole(config: &Config, variables: &Variables) {
     }
 }
 
-fn tables_may_come_as_text(compiled: &Compiled, mut variables: Variables) {
+fn reads_tables_as_text_alike(compiled: &Compiled, mut variables: Variables) {
     let mut changed = false;
     for name in ["RATE_LIMIT_ROUTES", "RATE_LIMIT_POLICIES"] {
         if let Some(value @ (Value::Object(_) | Value::Array(_))) = variables.get_mut(name) {

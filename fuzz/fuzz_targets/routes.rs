@@ -1,8 +1,8 @@
-//! Any path against any patterns: what a request meets depends on no spelling that docs/policies-and-routes.md names,
-//! and is never looser than what some origin reads.
+//! Any path against any patterns: the spellings that docs/policies-and-routes.md names do not change which policies a request meets. The
+//! policies include those of every path that some origin may read.
 //!
-//! Lines: the method, the path, bytes that choose another spelling, then the patterns, each behind
-//! a method and a space if it is for that one alone.
+//! The lines of the input are the method, the path, bytes that choose another spelling, and then the patterns. A pattern for one
+//! method only has the method and a space in front.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use edge_limiter::route::{PathPattern, RouteMatch, normalise};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-const MOST_ROUTES: usize = 12;
+const MAX_ROUTES: usize = 12;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
@@ -20,27 +20,27 @@ fuzz_target!(|data: &[u8]| {
     let method = lines.next().unwrap_or_default();
     let path = lines.next().unwrap_or_default();
     let tricks = lines.next().unwrap_or_default();
-    let routes: Vec<Written<'_>> = lines.take(MOST_ROUTES).map(Written::read).collect();
+    let routes: Vec<RouteText<'_>> = lines.take(MAX_ROUTES).map(RouteText::read).collect();
 
     has_normal_form(path);
     let limiter = Limiter::new(&routes);
     let class = limiter.classify(method, path);
     limiter.spelling_does_not_matter(method, path, tricks.as_bytes(), &class);
     for read in origin::readings(path) {
-        let wanted = limiter.first_match(method, &read);
+        let expected = limiter.first_match(method, &read);
         assert!(
-            class.policies.contains(&wanted),
-            "{path:?} is {read:?} to some origin: {wanted:?} is not in {class:?}"
+            class.policies.contains(&expected),
+            "some origin reads {path:?} as {read:?}, but {expected:?} is not in {class:?}"
         );
     }
 });
 
-struct Written<'a> {
+struct RouteText<'a> {
     method: Option<&'a str>,
     path: &'a str,
 }
 
-impl<'a> Written<'a> {
+impl<'a> RouteText<'a> {
     fn read(line: &'a str) -> Self {
         match line.split_once(' ') {
             Some((method @ ("GET" | "HEAD" | "POST" | "PURGE"), path)) => Self {
@@ -62,19 +62,19 @@ impl<'a> Written<'a> {
     }
 }
 
-/// A configuration in which each route has a policy of its own.
+/// A configuration in which each route has its own policy.
 struct Limiter<'a> {
     config: Config,
-    routes: Vec<(&'a Written<'a>, PathPattern, PolicyId)>,
+    routes: Vec<(&'a RouteText<'a>, PathPattern, PolicyId)>,
     general: PolicyId,
 }
 
 impl<'a> Limiter<'a> {
-    fn new(written: &'a [Written<'a>]) -> Self {
-        let mut vars: Vec<(String, Value)> = (0..written.len())
+    fn new(texts: &'a [RouteText<'a>]) -> Self {
+        let mut vars: Vec<(String, Value)> = (0..texts.len())
             .map(|at| (format!("RATE_LIMIT_P{at}"), json!("100,60")))
             .collect();
-        let routes: Vec<Value> = written
+        let routes: Vec<Value> = texts
             .iter()
             .enumerate()
             .map(|(at, route)| {
@@ -96,13 +96,16 @@ impl<'a> Limiter<'a> {
 
         let mut routes = Vec::new();
         let mut unreadable = 0;
-        for (at, route) in written.iter().enumerate() {
+        for (at, route) in texts.iter().enumerate() {
             let own = id(&format!("p{at}"));
             match PathPattern::parse(route.path) {
                 Ok(pattern) => routes.push((route, pattern, own)),
                 Err(_) => {
                     unreadable += 1;
-                    assert!(config.always.contains(&own), "on every path");
+                    assert!(
+                        config.always.contains(&own),
+                        "the policy of an unreadable route applies on every path"
+                    );
                 }
             }
         }
@@ -125,7 +128,10 @@ impl<'a> Limiter<'a> {
         assert!(!class.policies.is_empty());
         let mut costs = vec![0];
         for (at, id) in class.policies.iter().enumerate() {
-            assert!(!class.policies[..at].contains(id), "each once");
+            assert!(
+                !class.policies[..at].contains(id),
+                "a policy is listed once"
+            );
             let name = &self.config.policy(*id).unwrap().name;
             costs.push(match name.strip_prefix('p') {
                 Some(number) => number.parse::<u32>().unwrap() + 2,
@@ -160,7 +166,7 @@ impl<'a> Limiter<'a> {
         same(&format!("{before_query}/"));
         same(&before_query.to_ascii_uppercase());
 
-        // A path of which there is one reading, and other spellings of it.
+        // A path with only one reading, and then other spellings of it.
         let segments = before_query.split(['/', '\\', '%']);
         let plain: String = segments
             .filter(|segment| !matches!(*segment, "" | "." | ".."))
@@ -214,7 +220,7 @@ fn respell(plain: &str, tricks: &[u8]) -> String {
     spelled
 }
 
-/// What servers make of a path, each written on its own and not in terms of what is tested.
+/// How several servers read a path. This is written independently of the code under test.
 mod origin {
     fn decode(text: &[u8]) -> Vec<u8> {
         let mut decoded = Vec::new();
@@ -252,12 +258,12 @@ mod origin {
         joined(kept)
     }
 
-    /// `.` and `..` as they are.
+    /// Resolves `.` and `..` that are not escaped.
     fn remove_dots(path: &[u8]) -> Vec<u8> {
         remove(path, <[u8]>::to_vec)
     }
 
-    /// As they are or escaped.
+    /// Resolves `.` and `..`, escaped or not.
     fn remove_escaped_dots(path: &[u8]) -> Vec<u8> {
         remove(path, |segment| {
             let text = String::from_utf8_lossy(segment).replace("%2E", "%2e");
@@ -275,7 +281,7 @@ mod origin {
             .collect()
     }
 
-    /// Decodes each segment by itself, as a router does that splits what was sent.
+    /// Decodes each segment alone, as a router does that splits the path before decoding.
     fn decode_segments(path: &[u8]) -> Vec<u8> {
         let decoded: Vec<Vec<u8>> = segments(path)
             .map(|segment| {
@@ -292,31 +298,31 @@ mod origin {
         joined(decoded.iter().map(Vec::as_slice))
     }
 
-    /// As the limiter writes a handler's path: a backslash in it separates nothing.
+    /// A handler's path in the form of the limiter. A backslash is no separator there.
     fn normal(path: &[u8]) -> String {
         let path = merge_slashes(path);
         let text = String::from_utf8_lossy(&path).replace('\\', "%5c");
         text.chars().flat_map(char::to_lowercase).collect()
     }
 
-    /// What the handler that answers the request takes its path to be, in each of several servers.
+    /// The path that the handler of a request sees, in each of several servers.
     pub(super) fn readings(path: &str) -> Vec<String> {
         let sent = path.split(['?', '#']).next().unwrap_or_default().as_bytes();
         if !sent.starts_with(b"/") {
             return Vec::new();
         }
-        // A URL parser as in WHATWG's standard.
+        // A URL parser by WHATWG's standard.
         let parsed = remove_escaped_dots(&slashed(sent));
         [
             decode_segments(&parsed),
-            // nginx, behind nothing and behind a URL parser.
+            // nginx, alone and behind a URL parser.
             remove_dots(&merge_slashes(&decode(sent))),
             remove_dots(&merge_slashes(&decode(&parsed))),
-            // Decodes, and never looks for dots again (WSGI).
+            // WSGI decodes, and does not resolve dots after that.
             decode(&parsed),
-            // Cleans what it has decoded (Go's ServeMux, which leaves backslashes).
+            // Go's ServeMux resolves dots after decoding, and leaves backslashes.
             remove_dots(&merge_slashes(&decode(&remove_escaped_dots(sent)))),
-            // Windows' file names.
+            // File names on Windows.
             remove_dots(&merge_slashes(&slashed(&decode(&parsed)))),
         ]
         .map(|path| normal(&path))

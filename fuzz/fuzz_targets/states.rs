@@ -1,9 +1,8 @@
-//! Any text as what a key holds and as a backlog, and any quota over them: a state's text reads
-//! back as written, every decision, lease, refund and absorption keeps the laws that hold for one
-//! state (`src/quota/laws.rs` has those that hold over many requests), and states of other shapes stay
-//! next to it, within their bound.
+//! Any text as the value of a key and as a backlog, with any quota. A state's text reads back as written. Every
+//! decision, lease, refund and absorption keeps the laws that hold for one state (`src/quota/laws.rs` has those that
+//! hold over many requests). States of other shapes are kept next to it, up to their bound.
 //!
-//! Times are before the year 10,000. A clock beyond it may overflow a sum, and no platform has one.
+//! Times are before the year 10,000. A later clock could overflow a sum, and no platform has one.
 
 #![no_main]
 
@@ -20,28 +19,28 @@ const YEAR_10000: u64 = 253_402_300_800_000;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    algorithm: Counting,
+    algorithm: AlgorithmName,
     limit: Number,
     window: u64,
     burst: Number,
     now: u64,
-    /// How far the state's clock is from `now`.
+    /// How far the state's clock is from `now`, in ms.
     shift: i32,
     steps: [Step; 3],
     thousandths: u32,
-    /// What the key holds, and in a second line a backlog. `W` stands for the width that this quota's states have, `N` for now, `C` for now and
-    /// the shift, `I` for the sub-window in which that lies.
+    /// The key's value, and a backlog in a second line. Placeholders: `W` is the width of this quota's states, `N` is now, `C` is now plus
+    /// `shift`, and `I` is the number of the sub-window that contains `C`.
     text: &'a str,
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Counting {
+enum AlgorithmName {
     Sliding,
     Bucket,
     Fixed,
 }
 
-/// Small as often as large.
+/// A number that is as often small as large.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Number {
     bits: u32,
@@ -69,43 +68,43 @@ struct Step {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Refund {
     units: Number,
-    /// How long before the decision the admission was made.
+    /// How long ago the admission was, in ms.
     age: Number,
 }
 
 fuzz_target!(|input: Input<'_>| {
     let mut now = Timestamp::from_millis(input.now % YEAR_10000);
     let Some(quota) = quota(&input) else { return };
-    let text = filled_in(&input, &quota, now);
+    let text = fill_placeholders(&input, &quota, now);
     let mut lines = text.split('\n');
-    let held = States::parse(lines.next().unwrap_or_default(), &quota);
-    let mut state = held.own().cloned();
+    let stored = States::parse(lines.next().unwrap_or_default(), &quota);
+    let mut state = stored.own().cloned();
     let backlog = lines.next().and_then(QuotaState::parse);
     for state in state.iter().chain(&backlog) {
         reads_back(state);
     }
-    sized(&quota, input.thousandths, state.as_ref(), now);
+    scale(&quota, input.thousandths, state.as_ref(), now);
     for step in input.steps {
         now = now + Millis::new(u64::from(step.after.get()));
-        state = decided(&quota, state, step.cost.get(), now);
-        state = leased(&quota, state.as_ref(), step.leased.get(), now).or(state);
-        if let (Some(refund), Some(held)) = (step.refunded, &state) {
-            state = refunded(&quota, held, refund, now).or(state);
+        state = decide(&quota, state, step.cost.get(), now);
+        state = lease(&quota, state.as_ref(), step.leased.get(), now).or(state);
+        if let (Some(amount), Some(state_now)) = (step.refunded, &state) {
+            state = refund(&quota, state_now, amount, now).or(state);
         }
         if let Some(backlog) = &backlog {
-            state = absorbed(&quota, state.as_ref(), backlog, now).or(state);
+            state = absorb(&quota, state.as_ref(), backlog, now).or(state);
         }
         if let Some(own) = &state {
-            joined(&held, own, &quota, now);
+            join_texts(&stored, own, &quota, now);
         }
     }
 });
 
 fn quota(input: &Input<'_>) -> Option<Quota> {
     let algorithm = match input.algorithm {
-        Counting::Sliding => Algorithm::SlidingWindow,
-        Counting::Bucket => Algorithm::TokenBucket,
-        Counting::Fixed => Algorithm::FixedWindow,
+        AlgorithmName::Sliding => Algorithm::SlidingWindow,
+        AlgorithmName::Bucket => Algorithm::TokenBucket,
+        AlgorithmName::Fixed => Algorithm::FixedWindow,
     };
     let window = Millis::new(input.window % (MAX_WINDOW.get() + 2));
     let quota = Quota::new(algorithm, input.limit.positive(), window);
@@ -116,7 +115,7 @@ fn quota(input: &Input<'_>) -> Option<Quota> {
     quota.ok()?.with_burst(input.burst.positive()).ok()
 }
 
-fn filled_in(input: &Input<'_>, quota: &Quota, now: Timestamp) -> String {
+fn fill_placeholders(input: &Input<'_>, quota: &Quota, now: Timestamp) -> String {
     let window = quota.window().get();
     let width = match quota.algorithm() {
         Algorithm::SlidingWindow => window.div_ceil(60),
@@ -142,8 +141,8 @@ fn reads_back(state: &QuotaState) {
     assert_eq!(QuotaState::parse(&state.to_string()).as_ref(), Some(state));
 }
 
-/// Decides, and returns the state that a store then holds.
-fn decided(
+/// Decides, checks the laws, and returns the state that a store then holds.
+fn decide(
     quota: &Quota,
     state: Option<QuotaState>,
     cost: u32,
@@ -160,7 +159,7 @@ fn decided(
     assert_eq!(
         decided.admitted.is_some(),
         decision.allowed() && cost > 0,
-        "kept exactly if something is taken"
+        "a state is kept exactly if units are taken"
     );
     assert_eq!(
         decision.outcome == QuotaOutcome::Impossible,
@@ -173,7 +172,7 @@ fn decided(
         QuotaOutcome::Allowed => assert_eq!(decision.remaining, left - cost),
         QuotaOutcome::Denied { retry_at } => {
             assert!(retry_at > now);
-            // Above a limit that was lowered, even a read is denied.
+            // If more is used than a limit that was lowered, even a read is denied.
             assert!(cost > left || cost == 0);
             assert_eq!(decision.remaining, left);
             let early = quota.decide(held.as_ref(), cost, retry_at - Millis::new(1));
@@ -191,22 +190,21 @@ fn decided(
     let seen = quota.decide(held.as_ref(), 0, now).decision;
     assert_eq!(
         seen.remaining, decision.remaining,
-        "what is kept is what was said"
+        "the kept state has the remaining units that were reported"
     );
     held
 }
 
-fn leased(
-    quota: &Quota,
-    held: Option<&QuotaState>,
-    most: u32,
-    now: Timestamp,
-) -> Option<QuotaState> {
+fn lease(quota: &Quota, held: Option<&QuotaState>, max: u32, now: Timestamp) -> Option<QuotaState> {
     let before = quota.decide(held, 0, now).decision;
-    let lease = quota.lease(held, most, now)?;
+    let lease = quota.lease(held, max, now)?;
     reads_back(&lease.state);
-    assert!(lease.units >= 1 && lease.units <= most);
-    assert_eq!(lease.state.clock(), before.at, "a lease is no clock");
+    assert!(lease.units >= 1 && lease.units <= max);
+    assert_eq!(
+        lease.state.clock(),
+        before.at,
+        "a lease does not move the clock"
+    );
     let after = quota.decide(Some(&lease.state), 0, now).decision;
     assert!(after.remaining + lease.units <= before.remaining);
     let ends = quota.lease_ends(before.at, now);
@@ -214,27 +212,22 @@ fn leased(
     Some(lease.state)
 }
 
-fn refunded(
-    quota: &Quota,
-    held: &QuotaState,
-    refund: Refund,
-    now: Timestamp,
-) -> Option<QuotaState> {
-    let units = refund.units.get();
-    let admitted_at = now - Millis::new(u64::from(refund.age.get()));
+fn refund(quota: &Quota, held: &QuotaState, amount: Refund, now: Timestamp) -> Option<QuotaState> {
+    let units = amount.units.get();
+    let admitted_at = now - Millis::new(u64::from(amount.age.get()));
     let after = quota.refund(held, units, admitted_at, now)?;
     let left = |state: &QuotaState| u64::from(quota.decide(Some(state), 0, now).decision.remaining);
     let before = left(held);
-    assert!(left(&after) >= before, "a refund takes nothing");
+    assert!(left(&after) >= before, "a refund takes no units");
     assert!(left(&after) <= before + u64::from(units));
-    // What is left empty may have no text; it must not matter.
+    // An empty state may have no text, which must decide alike.
     let kept = QuotaState::parse(&after.to_string());
     let kept = quota.decide(kept.as_ref(), 0, now).decision.remaining;
     assert_eq!(u64::from(kept), left(&after));
     Some(after)
 }
 
-fn absorbed(
+fn absorb(
     quota: &Quota,
     held: Option<&QuotaState>,
     backlog: &QuotaState,
@@ -243,7 +236,7 @@ fn absorbed(
     assert_eq!(
         quota.newer(backlog, backlog),
         None,
-        "nothing is newer than itself"
+        "no state is newer than itself"
     );
     if let Some(newer) = held.and_then(|held| quota.newer(backlog, held)) {
         reads_back(&newer);
@@ -251,15 +244,18 @@ fn absorbed(
     let after = quota.absorb(held, backlog, now)?;
     reads_back(&after);
     let left = |state| quota.decide(state, 0, now).decision.remaining;
-    assert!(left(Some(&after)) <= left(held), "a backlog makes no room");
+    assert!(
+        left(Some(&after)) <= left(held),
+        "a backlog gives no units back"
+    );
     Some(after)
 }
 
-/// What a key then holds.
-fn joined(held: &States<'_>, own: &QuotaState, quota: &Quota, now: Timestamp) {
-    let text = held.text_with(own, now);
+/// Checks the text that a key then holds.
+fn join_texts(stored: &States<'_>, own: &QuotaState, quota: &Quota, now: Timestamp) {
+    let text = stored.text_with(own, now);
     let mut parts = text.split(';');
-    // What is left empty may have no text.
+    // An empty state may have no text.
     let first = parts.next().and_then(QuotaState::parse);
     let others: Vec<QuotaState> = parts
         .map(|part| QuotaState::parse(part).expect("only states are kept"))
@@ -273,12 +269,12 @@ fn joined(held: &States<'_>, own: &QuotaState, quota: &Quota, now: Timestamp) {
     assert_eq!(again.text_with(own, now), text);
 }
 
-/// The quotas that stand in for this one while a store fails.
-fn sized(quota: &Quota, thousandths: u32, state: Option<&QuotaState>, now: Timestamp) {
+/// Checks the quotas that replace this one while a store fails.
+fn scale(quota: &Quota, thousandths: u32, state: Option<&QuotaState>, now: Timestamp) {
     for other in [quota.scaled(thousandths), quota.boundless()] {
         assert_eq!(other.window(), quota.window());
         assert_eq!(other.algorithm(), quota.algorithm());
-        decided(&other, state.cloned(), 1, now);
+        decide(&other, state.cloned(), 1, now);
     }
     let smaller = quota.scaled(thousandths % 1001);
     assert!(smaller.capacity() >= 1 && smaller.capacity() <= quota.capacity());

@@ -1,8 +1,8 @@
-//! Anything at all as Upstash's answer: a reply with an answer for every charge, or an error that
-//! shows nothing of what came.
+//! Any answer of Upstash: the store returns a reply with an answer for every charge, or an error that
+//! shows nothing of the answer's text.
 //!
 //! Text that starts with a digit is the number of charges and, after lines of `--`, the replies: a
-//! status, a line's end, a body. Any other input is structured and near what Upstash answers.
+//! status, a line feed and a body. Any other input is structured, and similar to Upstash's answers.
 
 #![no_main]
 
@@ -24,9 +24,9 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
 const YEAR_10000: u64 = 253_402_300_800_000;
-const TIMEOUT: u64 = 1000;
-const MOST_CHARGES: usize = 6;
-/// Stands in bodies for what must not be told.
+const TIMEOUT_MS: u64 = 1000;
+const MAX_CHARGES: usize = 6;
+/// A secret in bodies, which no error may show.
 const PLANTED: &str = "pLaNtEd~secret";
 
 fuzz_target!(|data: &[u8]| {
@@ -41,14 +41,14 @@ fuzz_target!(|data: &[u8]| {
     exchange.check();
 });
 
-/// One decision and all that comes back for it.
+/// One decision and all replies to it.
 struct Exchange {
     now: Timestamp,
     check: Check,
-    /// One for each charge.
+    /// An entry for each charge.
     extras: Vec<ChargeExtra>,
     replies: Vec<Result<RedisResponse, StoreError>>,
-    /// How far the clock moves between two readings of it.
+    /// How far the clock moves at each reading, in ms.
     tick: u64,
 }
 
@@ -56,7 +56,7 @@ impl Exchange {
     fn written(text: &str) -> Self {
         let mut parts = text.split("\n--\n");
         let charges = parts.next().and_then(|count| count.trim().parse().ok());
-        let charges = 0..charges.unwrap_or(1_usize).min(MOST_CHARGES);
+        let charges = 0..charges.unwrap_or(1_usize).min(MAX_CHARGES);
         let (charges, extras) = charges.map(|at| charge(at, true, true)).unzip();
         Self {
             now: Timestamp::from_millis(1_764_000_000_000),
@@ -80,7 +80,7 @@ impl Exchange {
 
     fn structured(given: Given<'_>) -> Self {
         let now = given.now % YEAR_10000;
-        let charges = given.charges.iter().take(MOST_CHARGES);
+        let charges = given.charges.iter().take(MAX_CHARGES);
         let (charges, extras): (Vec<Charge>, Vec<ChargeExtra>) = charges
             .enumerate()
             .map(|(at, [blocks, enforced])| charge(at, *blocks, *enforced))
@@ -101,32 +101,33 @@ impl Exchange {
     }
 
     fn check(self) {
-        let asked = RefCell::new(Vec::new());
-        let host = Scripted {
+        let calls = RefCell::new(Vec::new());
+        let host = ScriptedHost {
             replies: &self.replies,
-            asked: &asked,
+            calls: &calls,
             now: Counter::new(self.now.as_millis()),
             tick: self.tick,
         };
-        let rest = RestClient::new(host, Millis::new(TIMEOUT));
+        let rest = RestClient::new(host, Millis::new(TIMEOUT_MS));
         let store = RedisStore::new(rest, Keys::new("t:"));
         let question = Question::with(&self.check, &self.extras);
-        let read = at_once(store.ask(&question, self.now));
+        let read = poll_once(store.ask(&question, self.now));
 
-        let asked = asked.borrow();
-        self.is_sent_once(&asked);
-        let last = self.replies.get(asked.len() - 1);
+        let calls = calls.borrow();
+        self.is_sent_once(&calls);
+        let last = self.replies.get(calls.len() - 1);
         match read {
-            Ok(read) => self.says_what_came(&read, last.unwrap().as_ref().unwrap()),
+            Ok(read) => self.agrees_with_reply(&read, last.unwrap().as_ref().unwrap()),
             Err(error) => self.shows_nothing(&error),
         }
     }
 
-    /// `EVALSHA`, and more only where Redis did not know the script or refused its text: it has not run.
-    fn is_sent_once(&self, asked: &[(String, Millis)]) {
+    /// The store sends `EVALSHA` once. It sends more only if Redis did not know the script or refused its text, because then
+    /// the script has not run.
+    fn is_sent_once(&self, calls: &[(String, Millis)]) {
         let mut verbs = Vec::new();
-        for (command, timeout) in asked {
-            assert!(*timeout > Millis::ZERO && timeout.get() <= TIMEOUT);
+        for (command, timeout) in calls {
+            assert!(*timeout > Millis::ZERO && timeout.get() <= TIMEOUT_MS);
             let words: Vec<String> = serde_json::from_str(command).unwrap();
             let keys: usize = words[2].parse().unwrap();
             assert!(keys > 0 && words.len() >= 3 + keys + 3);
@@ -149,7 +150,7 @@ impl Exchange {
         }
     }
 
-    fn says_what_came(&self, read: &shared::StoreReply, reply: &RedisResponse) {
+    fn agrees_with_reply(&self, read: &shared::StoreReply, reply: &RedisResponse) {
         assert_eq!(reply.status, 200);
         let body: Value = serde_json::from_str(&reply.body).unwrap();
         let result = body["result"].as_array().unwrap();
@@ -215,7 +216,7 @@ impl Exchange {
     }
 }
 
-/// The one place where a charge is made, and what is wanted of it.
+/// Makes a charge and its extra. This is the only place that does.
 fn charge(at: usize, blocks: bool, enforced: bool) -> (Charge, ChargeExtra) {
     let limit = 10.try_into().unwrap();
     let quota = Quota::new(Algorithm::SlidingWindow, limit, Millis::new(60_000));
@@ -234,30 +235,30 @@ fn charge(at: usize, blocks: bool, enforced: bool) -> (Charge, ChargeExtra) {
     (charge, extra)
 }
 
-/// The error that a body tells, if it does.
+/// The error in a body, or an empty text.
 fn error_in(body: &str) -> String {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     body["error"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Nothing here waits, so the first poll is the last.
-fn at_once<T>(future: impl Future<Output = T>) -> T {
+/// Runs a future with one poll, because nothing here waits.
+fn poll_once<T>(future: impl Future<Output = T>) -> T {
     let mut context = Context::from_waker(Waker::noop());
     match pin!(future).poll(&mut context) {
         Poll::Ready(value) => value,
-        Poll::Pending => panic!("waits for nothing"),
+        Poll::Pending => panic!("the future waits, although the host answers at once"),
     }
 }
 
-/// A host whose clock ticks each time that it is read.
-struct Scripted<'a> {
+/// A host with prepared replies, whose clock moves at each reading.
+struct ScriptedHost<'a> {
     replies: &'a [Result<RedisResponse, StoreError>],
-    asked: &'a RefCell<Vec<(String, Millis)>>,
+    calls: &'a RefCell<Vec<(String, Millis)>>,
     now: Counter<u64>,
     tick: u64,
 }
 
-impl Effects for Scripted<'_> {
+impl Effects for ScriptedHost<'_> {
     fn now(&self) -> Timestamp {
         let now = self.now.get();
         self.now.set(now + self.tick);
@@ -271,9 +272,9 @@ impl Effects for Scripted<'_> {
     fn log(&self, _: LogLevel, _: &str) {}
 
     async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
-        let mut asked = self.asked.borrow_mut();
-        asked.push((body, timeout));
-        let reply = self.replies.get(asked.len() - 1).cloned();
+        let mut calls = self.calls.borrow_mut();
+        calls.push((body, timeout));
+        let reply = self.replies.get(calls.len() - 1).cloned();
         reply.unwrap_or(Err(StoreError::Unreachable))
     }
 
@@ -327,7 +328,7 @@ enum Body<'a> {
         version: Cell<'a>,
         block: Block<'a>,
         answers: Vec<GivenAnswer<'a>>,
-        /// Whether there are as many answers as charges.
+        /// Whether the answers are repeated or cut to the number of charges.
         fits: bool,
     },
 }
@@ -364,7 +365,7 @@ enum GivenAnswer<'a> {
     Near {
         outcome: u8,
         remaining: u32,
-        /// From now.
+        /// In ms from now.
         times: [i32; 4],
         leased: u8,
         state: GivenState<'a>,
@@ -373,7 +374,7 @@ enum GivenAnswer<'a> {
     Other(Cell<'a>),
 }
 
-/// A state's text, or what comes instead of it.
+/// A state's text, or something else in its place.
 #[derive(Arbitrary, Debug)]
 enum GivenState<'a> {
     Empty,
