@@ -138,5 +138,5 @@ function usagePath(policy, caller) {
 }
 
 function requireName(argument, text, code) {
-  if (!isText(text) || text === "") throw new LimiterError(code, `${argument} must be a string that is not empty.`);
+  if (!isText(text) || text === "") throw new LimiterError(code, `${argument} must be a non-empty string of valid Unicode.`);
 }
