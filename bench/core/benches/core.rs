@@ -1,11 +1,11 @@
-//! `cargo bench --manifest-path bench/core/Cargo.toml [-- FILTER]`: the cases under criterion.
+//! `cargo bench --manifest-path bench/core/Cargo.toml [-- FILTER]`: measures the cases with criterion.
 
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use edge_limiter_bench::Case;
 
-/// Sizes by what they are of.
+/// The sizes with which a case is measured.
 fn sizes(case: Case) -> &'static [u32] {
     match case {
         Case::SlidingAllowed | Case::SlidingDenied | Case::StateText => &[1, 15, 30, 60],

@@ -1,4 +1,4 @@
-//! What is measured.
+//! The cases that are measured.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,81 +23,82 @@ use serde_json::{Value, json};
 
 use crate::Loop;
 
-/// Any time, at the start of a window of a minute.
+/// An arbitrary time, at the start of a window of a minute.
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 const MINUTE: Millis = Millis::from_secs(60);
-/// Denies nobody here.
+/// A limit so high that nobody is denied.
 const AMPLE: u32 = 1_000_000_000;
 
-/// One thing that is measured. What its size is, it says.
+/// A case that is measured. Its comment says what its size is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// One pure decision that admits: sliding window, so many sub-windows occupied.
+    /// One pure decision that admits, on a sliding window. Size: the occupied sub-windows.
     SlidingAllowed,
-    /// The same, denied.
+    /// The same, but denied.
     SlidingDenied,
-    /// Token bucket; the size is of no matter.
+    /// One pure decision that admits, on a token bucket. The size has no effect.
     BucketAllowed,
-    /// The same, denied.
+    /// The same, but denied.
     BucketDenied,
-    /// Fixed window; the size is of no matter.
+    /// One pure decision that admits, on a fixed window. The size has no effect.
     FixedAllowed,
-    /// The same, denied.
+    /// The same, but denied.
     FixedDenied,
-    /// A sliding window's state read from its text and written again, so many sub-windows occupied.
+    /// A sliding window's state is read from its text and written again. Size: the occupied sub-windows.
     StateText,
-    /// The memory store decides for one of so many callers, all of which it holds.
+    /// The memory store decides for a caller that it holds. Size: the callers that it holds.
     MemoryHeld,
-    /// It decides for a caller that is new to it, and is full with so many.
+    /// The memory store is full and decides for a new caller. Size: the callers that it holds.
     MemoryEvicting,
-    /// It decides for a new caller, while one of so many that it holds expires.
+    /// The memory store decides for a new caller while another one expires. Size: the callers that it holds.
     MemoryExpiring,
-    /// It decides for one of 1,000 callers, so many quotas at once.
+    /// The memory store decides for one of 1,000 callers. Size: the quotas of one decision.
     MemoryQuotas,
-    /// A denial remembered for one of so many callers.
+    /// A remembered denial is repeated. Size: the callers with one.
     Denial,
-    /// The gate: classify, identify, decide in memory, for one of so many callers.
+    /// The gate classifies, identifies and decides in memory. Size: the callers.
     Gate,
-    /// `/api/r{i}`, so many of them, and a path that meets the last.
+    /// Routes of the form `/api/r{i}`, and a path that matches the last. Size: the routes, here and below.
     RoutesLiteralLast,
-    /// The same, and a path that meets none.
+    /// The same, and a path that matches none.
     RoutesLiteralNone,
-    /// `/api/*/r{i}`, and a path that meets the last.
+    /// Routes of the form `/api/*/r{i}`, and a path that matches the last.
     RoutesStarLast,
-    /// The same, and a path that meets none.
+    /// The same, and a path that matches none.
     RoutesStarNone,
-    /// `/api/r{i}/**`, and a path that meets the last.
+    /// Routes of the form `/api/r{i}/**`, and a path that matches the last.
     RoutesBelowLast,
-    /// The same, and a path that meets none.
+    /// The same, and a path that matches none.
     RoutesBelowNone,
-    /// `/**/r{i}`, and a path that meets the last.
+    /// Routes of the form `/**/r{i}`, and a path that matches the last.
     RoutesAboveLast,
-    /// The same, and a path that meets none.
+    /// The same, and a path that matches none.
     RoutesAboveNone,
-    /// All these in turn, and a path that meets the last.
+    /// All these forms in turn, and a path that matches the last route.
     RoutesMixedLast,
-    /// The same, and a path that meets none.
+    /// The same, and a path that matches none.
     RoutesMixedNone,
-    /// `/files/*-r{i}.txt`, and a path that meets the last: only their ends tell them apart.
+    /// Routes of the form `/files/*-r{i}.txt`, which differ only in the end, and a path that matches the last.
     RoutesEndsLast,
-    /// `/**/r{i}/**`, and a path that meets the last: only their middles tell them apart.
+    /// Routes of the form `/**/r{i}/**`, which differ only in the middle, and a path that matches the last.
     RoutesMiddleLast,
-    /// Who holds an address: so many ranges apart, and an address in one of them.
+    /// The ranges that contain an address are found: separate ranges, and an address in one of them. Size: the ranges, here and
+    /// below.
     RangesIn,
     /// The same, and an address in none.
     RangesOut,
-    /// So many ranges within three wide ones, and an address in one of them.
+    /// Ranges within three wide ones, and an address in one of them.
     RangesNested,
-    /// IPv6 ranges apart, and an address in one of them.
+    /// Separate IPv6 ranges, and an address in one of them.
     RangesSix,
-    /// So many ranges are put in order, as a changed list is.
+    /// Ranges are sorted, as after a change of the list.
     RangesBuilt,
-    /// A configuration of so many routes is read.
+    /// A configuration is read. Size: its routes.
     Config,
 }
 
 impl Case {
-    /// All, in the order of their numbers.
+    /// All cases, in the order of their numbers.
     pub const ALL: [Self; 31] = [
         Self::SlidingAllowed,
         Self::SlidingDenied,
@@ -132,7 +133,7 @@ impl Case {
         Self::Config,
     ];
 
-    /// The case of that name, as it is written above.
+    /// The case with the name of a variant.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL
@@ -140,7 +141,7 @@ impl Case {
             .find(|case| format!("{case:?}") == name)
     }
 
-    /// Sets it up.
+    /// Sets the case up.
     #[must_use]
     pub fn prepare(self, size: u32) -> Loop {
         use Algorithm::{FixedWindow, SlidingWindow, TokenBucket};
@@ -180,7 +181,7 @@ impl Case {
     }
 }
 
-/// The sum of what so many rounds come to, each told its number, counted on from call to call.
+/// A loop that adds up the outcomes of its rounds. Each round gets its number, which goes on counting from call to call.
 fn rounds(mut round: impl FnMut(u32) -> u64 + 'static) -> Loop {
     let mut number = 0_u32;
     Box::new(move |rounds| {
@@ -193,7 +194,7 @@ fn rounds(mut round: impl FnMut(u32) -> u64 + 'static) -> Loop {
     })
 }
 
-/// Callers in an order that no cache foresees.
+/// The caller of a round, in an order that no cache can predict.
 fn someone(round: u32, of: u32) -> u32 {
     round
         .wrapping_mul(2_654_435_769)
@@ -202,7 +203,7 @@ fn someone(round: u32, of: u32) -> u32 {
         % of.max(1)
 }
 
-/// Nothing here has anything to wait for.
+/// Runs a future with one poll, because nothing here waits.
 fn ready<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -211,12 +212,12 @@ fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn quota(algorithm: Algorithm, limit: u32) -> Quota {
-    // A bucket's limit times its window is bounded.
+    // The limits here are small enough for a bucket, whose limit times window is bounded.
     let limit = NonZeroU32::new(limit).expect("a limit");
     Quota::new(algorithm, limit, MINUTE).expect("a quota")
 }
 
-/// A state with one unit in each of so many sub-windows, and the time of the last one.
+/// A state with one unit in each of a number of sub-windows, and the time of the last one.
 fn occupied(quota: &Quota, sub_windows: u32) -> (State, Timestamp) {
     let mut state = None;
     let mut now = NOW;
@@ -304,13 +305,13 @@ fn memory_held(callers: u32, quotas: u32) -> Loop {
     })
 }
 
-/// So many microseconds is each caller later than the one before that `size` of them are held at a time:
-/// a state is kept for its window, its last sub-window and the clocks' tolerance.
+/// How many microseconds each caller comes after the one before, so that `size` of them are held at a time. A state is
+/// kept for its window, its last sub-window and the clocks' tolerance.
 fn expiring_step(size: u32) -> u64 {
     63_000_000 / u64::from(size.max(1))
 }
 
-/// Every caller is new. `micros`: how much later than the one before, in millionths of a second.
+/// Every caller is new, and comes `micros` microseconds after the one before.
 fn memory_new(entries: u32, micros: u64) -> Loop {
     let memory = Memory::new(entries as usize, seed());
     let one = move |caller: u32| {
@@ -358,7 +359,7 @@ impl Request for Get {
     }
 }
 
-/// As configured by default, but for the limits.
+/// The default configuration with other limits.
 fn the_gate(callers: u32) -> Loop {
     let limit = || json!(format!("{AMPLE},60"));
     let vars = [("RATE_LIMIT_GENERAL", limit()), ("RATE_LIMIT_IP", limit())];
@@ -389,7 +390,7 @@ fn the_gate(callers: u32) -> Loop {
     rounds(move |round| ask(someone(round, callers)))
 }
 
-/// The pattern of a route's number, and a path that it matches.
+/// From a route's number, its pattern and a path that the pattern matches.
 type Shape = fn(u32) -> [String; 2];
 
 const LITERAL: Shape = |at| [format!("/api/r{at}"), format!("/api/r{at}")];
@@ -407,7 +408,7 @@ fn routes(shape: Shape, number: u32, meets_last: bool) -> Loop {
         Route::new(pattern, Vec::new(), vec![PolicyId(1)], 7)
     };
     let routes = Routes::new((0..number).map(route).collect(), vec![PolicyId(0)]);
-    // One route's number further, there is none.
+    // No route has the number after the last one.
     let [_, path] = shape(if meets_last { number - 1 } else { number });
     let cost = if meets_last { 7 } else { 1 };
     rounds(move |_| {
@@ -421,7 +422,7 @@ fn routes(shape: Shape, number: u32, meets_last: bool) -> Loop {
     })
 }
 
-/// The range of a number, and an address to look for.
+/// From a number, a range and an address to look for.
 type Net = fn(u32) -> (String, IpAddr);
 
 const IN: Net = |at| {

@@ -1,7 +1,7 @@
-//! The loops that are measured, the same natively, in WebAssembly and under criterion.
+//! The loops that are measured natively, in WebAssembly and under criterion.
 //!
-//! A [`Case`] of a size is set up once, then asked for so many rounds. Each round's outcome goes into a
-//! checksum, so that no round can be optimised away and both targets can be seen to do the same.
+//! A [`Case`] is set up once with a size, and then runs a number of rounds. Each round's outcome goes into a
+//! checksum. So no round can be optimised away, and the checksum shows that both targets do the same.
 
 use std::cell::RefCell;
 
@@ -9,14 +9,14 @@ mod cases;
 
 pub use cases::Case;
 
-/// What is set up: runs so many rounds and returns their checksum.
+/// A case that is set up. It runs a number of rounds and returns their checksum.
 pub type Loop = Box<dyn FnMut(u32) -> u64>;
 
 thread_local! {
     static READY: RefCell<Option<Loop>> = const { RefCell::new(None) };
 }
 
-/// Sets up the case of that number; returns whether there is one.
+/// Sets up the case with a number. Returns 1 if there is such a case, otherwise 0.
 #[allow(
     unsafe_code,
     reason = "the attribute that exports it; there is no other export of the name"
@@ -30,7 +30,7 @@ pub extern "C" fn prepare(case: u32, size: u32) -> u32 {
     found.into()
 }
 
-/// So many rounds of what is set up.
+/// Runs a number of rounds of the case that is set up.
 #[allow(
     unsafe_code,
     reason = "the attribute that exports it; there is no other export of the name"

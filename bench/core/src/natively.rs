@@ -1,8 +1,8 @@
-//! Measures cases natively: `natively SECONDS CHECKED CASE:SIZE...` prints a line of JSON for each, with
-//! the checksum of the first CHECKED rounds and the time that a round takes.
+//! Measures cases natively: `natively SECONDS CHECKED CASE:SIZE...` prints a line of JSON for each case, with
+//! the checksum of the first CHECKED rounds and the time of one round.
 //!
-//! Time is the thread's own on a processor, and what a round takes the least of several stretches: other
-//! programs on the machine only ever add.
+//! Times are the thread's processor time. The time of a round is the smallest of several stretches, because other
+//! programs on the machine can only make a stretch slower.
 
 use edge_limiter_bench::{Case, Loop};
 use rustix::time::{ClockId, clock_gettime};
@@ -10,16 +10,18 @@ use serde_json::json;
 use std::error::Error;
 use std::fs;
 
-/// Stretches that the time is cut into.
+/// The time is cut into this many stretches.
 const STRETCHES: u32 = 7;
+
+const USAGE: &str = "usage: natively SECONDS CHECKED CASE:SIZE...";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let seconds: f64 = arguments.next().ok_or("no time given")?.parse()?;
-    let checked: u32 = arguments.next().ok_or("no rounds given")?.parse()?;
+    let seconds: f64 = arguments.next().ok_or(USAGE)?.parse()?;
+    let checked: u32 = arguments.next().ok_or(USAGE)?.parse()?;
     for argument in arguments {
-        let (name, size) = argument.split_once(':').ok_or("no size given")?;
-        let case = Case::named(name).ok_or("no such case")?;
+        let (name, size) = argument.split_once(':').ok_or(USAGE)?;
+        let case = Case::named(name).ok_or("there is no such case: see bench/core/src/cases.rs")?;
         let size = size.parse()?;
         let number = Case::ALL.iter().position(|other| *other == case);
         let before = resident()?;
@@ -39,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The nanoseconds that so many rounds take.
+/// How many nanoseconds a number of rounds takes.
 fn timed(run: &mut Loop, rounds: u32) -> f64 {
     let started = clock();
     std::hint::black_box(run(rounds));
@@ -51,7 +53,7 @@ fn clock() -> f64 {
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-/// How many rounds take so many nanoseconds.
+/// How many rounds take at least the given time.
 fn rounds_of(nanoseconds: f64, mut timed: impl FnMut(u32) -> f64) -> u32 {
     let mut rounds = 1_u32;
     loop {
@@ -62,7 +64,7 @@ fn rounds_of(nanoseconds: f64, mut timed: impl FnMut(u32) -> f64) -> u32 {
     }
 }
 
-/// Memory that is really in use, in bytes.
+/// The process's memory that is in RAM, in bytes.
 fn resident() -> Result<u64, Box<dyn Error>> {
     let status = fs::read_to_string("/proc/self/smaps_rollup")?;
     let line = status.lines().find(|line| line.starts_with("Rss:"));

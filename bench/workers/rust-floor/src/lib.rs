@@ -1,5 +1,5 @@
-//! The least that is a rate limiter in Rust on the `worker` crate: a fixed window, one quota, one REST
-//! call, written as that crate's own examples are. What `js-floor.mjs` does, in Rust.
+//! A minimal rate limiter in Rust on the `worker` crate: a fixed window, one quota and one REST call, in the style of
+//! that crate's examples. `js-floor.mjs` does the same in JavaScript.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -10,7 +10,7 @@ use worker::{
 };
 
 const SCRIPT: &str = include_str!("../../floor.lua");
-/// Of `floor.lua`. Were it another, every decision would be two round trips, which the bench refuses.
+/// The SHA-1 of `floor.lua`. With a wrong one, every decision would take two round trips, which the bench refuses.
 const SCRIPT_SHA1: &str = "b3688e1b5045a550a8afae22c924c7aa8bc31032";
 
 #[derive(Deserialize)]
@@ -57,7 +57,7 @@ async fn main(request: Request, env: Env, _context: Context) -> Result<Response>
 fn number(env: &Env, name: &str) -> Result<u64> {
     let text = env.var(name)?.to_string();
     text.parse()
-        .map_err(|_| Error::RustError(format!("{name} is no number")))
+        .map_err(|_| Error::RustError(format!("{name} is not a number")))
 }
 
 async fn ask(env: &Env, verb: &str, script: &str, key: &str, window: u64) -> Result<Reply> {

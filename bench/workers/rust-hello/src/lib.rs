@@ -1,4 +1,4 @@
-//! The hello-world of the `worker` crate's template.
+//! The hello-world program of the `worker` crate's template.
 
 use worker::{Context, Env, Request, Response, Result, event};
 
