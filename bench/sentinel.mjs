@@ -60,7 +60,7 @@ export async function measure({ rounds, figures }) {
 
 async function failover(createLimiter, { args, distance, isCut = false }) {
   const link = distance === undefined ? undefined : new Link(distance);
-  // The failover timeout is longer than a round, because Sentinel would then make replicas follow the master directly, without the link.
+  // The failover timeout is longer than a round, so that replicas keep following the master through the link for the whole round.
   const behind = await startSentinels({ args, failoverTimeoutMs: 180_000, link: link && ((port) => link.to(port)) });
   const limiter = createLimiter({
     env: {

@@ -33,8 +33,8 @@ let trapped = false;
 
 /**
  * The setup of each environment: the `instance` that is configured with it, its `number` there, the `header` with the
- * caller's address, the headers that do not reach the origin (`notForwarded`), and these together with the headers of which only
- * other spellings do not (`otherSpellings`; src/headers.rs).
+ * caller's address, `notForwarded`, the headers that do not reach the origin, and `otherSpellings`, the plain names of all headers whose other
+ * spellings do not reach it (src/headers.rs).
  */
 const setups = new WeakMap();
 
@@ -393,7 +393,7 @@ function refreshViews() {
 
 /**
  * Calls the module. The module traps if Rust panics. An exception thrown by JavaScript that the module called is as bad: it unwinds through the
- * module, whose borrows are then never released. After both, the instance is given up. A text is an error that the module itself throws, and harmless.
+ * module, whose borrows are then never released. After either, the next request starts another instance. A string is an error that the module itself throws, and harmless.
  */
 function guarded(call) {
   try {

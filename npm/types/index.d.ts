@@ -12,7 +12,7 @@ export interface LimiterOptions {
    * The application's own client: of `ioredis` (5 or 6; `Redis` or `Cluster`), of `redis` (5 or 6; `createClient`, `createClientPool`,
    * `createCluster` or `createSentinel`), or of `@upstash/redis`. It takes the place of the Redis that variables name. Variables about the use of
    * Redis, such as `REDIS_TIMEOUT` and `REDIS_KEY_PREFIX`, stay in force. The limiter never closes the client. A client with `keyPrefix` or
-   * `stringNumbers` throws `bad_argument`. Default: the Redis that variables name, or memory.
+   * `stringNumbers`, or a cluster with `enableAutoPipelining`, throws `bad_argument`. Default: the Redis that variables name, or memory.
    */
   redis?: ApplicationClient;
   /**
@@ -216,7 +216,7 @@ export interface RedisClient {
   getSuspiciousIPs(limit?: number): Promise<SuspiciousIP[]>;
 }
 
-/** A limiter within this process. Its methods reject with a `LimiterError`. */
+/** A limiter within this process. A call that it refuses rejects with a `LimiterError`. */
 export interface Limiter {
   /**
    * Decides a request and charges it to its quotas, as the Worker does. If Redis fails, memory decides, unless a policy has
@@ -233,7 +233,7 @@ export interface Limiter {
   health(options?: CallOptions): Promise<Health>;
   /**
    * Waits for calls under way, then closes the connections to Redis that the limiter itself opened, unless another limiter with the same
-   * variables uses them. A later call opens them again. So may records that are still to be written.
+   * variables uses them. A later call opens them again, and so may records that are still to be written.
    */
   close(): Promise<void>;
   /** Returns the control plane's answer to a request to `/_limiter` or a path below it (docs/control-plane.md), and a 404 to any other. */
