@@ -33,14 +33,14 @@ export async function peers(options) {
   const all = contestants(options);
   const unknown = only?.find((name) => !all.some((row) => row.name === name));
   if (unknown) throw new Failure(`--only: there is no ${unknown}; there are ${all.map(({ name }) => name).join(", ")}`, 2);
-  const wanted = all.filter(({ name }) => !only || only.includes(name));
-  const folders = await programs(wanted.map(({ worker }) => worker));
+  const selected = all.filter(({ name }) => !only || only.includes(name));
+  const folders = await programs(selected.map(({ worker }) => worker));
   const standIn = await startStandIn();
   const running = [];
   let origin;
   try {
     origin = await startOrigin();
-    const { runners, skipped } = await start(wanted, folders, { standIn, origin }, running);
+    const { runners, skipped } = await start(selected, folders, { standIn, origin }, running);
     const rows = runners.map(({ contestant }) => contestant);
     await standIn.delay(options.redisDelayMs);
     const samples = await rounds(runners, standIn, options);
@@ -69,10 +69,10 @@ export async function peers(options) {
 }
 
 /** Starts each contestant in its own workerd process, which runs until the end. Contestants that refuse to be measured are skipped. */
-async function start(wanted, folders, { standIn, origin }, running) {
-  process.setMaxListeners(wanted.length + process.getMaxListeners()); // Each server listens for the end of this process.
+async function start(selected, folders, { standIn, origin }, running) {
+  process.setMaxListeners(selected.length + process.getMaxListeners()); // Each server listens for the end of this process.
   const [runners, skipped] = [[], []];
-  for (const contestant of wanted) {
+  for (const contestant of selected) {
     const vars = {
       ...(contestant.upstash && { ...standIn.vars, REDIS_TIMEOUT: "30000" }),
       ...(contestant.forwards && { ORIGIN_URL: origin.url }),

@@ -3,22 +3,22 @@
 import { forwarding } from "./contestants.mjs";
 import { spread } from "./statistics.mjs";
 
-/** The contestant `of` should use at most `most` times the CPU per request of the contestant `to`. `must`: the target has to be met. */
+/** The contestant `of` should use at most `max` times the CPU per request of the contestant `to`. `must`: the target has to be met. */
 const RATIOS = [
-  { must: true, of: forwarding("memory"), to: forwarding("hono-rate-limiter"), most: 1.2 },
-  { must: true, of: forwarding("two-quotas"), to: forwarding("upstash-ratelimit"), most: 1.15 },
-  { must: true, of: forwarding("two-quotas"), to: forwarding("js-floor"), most: 1.35 },
-  { must: true, of: "memory", to: "hono-rate-limiter", most: 1.15 },
-  { must: true, of: "two-quotas", to: "upstash-ratelimit", most: 1.05 },
-  { must: true, of: "two-quotas", to: "js-floor", most: 1.4 },
-  { must: false, of: forwarding("two-quotas"), to: forwarding("upstash-ratelimit"), most: 1 },
-  { must: false, of: "two-quotas", to: "upstash-ratelimit", most: 1 },
+  { must: true, of: forwarding("memory"), to: forwarding("hono-rate-limiter"), max: 1.2 },
+  { must: true, of: forwarding("two-quotas"), to: forwarding("upstash-ratelimit"), max: 1.15 },
+  { must: true, of: forwarding("two-quotas"), to: forwarding("js-floor"), max: 1.35 },
+  { must: true, of: "memory", to: "hono-rate-limiter", max: 1.15 },
+  { must: true, of: "two-quotas", to: "upstash-ratelimit", max: 1.05 },
+  { must: true, of: "two-quotas", to: "js-floor", max: 1.4 },
+  { must: false, of: forwarding("two-quotas"), to: forwarding("upstash-ratelimit"), max: 1 },
+  { must: false, of: "two-quotas", to: "upstash-ratelimit", max: 1 },
 ];
 
 const MAX_GZIPPED_KB = 310;
 
 /** The same for the time to the first answer, beyond the bare Worker's. */
-const START = { of: "two-quotas", to: "upstash-ratelimit", most: 2.5 };
+const START = { of: "two-quotas", to: "upstash-ratelimit", max: 2.5 };
 
 /**
  * The ratio of two contestants' CPU per request, round by round.
@@ -37,12 +37,12 @@ export function ratio(samples, of, to) {
  */
 export function targets({ titles, samples, sizes, starting }) {
   const judged = [];
-  for (const { must, of, to, most } of RATIOS) {
+  for (const { must, of, to, max } of RATIOS) {
     const rounds = ratio(samples, of, to);
     if (!rounds) continue;
     const doing = of === forwarding(of) ? "forwarding" : "answering";
-    const target = `CPU per request, ${doing}: ${titles[of]}, at most ${most} of ${titles[to]}`;
-    judged.push({ must, target, measured: rounds.median, range: [rounds.low, rounds.high], unit: "", met: rounds.median <= most });
+    const target = `CPU per request, ${doing}: ${titles[of]}, at most ${max} of ${titles[to]}`;
+    judged.push({ must, target, measured: rounds.median, range: [rounds.low, rounds.high], unit: "", met: rounds.median <= max });
   }
   const limiter = sizes["edge-limiter"];
   if (limiter) {
@@ -55,8 +55,8 @@ export function targets({ titles, samples, sizes, starting }) {
   if (start !== undefined && peer > 0) {
     // A ratio of medians, because within one turn a small difference of the peer would give an arbitrary ratio.
     const measured = start / peer;
-    const target = `first answer, beyond a bare Worker's: ${titles[START.of]}, at most ${START.most} of ${titles[START.to]}`;
-    judged.push({ must: true, target, measured, unit: "", met: measured <= START.most });
+    const target = `first answer, beyond a bare Worker's: ${titles[START.of]}, at most ${START.max} of ${titles[START.to]}`;
+    judged.push({ must: true, target, measured, unit: "", met: measured <= START.max });
   }
   return judged;
 }

@@ -35,13 +35,13 @@ export const isPlain = (name) => !/[^a-z0-9-]/.test(name);
 export const plainName = (name) => name.replace(/[^a-z0-9-]/g, "-");
 
 /**
- * The values of all headers that an origin may read as one of `wanted`, a list of names separated by commas. The values are
+ * The values of all headers that an origin may read as one of `names`, a list of names separated by commas. The values are
  * separated by commas too, and cut after `MAX_HEADER_CHARS`.
  */
-export function headersLike(wanted) {
+export function headersLike(names) {
   if (!current) return undefined;
-  const list = wanted.split(",");
-  const found = listedNames(current).filter((name) => list.includes(isPlain(name) ? name : plainName(name)));
+  const wanted = names.split(",");
+  const found = listedNames(current).filter((name) => wanted.includes(isPlain(name) ? name : plainName(name)));
   if (found.length === 0) return undefined;
   return found.map((name) => current.request.headers.get(name)).join().slice(0, MAX_HEADER_CHARS);
 }

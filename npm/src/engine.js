@@ -70,9 +70,9 @@ function ensureInstance() {
 export function prepare(env, client) {
   ensureInstance();
   if (env !== environment) {
-    const known = setups.get(env);
-    const isConfigured = known?.instance === instance && guarded(() => module.select(known.number));
-    setupInForce = isConfigured ? known : configure(env, client);
+    const existing = setups.get(env);
+    const isConfigured = existing?.instance === instance && guarded(() => module.select(existing.number));
+    setupInForce = isConfigured ? existing : configure(env, client);
     environment = env;
   }
   return setupInForce;
@@ -99,8 +99,8 @@ function transportTo(redis, client) {
 
 /** Closes the connections to Redis that an environment's configuration has opened. A later call opens them again. */
 export async function disconnect(env) {
-  const known = setups.get(env);
-  if (known?.instance === instance) await transports[known.number]?.close?.();
+  const existing = setups.get(env);
+  if (existing?.instance === instance) await transports[existing.number]?.close?.();
 }
 
 /** What the module can do with a request: answer or forward it (`handle`), decide it (`limit`), or answer it as the control plane. */

@@ -47,7 +47,7 @@ export const events = {
     const summary = h("p", { class: "hint" });
     const list = h("div", {}, loading());
     const more = h("div", { class: "actions" });
-    const known = new Map();
+    const records = new Map();
     let filters = [];
     let older = null;
     let hasLoaded = false;
@@ -81,7 +81,7 @@ export const events = {
       h("button", { type: "button", onclick: () => exportAs("csv") }, "Export CSV"));
     root.append(h("div", { class: "controls spread" }, form, exports), filterBar, summary, list, more);
 
-    const matching = () => [...known.values()].filter((event) => matches(event, filters)).sort((a, b) => b.last - a.last || (a.id < b.id ? -1 : 1));
+    const matching = () => [...records.values()].filter((event) => matches(event, filters)).sort((a, b) => b.last - a.last || (a.id < b.id ? -1 : 1));
 
     const drawFilters = () => {
       const chips = filters.map((filter, at) => {
@@ -99,22 +99,22 @@ export const events = {
     const draw = () => {
       if (!hasLoaded) return;
       const chosen = matching();
-      const drawing = JSON.stringify([filters, known.size, older, leftOut, chosen.map(({ id, count: times, last }) => [id, times, last])]);
+      const drawing = JSON.stringify([filters, records.size, older, leftOut, chosen.map(({ id, count: times, last }) => [id, times, last])]);
       if (drawing === drawn) return;
       drawn = drawing;
       const surplus = chosen.length > MAX_ROWS ? ` The newest ${count(MAX_ROWS)} are shown; exports have all.` : "";
       const lost = leftOut > 0 ? ` ${count(leftOut)} more events were not recorded, because there was no room.` : "";
-      summary.textContent = `${count(chosen.length)} of ${count(known.size)} records that are loaded. Select a value to filter by it. Hold Shift to exclude it.${surplus}${lost}`;
-      if (known.size === 0) swap(list, empty("Nothing has been recorded. Denials appear here some seconds after they happen."));
+      summary.textContent = `${count(chosen.length)} of ${count(records.size)} records that are loaded. Select a value to filter by it. Hold Shift to exclude it.${surplus}${lost}`;
+      if (records.size === 0) swap(list, empty("Nothing has been recorded. Denials appear here some seconds after they happen."));
       else if (chosen.length === 0) swap(list, empty("No record matches these filters."));
       else swap(list, eventTable(chosen.slice(0, MAX_ROWS), app.policies(), add));
       swap(more, older !== null && h("button", { type: "button", "data-key": "older", onclick: app.action(() => loadOlder()) }, "Load older"));
     };
 
     const addPage = (page) => {
-      for (const event of page.events) known.set(event.id, event);
-      const surplus = [...known.values()].sort((a, b) => b.last - a.last).slice(MAX_EVENTS);
-      for (const { id } of surplus) known.delete(id);
+      for (const event of page.events) records.set(event.id, event);
+      const surplus = [...records.values()].sort((a, b) => b.last - a.last).slice(MAX_EVENTS);
+      for (const { id } of surplus) records.delete(id);
       leftOut = page.left_out;
       app.isShared(page.scope === "shared");
     };

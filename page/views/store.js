@@ -113,11 +113,11 @@ function redisPanel(found) {
   if (found === undefined) return panel(title, empty("This version of the limiter does not ask Redis for its figures."));
   const { shared, keys, redis } = found;
   if (!shared) return panel(title, empty("No Redis is configured: each isolate counts in its own memory."));
-  const known = redis ? FIGURES.filter(([name]) => typeof redis[name] === "number") : [];
+  const figures = redis ? FIGURES.filter(([name]) => typeof redis[name] === "number") : [];
   const lookups = (redis?.keyspace_hits ?? 0) + (redis?.keyspace_misses ?? 0);
   return panel(title, h("dl", { class: "facts" },
     fact("The limiter's keys", keys ? `${count(keys.count)}, counted ${time(keys.at)}` : "not counted yet"),
-    known.map(([name, text, format]) => fact(text, format(redis[name]))),
+    figures.map(([name, text, format]) => fact(text, format(redis[name]))),
     lookups > 0 && fact("Hit rate", percent(redis.keyspace_hits / lookups)),
     fact("Figures from", redis ? time(redis.at) : "not read yet, or not reported by the store"),
   ), { note: "The schedule reads these figures every 5 minutes." });

@@ -34,8 +34,8 @@ export const traffic = {
     };
     const readState = () => {
       const parameters = new Map(here().parameters);
-      const known = (name, list, usual) => (list.includes(parameters.get(name)) ? parameters.get(name) : usual);
-      state = { window: known("window", ["hour", "day", "month"], "hour"), by: known("by", ["decisions", "denials"], "decisions") };
+      const valid = (name, list, usual) => (list.includes(parameters.get(name)) ? parameters.get(name) : usual);
+      state = { window: valid("window", ["hour", "day", "month"], "hour"), by: valid("by", ["decisions", "denials"], "decisions") };
       swap(controls, choice("Window", WINDOWS, state.window, (value) => set("window", value)));
     };
 
@@ -160,14 +160,14 @@ function listsOf(suspicious, { events, scope }) {
   const hours = suspicious.hours === 1 ? "the last hour" : `the last ${suspicious.hours} hours`;
   return [
     panel("Callers denied most", ranking(callers, "No caller was denied by its own quota."), { note: `in ${hours}, by their own quotas${where}` }),
-    panel("Paths denied most", ranking(most(denied, "path"), "No denial is among them."), { note: from }),
-    panel("Countries denied most", ranking(most(denied, "country"), "No denial with a country is among them."), { note: from }),
-    panel("Networks denied most", ranking(most(denied, "asn", (asn) => `AS${asn}`), "No denial with a network is among them."), { note: from }),
+    panel("Paths denied most", ranking(mostFrequent(denied, "path"), "No denial is among them."), { note: from }),
+    panel("Countries denied most", ranking(mostFrequent(denied, "country"), "No denial with a country is among them."), { note: from }),
+    panel("Networks denied most", ranking(mostFrequent(denied, "asn", (asn) => `AS${asn}`), "No denial with a network is among them."), { note: from }),
   ];
 }
 
 /** The most frequent values of a field of events, with links to the events. */
-function most(events, fieldName, text = String) {
+function mostFrequent(events, fieldName, text = String) {
   const sums = new Map();
   for (const event of events) {
     const value = event[fieldName];

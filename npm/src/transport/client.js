@@ -12,7 +12,7 @@ import { waitForEvent, waitOnce } from "./waits.js";
  * @property {import("./rest.js").Transport} transport
  */
 
-const known = new WeakMap();
+const knownClients = new WeakMap();
 let count = 0;
 
 /**
@@ -24,10 +24,10 @@ let count = 0;
  */
 export function clientOf(client) {
   if (client === null || (typeof client !== "object" && typeof client !== "function")) throw new LimiterError("bad_argument", ACCEPTED);
-  let found = known.get(client);
+  let found = knownClients.get(client);
   if (!found) {
     found = { number: (count += 1), ...recognised(client) };
-    known.set(client, found);
+    knownClients.set(client, found);
   }
   return found;
 }
