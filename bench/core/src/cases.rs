@@ -8,17 +8,17 @@ use std::task::{Context, Poll, Waker};
 
 use edge_limiter::client::range::{Range, RangeMap};
 use edge_limiter::config::{Config, Vars};
-use edge_limiter::effects::Still;
-use edge_limiter::gate::{self, Request};
+use edge_limiter::effects::OfflineEffects;
+use edge_limiter::gate::{self, GateRequest};
 use edge_limiter::policy::PolicyId;
-use edge_limiter::quota::{Algorithm, Quota, State};
+use edge_limiter::quota::{Algorithm, Quota, QuotaState};
 use edge_limiter::route::{PathPattern, Route, Routes};
 use edge_limiter::seed::Seed;
 use edge_limiter::store::denials::Denials;
 use edge_limiter::store::memory::Memory;
 use edge_limiter::store::{Charge, Check, Store};
 use edge_limiter::time::{Millis, Timestamp};
-use edge_limiter::user::Nobody;
+use edge_limiter::user::Unauthenticated;
 use serde_json::{Value, json};
 
 use crate::Loop;
@@ -218,7 +218,7 @@ fn quota(algorithm: Algorithm, limit: u32) -> Quota {
 }
 
 /// A state with one unit in each of a number of sub-windows, and the time of the last one.
-fn occupied(quota: &Quota, sub_windows: u32) -> (State, Timestamp) {
+fn occupied(quota: &Quota, sub_windows: u32) -> (QuotaState, Timestamp) {
     let mut state = None;
     let mut now = NOW;
     for number in 0..sub_windows.max(1) {
@@ -262,7 +262,7 @@ fn state_text(sub_windows: u32) -> Loop {
     let (state, _) = occupied(&quota(Algorithm::SlidingWindow, AMPLE), sub_windows);
     let text = state.to_string();
     rounds(move |_| {
-        let state = State::parse(black_box(&text)).expect("a state's text");
+        let state = QuotaState::parse(black_box(&text)).expect("a state's text");
         state.to_string().len() as u64
     })
 }
@@ -326,7 +326,7 @@ fn memory_new(entries: u32, micros: u64) -> Loop {
 
 fn denial(callers: u32) -> Loop {
     let memory = Memory::new(callers as usize, seed());
-    let denials = Denials::new(memory, callers as usize, seed(), Still(NOW));
+    let denials = Denials::new(memory, callers as usize, seed(), OfflineEffects(NOW));
     for caller in 0..callers {
         for _ in 0..2 {
             decided(&denials, &check(caller, 1, 1), NOW);
@@ -345,7 +345,7 @@ fn denial(callers: u32) -> Loop {
 
 struct Get(String);
 
-impl Request for Get {
+impl GateRequest for Get {
     fn method(&self) -> &'static str {
         "GET"
     }
@@ -372,7 +372,7 @@ fn the_gate(callers: u32) -> Loop {
         let report = ready(gate::decide(
             &config,
             &memory,
-            &Nobody,
+            &Unauthenticated,
             &request,
             black_box(NOW),
         ));
