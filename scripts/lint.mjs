@@ -10,8 +10,8 @@ import { checkVersions, setup } from "./setup.mjs";
 const WASM = ["--target", "wasm32-unknown-unknown"];
 const DENY = ["--", "-D", "warnings"];
 /**
- * The project's workspace, and three more whose dependencies are only for measuring or building. These are formatted but not linted: compiling
- * their dependencies would cost clippy a minute.
+ * The project's workspace, and three more whose dependencies are only for measuring or building. Clippy does not lint these: compiling
+ * their dependencies would take a minute.
  */
 const WORKSPACES = [[], ...["bench/core", "bench/workers", "tools/bindgen"].map((folder) => ["--manifest-path", `${folder}/Cargo.toml`])];
 const DOC = { env: { RUSTDOCFLAGS: "-D warnings" } };
@@ -30,6 +30,9 @@ await main(import.meta.url, async (args) => {
   await run("cargo", ["clippy", "--workspace", "--all-targets", "--locked", ...DENY]);
   say("clippy, wasm32");
   await run("cargo", ["clippy", "-p", "edge-limiter", "-p", "edge-limiter-worker", "--lib", "--locked", ...WASM, ...DENY]);
+  say("the bench of the core");
+  // Shares the target folder, so that only the library and the bench compile. Criterion, which is for `cargo bench` alone, does not.
+  await run("cargo", ["check", "--manifest-path", "bench/core/Cargo.toml", "--target-dir", "target", "--lib", "--bins", "--locked"]);
   say("documentation");
   await run("cargo", ["doc", "--workspace", "--no-deps", "--locked"], DOC);
   await run("cargo", ["doc", "-p", "edge-limiter-worker", "--lib", "--no-deps", "--locked", ...WASM], DOC);
@@ -55,6 +58,18 @@ function checkLockFiles() {
     }
   }
   checkVersions();
+  // `cargo check` of the fuzz targets needs a C++ compiler, so a lock file that lags behind would show only when somebody fuzzes.
+  const needed = libraryDependencies("Cargo.lock").filter((name) => !devDependencies().includes(name));
+  for (const file of ["bench/core/Cargo.lock", "fuzz/Cargo.lock"]) {
+    const locked = libraryDependencies(file);
+    const lacking = needed.find((name) => !locked.includes(name)) ?? locked.find((name) => !needed.includes(name));
+    if (lacking) {
+      throw new Failure(
+        `${file} and Cargo.lock differ in a dependency of edge-limiter: ${lacking}. Bring it up to date:\n` +
+          `cargo metadata --format-version 1 --manifest-path ${path.dirname(file)}/Cargo.toml > /dev/null`,
+      );
+    }
+  }
   // The bench's Workers must use the same versions. Otherwise the bench would compare versions, not programs.
   const [ours, floors] = ["Cargo.lock", "bench/workers/Cargo.lock"].map(lockedPackages);
   const other = floors.find((locked) => !locked.startsWith("rust-") && !ours.includes(locked));
@@ -70,4 +85,18 @@ function checkLockFiles() {
 function lockedPackages(file) {
   const text = readFileSync(path.join(root, file), "utf8");
   return [...text.matchAll(/^name = "(.*)"\nversion = "(.*)"$/gm)].map(([, name, version]) => `${name} ${version}`);
+}
+
+/** What the library depends on by one of cargo's lock files. */
+function libraryDependencies(file) {
+  const text = readFileSync(path.join(root, file), "utf8");
+  const [, list] = /^name = "edge-limiter"\nversion = ".*"\ndependencies = \[\n([^\]]*)\]$/m.exec(text);
+  return [...list.matchAll(/"([\w-]+)/g)].map(([, name]) => name);
+}
+
+/** What the library needs for its own tests alone. */
+function devDependencies() {
+  const text = readFileSync(path.join(root, "Cargo.toml"), "utf8");
+  const [, list] = /^\[dev-dependencies\]\n((?:[^[\n].*\n|\n)*)/m.exec(text);
+  return [...list.matchAll(/^([\w-]+)[ .=]/gm)].map(([, name]) => name);
 }
