@@ -43,7 +43,7 @@ export async function core({ quick = false, say: report = () => {} } = {}) {
   return [
     "## The pure core",
     "",
-    "One Rust loop on one thread, compiled with the profile that is deployed (`opt-level = \"z\"`, link-time optimisation): natively, and as",
+    "One Rust loop on one thread, compiled with the profile that is deployed (`opt-level = \"s\"`, link-time optimisation): natively, and as",
     `WebAssembly in Node ${process.versions.node} (V8 ${process.versions.v8}), without \`wasm-opt\`. Both compute the same checksum. Figures are processor`,
     "time, the smallest of seven stretches.",
     "",

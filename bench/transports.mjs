@@ -40,7 +40,7 @@ export async function transports({ rounds, requests, connections, figures }) {
       let cpu;
       const begin = () => (cpu = cpuOf(server.pid));
       const sent = { port: server.port, messages: messages(CALLERS), connections };
-      // The stand-in may have closed an idle REST connection meanwhile, which one call finds out. So the first requests are not measured.
+      // The first requests may open connections, so they are not measured.
       await load({ ...sent, requests: connections, expected: { status: 200 } });
       const latencies = await load({ ...sent, requests: count, expected: EXPECTED, begin });
       return { cpu: (cpuOf(server.pid) - cpu) / count, ...latencies };

@@ -82,7 +82,7 @@ async function loadOne(caller, app) {
     call(`events?limit=${NEWEST_EVENTS}`),
   ]);
   app.isShared(scope === "shared");
-  const names = new Set([caller, block?.target, ...usages.filter(({ usage, policy }) => usage && !isShared(policy, usage, caller)).map(({ usage }) => usage.caller)]);
+  const names = new Set([caller, block?.target, ...usages.filter(({ usage, policy }) => usage && !isShared(policy, usage)).map(({ usage }) => usage.caller)]);
   const own = events.filter((event) => names.has(event.caller) || names.has(event.address));
   return () => [blockPanel(caller, block, app), quotasPanel(caller, usages, app), panel(
     "Events of this caller",
