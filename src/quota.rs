@@ -1,23 +1,26 @@
-//! The pure decision: `(state, quota, cost, now)` to a [`Decision`] and the state to keep.
+//! Decides one request against one quota: a pure function of state, quota, cost and `now`, which
+//! returns a [`Decision`] and the state to keep.
 //!
-//! Three algorithms share one shape. The whole state of one quota for one caller is one value
-//! ([`QuotaState`]), written to a store as one short text, next to those of other versions of the policy
-//! ([`States`]). `store/decide.lua` is the same function where Redis can run it atomically; shared
-//! vectors and a differential test hold the two together.
+//! Three algorithms have the same interface. The whole state of one quota for one caller is one value
+//! ([`QuotaState`]). A store keeps it as one short text, next to the states of other versions of the
+//! policy ([`States`]). `store/decide.lua` is the same function in Lua, which Redis runs atomically. Shared
+//! test vectors and a differential test check that the two agree.
 //!
 //! # Clocks
 //!
-//! `now` is the asking isolate's clock. A state remembers the latest time at which a caller was
-//! admitted or units were absorbed (its *clock*), and a decision is made at the later of the two, so that an isolate whose
-//! clock is a little behind cannot reopen a window. A state whose clock is more than
-//! [`CLOCK_TOLERANCE`] ahead of `now` was written by a faulty clock: that clock is ignored, and what
-//! the state has counted is taken as counted no later than `now` (it was, in real time), so that a
-//! bad clock costs a caller at most one window and admits nobody twice. Such a state is *repaired*
-//! in the store even when the request is denied, which keeps the announced retry time exact.
+//! `now` is the asking isolate's clock. A state's *clock* is the latest time at which a caller was
+//! admitted or units were absorbed. A decision is made at the later of the two, so that an isolate
+//! whose clock is a little behind cannot reopen a window.
 //!
-//! Isolates whose clocks are further apart than the tolerance are outside the bound: taking turns,
-//! each can find the other's state over. So stores keep a state for the tolerance longer than its
-//! window, for those that are within it and behind.
+//! A state whose clock is more than [`CLOCK_TOLERANCE`] ahead of `now` was written by a faulty clock.
+//! The decision ignores that clock, and takes the state's units as counted no later than `now`, which
+//! is true in real time. So a faulty clock costs a caller at most one window and admits nobody twice.
+//! The store keeps the *repaired* state even when the request is denied, which keeps the announced
+//! retry time exact.
+//!
+//! The bound does not cover isolates whose clocks are further apart than the tolerance: if they take
+//! turns, each can find that the other's state has expired. Stores keep a state for the tolerance
+//! longer than its window, for isolates whose clocks are behind by no more than the tolerance.
 
 mod algorithm;
 mod clock;

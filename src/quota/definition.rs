@@ -1,4 +1,4 @@
-//! A quota: how much, over how long, counted how.
+//! A quota: a limit, a window, and the algorithm that counts.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use super::algorithm::Algorithm;
 use crate::time::Millis;
 
-/// The longest window: 366 days. Sub-window numbers and sums of times stay far below 2^53, the
-/// last integer that Lua's numbers hold exactly.
+/// The longest window: 366 days. With it, sub-window numbers and sums of times stay far below 2^53,
+/// up to which Lua's numbers are exact integers.
 pub const MAX_WINDOW: Millis = Millis::new(366 * 24 * 60 * 60 * 1000);
 
-/// The highest level that a token bucket may have, in ms x units: sums of two levels stay exact
-/// integers in Lua, whose numbers are exact up to 2^53.
+/// The highest level that a token bucket may have, in ms x units. The sum of two levels stays an exact
+/// integer in Lua, whose numbers are exact up to 2^53.
 pub(super) const MAX_LEVEL: u64 = 1 << 51;
 
 /// Why a quota cannot be built.
@@ -37,7 +37,7 @@ impl fmt::Display for QuotaError {
 
 impl std::error::Error for QuotaError {}
 
-/// How much, over how long, counted how.
+/// A limit of units per window, and the algorithm that counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
     algorithm: Algorithm,
@@ -47,12 +47,13 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// `limit` units per `window`. A token bucket's burst is the limit unless
-    /// [`with_burst`](Self::with_burst) says otherwise.
+    /// A quota of `limit` units per `window`. A token bucket's burst is the limit unless
+    /// [`with_burst`](Self::with_burst) sets another.
     ///
     /// # Errors
     ///
-    /// [`QuotaError::Window`] or [`QuotaError::Product`] when out of range.
+    /// [`QuotaError::Window`] if the window is zero or longer than [`MAX_WINDOW`].
+    /// [`QuotaError::Product`] if `limit x window` of a token bucket is above 2^51 ms x units.
     pub fn new(
         algorithm: Algorithm,
         limit: NonZeroU32,
@@ -70,11 +71,11 @@ impl Quota {
         .checked()
     }
 
-    /// The same with another burst; only a token bucket has one, the others ignore it.
+    /// The same quota with another burst. Only a token bucket uses the burst.
     ///
     /// # Errors
     ///
-    /// [`QuotaError::Product`] when out of range.
+    /// [`QuotaError::Product`] if `burst x window` of a token bucket is above 2^51 ms x units.
     pub fn with_burst(mut self, burst: NonZeroU32) -> Result<Self, QuotaError> {
         self.burst = burst;
         self.checked()
@@ -91,7 +92,7 @@ impl Quota {
         Ok(self)
     }
 
-    /// How it counts.
+    /// The algorithm that counts.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
@@ -103,13 +104,13 @@ impl Quota {
         self.limit.get()
     }
 
-    /// The window's length (token bucket: the period in which `limit` units come back).
+    /// The window's length. For a token bucket: the time in which `limit` units come back.
     #[must_use]
     pub const fn window(&self) -> Millis {
         self.window
     }
 
-    /// The most that can be admitted at once: a token bucket's burst, otherwise the limit.
+    /// The most units that can be admitted at once: a token bucket's burst, otherwise the limit.
     #[must_use]
     pub const fn capacity(&self) -> u32 {
         match self.algorithm {
@@ -129,8 +130,8 @@ impl Quota {
         }
     }
 
-    /// The same at `thousandths` of the size, rounded down and at least 1; as it is where that would
-    /// be too large for exact counting.
+    /// The quota with limit and burst times `thousandths / 1000`, each rounded down and at least 1. The
+    /// quota unchanged if these are too large for exact counting.
     #[must_use]
     pub fn scaled(&self, thousandths: u32) -> Self {
         let scale = |number: NonZeroU32| {
@@ -146,7 +147,7 @@ impl Quota {
         scaled.checked().unwrap_or(*self)
     }
 
-    /// The same with as many units as can be counted: it denies nobody, and counts.
+    /// The quota with as many units as can be counted exactly. It counts, and denies nobody.
     #[must_use]
     pub fn boundless(&self) -> Self {
         let most = match self.algorithm {
@@ -155,7 +156,7 @@ impl Quota {
         };
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         let most = NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN);
-        // A bucket's rate stays, or what it counts would be gone at once.
+        // A bucket's rate stays the same. With a higher one, the level would drain at once.
         let limit = match self.algorithm {
             Algorithm::TokenBucket => self.limit,
             Algorithm::SlidingWindow | Algorithm::FixedWindow => most,

@@ -9,7 +9,7 @@ use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
 impl Quota {
-    /// Whether `state` has this quota's shape: its algorithm and its width. The limit is no part of it.
+    /// Whether `state` has this quota's shape: its algorithm and its width. The limit does not matter.
     #[must_use]
     pub fn fits(&self, state: &QuotaState) -> bool {
         match self.algorithm() {
@@ -20,7 +20,7 @@ impl Quota {
     }
 
     /// Decides a request of `cost` units at `now`. A state of another shape counts as absent.
-    /// Nothing is consumed until the caller keeps [`Evaluation::admitted`].
+    /// Nothing is consumed until [`Evaluation::admitted`] is stored.
     #[must_use]
     pub fn decide(&self, state: Option<&QuotaState>, cost: u32, now: Timestamp) -> Evaluation {
         match self.algorithm() {
@@ -30,18 +30,18 @@ impl Quota {
         }
     }
 
-    /// Adds to `state` what was admitted elsewhere: `backlog` is what a quota that admitted nothing
-    /// else would hold. Units are added at the time at which they were admitted, the earliest first,
-    /// as far as there is room; what no longer counts at `now` is nothing, and what is later than
-    /// the decision's time counts as admitted then. The result's clock is that time, and a faulty
-    /// one is repaired. With no `state` the result is the backlog alone, so that a backlog can be
-    /// gathered.
+    /// Adds to `state` the units that were admitted elsewhere. `backlog` is the state that a quota would
+    /// have if it had admitted nothing else.
     ///
-    /// Two buckets' levels are each drained until `now` before they are added, because each drained
-    /// alone.
+    /// Each unit is added at the time at which it was admitted, the earliest first, up to the quota's
+    /// capacity. Units that no longer count at `now` are dropped. Units later than the decision's time
+    /// count as admitted at that time, which becomes the result's clock. A faulty clock is repaired.
+    /// Without a `state` the result is the backlog alone, so that a backlog can be collected.
     ///
-    /// `None`: there is nothing to add (a backlog of another shape is nothing), keep the state
-    /// as it is.
+    /// The levels of two token buckets are each drained until `now` before they are added, because each
+    /// bucket drained independently.
+    ///
+    /// `None` if there is nothing to add, or if the backlog has another shape: keep the state unchanged.
     #[must_use]
     pub fn absorb(
         &self,
@@ -56,8 +56,8 @@ impl Quota {
         }
     }
 
-    /// What of `backlog` is not in `counted`, an earlier form of it: what has been admitted since.
-    /// `None`: nothing.
+    /// The units of `backlog` that are not in `counted`, an earlier version of it: those admitted since.
+    /// `None` if there are none.
     #[must_use]
     pub fn newer(&self, backlog: &QuotaState, counted: &QuotaState) -> Option<QuotaState> {
         match self.algorithm() {
@@ -67,9 +67,10 @@ impl Quota {
         }
     }
 
-    /// Takes back `units` of an admission made at `admitted_at` (its [`Decision::at`](super::decision::Decision::at)).
-    /// What that admission no longer weighs is not given back, so the algorithm's bound holds for
-    /// what remains consumed. `None`: there is nothing to take back, keep the state as it is. So is one whose clock is faulty.
+    /// Gives back `units` of an admission made at `admitted_at` (its [`Decision::at`](super::decision::Decision::at)).
+    /// Units that no longer count are not given back, so that the algorithm's bound holds for those
+    /// that remain consumed. `None` if there is nothing to give back, or if the state's clock is faulty:
+    /// keep the state unchanged.
     #[must_use]
     pub fn refund(
         &self,

@@ -1,7 +1,7 @@
-//! The fixed window, aligned to the epoch: one count, forgotten at the window's end.
+//! The fixed window, aligned to the epoch: one count, which starts again at zero in each window.
 //!
-//! Cheapest to read and to reason about; around a boundary up to twice the limit can pass within
-//! one window's length.
+//! It is the cheapest algorithm and the easiest to reason about. Around a boundary, up to twice the
+//! limit can pass within one window's length.
 
 use super::clock::decided_at;
 use super::decision::{Decision, Evaluation, QuotaOutcome};
@@ -13,7 +13,7 @@ fn index(at: Timestamp, window: Millis) -> u64 {
     at.as_millis() / window.get()
 }
 
-/// The end of the window that holds `at`.
+/// The end of the window that contains `at`.
 pub(super) fn ends(at: Timestamp, window: Millis) -> Timestamp {
     Timestamp::from_millis((index(at, window) + 1) * window.get())
 }
@@ -29,11 +29,11 @@ pub(super) fn fits(quota: &Quota, state: &QuotaState) -> bool {
     of_window(state, quota.window()).is_some()
 }
 
-/// The window at the time of a decision.
+/// The window that contains the time of a decision.
 struct CurrentWindow {
     window: Millis,
     at: Timestamp,
-    believed: bool,
+    clock_trusted: bool,
     used: u32,
 }
 
@@ -43,11 +43,11 @@ impl CurrentWindow {
         let state = state.and_then(|state| of_window(state, window));
         let (clock, count) =
             state.map_or_else(Default::default, |state| (state.clock, state.count));
-        let (at, believed) = decided_at(clock, now);
+        let (at, clock_trusted) = decided_at(clock, now);
         let mut current = Self {
             window,
             at,
-            believed,
+            clock_trusted,
             used: 0,
         };
         if current.counts(clock) {
@@ -56,13 +56,14 @@ impl CurrentWindow {
         current
     }
 
-    /// Whether what was counted by `clock` counts now. A clock that ran ahead counted what was taken
-    /// no later than now.
+    /// Whether units that were counted at `clock` are in this window. They are if `clock` is ahead of
+    /// the decision, because they were taken no later than now.
     fn counts(&self, clock: Timestamp) -> bool {
         clock > self.at || index(clock, self.window) == index(self.at, self.window)
     }
 
-    fn keep(&self, count: u32) -> QuotaState {
+    /// The state to keep with this count.
+    fn state_with(&self, count: u32) -> QuotaState {
         QuotaState::FixedWindow(FixedWindow {
             window: self.window,
             clock: self.at,
@@ -90,7 +91,7 @@ pub(super) fn decide(
     } else {
         QuotaOutcome::Denied { retry_at: ends }
     };
-    let repaired = (!current.believed && used > 0).then(|| current.keep(used));
+    let repaired = (!current.clock_trusted && used > 0).then(|| current.state_with(used));
     let spent = if outcome == QuotaOutcome::Allowed {
         cost
     } else {
@@ -104,12 +105,12 @@ pub(super) fn decide(
             reset_at: if used > 0 { ends } else { now },
             at,
         },
-        admitted: (spent > 0).then(|| current.keep(used)),
+        admitted: (spent > 0).then(|| current.state_with(used)),
         repaired,
     }
 }
 
-/// A lease ends with its window, so its units are taken like any others.
+/// Takes leased units like any others, because a lease ends with its window.
 pub(super) fn lease(
     quota: &Quota,
     state: Option<&QuotaState>,
@@ -117,7 +118,7 @@ pub(super) fn lease(
     now: Timestamp,
 ) -> QuotaState {
     let current = CurrentWindow::at(quota, state, now);
-    current.keep(current.used + units)
+    current.state_with(current.used + units)
 }
 
 pub(super) fn absorb(
@@ -131,7 +132,7 @@ pub(super) fn absorb(
         of_window(backlog, current.window).filter(|backlog| current.counts(backlog.clock))?;
     let room = quota.limit().saturating_sub(current.used);
     let added = backlog.count.min(room);
-    (added > 0).then(|| current.keep(current.used + added))
+    (added > 0).then(|| current.state_with(current.used + added))
 }
 
 pub(super) fn newer(
@@ -141,9 +142,9 @@ pub(super) fn newer(
 ) -> Option<QuotaState> {
     let window = quota.window();
     let mut backlog = *of_window(backlog, window)?;
-    let same =
+    let same_window =
         |counted: &&FixedWindow| index(counted.clock, window) == index(backlog.clock, window);
-    let counted = of_window(counted, window).filter(same);
+    let counted = of_window(counted, window).filter(same_window);
     backlog.count = backlog
         .count
         .saturating_sub(counted.map_or(0, |counted| counted.count));
@@ -158,8 +159,8 @@ pub(super) fn refund(
 ) -> Option<QuotaState> {
     let window = quota.window();
     let mut state = *of_window(state, window)?;
-    let same = index(admitted_at, window) == index(state.clock, window);
-    if !same || units == 0 || state.count == 0 {
+    let same_window = index(admitted_at, window) == index(state.clock, window);
+    if !same_window || units == 0 || state.count == 0 {
         return None;
     }
     state.count = state.count.saturating_sub(units);

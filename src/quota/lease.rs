@@ -1,11 +1,14 @@
-//! Leases: units taken before they are asked for.
+//! Leases: units that an isolate takes before requests need them.
 //!
-//! An isolate takes some units of a quota at once and spends them alone for a time `S`
-//! ([`lease_time`](Quota::lease_time)). They are recorded as taken at the *end* of that time, so the
-//! bound holds whenever they are spent: recorded when they were handed out, units spent late would
-//! count for less than a window after their use. A sliding window records them in the sub-window in
-//! which `S` ends, a token bucket on top of no less than the level that `S` drains (in GCRA's terms
-//! `TAT' = max(TAT, t + S) + n T`). That record lies in the future and is no clock.
+//! An isolate takes some units of a quota at once, and spends them without asking the store for a time
+//! `S` ([`lease_time`](Quota::lease_time)). The state records them as taken at the *end* of that time, so
+//! that the bound holds whenever they are spent. If it recorded them at the start, units spent late would
+//! count for less than a window after their use.
+//!
+//! A sliding window records them in the sub-window in which `S` ends. A token bucket first raises its level
+//! to at least what drains in `S`, and adds them to that (in GCRA's terms
+//! `TAT' = max(TAT, t + S) + n T`). The recorded time lies in the future, and does not change the state's
+//! clock.
 
 use super::algorithm::Algorithm;
 use super::definition::Quota;
@@ -13,15 +16,15 @@ use super::state::QuotaState;
 use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
-/// Of what a quota has left, a lease takes at most the part that this divides it into: the others that
-/// draw on it are left room, and what is held shrinks to nothing as the quota runs low. With fewer
-/// units left there is none to be had.
+/// A lease takes at most the remaining units divided by this number, rounded down. So other isolates
+/// keep most of the units, and leases shrink to nothing as the quota runs low. With fewer units
+/// remaining than this number, nothing can be leased.
 pub const LEAST_LEASED: u32 = 4;
 
-/// Units handed out beforehand.
+/// Units taken in advance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// How many; not zero.
+    /// How many units; not zero.
     pub units: u32,
     /// The state to keep.
     pub state: QuotaState,
@@ -29,7 +32,7 @@ pub struct Lease {
 
 impl Quota {
     /// Takes up to `most` units in advance, at `now`. They may be spent until
-    /// [`lease_ends`](Self::lease_ends). `None`: there are none to be had.
+    /// [`lease_ends`](Self::lease_ends). `None` if too few units remain, or if the lease's time is zero.
     #[must_use]
     pub fn lease(&self, state: Option<&QuotaState>, most: u32, now: Timestamp) -> Option<Lease> {
         let decision = self.decide(state, 0, now).decision;
@@ -46,8 +49,8 @@ impl Quota {
         Some(Lease { units, state })
     }
 
-    /// When units that were taken in advance by a request decided at `at` can no longer be spent, on
-    /// the clock that was `now` then.
+    /// When leased units can no longer be spent, on the isolate's own clock. The lease was taken when
+    /// that clock was `now`, by a request that was decided at `at`.
     #[must_use]
     pub fn lease_ends(&self, at: Timestamp, now: Timestamp) -> Timestamp {
         let time = self.lease_time();

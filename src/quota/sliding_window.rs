@@ -1,24 +1,25 @@
-//! The sliding window: a count per sub-window, each counting in full until it has wholly left.
+//! The sliding window: a count per sub-window. Each counts in full until it has left the window wholly.
 //!
 //! A window is cut into sub-windows of `ceil(window / 60)` ms, numbered from the epoch. Sub-window
-//! `i` of width `s` counts until `(i + 1) * s + window <= now`. Any interval of the window's length
-//! that holds an admission therefore lies inside the span over which that admission is counted, and
-//! never holds more than the limit; the price is that a caller waits up to one sub-window longer
-//! than an ideal log would have it wait. (The usual two-counter estimate is cheaper by some bytes
-//! and admits 197 of a limit of 100 inside 59 s of a minute.)
+//! `i` of width `s` counts until `(i + 1) * s + window <= now`. So an admission counts for at least a
+//! window's length after it, and no interval of the window's length holds more than the limit. The
+//! price is that a caller waits up to one sub-window longer than with an ideal log of all requests.
+//! (The usual two-counter estimate saves some bytes, and admits 197 requests within 59 s with a limit of
+//! 100 a minute.)
 
 use super::clock::decided_at;
 use super::decision::{Decision, Evaluation, QuotaOutcome};
 use super::definition::Quota;
-use super::lease_time::lead;
+use super::lease_time::max_lead;
 use super::state::{PARTS, QuotaState, SlidingWindow, SubWindow};
 use crate::time::{Millis, Timestamp};
 
-/// The longest window that has sub-windows of `width`.
-pub(super) fn longest(width: Millis) -> Millis {
+/// The longest window whose sub-windows have this width.
+pub(super) fn longest_window(width: Millis) -> Millis {
     Millis::new(width.get() * PARTS)
 }
 
+/// The width of a sub-window.
 pub(super) fn width(window: Millis) -> Millis {
     Millis::new(window.get().div_ceil(PARTS))
 }
@@ -39,20 +40,20 @@ pub(super) fn fits(quota: &Quota, state: &QuotaState) -> bool {
     of_width(state, width(quota.window())).is_some()
 }
 
-/// When the last sub-window has left, of the longest window that the state may be of.
+/// When the last sub-window no longer counts, for the longest window with sub-windows of this width.
 pub(super) fn ends(state: &SlidingWindow) -> Timestamp {
     let last = state.counts.last();
     last.map_or(state.clock, |last| {
-        leaves_at(last.index, state.width, longest(state.width))
+        leaves_at(last.index, state.width, longest_window(state.width))
     })
 }
 
-/// The counts that are in the window at the time of a decision.
+/// The counts of the sub-windows that count at the time of a decision.
 struct WindowCounts {
     window: Millis,
     width: Millis,
     at: Timestamp,
-    believed: bool,
+    clock_trusted: bool,
     counts: Vec<SubWindow>,
 }
 
@@ -62,46 +63,48 @@ impl WindowCounts {
         let width = width(window);
         let state = state.and_then(|state| of_width(state, width));
         let clock = state.map_or_else(Timestamp::default, |state| state.clock);
-        let (at, believed) = decided_at(clock, now);
+        let (at, clock_trusted) = decided_at(clock, now);
         let mut current = Self {
             window,
             width,
             at,
-            believed,
+            clock_trusted,
             counts: Vec::new(),
         };
         if let Some(state) = state {
             let mut counts = state.counts.clone();
-            if !believed {
-                current.bring_back(&mut counts, Some(clock.as_millis() / width.get() + 1));
+            if !clock_trusted {
+                current.move_to_present(&mut counts, Some(clock.as_millis() / width.get() + 1));
             }
-            current.counts = current.counting(counts);
+            current.counts = current.still_counting(counts);
         }
         current
     }
 
-    /// The sub-window of the decision.
-    fn here(&self) -> u64 {
+    /// The sub-window that contains the time of the decision.
+    fn current_index(&self) -> u64 {
         self.at.as_millis() / self.width.get()
     }
 
-    /// Those of `counts` that have not left yet.
-    fn counting(&self, mut counts: Vec<SubWindow>) -> Vec<SubWindow> {
+    /// The sub-windows of `counts` that still count.
+    fn still_counting(&self, mut counts: Vec<SubWindow>) -> Vec<SubWindow> {
         counts.retain(|sub| leaves_at(sub.index, self.width, self.window) > self.at);
         counts
     }
 
-    /// Counts of sub-windows later than the decision's were written by a clock that ran ahead: they
-    /// were taken no later than now, but for those from `leased` on, which are later than that clock as
-    /// well. They are as far ahead of now as they were of it, or one more: the part of a sub-window
-    /// that is over may be larger now than it was then.
-    fn bring_back(&self, counts: &mut Vec<SubWindow>, leased: Option<u64>) {
-        let here = self.here();
-        let first = counts.partition_point(|sub| sub.index <= here);
+    /// Moves counts of sub-windows later than the decision's to the decision's own sub-window. A clock
+    /// that ran ahead wrote them, but they were taken no later than now.
+    ///
+    /// Counts from sub-window `leased` on are later than that clock as well, because they are leased. They
+    /// stay as far ahead of the decision as they were ahead of that clock, or one sub-window further: the
+    /// decision may be later within its sub-window than that clock was within its own.
+    fn move_to_present(&self, counts: &mut Vec<SubWindow>, leased: Option<u64>) {
+        let current_index = self.current_index();
+        let first = counts.partition_point(|sub| sub.index <= current_index);
         for late in counts.split_off(first) {
             let ahead = leased.and_then(|leased| late.index.checked_sub(leased));
-            let ahead = ahead.map_or(0, |ahead| (ahead + 2).min(lead(self.width)));
-            add(counts, here + ahead, late.count);
+            let ahead = ahead.map_or(0, |ahead| (ahead + 2).min(max_lead(self.width)));
+            add(counts, current_index + ahead, late.count);
         }
     }
 
@@ -109,7 +112,8 @@ impl WindowCounts {
         self.counts.iter().map(|sub| u64::from(sub.count)).sum()
     }
 
-    fn keep(&self, counts: Vec<SubWindow>) -> QuotaState {
+    /// The state to keep with these counts.
+    fn state_with(&self, counts: Vec<SubWindow>) -> QuotaState {
         QuotaState::SlidingWindow(SlidingWindow {
             width: self.width,
             clock: self.at,
@@ -118,7 +122,7 @@ impl WindowCounts {
     }
 }
 
-/// Of `limit` units, what `used` leaves.
+/// How many of `limit` units are left.
 fn left(limit: u32, used: u64) -> u32 {
     u32::try_from(u64::from(limit).saturating_sub(used)).unwrap_or(u32::MAX)
 }
@@ -142,17 +146,18 @@ pub(super) fn decide(
         QuotaOutcome::Allowed
     } else {
         QuotaOutcome::Denied {
-            retry_at: room_at(&counts, used + u64::from(cost) - limit, width, window),
+            retry_at: freed_at(&counts, used + u64::from(cost) - limit, width, window),
         }
     };
-    let repaired = (!current.believed && !counts.is_empty()).then(|| current.keep(counts.clone()));
+    let repaired =
+        (!current.clock_trusted && !counts.is_empty()).then(|| current.state_with(counts.clone()));
     let spent = if outcome == QuotaOutcome::Allowed {
         cost
     } else {
         0
     };
     if spent > 0 {
-        add(&mut counts, current.here(), spent);
+        add(&mut counts, current.current_index(), spent);
     }
     let reset_at = counts
         .last()
@@ -164,7 +169,7 @@ pub(super) fn decide(
             reset_at,
             at,
         },
-        admitted: (spent > 0).then(|| current.keep(counts)),
+        admitted: (spent > 0).then(|| current.state_with(counts)),
         repaired,
     }
 }
@@ -179,7 +184,7 @@ pub(super) fn lease(
     let mut current = WindowCounts::at(quota, state, now);
     let mut counts = std::mem::take(&mut current.counts);
     add(&mut counts, ends.as_millis() / current.width.get(), units);
-    current.keep(counts)
+    current.state_with(counts)
 }
 
 pub(super) fn absorb(
@@ -193,8 +198,8 @@ pub(super) fn absorb(
     let all = left(quota.limit(), current.used());
     let mut room = all;
     let mut counts = backlog.counts.clone();
-    current.bring_back(&mut counts, None);
-    for sub in current.counting(counts) {
+    current.move_to_present(&mut counts, None);
+    for sub in current.still_counting(counts) {
         let units = sub.count.min(room);
         if units == 0 {
             break;
@@ -203,7 +208,7 @@ pub(super) fn absorb(
         room -= units;
     }
     let counts = std::mem::take(&mut current.counts);
-    (room < all).then(|| current.keep(counts))
+    (room < all).then(|| current.state_with(counts))
 }
 
 pub(super) fn newer(
@@ -239,8 +244,8 @@ fn add(counts: &mut Vec<SubWindow>, index: u64, units: u32) {
     }
 }
 
-/// When enough sub-windows have left for `need` units.
-fn room_at(counts: &[SubWindow], need: u64, width: Millis, window: Millis) -> Timestamp {
+/// When so many sub-windows have left that at least `need` units are free.
+fn freed_at(counts: &[SubWindow], need: u64, width: Millis, window: Millis) -> Timestamp {
     let mut freed = 0;
     let mut at = Timestamp::default();
     for sub in counts {

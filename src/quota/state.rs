@@ -1,8 +1,8 @@
 //! The state of one quota for one caller, and its text.
 //!
-//! Readable text, so that an operator can `GET` a key and see it. It carries the algorithm and the
-//! width, so that a state written under another configuration is recognised, and all that says when
-//! it no longer matters:
+//! The text is readable, so that an operator can `GET` a key and understand it. It contains the
+//! algorithm and the width, so that a state of another configuration is recognised. It also contains
+//! everything from which one computes when the state no longer matters:
 //!
 //! - sliding window: `sw:<width ms>:<clock ms>:<first sub-window>:<offset>=<count>,...`
 //! - token bucket: `tb:<period ms>:<clock ms>:<level ms x units>:<limit>`
@@ -12,29 +12,29 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use super::definition::{MAX_LEVEL, MAX_WINDOW};
-use super::lease_time::lead;
+use super::lease_time::max_lead;
 use crate::time::{Millis, Timestamp};
 
-/// Numbers in a state are at most this, so that Lua reads them exactly and the sums of a decision
-/// stay exact as well.
+/// The largest number in a state's text. Lua reads numbers up to this exactly, and the sums of a
+/// decision stay exact as well.
 const MAX_NUMBER: u64 = 1 << 52;
 
-/// Sub-windows to a sliding window. Sixty keeps its longest usual state under 600 bytes and the extra
-/// wait under a sixtieth of the window.
+/// Sub-windows in a sliding window. With sixty, the longest usual state stays under 600 bytes and the
+/// extra wait under a sixtieth of the window.
 pub(super) const PARTS: u64 = 60;
 
-/// No state's text is longer, in bytes: a sliding window has at most 61 sub-windows, and those of a
+/// The longest text of a state, in bytes. A sliding window has at most 61 sub-windows, and those of a
 /// lease.
 const MAX_TEXT: usize = 1000;
 
 /// What a store keeps for one quota and one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuotaState {
-    /// Of a sliding window.
+    /// The state of a sliding window.
     SlidingWindow(SlidingWindow),
-    /// Of a token bucket.
+    /// The state of a token bucket.
     TokenBucket(TokenBucket),
-    /// Of a fixed window.
+    /// The state of a fixed window.
     FixedWindow(FixedWindow),
 }
 
@@ -45,7 +45,7 @@ pub struct SubWindow {
     pub(super) count: u32,
 }
 
-/// The non-empty sub-windows, in ascending order.
+/// The sub-windows of a sliding window that are not empty, in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlidingWindow {
     pub(super) width: Millis,
@@ -53,18 +53,19 @@ pub struct SlidingWindow {
     pub(super) counts: Vec<SubWindow>,
 }
 
-/// How full the bucket was at `clock`.
+/// How full a token bucket was at `clock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBucket {
     pub(super) period: Millis,
     pub(super) clock: Timestamp,
     pub(super) level: u64,
-    /// That of the quota which wrote the state: what drains in a millisecond. With it the text alone
-    /// says when the bucket will be empty. Another limit of the same period reads the level as its own.
+    /// The limit of the quota that wrote the state: how much of the level drains in a millisecond. With
+    /// it the text alone tells when the bucket is empty. A quota with another limit and the same period
+    /// uses the level unchanged.
     pub(super) limit: NonZeroU32,
 }
 
-/// What was admitted in the window that holds `clock`.
+/// How many units were admitted in the fixed window that contains `clock`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FixedWindow {
     pub(super) window: Millis,
@@ -73,7 +74,7 @@ pub struct FixedWindow {
 }
 
 impl QuotaState {
-    /// The latest time that it knows of.
+    /// The latest time at which units were admitted or absorbed.
     #[must_use]
     pub const fn clock(&self) -> Timestamp {
         match self {
@@ -83,12 +84,12 @@ impl QuotaState {
         }
     }
 
-    /// Whether it is a sliding window without counts, which has no text.
+    /// Whether the state is a sliding window without counts, which has no text.
     pub(super) const fn is_empty(&self) -> bool {
         matches!(self, Self::SlidingWindow(state) if state.counts.is_empty())
     }
 
-    /// Reads a state's text; `None` for anything that is not one.
+    /// Parses a state's text. `None` if the text is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_TEXT {
@@ -151,7 +152,7 @@ impl fmt::Display for QuotaState {
     }
 }
 
-/// Digits only, at most 16 of them, at most [`MAX_NUMBER`].
+/// Parses a number of 1 to 16 digits that is at most [`MAX_NUMBER`].
 fn number(text: &str) -> Option<u64> {
     let plain = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     let value = if plain {
@@ -162,17 +163,17 @@ fn number(text: &str) -> Option<u64> {
     (value <= MAX_NUMBER).then_some(value)
 }
 
-/// The limit of a bucket that a [`Quota`](super::Quota) may have.
+/// Parses a bucket's limit. `None` if no [`Quota`](super::Quota) of this period can have it.
 fn bucket_limit(text: &str, period: Millis) -> Option<NonZeroU32> {
     let limit = u32::try_from(number(text)?).ok()?;
     let level = u64::from(limit).checked_mul(period.get())?;
     NonZeroU32::new(limit).filter(|_| level <= MAX_LEVEL)
 }
 
-/// A sub-window that neither the state's clock nor a lease can have reached cannot have been counted:
-/// then it is no state.
+/// Parses the list of sub-windows. `None` if one of them is later than the state's clock or a lease can
+/// have reached: it cannot have been counted.
 fn sub_windows(first: u64, list: &str, width: Millis, clock: Timestamp) -> Option<Vec<SubWindow>> {
-    let last = clock.as_millis().checked_div(width.get())? + lead(width);
+    let last = clock.as_millis().checked_div(width.get())? + max_lead(width);
     let mut counts: Vec<SubWindow> = Vec::new();
     for item in list.split(',') {
         let (offset, count) = item.split_once('=')?;
@@ -192,7 +193,7 @@ mod tests {
     use super::QuotaState;
 
     #[test]
-    fn a_state_reads_back_as_written() {
+    fn a_state_parses_back_from_its_text() {
         for text in [
             "sw:1000:1764000059123:1764000000:0=3,1=5,59=1",
             "tb:60000:1764000000123:180000:10",
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_counts_as_absent() {
+    fn a_text_that_is_no_state_counts_as_absent() {
         for text in [
             "",
             "sw",

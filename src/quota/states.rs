@@ -1,15 +1,15 @@
 //! What a key holds: the states of one caller under every version of its policy.
 //!
-//! Versions of the limiter that share a prefix may differ in a policy's window or algorithm: while a
-//! deployment is gradual, or with staging next to production. Their states have different shapes. The
-//! key's text is all of them, joined by `;`, that of the version which wrote last first. A version
-//! decides by the state of its own shape alone and keeps the others while they matter, so each version
-//! binds as if it were alone, and together they admit at most the sum of their limits.
+//! Versions of the limiter that share a prefix may differ in a policy's window or algorithm: during a
+//! gradual deployment, or when staging runs next to production. Their states have different shapes. The
+//! key's text is all these states, joined by `;`, and the first is that of the version that wrote last. A
+//! version decides only by the state of its own shape, and keeps the others while they matter. So each
+//! version limits as if it were alone, and together they admit at most the sum of their limits.
 //!
-//! The key holds at most [`MAX_OTHERS`] states of other shapes. Of more, those that end soonest
+//! The key holds at most [`MAX_OTHERS`] states of other shapes. If there are more, those that end soonest
 //! are dropped, so that a broken writer cannot grow the text without bound. Text that is no state is
-//! dropped. A state whose clock is faulty is repaired, as its own version would do, or it would matter
-//! for as long as another version writes.
+//! dropped. A state whose clock is faulty is repaired, as its own version would repair it. Otherwise it
+//! would matter for as long as another version writes.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -21,7 +21,7 @@ use super::state::QuotaState;
 use super::{fixed_window, sliding_window, token_bucket};
 use crate::time::Timestamp;
 
-/// States of other shapes that a key holds next to a version's own.
+/// The most states of other shapes that a key holds next to a version's own.
 pub const MAX_OTHERS: usize = 3;
 
 /// Separates states. No state's text contains it.
@@ -31,13 +31,13 @@ const SEPARATOR: char = ';';
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct States<'a> {
     own: Option<QuotaState>,
-    /// Those of other shapes, each with its text.
+    /// The states of other shapes, each with its text.
     others: Vec<(&'a str, QuotaState)>,
 }
 
 impl<'a> States<'a> {
-    /// Reads `text`, of which the first state of `quota`'s shape is its own. What is no state counts
-    /// as absent.
+    /// Parses a key's `text`. The first state of `quota`'s shape becomes [`own`](Self::own). Parts
+    /// that are no state are ignored.
     #[must_use]
     pub fn parse(text: &'a str, quota: &Quota) -> Self {
         let mut states = Self {
@@ -56,15 +56,15 @@ impl<'a> States<'a> {
         states
     }
 
-    /// The state of the quota's own shape.
+    /// The state of the quota's own shape. `None` if the text has none.
     #[must_use]
     pub const fn own(&self) -> Option<&QuotaState> {
         self.own.as_ref()
     }
 
-    /// The text to hold from `now` on with `own` as the quota's state: those of other shapes stay while
-    /// they matter, and for [`CLOCK_TOLERANCE`] longer, since clocks may be behind. A sliding window that a refund left
-    /// empty has no text; alone it is held no longer.
+    /// The key's text from `now` on, with `own` as the quota's state. States of other shapes stay while
+    /// they matter, and for [`CLOCK_TOLERANCE`] longer, since clocks may be behind. A sliding window that
+    /// a refund left empty has no text. Without other states the result is then empty, and the key can go.
     #[must_use]
     pub fn text_with(&self, own: &QuotaState, now: Timestamp) -> String {
         let mut others = Vec::new();
@@ -91,23 +91,25 @@ impl<'a> States<'a> {
     }
 }
 
-/// The text to keep of a state of another shape, and when it no longer matters; `None` if it does not
-/// matter any more.
+/// The text to keep of a state of another shape, and when that state no longer matters. `None` if it
+/// already does not matter.
 fn kept<'a>(
     text: &'a str,
     state: &QuotaState,
     now: Timestamp,
 ) -> Option<(Cow<'a, str>, Timestamp)> {
     if state.clock() > now + CLOCK_TOLERANCE {
-        let repaired = of_shape(state)?.decide(Some(state), 0, now).repaired?;
+        let repaired = quota_of_shape(state)?
+            .decide(Some(state), 0, now)
+            .repaired?;
         return Some((Cow::Owned(repaired.to_string()), ends(&repaired)));
     }
     let ends = ends(state);
     (ends + CLOCK_TOLERANCE > now).then_some((Cow::Borrowed(text), ends))
 }
 
-/// When a state no longer matters. A sliding window's text does not tell windows apart that have
-/// sub-windows of one width, so this is up to 59 ms late.
+/// When a state no longer matters. Sliding windows of different lengths can have sub-windows of the same
+/// width, and the text contains only the width. So the result is up to 59 ms late.
 fn ends(state: &QuotaState) -> Timestamp {
     match state {
         QuotaState::SlidingWindow(state) => sliding_window::ends(state),
@@ -116,13 +118,13 @@ fn ends(state: &QuotaState) -> Timestamp {
     }
 }
 
-/// The widest quota that has states of this shape.
-fn of_shape(state: &QuotaState) -> Option<Quota> {
+/// The quota with the longest window whose states have this shape.
+fn quota_of_shape(state: &QuotaState) -> Option<Quota> {
     let (algorithm, limit, window) = match state {
         QuotaState::SlidingWindow(state) => (
             Algorithm::SlidingWindow,
             NonZeroU32::MIN,
-            sliding_window::longest(state.width),
+            sliding_window::longest_window(state.width),
         ),
         QuotaState::TokenBucket(state) => (Algorithm::TokenBucket, state.limit, state.period),
         QuotaState::FixedWindow(state) => (Algorithm::FixedWindow, NonZeroU32::MIN, state.window),

@@ -1,9 +1,10 @@
-//! The token bucket as GCRA: a burst and a sustained rate apart, in exact integers.
+//! The token bucket as GCRA, in exact integers: it limits the burst and the sustained rate separately.
 //!
-//! GCRA usually keeps a theoretical arrival time, which moves by `period / limit` per unit: not a
-//! whole number of milliseconds, and zero for high rates. Here the state is the bucket's *level* in
-//! ms x units: a unit adds `period`, a millisecond drains `limit`, and the bucket is full at
-//! `burst x period`.
+//! GCRA usually keeps a theoretical arrival time, which moves by `period / limit` per unit. That is not
+//! a whole number of milliseconds, and would round to zero for high rates. Here the state is the
+//! bucket's *level* in ms x units: a unit adds `period`, a millisecond drains `limit`, and the bucket
+//! is full at `burst x period`.
+//!
 //! Source of the algorithm: ITU-T I.371, the Generic Cell Rate Algorithm.
 
 use std::num::NonZeroU32;
@@ -25,19 +26,19 @@ pub(super) fn fits(quota: &Quota, state: &QuotaState) -> bool {
     of_period(state, quota.window()).is_some()
 }
 
-/// When nothing is left of the level.
+/// When the level has drained to zero.
 pub(super) fn empty_at(state: &TokenBucket) -> Timestamp {
     state.clock + Millis::new(state.level.div_ceil(u64::from(state.limit.get())))
 }
 
-/// The bucket at the time of a decision.
+/// A bucket, drained to the time of a decision.
 struct Bucket {
     period: Millis,
     limit: NonZeroU32,
     rate: u64,
     full: u64,
     at: Timestamp,
-    believed: bool,
+    clock_trusted: bool,
     level: u64,
 }
 
@@ -49,21 +50,22 @@ impl Bucket {
         let state = state.and_then(|state| of_period(state, period));
         let (clock, level) =
             state.map_or_else(Default::default, |state| (state.clock, state.level));
-        let (at, believed) = decided_at(clock, now);
+        let (at, clock_trusted) = decided_at(clock, now);
         Self {
             period,
             limit: quota.limit,
             rate,
             full,
             at,
-            believed,
-            // A level above full was left by a larger burst, and counts as full. If the state's clock
-            // is ahead, nothing has drained yet.
+            clock_trusted,
+            // A quota with a larger burst may have left a level above full, which counts as full. If
+            // the state's clock is ahead, nothing has drained yet.
             level: drained(level.min(full), at.since(clock), rate),
         }
     }
 
-    fn keep(&self, level: u64) -> QuotaState {
+    /// The state to keep with this level.
+    fn state_with(&self, level: u64) -> QuotaState {
         QuotaState::TokenBucket(TokenBucket {
             period: self.period,
             clock: self.at,
@@ -88,7 +90,7 @@ pub(super) fn decide(
         level,
         ..
     } = bucket;
-    // It overflows only for a cost far above the capacity, which is impossible whatever its price.
+    // The product is too large only if the cost is above the capacity, which is impossible anyway.
     let price = u64::from(cost).saturating_mul(period.get());
     let outcome = if cost > quota.capacity() {
         QuotaOutcome::Impossible
@@ -99,7 +101,7 @@ pub(super) fn decide(
             retry_at: at + Millis::new((level + price - full).div_ceil(rate)),
         }
     };
-    let repaired = (!bucket.believed && level > 0).then(|| bucket.keep(level));
+    let repaired = (!bucket.clock_trusted && level > 0).then(|| bucket.state_with(level));
     let spent = if outcome == QuotaOutcome::Allowed {
         price
     } else {
@@ -113,13 +115,13 @@ pub(super) fn decide(
             reset_at: at + Millis::new(level.div_ceil(rate)),
             at,
         },
-        admitted: (spent > 0).then(|| bucket.keep(level)),
+        admitted: (spent > 0).then(|| bucket.state_with(level)),
         repaired,
     }
 }
 
-/// The level after `time` has drained it. Compared before it is multiplied: `time x rate` of a long
-/// forgotten state would not be an exact integer in Lua.
+/// The level after draining for `time`. It compares before it multiplies: for a state that is very old,
+/// `time x rate` would not be an exact integer in Lua.
 fn drained(level: u64, time: Millis, rate: u64) -> u64 {
     if time.get() >= level.div_ceil(rate) {
         0
@@ -137,7 +139,7 @@ pub(super) fn lease(
 ) -> QuotaState {
     let bucket = Bucket::at(quota, state, now);
     let drains = ends.since(bucket.at).get() * bucket.rate;
-    bucket.keep(bucket.level.max(drains) + u64::from(units) * bucket.period.get())
+    bucket.state_with(bucket.level.max(drains) + u64::from(units) * bucket.period.get())
 }
 
 pub(super) fn absorb(
@@ -150,7 +152,7 @@ pub(super) fn absorb(
     let backlog = of_period(backlog, bucket.period)?;
     let left = drained(backlog.level, bucket.at.since(backlog.clock), bucket.rate);
     let added = left.min(bucket.full - bucket.level);
-    (added > 0).then(|| bucket.keep(bucket.level + added))
+    (added > 0).then(|| bucket.state_with(bucket.level + added))
 }
 
 pub(super) fn newer(
@@ -168,10 +170,11 @@ pub(super) fn newer(
     (backlog.level > 0).then_some(QuotaState::TokenBucket(backlog))
 }
 
-/// A bucket does not tell whose tokens have come back since, so only what this admission must still
-/// weigh is taken off: had it never been made, the level would be lower by at least that. The rest stays taken, at most what
-/// drains in the time from the admission to the refund. (The level before the admission would not say more: it may
-/// hold units of others that have been given back since.)
+/// Gives back only the units of this admission that certainly have not drained since. A bucket does not
+/// record whose units have drained. Without the admission, the level would be lower by at least what this
+/// gives back. The rest stays taken; it is at most what drains between the admission and the refund.
+/// (Knowing the level before the admission would not help: it may contain units of other admissions that
+/// have been given back since.)
 pub(super) fn refund(
     quota: &Quota,
     state: &QuotaState,
@@ -181,13 +184,13 @@ pub(super) fn refund(
 ) -> Option<QuotaState> {
     let bucket = Bucket::at(quota, Some(state), now);
     let state = of_period(state, bucket.period)?;
-    if !bucket.believed || bucket.at < admitted_at {
+    if !bucket.clock_trusted || bucket.at < admitted_at {
         return None;
     }
     let price = u64::from(units).saturating_mul(bucket.period.get());
-    let weighs = drained(price, bucket.at.since(admitted_at), bucket.rate);
-    // A refund first takes off what lies above full, which no decision counts.
+    let refunded = drained(price, bucket.at.since(admitted_at), bucket.rate);
+    // The part of the level above full is subtracted first, because no decision counts it.
     let level =
-        drained(state.level, bucket.at.since(state.clock), bucket.rate).saturating_sub(weighs);
-    (weighs > 0).then(|| bucket.keep(level.min(bucket.level)))
+        drained(state.level, bucket.at.since(state.clock), bucket.rate).saturating_sub(refunded);
+    (refunded > 0).then(|| bucket.state_with(level.min(bucket.level)))
 }
