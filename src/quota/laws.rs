@@ -1,4 +1,4 @@
-//! The laws of the decision, as properties.
+//! The laws of a decision, as property tests.
 
 use std::num::NonZeroU32;
 
@@ -14,7 +14,7 @@ pub(crate) mod bounds;
 mod lease;
 mod versions;
 
-/// A time like today's, and not at a boundary of anything.
+/// A time like today's, at no boundary of a second, minute, hour or day.
 const START: u64 = 1_764_000_123_456;
 
 fn at(ms: u64) -> Timestamp {
@@ -39,7 +39,7 @@ fn algorithms() -> impl Strategy<Value = Algorithm> {
     ]
 }
 
-/// Windows from odd little ones, whose sub-windows are a millisecond, to days.
+/// Windows in ms, from odd little ones, whose sub-windows are a few milliseconds, to a day.
 fn windows() -> impl Strategy<Value = u64> {
     prop_oneof![1..200u64, 1_000..100_000u64, Just(60_000), Just(86_400_000)]
 }
@@ -49,18 +49,19 @@ fn quotas() -> impl Strategy<Value = Quota> {
         .prop_map(|(algorithm, limit, window, burst)| quota(algorithm, limit, window, burst))
 }
 
-/// A request: how long after the one before, as a share of the window in 1/64; what it costs; and
-/// how far its isolate's clock is ahead, as a share of the greatest skew in 1/16.
+/// A request.
 #[derive(Clone, Copy, Debug)]
 struct Step {
+    /// The time since the request before, in 64ths of the window.
     after: u64,
     cost: u32,
+    /// How far the isolate's clock is ahead, in 16ths of the greatest skew.
     ahead: u64,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (0..40u64, 0..6u32, 0..=16u64).prop_map(|(after, cost, ahead)| Step {
-        // Mostly bursts, now and then a long pause.
+        // Mostly bursts, sometimes a long pause.
         after: if after < 24 { after / 8 } else { after },
         cost,
         ahead,
@@ -69,9 +70,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 struct Admission {
-    /// Milliseconds of real time.
+    /// The real time, in ms after [`START`].
     real: u64,
-    /// The time at which it was decided.
+    /// The time at which the request was decided.
     decided: Timestamp,
     units: u32,
 }
@@ -81,7 +82,8 @@ fn real(admissions: &[Admission]) -> Vec<bounds::Admitted> {
     admissions.iter().map(real).collect()
 }
 
-/// Plays `steps` with clocks up to `skew` ms apart, and returns what was admitted and left.
+/// Plays `steps` with clocks up to `skew` ms apart. Returns the admissions, the last state, and the real
+/// time at the end.
 fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<QuotaState>, u64) {
     let mut state = None;
     let mut real = 0;
@@ -96,9 +98,12 @@ fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<Quo
                 units: step.cost,
             });
             state = decided.admitted;
-            assert!(state.is_some(), "an admission is always recorded");
+            assert!(state.is_some(), "an admission returns a state to keep");
         } else {
-            assert_eq!(decided.admitted, None, "nothing else is");
+            assert_eq!(
+                decided.admitted, None,
+                "a denial or a cost of 0 returns no state to keep"
+            );
             state = decided.repaired.or(state);
         }
     }
@@ -144,9 +149,9 @@ proptest! {
         }
     }
 
-    /// Law 1, token bucket: over any length of time, the burst and what comes back in that time.
+    /// Law 1, token bucket: any interval holds at most the burst and what comes back in its length.
     #[test]
-    fn a_bucket_admits_its_burst_and_its_rate(
+    fn a_bucket_admits_at_most_its_burst_and_its_rate(
         limit in 1..40u32, window in windows(), burst in 1..40u32, steps in steps(), skew in 0..=2000u64,
     ) {
         let quota = quota(Algorithm::TokenBucket, limit, window, burst);
@@ -154,8 +159,8 @@ proptest! {
         bounds::of_a_bucket(&real(&admissions), &quota, skew)?;
     }
 
-    /// Law 1, fixed window: no window of the grid holds more than the limit, by the times at which
-    /// requests were decided, which never go back.
+    /// Law 1, fixed window: no window of the grid holds more than the limit. The times at which requests
+    /// were decided count, and they never go back.
     #[test]
     fn no_fixed_window_holds_more_than_the_limit(
         limit in 1..40u32, window in windows(), steps in steps(), skew in 0..=2000u64,
@@ -164,18 +169,18 @@ proptest! {
         let (admissions, _, _) = play(&quota, &steps, skew);
         for start in &admissions {
             let index = start.decided.as_millis() / window;
-            let held: u32 = admissions
+            let admitted: u32 = admissions
                 .iter()
                 .filter(|other| other.decided.as_millis() / window == index)
                 .map(|other| other.units)
                 .sum();
-            prop_assert!(held <= limit);
+            prop_assert!(admitted <= limit);
         }
         prop_assert!(admissions.windows(2).all(|pair| pair[0].decided <= pair[1].decided));
     }
 
-    /// Law 3: denied strictly before the announced time, allowed at it; on a clock that is behind or
-    /// ahead of the state's, and on one that finds the state's clock faulty.
+    /// Law 3: the same request is denied strictly before the announced time, and allowed at it. This also
+    /// holds on a clock behind or ahead of the state's, and on one by which the state's clock is faulty.
     #[test]
     fn the_retry_time_is_exact(
         quota in quotas(), steps in steps(), skew in 0..=2000u64, cost in 1..6u32,
@@ -186,7 +191,7 @@ proptest! {
         bounds::of_the_retry_time(&quota, state, cost, now)?;
     }
 
-    /// Law 4: a clock that is behind by no more than the tolerance sees what the clock ahead sees.
+    /// Law 4: a clock that is behind by no more than the tolerance decides like the clock ahead.
     #[test]
     fn a_clock_behind_reopens_nothing(
         quota in quotas(), steps in steps(), cost in 1..6u32, behind in 0..=2000u64,
@@ -200,8 +205,8 @@ proptest! {
         }
     }
 
-    /// Law 4: a clock far ahead costs a caller one window and a sub-window (a bucket: its refill) at
-    /// the most, and gives it nothing.
+    /// Law 4: a clock far ahead costs a caller at most one window and a sub-window (with a token bucket:
+    /// its refill time), and admits nothing more.
     #[test]
     fn a_clock_far_ahead_costs_a_caller_one_window_at_most(
         quota in quotas(), steps in steps(), ahead in 2001..10_000_000_000u64,
@@ -216,11 +221,11 @@ proptest! {
         if let QuotaOutcome::Denied { retry_at } = decided.decision.outcome {
             let most = quota.refill().get() + quota.window().get().div_ceil(60);
             prop_assert!(retry_at.since(now).get() <= most);
-            prop_assert!(decided.repaired.is_some(), "the bad clock is taken out");
+            prop_assert!(decided.repaired.is_some(), "the faulty clock is repaired");
         }
     }
 
-    /// Law 5: a cost above the capacity is told that waiting will not help, and consumes nothing.
+    /// Law 5: a cost above the capacity is impossible however long the caller waits, and consumes nothing.
     #[test]
     fn a_cost_above_the_capacity_is_impossible(
         quota in quotas(), steps in steps(), more in 1..1000u32,
@@ -234,7 +239,7 @@ proptest! {
         prop_assert_eq!(most.remaining, 0);
     }
 
-    /// Law 6: once a quota is whole again its state no longer matters, and not a moment earlier.
+    /// Law 6: a state no longer matters once all units are available again, and matters until then.
     #[test]
     fn a_state_matters_until_the_reset_and_no_longer(
         quota in quotas(), steps in steps(), skew in 0..=2000u64, cost in 0..6u32,
@@ -246,7 +251,7 @@ proptest! {
         prop_assert!(reset_at.since(now).get() <= longest);
     }
 
-    /// Laws 2 and 7: a denial and a read keep nothing, and a read says what is left.
+    /// Laws 2 and 7: a denial and a read consume nothing, and a read returns how many units are left.
     #[test]
     fn a_read_consumes_nothing(quota in quotas(), steps in steps()) {
         let (_, state, real) = play(&quota, &steps, 0);
@@ -279,23 +284,23 @@ proptest! {
         let left = quota.decide(Some(&after), 0, now).decision.remaining;
         prop_assert!(left >= before && left <= before + units);
 
-        // What may be admitted now beside what remains consumed.
+        // With all units that are left admitted now, what remains consumed is within the bound.
         admissions[chosen].units = 0;
         let limit = u64::from(quota.limit());
         let window = quota.window().get();
         match quota.algorithm() {
             Algorithm::SlidingWindow => {
-                let held: u32 = admissions.iter()
+                let used: u32 = admissions.iter()
                     .filter(|one| one.decided + quota.window() > now)
                     .map(|one| one.units).sum();
-                prop_assert!(held + left <= quota.limit());
+                prop_assert!(used + left <= quota.limit());
             }
             Algorithm::FixedWindow => {
                 let index = now.as_millis() / window;
-                let held: u32 = admissions.iter()
+                let used: u32 = admissions.iter()
                     .filter(|one| one.decided.as_millis() / window == index)
                     .map(|one| one.units).sum();
-                prop_assert!(held + left <= quota.limit());
+                prop_assert!(used + left <= quota.limit());
             }
             Algorithm::TokenBucket => {
                 let mut units = u64::from(left);
@@ -308,7 +313,7 @@ proptest! {
         }
     }
 
-    /// Law 7: what has left the window is not given back.
+    /// Law 7: units that have left the window are not given back.
     #[test]
     fn a_refund_that_comes_too_late_is_ignored(quota in quotas(), steps in steps()) {
         let (admissions, state, real) = play(&quota, &steps, 0);
@@ -321,7 +326,7 @@ proptest! {
         }
     }
 
-    /// Law 8: a state of another shape counts as absent, and any state survives its own text.
+    /// Law 8: a state of another shape counts as absent, and every state parses back from its text.
     #[test]
     fn a_state_of_another_shape_counts_as_absent(
         one in quotas(), other in quotas(), steps in steps(), cost in 0..6u32,
@@ -337,9 +342,9 @@ proptest! {
         }
     }
 
-    /// Any text, and any number of any size in a state's shape, is decided without a panic.
+    /// A text with any numbers in a state's form is decided without a panic.
     #[test]
-    fn hostile_states_are_survived(
+    fn hostile_states_cause_no_panic(
         quota in quotas(), tag in "sw|tb|fw", width in prop_oneof![Just(None), any::<u64>().prop_map(Some)],
         clock in any::<u64>(), third in any::<u64>(), list in "[0-9=,]{0,40}", cost in any::<u32>(),
         now in 0..(1u64 << 45),
@@ -365,7 +370,7 @@ proptest! {
     }
 }
 
-/// The two-counter estimate admits 197 here; the window must not.
+/// The two-counter estimate admits 197 here. The sliding window must admit 100.
 #[test]
 fn the_burst_that_fools_the_two_counter_estimate_does_not_pass() {
     let quota = quota(Algorithm::SlidingWindow, 100, 60_000, 1);
@@ -389,7 +394,7 @@ fn the_burst_that_fools_the_two_counter_estimate_does_not_pass() {
 }
 
 #[test]
-fn exact_integers_bound_a_bucket() {
+fn a_bucket_too_large_for_exact_integers_is_refused() {
     let limit = NonZeroU32::new(u32::MAX).unwrap();
     let day = Millis::from_secs(86_400);
     assert!(Quota::new(Algorithm::TokenBucket, limit, day).is_err());
@@ -399,7 +404,7 @@ fn exact_integers_bound_a_bucket() {
 }
 
 #[test]
-fn a_rate_above_one_a_millisecond_is_no_unlimited_one() {
+fn a_rate_above_one_unit_per_millisecond_is_still_limited() {
     let quota = quota(Algorithm::TokenBucket, 7000, 1000, 7000);
     let mut state = None;
     let mut admitted = 0;
@@ -412,11 +417,15 @@ fn a_rate_above_one_a_millisecond_is_no_unlimited_one() {
             }
         }
     }
-    assert_eq!(admitted, 7000 + 6993, "the burst, and 999 ms of the rate");
+    assert_eq!(
+        admitted,
+        7000 + 6993,
+        "the burst and 999 ms of the rate are admitted"
+    );
 }
 
 #[test]
-fn no_cost_is_too_large_for_the_longest_window() {
+fn the_largest_cost_does_not_overflow_in_the_longest_window() {
     for algorithm in [
         Algorithm::SlidingWindow,
         Algorithm::TokenBucket,
@@ -425,14 +434,18 @@ fn no_cost_is_too_large_for_the_longest_window() {
         let quota = quota(algorithm, 10, MAX_WINDOW.get(), 10);
         let impossible = quota.decide(None, u32::MAX, at(0));
         assert_eq!(impossible.decision.outcome, QuotaOutcome::Impossible);
-        let held = quota.decide(None, 10, at(0)).admitted.unwrap();
-        let after = quota.refund(&held, u32::MAX, at(0), at(0)).unwrap();
+        let stored = quota.decide(None, 10, at(0)).admitted.unwrap();
+        let after = quota.refund(&stored, u32::MAX, at(0), at(0)).unwrap();
         let left = quota.decide(Some(&after), 0, at(0)).decision.remaining;
-        assert_eq!(left, 10, "more than was taken is all of it");
+        assert_eq!(
+            left, 10,
+            "a refund of more than was taken gives back all that was taken"
+        );
     }
 }
 
-/// The second admission found the first one's units, which are given back at once: it is none the heavier for them.
+/// The second admission's units are above the first one's in the bucket. The first ones are given back at
+/// once, and a late refund of the second ones must not give back more because of them.
 #[test]
 fn refunds_to_a_bucket_that_come_at_different_times_keep_the_bound() {
     let quota = quota(Algorithm::TokenBucket, 10, 1000, 40);
@@ -445,15 +458,18 @@ fn refunds_to_a_bucket_that_come_at_different_times_keep_the_bound() {
     assert_eq!(left, 30, "ten units have just been admitted");
 }
 
-/// A burst that was made smaller leaves a level above the bucket's size, which counts as full.
+/// After the burst is made smaller, a level can be above the bucket's size. It counts as full.
 #[test]
-fn a_refund_to_a_bucket_that_was_larger_takes_nothing() {
+fn a_refund_to_an_overfull_bucket_frees_no_units() {
     let larger = quota(Algorithm::TokenBucket, 10, 60_000, 40);
     let smaller = quota(Algorithm::TokenBucket, 10, 60_000, 10);
-    let held = larger.decide(None, 40, at(0)).admitted.unwrap();
-    let before = smaller.decide(Some(&held), 0, at(30_000)).decision;
+    let stored = larger.decide(None, 40, at(0)).admitted.unwrap();
+    let before = smaller.decide(Some(&stored), 0, at(30_000)).decision;
     assert_eq!(before.remaining, 5);
-    let after = smaller.refund(&held, 6, at(0), at(30_000)).unwrap();
+    let after = smaller.refund(&stored, 6, at(0), at(30_000)).unwrap();
     let after = smaller.decide(Some(&after), 0, at(30_000)).decision;
-    assert_eq!(after.remaining, 5, "34 units are more than a full bucket");
+    assert_eq!(
+        after.remaining, 5,
+        "the 34 units that remain are more than a full bucket"
+    );
 }

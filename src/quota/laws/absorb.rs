@@ -1,4 +1,4 @@
-//! The laws of what is absorbed.
+//! The laws of absorbing a backlog.
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
@@ -7,7 +7,7 @@ use crate::quota::clock::decided_at;
 use crate::quota::{Algorithm, Quota, QuotaOutcome, QuotaState, sliding_window};
 use crate::time::{Millis, Timestamp};
 
-/// The most a quota can hold: units, or a bucket's level.
+/// The capacity of a quota: in units, or for a token bucket as a level.
 fn full(quota: &Quota) -> u64 {
     let unit = match quota.algorithm() {
         Algorithm::TokenBucket => quota.window().get(),
@@ -16,8 +16,9 @@ fn full(quota: &Quota) -> u64 {
     u64::from(quota.capacity()) * unit
 }
 
-/// What `state` weighs in a decision at `at`; what is later than that counts as taken then.
-fn weighs(quota: &Quota, state: &QuotaState, at: Timestamp) -> u64 {
+/// What a decision at `at` counts of `state`, in units or as a level. Units later than `at` count as taken
+/// then.
+fn used_at(quota: &Quota, state: &QuotaState, at: Timestamp) -> u64 {
     if !quota.fits(state) {
         return 0;
     }
@@ -25,8 +26,9 @@ fn weighs(quota: &Quota, state: &QuotaState, at: Timestamp) -> u64 {
     match state {
         QuotaState::SlidingWindow(state) => {
             let width = sliding_window::width(quota.window()).get();
-            let here = at.as_millis() / width;
-            let counts = |index: u64| (index.min(here) + 1) * width + window > at.as_millis();
+            let current_index = at.as_millis() / width;
+            let counts =
+                |index: u64| (index.min(current_index) + 1) * width + window > at.as_millis();
             let counting = state.counts.iter().filter(|sub| counts(sub.index));
             counting.map(|sub| u64::from(sub.count)).sum()
         }
@@ -46,18 +48,19 @@ fn clock(state: Option<&QuotaState>) -> Timestamp {
     state.map_or_else(Timestamp::default, QuotaState::clock)
 }
 
-/// A quota, what the shared store holds of it, what an isolate with up to three times the limit
-/// admitted beside it, and a time: around and after both, or one by which the store's clock is far
-/// ahead.
+/// A backlog to absorb into a state.
 #[derive(Clone, Debug)]
-struct Apart {
+struct Absorption {
     quota: Quota,
+    /// The state in the shared store.
     shared: Option<QuotaState>,
+    /// The units that an isolate admitted alone, with up to three times the limit.
     backlog: Option<QuotaState>,
+    /// A time around or after both, or one by which the store's clock is far ahead.
     now: Timestamp,
 }
 
-fn apart() -> impl Strategy<Value = Apart> {
+fn absorptions() -> impl Strategy<Value = Absorption> {
     let shift = prop_oneof![
         4 => Just(0i64),
         4 => 0..80i64,
@@ -71,7 +74,7 @@ fn apart() -> impl Strategy<Value = Apart> {
             let window = i64::try_from(quota.window().get()).unwrap();
             let now = START + real.max(backlog_real);
             let now = now.saturating_add_signed(shift * window / 64 + skew);
-            Apart {
+            Absorption {
                 quota,
                 shared,
                 backlog,
@@ -81,7 +84,7 @@ fn apart() -> impl Strategy<Value = Apart> {
     )
 }
 
-/// The quota of `factor` times the size.
+/// The quota with limit and burst times `factor`.
 fn times(one: &Quota, factor: u32) -> Quota {
     let (limit, window) = (one.limit() * factor, one.window().get());
     quota(one.algorithm(), limit, window, one.capacity() * factor)
@@ -112,25 +115,26 @@ fn halves(state: &QuotaState) -> (QuotaState, QuotaState) {
 }
 
 proptest! {
-    /// All of it as far as there is room, and no more; and then it is a state like any other.
+    /// All of it is added if there is room, else as much as there is room for. The result is a state like
+    /// any other.
     #[test]
-    fn a_backlog_is_added_up_to_the_limit(apart in apart()) {
-        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+    fn a_backlog_is_added_up_to_the_limit(case in absorptions()) {
+        let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
         let (at, _) = decided_at(clock(shared.as_ref()), now);
-        let before = shared.as_ref().map_or(0, |shared| weighs(&quota, shared, at));
-        let expected = (before + weighs(&quota, &backlog, at)).min(full(&quota));
+        let before = shared.as_ref().map_or(0, |shared| used_at(&quota, shared, at));
+        let expected = (before + used_at(&quota, &backlog, at)).min(full(&quota));
         let before_decided = quota.decide(shared.as_ref(), 0, now);
         let Some(after) = quota.absorb(shared.as_ref(), &backlog, now) else {
-            prop_assert_eq!(before, expected, "something was to be added");
+            prop_assert_eq!(before, expected, "there was room, but nothing was added");
             return Ok(());
         };
-        prop_assert!(expected > before, "nothing was to be added");
-        prop_assert_eq!(weighs(&quota, &after, at), expected);
+        prop_assert!(expected > before, "units were added beyond the limit");
+        prop_assert_eq!(used_at(&quota, &after, at), expected);
         prop_assert_eq!(clock(Some(&after)), at);
         prop_assert_eq!(QuotaState::parse(&after.to_string()), Some(after.clone()));
 
         let decided = quota.decide(Some(&after), 0, now);
-        prop_assert_eq!(decided.repaired, None, "a bad clock has been taken out");
+        prop_assert_eq!(decided.repaired, None, "a faulty clock has been repaired");
         prop_assert!(decided.decision.reset_at >= before_decided.decision.reset_at);
         prop_assert!(decided.decision.remaining <= before_decided.decision.remaining);
         let left = decided.decision.remaining;
@@ -138,10 +142,10 @@ proptest! {
         prop_assert!(!quota.decide(Some(&after), left + 1, now).decision.allowed());
     }
 
-    /// Nor is there more room later on than there was without it.
+    /// At no later time is there more room than without the backlog.
     #[test]
-    fn absorbing_never_makes_room(apart in apart(), later in 0..80u64) {
-        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+    fn absorbing_never_makes_room(case in absorptions(), later in 0..80u64) {
+        let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
         let Some(after) = quota.absorb(shared.as_ref(), &backlog, now) else { return Ok(()) };
         let shared = quota.decide(shared.as_ref(), 0, now).repaired.or(shared);
         let then = now + Millis::new(later * quota.window().get() / 64);
@@ -151,10 +155,10 @@ proptest! {
         prop_assert!(after.reset_at >= before.reset_at);
     }
 
-    /// Law 1, windows: where there was room for what the isolate admitted, no window holds more than
-    /// the limit, counting what was admitted on both sides and afterwards.
+    /// Law 1, windows: if there was room for the whole backlog, no window holds more than the limit. Units
+    /// of the store, of the isolate and of later requests count.
     #[test]
-    fn law_1_holds_over_both_sides(
+    fn no_window_holds_more_than_the_limit_after_absorbing(
         limit in 1..40u32, window in super::windows(), sliding in any::<bool>(),
         shared in steps(), backlog in steps(), later in steps(),
     ) {
@@ -165,7 +169,7 @@ proptest! {
         let Some(backlog) = backlog else { return Ok(()) };
         let mut real = real.max(backlog_real);
         let both = [state.as_ref(), Some(&backlog)].into_iter().flatten();
-        if both.map(|one| weighs(&quota, one, at(real))).sum::<u64>() > full(&quota) {
+        if both.map(|one| used_at(&quota, one, at(real))).sum::<u64>() > full(&quota) {
             return Ok(());
         }
         let mut state = quota.absorb(state.as_ref(), &backlog, at(real)).or(state);
@@ -181,22 +185,22 @@ proptest! {
                 Algorithm::FixedWindow => then.as_millis() / window == at(real).as_millis() / window,
                 _ => then + quota.window() > at(real),
             };
-            let held: u32 = admissions.iter().filter(|one| counts(one.decided)).map(|one| one.units).sum();
-            prop_assert!(held + cost <= limit, "{held} and {cost} of {limit}");
+            let used: u32 = admissions.iter().filter(|one| counts(one.decided)).map(|one| one.units).sum();
+            prop_assert!(used + cost <= limit, "{used} + {cost} units with a limit of {limit}");
             admissions.push(super::Admission { real, decided: at(real), units: cost });
         }
     }
 
-    /// Law 1, buckets: from the absorbing on, what was left and the rate.
+    /// Law 1, token buckets.
     #[test]
-    fn a_bucket_admits_what_is_left_and_its_rate(apart in apart(), later in steps()) {
-        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+    fn after_absorbing_a_bucket_admits_at_most_what_is_left_and_its_rate(case in absorptions(), later in steps()) {
+        let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
         if quota.algorithm() != Algorithm::TokenBucket {
             return Ok(());
         }
         let Some(mut state) = quota.absorb(shared.as_ref(), &backlog, now) else { return Ok(()) };
         let absorbed_at = clock(Some(&state));
-        let left = full(&quota) - weighs(&quota, &state, absorbed_at);
+        let left = full(&quota) - used_at(&quota, &state, absorbed_at);
         let (mut then, mut admitted) = (now, 0);
         for Step { after, cost, .. } in later {
             then = then + Millis::new(after * quota.window().get() / 64);
@@ -209,10 +213,10 @@ proptest! {
         }
     }
 
-    /// Law 3 over an absorbed state.
+    /// Law 3 after absorbing.
     #[test]
-    fn a_retry_time_after_absorbing_is_exact(apart in apart(), cost in 1..6u32) {
-        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+    fn a_retry_time_after_absorbing_is_exact(case in absorptions(), cost in 1..6u32) {
+        let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
         let state = quota.absorb(shared.as_ref(), &backlog, now);
         let Some(state) = state else { return Ok(()) };
         if let QuotaOutcome::Denied { retry_at } = quota.decide(Some(&state), cost, now).decision.outcome {
@@ -220,23 +224,23 @@ proptest! {
             prop_assert!(wait > 0);
             for early in [0, wait / 2, wait - 1] {
                 let again = quota.decide(Some(&state), cost, now + Millis::new(early)).decision;
-                prop_assert_eq!(again.outcome, QuotaOutcome::Denied { retry_at }, "{} ms in", early);
+                prop_assert_eq!(again.outcome, QuotaOutcome::Denied { retry_at }, "after {} ms", early);
             }
             prop_assert!(quota.decide(Some(&state), cost, retry_at).decision.allowed());
         }
     }
 
-    /// In two halves, in either order, as in one: where there is room, and for a bucket whose level is
-    /// of now, since two buckets drain at twice the rate of one.
+    /// The order of the halves does not matter. This holds if there is room. A token bucket's backlog must
+    /// also be of the present, because two buckets drain at twice the rate of one.
     #[test]
-    fn two_halves_are_the_whole(apart in apart()) {
-        let Apart { quota, shared, backlog: Some(mut backlog), now } = apart else { return Ok(()) };
+    fn absorbing_two_halves_equals_absorbing_the_whole(case in absorptions()) {
+        let Absorption { quota, shared, backlog: Some(mut backlog), now } = case else { return Ok(()) };
         let (at, _) = decided_at(clock(shared.as_ref()), now);
         if let QuotaState::TokenBucket(backlog) = &mut backlog {
             backlog.clock = at;
         }
-        let before = shared.as_ref().map_or(0, |shared| weighs(&quota, shared, at));
-        if before + weighs(&quota, &backlog, at) > full(&quota) {
+        let before = shared.as_ref().map_or(0, |shared| used_at(&quota, shared, at));
+        if before + used_at(&quota, &backlog, at) > full(&quota) {
             return Ok(());
         }
         let whole = quota.absorb(shared.as_ref(), &backlog, now);
@@ -248,23 +252,23 @@ proptest! {
         }
     }
 
-    /// Added to nothing it is itself, up to the limit.
+    /// Up to the limit.
     #[test]
-    fn a_backlog_is_gathered_from_nothing(quota in quotas(), steps in steps(), later in 0..80u64, cost in 0..6u32) {
+    fn absorbing_into_no_state_gives_the_backlog(quota in quotas(), steps in steps(), later in 0..80u64, cost in 0..6u32) {
         let (_, backlog, real) = play(&quota, &steps, 0);
         let Some(backlog) = backlog else { return Ok(()) };
-        let gathered = quota.absorb(None, &backlog, at(real));
+        let absorbed = quota.absorb(None, &backlog, at(real));
         let then = at(real + later * quota.window().get() / 64);
         prop_assert_eq!(
-            quota.decide(gathered.as_ref(), cost, then),
+            quota.decide(absorbed.as_ref(), cost, then),
             quota.decide(Some(&backlog), cost, then)
         );
     }
 
-    /// What no longer counts is nothing, however much it was.
+    /// However many they were.
     #[test]
-    fn what_is_past_is_nothing(apart in apart(), later in 0..10_000_000u64) {
-        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+    fn units_that_no_longer_count_are_not_absorbed(case in absorptions(), later in 0..10_000_000u64) {
+        let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
         let backlog_clock = clock(Some(&backlog));
         let roomy = quota.with_burst(120.try_into().unwrap()).unwrap();
         let whole = roomy.decide(Some(&backlog), 0, now.max(backlog_clock)).decision.reset_at;
@@ -273,8 +277,8 @@ proptest! {
 
     /// Law 8.
     #[test]
-    fn a_backlog_of_another_shape_is_nothing(one in quotas(), apart in apart()) {
-        let Apart { quota, shared, backlog: Some(backlog), now } = apart else { return Ok(()) };
+    fn a_backlog_of_another_shape_is_ignored(one in quotas(), case in absorptions()) {
+        let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
         if !one.fits(&backlog) {
             prop_assert_eq!(one.absorb(None, &backlog, now), None);
         }
@@ -285,9 +289,9 @@ proptest! {
         prop_assert!(quota.fits(&backlog));
     }
 
-    /// Any numbers in a state's shape are absorbed into any others without a panic.
+    /// A state with any numbers is absorbed into a state with any others.
     #[test]
-    fn hostile_states_are_absorbed(
+    fn hostile_states_are_absorbed_without_a_panic(
         quota in quotas(), numbers in proptest::array::uniform4(0..=1u64 << 52), shift in 0..52u32,
         counts in proptest::array::uniform2(1..=u32::MAX), now in 0..1u64 << 45,
     ) {
@@ -312,9 +316,9 @@ proptest! {
         }
     }
 
-    /// What has been added once is added no second time, and nothing of the rest is lost.
+    /// So units that were added once are not added again, and the rest is not lost.
     #[test]
-    fn an_earlier_form_and_what_is_newer_are_the_whole(
+    fn an_earlier_backlog_and_the_newer_units_make_the_whole(
         quota in quotas(), steps in steps(), earlier in 0..30usize,
     ) {
         let (_, earlier, _) = play(&quota, &steps[..earlier.min(steps.len())], 0);
@@ -324,8 +328,8 @@ proptest! {
         let newer = quota.newer(&whole, &earlier);
         let sum = newer.as_ref().and_then(|newer| quota.absorb(Some(&earlier), newer, now));
         prop_assert_eq!(
-            weighs(&quota, &sum.unwrap_or_else(|| earlier.clone()), now),
-            weighs(&quota, &whole, now)
+            used_at(&quota, &sum.unwrap_or_else(|| earlier.clone()), now),
+            used_at(&quota, &whole, now)
         );
         prop_assert_eq!(quota.newer(&earlier, &earlier), None);
         prop_assert_eq!(newer.is_none(), earlier == whole);

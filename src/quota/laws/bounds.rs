@@ -1,5 +1,5 @@
-//! What laws 1, 3 and 6 say of any admissions and of any state, with leases and without, of one
-//! isolate and of many.
+//! Laws 1, 3 and 6 as checks of any admissions and any state, with and without leases, from one isolate
+//! or several.
 
 use proptest::prelude::{prop_assert, prop_assert_eq};
 use proptest::test_runner::TestCaseError;
@@ -9,7 +9,7 @@ use crate::time::{Millis, Timestamp};
 
 type Holds<T = ()> = Result<T, TestCaseError>;
 
-/// Units that were admitted, and at which millisecond of real time, in order.
+/// The millisecond of real time at which units were admitted, and how many. Lists are in order of time.
 pub(crate) type Admitted = (u64, u32);
 
 /// Law 1, sliding window: no interval of the window's length, less the clocks' difference, holds more
@@ -18,13 +18,16 @@ pub(crate) fn of_a_window(admitted: &[Admitted], limit: u32, window: u64, skew: 
     for (first, (start, _)) in admitted.iter().enumerate() {
         let within = |(at, _): &&Admitted| at + skew < start + window || at == start;
         let within = admitted[first..].iter().take_while(within);
-        let held: u32 = within.map(|(_, units)| units).sum();
-        prop_assert!(held <= limit || window <= skew, "{held} of {limit}");
+        let admitted: u32 = within.map(|(_, units)| units).sum();
+        prop_assert!(
+            admitted <= limit || window <= skew,
+            "{admitted} units admitted with a limit of {limit}"
+        );
     }
     Ok(())
 }
 
-/// Law 1, token bucket: over any length of time, the burst and what comes back in that time.
+/// Law 1, token bucket: any interval holds at most the burst and what comes back in its length.
 pub(crate) fn of_a_bucket(admitted: &[Admitted], quota: &Quota, skew: u64) -> Holds {
     let window = quota.window().get();
     let (burst, limit) = (u64::from(quota.capacity()), u64::from(quota.limit()));
@@ -39,7 +42,8 @@ pub(crate) fn of_a_bucket(admitted: &[Admitted], quota: &Quota, skew: u64) -> Ho
     Ok(())
 }
 
-/// Law 3: denied strictly before the announced time, allowed at it. How long that is, if it denies.
+/// Law 3: the same request is denied strictly before the announced time, and allowed at it. Returns the
+/// wait in ms, if the request is denied.
 pub(super) fn of_the_retry_time(
     quota: &Quota,
     state: Option<QuotaState>,
@@ -59,7 +63,7 @@ pub(super) fn of_the_retry_time(
         prop_assert_eq!(
             again.outcome,
             QuotaOutcome::Denied { retry_at },
-            "{} ms in",
+            "after {} ms",
             early
         );
     }
@@ -68,8 +72,8 @@ pub(super) fn of_the_retry_time(
     Ok(Some(wait))
 }
 
-/// Law 6: once a quota is whole again its state no longer matters, and not a moment earlier. When
-/// that is.
+/// Law 6: a state no longer matters once all units are available again, and matters until then. Returns
+/// that time.
 pub(super) fn of_the_reset(
     quota: &Quota,
     state: Option<&QuotaState>,

@@ -1,4 +1,4 @@
-//! Law 8: versions of a policy whose shapes differ share a key, and each binds as if it were alone.
+//! Law 8: versions of a policy whose shapes differ share a key, and each limits as if it were alone.
 
 use proptest::prelude::{
     Strategy, TestCaseError, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
@@ -10,7 +10,7 @@ use crate::quota::{
 };
 use crate::time::{Millis, Timestamp};
 
-/// Quotas of different shapes, as many as a key keeps.
+/// Quotas of different shapes, at most as many as a key keeps.
 fn versions() -> impl Strategy<Value = Vec<Quota>> {
     proptest::collection::vec(quotas(), 2..10).prop_map(|drawn| {
         let mut versions: Vec<Quota> = Vec::new();
@@ -26,51 +26,51 @@ fn versions() -> impl Strategy<Value = Vec<Quota>> {
 
 /// What a version does with its state.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum Action {
     Request,
     Lease(u32),
     Absorb(u32),
-    /// Of the last admission.
+    /// Gives back a unit of the last admission.
     Refund,
 }
 
-/// Which version acts, as a share in 1/256 of them, and how.
-fn acts() -> impl Strategy<Value = Vec<(u8, Act)>> {
-    let act = prop_oneof![
-        6 => proptest::strategy::Just(Act::Request),
-        1 => (1..20u32).prop_map(Act::Lease),
-        1 => (1..20u32).prop_map(Act::Absorb),
-        1 => proptest::strategy::Just(Act::Refund),
+/// Which version acts, in 256ths of the list, and how.
+fn actions() -> impl Strategy<Value = Vec<(u8, Action)>> {
+    let action = prop_oneof![
+        6 => proptest::strategy::Just(Action::Request),
+        1 => (1..20u32).prop_map(Action::Lease),
+        1 => (1..20u32).prop_map(Action::Absorb),
+        1 => proptest::strategy::Just(Action::Refund),
     ];
-    proptest::collection::vec((any::<u8>(), act), 120)
+    proptest::collection::vec((any::<u8>(), action), 120)
 }
 
-/// What `act` makes of a state: the state to keep, if any, and what a caller sees of it.
-fn done(
+/// Applies an action to a state. Returns the state to keep, if any, and what a caller sees of it.
+fn apply(
     quota: &Quota,
-    held: Option<&QuotaState>,
-    (act, cost): (Act, u32),
+    state: Option<&QuotaState>,
+    (action, cost): (Action, u32),
     last: Timestamp,
     now: Timestamp,
 ) -> (Option<QuotaState>, impl PartialEq + std::fmt::Debug) {
-    let decided = quota.decide(held, cost, now);
-    let kept = match act {
-        Act::Request => decided.admitted.or(decided.repaired),
-        Act::Lease(most) => quota.lease(held, most, now).map(|lease| lease.state),
-        Act::Absorb(units) => {
+    let decided = quota.decide(state, cost, now);
+    let kept = match action {
+        Action::Request => decided.admitted.or(decided.repaired),
+        Action::Lease(most) => quota.lease(state, most, now).map(|lease| lease.state),
+        Action::Absorb(units) => {
             let backlog = quota.decide(None, units.min(quota.capacity()), now);
-            quota.absorb(held, &backlog.admitted.unwrap(), now)
+            quota.absorb(state, &backlog.admitted.unwrap(), now)
         }
-        // One that leaves nothing used is left out: whether the others have dropped it by now decides nothing, and shows only in
-        // the clock that it had.
-        Act::Refund => held
-            .and_then(|held| quota.refund(held, 1, last, now))
-            .filter(|state| {
-                let left = quota.decide(Some(state), 0, now).decision.remaining;
+        // A refund after which nothing is used is skipped. Other versions may or may not have dropped such
+        // a state by now. That changes no outcome, only the state's clock.
+        Action::Refund => state
+            .and_then(|state| quota.refund(state, 1, last, now))
+            .filter(|refunded| {
+                let left = quota.decide(Some(refunded), 0, now).decision.remaining;
                 left < quota.capacity()
             }),
     };
-    let left = quota.decide(kept.as_ref().or(held), 0, now).decision;
+    let left = quota.decide(kept.as_ref().or(state), 0, now).decision;
     (kept, (decided.decision, left))
 }
 
@@ -78,10 +78,10 @@ fn pick<T>(list: &[T], share: u8) -> usize {
     usize::from(share) * list.len() / 256
 }
 
-/// Units that were admitted: at which ms of real time, by which time, how many.
+/// Admitted units: the ms of real time, the time of the decision, and how many.
 type Admitted = (u64, Timestamp, u32);
 
-/// Law 1 of one version.
+/// Law 1 for one version.
 fn keeps_its_bound(quota: &Quota, admitted: &[Admitted]) -> Result<(), TestCaseError> {
     let real: Vec<_> = admitted
         .iter()
@@ -97,8 +97,12 @@ fn keeps_its_bound(quota: &Quota, admitted: &[Admitted]) -> Result<(), TestCaseE
                 let same = admitted
                     .iter()
                     .filter(|(_, at, _)| index(at) == index(start));
-                let held: u32 = same.map(|(_, _, units)| units).sum();
-                prop_assert!(held <= quota.limit(), "{held} of {}", quota.limit());
+                let units: u32 = same.map(|(_, _, units)| units).sum();
+                prop_assert!(
+                    units <= quota.limit(),
+                    "{units} units with a limit of {}",
+                    quota.limit()
+                );
             }
             Ok(())
         }
@@ -106,49 +110,49 @@ fn keeps_its_bound(quota: &Quota, admitted: &[Admitted]) -> Result<(), TestCaseE
 }
 
 proptest! {
-    /// Whatever the others do, with clocks up to the tolerance apart, each version decides as it would
-    /// with a key of its own. So it keeps every law that it keeps alone, and together they admit at
-    /// most the sum of their limits.
+    /// Clocks are up to the tolerance apart. Each version decides as it would with a key of its own,
+    /// whatever the others do. So it keeps every law that it keeps alone, and together they admit at most
+    /// the sum of their limits.
     #[test]
     fn each_version_decides_as_if_it_were_alone(
-        versions in versions(), steps in steps(), acts in acts(), skew in 0..=2000u64,
+        versions in versions(), steps in steps(), actions in actions(), skew in 0..=2000u64,
     ) {
         let mut shared = String::new();
         let mut alone: Vec<Option<QuotaState>> = vec![None; versions.len()];
         let mut last = vec![at(0); versions.len()];
         let mut real = 0;
-        for (step, (share, act)) in steps.iter().zip(acts) {
+        for (step, (share, action)) in steps.iter().zip(actions) {
             let version = pick(&versions, share);
             let quota = &versions[version];
             real += step.after * quota.window().get() / 64;
             let now = at(real + step.ahead * skew / 16);
             let states = States::parse(&shared, quota);
-            let (kept, seen) = done(quota, states.own(), (act, step.cost), last[version], now);
+            let (kept, seen) = apply(quota, states.own(), (action, step.cost), last[version], now);
             let (kept_alone, seen_alone) =
-                done(quota, alone[version].as_ref(), (act, step.cost), last[version], now);
+                apply(quota, alone[version].as_ref(), (action, step.cost), last[version], now);
             prop_assert_eq!(seen, seen_alone);
             if let Some(kept) = kept {
                 last[version] = kept.clock();
                 shared = states.text_with(&kept, now);
             }
             if let Some(kept) = kept_alone {
-                // What a refund leaves empty may have no text.
+                // A state that a refund left empty may have no text.
                 alone[version] = QuotaState::parse(&kept.to_string());
             }
         }
     }
 
-    /// Each version admits at most its own bound, also after a clock that ran ahead, of whatever
-    /// versions: others' repair admits nobody twice.
+    /// Each version keeps its own bound also if clocks of any versions ran far ahead before. The repair by
+    /// other versions admits nobody twice.
     #[test]
     fn each_version_keeps_its_bound_also_after_a_clock_far_ahead(
-        versions in versions(), steps in steps(), acts in acts(),
+        versions in versions(), steps in steps(), actions in actions(),
         ahead in CLOCK_TOLERANCE.get() + 1..10_000_000_000u64, first in 0..20usize,
     ) {
         let mut shared = String::new();
         let mut admitted: Vec<Vec<Admitted>> = vec![Vec::new(); versions.len()];
         let mut real = 0;
-        for (place, (step, (share, _))) in steps.iter().zip(acts).enumerate() {
+        for (place, (step, (share, _))) in steps.iter().zip(actions).enumerate() {
             let version = pick(&versions, share);
             let quota = &versions[version];
             let mut now = at(real);
@@ -172,41 +176,41 @@ proptest! {
         }
     }
 
-    /// A state of another shape stays while it matters and for the tolerance after that, no longer. A
-    /// faulty clock's state counts as one of now.
+    /// It stays while it matters and for the tolerance after that, no longer. A state with a faulty clock
+    /// counts as written now.
     #[test]
     fn a_state_of_another_shape_stays_while_it_matters(
         versions in versions(), steps in steps(), fault in prop_oneof![proptest::strategy::Just(0u64), 2001..10_000_000_000u64],
     ) {
         let [one, other, ..] = &versions[..] else { return Ok(()) };
-        let mut held = None;
+        let mut state = None;
         let mut real = 0;
         for Step { after, cost, .. } in steps {
             real += after * one.window().get() / 64;
-            held = one.decide(held.as_ref(), cost, at(real + fault)).admitted.or(held);
+            state = one.decide(state.as_ref(), cost, at(real + fault)).admitted.or(state);
         }
-        let Some(held) = held else { return Ok(()) };
+        let Some(state) = state else { return Ok(()) };
         let own = |now| other.decide(None, 1, now).admitted.unwrap();
-        let text = |now| States::parse(&held.to_string(), other).text_with(&own(now), now);
+        let text = |now| States::parse(&state.to_string(), other).text_with(&own(now), now);
         let now = at(real);
         let kept = text(now);
         let seen = States::parse(&kept, one);
-        let (seen, expected) = (seen.own(), Some(&held));
+        let (seen, expected) = (seen.own(), Some(&state));
         prop_assert_eq!(one.decide(seen, 1, now).decision, one.decide(expected, 1, now).decision);
-        let reset_at = one.decide(Some(&held), 0, now).decision.reset_at;
+        let reset_at = one.decide(Some(&state), 0, now).decision.reset_at;
         if fault == 0 && reset_at > now {
-            // Of a window that is no multiple of sixty ms, up to that longer.
+            // If the window is no multiple of 60 ms, the state stays up to 60 ms longer.
             let over = reset_at + CLOCK_TOLERANCE;
             let late = text(over - Millis::new(1));
             let seen = States::parse(&late, one);
-            prop_assert_eq!(seen.own(), Some(&held));
+            prop_assert_eq!(seen.own(), Some(&state));
             let gone = text(over + Millis::new(60));
             prop_assert_eq!(gone, own(over + Millis::new(60)).to_string());
         }
     }
 
-    /// Whatever was written to a key, a version's text is its own state and at most three others, each a
-    /// state that is not faulty; and it grows no further.
+    /// Whatever was written to a key, a version writes its own state and at most three others, none with a
+    /// faulty clock. Written again, the text does not grow.
     #[test]
     fn hostile_texts_do_not_grow(
         quota in quotas(), states in proptest::collection::vec(hostile(), 0..12), cost in 1..6u32,
@@ -228,7 +232,7 @@ proptest! {
     }
 }
 
-/// States of any shape, texts that are nearly one, and any text.
+/// States of any shape, texts that are almost a state, and any texts.
 fn hostile() -> impl Strategy<Value = String> {
     let near = prop_oneof![
         START - 100_000..START + 100_000,
@@ -251,10 +255,9 @@ fn hostile() -> impl Strategy<Value = String> {
     prop_oneof![5 => state, 1 => "\\PC{0,20}", 1 => "[;:0-9swtbf=,]{0,30}"]
 }
 
-/// A text of full length is one: 61 sub-windows and those of leases, each of a number as large as a
-/// limit allows.
+/// It has 61 sub-windows and those of leases, each with a count of as many digits as a limit allows.
 #[test]
-fn the_longest_state_is_within_the_bound() {
+fn the_longest_state_fits_into_the_maximum_text() {
     let window = 50_000;
     let quota = quota(Algorithm::SlidingWindow, u32::MAX, window, 1);
     let width = sliding_window::width(quota.window()).get();
