@@ -41,6 +41,6 @@ pub use algorithm::Algorithm;
 pub use clock::CLOCK_TOLERANCE;
 pub use decision::{Decision, Evaluation, QuotaOutcome};
 pub use definition::{MAX_WINDOW, Quota, QuotaError};
-pub use lease::{LEAST_LEASED, Lease};
+pub use lease::{LEASE_DIVISOR, Lease};
 pub use state::{FixedWindow, QuotaState, SlidingWindow, SubWindow, TokenBucket};
 pub use states::{MAX_OTHERS, States};

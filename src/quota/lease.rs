@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 /// A lease takes at most the remaining units divided by this number, rounded down. So other isolates
 /// keep most of the units, and leases shrink to nothing as the quota runs low. With fewer units
 /// remaining than this number, nothing can be leased.
-pub const LEAST_LEASED: u32 = 4;
+pub const LEASE_DIVISOR: u32 = 4;
 
 /// Units taken in advance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Quota {
     #[must_use]
     pub fn lease(&self, state: Option<&QuotaState>, most: u32, now: Timestamp) -> Option<Lease> {
         let decision = self.decide(state, 0, now).decision;
-        let units = most.min(decision.remaining / LEAST_LEASED);
+        let units = most.min(decision.remaining / LEASE_DIVISOR);
         let ends = decision.at + self.lease_time();
         if units == 0 || ends == decision.at {
             return None;

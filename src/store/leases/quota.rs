@@ -1,7 +1,7 @@
 //! What an isolate holds of one quota.
 
 use super::demand::Demand;
-use crate::quota::{Decision, LEAST_LEASED, Quota, QuotaOutcome};
+use crate::quota::{Decision, LEASE_DIVISOR, Quota, QuotaOutcome};
 use crate::store::{Charge, QuotaAnswer};
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -71,7 +71,7 @@ impl LeasedQuota {
 
     /// Whether the quota may have units to lease, as far as is known.
     pub(super) fn may_give(&self, now: Timestamp) -> bool {
-        let little = |(_, answer): (u32, QuotaAnswer)| answer.decision.remaining < LEAST_LEASED;
+        let little = |(_, answer): (u32, QuotaAnswer)| answer.decision.remaining < LEASE_DIVISOR;
         !self.scarce.is_pending(now) && !self.latest.is_some_and(little)
     }
 
