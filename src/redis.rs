@@ -1,6 +1,9 @@
-//! How Redis is spoken to: two seams, `run a script with keys and arguments` ([`Scripts`]) and `run
-//! these commands atomically` ([`Database`]). [`rest`] implements both over Upstash's REST API, by calls of one command
-//! each: several commands are one script. [`emulator`] implements the second in this isolate. Every key is spelled in [`keys`].
+//! Access to Redis, through two traits: [`Scripts`] runs a script with keys and arguments, and
+//! [`Database`] runs several commands atomically.
+//!
+//! [`rest`] implements both over Upstash's REST API. Each call sends one command, so it runs several
+//! commands as one script. [`emulator`] implements [`Database`] in the isolate's memory. [`keys`] spells
+//! every key.
 
 use serde_json::Value;
 
@@ -24,9 +27,9 @@ pub(crate) mod slots;
 /// A Redis command and its arguments.
 pub type Command = Vec<String>;
 
-/// Makes a [`Command`] of words.
+/// Builds a [`Command`] from words.
 pub fn command<const N: usize>(words: [&str; N]) -> Command {
-    // Once, however many words there are.
+    // A function without the const parameter is compiled once, not for each number of words.
     command_of(&words)
 }
 
@@ -38,23 +41,24 @@ fn command_of(words: &[&str]) -> Command {
 /// Runs scripts.
 #[allow(async_fn_in_trait)]
 pub trait Scripts {
-    /// Runs `script` once, atomically. A call that failed may have run
-    /// ([`StoreError::may_have_run`]): it is not repeated.
+    /// Runs `script` once, atomically. A call that fails is not repeated, because it may have run
+    /// ([`StoreError::may_have_run`]).
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be run or its answer cannot be read.
+    /// [`StoreError`] if the script cannot be run, or its answer cannot be read.
     async fn run_script<A: ScriptAnswer>(
         &self,
         script: &Script,
         call: &ScriptCall,
     ) -> Result<A, StoreError>;
 
-    /// As [`run_script`](Self::run_script), waiting at most `timeout`, or for its own timeout if that is shorter.
+    /// Like [`run_script`](Self::run_script), with a timeout. It waits at most `timeout`, or the client's
+    /// own timeout if that is shorter.
     ///
     /// # Errors
     ///
-    /// Those of [`run_script`](Self::run_script).
+    /// The errors of [`run_script`](Self::run_script).
     async fn run_script_within<A: ScriptAnswer>(
         &self,
         script: &Script,
@@ -66,35 +70,36 @@ pub trait Scripts {
 /// Runs commands.
 #[allow(async_fn_in_trait)]
 pub trait Database {
-    /// Runs `commands` in order and without others in between, and answers each as Redis does over
-    /// REST: texts, numbers, lists and `null`. In a database that isolates share several are one script, in which none has
-    /// more than some thousand words.
+    /// Runs `commands` in order, without others in between. Returns one reply for each, as Redis answers
+    /// over REST: texts, numbers, lists and `null`. A shared database runs several commands as one script,
+    /// in which a command may have a few thousand words at most.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when they cannot be run, or one of them fails; an earlier one may have run.
+    /// [`StoreError`] if the commands cannot be run, or one of them fails. Earlier ones may have run.
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError>;
 
-    /// Whether other isolates see the same.
+    /// Whether other isolates use the same data.
     fn is_shared(&self) -> bool;
 
-    /// The form in which it is sent scripts; `None`: it runs none. A database in this isolate needs none:
-    /// its [`run`](Self::run) never waits, so that several in a row are one step.
+    /// The form in which scripts are sent. `None` if the database runs no scripts. A database in this
+    /// isolate needs none: its [`run`](Self::run) never waits, so several calls in a row are one step.
     fn script_form(&self) -> Option<ScriptForm> {
         None
     }
 
-    /// Runs a script that may answer anything but nil, as [`Scripts::run_script`] does.
+    /// Runs a script like [`Scripts::run_script`], and returns its answer as JSON. The script must not
+    /// answer nil.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when it cannot be run or its answer cannot be read.
+    /// [`StoreError`] if the script cannot be run, or its answer cannot be read.
     async fn run_script_for_value(&self, _: &Script, _: &ScriptCall) -> Result<Value, StoreError> {
         Err(StoreError::Malformed)
     }
 }
 
-/// A reply's number; what is none counts as zero.
+/// The number in a reply. A reply that is no whole number counts as zero.
 #[must_use]
 pub fn whole(reply: &Value) -> u64 {
     match reply {
@@ -103,14 +108,14 @@ pub fn whole(reply: &Value) -> u64 {
     }
 }
 
-/// A reply's texts; what is no text is left out.
+/// The texts in a reply. Items that are no text are left out.
 #[must_use]
 pub fn texts(reply: &Value) -> Vec<&str> {
     let list = reply.as_array().map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(Value::as_str).collect()
 }
 
-/// A reply's texts in pairs: fields with their values, or members with their scores.
+/// The texts in a reply as pairs: fields with their values, or members with their scores.
 #[must_use]
 pub fn pairs(reply: &Value) -> Vec<(&str, &str)> {
     let list = texts(reply);

@@ -1,4 +1,5 @@
-//! The control plane and the records over a bridge whose three connections decisions share, on a real Redis.
+//! Tests of the control plane and the records over a bridge on a real Redis. Decisions share its three
+//! connections.
 
 use std::cell::Cell;
 
@@ -30,7 +31,7 @@ fn target(text: &str) -> BlockTarget {
     BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
-/// Eight events, and six denials of an address each.
+/// A batch of eight addresses, each with an event and six denials.
 fn batch(round: u32) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for number in 0..8_u8 {
@@ -43,11 +44,11 @@ fn batch(round: u32) -> EventBatch {
         }
     }
     recorder.note_block("auth:198.51.100.1", START + Millis::from_secs(60));
-    let room = BatchLimits {
+    let limits = BatchLimits {
         commands: None,
         escalation: None,
     };
-    let batch = recorder.take(room);
+    let batch = recorder.take(limits);
     assert_eq!(batch.events.len(), 8);
     batch
 }
@@ -61,7 +62,7 @@ fn block() -> Block {
     }
 }
 
-/// Everything that an isolate and its operators do in one round; nothing of it fails.
+/// Does everything that an isolate and its operators do, and asserts that nothing fails.
 async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
     let (address, range) = (format!("192.0.3.{round}"), format!("10.{round}.0.0/16"));
     records.record(&batch(round), START).await.unwrap();
@@ -69,9 +70,9 @@ async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
         let set = records.block(&target(text), &block(), START).await;
         assert_eq!(set, Ok(()));
     }
-    let (held, listed) = records.held_blocks(START).await.unwrap();
-    assert!(held.is_whole());
-    assert!(listed.addresses.iter().any(|(known, _)| *known == address));
+    let (ranges, listed) = records.held_blocks(START).await.unwrap();
+    assert!(ranges.is_whole());
+    assert!(listed.addresses.iter().any(|(name, _)| *name == address));
     let mut counted = Series::default();
     counted.add(&["requests", "other", "admitted"], 5);
     let batch = counts::CountBatch::new("isolate", u64::from(round), START, counted);
@@ -79,7 +80,11 @@ async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
     records.fold_counts(START).await.unwrap();
     let overview = records.overview(START).await.unwrap();
     let admitted = overview.counts.get("requests other admitted");
-    assert_eq!(admitted, 5 * u64::from(round + 1), "it never falls");
+    assert_eq!(
+        admitted,
+        5 * u64::from(round + 1),
+        "the total is the sum of all rounds"
+    );
     records.chart(Width::Minute, 60, START).await.unwrap();
     let events = records.events(None, 200, START).await.unwrap();
     assert_eq!(events.events.len(), 8 * (round as usize + 1));
@@ -99,7 +104,7 @@ async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
 }
 
 #[tokio::test]
-async fn control_plane_and_records_over_a_bridge_are_right_while_decisions_run() {
+async fn the_control_plane_and_records_are_right_while_decisions_use_the_bridge() {
     let bridge = StandIn::bridge().await;
     let records = Records::new(bridge.redis(), Keys::new("t:"));
     let store = bridge.store("t:");
@@ -128,7 +133,11 @@ async fn control_plane_and_records_over_a_bridge_are_right_while_decisions_run()
     join(decisions, rounds).await;
     let verdict = store.decide(&check, START).await.unwrap();
     let left = verdict.answers[0].unwrap().decision.remaining;
-    assert_eq!(left, 100_000 - asked.get() - 1, "each counted once");
+    assert_eq!(
+        left,
+        100_000 - asked.get() - 1,
+        "each decision is counted once"
+    );
     let page = records
         .blocks(&BlockCursor::FIRST, 100, START)
         .await
@@ -136,9 +145,10 @@ async fn control_plane_and_records_over_a_bridge_are_right_while_decisions_run()
     assert_eq!(page.blocks.len(), ROUNDS as usize);
 }
 
-/// As many addresses as a batch holds, each with all its counters: no command in the script has too many words.
+/// It has as many addresses as a batch can hold, each with all its counters. No command in the script may have
+/// too many words.
 #[tokio::test]
-async fn the_largest_batch_is_counted() {
+async fn the_largest_batch_is_recorded() {
     const RULE: Escalation = Escalation {
         denials: 5,
         window: Millis::from_secs(60),
@@ -157,11 +167,11 @@ async fn the_largest_batch_is_counted() {
         let blocked = format!("auth:{caller}");
         recorder.note_block(&blocked, START + Millis::from_secs(60));
     }
-    let room = BatchLimits {
+    let limits = BatchLimits {
         commands: None,
         escalation: Some(Costs::TOGETHER),
     };
-    let batch = recorder.take(room);
+    let batch = recorder.take(limits);
     assert_eq!((batch.denials.len(), batch.events.len()), (100, 100));
     records.record(&batch, START).await.unwrap();
     let escalated = records.escalate(&batch, &RULE, START).await.unwrap();

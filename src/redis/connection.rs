@@ -1,4 +1,4 @@
-//! Where an isolate's records are: in Redis, or in the isolate itself where none is configured.
+//! The database of an isolate's records: Redis, or the isolate's memory if no Redis is configured.
 
 use serde_json::Value;
 
@@ -10,16 +10,16 @@ use crate::effects::Effects;
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
-/// The one database of an isolate.
+/// The database of an isolate.
 pub enum Connection<E> {
-    /// In this isolate.
+    /// In the isolate's memory.
     Emulator(Emulator),
     /// Redis, over REST.
     Rest(RestClient<E>),
 }
 
 impl<E: Effects> Connection<E> {
-    /// What came of the calls of Redis.
+    /// Statistics of the calls to Redis.
     #[must_use]
     pub fn calls(&self) -> CallStats {
         match self {

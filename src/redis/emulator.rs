@@ -1,7 +1,7 @@
-//! The few Redis commands that the limiter uses, run in memory as Redis runs them.
+//! The few Redis commands that the limiter uses, in memory, with the same replies.
 //!
-//! Bounded: full, it drops what expires soonest. Keys without an end are bounded by those who write them, or go as well
-//! ([`Emulator::for_application`]).
+//! The number of keys is bounded. When full, the emulator drops the key that expires soonest. It does not drop
+//! keys without an expiry, whose number their writers bound, except with [`Emulator::for_application`].
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,45 +13,47 @@ use super::{Command, Database};
 use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
-/// Keys that an isolate keeps unless told otherwise.
+/// How many keys an isolate keeps by default.
 pub const DEFAULT_KEYS: usize = 20_000;
 
-/// Keys of an application that an isolate keeps, and bytes of these and their texts.
+/// How many keys of an application an isolate keeps, and how many bytes of keys and texts.
 const APPLICATION_KEYS: usize = 10_000;
 const APPLICATION_BYTES: usize = 8 * 1024 * 1024;
 
-/// The places of keys without an end, where these go as well: after all times.
-const ENDLESS: u64 = 1 << 62;
+/// Where keys without an expiry begin in [`Keyspace::by_expiry`], if they may be dropped: after all times.
+const WITHOUT_EXPIRY: u64 = 1 << 62;
 
-/// Records in memory.
+/// A small Redis in the isolate's memory.
 pub struct Emulator {
-    held: RefCell<StoredValue>,
+    keyspace: RefCell<Keyspace>,
 }
 
-struct StoredValue {
-    most: usize,
-    most_bytes: usize,
-    /// Whether keys without an end go where there is no room.
-    drops_endless: bool,
+/// All keys and their values.
+struct Keyspace {
+    max_keys: usize,
+    max_bytes: usize,
+    /// Whether keys without an expiry may be dropped when it is full.
+    drops_without_expiry: bool,
     keys: BTreeMap<String, Entry>,
-    /// Of keys and texts. Other kinds of content are not counted.
+    /// Bytes of keys and texts. Other kinds of content are not counted.
     bytes: usize,
-    /// Keys that go where there is no room, the first first: by their ends, in ms since the epoch, then from [`ENDLESS`] on in
-    /// the order in which they were written.
+    /// Keys that may be dropped, in the order in which they are. First by expiry, in ms since the epoch. Then,
+    /// from [`WITHOUT_EXPIRY`] on, in the order in which they were written.
     by_expiry: BTreeSet<(u64, String)>,
+    /// The number of keys written so far.
     written: u64,
 }
 
 struct Entry {
     content: Content,
     expires: Option<Timestamp>,
-    /// Its place in [`StoredValue::by_expiry`], if it has one.
+    /// Its place in [`Keyspace::by_expiry`], if it has one.
     place: Option<u64>,
 }
 
 impl Entry {
     fn bytes(&self, key: &str) -> usize {
-        // The key is held once more where it has a place.
+        // `by_expiry` contains the key a second time.
         2 * key.len()
             + match &self.content {
                 Content::Text(text) => text.len(),
@@ -62,13 +64,13 @@ impl Entry {
 
 enum Content {
     Text(String),
-    /// Of texts.
+    /// Field values are strings.
     Hash(Map<String, Value>),
     Sorted(Sorted),
     List(Vec<String>),
 }
 
-/// Scores are whole numbers from 0.
+/// A sorted set. Its scores are whole numbers from 0.
 #[derive(Default)]
 struct Sorted {
     scores: BTreeMap<String, u64>,
@@ -76,25 +78,26 @@ struct Sorted {
 }
 
 impl Emulator {
-    /// Keeps up to `most` keys (at least one).
+    /// An emulator that keeps up to `max_keys` keys (at least one).
     #[must_use]
-    pub fn new(most: usize) -> Self {
-        Self::bounded(most, usize::MAX, false)
+    pub fn new(max_keys: usize) -> Self {
+        Self::bounded(max_keys, usize::MAX, false)
     }
 
-    /// For keys that nobody bounds: up to 10,000, and 8 MiB of keys and texts. Full, it drops what expires soonest, then, of keys
-    /// without an end, what was written longest ago.
+    /// An emulator for an application's keys, whose number nobody bounds. It keeps up to 10,000 keys, and 8 MiB
+    /// of keys and texts. When full, it drops the key that expires soonest. If no key expires, it drops the key
+    /// that was written longest ago.
     #[must_use]
     pub fn for_application() -> Self {
         Self::bounded(APPLICATION_KEYS, APPLICATION_BYTES, true)
     }
 
-    fn bounded(most: usize, most_bytes: usize, drops_endless: bool) -> Self {
+    fn bounded(max_keys: usize, max_bytes: usize, drops_without_expiry: bool) -> Self {
         Self {
-            held: RefCell::new(StoredValue {
-                most: most.max(1),
-                most_bytes,
-                drops_endless,
+            keyspace: RefCell::new(Keyspace {
+                max_keys: max_keys.max(1),
+                max_bytes,
+                drops_without_expiry,
                 keys: BTreeMap::new(),
                 bytes: 0,
                 by_expiry: BTreeSet::new(),
@@ -112,15 +115,17 @@ impl Default for Emulator {
 
 impl Database for Emulator {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
-        let mut held = self.held.borrow_mut();
-        held.expire(now);
+        let mut keyspace = self.keyspace.borrow_mut();
+        keyspace.expire(now);
         let replies = commands.iter().map(|command| {
             let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            let reply = held.apply(&words, now).ok_or_else(|| match words.first() {
-                Some(&"INCRBY") => StoreError::NotANumber,
-                _ => StoreError::Refused("ERR".to_owned()),
-            });
-            held.drop_empty(words.get(1).copied().unwrap_or_default());
+            let reply = keyspace
+                .apply(&words, now)
+                .ok_or_else(|| match words.first() {
+                    Some(&"INCRBY") => StoreError::NotANumber,
+                    _ => StoreError::Refused("ERR".to_owned()),
+                });
+            keyspace.drop_empty(words.get(1).copied().unwrap_or_default());
             reply
         });
         replies.collect()
@@ -142,8 +147,8 @@ impl Database for std::rc::Rc<Emulator> {
     }
 }
 
-impl StoredValue {
-    /// `None`: not a command that it knows, or one of another kind of key.
+impl Keyspace {
+    /// Runs a command. `None` if the command is unknown, or the key has a value of another type.
     fn apply(&mut self, words: &[&str], now: Timestamp) -> Option<Value> {
         Some(match *words {
             ["GET", key] => self.text(key).into(),
@@ -226,15 +231,15 @@ impl StoredValue {
                 let score = self.sorted(key)?.scores.get(member);
                 score.map(u64::to_string).into()
             }
-            ["ZCOUNT", key, least, "+inf"] => {
-                let from = (score_from(least)?, String::new());
+            ["ZCOUNT", key, min, "+inf"] => {
+                let from = (score_from(min)?, String::new());
                 self.sorted(key)?.by_score.range(from..).count().into()
             }
             ["ZCARD", key] => self.sorted(key)?.scores.len().into(),
-            ["ZREMRANGEBYSCORE", key, "-inf", most] => {
-                let most = most.parse().ok()?;
+            ["ZREMRANGEBYSCORE", key, "-inf", max] => {
+                let max = max.parse().ok()?;
                 self.sorted(key)?
-                    .remove_first(|_, score| score <= most)
+                    .remove_first(|_, score| score <= max)
                     .into()
             }
             ["ZREMRANGEBYRANK", key, "0", last] => {
@@ -246,33 +251,33 @@ impl StoredValue {
             [
                 "ZRANGEBYSCORE",
                 key,
-                least,
+                min,
                 "+inf",
                 "WITHSCORES",
                 "LIMIT",
-                skipped,
-                most,
+                offset,
+                count,
             ] => {
-                let from = (score_from(least)?, String::new());
+                let from = (score_from(min)?, String::new());
                 let found = self.sorted(key)?.by_score.range(from..);
-                page(found, skipped, most)?
+                page(found, offset, count)?
             }
             [
                 "ZREVRANGEBYSCORE",
                 key,
-                most_score,
+                max,
                 "-inf",
                 "WITHSCORES",
                 "LIMIT",
-                skipped,
-                most,
+                offset,
+                count,
             ] => {
-                let end = match most_score {
+                let end = match max {
                     "+inf" => u64::MAX,
                     score => score.parse::<u64>().ok()?.saturating_add(1),
                 };
                 let found = self.sorted(key)?.by_score.range(..(end, String::new()));
-                page(found.rev(), skipped, most)?
+                page(found.rev(), offset, count)?
             }
             ["RPUSH", key, ref texts @ ..] if !texts.is_empty() => {
                 let list = self.list(key)?;
@@ -281,12 +286,12 @@ impl StoredValue {
             }
             ["LRANGE", key, first, last] => {
                 let list = self.list(key)?;
-                let range = places([first, last], list.len())?;
+                let range = indexes([first, last], list.len())?;
                 list.get(range)?.iter().cloned().collect()
             }
             ["LTRIM", key, first, "-1"] => {
                 let list = self.list(key)?;
-                let range = places([first, "-1"], list.len())?;
+                let range = indexes([first, "-1"], list.len())?;
                 list.drain(..range.start);
                 "OK".into()
             }
@@ -339,7 +344,9 @@ impl StoredValue {
         self.written += 1;
         let place = match expires {
             Some(expires) => Some(expires.as_millis()),
-            None => self.drops_endless.then_some(ENDLESS + self.written),
+            None => self
+                .drops_without_expiry
+                .then_some(WITHOUT_EXPIRY + self.written),
         };
         let entry = Entry {
             content,
@@ -347,7 +354,7 @@ impl StoredValue {
             place,
         };
         let bytes = entry.bytes(key);
-        while (self.keys.len() >= self.most || self.bytes + bytes > self.most_bytes)
+        while (self.keys.len() >= self.max_keys || self.bytes + bytes > self.max_bytes)
             && let Some((_, first)) = self.by_expiry.first().cloned()
         {
             self.remove(&first);
@@ -368,7 +375,7 @@ impl StoredValue {
         Some(entry)
     }
 
-    /// An empty hash, sorted set or list is none.
+    /// Removes the key if its hash, sorted set or list is empty, as Redis does.
     fn drop_empty(&mut self, key: &str) {
         let empty = self
             .keys
@@ -397,9 +404,9 @@ impl StoredValue {
     fn clear_expiry(&mut self, key: &str) -> u8 {
         match self.remove(key) {
             Some(entry) => {
-                let had_end = entry.expires.is_some();
+                let had_expiry = entry.expires.is_some();
                 self.put(key, entry.content, None);
-                u8::from(had_end)
+                u8::from(had_expiry)
             }
             None => 0,
         }
@@ -415,7 +422,7 @@ impl StoredValue {
 }
 
 impl Sorted {
-    /// Whether the member is new.
+    /// Adds a member or changes its score. Returns whether it is new.
     fn put(&mut self, member: &str, score: u64) -> bool {
         let old = self.scores.insert(member.to_owned(), score);
         if let Some(old) = old {
@@ -430,11 +437,12 @@ impl Sorted {
         score.is_some_and(|score| self.by_score.remove(&(score, member.to_owned())))
     }
 
-    /// Removes from the lowest on while `goes` says so, told each one's place and score.
-    fn remove_first(&mut self, goes: impl Fn(usize, u64) -> bool) -> u64 {
+    /// Removes members from the lowest score on while `remove`, called with the rank and the score, returns
+    /// `true`. Returns how many.
+    fn remove_first(&mut self, remove: impl Fn(usize, u64) -> bool) -> u64 {
         let mut removed = 0;
         while let Some((score, member)) = self.by_score.first().cloned()
-            && goes(removed, score)
+            && remove(removed, score)
         {
             self.remove(&member);
             removed += 1;
@@ -443,22 +451,22 @@ impl Sorted {
     }
 }
 
-/// The places of a list from a first to a last, each counted from the end where it is negative.
-fn places(ends: [&str; 2], length: usize) -> Option<Range<usize>> {
-    let place = |text: &str| {
-        let place: i64 = text.parse().ok()?;
-        Some(match usize::try_from(place) {
-            Ok(place) => Some(place),
-            Err(_) => length.checked_sub(usize::try_from(place.unsigned_abs()).ok()?),
+/// The indexes of a list from a first to a last. A negative index counts from the end.
+fn indexes(ends: [&str; 2], length: usize) -> Option<Range<usize>> {
+    let index = |text: &str| {
+        let index: i64 = text.parse().ok()?;
+        Some(match usize::try_from(index) {
+            Ok(index) => Some(index),
+            Err(_) => length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?),
         })
     };
     let [first, last] = ends;
-    let begin = place(first)?.unwrap_or_default().min(length);
-    let end = place(last)?.map_or(0, |last| last.saturating_add(1).min(length));
+    let begin = index(first)?.unwrap_or_default().min(length);
+    let end = index(last)?.map_or(0, |last| last.saturating_add(1).min(length));
     Some(begin..end.max(begin))
 }
 
-/// A number as Redis reads one: in no form but its own.
+/// Parses an integer as strictly as Redis: only in the form in which Redis writes it.
 fn integer(text: &str) -> Option<i64> {
     let number: i64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
@@ -469,7 +477,7 @@ fn millis(text: &str) -> Option<Millis> {
 }
 
 fn score_from(text: &str) -> Option<u64> {
-    // Exclusive where it starts with a bracket.
+    // A score that starts with a bracket is exclusive.
     match text.strip_prefix('(') {
         None => text.parse().ok(),
         Some(above) => above.parse::<u64>().ok()?.checked_add(1),
@@ -478,10 +486,10 @@ fn score_from(text: &str) -> Option<u64> {
 
 fn page<'a>(
     found: impl Iterator<Item = &'a (u64, String)>,
-    skipped: &str,
-    most: &str,
+    offset: &str,
+    count: &str,
 ) -> Option<Value> {
-    let found = found.skip(skipped.parse().ok()?).take(most.parse().ok()?);
+    let found = found.skip(offset.parse().ok()?).take(count.parse().ok()?);
     Some(
         found
             .flat_map(|(score, member)| [Value::from(&**member), score.to_string().into()])

@@ -1,5 +1,5 @@
-//! Upstash's REST API over `reqwest`, for native hosts. On wasm `reqwest` cannot be told to follow no
-//! redirect, so hosts there bring the platform's own `fetch`.
+//! Upstash's REST API over `reqwest`, for native hosts. On wasm, `reqwest` cannot be configured to follow
+//! no redirects, so hosts there use the platform's own `fetch`.
 
 use std::time::Duration;
 
@@ -20,8 +20,9 @@ pub enum HttpError {
     Client,
 }
 
-/// Posts to one REST URL with one token: what [`Effects::call_redis`](crate::effects::Effects::call_redis)
-/// does, for a host that has no HTTP client of its own. Natively it follows no redirect.
+/// An HTTP client that posts to one REST URL with one token. A host without an HTTP client of its own can
+/// implement [`Effects::call_redis`](crate::effects::Effects::call_redis) with it. On native targets it
+/// follows no redirects.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
@@ -30,11 +31,11 @@ pub struct Http {
 }
 
 impl Http {
-    /// Posts to `url` with `token` as the bearer token.
+    /// A client that posts to `url` with `token` as the bearer token.
     ///
     /// # Errors
     ///
-    /// [`HttpError`], which carries neither of them.
+    /// [`HttpError`]. It contains neither the URL nor the token.
     pub fn new(url: &str, token: &str) -> Result<Self, HttpError> {
         let url = reqwest::Url::parse(url).map_err(|_| HttpError::Url)?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -53,18 +54,19 @@ impl Http {
         })
     }
 
-    /// Posts `body` once.
+    /// Posts `body` once, and waits at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
+    /// [`StoreError::Timeout`] if the answer is not complete in time. [`StoreError::Unreachable`] if the
+    /// request fails otherwise.
     pub async fn post(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
         let response = self
             .client
             .post(self.url.clone())
             .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .timeout(Duration::from_millis(timeout.get().min(LONGEST_MS)))
+            .timeout(Duration::from_millis(timeout.get().min(MAX_TIMEOUT_MS)))
             .body(body)
             .send()
             .await
@@ -75,11 +77,12 @@ impl Http {
     }
 }
 
-/// The longest timeout of a browser's or Worker's `setTimeout`; reqwest panics above it.
-const LONGEST_MS: u64 = i32::MAX as u64;
+/// The longest timeout of `setTimeout` in browsers and Workers. `reqwest` panics above it.
+const MAX_TIMEOUT_MS: u64 = i32::MAX as u64;
 
 fn failure(error: &reqwest::Error) -> StoreError {
-    // While the body is read, reqwest's fetch does not recognise the reason it aborted with.
+    // On wasm, `reqwest` aborts the fetch itself, but does not recognise that as a timeout while it reads the
+    // body.
     if error.is_timeout() || format!("{error:?}").contains("TimedOut") {
         StoreError::Timeout
     } else {

@@ -1,5 +1,5 @@
-//! JSON written and read by hand, for the one command and the one answer of a decision. Whatever is
-//! not in the usual form is for serde.
+//! A fast writer and reader for the JSON of a decision's command and answer. JSON in another form than the
+//! usual one is left to serde.
 
 /// Appends `text` as a JSON string.
 pub fn push_string(json: &mut String, text: &str) {
@@ -9,7 +9,7 @@ pub fn push_string(json: &mut String, text: &str) {
         json.push_str(text);
         json.push('"');
     } else {
-        // A string always has a form in JSON.
+        // Serializing a string does not fail.
         json.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 }
@@ -19,26 +19,27 @@ pub fn push_number(text: &mut String, number: u64) {
     text.push_str(itoa::Buffer::new().format(number));
 }
 
-/// A JSON text without white space, read from the front. Each reader takes what it names or nothing.
+/// Reads a JSON text without white space from the front. Each method reads one thing and moves behind it, or
+/// returns `None` if something else comes next.
 #[derive(Clone, Copy, Debug)]
 pub struct TextReader<'a> {
     rest: &'a str,
 }
 
 impl<'a> TextReader<'a> {
-    /// At the start of `text`.
+    /// A reader at the start of `text`.
     #[must_use]
     pub const fn new(text: &'a str) -> Self {
         Self { rest: text }
     }
 
-    /// Exactly this text.
+    /// Reads exactly this text.
     pub fn literal(&mut self, text: &str) -> Option<()> {
         self.rest = self.rest.strip_prefix(text)?;
         Some(())
     }
 
-    /// A whole number from 0 to 2^53, written without sign, fraction, exponent or leading zero.
+    /// Reads a whole number from 0 to 2^53, written without sign, fraction, exponent or leading zero.
     pub fn number(&mut self) -> Option<u64> {
         let digits = self.rest.bytes().take_while(u8::is_ascii_digit).count();
         let (text, rest) = self.rest.split_at_checked(digits)?;
@@ -50,7 +51,7 @@ impl<'a> TextReader<'a> {
         text.parse().ok().filter(|number| *number <= 1 << 53)
     }
 
-    /// A string without escapes.
+    /// Reads a string without escapes.
     pub fn string(&mut self) -> Option<&'a str> {
         let inside = self.rest.strip_prefix('"')?;
         let end = inside.find(['"', '\\'])?;
@@ -62,7 +63,7 @@ impl<'a> TextReader<'a> {
         Some(text)
     }
 
-    /// A string without escapes, or `null`.
+    /// Reads a string without escapes, or `null`.
     pub fn string_or_null(&mut self) -> Option<Option<&'a str>> {
         match self.literal("null") {
             Some(()) => Some(None),
@@ -70,7 +71,7 @@ impl<'a> TextReader<'a> {
         }
     }
 
-    /// Whether nothing is left.
+    /// Whether the whole text has been read.
     #[must_use]
     pub const fn is_at_end(&self) -> bool {
         self.rest.is_empty()
@@ -99,17 +100,16 @@ mod tests {
             prop_assert_eq!(json, Value::from(number).to_string());
         }
 
-        /// What the cursor takes, serde reads as the same.
         #[test]
-        fn what_is_read_is_what_serde_reads(text in "[0-9]{1,18}|\"[ -~]{0,8}\"|[0-9.eE+-]{1,6}|\"\\PC{0,8}\"") {
-            let mut cursor = TextReader::new(&text);
-            let number = cursor.number().filter(|_| cursor.is_at_end());
+        fn the_reader_returns_what_serde_returns(text in "[0-9]{1,18}|\"[ -~]{0,8}\"|[0-9.eE+-]{1,6}|\"\\PC{0,8}\"") {
+            let mut reader = TextReader::new(&text);
+            let number = reader.number().filter(|_| reader.is_at_end());
             let parsed: Option<Value> = serde_json::from_str(&text).ok();
             if let Some(number) = number {
                 prop_assert_eq!(parsed.clone(), Some(Value::from(number)));
             }
-            let mut cursor = TextReader::new(&text);
-            let string = cursor.string().filter(|_| cursor.is_at_end());
+            let mut reader = TextReader::new(&text);
+            let string = reader.string().filter(|_| reader.is_at_end());
             if let Some(string) = string {
                 prop_assert_eq!(parsed, Some(Value::from(string)));
             }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_usual_is_left_to_serde() {
+    fn unusual_json_is_left_to_serde() {
         for text in [
             "",
             "-1",
@@ -130,8 +130,8 @@ mod tests {
             "\"\u{1}\"",
             "null",
         ] {
-            let mut cursor = TextReader::new(text);
-            assert_eq!((cursor.number(), cursor.string()), (None, None), "{text}");
+            let mut reader = TextReader::new(text);
+            assert_eq!((reader.number(), reader.string()), (None, None), "{text}");
         }
     }
 }

@@ -1,73 +1,77 @@
-//! The schema: every key that the limiter has in Redis, spelled here and nowhere else.
+//! The schema of Redis: every key of the limiter is spelled here and nowhere else.
 //!
 //! # Cluster
 //!
-//! A command or a script of a Redis Cluster touches keys of one slot, which the text in a key's first pair of braces
-//! chooses, its hash tag. There ([`Keys::clustered`]) the keys of one caller carry the caller in braces, and all
-//! other records `{records}`: what concerns one caller alone is one step, and callers spread over the slots. The tag
-//! is the caller's own text, the same in a quota and in a block of its address: no
-//! [`CallerKey`](crate::client::CallerKey) has braces in it.
+//! In a Redis Cluster, a command or a script can only use keys of one slot. A key's hash tag, the text in its
+//! first pair of braces, chooses the slot. With [`Keys::clustered`], the keys of one caller have the caller as
+//! their tag, and all other records have `{records}`. So what concerns only one caller is one step, and callers
+//! spread over the slots. The tag is the caller's text, and is the same in a quota and in a block of the
+//! caller's address. No [`CallerKey`](crate::client::CallerKey) contains braces.
 
 use std::fmt::Write;
 
 /// A key, without the prefix.
 ///
-/// `quota` is a quota's own name, `{policy}:{caller}`; `address` a caller's canonical address.
+/// A quota is named `{policy}:{caller}`. An address is a caller's canonical address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedisKey<'a> {
-    /// `{policy}:{caller}`. Text: the state of one quota of one caller. TTL: for as long as it
-    /// matters.
+    /// `{policy}:{caller}`. Text: the states of one quota of one caller. TTL: as long as they
+    /// matter.
     Quota(&'a str),
-    /// `{policy}:{caller}:blocked`. Text: the end of the policy's own block of the caller, in ms. TTL:
-    /// the block.
+    /// `{policy}:{caller}:blocked`. Text: the end of the policy's own block of the caller, in ms since
+    /// the epoch. TTL: the block.
     QuotaBlock(&'a str),
-    /// `absorbed:{name}`, of a quota and a name. Text: what of the units that an isolate admitted alone, and sends
-    /// under this name, has been counted. TTL: the state's. In a cluster: `absorbed:{caller}:{name}`.
+    /// `absorbed:{name}`, for a quota and the name of an isolate's backlog. Text: which units of this backlog have
+    /// been counted. TTL: the state's. In a cluster: `absorbed:{caller}:{name}`.
     Absorbed(&'a str, &'a str),
-    /// `blocked:{address}`. JSON: a block of the address everywhere. TTL: the block, none for one
-    /// without an end.
+    /// `blocked:{address}`. JSON: a block of the address everywhere. TTL: the block. None if it has no
+    /// end.
     BlockedAddress(&'a str),
     /// `blocked_ips`. Sorted set: blocked addresses by the end of their block, in ms. TTL: longer than
-    /// the longest block, none while it lists a block without an end.
+    /// the longest block. None while it lists a block without an end.
     BlockedAddresses,
     /// `blocked_policies`. Sorted set: quotas whose policy blocks their caller, by the block's end, in
     /// ms. TTL: longer than the longest block.
     BlockedPolicies,
-    /// `blocked_ranges`. Hash: blocked ranges and their blocks, JSON, and under `version` the version of
-    /// the ranges that it holds.
+    /// `blocked_ranges`. Hash: blocked ranges and their blocks, JSON. The field `version` has the version of
+    /// these ranges.
     BlockedRanges,
     /// `blocked_ranges:version`. Text: the version of the blocked ranges and of the list of blocked
-    /// addresses, which changes with every block set or lifted.
+    /// addresses. It changes with every block that is set or lifted.
     BlockedRangesVersion,
-    /// `blocked_ranges:lifted`. Sorted set: ranges lifted in the last day, by when, in ms. TTL: a day.
+    /// `blocked_ranges:lifted`. Sorted set: ranges lifted in the last day, by the time of the lift in ms. TTL: a
+    /// day.
     LiftedRanges,
     /// `events`. Sorted set: events, JSON, by their time in ms. TTL: a week.
     Events,
-    /// `events:left_out`. Text: events that no record counts. TTL: a week.
+    /// `events:left_out`. Text: the number of events that no record counts. TTL: a week.
     EventsLeftOut,
     /// `suspicious:{hour}`. Sorted set: `{policy} {caller}` by its denials in that hour since the epoch.
     /// TTL: 25 hours.
     Suspicious(u64),
-    /// `escalation:{address}:{part}`. Text: denials of the address in one part of the escalation's
-    /// window. TTL: the window and two parts.
+    /// `escalation:{address}:{part}`. Text: the number of denials of the address in one part of the
+    /// escalation's window. TTL: the window and two parts.
     Escalation(&'a str, u64),
-    /// `metrics:pending`. List: what isolates have counted, a batch each, JSON, until it is folded.
+    /// `metrics:pending`. List: batches of counts that isolates have written, JSON. Folding removes them.
     PendingCounts,
-    /// `metrics:totals`. JSON: the sum of all that was folded. TTL: 450 days without more.
+    /// `metrics:totals`. JSON: the sum of all folded counts. TTL: 450 days after the last folding.
     TotalCounts,
-    /// `metrics:minutes:{hour}`, since the epoch. JSON: what was counted in each minute of the hour. TTL: 26 hours.
+    /// `metrics:minutes:{hour}`, hours since the epoch. JSON: counts in each minute of the hour. TTL: 26 hours.
     MinuteCounts(u64),
-    /// `metrics:hours:{day}`, since the epoch. JSON: what was counted in each hour of the day. TTL: 34 days.
+    /// `metrics:hours:{day}`, days since the epoch. JSON: counts in each hour of the day. TTL: 34 days.
     HourCounts(u64),
-    /// `metrics:days:{thirty days}`, since the epoch. JSON: what was counted in each of 30 days. TTL: 516 days.
+    /// `metrics:days:{number}`, periods of 30 days since the epoch. JSON: counts in each day of the period. TTL:
+    /// 516 days.
     DayCounts(u64),
-    /// `metrics:gauges`. JSON: what the schedule has gathered last. TTL: an hour.
+    /// `metrics:gauges`. JSON: the gauges that the schedule gathered last. TTL: an hour.
     Gauges,
-    /// `operations`. List: what operators have done, JSON, the latest 1,000. TTL: 90 days.
+    /// `operations`. List: the latest 1,000 actions of operators, JSON. TTL: 90 days.
     Operations,
-    /// `app/{key}`. Text: a value of the application's own. TTL: what the application says. No policy's name has a slash.
+    /// `app/{key}`. Text: a value that the application stores. TTL: as the application sets it. No policy's name
+    /// contains a slash.
     Application(&'a str),
-    /// `escalated:{address}`. Text: how often the escalation has blocked the address. TTL: two days.
+    /// `escalated:{address}`. Text: how often the escalation has blocked the address. TTL: two
+    /// days.
     Escalated(&'a str),
 }
 
@@ -78,22 +82,22 @@ pub struct Keys {
     is_clustered: bool,
 }
 
-/// What the keys of records that are no caller's begin with in a cluster.
+/// The hash tag of records that belong to no caller, in a cluster.
 const RECORDS: &str = "{records}:";
 
-/// The caller in a quota's name.
+/// The caller in a quota's name `{policy}:{caller}`.
 #[must_use]
 pub fn caller_of(quota: &str) -> &str {
     policy_and_caller(quota).1
 }
 
-/// No policy's name has a colon.
+/// Splits a quota's name at its first colon. No policy's name contains a colon.
 fn policy_and_caller(quota: &str) -> (&str, &str) {
     quota.split_at(quota.find(':').map_or(0, |colon| colon + 1))
 }
 
 impl Keys {
-    /// Every key starts with `prefix`.
+    /// Keys that start with `prefix`.
     pub fn new(prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
@@ -101,7 +105,7 @@ impl Keys {
         }
     }
 
-    /// Every key starts with `prefix`, which has no brace in it, and has a hash tag: for a Redis Cluster.
+    /// Keys for a Redis Cluster: they start with `prefix`, which must contain no brace, and have a hash tag.
     pub fn clustered(prefix: impl Into<String>) -> Self {
         Self {
             is_clustered: true,
@@ -115,7 +119,7 @@ impl Keys {
         self.is_clustered
     }
 
-    /// The pattern that all keys match, and none of another prefix (`SCAN`, `MATCH`).
+    /// The pattern for `SCAN` with `MATCH` that all keys match, and no key with another prefix.
     #[must_use]
     pub fn pattern(&self) -> String {
         let mut pattern = String::with_capacity(self.prefix.len() + 1);
@@ -129,7 +133,7 @@ impl Keys {
         pattern
     }
 
-    /// A key's whole text.
+    /// A key's text with the prefix.
     #[must_use]
     pub fn text(&self, key: RedisKey<'_>) -> String {
         let mut text = String::with_capacity(self.prefix.len() + 48);
@@ -137,7 +141,7 @@ impl Keys {
         text
     }
 
-    /// Appends a key's whole text.
+    /// Appends a key's text with the prefix.
     pub fn write(&self, key: RedisKey<'_>, text: &mut String) {
         text.push_str(&self.prefix);
         let [kind, caller, after, rest] = match key {
@@ -204,9 +208,9 @@ mod tests {
     use super::{Keys, RedisKey};
     use crate::client::{CallerKey, Ipv6Prefix, Network};
 
-    /// Operators read these, and older versions wrote them.
+    /// They must not change, because operators read them and older versions wrote them.
     #[test]
-    fn the_schema_is_what_the_readme_says() {
+    fn keys_are_spelled_as_the_documentation_says() {
         for (key, text) in [
             (RedisKey::Quota("auth:192.0.2.1"), "t:auth:192.0.2.1"),
             (
@@ -245,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clusters_keys_carry_the_caller_or_belong_to_the_records() {
+    fn keys_of_a_cluster_have_the_caller_or_records_as_their_tag() {
         for (key, text) in [
             (RedisKey::Quota("auth:192.0.2.1"), "t:auth:{192.0.2.1}"),
             (RedisKey::Quota("ip:2001:db8::/64"), "t:ip:{2001:db8::/64}"),
@@ -285,7 +289,7 @@ mod tests {
         }
     }
 
-    /// The slots of everything that a caller can have.
+    /// The slots of all keys that a caller can have.
     fn slots_of(prefix: &str, caller: &CallerKey) -> Vec<u16> {
         let keys = Keys::clustered(prefix);
         let caller = caller.to_string();
@@ -352,9 +356,10 @@ mod tests {
         assert_eq!(slots, [slots[0]; 16]);
     }
 
-    /// Three masters have a third of the slots each, as `redis-cli --cluster create` deals them out.
+    /// Three masters have a third of the slots each, as `redis-cli --cluster create` assigns them. No master's
+    /// share of callers differs from a third by more than a fifth.
     #[test]
-    fn callers_spread_over_the_masters_within_a_fifth_of_even() {
+    fn callers_spread_evenly_over_the_masters() {
         const CALLERS: u32 = 10_000;
         type Numbered = fn(u32) -> CallerKey;
         let kinds: [(&str, Numbered); 4] = [

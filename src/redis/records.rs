@@ -1,7 +1,7 @@
-//! Records beside the quotas: blocks, events, counts of denials, under one prefix of a database.
+//! Records other than quotas: blocks, events and counts of denials, under one prefix of a database.
 //!
-//! Decisions do not come by here ([`crate::store`]); these are for operators, and for what is
-//! written once a response is on its way.
+//! Decisions do not use them ([`crate::store`] does that). Operators' calls do, and duties that run after
+//! the response is sent.
 
 use std::cell::OnceCell;
 use std::pin::Pin;
@@ -16,13 +16,13 @@ use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
 use crate::time::Timestamp;
 
-/// Steps in a row that may fail, each in a slot of its own, before the others are not tried: each may take as long as a timeout.
+/// How many steps in a row may fail before the others are not tried. Each may take as long as a timeout.
 pub(crate) const FAILURES_IN_A_ROW: u32 = 5;
 
-/// Replies to commands, to be awaited.
+/// A future of the replies to commands.
 pub(crate) type Replies<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, StoreError>> + 'a>>;
 
-/// As many replies as commands, to be awaited.
+/// A future of exactly `N` replies.
 pub(crate) type RepliesTo<'a, const N: usize> =
     Pin<Box<dyn Future<Output = Result<[Value; N], StoreError>> + 'a>>;
 
@@ -34,7 +34,7 @@ pub struct Records<D> {
 }
 
 impl<D: Database> Records<D> {
-    /// In `database`, under `keys`.
+    /// Records in `database`, whose keys `keys` spells.
     pub const fn new(database: D, keys: Keys) -> Self {
         Self {
             database,
@@ -43,7 +43,7 @@ impl<D: Database> Records<D> {
         }
     }
 
-    /// Counts every command that is run from now on in `budget`. A second call changes nothing.
+    /// Counts every command from now on in `budget`. Only the first call has an effect.
     pub fn share(&self, budget: Budget) {
         let _ = self.budget.set(budget);
     }
@@ -53,16 +53,16 @@ impl<D: Database> Records<D> {
         &self.database
     }
 
-    /// What may be spent, if that is bounded.
+    /// The budget that commands are counted in, if there is one.
     pub(crate) fn budget(&self) -> Option<&Budget> {
         self.budget.get()
     }
 
-    /// Pays for commands that are run next.
+    /// Counts commands in the budget before they run.
     ///
     /// # Errors
     ///
-    /// [`StoreError::OverCap`].
+    /// [`StoreError::OverCap`] if the budget does not allow them.
     pub(crate) fn prepay(&self, commands: usize, now: Timestamp) -> Result<(), StoreError> {
         let commands = u32::try_from(commands).unwrap_or(u32::MAX);
         let paid =
@@ -70,7 +70,7 @@ impl<D: Database> Records<D> {
         paid.then_some(()).ok_or(StoreError::OverCap)
     }
 
-    /// Who sees the records: `shared`, or this `isolate` alone.
+    /// Who uses the records: `shared` if all isolates do, `isolate` if only this one does.
     #[must_use]
     pub fn scope(&self) -> &'static str {
         if self.database.is_shared() {
@@ -80,7 +80,7 @@ impl<D: Database> Records<D> {
         }
     }
 
-    /// Whether other isolates see the same.
+    /// Whether other isolates use the same records.
     #[must_use]
     pub fn is_shared(&self) -> bool {
         self.database.is_shared()
@@ -92,7 +92,7 @@ impl<D: Database> Records<D> {
         self.keys.text(key)
     }
 
-    /// Exactly as many replies as commands. Boxed, like [`run_all`](Self::run_all).
+    /// Runs commands like [`run_all`](Self::run_all), and returns exactly one reply for each.
     pub(crate) fn run<const N: usize>(
         &self,
         commands: [Command; N],
@@ -105,88 +105,93 @@ impl<D: Database> Records<D> {
         })
     }
 
-    /// Exactly as many replies as commands. In a cluster what is of one slot is one step, and one slot comes after the
-    /// other, in the order in which each is first named; if one fails, those before it have run. Boxed: its many callers are not the larger for it.
+    /// Runs commands, and returns exactly one reply for each. In a cluster the commands of one slot are one
+    /// step, and the slots run one after the other, in the order in which they first occur. If one fails,
+    /// those before it have run. The future is boxed, so that its many callers do not grow in size.
     pub(crate) fn run_all(&self, commands: Vec<Command>, now: Timestamp) -> Replies<'_> {
         Box::pin(async move {
             if commands.is_empty() {
                 return Ok(Vec::new());
             }
-            let parts = self.parts(commands);
-            self.count(parts.sizes().map(|size| self.cost(size)).sum(), now);
-            self.run_parts(parts, now).await
+            let batches = self.parts(commands);
+            self.count(batches.sizes().map(|size| self.cost(size)).sum(), now);
+            self.run_parts(batches, now).await
         })
     }
 
-    /// The parts in which commands run: in a cluster one for each slot, else one.
+    /// Splits commands into the batches in which they run: in a cluster one for each slot, else one.
     pub(crate) fn parts(&self, commands: Vec<Command>) -> SlotBatches {
         match self.is_clustered() {
             true => SlotBatches::by_slot(commands),
-            false => SlotBatches::whole(commands),
+            false => SlotBatches::single(commands),
         }
     }
 
-    /// Runs parts, one after the other: exactly as many replies as commands. None is counted in the budget.
-    pub(crate) fn run_parts(&self, mut parts: SlotBatches, now: Timestamp) -> Replies<'_> {
+    /// Runs batches one after the other, and returns exactly one reply for each command. It counts nothing in
+    /// the budget.
+    pub(crate) fn run_parts(&self, mut batches: SlotBatches, now: Timestamp) -> Replies<'_> {
         Box::pin(async move {
             let mut number = 0;
-            while let Some(commands) = parts.take(number) {
+            while let Some(commands) = batches.take(number) {
                 let replies = self.database.run(commands, now).await?;
-                parts.put(number, replies).ok_or(StoreError::Malformed)?;
+                batches.put(number, replies).ok_or(StoreError::Malformed)?;
                 number += 1;
             }
-            Ok(parts.replies())
+            Ok(batches.replies())
         })
     }
 
-    /// As [`run_all`](Self::run_all), but a part that fails keeps none behind it from running: its replies are null. With
-    /// why the first one failed. Where [several](FAILURES_IN_A_ROW) in a row fail, those behind them do not run.
+    /// Runs commands like [`run_all`](Self::run_all), but goes on after a batch that fails: its replies are
+    /// `null`. Also returns the first error. After [several](FAILURES_IN_A_ROW) failures in a row, the
+    /// remaining batches do not run.
     pub(crate) async fn run_each(
         &self,
         commands: Vec<Command>,
         now: Timestamp,
     ) -> (Vec<Value>, Option<StoreError>) {
-        let mut parts = self.parts(commands);
-        self.count(parts.sizes().map(|size| self.cost(size)).sum(), now);
+        let mut batches = self.parts(commands);
+        self.count(batches.sizes().map(|size| self.cost(size)).sum(), now);
         let (mut number, mut failures, mut error) = (0, 0, None);
         while failures < FAILURES_IN_A_ROW
-            && let Some(commands) = parts.take(number)
+            && let Some(commands) = batches.take(number)
         {
             let ran = match self.database.run(commands, now).await {
-                Ok(replies) => parts.put(number, replies).ok_or(StoreError::Malformed),
+                Ok(replies) => batches.put(number, replies).ok_or(StoreError::Malformed),
                 Err(error) => Err(error),
             };
             failures = if ran.is_ok() { 0 } else { failures + 1 };
             error = error.or(ran.err());
             number += 1;
         }
-        (parts.replies(), error)
+        (batches.replies(), error)
     }
 
-    /// Whether keys of one caller, and those of no caller, are in slots apart: what is of several slots is several steps.
+    /// Whether the keys are for a Redis Cluster: those of each caller are in one slot, those of no caller in
+    /// another. Commands of several slots are several steps.
     #[must_use]
     pub const fn is_clustered(&self) -> bool {
         self.keys.is_clustered()
     }
 
-    /// What `commands` in one step cost: several are a script, which is billed as well.
+    /// How many commands are billed for `commands` in one step. Several run as a script, which is billed as
+    /// one more.
     pub(crate) fn cost(&self, commands: usize) -> usize {
         commands + usize::from(commands > 1 && self.is_shared())
     }
 
-    /// Counts commands in the budget: those of a call, or that a script in it runs.
+    /// Counts commands in the budget: those that are sent, and those that a script runs.
     pub(crate) fn count(&self, commands: usize, now: Timestamp) {
         if let Some(budget) = self.budget() {
             budget.count(u32::try_from(commands).unwrap_or(u32::MAX), now);
         }
     }
 
-    /// As [`Database::script_form`].
+    /// The same as [`Database::script_form`].
     pub(crate) fn script_form(&self) -> Option<ScriptForm> {
         self.database.script_form()
     }
 
-    /// Deletes keys; how many there were.
+    /// Deletes keys, and returns how many existed.
     ///
     /// # Errors
     ///
@@ -204,6 +209,7 @@ impl<D: Database> Records<D> {
         self.keys.pattern()
     }
 
+    /// The command that deletes keys.
     pub(crate) fn deletion(&self, keys: &[RedisKey<'_>]) -> Command {
         let keys = keys.iter().map(|key| self.key(*key));
         ["DEL".to_owned()].into_iter().chain(keys).collect()

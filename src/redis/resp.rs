@@ -1,7 +1,8 @@
-//! Replies in Redis's own protocol (RESP 2), read as they arrive into JSON as the REST API answers it.
+//! Reads replies in Redis's own protocol (RESP 2) as they arrive, and writes them as the JSON that the REST
+//! API answers.
 //!
-//! Nothing is kept between two reads but a [state](Parse::Incomplete) that the caller holds: a client that disconnects
-//! leaves nothing behind. Each byte is read once, however small the pieces are in which they come.
+//! Between two reads only the caller keeps a [state](Parse::Incomplete), so a client that disconnects leaves
+//! nothing behind. Each byte is read about once, however small the pieces are in which it arrives.
 
 use std::fmt::Write;
 
@@ -10,42 +11,43 @@ use redis_protocol::resp2::types::RangeFrame;
 
 use super::json;
 
-/// The longest answer, in bytes, all replies together.
+/// The longest answer: bytes of all replies together.
 pub const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// The longest line, in bytes: an error, a number, a length. Longer texts come as bulk strings.
+/// The longest line, in bytes: an error, a number or a length. Longer texts come as bulk strings.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// How deep lists may be in lists.
+/// How deep lists may be nested.
 const MAX_DEPTH: usize = 16;
 
-/// The fewest bytes of a value.
+/// The length of the shortest value, in bytes.
 const MIN_VALUE_BYTES: usize = 3;
 
-/// What has been read.
+/// The result of a [`read`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parse {
-    /// More is to come.
+    /// More bytes are needed.
     Incomplete {
         /// How many bytes were read. The next call begins after them.
         read: usize,
-        /// How many bytes, from there on, are needed to read on. At most [`MAX_BYTES`].
+        /// How many bytes after them the next call needs to make progress. At most [`MAX_BYTES`].
         needed: usize,
-        /// What the next call is to be passed.
+        /// The state to pass to the next call.
         state: String,
-        /// What was read of the result, as JSON. It goes on where that of the call before ended.
+        /// The part of the result that this call has read, as JSON. It continues that of the call before.
         json: String,
     },
-    /// The rest of the last reply, as JSON.
+    /// All replies are read. This is the rest of the last one, as JSON.
     Result(String),
-    /// The first reply that is an error.
+    /// A reply is an error. This is its text.
     Error(String),
-    /// No reply, or one that is too long or too deep.
+    /// The bytes are no reply, or one that is too long or nested too deep.
     Malformed,
 }
 
-/// Reads one reply or several. `state` is that of the call before, at first `0` and how many replies are to
-/// come, such as `0 3`. The result is that of the last reply, and the first that is an error ends them all.
+/// Reads one or several replies. `state` comes from the call before. For the first call it is `0` and the
+/// number of replies, such as `0 3`. The result is the last reply, or the first error: no reply after an error
+/// is read.
 #[must_use]
 pub fn read(state: &str, bytes: &[u8]) -> Parse {
     let reader = RespReader::from_state(state);
@@ -55,9 +57,10 @@ pub fn read(state: &str, bytes: &[u8]) -> Parse {
 }
 
 struct RespReader {
-    /// Bytes read in calls before.
-    taken: usize,
-    /// How many values are to come: replies, then those of the list that is open, of one in it, and so on. None is zero.
+    /// How many bytes earlier calls have read.
+    bytes_before: usize,
+    /// How many values are still to come: replies first, then items of each list that is open, from the outermost
+    /// to the innermost. None of them is zero.
     open: Vec<usize>,
     json: String,
 }
@@ -65,24 +68,28 @@ struct RespReader {
 impl RespReader {
     fn from_state(state: &str) -> Option<Self> {
         let mut numbers = state.split(' ').map(|number| number.parse().ok());
-        let taken = numbers.next()??;
+        let bytes_before = numbers.next()??;
         let open = numbers.collect::<Option<Vec<usize>>>()?;
         let json = String::new();
-        (!open.is_empty() && !open.contains(&0)).then_some(Self { taken, open, json })
+        (!open.is_empty() && !open.contains(&0)).then_some(Self {
+            bytes_before,
+            open,
+            json,
+        })
     }
 
     fn state(&self, read: usize) -> String {
-        let mut state = (self.taken + read).to_string();
+        let mut state = (self.bytes_before + read).to_string();
         for count in &self.open {
-            // A string takes everything.
+            // Writing to a String cannot fail.
             let _ = write!(state, " {count}");
         }
         state
     }
 
-    /// `None`: malformed.
+    /// Reads as much of `bytes` as is complete. `None` if they are malformed.
     fn read(mut self, bytes: &[u8]) -> Option<Parse> {
-        if bytes.len() > MAX_BYTES.checked_sub(self.taken)? {
+        if bytes.len() > MAX_BYTES.checked_sub(self.bytes_before)? {
             return None;
         }
         let mut read = 0;
@@ -139,7 +146,7 @@ impl RespReader {
         }
     }
 
-    /// Whether what is read belongs to the last reply.
+    /// Whether the value that is being read belongs to the last reply.
     fn is_kept(&self) -> bool {
         self.open.first() == Some(&1)
     }
@@ -156,7 +163,7 @@ impl RespReader {
         }
     }
 
-    /// Counts a value, and the lists that end with it. Returns whether all replies have been read.
+    /// Counts a value as read, and closes the lists that end with it. Returns whether all replies have been read.
     fn end_value(&mut self) -> bool {
         loop {
             let depth = self.open.len();
@@ -179,18 +186,18 @@ impl RespReader {
     }
 }
 
-/// What comes next.
+/// What comes next in the bytes.
 enum Next {
-    /// It takes at least so many bytes.
+    /// It is incomplete. It takes at least this many bytes.
     Needed(usize),
-    /// A list of so many values, which begins after so many bytes.
+    /// A list: the number of its items, and the length of its head in bytes.
     List(usize, usize),
-    /// A value, and how many bytes it takes.
+    /// A value, and its length in bytes.
     Value(RangeFrame, usize),
 }
 
-/// `None`: malformed. Lists are counted here, not given to the decoder: it begins again with each piece, and calls itself for
-/// a list in a list.
+/// Finds what comes next. `None` if it is malformed. Lists are not passed to the decoder, because that would
+/// start again with each piece that arrives, and recurses for nested lists.
 fn next(rest: &[u8]) -> Option<Next> {
     let Some(kind) = rest.first() else {
         return Some(Next::Needed(1));
@@ -217,7 +224,7 @@ fn next(rest: &[u8]) -> Option<Next> {
                     Some(_) => {}
                 }
             }
-            // Nothing, in place of either.
+            // -1 stands for null, in place of a list or a string.
             _ if number == -1 => {}
             _ => return None,
         }

@@ -1,5 +1,5 @@
-//! Redis over Upstash's REST API, or a bridge that speaks it: `POST` with the command as a JSON array
-//! of strings; `result` or `error`.
+//! Redis over Upstash's REST API, or over a bridge that implements that. The client posts a command as a
+//! JSON array of strings. The answer has a `result` or an `error`.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,74 +13,77 @@ use crate::error::StoreError;
 use crate::json;
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// Redis over REST.
+/// A client of Redis over REST.
 #[derive(Clone, Debug)]
 pub struct RestClient<E> {
     effects: E,
     timeout: Millis,
     calls: Rc<RefCell<CallStats>>,
-    /// How long the server is known to refuse [`ScriptForm::Flagged`]; [`Deadline::OVER`]: it never has.
+    /// Until when scripts are sent as [`ScriptForm::Plain`], because the server refused
+    /// [`ScriptForm::Flagged`]. [`Deadline::OVER`] if it has not refused.
     refuses_flag: Rc<Cell<Deadline>>,
 }
 
-/// After this a server that has refused [`ScriptForm::Flagged`] is asked for it again: the refusal may have been an error,
-/// or the server another one. Most cost is one call that finds no script.
-const PLAIN_FOR: Millis = Millis::from_secs(3600);
+/// How long after a refusal [`ScriptForm::Flagged`] is tried again. The refusal may have been a mistake,
+/// or another server may answer now. The attempt costs at most one call that finds no script.
+const RETRY_FLAG_AFTER: Millis = Millis::from_secs(3600);
 
-/// What came of the calls that an isolate has made, and how long they took.
+/// How many calls an isolate has made, by result and by duration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallStats {
     ok: u64,
     timeout: u64,
     unreachable: u64,
-    refused: u64,
-    /// By the first bound that they were within, the last being none.
-    took: [u64; BOUNDS_MS.len() + 1],
-    took_ms: u64,
+    errors: u64,
+    /// Calls by the first bound that their duration is within. The last count is above all bounds.
+    durations: [u64; BOUNDS_MS.len() + 1],
+    total_ms: u64,
 }
 
-/// The bounds that durations are counted by, in ms.
+/// The upper bounds of the histogram of durations, in ms.
 pub const BOUNDS_MS: [u64; 7] = [5, 10, 25, 50, 100, 250, 1000];
 
-/// What comes of a call, by the names of labels. `error`: an answer that is none.
+/// The results of a call, as label values of metrics. `error` means that the answer is an error or cannot be
+/// read.
 pub const RESULTS: [&str; 4] = ["ok", "timeout", "unreachable", "error"];
 
 impl CallStats {
-    fn count<T>(&mut self, result: Result<T, &StoreError>, took: Millis) {
+    fn count<T>(&mut self, result: Result<T, &StoreError>, duration: Millis) {
         let counter = match result {
             Ok(_) => &mut self.ok,
             Err(StoreError::Timeout) => &mut self.timeout,
             Err(StoreError::Unreachable) => &mut self.unreachable,
-            Err(_) => &mut self.refused,
+            Err(_) => &mut self.errors,
         };
         *counter += 1;
-        let within = BOUNDS_MS.iter().position(|bound| took.get() <= *bound);
-        if let Some(bucket) = self.took.get_mut(within.unwrap_or(BOUNDS_MS.len())) {
+        let within = BOUNDS_MS.iter().position(|bound| duration.get() <= *bound);
+        if let Some(bucket) = self.durations.get_mut(within.unwrap_or(BOUNDS_MS.len())) {
             *bucket += 1;
         }
-        self.took_ms += took.get();
+        self.total_ms += duration.get();
     }
 
-    /// How often each of [`RESULTS`] came.
+    /// How many calls had each of the [`RESULTS`].
     pub fn results(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = [self.ok, self.timeout, self.unreachable, self.refused];
+        let counts = [self.ok, self.timeout, self.unreachable, self.errors];
         RESULTS.into_iter().zip(counts)
     }
 
-    /// How many took no longer than each of [`BOUNDS_MS`], by its place, and longer than the one before it.
+    /// How many calls lasted longer than the bound before and at most this one, by the index of the bound in
+    /// [`BOUNDS_MS`]. The last count has no upper bound.
     pub fn durations(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.took.into_iter().enumerate()
+        self.durations.into_iter().enumerate()
     }
 
-    /// How long all took together, in ms.
+    /// The total duration of all calls, in ms.
     #[must_use]
     pub const fn total_ms(&self) -> u64 {
-        self.took_ms
+        self.total_ms
     }
 }
 
 impl<E: Effects> RestClient<E> {
-    /// One call waits at most `timeout`, whatever it takes.
+    /// A client whose calls wait at most `timeout`, including all attempts.
     pub fn new(effects: E, timeout: Millis) -> Self {
         Self {
             effects,
@@ -90,7 +93,7 @@ impl<E: Effects> RestClient<E> {
         }
     }
 
-    /// What came of the calls that this and its clones have made.
+    /// Statistics of the calls that this client and its clones have made.
     #[must_use]
     pub fn calls(&self) -> CallStats {
         self.calls.borrow().clone()
@@ -106,7 +109,7 @@ impl<E: Effects> RestClient<E> {
 
     /// Sends scripts as [`ScriptForm::Plain`] from now on.
     fn refuse_flag(&self, now: Timestamp) {
-        let until = Deadline::after(PLAIN_FOR, now);
+        let until = Deadline::after(RETRY_FLAG_AFTER, now);
         if self.refuses_flag.replace(until) == Deadline::OVER {
             self.effects.log(
                 LogLevel::Info,
@@ -115,25 +118,26 @@ impl<E: Effects> RestClient<E> {
         }
     }
 
-    /// Makes a call, and counts it by what `read` makes of its reply. A script that is sent once more is no failure.
+    /// Makes a call, reads its response, and counts the result. A call after which the script is sent once
+    /// more counts as `ok`.
     async fn call<T>(
         &self,
         body: String,
         timeout: Millis,
         read: impl FnOnce(&RedisResponse) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let begun = self.effects.now();
-        let reply = self.effects.call_redis(body, timeout).await;
-        let took = self.effects.now().since(begun);
-        let result = reply.and_then(|reply| read(&reply));
+        let started = self.effects.now();
+        let response = self.effects.call_redis(body, timeout).await;
+        let duration = self.effects.now().since(started);
+        let result = response.and_then(|response| read(&response));
         let counted = match &result {
             Err(StoreError::Refused(word)) if word == "NOSCRIPT" => Ok(()),
             Err(StoreError::NotCompiled) => Ok(()),
-            // Redis does well: the application's value does not.
+            // Redis works. The value that the application stored is no number.
             Err(StoreError::NotANumber) => Ok(()),
             other => other.as_ref().map(drop),
         };
-        self.calls.borrow_mut().count(counted, took);
+        self.calls.borrow_mut().count(counted, duration);
         result
     }
 
@@ -165,20 +169,20 @@ impl<E: Effects> Scripts for RestClient<E> {
         let started = self.effects.now();
         let refused = self.refuses_flag.get();
         let mut form = self.form(started);
-        let mut whole = false;
-        let mut left = timeout;
-        // At most four calls. Whatever is sent again has not run.
+        let mut send_text = false;
+        let mut remaining = timeout;
+        // At most four calls. Only a script that has not run is sent again.
         loop {
-            let command = match whole {
+            let command = match send_text {
                 false => call.to_json("EVALSHA", script.sha1(form)),
                 true => call.to_json("EVAL", script.text(form)),
             };
-            let result = self.evaluate(command, left).await;
+            let result = self.evaluate(command, remaining).await;
             match &result {
-                Err(StoreError::Refused(word)) if word == "NOSCRIPT" && !whole => {
-                    whole = form == ScriptForm::Plain || refused == Deadline::OVER;
+                Err(StoreError::Refused(word)) if word == "NOSCRIPT" && !send_text => {
+                    send_text = form == ScriptForm::Plain || refused == Deadline::OVER;
                 }
-                Err(StoreError::NotCompiled) if form == ScriptForm::Flagged => whole = false,
+                Err(StoreError::NotCompiled) if form == ScriptForm::Flagged => send_text = false,
                 Ok(_) if form == ScriptForm::Flagged && refused != Deadline::OVER => {
                     self.refuses_flag.set(Deadline::OVER);
                     return result;
@@ -186,13 +190,14 @@ impl<E: Effects> Scripts for RestClient<E> {
                 _ => return result,
             }
             let now = self.effects.now();
-            if form == ScriptForm::Flagged && !whole {
+            if form == ScriptForm::Flagged && !send_text {
                 form = ScriptForm::Plain;
-                // Before it is tried: where the time does not suffice for all calls, the next decision goes on from here.
+                // Remember the refusal before the next attempt. If the time runs out, the next decision starts
+                // with the plain form.
                 self.refuse_flag(now);
             }
-            left = Millis::new(timeout.get().saturating_sub(now.since(started).get()));
-            if left == Millis::ZERO {
+            remaining = Millis::new(timeout.get().saturating_sub(now.since(started).get()));
+            if remaining == Millis::ZERO {
                 return Err(StoreError::Timeout);
             }
         }
@@ -201,7 +206,7 @@ impl<E: Effects> Scripts for RestClient<E> {
 
 impl<E: Effects> Database for RestClient<E> {
     async fn run(&self, commands: Vec<Command>, _: Timestamp) -> Result<Vec<Value>, StoreError> {
-        let wanted = commands.len();
+        let expected = commands.len();
         match <[Command; 1]>::try_from(commands) {
             Ok([command]) => {
                 let body = Value::from(command).to_string();
@@ -210,7 +215,7 @@ impl<E: Effects> Database for RestClient<E> {
             Err(commands) => {
                 let call = run::call(&commands);
                 match self.run_script(&run::SCRIPT, &call).await? {
-                    Value::Array(replies) if replies.len() == wanted => Ok(replies),
+                    Value::Array(replies) if replies.len() == expected => Ok(replies),
                     _ => Err(StoreError::Malformed),
                 }
             }
@@ -234,29 +239,30 @@ impl<E: Effects> Database for RestClient<E> {
     }
 }
 
-/// The reply to one command, which may be `null`.
-fn one_reply(reply: &RedisResponse) -> Result<Vec<Value>, StoreError> {
-    let value = json::value(&reply.body).unwrap_or_default();
+/// Reads the reply to one command, which may be `null`.
+fn one_reply(response: &RedisResponse) -> Result<Vec<Value>, StoreError> {
+    let value = json::value(&response.body).unwrap_or_default();
     match value.get("result") {
-        Some(Value::Null) if reply.status == 200 && value["error"].is_null() => {
+        Some(Value::Null) if response.status == 200 && value["error"].is_null() => {
             Ok(vec![Value::Null])
         }
-        _ => result(reply).map(|result| vec![result]),
+        _ => result(response).map(|result| vec![result]),
     }
 }
 
-/// A script's answer: by hand in its usual form, else by serde.
-fn script_answer<A: ScriptAnswer>(reply: &RedisResponse) -> Result<A, StoreError> {
-    let inside = reply.body.strip_prefix("{\"result\":");
+/// Reads a script's answer: without serde if it has the usual form, else with serde.
+fn script_answer<A: ScriptAnswer>(response: &RedisResponse) -> Result<A, StoreError> {
+    let inside = response.body.strip_prefix("{\"result\":");
     let inside = inside.and_then(|rest| rest.strip_suffix('}'));
-    if reply.status == 200
+    if response.status == 200
         && let Some(answer) = inside.and_then(A::from_json)
     {
         return Ok(answer);
     }
-    A::from_value(&result(reply)?).ok_or(StoreError::Malformed)
+    A::from_value(&result(response)?).ok_or(StoreError::Malformed)
 }
 
+/// The body of a response.
 #[derive(Default)]
 struct Envelope {
     result: Option<Value>,
@@ -279,13 +285,13 @@ impl Envelope {
     }
 }
 
-fn result(reply: &RedisResponse) -> Result<Value, StoreError> {
-    match reply.status {
+fn result(response: &RedisResponse) -> Result<Value, StoreError> {
+    match response.status {
         200 | 400 => {}
         401 | 403 => return Err(StoreError::Unauthorized),
         status => {
-            // Upstash does not document with which status it refuses a plan that is used up.
-            let envelope = Envelope::read(&reply.body).unwrap_or_default();
+            // Upstash does not document with which status it refuses a call when the plan is used up.
+            let envelope = Envelope::read(&response.body).unwrap_or_default();
             return Err(match envelope.error {
                 Some(error) if over_quota(&error) => StoreError::OverQuota,
                 _ if status == 429 => StoreError::Throttled,
@@ -293,10 +299,10 @@ fn result(reply: &RedisResponse) -> Result<Value, StoreError> {
             });
         }
     }
-    let envelope = Envelope::read(&reply.body).ok_or(StoreError::Malformed)?;
+    let envelope = Envelope::read(&response.body).ok_or(StoreError::Malformed)?;
     match envelope.error {
         Some(error) => Err(refusal(&error)),
-        None if reply.status == 400 => Err(StoreError::Status(400)),
+        None if response.status == 400 => Err(StoreError::Status(400)),
         None => envelope.result.ok_or(StoreError::Malformed),
     }
 }
@@ -306,7 +312,8 @@ fn over_quota(error: &str) -> bool {
         || error.contains("max daily request limit exceeded")
 }
 
-/// Keeps the first word alone: Redis quotes commands, and so addresses, in its errors.
+/// Reads Redis's error text. It keeps at most the first word, because Redis quotes commands in its errors,
+/// and so callers' addresses.
 fn refusal(error: &str) -> StoreError {
     if over_quota(error) {
         return StoreError::OverQuota;
@@ -334,23 +341,23 @@ fn refusal(error: &str) -> StoreError {
     }
 }
 
-/// What errors that begin with `ERR` contain. What is refused comes first: Redis quotes an unknown command's arguments,
-/// and so the script.
+/// Texts that errors beginning with `ERR` contain, and what they mean. Unknown and forbidden commands come
+/// first: Redis quotes the arguments of an unknown command, and so the script.
 const MEANINGS: [(&str, StoreError); 11] = [
     ("unknown command", StoreError::UnknownCommand),
     ("Unknown Redis command", StoreError::UnknownCommand),
     ("Command is not available", StoreError::UnknownCommand),
     ("user executing the script", StoreError::NotPermitted),
-    // Of a command with more than ten words, before any `AUTH`.
+    // For a command with more than ten words before any `AUTH`.
     ("Protocol error: unauthenticated", StoreError::Unauthorized),
-    // A password for a server that has none, since Redis 6 and before.
+    // A password was sent to a server that has none. The first is since Redis 6, the second before it.
     ("without any password configured", StoreError::Unauthorized),
     ("but no password is set", StoreError::Unauthorized),
     // Redis and Valkey 7 and later.
     ("script shebang", StoreError::NotCompiled),
     // Before Redis 7, and KeyDB.
     ("Error compiling script", StoreError::NotCompiled),
-    // Dragonfly, which passes on what Lua says, and older versions of it.
+    // Dragonfly and older versions of it, which pass on Lua's error.
     ("unexpected symbol near '#'", StoreError::NotCompiled),
     ("Invalid flag: ", StoreError::NotCompiled),
 ];

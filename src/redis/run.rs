@@ -1,10 +1,10 @@
-//! Several commands in one atomic step, as one script. Not a transaction: a bridge that shares its connections lets other
-//! requests come between `MULTI` and `EXEC`.
+//! Runs several commands atomically, as one script. A transaction would not do: a bridge that shares its
+//! connections lets other requests come between `MULTI` and `EXEC`.
 
 use super::Command;
 use super::script::{PackedWords, Script, ScriptCall};
 
-/// The script; a test holds its names to its texts.
+/// The script. A test checks the SHA-1s.
 pub(super) const SCRIPT: Script = Script {
     text: include_str!("run.lua"),
     sha1: "a0a2497c4c18c94af4e2f2d7120eaf27c80666f2",
@@ -21,23 +21,23 @@ pub(super) fn call(commands: &[Command]) -> ScriptCall {
     call
 }
 
-/// Adds a command to a script's arguments: how many words it has, and them. A script's command has at most some
-/// thousand words.
+/// Adds a command to a script's arguments: the number of its words, then the words. A script can run a
+/// command of a few thousand words at most.
 pub(crate) fn push_words(arguments: &mut PackedWords, command: &Command) {
     arguments.push_number(command.len() as u64);
     command.iter().for_each(|word| arguments.push(word));
 }
 
-/// Adds the keys of `commands` to those that a script has already, each once.
+/// Adds the keys of `commands` to a script's keys, each once.
 pub(crate) fn push_keys<'a>(keys: &mut PackedWords, commands: impl Iterator<Item = &'a Command>) {
     let mut touched: Vec<&String> = commands.flat_map(keys_of).collect();
     touched.sort_unstable();
     touched.dedup();
-    touched.retain(|key| !keys.iter().any(|known| known == *key));
+    touched.retain(|key| !keys.iter().any(|present| present == *key));
     touched.iter().for_each(|key| keys.push(key));
 }
 
-/// The keys that a command touches.
+/// The keys that a command reads or writes.
 pub(crate) fn keys_of(command: &Command) -> &[String] {
     let keys = match command.first().map(String::as_str) {
         Some("DEL" | "EXISTS" | "MGET") => 1..command.len(),
@@ -52,7 +52,7 @@ mod tests {
     use super::SCRIPT;
 
     #[test]
-    fn the_scripts_names_are_the_hashes_of_its_forms() {
+    fn the_sha1s_match_the_script() {
         SCRIPT.assert_named("run.lua");
     }
 }

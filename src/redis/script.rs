@@ -1,23 +1,23 @@
-//! A script and a call of it.
+//! Scripts and calls of scripts.
 
 use serde_json::Value;
 
 use super::json::{push_number, push_string};
 
-/// A script in both of its [forms](ScriptForm), by the names that Redis knows: the text for `EVAL`, and its
-/// SHA-1 in hexadecimal digits for `EVALSHA`.
+/// A script in both [forms](ScriptForm): its text for `EVAL`, and its SHA-1 in hexadecimal digits for
+/// `EVALSHA`.
 #[derive(Clone, Copy, Debug)]
 pub struct Script {
-    /// Its text as [`ScriptForm::Flagged`].
+    /// The text as [`ScriptForm::Flagged`].
     pub text: &'static str,
     /// The SHA-1 of `text`.
     pub sha1: &'static str,
-    /// The SHA-1 of its text as [`ScriptForm::Plain`].
+    /// The SHA-1 of the text as [`ScriptForm::Plain`].
     pub plain_sha1: &'static str,
 }
 
-/// How a script is sent. Both forms do the same. A Redis that may not write (`OOM`, `READONLY`) refuses the flagged form
-/// at once, and the plain one at its first write.
+/// How a script is sent. Both forms do the same. A Redis that cannot write (`OOM`, `READONLY`) refuses the
+/// flagged form before it runs, and the plain form at its first write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScriptForm {
     /// With `#!lua flags=allow-key-locking` as its first line. Without it Upstash locks the whole
@@ -28,7 +28,7 @@ pub enum ScriptForm {
 }
 
 impl ScriptForm {
-    /// Its name in health.
+    /// The form's name in health.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl ScriptForm {
 }
 
 impl Script {
-    /// Its text in a form.
+    /// The text in a form.
     #[must_use]
     pub fn text(&self, form: ScriptForm) -> &'static str {
         match form {
@@ -48,7 +48,7 @@ impl Script {
         }
     }
 
-    /// The SHA-1 of its text in a form.
+    /// The SHA-1 of the text in a form.
     #[must_use]
     pub const fn sha1(&self, form: ScriptForm) -> &'static str {
         match form {
@@ -58,7 +58,7 @@ impl Script {
     }
 }
 
-/// Words of a command, in one piece of memory.
+/// The words of a command, one after the other in one string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedWords {
     text: String,
@@ -66,7 +66,7 @@ pub struct PackedWords {
 }
 
 impl PackedWords {
-    /// None yet, with room for `words` of `bytes` together.
+    /// No words yet, with capacity for `words` words of `bytes` bytes together.
     #[must_use]
     pub fn with_capacity(words: usize, bytes: usize) -> Self {
         Self {
@@ -85,19 +85,19 @@ impl PackedWords {
         self.push_with(|text| push_number(text, number));
     }
 
-    /// Adds the word that `write` appends.
+    /// Adds the word that `write` appends to the text.
     pub fn push_with(&mut self, write: impl FnOnce(&mut String)) {
         write(&mut self.text);
         self.ends.push(self.text.len());
     }
 
-    /// How many there are.
+    /// The number of words.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no words.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -117,14 +117,15 @@ impl PackedWords {
 /// A call of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScriptCall {
-    /// Every key that the script touches: `KEYS`.
+    /// Every key that the script reads or writes: `KEYS`.
     pub keys: PackedWords,
-    /// The rest: `ARGV`.
+    /// The other arguments: `ARGV`.
     pub arguments: PackedWords,
 }
 
 impl ScriptCall {
-    /// The command as a JSON array of strings: `verb` and what it takes for the script.
+    /// The command as a JSON array of strings. `verb` is `EVAL` with the script's text as `script`, or `EVALSHA`
+    /// with its SHA-1.
     #[must_use]
     pub fn to_json(&self, verb: &str, script: &str) -> String {
         let words = self.keys.len() + self.arguments.len();
@@ -146,20 +147,20 @@ impl ScriptCall {
     }
 }
 
-/// What a script answers.
+/// The answer of a script.
 pub trait ScriptAnswer: Sized {
-    /// Reads the answer's JSON text where it has the usual form. `None`: it has another, or is none.
+    /// Reads the answer's JSON text without serde. `None` if it does not have the usual form.
     #[must_use]
     fn from_json(text: &str) -> Option<Self> {
         let _ = text;
         None
     }
 
-    /// Reads the answer in whatever form. `None`: it is not what the script answers.
+    /// Reads the answer's JSON value. `None` if the script never answers that.
     fn from_value(value: &Value) -> Option<Self>;
 }
 
-/// Any answer.
+/// Takes any answer unread.
 impl ScriptAnswer for Value {
     fn from_value(value: &Value) -> Option<Self> {
         Some(value.clone())
@@ -168,14 +169,14 @@ impl ScriptAnswer for Value {
 
 #[cfg(test)]
 impl Script {
-    /// Holds its names to its texts, and its text of each form to what the form is.
+    /// Asserts that the SHA-1s match the texts, and that the text has the flag as its first line.
     pub(crate) fn assert_named(&self, file: &str) {
         for form in [ScriptForm::Flagged, ScriptForm::Plain] {
             let hash = sha1_smol::Sha1::from(self.text(form)).digest().to_string();
             assert_eq!(
                 self.sha1(form),
                 hash,
-                "{file} has changed: change its SCRIPT as well"
+                "{file} has changed: write its new SHA-1s next to where it is included"
             );
         }
         let flag = "#!lua flags=allow-key-locking\n";

@@ -1,25 +1,26 @@
-//! Commands over keys of several slots of a cluster, in parts of one slot each.
+//! Splits commands over keys of several cluster slots into batches of one slot each.
 
 use serde_json::Value;
 
 use super::run::keys_of;
 use super::{Command, whole};
 
-/// Commands that run apart: those of a part in order and in one step, one part after the other.
+/// Commands in batches. The commands of a batch run in order and in one step, one batch after the other.
 pub(crate) struct SlotBatches {
-    parts: Vec<SlotBatch>,
-    /// To all commands, as far as they have come.
+    batches: Vec<SlotBatch>,
+    /// The replies to all commands, `null` until they arrive.
     replies: Vec<Value>,
 }
 
 struct SlotBatch {
     tag: Option<String>,
     commands: Vec<Command>,
-    /// Of each command the place among all, and of those over several parts the places of its keys.
+    /// For each command its index among all commands. A command that is split over several batches also has
+    /// the indexes of its keys.
     places: Vec<(usize, Option<Vec<usize>>)>,
 }
 
-/// What chooses a key's slot: its hash tag, or all of it.
+/// The part of a key that chooses its slot: its hash tag, or the whole key.
 fn tag_of(key: &str) -> &str {
     let inside = key
         .split_once('{')
@@ -28,85 +29,86 @@ fn tag_of(key: &str) -> &str {
 }
 
 impl SlotBatches {
-    /// All in one part.
-    pub(crate) fn whole(commands: Vec<Command>) -> Self {
+    /// Puts all commands into one batch.
+    pub(crate) fn single(commands: Vec<Command>) -> Self {
         let replies = vec![Value::Null; commands.len()];
         let places = (0..commands.len()).map(|place| (place, None)).collect();
-        let part = SlotBatch {
+        let batch = SlotBatch {
             tag: None,
             commands,
             places,
         };
         Self {
-            parts: vec![part],
+            batches: vec![batch],
             replies,
         }
     }
 
-    /// By slot, in the order in which each is first named. Commands of a slot stay in order.
+    /// Makes a batch for each slot, in the order in which slots first occur. Commands of a slot stay in order.
     pub(crate) fn by_slot(commands: Vec<Command>) -> Self {
-        let mut parts = Self {
-            parts: Vec::new(),
+        let mut batches = Self {
+            batches: Vec::new(),
             replies: vec![Value::Null; commands.len()],
         };
         for (place, command) in commands.into_iter().enumerate() {
             let keys = keys_of(&command);
             let first = keys.first().map(|key| tag_of(key).to_owned());
-            let is_of_one = keys.iter().all(|key| Some(tag_of(key)) == first.as_deref());
-            if is_of_one {
-                let part = parts.part(first);
-                part.places.push((place, None));
-                part.commands.push(command);
+            let is_of_one_slot = keys.iter().all(|key| Some(tag_of(key)) == first.as_deref());
+            if is_of_one_slot {
+                let batch = batches.batch(first);
+                batch.places.push((place, None));
+                batch.commands.push(command);
                 continue;
             }
-            // DEL, EXISTS or MGET.
+            // The command is DEL, EXISTS or MGET: only these have several keys.
             if command[0] == "MGET" {
-                parts.replies[place] = vec![Value::Null; keys.len()].into();
+                batches.replies[place] = vec![Value::Null; keys.len()].into();
             }
             for (number, key) in keys.iter().enumerate() {
-                let part = parts.part(Some(tag_of(key).to_owned()));
-                match part.places.last_mut() {
-                    Some((known, Some(numbers))) if *known == place => numbers.push(number),
+                let batch = batches.batch(Some(tag_of(key).to_owned()));
+                match batch.places.last_mut() {
+                    Some((last, Some(numbers))) if *last == place => numbers.push(number),
                     _ => {
-                        part.places.push((place, Some(vec![number])));
-                        part.commands.push(vec![command[0].clone()]);
+                        batch.places.push((place, Some(vec![number])));
+                        batch.commands.push(vec![command[0].clone()]);
                     }
                 }
-                if let Some(words) = part.commands.last_mut() {
+                if let Some(words) = batch.commands.last_mut() {
                     words.push(key.clone());
                 }
             }
         }
-        parts
+        batches
     }
 
-    fn part(&mut self, tag: Option<String>) -> &mut SlotBatch {
-        let known = self.parts.iter().position(|part| part.tag == tag);
-        let place = known.unwrap_or_else(|| {
-            self.parts.push(SlotBatch {
+    /// The batch of this tag, which is added if there is none.
+    fn batch(&mut self, tag: Option<String>) -> &mut SlotBatch {
+        let found = self.batches.iter().position(|batch| batch.tag == tag);
+        let place = found.unwrap_or_else(|| {
+            self.batches.push(SlotBatch {
                 tag,
                 commands: Vec::new(),
                 places: Vec::new(),
             });
-            self.parts.len() - 1
+            self.batches.len() - 1
         });
-        &mut self.parts[place]
+        &mut self.batches[place]
     }
 
-    /// How many commands each has.
+    /// The number of commands in each batch.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = usize> {
-        self.parts.iter().map(|part| part.commands.len())
+        self.batches.iter().map(|batch| batch.commands.len())
     }
 
-    /// The commands of a part, each taken once; `None`: there are no more parts.
-    pub(crate) fn take(&mut self, part: usize) -> Option<Vec<Command>> {
-        let part = self.parts.get_mut(part)?;
-        Some(std::mem::take(&mut part.commands))
+    /// Takes the commands of a batch, once. `None` if there is no such batch.
+    pub(crate) fn take(&mut self, batch: usize) -> Option<Vec<Command>> {
+        let batch = self.batches.get_mut(batch)?;
+        Some(std::mem::take(&mut batch.commands))
     }
 
-    /// Takes the replies to a part, as many as it had commands. `None`: they are not.
-    pub(crate) fn put(&mut self, part: usize, replies: Vec<Value>) -> Option<()> {
-        let places = &self.parts.get(part)?.places;
+    /// Stores the replies to a batch. `None` if they are not as many as its commands.
+    pub(crate) fn put(&mut self, batch: usize, replies: Vec<Value>) -> Option<()> {
+        let places = &self.batches.get(batch)?.places;
         if places.len() != replies.len() {
             return None;
         }
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_placed_by_its_first_braces() {
+    fn the_first_braces_of_a_key_are_its_tag() {
         for (key, tag) in [
             ("t:a:{b}:c", "b"),
             ("t:a:{b}:{c}", "b"),
@@ -155,12 +157,13 @@ mod tests {
         }
     }
 
-    /// The commands of each part, and all replies, where each key's is its name and each count 1 a key.
+    /// Runs `lines` on a server whose `MGET` returns the keys' names, and whose `DEL` counts every key.
+    /// Returns the commands of each batch, and all replies.
     fn run(lines: &[&str]) -> (Vec<Vec<String>>, Vec<Value>) {
-        let mut parts = SlotBatches::by_slot(lines.iter().map(|line| words(line)).collect());
+        let mut batches = SlotBatches::by_slot(lines.iter().map(|line| words(line)).collect());
         let mut ran = Vec::new();
         for number in 0.. {
-            let Some(commands) = parts.take(number) else {
+            let Some(commands) = batches.take(number) else {
                 break;
             };
             let reply = |command: &Command| match command[0].as_str() {
@@ -169,14 +172,14 @@ mod tests {
                 _ => json!(command.join(" ")),
             };
             let replies = commands.iter().map(reply).collect();
-            assert_eq!(parts.put(number, replies), Some(()));
+            assert_eq!(batches.put(number, replies), Some(()));
             ran.push(commands.iter().map(|command| command.join(" ")).collect());
         }
-        (ran, parts.replies())
+        (ran, batches.replies())
     }
 
     #[test]
-    fn commands_run_by_slot_and_are_answered_as_if_they_had_not() {
+    fn commands_run_by_slot_and_are_answered_in_their_own_order() {
         let (ran, replies) = run(&[
             "INCRBY {a}1 1",
             "INCRBY {b}1 1",
@@ -212,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn replies_that_are_too_few_are_none() {
-        let mut parts = SlotBatches::by_slot(vec![words("MGET {a}1 {b}1")]);
-        assert_eq!(parts.put(0, vec![]), None);
-        assert_eq!(parts.put(0, vec![json!("x")]), None);
-        assert_eq!(parts.put(7, vec![json!([null])]), None);
+    fn too_few_replies_are_refused() {
+        let mut batches = SlotBatches::by_slot(vec![words("MGET {a}1 {b}1")]);
+        assert_eq!(batches.put(0, vec![]), None);
+        assert_eq!(batches.put(0, vec![json!("x")]), None);
+        assert_eq!(batches.put(7, vec![json!([null])]), None);
     }
 }

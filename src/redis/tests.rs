@@ -1,4 +1,4 @@
-//! The emulator against a real Redis: the same commands, the same replies.
+//! Tests of the emulator against a real Redis, and of the REST client.
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -22,7 +22,7 @@ fn words(line: &str) -> Command {
     line.split(' ').map(str::to_owned).collect()
 }
 
-/// Commands of every kind, over few keys of each, so that they meet.
+/// Commands of every kind, over two keys of each type, so that commands meet on the same key.
 fn commands() -> impl Strategy<Value = String> {
     let key = |kind: char| (0..2_u8).prop_map(move |number| format!("k:{kind}{number}"));
     let member = prop::sample::select(vec!["a", "b", "c", "10.0.0.0/8"]);
@@ -43,7 +43,7 @@ fn commands() -> impl Strategy<Value = String> {
             .prop_map(|(key, a, b, value)| format!("HSET {key} {a} {value} {b} 7")),
         (key('z'), member.clone()).prop_map(|(key, member)| format!("ZSCORE {key} {member}")),
         (key('z'), prop::sample::select(vec!["0", "2", "(2"]))
-            .prop_map(|(key, least)| format!("ZCOUNT {key} {least} +inf")),
+            .prop_map(|(key, min)| format!("ZCOUNT {key} {min} +inf")),
         (key('h'), member.clone(), small.clone())
             .prop_map(|(key, field, value)| format!("HSET {key} {field} {value}")),
         (key('h'), member.clone()).prop_map(|(key, field)| format!("HGET {key} {field}")),
@@ -62,7 +62,7 @@ fn commands() -> impl Strategy<Value = String> {
         (key('z'), member.clone()).prop_map(|(key, member)| format!("ZREM {key} {member} none")),
         key('z').prop_map(|key| format!("ZCARD {key}")),
         (key('z'), small.clone())
-            .prop_map(|(key, most)| format!("ZREMRANGEBYSCORE {key} -inf {most}")),
+            .prop_map(|(key, max)| format!("ZREMRANGEBYSCORE {key} -inf {max}")),
         (key('z'), 1..5_u8).prop_map(|(key, kept)| format!("ZREMRANGEBYRANK {key} 0 -{kept}")),
         (
             key('z'),
@@ -70,8 +70,8 @@ fn commands() -> impl Strategy<Value = String> {
             0..2_u8,
             0..4_u8
         )
-            .prop_map(|(key, least, skipped, most)| {
-                format!("ZRANGEBYSCORE {key} {least} +inf WITHSCORES LIMIT {skipped} {most}")
+            .prop_map(|(key, min, offset, count)| {
+                format!("ZRANGEBYSCORE {key} {min} +inf WITHSCORES LIMIT {offset} {count}")
             }),
         (
             key('z'),
@@ -79,10 +79,8 @@ fn commands() -> impl Strategy<Value = String> {
             0..2_u8,
             0..4_u8
         )
-            .prop_map(|(key, most_score, skipped, most)| {
-                format!(
-                    "ZREVRANGEBYSCORE {key} {most_score} -inf WITHSCORES LIMIT {skipped} {most}"
-                )
+            .prop_map(|(key, max, offset, count)| {
+                format!("ZREVRANGEBYSCORE {key} {max} -inf WITHSCORES LIMIT {offset} {count}")
             }),
         (key('l'), member.clone(), member.clone())
             .prop_map(|(key, a, b)| format!("RPUSH {key} {a} {b}")),
@@ -92,9 +90,9 @@ fn commands() -> impl Strategy<Value = String> {
     ]
 }
 
-/// One Redis for all the cases, each of which begins with nothing.
+/// All cases use one Redis. Each starts with an empty database.
 #[test]
-fn runs_commands_as_redis_does() {
+fn the_emulator_runs_commands_as_redis_does() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -106,10 +104,10 @@ fn runs_commands_as_redis_does() {
         let all = ["t0", "t1", "h0", "h1", "z0", "z1", "l0", "l1"].map(|name| format!("k:{name}"));
         let clear: Command = ["DEL".to_owned()].into_iter().chain(all).collect();
         let lines: Vec<Command> = lines.iter().map(|line| words(line)).collect();
-        let asked: Vec<Command> = [clear].into_iter().chain(lines.clone()).collect();
-        let theirs = runtime.block_on(redis.run(asked, START)).unwrap().split_off(1);
-        let ours = runtime.block_on(Emulator::default().run(lines.clone(), START)).unwrap();
-        prop_assert_eq!(ours, theirs, "{:?}", lines);
+        let sent: Vec<Command> = [clear].into_iter().chain(lines.clone()).collect();
+        let by_redis = runtime.block_on(redis.run(sent, START)).unwrap().split_off(1);
+        let emulated = runtime.block_on(Emulator::default().run(lines.clone(), START)).unwrap();
+        prop_assert_eq!(emulated, by_redis, "{:?}", lines);
     });
 }
 
@@ -119,7 +117,7 @@ async fn one(database: &Emulator, line: &str, after: u32) -> Result<Value, Store
 }
 
 #[tokio::test]
-async fn a_hash_as_redis_tells_it() {
+async fn hgetall_lists_each_field_with_its_value() {
     let database = Emulator::default();
     for line in ["HSET h b 1", "HSET h a 2"] {
         one(&database, line, 0).await.unwrap();
@@ -131,7 +129,7 @@ async fn a_hash_as_redis_tells_it() {
 }
 
 #[tokio::test]
-async fn what_expires_is_gone() {
+async fn an_expired_key_does_not_exist() {
     let database = Emulator::default();
     one(&database, "SET a 1 PX 5000", 0).await.unwrap();
     one(&database, "ZADD z 1 m", 0).await.unwrap();
@@ -140,7 +138,7 @@ async fn what_expires_is_gone() {
     assert_eq!(
         one(&database, "INCRBY a 2", 4).await,
         Ok(json!(3)),
-        "and keeps its end"
+        "the key keeps its expiry"
     );
     assert_eq!(one(&database, "GET a", 5).await, Ok(Value::Null));
     assert_eq!(one(&database, "ZCARD z", 6).await, Ok(json!(1)));
@@ -148,7 +146,7 @@ async fn what_expires_is_gone() {
 }
 
 #[tokio::test]
-async fn full_it_drops_what_ends_soonest() {
+async fn a_full_emulator_drops_the_key_that_expires_soonest() {
     let database = Emulator::new(3);
     for line in [
         "SET endless 1",
@@ -163,7 +161,7 @@ async fn full_it_drops_what_ends_soonest() {
 }
 
 #[tokio::test]
-async fn what_it_does_not_know_it_refuses() {
+async fn the_emulator_refuses_unknown_commands_and_wrong_types() {
     let database = Emulator::default();
     for line in [
         "FLUSHALL",
@@ -179,24 +177,24 @@ async fn what_it_does_not_know_it_refuses() {
     assert!(one(&database, "HGETALL text", 0).await.is_err());
     one(&database, "HSET hash a 1", 0).await.unwrap();
     let added = one(&database, "INCRBY hash 1", 0).await;
-    assert_eq!(added, Err(StoreError::NotANumber), "and leaves it alone");
+    assert_eq!(added, Err(StoreError::NotANumber), "the hash is unchanged");
     assert_eq!(one(&database, "HLEN hash", 0).await, Ok(json!(1)));
     assert_eq!(command(["GET", "a b"]), ["GET", "a b"]);
 }
 
 #[tokio::test]
-async fn a_command_that_fails_is_told_by_its_first_word() {
+async fn an_error_of_redis_keeps_only_its_first_word() {
     let stand_in = StandIn::start();
     let redis = stand_in.redis();
     let wrong = vec![words("SET k:s 1"), words("HGETALL k:s")];
-    let told = redis.run(wrong, START).await;
-    assert_eq!(told, Err(StoreError::Refused("WRONGTYPE".to_owned())));
+    let failed = redis.run(wrong, START).await;
+    assert_eq!(failed, Err(StoreError::Refused("WRONGTYPE".to_owned())));
 }
 
-/// A key that holds something else harms no other record of the same step; a Redis that may not write is not written to
-/// in part.
+/// So a key with a value of another type harms no other record of the same step, and a Redis that refuses writes
+/// is not written to in part.
 #[tokio::test]
-async fn of_several_commands_one_fails_alone_unless_redis_refuses_writes() {
+async fn a_failing_command_stops_the_later_ones_only_if_redis_refuses_writes() {
     for stand_in in [StandIn::start(), StandIn::refusing()] {
         let redis = stand_in.redis();
         stand_in.run(&["SET", "k:s", "text"]).await;
@@ -215,8 +213,8 @@ async fn of_several_commands_one_fails_alone_unless_redis_refuses_writes() {
         stand_in.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
         let kept = stand_in.run(&["MGET", "k:s", "k:n"]).await;
         assert_eq!(kept, json!(["text", "2"]));
-        let lacks = ["ACL", "SETUSER", "default", "-incrby"];
-        stand_in.run(&lacks).await;
+        let forbid = ["ACL", "SETUSER", "default", "-incrby"];
+        stand_in.run(&forbid).await;
         let lines = ["INCRBY k:n 1", "DEL k:s"].map(words).into();
         let refused = redis.run(lines, START).await;
         assert_eq!(refused, Err(StoreError::NotPermitted));
@@ -224,9 +222,9 @@ async fn of_several_commands_one_fails_alone_unless_redis_refuses_writes() {
     }
 }
 
-/// As a number, `null` or a list within the list: texts that only look like numbers stay texts.
+/// Numbers, `null` and lists keep their type, and texts that look like numbers stay texts.
 #[tokio::test]
-async fn several_commands_are_answered_as_each_alone() {
+async fn commands_of_one_step_are_answered_like_single_ones() {
     let stand_in = StandIn::start();
     let redis = stand_in.redis();
     let lines = [
@@ -260,7 +258,7 @@ async fn several_commands_are_answered_as_each_alone() {
 }
 
 #[tokio::test]
-async fn each_call_is_one_command_and_waits_its_time() {
+async fn each_call_sends_one_command_with_its_timeout() {
     let effects = Manual::default();
     let timeout = Millis::new(800);
     let rest = || RestClient::new(effects.clone(), timeout);
@@ -290,7 +288,7 @@ async fn each_call_is_one_command_and_waits_its_time() {
             r#"{"result":["OK",null]}"#,
             Ok(vec![json!("OK"), Value::Null]),
         ),
-        // Never another number of replies than commands.
+        // A reply is missing.
         (r#"{"result":["OK"]}"#, Err(StoreError::Malformed)),
         (r#"{"result":"QUEUED"}"#, Err(StoreError::Malformed)),
         (r#"{"result":null}"#, Err(StoreError::Malformed)),
@@ -312,8 +310,11 @@ async fn each_call_is_one_command_and_waits_its_time() {
     reply(r#"{"error":"NOSCRIPT No matching script."}"#);
     reply(r#"{"result":[null,null]}"#);
     let store = RedisStore::new(rest(), Keys::new("k:"));
-    let nothing = check(&[], 1);
-    store.ask(&Question::new(&nothing), START).await.unwrap();
+    let without_quotas = check(&[], 1);
+    store
+        .ask(&Question::new(&without_quotas), START)
+        .await
+        .unwrap();
     let calls = effects.calls();
     let sent = |body: &str| serde_json::from_str::<Command>(body).unwrap()[0].clone();
     let calls: Vec<_> = (calls.iter())
@@ -323,9 +324,9 @@ async fn each_call_is_one_command_and_waits_its_time() {
     assert_eq!(calls, expected);
 }
 
-/// Each says what to grant, and where a command's arguments are quoted, nothing of them.
+/// The errors differ in what Redis lacks. Arguments that Redis quotes do not change the result.
 #[test]
-fn a_refusal_of_a_command_says_what_redis_lacks() {
+fn a_refused_command_is_reported_with_a_link_to_the_docs() {
     let quoting = "ERR unknown command 'EVALSHA', with args beginning with: '0' 'k:192.0.2.1' ";
     for (error, expected) in [
         (
@@ -351,17 +352,17 @@ fn a_refusal_of_a_command_says_what_redis_lacks() {
         effects.reply(Ok(RedisResponse { status: 400, body }));
         let rest = RestClient::new(effects, Millis::new(800));
         let store = RedisStore::new(rest, Keys::new("k:"));
-        let nothing = check(&[], 1);
-        let question = Question::new(&nothing);
+        let without_quotas = check(&[], 1);
+        let question = Question::new(&without_quotas);
         let failed = store.ask(&question, START).now_or_never();
         assert_eq!(failed, Some(Err(expected.clone())), "{error}");
         assert!(expected.to_string().contains("docs/redis.md"));
     }
 }
 
-/// Over TCP, Redis has no word of its own for these.
+/// Over TCP, Redis reports these as `ERR`.
 #[test]
-fn a_password_that_is_missing_or_too_much_is_named() {
+fn a_missing_or_unexpected_password_is_unauthorized() {
     for error in [
         "ERR Protocol error: unauthenticated multibulk length",
         "ERR AUTH <password> called without any password configured for the default user. Are you sure?",
@@ -371,8 +372,10 @@ fn a_password_that_is_missing_or_too_much_is_named() {
         let body = json!({"error": error}).to_string();
         effects.reply(Ok(RedisResponse { status: 400, body }));
         let store = RedisStore::new(RestClient::new(effects, Millis::new(800)), Keys::new("k:"));
-        let nothing = check(&[], 1);
-        let failed = store.ask(&Question::new(&nothing), START).now_or_never();
+        let without_quotas = check(&[], 1);
+        let failed = store
+            .ask(&Question::new(&without_quotas), START)
+            .now_or_never();
         assert_eq!(failed, Some(Err(StoreError::Unauthorized)), "{error}");
     }
 }
@@ -380,7 +383,7 @@ fn a_password_that_is_missing_or_too_much_is_named() {
 const REFUSED: &str = "ERR Unexpected flag in script shebang: allow-key-locking";
 const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
-/// The transport alone, with a server in the test's hands.
+/// A REST client whose server's answers the test chooses.
 struct Transport {
     effects: Manual,
     rest: RestClient<Manual>,
@@ -404,7 +407,8 @@ impl Transport {
         Self { effects, rest }
     }
 
-    /// Runs the script where the server answers `errors` one after the other, and then 1; what it was sent.
+    /// Runs the script while the server answers `errors` one after the other, and then 1. Returns the result and
+    /// what the server was sent.
     fn run(&self, errors: &[&str]) -> (Result<Value, StoreError>, Vec<String>) {
         for error in errors {
             let body = json!({"error": error}).to_string();
@@ -415,7 +419,7 @@ impl Transport {
         let call = ScriptCall::default();
         let ran = self.rest.run_script_for_value(&SCRIPT, &call);
         let ran = ran.now_or_never().unwrap();
-        // What is left of the answers.
+        // Drop the answers that were not needed.
         self.effects.take_replies();
         let sent = |(body, _): &(String, Millis)| {
             serde_json::from_str::<Command>(body).unwrap()[..2].join(" ")
@@ -446,16 +450,16 @@ fn a_refused_flag_is_remembered_by_all_clones_and_logged_once() {
     assert_eq!(
         server.run(&[NOSCRIPT]).1,
         PLAIN,
-        "a server that has started again"
+        "the text is sent to a server that was restarted"
     );
     let log = server.effects.lines();
     assert_eq!(log.len(), 1, "{log:?}");
     assert!(log[0].contains("allow-key-locking"));
 }
 
-/// A call that fails for another reason says that reason, and changes nothing.
+/// A call that fails for another reason returns that reason.
 #[test]
-fn nothing_but_a_refused_script_changes_the_form() {
+fn only_a_refused_flag_changes_the_form() {
     let refused = |word: &str| StoreError::Refused(word.to_owned());
     let quoting = "ERR unknown command 'EVAL', with args beginning with: '#!lua flags=allow-key-locking\n-- Invalid flag: script shebang' '0' ";
     for (error, expected) in [
@@ -518,9 +522,9 @@ fn nothing_but_a_refused_script_changes_the_form() {
     }
 }
 
-/// Or a server that answers slowly would never come to the form that it takes.
+/// Otherwise a server that answers slowly would never be sent the form that it accepts.
 #[test]
-fn where_the_time_does_not_suffice_the_next_call_goes_on() {
+fn after_a_timeout_the_next_call_starts_with_the_plain_form() {
     let server = Transport::new();
     server.effects.set_latency(600);
     let slow = server.run(&[NOSCRIPT, REFUSED]);
@@ -530,7 +534,7 @@ fn where_the_time_does_not_suffice_the_next_call_goes_on() {
 }
 
 #[test]
-fn all_calls_together_wait_no_longer_than_one_may() {
+fn all_attempts_together_wait_no_longer_than_one_timeout() {
     let server = Transport::new();
     server.effects.set_latency(200);
     for error in [NOSCRIPT, REFUSED, NOSCRIPT] {
@@ -547,7 +551,7 @@ fn all_calls_together_wait_no_longer_than_one_may() {
     assert_eq!(
         ran,
         Some(Err(StoreError::Unreachable)),
-        "the last finds nobody"
+        "the last attempt has no answer"
     );
     let waits: Vec<u64> = server
         .effects
@@ -559,14 +563,14 @@ fn all_calls_together_wait_no_longer_than_one_may() {
     assert_eq!(
         server.form(),
         ScriptForm::Plain,
-        "and it knows what was refused"
+        "the refusal is remembered"
     );
 }
 
-/// The refusal was an error, or the server is another one: an hour later the flag is tried again. Where it is still
-/// refused, that costs one call, and never the text of the script.
+/// The refusal may have been a mistake, or another server may answer. If the flag is still refused, trying costs
+/// one call, and does not send the script's text.
 #[test]
-fn a_refusal_is_not_believed_for_ever() {
+fn a_refused_flag_is_tried_again_after_an_hour() {
     const HOUR: u64 = 3_600_000;
     let server = Transport::new();
     let _ = server.run(&[NOSCRIPT, REFUSED, NOSCRIPT]);
@@ -579,17 +583,21 @@ fn a_refusal_is_not_believed_for_ever() {
     server.effects.set(2 * HOUR);
     assert_eq!(server.run(&[]), (Ok(json!(1)), both(&FLAGGED[..1], &[])));
     assert_eq!(server.form(), ScriptForm::Flagged);
-    assert_eq!(server.run(&[NOSCRIPT]).1, FLAGGED, "as a new isolate");
-    // A clock that was set back does not prolong it.
+    assert_eq!(
+        server.run(&[NOSCRIPT]).1,
+        FLAGGED,
+        "a server without the script is sent its text, as by a new isolate"
+    );
+    // Setting the clock back does not prolong the refusal.
     server.effects.set(3 * HOUR);
     let _ = server.run(&[REFUSED]);
     server.effects.set(2 * HOUR);
     assert_eq!(server.form(), ScriptForm::Flagged);
 }
 
-/// One refusal in error costs what a right one does: the decision is made, and later ones take one call.
+/// It costs what a right one costs: the decision is made, and later decisions take one call.
 #[test]
-fn a_refusal_in_error_fails_no_call() {
+fn a_mistaken_refusal_fails_no_call() {
     let server = Transport::new();
     assert_eq!(server.run(&[]).1, FLAGGED[..1]);
     let once = server.run(&[REFUSED, NOSCRIPT]);
@@ -598,9 +606,9 @@ fn a_refusal_in_error_fails_no_call() {
     assert_eq!(server.run(&[]).1, PLAIN[..1]);
 }
 
-/// No loop, and no more than four calls.
+/// It fails after at most four calls, without a loop.
 #[test]
-fn a_server_that_refuses_both_forms_is_an_error() {
+fn a_script_fails_if_the_server_refuses_both_forms() {
     let server = Transport::new();
     let refused = server.run(&[NOSCRIPT, REFUSED, NOSCRIPT, REFUSED]);
     let failed = Err(StoreError::NotCompiled);

@@ -7,7 +7,7 @@ fn state_for(replies: usize) -> String {
     format!("0 {replies}")
 }
 
-/// Reads `bytes`, which come in pieces that end at `cuts`, as a host does.
+/// Reads `bytes` in pieces that end at `cuts`, as a host does.
 fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Parse {
     let (mut state, mut whole) = (state_for(replies), String::new());
     let (mut read_to, mut needed) = (0, 1);
@@ -22,7 +22,10 @@ fn in_pieces(replies: usize, bytes: &[u8], cuts: &[usize]) -> Parse {
                 state: next,
                 json,
             } => {
-                assert!(more > cut - read_to - read, "it could have gone on");
+                assert!(
+                    more > cut - read_to - read,
+                    "the bytes that have arrived were enough to read on"
+                );
                 (state, needed) = (next, more);
                 read_to += read;
                 whole.push_str(&json);
@@ -77,7 +80,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn a_reply_is_read_wherever_it_is_cut(
+    fn a_reply_is_read_in_whatever_pieces_it_arrives(
         value in any_value(),
         mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         ignored in 0_usize..3,
@@ -93,9 +96,8 @@ proptest! {
         prop_assert_eq!(in_pieces(ignored + 1, &bytes, &cuts), expected);
     }
 
-    /// Nothing that a server sends brings it down, and what it asks for is bounded.
     #[test]
-    fn bytes_that_are_no_reply_are_refused(
+    fn any_bytes_are_read_without_a_panic_and_within_bounds(
         bytes in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
             "([+:$*-]{0,2}[0-9-]{0,20}(\r\n)?){0,9}".prop_map(String::into_bytes),
@@ -109,7 +111,7 @@ proptest! {
 }
 
 #[test]
-fn values_are_what_the_rest_api_answers() {
+fn values_are_written_as_the_rest_api_writes_them() {
     for (bytes, expected) in [
         (&b"+OK\r\n"[..], "\"OK\""),
         (b"+\r\n", "\"\""),
@@ -129,7 +131,7 @@ fn values_are_what_the_rest_api_answers() {
             b"*2\r\n:1\r\n-ERR no \"number\"\r\n",
             "[1,{\"error\":\"ERR no \\\"number\\\"\"}]",
         ),
-        // A bulk string that is not UTF-8.
+        // This bulk string is not UTF-8.
         (b"$3\r\na\xffb\r\n", "\"a\u{fffd}b\""),
     ] {
         assert_eq!(at_once(1, bytes), result(expected));
@@ -137,7 +139,7 @@ fn values_are_what_the_rest_api_answers() {
 }
 
 #[test]
-fn of_several_replies_the_last_counts_or_the_first_error() {
+fn several_replies_return_the_last_one_or_the_first_error() {
     let error = |text: &str| Parse::Error(text.to_owned());
     assert_eq!(at_once(3, b"+OK\r\n*1\r\n:5\r\n:7\r\n"), result("7"));
     assert_eq!(
@@ -145,7 +147,7 @@ fn of_several_replies_the_last_counts_or_the_first_error() {
         error("WRONGPASS invalid")
     );
     assert_eq!(at_once(2, b"+OK\r\n-NOPERM no\r\n"), error("NOPERM no"));
-    // The rest of them is not waited for.
+    // Further replies are not awaited.
     assert_eq!(
         at_once(3, b"-WRONGPASS invalid\r\n"),
         error("WRONGPASS invalid")
@@ -153,7 +155,7 @@ fn of_several_replies_the_last_counts_or_the_first_error() {
 }
 
 #[test]
-fn what_is_no_reply_is_refused_at_once() {
+fn bytes_that_are_no_reply_are_malformed() {
     let long_line = [b"+".to_vec(), vec![b'a'; MAX_LINE_BYTES]].concat();
     let deep = b"*1\r\n".repeat(MAX_DEPTH);
     let too_long = format!("${}\r\n", MAX_BYTES + 1);
@@ -174,7 +176,7 @@ fn what_is_no_reply_is_refused_at_once() {
         b"*99999999999999999999\r\n",
         b"$99999999999999999999\r\n",
         too_long.as_bytes(),
-        // Longer than it says.
+        // This string is longer than its length says.
         b"$1\r\nabc\r\n",
         &long_line,
         &deep,
@@ -188,7 +190,7 @@ fn what_is_no_reply_is_refused_at_once() {
 }
 
 #[test]
-fn an_answer_that_does_not_end_is_refused() {
+fn an_answer_without_end_is_malformed() {
     let value = [
         b"$1000000\r\n".to_vec(),
         vec![b'a'; 1_000_000],
@@ -207,9 +209,9 @@ fn an_answer_that_does_not_end_is_refused() {
     assert_eq!(calls, MAX_BYTES / value.len());
 }
 
-/// A large answer in small pieces: what is passed again is bounded by the pieces, not by the answer.
+/// How many bytes are passed again depends on the size of the pieces, not on that of the answer.
 #[test]
-fn each_byte_is_passed_about_once() {
+fn a_large_answer_in_small_pieces_is_passed_less_than_twice() {
     let ranges: Vec<Value> = (0..20_000).map(|i| json!(format!("range {i}"))).collect();
     for value in [Value::from(ranges), json!("x".repeat(1_000_000))] {
         let bytes = encoded(&value);
