@@ -53,6 +53,6 @@ mod tests {
 
     #[test]
     fn the_sha1s_match_the_script() {
-        SCRIPT.assert_named("run.lua");
+        SCRIPT.assert_sha1s("run.lua");
     }
 }

@@ -170,7 +170,7 @@ impl ScriptAnswer for Value {
 #[cfg(test)]
 impl Script {
     /// Asserts that the SHA-1s match the texts, and that the text has the flag as its first line.
-    pub(crate) fn assert_named(&self, file: &str) {
+    pub(crate) fn assert_sha1s(&self, file: &str) {
         for form in [ScriptForm::Flagged, ScriptForm::Plain] {
             let hash = sha1_smol::Sha1::from(self.text(form)).digest().to_string();
             assert_eq!(

@@ -26,7 +26,7 @@ use crate::time::{Millis, Timestamp};
 
 #[test]
 fn the_scripts_names_are_the_hashes_of_its_forms() {
-    SCRIPT.assert_named("change.lua");
+    SCRIPT.assert_sha1s("change.lua");
 }
 
 fn words(line: &str) -> Command {

@@ -25,7 +25,7 @@ use random::{RandomCharge, RandomStep, random_charges, random_steps};
 
 #[test]
 fn the_scripts_names_are_the_hashes_of_its_forms() {
-    SCRIPT.assert_named("decide.lua");
+    SCRIPT.assert_sha1s("decide.lua");
 }
 
 /// The script and the reference, side by side on a real Redis: the same answers and the same texts,
