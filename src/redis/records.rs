@@ -44,7 +44,7 @@ impl<D: Database> Records<D> {
     }
 
     /// Counts every command from now on in `budget`. Only the first call has an effect.
-    pub fn share(&self, budget: Budget) {
+    pub fn share_budget(&self, budget: Budget) {
         let _ = self.budget.set(budget);
     }
 

@@ -105,7 +105,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
             probe: rules.timeout + GRACE,
         };
         let budget = Budget::new(rules.max_commands);
-        records.share(budget.clone());
+        records.share_budget(budget.clone());
         let is_partitioned = shared.is_partitioned();
         let cluster = Cluster::new(shared, rules.timeout, effects.clone());
         let capped = Capped::new(cluster, budget, effects.clone());

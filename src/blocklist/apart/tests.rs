@@ -328,7 +328,7 @@ async fn the_escalation_costs_what_is_paid_for_it() {
     let stand_in = StandIn::start();
     let records = records(&stand_in);
     let budget = Budget::new(None);
-    records.share(budget.clone());
+    records.share_budget(budget.clone());
     let costs = records.escalation_costs();
     assert_eq!(costs, Costs::APART);
     let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
@@ -357,7 +357,7 @@ async fn the_escalation_costs_what_is_paid_for_it() {
 
     // However small the cap is, a block is paid for once the whole share of the records is there.
     let capped = self::records(&stand_in);
-    capped.share(Budget::new(NonZeroU32::new(50)));
+    capped.share_budget(Budget::new(NonZeroU32::new(50)));
     assert_eq!(capped.escalation_costs().per_block, 20);
     stand_in.run(&["FLUSHDB"]).await;
     let due = EventBatch {

@@ -352,7 +352,7 @@ fn loading_the_copy_counts_and_is_never_refused() {
     let database = Shared::default();
     let blocked = isolate(&database);
     let budget = Budget::new(NonZeroU32::new(10));
-    blocked.records.share(budget.clone());
+    blocked.records.share_budget(budget.clone());
     set(&database, "10.0.0.0/8", None);
     let asks = |ms| {
         let now = START + Millis::new(ms);
