@@ -56,12 +56,12 @@ impl<D: Database> Application<D> {
     /// Runs a command once.
     async fn run(&self, command: Command, now: Timestamp) -> Result<Value, StoreError> {
         let budget = self.records.budget();
-        let parts = self.records.parts(vec![command]);
-        let cost = u32::try_from(parts.sizes().sum::<usize>()).unwrap_or(u32::MAX);
+        let batches = self.records.batches(vec![command]);
+        let cost = u32::try_from(batches.sizes().sum::<usize>()).unwrap_or(u32::MAX);
         if budget.is_some_and(|budget| !budget.spend(cost, Purpose::Application, now)) {
             return Err(StoreError::OverCap);
         }
-        let replies = self.records.run_parts(parts, now).await?;
+        let replies = self.records.run_batches(batches, now).await?;
         let [reply] = <[Value; 1]>::try_from(replies).map_err(|_| StoreError::Malformed)?;
         Ok(reply)
     }

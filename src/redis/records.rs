@@ -113,14 +113,14 @@ impl<D: Database> Records<D> {
             if commands.is_empty() {
                 return Ok(Vec::new());
             }
-            let batches = self.parts(commands);
+            let batches = self.batches(commands);
             self.count(batches.sizes().map(|size| self.cost(size)).sum(), now);
-            self.run_parts(batches, now).await
+            self.run_batches(batches, now).await
         })
     }
 
     /// Splits commands into the batches in which they run: in a cluster one for each slot, else one.
-    pub(crate) fn parts(&self, commands: Vec<Command>) -> SlotBatches {
+    pub(crate) fn batches(&self, commands: Vec<Command>) -> SlotBatches {
         match self.is_clustered() {
             true => SlotBatches::by_slot(commands),
             false => SlotBatches::single(commands),
@@ -129,7 +129,7 @@ impl<D: Database> Records<D> {
 
     /// Runs batches one after the other, and returns exactly one reply for each command. It counts nothing in
     /// the budget.
-    pub(crate) fn run_parts(&self, mut batches: SlotBatches, now: Timestamp) -> Replies<'_> {
+    pub(crate) fn run_batches(&self, mut batches: SlotBatches, now: Timestamp) -> Replies<'_> {
         Box::pin(async move {
             let mut number = 0;
             while let Some(commands) = batches.take(number) {
@@ -149,7 +149,7 @@ impl<D: Database> Records<D> {
         commands: Vec<Command>,
         now: Timestamp,
     ) -> (Vec<Value>, Option<StoreError>) {
-        let mut batches = self.parts(commands);
+        let mut batches = self.batches(commands);
         self.count(batches.sizes().map(|size| self.cost(size)).sum(), now);
         let (mut number, mut failures, mut error) = (0, 0, None);
         while failures < FAILURES_IN_A_ROW
