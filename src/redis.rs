@@ -101,7 +101,7 @@ pub trait Database {
 
 /// The number in a reply. A reply that is no whole number counts as zero.
 #[must_use]
-pub fn whole(reply: &Value) -> u64 {
+pub fn number_of(reply: &Value) -> u64 {
     match reply {
         Value::String(text) => text.parse().unwrap_or_default(),
         other => other.as_u64().unwrap_or_default(),

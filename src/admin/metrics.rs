@@ -10,7 +10,7 @@ use crate::metrics::exposition::{self, Exposition, Format};
 use crate::metrics::gauges::{FIELDS, GaugeReading};
 use crate::metrics::records::window;
 use crate::metrics::{Series, StoreCounts, TENTHS};
-use crate::redis::{Database, whole};
+use crate::redis::{Database, number_of};
 use crate::response::Response;
 use crate::response::body_format;
 use crate::store::shared::Partitioned;
@@ -26,7 +26,7 @@ fn bucket(at: u64, counts: &Series) -> Value {
         let mut more_than = Vec::new();
         let mut sum = 0;
         for tenth in (0..TENTHS).rev() {
-            sum += whole(&tenths[tenth.to_string()]);
+            sum += number_of(&tenths[tenth.to_string()]);
             more_than.insert(0, Value::from(sum));
         }
         *tenths = Value::Array(more_than);

@@ -23,7 +23,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::{FAILURES_IN_A_ROW, Records};
-use crate::redis::{Command, Database, command, whole};
+use crate::redis::{Command, Database, command, number_of};
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
@@ -176,7 +176,7 @@ impl<D: Database> Records<D> {
             )
             .await?;
         self.settle(address, None, Vec::new(), now).await?;
-        Ok(was_endless || whole(&deleted) > 0)
+        Ok(was_endless || number_of(&deleted) > 0)
     }
 
     /// Looks at [some](LOOKED_AT) listed addresses, chosen at random: writes the records back that blocks without an end have
@@ -267,7 +267,7 @@ impl<D: Database> Records<D> {
         }
         let list = self.key(RedisKey::BlockedAddresses);
         let [score] = self.run([command(["ZSCORE", &list, address])], now).await?;
-        let is_listed = whole(&score) >= ENDLESS;
+        let is_listed = number_of(&score) >= ENDLESS;
         let keep = match is_listed {
             true => command(["SET", &key, &restored(None, now).to_record()]),
             false => command(["DEL", &key]),

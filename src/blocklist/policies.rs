@@ -4,7 +4,7 @@ use super::records::{LIST_KEPT, MAX_RANGES, bound, latest, tidy};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
-use crate::redis::{Command, Database, command, pairs, whole};
+use crate::redis::{Command, Database, command, number_of, pairs};
 use crate::time::Timestamp;
 
 /// A policy's own block of a caller.
@@ -67,10 +67,10 @@ impl<D: Database> Records<D> {
         let unlist: Command = head.into_iter().chain(keys.iter().cloned()).collect();
         let [removed, unlisted] = self.run([self.deletion(&names), unlist], now).await?;
         // In an isolate's memory the blocks are in the quotas' map, and only the list is here.
-        Ok(whole(&removed).max(if self.is_shared() {
+        Ok(number_of(&removed).max(if self.is_shared() {
             0
         } else {
-            whole(&unlisted)
+            number_of(&unlisted)
         }))
     }
 

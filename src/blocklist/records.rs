@@ -13,7 +13,7 @@ use crate::client::range::{Range, RangeMap};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
-use crate::redis::{Command, Database, command, pairs, whole};
+use crate::redis::{Command, Database, command, number_of, pairs};
 use crate::time::{Millis, Timestamp};
 
 /// Ranges that may be blocked at a time, and addresses that an isolate's copy holds.
@@ -254,7 +254,7 @@ impl<D: Database> Records<D> {
         let outcomes = self.change(steps, now).await?;
         let removed = outcomes.first().and_then(Option::as_ref);
         let removed = removed.and_then(|replies| replies.first());
-        Ok(removed.is_some_and(|removed| whole(removed) > 0))
+        Ok(removed.is_some_and(|removed| number_of(removed) > 0))
     }
 
     /// The block of exactly this target.

@@ -10,7 +10,7 @@ use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::{FAILURES_IN_A_ROW, Records};
-use crate::redis::{Database, command, whole};
+use crate::redis::{Database, command, number_of};
 use crate::time::{Millis, Timestamp};
 
 /// Parts of the time in which denials are counted: a denial counts for up to one of them longer.
@@ -219,7 +219,7 @@ impl<D: Database> Records<D> {
         let counted = counted.map(Vec::as_slice).unwrap_or_default();
         let counted = denials.iter().zip(counted.chunks(COUNTERS));
         let has_too_many = counted.filter(|(_, counters)| {
-            let sum: u64 = counters.iter().map(whole).sum();
+            let sum: u64 = counters.iter().map(number_of).sum();
             sum > u64::from(rule.denials)
         });
         let due = has_too_many.map(|((network, _), _)| *network).collect();
@@ -237,7 +237,7 @@ impl<D: Database> Records<D> {
         let address = network.to_string();
         let repetitions = self.key(RedisKey::Escalated(&address));
         let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
-        let repetition = whole(&earlier).saturating_add(1);
+        let repetition = number_of(&earlier).saturating_add(1);
         let until = (now + rule.block_of(repetition)).as_millis();
         let block = Block {
             until: Some(until),

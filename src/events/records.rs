@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
-use crate::redis::{Command, Database, command, pairs, whole};
+use crate::redis::{Command, Database, command, number_of, pairs};
 use crate::time::{Millis, Timestamp};
 
 /// What stands for a policy where an address's block denies.
@@ -180,7 +180,7 @@ impl<D: Database> Records<D> {
             .await?;
         let listed = pairs(&listed);
         let mut page = EventPage {
-            left_out: whole(&left_out),
+            left_out: number_of(&left_out),
             ..EventPage::default()
         };
         let mut at = cursor.unwrap_or(EventCursor {
@@ -220,7 +220,7 @@ impl<D: Database> Records<D> {
             &before,
         ]);
         let [removed] = self.run([forget], now).await?;
-        Ok(whole(&removed))
+        Ok(number_of(&removed))
     }
 
     /// The callers that were denied most in the last `hours` hours (the current one among them), of

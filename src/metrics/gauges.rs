@@ -10,7 +10,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
-use crate::redis::{Command, Database, command, texts, whole};
+use crate::redis::{Command, Database, command, number_of, texts};
 use crate::time::Timestamp;
 
 /// Steps of `SCAN` in a run, and keys that Redis looks at in each, about. More keys are counted over several runs.
@@ -98,10 +98,10 @@ impl Gauges {
             keys: number(&held["keys"]["count"])
                 .zip(number(&held["keys"]["at"]))
                 .map(|(count, at)| GaugeReading { count, at }),
-            limited: whole(&held["limited"]),
+            limited: number_of(&held["limited"]),
             scan: (
                 held["scan"][0].as_str().unwrap_or_default().to_owned(),
-                whole(&held["scan"][1]),
+                number_of(&held["scan"][1]),
             ),
             redis: Series::of_value(held.get_mut("redis").map(Value::take).unwrap_or_default()),
         })
@@ -157,7 +157,7 @@ impl<D: Database> Records<D> {
         };
         let Gauges { keys, scan, .. } = Gauges::read(held).unwrap_or_default();
         let left = HOUR_MS - now.as_millis() % HOUR_MS;
-        let limited = whole(current) + whole(before).saturating_mul(left) / HOUR_MS;
+        let limited = number_of(current) + number_of(before).saturating_mul(left) / HOUR_MS;
         let mut gathered = Gauges {
             at: now.as_millis(),
             keys,

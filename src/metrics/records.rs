@@ -16,7 +16,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
-use crate::redis::{Command, Database, command, texts, whole};
+use crate::redis::{Command, Database, command, number_of, texts};
 use crate::time::Timestamp;
 
 /// Batches that one fold takes at most.
@@ -225,7 +225,7 @@ impl<D: Database> Records<D> {
             budget.forget_prepaid();
         }
         let [pending] = appended?;
-        let pending = whole(&pending);
+        let pending = number_of(&pending);
         if pending == 1 {
             let expiry = PENDING_KEPT_MS.to_string();
             let expire = command(["PEXPIRE", &self.key(RedisKey::PendingCounts), &expiry]);
@@ -261,10 +261,10 @@ impl<D: Database> Records<D> {
         }
         counts.remove_of(USAGE);
         let blocked = BlockedNow {
-            addresses: whole(&addresses),
+            addresses: number_of(&addresses),
             // One field is their version.
-            ranges: whole(&fields).saturating_sub(1),
-            policies: whole(&policies),
+            ranges: number_of(&fields).saturating_sub(1),
+            policies: number_of(&policies),
         };
         Ok(Overview {
             counts,

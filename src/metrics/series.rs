@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::json;
-use crate::redis::whole;
+use crate::redis::number_of;
 
 /// Names that one set of series has at most. Those of a configuration are some hundred; older ones stay.
 const MAX_NAMES: usize = 4000;
@@ -56,7 +56,7 @@ impl Series {
 
     fn add_named(&mut self, name: &str, count: u64) {
         if let Some(held) = self.0.get_mut(name) {
-            *held = whole(held).saturating_add(count).into();
+            *held = number_of(held).saturating_add(count).into();
         } else if self.0.len() < MAX_NAMES {
             self.set(name, count);
         }
@@ -65,7 +65,7 @@ impl Series {
     /// Adds all of another's.
     pub fn add_all(&mut self, other: &Self) {
         for (name, count) in &other.0 {
-            self.add_named(name, whole(count));
+            self.add_named(name, number_of(count));
         }
     }
 
@@ -74,7 +74,7 @@ impl Series {
     pub fn since(&self, before: &Self) -> Self {
         let mut new = Self::default();
         for (name, count) in &self.0 {
-            new.add(&[name], whole(count).saturating_sub(before.get(name)));
+            new.add(&[name], number_of(count).saturating_sub(before.get(name)));
         }
         new
     }
@@ -93,7 +93,7 @@ impl Series {
     /// A number, if there is one.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<u64> {
-        self.0.get(name).map(whole)
+        self.0.get(name).map(number_of)
     }
 
     /// A counter.
@@ -105,7 +105,7 @@ impl Series {
     /// The counters under a first word, with what follows it, by name.
     pub fn of<'a>(&'a self, first: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
         let all = self.0.iter();
-        all.filter_map(move |(name, count)| Some((rest_of(name, first)?, whole(count))))
+        all.filter_map(move |(name, count)| Some((rest_of(name, first)?, number_of(count))))
     }
 
     /// All of them, each under its words: objects in objects.

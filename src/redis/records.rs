@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::keys::{Keys, RedisKey};
 use super::script::ScriptForm;
 use super::slots::SlotBatches;
-use super::{Command, Database, whole};
+use super::{Command, Database, number_of};
 use crate::budget::{Budget, Purpose};
 use crate::error::StoreError;
 use crate::time::Timestamp;
@@ -201,7 +201,7 @@ impl<D: Database> Records<D> {
             return Ok(0);
         }
         let [deleted] = self.run([self.deletion(keys)], now).await?;
-        Ok(whole(&deleted))
+        Ok(number_of(&deleted))
     }
 
     /// The pattern that all of the limiter's keys match.

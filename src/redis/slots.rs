@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::run::keys_of;
-use super::{Command, whole};
+use super::{Command, number_of};
 
 /// Commands in batches. The commands of a batch run in order and in one step, one batch after the other.
 pub(crate) struct SlotBatches {
@@ -121,7 +121,7 @@ impl SlotBatches {
                         *all.get_mut(*number)? = one.clone();
                     }
                 }
-                (Some(_), None) => *all = (whole(all) + whole(&reply)).into(),
+                (Some(_), None) => *all = (number_of(all) + number_of(&reply)).into(),
             }
         }
         Some(())

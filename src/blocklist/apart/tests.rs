@@ -191,7 +191,7 @@ async fn state(records: &Records<Slotted>) -> (Option<Block>, Option<Block>) {
 /// How long the list has the address, in its own terms.
 async fn score(stand_in: &StandIn) -> u64 {
     let score = ["ZSCORE", "t:{records}:blocked_ips", ADDRESS];
-    crate::redis::whole(&stand_in.run(&score).await)
+    crate::redis::number_of(&stand_in.run(&score).await)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::events::EventBatch;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
-use crate::redis::{command, whole};
+use crate::redis::{command, number_of};
 use crate::store::conformance::START;
 use crate::time::{Millis, Timestamp};
 
@@ -120,7 +120,7 @@ fn names(
 fn entries(records: &Records<Emulator>, read: &str, key: RedisKey<'_>) -> u64 {
     let read = command([read, &records.key(key)]);
     let [reply] = records.run([read], START).now_or_never().unwrap().unwrap();
-    whole(&reply)
+    number_of(&reply)
 }
 
 #[test]
