@@ -1,4 +1,4 @@
-//! The script against what runs in an isolate, and changes at once, on a real Redis.
+//! Tests on a real Redis: the script against the emulator, and changes at the same time.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::{Millis, Timestamp};
 
 #[test]
-fn the_scripts_names_are_the_hashes_of_its_forms() {
+fn the_sha1s_match_the_script() {
     SCRIPT.assert_sha1s("change.lua");
 }
 
@@ -33,7 +33,7 @@ fn words(line: &str) -> Command {
     line.split(' ').map(str::to_owned).collect()
 }
 
-fn wanted() -> impl Strategy<Value = Condition> {
+fn conditions() -> impl Strategy<Value = Condition> {
     prop_oneof![
         (0..3_u8).prop_map(|text| Condition::Is(text.to_string())),
         Just(Condition::Is("a-b-c".to_owned())),
@@ -54,7 +54,7 @@ fn guards() -> impl Strategy<Value = (Command, Condition)> {
         "ZSCORE c:z m",
         "ZCOUNT c:z (1 +inf",
     ]);
-    (read, wanted()).prop_map(|(read, wanted)| (words(read), wanted))
+    (read, conditions()).prop_map(|(read, condition)| (words(read), condition))
 }
 
 fn changes() -> impl Strategy<Value = Command> {
@@ -68,7 +68,7 @@ fn changes() -> impl Strategy<Value = Command> {
         "ZADD c:z 2 m 1 n",
         "ZREM c:z m",
         "PERSIST c:t",
-        // What a database may lose, or somebody else write.
+        // A database may lose these, or someone else may write them.
         "DEL c:blocked_ranges",
         "DEL c:blocked_ranges:version",
         "DEL c:blocked_ranges c:blocked_ranges:version",
@@ -83,22 +83,23 @@ fn changes() -> impl Strategy<Value = Command> {
 }
 
 fn steps() -> impl Strategy<Value = GuardedCommands> {
-    let mark = prop::sample::select(vec![
+    let version_change = prop::sample::select(vec![
         VersionChange::Nothing,
         VersionChange::Addresses,
         VersionChange::Ranges,
     ]);
     let guards = prop::collection::vec(guards(), 0..3);
-    (guards, prop::collection::vec(changes(), 0..3), mark).prop_map(|(guards, commands, mark)| {
+    let commands = prop::collection::vec(changes(), 0..3);
+    (guards, commands, version_change).prop_map(|(guards, commands, version_change)| {
         GuardedCommands {
             guards,
             commands,
-            mark,
+            version_change,
         }
     })
 }
 
-/// Everything that both hold.
+/// The whole content of a database.
 async fn content(database: &impl Database) -> Vec<Value> {
     let reads = [
         "GET c:t",
@@ -115,35 +116,35 @@ async fn content(database: &impl Database) -> Vec<Value> {
 }
 
 #[test]
-fn the_script_does_what_an_isolate_does() {
+fn the_script_does_what_the_isolate_does_in_memory() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let stand_in = StandIn::start();
-    let theirs = Records::new(stand_in.redis(), Keys::new("c:"));
+    let remote = Records::new(stand_in.redis(), Keys::new("c:"));
     let cases = ProptestConfig::with_cases(150);
     let some = prop::collection::vec(prop::collection::vec(steps(), 1..4), 1..8);
     proptest!(cases, |(changes in some)| {
         runtime.block_on(stand_in.run(&["FLUSHDB"]));
         let emulator: std::rc::Rc<Emulator> = std::rc::Rc::default();
-        let ours = Records::new(std::rc::Rc::clone(&emulator), Keys::new("c:"));
+        let local = Records::new(std::rc::Rc::clone(&emulator), Keys::new("c:"));
         for (number, steps) in changes.iter().enumerate() {
             let token = format!("{:016x}", number + 0xabc);
-            let answer = runtime.block_on(theirs.change_there(steps, &token, START));
-            let expected = runtime.block_on(ours.change_here(steps.clone(), &token, START));
+            let answer = runtime.block_on(remote.change_remotely(steps, &token, START));
+            let expected = runtime.block_on(local.change_locally(steps.clone(), &token, START));
             prop_assert_eq!(answer, expected, "{:?}", steps);
-            let [theirs, ours] = [
+            let [in_redis, in_memory] = [
                 runtime.block_on(content(&stand_in.redis())),
                 runtime.block_on(content(&emulator)),
             ];
-            prop_assert_eq!(theirs, ours, "{:?}", steps);
+            prop_assert_eq!(in_redis, in_memory, "{:?}", steps);
         }
     });
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_know_the_script_is_sent_it() {
+async fn a_server_without_the_script_is_sent_its_text() {
     let stand_in = StandIn::start();
     let records = redis(&stand_in, "c:");
     for _ in 0..2 {
@@ -203,13 +204,13 @@ async fn fill(stand_in: &StandIn, prefix: &str, ranges: u64) {
 }
 
 #[tokio::test]
-async fn the_most_ranges_hold_whoever_blocks_at_once() {
+async fn blocks_at_the_same_time_do_not_exceed_the_maximum_of_ranges() {
     for stand_in in [StandIn::start(), StandIn::bridge().await] {
-        the_most_ranges_hold(&stand_in).await;
+        ranges_do_not_exceed_the_maximum(&stand_in).await;
     }
 }
 
-async fn the_most_ranges_hold(stand_in: &StandIn) {
+async fn ranges_do_not_exceed_the_maximum(stand_in: &StandIn) {
     let records = redis(stand_in, "most:");
     let set = |text: String| {
         let records = &records;
@@ -225,9 +226,13 @@ async fn the_most_ranges_hold(stand_in: &StandIn) {
     let done = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(done, 2, "{results:?}");
     assert!(results.contains(&Err(BlockError::Full(MAX_RANGES))));
-    let (held, _) = records.held_blocks(START).await.unwrap();
-    assert_eq!(held.ranges.len() as u64, MAX_RANGES);
-    assert_eq!(set("203.0.113.0/24".to_owned()).await, Ok(()), "replaced");
+    let (stored, _) = records.held_blocks(START).await.unwrap();
+    assert_eq!(stored.ranges.len() as u64, MAX_RANGES);
+    assert_eq!(
+        set("203.0.113.0/24".to_owned()).await,
+        Ok(()),
+        "a range is replaced"
+    );
 }
 
 fn batch(caller: &str, count: u32) -> EventBatch {
@@ -239,7 +244,7 @@ fn batch(caller: &str, count: u32) -> EventBatch {
 }
 
 #[tokio::test]
-async fn an_operators_block_amid_escalations_stays_and_is_listed() {
+async fn an_operators_block_during_escalations_stays_and_is_listed() {
     const RULE: Escalation = Escalation {
         denials: 5,
         window: Millis::from_secs(60),
@@ -254,15 +259,15 @@ async fn an_operators_block_amid_escalations_stays_and_is_listed() {
         let target = target(&address);
         let operators = block(None, BlockedBy::Operator);
         let block = async {
-            // At another moment of the escalation each time.
+            // Each round blocks at another moment of the escalation.
             tokio::time::sleep(std::time::Duration::from_micros(200 * round)).await;
             records.block(&target, &operators, START).await
         };
         let (one, other, blocked) = tokio::join!(escalate(), escalate(), block);
         assert_eq!(blocked, Ok(()));
         assert!(one.unwrap().blocks.len() + other.unwrap().blocks.len() <= 1);
-        let held = records.look_up(&target, START).await.unwrap();
-        assert_eq!(held, Some(operators));
+        let stored = records.look_up(&target, START).await.unwrap();
+        assert_eq!(stored, Some(operators));
         let list = "race:blocked_ips";
         let score = stand_in.run(&["ZSCORE", list, &address]).await;
         let score: u64 = score.as_str().unwrap().parse().unwrap();
@@ -271,7 +276,7 @@ async fn an_operators_block_amid_escalations_stays_and_is_listed() {
 }
 
 #[tokio::test]
-async fn what_is_lost_is_restored_once_by_isolates_that_notice_at_once() {
+async fn isolates_that_notice_a_loss_at_the_same_time_restore_it_once() {
     let stand_in = StandIn::start();
     let records = redis(&stand_in, "lost:");
     let ranges: Vec<(Range, AddressBlock)> = (0..2500_u32)
@@ -280,30 +285,30 @@ async fn what_is_lost_is_restored_once_by_isolates_that_notice_at_once() {
             (Range::parse(&name).unwrap(), AddressBlock { until: None })
         })
         .collect();
-    let (held, _) = records.held_blocks(START).await.unwrap();
-    let restores = (0..4).map(|_| records.restore(&held, &ranges, VersionChange::Ranges, START));
+    let (stored, _) = records.held_blocks(START).await.unwrap();
+    let restores = (0..4).map(|_| records.restore(&stored, &ranges, VersionChange::Ranges, START));
     let restored: Vec<_> = join_all(restores).await;
     let done: Vec<usize> = restored.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(done, [2500]);
-    let (held, _) = records.held_blocks(START).await.unwrap();
-    assert_eq!(held.ranges.len(), 2500);
-    // Lifted, none comes back.
+    let (stored, _) = records.held_blocks(START).await.unwrap();
+    assert_eq!(stored.ranges.len(), 2500);
+    // A lifted range is not restored.
     let lifted = target("10.0.7.0/24");
     assert_eq!(records.lift(&lifted, START).await, Ok(true));
-    let (held, _) = records.held_blocks(START).await.unwrap();
+    let (stored, _) = records.held_blocks(START).await.unwrap();
     assert_eq!(
         records
-            .restore(&held, &ranges[7..8], VersionChange::Ranges, START)
+            .restore(&stored, &ranges[7..8], VersionChange::Ranges, START)
             .await,
         Ok(Some(0))
     );
 }
 
 #[tokio::test]
-async fn every_list_has_an_end() {
+async fn every_list_expires_unless_it_has_a_block_without_end() {
     let stand_in = StandIn::start();
     let records = redis(&stand_in, "end:");
-    let ends = async |key: RedisKey<'_>| {
+    let expires = async |key: RedisKey<'_>| {
         let left = stand_in.run(&["PTTL", &records.key(key)]).await;
         left.as_i64().unwrap() > 0
     };
@@ -315,7 +320,7 @@ async fn every_list_has_an_end() {
         .block(&timed, &operators(until(60)), START)
         .await
         .unwrap();
-    assert!(ends(RedisKey::BlockedAddresses).await);
+    assert!(expires(RedisKey::BlockedAddresses).await);
     records
         .block(&endless, &operators(None), START)
         .await
@@ -324,18 +329,21 @@ async fn every_list_has_an_end() {
         .block(&timed, &operators(until(90)), START)
         .await
         .unwrap();
-    assert!(!ends(RedisKey::BlockedAddresses).await, "one has none");
+    assert!(
+        !expires(RedisKey::BlockedAddresses).await,
+        "one block has no end"
+    );
     records.lift(&endless, START).await.unwrap();
-    assert!(ends(RedisKey::BlockedAddresses).await);
+    assert!(expires(RedisKey::BlockedAddresses).await);
     records.lift(&target("10.0.0.0/8"), START).await.unwrap();
-    assert!(ends(RedisKey::LiftedRanges).await);
+    assert!(expires(RedisKey::LiftedRanges).await);
     let batch = EventBatch {
         blocks: vec![("auth:a".to_owned(), until(60).unwrap())],
         ..batch("192.0.2.3", 6)
     };
     records.record(&batch, START).await.unwrap();
     for key in [RedisKey::BlockedPolicies, hour(START)] {
-        assert!(ends(key).await, "{key:?}");
+        assert!(expires(key).await, "{key:?}");
     }
 }
 
@@ -344,12 +352,12 @@ const fn hour(now: Timestamp) -> RedisKey<'static> {
 }
 
 #[tokio::test]
-async fn ranges_that_have_ended_stay_for_a_database_whose_clock_is_behind() {
+async fn a_range_stays_until_it_has_ended_by_the_databases_clock_too() {
     let stand_in = StandIn::start();
     let records = redis(&stand_in, "ahead:");
     records.lift(&target("10.0.0.0/24"), START).await.unwrap();
     fill(&stand_in, "ahead:", MAX_RANGES).await;
-    // The test's clock is behind that of the database; this one is far ahead.
+    // `START` is before the database's time. This time is far after it.
     let ahead = START + Millis::from_secs(20 * 366 * 24 * 60 * 60);
     let soon = Some((ahead - Millis::from_secs(1)).as_millis());
     let record = block(soon, BlockedBy::Operator).to_record();
@@ -365,7 +373,7 @@ async fn ranges_that_have_ended_stay_for_a_database_whose_clock_is_behind() {
         .look_up(&target("10.0.0.0/24"), START)
         .await
         .unwrap();
-    assert!(one.is_some(), "it stands by the database's clock");
+    assert!(one.is_some(), "by the database's clock it is in force");
     let ended = Some((START - Millis::from_secs(1)).as_millis());
     let record = block(ended, BlockedBy::Operator).to_record();
     stand_in
