@@ -1,8 +1,8 @@
-//! Blocks of addresses and ranges, everywhere: what an operator or the escalation has set.
+//! Blocks of addresses and ranges on all routes, set by operators or by the escalation.
 //!
-//! An address's block is a record that every decision reads ([`crate::store`]). Ranges are in one
-//! hash, of which each isolate keeps a [copy](copy::BlocklistCopy); a version that comes with every
-//! decision says when the copy is old.
+//! The block of an address is a record that every decision reads ([`crate::store`]). Ranges are in one
+//! hash, of which each isolate keeps a [copy](copy::BlocklistCopy). Every decision returns a version, by
+//! which the isolate knows when its copy is out of date.
 
 mod apart;
 mod block;

@@ -1,18 +1,20 @@
-//! Blocks of addresses in a cluster, where an address's record is in its caller's slot and the list in the records': a
-//! change is several steps, and it may end after each of them.
+//! Blocks of addresses in a Redis Cluster. The record of an address is in the caller's slot, and the list of
+//! addresses in the slot of the records. So a change takes several steps, and it may fail after each of them.
 //!
-//! The record is what denies. The order of the steps keeps it listed while it does:
+//! The record is what denies. The order of the steps keeps its address listed for as long as it denies:
 //!
-//! - To set a block: the list has the address for at least as long as the new block, then the record is set, then the list has
-//!   it for exactly as long. Ended early, an entry stands for longer than its record, or without one: where it has an end, it
-//!   is not shown; where it has none, isolates restore the record, as if the call had come to its end without an answer.
-//! - To lift one: what is listed without an end is listed as [being lifted](LIFTING), so that no isolate restores it, then
-//!   the record is deleted, then the entry. Ended early, such an entry blocks nobody: isolates leave it out of their copies,
-//!   and an isolate that reads the list removes it once it has no record.
-//! - Whoever changed a record reads it again once the list is written: where another change came between, the list is
-//!   written anew, so that the last one writes what the record says.
-//! - A record is restored for a minute first, and for good if its address is still listed without an end then. Until then
-//!   the list does not follow it: a lifted block would come back.
+//! - To set a block: first the list gets the address for at least as long as the new block. Then the record is
+//!   set. Then the list gets the address for exactly as long. If the change fails early, the entry lasts longer
+//!   than its record, or has none. An entry with an end is then not shown. For an entry without an end, isolates
+//!   restore the record, as if the call had succeeded and its answer was lost.
+//! - To lift a block: first an entry without an end is marked as [being lifted](LIFTING), so that no isolate
+//!   restores its record. Then the record is deleted, then the entry. If the change fails early, a marked entry
+//!   blocks nobody: isolates leave it out of their copies, and an isolate that reads the list removes it once it
+//!   has no record.
+//! - After a change has written the list, it reads the record again. If another change came between, it writes
+//!   the list again. So the last change makes the list agree with the record.
+//! - A record is first restored for a minute. It is made permanent if its address is still listed without an end
+//!   then. Until it is, the list does not follow the restored record, or a lifted block would come back.
 
 use super::block::Block;
 use super::change::{Condition, GuardedCommands, VersionChange};
@@ -27,23 +29,24 @@ use crate::redis::{Command, Database, command, number_of};
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
-/// Listed addresses whose records are looked at with each part of the list that is read: each is a call of its own.
-const LOOKED_AT: usize = 20;
+/// How many listed addresses are checked for their records with each part of the list that is read. Each check is
+/// a separate call.
+const CHECKED_PER_READ: usize = 20;
 
-/// How long a restored record stays if nobody makes it one for good.
-const RESTORING: Millis = Millis::from_secs(60);
+/// How long a restored record lasts if it is not made permanent.
+const RESTORED_FOR: Millis = Millis::from_secs(60);
 
 impl<D: Database> Records<D> {
-    /// Sets a block of an address in place of one that is there.
-    pub(super) async fn block_apart(
+    /// Sets a block of an address, and replaces any earlier one.
+    pub(super) async fn block_clustered(
         &self,
         address: &str,
         block: &Block,
         now: Timestamp,
     ) -> Result<(), BlockError> {
-        let most = self.most_addresses();
-        if !self.list(address, block, Some(most), now).await? {
-            return Err(BlockError::Full(most));
+        let max = self.most_addresses();
+        if !self.list(address, block, Some(max), now).await? {
+            return Err(BlockError::Full(max));
         }
         let [set, _] = self.set_address(address, block, now);
         self.run([set], now).await?;
@@ -52,41 +55,44 @@ impl<D: Database> Records<D> {
         Ok(())
     }
 
-    /// Lists an address for at least as long as `block`, if there are fewer than `most` others; whether it is.
+    /// Lists an address for at least as long as `block`, if there are fewer than `max` others. Returns whether it is
+    /// listed.
     pub(crate) async fn list(
         &self,
         address: &str,
         block: &Block,
-        most: Option<u64>,
+        max: Option<u64>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let list = self.key(RedisKey::BlockedAddresses);
         let score = score_of(block);
-        let is_listed = |step: GuardedCommands, wanted| {
-            step.only_if(command(["ZSCORE", &list, address]), wanted)
+        let if_score = |step: GuardedCommands, condition| {
+            step.only_if(command(["ZSCORE", &list, address]), condition)
         };
         let set = || {
-            let mut commands = self.listing_of(address, score).to_vec();
+            let mut commands = self.listing_commands(address, score);
             commands.extend([tidy(&list, now), bound(&list, self.most_addresses())]);
             GuardedCommands::new(commands, VersionChange::Addresses)
         };
-        let new = |wanted| {
-            let step = is_listed(set(), wanted);
-            let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
-            match most {
-                Some(most) => step.only_if(standing, Condition::Below(most)),
+        let add = |condition| {
+            let step = if_score(set(), condition);
+            let in_force = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
+            match max {
+                Some(max) => step.only_if(in_force, Condition::Below(max)),
                 None => step,
             }
         };
-        let later = is_listed(set(), Condition::Above(now.as_millis()));
+        let prolong = if_score(set(), Condition::Above(now.as_millis()));
         let steps = vec![
-            is_listed(
+            // It is listed for long enough.
+            if_score(
                 GuardedCommands::new([], VersionChange::Nothing),
                 Condition::Above(score - 1),
             ),
-            is_listed(later, Condition::Below(score)),
-            new(Condition::Absent),
-            new(Condition::Below(now.as_millis() + 1)),
+            if_score(prolong, Condition::Below(score)),
+            // It is not listed, or its block has ended.
+            add(Condition::Absent),
+            add(Condition::Below(now.as_millis() + 1)),
             self.end_of_list(),
         ];
         let outcomes = self.change(steps, now).await?;
@@ -94,7 +100,7 @@ impl<D: Database> Records<D> {
     }
 
     /// The commands that list an address.
-    fn listing_of(&self, address: &str, score: u64) -> Vec<Command> {
+    fn listing_commands(&self, address: &str, score: u64) -> Vec<Command> {
         let list = self.key(RedisKey::BlockedAddresses);
         let mut commands = vec![command(["ZADD", &list, &score.to_string(), address])];
         if score >= ENDLESS {
@@ -103,7 +109,8 @@ impl<D: Database> Records<D> {
         commands
     }
 
-    /// Lets the list say of an address what its record does, which is `record` as far as is known, and runs `more` with that.
+    /// Makes the list agree with the record of an address. `record` is the record as last read or written. It runs
+    /// the commands `more` in the same step.
     pub(crate) async fn settle(
         &self,
         address: &str,
@@ -115,7 +122,9 @@ impl<D: Database> Records<D> {
         for _ in 0..ATTEMPTS {
             let mut commands = match &record {
                 Some(record) if is_restored(record) => Vec::new(),
-                Some(record) => self.listing_of(address, score_of(&Block::from_record(record))),
+                Some(record) => {
+                    self.listing_commands(address, score_of(&Block::from_record(record)))
+                }
                 None => vec![command(["ZREM", &list, address])],
             };
             commands.append(&mut more);
@@ -126,17 +135,17 @@ impl<D: Database> Records<D> {
                 ];
                 self.change(steps, now).await?;
             }
-            let held = self.record_of(address, now).await?;
-            if held == record {
+            let current = self.record_of(address, now).await?;
+            if current == record {
                 break;
             }
-            // Whoever changes it next writes the list after this.
-            record = held;
+            // Another change came between. A change that comes later writes the list itself.
+            record = current;
         }
         Ok(())
     }
 
-    /// The record of an address, as it is.
+    /// The text of an address's record. `None` if it has none.
     pub(crate) async fn record_of(
         &self,
         address: &str,
@@ -147,15 +156,15 @@ impl<D: Database> Records<D> {
         Ok(record.as_str().map(str::to_owned))
     }
 
-    /// Lifts the block of an address; whether there was one.
-    pub(super) async fn lift_apart(
+    /// Lifts the block of an address. Returns whether there was one.
+    pub(super) async fn lift_clustered(
         &self,
         address: &str,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let list = self.key(RedisKey::BlockedAddresses);
         let lifting = LIFTING.to_string();
-        let step = GuardedCommands::new(
+        let mark = GuardedCommands::new(
             [command(["ZADD", &list, &lifting, address])],
             VersionChange::Nothing,
         )
@@ -163,9 +172,9 @@ impl<D: Database> Records<D> {
             command(["ZSCORE", &list, address]),
             Condition::Above(LIFTING - 1),
         );
-        let outcomes = self.change(vec![step], now).await?;
+        let outcomes = self.change(vec![mark], now).await?;
         let was_endless = outcomes.iter().any(Option::is_some);
-        // Lifted, it begins anew.
+        // After a lift, the escalation starts again with its shortest block.
         let [deleted, _] = self
             .run(
                 [
@@ -179,10 +188,11 @@ impl<D: Database> Records<D> {
         Ok(was_endless || number_of(&deleted) > 0)
     }
 
-    /// Looks at [some](LOOKED_AT) listed addresses, chosen at random: writes the records back that blocks without an end have
-    /// lost, and takes out of the list what was being lifted and has no record; how many were restored. An address
-    /// that fails keeps no other from it; where all do, why the first did.
-    pub(super) async fn look_apart(
+    /// Checks [some](CHECKED_PER_READ) listed addresses, chosen at random. It restores lost records of blocks without
+    /// an end, and removes addresses from the list that are being lifted and have no record. Returns how many
+    /// records were restored. A failure does not keep the other addresses from being checked. If all fail, the
+    /// first error is returned.
+    pub(super) async fn restore_clustered(
         &self,
         listed: &ListedAddresses,
         now: Timestamp,
@@ -194,31 +204,31 @@ impl<D: Database> Records<D> {
         let all: Vec<(&str, bool)> = endless
             .chain(lifting.map(|address| (address.as_str(), true)))
             .collect();
-        // Each for itself, some perhaps twice: while many have lost their records, each look finds one. Without randomness, by
-        // the time.
-        let chosen = |number: usize| {
+        // Each is chosen independently, so some may be checked twice. While many records are lost, each check finds
+        // one. Without randomness, the time chooses.
+        let choose = |number: usize| {
             let bits = Seed::random_bits().unwrap_or(now.as_millis() + number as u64);
             usize::try_from(bits % all.len() as u64).unwrap_or_default()
         };
-        let places = 0..all.len().min(LOOKED_AT);
+        let places = 0..all.len().min(CHECKED_PER_READ);
         let places = places.map(|number| match all.len() {
-            0..=LOOKED_AT => number,
-            _ => chosen(number),
+            0..=CHECKED_PER_READ => number,
+            _ => choose(number),
         });
-        let (mut restored, mut failures, mut looked_at, mut error) = (0, 0, 0, None);
-        for (address, is_lifted) in places.filter_map(|place| all.get(place)) {
-            let looked = match is_lifted {
+        let (mut restored, mut failures, mut checked, mut error) = (0, 0, 0, None);
+        for (address, is_being_lifted) in places.filter_map(|place| all.get(place)) {
+            let result = match is_being_lifted {
                 true => self.drop_lifted(address, now).await.map(|()| false),
-                false => self.restore_apart(address, now).await,
+                false => self.restore_record(address, now).await,
             };
-            match looked {
+            match result {
                 Ok(is_restored) => {
-                    (failures, looked_at) = (0, looked_at + 1);
+                    (failures, checked) = (0, checked + 1);
                     restored += usize::from(is_restored);
                 }
-                Err(why) => {
+                Err(failure) => {
                     failures += 1;
-                    error.get_or_insert(why);
+                    error.get_or_insert(failure);
                 }
             }
             if failures == FAILURES_IN_A_ROW {
@@ -226,12 +236,12 @@ impl<D: Database> Records<D> {
             }
         }
         match error {
-            Some(error) if looked_at == 0 => Err(error),
+            Some(error) if checked == 0 => Err(error),
             _ => Ok(restored),
         }
     }
 
-    /// Takes an address out of the list that was being lifted, unless it has a record.
+    /// Removes an address that is being lifted from the list, unless it has a record.
     async fn drop_lifted(&self, address: &str, now: Timestamp) -> Result<(), StoreError> {
         if self.record_of(address, now).await?.is_some() {
             return Ok(());
@@ -246,17 +256,18 @@ impl<D: Database> Records<D> {
         self.change(vec![step], now).await?;
         match self.record_of(address, now).await? {
             None => Ok(()),
-            // Somebody blocked it meanwhile.
+            // It was blocked meanwhile.
             record => self.settle(address, record, Vec::new(), now).await,
         }
     }
 
-    /// Writes back the record of an address that is listed without an end, unless it has one; whether it did.
-    async fn restore_apart(&self, address: &str, now: Timestamp) -> Result<bool, StoreError> {
+    /// Writes back the record of an address that is listed without an end, unless it has one. Returns whether it
+    /// did.
+    async fn restore_record(&self, address: &str, now: Timestamp) -> Result<bool, StoreError> {
         let key = self.key(RedisKey::BlockedAddress(address));
-        let [at, until] = [now, now + RESTORING].map(Timestamp::as_millis);
+        let [at, until] = [now, now + RESTORED_FOR].map(Timestamp::as_millis);
         let record = format!("{{\"until\":{until},\"since\":{at},\"restored\":true}}");
-        let ms = RESTORING.get().to_string();
+        let ms = RESTORED_FOR.get().to_string();
         if self.record_of(address, now).await?.is_some() {
             return Ok(false);
         }
@@ -279,7 +290,7 @@ impl<D: Database> Records<D> {
     }
 }
 
-/// Whether a record is one that stays for a minute only. No operator's reason makes a record one.
+/// Whether a record is a restored one that lasts a minute. An operator cannot set this field.
 fn is_restored(record: &str) -> bool {
     json::value(record).is_some_and(|record| record["restored"] == true)
 }

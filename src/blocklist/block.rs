@@ -5,16 +5,16 @@ use serde::Serialize;
 use crate::json;
 use crate::time::Timestamp;
 
-/// A block of an address everywhere.
+/// A block of an address or a range, as decisions need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressBlock {
-    /// When it ends; `None`: when an operator lifts it.
+    /// When the block ends. `None` if it lasts until it is lifted.
     pub until: Option<Timestamp>,
 }
 
 impl AddressBlock {
-    /// What a record says to a decision. It starts with `{"until":MILLISECONDS` if the block has an end;
-    /// the script reads it the same way. Any other record blocks until it is lifted.
+    /// Reads a record as a decision does, in the same way as the script. It starts with
+    /// `{"until":MILLISECONDS` if the block has an end. Any other record blocks until it is lifted.
     #[must_use]
     pub fn from_record(record: &str) -> Self {
         let digits = record.strip_prefix("{\"until\":").map(|rest| {
@@ -29,19 +29,19 @@ impl AddressBlock {
         }
     }
 
-    /// Whether it stands at `now`.
+    /// Whether the block is in force at `now`.
     #[must_use]
-    pub fn stands(self, now: Timestamp) -> bool {
+    pub fn is_in_force(self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| until > now)
     }
 
-    /// When it ends, one without an end last.
+    /// When the block ends, in ms since the epoch. The largest number if it has no end.
     #[must_use]
     pub fn ends(self) -> u64 {
         self.until.map_or(u64::MAX, Timestamp::as_millis)
     }
 
-    /// Of two, the one that ends last.
+    /// The one of two blocks that ends later. `None` if there is neither.
     #[must_use]
     pub fn longer(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         one.into_iter()
@@ -50,27 +50,27 @@ impl AddressBlock {
     }
 }
 
-/// Who or what blocked.
+/// Who set a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlockedBy {
-    /// Somebody with the admin token.
+    /// An operator, with an admin token.
     Operator,
-    /// Too many denials.
+    /// The escalation, after too many denials.
     Escalation,
 }
 
-/// A block, as its record has it. The end comes first: the script reads it there.
+/// A block with all fields of its record. `until` comes first, because the script reads it there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Block {
-    /// When it ends, in ms since the epoch; `None`: when it is lifted.
+    /// When the block ends, in ms since the epoch. `None` if it lasts until it is lifted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
-    /// When it was set, in ms since the epoch.
+    /// When the block was set, in ms since the epoch.
     pub since: u64,
-    /// Who or what set it.
+    /// Who set the block.
     pub by: BlockedBy,
-    /// Why, in the operator's words.
+    /// The reason that the operator gave. `None` without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -82,8 +82,8 @@ impl Block {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What a record says. One that cannot be read blocks until it is lifted, as the script has it,
-    /// unless it begins with an end.
+    /// Reads a record. One that cannot be read as JSON still blocks, like in the script: until the end with
+    /// which it starts, or else until it is lifted.
     #[must_use]
     pub fn from_record(record: &str) -> Self {
         let value = json::value(record).unwrap_or_default();
@@ -102,9 +102,9 @@ impl Block {
         }
     }
 
-    /// Whether it stands.
+    /// Whether the block is in force at `now`.
     #[must_use]
-    pub fn stands(&self, now: Timestamp) -> bool {
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| until > now.as_millis())
     }
 }
@@ -115,7 +115,7 @@ mod tests {
     use crate::time::Timestamp;
 
     #[test]
-    fn the_script_reads_the_end_of_a_record() {
+    fn the_end_of_a_block_is_read_from_its_record() {
         let mut block = Block {
             until: Some(1_764_000_000_000),
             since: 5,

@@ -1,4 +1,4 @@
-//! The copy of the blocks that an isolate keeps.
+//! The isolate's copy of the blocks.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,83 +11,92 @@ use super::version::{Agreement, StoredRanges, epoch_of, ranges_of, same_ranges};
 use crate::client::range::{Range, RangeMap};
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// How long the copy counts as the latest without a word from the store.
+/// How long the copy counts as the latest after the store confirmed its version.
 const FRESH: Millis = Millis::new(5000);
 
-/// How long others keep from asking, and from loading, while one does.
-const UNDER_WAY: Millis = Millis::new(2000);
+/// For how long one request keeps others from comparing or loading the copy as well.
+const IN_FLIGHT: Millis = Millis::new(2000);
 
-/// How long after the store confirmed it a copy counts as known: what it has and the store lost is
-/// restored.
-pub const KNOWN_FOR: Millis = Millis::from_secs(60 * 60);
+/// How long after the store confirmed its version a copy counts as reliable. Ranges that it has and the store
+/// has lost are then restored.
+pub const RELIABLE_FOR: Millis = Millis::from_secs(60 * 60);
 
-/// The least time between two reads of the list of addresses, and between two parts of it. What it is
-/// for can wait: a listed address's own record is part of each decision.
-const LIST_READ_AFTER: Millis = Millis::from_secs(30);
-const READ_ON_AFTER: Millis = Millis::from_secs(1);
+/// The shortest time between two reads of the list of addresses. The list is not urgent, because each decision
+/// reads the record of its own address.
+const READ_LIST_AFTER: Millis = Millis::from_secs(30);
 
-/// How long after an isolate's first question, and after each look, it looks whether the database still
-/// holds what it says.
-const FIRST_LOOK_AFTER: Millis = Millis::from_secs(60);
-const LOOK_AFTER: Millis = Millis::from_secs(10 * 60);
+/// The shortest time between two parts of one read of the list.
+const READ_NEXT_PART_AFTER: Millis = Millis::from_secs(1);
 
-/// What an isolate knows of the blocks.
+/// When an isolate first checks that the database still has the blocks of its version: this long after its first
+/// comparison.
+const FIRST_CHECK_AFTER: Millis = Millis::from_secs(60);
+
+/// The time between two such checks.
+const CHECK_AFTER: Millis = Millis::from_secs(10 * 60);
+
+/// An isolate's copy of the blocks.
 #[derive(Clone, Debug, Default)]
 pub struct BlocklistCopy {
     version: Option<String>,
-    /// Whether the ranges were all that the version stands for.
+    /// Whether the ranges were exactly those of the version.
     whole: bool,
     ranges: RangeMap<AddressBlock>,
     addresses: HashMap<String, AddressBlock>,
-    /// IPv6 networks among the addresses, some perhaps of another length than callers have now.
+    /// The IPv6 networks among the addresses. Some may have another length than callers have now.
     networks: RangeMap<AddressBlock>,
-    /// Whether one of them has denied a caller of another length: it may have been lifted meanwhile.
-    denied: Cell<bool>,
-    /// The list of addresses as far as it has been read anew.
+    /// Whether one of these networks has denied a caller of another length. It may have been lifted meanwhile,
+    /// so the list is read again.
+    denied_by_network: Cell<bool>,
+    /// The part of the list of addresses that the current read has read.
     reading: Option<ListRead>,
-    /// Whether the store has told of another version of the ranges.
+    /// Whether the store has reported another version of the ranges.
     behind: bool,
-    /// While it counts as the latest.
+    /// Until when the copy counts as the latest.
     fresh: Deadline,
-    /// While it counts as known.
-    known: Deadline,
-    asking: Deadline,
+    /// Until when the copy counts as reliable.
+    reliable: Deadline,
+    /// Until when a comparison counts as in flight.
+    comparing: Deadline,
+    /// Until when a load counts as in flight.
     loading: Deadline,
-    /// Until the list of addresses may be read again.
-    listing: Deadline,
-    /// Until it is to look again. `None`: it was never asked.
-    looking: Option<Deadline>,
+    /// Until when the list of addresses is not read again.
+    next_list_read: Deadline,
+    /// Until when the database is not checked again. `None` before the first comparison.
+    next_check: Option<Deadline>,
 }
 
+/// A read of the list of addresses in parts.
 #[derive(Clone, Debug, Default)]
 struct ListRead {
     addresses: HashMap<String, AddressBlock>,
+    /// The last entry that was read: its score and its address.
     after: (u64, String),
 }
 
-/// What is to be done about the ranges that a database holds.
+/// What to do about the ranges in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RangesAction {
-    /// They are the latest.
+    /// Copy them: they are the latest.
     Take,
-    /// These are lost, and known here.
+    /// Write these ranges back: the database has lost them, and this copy has them.
     Restore(Vec<(Range, AddressBlock)>),
-    /// Nothing is known to be lost but the version.
+    /// Write a new version. As far as this copy knows, nothing else is lost.
     Renew,
-    /// Some are lost, and nothing of them is known here.
+    /// Copy them, and report a loss: ranges are lost, and this copy does not have them either.
     Lost,
 }
 
 impl BlocklistCopy {
-    /// The version that it is a copy of.
+    /// The version of the copied blocks. `None` if there was none.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// The longest block of a range that holds the caller of that canonical address. IPv6 networks of
-    /// another length than the caller's count as ranges: the length that makes a caller has changed since
-    /// they were blocked.
+    /// The longest block in force of a range that contains the caller with this canonical address. IPv6
+    /// networks of another length than the caller's count as ranges: the length of callers was configured
+    /// differently when they were blocked.
     #[must_use]
     pub fn range(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
         let networks = !self.networks.is_empty() && address.contains(':');
@@ -102,7 +111,7 @@ impl BlocklistCopy {
         let all = ranges.into_iter().chain(self.networks.overlapping(caller));
         for (place, (range, block)) in all.enumerate() {
             let is_network = place >= others;
-            if block.stands(now) && !(is_network && range == caller) {
+            if block.is_in_force(now) && !(is_network && range == caller) {
                 by_network |= is_network;
                 if longest.is_none_or(|(_, longest)| block.ends() >= longest.ends()) {
                     longest = Some((range, *block));
@@ -110,26 +119,26 @@ impl BlocklistCopy {
             }
         }
         if by_network {
-            self.denied.set(true);
+            self.denied_by_network.set(true);
         }
         longest
     }
 
-    /// The longest of these and of a block of the address itself.
+    /// The longest block in force of the address itself or of a [range](Self::range).
     #[must_use]
     pub fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
         let own = self.addresses.get(address).copied();
         let range = self.range(address, now).map(|(_, block)| block);
-        AddressBlock::longer(own.filter(|block| block.stands(now)), range)
+        AddressBlock::longer(own.filter(|block| block.is_in_force(now)), range)
     }
 
-    /// Adds a block that has been set, or that could not be written to the database.
+    /// Adds a block that was set in the database, or that could not be written there.
     pub fn add(&mut self, target: &BlockTarget, block: AddressBlock, now: Timestamp) {
         match target {
             BlockTarget::Address(network) => {
                 let address = network.to_string();
                 if self.addresses.len() as u64 >= 2 * MAX_RANGES {
-                    self.addresses.retain(|_, block| block.stands(now));
+                    self.addresses.retain(|_, block| block.is_in_force(now));
                     if self.addresses.len() as u64 >= 2 * MAX_RANGES {
                         return;
                     }
@@ -140,14 +149,14 @@ impl BlocklistCopy {
                 self.addresses.insert(address, block);
             }
             BlockTarget::Range(added) => {
-                let mut ranges = listed(&self.ranges);
+                let mut ranges = to_list(&self.ranges);
                 ranges.push((*added, block));
-                self.ranges = mapped(ranges);
+                self.ranges = to_map(ranges);
             }
         }
     }
 
-    /// Removes a block that has been lifted.
+    /// Removes a block that was lifted.
     pub fn remove(&mut self, target: &BlockTarget) {
         match target {
             BlockTarget::Address(network) => {
@@ -162,27 +171,27 @@ impl BlocklistCopy {
         }
     }
 
-    /// What is to be done about the ranges that a database holds.
+    /// What to do about the ranges in a database.
     #[must_use]
-    pub fn judge(&self, held: &StoredRanges, now: Timestamp) -> RangesAction {
-        let known = self.whole && self.known.is_pending(now);
+    pub fn judge(&self, stored: &StoredRanges, now: Timestamp) -> RangesAction {
+        let reliable = self.whole && self.reliable.is_pending(now);
         let own = self.version.as_deref();
         let own_epoch = own.and_then(ranges_of).and_then(epoch_of);
-        let otherwise = match held.agreement() {
-            Agreement::Whole(ranges) if !known || own_epoch == epoch_of(ranges) => {
+        let otherwise = match stored.agreement() {
+            Agreement::Whole(ranges) if !reliable || own_epoch == epoch_of(ranges) => {
                 return RangesAction::Take;
             }
             Agreement::VersionLost(_) => return RangesAction::Renew,
             Agreement::Whole(_) | Agreement::Empty => RangesAction::Take,
             Agreement::Unknown => RangesAction::Renew,
-            // All that there was has ended, if this copy is of the latest.
-            Agreement::RangesLost if known && same_ranges(own, held.version.as_deref()) => {
+            // If this copy is of the same version, all ranges that it had have ended or are there.
+            Agreement::RangesLost if reliable && same_ranges(own, stored.version.as_deref()) => {
                 RangesAction::Renew
             }
             Agreement::RangesLost => RangesAction::Lost,
         };
-        let missing = if known {
-            self.missing(held, now)
+        let missing = if reliable {
+            self.missing(stored, now)
         } else {
             Vec::new()
         };
@@ -193,37 +202,38 @@ impl BlocklistCopy {
         }
     }
 
-    /// Its ranges that stand and are not among those held.
-    fn missing(&self, held: &StoredRanges, now: Timestamp) -> Vec<(Range, AddressBlock)> {
-        let there = mapped(held.ranges.clone());
-        let mut missing = listed(&self.ranges);
-        missing.retain(|(range, block)| block.stands(now) && !there.contains(*range));
+    /// The ranges of this copy that are in force and missing in the database.
+    fn missing(&self, stored: &StoredRanges, now: Timestamp) -> Vec<(Range, AddressBlock)> {
+        let present = to_map(stored.ranges.clone());
+        let mut missing = to_list(&self.ranges);
+        missing.retain(|(range, block)| block.is_in_force(now) && !present.contains(*range));
         missing
     }
 
-    /// Whether ranges of this copy's version are as whole in the database as they were when they were
-    /// loaded. The ranges of `held` are not looked at.
+    /// Whether the database has the ranges of this copy's version as complete, or as incomplete, as when they
+    /// were loaded. The list of ranges in `stored` does not matter.
     #[must_use]
-    pub fn agrees(&self, held: &StoredRanges) -> bool {
-        match held.agreement() {
+    pub fn agrees(&self, stored: &StoredRanges) -> bool {
+        match stored.agreement() {
             Agreement::Whole(_) | Agreement::Empty => self.whole,
             Agreement::RangesLost => !self.whole,
             Agreement::VersionLost(_) | Agreement::Unknown => false,
         }
     }
 
-    /// Takes the ranges that a database holds.
-    pub fn take_ranges(&mut self, held: StoredRanges, now: Timestamp) {
-        self.whole = held.is_whole();
-        self.version = held.version;
-        self.ranges = mapped(held.ranges);
+    /// Replaces the copied ranges with those of the database.
+    pub fn take_ranges(&mut self, stored: StoredRanges, now: Timestamp) {
+        self.whole = stored.is_whole();
+        self.version = stored.version;
+        self.ranges = to_map(stored.ranges);
         self.behind = false;
         self.fresh = Deadline::after(FRESH, now);
-        self.known = Deadline::after(KNOWN_FOR, now);
-        self.looking = Some(Deadline::after(LOOK_AFTER, now));
+        self.reliable = Deadline::after(RELIABLE_FOR, now);
+        self.next_check = Some(Deadline::after(CHECK_AFTER, now));
     }
 
-    /// Takes addresses of the list, which `begins` with them; whether there are more to be read.
+    /// Takes a part of the list of addresses, the first one if it `begins` the list. Returns whether more parts
+    /// have to be read. After the last part, the addresses read replace the copied ones.
     pub fn take_listed(&mut self, listed: ListedAddresses, begins: bool, now: Timestamp) -> bool {
         let mut reading = self.reading.take().unwrap_or_default();
         if begins {
@@ -234,46 +244,47 @@ impl BlocklistCopy {
         if let Some(after) = listed.next.filter(|after| !full && *after != reading.after) {
             reading.after = after;
             self.reading = Some(reading);
-            self.listing = Deadline::after(READ_ON_AFTER, now);
+            self.next_list_read = Deadline::after(READ_NEXT_PART_AFTER, now);
             return true;
         }
         let networks = reading.addresses.iter().filter_map(|(address, block)| {
             let range = Range::parse(address)?;
             matches!(range.first(), IpAddr::V6(_)).then_some((range, *block))
         });
-        self.networks = mapped(networks.collect());
+        self.networks = to_map(networks.collect());
         self.addresses = reading.addresses;
-        self.listing = Deadline::after(LIST_READ_AFTER, now);
+        self.next_list_read = Deadline::after(READ_LIST_AFTER, now);
         false
     }
 
-    /// Behind which entry the list is to be read on, if it has been read in part.
+    /// The entry after which to continue reading the list of addresses. `None` if no read is in progress.
     #[must_use]
     pub fn reads_on(&self) -> Option<&(u64, String)> {
         self.reading.as_ref().map(|reading| &reading.after)
     }
 
-    /// Takes the version at which the list begins to be read.
+    /// Takes the version of the blocks at the beginning of a read of the list.
     pub fn lists_at(&mut self, version: Option<String>, now: Timestamp) {
         self.version = version;
-        self.looking = Some(Deadline::after(LOOK_AFTER, now));
+        self.next_check = Some(Deadline::after(CHECK_AFTER, now));
     }
 
-    /// The list has to be read again.
+    /// Makes the next comparison read the list again.
     pub fn looks_again(&mut self) {
-        self.looking = Some(Deadline::OVER);
+        self.next_check = Some(Deadline::OVER);
     }
 
-    /// The store says which version is the latest: `true` where this copy is older and the one who
-    /// asks is to [load](Self::is_behind) what it lacks.
+    /// Compares the copy with the latest version, as the store reports it. Returns whether the caller has to load
+    /// the ranges or the list ([`is_behind`](Self::is_behind)). Only one caller at a time is asked to.
     pub fn compare(&mut self, version: Option<&str>, now: Timestamp) -> bool {
         let due = if same_ranges(self.version.as_deref(), version) {
             self.fresh = Deadline::after(FRESH, now);
-            self.known = Deadline::after(KNOWN_FOR, now);
-            let looking = *(self.looking).get_or_insert(Deadline::after(FIRST_LOOK_AFTER, now));
+            self.reliable = Deadline::after(RELIABLE_FOR, now);
+            let first_check = Deadline::after(FIRST_CHECK_AFTER, now);
+            let next_check = *self.next_check.get_or_insert(first_check);
             let is_same = self.version.as_deref() == version;
-            let due = self.reading.is_some() || !is_same || !looking.is_pending(now);
-            due && (!self.listing.is_pending(now) || self.denied.take())
+            let due = self.reading.is_some() || !is_same || !next_check.is_pending(now);
+            due && (!self.next_list_read.is_pending(now) || self.denied_by_network.take())
         } else {
             self.behind = true;
             true
@@ -281,43 +292,44 @@ impl BlocklistCopy {
         due && begin(&mut self.loading, now)
     }
 
-    /// Whether the ranges are to be loaded, else the list of addresses alone.
+    /// Whether a load has to read the ranges and the list of addresses. Otherwise it reads only the list.
     #[must_use]
     pub const fn is_behind(&self) -> bool {
         self.behind
     }
 
-    /// Whether [`should_ask`](Self::should_ask) would say so.
+    /// Whether [`should_ask`](Self::should_ask) would return `true`.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
-        !self.fresh.is_pending(now) && !self.asking.is_pending(now)
+        !self.fresh.is_pending(now) && !self.comparing.is_pending(now)
     }
 
-    /// Whether the copy has to be compared before it denies again, by the one who asks.
+    /// Whether the caller has to compare the copy with the store before the copy denies again. Only one caller at a
+    /// time is asked to.
     pub fn should_ask(&mut self, now: Timestamp) -> bool {
-        !self.fresh.is_pending(now) && begin(&mut self.asking, now)
+        !self.fresh.is_pending(now) && begin(&mut self.comparing, now)
     }
 }
 
 fn without(map: &RangeMap<AddressBlock>, removed: Range) -> RangeMap<AddressBlock> {
-    let mut ranges = listed(map);
+    let mut ranges = to_list(map);
     ranges.retain(|(range, _)| *range != removed);
-    mapped(ranges)
+    to_map(ranges)
 }
 
-fn listed(map: &RangeMap<AddressBlock>) -> Vec<(Range, AddressBlock)> {
+fn to_list(map: &RangeMap<AddressBlock>) -> Vec<(Range, AddressBlock)> {
     map.iter().map(|(range, block)| (range, *block)).collect()
 }
 
-fn mapped(ranges: Vec<(Range, AddressBlock)>) -> RangeMap<AddressBlock> {
+fn to_map(ranges: Vec<(Range, AddressBlock)>) -> RangeMap<AddressBlock> {
     ranges.into_iter().collect()
 }
 
-/// Whether nobody is at it; then the one who asks is.
-fn begin(under_way: &mut Deadline, now: Timestamp) -> bool {
-    let free = !under_way.is_pending(now);
+/// Whether nothing is in flight. If so, the caller begins, and counts as in flight from now on.
+fn begin(in_flight: &mut Deadline, now: Timestamp) -> bool {
+    let free = !in_flight.is_pending(now);
     if free {
-        *under_way = Deadline::after(UNDER_WAY, now);
+        *in_flight = Deadline::after(IN_FLIGHT, now);
     }
     free
 }
@@ -328,9 +340,9 @@ mod tests {
     use crate::store::conformance::START;
     use crate::time::Millis;
 
-    /// Each of its deadlines, set by a clock an hour ahead: none holds by the clock that is set right.
+    /// Each deadline is set by a clock an hour ahead. None is pending by the right clock.
     #[test]
-    fn a_clock_set_back_keeps_nobody_from_asking_or_loading() {
+    fn a_clock_set_back_delays_no_comparison_and_no_load() {
         let ahead = START + Millis::from_secs(3600);
         let soon = ahead + Millis::new(1);
         let mut fresh = BlocklistCopy::default();
@@ -338,9 +350,9 @@ mod tests {
         assert!(!fresh.should_ask(soon));
         assert!(fresh.should_ask(START));
 
-        let mut asking = BlocklistCopy::default();
-        assert!(asking.should_ask(ahead) && !asking.should_ask(soon));
-        assert!(asking.should_ask(START));
+        let mut comparing = BlocklistCopy::default();
+        assert!(comparing.should_ask(ahead) && !comparing.should_ask(soon));
+        assert!(comparing.should_ask(START));
 
         let mut loading = BlocklistCopy::default();
         let mut load = |now| loading.compare(Some("2"), now);

@@ -15,24 +15,25 @@ use crate::time::Timestamp;
 pub struct BlockPage {
     /// The blocks with their targets.
     pub blocks: Vec<(String, Block)>,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins. `None` on the last page.
     pub next: Option<BlockCursor>,
 }
 
-/// Where a page begins: addresses by the end of their blocks, then ranges as they are written.
+/// Where a page begins. Addresses come first, by the end of their blocks, then ranges in the order of their
+/// texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockCursor {
-    /// Behind this entry of the list, a score and an address.
+    /// After this entry of the list of addresses: its score and its address.
     Addresses(u64, String),
-    /// Behind this range.
+    /// After this range.
     Ranges(String),
 }
 
 impl BlockCursor {
-    /// The beginning.
+    /// The beginning of the first page.
     pub const FIRST: Self = Self::Addresses(0, String::new());
 
-    /// As it stands in a URL.
+    /// The cursor's text in a URL.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -41,7 +42,7 @@ impl BlockCursor {
         }
     }
 
-    /// What [`text`](Self::text) wrote.
+    /// Parses a [`text`](Self::text). `None` if it is no cursor.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(after) = text.strip_prefix('r') {
@@ -59,7 +60,7 @@ impl<D: Database> Records<D> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn blocks(
         &self,
         cursor: &BlockCursor,
@@ -70,19 +71,19 @@ impl<D: Database> Records<D> {
         let mut after = None;
         match cursor {
             BlockCursor::Addresses(score, address) => {
-                let behind = (*score, address.as_str());
-                let mut listed = self.addresses(behind, most + 1, now).await?;
+                let after = (*score, address.as_str());
+                let mut listed = self.addresses(after, most + 1, now).await?;
                 if listed.len() > most {
                     listed.truncate(most);
                     let last = listed.last().cloned();
                     page.next = last.map(|(address, score)| BlockCursor::Addresses(score, address));
                 }
-                page.blocks = self.fill(listed, now).await?;
+                page.blocks = self.with_records(listed, now).await?;
                 if page.next.is_some() {
                     return Ok(page);
                 }
             }
-            BlockCursor::Ranges(known) => after = Some(known.as_str()),
+            BlockCursor::Ranges(range) => after = Some(range.as_str()),
         }
         let left = most.saturating_sub(page.blocks.len());
         let ranges = self.ranges(now).await?;
@@ -100,25 +101,25 @@ impl<D: Database> Records<D> {
             page.next = Some(match (last, after) {
                 (Some((range, _)), _) => BlockCursor::Ranges(range.clone()),
                 (None, Some(after)) => BlockCursor::Ranges(after.to_owned()),
-                // Before every range, as text goes.
+                // As a text, this comes before every range.
                 (None, None) => BlockCursor::Ranges("0.0.0.0".to_owned()),
             });
         }
         Ok(page)
     }
 
-    /// The first `most` entries behind a score and an address, of those that have not ended.
+    /// The first `most` addresses with their scores whose blocks have not ended, after a score and an address.
     async fn addresses(
         &self,
-        behind: (u64, &str),
+        after: (u64, &str),
         most: usize,
         now: Timestamp,
     ) -> Result<Vec<(String, u64)>, StoreError> {
         let key = self.key(RedisKey::BlockedAddresses);
-        let from = behind.0.max(now.as_millis() + 1);
+        let from = after.0.max(now.as_millis() + 1);
         let mut found = Vec::new();
-        // Entries of one moment are in the order of their addresses. Those up to the one behind which the
-        // page begins are passed over, however many of them have been lifted since.
+        // Entries with one score are in the order of their addresses. Those up to the cursor's address are
+        // skipped here, and not by their number, since some may have been lifted meanwhile.
         let mut skipped = 0;
         loop {
             let [listed] = self.run([page_of(&key, from, skipped, most)], now).await?;
@@ -128,7 +129,7 @@ impl<D: Database> Records<D> {
                 let score = score.parse().unwrap_or_default();
                 (*address, score)
             });
-            let rest = scored.filter(|(address, score)| (*score, *address) > behind);
+            let rest = scored.filter(|(address, score)| (*score, *address) > after);
             found.extend(rest.map(|(address, score)| (address.to_owned(), score)));
             if listed.len() < most || found.len() >= most {
                 found.truncate(most);
@@ -137,9 +138,9 @@ impl<D: Database> Records<D> {
         }
     }
 
-    /// Reads the records of listed addresses. Without one a block has ended, unless it has no end: then
-    /// the database has lost the record.
-    async fn fill(
+    /// Reads the records of listed addresses. If a record is missing, the block has ended. If that block has no
+    /// end, the database has lost the record.
+    async fn with_records(
         &self,
         listed: Vec<(String, u64)>,
         now: Timestamp,
@@ -161,13 +162,13 @@ impl<D: Database> Records<D> {
                     Some(record) => Block::from_record(record),
                     None => without_record(score)?,
                 };
-                block.stands(now).then_some((address, block))
+                block.is_in_force(now).then_some((address, block))
             });
         Ok(filled.collect())
     }
 }
 
-/// The block without an end that the list has at this score, if it is one.
+/// The block to show for a listed address without a record, if its score is that of a block without an end.
 fn without_record(score: u64) -> Option<Block> {
     Some(Block {
         until: None,

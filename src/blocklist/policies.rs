@@ -1,6 +1,6 @@
-//! Policies' own blocks of their callers, as they are listed.
+//! The list of policies' own blocks of their callers.
 
-use super::records::{LIST_KEPT, MAX_RANGES, bound, latest, tidy};
+use super::records::{LIST_TTL, MAX_RANGES, bound, latest, tidy};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::Records;
@@ -12,16 +12,16 @@ use crate::time::Timestamp;
 pub struct PolicyBlock {
     /// `{policy}:{caller}`.
     pub key: String,
-    /// When it ends, in ms since the epoch.
+    /// When the block ends, in ms since the epoch.
     pub until: u64,
 }
 
 impl<D: Database> Records<D> {
-    /// The policies' own blocks, as far as they have been recorded, those that end last first.
+    /// Up to `most` of the policies' own blocks that have been recorded. Those that end last come first.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn policy_blocks(
         &self,
         most: usize,
@@ -39,25 +39,26 @@ impl<D: Database> Records<D> {
         if listed.is_empty() || !self.is_shared() {
             return Ok(listed);
         }
-        // An isolate that remembers a block may have listed it after it was lifted elsewhere.
+        // An isolate that remembers a block may have listed it after another lifted it, so the list alone
+        // proves nothing.
         let keys = listed
             .iter()
             .map(|block| self.key(RedisKey::QuotaBlock(&block.key)));
         let read: Command = ["MGET".to_owned()].into_iter().chain(keys).collect();
         let [records] = self.run([read], now).await?;
         let records = records.as_array().map(Vec::as_slice).unwrap_or_default();
-        let standing = listed.into_iter().zip(records);
-        Ok(standing
+        let with_records = listed.into_iter().zip(records);
+        Ok(with_records
             .filter(|(_, record)| !record.is_null())
             .map(|(block, _)| block)
             .collect())
     }
 
-    /// Lifts policies' own blocks of `{policy}:{caller}` keys; how many there were.
+    /// Lifts policies' own blocks by their keys `{policy}:{caller}`, and returns how many there were.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn lift_policies(&self, keys: &[String], now: Timestamp) -> Result<u64, StoreError> {
         if keys.is_empty() {
             return Ok(0);
@@ -66,7 +67,7 @@ impl<D: Database> Records<D> {
         let head = ["ZREM".to_owned(), self.key(RedisKey::BlockedPolicies)];
         let unlist: Command = head.into_iter().chain(keys.iter().cloned()).collect();
         let [removed, unlisted] = self.run([self.deletion(&names), unlist], now).await?;
-        // In an isolate's memory the blocks are in the quotas' map, and only the list is here.
+        // Without Redis the blocks are in the memory store, and this database has only the list.
         Ok(number_of(&removed).max(if self.is_shared() {
             0
         } else {
@@ -74,7 +75,7 @@ impl<D: Database> Records<D> {
         }))
     }
 
-    /// The commands that list policies' blocks and keep the list to its bounds.
+    /// The commands that add policies' blocks to the list and keep the list to its bounds.
     pub(crate) fn listing(&self, blocks: &[(String, u64)], now: Timestamp) -> [Command; 4] {
         let key = self.key(RedisKey::BlockedPolicies);
         let pairs = blocks
@@ -85,7 +86,7 @@ impl<D: Database> Records<D> {
             add.into_iter().chain(pairs).collect(),
             tidy(&key, now),
             bound(&key, MAX_RANGES),
-            command(["PEXPIRE", &key, &LIST_KEPT.get().to_string()]),
+            command(["PEXPIRE", &key, &LIST_TTL.get().to_string()]),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! The blocks' records: set, lifted, looked up, read for an isolate's copy.
+//! The records of blocks: sets, lifts, looks up and restores them, and reads them for an isolate's copy.
 
 use serde_json::{Map, Value};
 
@@ -16,49 +16,51 @@ use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, number_of, pairs};
 use crate::time::{Millis, Timestamp};
 
-/// Ranges that may be blocked at a time, and addresses that an isolate's copy holds.
+/// The most ranges that can be blocked at a time, and the most addresses in an isolate's copy.
 pub const MAX_RANGES: u64 = 10_000;
 
-/// Addresses that an operator may block at a time in a shared database, and addresses in the list; in
-/// an isolate, [`MAX_RANGES`] may be blocked.
+/// The most addresses that operators can block at a time in a shared database, and the most in the list. Without
+/// Redis it is [`MAX_RANGES`].
 pub const MAX_ADDRESSES: u64 = 100_000;
 
-/// Commands that keep the list of addresses to its bounds.
+/// How many commands bound the list of addresses.
 pub(crate) const BOUNDS_COMMANDS: usize = 5;
 
-/// A score beyond every time, for blocks without an end. What is added keeps them apart.
+/// The lowest score of blocks without an end, later than every time. The time at which the block was set is added
+/// to it.
 pub(super) const ENDLESS: u64 = 5_000_000_000_000_000;
 
-/// The score of an address whose block without an end is being lifted in a cluster: beyond every time, and not restored.
+/// The score of an address whose block without an end is being lifted in a cluster. It is later than every time, and
+/// its record is not restored.
 pub(super) const LIFTING: u64 = ENDLESS - 1;
 
-/// How long after its end an entry stays in a list, so that no isolate whose clock is ahead takes
-/// blocks out that stand.
+/// How long after its end an entry stays in a list, so that an isolate whose clock is ahead removes no block that is
+/// in force.
 pub(super) const TIDIED_AFTER: Millis = Millis::from_secs(24 * 60 * 60);
 
-/// How long a list is kept after its last change: longer than the longest block.
-pub(super) const LIST_KEPT: Millis = Millis::from_secs(400 * 24 * 60 * 60);
+/// The TTL of a list after its last change: longer than the longest block.
+pub(super) const LIST_TTL: Millis = Millis::from_secs(400 * 24 * 60 * 60);
 
-/// How long a lifted range is remembered, so that no isolate restores it. Longer than the time for
-/// which an isolate's copy counts as [known](super::copy::KNOWN_FOR) by far.
-const LIFTED_KEPT: Millis = Millis::from_secs(24 * 60 * 60);
+/// How long a lifted range is remembered, so that no isolate restores it. It is much longer than an isolate's copy
+/// counts as [reliable](super::copy::RELIABLE_FOR).
+const LIFTED_TTL: Millis = Millis::from_secs(24 * 60 * 60);
 
-/// Attempts at a change that others can get in the way of.
+/// How often a change is attempted if other changes come between.
 pub(super) const ATTEMPTS: usize = 3;
 
-/// Ranges that one command writes or removes: a script's command has at most some thousand words.
+/// How many ranges one command writes or removes. A command in a script can have a few thousand words at most.
 const RANGES_PER_COMMAND: usize = 1000;
 
-/// Addresses whose records are written back at a time.
+/// How many addresses' records are restored at a time.
 pub(crate) const RESTORED_AT_A_TIME: usize = 100;
 
-/// Addresses that an isolate reads of the list at a time.
+/// How many addresses of the list an isolate reads at a time.
 const ADDRESSES_PER_READ: usize = 1000;
 
 /// Why a block was not set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockError {
-    /// There are so many already.
+    /// This many are blocked already, which is the maximum.
     Full(u64),
     /// The database failed.
     Failed(StoreError),
@@ -70,23 +72,23 @@ impl From<StoreError> for BlockError {
     }
 }
 
-/// Addresses of the list, those that end last first.
+/// A part of the list of addresses. Blocks that end last come first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListedAddresses {
     /// The addresses with their blocks.
     pub addresses: Vec<(String, AddressBlock)>,
-    /// Addresses that are being lifted, or whose lift has ended early.
+    /// Addresses that are being lifted, or whose lift failed early.
     pub lifting: Vec<String>,
-    /// Behind which entry, a score and a member, there are more.
+    /// The entry after which the next part begins: its score and its address. `None` in the last part.
     pub next: Option<(u64, String)>,
 }
 
 impl<D: Database> Records<D> {
-    /// Sets a block in place of one that is there.
+    /// Sets a block, and replaces any earlier one.
     ///
     /// # Errors
     ///
-    /// [`BlockError`].
+    /// [`BlockError::Full`] if the maximum is reached. [`BlockError::Failed`] if the database fails.
     pub async fn block(
         &self,
         target: &BlockTarget,
@@ -105,10 +107,10 @@ impl<D: Database> Records<D> {
         block: &Block,
         now: Timestamp,
     ) -> Result<(), BlockError> {
-        let most = self.most_addresses();
+        let max = self.most_addresses();
         let address = network.to_string();
         if self.is_clustered() {
-            return self.block_apart(&address, block, now).await;
+            return self.block_clustered(&address, block, now).await;
         }
         let list = self.key(RedisKey::BlockedAddresses);
         let set = || {
@@ -119,18 +121,18 @@ impl<D: Database> Records<D> {
             }
             GuardedCommands::new(commands, VersionChange::Addresses)
         };
-        let standing = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
+        let in_force = command(["ZCOUNT", &list, &format!("({}", now.as_millis()), "+inf"]);
         let listed = command(["ZSCORE", &list, &address]);
         let steps = vec![
             set().only_if(listed, Condition::Above(now.as_millis())),
-            set().only_if(standing, Condition::Below(most)),
+            set().only_if(in_force, Condition::Below(max)),
             self.end_of_list(),
         ];
         let outcomes = self.change(steps, now).await?;
         if outcomes.iter().take(2).any(Option::is_some) {
             Ok(())
         } else {
-            Err(BlockError::Full(most))
+            Err(BlockError::Full(max))
         }
     }
 
@@ -151,7 +153,7 @@ impl<D: Database> Records<D> {
         for _ in 0..ATTEMPTS {
             let steps = vec![
                 set().only_if(blocked.clone(), Condition::Is("1".to_owned())),
-                // The version is a field as well.
+                // One more, because the version is a field of the hash as well.
                 set().only_if(count.clone(), Condition::Below(MAX_RANGES + 1)),
             ];
             let outcomes = self.change(steps, now).await?;
@@ -165,6 +167,7 @@ impl<D: Database> Records<D> {
         Err(BlockError::Full(MAX_RANGES))
     }
 
+    /// The most addresses that can be blocked.
     pub(super) fn most_addresses(&self) -> u64 {
         if self.is_shared() {
             MAX_ADDRESSES
@@ -189,48 +192,48 @@ impl<D: Database> Records<D> {
         [set, command(["ZADD", &list, &score, address])]
     }
 
-    /// The commands that keep the list of addresses to its bounds.
+    /// The commands that bound the list of addresses.
     fn bounds(&self, now: Timestamp) -> [Command; 2] {
         let list = self.key(RedisKey::BlockedAddresses);
         [tidy(&list, now), bound(&list, self.most_addresses())]
     }
 
-    /// Keeps the list of addresses to its bounds, and gives it an end if it can have one.
+    /// Bounds the list of addresses, and sets its TTL if all blocks in it have an end.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub(crate) async fn bound_addresses(&self, now: Timestamp) -> Result<(), StoreError> {
         let bounds = GuardedCommands::new(self.bounds(now), VersionChange::Nothing);
         let steps = vec![bounds, self.end_of_list()];
         self.change(steps, now).await.map(drop)
     }
 
-    /// The step after a change of the list of addresses: it has an end while all that it lists have one.
+    /// The step after a change of the list of addresses. It sets the list's TTL if all blocks in it have an end.
     pub(super) fn end_of_list(&self) -> GuardedCommands {
         let list = self.key(RedisKey::BlockedAddresses);
         let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
-        let end = command(["PEXPIRE", &list, &LIST_KEPT.get().to_string()]);
+        let end = command(["PEXPIRE", &list, &LIST_TTL.get().to_string()]);
         GuardedCommands::new([end], VersionChange::Nothing)
             .only_if(endless, Condition::Is("0".to_owned()))
     }
 
-    /// Lifts a block; whether there was one.
+    /// Lifts a block. Returns whether there was one.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn lift(&self, target: &BlockTarget, now: Timestamp) -> Result<bool, StoreError> {
         let steps = match target {
             BlockTarget::Address(network) => {
                 let address = network.to_string();
                 if self.is_clustered() {
-                    return self.lift_apart(&address, now).await;
+                    return self.lift_clustered(&address, now).await;
                 }
                 let commands = [
                     command(["DEL", &self.key(RedisKey::BlockedAddress(&address))]),
                     command(["ZREM", &self.key(RedisKey::BlockedAddresses), &address]),
-                    // Lifted, it begins anew.
+                    // After a lift, the escalation starts again with its shortest block.
                     command(["DEL", &self.key(RedisKey::Escalated(&address))]),
                 ];
                 vec![
@@ -246,7 +249,7 @@ impl<D: Database> Records<D> {
                     command(["ZADD", &lifted, &at, &range]),
                     tidy(&lifted, now),
                     bound(&lifted, MAX_RANGES),
-                    command(["PEXPIRE", &lifted, &LIFTED_KEPT.get().to_string()]),
+                    command(["PEXPIRE", &lifted, &LIFTED_TTL.get().to_string()]),
                 ];
                 vec![GuardedCommands::new(commands, VersionChange::Ranges)]
             }
@@ -257,11 +260,11 @@ impl<D: Database> Records<D> {
         Ok(removed.is_some_and(|removed| number_of(removed) > 0))
     }
 
-    /// The block of exactly this target.
+    /// The block of exactly this target. `None` if none is in force.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn look_up(
         &self,
         target: &BlockTarget,
@@ -280,30 +283,30 @@ impl<D: Database> Records<D> {
         };
         let [record] = self.run([read], now).await?;
         let block = record.as_str().map(Block::from_record);
-        Ok(block.filter(|block| block.stands(now)))
+        Ok(block.filter(|block| block.is_in_force(now)))
     }
 
-    /// All ranges whose block stands, as they are written.
+    /// All ranges whose block is in force, by their texts, with their records.
     pub(super) async fn ranges(&self, now: Timestamp) -> Result<Map<String, Value>, StoreError> {
-        let [held] = self.run([self.read_ranges()], now).await?;
-        let mut standing = Map::new();
-        for (range, record) in read_ranges(&held) {
-            if AddressBlock::from_record(record).stands(now) {
-                standing.insert(range.to_string(), record.into());
+        let [hash] = self.run([self.read_ranges()], now).await?;
+        let mut in_force = Map::new();
+        for (range, record) in read_ranges(&hash) {
+            if AddressBlock::from_record(record).is_in_force(now) {
+                in_force.insert(range.to_string(), record.into());
             }
         }
-        Ok(standing)
+        Ok(in_force)
     }
 
     fn read_ranges(&self) -> Command {
         command(["HGETALL", &self.key(RedisKey::BlockedRanges)])
     }
 
-    /// Removes ranges whose block has ended by this isolate's clock and by the database's; whether there
+    /// Removes ranges whose block has ended by the clocks of this isolate and of the database. Returns whether there
     /// were any.
     async fn drop_ended_ranges(&self, now: Timestamp) -> Result<bool, StoreError> {
         let [read_version, read_carried] = self.read_version();
-        let [time, version, carried, held] = self
+        let [time, version, carried, ranges] = self
             .run(
                 [
                     command(["TIME"]),
@@ -314,13 +317,13 @@ impl<D: Database> Records<D> {
                 now,
             )
             .await?;
-        let latest = pairs(&time).first().map_or(now, |(seconds, micros)| {
+        let earlier = pairs(&time).first().map_or(now, |(seconds, micros)| {
             let [seconds, micros] = [seconds, micros].map(|text| text.parse::<u64>());
             let ms = seconds.unwrap_or_default() * 1000 + micros.unwrap_or_default() / 1000;
             now.min(Timestamp::from_millis(ms))
         });
-        let ended: Vec<String> = read_ranges(&held)
-            .filter(|(_, record)| !AddressBlock::from_record(record).stands(latest))
+        let ended: Vec<String> = read_ranges(&ranges)
+            .filter(|(_, record)| !AddressBlock::from_record(record).is_in_force(earlier))
             .map(|(range, _)| range.to_string())
             .collect();
         if ended.is_empty() {
@@ -331,7 +334,7 @@ impl<D: Database> Records<D> {
             .chunks(RANGES_PER_COMMAND)
             .map(|ended| command_of(["HDEL", &hash], ended))
             .collect();
-        // Unless somebody has changed a range meanwhile.
+        // Only if no range was changed meanwhile.
         let step = self.unchanged(
             GuardedCommands::new(removals, VersionChange::Nothing),
             version[0].as_str(),
@@ -341,7 +344,7 @@ impl<D: Database> Records<D> {
         Ok(true)
     }
 
-    /// With the guards that the blocks' version, and the one that the ranges carry, are still these.
+    /// Adds the guards that the blocks' version and the one in the ranges' hash are still these.
     fn unchanged(
         &self,
         step: GuardedCommands,
@@ -353,27 +356,29 @@ impl<D: Database> Records<D> {
             .only_if_still(read_carried, carried)
     }
 
-    /// The ranges that stand, what the database says of their version, and the first of its blocked
-    /// addresses.
+    /// Reads the ranges that are in force with their version, and the first part of the list of addresses.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn held_blocks(
         &self,
         now: Timestamp,
     ) -> Result<(StoredRanges, ListedAddresses), StoreError> {
         let [version, _] = self.read_version();
         let commands = [version, self.read_ranges(), self.read_listed(None)];
-        let [version, held, listed] = self.run(commands, now).await?;
-        Ok((held_of(&version, &held, now), listed_of(&listed, None, now)))
+        let [version, ranges, listed] = self.run(commands, now).await?;
+        Ok((
+            stored_ranges(&version, &ranges, now),
+            listed_addresses(&listed, None, now),
+        ))
     }
 
-    /// The text of the blocks' version.
+    /// Reads the text of the blocks' version. `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub(crate) async fn blocks_version(
         &self,
         now: Timestamp,
@@ -383,12 +388,12 @@ impl<D: Database> Records<D> {
         Ok(version[0].as_str().map(str::to_owned))
     }
 
-    /// Blocked addresses behind `after`, and what the database says of the blocks' version: its text, and
-    /// the version that the ranges carry.
+    /// Reads the part of the list of addresses that comes after the entry `after`. Also returns the text of the
+    /// blocks' version, and the version in the ranges' hash.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn listed(
         &self,
         after: Option<&(u64, String)>,
@@ -397,17 +402,17 @@ impl<D: Database> Records<D> {
         let [version, carried] = self.read_version();
         let commands = [version, carried, self.read_listed(after)];
         let [version, carried, listed] = self.run(commands, now).await?;
-        let first = version[0].as_str().map(str::to_owned);
+        let version = version[0].as_str().map(str::to_owned);
         let carried = carried.as_str().map(str::to_owned);
-        Ok((listed_of(&listed, after, now), [first, carried]))
+        Ok((listed_addresses(&listed, after, now), [version, carried]))
     }
 
-    /// A whole copy of the blocks, as many as an isolate's copy holds.
+    /// Reads a copy of all blocks, as many as an isolate's copy can hold.
     #[cfg(test)]
     pub(crate) async fn blocklist_copy(&self, now: Timestamp) -> Result<BlocklistCopy, StoreError> {
-        let (held, mut listed) = self.held_blocks(now).await?;
+        let (stored, mut listed) = self.held_blocks(now).await?;
         let mut copy = BlocklistCopy::default();
-        copy.take_ranges(held, now);
+        copy.take_ranges(stored, now);
         let mut begins = true;
         while copy.take_listed(listed, begins, now) {
             begins = false;
@@ -416,25 +421,25 @@ impl<D: Database> Records<D> {
         Ok(copy)
     }
 
-    /// Writes `ranges` back that the database lost, and marks the change, unless it has changed since it was
-    /// `held`. Ranges that an operator has lifted lately are left out. How many were written; `None`: it
-    /// has changed.
+    /// Writes back `ranges` that the database lost, and changes the version. It does so only if the version is
+    /// still that of `stored`. It leaves out ranges that an operator has lifted in the last day. Returns how many
+    /// ranges were written. `None` if the version has changed.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; some may have been written.
+    /// [`StoreError`] if the database fails. Some ranges may have been written.
     pub(crate) async fn restore(
         &self,
-        held: &StoredRanges,
+        stored: &StoredRanges,
         ranges: &[(Range, AddressBlock)],
-        mark: VersionChange,
+        change: VersionChange,
         now: Timestamp,
     ) -> Result<Option<usize>, StoreError> {
         let mut words = Vec::new();
         if !ranges.is_empty() {
             let lifted = latest(&self.key(RedisKey::LiftedRanges), MAX_RANGES as usize);
             let [lifted] = self.run([lifted], now).await?;
-            let lifted = lifted_of(&lifted);
+            let lifted = lifted_ranges(&lifted);
             for (range, block) in ranges {
                 if !lifted.contains(*range) {
                     words.push(range.to_string());
@@ -442,7 +447,7 @@ impl<D: Database> Records<D> {
                     words.push(restored(until, now).to_record());
                 }
             }
-            if words.is_empty() && held.is_whole() {
+            if words.is_empty() && stored.is_whole() {
                 return Ok(Some(0));
             }
         }
@@ -451,29 +456,30 @@ impl<D: Database> Records<D> {
             .map(|words| command_of(["HSET", &hash], words))
             .collect();
         let step = self.unchanged(
-            GuardedCommands::new(writes, mark),
-            held.version.as_deref(),
-            held.carried.as_deref(),
+            GuardedCommands::new(writes, change),
+            stored.version.as_deref(),
+            stored.carried.as_deref(),
         );
         let outcomes = self.change(vec![step], now).await?;
         let done = outcomes.iter().any(Option::is_some);
         Ok(done.then_some(words.len() / 2))
     }
 
-    /// Writes the records of listed addresses back that are blocked without an end and have lost theirs;
-    /// how many. Where a block has an end, so does its record, and none is missed. In a cluster, some of them are looked at,
-    /// and what a lift that ended early has left in the list is taken out.
+    /// Writes back lost records of listed addresses that are blocked without an end. Returns how many. A missing
+    /// record of a block with an end may have expired, so it is not restored. In a cluster this checks only some
+    /// addresses, and removes those from the list whose lift failed early.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; some may have been written. In a cluster, where every address that is looked at fails.
+    /// [`StoreError`] if the database fails. Some records may have been written. In a cluster, only if every checked
+    /// address fails.
     pub async fn restore_addresses(
         &self,
         listed: &ListedAddresses,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
         if self.is_clustered() {
-            return self.look_apart(listed, now).await;
+            return self.restore_clustered(listed, now).await;
         }
         let endless = listed.addresses.iter();
         let endless: Vec<&str> = endless
@@ -490,17 +496,17 @@ impl<D: Database> Records<D> {
             let key = self.key(RedisKey::BlockedAddress(address));
             GuardedCommands::new([command(["SET", &key, &record])], VersionChange::Nothing)
                 .only_if(command(["EXISTS", &key]), Condition::Is("0".to_owned()))
-                // Not lifted meanwhile, nor blocked for a time.
+                // It was neither lifted meanwhile nor blocked for a time.
                 .only_if(
                     command(["ZSCORE", &list, address]),
                     Condition::Above(ENDLESS - 1),
                 )
         });
         let outcomes = self.change(steps.collect(), now).await?;
-        Ok(outcomes.iter().filter(|done| done.is_some()).count())
+        Ok(outcomes.iter().filter(|outcome| outcome.is_some()).count())
     }
 
-    /// Some of `addresses` that have no record.
+    /// Up to [`RESTORED_AT_A_TIME`] of `addresses` that have no record.
     async fn without_record<'a>(
         &self,
         addresses: &[&'a str],
@@ -523,7 +529,7 @@ impl<D: Database> Records<D> {
             .collect())
     }
 
-    /// The commands that take out of the lists what has ended.
+    /// The commands that remove ended blocks from the lists.
     pub(crate) fn tidying_of_blocks(&self, now: Timestamp) -> Vec<Command> {
         let lists = [RedisKey::BlockedAddresses, RedisKey::BlockedPolicies];
         lists.map(|list| tidy(&self.key(list), now)).into()
@@ -546,12 +552,12 @@ impl<D: Database> Records<D> {
     }
 }
 
-/// A block's place in the list of addresses.
+/// The score of a block in the list of addresses.
 pub(super) fn score_of(block: &Block) -> u64 {
     block.until.unwrap_or(ENDLESS + block.since)
 }
 
-/// The block in place of one whose record is lost: nobody knows its reason any more.
+/// The block that replaces one whose record is lost. The original reason is lost as well.
 pub(super) fn restored(until: Option<u64>, now: Timestamp) -> Block {
     Block {
         until,
@@ -561,18 +567,18 @@ pub(super) fn restored(until: Option<u64>, now: Timestamp) -> Block {
     }
 }
 
-/// The command that takes what has ended long ago out of a list.
+/// The command that removes entries from a list that ended more than [`TIDIED_AFTER`] ago.
 pub(super) fn tidy(key: &str, now: Timestamp) -> Command {
     let latest = (now - TIDIED_AFTER).as_millis().to_string();
     command(["ZREMRANGEBYSCORE", key, "-inf", &latest])
 }
 
-/// The command that keeps a list to those that end last.
+/// The command that keeps only the `most` entries of a list that end last.
 pub(super) fn bound(key: &str, most: u64) -> Command {
     command(["ZREMRANGEBYRANK", key, "0", &format!("-{}", most + 1)])
 }
 
-/// The command that reads those of a list that end last.
+/// The command that reads the `most` entries of a list that end last.
 pub(super) fn latest(key: &str, most: usize) -> Command {
     command([
         "ZREVRANGEBYSCORE",
@@ -586,14 +592,15 @@ pub(super) fn latest(key: &str, most: usize) -> Command {
     ])
 }
 
-/// Ranges and their records, of the hash that holds them.
-fn read_ranges(held: &Value) -> impl Iterator<Item = (Range, &str)> {
-    pairs(held)
+/// The ranges in the hash of ranges, with their records.
+fn read_ranges(hash: &Value) -> impl Iterator<Item = (Range, &str)> {
+    pairs(hash)
         .into_iter()
         .filter_map(|(field, record)| Some((Range::parse(field)?, record)))
 }
 
-fn lifted_of(reply: &Value) -> RangeMap<AddressBlock> {
+/// The lifted ranges in the reply.
+fn lifted_ranges(reply: &Value) -> RangeMap<AddressBlock> {
     let ranges = pairs(reply).into_iter();
     let ranges = ranges.filter_map(|(range, _)| Range::parse(range));
     let endless = AddressBlock { until: None };
@@ -607,15 +614,16 @@ fn command_of(head: [&str; 2], rest: &[String]) -> Command {
     words
 }
 
-fn held_of(version: &Value, held: &Value, now: Timestamp) -> StoredRanges {
+/// The ranges that are in force, of the replies with the version and the hash of ranges.
+fn stored_ranges(version: &Value, hash: &Value, now: Timestamp) -> StoredRanges {
     let mut ranges = Vec::new();
-    for (range, record) in read_ranges(held) {
+    for (range, record) in read_ranges(hash) {
         let block = AddressBlock::from_record(record);
-        if block.stands(now) {
+        if block.is_in_force(now) {
             ranges.push((range, block));
         }
     }
-    let carried = pairs(held).into_iter().find(|(field, _)| *field == FIELD);
+    let carried = pairs(hash).into_iter().find(|(field, _)| *field == FIELD);
     StoredRanges {
         version: version[0].as_str().map(str::to_owned),
         carried: carried.map(|(_, version)| version.to_owned()),
@@ -623,7 +631,12 @@ fn held_of(version: &Value, held: &Value, now: Timestamp) -> StoredRanges {
     }
 }
 
-fn listed_of(reply: &Value, after: Option<&(u64, String)>, now: Timestamp) -> ListedAddresses {
+/// The part of the list of addresses in the reply, after the entry `after`.
+fn listed_addresses(
+    reply: &Value,
+    after: Option<&(u64, String)>,
+    now: Timestamp,
+) -> ListedAddresses {
     let entries = pairs(reply);
     let mut listed = ListedAddresses::default();
     for (address, score) in &entries {
@@ -638,7 +651,7 @@ fn listed_of(reply: &Value, after: Option<&(u64, String)>, now: Timestamp) -> Li
         }
         let until = Some(score).filter(|score| *score < ENDLESS);
         if until.is_some_and(|until| until <= now.as_millis()) {
-            // So have those behind it.
+            // All further blocks have ended as well.
             return listed;
         }
         let until = until.map(Timestamp::from_millis);

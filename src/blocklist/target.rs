@@ -1,15 +1,16 @@
-//! What can be blocked.
+//! Targets of blocks: addresses and ranges.
 
 use std::net::IpAddr;
 
 use crate::client::range::{Range, RangeMap};
 use crate::client::{Ipv6Prefix, Network};
 
-/// Ranges wider than these are refused: a slip of the finger would lock out a continent.
-const LEAST_BITS_V4: u8 = 8;
-const LEAST_BITS_V6: u8 = 16;
+/// The shortest prefixes of ranges that can be blocked, in bits. With a wider range a typing mistake could block
+/// a continent.
+const MIN_PREFIX_V4: u8 = 8;
+const MIN_PREFIX_V6: u8 = 16;
 
-/// What is blocked, in canonical form.
+/// The target of a block, in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockTarget {
     /// One caller.
@@ -18,19 +19,19 @@ pub enum BlockTarget {
     Range(Range),
 }
 
-/// Why something must not be blocked.
+/// Why a target must not be blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is on the allow-list, and would stay admitted; or it is one caller with an address that is.
+    /// The target is on the allow-list, or is a caller with an address on it. It would still be admitted.
     Allowed,
-    /// It holds too many callers.
+    /// The range is too wide.
     TooWide,
-    /// It is the address that all Workers of other zones share.
+    /// The target is the address that all Workers of other zones share.
     Shared,
 }
 
 impl Refusal {
-    /// What to tell the operator.
+    /// The message to the operator.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
@@ -50,7 +51,8 @@ impl Refusal {
 }
 
 impl BlockTarget {
-    /// What `text`, an address or a range, means where an IPv6 caller is `prefix` bits.
+    /// Reads an address or a range. `prefix` is the length of an IPv6 caller, in bits. `None` if `text` is
+    /// neither.
     #[must_use]
     pub fn parse(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
         let range = Range::parse(text)?;
@@ -62,8 +64,8 @@ impl BlockTarget {
         })
     }
 
-    /// What `text` may be listed as: what it [means](Self::parse), and what it meant where an IPv6 caller
-    /// was of another length.
+    /// All targets as which `text` may be listed: the one that it [parses](Self::parse) to, and those with
+    /// another length of IPv6 callers, which may have been configured earlier.
     #[must_use]
     pub fn listed_as(text: &str, prefix: Ipv6Prefix) -> Vec<Self> {
         let Some(range) = Range::parse(text) else {
@@ -81,7 +83,7 @@ impl BlockTarget {
         targets
     }
 
-    /// How it is written.
+    /// The text of the target.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -90,7 +92,7 @@ impl BlockTarget {
         }
     }
 
-    /// Its addresses.
+    /// The addresses of the target.
     #[must_use]
     pub const fn range(&self) -> Range {
         match self {
@@ -99,29 +101,30 @@ impl BlockTarget {
         }
     }
 
-    /// Whether it holds more callers than anybody can mean.
+    /// Whether the range is wider than an operator can have intended.
     #[must_use]
     pub fn is_too_wide(&self) -> bool {
         let range = self.range();
         range.bits()
             < match range.first() {
-                IpAddr::V4(_) => LEAST_BITS_V4,
-                IpAddr::V6(_) => LEAST_BITS_V6,
+                IpAddr::V4(_) => MIN_PREFIX_V4,
+                IpAddr::V6(_) => MIN_PREFIX_V6,
             }
     }
 
-    /// Why it must not be blocked, if it must not. `allowed` is the allow-list.
+    /// Why the target must not be blocked. `None` if it may be. `allowed` is the allow-list.
     #[must_use]
     pub fn refusal(&self, allowed: &RangeMap<()>) -> Option<Refusal> {
         if self.is_too_wide() {
             return Some(Refusal::TooWide);
         }
-        // In a wider range it is passed over: `Caller::may_be_blocked`.
+        // A wider range that contains it may be blocked, and does not block it: `Caller::may_be_blocked`.
         if matches!(self, Self::Address(network) if network.is_shared()) {
             return Some(Refusal::Shared);
         }
         let range = self.range();
-        // A range names many callers, of whom those on the list stay admitted.
+        // A range that contains listed addresses may be blocked: it has many callers, and those on the list
+        // are still admitted.
         let is_caller = matches!(self, Self::Address(_));
         let mut list = allowed.iter();
         let is_allowed =
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_a_caller_or_holds_many() {
+    fn a_target_is_one_caller_or_a_range() {
         for (text, canonical, one) in [
             ("192.0.2.1", "192.0.2.1", true),
             ("192.0.2.1/32", "192.0.2.1", true),
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_found_under_the_name_that_it_was_listed_by() {
+    fn a_target_is_found_under_the_text_under_which_it_was_listed() {
         let prefix = Ipv6Prefix::new(56).unwrap();
         let listed = |text| {
             let targets = BlockTarget::listed_as(text, prefix);
@@ -193,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_blocked_is_refused() {
+    fn a_target_that_must_not_be_blocked_is_refused() {
         let allowed = ["10.0.0.0/8", "2001:db8::/32", "2001:db9:88::1", "192.0.2.1"];
         let allowed = allowed.map(|text| (Range::parse(text).unwrap(), ()));
         let allowed = allowed.into_iter().collect();
@@ -211,12 +214,12 @@ mod tests {
             ("10.0.0.0/8", Some(Refusal::Allowed)),
             ("2001:db8:7::/48", Some(Refusal::Allowed)),
             ("2001::/16", None),
-            // One caller with an address of the list.
+            // A caller with an address on the list.
             ("2001:db9:88::1", Some(Refusal::Allowed)),
             ("2001:db9:88::2", Some(Refusal::Allowed)),
             ("2001:db9:88::/64", Some(Refusal::Allowed)),
             ("2001:db9:88:1::1", None),
-            // Many callers, of whom some stay admitted.
+            // Ranges of many callers, some of whom are on the list.
             ("2001:db9:88::/63", None),
             ("192.0.2.0/24", None),
             ("192.0.2.2", None),

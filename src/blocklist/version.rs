@@ -1,35 +1,37 @@
-//! The version of the blocks: which ranges and which list of addresses a database holds.
+//! The version of the blocks. It identifies the ranges and the list of addresses in a database.
 //!
-//! Its text is `{epoch}-{ranges}-{addresses}`, in hexadecimal digits. Each change of a range makes
-//! `ranges` anew, each change of an address `addresses`, from 64 and 32 random bits: no version
-//! repeats, whatever the database forgets. The hash of ranges carries `{epoch}-{ranges}` too, so that
-//! a database that lost one of the two is told from one that changed. A change keeps the epoch if both
-//! agreed before it. Ranges of another epoch do not follow from those before: some may be lost.
+//! Its text is `{epoch}-{ranges}-{addresses}`, in hexadecimal digits. Each change of a range replaces
+//! `ranges` with 64 random bits, and each change of an address replaces `addresses` with 32. So no version
+//! repeats, whatever the database loses.
+//!
+//! The hash of ranges also contains `{epoch}-{ranges}`. If the two differ, the database has lost one of
+//! them. A change keeps the epoch if both agreed before it. A new epoch means that the ranges do not follow
+//! from those of the epoch before: some may be lost.
 
 use crate::blocklist::AddressBlock;
 use crate::client::range::Range;
 
-/// The field of the ranges' hash that carries their version.
+/// The field of the ranges' hash that contains their version.
 pub const FIELD: &str = "version";
 
 /// The ranges' version before any range was blocked.
 const NO_RANGES: &str = "0-0";
 
-/// `{epoch}-{ranges}` of a version's text; `None` if it is not a version.
+/// The part `{epoch}-{ranges}` of a version's text. `None` if the text is not a version.
 #[must_use]
 pub fn ranges_of(version: &str) -> Option<&str> {
     let (ranges, addresses) = version.rsplit_once('-')?;
     (is_part(addresses) && epoch_of(ranges).is_some()).then_some(ranges)
 }
 
-/// The epoch of `{epoch}-{ranges}`; `None` if it is not that.
+/// The epoch in `{epoch}-{ranges}`. `None` if the text does not have this form.
 #[must_use]
 pub fn epoch_of(ranges: &str) -> Option<&str> {
     let (epoch, latest) = ranges.split_once('-')?;
     (is_part(epoch) && is_part(latest)).then_some(epoch)
 }
 
-/// Whether two texts are versions of the same ranges. `None`: the store has no version.
+/// Whether two texts are versions of the same ranges. `None` stands for a store without a version.
 #[must_use]
 pub fn same_ranges(one: Option<&str>, other: Option<&str>) -> bool {
     fn ranges(version: Option<&str>) -> Option<&str> {
@@ -43,40 +45,41 @@ fn is_part(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The ranges that a database holds, and what it says of their version.
+/// The ranges in a database, and their version as the database has it twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredRanges {
-    /// The version's text.
+    /// The text of the blocks' version. `None` if there is none.
     pub version: Option<String>,
-    /// The version that the ranges' hash carries.
+    /// The version in the ranges' hash. `None` if there is none.
     pub carried: Option<String>,
-    /// The ranges whose block stands.
+    /// The ranges whose block is in force.
     pub ranges: Vec<(Range, AddressBlock)>,
 }
 
-/// How the ranges and their version agree.
+/// Whether the ranges in a database are those of their version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement<'a> {
-    /// They are of this version, `{epoch}-{ranges}`.
+    /// The ranges are those of this version, `{epoch}-{ranges}`.
     Whole(&'a str),
-    /// There are none, and no version of any.
+    /// There are no ranges, and no version of ranges.
     Empty,
-    /// They carry this version, which is missing itself or is not a version.
+    /// The ranges' hash has this version. The version's own key is missing, or has no version.
     VersionLost(&'a str),
-    /// They are missing, or others than the version says.
+    /// The ranges are missing, or are others than those of the version.
     RangesLost,
-    /// There are ranges, or a version that is none, and nothing says which they should be.
+    /// There are ranges without a version, or a text that is no version. So it is unknown which ranges there
+    /// should be.
     Unknown,
 }
 
 impl StoredRanges {
-    /// Whether they are all that their version stands for.
+    /// Whether the ranges are exactly those of their version.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         matches!(self.agreement(), Agreement::Whole(_) | Agreement::Empty)
     }
 
-    /// How the ranges and their version agree.
+    /// Whether the ranges are those of their version.
     #[must_use]
     pub fn agreement(&self) -> Agreement<'_> {
         let version = self.version.as_deref().and_then(ranges_of);
@@ -100,7 +103,7 @@ mod tests {
     use crate::client::range::Range;
 
     #[test]
-    fn a_version_has_three_parts() {
+    fn a_version_has_three_hexadecimal_parts() {
         assert_eq!(ranges_of("0a-1b-2c"), Some("0a-1b"));
         assert_eq!(epoch_of("0a-1b"), Some("0a"));
         for text in [
@@ -111,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_the_same_ranges_differ_in_the_addresses_alone() {
+    fn versions_of_the_same_ranges_differ_only_in_their_addresses() {
         for (one, other, same) in [
             (None, None, true),
             (None, Some("0-0-5"), true),
@@ -129,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_their_version_agree_or_one_is_lost() {
+    fn the_two_copies_of_the_version_tell_what_is_lost() {
         let some = || {
             vec![(
                 Range::parse("10.0.0.0/8").unwrap(),
@@ -155,12 +158,12 @@ mod tests {
             (None, None, some(), Agreement::Unknown),
             (Some("0-0-1"), None, some(), Agreement::Unknown),
         ] {
-            let held = StoredRanges {
+            let stored = StoredRanges {
                 version: version.map(str::to_owned),
                 carried: carried.map(str::to_owned),
                 ranges,
             };
-            assert_eq!(held.agreement(), agreement, "{held:?}");
+            assert_eq!(stored.agreement(), agreement, "{stored:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Every change of blocks in a cluster, ended after each of its calls, on a real Redis that refuses what spans slots.
+//! Tests of changes of blocks in a cluster that fail after each of their calls. They run on a real Redis that refuses
+//! commands over several slots.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -39,17 +40,18 @@ use crate::time::{Millis, Timestamp};
 enum Fails {
     /// Redis is not reached.
     Before,
-    /// Redis has done it, and the answer is lost.
+    /// Redis runs the call, and the answer is lost.
     After,
 }
 
-/// A Redis that runs nothing over several slots, and that an isolate loses after so many calls.
+/// A Redis that refuses commands over several slots, and that fails or waits after a number of calls.
 struct Slotted {
     redis: RestClient<RealEffects>,
-    left: Cell<Option<(u32, Fails)>>,
-    /// Calls that it makes before it waits.
+    /// How many calls succeed, and how the one after them fails. `None` if none fails.
+    fails_after: Cell<Option<(u32, Fails)>>,
+    /// How many calls it makes before it waits.
     allowed: Cell<u32>,
-    /// Whether it does.
+    /// Whether a call waits.
     waits: Cell<bool>,
 }
 
@@ -57,7 +59,7 @@ impl Slotted {
     fn new(stand_in: &StandIn) -> Self {
         Self {
             redis: stand_in.redis(),
-            left: Cell::new(None),
+            fails_after: Cell::new(None),
             allowed: Cell::new(u32::MAX),
             waits: Cell::new(false),
         }
@@ -84,16 +86,16 @@ impl Slotted {
             }
         })
         .await;
-        match self.left.get() {
+        match self.fails_after.get() {
             Some((0, Fails::Before)) => Err(StoreError::Unreachable),
             Some((0, Fails::After)) => {
-                self.left.set(Some((0, Fails::Before)));
+                self.fails_after.set(Some((0, Fails::Before)));
                 let _ = call.await;
                 Err(StoreError::Timeout)
             }
-            left => {
-                let left = left.map(|(calls, fails)| (calls - 1, fails));
-                self.left.set(left);
+            fails_after => {
+                let fails_after = fails_after.map(|(calls, fails)| (calls - 1, fails));
+                self.fails_after.set(fails_after);
                 call.await
             }
         }
@@ -136,7 +138,7 @@ fn target(text: &str) -> BlockTarget {
     BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
-/// Of so many seconds, or without an end.
+/// A block of `seconds` after [`START`], or without an end.
 fn block(seconds: Option<u32>) -> Block {
     Block {
         until: seconds.map(|seconds| (START + Millis::from_secs(seconds)).as_millis()),
@@ -152,7 +154,7 @@ const RULE: Escalation = Escalation {
     block: Millis::from_secs(600),
 };
 
-/// Six denials, and an event, of each address.
+/// A batch with six denials and an event of each address.
 fn batch(addresses: &[&str]) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for address in addresses {
@@ -176,7 +178,7 @@ fn listed_endless(address: &str) -> ListedAddresses {
     }
 }
 
-/// The block of the address that denies, and the one that is listed.
+/// The block of the address that denies, and the one in the list.
 async fn state(records: &Records<Slotted>) -> (Option<Block>, Option<Block>) {
     let denies = records.look_up(&target(ADDRESS), START).await.unwrap();
     let page = records
@@ -188,7 +190,7 @@ async fn state(records: &Records<Slotted>) -> (Option<Block>, Option<Block>) {
     (denies, listed.map(|(_, block)| block))
 }
 
-/// How long the list has the address, in its own terms.
+/// The score of the address in the list, 0 if it is not listed.
 async fn score(stand_in: &StandIn) -> u64 {
     let score = ["ZSCORE", "t:{records}:blocked_ips", ADDRESS];
     crate::redis::number_of(&stand_in.run(&score).await)
@@ -202,7 +204,7 @@ enum Change {
     Escalate,
 }
 
-/// Whether it came to its end, and for what it is there.
+/// Makes a change. Returns whether it had an effect, or `None` if it failed.
 async fn change(records: &Records<Slotted>, change: Change) -> Option<bool> {
     match change {
         Change::Set(seconds) => {
@@ -229,7 +231,7 @@ async fn change(records: &Records<Slotted>, change: Change) -> Option<bool> {
     }
 }
 
-/// Before a change: nothing, a block, or one whose record is lost.
+/// The block before a change, if there is one, and whether its record is lost.
 const BEFORE: [(Option<Option<u32>>, bool); 5] = [
     (None, false),
     (Some(Some(60)), false),
@@ -239,10 +241,10 @@ const BEFORE: [(Option<Option<u32>>, bool); 5] = [
 ];
 
 #[tokio::test]
-async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_be_lifted() {
+async fn a_change_that_fails_early_leaves_every_block_listed_and_liftable() {
     let stand_in = StandIn::start();
     let isolate = records(&stand_in);
-    let [left, other] = [Cell::new(0), Cell::new(0)];
+    let [failed, all] = [Cell::new(0), Cell::new(0)];
     let changes = [
         Change::Set(Some(600)),
         Change::Set(None),
@@ -258,37 +260,37 @@ async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_
                         "{made:?} over {before:?}, lost: {is_lost}; {fails:?} call {calls}"
                     );
                     stand_in.run(&["FLUSHDB"]).await;
-                    isolate.database().left.set(None);
+                    isolate.database().fails_after.set(None);
                     if let Some(seconds) = before {
                         assert_eq!(change(&isolate, Change::Set(seconds)).await, Some(true));
                     }
                     if is_lost {
                         stand_in.run(&["DEL", "t:blocked:{192.0.2.1}"]).await;
                     }
-                    isolate.database().left.set(Some((calls, fails)));
-                    let ended = change(&isolate, made).await;
-                    isolate.database().left.set(None);
-                    left.set(left.get() + u32::from(ended.is_none()));
-                    other.set(other.get() + 1);
+                    isolate.database().fails_after.set(Some((calls, fails)));
+                    let result = change(&isolate, made).await;
+                    isolate.database().fails_after.set(None);
+                    failed.set(failed.get() + u32::from(result.is_none()));
+                    all.set(all.get() + 1);
 
                     let (denies, listed) = state(&isolate).await;
-                    // What denies is listed, as what it is, for as long as it does; but for a record that is restored, and
-                    // that nobody keeps.
-                    let left = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
-                    let is_restoring = made == Change::Restore && left != json!(-1);
+                    // A block that denies is listed, with the same fields, for as long as it denies. The exception is
+                    // a restored record that is not yet permanent.
+                    let ttl = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
+                    let is_restoring = made == Change::Restore && ttl != json!(-1);
                     if let Some(denies) = denies.as_ref().filter(|_| !is_restoring) {
                         assert_eq!(listed.as_ref(), Some(denies), "{case}");
-                        // What is being lifted stays listed, without an end.
+                        // An address that is being lifted stays listed without an end.
                         let ends = super::score_of(denies).min(super::LIFTING);
                         assert!(score(&stand_in).await >= ends, "{case}");
                     }
-                    match (made, ended) {
+                    match (made, result) {
                         (Change::Set(seconds), Some(_)) => {
                             assert_eq!(denies, Some(block(seconds)), "{case}");
                             assert_eq!(score(&stand_in).await, super::score_of(&block(seconds)));
                         }
-                        (Change::Lift, Some(was_there)) => {
-                            assert_eq!(was_there, before.is_some(), "{case}");
+                        (Change::Lift, Some(was_blocked)) => {
+                            assert_eq!(was_blocked, before.is_some(), "{case}");
                             assert_eq!((denies, listed), (None, None), "{case}");
                             assert_eq!(score(&stand_in).await, 0, "{case}");
                         }
@@ -299,13 +301,13 @@ async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_
                                 "{case}"
                             );
                         }
-                        // One that was set before stands as it was, unless it is changed in part.
+                        // The escalation leaves an earlier block unchanged.
                         (Change::Escalate, _) if before.is_some() && !is_lost => {
                             assert_eq!(denies, before.map(block), "{case}");
                         }
                         _ => {}
                     }
-                    // It can be lifted, and then it is.
+                    // The block can be lifted, and is not restored then.
                     let denied = state(&isolate).await.0.is_some();
                     let lifted = change(&isolate, Change::Lift).await.unwrap();
                     assert!(lifted || !denied, "{case}");
@@ -319,12 +321,12 @@ async fn a_change_that_ends_early_leaves_no_block_unlisted_and_none_that_cannot_
             }
         }
     }
-    assert!(left.get() > 100 && left.get() < other.get(), "{left:?}");
+    assert!(failed.get() > 100 && failed.get() < all.get(), "{failed:?}");
 }
 
-/// What is paid for a batch and its blocks beforehand is what they cost.
+/// The commands counted in advance for a batch and its blocks are as many as those that are sent.
 #[tokio::test]
-async fn the_escalation_costs_what_is_paid_for_it() {
+async fn the_escalation_sends_as_many_commands_as_were_counted() {
     let stand_in = StandIn::start();
     let records = records(&stand_in);
     let budget = Budget::new(None);
@@ -338,7 +340,7 @@ async fn the_escalation_costs_what_is_paid_for_it() {
         blocks: Vec::new(),
         ..batch.clone()
     };
-    let more = Escalation {
+    let not_reached = Escalation {
         denials: 100,
         ..RULE
     };
@@ -347,15 +349,15 @@ async fn the_escalation_costs_what_is_paid_for_it() {
         records.record(&unwritten, START).await.unwrap();
         let escalated = records.escalate(&unwritten, rule, START).await.unwrap();
         assert_eq!(escalated.error, None);
-        let spent = usize::try_from(budget.sent() - before).unwrap();
-        (escalated.blocks.len(), spent)
+        let sent = usize::try_from(budget.sent() - before).unwrap();
+        (escalated.blocks.len(), sent)
     };
-    let paid = unwritten.commands(Some(costs));
-    assert_eq!(counted(&more).await, (0, paid));
+    let expected = unwritten.commands(Some(costs));
+    assert_eq!(counted(&not_reached).await, (0, expected));
     let blocks = addresses.len() * costs.per_block + BOUNDS_COMMANDS;
-    assert_eq!(counted(&RULE).await, (3, paid + blocks));
+    assert_eq!(counted(&RULE).await, (3, expected + blocks));
 
-    // However small the cap is, a block is paid for once the whole share of the records is there.
+    // Even under a small cap, the whole share of the records is enough to set a block.
     let capped = self::records(&stand_in);
     capped.share_budget(Budget::new(NonZeroU32::new(50)));
     assert_eq!(capped.escalation_costs().per_block, 20);
@@ -368,7 +370,7 @@ async fn the_escalation_costs_what_is_paid_for_it() {
     assert_eq!((escalated.due, escalated.error), (vec![], None));
 }
 
-/// Runs so many calls of a change; what came of it, if that was its end.
+/// Runs up to `calls` calls of a change. Returns its result if it ended.
 async fn advance<T>(
     change: &mut Pin<Box<dyn Future<Output = T> + '_>>,
     database: &Slotted,
@@ -383,9 +385,9 @@ async fn advance<T>(
     .await
 }
 
-/// Two changes, the second of which comes amid the first and ends after it: in the end what denies is listed, as what it is.
+/// The second change begins during the first and ends after it.
 #[tokio::test]
-async fn changes_at_once_leave_the_list_as_the_records_are() {
+async fn after_changes_at_the_same_time_the_list_agrees_with_the_records() {
     let stand_in = StandIn::start();
     let [first, second] = [records(&stand_in), records(&stand_in)];
     let changes = [
@@ -398,7 +400,7 @@ async fn changes_at_once_leave_the_list_as_the_records_are() {
     let pairs = changes
         .iter()
         .flat_map(|one| changes.map(|other| (*one, other)));
-    let whole = u32::MAX;
+    let unlimited = u32::MAX;
     for (before, (one, other)) in [0, 3, 4].into_iter().flat_map(|state| {
         let pairs = pairs.clone();
         pairs.map(move |pair| (BEFORE[state], pair))
@@ -406,7 +408,7 @@ async fn changes_at_once_leave_the_list_as_the_records_are() {
         for one_calls in 1..5 {
             for other_calls in 1..5 {
                 stand_in.run(&["FLUSHDB"]).await;
-                first.database().allowed.set(whole);
+                first.database().allowed.set(unlimited);
                 if let Some(seconds) = before.0 {
                     assert_eq!(change(&first, Change::Set(seconds)).await, Some(true));
                 }
@@ -421,13 +423,13 @@ async fn changes_at_once_leave_the_list_as_the_records_are() {
                 let mut done = advance(&mut one, first.database(), one_calls).await;
                 let mut other_done = advance(&mut other, second.database(), other_calls).await;
                 if done.is_none() {
-                    done = advance(&mut one, first.database(), whole).await;
+                    done = advance(&mut one, first.database(), unlimited).await;
                 }
                 if other_done.is_none() {
-                    other_done = advance(&mut other, second.database(), whole).await;
+                    other_done = advance(&mut other, second.database(), unlimited).await;
                 }
                 assert!(done.flatten().is_some() && other_done.flatten().is_some());
-                first.database().allowed.set(whole);
+                first.database().allowed.set(unlimited);
                 let (denies, listed) = state(&first).await;
                 assert_eq!(denies, listed, "{case}");
                 match &denies {
@@ -435,20 +437,20 @@ async fn changes_at_once_leave_the_list_as_the_records_are() {
                         let expected = super::score_of(denies);
                         assert_eq!(score(&stand_in).await, expected, "{case}: {denies:?}");
                     }
-                    // At most an entry with an end, which is not shown and that nobody restores.
+                    // The list may have an entry with an end. It is not shown and not restored.
                     None => assert!(score(&stand_in).await < super::LIFTING, "{case}"),
                 }
-                let left = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
+                let ttl = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
                 let is_endless = denies.is_some_and(|block| block.until.is_none());
-                assert_eq!(is_endless, left == json!(-1), "{case}: {left}");
+                assert_eq!(is_endless, ttl == json!(-1), "{case}: {ttl}");
             }
         }
     }
 }
 
-/// Everything else that isolates and operators do spans no slot in any one call.
+/// No call of isolates or operators has keys of several slots.
 #[tokio::test]
-async fn records_are_right_where_nothing_may_span_slots() {
+async fn records_are_right_on_a_redis_that_refuses_calls_over_several_slots() {
     let stand_in = StandIn::start();
     let records = records(&stand_in);
     let addresses: Vec<String> = (1..20).map(|number| format!("192.0.2.{number}")).collect();
@@ -466,7 +468,7 @@ async fn records_are_right_where_nothing_may_span_slots() {
     assert_eq!(events.events.len(), 2 * 19);
     assert_eq!(records.suspicious(24, 100, START).await.unwrap().len(), 19);
 
-    // Policies' own blocks, of which one has no record.
+    // Policies' own blocks. The first has no record.
     for address in &addresses[1..] {
         let key = format!("t:auth:{{{address}}}:blocked");
         stand_in.run(&["SET", &key, "1", "PX", "60000"]).await;
@@ -482,18 +484,18 @@ async fn records_are_right_where_nothing_may_span_slots() {
     }
     assert_eq!(records.delete(&quotas, START).await, Ok(2));
 
-    // Ranges, and the versions.
+    // Ranges and their versions.
     let range = target("10.0.0.0/8");
     records.block(&range, &block(None), START).await.unwrap();
-    let (held, listed) = records.held_blocks(START).await.unwrap();
-    assert_eq!((held.is_whole(), listed.addresses.len()), (true, 19));
+    let (stored, listed) = records.held_blocks(START).await.unwrap();
+    assert_eq!((stored.is_whole(), listed.addresses.len()), (true, 19));
     let ranges = [(
         Range::parse("10.0.0.0/8").unwrap(),
         AddressBlock { until: None },
     )];
     stand_in.run(&["DEL", "t:{records}:blocked_ranges"]).await;
     let lost = StoredRanges {
-        version: held.version,
+        version: stored.version,
         ..StoredRanges::default()
     };
     let restored = records
@@ -502,7 +504,7 @@ async fn records_are_right_where_nothing_may_span_slots() {
     assert_eq!(restored, Ok(Some(1)));
     assert_eq!(records.lift(&range, START).await, Ok(true));
 
-    // Metrics, and the schedule.
+    // Metrics and the schedule.
     let mut counted = Series::default();
     counted.add(&["requests", "other", "admitted"], 5);
     let counts = Counts::new("isolate", 1, START, counted);
@@ -515,7 +517,7 @@ async fn records_are_right_where_nothing_may_span_slots() {
     records.gather_gauges(START).await.unwrap();
     records.tidy(START).await.unwrap();
 
-    // Commands over several slots are refused by this Redis.
+    // This Redis refuses commands over several slots.
     let read = command(["MGET", "t:app/a", "t:app/b"]);
     let refused = records.database().run(vec![read.clone()], START).await;
     assert_eq!(refused, Err(StoreError::Refused("CROSSSLOT".to_owned())));
@@ -524,7 +526,7 @@ async fn records_are_right_where_nothing_may_span_slots() {
 }
 
 #[tokio::test]
-async fn as_many_addresses_as_there_may_be_are_listed_and_no_more() {
+async fn the_number_of_listed_addresses_is_bounded() {
     let stand_in = StandIn::start();
     let records = records(&stand_in);
     let list = "t:{records}:blocked_ips";
@@ -545,6 +547,10 @@ async fn as_many_addresses_as_there_may_be_are_listed_and_no_more() {
     assert_eq!(state(&records).await, (None, None));
     stand_in.run(&["ZREM", list, "m0-0"]).await;
     assert_eq!(set(Some(60)).await, Ok(()));
-    assert_eq!(set(None).await, Ok(()), "in place of one that is there");
+    assert_eq!(
+        set(None).await,
+        Ok(()),
+        "a block of the same address is replaced"
+    );
     assert_eq!(stand_in.run(&["ZCARD", list]).await, json!(100_000));
 }

@@ -1,4 +1,4 @@
-//! Bounds; what is set, listed and lifted is tested where it is served, `tests/control/blocks.test.mjs`.
+//! Tests of bounds, pages and clocks. `tests/control/blocks.test.mjs` tests how blocks are set, listed and lifted.
 
 use futures_util::FutureExt;
 
@@ -26,7 +26,7 @@ fn target(text: &str) -> BlockTarget {
     BlockTarget::parse(text, Ipv6Prefix::default()).unwrap()
 }
 
-/// Blocks `text` from `from` for so many seconds.
+/// Blocks `text` at second `from` for `seconds`.
 fn block(
     records: &Records<Emulator>,
     text: &str,
@@ -45,7 +45,7 @@ fn block(
 }
 
 #[test]
-fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
+fn the_number_of_blocks_is_bounded_and_ended_ones_make_room() {
     for kind in ["", "/31"] {
         let records = records();
         let name = |number: u64| format!("10.{}.{}.0{kind}", number >> 8, number & 255);
@@ -59,7 +59,7 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
         assert_eq!(
             block(&records, &name(7), 1, 60),
             Ok(()),
-            "one that is there is replaced"
+            "a block of the same target is replaced"
         );
         assert_eq!(block(&records, &name(MAX_RANGES), 60, 60), Ok(()));
         let page = records
@@ -78,7 +78,7 @@ fn there_is_an_end_to_blocks_and_those_that_have_ended_make_room() {
 }
 
 #[test]
-fn a_cursor_is_read_as_it_was_written() {
+fn a_cursor_parses_back_from_its_text() {
     for cursor in [
         BlockCursor::FIRST,
         BlockCursor::Addresses(5, "192.0.2.1".to_owned()),
@@ -116,7 +116,7 @@ fn names(
     (names, page.next)
 }
 
-/// How many entries a list has.
+/// The number of entries of a list or hash, as the command `read` counts them.
 fn entries(records: &Records<Emulator>, read: &str, key: RedisKey<'_>) -> u64 {
     let read = command([read, &records.key(key)]);
     let [reply] = records.run([read], START).now_or_never().unwrap().unwrap();
@@ -124,7 +124,7 @@ fn entries(records: &Records<Emulator>, read: &str, key: RedisKey<'_>) -> u64 {
 }
 
 #[test]
-fn a_clock_an_hour_ahead_takes_nothing_out_of_a_list() {
+fn a_clock_an_hour_ahead_removes_no_block() {
     let records = records();
     for text in ["192.0.2.1", "10.0.0.0/8"] {
         block(&records, text, 0, 600).unwrap();
@@ -142,28 +142,28 @@ fn a_clock_an_hour_ahead_takes_nothing_out_of_a_list() {
         [
             entries(&records, "ZCARD", RedisKey::BlockedAddresses),
             entries(&records, "ZCARD", RedisKey::BlockedPolicies),
-            // With the version.
+            // One of the fields is the version.
             entries(&records, "HLEN", RedisKey::BlockedRanges),
         ]
     };
     assert_eq!(lists(), [1, 1, 2]);
-    // By that clock all of them have ended.
+    // By that clock all blocks have ended.
     assert_eq!(
         names(&records, &BlockCursor::FIRST, 10, 3600).0,
         Vec::<String>::new()
     );
     let policies = records.policy_blocks(10, at(3600)).now_or_never();
     assert_eq!(policies.unwrap(), Ok(Vec::new()));
-    assert_eq!(lists(), [1, 1, 2], "by reading");
+    assert_eq!(lists(), [1, 1, 2], "reading removes nothing");
     for text in ["192.0.2.3", "172.16.0.0/12"] {
         block(&records, text, 3600, 600).unwrap();
     }
     list("auth:192.0.2.4", 3600);
-    assert_eq!(lists(), [2, 2, 3], "by writing");
+    assert_eq!(lists(), [2, 2, 3], "writing removes nothing");
 }
 
 #[test]
-fn pages_pass_nobody_over_when_earlier_ones_are_lifted() {
+fn pages_skip_no_block_when_earlier_ones_are_lifted() {
     for most in [1, 2, 5, 11] {
         let records = records();
         let all: Vec<String> = (10..22).map(|last| format!("192.0.2.{last}")).collect();
@@ -182,12 +182,12 @@ fn pages_pass_nobody_over_when_earlier_ones_are_lifted() {
             next = after;
         }
         seen.retain(|name| !all[..2].contains(name));
-        assert_eq!(seen, all[2..], "pages of {most}");
+        assert_eq!(seen, all[2..], "pages of {most} blocks");
     }
 }
 
 #[test]
-fn what_has_ended_leaves_the_lists_with_later_ones() {
+fn a_later_block_removes_those_that_ended_a_day_ago_from_the_lists() {
     const DAYS: u32 = 24 * 60 * 60;
     let records = records();
     for (last, seconds) in [(1, 0), (2, 0), (3, 2 * DAYS)] {
