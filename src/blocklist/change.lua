@@ -1,15 +1,15 @@
 #!lua flags=allow-key-locking
--- Changes of blocks: each step where its guards hold, all of them atomically. src/blocklist/change.rs
--- says what a step is and runs the same where no script can be run; a differential test holds the two
--- together.
+-- Changes blocks. Runs one or several steps, all of them atomically. A step's commands run only if all its
+-- guards hold. src/blocklist/change.rs defines a step, and does the same in memory, where no script can
+-- run. A differential test checks that the two agree.
 --
--- KEYS   1: the blocks' version; 2: the blocked ranges; then what else the commands touch. In a cluster,
---        where no step has a mark, only what the commands touch.
--- ARGV   a token that no change had before; then for each step its mark ('', 'addresses' or
---        'ranges'), the number of its guards, the guards, the number of its commands, the commands.
---        A guard is a relation, a value and a command, run if all before it held; a command is the
---        number of its words, and them.
--- Answer for each step a list: '1' if its guards held, else '0'; then its commands' replies as text.
+-- KEYS   1: the blocks' version; 2: the blocked ranges; then the other keys of the commands. In a
+--        cluster, if no step changes the version, only the keys of the commands.
+-- ARGV   a token that no other change has; then for each step the version that it changes ('',
+--        'addresses' or 'ranges'), the number of its guards, the guards, the number of its commands,
+--        the commands. A guard is a relation, a value and a command, which runs only if all guards
+--        before it held. A command is the number of its words, then the words.
+-- Answer a list for each step: '1' if its guards held, else '0'; then its commands' replies as text.
 local token, place = ARGV[1], 2
 
 local function word()
@@ -17,14 +17,14 @@ local function word()
   return ARGV[place - 1]
 end
 
--- The places of the next command's first and last word.
+-- The indexes of the next command's first and last word.
 local function command()
   local words = tonumber(word())
   place = place + words
   return place - words, place - 1
 end
 
--- A reply as text, of a list its first; false for none.
+-- Runs a command. Returns its reply as text; for a list, its first item; false for nil.
 local function call(first, last)
   local reply = redis.call(unpack(ARGV, first, last))
   if type(reply) == 'table' then
@@ -46,10 +46,10 @@ local function holds(relation, value, reply)
   return number ~= nil and number < tonumber(value)
 end
 
-local function mark(kind)
-  -- MGET: what is no text counts as none.
-  local held = redis.call('MGET', KEYS[1])[1] or ''
-  local epoch, ranges, addresses = string.match(held, '^(%x+)%-(%x+)%-(%x+)$')
+local function change_version(kind)
+  -- MGET, because GET fails if the value is no text. MGET answers nil then.
+  local stored = redis.call('MGET', KEYS[1])[1] or ''
+  local epoch, ranges, addresses = string.match(stored, '^(%x+)%-(%x+)%-(%x+)$')
   local carried_epoch, carried_ranges
   if kind == 'ranges' or not epoch then
     local carried = redis.call('HGET', KEYS[2], 'version') or ''
@@ -72,22 +72,22 @@ end
 
 local answers = {}
 while place <= #ARGV do
-  local kind, held, answer = word(), true, {'0'}
+  local kind, guards_hold, answer = word(), true, {'0'}
   for _ = 1, tonumber(word()) do
     local relation, value = word(), word()
     local first, last = command()
-    held = held and holds(relation, value, call(first, last))
+    guards_hold = guards_hold and holds(relation, value, call(first, last))
   end
   for _ = 1, tonumber(word()) do
     local first, last = command()
-    if held then
+    if guards_hold then
       answer[#answer + 1] = call(first, last) or ''
     end
   end
-  if held then
+  if guards_hold then
     answer[1] = '1'
     if kind ~= '' then
-      mark(kind)
+      change_version(kind)
     end
   end
   answers[#answers + 1] = answer

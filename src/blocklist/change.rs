@@ -17,8 +17,8 @@ use crate::time::Timestamp;
 /// The script that makes changes in Redis. A test checks the SHA-1s.
 const SCRIPT: Script = Script {
     text: include_str!("change.lua"),
-    sha1: "147a5f645f569476570aba339307da6687baef55",
-    plain_sha1: "ab0f8484b60e97460fc5de4bd62f66b75f299ae5",
+    sha1: "d90a2cfd39b9de9a6ab462e736054f5f9cff47a6",
+    plain_sha1: "dab96cebb0bcf53735c4ac14ec4ef97bd5a44164",
 };
 
 /// Commands that run only if every guard holds.
