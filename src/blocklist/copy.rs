@@ -173,7 +173,7 @@ impl BlocklistCopy {
 
     /// What to do about the ranges in a database.
     #[must_use]
-    pub fn judge(&self, stored: &StoredRanges, now: Timestamp) -> RangesAction {
+    pub fn action_for(&self, stored: &StoredRanges, now: Timestamp) -> RangesAction {
         let reliable = self.whole && self.reliable.is_pending(now);
         let own = self.version.as_deref();
         let own_epoch = own.and_then(ranges_of).and_then(epoch_of);

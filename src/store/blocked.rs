@@ -187,7 +187,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     /// Takes ranges that a database holds, if they are the latest that anybody knows. Otherwise what can
     /// be done about it is done, and they are to be loaded anew.
     async fn settle(&self, held: StoredRanges, now: Timestamp) -> Result<bool, StoreError> {
-        let judgement = self.copy.borrow().judge(&held, now);
+        let judgement = self.copy.borrow().action_for(&held, now);
         let (missing, mark) = match &judgement {
             RangesAction::Take => (&[][..], VersionChange::Nothing),
             RangesAction::Restore(missing) => (&missing[..], VersionChange::Ranges),
