@@ -264,7 +264,7 @@ impl BlocklistCopy {
     }
 
     /// Takes the version of the blocks at the beginning of a read of the list.
-    pub fn lists_at(&mut self, version: Option<String>, now: Timestamp) {
+    pub fn begin_list_read(&mut self, version: Option<String>, now: Timestamp) {
         self.version = version;
         self.next_check = Some(Deadline::after(CHECK_AFTER, now));
     }

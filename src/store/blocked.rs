@@ -145,7 +145,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             let (held, listed) = self.records.held_blocks(now).await?;
             let version = held.version.clone();
             if self.settle(held, now).await? {
-                self.copy.borrow_mut().lists_at(version, now);
+                self.copy.borrow_mut().begin_list_read(version, now);
                 return self.read_list(listed, true, now).await;
             }
         }
@@ -179,7 +179,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
         let begins = after.is_none();
         if begins {
-            self.copy.borrow_mut().lists_at(held.version, now);
+            self.copy.borrow_mut().begin_list_read(held.version, now);
         }
         self.read_list(listed, begins, now).await
     }
