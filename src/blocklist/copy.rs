@@ -259,7 +259,7 @@ impl BlocklistCopy {
 
     /// The entry after which to continue reading the list of addresses. `None` if no read is in progress.
     #[must_use]
-    pub fn reads_on(&self) -> Option<&(u64, String)> {
+    pub fn read_list_after(&self) -> Option<&(u64, String)> {
         self.reading.as_ref().map(|reading| &reading.after)
     }
 

@@ -416,7 +416,7 @@ impl<D: Database> Records<D> {
         let mut begins = true;
         while copy.take_listed(listed, begins, now) {
             begins = false;
-            (listed, _) = self.listed(copy.reads_on(), now).await?;
+            (listed, _) = self.listed(copy.read_list_after(), now).await?;
         }
         Ok(copy)
     }

@@ -163,7 +163,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         if self.copy.borrow().is_behind() {
             return self.reload(now).await;
         }
-        let after = self.copy.borrow().reads_on().cloned();
+        let after = self.copy.borrow().read_list_after().cloned();
         let (listed, [version, carried]) = self.records.listed(after.as_ref(), now).await?;
         let held = StoredRanges {
             version,
