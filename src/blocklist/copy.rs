@@ -270,7 +270,7 @@ impl BlocklistCopy {
     }
 
     /// Makes the next comparison read the list again.
-    pub fn looks_again(&mut self) {
+    pub fn check_again(&mut self) {
         self.next_check = Some(Deadline::OVER);
     }
 

@@ -265,7 +265,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         let is_sample = self.records.is_clustered() && restored > 0;
         if is_sample || restored >= RESTORED_AT_A_TIME {
             // There may be more of them.
-            self.copy.borrow_mut().looks_again();
+            self.copy.borrow_mut().check_again();
         }
         Ok(())
     }
