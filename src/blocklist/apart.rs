@@ -51,7 +51,7 @@ impl<D: Database> Records<D> {
         let [set, _] = self.set_address(address, block, now);
         self.run([set], now).await?;
         let record = Some(block.to_record());
-        self.settle(address, record, Vec::new(), now).await?;
+        self.sync_list(address, record, Vec::new(), now).await?;
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl<D: Database> Records<D> {
 
     /// Makes the list agree with the record of an address. `record` is the record as last read or written. It runs
     /// the commands `more` in the same step.
-    pub(crate) async fn settle(
+    pub(crate) async fn sync_list(
         &self,
         address: &str,
         mut record: Option<String>,
@@ -184,7 +184,7 @@ impl<D: Database> Records<D> {
                 now,
             )
             .await?;
-        self.settle(address, None, Vec::new(), now).await?;
+        self.sync_list(address, None, Vec::new(), now).await?;
         Ok(was_endless || number_of(&deleted) > 0)
     }
 
@@ -257,7 +257,7 @@ impl<D: Database> Records<D> {
         match self.record_of(address, now).await? {
             None => Ok(()),
             // It was blocked meanwhile.
-            record => self.settle(address, record, Vec::new(), now).await,
+            record => self.sync_list(address, record, Vec::new(), now).await,
         }
     }
 

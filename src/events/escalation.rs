@@ -274,7 +274,7 @@ impl<D: Database> Records<D> {
                 true => (Some(block.to_record()), listing.split_off(1)),
                 false => (self.record_of(&address, now).await?, Vec::new()),
             };
-            self.settle(&address, record, event, now).await?;
+            self.sync_list(&address, record, event, now).await?;
             return Ok(done.then_some(block));
         }
         let mut commands = vec![remember];
