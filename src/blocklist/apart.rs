@@ -45,7 +45,7 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<(), BlockError> {
         let max = self.most_addresses();
-        if !self.list(address, block, Some(max), now).await? {
+        if !self.list_address(address, block, Some(max), now).await? {
             return Err(BlockError::Full(max));
         }
         let [set, _] = self.set_address(address, block, now);
@@ -57,7 +57,7 @@ impl<D: Database> Records<D> {
 
     /// Lists an address for at least as long as `block`, if there are fewer than `max` others. Returns whether it is
     /// listed.
-    pub(crate) async fn list(
+    pub(crate) async fn list_address(
         &self,
         address: &str,
         block: &Block,

@@ -266,7 +266,7 @@ impl<D: Database> Records<D> {
         };
         if self.is_clustered() {
             // As an operator's (src/blocklist/apart.rs), for the counters and the record in one step.
-            self.list(&address, &block, None, now).await?;
+            self.list_address(&address, &block, None, now).await?;
             let step = step(vec![remember], VersionChange::Nothing);
             let outcomes = self.change(vec![step], now).await?;
             let done = outcomes.first().is_some_and(Option::is_some);
