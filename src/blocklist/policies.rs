@@ -76,7 +76,11 @@ impl<D: Database> Records<D> {
     }
 
     /// The commands that add policies' blocks to the list and keep the list to its bounds.
-    pub(crate) fn listing(&self, blocks: &[(String, u64)], now: Timestamp) -> [Command; 4] {
+    pub(crate) fn policy_list_commands(
+        &self,
+        blocks: &[(String, u64)],
+        now: Timestamp,
+    ) -> [Command; 4] {
         let key = self.key(RedisKey::BlockedPolicies);
         let pairs = blocks
             .iter()

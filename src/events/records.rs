@@ -109,7 +109,7 @@ impl<D: Database> Records<D> {
             commands.push(command(["PEXPIRE", &key, &expiry.to_string()]));
         }
         if !batch.blocks.is_empty() {
-            commands.extend(self.listing(&batch.blocks, now));
+            commands.extend(self.policy_list_commands(&batch.blocks, now));
         }
         self.run_all(commands, now).await.map(drop)
     }
