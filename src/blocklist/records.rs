@@ -361,7 +361,7 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] if the database fails.
-    pub async fn held_blocks(
+    pub async fn stored_blocks(
         &self,
         now: Timestamp,
     ) -> Result<(StoredRanges, ListedAddresses), StoreError> {
@@ -410,7 +410,7 @@ impl<D: Database> Records<D> {
     /// Reads a copy of all blocks, as many as an isolate's copy can hold.
     #[cfg(test)]
     pub(crate) async fn blocklist_copy(&self, now: Timestamp) -> Result<BlocklistCopy, StoreError> {
-        let (stored, mut listed) = self.held_blocks(now).await?;
+        let (stored, mut listed) = self.stored_blocks(now).await?;
         let mut copy = BlocklistCopy::default();
         copy.take_ranges(stored, now);
         let mut begins = true;

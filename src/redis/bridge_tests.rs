@@ -70,7 +70,7 @@ async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
         let set = records.block(&target(text), &block(), START).await;
         assert_eq!(set, Ok(()));
     }
-    let (ranges, listed) = records.held_blocks(START).await.unwrap();
+    let (ranges, listed) = records.stored_blocks(START).await.unwrap();
     assert!(ranges.is_whole());
     assert!(listed.addresses.iter().any(|(name, _)| *name == address));
     let mut counted = Series::default();

@@ -142,7 +142,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             return Ok(());
         }
         for _ in 0..ATTEMPTS {
-            let (held, listed) = self.records.held_blocks(now).await?;
+            let (held, listed) = self.records.stored_blocks(now).await?;
             let version = held.version.clone();
             if self.settle(held, now).await? {
                 self.copy.borrow_mut().begin_list_read(version, now);

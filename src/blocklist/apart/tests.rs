@@ -487,7 +487,7 @@ async fn records_are_right_on_a_redis_that_refuses_calls_over_several_slots() {
     // Ranges and their versions.
     let range = target("10.0.0.0/8");
     records.block(&range, &block(None), START).await.unwrap();
-    let (stored, listed) = records.held_blocks(START).await.unwrap();
+    let (stored, listed) = records.stored_blocks(START).await.unwrap();
     assert_eq!((stored.is_whole(), listed.addresses.len()), (true, 19));
     let ranges = [(
         Range::parse("10.0.0.0/8").unwrap(),

@@ -226,7 +226,7 @@ async fn ranges_do_not_exceed_the_maximum(stand_in: &StandIn) {
     let done = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(done, 2, "{results:?}");
     assert!(results.contains(&Err(BlockError::Full(MAX_RANGES))));
-    let (stored, _) = records.held_blocks(START).await.unwrap();
+    let (stored, _) = records.stored_blocks(START).await.unwrap();
     assert_eq!(stored.ranges.len() as u64, MAX_RANGES);
     assert_eq!(
         set("203.0.113.0/24".to_owned()).await,
@@ -285,17 +285,17 @@ async fn isolates_that_notice_a_loss_at_the_same_time_restore_it_once() {
             (Range::parse(&name).unwrap(), AddressBlock { until: None })
         })
         .collect();
-    let (stored, _) = records.held_blocks(START).await.unwrap();
+    let (stored, _) = records.stored_blocks(START).await.unwrap();
     let restores = (0..4).map(|_| records.restore(&stored, &ranges, VersionChange::Ranges, START));
     let restored: Vec<_> = join_all(restores).await;
     let done: Vec<usize> = restored.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(done, [2500]);
-    let (stored, _) = records.held_blocks(START).await.unwrap();
+    let (stored, _) = records.stored_blocks(START).await.unwrap();
     assert_eq!(stored.ranges.len(), 2500);
     // A lifted range is not restored.
     let lifted = target("10.0.7.0/24");
     assert_eq!(records.lift(&lifted, START).await, Ok(true));
-    let (stored, _) = records.held_blocks(START).await.unwrap();
+    let (stored, _) = records.stored_blocks(START).await.unwrap();
     assert_eq!(
         records
             .restore(&stored, &ranges[7..8], VersionChange::Ranges, START)
