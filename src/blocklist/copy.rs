@@ -98,7 +98,7 @@ impl BlocklistCopy {
     /// networks of another length than the caller's count as ranges: the length of callers was configured
     /// differently when they were blocked.
     #[must_use]
-    pub fn range(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
+    pub fn longest_range(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
         let networks = !self.networks.is_empty() && address.contains(':');
         if self.ranges.is_empty() && !networks {
             return None;
@@ -124,11 +124,11 @@ impl BlocklistCopy {
         longest
     }
 
-    /// The longest block in force of the address itself or of a [range](Self::range).
+    /// The longest block in force of the address itself or of a [range](Self::longest_range).
     #[must_use]
-    pub fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
+    pub fn longest_block(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
         let own = self.addresses.get(address).copied();
-        let range = self.range(address, now).map(|(_, block)| block);
+        let range = self.longest_range(address, now).map(|(_, block)| block);
         AddressBlock::longer(own.filter(|block| block.is_in_force(now)), range)
     }
 

@@ -385,9 +385,9 @@ mod tests {
             .now_or_never()
             .unwrap()
             .unwrap();
-        assert!(known.any("192.0.2.1", at(60)).is_some());
-        assert!(known.any("192.0.2.1", at(89)).is_none());
-        assert!(known.any("192.0.2.2", at(60)).is_none());
+        assert!(known.longest_block("192.0.2.1", at(60)).is_some());
+        assert!(known.longest_block("192.0.2.1", at(89)).is_none());
+        assert!(known.longest_block("192.0.2.2", at(60)).is_none());
     }
 
     /// A cluster that does not answer for the slots of some addresses.

@@ -340,7 +340,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     /// The longest block of a range that holds the caller of that canonical address, as far as this isolate
     /// knows.
     pub fn covering(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
-        self.copy.borrow().range(address, now)
+        self.copy.borrow().longest_range(address, now)
     }
 
     fn in_range(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
@@ -355,7 +355,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
     }
 
     fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
-        self.copy.borrow().any(address, now)
+        self.copy.borrow().longest_block(address, now)
     }
 }
 
