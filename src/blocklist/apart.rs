@@ -44,7 +44,7 @@ impl<D: Database> Records<D> {
         block: &Block,
         now: Timestamp,
     ) -> Result<(), BlockError> {
-        let max = self.most_addresses();
+        let max = self.max_addresses();
         if !self.list_address(address, block, Some(max), now).await? {
             return Err(BlockError::Full(max));
         }
@@ -71,7 +71,7 @@ impl<D: Database> Records<D> {
         };
         let set = || {
             let mut commands = self.listing_commands(address, score);
-            commands.extend([tidy(&list, now), bound(&list, self.most_addresses())]);
+            commands.extend([tidy(&list, now), bound(&list, self.max_addresses())]);
             GuardedCommands::new(commands, VersionChange::Addresses)
         };
         let add = |condition| {

@@ -274,8 +274,8 @@ impl BlocklistCopy {
         self.next_check = Some(Deadline::OVER);
     }
 
-    /// Compares the copy with the latest version, as the store reports it. Returns whether the caller has to load
-    /// the ranges or the list ([`is_behind`](Self::is_behind)). Only one caller at a time is asked to.
+    /// Compares the copy with the latest version, as the store reports it. Returns whether this request has to load
+    /// the ranges or the list ([`is_behind`](Self::is_behind)). Only one request at a time has to.
     pub fn compare(&mut self, version: Option<&str>, now: Timestamp) -> bool {
         let due = if same_ranges(self.version.as_deref(), version) {
             self.fresh = Deadline::after(FRESH, now);
@@ -304,8 +304,8 @@ impl BlocklistCopy {
         !self.fresh.is_pending(now) && !self.comparing.is_pending(now)
     }
 
-    /// Whether the caller has to compare the copy with the store before the copy denies again. Only one caller at a
-    /// time is asked to.
+    /// Whether this request has to compare the copy with the store before the copy denies again. Only one request at
+    /// a time has to.
     pub fn should_ask(&mut self, now: Timestamp) -> bool {
         !self.fresh.is_pending(now) && begin(&mut self.comparing, now)
     }
@@ -325,7 +325,7 @@ fn to_map(ranges: Vec<(Range, AddressBlock)>) -> RangeMap<AddressBlock> {
     ranges.into_iter().collect()
 }
 
-/// Whether nothing is in flight. If so, the caller begins, and counts as in flight from now on.
+/// Whether nothing is in flight. If so, this request begins, and counts as in flight from now on.
 fn begin(in_flight: &mut Deadline, now: Timestamp) -> bool {
     let free = !in_flight.is_pending(now);
     if free {

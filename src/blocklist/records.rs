@@ -107,7 +107,7 @@ impl<D: Database> Records<D> {
         block: &Block,
         now: Timestamp,
     ) -> Result<(), BlockError> {
-        let max = self.most_addresses();
+        let max = self.max_addresses();
         let address = network.to_string();
         if self.is_clustered() {
             return self.block_clustered(&address, block, now).await;
@@ -168,7 +168,7 @@ impl<D: Database> Records<D> {
     }
 
     /// The most addresses that can be blocked.
-    pub(super) fn most_addresses(&self) -> u64 {
+    pub(super) fn max_addresses(&self) -> u64 {
         if self.is_shared() {
             MAX_ADDRESSES
         } else {
@@ -195,7 +195,7 @@ impl<D: Database> Records<D> {
     /// The commands that bound the list of addresses.
     fn bounds(&self, now: Timestamp) -> [Command; 2] {
         let list = self.key(RedisKey::BlockedAddresses);
-        [tidy(&list, now), bound(&list, self.most_addresses())]
+        [tidy(&list, now), bound(&list, self.max_addresses())]
     }
 
     /// Bounds the list of addresses, and sets its TTL if all blocks in it have an end.

@@ -2,7 +2,8 @@
 
 use crate::time::{Millis, Timestamp};
 
-/// How far a state's clock may be ahead of the asking isolate's clock. Further ahead it is faulty.
+/// How far a state's clock may be ahead of the asking isolate's clock. A clock further ahead
+/// is faulty.
 pub const CLOCK_TOLERANCE: Millis = Millis::new(2000);
 
 /// The time of a decision over a state whose clock is `clock`, and whether that clock is trusted.

@@ -220,11 +220,11 @@ pub(super) fn newer(
     let mut backlog = of_width(backlog, width)?.clone();
     let counted = of_width(counted, width);
     for sub in &mut backlog.counts {
-        let mut known = counted.iter().flat_map(|counted| &counted.counts);
-        let known = known.find(|known| known.index == sub.index);
+        let mut counted = counted.iter().flat_map(|counted| &counted.counts);
+        let counted = counted.find(|counted| counted.index == sub.index);
         sub.count = sub
             .count
-            .saturating_sub(known.map_or(0, |known| known.count));
+            .saturating_sub(counted.map_or(0, |counted| counted.count));
     }
     backlog.counts.retain(|sub| sub.count > 0);
     (!backlog.counts.is_empty()).then_some(QuotaState::SlidingWindow(backlog))

@@ -2,7 +2,7 @@
 //!
 //! The text is readable, so that an operator can `GET` a key and understand it. It contains the
 //! algorithm and the width, so that a state of another configuration is recognised. It also contains
-//! everything from which one computes when the state no longer matters:
+//! everything that is needed to compute when the state no longer matters:
 //!
 //! - sliding window: `sw:<width ms>:<clock ms>:<first sub-window>:<offset>=<count>,...`
 //! - token bucket: `tb:<period ms>:<clock ms>:<level ms x units>:<limit>`
@@ -25,9 +25,9 @@ pub(super) const PARTS: u64 = 60;
 
 /// The longest text of a state, in bytes. A sliding window has at most 61 sub-windows, and those of a
 /// lease.
-const MAX_TEXT: usize = 1000;
+const MAX_TEXT_BYTES: usize = 1000;
 
-/// What a store keeps for one quota and one caller.
+/// The state that a store keeps for one quota of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuotaState {
     /// The state of a sliding window.
@@ -92,7 +92,7 @@ impl QuotaState {
     /// Parses a state's text. `None` if the text is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > MAX_TEXT {
+        if text.len() > MAX_TEXT_BYTES {
             return None;
         }
         let mut fields = text.split(':');

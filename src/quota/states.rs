@@ -92,7 +92,7 @@ impl<'a> States<'a> {
 }
 
 /// The text to keep of a state of another shape, and when that state no longer matters. `None` if it
-/// already does not matter.
+/// does not matter any more.
 fn kept<'a>(
     text: &'a str,
     state: &QuotaState,

@@ -116,11 +116,11 @@ async fn the_control_plane_and_records_are_right_while_decisions_use_the_bridge(
         )],
         1,
     );
-    let (asked, is_over) = (Cell::new(0), Cell::new(false));
+    let (decided_count, is_done) = (Cell::new(0), Cell::new(false));
     let decisions = join_all((0..CALLERS).map(|_| async {
-        while !is_over.get() {
+        while !is_done.get() {
             let decided = store.decide(&check, START).await;
-            asked.set(asked.get() + 1);
+            decided_count.set(decided_count.get() + 1);
             assert!(decided.unwrap().allows(&check));
         }
     }));
@@ -128,14 +128,14 @@ async fn the_control_plane_and_records_are_right_while_decisions_use_the_bridge(
         for number in 0..ROUNDS {
             round(&records, number).await;
         }
-        is_over.set(true);
+        is_done.set(true);
     };
     join(decisions, rounds).await;
     let verdict = store.decide(&check, START).await.unwrap();
     let left = verdict.answers[0].unwrap().decision.remaining;
     assert_eq!(
         left,
-        100_000 - asked.get() - 1,
+        100_000 - decided_count.get() - 1,
         "each decision is counted once"
     );
     let page = records
@@ -145,7 +145,7 @@ async fn the_control_plane_and_records_are_right_while_decisions_use_the_bridge(
     assert_eq!(page.blocks.len(), ROUNDS as usize);
 }
 
-/// It has as many addresses as a batch can hold, each with all its counters. No command in the script may have
+/// The batch has as many addresses as it can hold, each with all its counters. No command in the script may have
 /// too many words.
 #[tokio::test]
 async fn the_largest_batch_is_recorded() {

@@ -208,7 +208,7 @@ mod tests {
     use super::{Keys, RedisKey};
     use crate::client::{CallerKey, Ipv6Prefix, Network};
 
-    /// They must not change, because operators read them and older versions wrote them.
+    /// The keys must not change, because operators read them and older versions wrote them.
     #[test]
     fn keys_are_spelled_as_the_documentation_says() {
         for (key, text) in [

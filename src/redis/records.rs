@@ -195,7 +195,7 @@ impl<D: Database> Records<D> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database.
+    /// [`StoreError`] if the database fails.
     pub async fn delete(&self, keys: &[RedisKey<'_>], now: Timestamp) -> Result<u64, StoreError> {
         if keys.is_empty() {
             return Ok(0);

@@ -111,7 +111,7 @@ fn the_emulator_runs_commands_as_redis_does() {
     });
 }
 
-async fn one(database: &Emulator, line: &str, after: u32) -> Result<Value, StoreError> {
+async fn run_one(database: &Emulator, line: &str, after: u32) -> Result<Value, StoreError> {
     let now = START + Millis::from_secs(after);
     Ok(database.run(vec![words(line)], now).await?.remove(0))
 }
@@ -120,10 +120,10 @@ async fn one(database: &Emulator, line: &str, after: u32) -> Result<Value, Store
 async fn hgetall_lists_each_field_with_its_value() {
     let database = Emulator::default();
     for line in ["HSET h b 1", "HSET h a 2"] {
-        one(&database, line, 0).await.unwrap();
+        run_one(&database, line, 0).await.unwrap();
     }
     assert_eq!(
-        one(&database, "HGETALL h", 0).await,
+        run_one(&database, "HGETALL h", 0).await,
         Ok(json!(["a", "2", "b", "1"]))
     );
 }
@@ -131,18 +131,18 @@ async fn hgetall_lists_each_field_with_its_value() {
 #[tokio::test]
 async fn an_expired_key_does_not_exist() {
     let database = Emulator::default();
-    one(&database, "SET a 1 PX 5000", 0).await.unwrap();
-    one(&database, "ZADD z 1 m", 0).await.unwrap();
-    one(&database, "PEXPIRE z 7000", 0).await.unwrap();
-    assert_eq!(one(&database, "GET a", 4).await, Ok(json!("1")));
+    run_one(&database, "SET a 1 PX 5000", 0).await.unwrap();
+    run_one(&database, "ZADD z 1 m", 0).await.unwrap();
+    run_one(&database, "PEXPIRE z 7000", 0).await.unwrap();
+    assert_eq!(run_one(&database, "GET a", 4).await, Ok(json!("1")));
     assert_eq!(
-        one(&database, "INCRBY a 2", 4).await,
+        run_one(&database, "INCRBY a 2", 4).await,
         Ok(json!(3)),
         "the key keeps its expiry"
     );
-    assert_eq!(one(&database, "GET a", 5).await, Ok(Value::Null));
-    assert_eq!(one(&database, "ZCARD z", 6).await, Ok(json!(1)));
-    assert_eq!(one(&database, "ZCARD z", 7).await, Ok(json!(0)));
+    assert_eq!(run_one(&database, "GET a", 5).await, Ok(Value::Null));
+    assert_eq!(run_one(&database, "ZCARD z", 6).await, Ok(json!(1)));
+    assert_eq!(run_one(&database, "ZCARD z", 7).await, Ok(json!(0)));
 }
 
 #[tokio::test]
@@ -154,9 +154,9 @@ async fn a_full_emulator_drops_the_key_that_expires_soonest() {
         "SET soon 1 PX 3000",
         "SET new 1 PX 5000",
     ] {
-        one(&database, line, 0).await.unwrap();
+        run_one(&database, line, 0).await.unwrap();
     }
-    let kept = one(&database, "MGET endless late soon new", 0).await;
+    let kept = run_one(&database, "MGET endless late soon new", 0).await;
     assert_eq!(kept, Ok(json!(["1", "1", null, "1"])));
 }
 
@@ -171,14 +171,14 @@ async fn the_emulator_refuses_unknown_commands_and_wrong_types() {
         "ZADD z -1 m",
         "HGETALL",
     ] {
-        assert!(one(&database, line, 0).await.is_err(), "{line}");
+        assert!(run_one(&database, line, 0).await.is_err(), "{line}");
     }
-    one(&database, "SET text 1", 0).await.unwrap();
-    assert!(one(&database, "HGETALL text", 0).await.is_err());
-    one(&database, "HSET hash a 1", 0).await.unwrap();
-    let added = one(&database, "INCRBY hash 1", 0).await;
+    run_one(&database, "SET text 1", 0).await.unwrap();
+    assert!(run_one(&database, "HGETALL text", 0).await.is_err());
+    run_one(&database, "HSET hash a 1", 0).await.unwrap();
+    let added = run_one(&database, "INCRBY hash 1", 0).await;
     assert_eq!(added, Err(StoreError::NotANumber), "the hash is unchanged");
-    assert_eq!(one(&database, "HLEN hash", 0).await, Ok(json!(1)));
+    assert_eq!(run_one(&database, "HLEN hash", 0).await, Ok(json!(1)));
     assert_eq!(command(["GET", "a b"]), ["GET", "a b"]);
 }
 
@@ -191,8 +191,8 @@ async fn an_error_of_redis_keeps_only_its_first_word() {
     assert_eq!(failed, Err(StoreError::Refused("WRONGTYPE".to_owned())));
 }
 
-/// So a key with a value of another type harms no other record of the same step, and a Redis that refuses writes
-/// is not written to in part.
+/// A key with a value of another type must harm no other record of the same step. A Redis that refuses writes must
+/// not be written to in part.
 #[tokio::test]
 async fn a_failing_command_stops_the_later_ones_only_if_redis_refuses_writes() {
     for stand_in in [StandIn::start(), StandIn::refusing()] {
@@ -522,7 +522,7 @@ fn only_a_refused_flag_changes_the_form() {
     }
 }
 
-/// Otherwise a server that answers slowly would never be sent the form that it accepts.
+/// Without this, a server that answers slowly would never be sent the form that it accepts.
 #[test]
 fn after_a_timeout_the_next_call_starts_with_the_plain_form() {
     let server = Transport::new();
@@ -595,7 +595,7 @@ fn a_refused_flag_is_tried_again_after_an_hour() {
     assert_eq!(server.form(), ScriptForm::Flagged);
 }
 
-/// It costs what a right one costs: the decision is made, and later decisions take one call.
+/// A mistaken refusal costs what a right one costs: the decision is made, and later decisions take one call.
 #[test]
 fn a_mistaken_refusal_fails_no_call() {
     let server = Transport::new();
@@ -606,7 +606,7 @@ fn a_mistaken_refusal_fails_no_call() {
     assert_eq!(server.run(&[]).1, PLAIN[..1]);
 }
 
-/// It fails after at most four calls, without a loop.
+/// The call fails after at most four attempts, without a loop.
 #[test]
 fn a_script_fails_if_the_server_refuses_both_forms() {
     let server = Transport::new();

@@ -115,8 +115,8 @@ fn halves(state: &QuotaState) -> (QuotaState, QuotaState) {
 }
 
 proptest! {
-    /// All of it is added if there is room, else as much as there is room for. The result is a state like
-    /// any other.
+    /// The whole backlog is added if there is room, else as much as there is room for. The result is a state
+    /// like any other.
     #[test]
     fn a_backlog_is_added_up_to_the_limit(case in absorptions()) {
         let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
@@ -252,7 +252,7 @@ proptest! {
         }
     }
 
-    /// Up to the limit.
+    /// The result is the backlog, up to the limit.
     #[test]
     fn absorbing_into_no_state_gives_the_backlog(quota in quotas(), steps in steps(), later in 0..80u64, cost in 0..6u32) {
         let (_, backlog, real) = play(&quota, &steps, 0);
@@ -265,7 +265,7 @@ proptest! {
         );
     }
 
-    /// However many they were.
+    /// Their number does not matter.
     #[test]
     fn units_that_no_longer_count_are_not_absorbed(case in absorptions(), later in 0..10_000_000u64) {
         let Absorption { quota, shared, backlog: Some(backlog), now } = case else { return Ok(()) };
@@ -283,8 +283,8 @@ proptest! {
             prop_assert_eq!(one.absorb(None, &backlog, now), None);
         }
         if shared.as_ref().is_some_and(|shared| !one.fits(shared)) {
-            let over = one.absorb(shared.as_ref(), &backlog, now);
-            prop_assert_eq!(over, one.absorb(None, &backlog, now));
+            let absorbed = one.absorb(shared.as_ref(), &backlog, now);
+            prop_assert_eq!(absorbed, one.absorb(None, &backlog, now));
         }
         prop_assert!(quota.fits(&backlog));
     }
@@ -316,7 +316,7 @@ proptest! {
         }
     }
 
-    /// So units that were added once are not added again, and the rest is not lost.
+    /// Units that were added once are not added again, and the rest is not lost.
     #[test]
     fn an_earlier_backlog_and_the_newer_units_make_the_whole(
         quota in quotas(), steps in steps(), earlier in 0..30usize,

@@ -154,7 +154,7 @@ proptest! {
         }
     }
 
-    /// It also takes no more than was asked for, and leaves the rest. Its state is like any other.
+    /// A lease also takes no more than was asked for, and leaves the rest. Its state is like any other.
     #[test]
     fn a_lease_takes_at_most_a_quarter_of_what_is_left(
         quota in larger_quotas(), steps in steps(), plans in lease_plans(), most in 1..2000u32,

@@ -176,8 +176,8 @@ proptest! {
         }
     }
 
-    /// It stays while it matters and for the tolerance after that, no longer. A state with a faulty clock
-    /// counts as written now.
+    /// The state stays while it matters and for the tolerance after that, no longer. A state with a faulty
+    /// clock counts as written now.
     #[test]
     fn a_state_of_another_shape_stays_while_it_matters(
         versions in versions(), steps in steps(), fault in prop_oneof![proptest::strategy::Just(0u64), 2001..10_000_000_000u64],
@@ -255,7 +255,7 @@ fn hostile() -> impl Strategy<Value = String> {
     prop_oneof![5 => state, 1 => "\\PC{0,20}", 1 => "[;:0-9swtbf=,]{0,30}"]
 }
 
-/// It has 61 sub-windows and those of leases, each with a count of as many digits as a limit allows.
+/// The state has 61 sub-windows and those of leases, each with a count of as many digits as a limit allows.
 #[test]
 fn the_longest_state_fits_into_the_maximum_text() {
     let window = 50_000;
