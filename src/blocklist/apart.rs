@@ -24,7 +24,7 @@ use super::records::{
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
-use crate::redis::records::{FAILURES_IN_A_ROW, Records};
+use crate::redis::records::{MAX_FAILURES_IN_A_ROW, Records};
 use crate::redis::{Command, Database, command, number_of};
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
@@ -231,7 +231,7 @@ impl<D: Database> Records<D> {
                     error.get_or_insert(failure);
                 }
             }
-            if failures == FAILURES_IN_A_ROW {
+            if failures == MAX_FAILURES_IN_A_ROW {
                 break;
             }
         }

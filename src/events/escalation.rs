@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::client::{CallerKey, Network};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
-use crate::redis::records::{FAILURES_IN_A_ROW, Records};
+use crate::redis::records::{MAX_FAILURES_IN_A_ROW, Records};
 use crate::redis::{Database, command, number_of};
 use crate::time::{Millis, Timestamp};
 
@@ -153,7 +153,7 @@ impl<D: Database> Records<D> {
             (false, None) => 1,
             (true, error) => {
                 escalated.error = error;
-                FAILURES_IN_A_ROW
+                MAX_FAILURES_IN_A_ROW
             }
         };
         let per_block = self.escalation_costs().per_block;
@@ -321,7 +321,7 @@ mod tests {
     use crate::events::{EventBatch, Recorder};
     use crate::redis::emulator::Emulator;
     use crate::redis::keys::Keys;
-    use crate::redis::records::{FAILURES_IN_A_ROW, Records};
+    use crate::redis::records::{MAX_FAILURES_IN_A_ROW, Records};
     use crate::redis::run::keys_of;
     use crate::redis::{Command, Database};
     use crate::seed::Seed;
@@ -482,7 +482,7 @@ mod tests {
             (blocked.len(), failed.error),
             (0, Some(StoreError::Timeout))
         );
-        assert_eq!(database.calls.get(), FAILURES_IN_A_ROW);
+        assert_eq!(database.calls.get(), MAX_FAILURES_IN_A_ROW);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::error::StoreError;
 use crate::time::Timestamp;
 
 /// How many steps in a row may fail before the others are not tried. Each may take as long as a timeout.
-pub(crate) const FAILURES_IN_A_ROW: u32 = 5;
+pub(crate) const MAX_FAILURES_IN_A_ROW: u32 = 5;
 
 /// A future of the replies to commands.
 pub(crate) type Replies<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, StoreError>> + 'a>>;
@@ -142,7 +142,7 @@ impl<D: Database> Records<D> {
     }
 
     /// Runs commands like [`run_all`](Self::run_all), but goes on after a batch that fails: its replies are
-    /// `null`. Also returns the first error. After [several](FAILURES_IN_A_ROW) failures in a row, the
+    /// `null`. Also returns the first error. After [several](MAX_FAILURES_IN_A_ROW) failures in a row, the
     /// remaining batches do not run.
     pub(crate) async fn run_each(
         &self,
@@ -152,7 +152,7 @@ impl<D: Database> Records<D> {
         let mut batches = self.batches(commands);
         self.count(batches.sizes().map(|size| self.cost(size)).sum(), now);
         let (mut number, mut failures, mut error) = (0, 0, None);
-        while failures < FAILURES_IN_A_ROW
+        while failures < MAX_FAILURES_IN_A_ROW
             && let Some(commands) = batches.take(number)
         {
             let ran = match self.database.run(commands, now).await {
