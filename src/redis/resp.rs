@@ -12,7 +12,7 @@ use redis_protocol::resp2::types::RangeFrame;
 use super::json;
 
 /// The longest answer: bytes of all replies together.
-pub const MAX_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_REPLY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The longest line, in bytes: an error, a number or a length. Longer texts come as bulk strings.
 const MAX_LINE_BYTES: usize = 4096;
@@ -30,7 +30,7 @@ pub enum Parse {
     Incomplete {
         /// How many bytes were read. The next call begins after them.
         read: usize,
-        /// How many bytes after them the next call needs to make progress. At most [`MAX_BYTES`].
+        /// How many bytes after them the next call needs to make progress. At most [`MAX_REPLY_BYTES`].
         needed: usize,
         /// The state to pass to the next call.
         state: String,
@@ -89,7 +89,7 @@ impl RespReader {
 
     /// Reads as much of `bytes` as is complete. `None` if they are malformed.
     fn read(mut self, bytes: &[u8]) -> Option<Parse> {
-        if bytes.len() > MAX_BYTES.checked_sub(self.bytes_before)? {
+        if bytes.len() > MAX_REPLY_BYTES.checked_sub(self.bytes_before)? {
             return None;
         }
         let mut read = 0;
@@ -212,10 +212,10 @@ fn next(rest: &[u8]) -> Option<Next> {
         let body = end + 2;
         match (kind, usize::try_from(number)) {
             (b'*', Ok(values)) => {
-                let is_possible = values <= MAX_BYTES / MIN_VALUE_BYTES;
+                let is_possible = values <= MAX_REPLY_BYTES / MIN_VALUE_BYTES;
                 return is_possible.then_some(Next::List(values, body));
             }
-            (_, Ok(length)) if length > MAX_BYTES => return None,
+            (_, Ok(length)) if length > MAX_REPLY_BYTES => return None,
             (_, Ok(length)) => {
                 let whole = body + length + 2;
                 match rest.get(whole - 2..whole) {

@@ -105,7 +105,7 @@ proptest! {
         state in prop_oneof!["[0-9 ]{0,30}", Just(state_for(2))],
     ) {
         if let Parse::Incomplete { read, needed, .. } = read(&state, &bytes) {
-            prop_assert!(read <= bytes.len() && needed <= MAX_BYTES + 100);
+            prop_assert!(read <= bytes.len() && needed <= MAX_REPLY_BYTES + 100);
         }
     }
 }
@@ -158,7 +158,7 @@ fn several_replies_return_the_last_one_or_the_first_error() {
 fn bytes_that_are_no_reply_are_malformed() {
     let long_line = [b"+".to_vec(), vec![b'a'; MAX_LINE_BYTES]].concat();
     let deep = b"*1\r\n".repeat(MAX_DEPTH);
-    let too_long = format!("${}\r\n", MAX_BYTES + 1);
+    let too_long = format!("${}\r\n", MAX_REPLY_BYTES + 1);
     for bytes in [
         &b"HTTP/1.1 400 Bad Request\r\n"[..],
         b"\r\n",
@@ -206,7 +206,7 @@ fn an_answer_without_end_is_malformed() {
         calls += 1;
     }
     assert_eq!(read(&state, &bytes), Parse::Malformed);
-    assert_eq!(calls, MAX_BYTES / value.len());
+    assert_eq!(calls, MAX_REPLY_BYTES / value.len());
 }
 
 /// How many bytes are passed again depends on the size of the pieces, not on that of the answer.
