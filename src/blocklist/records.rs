@@ -530,7 +530,7 @@ impl<D: Database> Records<D> {
     }
 
     /// The commands that remove ended blocks from the lists.
-    pub(crate) fn tidying_of_blocks(&self, now: Timestamp) -> Vec<Command> {
+    pub(crate) fn block_tidy_commands(&self, now: Timestamp) -> Vec<Command> {
         let lists = [RedisKey::BlockedAddresses, RedisKey::BlockedPolicies];
         lists.map(|list| tidy(&self.key(list), now)).into()
     }

@@ -178,7 +178,7 @@ impl<D: Database> Records<D> {
 
     /// The commands that take out of lists what has expired.
     fn tidying(&self, now: Timestamp) -> Vec<Command> {
-        let mut commands = self.tidying_of_blocks(now);
+        let mut commands = self.block_tidy_commands(now);
         commands.push(self.tidying_of_events(now));
         commands
     }
