@@ -157,7 +157,7 @@ pub struct ControlPlane<'a, S, D, E> {
     /// What decides, and what the isolate knows.
     pub stack: &'a Stack<S, D, E>,
     /// Who checks tokens.
-    pub door: &'a TokenGuard,
+    pub token_guard: &'a TokenGuard,
     /// Where wrong tokens are noted; blocks, events and counts.
     pub journal: &'a Journal<D>,
     /// Since when the identity provider's keys cannot be fetched, and why.
@@ -290,7 +290,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             true => authorization.and_then(bearer_or_password),
             false => authorization.and_then(bearer).map(Cow::Borrowed),
         };
-        let access = (self.door.access(&tokens, given.as_deref(), &caller, now)).await;
+        let access = (self
+            .token_guard
+            .access(&tokens, given.as_deref(), &caller, now))
+        .await;
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }

@@ -452,7 +452,7 @@ impl<E: Effects + Clone> Limiter<E> {
         ControlPlane {
             compiled: &self.compiled,
             stack: &self.stack,
-            door: &self.doorkeeper,
+            token_guard: &self.doorkeeper,
             journal: &self.journal,
             key_set: self.users.trouble(),
             metrics: &self.metrics,
