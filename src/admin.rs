@@ -105,7 +105,7 @@ pub enum Authorization {
     /// It is let in, to [`ControlPlane::answer`].
     Granted(Authorized),
     /// This is its answer.
-    Refused(Response),
+    Answered(Response),
 }
 
 /// That a request came with a token that opens what it asks for, or from the application itself.
@@ -279,10 +279,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let is_health = segments == ["health"];
         let tokens = tokens(config, &segments);
         if tokens.is_empty() && !is_health {
-            return Authorization::Refused(AdminError::NotFound.response());
+            return Authorization::Answered(AdminError::NotFound.response());
         }
         if let Some(answer) = page::answer(request) {
-            return Authorization::Refused(answer);
+            return Authorization::Answered(answer);
         }
         let is_metrics = segments == ["metrics"];
         let authorization = request.authorization.as_deref();
@@ -297,7 +297,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }
-        Authorization::Refused(match access {
+        Authorization::Answered(match access {
             _ if is_health => self.health(&request.method, access, now),
             Access::Granted => return Authorization::Granted(Authorized(Actor::Admin)),
             Access::Public => unauthorized("", is_metrics),

@@ -473,7 +473,7 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         let plane = self.plane();
         let admitted = match plane.authorize(&asked, self.effects.now()).await {
-            Authorization::Refused(answer) => return answer,
+            Authorization::Answered(answer) => return answer,
             Authorization::Granted(admitted) => admitted,
         };
         if asked.takes_body() {
