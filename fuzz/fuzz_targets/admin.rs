@@ -10,19 +10,19 @@ use edge_limiter::admin::{AdminRequest, Body, MAX_BODY_BYTES};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-use control_plane::{Desk, TOKEN};
+use control_plane::{TOKEN, TestControlPlane};
 
 #[path = "../../tests/fixtures/control_plane.rs"]
 mod control_plane;
 
 fuzz_target!(|data: &[u8]| {
-    let desk = Desk::new();
+    let plane = TestControlPlane::new();
     for call in data.split(|byte| *byte == b'\x1e') {
-        ask(&desk, call);
+        ask(&plane, call);
     }
 });
 
-fn ask(desk: &Desk, call: &[u8]) {
+fn ask(plane: &TestControlPlane, call: &[u8]) {
     let (head, body) = match call.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&call[..end], &call[end + 1..]),
         None => (call, &[][..]),
@@ -45,16 +45,20 @@ fn ask(desk: &Desk, call: &[u8]) {
         worker_zone: None,
         body,
     };
-    let before = desk.calls();
-    let answer = desk.ask(&request);
+    let before = plane.redis_calls();
+    let answer = plane.ask(&request);
     if answer.is_file || answer.status == 308 {
         // A file of the page, or the redirect to the page.
-        assert_eq!(desk.calls(), before, "the page needs no call of Redis");
+        assert_eq!(
+            plane.redis_calls(),
+            before,
+            "the page needs no call of Redis"
+        );
         return;
     }
     let refused = matches!(answer.status, 405 | 413);
     assert!(
-        !refused || desk.calls() == before,
+        !refused || plane.redis_calls() == before,
         "a refused call must not call Redis"
     );
     assert!(

@@ -4,14 +4,14 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use self::control_plane::{Desk, TOKEN};
+use self::control_plane::{TOKEN, TestControlPlane};
 use super::{AdminRequest, Body};
 use crate::response::Response;
 
 #[path = "../../tests/fixtures/control_plane.rs"]
 mod control_plane;
 
-impl Desk {
+impl TestControlPlane {
     fn call(&self, method: &str, path: &str, body: &str) -> Response {
         self.ask(&request(method, path, "", body))
     }
@@ -99,14 +99,14 @@ proptest! {
             1..8,
         ),
     ) {
-        let desk = Desk::new();
+        let plane = TestControlPlane::new();
         for (method, parts, query, body) in calls {
             let path = format!("/{}", parts.join("/"));
-            let before = desk.calls();
-            let answer = desk.ask(&request(method, &path, &query, &body));
-            prop_assert!(answer.status != 405 || desk.calls() == before);
+            let before = plane.redis_calls();
+            let answer = plane.ask(&request(method, &path, &query, &body));
+            prop_assert!(answer.status != 405 || plane.redis_calls() == before);
             if answer.is_file {
-                prop_assert_eq!((answer.status, desk.calls()), (200, before));
+                prop_assert_eq!((answer.status, plane.redis_calls()), (200, before));
                 continue;
             }
             prop_assert!(
@@ -129,47 +129,47 @@ proptest! {
         parts in proptest::collection::vec(part(), 1..4),
         authorization in prop_oneof![Just(None), "\\PC{0,40}".prop_map(Some)],
     ) {
-        let desk = Desk::new();
+        let plane = TestControlPlane::new();
         let path = format!("/{}", parts.join("/"));
-        let answer = desk.ask(&AdminRequest {
+        let answer = plane.ask(&AdminRequest {
             authorization,
             body: Body::TooLong,
             ..request(method, &path, "", "")
         });
         let is_public = parts == ["health"] || path == "/";
         prop_assert!(is_public || answer.status == 401, "{path}: {}", answer.status);
-        prop_assert_eq!(desk.calls(), 0);
+        prop_assert_eq!(plane.redis_calls(), 0);
     }
 }
 
 #[test]
 fn a_caller_named_by_a_pattern_resets_nobody() {
-    let desk = Desk::new();
+    let plane = TestControlPlane::new();
     let check = r#"{"policy":"auth","identifier":"192.0.2.1","cost":3}"#;
-    assert_eq!(desk.call("POST", "/check", check).status, 200);
+    assert_eq!(plane.call("POST", "/check", check).status, 200);
     let star = r#"{"policy":"auth","identifier":"*","cost":2}"#;
-    assert_eq!(desk.call("POST", "/check", star).status, 200);
+    assert_eq!(plane.call("POST", "/check", star).status, 200);
     for pattern in ["*", "192.0.2.*", "192.0.2.?", "[1]"] {
         let path = format!("/usage/auth/{pattern}");
-        assert_eq!(desk.call("DELETE", &path, "").status, 400, "{pattern}");
+        assert_eq!(plane.call("DELETE", &path, "").status, 400, "{pattern}");
     }
     let used = |caller: &str| {
-        let told = desk.call("GET", &format!("/usage/auth/{caller}"), "");
+        let told = plane.call("GET", &format!("/usage/auth/{caller}"), "");
         let told: Value = serde_json::from_str(&told.body).unwrap();
         told["used"].as_u64()
     };
     // One whose name is a star is somebody, and only itself.
     assert_eq!([used("192.0.2.1"), used("id:*")], [Some(3), Some(2)]);
-    assert_eq!(desk.call("DELETE", "/usage/auth/id:*", "").status, 200);
+    assert_eq!(plane.call("DELETE", "/usage/auth/id:*", "").status, 200);
     assert_eq!([used("192.0.2.1"), used("id:*")], [Some(3), Some(0)]);
 }
 
 #[test]
 fn a_body_is_not_read_as_anything_but_an_object() {
-    let desk = Desk::new();
+    let plane = TestControlPlane::new();
     for body in ["[]", "[60]", "60", "\"60\"", "null", "true", "{", "{}{}"] {
         assert_eq!(
-            desk.call("PUT", "/blocked/192.0.2.1", body).status,
+            plane.call("PUT", "/blocked/192.0.2.1", body).status,
             400,
             "{body}"
         );
@@ -179,19 +179,19 @@ fn a_body_is_not_read_as_anything_but_an_object() {
             body,
             ..request("PUT", "/blocked/192.0.2.1", "", "")
         };
-        assert_eq!(desk.ask(&request).status, status);
+        assert_eq!(plane.ask(&request).status, status);
     }
-    assert_eq!(desk.call("PUT", "/blocked/192.0.2.1", "").status, 200);
+    assert_eq!(plane.call("PUT", "/blocked/192.0.2.1", "").status, 200);
 }
 
 #[test]
 fn a_field_twice_in_a_body_is_refused() {
-    let desk = Desk::new();
+    let plane = TestControlPlane::new();
     for body in [
         r#"{"seconds":60,"seconds":1}"#,
         r#"{"seconds":60,"reason":"a","reaso\u006e":"a"}"#,
     ] {
-        let answer = desk.call("PUT", "/blocked/192.0.2.1", body);
+        let answer = plane.call("PUT", "/blocked/192.0.2.1", body);
         assert_eq!(answer.status, 400, "{body}");
         assert!(
             answer.body.contains("bad_request") && answer.body.contains("twice"),
@@ -205,15 +205,15 @@ fn a_field_twice_in_a_body_is_refused() {
         r#"{"checks":[{"policy":"auth","identifier":"a"}],"checks":[{"policy":"auth","identifier":"b"}]}"#,
         r#"{"policy":"auth","identifier":"a","Identifier":"b"}"#,
     ] {
-        assert_eq!(desk.call("POST", "/check", body).status, 400, "{body}");
+        assert_eq!(plane.call("POST", "/check", body).status, 400, "{body}");
     }
-    let told = desk.call("GET", "/usage/auth/id:a", "");
+    let told = plane.call("GET", "/usage/auth/id:a", "");
     assert!(told.body.contains("\"used\":0"), "{told:?}");
 }
 
 #[test]
 fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() {
-    let desk = Desk::new();
+    let plane = TestControlPlane::new();
     for (target, meant) in [
         ("10.9.8.7%2F8", "10.0.0.0/8"),
         ("203.0.113.1%2F24", "203.0.113.0/24"),
@@ -222,19 +222,19 @@ fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() 
         ("::ffff:203.0.113.1%2F120", "203.0.113.0/24"),
     ] {
         let path = format!("/blocked/{target}");
-        let answer = desk.call("PUT", &path, "");
+        let answer = plane.call("PUT", &path, "");
         assert_eq!(answer.status, 400, "{target}");
         assert!(answer.body.contains(meant), "{answer:?}");
         // What is listed tells what is looked up or lifted.
         for method in ["GET", "DELETE"] {
             assert_eq!(
-                desk.call(method, &path, "").status,
+                plane.call(method, &path, "").status,
                 200,
                 "{method} {target}"
             );
         }
     }
-    let listed = desk.call("GET", "/blocked", "");
+    let listed = plane.call("GET", "/blocked", "");
     assert!(listed.body.contains("\"blocked\":[]"), "{listed:?}");
     for target in [
         "10.0.0.0%2F8",
@@ -244,7 +244,7 @@ fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() 
         "2001:db8:7::%2F64",
     ] {
         for method in ["PUT", "GET", "DELETE"] {
-            let answer = desk.call(method, &format!("/blocked/{target}"), "");
+            let answer = plane.call(method, &format!("/blocked/{target}"), "");
             assert_eq!(answer.status, 200, "{method} {target}: {answer:?}");
         }
     }
