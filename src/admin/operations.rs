@@ -1,4 +1,4 @@
-//! The operator log: what was done by the control plane, by whom and when. `GET /_limiter/operations` shows it.
+//! The operator log: who changed what through the control plane, and when. `GET /_limiter/operations` returns it.
 
 use serde_json::{Value, json};
 
@@ -12,14 +12,14 @@ use crate::redis::{Database, command, texts};
 use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
-/// Entries that are kept, and for how long.
-const MOST: usize = 1000;
-const KEPT_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+/// How many entries are kept, and for how long after the last one.
+const MAX_ENTRIES: usize = 1000;
+const EXPIRY_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 
-/// Entries of a page.
-const PAGE: [u32; 2] = [1, 1000];
+/// The least and the most entries in one answer.
+const LIMIT_RANGE: [u32; 2] = [1, 1000];
 
-/// What a call does, if it does something: the action and its target.
+/// The action of a call that changes something, and the action's target.
 fn action(method: &str, segments: &[&str]) -> Option<(&'static str, String)> {
     Some(match (method, segments) {
         ("PUT", ["blocked", target]) => ("block", (*target).to_owned()),
@@ -30,7 +30,7 @@ fn action(method: &str, segments: &[&str]) -> Option<(&'static str, String)> {
     })
 }
 
-/// What was said with it.
+/// The call's arguments beyond its target, as one text: which events to remove, or a block's length and reason.
 fn details(request: &AdminRequest, input: &Input) -> Option<String> {
     if let Some(seconds) = input.parameter("older_than_seconds") {
         return Some(format!("older than {seconds} s"));
@@ -50,35 +50,35 @@ fn details(request: &AdminRequest, input: &Input) -> Option<String> {
     Some(parts.join(": "))
 }
 
-/// What became of a call that was to do something; `None`: nothing.
-pub(super) fn outcome(answered: &AdminResult) -> Option<&'static str> {
-    match answered {
+/// The outcome of a call, as the log names it. `None` if the call has changed nothing.
+pub(super) fn outcome(result: &AdminResult) -> Option<&'static str> {
+    match result {
         Ok(answer) => {
             let body = json::value(&answer.body).unwrap_or_default();
-            let idle = body["lifted"] == false && body["policies_lifted"] == 0;
-            (!idle).then_some("done")
+            let is_unchanged = body["lifted"] == false && body["policies_lifted"] == 0;
+            (!is_unchanged).then_some("done")
         }
         Err(AdminError::OnlyHere) => Some("isolate"),
-        // In part, it may be.
+        // A part of the change may have been made.
         Err(AdminError::Store(_)) => Some("failed"),
         Err(_) => None,
     }
 }
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
-    /// Writes down a call that has been answered, if it is one that does something.
+    /// Adds a call that has been answered to the log, if its kind changes something.
     pub(super) async fn note_operation(
         &self,
         segments: &[&str],
         request: &AdminRequest,
         input: &Input,
-        (who, outcome): (Actor, &str),
+        (actor, outcome): (Actor, &str),
         now: Timestamp,
     ) {
         let Some((action, target)) = action(&request.method, segments) else {
             return;
         };
-        let (who, address) = match who {
+        let (who, address) = match actor {
             Actor::Admin => ("admin", Some(self.caller(request).key())),
             Actor::Application => ("application", None),
         };
@@ -87,7 +87,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             "details": details(request, input), "outcome": outcome,
         });
         if let Err(error) = self.write_operation(&operation, now).await {
-            let line = format!("operator log: writing to it failed: {error}; {action}: {outcome}");
+            let line = format!(
+                "operator log: an entry is lost, as writing it failed: {error}; the entry is {action}: {outcome}"
+            );
             self.stack.effects().log(LogLevel::Error, &line);
         }
     }
@@ -97,19 +99,19 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let text = operation.to_string();
         let commands = [
             command(["RPUSH", &key, &text]),
-            command(["LTRIM", &key, &format!("-{MOST}"), "-1"]),
-            command(["PEXPIRE", &key, &KEPT_MS.to_string()]),
+            command(["LTRIM", &key, &format!("-{MAX_ENTRIES}"), "-1"]),
+            command(["PEXPIRE", &key, &EXPIRY_MS.to_string()]),
         ];
         self.records().run(commands, now).await.map(drop)
     }
 
     pub(super) async fn operations(&self, input: &Input, now: Timestamp) -> AdminResult {
         input.only(&["limit"])?;
-        let most = input.number("limit", PAGE, Some(100))?;
+        let limit = input.number("limit", LIMIT_RANGE, Some(100))?;
         let key = self.records().key(RedisKey::Operations);
-        let read = command(["LRANGE", &key, &format!("-{most}"), "-1"]);
-        let [listed] = self.records().run([read], now).await?;
-        let newest_first = texts(&listed).into_iter().rev();
+        let read = command(["LRANGE", &key, &format!("-{limit}"), "-1"]);
+        let [entries] = self.records().run([read], now).await?;
+        let newest_first = texts(&entries).into_iter().rev();
         let operations: Vec<Value> = newest_first.filter_map(json::value).collect();
         ok(&json!({"scope": self.records().scope(), "operations": operations}))
     }
