@@ -1,6 +1,6 @@
 //! A request that breaks a rule.
 
-/// What the sender must correct: the rule that the request breaks. Never the value.
+/// The rule that a request breaks, as a sentence for its sender. It never contains the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadInput(pub String);
 
@@ -11,10 +11,10 @@ impl From<&str> for BadInput {
 }
 
 impl BadInput {
-    /// `name` is not a whole number from `least` to `most`.
-    pub(super) fn out_of_range(name: &str, [least, most]: [u32; 2]) -> Self {
+    /// The rule that `name` must be a whole number from `min` to `max`.
+    pub(super) fn out_of_range(name: &str, [min, max]: [u32; 2]) -> Self {
         Self(format!(
-            "`{name}` must be a whole number from {least} to {most}."
+            "`{name}` must be a whole number from {min} to {max}."
         ))
     }
 }

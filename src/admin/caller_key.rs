@@ -1,26 +1,25 @@
-//! The callers that a request to the control plane names.
+//! Reads the callers that a request to the control plane names.
 
 use super::bad_input::BadInput;
 use crate::client::range::Range;
 use crate::client::{Caller, CallerKey, Ipv6Prefix, Network};
 
-/// The caller that an operator names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other key
-/// as lists show it.
+/// The caller that an operator names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other key in the form that
+/// lists show.
 pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     const RULE: &str = "The caller must be an address, `unknown`, `global`, `user:NAME`, `id:NAME`, `zone:NAME`, or a key \
-                        as lists show it, such as `user-` and 32 hexadecimal digits.";
+                        as lists show it, such as `user-` followed by 32 hexadecimal digits.";
     if let Some(caller) = named(text, prefix)? {
         return Ok(caller);
     }
     match CallerKey::parse(text) {
-        // A network that is not one caller under the configured prefix.
+        // An address key here is a network that is not one caller under the configured prefix.
         None | Some(CallerKey::Address(_)) => Err(BadInput::from(RULE)),
         Some(key) => Ok(Caller::of_key(key)),
     }
 }
 
-/// The caller that a server names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other
-/// text, which is a name like that of `id:NAME`.
+/// The caller that a server names: an address, `user:NAME`, `id:NAME` or `zone:NAME`. Any other text `NAME` means `id:NAME`.
 pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     match named(text, prefix)? {
         Some(caller) => Ok(caller),
@@ -28,37 +27,36 @@ pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadIn
     }
 }
 
-/// The caller whom a server has named in a check, by the same text, or by its key as lists show it.
+/// The caller of a check, named by the text that the check sent, or by the key that lists show.
 pub(super) fn checked(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     match CallerKey::parse(text) {
-        // With a hash or a range in it; others are names.
+        // Keys with a hash or a range contain a hyphen. Other texts are names.
         Some(key) if text.contains('-') => Ok(Caller::of_key(key)),
         _ => identified(text, prefix),
     }
 }
 
-/// The forms that operators and servers share.
+/// The caller in one of the forms that operators and servers share. `None` if the text has none of them.
 fn named(text: &str, prefix: Ipv6Prefix) -> Result<Option<Caller>, BadInput> {
     let key = match text.split_once(':') {
         Some(("user", subject)) => CallerKey::user(not_empty(subject)?),
         Some(("id", name)) => CallerKey::id(not_empty(name)?),
-        Some(("zone", name)) => CallerKey::zone(name).ok_or(BadInput::from(
-            "After `zone:` there must be a domain's name.",
-        ))?,
+        Some(("zone", name)) => CallerKey::zone(name)
+            .ok_or(BadInput::from("`zone:` must be followed by a domain name."))?,
         _ => return Ok(address(text, prefix)),
     };
     Ok(Some(Caller::of_key(key)))
 }
 
-/// The limits of bodies and paths bound a name's length.
+/// Checks that a name is not empty. Its length needs no bound here: the limits of bodies and paths bound it.
 fn not_empty(name: &str) -> Result<&str, BadInput> {
     if name.is_empty() {
-        return Err(BadInput::from("A name must not be empty."));
+        return Err(BadInput::from("The caller's name must not be empty."));
     }
     Ok(name)
 }
 
-/// One address, as requests bring it, or a network that is one caller, as lists show it.
+/// The caller of one address as requests carry it, or of a network that is one caller, as lists show it.
 fn address(text: &str, prefix: Ipv6Prefix) -> Option<Caller> {
     if !text.contains('/') {
         let caller = Caller::identify(Some(text), prefix);
@@ -75,7 +73,7 @@ mod tests {
     use crate::client::{Caller, CallerKey, Ipv6Prefix};
 
     #[test]
-    fn a_caller_key_has_a_form_of_our_own() {
+    fn every_named_caller_has_a_key_in_the_limiters_own_form() {
         let prefix = Ipv6Prefix::default();
         for (text, key) in [
             ("192.0.2.1", "192.0.2.1"),
@@ -128,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_check_has_counted_is_found_by_the_same_name() {
+    fn the_caller_of_a_check_is_found_by_the_name_that_the_check_sent() {
         let prefix = Ipv6Prefix::default();
         for text in [
             "everybody",
@@ -148,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_and_servers_name_one_caller_alike_and_as_its_requests_do() {
+    fn operators_servers_and_requests_name_the_same_caller() {
         let prefix = Ipv6Prefix::default();
         for text in [
             "192.0.2.1",
@@ -159,9 +157,9 @@ mod tests {
             "[2001:DB8::7]:443",
             "fe80::1%eth0",
         ] {
-            let asking = Caller::identify(Some(text), prefix);
-            assert_eq!(caller(text, prefix), Ok(asking), "{text}");
-            assert_eq!(identified(text, prefix), Ok(asking), "{text}");
+            let of_request = Caller::identify(Some(text), prefix);
+            assert_eq!(caller(text, prefix), Ok(of_request), "{text}");
+            assert_eq!(identified(text, prefix), Ok(of_request), "{text}");
         }
         for text in [
             "2001:db8::/64",

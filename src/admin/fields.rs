@@ -11,7 +11,7 @@ use crate::json;
 pub(super) struct JsonFields(Map<String, Value>);
 
 impl JsonFields {
-    /// The object in a request's body. If it `may_be_empty`, an empty body is an object without fields.
+    /// Reads the object in a request's body. If `may_be_empty`, an empty body is an object without fields.
     pub(super) fn of_body(request: &AdminRequest, may_be_empty: bool) -> Result<Self, AdminError> {
         let text = match &request.body {
             Body::Text(text) => text,
@@ -21,60 +21,65 @@ impl JsonFields {
         if may_be_empty && text.is_empty() {
             return Ok(Self(Map::new()));
         }
-        // Only the place: serde's message can contain what was sent.
+        // The message names only the position: serde's own message can contain a part of the body.
         let parsed = json::parse(text).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             BadInput(format!(
-                "The body must be JSON: see line {line}, column {column}."
+                "The body must be JSON; the error is at line {line}, column {column}."
             ))
         })?;
         if parsed.has_duplicates {
-            return Err(BadInput::from("No field of the body may be given twice.").into());
+            return Err(BadInput::from("The body has a field twice; send each field once.").into());
         }
         Ok(Self::of(parsed.value)?)
     }
 
-    /// The object that `value` is.
+    /// Reads an object out of `value`.
     pub(super) fn of(value: Value) -> Result<Self, BadInput> {
         match value {
             Value::Object(fields) => Ok(Self(fields)),
-            _ => Err(BadInput::from("A JSON object is expected.")),
+            _ => Err(BadInput::from(
+                "The body, and each of `checks`, must be a JSON object.",
+            )),
         }
     }
 
-    /// Checks that there are only `known` fields.
+    /// Checks that the object has no other fields than `known`.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), BadInput> {
         if self.0.keys().all(|name| known.contains(&name.as_str())) {
             return Ok(());
         }
-        Err(BadInput(format!("The fields are {}.", known.join(", "))))
+        Err(BadInput(format!(
+            "The only fields are {}.",
+            known.join(", ")
+        )))
     }
 
-    /// A text, if the field exists.
+    /// Takes a text out of the object. `None` if the field is absent or `null`.
     pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, BadInput> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(BadInput(format!("`{name}` must be a text."))),
+            Some(_) => Err(BadInput(format!("`{name}` must be a string."))),
         }
     }
 
-    /// A whole number from `least` to `most`, if the field exists.
+    /// Takes a whole number from `min` to `max` out of the object. `None` if the field is absent or `null`.
     pub(super) fn number(
         &mut self,
         name: &str,
-        [least, most]: [u32; 2],
+        [min, max]: [u32; 2],
     ) -> Result<Option<u32>, BadInput> {
         let number = match self.0.remove(name) {
             None | Some(Value::Null) => return Ok(None),
             Some(value) => value.as_u64().and_then(|number| u32::try_from(number).ok()),
         };
-        let fits = number.filter(|number| (least..=most).contains(number));
-        let rule = || BadInput::out_of_range(name, [least, most]);
-        fits.map(Some).ok_or_else(rule)
+        let in_range = number.filter(|number| (min..=max).contains(number));
+        let rule = || BadInput::out_of_range(name, [min, max]);
+        in_range.map(Some).ok_or_else(rule)
     }
 
-    /// A list, if the field exists.
+    /// Takes a list out of the object. `None` if the field is absent or `null`.
     pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, BadInput> {
         match self.0.remove(name) {
             None | Some(Value::Null) => Ok(None),

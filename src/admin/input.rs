@@ -6,17 +6,17 @@ use super::AdminRequest;
 use super::bad_input::BadInput;
 use crate::steps;
 
-/// Segments and parameters that are read: more than any path of the control plane has, and any query may
-/// have ([`Input::only`]). They are read before the token is looked at.
+/// How many segments and parameters are read. No path of the control plane has more, and no query may have more
+/// ([`Input::only`]). The bound keeps the work small, since they are read before the token is checked.
 const MAX_SEGMENTS: usize = 8;
 const MAX_PARAMETERS: usize = 16;
 
-/// A path and a query.
+/// A request's path and query, decoded.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     /// The path's segments, decoded.
     pub segments: Vec<String>,
-    /// Whether some of it, decoded, is not UTF-8.
+    /// Whether any segment or parameter, once decoded, is not UTF-8.
     pub unreadable: bool,
     parameters: Vec<(String, String)>,
 }
@@ -36,7 +36,7 @@ impl Input {
         let segments = segments.collect();
         let parameters = form_urlencoded::parse(request.query.as_bytes());
         let parameters: Vec<_> = parameters.into_owned().take(MAX_PARAMETERS).collect();
-        // The parser replaces what is not UTF-8 by this character.
+        // The parser replaces invalid UTF-8 by this character.
         unreadable |= parameters
             .iter()
             .any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'));
@@ -47,19 +47,19 @@ impl Input {
         }
     }
 
-    /// Checks that there are only `known` parameters, each at most once.
+    /// Checks that the query has no other parameters than `known`, and each at most once.
     ///
     /// # Errors
     ///
-    /// [`BadInput`] lists the known ones.
+    /// [`BadInput`] lists the known parameters.
     pub fn only(&self, known: &[&str]) -> Result<(), BadInput> {
         let mut seen: Vec<&str> = Vec::new();
         for (name, _) in &self.parameters {
             if !known.contains(&name.as_str()) || seen.contains(&name.as_str()) {
                 return Err(BadInput(match known {
-                    [] => "This takes no parameters.".to_owned(),
+                    [] => "This call takes no query parameters.".to_owned(),
                     known => format!(
-                        "The parameters are {}, each at most once.",
+                        "The only query parameters are {}, each at most once.",
                         known.join(", ")
                     ),
                 }));
@@ -69,46 +69,46 @@ impl Input {
         Ok(())
     }
 
-    /// A parameter.
+    /// The decoded value of a parameter. `None` if the query does not have it.
     #[must_use]
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// A whole number from `least` to `most`; `default` where it is not given.
+    /// The value of a parameter that is a whole number from `min` to `max`, or `default` if the query does not have it.
     ///
     /// # Errors
     ///
-    /// [`BadInput`] for anything else.
+    /// [`BadInput`] if the value is anything else, or if it is absent and there is no default.
     pub fn number(
         &self,
         name: &str,
-        [least, most]: [u32; 2],
+        [min, max]: [u32; 2],
         default: Option<u32>,
     ) -> Result<u32, BadInput> {
-        let rule = || BadInput::out_of_range(name, [least, most]);
+        let rule = || BadInput::out_of_range(name, [min, max]);
         let Some(text) = self.parameter(name) else {
             return default.ok_or_else(rule);
         };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|_| digits);
         number
-            .filter(|number| (least..=most).contains(number))
+            .filter(|number| (min..=max).contains(number))
             .ok_or_else(rule)
     }
 
-    /// The cursor that an earlier page ended with.
+    /// The cursor with which an earlier page ended. `None` asks for the first page.
     ///
     /// # Errors
     ///
-    /// [`BadInput`] for anything else.
+    /// [`BadInput`] if `parse` does not know the value.
     pub fn cursor<C>(&self, parse: impl Fn(&str) -> Option<C>) -> Result<Option<C>, BadInput> {
         let Some(text) = self.parameter("cursor") else {
             return Ok(None);
         };
         let cursor = parse(text).ok_or(BadInput::from(
-            "`cursor` must be one that the page before told.",
+            "`cursor` must be the cursor that the previous page returned.",
         ))?;
         Ok(Some(cursor))
     }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_decoded_after_they_are_parted() {
+    fn a_path_is_split_into_segments_before_they_are_decoded() {
         assert_eq!(
             input("/blocked/10.0.0.0%2F8", "").segments,
             ["blocked", "10.0.0.0/8"]
@@ -144,14 +144,16 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_known_and_come_once() {
-        let rule = |query| input("/", query).only(&["limit", "hours"]).is_ok();
-        assert!(rule("") && rule("limit=1") && rule("limit=1&hours=2"));
-        assert!(!rule("limit=1&limit=1") && !rule("other=1") && !rule("limit%00=1"));
+    fn unknown_and_repeated_parameters_are_refused() {
+        let is_accepted = |query| input("/", query).only(&["limit", "hours"]).is_ok();
+        assert!(is_accepted("") && is_accepted("limit=1") && is_accepted("limit=1&hours=2"));
+        for query in ["limit=1&limit=1", "other=1", "limit%00=1"] {
+            assert!(!is_accepted(query), "{query}");
+        }
     }
 
     #[test]
-    fn a_number_is_digits_in_a_range() {
+    fn a_number_consists_of_digits_and_is_in_its_range() {
         let read = |query: &str| input("/", query).number("limit", [1, 100], Some(7));
         assert_eq!(
             [read(""), read("limit=1"), read("limit=100")],

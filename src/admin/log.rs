@@ -13,7 +13,8 @@ use crate::redis::Database;
 use crate::store::shared::Partitioned;
 use crate::time::{Millis, Timestamp};
 
-const PAGE: [u32; 2] = [1, 1000];
+/// The least and the most entries on one page.
+const PAGE_RANGE: [u32; 2] = [1, 1000];
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     pub(super) async fn events(&self, input: &Input, now: Timestamp) -> AdminResult {
@@ -25,10 +26,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             cursor: Option<String>,
         }
         input.only(&["limit", "cursor"])?;
-        let most = input.number("limit", PAGE, Some(100))? as usize;
+        let limit = input.number("limit", PAGE_RANGE, Some(100))? as usize;
         let cursor = input.cursor(EventCursor::parse)?;
         self.write_events(now).await;
-        let page = self.records().events(cursor, most, now).await?;
+        let page = self.records().events(cursor, limit, now).await?;
         ok(&Body {
             scope: self.records().scope(),
             events: page.events,
@@ -67,14 +68,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             callers: Vec<Caller<'a>>,
         }
         input.only(&["limit", "hours"])?;
-        let most = input.number("limit", PAGE, Some(20))? as usize;
+        let limit = input.number("limit", PAGE_RANGE, Some(20))? as usize;
         let hours = input.number("hours", [1, HOURS], Some(1))?;
         self.write_events(now).await;
-        let found = self.records().suspicious(hours, most, now).await?;
-        let callers = found.iter().map(|known| Caller {
-            caller: &known.caller,
-            denied: known.denied,
-            policies: &known.policies,
+        let found = self.records().suspicious(hours, limit, now).await?;
+        let callers = found.iter().map(|record| Caller {
+            caller: &record.caller,
+            denied: record.denied,
+            policies: &record.policies,
         });
         ok(&Body {
             scope: self.records().scope(),

@@ -1,4 +1,4 @@
-//! `GET /_limiter/metrics`, `/_limiter/series` and `/_limiter/store`: what is counted, for scrapers and for the page.
+//! `GET /_limiter/metrics`, `/_limiter/series` and `/_limiter/store`: counts for scrapers and for the page.
 
 use serde_json::{Map, Value, json};
 
@@ -16,8 +16,8 @@ use crate::response::body_format;
 use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
-/// A bucket of a chart, with the callers' windows as a list by policy: how many used anything of the limit, more than a
-/// tenth, more than two tenths, and so on.
+/// A bucket of a chart as JSON. Its `usage` has a list for each policy: how many windows of callers used any of the limit,
+/// more than a tenth of it, more than two tenths, and so on.
 fn bucket(at: u64, counts: &Series) -> Value {
     let mut bucket = counts.nested();
     bucket["at"] = at.into();
@@ -44,7 +44,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&[])?;
         self.counts(now).await?;
         let overview = self.records().overview(now).await.ok();
-        let told = Exposition {
+        let exposition = Exposition {
             overview: overview.as_ref(),
             config: self.config(),
             isolate: self.isolate(),
@@ -54,7 +54,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             true => Format::OpenMetrics,
             false => Format::Text,
         };
-        let text = exposition::write(&told, format);
+        let text = exposition::write(&exposition, format);
         Ok(Response::text(200, format.media_type(), text))
     }
 
@@ -64,7 +64,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let name = input.parameter("window").unwrap_or("hour");
         let unknown = BadInput::from("`window` must be hour, day or month.");
         let (width, steps) = window(name).ok_or(unknown)?;
-        // The one that is shown, and the one before it.
+        // Twice the steps: the window that the chart shows, and the window before it.
         let buckets = self.records().chart(width, 2 * steps, now).await?;
         let step = width.ms();
         let end = now.as_millis() / step + 1;
@@ -91,7 +91,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         ok(&json!({"shared": self.records().is_shared(), "keys": keys, "redis": redis}))
     }
 
-    /// There is nothing to see where nothing is counted. What this isolate has counted alone is seen at once.
+    /// Checks that metrics are on, else the answer is 404. Without a shared Redis, adds this isolate's counts to the records,
+    /// so that an answer contains them at once.
     async fn counts(&self, now: Timestamp) -> Result<(), AdminError> {
         if !self.metrics.is_on() {
             return Err(AdminError::NotFound);
@@ -106,7 +107,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         Ok(())
     }
 
-    /// The isolate that all counts are of, where no Redis is shared.
+    /// The isolate whose counts these are, unless a Redis is shared.
     fn isolate(&self) -> Option<&str> {
         let is_shared = self.records().is_shared();
         (!is_shared).then(|| self.metrics.isolate())

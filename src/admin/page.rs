@@ -1,19 +1,19 @@
-//! The page for operators. It asks for the token itself, so its files need none. The host has the files next to the
-//! module: an answer names one.
+//! The page for operators. It asks its reader for the token, so its files need none. The host holds the files, and an answer
+//! names one of them.
 
 use super::{AdminError, AdminRequest};
 use crate::headers::Header;
 use crate::response::Response;
 
 const HEADERS: [(&str, &str); 7] = [
-    // Nothing but the page's own files, no inline code, and no text that becomes markup. An image may be in the page's own
-    // text: its icon is.
+    // The page loads its own files alone, runs no inline code, and turns no text into markup. Images may be `data:` URLs,
+    // since the page's icon is one.
     (
         "Content-Security-Policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     ),
-    // For its reader alone, who asks each time whether it is still the same.
+    // Shared caches must not store the page, and a browser must revalidate it each time.
     ("Cache-Control", "private, no-cache"),
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -22,10 +22,10 @@ const HEADERS: [(&str, &str); 7] = [
     ("X-Frame-Options", "DENY"),
 ];
 
-/// The answer to a request for the page, if it is one. A query says nothing.
+/// The answer to a request for a file of the page. `None` for other paths. The query is ignored.
 pub(super) fn answer(request: &AdminRequest) -> Option<Response> {
     let (media_type, file) = match request.path.as_str() {
-        // Platforms move one to the other before the limiter is asked, Next.js to the first.
+        // Platforms redirect one spelling to the other before they ask the limiter. Next.js redirects to the first.
         "" | "/" => ("text/html; charset=utf-8", "page.html"),
         "/page.js" => ("text/javascript; charset=utf-8", "page.js"),
         "/page.css" => ("text/css; charset=utf-8", "page.css"),
