@@ -1,8 +1,8 @@
 //! The control plane: what an operator sees and does, over HTTP.
 //!
-//! Everything but health and the operators' page needs a token ([`access`]). What comes in is hostile until it has been read
-//! ([`input`]): a name becomes part of a key only in a form that this crate has written itself. What
-//! goes out is JSON. Times are in milliseconds since the epoch.
+//! Every path except health and the operators' page needs a token ([`access`]). Input is hostile until [`input`] has read it:
+//! a name becomes part of a key only in a form that this crate has written itself. Answers are JSON, except metrics and the
+//! page. Times are in milliseconds since the epoch.
 
 use std::borrow::Cow;
 use std::future::ready;
@@ -48,10 +48,10 @@ use bad_input::BadInput;
 use health::Dependencies;
 use input::Input;
 
-/// Where the control plane is.
+/// The path under which the control plane answers.
 pub const ROOT: &str = "/_limiter";
 
-/// The longest body that is read, in bytes.
+/// The longest body that the control plane accepts, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// A request to the control plane.
@@ -59,7 +59,7 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 pub struct AdminRequest {
     /// The method as sent.
     pub method: String,
-    /// The path as sent, beneath [`ROOT`].
+    /// The path as sent, without [`ROOT`]: `/events`.
     pub path: String,
     /// The query as sent, without its question mark.
     pub query: String,
@@ -67,18 +67,18 @@ pub struct AdminRequest {
     pub authorization: Option<String>,
     /// The `Accept` header.
     pub accept: Option<String>,
-    /// Who asks.
+    /// The header that names the sender's address (`CLIENT_IP_HEADER`).
     pub client_ip: Option<String>,
     /// The `CF-Worker` header.
     pub worker_zone: Option<String>,
-    /// The body, read once the request has been let in.
+    /// The body. A host reads it only once the request is authorized.
     pub body: Body,
 }
 
 /// A request's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// It is a text, or there is none.
+    /// It is UTF-8 text. Without a body, the text is empty.
     Text(String),
     /// It is longer than [`MAX_BODY_BYTES`].
     TooLong,
@@ -93,25 +93,25 @@ impl Default for Body {
 }
 
 impl AdminRequest {
-    /// Whether its body is looked at.
+    /// Whether the control plane reads the body of this request.
     #[must_use]
     pub fn takes_body(&self) -> bool {
         matches!(self.method.as_str(), "PUT" | "POST")
     }
 }
 
-/// What becomes of a request at the door.
+/// The result of checking a request's token.
 pub enum Authorization {
-    /// It is let in, to [`ControlPlane::answer`].
+    /// The token is right. [`ControlPlane::answer`] takes this as proof.
     Granted(Authorized),
-    /// This is its answer.
+    /// The request ends with this answer: a refusal, health, or a file of the page.
     Answered(Response),
 }
 
-/// That a request came with a token that opens what it asks for, or from the application itself.
+/// Proof that a request carries a token for its path, or comes from the application itself.
 pub struct Authorized(Actor);
 
-/// Who makes a call, as the operator log names it.
+/// Who makes a call. The operator log names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Actor {
     /// An operator, over HTTP.
@@ -127,7 +127,7 @@ pub struct Operation {
     pub method: String,
     /// The path beneath [`ROOT`], and the query: `/events?limit=5`. Percent-encoded, as in a URL.
     pub path_and_query: String,
-    /// The body; empty: there is none.
+    /// The body. Empty means that there is none.
     pub body: String,
 }
 
@@ -150,41 +150,46 @@ impl Operation {
     }
 }
 
-/// All that the control plane works with.
+/// Answers calls of the control plane, with the state of one isolate.
 pub struct ControlPlane<'a, S, D, E> {
-    /// The configuration.
+    /// The configuration and its problems.
     pub compiled: &'a Compiled,
-    /// What decides, and what the isolate knows.
+    /// The stack of stores. It decides, and holds what the isolate remembers.
     pub stack: &'a Stack<S, D, E>,
-    /// Who checks tokens.
+    /// Checks tokens and limits wrong ones.
     pub token_guard: &'a TokenGuard,
-    /// Where wrong tokens are noted; blocks, events and counts.
+    /// Records events, wrong tokens among them, and gives access to the records: blocks, events and counts.
     pub journal: &'a Journal<D>,
-    /// Since when the identity provider's keys cannot be fetched, and why.
+    /// Since when the identity provider's keys cannot be fetched, and why. `None` while they can.
     pub key_set: Option<(Timestamp, String)>,
-    /// What is counted.
+    /// Counts requests and decisions.
     pub metrics: &'a Metrics,
 }
 
-/// Why a request is not answered with what it asks for.
+/// Why a call fails.
 enum AdminError {
+    /// The request breaks a rule.
     Bad(BadInput),
-    /// A caller, an address or a range that cannot be one.
+    /// The named caller, address or range is not valid.
     Identifier(BadInput),
-    /// No policy has that name. With the answer's status: 404 where the path names it.
+    /// No policy has that name. Carries the answer's status: 404 if the path names the policy, 400 if the body does.
     UnknownPolicy(u16),
     NotFound,
+    /// The path does not accept the method. Carries the methods that it accepts.
     Method(&'static str),
+    /// The body is longer than [`MAX_BODY_BYTES`].
     TooLarge,
-    /// No key of the application's.
+    /// The application's key is empty, too long, or has a control character.
     Key,
-    /// The value of the application's key is no whole number, or the highest.
+    /// The value of the application's key is not a whole number, or is the highest one.
     NotANumber,
+    /// The request is valid, but must not take effect.
     Refused(String),
+    /// The store failed. The call may be repeated.
     Store(StoreError),
-    /// The database failed, and the application's call with it.
+    /// The store failed during a call of the application.
     NotDone(StoreError),
-    /// The database failed, and what was asked is in force in this isolate alone.
+    /// The store failed. The block is in force in this isolate alone.
     OnlyHere,
 }
 
@@ -228,19 +233,19 @@ impl AdminError {
                 coded(413, "too_large", &message, "bad_argument")
             }
             Self::Key => bad(
-                "A key has 1 to 512 bytes, and no control characters.",
+                "The key must have 1 to 512 bytes and no control characters.",
                 "bad_key",
             ),
             Self::NotANumber => coded(
                 409,
                 "refused",
-                "The value of the key is no whole number, or the highest that there is.",
+                "The key's value cannot be incremented: it is not a whole number, or it is the highest possible one.",
                 "not_a_number",
             ),
             Self::NotDone(error) => {
                 let outcome = match error.may_have_run() {
-                    true => "It may have taken effect.",
-                    false => "It has not taken effect.",
+                    true => "The call may have taken effect.",
+                    false => "The call has not taken effect.",
                 };
                 let message = format!("The shared store does not answer: {error}. {outcome}");
                 coded(503, UNAVAILABLE, &message, UNAVAILABLE)
@@ -253,7 +258,7 @@ impl AdminError {
             Self::OnlyHere => coded(
                 503,
                 UNAVAILABLE,
-                "The shared store does not answer: this is in force in one isolate alone. Send it again.",
+                "The shared store does not answer: the block is in force in one isolate alone. Send it again.",
                 UNAVAILABLE,
             ),
         }
@@ -262,7 +267,7 @@ impl AdminError {
 
 const UNAVAILABLE: &str = "store_unavailable";
 const UNKNOWN_POLICY: &str =
-    "`policy` must be one that is configured; GET /_limiter/policies lists them.";
+    "`policy` must be the name of a configured policy; GET /_limiter/policies lists them.";
 
 type AdminResult = Result<Response, AdminError>;
 
@@ -271,7 +276,7 @@ fn ok(body: &impl Serialize) -> AdminResult {
 }
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
-    /// Looks at the token. The body is not needed for it.
+    /// Checks the request's token, without its body. Answers health, the page, and paths that no configured token opens.
     pub async fn authorize(&self, request: &AdminRequest, now: Timestamp) -> Authorization {
         let config = &self.compiled.config;
         let caller = self.caller(request);
@@ -286,13 +291,13 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         }
         let is_metrics = segments == ["metrics"];
         let authorization = request.authorization.as_deref();
-        let given = match is_metrics {
+        let sent = match is_metrics {
             true => authorization.and_then(bearer_or_password),
             false => authorization.and_then(bearer).map(Cow::Borrowed),
         };
         let access = (self
             .token_guard
-            .access(&tokens, given.as_deref(), &caller, now))
+            .access(&tokens, sent.as_deref(), &caller, now))
         .await;
         if matches!(access, Access::Refused | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
@@ -307,7 +312,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     fn health(&self, method: &str, access: Access, now: Timestamp) -> Response {
-        let parts = Dependencies {
+        let dependencies = Dependencies {
             store: self.stack.health(),
             script: self.journal.records().script_form(),
             lost: self.stack.blocks_lost_since(),
@@ -315,39 +320,39 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             records: self.journal.trouble(),
             key_set: self.key_set.clone(),
         };
-        health::answer(method, self.compiled, parts, access, now)
+        health::answer(method, self.compiled, dependencies, access, now)
     }
 
-    /// Answers a call of the application, without a token: no request over HTTP may come to this.
+    /// Answers a call of the application, without a token. No request over HTTP may reach this function.
     pub(crate) async fn operate(&self, operation: Operation, now: Timestamp) -> Response {
         let request = operation.into_request();
         if Input::read(&request).segments == ["health"] {
             return self.health(&request.method, Access::Granted, now);
         }
-        let admitted = Authorized(Actor::Application);
-        self.answer(admitted, &request, now).await
+        let authorized = Authorized(Actor::Application);
+        self.answer(authorized, &request, now).await
     }
 
-    /// Answers a request that [`authorize`](Self::authorize) has let in.
+    /// Answers a request that [`authorize`](Self::authorize) has granted.
     pub async fn answer(
         &self,
-        admitted: Authorized,
+        authorized: Authorized,
         request: &AdminRequest,
         now: Timestamp,
     ) -> Response {
-        let Authorized(who) = admitted;
+        let Authorized(actor) = authorized;
         let input = Input::read(request);
         let segments: Vec<&str> = input.segments.iter().map(String::as_str).collect();
-        let answered = match self.route(&segments, request, &input, now) {
-            Ok(answer) => answer.await,
-            Err(failed) => Err(failed),
+        let result = match self.route(&segments, request, &input, now) {
+            Ok(call) => call.await,
+            Err(error) => Err(error),
         };
-        let outcome = operations::outcome(&answered);
+        let outcome = operations::outcome(&result);
         if let Some(outcome) = outcome {
-            let operation = (who, outcome);
+            let operation = (actor, outcome);
             (self.note_operation(&segments, request, &input, operation, now)).await;
         }
-        answered.unwrap_or_else(AdminError::response)
+        result.unwrap_or_else(AdminError::response)
     }
 
     fn caller(&self, request: &AdminRequest) -> Caller {
@@ -357,7 +362,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    /// Whoever answers the request.
+    /// The call that answers the request, not yet started.
     fn route<'a>(
         &'a self,
         segments: &[&'a str],
@@ -369,7 +374,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let reads = matches!(method, "GET" | "HEAD");
         Ok(match *segments {
             _ if input.unreadable => {
-                let rule = "The path or query must be UTF-8 under its percent-encoding.";
+                let rule = "The path and the query must be percent-encoded UTF-8.";
                 return Err(BadInput::from(rule).into());
             }
             ["blocked"] if reads => Box::pin(self.list_blocked(input, now)),
@@ -406,13 +411,13 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     fn note_refusal(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
-        let note = EventKey {
+        let event = EventKey {
             kind: EventKind::Refused,
             caller: caller.key(),
             policy: "admin",
             status: 401,
         };
-        self.journal.recorder().note(&note, now, &mut || Details {
+        self.journal.recorder().note(&event, now, &mut || Details {
             method: request.method.clone(),
             path: format!("{ROOT}{}", request.path),
             ..Details::default()
@@ -423,7 +428,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         self.journal.records()
     }
 
-    /// What has happened until now is in the lists.
+    /// Writes the events that this isolate has gathered, so that lists contain all of them.
     async fn write_events(&self, now: Timestamp) {
         self.journal.write(self.stack, now).await;
     }
@@ -433,14 +438,16 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 }
 
-/// A token of the control plane: its name, where the configuration has it, and the paths that it opens.
+/// A token of the control plane, and the paths that it opens.
 struct TokenScope {
     name: &'static str,
+    /// The token, if it is configured.
     secret: fn(&Config) -> Option<&Secret>,
+    /// Whether the token opens a path, given by its segments.
     opens: fn(&[String]) -> bool,
 }
 
-const OPENERS: [TokenScope; 3] = [
+const TOKEN_SCOPES: [TokenScope; 3] = [
     TokenScope {
         name: "admin",
         secret: |config| config.admin_token.as_ref(),
@@ -458,23 +465,24 @@ const OPENERS: [TokenScope; 3] = [
     },
 ];
 
-/// What opens a path.
+/// The configured tokens that open a path.
 fn tokens<'a>(config: &'a Config, segments: &[String]) -> Vec<AccessToken<'a>> {
-    let openers = OPENERS.iter().filter(|opener| (opener.opens)(segments));
-    let tokens = openers.filter_map(|TokenScope { name, secret, .. }| {
+    let scopes = TOKEN_SCOPES.iter().filter(|scope| (scope.opens)(segments));
+    let tokens = scopes.filter_map(|TokenScope { name, secret, .. }| {
         let secret = secret(config)?;
         Some(AccessToken { name, secret })
     });
     tokens.collect()
 }
 
-/// The answer to a path where nothing is.
+/// The answer for a path that does not exist, with status 404.
 #[must_use]
 pub fn not_found() -> Response {
     AdminError::NotFound.response()
 }
 
-/// With a challenge of RFC 6750, 3: `error` says that a token came and is wrong. `takes_password`: also with one of RFC 7617.
+/// The answer to a request without a right token, with a challenge as in RFC 6750, section 3. `error` is the challenge's
+/// parameter that reports a wrong token, or empty. If `takes_password`, a challenge as in RFC 7617 follows.
 fn unauthorized(error: &str, takes_password: bool) -> Response {
     let mut response = Response::error(
         401,

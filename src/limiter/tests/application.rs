@@ -307,7 +307,7 @@ fn a_store_that_is_known_to_be_out_is_not_asked() {
         json_of(&answer)["message"].as_str().unwrap().to_owned()
     };
     isolate.effects.reply(timed_out());
-    assert!(message("[\"incr\",\"a\"]").contains("It may have taken effect."));
+    assert!(message("[\"incr\",\"a\"]").contains("The call may have taken effect."));
     // The token is refused: the breaker opens at once.
     isolate.effects.reply(Ok(RedisResponse {
         status: 401,
@@ -316,7 +316,7 @@ fn a_store_that_is_known_to_be_out_is_not_asked() {
     isolate.answer(&by("192.0.2.1", "/"));
     isolate.effects.calls();
     for call in ["[\"incr\",\"a\"]", "[\"get\",\"a\"]"] {
-        assert!(message(call).contains("It has not taken effect."));
+        assert!(message(call).contains("The call has not taken effect."));
     }
     assert!(isolate.effects.calls().is_empty() && isolate.effects.slept().is_empty());
 }
