@@ -1,8 +1,8 @@
-//! The application's own calls: keys of its own next to the limiter's, and events that it reports. It makes them
+//! The application's own calls: to keep its own keys next to the limiter's, and to report events. The application makes them
 //! without HTTP, and no request's path leads here.
 //!
-//! Its keys live where the limiter's records do: in Redis beneath `app/`, which is no policy's name, or in this isolate. There
-//! they have a database of their own, so that they take no room from blocks and events.
+//! Its keys are where the limiter's records are: in Redis under `app/`, which cannot be a policy's name, or in this isolate.
+//! In the isolate they have a separate database, so that they take no space from blocks and events.
 
 use std::rc::Rc;
 
@@ -30,25 +30,26 @@ const MAX_KEY_BYTES: usize = 512;
 /// The longest value, in bytes.
 const MAX_VALUE_BYTES: usize = 64 * 1024;
 
-/// Keys that one call deletes.
+/// The most keys that one call deletes.
 const MAX_DELETED: usize = 1000;
 
 /// The longest time until a key expires, in seconds: ten years.
 const MAX_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 
-/// The longest method that is reported, in bytes.
+/// The longest method that an event reports, in bytes.
 const MAX_METHOD_BYTES: usize = 64;
 
-const CALLS: &str = "The calls are get, set, incr, expire, del and log, each with its arguments.";
+const CALLS: &str =
+    "The call must be one of get, set, incr, expire, del and log, with its arguments.";
 
-/// Where the application's keys are.
+/// Runs commands on the application's keys.
 pub(crate) struct Application<D> {
     records: Rc<Records<D>>,
     retries: Retries,
 }
 
 impl<D: Database> Application<D> {
-    /// In `records`. Calls that may be repeated safely are, as `retries` says.
+    /// Keeps the keys in `records`. Repeats failed calls that are safe to repeat, as `retries` allows.
     pub(crate) const fn new(records: Rc<Records<D>>, retries: Retries) -> Self {
         Self { records, retries }
     }
@@ -72,13 +73,13 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     ///
     /// - `["get", key]`: the value, or `null`;
     /// - `["set", key, value]` and `["set", key, value, seconds]`: `"OK"`;
-    /// - `["incr", key]`: the number that is then the value;
+    /// - `["incr", key]`: the value after the increment;
     /// - `["expire", key, seconds]`: whether the key exists;
     /// - `["del", key, ...]`: how many of the keys existed;
     /// - `["log", identifier, policy, method, path]`: `null`.
     pub(crate) async fn apply(&self, application: &Application<D>, call: &str) -> Response {
-        let answered = self.try_apply(application, call).await;
-        answered.unwrap_or_else(AdminError::response)
+        let result = self.try_apply(application, call).await;
+        result.unwrap_or_else(AdminError::response)
     }
 
     async fn try_apply(&self, application: &Application<D>, call: &str) -> AdminResult {
@@ -124,7 +125,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             StoreError::NotANumber => AdminError::NotANumber,
             StoreError::Refused(word) if word == "WRONGTYPE" => match name {
                 "incr" => AdminError::NotANumber,
-                _ => AdminError::Refused("The key holds something other than a text.".to_owned()),
+                _ => AdminError::Refused(
+                    "The key holds a Redis value other than a string; use another key.".to_owned(),
+                ),
             },
             error => AdminError::NotDone(error),
         })?;
@@ -151,7 +154,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         ok(&json!({"result": result}))
     }
 
-    /// Runs a command, unless the store is known not to answer.
+    /// Runs a command. Fails at once while the store is known not to answer.
     async fn send(
         &self,
         application: &Application<D>,
@@ -159,7 +162,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         is_repeatable: bool,
     ) -> Result<Value, StoreError> {
         let effects = self.stack.effects();
-        let once = async || {
+        let run_once = async || {
             let now = effects.now();
             if !self.stack.answers() {
                 return Err(StoreError::Open { until: now });
@@ -167,14 +170,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             application.run(command.clone(), now).await
         };
         match is_repeatable {
-            true => application.retries.run(effects, once).await,
-            false => once().await,
+            true => application.retries.run(effects, run_once).await,
+            false => run_once().await,
         }
     }
 
-    /// Records an event that the application reports, where events are recorded. It is held against nobody.
-    fn report(&self, given: [&Value; 4]) -> Result<(), AdminError> {
-        let rule = "`log` takes texts without control characters: an identifier, a policy, a method and a path.";
+    /// Records an event that the application reports, if events are recorded. The event counts against no caller.
+    fn report(&self, arguments: [&Value; 4]) -> Result<(), AdminError> {
+        let rule = "`log` takes four strings without control characters: an identifier, a policy, a method and a path.";
         let text = |value: &'_ Value| {
             let text = value.as_str().unwrap_or("\0");
             let is_plain = !text.contains(char::is_control);
@@ -182,20 +185,20 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 .then(|| text.to_owned())
                 .ok_or(BadInput::from(rule))
         };
-        let [identifier, policy, method, path] = given.map(text);
+        let [identifier, policy, method, path] = arguments.map(text);
         let (policy, method, path) = (policy?, method?, path?);
         let policy = self.policy_named(&policy);
         let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
         let caller = identified(&identifier?, self.config().ipv6_prefix);
         let caller = caller.map_err(AdminError::Identifier)?;
         if method.len() > MAX_METHOD_BYTES {
-            let rule = format!("A method has at most {MAX_METHOD_BYTES} bytes.");
+            let rule = format!("The method must have at most {MAX_METHOD_BYTES} bytes.");
             return Err(BadInput(rule).into());
         }
         if !self.journal.records_denials() {
             return Ok(());
         }
-        let note = EventKey {
+        let event = EventKey {
             kind: EventKind::Reported,
             caller: caller.key(),
             policy: &policy.name,
@@ -207,7 +210,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             ..Details::default()
         };
         let now = self.stack.effects().now();
-        self.journal.recorder().note(&note, now, details);
+        self.journal.recorder().note(&event, now, details);
         Ok(())
     }
 }
@@ -222,19 +225,19 @@ fn text_value(given: &Value) -> Result<&str, BadInput> {
     let text = given.as_str().filter(|text| text.len() <= MAX_VALUE_BYTES);
     let rule = || {
         BadInput(format!(
-            "A value is a text of at most {MAX_VALUE_BYTES} bytes."
+            "The value must be a string of at most {MAX_VALUE_BYTES} bytes."
         ))
     };
     text.ok_or_else(rule)
 }
 
-/// A time in seconds, in milliseconds.
+/// Reads a number of seconds and converts it to milliseconds, as Redis takes it.
 fn milliseconds(given: &Value) -> Result<String, BadInput> {
     let seconds = given.as_u64();
     let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
     let rule = || {
         BadInput(format!(
-            "Seconds must be a whole number from 1 to {MAX_SECONDS}."
+            "The number of seconds must be a whole number from 1 to {MAX_SECONDS}."
         ))
     };
     Ok((1000 * seconds.ok_or_else(rule)?).to_string())

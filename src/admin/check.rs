@@ -20,15 +20,17 @@ use crate::store::shared::Partitioned;
 use crate::store::{Charge, Check, QuotaAnswer, Store, Verdict};
 use crate::time::Timestamp;
 
-/// Quotas in one check.
-const MOST: usize = 16;
+/// The most quotas that one check may name.
+const MAX_QUOTAS: usize = 16;
 
+/// A quota as the body names it.
 struct CheckInput {
     policy: String,
     identifier: String,
 }
 
 impl CheckInput {
+    /// Reads `policy` and `identifier`. `None` if one is absent.
     fn read(fields: &mut JsonFields) -> Result<Option<Self>, BadInput> {
         let (policy, identifier) = (fields.text("policy")?, fields.text("identifier")?);
         let both = policy.zip(identifier);
@@ -36,36 +38,36 @@ impl CheckInput {
     }
 }
 
-/// What one of several asks for.
+/// One quota of a check, with its caller and policy resolved.
 struct CheckItem<'a> {
     identifier: &'a str,
     caller: Caller,
     policy: &'a Policy,
-    /// Whose quota that is: the caller's own, or one that it shares.
+    /// The key of the quota: the caller's own, or one that it shares with others.
     key: CallerKey,
+    /// The most units that the quota admits at once.
     limit: u32,
-    /// Why no quota counts the caller, if none does.
+    /// Why no quota counts the caller. `None` if one does.
     exempt: Option<Exempt>,
 }
 
 impl CheckItem<'_> {
-    /// Those that quotas count, in the order of the check's charges.
+    /// Whether the check has a charge for this item. Charges are in the order of these items.
     const fn is_charged(&self) -> bool {
         self.exempt.is_none()
     }
 }
 
-/// One quota, or several that admit together or not at all; and the cost.
-fn asked(mut fields: JsonFields) -> Result<(Vec<CheckInput>, u32), BadInput> {
-    const RULE: &str =
-        "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 of them.";
+/// Reads the quotas that a body names, and the cost. Several quotas admit together or not at all.
+fn read_body(mut fields: JsonFields) -> Result<(Vec<CheckInput>, u32), BadInput> {
+    const RULE: &str = "Send either `policy` and `identifier`, or `checks`: a list of 1 to 16 objects with these two fields.";
     let cost = fields.number("cost", [0, u32::MAX])?.unwrap_or(1);
     let list = match fields.list("checks")? {
         None => {
             fields.only(&["policy", "identifier", "cost"])?;
             vec![CheckInput::read(&mut fields)?.ok_or(BadInput::from(RULE))?]
         }
-        Some(checks) if (1..=MOST).contains(&checks.len()) => {
+        Some(checks) if (1..=MAX_QUOTAS).contains(&checks.len()) => {
             fields.only(&["checks", "cost"])?;
             let mut list = Vec::with_capacity(checks.len());
             for check in checks {
@@ -80,7 +82,7 @@ fn asked(mut fields: JsonFields) -> Result<(Vec<CheckInput>, u32), BadInput> {
     Ok((list, cost))
 }
 
-/// Where one quota stands, or all of them.
+/// The result of one quota, or of all of them together.
 #[derive(Clone, Serialize)]
 struct CheckBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,7 +96,7 @@ struct CheckBody<'a> {
     blocked: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     exempt: Option<&'a str>,
-    /// A policy in shadow mode, which denies nobody, would have denied it.
+    /// Whether a policy in shadow mode, which denies nobody, would have denied the check.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     shadow: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -109,8 +111,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         now: Timestamp,
     ) -> AdminResult {
         input.only(&[])?;
-        let (list, cost) = asked(JsonFields::of_body(request, false)?)?;
-        let (check, asked) = self.asking(&list, cost)?;
+        let (inputs, cost) = read_body(JsonFields::of_body(request, false)?)?;
+        let (check, items) = self.resolve(&inputs, cost)?;
         let verdict = match (&check.address, &*check.charges) {
             (None, []) => Verdict::default(),
             _ => match self.stack.decide(&check, now).await {
@@ -122,42 +124,42 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             },
         };
         let allowed = verdict.allows(&check);
-        let quotas = standings_of(&asked, &check, &verdict);
-        self.count(&verdict, allowed, &quotas, now);
+        let statuses = quota_statuses(&items, &check, &verdict);
+        self.count(&verdict, allowed, &statuses, now);
         let mut answers = check.charges.iter().zip(&verdict.answers);
-        let standings: Vec<CheckBody> = asked
+        let results: Vec<CheckBody> = items
             .iter()
-            .map(|one| {
-                let answered = one.is_charged().then(|| answers.next()).flatten();
-                standing(one, answered, verdict.address_block, now)
+            .map(|item| {
+                let answer = item.is_charged().then(|| answers.next()).flatten();
+                result(item, answer, verdict.address_block, now)
             })
             .collect();
-        // The one that denies longest, or that has the least left; one that was not asked says nothing.
-        let binding = standings.iter().min_by_key(|standing| {
-            let wait = standing.retry_after.unwrap_or(u64::MAX);
+        // The quota that denies longest, else the one with the least left. Exempt items come last: no quota counted them.
+        let binding = results.iter().min_by_key(|result| {
+            let wait = result.retry_after.unwrap_or(u64::MAX);
             (
-                standing.allowed,
-                standing.exempt.is_some(),
+                result.allowed,
+                result.exempt.is_some(),
                 std::cmp::Reverse(wait),
-                standing.remaining,
+                result.remaining,
             )
         });
         let Some(mut binding) = binding.cloned() else {
             return Err(BadInput::from("`checks` is empty.").into());
         };
         if !allowed && self.journal.records_denials() {
-            self.note_denial(&asked, &verdict, quotas, now);
+            self.note_denial(&items, &verdict, statuses, now);
         }
         binding.identifier = None;
         binding.allowed = allowed;
-        binding.results = standings;
+        binding.results = results;
         ok(&binding)
     }
 
-    /// The check, and what each of `list` asks for.
-    fn asking<'a>(
+    /// Finds the policy and the caller of each of `inputs`, and builds the check of all of them.
+    fn resolve<'a>(
         &'a self,
-        list: &'a [CheckInput],
+        inputs: &'a [CheckInput],
         cost: u32,
     ) -> Result<(Check, Vec<CheckItem<'a>>), AdminError> {
         let config = self.config();
@@ -166,32 +168,33 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             cost,
             ..Check::default()
         };
-        let mut asked: Vec<CheckItem> = Vec::with_capacity(list.len());
-        for one in list {
-            let policy = self.policy_named(&one.policy);
+        let mut items: Vec<CheckItem> = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let policy = self.policy_named(&input.policy);
             let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
-            let caller = identified(&one.identifier, config.ipv6_prefix);
+            let caller = identified(&input.identifier, config.ipv6_prefix);
             let caller = caller.map_err(AdminError::Identifier)?;
             if let own @ CallerKey::Address(_) = caller.key()
-                && address.replace(own).is_some_and(|known| known != own)
+                && address.replace(own).is_some_and(|other| other != own)
             {
-                let rule = "A check is about one caller: name one address at most.";
+                let rule = "A check is about one caller: name at most one address.";
                 return Err(BadInput::from(rule).into());
             }
             let terms = Terms::of(config, caller);
             let (key, charge) = policy.own_charge(&caller);
             let is_same = |other: &CheckItem| other.key == key && other.policy.name == policy.name;
-            if asked.iter().any(is_same) {
-                let rule = "A quota must not be named twice in one check.";
+            if items.iter().any(is_same) {
+                let rule =
+                    "One check must not name a quota twice; use `cost` to charge more units.";
                 return Err(BadInput::from(rule).into());
             }
             check.address = check.address.take().or_else(|| terms.address());
-            // No header tells callers of a check apart: there are never too many.
+            // This fails for a header with too many values alone, and a check has no headers.
             let _ = terms.charges(policy, None, &|_| None, &mut |_, charge| {
                 check.charges.push(charge);
             });
-            asked.push(CheckItem {
-                identifier: &one.identifier,
+            items.push(CheckItem {
+                identifier: &input.identifier,
                 caller,
                 policy,
                 key,
@@ -199,46 +202,46 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 exempt: terms.exempt(),
             });
         }
-        Ok((check, asked))
+        Ok((check, items))
     }
 
-    /// For metrics: as a request, and what each quota said.
+    /// Counts the check in metrics, like a request, and the decision of each quota.
     fn count(
         &self,
         verdict: &Verdict,
         allowed: bool,
-        standings: &[(gate::QuotaStatus, bool)],
+        statuses: &[(gate::QuotaStatus, bool)],
         now: Timestamp,
     ) {
-        let blocks = |(standing, enforced): &(gate::QuotaStatus, bool)| {
-            *enforced && standing.answer.blocked_until.is_some()
+        let blocks = |(status, enforced): &(gate::QuotaStatus, bool)| {
+            *enforced && status.answer.blocked_until.is_some()
         };
         self.metrics.count_check(match allowed {
-            true if standings.is_empty() => RequestOutcome::Exempt,
+            true if statuses.is_empty() => RequestOutcome::Exempt,
             true => RequestOutcome::Admitted,
-            false if verdict.address_block.is_some() || standings.iter().any(blocks) => {
+            false if verdict.address_block.is_some() || statuses.iter().any(blocks) => {
                 RequestOutcome::Blocked
             }
             false => RequestOutcome::Denied,
         });
-        for (standing, enforced) in standings {
-            (self.metrics).count_decision(standing, *enforced, verdict.source, now);
+        for (status, enforced) in statuses {
+            (self.metrics).count_decision(status, *enforced, verdict.source, now);
         }
     }
 
-    /// Each identifier is its own caller.
+    /// Records a denial. Each identifier is blamed as a caller of its own.
     fn note_denial(
         &self,
-        asked: &[CheckItem<'_>],
+        items: &[CheckItem<'_>],
         verdict: &Verdict,
-        standings: Vec<(gate::QuotaStatus, bool)>,
+        statuses: Vec<(gate::QuotaStatus, bool)>,
         now: Timestamp,
     ) {
-        let enforced = standings.into_iter().filter(|(_, enforced)| *enforced);
-        let enforced: Vec<gate::QuotaStatus> = enforced.map(|(standing, _)| standing).collect();
-        let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(asked.len());
-        for one in asked {
-            let key = Some(one.caller.key());
+        let enforced = statuses.into_iter().filter(|(_, enforced)| *enforced);
+        let enforced: Vec<gate::QuotaStatus> = enforced.map(|(status, _)| status).collect();
+        let mut own: Vec<Option<CallerKey>> = Vec::with_capacity(items.len());
+        for item in items {
+            let key = Some(item.caller.key());
             if !own.contains(&key) {
                 own.push(key);
             }
@@ -261,56 +264,56 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 }
 
-/// What each quota answered that was asked, and whether it is enforced.
-fn standings_of(
-    asked: &[CheckItem<'_>],
+/// The status of each quota that the store evaluated, and whether its policy is enforced.
+fn quota_statuses(
+    items: &[CheckItem<'_>],
     check: &Check,
     verdict: &Verdict,
 ) -> Vec<(gate::QuotaStatus, bool)> {
-    let charged = asked.iter().filter(|one| one.is_charged());
+    let charged = items.iter().filter(|item| item.is_charged());
     let answers = charged.zip(&check.charges).zip(&verdict.answers);
-    let standings = answers.filter_map(|((one, charge), answer)| {
-        let standing = gate::QuotaStatus {
-            policy: one.policy.name.clone(),
+    let statuses = answers.filter_map(|((item, charge), answer)| {
+        let status = gate::QuotaStatus {
+            policy: item.policy.name.clone(),
             quota: charge.quota,
-            charged: one.key,
+            charged: item.key,
             answer: (*answer)?,
         };
-        Some((standing, charge.enforced))
+        Some((status, charge.enforced))
     });
-    standings.collect()
+    statuses.collect()
 }
 
-/// `answered` is absent where no quota counts the caller; its answer, where a block or another quota that
-/// is known to deny has decided.
-fn standing<'a>(
-    one: &CheckItem<'a>,
-    answered: Option<(&Charge, &Option<QuotaAnswer>)>,
+/// The result for one item. `charged` is `None` if no quota counts the caller. Its answer is `None` if a block, or another quota
+/// that is known to deny, decided without asking this one.
+fn result<'a>(
+    item: &CheckItem<'a>,
+    charged: Option<(&Charge, &Option<QuotaAnswer>)>,
     block: Option<AddressBlock>,
     now: Timestamp,
 ) -> CheckBody<'a> {
-    let ends = block.and_then(|block| block.until);
-    let answer = answered.and_then(|(_, answer)| answer.as_ref());
-    let enforced = answered.is_some_and(|(charge, _)| charge.enforced);
-    let denial = answer.filter(|_| enforced);
-    let retry_at = match denial {
-        _ if block.is_some() && ends.is_none() => None,
-        Some(answer) => answer.retry_at().max(ends),
-        None => ends,
+    let block_end = block.and_then(|block| block.until);
+    let answer = charged.and_then(|(_, answer)| answer.as_ref());
+    let enforced = charged.is_some_and(|(charge, _)| charge.enforced);
+    let binding = answer.filter(|_| enforced);
+    let retry_at = match binding {
+        _ if block.is_some() && block_end.is_none() => None,
+        Some(answer) => answer.retry_at().max(block_end),
+        None => block_end,
     };
     let reset = answer.map_or(now, |answer| answer.decision.reset_at);
-    let unasked = if one.is_charged() { 0 } else { one.limit };
+    let remaining_without_answer = if item.is_charged() { 0 } else { item.limit };
     CheckBody {
-        identifier: Some(one.identifier),
+        identifier: Some(item.identifier),
         results: Vec::new(),
-        allowed: block.is_none() && denial.is_none_or(QuotaAnswer::allows),
-        policy: &one.policy.name,
-        limit: one.limit,
-        remaining: answer.map_or(unasked, |answer| answer.decision.remaining),
+        allowed: block.is_none() && binding.is_none_or(QuotaAnswer::allows),
+        policy: &item.policy.name,
+        limit: item.limit,
+        remaining: answer.map_or(remaining_without_answer, |answer| answer.decision.remaining),
         reset: retry_at.unwrap_or(reset).as_millis(),
         retry_after: retry_at.map(|at| at.since(now).secs_ceil().max(1)),
-        blocked: block.is_some() || denial.is_some_and(|answer| answer.blocked_until.is_some()),
-        exempt: one.exempt.map(Exempt::name),
+        blocked: block.is_some() || binding.is_some_and(|answer| answer.blocked_until.is_some()),
+        exempt: item.exempt.map(Exempt::name),
         shadow: !enforced && answer.is_some_and(|answer| !answer.decision.allowed()),
     }
 }
