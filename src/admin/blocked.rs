@@ -1,4 +1,4 @@
-//! `/_limiter/blocked`: addresses and ranges, and policies' own blocks.
+//! `/_limiter/blocked`: lists, sets and lifts blocks of addresses and ranges, and lists the blocks that policies set.
 
 use serde::Serialize;
 
@@ -18,17 +18,17 @@ use crate::store::shared::Partitioned;
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
-/// Blocks of a page.
-const PAGE: [u32; 2] = [1, 1000];
-const USUAL: Option<u32> = Some(100);
+/// The least and the most blocks on one page, and how many there are by default.
+const PAGE_RANGE: [u32; 2] = [1, 1000];
+const DEFAULT_PAGE: Option<u32> = Some(100);
 
-/// The longest block but one without an end: a year.
-const LONGEST_SECONDS: u32 = 366 * 24 * 60 * 60;
+/// The longest block that has an end, in seconds: 366 days.
+const MAX_BLOCK_SECONDS: u32 = 366 * 24 * 60 * 60;
 
-/// Characters of a reason.
-const LONGEST_REASON: usize = 200;
+/// The longest reason, in characters.
+const MAX_REASON_CHARS: usize = 200;
 
-/// A block with its target.
+/// A block of an address or a range, with its target.
 #[derive(Serialize)]
 struct BlockBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,9 +53,9 @@ impl<'a> BlockBody<'a> {
     }
 }
 
-/// A policy's own block.
+/// A block of a caller that a policy set.
 #[derive(Serialize)]
-struct ListedPolicy<'a> {
+struct PolicyBlockBody<'a> {
     policy: &'a str,
     caller: &'a str,
     until: u64,
@@ -67,19 +67,19 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         struct Body<'a> {
             scope: &'a str,
             blocked: Vec<BlockBody<'a>>,
-            policies: Vec<ListedPolicy<'a>>,
+            policies: Vec<PolicyBlockBody<'a>>,
             cursor: Option<String>,
         }
         input.only(&["limit", "cursor"])?;
-        let most = input.number("limit", PAGE, USUAL)? as usize;
+        let limit = input.number("limit", PAGE_RANGE, DEFAULT_PAGE)? as usize;
         let cursor = input.cursor(BlockCursor::parse)?;
         self.write_events(now).await;
         let page = self
             .records()
-            .blocks(cursor.as_ref().unwrap_or(&BlockCursor::FIRST), most, now)
+            .blocks(cursor.as_ref().unwrap_or(&BlockCursor::FIRST), limit, now)
             .await?;
         let policies = match cursor {
-            None => self.records().policy_blocks(most, now).await?,
+            None => self.records().policy_blocks(limit, now).await?,
             Some(_) => Vec::new(),
         };
         ok(&Body {
@@ -93,7 +93,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 .iter()
                 .filter_map(|block| {
                     let (policy, caller) = block.key.split_once(':')?;
-                    Some(ListedPolicy {
+                    Some(PolicyBlockBody {
                         policy,
                         caller,
                         until: block.until,
@@ -156,15 +156,15 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     ) -> AdminResult {
         input.only(&[])?;
         if let Some((range, true)) = Range::parse_loosely(target) {
-            // Its sender may have meant the one address.
+            // The operator may have meant the one address, so the range is not blocked without asking.
             return Err(AdminError::Identifier(BadInput(format!(
-                "The address has bits after its prefix: name the range {range}, or one address."
+                "The address has bits after its prefix: name the range {range}, or the address without a prefix."
             ))));
         }
         let target = self.target(target)?;
         let mut fields = JsonFields::of_body(request, true)?;
         fields.only(&["seconds", "reason"])?;
-        let seconds = fields.number("seconds", [1, LONGEST_SECONDS])?;
+        let seconds = fields.number("seconds", [1, MAX_BLOCK_SECONDS])?;
         let until = seconds.map(|seconds| now + Millis::from_secs(seconds));
         let reason = reason(fields.text("reason")?)?;
         if let Some(refusal) = target.refusal(&self.config().abuse.allowlist) {
@@ -178,9 +178,10 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         };
         match self.records().block(&target, &block, now).await {
             Ok(()) => {}
-            Err(BlockError::Full(most)) => {
-                let message =
-                    format!("There are {most} blocks of this kind already; lift some first.");
+            Err(BlockError::Full(max)) => {
+                let message = format!(
+                    "There are already {max} blocks of this kind, the most possible; lift some first."
+                );
                 return Err(AdminError::Refused(message));
             }
             Err(BlockError::Failed(_)) => {
@@ -191,7 +192,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         self.apply_here(&target, Some(AddressBlock { until }), now)
             .await;
         if let BlockTarget::Address(network) = target {
-            // What is remembered of it is of an earlier block.
+            // What this isolate remembers about the address comes from before this block.
             self.stack.forget(&network.to_string());
             for charge in self.charges_of(network) {
                 self.stack.drop_lease(&charge.key);
@@ -214,7 +215,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&[])?;
         let named = target;
         let target = self.target(named)?;
-        // What is gathered of a policy's block would list it anew.
+        // Events that are still gathered would list a policy's block again after it is lifted.
         self.write_events(now).await;
         let mut lifted = self.records().lift(&target, now).await?;
         for listed in BlockTarget::listed_as(named, self.config().ipv6_prefix) {
@@ -241,20 +242,20 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    /// Puts a change that has been written in force in this isolate: a block, or that it is lifted.
+    /// Applies a change in this isolate once it has been written: a new block, or `None` for a lifted one.
     async fn apply_here(&self, target: &BlockTarget, block: Option<AddressBlock>, now: Timestamp) {
         match block {
             Some(block) => self.stack.add_block(target, block),
             None => self.stack.remove_block(target),
         }
         if matches!(target, BlockTarget::Range(_)) {
-            // With the version that it has now. If it cannot be loaded, a request does it.
+            // Loads the list with its new version. If that fails, a later request loads it.
             let _ = self.stack.reload_blocks(now).await;
         }
     }
 
-    /// Lifts the policies' own blocks of an address; the quotas that set them are whole again, or
-    /// the next request would be blocked anew.
+    /// Lifts the blocks that policies set on an address. Also resets the quotas that set them, since the next request would
+    /// be blocked again otherwise.
     async fn lift_policies(&self, network: Network, now: Timestamp) -> Result<u64, StoreError> {
         let charges: Vec<Charge> = self.charges_of(network).filter(Charge::blocks).collect();
         let check = Check {
@@ -264,15 +265,15 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         };
         let verdict = self.stack.decide(&check, now).await?;
         let answers = check.charges.iter().zip(&verdict.answers);
-        let standing: Vec<String> = answers
+        let blocked: Vec<String> = answers
             .filter(|(_, answer)| answer.is_some_and(|answer| answer.blocked_until.is_some()))
             .map(|(charge, _)| charge.key.clone())
             .collect();
-        self.reset_quotas(&standing, now).await?;
-        Ok(standing.len() as u64)
+        self.reset_quotas(&blocked, now).await?;
+        Ok(blocked.len() as u64)
     }
 
-    /// Makes quotas whole, and lifts the blocks that they set.
+    /// Deletes the states of quotas, and lifts the blocks that they set.
     pub(super) async fn reset_quotas(
         &self,
         keys: &[String],
@@ -287,7 +288,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         Ok(())
     }
 
-    /// The address's own quotas under every policy: none that it shares with others.
+    /// The address's own quotas under every policy, without quotas that it shares with other callers.
     fn charges_of(&self, network: Network) -> impl Iterator<Item = Charge> {
         let own = CallerKey::Address(network);
         let policies = self.config().policies.iter();
@@ -302,12 +303,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 }
 
-/// It is shown in lists and pages: no character that is none.
-fn reason(given: Option<String>) -> Result<Option<String>, BadInput> {
-    let Some(reason) = given else { return Ok(None) };
-    if reason.chars().count() > LONGEST_REASON || reason.chars().any(char::is_control) {
+/// Checks the reason of a block. Lists and the page show it, so control characters are rejected. An empty reason is `None`.
+fn reason(text: Option<String>) -> Result<Option<String>, BadInput> {
+    let Some(reason) = text else { return Ok(None) };
+    if reason.chars().count() > MAX_REASON_CHARS || reason.chars().any(char::is_control) {
         let rule = format!(
-            "`reason` must be at most {LONGEST_REASON} characters, none of them a control character."
+            "`reason` must have at most {MAX_REASON_CHARS} characters, and no control characters."
         );
         return Err(BadInput(rule));
     }

@@ -1,4 +1,4 @@
-//! `GET /_limiter/health`.
+//! `GET /_limiter/health`: whether the limiter, and all that it depends on, works.
 
 use serde::Serialize;
 
@@ -12,28 +12,29 @@ use crate::store::breaker::circuit::CircuitState;
 use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
 
-/// How what the limiter depends on does.
+/// The state of everything that the limiter depends on. A time is `None` while that dependency works.
 pub(super) struct Dependencies {
     pub store: StoreHealth,
-    /// The form in which Redis is sent scripts.
+    /// The form in which scripts are sent to Redis. `None` without a Redis.
     pub script: Option<ScriptForm>,
     /// Since when blocked ranges are missing from the database.
     pub lost: Option<Timestamp>,
     /// Since when this isolate cannot load blocks, and why.
     pub blocks: Option<(Timestamp, String)>,
-    /// Since when it cannot write records, and why.
+    /// Since when this isolate cannot write records, and why.
     pub records: Option<(Timestamp, String)>,
-    /// Since when it cannot fetch the identity provider's keys, and why.
+    /// Since when this isolate cannot fetch the identity provider's keys, and why.
     pub key_set: Option<(Timestamp, String)>,
 }
 
-/// The answer. It is public; an admin also learns the form of the scripts, since when each of the parts fails and why, when a store that
-/// fails is asked again, and what is wrong in the configuration.
+/// The answer to a request for health. Everybody sees the status, the store, the breaker and the version. The bearer of the admin
+/// token also sees the form of the scripts, since when and why each dependency fails, when a failing store is asked again,
+/// and the problems of the configuration.
 #[must_use]
 pub(super) fn answer(
     method: &str,
     compiled: &Compiled,
-    parts: Dependencies,
+    dependencies: Dependencies,
     access: Access,
     now: Timestamp,
 ) -> Response {
@@ -45,46 +46,53 @@ pub(super) fn answer(
     if let Access::TooMany { retry_at } = access {
         return too_many(retry_at, now);
     }
-    let breaker = match &parts.store {
+    let breaker = match &dependencies.store {
         StoreHealth::Memory => None,
         StoreHealth::Shared(status) => Some(status),
     };
-    let closed = |status: &&Status| status.state == CircuitState::Closed;
-    let failing = breaker.filter(|status| !closed(status));
-    let lost = parts.lost.map(|since| (since, RANGES_LOST.to_owned()));
-    let others = [lost, parts.blocks, parts.records, parts.key_set];
+    let is_closed = |status: &&Status| status.state == CircuitState::Closed;
+    let failing = breaker.filter(|status| !is_closed(status));
+    let lost = (dependencies.lost).map(|since| (since, RANGES_LOST.to_owned()));
+    let failures = [
+        lost,
+        dependencies.blocks,
+        dependencies.records,
+        dependencies.key_set,
+    ];
     let status = if compiled.has_errors() {
         "misconfigured"
-    } else if failing.is_some() || others.iter().any(Option::is_some) {
+    } else if failing.is_some() || failures.iter().any(Option::is_some) {
         "degraded"
     } else {
         "ok"
     };
-    let admin = access == Access::Granted;
+    let is_admin = access == Access::Granted;
     let [lost, blocks, records, key_set] =
-        others.map(|part| part.filter(|_| admin).map(FailureBody::of));
-    let body = Health {
+        failures.map(|failure| failure.filter(|_| is_admin).map(FailureBody::of));
+    let body = HealthBody {
         status,
-        store: match breaker.filter(closed) {
+        store: match breaker.filter(is_closed) {
             Some(_) => (compiled.config.store.server()).map_or("memory", Server::name),
             None => "memory",
         },
         breaker: breaker.map(|status| status.state.to_string()),
         version: env!("CARGO_PKG_VERSION"),
-        script: parts.script.filter(|_| admin).map(ScriptForm::name),
-        failing: failing.filter(|_| admin).map(Failing::of),
+        script: (dependencies.script)
+            .filter(|_| is_admin)
+            .map(ScriptForm::name),
+        failing: failing.filter(|_| is_admin).map(StoreFailureBody::of),
         lost,
         blocks,
         records,
         key_set,
-        errors: admin.then(|| problems(compiled, Severity::Error)),
-        warnings: admin.then(|| problems(compiled, Severity::Warning)),
+        errors: is_admin.then(|| problems(compiled, Severity::Error)),
+        warnings: is_admin.then(|| problems(compiled, Severity::Warning)),
     };
     Response::json(200, &body)
 }
 
 #[derive(Serialize)]
-struct Health<'a> {
+struct HealthBody<'a> {
     status: &'a str,
     store: &'a str,
     breaker: Option<String>,
@@ -92,7 +100,7 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     script: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    failing: Option<Failing>,
+    failing: Option<StoreFailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lost: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,23 +110,23 @@ struct Health<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_set: Option<FailureBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Vec<StatusBody<'a>>>,
+    errors: Option<Vec<ProblemBody<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    warnings: Option<Vec<StatusBody<'a>>>,
+    warnings: Option<Vec<ProblemBody<'a>>>,
 }
 
-/// Times in ms since the epoch, on this isolate's clock.
+/// A failure of the store that decides. Times are in milliseconds since the epoch, on this isolate's clock.
 #[derive(Serialize)]
-struct Failing {
+struct StoreFailureBody {
     since: Option<u64>,
     why: Option<String>,
     next_try: Option<u64>,
 }
 
-/// What fails besides the store's decisions.
+/// A failure of another dependency.
 #[derive(Serialize)]
 struct FailureBody {
-    /// In ms since the epoch, on this isolate's clock.
+    /// In milliseconds since the epoch, on this isolate's clock.
     since: u64,
     why: String,
 }
@@ -130,12 +138,12 @@ impl FailureBody {
     }
 }
 
-impl Failing {
+impl StoreFailureBody {
     fn of(status: &Status) -> Self {
-        let trouble = status.trouble.as_ref();
+        let failure = status.trouble.as_ref();
         Self {
-            since: trouble.map(|(since, _)| since.as_millis()),
-            why: trouble.map(|(_, why)| why.to_string()),
+            since: failure.map(|(since, _)| since.as_millis()),
+            why: failure.map(|(_, why)| why.to_string()),
             next_try: match status.state {
                 CircuitState::Open { until } => Some(until.as_millis()),
                 CircuitState::Closed | CircuitState::HalfOpen { .. } => None,
@@ -144,18 +152,19 @@ impl Failing {
     }
 }
 
+/// A problem of the configuration.
 #[derive(Serialize)]
-struct StatusBody<'a> {
+struct ProblemBody<'a> {
     variable: &'a str,
     rule: &'a str,
 }
 
-fn problems(compiled: &Compiled, severity: Severity) -> Vec<StatusBody<'_>> {
+fn problems(compiled: &Compiled, severity: Severity) -> Vec<ProblemBody<'_>> {
     compiled
         .problems
         .iter()
         .filter(|problem| problem.severity == severity)
-        .map(|problem| StatusBody {
+        .map(|problem| ProblemBody {
             variable: &problem.variable,
             rule: &problem.rule,
         })
@@ -188,7 +197,7 @@ mod tests {
         Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
     }
 
-    fn parts(store: StoreHealth) -> Dependencies {
+    fn dependencies(store: StoreHealth) -> Dependencies {
         Dependencies {
             script: matches!(store, StoreHealth::Shared(_)).then_some(ScriptForm::Plain),
             store,
@@ -200,7 +209,8 @@ mod tests {
     }
 
     fn ask(bad: bool, store: &StoreHealth, access: Access) -> Value {
-        let response = answer("GET", &compiled(bad), parts(store.clone()), access, NOW);
+        let dependencies = dependencies(store.clone());
+        let response = answer("GET", &compiled(bad), dependencies, access, NOW);
         assert_eq!(response.status, 200);
         assert!(!response.body.contains("sEcReT"));
         serde_json::from_str(&response.body).unwrap()
@@ -216,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_public_learn_no_more_than_the_state() {
+    fn without_a_token_health_shows_no_more_than_the_state() {
         let until = Timestamp::from_millis(9000);
         let version = env!("CARGO_PKG_VERSION");
         for (state, status, store, breaker) in [
@@ -244,13 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn who_guesses_is_told_to_wait() {
+    fn an_address_with_too_many_wrong_tokens_gets_429() {
         let retry_at = NOW + crate::time::Millis::new(1500);
         let access = Access::TooMany { retry_at };
         let response = answer(
             "GET",
             &compiled(true),
-            parts(StoreHealth::Memory),
+            dependencies(StoreHealth::Memory),
             access,
             NOW,
         );
@@ -260,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_learns_since_when_and_why() {
+    fn an_operator_sees_since_when_the_store_fails_and_why() {
         let until = Timestamp::from_millis(9000);
         let body = ask(
             true,
@@ -289,19 +299,19 @@ mod tests {
     }
 
     #[test]
-    fn each_part_that_fails_is_degraded_and_the_operator_learns_since_when_and_why() {
+    fn a_failing_dependency_means_degraded_and_an_operator_sees_since_when_and_why() {
         let since = Timestamp::from_millis(7);
         let ask = |name: &str, access, bad| {
-            let trouble = |part| (part == name).then(|| (since, "it is broken".to_owned()));
-            let parts = Dependencies {
+            let failure = |part| (part == name).then(|| (since, "it is broken".to_owned()));
+            let dependencies = Dependencies {
                 store: upstash(CircuitState::Closed),
                 script: Some(ScriptForm::Flagged),
                 lost: (name == "lost").then_some(since),
-                blocks: trouble("blocks"),
-                records: trouble("records"),
-                key_set: trouble("key_set"),
+                blocks: failure("blocks"),
+                records: failure("records"),
+                key_set: failure("key_set"),
             };
-            let response = answer("GET", &compiled(bad), parts, access, NOW);
+            let response = answer("GET", &compiled(bad), dependencies, access, NOW);
             serde_json::from_str::<Value>(&response.body).unwrap()
         };
         for (name, why) in [
@@ -316,20 +326,20 @@ mod tests {
                 assert_eq!(public["store"], "upstash", "{name}");
                 assert_eq!(public.as_object().unwrap().len(), 4, "{name}");
             }
-            let open = ask(name, Access::Granted, false);
-            assert_eq!(open[name], json!({"since": 7, "why": why}));
-            assert_eq!(open["script"], "flagged", "{name}");
-            assert_eq!(open.as_object().unwrap().len(), 8, "{open}");
+            let full = ask(name, Access::Granted, false);
+            assert_eq!(full[name], json!({"since": 7, "why": why}));
+            assert_eq!(full["script"], "flagged", "{name}");
+            assert_eq!(full.as_object().unwrap().len(), 8, "{full}");
             assert_eq!(ask(name, Access::Public, true)["status"], "misconfigured");
         }
         assert_eq!(ask("none", Access::Granted, false)["status"], "ok");
     }
 
     #[test]
-    fn it_is_read_only() {
+    fn health_accepts_no_method_that_writes() {
         for method in ["POST", "DELETE", "get", "PROPFIND"] {
-            let parts = parts(StoreHealth::Memory);
-            let response = answer(method, &compiled(false), parts, Access::Public, NOW);
+            let dependencies = dependencies(StoreHealth::Memory);
+            let response = answer(method, &compiled(false), dependencies, Access::Public, NOW);
             assert_eq!(response.status, 405);
         }
     }

@@ -1,4 +1,4 @@
-//! `/_limiter/usage/{policy}/{caller}` and `/_limiter/policies`.
+//! `/_limiter/usage/{policy}/{caller}` and `/_limiter/policies`: a caller's quota, and the policies in force.
 
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             blocked_until: Option<u64>,
             retry_at: Option<u64>,
         }
-        let (policy, key, charge) = self.named(policy, caller, input)?;
+        let (policy, key, charge) = self.quota_of(policy, caller, input)?;
         let quota = charge.quota;
         let check = Check {
             address: None,
@@ -44,11 +44,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let verdict = self.stack.decide(&check, now).await?;
         let answer = verdict.answers.first().copied().flatten();
         let answer = answer.ok_or(crate::store::StoreError::Malformed)?;
-        let one = Check { cost: 1, ..check };
-        let retry_at = answer.retry_at().max(self.stack.retry_at(&one, now));
+        let one_unit = Check { cost: 1, ..check };
+        let retry_at = answer.retry_at().max(self.stack.retry_at(&one_unit, now));
         let remaining = answer.decision.remaining;
         ok(&Body {
-            // What memory says in the store's place, it says for this isolate.
+            // In place of a failing store, memory knows this isolate's counts alone.
             scope: if verdict.degraded {
                 "isolate"
             } else {
@@ -79,8 +79,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             caller: CallerKey,
             reset: bool,
         }
-        let (policy, key, charge) = self.named(policy, caller, input)?;
-        // What is gathered of the policy's block would list it anew.
+        let (policy, key, charge) = self.quota_of(policy, caller, input)?;
+        // Events that are still gathered would list the policy's block again after the reset.
         self.write_events(now).await;
         self.reset_quotas(&[charge.key], now).await?;
         ok(&Body {
@@ -105,11 +105,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             .iter()
             .filter_map(|id| config.policy(*id))
             .collect();
-        let told = |policy| PolicyBody::of(policy, always.contains(&policy));
+        let to_body = |policy| PolicyBody::of(policy, always.contains(&policy));
         ok(&Body {
             enabled: config.enabled,
-            policies: config.policies.iter().map(told).collect(),
-            preflight: config.preflight.as_ref().map(told),
+            policies: config.policies.iter().map(to_body).collect(),
+            preflight: config.preflight.as_ref().map(to_body),
         })
     }
 
@@ -119,9 +119,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         policies.find(|policy| policy.name == name)
     }
 
-    /// The policy of that name, and the quota that requests of `caller` are charged to under it. With `?as=identifier`, `caller` is
-    /// one as checks name it.
-    fn named(
+    /// The policy `name`, the key of the quota that it charges for requests of `caller`, and the charge. With `?as=identifier`,
+    /// `caller` is in the form of a check's `identifier`.
+    fn quota_of(
         &self,
         name: &str,
         caller: &str,
@@ -143,14 +143,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             && !policy.counts_network(range, self.config().ipv6_prefix)
         {
             return Err(AdminError::Identifier(BadInput::from(
-                "The policy counts no network of that length: name an address in it.",
+                "The policy has no quota for a network of that prefix length; name an address in the network.",
             )));
         }
         Ok((policy, key, charge))
     }
 }
 
-/// A policy, as an operator is told of it.
+/// A policy, as `/_limiter/policies` lists it.
 #[derive(Serialize)]
 struct PolicyBody<'a> {
     name: &'a str,
