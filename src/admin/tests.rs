@@ -1,5 +1,4 @@
-//! What holds for every answer of the control plane, whatever is asked; the calls themselves are
-//! tested where they run, in `tests/`.
+//! What holds for every answer of the control plane to any request. `tests/control` tests each call on a real runtime.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -30,8 +29,8 @@ fn request(method: &str, path: &str, query: &str, body: &str) -> AdminRequest {
     }
 }
 
-/// Something that the parts of a call are made of, or near it.
-fn part() -> impl Strategy<Value = String> {
+/// A segment of a path or a text of a body: valid, close to valid, or arbitrary.
+fn segment() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => proptest::sample::select(vec![
             "blocked", "events", "suspicious", "policies", "usage", "check", "health", "auth", "general", "unknown",
@@ -58,7 +57,7 @@ fn value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         (0_u32..100).prop_map(Value::from),
-        part().prop_map(Value::from),
+        segment().prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 24, 4, |inner| {
         let name = proptest::sample::select(vec![
@@ -88,11 +87,11 @@ fn body() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn whatever_is_asked_is_answered_as_documented(
+    fn any_request_with_the_token_gets_a_documented_answer(
         calls in proptest::collection::vec(
             (
                 proptest::sample::select(vec!["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH"]),
-                proptest::collection::vec(part(), 0..4),
+                proptest::collection::vec(segment(), 0..4),
                 query(),
                 body(),
             ),
@@ -100,8 +99,8 @@ proptest! {
         ),
     ) {
         let plane = TestControlPlane::new();
-        for (method, parts, query, body) in calls {
-            let path = format!("/{}", parts.join("/"));
+        for (method, segments, query, body) in calls {
+            let path = format!("/{}", segments.join("/"));
             let before = plane.redis_calls();
             let answer = plane.ask(&request(method, &path, &query, &body));
             prop_assert!(answer.status != 405 || plane.redis_calls() == before);
@@ -113,37 +112,37 @@ proptest! {
                 matches!(answer.status, 200 | 400 | 404 | 405 | 409),
                 "{method} {path}: {}", answer.status
             );
-            let told: Value = serde_json::from_str(&answer.body).unwrap();
+            let parsed: Value = serde_json::from_str(&answer.body).unwrap();
             prop_assert!(answer.headers.contains(&("Cache-Control", "no-store".to_owned())));
             if answer.status != 200 {
-                prop_assert!(told["error"].is_string() && told["message"].is_string());
+                prop_assert!(parsed["error"].is_string() && parsed["message"].is_string());
             }
-            let hidden = answer.body.contains(TOKEN) || answer.body.contains("another-token");
-            prop_assert!(!hidden);
+            let reveals_a_token = answer.body.contains(TOKEN) || answer.body.contains("another-token");
+            prop_assert!(!reveals_a_token);
         }
     }
 
     #[test]
-    fn without_a_token_nothing_is_asked_of_anybody(
+    fn a_request_without_the_token_does_not_reach_redis(
         method in proptest::sample::select(vec!["GET", "PUT", "POST", "DELETE"]),
-        parts in proptest::collection::vec(part(), 1..4),
+        segments in proptest::collection::vec(segment(), 1..4),
         authorization in prop_oneof![Just(None), "\\PC{0,40}".prop_map(Some)],
     ) {
         let plane = TestControlPlane::new();
-        let path = format!("/{}", parts.join("/"));
+        let path = format!("/{}", segments.join("/"));
         let answer = plane.ask(&AdminRequest {
             authorization,
             body: Body::TooLong,
             ..request(method, &path, "", "")
         });
-        let is_public = parts == ["health"] || path == "/";
+        let is_public = segments == ["health"] || path == "/";
         prop_assert!(is_public || answer.status == 401, "{path}: {}", answer.status);
         prop_assert_eq!(plane.redis_calls(), 0);
     }
 }
 
 #[test]
-fn a_caller_named_by_a_pattern_resets_nobody() {
+fn a_pattern_in_place_of_a_caller_resets_no_quota() {
     let plane = TestControlPlane::new();
     let check = r#"{"policy":"auth","identifier":"192.0.2.1","cost":3}"#;
     assert_eq!(plane.call("POST", "/check", check).status, 200);
@@ -154,18 +153,18 @@ fn a_caller_named_by_a_pattern_resets_nobody() {
         assert_eq!(plane.call("DELETE", &path, "").status, 400, "{pattern}");
     }
     let used = |caller: &str| {
-        let told = plane.call("GET", &format!("/usage/auth/{caller}"), "");
-        let told: Value = serde_json::from_str(&told.body).unwrap();
-        told["used"].as_u64()
+        let usage = plane.call("GET", &format!("/usage/auth/{caller}"), "");
+        let usage: Value = serde_json::from_str(&usage.body).unwrap();
+        usage["used"].as_u64()
     };
-    // One whose name is a star is somebody, and only itself.
+    // A caller whose name is a star is one caller: a reset of it touches no other.
     assert_eq!([used("192.0.2.1"), used("id:*")], [Some(3), Some(2)]);
     assert_eq!(plane.call("DELETE", "/usage/auth/id:*", "").status, 200);
     assert_eq!([used("192.0.2.1"), used("id:*")], [Some(3), Some(0)]);
 }
 
 #[test]
-fn a_body_is_not_read_as_anything_but_an_object() {
+fn a_body_that_is_not_an_object_is_refused() {
     let plane = TestControlPlane::new();
     for body in ["[]", "[60]", "60", "\"60\"", "null", "true", "{", "{}{}"] {
         assert_eq!(
@@ -185,7 +184,7 @@ fn a_body_is_not_read_as_anything_but_an_object() {
 }
 
 #[test]
-fn a_field_twice_in_a_body_is_refused() {
+fn a_body_with_a_repeated_field_is_refused() {
     let plane = TestControlPlane::new();
     for body in [
         r#"{"seconds":60,"seconds":1}"#,
@@ -207,12 +206,12 @@ fn a_field_twice_in_a_body_is_refused() {
     ] {
         assert_eq!(plane.call("POST", "/check", body).status, 400, "{body}");
     }
-    let told = plane.call("GET", "/usage/auth/id:a", "");
-    assert!(told.body.contains("\"used\":0"), "{told:?}");
+    let usage = plane.call("GET", "/usage/auth/id:a", "");
+    assert!(usage.body.contains("\"used\":0"), "{usage:?}");
 }
 
 #[test]
-fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() {
+fn a_block_of_a_range_with_bits_after_its_prefix_is_refused_and_the_range_is_named() {
     let plane = TestControlPlane::new();
     for (target, meant) in [
         ("10.9.8.7%2F8", "10.0.0.0/8"),
@@ -225,7 +224,7 @@ fn a_range_with_bits_after_its_prefix_is_refused_with_the_range_that_it_means() 
         let answer = plane.call("PUT", &path, "");
         assert_eq!(answer.status, 400, "{target}");
         assert!(answer.body.contains(meant), "{answer:?}");
-        // What is listed tells what is looked up or lifted.
+        // Looking up and lifting accept this form: they act on listed blocks alone.
         for method in ["GET", "DELETE"] {
             assert_eq!(
                 plane.call(method, &path, "").status,
