@@ -29,7 +29,7 @@ pub use cors::CorsOrigins;
 pub use host::{ApplicationClient, HostCapabilities, Reach};
 pub use server::{Node, Server, Tcp, Topology};
 #[cfg(test)]
-pub(crate) use store::LEAST_COMMANDS_IN_CLUSTER;
+pub(crate) use store::MIN_COMMANDS_IN_CLUSTER;
 pub use store::StoreConfig;
 pub use vars::Vars;
 pub(crate) use vars::thousandths;

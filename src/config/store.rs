@@ -1,4 +1,4 @@
-//! Where counters are kept, and how the limiter deals with that store.
+//! Where counters are kept, and how the limiter handles failures of that store.
 
 use std::num::NonZeroU32;
 
@@ -19,15 +19,15 @@ pub enum StoreConfig {
     Redis {
         /// Which Redis, and how it is reached.
         server: Server,
-        /// What every key starts with.
+        /// The prefix of every key.
         prefix: String,
-        /// How the limiter deals with it.
+        /// The timeout, the retries, the breaker, the cap on commands and the fallback.
         rules: Rules,
     },
 }
 
 impl StoreConfig {
-    /// The Redis, if there is one.
+    /// The Redis server. `None` if counters are kept in memory.
     #[must_use]
     pub const fn server(&self) -> Option<&Server> {
         match self {
@@ -46,7 +46,7 @@ pub(super) fn read(vars: &Vars, host: &HostCapabilities, problems: &mut Problems
         problems,
     );
     let retries = Retries {
-        count: vars.number("REDIS_RETRY_COUNT", 0..=10, [2, 0], "attempts", problems),
+        count: vars.number("REDIS_RETRY_COUNT", 0..=10, [2, 0], "repetitions", problems),
         delay: Millis::new(u64::from(vars.number(
             "REDIS_RETRY_DELAY",
             1..=60_000,
@@ -78,33 +78,33 @@ pub(super) fn read(vars: &Vars, host: &HostCapabilities, problems: &mut Problems
     }
 }
 
-/// The smallest cap: a decision over eight quotas that each set a block and count a backlog.
-const LEAST_COMMANDS: u32 = 50;
+/// The smallest cap, in commands a second. One decision over eight quotas takes as many, if each sets a block and counts a
+/// backlog.
+const MIN_COMMANDS: u32 = 50;
 
-/// In a cluster, where they can be of as many callers, which are asked one by one, and what they took be given back. Three
-/// fifths of it pay for that, so that records may wait meanwhile.
-pub(crate) const LEAST_COMMANDS_IN_CLUSTER: u32 = 150;
+/// The smallest cap in a cluster, in commands a second. There, the eight quotas can belong to as many callers, which are asked
+/// one by one, and whose units may have to be given back. Three fifths of the cap pay for that, and records may wait meanwhile.
+pub(crate) const MIN_COMMANDS_IN_CLUSTER: u32 = 150;
 
 fn max_commands(vars: &Vars, is_cluster: bool, problems: &mut Problems) -> Option<NonZeroU32> {
     const NAME: &str = "REDIS_MAX_COMMANDS_PER_SECOND";
     vars.get(NAME)?;
-    let (least, unit) = match is_cluster {
-        true => (LEAST_COMMANDS_IN_CLUSTER, "commands for a cluster"),
-        false => (LEAST_COMMANDS, "commands"),
+    let (min, unit) = match is_cluster {
+        true => (MIN_COMMANDS_IN_CLUSTER, "commands a second, in a cluster"),
+        false => (MIN_COMMANDS, "commands a second"),
     };
-    let most = vars.number(NAME, least..=1_000_000, [0, least], unit, problems);
-    NonZeroU32::new(most)
+    let max = vars.number(NAME, min..=1_000_000, [0, min], unit, problems);
+    NonZeroU32::new(max)
 }
 
-/// In thousandths.
+/// The factor of limits while memory decides in place of Redis, in thousandths.
 fn fallback_factor(vars: &Vars, problems: &mut Problems) -> u32 {
     const NAME: &str = "RATE_LIMIT_FALLBACK_FACTOR";
     match vars.thousandths(NAME) {
         None => 1200,
         Some(Ok(factor)) if (10..=10_000).contains(&factor) => factor,
         Some(_) => {
-            let rule =
-                "must be a number from 0.01 to 10 with at most three decimals; 1 is in force";
+            let rule = "must be a number from 0.01 to 10 with at most three decimals; until then, 1 is in force";
             problems.error(NAME, rule);
             1000
         }
@@ -113,7 +113,7 @@ fn fallback_factor(vars: &Vars, problems: &mut Problems) -> u32 {
 
 fn prefix(vars: &Vars, is_cluster: bool, problems: &mut Problems) -> String {
     const NAME: &str = "REDIS_KEY_PREFIX";
-    // Not memory where it is bad: limits hold over all isolates meanwhile.
+    // In force for a bad prefix, rather than memory, so that isolates still share limits.
     const DEFAULT: &str = "ratelimit:";
     let Some(prefix) = vars.text(NAME) else {
         return DEFAULT.to_owned();
@@ -121,12 +121,12 @@ fn prefix(vars: &Vars, is_cluster: bool, problems: &mut Problems) -> String {
     if prefix.len() > 128 || !prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
         problems.error(
             NAME,
-            "must be text, at most 128 visible ASCII characters without spaces; `ratelimit:` is in use instead",
+            "must be text of at most 128 visible ASCII characters, without spaces; until then, `ratelimit:` is in force",
         );
     } else if is_cluster && prefix.contains(['{', '}']) {
         problems.error(
             NAME,
-            "must not have braces in a cluster, where they say which node has a key; `ratelimit:` is in use instead",
+            "must not have braces in a cluster, where they decide which node has a key; until then, `ratelimit:` is in force",
         );
     } else {
         return prefix;

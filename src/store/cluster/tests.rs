@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::{Cluster, MAX_REFUNDS};
-use crate::config::LEAST_COMMANDS_IN_CLUSTER;
+use crate::config::MIN_COMMANDS_IN_CLUSTER;
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
@@ -603,7 +603,7 @@ fn the_least_cap_pays_for_the_largest_decision() {
     let check = check_of(Some("a"), &charges, 1);
     let most = isolate.most_commands(&Question::with(&check, &extras));
     assert_eq!(most, 66);
-    assert!(most <= LEAST_COMMANDS_IN_CLUSTER * 3 / 5);
+    assert!(most <= MIN_COMMANDS_IN_CLUSTER * 3 / 5);
 }
 
 /// Requests of a law's test: whose, through which isolate, and how calls end.
