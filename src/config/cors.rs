@@ -1,18 +1,18 @@
-//! `RATE_LIMIT_CORS_ORIGINS`.
+//! Reads `RATE_LIMIT_CORS_ORIGINS`.
 
 use super::{Problems, Vars, vars};
 
 const NAME: &str = "RATE_LIMIT_CORS_ORIGINS";
 
-/// Whose pages may read the limiter's own answers to traffic.
+/// Which web origins' pages may read the limiter's own answers to traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CorsOrigins {
-    /// Nobody's.
+    /// Those of no origin.
     #[default]
     Nobody,
-    /// Anybody's, without credentials.
+    /// Those of every origin, for requests without credentials.
     Anybody,
-    /// Those of these origins, as browsers write them; with credentials too.
+    /// Those of the listed origins, written as browsers send them, for requests with credentials too.
     Listed(Vec<String>),
 }
 
@@ -23,7 +23,8 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
         Some(Err(())) => {
             problems.error(
                 NAME,
-                "must be a list of origins such as https://app.example, or `*`; it is not in use",
+                "must be a list of origins such as https://app.example, or `*`; until then, no page may read the limiter's \
+                 answers",
             );
             return CorsOrigins::Nobody;
         }
@@ -33,14 +34,14 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
         return CorsOrigins::Anybody;
     }
     let mut listed = Vec::with_capacity(entries.len());
-    for (place, entry) in entries {
+    for (index, entry) in entries {
         if is_origin(&entry) {
             listed.push(entry);
         } else {
             problems.error(
-                format!("{NAME}[{place}]"),
+                format!("{NAME}[{index}]"),
                 "must be an origin as browsers send it, such as https://app.example or http://localhost:3000 (lower \
-                 case, no path or slash, no default port, no `*`), or `*` alone; it is left out",
+                 case, no path or slash, no default port, no `*`), or `*` alone; until then, the entry is ignored",
             );
         }
     }
@@ -50,8 +51,8 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
     CorsOrigins::Listed(listed)
 }
 
-/// Whether a browser would write an origin so (HTML standard, "ASCII serialization of an origin"). `null`, the origin of
-/// any sandboxed page, is none.
+/// Whether the text is an origin in the form that browsers send (HTML standard, "ASCII serialization of an origin"). `null` is
+/// refused, since any sandboxed page has that origin.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else {
         return false;
@@ -65,12 +66,12 @@ fn is_origin(text: &str) -> bool {
             !url.has_credentials && !url.has_query && url.text.strip_suffix('/') == Some(text)
         });
     }
-    // Of an application or an extension.
-    let plain =
+    // The origin of an application or a browser extension.
+    let in_scheme =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    let in_host = |byte: u8| plain(byte) || b"_:".contains(&byte);
+    let in_host = |byte: u8| in_scheme(byte) || b"_:".contains(&byte);
     [scheme, host].iter().all(|part| !part.is_empty())
-        && scheme.bytes().all(plain)
+        && scheme.bytes().all(in_scheme)
         && host.bytes().all(in_host)
 }
 
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_in_every_form() {
+    fn origins_may_be_text_a_list_or_json_text() {
         let two = listed(&["https://app.example", "http://localhost:3000"]);
         for (value, expected) in [
             (
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_browser_sends_is_named_by_its_place_and_left_out() {
+    fn an_origin_that_no_browser_sends_is_ignored_and_reported_by_its_index() {
         for bad in [
             "null",
             "app.example",

@@ -1,39 +1,39 @@
-//! What the host that runs the limiter brings.
+//! What the host that runs the limiter can do.
 
 /// What the host can do, as far as the configuration depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostCapabilities {
-    /// Whether it has a binding `ORIGIN` to forward to.
+    /// Whether the host has a binding `ORIGIN` to forward to.
     pub has_origin_binding: bool,
-    /// Which servers it reaches.
+    /// Which Redis servers the host can reach.
     pub reach: Reach,
-    /// The application's own Redis client, if it has passed one.
+    /// The application's own Redis client. `None` if the application has passed none.
     pub client: Option<ApplicationClient>,
 }
 
-/// Which Redis servers a host reaches.
+/// Which Redis servers a host can reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Over REST alone: Vercel's edge runtime.
+    /// Servers over REST only, as in Vercel's edge runtime.
     Rest,
-    /// Over REST, and one server over TCP or TLS: Cloudflare Workers.
+    /// Servers over REST, or one server over TCP or TLS, as on Cloudflare Workers.
     #[default]
     Sockets,
-    /// Over REST and TCP, behind Sentinel and in a cluster: Node.js, Bun, Deno.
+    /// Servers over REST, TCP or TLS, also behind Sentinel and in a cluster, as in Node.js, Bun and Deno.
     Everything,
 }
 
 /// The application's own Redis client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApplicationClient {
-    /// Which one: two clients may be connected to different servers.
+    /// A number that identifies the client, since two clients may be connected to different servers.
     pub number: u32,
-    /// Whether it is connected to a cluster.
+    /// Whether the client is connected to a cluster.
     pub is_cluster: bool,
 }
 
 impl HostCapabilities {
-    /// A host by its name: `workers`, `edge` or `node`.
+    /// The capabilities of a host by its name: `workers`, `edge` or `node`. `None` for any other name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         let reach = match name {
