@@ -1,4 +1,4 @@
-//! Which Redis, and how it is reached: over REST, over TCP, or by the application's own client.
+//! Which Redis is used, and how it is reached: over REST, over TCP or TLS, or by the application's own client.
 
 use std::net::IpAddr;
 
@@ -11,24 +11,24 @@ use super::{Problems, Secret};
 /// Where Redis is, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// Upstash's REST API, or a bridge that speaks it.
+    /// A server with Upstash's REST API: Upstash, or a bridge in front of any Redis.
     Rest {
         /// The REST URL.
         url: String,
         /// The REST token.
         token: Secret,
     },
-    /// Redis's own protocol, over TCP or TLS.
+    /// Servers that are reached by Redis's own protocol, over TCP or TLS.
     Tcp(Box<Tcp>),
-    /// The application's own client.
+    /// The server to which the application's own client is connected.
     Client {
-        /// Whether it is connected to a cluster.
+        /// Whether the client is connected to a cluster.
         is_cluster: bool,
     },
 }
 
 impl Server {
-    /// Whether it is a cluster, in which one command or script touches keys of one slot.
+    /// Whether this is a cluster, where one command or script may only touch keys of one slot.
     #[must_use]
     pub const fn is_cluster(&self) -> bool {
         match self {
@@ -38,7 +38,7 @@ impl Server {
         }
     }
 
-    /// Its name in health.
+    /// The name of this kind of server in the answer of health.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Server {
         }
     }
 
-    /// The secret that opens it, if it has one.
+    /// The token or password of the server. `None` if it has none, or if the application's client holds it.
     #[must_use]
     pub const fn secret(&self) -> Option<&Secret> {
         match self {
@@ -58,59 +58,59 @@ impl Server {
     }
 }
 
-/// Servers that are spoken to over TCP or TLS.
+/// Redis servers that are reached over TCP or TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tcp {
-    /// How they belong together.
+    /// Whether this is one server, servers behind Sentinels, or a cluster.
     pub topology: Topology,
-    /// The server; the Sentinels; or nodes of the cluster, which name the others. At least one.
+    /// At least one address: of the server, of the Sentinels, or of nodes of the cluster, which name the other nodes.
     pub nodes: Vec<Node>,
-    /// The user, if it is not `default`.
+    /// The user. `None` means Redis's user `default`.
     pub username: Option<String>,
-    /// The password.
+    /// The password. `None` if the server asks for none.
     pub password: Option<Secret>,
-    /// The number of the database, 0 to 65535. A cluster has 0 alone.
+    /// The number of the database, 0 to 65535. A cluster has only database 0.
     pub database: u32,
-    /// Whether connections are encrypted.
+    /// Whether connections use TLS.
     pub tls: bool,
-    /// The certificates, in PEM, that the servers' are checked with, in place of the platform's.
+    /// The certificates, in PEM, against which the servers' certificates are verified. `None` means the platform's.
     pub ca: Option<String>,
 }
 
-/// How servers belong together.
+/// How Redis servers work together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {
-    /// There is one.
+    /// There is one server.
     Single,
-    /// Sentinels name the one that is the master.
+    /// Sentinels know which server is the master.
     Sentinel {
-        /// The master's name.
+        /// The name under which the Sentinels know the master.
         name: String,
-        /// The Sentinels' own user.
+        /// The user of the Sentinels themselves. `None` means the user `default`.
         username: Option<String>,
-        /// The Sentinels' own password.
+        /// The password of the Sentinels themselves. `None` if they ask for none.
         password: Option<Secret>,
     },
-    /// Each has a part of the keys.
+    /// Each node has a part of the keys.
     Cluster,
 }
 
-/// A server's address.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// A name, or an IP address without brackets.
+    /// A host name, or an IP address without brackets.
     pub host: String,
-    /// The TCP port.
+    /// The TCP port, from 1.
     pub port: u16,
 }
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// Nodes that a variable may name.
+/// The most nodes that a variable may name.
 const MAX_NODES: usize = 100;
 
-/// The server that the variables name; `None`: memory.
+/// The server that the variables name. `None` if limits are kept in memory.
 pub(super) fn read(
     vars: &Vars,
     host: &HostCapabilities,
@@ -131,7 +131,10 @@ pub(super) fn read(
     ] {
         for name in names.iter().filter(|_| !is_on) {
             if vars.get(name).is_some() {
-                problems.warn(*name, format!("has no effect: {switch} is not `true`"));
+                problems.warn(
+                    *name,
+                    format!("has no effect: {switch} is not `true`. Set that to `true`, or remove this variable"),
+                );
             }
         }
     }
@@ -141,7 +144,8 @@ pub(super) fn read(
         (true, false) => Some(sentinel(vars, host, problems)),
         (false, true) => Some(cluster(vars, host, problems)),
         (true, true) => {
-            let rule = "must not be `true` together with REDIS_SENTINEL; neither is in use";
+            let rule = "must not be `true` together with REDIS_SENTINEL; remove one of them. Until then, neither is used, but \
+                        the REST variables if they are set, else each isolate's memory";
             problems.error("REDIS_CLUSTER", rule);
             Some(None)
         }
@@ -150,12 +154,12 @@ pub(super) fn read(
     match topology {
         Some(Some(tcp)) => {
             if rest() {
-                let rule = "has no effect: REDIS_SENTINEL or REDIS_CLUSTER is in use instead";
+                let rule = "has no effect: REDIS_SENTINEL or REDIS_CLUSTER is in use. Remove one of the two";
                 problems.warn(REST_URL[0], rule);
             }
             Some(of_tcp(tcp))
         }
-        // Shared limits, where they can be, rather than each isolate's own.
+        // If the topology cannot be used, isolates still share limits over REST.
         _ if rest() => {
             let rest = self::rest(vars, problems);
             if has_url && topology.is_none() {
@@ -168,7 +172,10 @@ pub(super) fn read(
         None => {
             for name in ["REDIS_PASSWORD", "REDIS_USERNAME", "REDIS_DATABASE"] {
                 if vars.get(name).is_some() {
-                    problems.warn(name, "has no effect: REDIS_URL is not set");
+                    problems.warn(
+                        name,
+                        "has no effect: REDIS_URL is not set. Set it, or remove this variable",
+                    );
                 }
             }
             None
@@ -204,29 +211,29 @@ fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
         (None, _) => {
             problems.error(
                 REST_URL[0],
-                "is missing beside the token; memory is in use instead",
+                "is missing, but the REST token is set; set both. Until then, limits are kept in each isolate's memory",
             );
             return None;
         }
         (_, None) => {
             problems.error(
                 REST_TOKEN[0],
-                "is missing beside the URL; memory is in use instead",
+                "is missing, but the REST URL is set; set both. Until then, limits are kept in each isolate's memory",
             );
             return None;
         }
     };
     match vars::http_url(&url) {
-        Some(parts) if parts.plain && !parts.loopback && !parts.has_credentials => problems.warn(
+        Some(url) if url.is_plaintext && !url.is_loopback && !url.has_credentials => problems.warn(
             url_name,
-            "is http, not https: the token travels in the clear",
+            "is http, not https, so that the token is sent unencrypted; write https",
         ),
-        Some(parts) if !parts.has_credentials => {}
+        Some(url) if !url.has_credentials => {}
         _ => {
             problems.error(
                 url_name,
-                "must be a URL such as https://NAME.upstash.io, without user and password; memory is \
-                 in use instead",
+                "must be a URL such as https://NAME.upstash.io, without user and password; until then, limits are kept in each \
+                 isolate's memory",
             );
             return None;
         }
@@ -234,7 +241,7 @@ fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
     if !vars::fits_header(&token) {
         problems.error(
             REST_TOKEN[0],
-            "must be text, in visible ASCII characters; memory is in use instead",
+            "must be text of visible ASCII characters, without spaces; until then, limits are kept in each isolate's memory",
         );
         return None;
     }
@@ -242,7 +249,8 @@ fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
     Some(Server::Rest { url, token })
 }
 
-/// Platforms set both for one database; where they name two, the reader has to know which is in use.
+/// Warns if `REDIS_URL` names another server than the REST URL. Platforms set both for one database, so that both for the same
+/// server are no problem.
 fn warn_of_another_server(vars: &Vars, rest: Option<&Server>, problems: &mut Problems) {
     let host_of = |url: &str| {
         let url = reqwest::Url::parse(url).ok()?;
@@ -253,21 +261,23 @@ fn warn_of_another_server(vars: &Vars, rest: Option<&Server>, problems: &mut Pro
     {
         problems.warn(
             URL,
-            "has no effect: it names another server than the REST URL, which is in use",
+            "has no effect: it names another server than the REST URL, which is in use. Remove one of the two",
         );
     }
 }
 
-/// What `REDIS_URL` says.
+/// The parts of `REDIS_URL`. A part that the URL does not have is `None`.
 #[derive(Default)]
 struct UrlParts {
     node: Option<Node>,
     username: Option<String>,
     password: Option<String>,
     database: Option<u32>,
+    /// Whether the scheme is `rediss`.
     tls: Option<bool>,
 }
 
+/// Parses a `redis://` or `rediss://` URL. `None` if it is not one.
 fn parts_of(text: &str) -> Option<UrlParts> {
     let url = reqwest::Url::parse(text).ok()?;
     let tls = match url.scheme() {
@@ -300,7 +310,7 @@ fn parts_of(text: &str) -> Option<UrlParts> {
 
 const MAX_DATABASE: u32 = 65_535;
 
-/// A name or an address, brackets removed.
+/// Reads a host name or an IP address, and removes the brackets of an IPv6 address.
 fn host_name(text: &str) -> Option<String> {
     let inside = text
         .strip_prefix('[')
@@ -314,7 +324,8 @@ fn host_name(text: &str) -> Option<String> {
     (fits && (1..=253).contains(&host.len())).then(|| host.to_owned())
 }
 
-/// `HOST`, `HOST:PORT` or `[IPV6]:PORT`, or a URL of these, and whether that asks for TLS.
+/// Reads `HOST`, `HOST:PORT` or `[IPV6]:PORT`, or a URL of one of these. Returns whether the URL's scheme asks for TLS, too; `None`
+/// without a scheme.
 fn node(text: &str, default_port: u16) -> Option<(Node, Option<bool>)> {
     let (tls, text) = match text.split_once("://") {
         None => (None, text),
@@ -324,7 +335,7 @@ fn node(text: &str, default_port: u16) -> Option<(Node, Option<bool>)> {
     };
     let text = text.strip_suffix('/').unwrap_or(text);
     let (host, port) = match text.rsplit_once(':') {
-        // Of an address in brackets, without a port.
+        // The colon is part of an address in brackets that has no port.
         Some((_, end)) if end.ends_with(']') => (text, None),
         Some((host, port)) => (host, Some(port)),
         None => (text, None),
@@ -337,32 +348,34 @@ fn node(text: &str, default_port: u16) -> Option<(Node, Option<bool>)> {
     (port > 0).then_some((Node { host, port }, tls))
 }
 
+/// Reads a list of nodes, and whether any of them asks for TLS. `None` if the variable is unset; no nodes if it is not valid.
 fn nodes(
     vars: &Vars,
     name: &'static str,
     default_port: u16,
     problems: &mut Problems,
 ) -> Option<(Vec<Node>, Option<bool>)> {
-    let wrong = "must be a list of servers such as `a.example:6379,b.example:6379`, at most 100; memory is in use instead";
+    let rule = "must be a list of at most 100 servers, such as `a.example:6379,b.example:6379`; until then, limits are kept in each \
+                isolate's memory";
     let list = vars.list(name, Some(','), problems)?;
     let list = list.unwrap_or_default();
     let texts = list.iter().filter(|text| !text.is_empty());
     let read: Option<Vec<_>> = texts.map(|text| node(text, default_port)).collect();
     match read {
         Some(nodes) if (1..=MAX_NODES).contains(&nodes.len()) => {
-            // One that asks for TLS asks for all.
+            // If one node asks for TLS, all nodes use it.
             let tls = nodes.iter().filter_map(|(_, tls)| *tls).max();
             Some((nodes.into_iter().map(|(node, _)| node).collect(), tls))
         }
         _ => {
-            problems.error(name, wrong);
-            // Not as if it were unset.
+            problems.error(name, rule);
+            // An invalid list does not count as unset, so that `REDIS_URL` does not take its place.
             Some((Vec::new(), None))
         }
     }
 }
 
-/// What all topologies have in common: the variables, and what `REDIS_URL` says where they do not.
+/// Reads what all topologies have in common. A variable comes before the same part of `REDIS_URL`.
 fn common(
     vars: &Vars,
     topology: Topology,
@@ -379,19 +392,21 @@ fn common(
                 Topology::Cluster => "REDIS_CLUSTER",
             },
             "cannot be used here: this runtime has no TCP. Set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN, of Upstash or of a \
-             bridge to your Redis; memory is in use instead",
+             bridge to your Redis; until then, limits are kept in each isolate's memory",
         );
         return None;
     }
     let database = vars.get("REDIS_DATABASE").map(|_| {
         let range = 0..=MAX_DATABASE;
-        vars.number("REDIS_DATABASE", range, [0, 0], "databases", problems)
+        let unit = "the database's number";
+        vars.number("REDIS_DATABASE", range, [0, 0], unit, problems)
     });
     let mut database = database.or(url.database).unwrap_or_default();
     if topology == Topology::Cluster && database > 0 {
         problems.error(
             "REDIS_DATABASE",
-            "must be 0 or unset with REDIS_CLUSTER, in REDIS_URL as well: a cluster has no other database; 0 is in use",
+            "must be 0 or unset with REDIS_CLUSTER, in REDIS_URL as well, since a cluster has no other database; until then, 0 is in \
+             force",
         );
         database = 0;
     }
@@ -399,13 +414,13 @@ fn common(
     let ca = ca(vars, tls, host, problems)?;
     let username = text(vars, "REDIS_USERNAME", problems)?;
     let password = text(vars, "REDIS_PASSWORD", problems)?;
-    let differs = |given: &Option<String>, by_url: &Option<String>| {
-        given.is_some() && by_url.is_some() && given != by_url
+    let differs = |variable: &Option<String>, of_url: &Option<String>| {
+        variable.is_some() && of_url.is_some() && variable != of_url
     };
     if differs(&username, &url.username) || differs(&password, &url.password) {
         problems.warn(
             URL,
-            "has another user or password than REDIS_USERNAME and REDIS_PASSWORD, which are in use",
+            "has another user or password than REDIS_USERNAME and REDIS_PASSWORD, which are in use; set each in one place",
         );
     }
     let password = password.or(url.password).map(Secret);
@@ -414,7 +429,8 @@ fn common(
             Topology::Single => URL,
             _ => "REDIS_TLS",
         };
-        let rule = "TLS is off: the password and all keys travel in the clear. Write rediss:// in REDIS_URL, or set REDIS_TLS to `true`";
+        let rule = "TLS is off, so that the password and all keys are sent unencrypted; write rediss:// in REDIS_URL, or set REDIS_TLS \
+                    to `true`";
         problems.warn(name, rule);
     }
     Some(Tcp {
@@ -428,7 +444,7 @@ fn common(
     })
 }
 
-/// A name or a secret that Redis is sent. `None`: it is none, and no other is used in its place.
+/// Reads a name or a secret that is sent to Redis. `None` if it is not valid: then no other value takes its place.
 fn text(vars: &Vars, name: &'static str, problems: &mut Problems) -> Option<Option<String>> {
     let text = vars.text(name);
     if text
@@ -437,36 +453,38 @@ fn text(vars: &Vars, name: &'static str, problems: &mut Problems) -> Option<Opti
     {
         problems.error(
             name,
-            "must be text without control characters, in quotes; memory is in use instead",
+            "must be text, in quotes, without control characters; until then, limits are kept in each isolate's memory",
         );
         return None;
     }
     Some(text)
 }
 
-/// The stricter of what the variable and the URL's scheme say.
-fn tls(vars: &Vars, by_url: Option<bool>, problems: &mut Problems) -> bool {
+/// Whether connections use TLS. They do if either the variable or the URL's scheme asks for it.
+fn tls(vars: &Vars, of_url: Option<bool>, problems: &mut Problems) -> bool {
     const NAME: &str = "REDIS_TLS";
     if vars.get(NAME).is_none() {
-        return by_url.unwrap_or_default();
+        return of_url.unwrap_or_default();
     }
-    // What is neither is an error, and means TLS.
-    let by_variable = vars.flag(NAME, true, problems);
-    match (by_variable, by_url) {
+    // An invalid value is an error, and means TLS.
+    let of_variable = vars.flag(NAME, true, problems);
+    match (of_variable, of_url) {
         (true, Some(false)) => problems.error(
             NAME,
-            "is `true`, but REDIS_URL begins with redis://; TLS is in use. Write rediss:// in REDIS_URL",
+            "is `true`, but REDIS_URL begins with redis://; write rediss:// in REDIS_URL. TLS is in force",
         ),
         (false, Some(true)) => problems.error(
             NAME,
-            "is `false`, but REDIS_URL begins with rediss://; TLS is in use. Write redis:// in REDIS_URL to do without",
+            "is `false`, but REDIS_URL begins with rediss://; write redis:// in REDIS_URL if you want no TLS. Until then, TLS is in \
+             force",
         ),
         _ => {}
     }
-    by_variable || by_url.unwrap_or_default()
+    of_variable || of_url.unwrap_or_default()
 }
 
-/// `None`: the server cannot be checked as it is wanted, and is not used.
+/// Reads the certificates that the server's certificate is verified against. `None` if it cannot be verified as configured: then
+/// the server is not used.
 fn ca(
     vars: &Vars,
     tls: bool,
@@ -480,14 +498,15 @@ fn ca(
     if !tls {
         problems.error(
             NAME,
-            "needs TLS: write rediss:// in REDIS_URL, or set REDIS_TLS to `true`; memory is in use instead",
+            "needs TLS: write rediss:// in REDIS_URL, or set REDIS_TLS to `true`; until then, limits are kept in each isolate's memory",
         );
         return None;
     }
     if host.reach != Reach::Everything {
         problems.error(
             NAME,
-            "cannot be used on Workers, which trust public certificates alone; memory is in use instead",
+            "cannot be used on Workers, which trust public certificates only; remove it, and give your Redis a public certificate. \
+             Until then, limits are kept in each isolate's memory",
         );
         return None;
     }
@@ -495,14 +514,15 @@ fn ca(
     if !begins || !pem.contains("-----END CERTIFICATE-----") {
         problems.error(
             NAME,
-            "must be certificates in PEM, from -----BEGIN CERTIFICATE----- on; memory is in use instead",
+            "must be certificates in PEM, and begin with -----BEGIN CERTIFICATE-----; until then, limits are kept in each isolate's \
+             memory",
         );
         return None;
     }
     Some(Some(pem))
 }
 
-/// `REDIS_URL`. `None`: it is no such URL.
+/// The parts of `REDIS_URL`, without any if it is unset. `None` if it is not a valid URL of Redis.
 fn url(vars: &Vars, problems: &mut Problems) -> Option<UrlParts> {
     let Some(text) = vars.text(URL) else {
         return Some(UrlParts::default());
@@ -511,8 +531,8 @@ fn url(vars: &Vars, problems: &mut Problems) -> Option<UrlParts> {
     if parts.is_none() {
         problems.error(
             URL,
-            "must be a URL such as redis://HOST:6379 or rediss://USER:PASSWORD@HOST:6379/0, without a query, its user and password \
-             percent-encoded; memory is in use instead",
+            "must be a URL such as redis://HOST:6379 or rediss://USER:PASSWORD@HOST:6379/0, with user and password percent-encoded, and \
+             without a query; until then, limits are kept in each isolate's memory",
         );
     }
     parts
@@ -524,7 +544,7 @@ fn single(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Opti
     common(vars, Topology::Single, nodes, parts, host, problems)
 }
 
-/// Whether a server is likely to be reached over the Internet.
+/// Whether the connection to a server probably crosses the Internet.
 fn is_public(node: &Node) -> bool {
     match node.host.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => {
@@ -532,23 +552,25 @@ fn is_public(node: &Node) -> bool {
         }
         Ok(IpAddr::V6(address)) => !address.is_loopback() && !address.is_unique_local(),
         Err(_) => {
-            let inside = [".internal", ".local", ".localhost"];
-            node.host.contains('.') && !inside.iter().any(|end| node.host.ends_with(end))
+            let private_suffixes = [".internal", ".local", ".localhost"];
+            let is_private = |suffix: &&str| node.host.ends_with(*suffix);
+            node.host.contains('.') && !private_suffixes.iter().any(is_private)
         }
     }
 }
 
-/// Whether the host reaches servers that name others.
+/// Checks that the host can reach several servers. A host without any TCP gets its problem from [`common`].
 fn reaches_many(name: &'static str, host: &HostCapabilities, problems: &mut Problems) -> bool {
-    let reaches = host.reach != Reach::Sockets;
-    if !reaches {
+    let reaches_many = host.reach != Reach::Sockets;
+    if !reaches_many {
         problems.error(
             name,
-            "cannot be used on Workers, which reach one server by REDIS_URL. Remove it, and set UPSTASH_REDIS_REST_URL and \
-             UPSTASH_REDIS_REST_TOKEN of a bridge to your Redis; these are in use where they are set, else memory",
+            "cannot be used on Workers, which reach one server by REDIS_URL; remove it, and set UPSTASH_REDIS_REST_URL and \
+             UPSTASH_REDIS_REST_TOKEN of a bridge to your Redis. Until then, these two are in force if they are set, else each \
+             isolate's memory",
         );
     }
-    reaches
+    reaches_many
 }
 
 fn sentinel(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Option<Tcp> {
@@ -560,20 +582,22 @@ fn sentinel(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Op
     if name.is_none() {
         problems.error(
             "REDIS_SENTINEL_NAME",
-            "is missing: set it to the master's name in the Sentinels' configuration; memory is in use instead",
+            "is missing; set it to the master's name in the Sentinels' configuration. Until then, limits are kept in each isolate's \
+             memory",
         );
     }
     let nodes = nodes(vars, "REDIS_SENTINEL_NODES", SENTINEL_PORT, problems);
     if nodes.is_none() {
         problems.error(
             "REDIS_SENTINEL_NODES",
-            "is missing: set it to the Sentinels, such as `a.example:26379,b.example:26379`; memory is in use instead",
+            "is missing; set it to the Sentinels, such as `a.example:26379,b.example:26379`. Until then, limits are kept in each \
+             isolate's memory",
         );
     }
     if parts.node.is_some() {
         problems.warn(
             URL,
-            "names a server, which has no effect: the Sentinels name the master",
+            "names a server, which has no effect, since the Sentinels name the master; its other parts are in force",
         );
     }
     let topology = Topology::Sentinel {
@@ -596,7 +620,8 @@ fn cluster(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Opt
     if nodes.is_none() {
         problems.error(
             "REDIS_CLUSTER_NODES",
-            "is missing: set it, or REDIS_URL, to one or more nodes of the cluster; memory is in use instead",
+            "is missing; set it, or REDIS_URL, to one or more nodes of the cluster. Until then, limits are kept in each isolate's \
+             memory",
         );
     }
     let (nodes, tls) = nodes.filter(|(nodes, _)| !nodes.is_empty())?;

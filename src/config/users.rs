@@ -1,4 +1,4 @@
-//! `RATE_LIMIT_JWT_*`: how users are proven.
+//! Reads `RATE_LIMIT_JWT_*`: how users are proven.
 
 use serde_json::Value;
 
@@ -17,11 +17,11 @@ const ISSUER: &str = "RATE_LIMIT_JWT_ISSUER";
 const AUDIENCE: &str = "RATE_LIMIT_JWT_AUDIENCE";
 const COOKIE: &str = "RATE_LIMIT_JWT_COOKIE";
 
-/// As long as the hash (RFC 7518, 3.2).
-const SHORTEST_SECRET: usize = 32;
+/// The shortest secret, in bytes: as long as the hash (RFC 7518, section 3.2).
+const MIN_SECRET_BYTES: usize = 32;
 
-/// `asked`: whether a policy asks who the user is.
-pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> UserSettings {
+/// Reads how users are proven. `has_user_quotas` says whether any policy limits users apart from addresses.
+pub(super) fn read(vars: &Vars, has_user_quotas: bool, problems: &mut Problems) -> UserSettings {
     let settings = UserSettings {
         keys: hmac_key(vars, problems)
             .into_iter()
@@ -34,28 +34,35 @@ pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> UserSet
         },
         cookie: cookie(vars, problems),
     };
-    match (asked, settings.prove_anybody()) {
+    match (has_user_quotas, settings.prove_anybody()) {
         (true, false) => problems.error(
             "RATE_LIMIT_POLICIES",
             "`authenticated` and `key = \"user\"` need RATE_LIMIT_JWT_SECRET, RATE_LIMIT_JWT_KEYS or \
-             RATE_LIMIT_JWT_JWKS_URL; every caller is limited by address until it is mended",
+             RATE_LIMIT_JWT_JWKS_URL; until you set one, every caller is limited by address",
         ),
         (false, true) => problems.warn(
             "RATE_LIMIT_JWT_*",
-            "is not in use: no policy has `authenticated` or `key = \"user\"`",
+            "is not in use: no policy has `authenticated` or `key = \"user\"`; set one of them, or remove these variables",
         ),
         _ => {}
     }
     if settings.prove_anybody() {
         let unchecked = [
-            (ISSUER, &settings.expected.issuer, "whoever issued it"),
-            (AUDIENCE, &settings.expected.audience, "whomever it is for"),
+            (ISSUER, &settings.expected.issuer, "of any issuer", "iss"),
+            (
+                AUDIENCE,
+                &settings.expected.audience,
+                "for any audience",
+                "aud",
+            ),
         ];
-        for (name, expected, accepted) in unchecked {
+        for (name, expected, accepted, claim) in unchecked {
             if expected.is_none() {
                 problems.warn(
                     name,
-                    format!("is not set: a token is taken {accepted}, if its signature verifies"),
+                    format!(
+                        "is not set: a token {accepted} is accepted, if its signature verifies; set what its `{claim}` must be"
+                    ),
                 );
             }
         }
@@ -63,25 +70,28 @@ pub(super) fn read(vars: &Vars, asked: bool, problems: &mut Problems) -> UserSet
     settings
 }
 
-/// Any of which a claim must be. Where none can be read, no token proves anybody.
+/// The values that a claim may have. `None` if any is accepted; an empty list accepts no token.
 fn expected(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Vec<String>> {
-    let given = vars.list(name, None, problems)?.unwrap_or_default();
-    let mut read = given.clone();
-    read.retain(|text| !text.is_empty() && text != UNUSABLE);
-    if read.is_empty() || read.len() < given.len() {
+    let entries = vars.list(name, None, problems)?.unwrap_or_default();
+    let mut values = entries.clone();
+    values.retain(|text| !text.is_empty() && text != UNUSABLE);
+    if values.is_empty() || values.len() < entries.len() {
         problems.error(
             name,
-            "must be a text or a list of texts; what is none is left out, and where nothing is left, no \
-             token proves anybody",
+            "must be a text or a list of texts; until then, other entries are ignored, and if none remains, no token is \
+             accepted",
         );
     }
-    Some(read)
+    Some(values)
 }
 
 fn hmac_key(vars: &Vars, problems: &mut Problems) -> Option<JwtKey> {
     let secret = secret(vars, SECRET, problems)?;
-    if secret.reveal().len() < SHORTEST_SECRET {
-        problems.error(SECRET, "must have at least 32 characters; it is not in use");
+    if secret.reveal().len() < MIN_SECRET_BYTES {
+        problems.error(
+            SECRET,
+            "must have at least 32 characters; until then, it is ignored",
+        );
         return None;
     }
     Some(JwtKey::secret(secret.reveal()))
@@ -98,27 +108,27 @@ fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<JwtKey> {
     else {
         problems.error(
             KEYS,
-            "must be a JWK Set, `{\"keys\": [...]}`, or its JSON text; it is not in use",
+            "must be a JWK Set, `{\"keys\": [...]}`, or its JSON text; until then, it is ignored",
         );
         return Vec::new();
     };
     let mut keys = Vec::with_capacity(read.len());
-    for (place, key) in read.into_iter().enumerate() {
+    for (index, key) in read.into_iter().enumerate() {
         let rule = match key {
             Ok(key) => {
                 keys.push(key);
                 continue;
             }
             Err(UnusableKey::Private) => {
-                "is or has a private key, which nobody needs here: replace it"
+                "contains a private or secret key, which verifying does not need: replace that key, and set a public one"
             }
             Err(UnusableKey::Unsupported) => {
-                "must be a public RSA key of 2048 to 8192 bits (RS256) or one over P-256 (ES256)"
+                "must be a public RSA key of 2048 to 8192 bits (RS256) or a public key over P-256 (ES256)"
             }
         };
         problems.error(
-            format!("{KEYS}[{place}]"),
-            format!("{rule}; it is left out"),
+            format!("{KEYS}[{index}]"),
+            format!("{rule}; until then, the key is ignored"),
         );
     }
     keys
@@ -126,13 +136,13 @@ fn public_keys(vars: &Vars, problems: &mut Problems) -> Vec<JwtKey> {
 
 fn jwks_url(vars: &Vars, problems: &mut Problems) -> Option<String> {
     let url = vars::http_url(&vars.text(URL)?).filter(|url| {
-        let safe = !url.plain || url.loopback;
-        safe && !url.has_credentials
+        let is_safe = !url.is_plaintext || url.is_loopback;
+        is_safe && !url.has_credentials
     });
     if url.is_none() {
         problems.error(
             URL,
-            "must be an https URL without user and password; it is not in use",
+            "must be an https URL without user and password; until then, it is ignored",
         );
     }
     url.map(|url| url.text)
@@ -141,7 +151,10 @@ fn jwks_url(vars: &Vars, problems: &mut Problems) -> Option<String> {
 fn cookie(vars: &Vars, problems: &mut Problems) -> Option<String> {
     let name = vars.text(COOKIE)?;
     if !is_header_name(&name) {
-        problems.error(COOKIE, "must be a cookie's name; no cookie is looked at");
+        problems.error(
+            COOKIE,
+            "must be the name of a cookie; until then, no cookie is read",
+        );
         return None;
     }
     Some(name)
@@ -174,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_limit_is_its_own_or_the_policys() {
+    fn a_user_has_the_authenticated_limit_or_else_the_policys() {
         for (options, limit) in [
             (json!({}), None),
             (json!({"key": "ip"}), None),
@@ -196,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_raises_no_limit() {
+    fn an_invalid_authenticated_limit_raises_no_limit() {
         for (options, place) in [
             (
                 json!({"authenticated": 0}),
@@ -238,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_users_bucket_has_its_own_burst() {
+    fn the_token_bucket_of_a_user_has_the_policys_burst() {
         let bucket = |burst: Value| {
             let options =
                 json!({"algorithm": "token-bucket", "authenticated": 100, "burst": burst});
@@ -253,13 +266,13 @@ mod tests {
         assert_eq!(
             bucket(Value::Null),
             [(30, 1), (100, 1)],
-            "a bad burst is strict for both"
+            "a bad burst is read as 1 for users and for addresses"
         );
         assert_eq!(bucket(json!(5)), [(30, 5), (100, 5)]);
     }
 
     #[test]
-    fn what_proves_nobody_is_named_and_never_shown() {
+    fn a_key_that_proves_nobody_is_reported_without_its_value() {
         let planted = "planted-planted-planted-planted-planted";
         let rsa = json!({"kty": "RSA", "n": "A".repeat(342), "e": "AQAB"});
         let private = json!({"kty": "RSA", "n": "A".repeat(342), "e": "AQAB", "d": planted});
@@ -343,7 +356,7 @@ mod tests {
             ] {
                 assert_eq!(read(&value), (wanted, vec![]), "{value}");
             }
-            // What is no list of texts lets no token in that the rest does not.
+            // Entries that are not text are ignored, and let no further token in.
             for (value, wanted) in [
                 (json!(["shop", 7]), texts(&["shop"])),
                 (json!(["shop", ""]), texts(&["shop"])),
@@ -360,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_for_nothing_or_not_checked_is_a_warning() {
+    fn unused_keys_and_unchecked_claims_are_warnings() {
         let warnings = |vars: Value| {
             let compiled = compile(&vars);
             assert!(!compiled.has_errors(), "{:?}", compiled.problems);
@@ -386,7 +399,7 @@ mod tests {
                 "RATE_LIMIT_POLICIES": {"auth": {"authenticated": 3}},
             })),
             ["RATE_LIMIT_POLICIES.auth.authenticated"],
-            "less than for the others"
+            "users get a lower limit than callers without a token"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Variables as the platform hands them: text, numbers, booleans, and tables as objects or JSON text.
+//! Environment variables as the platform passes them: text, numbers, booleans, and tables as objects or JSON text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::Problems;
 use crate::json::{self, UNUSABLE};
 
-/// The environment's plain variables and secrets, by name. Bindings are left out.
+/// Environment variables and secrets by name, without bindings.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Vars(BTreeMap<String, Value>);
 
-/// The names alone.
+/// Shows the names only, since values can be secrets.
 impl fmt::Debug for Vars {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
@@ -23,7 +23,7 @@ impl fmt::Debug for Vars {
 
 impl FromIterator<(String, Value)> for Vars {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(vars: I) -> Self {
-        // One by one: `collect` sorts first, by code that nothing else here needs.
+        // Inserts one by one: `collect` sorts first, and that code would only add to the size of the module.
         let mut map = BTreeMap::new();
         map.extend(vars);
         Self(map)
@@ -31,12 +31,12 @@ impl FromIterator<(String, Value)> for Vars {
 }
 
 impl Vars {
-    /// Reads one JSON object of variables. One that has a name twice is an error of the variable, as a value
-    /// that cannot be taken.
+    /// Reads variables from one JSON object. A variable that the object has twice gets a value that no reader accepts, so that
+    /// it becomes an error of the configuration.
     ///
     /// # Errors
     ///
-    /// When `json` is not an object.
+    /// If `json` is not a JSON object.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         match json::parse(json)?.value {
             Value::Object(vars) => Ok(Self::from_iter(vars)),
@@ -55,22 +55,22 @@ impl Vars {
             .filter_map(move |name| name.strip_prefix(prefix))
     }
 
-    /// A variable of text, trimmed; an empty one counts as unset, as in a shell. Another type is
-    /// [`UNUSABLE`], never its JSON text.
+    /// The trimmed text of a variable. An empty text counts as unset, as in a shell. A value of another type is read as
+    /// [`UNUSABLE`], never as its JSON text, so that no number or list can become a secret.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         text(self.get(name)?)
     }
 
-    /// The text of a variable that is a number or a flag, which TOML has types for.
+    /// The text of a variable that holds a number or a flag. TOML may pass these with their own types.
     fn scalar(&self, name: &str) -> Option<String> {
         match self.get(name)? {
-            plain @ (Value::Number(_) | Value::Bool(_)) => Some(plain.to_string()),
+            scalar @ (Value::Number(_) | Value::Bool(_)) => Some(scalar.to_string()),
             other => text(other),
         }
     }
 
-    /// A list of texts, trimmed: a list, its JSON text, or a text in which `separator` stands between
-    /// them. An entry of another type is [`UNUSABLE`]. `Err`: none of these.
+    /// A list of trimmed texts. The variable may be a list, the JSON text of one, or a text whose entries are separated by
+    /// `separator`. An entry of another type is read as [`UNUSABLE`]. `Err` if the variable is none of these.
     pub(super) fn list(
         &self,
         name: &str,
@@ -78,10 +78,10 @@ impl Vars {
         problems: &mut Problems,
     ) -> Option<Result<Vec<String>, ()>> {
         match self.get(name)? {
-            Value::String(given) if !given.trim_start().starts_with('[') => {
-                let given = text(&Value::String(given.clone()))?;
-                let parts = given.split(|letter| Some(letter) == separator);
-                Some(Ok(parts.map(|part| part.trim().to_owned()).collect()))
+            Value::String(list) if !list.trim_start().starts_with('[') => {
+                let list = text(&Value::String(list.clone()))?;
+                let entries = list.split(|letter| Some(letter) == separator);
+                Some(Ok(entries.map(|entry| entry.trim().to_owned()).collect()))
             }
             _ => Some(match self.table(name, problems)? {
                 Ok(Value::Array(list)) => Ok(list
@@ -93,7 +93,7 @@ impl Vars {
         }
     }
 
-    /// `true` or `false`; anything else is a problem and means `default`.
+    /// A variable that is `true` or `false`. Another value is a problem and means `default`.
     pub(super) fn flag(&self, name: &str, default: bool, problems: &mut Problems) -> bool {
         match self.scalar(name).as_deref() {
             None => default,
@@ -102,15 +102,15 @@ impl Vars {
             Some(_) => {
                 problems.error(
                     name,
-                    format!("must be `true` or `false`; `{default}` is in force"),
+                    format!("must be `true` or `false`; until then, `{default}` is in force"),
                 );
                 default
             }
         }
     }
 
-    /// A whole number in `range`; `default` where it is unset; anything else is a problem and means
-    /// `strict`.
+    /// A whole number in `range`, or `default` if the variable is unset. Another value is a problem and means `strict`. `unit`
+    /// says in the problem what the number counts.
     pub(super) fn number(
         &self,
         name: &str,
@@ -125,18 +125,18 @@ impl Vars {
         match whole(&text).filter(|number| range.contains(number)) {
             Some(number) => number,
             None => {
-                let (least, most) = range.into_inner();
+                let (min, max) = range.into_inner();
                 problems.error(
                     name,
-                    format!("must be a whole number of {unit} from {least} to {most}; {strict} is in force"),
+                    format!("must be a whole number from {min} to {max} ({unit}); until then, {strict} is in force"),
                 );
                 strict
             }
         }
     }
 
-    /// A table: an object or array, or the JSON text of one, in which a name that stands twice is a
-    /// problem and its value [`UNUSABLE`]. `Err`: neither.
+    /// A table or a list, as such or as JSON text. A name that a table in JSON text has twice is a problem, and its value is read
+    /// as [`UNUSABLE`]. `Err` if a text is not JSON.
     pub(super) fn table(&self, name: &str, problems: &mut Problems) -> Option<Result<Value, ()>> {
         let text = match self.get(name)? {
             Value::String(text) if text.trim().is_empty() => return None,
@@ -149,32 +149,33 @@ impl Vars {
         if parsed.has_duplicates {
             problems.error(
                 name,
-                "has a name twice in one table; nothing that it is given for is in use, and the stricter \
+                "has a name twice in one table; until you remove one, neither value is used, and the stricter \
                  reading is in force",
             );
         }
         Some(Ok(parsed.value))
     }
 
-    /// A decimal number with at most three decimals, in thousandths. `None`: it is unset. `Err`: it is none.
+    /// A decimal number with at most three decimals, in thousandths. `None` if the variable is unset, `Err` if it is anything
+    /// else.
     pub(super) fn thousandths(&self, name: &str) -> Option<Result<u32, ()>> {
         Some(thousandths(&self.scalar(name)?).ok_or(()))
     }
 }
 
-/// A whole number without sign, space or leading plus.
+/// Reads a whole number that consists of digits only, without a sign or spaces.
 pub(super) fn whole(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
 }
 
-/// A text, trimmed; `None` if it is empty.
+/// The trimmed text of a value, [`UNUSABLE`] for another type. `None` if the text is empty.
 fn text(value: &Value) -> Option<String> {
     let text = value.as_str().unwrap_or(UNUSABLE).trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// A decimal number with at most three decimals, in thousandths.
+/// Reads a decimal number with at most three decimals, in thousandths.
 pub(crate) fn thousandths(text: &str) -> Option<u32> {
     let (units, decimals) = text.split_once('.').unwrap_or((text, "0"));
     let places = u32::try_from(decimals.len())
@@ -184,7 +185,7 @@ pub(crate) fn thousandths(text: &str) -> Option<u32> {
     whole(units)?.checked_mul(1000)?.checked_add(decimals)
 }
 
-/// A whole number in JSON, as a number or as text.
+/// Reads a whole number from JSON, where it may be a number or text.
 pub(super) fn whole_value(value: &Value) -> Option<u32> {
     match value {
         Value::String(text) => whole(text.trim()),
@@ -192,18 +193,21 @@ pub(super) fn whole_value(value: &Value) -> Option<u32> {
     }
 }
 
-/// What matters of an absolute `http` or `https` URL.
+/// An absolute `http` or `https` URL.
 pub(super) struct HttpUrl {
-    /// As URL parsers write it: `https:a.io\b` is `https://a.io/b`.
+    /// The URL as parsers normalize it: `https:a.io\b` becomes `https://a.io/b`.
     pub(super) text: String,
-    /// `http`, not `https`.
-    pub(super) plain: bool,
-    /// To this machine.
-    pub(super) loopback: bool,
+    /// Whether the scheme is `http`, without TLS.
+    pub(super) is_plaintext: bool,
+    /// Whether the host is this machine.
+    pub(super) is_loopback: bool,
+    /// Whether the URL has a user or a password.
     pub(super) has_credentials: bool,
+    /// Whether the URL has a query or a fragment.
     pub(super) has_query: bool,
 }
 
+/// Parses an absolute `http` or `https` URL.
 pub(super) fn http_url(text: &str) -> Option<HttpUrl> {
     let url = reqwest::Url::parse(text).ok()?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -212,21 +216,22 @@ pub(super) fn http_url(text: &str) -> Option<HttpUrl> {
     let host = url.host_str()?;
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     Some(HttpUrl {
-        plain: url.scheme() == "http",
-        loopback: host == "localhost" || address.is_ok_and(|address| address.is_loopback()),
+        is_plaintext: url.scheme() == "http",
+        is_loopback: host == "localhost" || address.is_ok_and(|address| address.is_loopback()),
         has_credentials: !url.username().is_empty() || url.password().is_some(),
         has_query: url.query().is_some() || url.fragment().is_some(),
         text: url.into(),
     })
 }
 
-/// Whether an HTTP header can carry it as a token.
+/// Whether an HTTP header can carry the text: it is not empty, and has visible ASCII characters only.
 pub(super) fn fits_header(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Whether it is an HTTP field name (RFC 9110, token).
+/// Whether the text is the name of an HTTP header (RFC 9110, `token`) of at most 64 bytes.
 pub(super) fn is_header_name(text: &str) -> bool {
+    // `tchar` is RFC 9110's name for a character of a token.
     let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     (1..=64).contains(&text.len()) && text.bytes().all(tchar)
 }

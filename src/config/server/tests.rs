@@ -14,12 +14,12 @@ fn compile(vars: &Value, host: &HostCapabilities) -> Compiled {
 }
 
 fn problems(compiled: &Compiled, severity: Severity) -> Vec<&str> {
-    let of = |problem: &&super::super::ConfigProblem| problem.severity == severity;
-    let named = compiled.problems.iter().filter(of);
-    named.map(|problem| problem.variable.as_str()).collect()
+    let problems = compiled.problems.iter();
+    let problems = problems.filter(|problem| problem.severity == severity);
+    problems.map(|problem| problem.variable.as_str()).collect()
 }
 
-/// The server on Node.js, without any problem.
+/// The server on Node.js. Expects no problem.
 fn server(vars: &Value) -> Server {
     let compiled = compile(vars, &host("node"));
     assert_eq!(compiled.problems, [], "{vars}");
@@ -33,8 +33,8 @@ fn tcp(vars: &Value) -> Tcp {
     }
 }
 
-/// Memory, and an error that names `variable` and nothing of what the variables hold.
-fn refused(vars: &Value, host_name: &str, variable: &str) {
+/// Expects memory, one error of `variable`, and no secret in the problems.
+fn assert_refused(vars: &Value, host_name: &str, variable: &str) {
     let compiled = compile(vars, &host(host_name));
     assert_eq!(
         compiled.config.store,
@@ -43,8 +43,8 @@ fn refused(vars: &Value, host_name: &str, variable: &str) {
     );
     let errors = problems(&compiled, Severity::Error);
     assert_eq!(errors, [variable], "{host_name} {vars}");
-    let said = format!("{:?}", compiled.problems);
-    assert!(!said.contains("sEcReT"), "{said}");
+    let text = format!("{:?}", compiled.problems);
+    assert!(!text.contains("sEcReT"), "{text}");
 }
 
 fn nodes(tcp: &Tcp) -> Vec<(&str, u16)> {
@@ -53,7 +53,7 @@ fn nodes(tcp: &Tcp) -> Vec<(&str, u16)> {
 }
 
 #[test]
-fn a_url_names_one_server() {
+fn redis_url_names_one_server() {
     let plain = tcp(&json!({"REDIS_URL": "redis://127.0.0.1"}));
     assert_eq!(nodes(&plain), [("127.0.0.1", 6379)]);
     assert_eq!((plain.database, plain.tls), (0, false));
@@ -75,7 +75,7 @@ fn a_url_names_one_server() {
 }
 
 #[test]
-fn a_url_that_is_none_is_refused() {
+fn an_invalid_redis_url_is_refused() {
     for url in [
         "http://sEcReT",
         "localhost:6379",
@@ -93,15 +93,15 @@ fn a_url_that_is_none_is_refused() {
         "redis://host:99999",
         "redis://host:0",
     ] {
-        refused(&json!({"REDIS_URL": url}), "node", "REDIS_URL");
+        assert_refused(&json!({"REDIS_URL": url}), "node", "REDIS_URL");
     }
     for value in [json!(7), json!(["redis://host"]), json!({"a": 1})] {
-        refused(&json!({"REDIS_URL": value}), "node", "REDIS_URL");
+        assert_refused(&json!({"REDIS_URL": value}), "node", "REDIS_URL");
     }
 }
 
 #[test]
-fn variables_add_to_the_url_and_come_before_it() {
+fn variables_complete_the_url_and_come_before_it() {
     let variables = tcp(&json!({
         "REDIS_URL": "redis://localhost/3", "REDIS_USERNAME": "app", "REDIS_PASSWORD": "p%40", "REDIS_DATABASE": 5,
     }));
@@ -111,7 +111,7 @@ fn variables_add_to_the_url_and_come_before_it() {
 }
 
 #[test]
-fn tls_is_in_use_wherever_it_is_asked_for() {
+fn tls_is_in_use_if_the_variable_or_the_url_asks_for_it() {
     for (vars, tls, is_error) in [
         (
             json!({"REDIS_URL": "redis://a", "REDIS_TLS": true}),
@@ -156,15 +156,15 @@ fn tls_is_in_use_wherever_it_is_asked_for() {
     let own = tcp(&json!({"REDIS_URL": "rediss://a", "REDIS_TLS_CA": pem}));
     assert_eq!(own.ca.as_deref(), Some(pem.trim()));
     let without_tls = json!({"REDIS_URL": "redis://a", "REDIS_TLS_CA": pem});
-    refused(&without_tls, "node", "REDIS_TLS_CA");
+    assert_refused(&without_tls, "node", "REDIS_TLS_CA");
     let no_pem = json!({"REDIS_URL": "rediss://a", "REDIS_TLS_CA": "sEcReT"});
-    refused(&no_pem, "node", "REDIS_TLS_CA");
+    assert_refused(&no_pem, "node", "REDIS_TLS_CA");
     let own = json!({"REDIS_URL": "rediss://a", "REDIS_TLS_CA": pem});
-    refused(&own, "workers", "REDIS_TLS_CA");
+    assert_refused(&own, "workers", "REDIS_TLS_CA");
 }
 
 #[test]
-fn sentinels_name_the_master() {
+fn the_master_is_found_through_the_sentinels() {
     let vars = json!({
         "REDIS_SENTINEL": "true", "REDIS_SENTINEL_NAME": "mymaster", "REDIS_SENTINEL_NODES": "a, b:26380,[::1]:7",
         "REDIS_PASSWORD": "p", "REDIS_SENTINEL_PASSWORD": "s", "REDIS_DATABASE": 2,
@@ -183,19 +183,19 @@ fn sentinels_name_the_master() {
     for name in ["REDIS_SENTINEL_NAME", "REDIS_SENTINEL_NODES"] {
         let mut without = vars.clone();
         without[name] = Value::Null;
-        refused(&without, "node", name);
+        assert_refused(&without, "node", name);
     }
     for list in ["a:0", "a:b", "a b", ",", "a:70000", "sEcReT@a", "a/b"] {
         let mut bad = vars.clone();
         bad["REDIS_SENTINEL_NODES"] = list.into();
-        refused(&bad, "node", "REDIS_SENTINEL_NODES");
+        assert_refused(&bad, "node", "REDIS_SENTINEL_NODES");
     }
     let both = json!({"REDIS_SENTINEL": true, "REDIS_CLUSTER": true, "REDIS_URL": "redis://a"});
-    refused(&both, "node", "REDIS_CLUSTER");
+    assert_refused(&both, "node", "REDIS_CLUSTER");
 }
 
 #[test]
-fn a_cluster_is_found_by_any_of_its_nodes() {
+fn a_cluster_is_found_through_any_of_its_nodes() {
     let named = tcp(
         &json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": ["a:7000", "redis://b:7001"], "REDIS_USERNAME": "u"}),
     );
@@ -209,7 +209,7 @@ fn a_cluster_is_found_by_any_of_its_nodes() {
         (nodes(&endpoint), endpoint.tls),
         (vec![("c.example", 6379)], true)
     );
-    refused(
+    assert_refused(
         &json!({"REDIS_CLUSTER": true}),
         "node",
         "REDIS_CLUSTER_NODES",
@@ -222,9 +222,9 @@ fn a_cluster_is_found_by_any_of_its_nodes() {
     assert!(matches!(store.server(), Some(Server::Tcp(tcp)) if tcp.database == 0));
 }
 
-/// They would say which slot a key is in.
+/// Braces decide which slot a key is in.
 #[test]
-fn a_prefix_has_no_braces_in_a_cluster() {
+fn a_key_prefix_with_braces_is_refused_in_a_cluster() {
     let prefix = |vars: &Value, host: &HostCapabilities| {
         let compiled = compile(vars, host);
         let errors = problems(&compiled, Severity::Error);
@@ -251,14 +251,14 @@ fn a_prefix_has_no_braces_in_a_cluster() {
     assert_eq!(prefix(&own, &client(false)), ("{t}:".to_owned(), false));
 }
 
-/// One decision can cost more there: it is of several calls, and what they took is given back.
+/// One decision can cost more in a cluster: it can take several calls, and calls to give their units back.
 #[test]
-fn a_cap_on_commands_is_larger_in_a_cluster() {
-    let cap = |is_cluster: bool, given: u32| {
+fn the_smallest_cap_on_commands_is_larger_in_a_cluster() {
+    let cap = |is_cluster: bool, value: u32| {
         let vars = json!({
             "REDIS_URL": "redis://a",
             "REDIS_CLUSTER": is_cluster,
-            "REDIS_MAX_COMMANDS_PER_SECOND": given,
+            "REDIS_MAX_COMMANDS_PER_SECOND": value,
         });
         let compiled = compile(&vars, &host("node"));
         let errors = compiled.problems.iter().map(ToString::to_string);
@@ -270,21 +270,21 @@ fn a_cap_on_commands_is_larger_in_a_cluster() {
             errors.collect::<Vec<_>>(),
         )
     };
-    for (is_cluster, least) in [(false, 50), (true, 150)] {
-        assert_eq!(cap(is_cluster, least), (least, vec![]));
-        let (in_force, errors) = cap(is_cluster, least - 1);
-        assert_eq!(in_force, least);
+    for (is_cluster, min) in [(false, 50), (true, 150)] {
+        assert_eq!(cap(is_cluster, min), (min, vec![]));
+        let (in_force, errors) = cap(is_cluster, min - 1);
+        assert_eq!(in_force, min);
         let [error] = &errors[..] else {
             panic!("{errors:?}");
         };
         assert!(error.contains("REDIS_MAX_COMMANDS_PER_SECOND"), "{error}");
-        assert!(error.contains(&format!("from {least} ")), "{error}");
+        assert!(error.contains(&format!("from {min} ")), "{error}");
         assert_eq!(error.contains("cluster"), is_cluster, "{error}");
     }
 }
 
 #[test]
-fn each_host_is_given_what_it_reaches() {
+fn a_server_that_the_host_cannot_reach_is_refused() {
     let single = json!({"REDIS_URL": "redis://a"});
     let sentinel =
         json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": "a"});
@@ -300,14 +300,14 @@ fn each_host_is_given_what_it_reaches() {
                 assert_eq!(compiled.problems, [], "{name} {vars}");
                 assert_ne!(compiled.config.store, StoreConfig::Memory);
             } else {
-                refused(vars, name, variable);
+                assert_refused(vars, name, variable);
             }
         }
     }
 }
 
 #[test]
-fn rest_comes_before_a_url_and_after_a_topology() {
+fn rest_comes_before_redis_url_and_after_sentinel_and_cluster() {
     let rest =
         json!({"UPSTASH_REDIS_REST_URL": "https://x.upstash.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
     let mut same = rest.clone();
@@ -337,9 +337,9 @@ fn rest_comes_before_a_url_and_after_a_topology() {
     assert_eq!(compiled.config.store, StoreConfig::Memory);
 }
 
-/// Limits that are shared stay so, as before the topology was read.
+/// Isolates keep sharing limits while Sentinel or a cluster is misconfigured.
 #[test]
-fn rest_stays_in_use_where_a_topology_cannot_be() {
+fn rest_is_in_use_if_sentinel_or_the_cluster_cannot_be_used() {
     let rest =
         json!({"UPSTASH_REDIS_REST_URL": "https://x.upstash.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
     let sentinel =
@@ -370,7 +370,7 @@ fn rest_stays_in_use_where_a_topology_cannot_be() {
 }
 
 #[test]
-fn a_node_that_asks_for_tls_gets_it() {
+fn one_node_that_asks_for_tls_turns_it_on_for_all() {
     for nodes in ["rediss://a.example:7000", "redis://a,rediss://b"] {
         let vars = json!({"REDIS_CLUSTER": true, "REDIS_CLUSTER_NODES": nodes});
         assert!(tcp(&vars).tls, "{nodes}");
@@ -379,9 +379,9 @@ fn a_node_that_asks_for_tls_gets_it() {
     }
 }
 
-/// An unquoted number in TOML is one.
+/// In TOML, digits without quotes are a number, not a password.
 #[test]
-fn names_and_passwords_are_text() {
+fn names_and_passwords_that_are_not_text_are_refused() {
     let single = json!({"REDIS_URL": "redis://a"});
     let sentinel =
         json!({"REDIS_SENTINEL": true, "REDIS_SENTINEL_NAME": "m", "REDIS_SENTINEL_NODES": "a"});
@@ -400,7 +400,7 @@ fn names_and_passwords_are_text() {
         ] {
             let mut vars = vars.clone();
             vars[name] = value;
-            refused(&vars, "node", name);
+            assert_refused(&vars, "node", name);
         }
     }
 }
@@ -423,7 +423,7 @@ fn the_applications_client_comes_before_all_variables() {
 }
 
 #[test]
-fn what_has_no_effect_is_a_warning() {
+fn a_variable_without_effect_is_a_warning() {
     for (vars, variable) in [
         (
             json!({"REDIS_URL": "redis://a", "REDIS_CLUSTER_NODES": "b"}),
@@ -451,7 +451,7 @@ fn what_has_no_effect_is_a_warning() {
 }
 
 #[test]
-fn addresses_are_read_as_they_are_written() {
+fn a_node_is_a_host_a_host_with_a_port_or_a_url_of_these() {
     for (text, expected) in [
         ("a", Some(("a", 1))),
         ("a:2", Some(("a", 2))),
