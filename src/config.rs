@@ -1,7 +1,7 @@
-//! Environment to [`Config`]: every rule checked, every breach named.
+//! Compiles environment variables into a [`Config`], and reports every value that breaks a rule.
 //!
-//! A bad value never stops the limiter and never loosens it: it becomes a [`ConfigProblem`] that names the
-//! variable and the rule, and a stricter reading is in force meanwhile. No problem carries a value.
+//! A bad value never stops the limiter and never loosens it. It becomes a [`ConfigProblem`] that names the variable, the rule,
+//! and the stricter reading that is in force until the value is corrected. No problem contains a value.
 
 use std::fmt;
 
@@ -34,23 +34,23 @@ pub use store::StoreConfig;
 pub use vars::Vars;
 pub(crate) use vars::thousandths;
 
-/// Something wrong in the configuration.
+/// A variable that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// The variable, with the place in it where it is a table.
+    /// The variable. For a table or a list, also the place in it: `RATE_LIMIT_ROUTES[0].path`.
     pub variable: String,
-    /// The rule it breaks and what is in force instead. Never the value.
+    /// The rule that the variable breaks, what to set, and what is in force until then. It never contains the value.
     pub rule: String,
     /// Whether it is an error or a warning.
     pub severity: Severity,
 }
 
-/// How bad a [`ConfigProblem`] is.
+/// How severe a [`ConfigProblem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// A value that could not be taken as given.
+    /// The value is not valid. A stricter reading is in force in its place.
     Error,
-    /// Legal, but hardly meant.
+    /// The value is valid and in force, but probably not what was meant.
     Warning,
 }
 
@@ -60,12 +60,12 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// A value that must not be shown.
+/// A secret value. Its `Debug` form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// How many characters put a random token beyond guessing.
+    /// How many characters a random token needs so that nobody can guess it.
     const UNGUESSABLE_CHARS: usize = 22;
 
     /// The value, for the one place that needs it.
@@ -74,29 +74,29 @@ impl Secret {
         &self.0
     }
 
-    /// Whether it has the length of at least 128 random bits in Base64, so that no number of guesses finds
-    /// it, provided that it is random.
+    /// Whether the secret is at least as long as 128 bits in Base64. If it is random, no number of guesses finds it then.
     #[must_use]
     pub const fn is_beyond_guessing(&self) -> bool {
         self.0.len() >= Self::UNGUESSABLE_CHARS
     }
 
-    /// Whether `given` is the secret, in a time that does not depend on where they differ.
+    /// Whether `guess` is the secret. The time that this takes does not depend on where the two differ.
     #[must_use]
-    pub fn matches(&self, given: &str) -> bool {
+    pub fn matches(&self, guess: &str) -> bool {
         use sha2::{Digest, Sha256};
 
-        /// The longest value that is hashed, unless the secret itself is longer, in bytes.
-        const MAX_GIVEN_BYTES: usize = 1024;
-        if given.len() > self.0.len().max(MAX_GIVEN_BYTES) {
+        /// The longest guess that is hashed, in bytes, unless the secret itself is longer.
+        const MAX_GUESS_BYTES: usize = 1024;
+        if guess.len() > self.0.len().max(MAX_GUESS_BYTES) {
             return false;
         }
-        steps::count(given.len());
-        // Equal lengths whatever is given, so that the length is not told either.
-        let (mine, theirs) = (Sha256::digest(&self.0), Sha256::digest(given));
-        mine.iter()
-            .zip(theirs.iter())
-            .fold(0, |differs, (mine, theirs)| differs | (mine ^ theirs))
+        steps::count(guess.len());
+        // Hashes have the same length for every guess, so that the time does not reveal the secret's length.
+        let (secret, guess) = (Sha256::digest(&self.0), Sha256::digest(guess));
+        secret
+            .iter()
+            .zip(guess.iter())
+            .fold(0, |differs, (a, b)| differs | (a ^ b))
             == 0
     }
 }
@@ -107,7 +107,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Which headers tell a client where it stands.
+/// Which headers tell a client its limit and what remains of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// `X-RateLimit-Limit`, `-Remaining`, `-Reset`, `-Type`.
@@ -115,57 +115,57 @@ pub enum Dialect {
     XRateLimit,
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
     Ietf,
-    /// None.
+    /// No such headers.
     Silent,
 }
 
 /// Where an admitted request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The `ORIGIN` binding if there is one, else the route's own origin, which only Cloudflare's routes have.
+    /// To the `ORIGIN` binding if there is one, else to the origin of the Cloudflare route. Only Cloudflare has such routes.
     Route,
-    /// The request's own URL on any platform. The operator says that no client chooses its host.
+    /// To the request's own URL, on any platform. By setting this, the operator asserts that clients cannot choose its host.
     AnyRoute,
     /// To this URL: scheme, host and port, and a path prefix without a trailing slash.
     Url(String),
-    /// `ORIGIN_URL` is unusable: to nowhere, rather than to a place nobody meant.
+    /// Nowhere, since `ORIGIN_URL` is not valid. Any other origin would be one that nobody chose.
     Nowhere,
 }
 
 /// The configuration in force.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `false`: forward everything but blocked callers.
+    /// Whether quotas are in force. If `false`, every request is forwarded unless its caller is blocked.
     pub enabled: bool,
     /// Where counters are kept.
     pub store: StoreConfig,
-    /// The policies in force; a [`PolicyId`] is a place in it.
+    /// The policies in force. A [`PolicyId`] is an index of this list.
     pub policies: Vec<Policy>,
-    /// The policy of CORS preflights, which no other request meets; `None`: a preflight is a request like any other.
+    /// The policy of CORS preflights, which no other request meets. `None`: a preflight is limited like any other request.
     pub preflight: Option<Policy>,
-    /// Policies that every request meets, whatever its route.
+    /// Policies that every request meets in addition to those of its route.
     pub always: Vec<PolicyId>,
     /// Which policies a request meets.
     pub routes: Routes,
-    /// Which headers tell a client where it stands.
+    /// Which headers tell a client its limit and what remains of it.
     pub dialect: Dialect,
-    /// Whose pages may read the limiter's own answers to traffic.
+    /// Which web origins' pages may read the limiter's own answers to traffic.
     pub cors: CorsOrigins,
-    /// The header with the caller's address, lower case.
+    /// The header with the caller's address, in lower case.
     pub client_ip_header: String,
-    /// How much of an IPv6 address is one caller.
+    /// How many leading bits of an IPv6 address identify one caller.
     pub ipv6_prefix: Ipv6Prefix,
     /// Where an admitted request goes.
     pub origin: Origin,
-    /// Sent to the origin as `X-Edge-Limiter-Secret`.
+    /// The secret sent to the origin as `X-Edge-Limiter-Secret`. `None`: no such header is sent.
     pub origin_secret: Option<Secret>,
-    /// Opens the control plane.
+    /// The token that opens the whole control plane.
     pub admin_token: Option<Secret>,
-    /// Opens `POST /_limiter/check`, and nothing else.
+    /// The token that opens only `POST /_limiter/check`.
     pub check_token: Option<Secret>,
-    /// Opens `GET /_limiter/metrics`, and nothing else.
+    /// The token that opens only `GET /_limiter/metrics`.
     pub metrics_token: Option<Secret>,
-    /// How long counts wait before they are sent; `None`: nothing is counted.
+    /// How long counts wait before they are sent. `None`: nothing is counted.
     pub metrics: Option<Millis>,
     /// Exemptions, blocks and records.
     pub abuse: Abuse,
@@ -173,17 +173,17 @@ pub struct Config {
     pub users: user::UserSettings,
 }
 
-/// A configuration and what is wrong with it.
+/// A configuration and its problems.
 #[derive(Clone, Debug)]
 pub struct Compiled {
-    /// What is in force.
+    /// The configuration in force.
     pub config: Config,
-    /// What is wrong, in the order found.
+    /// The problems of the variables, in the order in which they were found.
     pub problems: Vec<ConfigProblem>,
 }
 
 impl Compiled {
-    /// Whether anything could not be taken as given.
+    /// Whether any problem is an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
         self.problems
@@ -193,33 +193,33 @@ impl Compiled {
 }
 
 impl Config {
-    /// Reads the environment as [`compile_on`](Self::compile_on) does for the usual host, Cloudflare Workers.
+    /// Compiles the variables for Cloudflare Workers, as [`compile_on`](Self::compile_on) does for any host.
     #[must_use]
     pub fn compile(vars: &Vars) -> Compiled {
         Self::compile_on(vars, &HostCapabilities::default())
     }
 
-    /// Reads the environment of a host. Variables that are not the limiter's are left alone.
+    /// Compiles the variables of `host`. Variables that are not the limiter's are ignored.
     #[must_use]
     pub fn compile_on(vars: &Vars, host: &HostCapabilities) -> Compiled {
         let mut problems = Problems::default();
         let mut table = policies::read(vars, &mut problems);
-        let read = routes::read(vars, &mut table, &mut problems);
-        table.warn_unused(&read.used, &mut problems);
+        let routes = routes::read(vars, &mut table, &mut problems);
+        table.warn_of_unused_policies(&routes.used, &mut problems);
         let store = store::read(vars, host, &mut problems);
-        let users = users::read(vars, table.asks_for_users(), &mut problems);
+        let users = users::read(vars, table.has_user_quotas(), &mut problems);
         if !users.prove_anybody() {
-            table.ask_for_nobody();
+            table.remove_user_quotas();
         }
-        let always: Vec<PolicyId> = table.id("ip").into_iter().chain(read.always).collect();
-        table.warn_useless_leases(&always, &mut problems);
+        let always: Vec<PolicyId> = table.id("ip").into_iter().chain(routes.always).collect();
+        table.warn_of_unused_leases(&always, &mut problems);
         let config = Self {
             enabled: vars.flag("RATE_LIMIT_ENABLED", true, &mut problems),
             store,
-            preflight: table.preflight(),
+            preflight: table.take_preflight(),
             policies: table.into_policies(),
             always,
-            routes: read.routes,
+            routes: routes.routes,
             dialect: dialect(vars, &mut problems),
             cors: cors::read(vars, &mut problems),
             client_ip_header: client_ip_header(vars, &mut problems),
@@ -239,7 +239,7 @@ impl Config {
         }
     }
 
-    /// The headers that are policies' keys, in lower case.
+    /// The names of the headers by which policies limit, in lower case.
     pub fn key_headers(&self) -> impl Iterator<Item = &str> {
         self.policies.iter().filter_map(|policy| match &policy.key {
             KeyBy::Header(name) => Some(name.as_str()),
@@ -247,14 +247,14 @@ impl Config {
         })
     }
 
-    /// The policy of that id.
+    /// The policy with this id. `None` if the id is of another configuration.
     #[must_use]
     pub fn policy(&self, id: PolicyId) -> Option<&Policy> {
         self.policies.get(usize::from(id.0))
     }
 }
 
-/// Problems as they are found.
+/// Collects problems while variables are read.
 #[derive(Default)]
 struct Problems(Vec<ConfigProblem>);
 
@@ -284,7 +284,7 @@ fn dialect(vars: &Vars, problems: &mut Problems) -> Dialect {
         Some(_) => {
             problems.error(
                 "RATE_LIMIT_HEADERS",
-                "must be `x-ratelimit`, `ietf` or `none`; `x-ratelimit` is in use instead",
+                "must be `x-ratelimit`, `ietf` or `none`; until then, `x-ratelimit` is in force",
             );
             Dialect::XRateLimit
         }
@@ -300,8 +300,8 @@ fn client_ip_header(vars: &Vars, problems: &mut Problems) -> String {
     if matches!(name.as_str(), "x-forwarded-for" | "forwarded") {
         problems.error(
             "CLIENT_IP_HEADER",
-            "must not be a list that clients write themselves; name a header that your platform \
-             sets, such as x-real-ip; cf-connecting-ip is in use instead",
+            "must not be a list to which clients can add addresses; name a header that your platform \
+             overwrites, such as x-real-ip; until then, cf-connecting-ip is in force",
         );
         return default();
     }
@@ -310,7 +310,7 @@ fn client_ip_header(vars: &Vars, problems: &mut Problems) -> String {
     }
     problems.error(
         "CLIENT_IP_HEADER",
-        "must be an HTTP header's name; cf-connecting-ip is in use instead",
+        "must be the name of an HTTP header; until then, cf-connecting-ip is in force",
     );
     default()
 }
@@ -349,8 +349,8 @@ fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
         _ => {
             problems.error(
                 "ORIGIN_URL",
-                "must be a URL such as https://app.vercel.app, without user, query or fragment, or `route`; \
-                 nothing is forwarded until it is mended",
+                "must be `route`, or a URL such as https://app.vercel.app without user, query or fragment; \
+                 until then, no request is forwarded",
             );
             Origin::Nowhere
         }
@@ -360,31 +360,34 @@ fn origin(vars: &Vars, problems: &mut Problems) -> Origin {
 fn secret(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
     let secret = header_secret(vars, name, problems)?;
     if secret.0.len() < 16 {
-        problems.warn(name, "is shorter than 16 characters and can be guessed");
-    }
-    Some(secret)
-}
-
-/// A token of the control plane.
-fn token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
-    let secret = header_secret(vars, name, problems)?;
-    if !secret.is_beyond_guessing() {
         problems.warn(
             name,
-            "is shorter than 22 characters and can be guessed, so that too many wrong tokens from an address \
-             shut the right one out with them",
+            "is shorter than 16 characters and can be guessed; set a longer random value",
         );
     }
     Some(secret)
 }
 
-/// A token that any request may carry: nothing counts the guesses at it.
-fn uncounted_token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
+/// Reads a token of the control plane. Wrong guesses at it are limited, so a short one is only a warning.
+fn token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
+    let secret = header_secret(vars, name, problems)?;
+    if !secret.is_beyond_guessing() {
+        problems.warn(
+            name,
+            "is shorter than 22 characters and can be guessed; set a random token of 22 characters or more. Until then, \
+             after too many wrong tokens from an address, the right one is refused from there as well",
+        );
+    }
+    Some(secret)
+}
+
+/// Reads a token that any request may carry. Guesses at it are not limited, so a short one is refused.
+fn unlimited_token(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Secret> {
     let secret = header_secret(vars, name, problems)?;
     if !secret.is_beyond_guessing() {
         problems.error(
             name,
-            "must have 22 characters or more, since nothing limits the guesses at it; it is not in use",
+            "must have 22 characters or more, since guesses at it are not limited; until then, it is ignored",
         );
         return None;
     }
@@ -396,7 +399,7 @@ fn header_secret(vars: &Vars, name: &str, problems: &mut Problems) -> Option<Sec
     if !vars::fits_header(&value) {
         problems.error(
             name,
-            "must be text, in visible ASCII characters; it is not in use",
+            "must be text of visible ASCII characters, without spaces; until then, it is ignored",
         );
         return None;
     }

@@ -1,9 +1,9 @@
-//! Who is exempt, who is blocked by itself, and what is recorded.
+//! Which addresses are exempt, which callers are blocked automatically, and which events are recorded.
 
 use std::num::NonZeroU32;
 
 use super::vars::{self, Vars};
-use super::{Problems, Secret, uncounted_token};
+use super::{Problems, Secret, unlimited_token};
 use crate::blocklist::BlockTarget;
 use crate::client::range::{Range, RangeMap};
 use crate::events::escalation::Escalation;
@@ -12,22 +12,22 @@ use crate::time::Millis;
 /// Exemptions, blocks and records, as configured.
 #[derive(Clone, Debug)]
 pub struct Abuse {
-    /// Addresses that are never limited.
+    /// Addresses that are never limited nor blocked.
     pub allowlist: RangeMap<()>,
-    /// Sent as `X-RateLimit-Bypass`, it passes every limit.
+    /// The token with which a request passes every limit and block, sent as `X-RateLimit-Bypass`.
     pub bypass_token: Option<Secret>,
-    /// Whether callers are blocked for too many denials, and when.
+    /// After how many denials a caller is blocked everywhere. `None`: escalation is off.
     pub escalation: Option<Escalation>,
     /// Whether events are recorded.
     pub events: bool,
-    /// Thousandths of the admitted requests that are recorded.
+    /// The share of admitted requests that are recorded, in thousandths.
     pub sample: u32,
 }
 
 pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
     let abuse = Abuse {
         allowlist: allowlist(vars, problems),
-        bypass_token: uncounted_token(vars, "RATE_LIMIT_BYPASS_TOKEN", problems),
+        bypass_token: unlimited_token(vars, "RATE_LIMIT_BYPASS_TOKEN", problems),
         escalation: escalation(vars, problems),
         events: vars.flag("RATE_LIMIT_EVENTS", true, problems),
         sample: sample(vars, problems),
@@ -35,7 +35,8 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
     if !abuse.events && abuse.escalation.is_some() {
         problems.warn(
             "RATE_LIMIT_ESCALATION",
-            "counts what RATE_LIMIT_EVENTS records, which is off: nobody is blocked by it",
+            "has no effect: it counts recorded events, and RATE_LIMIT_EVENTS is off. Set RATE_LIMIT_EVENTS to `true`, or this \
+             to `off`",
         );
     }
     abuse
@@ -48,31 +49,32 @@ fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
         None => return RangeMap::default(),
         Some(Ok(entries)) => entries,
         Some(Err(())) => {
-            problems.error(NAME, format!("{RULE}; nobody is exempt until it is mended"));
+            problems.error(NAME, format!("{RULE}; until then, no address is exempt"));
             return RangeMap::default();
         }
     };
     let entries = entries.iter().enumerate();
     let mut ranges = Vec::new();
-    for (place, entry) in entries.filter(|(_, entry)| !entry.is_empty()) {
+    for (index, entry) in entries.filter(|(_, entry)| !entry.is_empty()) {
         match Range::parse_loosely(entry) {
             Some((range, has_more_bits)) => {
                 let is_too_wide = BlockTarget::Range(range).is_too_wide();
                 if has_more_bits || is_too_wide {
-                    let meaning = if has_more_bits {
+                    let rule = if has_more_bits {
                         format!(
-                            "has bits after its prefix and means {range}, all of which is exempt; write that, or one address"
+                            "has bits after its prefix, so that all of {range} is exempt; write that range, or the address without \
+                             a prefix"
                         )
                     } else {
-                        "is so wide that hardly anybody is limited".to_owned()
+                        "is so wide that hardly any caller is limited; write a narrower range".to_owned()
                     };
-                    problems.warn(format!("{NAME}[{place}]"), meaning);
+                    problems.warn(format!("{NAME}[{index}]"), rule);
                 }
                 ranges.push((range, ()));
             }
             None => problems.error(
-                format!("{NAME}[{place}]"),
-                "must be an address or a range such as 10.0.0.0/8; it is left out",
+                format!("{NAME}[{index}]"),
+                "must be an address or a range such as 10.0.0.0/8; until then, the entry is ignored",
             ),
         }
     }
@@ -81,8 +83,8 @@ fn allowlist(vars: &Vars, problems: &mut Problems) -> RangeMap<()> {
 
 fn escalation(vars: &Vars, problems: &mut Problems) -> Option<Escalation> {
     const NAME: &str = "RATE_LIMIT_ESCALATION";
-    /// What is in force where the value cannot be read.
-    const ELSE: [u32; 3] = [100, 600, 600];
+    /// In force if the value is not valid.
+    const STRICT: [u32; 3] = [100, 600, 600];
     let text = vars
         .text(NAME)
         .filter(|text| !text.eq_ignore_ascii_case("off"))?;
@@ -98,9 +100,9 @@ fn escalation(vars: &Vars, problems: &mut Problems) -> Option<Escalation> {
             problems.error(
                 NAME,
                 "must be `denials,seconds,block_seconds` in whole numbers (denials from 1, seconds from 10 to \
-                 86400, block from 1 to 86400) or `off`; 100,600,600 is in force",
+                 86400, block_seconds from 1 to 86400), or `off`; until then, 100,600,600 is in force",
             );
-            ELSE
+            STRICT
         }
     };
     let [denials, seconds, block] = read;
@@ -119,7 +121,7 @@ fn sample(vars: &Vars, problems: &mut Problems) -> u32 {
         Some(_) => {
             problems.error(
                 NAME,
-                "must be a share from 0 to 1 with at most three decimals; no admitted request is recorded",
+                "must be a share from 0 to 1 with at most three decimals; until then, no admitted request is recorded",
             );
             0
         }
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowlist_in_every_form() {
+    fn an_allowlist_may_be_text_a_list_or_json_text() {
         let both = ["10.0.0.0/8", "192.0.2.1"].map(str::to_owned).to_vec();
         for list in [
             json!("192.0.2.1, 10.0.0.0/8"),
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_left_out_and_named_by_its_place() {
+    fn an_invalid_entry_of_the_allowlist_is_ignored_and_reported_by_its_index() {
         let (ranges, problems) = allowed(&json!("192.0.2.1, sEcReT, 10.0.0.0/33"));
         assert_eq!(ranges, ["192.0.2.1"]);
         assert_eq!(
@@ -178,9 +180,9 @@ mod tests {
         assert_eq!((ranges.len(), problems.len()), (1, 1));
     }
 
-    /// `10.9.8.7/8` exempts 16 million addresses; who wrote it may have meant one.
+    /// `10.9.8.7/8` exempts 16 million addresses. Its author may have meant one.
     #[test]
-    fn a_range_with_bits_after_its_prefix_is_a_warning_that_says_what_it_means() {
+    fn a_range_with_bits_after_its_prefix_is_a_warning_that_names_the_range() {
         for (text, meant) in [
             ("10.9.8.7/8", "10.0.0.0/8"),
             ("192.0.2.1/31", "192.0.2.0/31"),
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_exempts_nearly_everybody_is_a_warning() {
+    fn an_allowlist_that_exempts_nearly_every_address_is_a_warning() {
         let compiled = compile(&json!({"RATE_LIMIT_ALLOWLIST": "10.0.0.0/8, 10.0.0.0/0, ::/3"}));
         let named = compiled.problems.iter().map(|problem| &*problem.variable);
         let named: Vec<&str> = named.collect();
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_a_share() {
+    fn the_sample_of_events_is_a_share_from_0_to_1() {
         let read = |value: Value| {
             let compiled = compile(&json!({"RATE_LIMIT_EVENT_SAMPLE": value}));
             (compiled.config.abuse.sample, compiled.has_errors())

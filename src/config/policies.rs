@@ -1,4 +1,4 @@
-//! `RATE_LIMIT_<POLICY>` and `RATE_LIMIT_POLICIES`.
+//! Reads `RATE_LIMIT_<POLICY>` and `RATE_LIMIT_POLICIES`.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ mod options;
 mod policy;
 mod table;
 
-pub(super) use table::Table;
+pub(super) use table::PolicyTable;
 
-/// Reads the policies that the environment sets, and those that are built in.
-pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
+/// Reads the built-in policies and those that variables define.
+pub(super) fn read(vars: &Vars, problems: &mut Problems) -> PolicyTable {
     let mut limits = limits::built_in(vars, problems);
-    let mut table = Table::default();
+    let mut table = PolicyTable::default();
 
     for name in vars.names_after("RATE_LIMIT_") {
         if name::SETTINGS.contains(&name) {
@@ -27,45 +27,45 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Table {
             let is_known = name::SETTINGS.contains(&&*capitals)
                 || limits.contains_key(&policy)
                 || table.is_off(&policy);
-            // In capitals, what it says would be in force.
-            table.lost_options |= is_known && name != capitals;
+            // The variable would be in force if its name were in capitals, and it may be stricter than what is.
+            table.has_lost_options |= is_known && name != capitals;
             continue;
         };
         let Some(text) = vars.text(&name::variable(&policy)) else {
             continue;
         };
-        table.named.insert(policy.clone());
+        table.defined.insert(policy.clone());
         if text.eq_ignore_ascii_case("off") {
             limits.remove(&policy);
             table.off.insert(policy);
         } else {
-            let fallback = limits.get(&policy).copied();
-            let read = limits::read(&policy, &text, fallback, problems);
+            let built_in = limits.get(&policy).copied();
+            let read = limits::read(&policy, &text, built_in, problems);
             limits.insert(policy, read);
         }
     }
 
     let mut options = options::table(vars, problems).unwrap_or_else(|| {
-        table.lost_options = true;
+        table.has_lost_options = true;
         BTreeMap::new()
     });
     for (name, limits) in limits {
-        let chosen = options.remove(&name);
+        let options = options.remove(&name);
         if name == PREFLIGHT {
-            table.preflight = policy::preflight(limits, chosen, problems);
+            table.preflight = policy::preflight(limits, options, problems);
             continue;
         }
         table
             .policies
-            .extend(policy::build(name, limits, chosen, problems));
+            .extend(policy::build(name, limits, options, problems));
     }
     for name in options.into_keys() {
         if !table.is_off(&name) {
-            table.lost_options = true;
+            table.has_lost_options = true;
             problems.error(
                 "RATE_LIMIT_POLICIES",
-                "has options for a policy that does not exist; define RATE_LIMIT_<NAME> or correct the name \
-                 (every request meets the policy `misconfigured` meanwhile)",
+                "has options for a policy that does not exist; define RATE_LIMIT_<NAME> or correct the name; until then, every \
+                 request also meets the policy `misconfigured`",
             );
         }
     }
@@ -79,7 +79,7 @@ mod tests {
     use crate::config::tests::{good, limits, names};
 
     #[test]
-    fn a_policy_is_overridden_made_or_switched_off() {
+    fn a_variable_overrides_defines_or_switches_off_a_policy() {
         let config = good(&json!({
             "RATE_LIMIT_AUTH": " 5 , 30 ",
             "RATE_LIMIT_MFA": "3,60,120",

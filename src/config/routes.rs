@@ -1,10 +1,10 @@
-//! `RATE_LIMIT_ROUTES`.
+//! Reads `RATE_LIMIT_ROUTES`.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::policies::Table;
+use super::policies::PolicyTable;
 use super::vars::{is_header_name, whole_value};
 use super::{Problems, Vars};
 use crate::policy::{Mode, PREFLIGHT, PolicyId};
@@ -12,43 +12,44 @@ use crate::route::{PathPattern, Route, Routes};
 
 const VARIABLE: &str = "RATE_LIMIT_ROUTES";
 
-/// What the variable says.
-pub(super) struct Read {
+/// The routes, and what follows from them for the policies.
+pub(super) struct RoutesRead {
     pub(super) routes: Routes,
-    /// Policies that every request meets, because it cannot be read which ones were meant to.
+    /// Policies that every request meets, because the requests for which they were meant are not known.
     pub(super) always: Vec<PolicyId>,
+    /// Policies that any route uses.
     pub(super) used: BTreeSet<PolicyId>,
 }
 
-pub(super) fn read(vars: &Vars, table: &mut Table, problems: &mut Problems) -> Read {
-    let given = vars.table(VARIABLE, problems);
+pub(super) fn read(vars: &Vars, table: &mut PolicyTable, problems: &mut Problems) -> RoutesRead {
+    let value = vars.table(VARIABLE, problems);
     let mut reader = RoutesReader {
         table,
         problems,
         always: Vec::new(),
         used: BTreeSet::new(),
     };
-    let routes = match given {
+    let routes = match value {
         None => Vec::new(),
         Some(Ok(Value::Array(list))) => list
             .iter()
             .enumerate()
-            .filter_map(|(place, route)| reader.route(&format!("{VARIABLE}[{place}]"), route))
+            .filter_map(|(index, route)| reader.route(&format!("{VARIABLE}[{index}]"), route))
             .collect(),
         Some(_) => {
             reader.problems.error(
                 VARIABLE,
-                "must be a list of routes or its JSON text; every request meets the policy `misconfigured` until it is mended",
+                "must be a list of routes, or its JSON text; until then, every request also meets the policy `misconfigured`",
             );
-            reader.distrust();
+            reader.always_meet_misconfigured();
             Vec::new()
         }
     };
-    if reader.table.lost_options() {
-        reader.distrust();
+    if reader.table.has_lost_options() {
+        reader.always_meet_misconfigured();
     }
     let general: Vec<PolicyId> = reader.table.id("general").into_iter().collect();
-    Read {
+    RoutesRead {
         always: reader.always,
         used: reader.used,
         routes: Routes::new(routes, general),
@@ -56,43 +57,44 @@ pub(super) fn read(vars: &Vars, table: &mut Table, problems: &mut Problems) -> R
 }
 
 struct RoutesReader<'a> {
-    table: &'a mut Table,
+    table: &'a mut PolicyTable,
     problems: &'a mut Problems,
     always: Vec<PolicyId>,
     used: BTreeSet<PolicyId>,
 }
 
 impl RoutesReader<'_> {
-    fn distrust(&mut self) {
+    /// Makes every request meet the policy `misconfigured`.
+    fn always_meet_misconfigured(&mut self) {
         let misconfigured = self.table.misconfigured();
         self.always.extend(misconfigured);
     }
 
-    /// A route of which anything cannot be read stands beside the routes after it, so that it hides
-    /// none of them.
+    /// Reads one route. If any part of it is not valid, later routes still apply to its requests, so that it hides none of them.
     fn route(&mut self, place: &str, value: &Value) -> Option<Route> {
         let Value::Object(route) = value else {
             self.problems.error(
                 place,
-                "must be a table with `path` and `policies`; every request meets the policy `misconfigured` until it is mended",
+                "must be a table with `path` and `policies`; until then, every request also meets the policy `misconfigured`",
             );
-            self.distrust();
+            self.always_meet_misconfigured();
             return None;
         };
         let path = route.get("path").and_then(Value::as_str);
         if path.is_some_and(|path| path.split('/').any(|segment| segment == ".*")) {
             self.problems.warn(
                 format!("{place}.path"),
-                "has a segment `.*`, which matches names that begin with a dot; write `*` or `**` if it is a regular \
-                 expression, and `%2E*` if not",
+                "has a segment `.*`, which matches names that begin with a dot; if you meant a regular expression, write `*` \
+                 or `**`, else write `%2E*`",
             );
         }
-        let clear = self.problems.0.len();
+        let problems_before = self.problems.0.len();
         for field in route.keys() {
             if !matches!(field.as_str(), "path" | "methods" | "policies" | "cost") {
                 self.problems.error(
                     place,
-                    "has an unknown field (known are path, methods, policies and cost); it hides no later route",
+                    "has an unknown field; the fields are path, methods, policies and cost. Until you correct it, later routes \
+                     still apply to its requests",
                 );
             }
         }
@@ -103,8 +105,9 @@ impl RoutesReader<'_> {
         if widened.is_some() {
             self.problems.error(
                 format!("{place}.path"),
-                "has a placeholder of another router; write `*` for one segment, `**` for any number, and escape what \
-                 stands for itself (`%3A` for a colon); meanwhile it stands for `**`, and the route hides no later one",
+                "has a placeholder of another router; write `*` for one segment, `**` for any number, and percent-encode \
+                 characters that you mean literally (`%3A` for a colon). Until you correct it, the placeholder means `**`, and \
+                 later routes still apply to its requests",
             );
         }
         let pattern = match widened.as_deref().or(path).map(PathPattern::parse) {
@@ -112,16 +115,21 @@ impl RoutesReader<'_> {
             Some(Err(error)) => return self.everywhere(place, &error.to_string(), policies),
             None => return self.everywhere(place, "must be text", policies),
         };
-        let unclear = self.problems.0.len() > clear;
-        self.warn_of_cost(&format!("{place}.cost"), cost, &policies);
+        let has_problems = self.problems.0.len() > problems_before;
+        self.check_cost(&format!("{place}.cost"), cost, &policies);
         let route = Route::new(pattern, methods, policies, cost);
-        Some(if unclear { route.fall_through() } else { route })
+        Some(if has_problems {
+            route.fall_through()
+        } else {
+            route
+        })
     }
 
+    /// Applies the policies of a route without a valid path to every path.
     fn everywhere(&mut self, place: &str, rule: &str, policies: Vec<PolicyId>) -> Option<Route> {
         self.problems.error(
             format!("{place}.path"),
-            format!("{rule}; the route's policies apply on every path until it is mended"),
+            format!("{rule}; until then, the route's policies apply to every path"),
         );
         self.always.extend(policies);
         None
@@ -133,24 +141,27 @@ impl RoutesReader<'_> {
             other => {
                 self.problems.error(
                     place,
-                    "must be a list of policies' names (an empty list for none)",
+                    "must be a list of policies' names, an empty one for none; until then, a lone name counts as a list, and \
+                     anything else as the policy `misconfigured`",
                 );
                 other.map_or(&[Value::Null][..], std::slice::from_ref)
             }
         };
         let mut policies = Vec::new();
-        for (number, name) in names.iter().enumerate() {
+        for (index, name) in names.iter().enumerate() {
             let name = name.as_str().unwrap_or_default().to_ascii_lowercase();
             if self.table.is_off(&name) && name != PREFLIGHT {
                 continue;
             }
             let id = self.table.id(&name).or_else(|| {
                 self.problems.error(
-                    format!("{place}[{number}]"),
+                    format!("{place}[{index}]"),
                     if name == PREFLIGHT {
-                        "names the policy that CORS preflights meet, and nothing else does (`misconfigured` is in force)"
+                        "names the policy of CORS preflights, which no other request meets; name another policy; until then, \
+                         `misconfigured` is in force in its place"
                     } else {
-                        "names no policy; define RATE_LIMIT_<NAME> or correct the name (`misconfigured` is in force)"
+                        "names no policy; define RATE_LIMIT_<NAME> or correct the name; until then, `misconfigured` is in force \
+                         in its place"
                     },
                 );
                 self.table.misconfigured()
@@ -179,7 +190,7 @@ impl RoutesReader<'_> {
             None => {
                 self.problems.error(
                     place,
-                    "must be a list of HTTP methods, or absent for all; all are in force",
+                    "must be a list of HTTP methods, or absent for all methods; until then, the route applies to all methods",
                 );
                 Vec::new()
             }
@@ -193,16 +204,16 @@ impl RoutesReader<'_> {
         whole_value(value)
             .filter(|cost| *cost > 0)
             .unwrap_or_else(|| {
-                let dearest = self.capacity(policies).unwrap_or(1);
+                let max = self.capacity(policies).unwrap_or(1);
                 self.problems.error(
                     place,
-                    format!("must be a whole number from 1; {dearest}, the most that is ever admitted, is in force"),
+                    format!("must be a whole number from 1; until then, {max} is in force, the highest cost that can be admitted"),
                 );
-                dearest
+                max
             })
     }
 
-    /// The most that the enforced ones of `policies`, and of those that always apply, admit at once.
+    /// The highest cost that every enforced one of `policies`, and the policy `ip`, can admit.
     fn capacity(&self, policies: &[PolicyId]) -> Option<u32> {
         policies
             .iter()
@@ -214,11 +225,12 @@ impl RoutesReader<'_> {
             .min()
     }
 
-    fn warn_of_cost(&mut self, place: &str, cost: u32, policies: &[PolicyId]) {
-        if self.capacity(policies).is_some_and(|most| cost > most) {
+    fn check_cost(&mut self, place: &str, cost: u32, policies: &[PolicyId]) {
+        if self.capacity(policies).is_some_and(|max| cost > max) {
             self.problems.error(
                 place,
-                "is more than one of the policies that apply ever allows: every request will be denied",
+                "is more than one of the policies that apply can ever admit, so that every request is denied; lower the cost, or \
+                 raise that policy's limit",
             );
         }
     }

@@ -1,4 +1,4 @@
-//! A policy's limits: `requests,seconds,block_seconds`.
+//! Reads a policy's limits: `requests,seconds,block_seconds`.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::policy::PREFLIGHT;
 /// The longest window and the longest block: 366 days.
 const MAX_SECONDS: u32 = 366 * 24 * 60 * 60;
 
-/// How many requests in how many seconds, and how long a caller that exceeds them is blocked.
+/// How many requests a caller may send in how many seconds, and for how long it is blocked when it exceeds that.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) requests: u32,
     pub(super) seconds: u32,
-    /// 0: the caller is not blocked.
+    /// 0 means that the caller is not blocked.
     pub(super) block_seconds: u32,
 }
 
@@ -31,7 +31,7 @@ const BUILT_IN: [(&str, Limits); 8] = [
     (PREFLIGHT, Limits::new(600, 60, 0)),
 ];
 
-/// The tightest built-in limits: in force where the intended ones cannot be known.
+/// The strictest built-in limits. They are in force where the intended limits are not known.
 pub(super) const STRICTEST: Limits = Limits::new(5, 60, 900);
 
 impl Limits {
@@ -43,7 +43,7 @@ impl Limits {
         }
     }
 
-    /// These limits, each number made at least as strict as in [`STRICTEST`].
+    /// These limits, with each number made at least as strict as in [`STRICTEST`].
     pub(super) fn tightened(self) -> Self {
         Self {
             requests: self.requests.min(STRICTEST.requests),
@@ -53,7 +53,7 @@ impl Limits {
     }
 }
 
-/// The limits of the built-in policies, before variables change them.
+/// The limits of the built-in policies, before `RATE_LIMIT_<POLICY>` variables change them.
 pub(super) fn built_in(vars: &Vars, problems: &mut Problems) -> BTreeMap<String, Limits> {
     let mut limits = BTreeMap::new();
     limits.extend(BUILT_IN.map(|(name, limits)| (name.to_owned(), limits)));
@@ -61,29 +61,27 @@ pub(super) fn built_in(vars: &Vars, problems: &mut Problems) -> BTreeMap<String,
     limits
 }
 
-/// The limits of the policy `general` where `RATE_LIMIT_GENERAL` does not set them.
+/// The limits of the policy `general` if `RATE_LIMIT_GENERAL` does not set them.
 fn general(vars: &Vars, problems: &mut Problems) -> Limits {
-    let most = 1..=u32::MAX;
-    let max = vars.number(
+    let requests = vars.number(
         "DEFAULT_RATE_LIMIT_MAX",
-        most,
+        1..=u32::MAX,
         [120, 5],
         "requests",
         problems,
     );
-    let longest = 1..=MAX_SECONDS;
-    let window = vars.number(
+    let seconds = vars.number(
         "DEFAULT_RATE_LIMIT_WINDOW",
-        longest,
+        1..=MAX_SECONDS,
         [60, 86_400],
         "seconds",
         problems,
     );
-    Limits::new(max, window, 0)
+    Limits::new(requests, seconds, 0)
 }
 
-/// Reads `requests,seconds` or `requests,seconds,block_seconds`. If the value is bad, its readable
-/// parts are in force, and the strictest limits for the rest.
+/// Reads `requests,seconds` or `requests,seconds,block_seconds`. If the value is bad, its valid parts are in force, and the
+/// strictest limits in place of the others.
 pub(super) fn read(
     policy: &str,
     text: &str,
@@ -91,11 +89,11 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> Limits {
     const FORM: &str = "must be `requests,seconds`, `requests,seconds,block_seconds` or `off`, in \
-                        whole numbers (requests from 1, seconds from 1 to 31622400, block from 0)";
+                        whole numbers (requests from 1, seconds from 1 to 31622400, block_seconds from 0 to 31622400)";
     let fields: Vec<&str> = text.split(',').map(str::trim).collect();
-    let number = |place: usize, least: u32, most: u32| {
-        let number = fields.get(place).and_then(|field| whole(field))?;
-        (least..=most).contains(&number).then_some(number)
+    let number = |index: usize, min: u32, max: u32| {
+        let number = fields.get(index).and_then(|field| whole(field))?;
+        (min..=max).contains(&number).then_some(number)
     };
     let limit = number(0, 1, u32::MAX).zip(number(1, 1, MAX_SECONDS));
     let block = if fields.len() == 2 {
@@ -103,19 +101,19 @@ pub(super) fn read(
     } else {
         number(2, 0, MAX_SECONDS)
     };
-    let blocks = policy != PREFLIGHT;
+    let may_block = policy != PREFLIGHT;
     if let (Some((requests, seconds)), Some(block), 2..=3) = (limit, block, fields.len())
-        && (blocks || block == 0)
+        && (may_block || block == 0)
     {
         return Limits::new(requests, seconds, block);
     }
     let (requests, seconds) = limit.unwrap_or((STRICTEST.requests, STRICTEST.seconds));
-    if !blocks {
+    if !may_block {
         problems.error(
             variable(policy),
             format!(
-                "must be `requests,seconds` or `off`, in whole numbers (requests from 1, seconds from 1 to 31622400): \
-                 preflights block nobody; {requests},{seconds} is in force"
+                "must be `requests,seconds` or `off`, in whole numbers (requests from 1, seconds from 1 to 31622400), \
+                 since preflights block nobody; until then, {requests},{seconds} is in force"
             ),
         );
         return Limits::new(requests, seconds, 0);
@@ -126,7 +124,7 @@ pub(super) fn read(
     let block = block.filter(|block| *block > 0).unwrap_or(strict_block);
     problems.error(
         variable(policy),
-        format!("{FORM}; {requests},{seconds},{block} is in force"),
+        format!("{FORM}; until then, {requests},{seconds},{block} is in force"),
     );
     Limits::new(requests, seconds, block)
 }
@@ -138,7 +136,7 @@ mod tests {
     use crate::config::tests::{bad, good, limits};
 
     #[test]
-    fn the_default_limits_are_the_general_policys() {
+    fn the_default_variables_set_the_limits_of_the_policy_general() {
         let vars = json!({"DEFAULT_RATE_LIMIT_MAX": "50", "DEFAULT_RATE_LIMIT_WINDOW": 30});
         assert_eq!(limits(&good(&vars), "general"), Some((50, 30, 0)));
         let vars = json!({"DEFAULT_RATE_LIMIT_MAX": "50", "RATE_LIMIT_GENERAL": "7,8"});
@@ -151,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_parts_of_limits_become_the_strictest() {
+    fn invalid_parts_of_limits_become_the_strictest_ones() {
         for text in ["", " "] {
             good(&json!({"RATE_LIMIT_AUTH": text}));
         }

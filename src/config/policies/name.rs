@@ -1,8 +1,8 @@
-//! Policies' names.
+//! Names of policies.
 
 use crate::config::Problems;
 
-/// The policy of requests whose configuration cannot be read. It can be neither `off` nor a shadow.
+/// The policy of requests whose intended policies are not known. It cannot be `off` or in shadow mode.
 pub(super) const MISCONFIGURED: &str = "misconfigured";
 
 /// Names after `RATE_LIMIT_` that are settings, not policies.
@@ -28,8 +28,8 @@ pub(super) const SETTINGS: [&str; 19] = [
     "JWT_COOKIE",
 ];
 
-/// Names that the limiter itself uses after the key prefix.
-const TAKEN: [&str; 11] = [
+/// Names that the limiter itself uses after the prefix of its Redis keys.
+const RESERVED: [&str; 11] = [
     MISCONFIGURED,
     "absorbed",
     "blocked",
@@ -48,26 +48,26 @@ pub(super) fn variable(policy: &str) -> String {
     format!("RATE_LIMIT_{}", policy.to_ascii_uppercase())
 }
 
-/// The policy that `RATE_LIMIT_<name>` sets. `None`: the name cannot be a policy's.
+/// The policy whose limits `RATE_LIMIT_<name>` sets. `None` if no policy can have that name.
 pub(super) fn read(name: &str, problems: &mut Problems) -> Option<String> {
-    let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    let shaped = (1..=32).contains(&name.len())
-        && name.bytes().all(plain)
+    let is_allowed = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    let is_valid = (1..=32).contains(&name.len())
+        && name.bytes().all(is_allowed)
         && name.starts_with(|first: char| first.is_ascii_uppercase());
-    if !shaped {
+    if !is_valid {
         problems.error(
             "RATE_LIMIT_<POLICY>",
-            "a policy's name must be at most 32 capitals, digits and underscores, a capital first; it is left out, and \
-             where capitals would make it a known name, every request meets the policy `misconfigured` until it is \
-             mended",
+            "the name after RATE_LIMIT_ must be at most 32 capitals, digits and underscores, a capital first; until then, the \
+             variable is ignored, and if capitals would make it a known name, every request also meets the policy \
+             `misconfigured`",
         );
         return None;
     }
     let policy = name.to_ascii_lowercase();
-    if TAKEN.contains(&policy.as_str()) {
+    if RESERVED.contains(&policy.as_str()) {
         problems.error(
             variable(&policy),
-            "is a name that the limiter uses itself; choose another",
+            "is a name that the limiter uses itself; choose another. Until then, the variable is ignored",
         );
         return None;
     }
@@ -81,7 +81,7 @@ mod tests {
     use crate::config::tests::bad;
 
     #[test]
-    fn names_that_cannot_be_policies_are_refused() {
+    fn reserved_and_invalid_names_of_policies_are_refused() {
         for name in [
             "MISCONFIGURED",
             "BLOCKED",

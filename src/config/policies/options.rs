@@ -1,4 +1,4 @@
-//! A policy's options: its table in `RATE_LIMIT_POLICIES`.
+//! Reads a policy's options from its table in `RATE_LIMIT_POLICIES`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,33 +13,34 @@ use crate::policy::{KeyBy, Mode};
 use crate::quota::Algorithm;
 use crate::store::OnFailure;
 
-/// What `RATE_LIMIT_POLICIES` sets for one policy.
+/// The options of one policy. An option that is absent has its default.
 #[derive(Default)]
 pub(super) struct PolicyOptions {
     pub(super) algorithm: Algorithm,
     pub(super) burst: Option<NonZeroU32>,
     pub(super) key: KeyBy,
-    /// Of `key = "network"`, where they are set.
+    /// The prefixes of `key = "network"`, in bits.
     pub(super) ipv4_prefix: Option<u8>,
     pub(super) ipv6_prefix: Option<u8>,
-    /// A proven user has its own quota.
+    /// Whether a proven user has a separate quota.
     pub(super) by_user: bool,
+    /// The limit of a proven user.
     pub(super) authenticated: Option<NonZeroU32>,
     pub(super) mode: Mode,
     pub(super) on_store_failure: OnFailure,
     pub(super) lease: Option<NonZeroU32>,
-    /// An option is unknown, or the value is not a table.
-    pub(super) unclear: bool,
+    /// Whether an option is unknown, or the value is not a table. The policy is tightened then.
+    pub(super) is_unclear: bool,
 }
 
-/// The options of each policy, by its name in lower case. `None`: they cannot be read.
+/// The options of each policy, by its name in lower case. `None` if the variable is not a table.
 pub(super) fn table(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<String, Value>> {
     match vars.table("RATE_LIMIT_POLICIES", problems) {
         None => Some(BTreeMap::new()),
         Some(Ok(Value::Object(table))) => {
             let mut options = BTreeMap::new();
             for (name, value) in table {
-                // Two names that differ in case alone: which one was meant?
+                // If two names differ only in case, neither table is used, since either may be the one that was meant.
                 let name = name.to_ascii_lowercase();
                 let value = match options.contains_key(&name) {
                     true => UNUSABLE.into(),
@@ -52,29 +53,30 @@ pub(super) fn table(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<Str
         Some(_) => {
             problems.error(
                 "RATE_LIMIT_POLICIES",
-                "must be a table of tables, policy by policy, or its JSON text; every request meets the \
-                 policy `misconfigured` until it is mended",
+                "must be a table that has a table of options for each policy, or its JSON text; until then, every request also \
+                 meets the policy `misconfigured`",
             );
             None
         }
     }
 }
 
-/// Reads the options at `place`. A bad value is a problem, and the stricter one is in force.
+/// Reads the options at `place`, which names the variable and the policy. A bad value is a problem, and the strictest value is
+/// in force.
 pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> PolicyOptions {
     let mut options = PolicyOptions::default();
     let Value::Object(table) = value else {
         problems.error(
             place,
-            "must be one table of options (a name is the same in any case); the policy is held to 5 requests \
-             until it is mended",
+            "must be one table of options (names that differ only in case name the same policy); until then, the policy admits \
+             at most 5 requests a minute",
         );
-        options.unclear = true;
+        options.is_unclear = true;
         return options;
     };
     for (option, value) in table {
         let text = value.as_str().unwrap_or_default();
-        let understood = match option.as_str() {
+        let valid = match option.as_str() {
             "algorithm" => {
                 Algorithm::from_name(text).map(|algorithm| options.algorithm = algorithm)
             }
@@ -89,10 +91,10 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
             }
             "key" => {
                 let key = key_by(text);
-                let understood = key.is_some();
+                let is_valid = key.is_some();
                 // One quota for all callers is the strictest.
                 options.key = key.unwrap_or(KeyBy::Global);
-                understood.then_some(())
+                is_valid.then_some(())
             }
             "ipv4_prefix" => {
                 let bits = prefix(value, 32);
@@ -119,16 +121,16 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
                 options.lease.map(drop)
             }
             _ => {
-                options.unclear = true;
+                options.is_unclear = true;
                 problems.error(
                     place,
-                    "has an unknown option (known are algorithm, authenticated, burst, ipv4_prefix, ipv6_prefix, key, lease, mode and \
-                     on_store_failure); the policy is held to 5 requests until it is mended",
+                    "has an unknown option; the options are algorithm, authenticated, burst, ipv4_prefix, ipv6_prefix, key, lease, \
+                     mode and on_store_failure. Until you correct it, the policy admits at most 5 requests a minute",
                 );
                 Some(())
             }
         };
-        if understood.is_none() {
+        if valid.is_none() {
             problems.error(format!("{place}.{option}"), rule_of(option));
         }
     }
@@ -136,10 +138,11 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
     options
 }
 
-/// In force where a prefix cannot be read: wider networks than by default.
+/// In force if a prefix is not valid: wider networks than the default ones.
 const STRICT_PREFIXES: NetworkPrefixes = NetworkPrefixes { ipv4: 16, ipv6: 32 };
 
 impl PolicyOptions {
+    /// Applies the prefixes to `key = "network"`. With another key they are a problem.
     fn apply_prefixes(&mut self, place: &str, problems: &mut Problems) {
         if let KeyBy::Network(prefixes) = &mut self.key {
             prefixes.ipv4 = self.ipv4_prefix.unwrap_or(prefixes.ipv4);
@@ -153,38 +156,40 @@ impl PolicyOptions {
             if bits.is_some() {
                 problems.error(
                     format!("{place}.{option}"),
-                    "needs `key = \"network\"`; it is not in use",
+                    "needs `key = \"network\"`; until then, it is ignored",
                 );
             }
         }
     }
 }
 
-/// A number of bits from 1 to `most`.
-fn prefix(value: &Value, most: u8) -> Option<u8> {
+/// Reads a number of bits from 1 to `max`.
+fn prefix(value: &Value, max: u8) -> Option<u8> {
     let bits = u8::try_from(whole_value(value)?).ok()?;
-    (1..=most).contains(&bits).then_some(bits)
+    (1..=max).contains(&bits).then_some(bits)
 }
 
-/// What an option's value must be, and what is in force instead.
+/// The rule for an option's value, and what is in force until the value keeps it.
 pub(super) fn rule_of(option: &str) -> &'static str {
     match option {
         "algorithm" => {
-            "must be `sliding-window`, `token-bucket` or `fixed-window`; `sliding-window` is in force"
+            "must be `sliding-window`, `token-bucket` or `fixed-window`; until then, `sliding-window` is in force"
         }
         "authenticated" => {
-            "must be a whole number from 1, for a policy whose key is `ip` or `user`; proven users have no \
-             limit of their own meanwhile"
+            "must be a whole number from 1, for a policy whose key is `ip` or `user`; until then, proven users have no \
+             separate limit"
         }
-        "burst" => "must be a whole number from 1; 1 is in force",
-        "ipv4_prefix" => "must be a whole number of bits from 1 to 32; 16 is in force",
-        "ipv6_prefix" => "must be a whole number of bits from 1 to 128; 32 is in force",
-        "key" => "must be `ip`, `user`, `network`, `global` or `header:NAME`; `global` is in force",
+        "burst" => "must be a whole number from 1; until then, 1 is in force",
+        "ipv4_prefix" => "must be a whole number of bits from 1 to 32; until then, 16 is in force",
+        "ipv6_prefix" => "must be a whole number of bits from 1 to 128; until then, 32 is in force",
+        "key" => {
+            "must be `ip`, `user`, `network`, `global` or `header:NAME`; until then, `global` is in force"
+        }
         "lease" => {
-            "must be a whole number from 1 to the policy's limit (or burst); nothing is leased meanwhile"
+            "must be a whole number from 1 to the policy's limit (or burst); until then, nothing is leased"
         }
-        "on_store_failure" => "must be `memory`, `allow` or `deny`; `deny` is in force",
-        _ => "must be `enforce` or `shadow`; `enforce` is in force",
+        "on_store_failure" => "must be `memory`, `allow` or `deny`; until then, `deny` is in force",
+        _ => "must be `enforce` or `shadow`; until then, `enforce` is in force",
     }
 }
 
@@ -218,7 +223,7 @@ mod tests {
     use crate::quota::Algorithm;
 
     #[test]
-    fn options_shape_a_policy() {
+    fn a_policy_takes_its_options() {
         let config = good(&json!({"RATE_LIMIT_POLICIES": {
             "auth": {"algorithm": "token-bucket", "burst": 5, "key": "global", "mode": "shadow"},
             "MFA": {"algorithm": "fixed-window", "key": "header:X-Api-Key"},
@@ -233,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_option_is_named_and_the_stricter_one_rules() {
+    fn a_bad_option_is_reported_and_the_strictest_value_is_in_force() {
         for (option, value) in [
             ("algorithm", json!("sliding")),
             ("algorithm", json!(7)),
@@ -282,16 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_bounds_networks_of_the_prefixes_that_it_names() {
-        let read = |option: serde_json::Value, broken: &[&str]| {
-            let vars = json!({"RATE_LIMIT_POLICIES": {"auth": option}});
+    fn a_policy_limits_networks_of_its_prefixes() {
+        let read = |options: serde_json::Value, bad: &[&str]| {
+            let vars = json!({"RATE_LIMIT_POLICIES": {"auth": options}});
             let compiled = compile(&vars);
             let problems = compiled.problems.iter();
-            let named: Vec<&str> = problems.map(|problem| &*problem.variable).collect();
-            let broken = broken
+            let variables: Vec<&str> = problems.map(|problem| &*problem.variable).collect();
+            let expected = bad
                 .iter()
                 .map(|option| format!("RATE_LIMIT_POLICIES.auth.{option}"));
-            assert_eq!(named, broken.collect::<Vec<_>>(), "{vars}");
+            assert_eq!(variables, expected.collect::<Vec<_>>(), "{vars}");
             policy(&compiled.config, "auth").unwrap().key.clone()
         };
         let network = |ipv4, ipv6| KeyBy::Network(NetworkPrefixes { ipv4, ipv6 });
@@ -309,7 +314,7 @@ mod tests {
         ] {
             let option = json!({"key": "network", "ipv4_prefix": bad, "ipv6_prefix": bad});
             let read = read(option, &["ipv4_prefix", "ipv6_prefix"]);
-            assert_eq!(read, network(16, 32), "the stricter");
+            assert_eq!(read, network(16, 32), "the strict prefixes");
         }
         let wide = json!({"key": "network", "ipv4_prefix": 33});
         assert_eq!(read(wide, &["ipv4_prefix"]), network(16, 48));
@@ -320,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_no_policy_can_take_are_distrusted() {
+    fn options_that_apply_to_no_policy_make_every_request_meet_misconfigured() {
         for table in [
             json!("[]"),
             json!("{"),

@@ -1,4 +1,4 @@
-//! A policy, built from its limits and options.
+//! Builds a policy from its limits and options.
 
 use std::num::NonZeroU32;
 
@@ -11,13 +11,13 @@ use crate::policy::{KeyBy, PREFLIGHT, Policy};
 use crate::quota::{Algorithm, Quota};
 use crate::time::Millis;
 
-/// Builds the policy of preflights: by address, in memory, without a block. Options that say otherwise are problems.
+/// Builds the policy of preflights. It counts by address, in memory, without a block. Options that would change that are problems.
 pub(super) fn preflight(
     limits: Limits,
-    mut chosen: Option<Value>,
+    mut options: Option<Value>,
     problems: &mut Problems,
 ) -> Option<Policy> {
-    if let Some(Value::Object(options)) = &mut chosen {
+    if let Some(Value::Object(options)) = &mut options {
         for option in [
             "authenticated",
             "ipv4_prefix",
@@ -29,30 +29,30 @@ pub(super) fn preflight(
             if options.remove(option).is_some_and(|value| value != "ip") {
                 problems.error(
                     format!("RATE_LIMIT_POLICIES.{PREFLIGHT}.{option}"),
-                    "is no option of preflights, which are counted by address in memory; it is not in use",
+                    "cannot be set for preflights, which are counted by address in memory; remove it. It is ignored",
                 );
             }
         }
     }
-    let policy = build(PREFLIGHT.to_owned(), limits, chosen, problems)?;
+    let policy = build(PREFLIGHT.to_owned(), limits, options, problems)?;
     Some(Policy {
         block: None,
         ..policy
     })
 }
 
-/// Builds a policy. What its options do not allow is a problem, and a stricter policy is in force.
+/// Builds a policy. Options that are not valid, or do not fit together, are problems, and a stricter policy is in force.
 pub(super) fn build(
     name: String,
     limits: Limits,
-    chosen: Option<Value>,
+    options: Option<Value>,
     problems: &mut Problems,
 ) -> Option<Policy> {
     let place = format!("RATE_LIMIT_POLICIES.{name}");
-    let options = chosen.map_or_else(PolicyOptions::default, |value| {
+    let options = options.map_or_else(PolicyOptions::default, |value| {
         options::read(&place, &value, problems)
     });
-    let limits = if options.unclear {
+    let limits = if options.is_unclear {
         limits.tightened()
     } else {
         limits
@@ -60,10 +60,10 @@ pub(super) fn build(
     let limit = NonZeroU32::new(limits.requests)?;
     let window = Millis::from_secs(limits.seconds);
     let block = limits.block_seconds;
-    // Stricter than a bucket of either size.
-    let windowed = || {
-        let least = options.burst.map_or(limit, |burst| burst.min(limit));
-        Quota::new(Algorithm::SlidingWindow, least, window)
+    // A sliding window of the smaller number is stricter than a bucket with this burst, and than a window with this limit.
+    let strict_window = || {
+        let smaller = options.burst.map_or(limit, |burst| burst.min(limit));
+        Quota::new(Algorithm::SlidingWindow, smaller, window)
     };
     let quota = match (options.algorithm, options.burst) {
         (Algorithm::TokenBucket, burst) => Quota::new(Algorithm::TokenBucket, limit, window)
@@ -71,30 +71,35 @@ pub(super) fn build(
         (_, Some(_)) => {
             problems.error(
                 format!("{place}.burst"),
-                "needs `algorithm = \"token-bucket\"`; a sliding window of the smaller number is in force",
+                "needs `algorithm = \"token-bucket\"`; until then, a sliding window with the smaller of limit and burst is in \
+                 force",
             );
-            windowed()
+            strict_window()
         }
         (algorithm, None) => Quota::new(algorithm, limit, window),
     };
     let quota = match quota {
         Ok(quota) => quota,
         Err(error) => {
-            problems.error(&place, format!("{error}; a sliding window is in force"));
-            windowed().ok()?
+            problems.error(
+                &place,
+                format!("{error}; until then, a sliding window is in force"),
+            );
+            strict_window().ok()?
         }
     };
     let lease = options.lease.map_or(0, NonZeroU32::get);
-    let sensible = lease <= quota.capacity();
-    if !sensible {
+    let lease_fits = lease <= quota.capacity();
+    if !lease_fits {
         problems.error(format!("{place}.lease"), rule_of("lease"));
     } else if lease > 1 && block > 0 {
         problems.warn(
             format!("{place}.lease"),
-            "is not in use for a policy that blocks: a caller would be blocked for units that it never spent",
+            "is not in use: the policy has a block, and a caller would be blocked for units that it never spent; remove the \
+             lease or the block",
         );
     }
-    let user = users_quota(&place, &options, &quota, problems);
+    let user = user_quota(&place, &options, &quota, problems);
     Some(Policy {
         name,
         quota,
@@ -103,19 +108,19 @@ pub(super) fn build(
         key: options.key,
         mode: options.mode,
         on_store_failure: options.on_store_failure,
-        lease: if sensible && block == 0 { lease } else { 0 },
+        lease: if lease_fits && block == 0 { lease } else { 0 },
     })
 }
 
-/// The quota of a proven user, if it has its own.
-fn users_quota(
+/// The separate quota of a proven user. `None` if the policy limits users by their address.
+fn user_quota(
     place: &str,
     options: &PolicyOptions,
     quota: &Quota,
     problems: &mut Problems,
 ) -> Option<Quota> {
     let limit = options.authenticated;
-    if options.unclear || (limit.is_none() && !options.by_user) {
+    if options.is_unclear || (limit.is_none() && !options.by_user) {
         return None;
     }
     let Some(limit) = limit else {
@@ -129,20 +134,23 @@ fn users_quota(
     if limit.get() < quota.limit() {
         problems.warn(
             &place,
-            "is less than the limit of callers who are not proven",
+            "is lower than the policy's limit for callers who prove no user; raise it, unless you mean that",
         );
     }
-    let made = Quota::new(quota.algorithm(), limit, quota.window());
-    let made = match options.burst {
+    let built = Quota::new(quota.algorithm(), limit, quota.window());
+    let built = match options.burst {
         Some(burst) if quota.algorithm() == Algorithm::TokenBucket => {
-            made.and_then(|quota| quota.with_burst(burst))
+            built.and_then(|quota| quota.with_burst(burst))
         }
-        _ => made,
+        _ => built,
     };
-    match made {
+    match built {
         Ok(quota) => Some(quota),
         Err(error) => {
-            problems.error(place, error.to_string());
+            problems.error(
+                place,
+                format!("{error}; until then, proven users have no separate limit"),
+            );
             None
         }
     }
@@ -196,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn preflights_are_counted_by_address_whatever_is_asked_for() {
+    fn options_cannot_change_that_preflights_are_counted_by_address() {
         for (option, value) in [
             ("key", json!("global")),
             ("key", json!("user")),
@@ -221,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_without_a_bucket_bounds_the_window() {
+    fn a_burst_without_a_token_bucket_is_the_limit_of_a_window() {
         let burst = json!({"RATE_LIMIT_POLICIES": {"auth": {"burst": 5}}});
         let config = bad(&burst, "RATE_LIMIT_POLICIES.auth.burst");
         assert_eq!(limits(&config, "auth"), Some((5, 60, 600)));

@@ -1,4 +1,4 @@
-//! The table of policies.
+//! The policies, while the configuration is compiled.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -11,29 +11,29 @@ use crate::quota::{Algorithm, Quota};
 use crate::store::OnFailure;
 use crate::time::Millis;
 
-/// The policies in force, and the names that are known but off.
+/// The policies in force, and the names of those that are off.
 #[derive(Default)]
-pub(in crate::config) struct Table {
+pub(in crate::config) struct PolicyTable {
     pub(super) policies: Vec<Policy>,
     /// The policy of preflights, which has no id.
     pub(super) preflight: Option<Policy>,
     pub(super) off: BTreeSet<String>,
-    /// Policies that a variable sets.
-    pub(super) named: BTreeSet<String>,
-    /// Options were given that apply to no policy.
-    pub(super) lost_options: bool,
+    /// Policies that a variable defines.
+    pub(super) defined: BTreeSet<String>,
+    /// Whether options or a variable could not be applied to the policies that they were meant for.
+    pub(super) has_lost_options: bool,
 }
 
-impl Table {
+impl PolicyTable {
     pub(in crate::config) fn id(&self, name: &str) -> Option<PolicyId> {
-        let place = self
+        let index = self
             .policies
             .iter()
             .position(|policy| policy.name == name)?;
-        u16::try_from(place).ok().map(PolicyId)
+        u16::try_from(index).ok().map(PolicyId)
     }
 
-    /// The policy of requests whose configuration cannot be read.
+    /// The policy of requests whose intended policies are not known. Adds it if it is not in the table yet.
     pub(in crate::config) fn misconfigured(&mut self) -> Option<PolicyId> {
         if self.id(MISCONFIGURED).is_none() {
             let limit = NonZeroU32::new(STRICTEST.requests)?;
@@ -52,8 +52,8 @@ impl Table {
         self.id(MISCONFIGURED)
     }
 
-    pub(in crate::config) const fn lost_options(&self) -> bool {
-        self.lost_options
+    pub(in crate::config) const fn has_lost_options(&self) -> bool {
+        self.has_lost_options
     }
 
     pub(in crate::config) fn is_off(&self, name: &str) -> bool {
@@ -64,7 +64,7 @@ impl Table {
         self.policies.get(usize::from(id.0))
     }
 
-    pub(in crate::config) const fn preflight(&mut self) -> Option<Policy> {
+    pub(in crate::config) const fn take_preflight(&mut self) -> Option<Policy> {
         self.preflight.take()
     }
 
@@ -72,34 +72,34 @@ impl Table {
         self.policies
     }
 
-    /// Whether a policy asks who the user is.
-    pub(in crate::config) fn asks_for_users(&self) -> bool {
+    /// Whether any policy has a quota for proven users.
+    pub(in crate::config) fn has_user_quotas(&self) -> bool {
         self.policies.iter().any(|policy| policy.user.is_some())
     }
 
-    /// Takes the users' quotas out: no user can be proven.
-    pub(in crate::config) fn ask_for_nobody(&mut self) {
+    /// Removes the quotas of proven users, for a configuration that can prove no user.
+    pub(in crate::config) fn remove_user_quotas(&mut self) {
         for policy in &mut self.policies {
             policy.user = None;
         }
     }
 
-    /// Warns of leases that cannot be used: every policy that can deny the request needs one.
-    pub(in crate::config) fn warn_useless_leases(
+    /// Warns of leases that are never used. A lease is used only if every policy that can deny the request has one.
+    pub(in crate::config) fn warn_of_unused_leases(
         &self,
         always: &[PolicyId],
         problems: &mut Problems,
     ) {
-        let none = |policy: &&Policy| policy.lease < 2 && policy.mode == Mode::Enforce;
+        let has_none = |policy: &&Policy| policy.lease < 2 && policy.mode == Mode::Enforce;
         let mut always = always.iter().filter_map(|id| self.policy(*id));
-        let Some(without) = always.find(none) else {
+        let Some(without) = always.find(has_none) else {
             return;
         };
         for policy in self.policies.iter().filter(|policy| policy.lease > 1) {
             problems.warn(
                 format!("RATE_LIMIT_POLICIES.{}.lease", policy.name),
                 format!(
-                    "is not in use: every request meets the policy `{}` too, which has none; give it one, \
+                    "is not in use: every request meets the policy `{}` too, which has no lease; give that policy a lease, \
                      or set {}=off",
                     without.name,
                     variable(&without.name),
@@ -108,19 +108,19 @@ impl Table {
         }
     }
 
-    /// Warns of policies that no route uses: the name may be mistyped.
-    pub(in crate::config) fn warn_unused(
+    /// Warns of policies that no route uses, since the name may be mistyped.
+    pub(in crate::config) fn warn_of_unused_policies(
         &self,
         used: &BTreeSet<PolicyId>,
         problems: &mut Problems,
     ) {
         for policy in &self.policies {
-            let always = matches!(policy.name.as_str(), "ip" | "general");
-            let unused = self.id(&policy.name).is_none_or(|id| !used.contains(&id));
-            if !always && unused && self.named.contains(&policy.name) {
+            let is_used_by_default = matches!(policy.name.as_str(), "ip" | "general");
+            let is_unused = self.id(&policy.name).is_none_or(|id| !used.contains(&id));
+            if !is_used_by_default && is_unused && self.defined.contains(&policy.name) {
                 problems.warn(
                     variable(&policy.name),
-                    "makes a policy that no route uses, only a check that names it; is the name right?",
+                    "defines a policy that no route uses; correct the name, name it in a route, or ignore this if checks use it",
                 );
             }
         }
@@ -135,7 +135,7 @@ mod tests {
     use crate::config::tests::{compile, policy};
 
     #[test]
-    fn a_lease_needs_one_of_every_policy_that_each_request_meets() {
+    fn a_lease_is_used_only_if_every_policy_that_all_requests_meet_has_one() {
         let of = |vars: &Value| {
             let compiled = compile(vars);
             let warned = compiled.problems.iter().map(|problem| {
