@@ -1,4 +1,5 @@
-//! Every variable: what it takes, what it says of the rest, and that the stricter reading rules.
+//! Tests of every variable: which values are valid, which problems other values cause, and which stricter reading is then in
+//! force.
 
 use std::num::NonZeroU32;
 
@@ -13,22 +14,22 @@ pub(super) fn compile(vars: &Value) -> Compiled {
     Config::compile(&Vars::from_json(&vars.to_string()).unwrap())
 }
 
-/// The configuration of vars that must be without problems.
+/// The configuration of variables. Expects no problem.
 pub(super) fn good(vars: &Value) -> Config {
     let compiled = compile(vars);
     assert_eq!(compiled.problems, [], "{vars}");
     compiled.config
 }
 
-/// Expects just one problem, of that variable.
+/// The configuration of variables. Expects exactly one problem, an error of `variable`.
 pub(super) fn bad(vars: &Value, variable: &str) -> Config {
     let compiled = compile(vars);
-    let named: Vec<&str> = compiled
+    let variables: Vec<&str> = compiled
         .problems
         .iter()
         .map(|problem| problem.variable.as_str())
         .collect();
-    assert_eq!(named, [variable], "{vars}: {:?}", compiled.problems);
+    assert_eq!(variables, [variable], "{vars}: {:?}", compiled.problems);
     assert_eq!(compiled.problems[0].severity, Severity::Error);
     compiled.config
 }
@@ -37,7 +38,7 @@ pub(super) fn policy<'a>(config: &'a Config, name: &str) -> Option<&'a Policy> {
     config.policies.iter().find(|policy| policy.name == name)
 }
 
-/// requests, seconds, block seconds
+/// The requests, the seconds of the window, and the seconds of the block of a policy.
 pub(super) fn limits(config: &Config, name: &str) -> Option<(u32, u64, u64)> {
     let policy = policy(config, name)?;
     let block = policy.block.map_or(0, |block| block.get() / 1000);
@@ -48,9 +49,10 @@ pub(super) fn limits(config: &Config, name: &str) -> Option<(u32, u64, u64)> {
     ))
 }
 
+/// The names of the policies that a request meets.
 pub(super) fn names(config: &Config, method: &str, path: &str) -> Vec<String> {
-    let class = config.routes.classify(method, path);
-    class
+    let route = config.routes.classify(method, path);
+    route
         .policies
         .into_iter()
         .chain(config.always.clone())
@@ -59,7 +61,7 @@ pub(super) fn names(config: &Config, method: &str, path: &str) -> Vec<String> {
 }
 
 #[test]
-fn nothing_set_is_the_built_in_policies_in_memory() {
+fn without_variables_the_built_in_policies_are_in_force_in_memory() {
     let config = good(&json!({}));
     let expected = [
         ("general", (120, 60, 0)),
@@ -83,7 +85,7 @@ fn nothing_set_is_the_built_in_policies_in_memory() {
 }
 
 #[test]
-fn a_table_may_come_as_json_text() {
+fn a_table_may_be_json_text() {
     let config = good(&json!({
         "RATE_LIMIT_POLICIES": "{\"auth\":{\"mode\":\"shadow\"}}",
         "RATE_LIMIT_ROUTES": "[{\"path\":\"/login\",\"policies\":[\"auth\"]}]",
@@ -93,7 +95,7 @@ fn a_table_may_come_as_json_text() {
 }
 
 #[test]
-fn routes_choose_policies() {
+fn a_route_decides_which_policies_a_request_meets() {
     let config = good(&json!({"RATE_LIMIT_ROUTES": [
         {"path": "/api/auth/**", "methods": ["post"], "policies": ["Auth", "sensitive"], "cost": "2"},
         {"path": "/health", "policies": []},
@@ -107,8 +109,8 @@ fn routes_choose_policies() {
     assert_eq!(names(&config, "GET", "/health"), ["ip"]);
 }
 
-/// What a request to `/x` meets where a route before a good one for MFA is bad.
-fn beside_mfa(route: Value, variable: &str) -> (Config, Vec<String>) {
+/// The policies that a request to `/x` meets if the bad `route` comes before a valid one for `mfa`.
+fn before_mfa(route: Value, variable: &str) -> (Config, Vec<String>) {
     let config = bad(
         &json!({"RATE_LIMIT_ROUTES": [route, {"path": "/x", "policies": ["mfa"]}]}),
         variable,
@@ -121,27 +123,27 @@ fn beside_mfa(route: Value, variable: &str) -> (Config, Vec<String>) {
 fn a_bad_route_hides_no_later_one() {
     for methods in [json!("GET"), json!([]), json!(["GE T"]), json!([5])] {
         let route = json!({"path": "/x", "methods": methods, "policies": []});
-        let (_, met) = beside_mfa(route, "RATE_LIMIT_ROUTES[0].methods");
+        let (_, met) = before_mfa(route, "RATE_LIMIT_ROUTES[0].methods");
         assert_eq!(met, ["mfa", "ip"]);
     }
-    let (_, met) = beside_mfa(
+    let (_, met) = before_mfa(
         json!({"path": "/x", "method": ["GET"], "policies": []}),
         "RATE_LIMIT_ROUTES[0]",
     );
     assert_eq!(met, ["mfa", "ip"]);
-    let (_, met) = beside_mfa(
+    let (_, met) = before_mfa(
         json!({"path": "/x", "policies": "auth"}),
         "RATE_LIMIT_ROUTES[0].policies",
     );
     assert_eq!(met, ["auth", "mfa", "ip"], "a lone name is a list of one");
     for path in [json!("x"), json!(null), json!(5), json!("/a/**b")] {
         let route = json!({"path": path, "policies": ["auth"]});
-        let (_, met) = beside_mfa(route, "RATE_LIMIT_ROUTES[0].path");
+        let (_, met) = before_mfa(route, "RATE_LIMIT_ROUTES[0].path");
         assert_eq!(met, ["mfa", "ip", "auth"], "on every path");
     }
     for cost in [json!(0), json!(-1), json!("1O"), json!(1.5)] {
         let route = json!({"path": "/x", "policies": ["auth"], "cost": cost});
-        let (config, met) = beside_mfa(route, "RATE_LIMIT_ROUTES[0].cost");
+        let (config, met) = before_mfa(route, "RATE_LIMIT_ROUTES[0].cost");
         assert_eq!(met, ["auth", "mfa", "ip"]);
         assert_eq!(
             config.routes.classify("POST", "/x").cost,
@@ -152,7 +154,7 @@ fn a_bad_route_hides_no_later_one() {
 }
 
 #[test]
-fn what_names_no_policy_meets_a_strict_one() {
+fn requests_whose_policies_are_not_known_meet_misconfigured() {
     for (off, shadow) in [("off", "enforce"), ("10,60", "shadow")] {
         let vars = json!({
             "RATE_LIMIT_SENSITIVE": off,
@@ -256,8 +258,8 @@ fn upstash_needs_both_its_url_and_its_token() {
     good(&json!({"UPSTASH_REDIS_REST_URL": "http://[::1]:8079", "UPSTASH_REDIS_REST_TOKEN": "t"}));
 }
 
-/// What of the configuration says how a failing store is dealt with: retries, their delay in ms,
-/// doublings, cap, factor in thousandths.
+/// How the limiter handles a failing store: the retries, their delay in ms, the breaker's doublings, the cap on commands, and the
+/// fallback's factor in thousandths.
 fn resilience(config: &Config) -> (u32, u64, u32, Option<u32>, u32) {
     let StoreConfig::Redis { rules, .. } = &config.store else {
         panic!("memory");
@@ -274,7 +276,7 @@ fn resilience(config: &Config) -> (u32, u64, u32, Option<u32>, u32) {
 }
 
 #[test]
-fn how_a_failing_store_is_dealt_with() {
+fn variables_set_how_a_failing_store_is_handled() {
     let with = |name: &str, value: Value| {
         let mut vars =
             json!({"UPSTASH_REDIS_REST_URL": "https://x.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
@@ -297,13 +299,13 @@ fn how_a_failing_store_is_dealt_with() {
         assert_eq!(set("RATE_LIMIT_FALLBACK_FACTOR", value).4, factor);
     }
 
-    let refused = |name, value| resilience(&bad(&with(name, value), name));
-    assert_eq!(refused("REDIS_RETRY_COUNT", json!(11)).0, 0);
-    assert_eq!(refused("REDIS_RETRY_DELAY", json!(0)).1, 1000);
-    assert_eq!(refused("REDIS_MAX_RECONNECT_ATTEMPTS", json!("-1")).2, 10);
+    let strict = |name, value| resilience(&bad(&with(name, value), name));
+    assert_eq!(strict("REDIS_RETRY_COUNT", json!(11)).0, 0);
+    assert_eq!(strict("REDIS_RETRY_DELAY", json!(0)).1, 1000);
+    assert_eq!(strict("REDIS_MAX_RECONNECT_ATTEMPTS", json!("-1")).2, 10);
     for cap in [json!(49), json!(0), json!("1e3"), json!(true)] {
-        let refused = refused("REDIS_MAX_COMMANDS_PER_SECOND", cap);
-        assert_eq!(refused.3, Some(50), "a cap was wanted");
+        let strict = strict("REDIS_MAX_COMMANDS_PER_SECOND", cap);
+        assert_eq!(strict.3, Some(50), "the smallest cap rather than none");
     }
     for factor in [
         "0",
@@ -319,7 +321,7 @@ fn how_a_failing_store_is_dealt_with() {
         "99999999999",
     ] {
         assert_eq!(
-            refused("RATE_LIMIT_FALLBACK_FACTOR", json!(factor)).4,
+            strict("RATE_LIMIT_FALLBACK_FACTOR", json!(factor)).4,
             1000,
             "{factor}"
         );
@@ -327,7 +329,7 @@ fn how_a_failing_store_is_dealt_with() {
 }
 
 #[test]
-fn what_becomes_of_requests_while_the_store_is_out() {
+fn on_store_failure_is_memory_allow_or_deny() {
     let rule = |config: &Config| policy(config, "mfa").unwrap().on_store_failure;
     assert_eq!(rule(&good(&json!({}))), OnFailure::Memory);
     for (word, meant) in [
@@ -346,7 +348,7 @@ fn what_becomes_of_requests_while_the_store_is_out() {
 }
 
 #[test]
-fn the_other_variables_keep_their_rules() {
+fn flags_numbers_and_names_have_a_range_or_a_form() {
     assert!(!good(&json!({"RATE_LIMIT_ENABLED": "False"})).enabled);
     assert!(bad(&json!({"RATE_LIMIT_ENABLED": "no"}), "RATE_LIMIT_ENABLED").enabled);
     bad(&json!({"REDIS_ENABLED": 1}), "REDIS_ENABLED");
@@ -393,7 +395,7 @@ fn the_other_variables_keep_their_rules() {
 }
 
 #[test]
-fn a_bad_origin_is_nowhere() {
+fn with_an_invalid_origin_nothing_is_forwarded() {
     let origin = |url: &str| good(&json!({"ORIGIN_URL": url})).origin;
     assert_eq!(
         origin("https://a.vercel.app/"),
@@ -416,9 +418,9 @@ fn a_bad_origin_is_nowhere() {
     }
 }
 
-/// A host looks at the text for where the path begins.
+/// Hosts find the start of the path in the URL's text, so the text must be in the normal form.
 #[test]
-fn an_origin_is_written_as_it_is_understood() {
+fn an_origins_url_is_normalized() {
     for url in [
         "https:a.io/base",
         "https:\\\\a.io\\base/",
@@ -433,7 +435,7 @@ fn an_origin_is_written_as_it_is_understood() {
 }
 
 #[test]
-fn secrets_are_compared_whole_and_never_shown() {
+fn secrets_are_compared_in_full_and_never_shown() {
     let config = good(
         &json!({"ADMIN_TOKEN": "a-truly-long-enough-token", "ORIGIN_SECRET": "0123456789abcdef"}),
     );
@@ -460,7 +462,7 @@ fn secrets_are_compared_whole_and_never_shown() {
 }
 
 #[test]
-fn no_problem_carries_a_value() {
+fn no_problem_contains_a_value() {
     const PLANTED: &str = "pLaNtEd";
     let routes = json!([{"path": PLANTED, "policies": [PLANTED], "methods": [[PLANTED]], "cost": PLANTED, "x": PLANTED}]);
     let mut vars = json!({
@@ -507,7 +509,7 @@ fn no_problem_carries_a_value() {
 }
 
 #[test]
-fn any_json_is_survived() {
+fn any_json_value_compiles_and_loosens_no_limit() {
     for value in [
         json!(null),
         json!(true),
@@ -542,8 +544,8 @@ fn any_json_is_survived() {
     }
 }
 
-/// What TOML has besides text.
-fn not_texts() -> [Value; 7] {
+/// Values of the types that TOML has besides text.
+fn non_texts() -> [Value; 7] {
     [
         json!(true),
         json!(false),
@@ -555,7 +557,7 @@ fn not_texts() -> [Value; 7] {
     ]
 }
 
-/// `vars` with one more, which must be the one thing that is wrong.
+/// The configuration of `vars` and one more variable. Expects an error of that one alone, which does not contain its value.
 fn bad_with(vars: &Value, name: &str, value: &Value) -> Config {
     let mut vars = vars.clone();
     vars[name] = value.clone();
@@ -568,8 +570,8 @@ fn bad_with(vars: &Value, name: &str, value: &Value) -> Config {
 }
 
 #[test]
-fn a_secret_that_is_no_text_opens_nothing() {
-    for value in not_texts() {
+fn a_secret_that_is_not_text_is_ignored() {
+    for value in non_texts() {
         let config = bad_with(&json!({}), "ADMIN_TOKEN", &value);
         assert_eq!(config.admin_token, None, "{value}");
         let config = bad_with(&json!({}), "CHECK_TOKEN", &value);
@@ -584,9 +586,9 @@ fn a_secret_that_is_no_text_opens_nothing() {
 }
 
 #[test]
-fn a_variable_of_text_takes_text_alone() {
+fn a_text_variable_of_another_type_is_an_error() {
     let store = json!({"UPSTASH_REDIS_REST_URL": "https://x.io", "UPSTASH_REDIS_REST_TOKEN": "t"});
-    for value in not_texts() {
+    for value in non_texts() {
         let config = bad_with(&store, "REDIS_KEY_PREFIX", &value);
         assert!(
             matches!(config.store, StoreConfig::Redis { prefix, .. } if prefix == "ratelimit:")
@@ -611,12 +613,12 @@ fn a_variable_of_text_takes_text_alone() {
     }
 }
 
-/// A name twice in one table: the last would win, and could loosen.
+/// If a table has a name twice, parsers take the last value, which could loosen a limit.
 #[test]
-fn a_name_twice_in_a_table_is_an_error_and_the_stricter_reading_rules() {
+fn a_repeated_name_in_a_table_is_an_error_and_the_stricter_reading_is_in_force() {
     let problems = |compiled: &Compiled| -> Vec<String> {
-        let named = compiled.problems.iter();
-        named.map(|problem| problem.variable.clone()).collect()
+        let problems = compiled.problems.iter();
+        problems.map(|problem| problem.variable.clone()).collect()
     };
     let policies = |text: &str| {
         let compiled = compile(&json!({"RATE_LIMIT_POLICIES": text}));
@@ -649,7 +651,7 @@ fn a_name_twice_in_a_table_is_an_error_and_the_stricter_reading_rules() {
     let auth = policy(&config, "auth").unwrap();
     assert_eq!((auth.mode, auth.quota.capacity()), (Mode::Enforce, 1));
 
-    // Names are the same in any case, in a table as well.
+    // Names that differ only in case name the same policy.
     for (one, other) in [
         ("general", "GENERAL"),
         ("General", "general"),
@@ -711,7 +713,7 @@ fn a_name_twice_in_a_table_is_an_error_and_the_stricter_reading_rules() {
 }
 
 #[test]
-fn a_variable_in_small_letters_is_an_error_and_the_stricter_reading_rules() {
+fn a_variable_in_small_letters_is_an_error_and_the_stricter_reading_is_in_force() {
     for name in [
         "RATE_LIMIT_general",
         "RATE_LIMIT_Auth",
@@ -725,13 +727,13 @@ fn a_variable_in_small_letters_is_an_error_and_the_stricter_reading_rules() {
             "{name}"
         );
     }
-    // It sets no policy that anything could meet.
+    // No request could meet a policy of this name, so nothing stricter is in force.
     let config = bad(&json!({"RATE_LIMIT_mine": "1,60"}), "RATE_LIMIT_<POLICY>");
     assert_eq!(names(&config, "GET", "/x"), ["general", "ip"]);
 }
 
 #[test]
-fn a_placeholder_of_another_router_is_an_error_and_stands_for_any_segments() {
+fn a_placeholder_of_another_router_is_an_error_and_matches_any_segments() {
     for (path, met, unmet) in [
         ("/users/:id", "/users/42", "/user"),
         ("/@:name/login", "/@ann/login", "/x"),
@@ -783,7 +785,7 @@ fn a_placeholder_of_another_router_is_an_error_and_stands_for_any_segments() {
             assert_eq!(names(&config, "GET", unmet), ["mfa", "ip"], "{path}");
         }
     }
-    // It exempts nothing.
+    // A route with a placeholder exempts nothing.
     let config = bad(
         &json!({"RATE_LIMIT_ROUTES": [{"path": "/assets/:name", "policies": []}]}),
         "RATE_LIMIT_ROUTES[0].path",
@@ -792,7 +794,7 @@ fn a_placeholder_of_another_router_is_an_error_and_stands_for_any_segments() {
 }
 
 #[test]
-fn characters_that_stand_for_themselves_are_no_placeholders() {
+fn literal_characters_are_not_placeholders() {
     for (pattern, path) in [
         ("/a:b", "/a:b"),
         ("/users/@me", "/users/@me"),
@@ -828,7 +830,7 @@ fn characters_that_stand_for_themselves_are_no_placeholders() {
     assert_eq!(
         compiled.problems[0].severity,
         Severity::Warning,
-        "it matches names that begin with a dot"
+        "the pattern matches names that begin with a dot"
     );
     assert_eq!(names(&compiled.config, "GET", "/api/.git"), ["auth", "ip"]);
 }
