@@ -1,7 +1,7 @@
-//! Limits three requests natively, in memory: `cargo run --example embed`.
+//! The smallest host: it limits three requests natively, in memory. Run it with `cargo run --example embed`.
 //!
-//! A host implements two traits: [`Effects`] does what the limiter cannot do itself, and [`Request`] lets the limiter
-//! read a request. A server also runs the duties that [`Limiter::next_duty`] returns in the background.
+//! A host implements [`Effects`], which is everything that the limiter cannot do itself, and [`Request`], by which the limiter
+//! reads a request. A server also runs the duties that [`Limiter::next_duty`] returns, in the background.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let limiter = Limiter::new(&vars, &HostCapabilities::default(), Native)?;
     for _ in 0..3 {
         match limiter.handle(&Login).await {
-            // With an origin, an admitted request is forwarded and not answered.
+            // With an `ORIGIN_URL`, an admitted request is forwarded. Here the limiter answers it.
             Handled::Forward(forward) => println!("forward to {:?}", forward.target),
             Handled::Answer(response) => {
                 let mut headers = response.headers.iter();
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A request, in place of one that a server would read from a socket.
+/// A request to log in. A server would read it from a socket.
 struct Login;
 
 impl Request for Login {
@@ -65,12 +65,12 @@ impl Request for Login {
     }
 }
 
-/// A host without Redis and without an identity provider.
+/// A native host without Redis and without an identity provider.
 #[derive(Clone)]
 struct Native;
 
 impl Effects for Native {
-    #[allow(clippy::disallowed_methods)] // A native host reads the system's clock.
+    #[allow(clippy::disallowed_methods)] // A native host may read the system's clock.
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let ms = since.map_or(0, |since| since.as_millis());

@@ -1,5 +1,5 @@
-//! Two requests a minute for each caller, counted in memory: `cargo run --example limit`.
-#![allow(clippy::print_stdout)] // A program that prints.
+//! Limits each caller to two requests a minute, counted in memory. Run it with `cargo run --example limit`.
+#![allow(clippy::print_stdout)] // This program prints its results.
 
 use std::error::Error;
 use std::num::NonZeroU32;

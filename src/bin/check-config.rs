@@ -1,6 +1,6 @@
-//! `npm run check-config`: reads one JSON object of variables on standard input, for the host that its argument names
-//! (`workers`, `edge` or `node`; `workers` without one). It prints what is wrong with them, or where counts are kept and the
-//! policies in force when nothing is. Ends with 1 where there are errors.
+//! `npm run check-config`: reads variables as one JSON object on standard input, and checks them for the host that the argument
+//! names (`workers`, `edge` or `node`; `workers` by default). It prints the problems, and without errors also where counts are kept
+//! and the policies in force. The exit code is 1 if there are errors, and 2 if the input or the argument is not valid.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::Read;
@@ -15,7 +15,7 @@ use edge_limiter::quota::Algorithm;
 fn main() -> ExitCode {
     let mut json = String::new();
     if let Err(error) = std::io::stdin().read_to_string(&mut json) {
-        eprintln!("standard input cannot be read: {error}");
+        eprintln!("standard input cannot be read: {error}; send it one JSON object of variables");
         return ExitCode::from(2);
     }
     let Ok(vars) = Vars::from_json(&json) else {
@@ -29,24 +29,26 @@ fn main() -> ExitCode {
     };
     let compiled = Config::compile_on(&vars, &host);
     for problem in &compiled.problems {
-        let word = match problem.severity {
+        let severity = match problem.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        println!("{word}: {problem}");
+        println!("{severity}: {problem}");
     }
     if compiled.has_errors() {
-        println!("\nThe configuration has errors; each says what is in force meanwhile.");
+        println!(
+            "\nThe configuration has errors. Correct the variables; each error says what is in force until then."
+        );
         return ExitCode::FAILURE;
     }
     let config = &compiled.config;
-    println!("counts: {}\n", place_of(&config.store));
+    println!("counts: {}\n", store_text(&config.store));
     print_policies(config.policies.iter().chain(&config.preflight));
     ExitCode::SUCCESS
 }
 
-/// Where counts are kept, without a name or a secret.
-fn place_of(store: &StoreConfig) -> String {
+/// Where counts are kept, as text without a host name or a secret.
+fn store_text(store: &StoreConfig) -> String {
     let tcp = match store.server() {
         None => return "in memory".to_owned(),
         Some(Server::Rest { .. }) => return "in Redis, over REST".to_owned(),
@@ -62,7 +64,7 @@ fn place_of(store: &StoreConfig) -> String {
 }
 
 fn print_policies<'a>(policies: impl Iterator<Item = &'a Policy>) {
-    let head = [
+    let header = [
         "policy",
         "limit",
         "window",
@@ -73,9 +75,9 @@ fn print_policies<'a>(policies: impl Iterator<Item = &'a Policy>) {
         "on store failure",
         "lease",
     ];
-    let mut rows = vec![head.map(str::to_owned)];
+    let mut rows = vec![header.map(str::to_owned)];
     rows.extend(policies.map(row));
-    let widths: Vec<usize> = (0..head.len())
+    let widths: Vec<usize> = (0..header.len())
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();
     for row in rows {
@@ -88,9 +90,10 @@ fn print_policies<'a>(policies: impl Iterator<Item = &'a Policy>) {
     }
 }
 
+/// The cells of a policy's row.
 fn row(policy: &Policy) -> [String; 9] {
     let quota = &policy.quota;
-    let burst = if quota.algorithm() == Algorithm::TokenBucket && quota.capacity() != quota.limit()
+    let limit = if quota.algorithm() == Algorithm::TokenBucket && quota.capacity() != quota.limit()
     {
         format!("{} (burst {})", quota.limit(), quota.capacity())
     } else {
@@ -99,7 +102,7 @@ fn row(policy: &Policy) -> [String; 9] {
     let seconds = |ms: u64| format!("{} s", ms / 1000);
     [
         policy.name.clone(),
-        burst,
+        limit,
         seconds(quota.window().get()),
         policy
             .block
