@@ -169,39 +169,39 @@ pub struct ControlPlane<'a, S, D, E> {
 /// Why a call fails.
 enum AdminError {
     /// The request breaks a rule.
-    Bad(BadInput),
+    BadArgument(BadInput),
     /// The named caller, address or range is not valid.
-    Identifier(BadInput),
+    BadIdentifier(BadInput),
     /// No policy has that name. Carries the answer's status: 404 if the path names the policy, 400 if the body does.
     UnknownPolicy(u16),
     NotFound,
     /// The path does not accept the method. Carries the methods that it accepts.
-    Method(&'static str),
+    MethodNotAllowed(&'static str),
     /// The body is longer than [`MAX_BODY_BYTES`].
     TooLarge,
     /// The application's key is empty, too long, or has a control character.
-    Key,
+    BadKey,
     /// The value of the application's key is not a whole number, or is the highest one.
     NotANumber,
     /// The request is valid, but must not take effect.
     Refused(String),
     /// The store failed. The call may be repeated.
-    Store(StoreError),
+    StoreFailed(StoreError),
     /// The store failed during a call of the application.
-    NotDone(StoreError),
+    ApplicationCallFailed(StoreError),
     /// The store failed. The block is in force in this isolate alone.
-    OnlyHere,
+    InForceHereOnly,
 }
 
 impl From<BadInput> for AdminError {
     fn from(bad: BadInput) -> Self {
-        Self::Bad(bad)
+        Self::BadArgument(bad)
     }
 }
 
 impl From<StoreError> for AdminError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::StoreFailed(error)
     }
 }
 
@@ -212,8 +212,8 @@ impl AdminError {
         };
         let bad = |message: &str, code| coded(400, "bad_request", message, code);
         match self {
-            Self::Bad(BadInput(message)) => bad(&message, "bad_argument"),
-            Self::Identifier(BadInput(message)) => bad(&message, "bad_identifier"),
+            Self::BadArgument(BadInput(message)) => bad(&message, "bad_argument"),
+            Self::BadIdentifier(BadInput(message)) => bad(&message, "bad_identifier"),
             Self::UnknownPolicy(status) => {
                 let error = match status {
                     404 => "not_found",
@@ -222,7 +222,7 @@ impl AdminError {
                 coded(status, error, UNKNOWN_POLICY, "unknown_policy")
             }
             Self::NotFound => Response::error(404, "not_found", "There is nothing here."),
-            Self::Method(allowed) => {
+            Self::MethodNotAllowed(allowed) => {
                 let message = format!("Use {allowed}.");
                 let mut response = Response::error(405, "method_not_allowed", &message);
                 response.headers.push(("Allow", allowed.to_owned()));
@@ -232,7 +232,7 @@ impl AdminError {
                 let message = format!("The body must have at most {MAX_BODY_BYTES} bytes.");
                 coded(413, "too_large", &message, "bad_argument")
             }
-            Self::Key => bad(
+            Self::BadKey => bad(
                 "The key must have 1 to 512 bytes and no control characters.",
                 "bad_key",
             ),
@@ -242,7 +242,7 @@ impl AdminError {
                 "The key's value cannot be incremented: it is not a whole number, or it is the highest possible one.",
                 "not_a_number",
             ),
-            Self::NotDone(error) => {
+            Self::ApplicationCallFailed(error) => {
                 let outcome = match error.may_have_run() {
                     true => "The call may have taken effect.",
                     false => "The call has not taken effect.",
@@ -251,11 +251,11 @@ impl AdminError {
                 coded(503, UNAVAILABLE, &message, UNAVAILABLE)
             }
             Self::Refused(message) => coded(409, "refused", &message, "refused"),
-            Self::Store(error) => {
+            Self::StoreFailed(error) => {
                 let message = format!("The shared store does not answer: {error}. Try again.");
                 coded(503, UNAVAILABLE, &message, UNAVAILABLE)
             }
-            Self::OnlyHere => coded(
+            Self::InForceHereOnly => coded(
                 503,
                 UNAVAILABLE,
                 "The shared store does not answer: the block is in force in one isolate alone. Send it again.",
@@ -378,17 +378,17 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 return Err(BadInput::from(rule).into());
             }
             ["blocked"] if reads => Box::pin(self.list_blocked(input, now)),
-            ["blocked"] => return Err(AdminError::Method("GET, HEAD")),
+            ["blocked"] => return Err(AdminError::MethodNotAllowed("GET, HEAD")),
             ["blocked", target] => match method {
                 _ if reads => Box::pin(self.look_up(target, input, now)),
                 "PUT" => Box::pin(self.block(target, input, request, now)),
                 "DELETE" => Box::pin(self.lift(target, input, now)),
-                _ => return Err(AdminError::Method("GET, HEAD, PUT, DELETE")),
+                _ => return Err(AdminError::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
             },
             ["events"] => match method {
                 _ if reads => Box::pin(self.events(input, now)),
                 "DELETE" => Box::pin(self.forget_events(input, now)),
-                _ => return Err(AdminError::Method("GET, HEAD, DELETE")),
+                _ => return Err(AdminError::MethodNotAllowed("GET, HEAD, DELETE")),
             },
             ["suspicious"] if reads => Box::pin(self.suspicious(input, now)),
             ["policies"] if reads => Box::pin(ready(self.policies(input))),
@@ -397,15 +397,15 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             ["store"] if reads => Box::pin(self.store(input, now)),
             ["operations"] if reads => Box::pin(self.operations(input, now)),
             ["suspicious" | "policies" | "metrics" | "series" | "store" | "operations"] => {
-                return Err(AdminError::Method("GET, HEAD"));
+                return Err(AdminError::MethodNotAllowed("GET, HEAD"));
             }
             ["usage", policy, caller] => match method {
                 _ if reads => Box::pin(self.usage(policy, caller, input, now)),
                 "DELETE" => Box::pin(self.reset(policy, caller, input, now)),
-                _ => return Err(AdminError::Method("GET, HEAD, DELETE")),
+                _ => return Err(AdminError::MethodNotAllowed("GET, HEAD, DELETE")),
             },
             ["check"] if method == "POST" => Box::pin(self.check(input, request, now)),
-            ["check"] => return Err(AdminError::Method("POST")),
+            ["check"] => return Err(AdminError::MethodNotAllowed("POST")),
             _ => return Err(AdminError::NotFound),
         })
     }

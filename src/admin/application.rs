@@ -129,9 +129,9 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                     "The key holds a Redis value other than a string; use another key.".to_owned(),
                 ),
             },
-            error => AdminError::NotDone(error),
+            error => AdminError::ApplicationCallFailed(error),
         })?;
-        let malformed = || AdminError::NotDone(StoreError::Malformed);
+        let malformed = || AdminError::ApplicationCallFailed(StoreError::Malformed);
         let result = match name {
             "get" => match reply {
                 Value::Number(number) => number.to_string().into(),
@@ -190,7 +190,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let policy = self.policy_named(&policy);
         let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
         let caller = identified(&identifier?, self.config().ipv6_prefix);
-        let caller = caller.map_err(AdminError::Identifier)?;
+        let caller = caller.map_err(AdminError::BadIdentifier)?;
         if method.len() > MAX_METHOD_BYTES {
             let rule = format!("The method must have at most {MAX_METHOD_BYTES} bytes.");
             return Err(BadInput(rule).into());
@@ -218,7 +218,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 fn key(given: &Value) -> Result<&str, AdminError> {
     let key = given.as_str().unwrap_or_default();
     let is_valid = (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control);
-    is_valid.then_some(key).ok_or(AdminError::Key)
+    is_valid.then_some(key).ok_or(AdminError::BadKey)
 }
 
 fn text_value(given: &Value) -> Result<&str, BadInput> {

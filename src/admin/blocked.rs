@@ -157,7 +157,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         input.only(&[])?;
         if let Some((range, true)) = Range::parse_loosely(target) {
             // The operator may have meant the one address, so the range is not blocked without asking.
-            return Err(AdminError::Identifier(BadInput(format!(
+            return Err(AdminError::BadIdentifier(BadInput(format!(
                 "The address has bits after its prefix: name the range {range}, or the address without a prefix."
             ))));
         }
@@ -186,7 +186,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             }
             Err(BlockError::Failed(_)) => {
                 self.stack.add_block(&target, AddressBlock { until });
-                return Err(AdminError::OnlyHere);
+                return Err(AdminError::InForceHereOnly);
             }
         }
         self.apply_here(&target, Some(AddressBlock { until }), now)
@@ -299,7 +299,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     fn target(&self, text: &str) -> Result<BlockTarget, AdminError> {
         const RULE: &str = "The target must be an address such as 192.0.2.1 or 2001:db8::1, or a range such as 10.0.0.0%2F8.";
         let target = BlockTarget::parse(text, self.config().ipv6_prefix);
-        target.ok_or_else(|| AdminError::Identifier(BadInput::from(RULE)))
+        target.ok_or_else(|| AdminError::BadIdentifier(BadInput::from(RULE)))
     }
 }
 

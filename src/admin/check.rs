@@ -173,7 +173,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             let policy = self.policy_named(&input.policy);
             let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
             let caller = identified(&input.identifier, config.ipv6_prefix);
-            let caller = caller.map_err(AdminError::Identifier)?;
+            let caller = caller.map_err(AdminError::BadIdentifier)?;
             if let own @ CallerKey::Address(_) = caller.key()
                 && address.replace(own).is_some_and(|other| other != own)
             {

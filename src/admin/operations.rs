@@ -58,9 +58,9 @@ pub(super) fn outcome(result: &AdminResult) -> Option<&'static str> {
             let is_unchanged = body["lifted"] == false && body["policies_lifted"] == 0;
             (!is_unchanged).then_some("done")
         }
-        Err(AdminError::OnlyHere) => Some("isolate"),
+        Err(AdminError::InForceHereOnly) => Some("isolate"),
         // A part of the change may have been made.
-        Err(AdminError::Store(_)) => Some("failed"),
+        Err(AdminError::StoreFailed(_)) => Some("failed"),
         Err(_) => None,
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn answer(request: &AdminRequest) -> Option<Response> {
         _ => return None,
     };
     if !matches!(request.method.as_str(), "GET" | "HEAD") {
-        return Some(AdminError::Method("GET, HEAD").response());
+        return Some(AdminError::MethodNotAllowed("GET, HEAD").response());
     }
     let to_header =
         |(name, value): &(&'static str, &str)| -> Header { (name, (*value).to_owned()) };

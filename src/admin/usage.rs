@@ -137,12 +137,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             .policy_named(name)
             .ok_or(AdminError::UnknownPolicy(404))?;
         let caller = read(caller, self.config().ipv6_prefix);
-        let caller = caller.map_err(AdminError::Identifier)?;
+        let caller = caller.map_err(AdminError::BadIdentifier)?;
         let (key, charge) = policy.own_charge(&caller);
         if let CallerKey::Range(range) = key
             && !policy.counts_network(range, self.config().ipv6_prefix)
         {
-            return Err(AdminError::Identifier(BadInput::from(
+            return Err(AdminError::BadIdentifier(BadInput::from(
                 "The policy has no quota for a network of that prefix length; name an address in the network.",
             )));
         }
