@@ -125,7 +125,7 @@ enum Actor {
 pub struct Operation {
     /// The method.
     pub method: String,
-    /// The path beneath [`ROOT`], and the query: `/events?limit=5`. Percent-encoded, as in a URL.
+    /// The path after [`ROOT`], and the query: `/events?limit=5`. Both are percent-encoded, as in a URL.
     pub path_and_query: String,
     /// The body. Empty means that there is none.
     pub body: String,

@@ -90,27 +90,28 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             Some((Value::String(name), arguments)) => (name.as_str(), arguments),
             _ => return Err(BadInput::from(CALLS).into()),
         };
-        let key = |given| {
-            Ok::<_, AdminError>(application.records.key(RedisKey::Application(key(given)?)))
+        let redis_key = |key| {
+            let key = RedisKey::Application(checked_key(key)?);
+            Ok::<_, AdminError>(application.records.key(key))
         };
         let (command, is_repeatable) = match (name, arguments) {
-            ("get", [given]) => (command(["GET", &key(given)?]), true),
-            ("set", [given, value, rest @ ..]) if rest.len() < 2 => {
-                let mut words = command(["SET", &key(given)?, text_value(value)?]);
+            ("get", [key]) => (command(["GET", &redis_key(key)?]), true),
+            ("set", [key, value, rest @ ..]) if rest.len() < 2 => {
+                let mut words = command(["SET", &redis_key(key)?, text_value(value)?]);
                 if let Some(seconds) = rest.first() {
                     words.extend(["PX".to_owned(), milliseconds(seconds)?]);
                 }
                 (words, true)
             }
-            ("incr", [given]) => (command(["INCRBY", &key(given)?, "1"]), false),
-            ("expire", [given, seconds]) => {
-                let words = command(["PEXPIRE", &key(given)?, &milliseconds(seconds)?]);
+            ("incr", [key]) => (command(["INCRBY", &redis_key(key)?, "1"]), false),
+            ("expire", [key, seconds]) => {
+                let words = command(["PEXPIRE", &redis_key(key)?, &milliseconds(seconds)?]);
                 (words, true)
             }
-            ("del", given) if (1..=MAX_DELETED).contains(&given.len()) => {
+            ("del", keys) if (1..=MAX_DELETED).contains(&keys.len()) => {
                 let mut words = command(["DEL"]);
-                for given in given {
-                    words.push(key(given)?);
+                for key in keys {
+                    words.push(redis_key(key)?);
                 }
                 (words, true)
             }
@@ -215,14 +216,18 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 }
 
-fn key(given: &Value) -> Result<&str, AdminError> {
-    let key = given.as_str().unwrap_or_default();
+/// Reads a key of the application, and checks its length and characters.
+fn checked_key(argument: &Value) -> Result<&str, AdminError> {
+    let key = argument.as_str().unwrap_or_default();
     let is_valid = (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.contains(char::is_control);
     is_valid.then_some(key).ok_or(AdminError::BadKey)
 }
 
-fn text_value(given: &Value) -> Result<&str, BadInput> {
-    let text = given.as_str().filter(|text| text.len() <= MAX_VALUE_BYTES);
+/// Reads a value to store, and checks its length.
+fn text_value(argument: &Value) -> Result<&str, BadInput> {
+    let text = argument
+        .as_str()
+        .filter(|text| text.len() <= MAX_VALUE_BYTES);
     let rule = || {
         BadInput(format!(
             "The value must be a string of at most {MAX_VALUE_BYTES} bytes."
@@ -232,8 +237,8 @@ fn text_value(given: &Value) -> Result<&str, BadInput> {
 }
 
 /// Reads a number of seconds and converts it to milliseconds, as Redis takes it.
-fn milliseconds(given: &Value) -> Result<String, BadInput> {
-    let seconds = given.as_u64();
+fn milliseconds(argument: &Value) -> Result<String, BadInput> {
+    let seconds = argument.as_u64();
     let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
     let rule = || {
         BadInput(format!(
