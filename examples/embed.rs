@@ -1,7 +1,7 @@
 //! The smallest host: it limits three requests natively, in memory. Run it with `cargo run --example embed`.
 //!
-//! A host implements [`Effects`], which is everything that the limiter cannot do itself, and [`Request`], by which the limiter
-//! reads a request. A server also runs the duties that [`Limiter::next_duty`] returns, in the background.
+//! A host implements [`Effects`], which is everything that the limiter cannot do itself, and [`Request`], by which the
+//! limiter reads a request. A server also runs the duties that [`Limiter::next_duty`] returns, in the background.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;

@@ -1,8 +1,8 @@
 //! The control plane: what an operator sees and does, over HTTP.
 //!
-//! Every path except health and the operators' page needs a token ([`access`]). Input is hostile until [`input`] has read it:
-//! a name becomes part of a key only in a form that this crate has written itself. Answers are JSON, except metrics and the
-//! page. Times are in milliseconds since the epoch.
+//! Every path except health and the operators' page needs a token ([`access`]). Input is hostile until [`input`] has
+//! read it: a name becomes part of a key only in a form that this crate has written itself. Answers are JSON, except
+//! metrics and the page. Times are in milliseconds since the epoch.
 
 use std::borrow::Cow;
 use std::future::ready;

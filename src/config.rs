@@ -1,7 +1,7 @@
 //! Compiles environment variables into a [`Config`], and reports every value that breaks a rule.
 //!
-//! A bad value never stops the limiter and never loosens it. It becomes a [`ConfigProblem`] that names the variable, the rule,
-//! and the stricter reading that is in force until the value is corrected. No problem contains a value.
+//! A bad value never stops the limiter and never loosens it. It becomes a [`ConfigProblem`] that names the variable,
+//! the rule, and the stricter reading that is in force until the value is corrected. No problem contains a value.
 
 use std::fmt;
 
@@ -122,9 +122,11 @@ pub enum Dialect {
 /// Where an admitted request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// To the `ORIGIN` binding if there is one, else to the origin of the Cloudflare route. Only Cloudflare has such routes.
+    /// To the `ORIGIN` binding if there is one, else to the origin of the Cloudflare route. Only Cloudflare has such
+    /// routes.
     Route,
-    /// To the request's own URL, on any platform. By setting this, the operator asserts that clients cannot choose its host.
+    /// To the request's own URL, on any platform. By setting this, the operator asserts that clients cannot choose its
+    /// host.
     AnyRoute,
     /// To this URL: scheme, host and port, and a path prefix without a trailing slash.
     Url(String),

@@ -23,11 +23,11 @@ const MAX_ENTRIES: usize = 10_000;
 /// What a request to the control plane may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everything under the path: the request carries a token that opens it.
+    /// Everything that it asks for: it carries a token that opens the path.
     Granted,
-    /// Public parts alone: the request carries no token. Credentials of other schemes are not meant for the limiter.
+    /// Only what is public: it carries no token. Credentials of other schemes are not meant for the limiter.
     Public,
-    /// Public parts alone: the request carries a wrong token.
+    /// Only what is public: it carries a wrong token.
     Refused,
     /// Nothing until `retry_at`: its address has sent too many wrong tokens.
     TooMany {
@@ -38,7 +38,7 @@ pub enum Access {
 
 /// A token that opens the requested path.
 pub struct AccessToken<'a> {
-    /// The token's own name. Wrong guesses are counted under it.
+    /// The name under which wrong guesses at this token are counted. No two tokens share a name.
     pub name: &'static str,
     /// What its bearer sends.
     pub secret: &'a Secret,
@@ -49,9 +49,10 @@ pub struct AccessToken<'a> {
 ///
 /// # Design
 ///
-/// A token that is too long to be guessed ([`Secret::is_beyond_guessing`]) is always compared, so that nobody who shares an
-/// address with its bearer can lock the bearer out. Wrong guesses at it are counted too, since each costs an event. Past the
-/// limit, a shorter token is not compared, so that the answer does not reveal whether a guess was right.
+/// A token that is too long to be guessed ([`Secret::is_beyond_guessing`]) is always compared, so that nobody who
+/// shares an address with its bearer can lock the bearer out. Wrong guesses at it are counted too, since each costs an
+/// event. Past the limit, a shorter token is not compared, so that the answer does not reveal whether a guess was
+/// right.
 pub struct TokenGuard {
     wrong_guesses: Memory,
     quota: Quota,

@@ -1,8 +1,8 @@
-//! The application's own calls: to keep its own keys next to the limiter's, and to report events. The application makes them
-//! without HTTP, and no request's path leads here.
+//! The application's own calls: to keep its own keys next to the limiter's, and to report events. The application makes
+//! them without HTTP, and no request's path leads here.
 //!
-//! Its keys are where the limiter's records are: in Redis under `app/`, which cannot be a policy's name, or in this isolate.
-//! In the isolate they have a separate database, so that they take no space from blocks and events.
+//! Its keys are where the limiter's records are: in Redis under `app/`, which cannot be a policy's name, or in this
+//! isolate. In the isolate they have a separate database, so that they take no space from blocks and events.
 
 use std::rc::Rc;
 

@@ -19,7 +19,8 @@ pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput>
     }
 }
 
-/// The caller that a server names: an address, `user:NAME`, `id:NAME` or `zone:NAME`. Any other text `NAME` means `id:NAME`.
+/// The caller that a server names: an address, `user:NAME`, `id:NAME` or `zone:NAME`. Any other text `NAME` means
+/// `id:NAME`.
 pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     match named(text, prefix)? {
         Some(caller) => Ok(caller),

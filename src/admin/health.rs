@@ -27,9 +27,9 @@ pub(super) struct Dependencies {
     pub key_set: Option<(Timestamp, String)>,
 }
 
-/// The answer to a request for health. Everybody sees the status, the store, the breaker and the version. The bearer of the admin
-/// token also sees the form of the scripts, since when and why each dependency fails, when a failing store is asked again,
-/// and the problems of the configuration.
+/// The answer to a request for health. Everybody sees the status, the store, the breaker and the version. The bearer of
+/// the admin token also sees the form of the scripts, since when and why each dependency fails, when a failing store is
+/// asked again, and the problems of the configuration.
 #[must_use]
 pub(super) fn answer(
     method: &str,

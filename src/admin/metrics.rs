@@ -91,8 +91,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         ok(&json!({"shared": self.records().is_shared(), "keys": keys, "redis": redis}))
     }
 
-    /// Checks that metrics are on, else the answer is 404. Without a shared Redis, adds this isolate's counts to the records,
-    /// so that an answer contains them at once.
+    /// Checks that metrics are on, else the answer is 404. Without a shared Redis, adds this isolate's counts to the
+    /// records, so that an answer contains them at once.
     async fn counts(&self, now: Timestamp) -> Result<(), AdminError> {
         if !self.metrics.is_on() {
             return Err(AdminError::NotFound);

@@ -1,5 +1,5 @@
-//! The page for operators. It asks its reader for the token, so its files need none. The host holds the files, and an answer
-//! names one of them.
+//! The page for operators. It asks its reader for the token, so its files need none. The host holds the files, and an
+//! answer names one of them.
 
 use super::{AdminError, AdminRequest};
 use crate::headers::Header;

@@ -119,8 +119,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         policies.find(|policy| policy.name == name)
     }
 
-    /// The policy `name`, the key of the quota that it charges for requests of `caller`, and the charge. With `?as=identifier`,
-    /// `caller` is in the form of a check's `identifier`.
+    /// The policy `name`, the key of the quota that it charges for requests of `caller`, and the charge. With
+    /// `?as=identifier`, `caller` is in the form of a check's `identifier`.
     fn quota_of(
         &self,
         name: &str,

@@ -1,6 +1,7 @@
-//! `npm run check-config`: reads variables as one JSON object on standard input, and checks them for the host that the argument
-//! names (`workers`, `edge` or `node`; `workers` by default). It prints the problems, and without errors also where counts are kept
-//! and the policies in force. The exit code is 1 if there are errors, and 2 if the input or the argument is not valid.
+//! `npm run check-config`: reads variables as one JSON object on standard input, and checks them for the host that the
+//! argument names (`workers`, `edge` or `node`; `workers` by default). It prints the problems, and without errors also
+//! where counts are kept and the policies in force. The exit code is 1 if there are errors, and 2 if the input or the
+//! argument is not valid.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::io::Read;

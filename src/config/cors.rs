@@ -51,8 +51,8 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> CorsOrigins {
     CorsOrigins::Listed(listed)
 }
 
-/// Whether the text is an origin in the form that browsers send (HTML standard, "ASCII serialization of an origin"). `null` is
-/// refused, since any sandboxed page has that origin.
+/// Whether the text is an origin in the form that browsers send (HTML standard, "ASCII serialization of an origin").
+/// `null` is refused, since any sandboxed page has that origin.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, host)) = text.split_once("://") else {
         return false;

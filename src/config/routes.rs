@@ -70,7 +70,8 @@ impl RoutesReader<'_> {
         self.always.extend(misconfigured);
     }
 
-    /// Reads one route. If any part of it is not valid, later routes still apply to its requests, so that it hides none of them.
+    /// Reads one route. If any part of it is not valid, later routes still apply to its requests, so that it hides none
+    /// of them.
     fn route(&mut self, place: &str, value: &Value) -> Option<Route> {
         let Value::Object(route) = value else {
             self.problems.error(

@@ -249,8 +249,8 @@ fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
     Some(Server::Rest { url, token })
 }
 
-/// Warns if `REDIS_URL` names another server than the REST URL. Platforms set both for one database, so that both for the same
-/// server are no problem.
+/// Warns if `REDIS_URL` names another server than the REST URL. Platforms set both for one database, so that both for
+/// the same server are no problem.
 fn warn_of_another_server(vars: &Vars, rest: Option<&Server>, problems: &mut Problems) {
     let host_of = |url: &str| {
         let url = reqwest::Url::parse(url).ok()?;
@@ -324,8 +324,8 @@ fn host_name(text: &str) -> Option<String> {
     (fits && (1..=253).contains(&host.len())).then(|| host.to_owned())
 }
 
-/// Reads `HOST`, `HOST:PORT` or `[IPV6]:PORT`, or a URL of one of these. Returns whether the URL's scheme asks for TLS, too; `None`
-/// without a scheme.
+/// Reads `HOST`, `HOST:PORT` or `[IPV6]:PORT`, or a URL of one of these. Also returns whether the URL's scheme asks for
+/// TLS, `None` without a scheme.
 fn node(text: &str, default_port: u16) -> Option<(Node, Option<bool>)> {
     let (tls, text) = match text.split_once("://") {
         None => (None, text),
@@ -348,7 +348,8 @@ fn node(text: &str, default_port: u16) -> Option<(Node, Option<bool>)> {
     (port > 0).then_some((Node { host, port }, tls))
 }
 
-/// Reads a list of nodes, and whether any of them asks for TLS. `None` if the variable is unset; no nodes if it is not valid.
+/// Reads a list of nodes, and whether any of them asks for TLS. `None` if the variable is unset; no nodes if it is not
+/// valid.
 fn nodes(
     vars: &Vars,
     name: &'static str,
@@ -483,8 +484,8 @@ fn tls(vars: &Vars, of_url: Option<bool>, problems: &mut Problems) -> bool {
     of_variable || of_url.unwrap_or_default()
 }
 
-/// Reads the certificates that the server's certificate is verified against. `None` if it cannot be verified as configured: then
-/// the server is not used.
+/// Reads the certificates that the server's certificate is verified against. `None` if it cannot be verified as
+/// configured: then the server is not used.
 fn ca(
     vars: &Vars,
     tls: bool,

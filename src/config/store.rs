@@ -82,8 +82,9 @@ pub(super) fn read(vars: &Vars, host: &HostCapabilities, problems: &mut Problems
 /// backlog.
 const MIN_COMMANDS: u32 = 50;
 
-/// The smallest cap in a cluster, in commands a second. There, the eight quotas can belong to as many callers, which are asked
-/// one by one, and whose units may have to be given back. Three fifths of the cap pay for that, and records may wait meanwhile.
+/// The smallest cap in a cluster, in commands a second. There, the eight quotas can belong to as many callers, which
+/// are asked one by one, and whose units may have to be given back. Three fifths of the cap pay for that, and records
+/// may wait meanwhile.
 pub(crate) const MIN_COMMANDS_IN_CLUSTER: u32 = 150;
 
 fn max_commands(vars: &Vars, is_cluster: bool, problems: &mut Problems) -> Option<NonZeroU32> {

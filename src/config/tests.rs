@@ -1,5 +1,5 @@
-//! Tests of every variable: which values are valid, which problems other values cause, and which stricter reading is then in
-//! force.
+//! Tests of every variable: which values are valid, which problems other values cause, and which stricter reading is
+//! then in force.
 
 use std::num::NonZeroU32;
 
@@ -258,8 +258,8 @@ fn upstash_needs_both_its_url_and_its_token() {
     good(&json!({"UPSTASH_REDIS_REST_URL": "http://[::1]:8079", "UPSTASH_REDIS_REST_TOKEN": "t"}));
 }
 
-/// How the limiter handles a failing store: the retries, their delay in ms, the breaker's doublings, the cap on commands, and the
-/// fallback's factor in thousandths.
+/// How the limiter handles a failing store: the retries, their delay in ms, the breaker's doublings, the cap on
+/// commands, and the fallback's factor in thousandths.
 fn resilience(config: &Config) -> (u32, u64, u32, Option<u32>, u32) {
     let StoreConfig::Redis { rules, .. } = &config.store else {
         panic!("memory");

@@ -31,8 +31,8 @@ impl FromIterator<(String, Value)> for Vars {
 }
 
 impl Vars {
-    /// Reads variables from one JSON object. A variable that the object has twice gets a value that no reader accepts, so that
-    /// it becomes an error of the configuration.
+    /// Reads variables from one JSON object. A variable that the object has twice gets a value that no reader accepts,
+    /// so that it becomes an error of the configuration.
     ///
     /// # Errors
     ///
@@ -109,8 +109,8 @@ impl Vars {
         }
     }
 
-    /// A whole number in `range`, or `default` if the variable is unset. Another value is a problem and means `strict`. `unit`
-    /// says in the problem what the number counts.
+    /// A whole number in `range`, or `default` if the variable is unset. Another value is a problem and means `strict`.
+    /// `unit` says in the problem what the number counts.
     pub(super) fn number(
         &self,
         name: &str,
@@ -135,8 +135,8 @@ impl Vars {
         }
     }
 
-    /// A table or a list, as such or as JSON text. A name that a table in JSON text has twice is a problem, and its value is read
-    /// as [`UNUSABLE`]. `Err` if a text is not JSON.
+    /// A table or a list, as such or as JSON text. A name that a table in JSON text has twice is a problem, and its
+    /// value is read as [`UNUSABLE`]. `Err` if a text is not JSON.
     pub(super) fn table(&self, name: &str, problems: &mut Problems) -> Option<Result<Value, ()>> {
         let text = match self.get(name)? {
             Value::String(text) if text.trim().is_empty() => return None,
@@ -156,8 +156,8 @@ impl Vars {
         Some(Ok(parsed.value))
     }
 
-    /// A decimal number with at most three decimals, in thousandths. `None` if the variable is unset, `Err` if it is anything
-    /// else.
+    /// A decimal number with at most three decimals, in thousandths. `None` if the variable is unset, `Err` if it is
+    /// anything else.
     pub(super) fn thousandths(&self, name: &str) -> Option<Result<u32, ()>> {
         Some(thousandths(&self.scalar(name)?).ok_or(()))
     }

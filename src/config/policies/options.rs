@@ -61,8 +61,8 @@ pub(super) fn table(vars: &Vars, problems: &mut Problems) -> Option<BTreeMap<Str
     }
 }
 
-/// Reads the options at `place`, which names the variable and the policy. A bad value is a problem, and the strictest value is
-/// in force.
+/// Reads the options at `place`, which names the variable and the policy. A bad value is a problem, and the strictest
+/// value is in force.
 pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> PolicyOptions {
     let mut options = PolicyOptions::default();
     let Value::Object(table) = value else {

@@ -11,7 +11,8 @@ use crate::policy::{KeyBy, PREFLIGHT, Policy};
 use crate::quota::{Algorithm, Quota};
 use crate::time::Millis;
 
-/// Builds the policy of preflights. It counts by address, in memory, without a block. Options that would change that are problems.
+/// Builds the policy of preflights. It counts by address, in memory, without a block. Options that would change that
+/// are problems.
 pub(super) fn preflight(
     limits: Limits,
     mut options: Option<Value>,
