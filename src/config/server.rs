@@ -144,9 +144,8 @@ pub(super) fn read(
         (true, false) => Some(sentinel(vars, host, problems)),
         (false, true) => Some(cluster(vars, host, problems)),
         (true, true) => {
-            let rule = "must not be `true` together with REDIS_SENTINEL; remove one of them. Until then, neither is used, but \
-                        the REST variables if they are set, else each isolate's memory";
-            problems.error("REDIS_CLUSTER", rule);
+            let rule = "must not be `true` together with REDIS_SENTINEL: remove one of the two";
+            tcp_error("REDIS_CLUSTER", rule, problems);
             Some(None)
         }
     };
@@ -185,6 +184,16 @@ pub(super) fn read(
 
 fn of_tcp(tcp: Tcp) -> Server {
     Server::Tcp(Box::new(tcp))
+}
+
+/// Reports a problem for which servers over TCP are not used.
+fn tcp_error(name: &str, rule: &str, problems: &mut Problems) {
+    problems.error(
+        name,
+        format!(
+            "{rule}; until then, the REST variables are in force if they are set, else limits are kept in each isolate's memory"
+        ),
+    );
 }
 
 const URL: &str = "REDIS_URL";
@@ -356,8 +365,7 @@ fn nodes(
     default_port: u16,
     problems: &mut Problems,
 ) -> Option<(Vec<Node>, Option<bool>)> {
-    let rule = "must be a list of at most 100 servers, such as `a.example:6379,b.example:6379`; until then, limits are kept in each \
-                isolate's memory";
+    let rule = "must be a list of at most 100 servers, such as `a.example:6379,b.example:6379`";
     let list = vars.list(name, Some(','), problems)?;
     let list = list.unwrap_or_default();
     let texts = list.iter().filter(|text| !text.is_empty());
@@ -369,7 +377,7 @@ fn nodes(
             Some((nodes.into_iter().map(|(node, _)| node).collect(), tls))
         }
         _ => {
-            problems.error(name, rule);
+            tcp_error(name, rule, problems);
             // An invalid list does not count as unset, so that `REDIS_URL` does not take its place.
             Some((Vec::new(), None))
         }
@@ -386,14 +394,15 @@ fn common(
     problems: &mut Problems,
 ) -> Option<Tcp> {
     if host.reach == Reach::Rest {
-        problems.error(
+        tcp_error(
             match &topology {
                 Topology::Single => URL,
                 Topology::Sentinel { .. } => "REDIS_SENTINEL",
                 Topology::Cluster => "REDIS_CLUSTER",
             },
-            "cannot be used here: this runtime has no TCP. Set UPSTASH_REDIS_REST_URL and UPSTASH_REDIS_REST_TOKEN, of Upstash or of a \
-             bridge to your Redis; until then, limits are kept in each isolate's memory",
+            "cannot be used here, since this runtime has no TCP: remove it, and set UPSTASH_REDIS_REST_URL and \
+             UPSTASH_REDIS_REST_TOKEN, of Upstash or of a bridge to your Redis",
+            problems,
         );
         return None;
     }
@@ -452,9 +461,10 @@ fn text(vars: &Vars, name: &'static str, problems: &mut Problems) -> Option<Opti
         .as_ref()
         .is_some_and(|text| text.chars().any(char::is_control))
     {
-        problems.error(
+        tcp_error(
             name,
-            "must be text, in quotes, without control characters; until then, limits are kept in each isolate's memory",
+            "must be text, in quotes, without control characters",
+            problems,
         );
         return None;
     }
@@ -497,26 +507,27 @@ fn ca(
         return Some(None);
     };
     if !tls {
-        problems.error(
+        tcp_error(
             NAME,
-            "needs TLS: write rediss:// in REDIS_URL, or set REDIS_TLS to `true`; until then, limits are kept in each isolate's memory",
+            "needs TLS: write rediss:// in REDIS_URL, or set REDIS_TLS to `true`",
+            problems,
         );
         return None;
     }
     if host.reach != Reach::Everything {
-        problems.error(
+        tcp_error(
             NAME,
-            "cannot be used on Workers, which trust public certificates only; remove it, and give your Redis a public certificate. \
-             Until then, limits are kept in each isolate's memory",
+            "cannot be used on Workers, which trust public certificates only: remove it, and use a server with a public certificate",
+            problems,
         );
         return None;
     }
     let begins = pem.starts_with("-----BEGIN CERTIFICATE-----");
     if !begins || !pem.contains("-----END CERTIFICATE-----") {
-        problems.error(
+        tcp_error(
             NAME,
-            "must be certificates in PEM, and begin with -----BEGIN CERTIFICATE-----; until then, limits are kept in each isolate's \
-             memory",
+            "must be certificates in PEM, and begin with -----BEGIN CERTIFICATE-----",
+            problems,
         );
         return None;
     }
@@ -530,10 +541,11 @@ fn url(vars: &Vars, problems: &mut Problems) -> Option<UrlParts> {
     };
     let parts = parts_of(&text);
     if parts.is_none() {
-        problems.error(
+        tcp_error(
             URL,
-            "must be a URL such as redis://HOST:6379 or rediss://USER:PASSWORD@HOST:6379/0, with user and password percent-encoded, and \
-             without a query; until then, limits are kept in each isolate's memory",
+            "must be a URL such as redis://HOST:6379 or rediss://USER:PASSWORD@HOST:6379/0, with user and password \
+             percent-encoded, and without a query",
+            problems,
         );
     }
     parts
@@ -564,11 +576,11 @@ fn is_public(node: &Node) -> bool {
 fn reaches_many(name: &'static str, host: &HostCapabilities, problems: &mut Problems) -> bool {
     let reaches_many = host.reach != Reach::Sockets;
     if !reaches_many {
-        problems.error(
+        tcp_error(
             name,
-            "cannot be used on Workers, which reach one server by REDIS_URL; remove it, and set UPSTASH_REDIS_REST_URL and \
-             UPSTASH_REDIS_REST_TOKEN of a bridge to your Redis. Until then, these two are in force if they are set, else each \
-             isolate's memory",
+            "cannot be used on Workers, which reach one server by REDIS_URL: remove it, and set UPSTASH_REDIS_REST_URL and \
+             UPSTASH_REDIS_REST_TOKEN of a bridge to your Redis",
+            problems,
         );
     }
     reaches_many
@@ -581,18 +593,18 @@ fn sentinel(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Op
     let mut parts = url(vars, problems)?;
     let name = text(vars, "REDIS_SENTINEL_NAME", problems)?;
     if name.is_none() {
-        problems.error(
+        tcp_error(
             "REDIS_SENTINEL_NAME",
-            "is missing; set it to the master's name in the Sentinels' configuration. Until then, limits are kept in each isolate's \
-             memory",
+            "is missing: set it to the master's name in the Sentinels' configuration",
+            problems,
         );
     }
     let nodes = nodes(vars, "REDIS_SENTINEL_NODES", SENTINEL_PORT, problems);
     if nodes.is_none() {
-        problems.error(
+        tcp_error(
             "REDIS_SENTINEL_NODES",
-            "is missing; set it to the Sentinels, such as `a.example:26379,b.example:26379`. Until then, limits are kept in each \
-             isolate's memory",
+            "is missing: set it to the Sentinels, such as `a.example:26379,b.example:26379`",
+            problems,
         );
     }
     if parts.node.is_some() {
@@ -619,10 +631,10 @@ fn cluster(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Opt
     let named = nodes(vars, "REDIS_CLUSTER_NODES", REDIS_PORT, problems);
     let nodes = named.or_else(|| Some((vec![parts.node.take()?], None)));
     if nodes.is_none() {
-        problems.error(
+        tcp_error(
             "REDIS_CLUSTER_NODES",
-            "is missing; set it, or REDIS_URL, to one or more nodes of the cluster. Until then, limits are kept in each isolate's \
-             memory",
+            "is missing: set it, or REDIS_URL, to one or more nodes of the cluster",
+            problems,
         );
     }
     let (nodes, tls) = nodes.filter(|(nodes, _)| !nodes.is_empty())?;
