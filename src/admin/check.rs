@@ -229,7 +229,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         }
     }
 
-    /// Records a denial. Each identifier is blamed as a caller of its own.
+    /// Records a denial. Each identifier counts as a caller of its own.
     fn note_denial(
         &self,
         items: &[CheckItem<'_>],

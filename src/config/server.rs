@@ -191,7 +191,7 @@ fn tcp_error(name: &str, rule: &str, problems: &mut Problems) {
     problems.error(
         name,
         format!(
-            "{rule}; until then, the REST variables are in force if they are set, else limits are kept in each isolate's memory"
+            "{rule}; until then, limits are kept over REST if its variables are set, else in each isolate's memory"
         ),
     );
 }

@@ -56,7 +56,8 @@ pub(super) fn read(vars: &Vars, host: &HostCapabilities, problems: &mut Problems
         ))),
     };
     let doublings = "REDIS_MAX_RECONNECT_ATTEMPTS";
-    let doublings = vars.number(doublings, 0..=20, [10, 10], "doublings", problems);
+    let unit = "doublings of the breaker's wait";
+    let doublings = vars.number(doublings, 0..=20, [10, 10], unit, problems);
     let fallback_factor = fallback_factor(vars, problems);
     let server = server::read(vars, host, problems);
     let is_cluster = server.as_ref().is_some_and(Server::is_cluster);
