@@ -212,21 +212,25 @@ fn has_rest(vars: &Vars) -> bool {
 }
 
 fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
-    let mut urls = REST_URL.iter();
-    let url = urls.find_map(|name| vars.text(name).map(|text| (*name, text)));
-    let token = REST_TOKEN.iter().find_map(|name| vars.text(name));
-    let (url_name, url, token) = match (url, token) {
-        (Some((name, url)), Some(token)) => (name, url, token),
-        (None, _) => {
+    let first_set = |names: [&str; 2]| {
+        let mut texts = names.into_iter().map(|name| vars.text(name)).enumerate();
+        texts.find_map(|(place, text)| text.map(|text| (place, text)))
+    };
+    let (url_place, url, token_place, token) = match (first_set(REST_URL), first_set(REST_TOKEN)) {
+        (Some((url_place, url)), Some((token_place, token))) => {
+            (url_place, url, token_place, token)
+        }
+        // The missing variable is named as the pair of the one that is set.
+        (None, token) => {
             problems.error(
-                REST_URL[0],
+                REST_URL[token.map_or(0, |(place, _)| place)],
                 "is missing, but the REST token is set; set both. Until then, limits are kept in each isolate's memory",
             );
             return None;
         }
-        (_, None) => {
+        (Some((place, _)), None) => {
             problems.error(
-                REST_TOKEN[0],
+                REST_TOKEN[place],
                 "is missing, but the REST URL is set; set both. Until then, limits are kept in each isolate's memory",
             );
             return None;
@@ -234,13 +238,13 @@ fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
     };
     match vars::http_url(&url) {
         Some(url) if url.is_plaintext && !url.is_loopback && !url.has_credentials => problems.warn(
-            url_name,
+            REST_URL[url_place],
             "is http, not https, so that the token is sent unencrypted; write https",
         ),
         Some(url) if !url.has_credentials => {}
         _ => {
             problems.error(
-                url_name,
+                REST_URL[url_place],
                 "must be a URL such as https://NAME.upstash.io, without user and password; until then, limits are kept in each \
                  isolate's memory",
             );
@@ -249,7 +253,7 @@ fn rest(vars: &Vars, problems: &mut Problems) -> Option<Server> {
     }
     if !vars::fits_header(&token) {
         problems.error(
-            REST_TOKEN[0],
+            REST_TOKEN[token_place],
             "must be text of visible ASCII characters, without spaces; until then, limits are kept in each isolate's memory",
         );
         return None;

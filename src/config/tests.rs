@@ -235,6 +235,16 @@ fn upstash_needs_both_its_url_and_its_token() {
         &json!({"UPSTASH_REDIS_REST_TOKEN": "t"}),
         "UPSTASH_REDIS_REST_URL",
     );
+    bad(&json!({"KV_REST_API_URL": url}), "KV_REST_API_TOKEN");
+    bad(&json!({"KV_REST_API_TOKEN": "t"}), "KV_REST_API_URL");
+    bad(
+        &json!({"KV_REST_API_URL": url, "KV_REST_API_TOKEN": "a b"}),
+        "KV_REST_API_TOKEN",
+    );
+    bad(
+        &json!({"KV_REST_API_URL": "x", "UPSTASH_REDIS_REST_TOKEN": "t"}),
+        "KV_REST_API_URL",
+    );
     for url in [
         "x.upstash.io",
         "ftp://x",
