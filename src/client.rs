@@ -1,9 +1,9 @@
-//! Who the caller is: one canonical form of an address, the same for counters and for blocks.
+//! Identifies the caller: one canonical form of its address, the same for counters and for blocks.
 //!
 //! The address comes from a header that the *platform* sets (`CF-Connecting-IP`), never from one
-//! that a client can write. What is not unambiguously one address is no address: its sender joins
-//! the shared, tight bucket of the unidentified, which is never blocked. So a broken header is
-//! neither a bypass nor a way to lock others out.
+//! that a client can write. A value that is not unambiguously one address counts as no address: its
+//! sender shares the tight quota of all unidentified callers, which is never blocked. So a broken
+//! header is neither a bypass nor a way to lock others out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,17 +23,18 @@ pub const CF_CONNECTING_IP: &str = "cf-connecting-ip";
 /// <https://developers.cloudflare.com/fundamentals/reference/http-headers/#cf-worker>
 pub const CF_WORKER: &str = "cf-worker";
 
-/// `2a06:98c0:3600::103`: what Cloudflare puts into `CF-Connecting-IP` where a Worker of *another*
-/// zone makes the request. Every such Worker of every customer shares it, so that blocking it for
-/// what one of them did would lock out all the others.
+/// `2a06:98c0:3600::103`: what Cloudflare puts into `CF-Connecting-IP` when a Worker of *another*
+/// zone makes the request. Every such Worker of every customer shares this address. A block on it
+/// because of one Worker would lock out all the others.
 /// <https://developers.cloudflare.com/fundamentals/reference/http-headers/>
 const CLOUDFLARE_WORKERS: Ipv6Addr = Ipv6Addr::new(0x2a06, 0x98c0, 0x3600, 0, 0, 0, 0, 0x103);
 
-/// The longest header value that is looked at, in bytes. The longest address takes 45, brackets and
-/// a port 8; the rest is room for a zone.
-const LONGEST_VALUE: usize = 128;
+/// The longest header value that is parsed, in bytes. The longest address takes 45 bytes, brackets
+/// and a port take 8, and the rest leaves space for a zone.
+const MAX_VALUE_BYTES: usize = 128;
 
-/// Who sent a request, as far as the platform's header tells; or whom a server names in a check.
+/// The caller that a request came from, according to the platform's header, or that a server names
+/// in a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(CallerSource);
 
@@ -42,21 +43,22 @@ pub struct Caller(CallerSource);
 enum CallerSource {
     /// The header held one address.
     Address { exact: IpAddr, network: Network },
-    /// A Worker of this zone, at the address that those of all zones share.
+    /// A Worker of this zone, at the address that the Workers of all zones share.
     Zone(CallerHash),
-    /// A whole network that counts as one caller was named.
+    /// A check named a whole network that counts as one caller.
     Network(Network),
     /// The header was missing or not an address.
     Unidentified,
-    /// A user, or another caller without an address, was named by its key.
+    /// A check named a user, or another caller without an address, by its key.
     Named(CallerKey),
 }
 
 impl Caller {
-    /// The address that strangers share, and that is never blocked.
+    /// The address that unrelated callers share, and that is never blocked.
     pub const SHARED: IpAddr = IpAddr::V6(CLOUDFLARE_WORKERS);
 
-    /// The caller that `header`, the value of the platform's header, names.
+    /// The caller whose address is `header`, the value of the platform's header. Without one
+    /// unambiguous address in it, the caller is unidentified.
     ///
     /// # Example
     ///
@@ -78,9 +80,10 @@ impl Caller {
         })
     }
 
-    /// The same caller, where Cloudflare says of which zone it is a Worker: `zone` is the value of
-    /// `CF-Worker`. It means nothing of another address than the one that all Workers of other zones
-    /// share, nor if it is not one domain's name: anybody could write that.
+    /// The caller, identified by its zone if it is a Worker of another zone. `zone` is the value of
+    /// `CF-Worker`, by which Cloudflare names the zone. It is ignored for every address but the one
+    /// that all such Workers share, because any other client could write the header. It is ignored
+    /// as well if it is not one domain name.
     #[must_use]
     pub fn in_zone(self, zone: Option<&str>) -> Self {
         if self.address() != Some(Self::SHARED) {
@@ -92,7 +95,7 @@ impl Caller {
         }
     }
 
-    /// The caller that has this key, which the control plane was given in place of a request.
+    /// The caller with this key, for a call of the control plane that names a caller without a request.
     #[must_use]
     pub const fn of_key(key: CallerKey) -> Self {
         Self(match key {
@@ -115,7 +118,8 @@ impl Caller {
         }
     }
 
-    /// The key of the network that holds the caller's address; of a caller without one of its own, its key.
+    /// The key of the network that contains the caller's address. A caller without an own address
+    /// keeps its own key.
     #[must_use]
     pub fn network_key(&self, prefixes: NetworkPrefixes) -> CallerKey {
         match self.key() {
@@ -124,7 +128,7 @@ impl Caller {
         }
     }
 
-    /// The exact address, not masked: what the origin is told. `None` where there is not one.
+    /// The exact, unmasked address, which the origin receives. `None` if the caller has no single address.
     #[must_use]
     pub const fn address(&self) -> Option<IpAddr> {
         match &self.0 {
@@ -134,7 +138,7 @@ impl Caller {
         }
     }
 
-    /// Whether one of `ranges` holds the caller: its address, or all addresses of its network.
+    /// Whether one of `ranges` contains the caller: its address, or all addresses of its network.
     #[must_use]
     pub fn is_in(&self, ranges: &RangeMap<()>) -> bool {
         match &self.0 {
@@ -149,9 +153,9 @@ impl Caller {
         }
     }
 
-    /// Whether a policy may block this caller. Not where strangers share the identity: the
-    /// unidentified, all Workers that call across zones, and whoever sends a header. Nor a zone: a block
-    /// would rest on one header.
+    /// Whether a policy may block this caller. An identity that unrelated callers share is never
+    /// blocked: the unidentified, all Workers that call across zones, and everybody who sends one
+    /// header value. A zone is never blocked either, because one header would be the only evidence.
     #[must_use]
     pub fn may_be_blocked(&self) -> bool {
         match &self.0 {
@@ -163,7 +167,8 @@ impl Caller {
         }
     }
 
-    /// The address under which it may be blocked everywhere, in its canonical form; `None`: never.
+    /// The canonical address under which the caller may be blocked in all policies. `None` if it
+    /// must not be blocked.
     #[must_use]
     pub fn block_address(&self) -> Option<String> {
         match self.key() {
@@ -173,33 +178,37 @@ impl Caller {
     }
 }
 
-/// The one address that a header's value holds, or `None` where it is not unambiguously one.
+/// Parses the one address in a header's value. `None` if the value is not unambiguously one address.
 ///
-/// Around the address, white space, a port (`192.0.2.1:80`, `[2001:db8::1]:443`), brackets and a
-/// zone (`fe80::1%eth0`) are stripped. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, however
-/// written) is the IPv4 address. Lists, IPv4 with leading zeros, in hex or with fewer than four
-/// parts (parsers differ on what these are), ports that are none, and brackets or a zone around
-/// IPv4 are refused. A value longer than 128 bytes is refused unread.
+/// White space, a port (`192.0.2.1:80`, `[2001:db8::1]:443`), brackets and a zone (`fe80::1%eth0`)
+/// are stripped from the address. An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`, in any spelling)
+/// becomes the IPv4 address. Rejected are:
+///
+/// - lists;
+/// - IPv4 with leading zeros, in hex or with fewer than four parts, because parsers disagree on them;
+/// - invalid ports;
+/// - brackets or a zone around IPv4;
+/// - values longer than 128 bytes, without parsing them.
 ///
 /// # Design
 ///
-/// Only mapped addresses are unwrapped: they are how a dual-stack socket *shows* an IPv4 peer. An
-/// IPv4-compatible (`::192.0.2.1`), 6to4 (`2002::/16`) or NAT64 (`64:ff9b::/96`) address was really
-/// on the wire as IPv6 and says nothing proven about the IPv4 address inside it; trusting that
-/// would let a sender pick the victim.
+/// Only mapped addresses are unwrapped, because a dual-stack socket *shows* an IPv4 peer in that
+/// form. An IPv4-compatible (`::192.0.2.1`), 6to4 (`2002::/16`) or NAT64 (`64:ff9b::/96`) address
+/// really was IPv6 on the wire. It proves nothing about the IPv4 address inside it, and a limiter
+/// that trusted it would let a sender pick a victim.
 #[must_use]
 pub fn parse_address(text: &str) -> Option<IpAddr> {
-    if text.len() > LONGEST_VALUE {
+    if text.len() > MAX_VALUE_BYTES {
         return None;
     }
     let text = text.trim_ascii();
     if let Some(opened) = text.strip_prefix('[') {
         let (inside, after) = opened.split_once(']')?;
-        let is_bare = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
-        return if is_bare { parse_ipv6(inside) } else { None };
+        let ends_well = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+        return if ends_well { parse_ipv6(inside) } else { None };
     }
-    // One colon is never IPv6, so it can only begin a port. Without brackets, `2001:db8::1:443` is
-    // an address.
+    // IPv6 has two colons or more, so a single colon can only begin a port. Without brackets,
+    // `2001:db8::1:443` is an address.
     match text.split_once(':') {
         None => parse_ipv4(text),
         Some((host, port)) if !port.contains(':') => parse_ipv4(host).filter(|_| is_port(port)),
@@ -223,12 +232,12 @@ fn parse_ipv6(text: &str) -> Option<IpAddr> {
         .map(|address| IpAddr::V6(address).to_canonical())
 }
 
-/// A port number; `u16::from_str` alone would take `+80` too.
+/// Whether the text is a port number. `u16::from_str` alone would accept `+80` too.
 fn is_port(text: &str) -> bool {
     text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// RFC 6874's `ZoneID`, so that no comma or space, hence no list, hides in a zone.
+/// Whether the text is a `ZoneID` of RFC 6874. It has no comma and no space, so a zone cannot hide a list.
 fn is_zone(text: &str) -> bool {
     !text.is_empty()
         && text

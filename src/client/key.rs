@@ -1,4 +1,4 @@
-//! The caller's part of a quota's name, `{policy}:{caller}`: what it can be, and its text.
+//! The caller's part of a quota's key, `{policy}:{caller}`: the kinds of callers, and their text.
 
 use std::fmt;
 
@@ -16,11 +16,11 @@ const ID: &str = "id";
 const ZONE: &str = "zone";
 const NETWORK: &str = "network";
 
-/// The longest name of a zone, in bytes (RFC 1035), and of one of its labels.
+/// The longest name of a zone and the longest of its labels, in bytes (RFC 1035).
 const MAX_ZONE_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// Names a caller in Redis, in events and in answers.
+/// The key that names a caller in Redis, in events and in answers.
 ///
 /// # Example
 ///
@@ -33,9 +33,9 @@ const MAX_LABEL_BYTES: usize = 63;
 ///
 /// # Design
 ///
-/// Whatever a caller supplied is hashed, so that no text of its own gets into a key: none is too
-/// long, and none runs into another key. The kind is hashed as well, so that equal values of two
-/// kinds share no digits and cannot be linked.
+/// Every value that a caller supplies is hashed, so that its text never gets into a key. So no value
+/// is too long, and none can imitate another key. The kind is hashed as well, so that equal values of
+/// two kinds have different digits and cannot be linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerKey {
     /// An address, by its network: `192.0.2.1`, `2001:db8::/64`.
@@ -50,14 +50,14 @@ pub enum CallerKey {
     Header(CallerHash),
     /// `id-{hash}`: an identifier that a server chose for `/_limiter/check`.
     Id(CallerHash),
-    /// `zone-{hash}`: the Workers of one of Cloudflare's zones, which share an address with all others.
+    /// `zone-{hash}`: the Workers of one Cloudflare zone. The Workers of all zones share one address.
     Zone(CallerHash),
-    /// `network-2001:db8:1::/48`: the callers in a network, together.
+    /// `network-2001:db8:1::/48`: all callers of a network together.
     Range(Range),
 }
 
 impl CallerKey {
-    /// The length of the longest text, in bytes: `network-`, an IPv6 address of eight full groups, and
+    /// The length of the longest key, in bytes: `network-`, an IPv6 address of eight full groups, and
     /// `/127`.
     pub const MAX_BYTES: usize = 51;
 
@@ -67,10 +67,10 @@ impl CallerKey {
         Self::User(CallerHash::of(USER, &[subject]))
     }
 
-    /// The key of whoever sends `value` in the header `name`, which is in lower case.
+    /// The key of everybody who sends `value` in the header `name`, which is in lower case.
     #[must_use]
     pub fn header(name: &str, value: &str) -> Self {
-        // No header's name holds a colon, so no (name, value) runs into another.
+        // A header's name has no colon, so two different pairs never have the same text.
         Self::Header(CallerHash::of(HEADER, &[name, ":", value]))
     }
 
@@ -80,7 +80,7 @@ impl CallerKey {
         Self::Id(CallerHash::of(ID, &[name]))
     }
 
-    /// The key of the Workers of a zone, by its name, in any case; `None` where that is not a domain's name.
+    /// The key of the Workers of a zone, by its name in any case. `None` if it is not a domain name.
     #[must_use]
     pub fn zone(name: &str) -> Option<Self> {
         if !is_zone_name(name) {
@@ -90,7 +90,7 @@ impl CallerKey {
         Some(Self::Zone(CallerHash::of(ZONE, &[&name])))
     }
 
-    /// Reads exactly what `Display` writes; `None` for anything else.
+    /// Parses exactly what `Display` writes. `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {
@@ -127,7 +127,7 @@ impl fmt::Display for CallerKey {
     }
 }
 
-/// Whether it is a domain's name of two labels or more, in ASCII: no address, no list, no port.
+/// Whether `name` is an ASCII domain name of two labels or more, not an address, a list or a name with a port.
 fn is_zone_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=MAX_LABEL_BYTES).contains(&label.len())
@@ -151,8 +151,8 @@ impl Serialize for CallerKey {
     }
 }
 
-/// The first 128 bits of a SHA-256, beyond finding two values that collide. It prints as 32
-/// hexadecimal digits in lower case.
+/// The first 128 bits of a SHA-256, too many for anybody to find two values that collide. It prints as
+/// 32 hexadecimal digits in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallerHash([u8; Self::BYTES]);
 
@@ -161,7 +161,7 @@ impl CallerHash {
 
     /// The hash of `parts`, one after the other, as a value of `kind`.
     fn of(kind: &str, parts: &[&str]) -> Self {
-        // A NUL ends the kind: none holds one, so no (kind, value) runs into another.
+        // A NUL ends the kind. No kind contains one, so two different pairs never have the same text.
         let mut hash = Sha256::new().chain_update(kind).chain_update([0]);
         for part in parts {
             hash.update(part);
@@ -201,7 +201,7 @@ mod tests {
     use crate::client::{Ipv6Prefix, Network};
 
     #[test]
-    fn a_key_has_a_text_of_its_own() {
+    fn every_kind_of_key_has_its_own_text() {
         for text in [
             "192.0.2.1",
             "2001:db8::/64",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_key_prints_is_not_read() {
+    fn a_text_that_no_key_prints_is_rejected() {
         for text in [
             "",
             "*",
@@ -264,8 +264,8 @@ mod tests {
 
     #[test]
     fn a_hash_depends_on_kind_and_value_and_hides_its_length() {
-        // The first 128 bits of SHA-256("user\0alice") and of SHA-256("header\0x-api-key:alice"), by
-        // another implementation.
+        // The first 128 bits of SHA-256("user\0alice") and of SHA-256("header\0x-api-key:alice"),
+        // computed by another implementation.
         for (key, text) in [
             (
                 CallerKey::user("alice"),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_is_a_domains_name_in_any_case() {
+    fn a_zone_is_a_domain_name_in_any_case() {
         // The first 128 bits of SHA-256("zone\0evil.example").
         let zone = CallerKey::zone("Evil.Example").unwrap();
         assert_eq!(zone.to_string(), "zone-8803b1be43bfdb8a3e5717f23c9440f6");
@@ -336,17 +336,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_is_read_back(key in keys()) {
+        fn a_printed_key_parses_as_itself(key in keys()) {
             let text = key.to_string();
             prop_assert!(text.len() <= CallerKey::MAX_BYTES);
-            // It is a hash tag in a cluster's keys.
+            // The text is the hash tag of keys in a Redis Cluster.
             let has_braces = text.contains(['{', '}']);
             prop_assert!(!text.is_empty() && !has_braces);
             prop_assert_eq!(CallerKey::parse(&text), Some(key));
         }
 
         #[test]
-        fn only_what_a_key_prints_is_read(
+        fn only_a_text_that_a_key_prints_is_accepted(
             text in prop_oneof![any::<String>(), "[0-9a-f:.]{1,20}(/[0-9]{1,3})?", "(user|header|id|zone)-[0-9a-fA-F+]{31,33}", "network-[0-9a-f:.]{1,20}(/[0-9]{1,3})?"],
         ) {
             if let Some(key) = CallerKey::parse(&text) {

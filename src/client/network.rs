@@ -1,4 +1,4 @@
-//! The network that counts as one caller.
+//! Networks: the addresses that count as one caller, and the larger networks that a policy limits as a whole.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use super::range::Range;
 
 /// How many leading bits of an IPv6 address name one caller: 1 to 128, by default 64.
 ///
-/// A subscriber is handed at least a /64 and can take a fresh address out of it for each request.
+/// A subscriber gets at least a /64 and can use a fresh address from it for each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ipv6Prefix(u8);
 
@@ -36,13 +36,13 @@ impl Default for Ipv6Prefix {
     }
 }
 
-/// How many leading bits of an address name the network that a policy bounds as a whole: by default 24 of
-/// an IPv4 address and 48 of an IPv6 one, what a site is handed.
+/// How many leading bits of an address name the network that a policy limits as a whole. By default these
+/// are 24 bits of IPv4 and 48 bits of IPv6, which is what a site gets from its provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkPrefixes {
-    /// Of an IPv4 address: 1 to 32.
+    /// The bits of an IPv4 address: 1 to 32.
     pub ipv4: u8,
-    /// Of an IPv6 address: 1 to 128.
+    /// The bits of an IPv6 address: 1 to 128.
     pub ipv6: u8,
 }
 
@@ -55,15 +55,15 @@ impl Default for NetworkPrefixes {
 /// The addresses that count as one caller: one IPv4 address, or the IPv6 addresses that share an
 /// [`Ipv6Prefix`].
 ///
-/// It prints in canonical form: IPv4 whole (`192.0.2.1`), IPv6 as in RFC 5952 with its length
-/// (`2001:db8:0:1::/64`). A prefix of 128 bits leaves the whole address, which like IPv4 carries no
-/// length: `2001:db8::1`.
+/// It prints in canonical form: IPv4 whole (`192.0.2.1`), IPv6 as in RFC 5952 with its prefix length
+/// (`2001:db8:0:1::/64`). With a prefix of 128 bits it prints the whole address without a length, as
+/// for IPv4: `2001:db8::1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(Range);
 
 impl Network {
     /// The network of `address`. An IPv4-mapped address counts as IPv4 here too, so that an
-    /// operator's block and the caller it means always meet.
+    /// operator's block always applies to the caller that it names.
     #[must_use]
     pub fn of(address: IpAddr, prefix: Ipv6Prefix) -> Self {
         let address = address.to_canonical();
@@ -74,7 +74,7 @@ impl Network {
         Self(Range::masked(address, bits))
     }
 
-    /// Reads exactly what `Display` writes, whatever the prefix was; `None` for anything else.
+    /// Parses exactly what `Display` writes, for every prefix. `None` for anything else.
     ///
     /// # Example
     ///
@@ -94,14 +94,15 @@ impl Network {
         (is_caller && range.to_string() == text).then_some(Self(range))
     }
 
-    /// Whether it holds the address that Workers of other zones share, which is never blocked:
-    /// [`Caller::SHARED`].
+    /// Whether the network contains [`Caller::SHARED`], the address that Workers of other zones share
+    /// and that is never blocked.
     #[must_use]
     pub fn is_shared(self) -> bool {
         self.0.contains(Caller::SHARED)
     }
 
-    /// The network around it that has these prefixes; never a part of it.
+    /// The enclosing network that has these prefixes. A longer prefix than the network's own does not
+    /// narrow it.
     #[must_use]
     pub fn around(self, prefixes: NetworkPrefixes) -> Range {
         let first = self.0.first();
@@ -112,7 +113,7 @@ impl Network {
         Range::masked(first, bits.min(self.0.bits()))
     }
 
-    /// Its addresses.
+    /// The range of its addresses.
     #[must_use]
     pub const fn range(self) -> Range {
         self.0

@@ -1,27 +1,27 @@
-//! Ranges of addresses (CIDR), and finding the ones that an address is in.
+//! Ranges of addresses (CIDR), and a map that finds the ranges that contain an address.
 
 use std::cmp::Reverse;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The longest text that is looked at: the longest address takes 45 bytes, a length 4.
-const LONGEST: usize = 64;
+/// The longest text that is parsed, in bytes. The longest address takes 45 bytes, a prefix length 4.
+const MAX_TEXT_BYTES: usize = 64;
 
-/// An IPv4-mapped IPv6 address has this many bits before its IPv4 ones.
+/// The bits before the IPv4 part of an IPv4-mapped IPv6 address.
 const MAPPED_BITS: u8 = 96;
 
 /// A network: the addresses that share their first `bits` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
-    /// Its first address: what follows the prefix is zero. Never IPv4-mapped.
+    /// The first address: all bits after the prefix are zero. Never IPv4-mapped.
     first: IpAddr,
     bits: u8,
 }
 
 impl Range {
-    /// The range that `text` names: an address, which is a range of one, or `ADDRESS/BITS`. What
-    /// follows the prefix in the address is left out; an IPv4-mapped range is the IPv4 one. `None`
-    /// for anything else: a port, brackets, a zone, leading zeros.
+    /// Parses a range: an address, which is a range of one, or `ADDRESS/BITS`. Bits of the address
+    /// after the prefix are ignored. An IPv4-mapped range becomes the IPv4 range. `None` for
+    /// anything else, such as a port, brackets, a zone or leading zeros.
     ///
     /// # Example
     ///
@@ -37,11 +37,11 @@ impl Range {
         Self::parse_loosely(text).map(|(range, _)| range)
     }
 
-    /// The range that `text` [names](Self::parse), and whether its address has bits after the prefix, as in
-    /// `10.9.8.7/8`, so that something else may have been meant.
+    /// [Parses](Self::parse) a range, and returns whether its address has bits after the prefix, as in
+    /// `10.9.8.7/8`. Its author may have meant another range then.
     #[must_use]
     pub fn parse_loosely(text: &str) -> Option<(Self, bool)> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_TEXT_BYTES {
             return None;
         }
         let (address, bits) = match text.split_once('/') {
@@ -59,14 +59,15 @@ impl Range {
         Some((range, range.first != canonical))
     }
 
-    /// The range of the addresses that share `bits` bits with `address`; `None` where it has fewer.
+    /// The range of the addresses that share their first `bits` bits with `address`. `None` if an
+    /// address of its family has fewer bits.
     #[must_use]
     pub fn new(address: IpAddr, bits: u8) -> Option<Self> {
         let address = address.to_canonical();
         (bits <= width(address)).then(|| Self::masked(address, bits))
     }
 
-    /// The same of a canonical address that has `bits` bits.
+    /// The same as [`new`](Self::new), for a canonical address that has at least `bits` bits.
     pub(super) fn masked(address: IpAddr, bits: u8) -> Self {
         let free = u32::from(width(address).saturating_sub(bits));
         let first = match address {
@@ -88,25 +89,25 @@ impl Range {
         self.first
     }
 
-    /// How many bits its addresses share: up to 32, for IPv6 up to 128.
+    /// The length of the prefix that its addresses share, in bits: up to 32, for IPv6 up to 128.
     #[must_use]
     pub const fn bits(self) -> u8 {
         self.bits
     }
 
-    /// Whether `address` is in it.
+    /// Whether the range contains `address`.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         Self::new(address, self.bits).is_some_and(|range| range == self)
     }
 
-    /// Whether every address of `other` is in it.
+    /// Whether the range contains every address of `other`.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         self.bits <= other.bits && self.contains(other.first)
     }
 
-    /// Its first and last address as numbers.
+    /// The first and the last address as numbers.
     fn span(self) -> (u128, u128) {
         let first = number_of(self.first);
         let free = u32::from(width(self.first) - self.bits);
@@ -128,8 +129,8 @@ impl fmt::Display for Range {
     }
 }
 
-/// As `Ipv4Addr` displays it. A decision writes an address several times, and the formatter's four numbers and three dots cost
-/// several times as much.
+/// Writes an address as `Ipv4Addr` displays it. A decision writes an address several times, and the formatter, which writes
+/// four numbers and three dots, costs several times as much.
 fn write_ipv4(f: &mut fmt::Formatter<'_>, address: Ipv4Addr) -> fmt::Result {
     let mut text = String::with_capacity("255.255.255.255".len());
     for (place, octet) in address.octets().into_iter().enumerate() {
@@ -162,19 +163,19 @@ fn number_of(address: IpAddr) -> u128 {
     }
 }
 
-/// As it is written alone: `u8::from_str` would take `+8` and `08` too.
+/// Parses a number in its one canonical spelling. `u8::from_str` would accept `+8` and `08` too.
 fn number(text: &str) -> Option<u8> {
     let number: u8 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
 }
 
-/// Something said of each of many ranges.
+/// A map from ranges to values, which finds all ranges that contain an address.
 ///
 /// # Design
 ///
-/// Two ranges are apart or one holds the other. So they are sorted by where they begin, each knows
-/// the narrowest one around it, and finding all that hold an address is a binary search and a walk
-/// outwards, of at most one step per bit.
+/// Two ranges are either disjoint, or one contains the other. So the entries are sorted by their
+/// first address, and each entry knows the narrowest range around it. A lookup is a binary search and
+/// a walk outwards, with at most one step per bit of the address.
 #[derive(Clone, Debug)]
 pub struct RangeMap<T> {
     v4: Vec<RangeEntry>,
@@ -186,8 +187,9 @@ pub struct RangeMap<T> {
 struct RangeEntry {
     range: Range,
     last: u128,
+    /// The index of the narrowest range around it.
     around: Option<usize>,
-    /// The place of what is said of it.
+    /// The index of its value.
     value: usize,
 }
 
@@ -202,7 +204,7 @@ impl<T> Default for RangeMap<T> {
 }
 
 impl<T> FromIterator<(Range, T)> for RangeMap<T> {
-    /// Of a range that comes twice, what is said last counts.
+    /// If a range occurs twice, its last value counts.
     fn from_iter<I: IntoIterator<Item = (Range, T)>>(ranges: I) -> Self {
         let mut map = Self::default();
         for (range, value) in ranges {
@@ -224,9 +226,9 @@ impl<T> FromIterator<(Range, T)> for RangeMap<T> {
     }
 }
 
-/// Sorts, and tells each entry the narrowest one around it.
+/// Sorts the entries, removes duplicates, and sets `around` of each.
 fn nest(entries: &mut Vec<RangeEntry>) {
-    // The latest of equal ones first, so that it is the one that is kept.
+    // The last of equal ranges sorts first, so that `dedup` keeps it.
     entries.sort_unstable_by_key(|entry| {
         let (first, bits) = (number_of(entry.range.first()), entry.range.bits());
         (first, bits, Reverse(entry.value))
@@ -247,7 +249,7 @@ fn nest(entries: &mut Vec<RangeEntry>) {
 }
 
 impl<T> RangeMap<T> {
-    /// The ranges that hold `address`, the narrowest first, and what is said of them.
+    /// The ranges that contain `address` with their values, the narrowest first.
     pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = (Range, &T)> {
         let address = address.to_canonical();
         let number = number_of(address);
@@ -266,7 +268,7 @@ impl<T> RangeMap<T> {
         .filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)))
     }
 
-    /// The ranges that share addresses with `range`, and what is said of them: those that hold it, the
+    /// The ranges that share addresses with `range`, with their values: first those that contain it, the
     /// narrowest first, then those within it.
     #[must_use]
     pub fn overlapping(&self, range: Range) -> Vec<(Range, &T)> {
@@ -288,7 +290,7 @@ impl<T> RangeMap<T> {
             }
             next = entry.around;
         }
-        // Those that begin where it does have been found: they hold its first address.
+        // Ranges with the same first address have been found above: they contain that address.
         for entry in entries.iter().skip(after) {
             if number_of(entry.range.first()) > last {
                 break;
@@ -298,7 +300,7 @@ impl<T> RangeMap<T> {
         found
     }
 
-    /// Whether exactly this range is among them.
+    /// Whether the map has an entry for exactly this range.
     #[must_use]
     pub fn contains(&self, range: Range) -> bool {
         let entries = match range.first() {
@@ -311,19 +313,19 @@ impl<T> RangeMap<T> {
             .is_ok()
     }
 
-    /// How many ranges there are.
+    /// The number of ranges.
     #[must_use]
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
-    /// Whether there is none.
+    /// Whether the map has no range.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All of them.
+    /// All ranges with their values, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = (Range, &T)> {
         let entries = self.v4.iter().chain(&self.v6);
         entries.filter_map(|entry| Some((entry.range, self.values.get(entry.value)?)))
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_a_range_and_what_does_not() {
+    fn only_an_address_with_an_optional_prefix_length_is_a_range() {
         for (text, canonical) in [
             ("192.0.2.1", "192.0.2.1"),
             ("192.0.2.1/32", "192.0.2.1"),
@@ -390,7 +392,7 @@ mod tests {
         }
     }
 
-    /// Few distinct prefixes, so that ranges often hold one another.
+    /// Addresses with few distinct prefixes, so that ranges often contain one another.
     fn addresses() -> impl Strategy<Value = IpAddr> {
         let v4 = prop::sample::select(vec![0x0A00_0000_u32, 0x0A00_00FF, 0x0A01_0000, 0xC000_0201]);
         let v6 = prop::sample::select(vec![0x2001_0db8_u128 << 96, (0x2001_0db8_u128 << 96) | 7]);
@@ -408,15 +410,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_scan_finds(
-            said in prop::collection::vec((ranges(), any::<u8>()), 0..60),
+        fn the_map_finds_what_a_scan_finds(
+            entries in prop::collection::vec((ranges(), any::<u8>()), 0..60),
             address in addresses(),
         ) {
-            let map: RangeMap<u8> = said.iter().copied().collect();
-            let mut last_said = said.clone();
-            last_said.reverse();
+            let map: RangeMap<u8> = entries.iter().copied().collect();
+            let mut last_first = entries.clone();
+            last_first.reverse();
             let mut scanned: Vec<(Range, u8)> = Vec::new();
-            for (range, value) in last_said {
+            for (range, value) in last_first {
                 if range.contains(address) && scanned.iter().all(|(known, _)| *known != range) {
                     scanned.push((range, value));
                 }
@@ -428,27 +430,27 @@ mod tests {
         }
 
         #[test]
-        fn finds_what_overlaps(
-            said in prop::collection::vec((ranges(), any::<u8>()), 0..60),
+        fn the_map_finds_the_ranges_that_overlap(
+            entries in prop::collection::vec((ranges(), any::<u8>()), 0..60),
             asked in ranges(),
         ) {
-            let map: RangeMap<u8> = said.iter().copied().collect();
+            let map: RangeMap<u8> = entries.iter().copied().collect();
             let overlaps = |range: Range| range.covers(asked) || asked.covers(range);
-            let mut scanned: Vec<Range> = said.iter().map(|(range, _)| *range).collect();
+            let mut scanned: Vec<Range> = entries.iter().map(|(range, _)| *range).collect();
             scanned.retain(|range| overlaps(*range));
             scanned.sort_unstable();
             scanned.dedup();
             let mut found: Vec<Range> = map.overlapping(asked).iter().map(|(range, _)| *range).collect();
             found.sort_unstable();
             prop_assert_eq!(found, scanned);
-            for (range, _) in &said {
+            for (range, _) in &entries {
                 prop_assert!(map.contains(*range));
             }
-            prop_assert_eq!(map.contains(asked), said.iter().any(|(range, _)| *range == asked));
+            prop_assert_eq!(map.contains(asked), entries.iter().any(|(range, _)| *range == asked));
         }
 
         #[test]
-        fn covering_is_holding_every_address(outer in ranges(), inner in ranges()) {
+        fn a_range_covers_another_exactly_if_it_contains_all_its_addresses(outer in ranges(), inner in ranges()) {
             let (first, last) = inner.span();
             let same = outer.first().is_ipv4() == inner.first().is_ipv4();
             let (outer_first, outer_last) = outer.span();

@@ -1,4 +1,4 @@
-//! Laws of the caller's identity, and a table of header values meant to break them.
+//! Laws of the caller's identity, and a table of header values that try to break them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -17,9 +17,9 @@ fn network(ip: IpAddr, prefix: Ipv6Prefix) -> String {
 }
 
 #[test]
-fn a_header_names_one_network_or_nobody() {
+fn a_header_identifies_one_network_or_nobody() {
     let table = [
-        // Plain, and with what may stand around an address.
+        // Plain, and with everything that may surround an address.
         ("192.0.2.1", "192.0.2.1"),
         ("  192.0.2.1\t", "192.0.2.1"),
         ("192.0.2.1:80", "192.0.2.1"),
@@ -73,7 +73,7 @@ fn a_header_names_one_network_or_nobody() {
         ("1.2.3.4.5", "unknown"),
         ("-1.2.3.4", "unknown"),
         ("192.0.2.\u{661}", "unknown"),
-        // Ports that are none.
+        // Invalid ports.
         ("192.0.2.1:", "unknown"),
         ("192.0.2.1:99999", "unknown"),
         ("192.0.2.1:+80", "unknown"),
@@ -92,7 +92,7 @@ fn a_header_names_one_network_or_nobody() {
         ("[]", "unknown"),
         ("fe80::1%", "unknown"),
         ("fe80::1%a%b", "unknown"),
-        // IPv6 that is none.
+        // Invalid IPv6.
         (":", "unknown"),
         (":::", "unknown"),
         ("1:2:3:4:5:6:7:8:9", "unknown"),
@@ -107,20 +107,20 @@ fn a_header_names_one_network_or_nobody() {
 }
 
 #[test]
-fn a_value_beyond_the_longest_is_nobody_even_if_an_address_is_in_it() {
+fn a_value_that_is_too_long_identifies_nobody_even_if_it_contains_an_address() {
     assert_eq!(key(&format!("{}192.0.2.1", " ".repeat(10_000))), "unknown");
     assert_eq!(key(&"1".repeat(10_000)), "unknown");
     assert_eq!(key(&format!("fe80::1%{}", "z".repeat(10_000))), "unknown");
 }
 
 #[test]
-fn a_value_of_128_bytes_is_read_and_one_of_129_is_refused() {
+fn a_value_of_128_bytes_is_accepted_and_one_of_129_is_rejected() {
     assert_eq!(key(&format!("{:>128}", "192.0.2.1")), "192.0.2.1");
     assert_eq!(key(&format!("{:>129}", "192.0.2.1")), "unknown");
 }
 
 #[test]
-fn no_header_is_the_shared_bucket_and_is_never_blocked() {
+fn a_caller_without_a_header_is_unidentified_and_never_blocked() {
     let nobody = Caller::identify(None, Ipv6Prefix::default());
     assert_eq!(
         nobody,
@@ -146,7 +146,7 @@ fn workers_of_other_zones_are_counted_but_never_blocked() {
 }
 
 #[test]
-fn two_addresses_share_a_key_exactly_within_one_prefix() {
+fn two_addresses_share_a_key_only_within_one_prefix() {
     assert_eq!(
         key("2001:db8:0:1::1"),
         key("2001:db8:0:1:ffff:ffff:ffff:ffff")
@@ -156,7 +156,7 @@ fn two_addresses_share_a_key_exactly_within_one_prefix() {
 }
 
 #[test]
-fn the_origin_is_told_the_exact_address() {
+fn a_caller_keeps_its_exact_address_for_the_origin() {
     let caller = Caller::identify(Some("[2001:db8::1]:443"), Ipv6Prefix::default());
     assert_eq!(
         caller.address().map(|ip| ip.to_string()).as_deref(),
@@ -165,7 +165,7 @@ fn the_origin_is_told_the_exact_address() {
 }
 
 #[test]
-fn a_prefix_is_from_1_to_128_bits_and_128_is_written_without_length() {
+fn a_prefix_has_1_to_128_bits_and_128_is_written_without_a_length() {
     assert_eq!(Ipv6Prefix::new(0), None);
     assert_eq!(Ipv6Prefix::new(129), None);
     assert_eq!(Ipv6Prefix::new(64), Some(Ipv6Prefix::default()));
@@ -177,8 +177,8 @@ fn a_prefix_is_from_1_to_128_bits_and_128_is_written_without_length() {
     assert_eq!(network(128), "ffff:db8::1");
 }
 
-/// Strings made of what addresses are made of, which reach further into the parser than arbitrary
-/// ones.
+/// Strings of characters that occur in addresses. They reach further into the parser than arbitrary
+/// strings do.
 fn address_like() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -202,7 +202,7 @@ fn prefix() -> impl Strategy<Value = Ipv6Prefix> {
 
 proptest! {
     #[test]
-    fn every_key_is_short_and_of_harmless_characters(header in address_like(), prefix in prefix()) {
+    fn every_key_is_short_and_has_only_harmless_characters(header in address_like(), prefix in prefix()) {
         let caller = Caller::identify(Some(&header), prefix);
         let key = caller.key().to_string();
         let harmless = key.bytes().all(|byte| b"0123456789abcdef:./".contains(&byte));
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn canonical_form_is_idempotent(header in address_like(), prefix in prefix()) {
+    fn the_canonical_form_is_idempotent(header in address_like(), prefix in prefix()) {
         if let Some(ip) = parse_address(&header) {
             let canonical = network(ip, prefix);
             let printed = canonical.split('/').next().unwrap();
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn mapped_ipv4_is_ipv4_however_it_is_written(bits: u32, prefix in prefix()) {
+    fn a_mapped_ipv4_address_is_ipv4_in_every_spelling(bits: u32, prefix in prefix()) {
         let plain = v4(bits);
         let (high, low) = (bits >> 16, bits & 0xffff);
         for mapped in [format!("::ffff:{plain}"), format!("[::FFFF:{high:x}:{low:04x}]:80")] {
@@ -235,7 +235,7 @@ proptest! {
 
     #[test]
     fn addresses_share_a_key_exactly_when_their_first_bits_agree(a: u128, b: u128, same in 0..=128_u32, prefix in prefix()) {
-        // Let b agree with a in the first `same` bits, or collisions would never be seen.
+        // Make b agree with a in the first `same` bits. Otherwise the test would never see a collision.
         let high = u128::MAX.checked_shl(128 - same).unwrap_or(0);
         let b = (a & high) | (b & !high);
         let [x, y] = [a, b].map(|bits| network(IpAddr::V6(Ipv6Addr::from_bits(bits)), prefix));
