@@ -1,4 +1,4 @@
-//! What is limited: policies, and how a caller's quota in one is named.
+//! Policies: the named limits, whom each of them charges, and the keys of their quotas.
 
 use std::fmt::Write;
 
@@ -11,31 +11,33 @@ use crate::steps;
 use crate::store::{Charge, OnFailure};
 use crate::time::Millis;
 
-/// The policy of CORS preflights. No other request meets it, no route names it, and its denials block nobody.
+/// The policy of CORS preflights. It applies to no other request, no route can name it, and its denials
+/// never block a caller.
 pub const PREFLIGHT: &str = "preflight";
 
-/// Which policy of a configuration: its place in the list of policies in force.
+/// Identifies a policy of a configuration by its index in the list of policies in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyId(pub u16);
 
 /// A named limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Lower case, as in `RATE_LIMIT_<NAME>`.
+    /// The `<NAME>` of `RATE_LIMIT_<NAME>`, in lower case.
     pub name: String,
-    /// How much, over how long, counted how.
+    /// The algorithm, the limit and the window.
     pub quota: Quota,
-    /// The same for a proven user, who is charged to a quota of its own in place of its address's.
+    /// The quota of a proven user. A user is charged to it in place of the quota of its address.
+    /// `None`: users are limited by address.
     pub user: Option<Quota>,
-    /// How long a caller stays blocked from the policy after a denial; `None`: not at all.
+    /// How long the policy blocks a caller after a denial. `None`: not at all.
     pub block: Option<Millis>,
     /// Whose quota a request is charged to.
     pub key: KeyBy,
-    /// Whether it denies.
+    /// Whether the policy denies requests, or only reports.
     pub mode: Mode,
-    /// What becomes of its requests when the shared store does not decide.
+    /// How its requests are decided while the shared store fails.
     pub on_store_failure: OnFailure,
-    /// The most units that an isolate may take beforehand; 0 and 1 stand for none.
+    /// The most units that an isolate may lease. 0 and 1 both mean that it leases none.
     pub lease: u32,
 }
 
@@ -45,51 +47,56 @@ pub enum KeyBy {
     /// The caller's address.
     #[default]
     Address,
-    /// The network that holds the caller's address: one quota for all callers in it.
+    /// The network that contains the caller's address: one quota for all callers in it.
     Network(NetworkPrefixes),
     /// One quota for everybody.
     Global,
-    /// The value of a request header, beside the caller's address: what a caller says of itself may
-    /// narrow a limit, never widen it or escape the address's.
+    /// The value of a request header, in addition to the caller's address. A value that a caller
+    /// chooses may narrow its limit. It can never widen it or replace the limit of the address.
     Header(String),
 }
 
-/// The most of a header's value that tells callers apart, in bytes: the longest token that can prove a user.
+/// The part of a header's value that distinguishes callers, in bytes from its start. It is as long as
+/// the longest token that can prove a user.
 const MAX_KEY_BYTES: usize = 8 * 1024;
 
 /// The most values of a header that are charged.
 const MAX_KEY_VALUES: usize = 4;
 
-/// A request has more values than are charged in a header that it is limited by.
+/// The error of a request that is limited by a header and has too many values in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyValues;
 
-/// Whether a policy denies.
+/// Whether a policy denies requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// It does.
+    /// It denies requests over its quota.
     #[default]
     Enforce,
-    /// It counts and reports what it would have denied, and touches nothing else.
+    /// It counts requests and reports what it would have denied, and changes nothing else.
     Shadow,
 }
 
 impl Policy {
-    /// Whether all that it asks of a request is the caller's address.
+    /// Whether the policy depends on nothing of a request but the caller's address.
     #[must_use]
     pub fn is_by_address_alone(&self) -> bool {
         self.key == KeyBy::Address && self.user.is_none() && self.mode == Mode::Enforce
     }
 
-    /// Adds the quotas that a request of `caller` is charged to under this policy, each with the key that
-    /// it is of. `user` is the key of the one who is proven to have sent it ([`crate::user`]); `header` reads
-    /// one of its headers, whose every value is charged, since origins differ on which one they read. Platforms
-    /// join its lines by commas, so that a comma within a line counts as the end of one. Credentials are in one
-    /// form whatever the case of their scheme, and their parameters (`realm="x"`) belong to them.
+    /// Passes to `add` each quota that a request of `caller` is charged to under this policy, with the
+    /// quota's key. `user` is the key of the proven user who sent the request ([`crate::user`]), and
+    /// `header` reads one of its headers.
+    ///
+    /// Every value of the header is charged, because origins differ on which one they read. Platforms
+    /// join the header's lines by commas, so a comma within a line counts as the end of a value.
+    /// Credentials have one form for every case of their scheme, and include their parameters
+    /// (`realm="x"`).
     ///
     /// # Errors
     ///
-    /// [`TooManyValues`], unless the policy is in shadow mode. What has been added is to be dropped.
+    /// [`TooManyValues`], unless the policy is in shadow mode. The caller then drops the charges that
+    /// have been added.
     pub fn charges(
         &self,
         caller: &Caller,
@@ -100,15 +107,15 @@ impl Policy {
         if let KeyBy::Header(name) = &self.key
             && let Some(joined) = header(name)
         {
-            // Split, and hashed.
+            // The text is split, then hashed.
             steps::count(2 * joined.len());
-            let is_one = is_free_text(name);
+            let is_single = is_free_text(name);
             let are_credentials = matches!(&**name, "authorization" | "proxy-authorization");
-            // What was cut off may hold more.
+            // The part that was cut off may have more values.
             let is_cut = joined.len() + char::MAX.len_utf8() > MAX_HEADER_BYTES;
-            let mut too_many = is_cut && !is_one;
+            let mut too_many = is_cut && !is_single;
             let mut values: Vec<String> = Vec::with_capacity(1);
-            for (place, part) in joined.split(if is_one { '\n' } else { ',' }).enumerate() {
+            for (place, part) in joined.split(if is_single { '\n' } else { ',' }).enumerate() {
                 let part = credentials::trim(part);
                 if part.is_empty() {
                     continue;
@@ -137,7 +144,7 @@ impl Policy {
                 let key = CallerKey::header(name, read.unwrap_or_default());
                 if !charged.contains(&key) {
                     charged.push(key);
-                    // Never blocked: whoever knows the value could block its owner.
+                    // Never blocked: otherwise anybody who knows the value could block its owner.
                     add(key, self.charge(&key, None));
                 }
             }
@@ -145,19 +152,19 @@ impl Policy {
                 return Err(TooManyValues);
             }
         }
-        let (key, block) = self.own(caller, user);
+        let (key, block) = self.own_key_and_block(caller, user);
         add(key, self.charge(&key, block));
         Ok(())
     }
 
-    /// The quota that requests of `caller` are always charged to, with the key that it is of.
+    /// The quota that every request of `caller` without a proven user is charged to, with its key.
     #[must_use]
     pub fn own_charge(&self, caller: &Caller) -> (CallerKey, Charge) {
-        let (key, block) = self.own(caller, None);
+        let (key, block) = self.own_key_and_block(caller, None);
         (key, self.charge(&key, block))
     }
 
-    /// Whether the policy has a quota for that network as a whole, where an IPv6 caller has that prefix.
+    /// Whether the policy has one quota for exactly the network `range`. `prefix` is the prefix of IPv6 callers.
     #[must_use]
     pub fn counts_network(&self, range: Range, prefix: Ipv6Prefix) -> bool {
         match &self.key {
@@ -168,8 +175,12 @@ impl Policy {
         }
     }
 
-    /// The key of the quota that is always charged, and the block that its denial sets.
-    fn own(&self, caller: &Caller, user: Option<&CallerKey>) -> (CallerKey, Option<Millis>) {
+    /// The key of the quota that is always charged, and how long its denial blocks the caller.
+    fn own_key_and_block(
+        &self,
+        caller: &Caller,
+        user: Option<&CallerKey>,
+    ) -> (CallerKey, Option<Millis>) {
         match (&self.key, user.filter(|_| self.user.is_some())) {
             (KeyBy::Global, _) => (CallerKey::Global, None),
             (KeyBy::Network(prefixes), _) => {
@@ -186,7 +197,7 @@ impl Policy {
         }
     }
 
-    /// The quota of one caller's key, whose denial sets `block`.
+    /// The charge to the quota of `caller`. A denial by this quota blocks the caller for `block`.
     fn charge(&self, caller: &CallerKey, block: Option<Millis>) -> Charge {
         let quota = (self.user)
             .filter(|_| matches!(caller, CallerKey::User(_)))
@@ -201,14 +212,15 @@ impl Policy {
     }
 }
 
-/// Whether credentials are parameters (`digest realm="x"`), not one token.
+/// Whether credentials consist of parameters (`digest realm="x"`), not of one token.
 fn has_parameters(credentials: &str) -> bool {
     let rest = credentials.split_once(' ');
     rest.is_some_and(|(_, rest)| is_parameter(rest))
 }
 
-/// Whether a header's text may hold commas, and a client may write into it what it likes. It is one value:
-/// who wants a fresh quota has it anyway.
+/// Whether a header's text may contain commas, and a client may write anything into it. Such a header has
+/// one value. Splitting it would protect nothing, because a client can always get a fresh quota with
+/// another text.
 fn is_free_text(name: &str) -> bool {
     const FREE: [&str; 6] = [
         "cookie",
@@ -221,14 +233,14 @@ fn is_free_text(name: &str) -> bool {
     FREE.contains(&name) || name.starts_with("accept")
 }
 
-/// Whether it is a parameter of the credentials before it (RFC 9110, 11.4): a name, `=` and a value.
+/// Whether `part` is a parameter of the credentials before it (RFC 9110, 11.4): a name, `=` and a value.
 fn is_parameter(part: &str) -> bool {
     let (name, value) = part.split_once('=').unwrap_or_default();
     !name.trim_ascii_end().contains([' ', '\t'])
         && !matches!(value.bytes().next(), None | Some(b'='))
 }
 
-/// Names a caller's quota in a policy: `{policy}:{caller}`.
+/// The key of a caller's quota in a policy: `{policy}:{caller}`.
 #[must_use]
 pub fn quota_key(policy: &str, caller: &CallerKey) -> String {
     let mut key = String::with_capacity(policy.len() + 1 + CallerKey::MAX_BYTES);
