@@ -1,36 +1,41 @@
-//! Which policies a request meets: the first route that its method and path match.
+//! Finds the policies of a request: those of the first route that matches its method and path.
 //!
-//! # What a path is before it is matched
+//! # How a path is normalised
 //!
-//! So that no spelling of a path escapes its route, a path is normalised first, and patterns the
-//! same way:
+//! Paths and patterns are normalised in the same way before they are compared, so that no spelling of
+//! a path escapes its route:
 //!
-//! 1. It ends before `?` or `#`.
+//! 1. The path ends before `?` or `#`.
 //! 2. `/` separates segments, and so does a backslash.
-//! 3. Empty segments count for nothing: `//` is `/`, and a trailing slash is dropped.
-//! 4. `.` and `..` are resolved, `%2E` counting as a dot; `..` at the root stays there.
-//! 5. Percent-escapes are decoded exactly once: `%61` is `a`, `%2561` is the text `%61`. What is no
-//!    escape (`%zz`) stays as it is; bytes that are not UTF-8 become U+FFFD. An encoded separator
-//!    (`%2F`, `%5C`) is a character of its segment, and separates nothing.
-//! 6. Letters are folded to lower case, all of Unicode's, one by one.
+//! 3. Empty segments are dropped: `//` is `/`, and a trailing slash is removed.
+//! 4. `.` and `..` are resolved, and `%2E` counts as a dot. `..` at the root is ignored.
+//! 5. Percent-escapes are decoded exactly once: `%61` is `a`, `%2561` is the text `%61`. An invalid
+//!    escape (`%zz`) stays unchanged, and bytes that are not UTF-8 become U+FFFD. An encoded separator
+//!    (`%2F`, `%5C`) is a character of its segment and separates nothing.
+//! 6. Each letter of Unicode is folded to lower case on its own.
 //!
-//! Nothing else is: matrix parameters (`/a;v=1`) and Unicode's composed and decomposed forms are
-//! left as they are.
+//! Everything else stays unchanged, such as matrix parameters (`/a;v=1`) and Unicode's composed and
+//! decomposed forms.
 //!
-//! # Where a path can be read in two ways
+//! # Paths with several readings
 //!
-//! Servers differ on whether `%2F`, `%5C` and a backslash separate segments, on whether `.` and
-//! `..` that appear only once these are decoded are still resolved, and on whether `..` in
-//! `/a//../b` removes `a`. A path that holds any of this is classified in *every* such reading. If
-//! they meet different routes, the policies of all of them apply, with the largest cost (those of
-//! no route included: the default policies, cost 1). The reading can so be stricter than the
-//! origin's own, never looser. An honest `/files/a%2Fb` meets the same route either way, and only
-//! that one.
+//! Servers differ on three questions:
 //!
-//! # Where a method can be read in two ways
+//! - whether `%2F`, `%5C` and a backslash separate segments;
+//! - whether `.` and `..` are still resolved if they appear only once these are decoded;
+//! - whether `..` in `/a//../b` removes `a`.
 //!
-//! Many origins take a request for one of the method that a header names (`X-HTTP-Method-Override`). It is
-//! classified under both methods, as a path is in all of its readings.
+//! A path that raises such a question is classified in *every* such reading. If the readings match
+//! different routes, the policies of all of them apply, with the largest cost. A reading that matches
+//! no route adds the default policies at a cost of 1. So the limiter can be stricter than the origin's
+//! own reading, but never looser. A harmless `/files/a%2Fb` matches the same single route in all
+//! readings.
+//!
+//! # Requests with several methods
+//!
+//! Many origins replace the method of a request by the one that a header names
+//! (`X-HTTP-Method-Override`). Such a request is classified under both methods, as a path is in all of
+//! its readings.
 
 mod index;
 mod path;
@@ -45,22 +50,22 @@ use crate::policy::PolicyId;
 pub use path::{ambiguous_separators, normalise};
 pub use pattern::{PathPattern, PatternError};
 
-/// The cost of a request that meets no route.
+/// The cost of a request that matches no route, in units.
 const DEFAULT_COST: u32 = 1;
 
-/// What a request that matches a pattern and a method meets.
+/// A path pattern and methods, with the policies and the cost of the requests that match them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pattern: PathPattern,
     methods: Vec<String>,
     policies: Vec<PolicyId>,
     cost: u32,
-    beside: bool,
+    falls_through: bool,
 }
 
 impl Route {
-    /// A route for `methods`, or for every method where that is empty. A request that meets it
-    /// spends `cost` units of each of `policies`.
+    /// A route for `methods`, or for every method if `methods` is empty. A request that matches it
+    /// takes `cost` units from each of `policies`.
     #[must_use]
     pub const fn new(
         pattern: PathPattern,
@@ -73,16 +78,16 @@ impl Route {
             methods,
             policies,
             cost,
-            beside: false,
+            falls_through: false,
         }
     }
 
-    /// The same, beside the routes after it instead of before them: what it asks for applies, and so
-    /// does what they ask for. For a route that may not say what was meant.
+    /// Lets later routes still apply to the requests that match this one, in addition to it. Used for
+    /// routes that failed to parse, which may match more requests than their author meant.
     #[must_use]
     pub fn fall_through(self) -> Self {
         Self {
-            beside: true,
+            falls_through: true,
             ..self
         }
     }
@@ -93,8 +98,8 @@ impl Route {
                 .iter()
                 .any(|name| name.eq_ignore_ascii_case(wanted))
         };
-        // Origins answer HEAD by running their GET handler: it costs them the same, and tells an
-        // attacker as much.
+        // Origins answer HEAD by running their GET handler. So HEAD costs them as much as GET, and an
+        // attacker learns as much from it.
         self.methods.is_empty()
             || named(method)
             || (method.eq_ignore_ascii_case("HEAD") && named("GET"))
@@ -105,18 +110,18 @@ impl Route {
     }
 }
 
-/// What a request is limited by.
+/// The policies and the cost that the routes give a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteMatch {
     /// The policies that apply, each once, in the order in which the route names them.
     pub policies: Vec<PolicyId>,
-    /// How many units of each the request spends.
+    /// How many units the request takes from each policy.
     pub cost: u32,
-    /// The place of the route that it meets; of several the first. `None`: no route.
+    /// The index of the route that the request matches, the first if it matches several. `None`: no route.
     pub route: Option<usize>,
 }
 
-/// Of no route and no policy.
+/// No route and no policy, at the default cost.
 impl Default for RouteMatch {
     fn default() -> Self {
         Self {
@@ -138,16 +143,16 @@ impl RouteMatch {
     }
 }
 
-/// The ways to read a path, each in normal form, the usual one first.
+/// The ways in which servers read a path, each in normal form, the usual one first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathReadings {
-    /// `None`: the path is in normal form.
+    /// `None`: the path is already in normal form.
     usual: Option<String>,
     others: Vec<String>,
 }
 
 impl PathReadings {
-    /// The readings of a path as sent.
+    /// The readings of a path, which is given as the client sent it.
     #[must_use]
     pub fn of(path: &str) -> Self {
         let usual = normalise(path);
@@ -160,24 +165,25 @@ impl PathReadings {
         }
     }
 
-    /// The readings, which are those of `path`.
-    fn of_path<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
+    /// All readings. `path` is the path that they were made from.
+    fn iter<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a str> {
         let usual = self.usual.as_deref();
         let usual = usual.unwrap_or_else(|| path::without_query(path));
         let others = self.others.iter().map(String::as_str);
         std::iter::once(usual).chain(others)
     }
 
-    /// Whether `path`, whose readings these are, is `root` or beneath it to some server: a segment in lower
-    /// case that begins the path. Here, matrix parameters (`/;a/root;b`) count for nothing.
+    /// Whether some server takes `path` for `root` or a path beneath it. `root` is a path's first segment,
+    /// in lower case, and `path` is the path that the readings were made from. Matrix parameters
+    /// (`/;a/root;b`) are ignored.
     #[must_use]
     pub fn lead_to(&self, root: &str, path: &str) -> bool {
-        let mut readings = self.of_path(path);
+        let mut readings = self.iter(path);
         readings.any(|normal| normal.contains(root) && path::first_segment(normal) == Some(root))
     }
 }
 
-/// All routes, in the order in which they are tried, and what applies where none matches.
+/// All routes in the order in which they are tried, and the policies of requests that match none.
 ///
 /// # Example
 ///
@@ -200,7 +206,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Routes, the first that matches winning; `default` applies where none does, at a cost of 1.
+    /// Routes, of which the first that matches a request applies. If none matches, the policies
+    /// `default` apply at a cost of 1.
     #[must_use]
     pub fn new(routes: Vec<Route>, default: Vec<PolicyId>) -> Self {
         let costs = routes.iter().map(|route| route.cost);
@@ -213,31 +220,31 @@ impl Routes {
         }
     }
 
-    /// The patterns, by place.
+    /// The patterns as they were written, in the order of the routes.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().map(|route| route.pattern.as_str())
     }
 
-    /// The most that any request costs, in units.
+    /// The highest cost of any request, in units.
     #[must_use]
     pub const fn max_cost(&self) -> u32 {
         self.max_cost
     }
 
-    /// Whether any route is for some methods alone.
+    /// Whether any route applies to some methods only.
     #[must_use]
     pub const fn name_methods(&self) -> bool {
         self.name_methods
     }
 
-    /// What a request with this method and path, both as sent, is limited by.
+    /// The policies and the cost of a request with this method and path, both as the client sent them.
     #[must_use]
     pub fn classify(&self, method: &str, path: &str) -> RouteMatch {
         self.classify_in(method, &[], path, &PathReadings::of(path))
     }
 
-    /// [`classify`](Self::classify) of a path with its readings, and of a method with `others` that an origin may take
-    /// it for: the policies of all of them apply.
+    /// The same as [`classify`](Self::classify), with the path's readings already made, and with `others`: further
+    /// methods that an origin may use in place of `method`. The policies of all methods and readings apply.
     #[must_use]
     pub fn classify_in(
         &self,
@@ -246,30 +253,30 @@ impl Routes {
         path: &str,
         readings: &PathReadings,
     ) -> RouteMatch {
-        let mut met = Vec::new();
-        for normal in readings.of_path(path) {
-            self.meet(method, normal, &mut met);
+        let mut matched = Vec::new();
+        for normal in readings.iter(path) {
+            self.add_matches(method, normal, &mut matched);
             for other in others {
-                self.meet(other, normal, &mut met);
+                self.add_matches(other, normal, &mut matched);
             }
         }
-        let mut class = RouteMatch {
+        let mut route_match = RouteMatch {
             policies: Vec::new(),
             cost: 0,
-            route: met.iter().copied().flatten().next(),
+            route: matched.iter().copied().flatten().next(),
         };
-        for route in met {
+        for route in matched {
             match route.and_then(|at| self.routes.get(at)) {
-                Some(route) => class.add(&route.policies, route.cost),
-                None => class.add(&self.default, DEFAULT_COST),
+                Some(route) => route_match.add(&route.policies, route.cost),
+                None => route_match.add(&self.default, DEFAULT_COST),
             }
         }
-        class
+        route_match
     }
 
-    /// Adds the routes that one reading of a path meets, each once: the first that matches, and those
-    /// beside it that come before. `None`: no route but such.
-    fn meet(&self, method: &str, normal: &str, met: &mut Vec<Option<usize>>) {
+    /// Adds to `matched` the routes that one reading of a path matches, each once: those that fall through,
+    /// up to the first one that does not. `None` stands for the default, if no such route matches.
+    fn add_matches(&self, method: &str, normal: &str, matched: &mut Vec<Option<usize>>) {
         let candidates = self.index.candidates(&self.routes, normal);
         let routes = candidates
             .iter()
@@ -278,10 +285,10 @@ impl Routes {
         loop {
             let next = matching.next();
             let at = next.map(|(at, _)| at);
-            if !met.contains(&at) {
-                met.push(at);
+            if !matched.contains(&at) {
+                matched.push(at);
             }
-            if next.is_none_or(|(_, route)| !route.beside) {
+            if next.is_none_or(|(_, route)| !route.falls_through) {
                 break;
             }
         }

@@ -1,26 +1,25 @@
-//! A path as sent -> the normal form that patterns are matched against, and the other ways to read
-//! it.
+//! Turns a path as the client sent it into the normal form that patterns are matched against, and into
+//! the normal forms of its other readings.
 
 use std::borrow::Cow;
 
 use crate::steps;
 
-/// Which characters separate segments, beside `/`, which always does.
+/// The set of separators of segments, in addition to `/`, which always separates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Separators(u8);
 
 impl Separators {
     const SLASH_ONLY: Self = Self(0);
-    /// A backslash as it is.
+    /// An unencoded backslash.
     const BACKSLASH: Self = Self(1);
     /// `%2F`.
     const ENCODED_SLASH: Self = Self(2);
-    /// `%5C`, and with it the backslash as it is: who splits at one after decoding splits at the
-    /// other.
+    /// `%5C` and the unencoded backslash: a server that splits after decoding cannot distinguish them.
     const ENCODED_BACKSLASH: Self = Self(4 | 1);
     const ALL: Self = Self(7);
 
-    /// Every set that some server is known to use.
+    /// Every set that at least one server is known to use.
     const SETS: [Self; 6] = [
         Self::SLASH_ONLY,
         Self::BACKSLASH,
@@ -34,7 +33,7 @@ impl Separators {
         self.0 & other.0 == other.0
     }
 
-    /// The length of the separator with which `bytes` begin, if they begin with one.
+    /// The length in bytes of the separator with which `bytes` begin. `None` if they begin with none.
     const fn begins(self, bytes: &[u8]) -> Option<usize> {
         match bytes {
             [b'/', ..] => Some(1),
@@ -45,7 +44,7 @@ impl Separators {
         }
     }
 
-    /// The pieces of `text` between separators, empty ones too.
+    /// The pieces of `text` between separators, including empty ones.
     fn split(self, text: &str) -> impl Iterator<Item = &str> {
         let mut rest = Some(text);
         std::iter::from_fn(move || {
@@ -66,38 +65,38 @@ impl Separators {
     }
 }
 
-/// What becomes of `.` and `..`.
+/// How a server resolves `.` and `..`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dots {
-    /// `..` removes the segment before it that is not empty: `//` collapses first, as in nginx.
+    /// `..` removes the last segment that is not empty, because `//` collapses first, as in nginx.
     AfterCollapsing,
-    /// `..` removes the segment before it, be it empty: as in URL parsers.
+    /// `..` removes the segment before it, even an empty one, as URL parsers do.
     BeforeCollapsing,
-    /// They stay, as where a server decodes a path and then no longer looks for them.
+    /// They stay, as in a server that does not look for them after it has decoded a path.
     Kept,
 }
 
-/// One way to read a path: split and resolve it once, or once more after that, as a server does
-/// behind a URL parser.
+/// One way to read a path: split and resolve it once, or once more after that, as a server behind a
+/// URL parser does.
 #[derive(Clone, Copy, Debug)]
 struct PathReading {
     first: (Separators, Dots),
     then: Option<(Separators, Dots)>,
 }
 
-/// The reading that stands for a path where nothing is ambiguous.
+/// The only reading of a path without ambiguity.
 const USUAL: PathReading = PathReading {
     first: (Separators::BACKSLASH, Dots::AfterCollapsing),
     then: None,
 };
 
-/// The path up to a query or fragment.
+/// The path without its query and fragment.
 pub(super) fn without_query(path: &str) -> &str {
     path.split(['?', '#']).next().unwrap_or(path)
 }
 
-/// The normal form of a path in its usual reading: see the [module](super) for what that is.
-/// Borrowed where the path already has it.
+/// The normal form of a path in its usual reading, as the [module](super) defines it. Borrowed if the
+/// path is already in normal form.
 #[must_use]
 pub fn normalise(path: &str) -> Cow<'_, str> {
     let path = without_query(path);
@@ -115,7 +114,7 @@ pub(super) fn segments(normal: &str) -> impl Iterator<Item = &str> + Clone {
 }
 
 /// The normal forms of a path in its other readings, without those that equal `usual` or each
-/// other. Empty, and without allocation, for nearly every path; at most 47.
+/// other. There are at most 47. For nearly every path there is none, and nothing is allocated.
 pub(super) fn other_readings(path: &str, usual: &str) -> Vec<String> {
     let path = without_query(path);
     let mut others: Vec<String> = Vec::new();
@@ -137,9 +136,9 @@ pub(super) fn other_readings(path: &str, usual: &str) -> Vec<String> {
     others
 }
 
-/// What is left of a path that begins with two or more slashes where a server resolves it as a reference, as
-/// `new URL(path, base)` does: the first segment is then a host (RFC 3986, 4.2; the URL standard takes `\\` for `/`, and more than
-/// two as two).
+/// The rest of a path that begins with two or more slashes, as a server reads it that resolves the path as a
+/// reference (`new URL(path, base)`). The first segment is then a host (RFC 3986, 4.2). The URL standard treats `\\` as `/`,
+/// and more than two slashes as two. `None` if the path does not begin so.
 fn after_authority(path: &str) -> Option<&str> {
     const SLASHES: [char; 2] = ['/', '\\'];
     let rest = path.trim_start_matches(SLASHES);
@@ -160,7 +159,7 @@ fn ambiguities(path: &str) -> Vec<PathReading> {
     let has_dots = Separators::ALL.split(path).any(|piece| dots(piece) > 0);
     let mut readings = Vec::new();
     for (place, set) in Separators::SETS.into_iter().enumerate() {
-        // Sets that differ only in what the path does not hold split it alike.
+        // Sets that differ only in separators that the path does not contain split it in the same way.
         let same = |other: &Separators| other.0 & found == set.0 & found;
         if Separators::SETS.iter().take(place).any(same) {
             continue;
@@ -176,7 +175,7 @@ fn ambiguities(path: &str) -> Vec<PathReading> {
             first: (set, Dots::BeforeCollapsing),
             then: None,
         });
-        // A URL parser, ours or the platform's, then a server that decodes what the parser left.
+        // A URL parser, the limiter's or the platform's, then a server that decodes the parser's output.
         let parser = (
             Separators(set.0 & Separators::BACKSLASH.0),
             Dots::BeforeCollapsing,
@@ -193,7 +192,7 @@ fn ambiguities(path: &str) -> Vec<PathReading> {
     readings
 }
 
-/// The separators beside `/` that occur in the path, as bits of [`Separators`].
+/// The separators other than `/` that occur in the path, as bits of [`Separators`].
 fn found_separators(path: &str) -> u8 {
     let bytes = path.as_bytes();
     let mut found = 0;
@@ -208,8 +207,8 @@ fn found_separators(path: &str) -> u8 {
     found
 }
 
-/// Separators of a path as sent that servers differ on: `\\`, `%2F`, `%5C`, and `/` directly after another
-/// one. What reading a path in every way costs grows with them.
+/// The number of separators in a path that servers read differently: `\\`, `%2F`, `%5C`, and `/` directly
+/// after another separator. The cost of reading a path in every way grows with this number.
 #[must_use]
 pub fn ambiguous_separators(path: &str) -> usize {
     let bytes = without_query(path).as_bytes();
@@ -225,7 +224,7 @@ pub fn ambiguous_separators(path: &str) -> usize {
     count
 }
 
-/// The first segment of a path in normal form, without matrix parameters and dots.
+/// The first segment of a path in normal form, once matrix parameters are removed and dots resolved.
 pub(super) fn first_segment(normal: &str) -> Option<&str> {
     let names = segments(normal).map(|segment| segment.split(';').next().unwrap_or_default());
     resolve(names, Dots::AfterCollapsing).first().copied()
@@ -241,7 +240,7 @@ fn read(
 ) -> String {
     let stages = 1 + usize::from(then.is_some());
     steps::count((1 + stages) * path.len());
-    // What comes before the first separator is the empty start of an absolute path, not a segment.
+    // An absolute path has an empty piece before its first separator, which is not a segment.
     let start = separators.begins(path.as_bytes()).unwrap_or(0);
     let mut pieces = resolve(separators.split(&path[start..]), dots);
     if let Some((separators, dots)) = then {
@@ -274,7 +273,8 @@ fn resolve<'a>(pieces: impl Iterator<Item = &'a str>, mode: Dots) -> Vec<&'a str
     kept
 }
 
-/// 1 for `.`, 2 for `..`, `%2E` counting as a dot; 0 for any other segment.
+/// The number of dots in a segment `.` or `..`, where `%2E` counts as a dot: 1 or 2. It is 0 for any other
+/// segment.
 pub(super) fn dots(piece: &str) -> usize {
     let mut rest = piece.as_bytes();
     let mut dots = 0;
@@ -288,9 +288,9 @@ pub(super) fn dots(piece: &str) -> usize {
     }
 }
 
-/// Appends a segment, or a part of one, decoded once and folded to lower case. A separator that the
-/// reading took for a character of the segment is written `%2f` or `%5c`, so that it never passes
-/// for a separator.
+/// Appends a segment, or a part of one, decoded once and folded to lower case. A separator that is a
+/// character of the segment in this reading is written as `%2f` or `%5c`, so that it cannot be
+/// mistaken for a separator.
 pub(super) fn push_decoded(normal: &mut String, piece: &str) {
     if piece
         .bytes()
@@ -321,7 +321,7 @@ pub(super) fn push_decoded(normal: &mut String, piece: &str) {
         push_lower_case(normal, &decoded);
         return;
     }
-    // Character by character: `str::to_lowercase` folds a sigma by what follows it.
+    // Each character is folded on its own, because `str::to_lowercase` folds a sigma depending on what follows.
     normal.extend(decoded.chars().flat_map(char::to_lowercase));
 }
 
@@ -342,7 +342,7 @@ const fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// Whether the path is in normal form, so far as that is cheap to see.
+/// Whether the path is in normal form, as far as that is cheap to find out.
 fn is_normal(path: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && !matches!(byte, b'%' | b'\\');
@@ -387,15 +387,14 @@ mod tests {
             ("?", "/"),
             ("..", "/"),
             ("*", "/*"),
-            // Kept: encoded separators, a second encoding, escapes that are none, parameters, three
-            // dots.
+            // Unchanged: encoded separators, a second encoding, invalid escapes, parameters, three dots.
             ("/api%2Fauth%5Clogin", "/api%2fauth%5clogin"),
             ("/a/%252e%252E/b", "/a/%2e%2e/b"),
             ("/a/%2/%zz/%", "/a/%2/%zz/%"),
             ("/a;v=1/b", "/a;v=1/b"),
             ("/a/.../b", "/a/.../b"),
             ("/a/..;/b", "/a/..;/b"),
-            // What is decoded is a character, nothing more.
+            // A decoded character has no special meaning.
             ("/a%3Fb%23c", "/a?b#c"),
             ("/a%00b\0c%0A", "/a\0b\0c\n"),
             ("/%C3%89T%C3%89/É", "/été/é"),
@@ -423,7 +422,7 @@ mod tests {
             ("/a\\b", &["/a%5cb"]),
             ("/a%2fb%5cc", &["/a/b%5cc", "/a%2fb/c", "/a/b/c"]),
             ("/p%2f..%2fa", &["/a", "/p/../a"]),
-            // Staged or at once, merging slashes or not: each of these is some server's.
+            // In two stages or in one, with merged slashes or without: some server does each of these.
             (
                 "/p/a%2fb%2fc/../%2f..",
                 &["/", "/p", "/p/..", "/p/a", "/p/a/b"],
@@ -431,7 +430,7 @@ mod tests {
             ("/a//../b", &["/a/b"]),
             ("/a%252fb", &[]),
             ("/a//b/", &[]),
-            // The first segment is a host to who resolves a reference.
+            // To a server that resolves a reference, the first segment is a host.
             ("//x/login", &["/login"]),
             ("///x//login/", &["/login"]),
             (

@@ -1,19 +1,19 @@
-//! The patterns that an operator writes for paths.
+//! The path patterns that an operator writes.
 
 use std::fmt;
 
 use super::path;
 use crate::steps;
 
-/// The longest pattern, in bytes: far beyond any real one, and a bound on what matching can cost.
-const LONGEST_PATTERN: usize = 1024;
+/// The longest pattern, in bytes. It is far longer than any real pattern, and limits the cost of matching.
+const MAX_PATTERN_BYTES: usize = 1024;
 
-/// A pattern for paths in normal form: `*` stands for any characters within a segment, any number
-/// of times (`/api/v*/user-*`), and `**` as a whole segment for zero or more segments (`/api/**`
-/// matches `/api` too).
+/// A pattern for paths in normal form. `*` matches any number of any characters within a segment, and
+/// may occur several times (`/api/v*/user-*`). `**` must be a whole segment and matches zero or more
+/// segments (`/api/**` matches `/api` too).
 ///
-/// A pattern is normalised as paths are, but for `.` and `..`, which it may not contain. An escaped
-/// `%2A` is a star itself, an escaped separator (`%2F`, `%5C`) that character within its segment.
+/// A pattern is normalised as paths are, except for `.` and `..`, which it must not contain. An escaped
+/// `%2A` is a literal star. An escaped separator (`%2F`, `%5C`) is a literal character of its segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     text: String,
@@ -27,7 +27,7 @@ pub struct PathPattern {
 pub(super) enum Segment {
     /// `**`.
     Any,
-    /// `*` between these texts: the first begins the segment, the last ends it.
+    /// Texts with a `*` between each two of them. The first begins the segment, the last ends it.
     Glob {
         begins: String,
         between: Vec<String>,
@@ -40,16 +40,15 @@ pub(super) enum Segment {
 /// The rule that a path pattern breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatternError {
-    /// It does not start with `/`, so it is no absolute path.
+    /// It does not start with `/`, so it is not an absolute path.
     NoLeadingSlash,
     /// It is longer than 1,024 bytes.
     TooLong,
-    /// It holds `?` or `#`: queries and fragments are not matched, so it could never match as
-    /// meant.
+    /// It contains `?` or `#`. Queries and fragments are not matched, so it could never match as meant.
     QueryOrFragment,
-    /// It has `**` as a part of a segment, where it would have no meaning of its own.
+    /// It has `**` as a part of a segment, where it would mean the same as `*`.
     PartialDoubleStar,
-    /// It has a segment `.` or `..`: paths are resolved before matching, so it could never match.
+    /// It has a segment `.` or `..`. Paths are resolved before matching, so it could never match.
     DotSegment,
 }
 
@@ -72,9 +71,9 @@ impl PathPattern {
     ///
     /// # Errors
     ///
-    /// The first rule that `text` breaks.
+    /// The [`PatternError`] of the first rule that `text` breaks.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        if text.len() > LONGEST_PATTERN {
+        if text.len() > MAX_PATTERN_BYTES {
             return Err(PatternError::TooLong);
         }
         if !text.starts_with('/') {
@@ -87,7 +86,7 @@ impl PathPattern {
         for piece in text.split(['/', '\\']).filter(|piece| !piece.is_empty()) {
             segments.push(Segment::parse(piece)?);
         }
-        // `**` twice in a row says no more than once.
+        // `**` twice in a row matches the same paths as once.
         segments.dedup_by(|next, previous| *next == Segment::Any && *previous == Segment::Any);
         let any = segments.iter().position(|next| *next == Segment::Any);
         Ok(Self {
@@ -97,14 +96,15 @@ impl PathPattern {
         })
     }
 
-    /// `text` with `**` in place of each segment that is another router's placeholder (`:id`, `{id}`, `[id]`,
-    /// `<id>`, `(.*)`, `{*rest}`, a last `*rest`), and so with more than any of these stand for; `None` if it
-    /// has none. Here, they would match themselves alone. A percent-escape (`%3Aid`) is never a part of one.
+    /// Replaces each segment of `text` that is another router's placeholder (`:id`, `{id}`, `[id]`, `<id>`,
+    /// `(.*)`, `{*rest}`, a last `*rest`) by `**`. The result matches at least what the placeholders mean,
+    /// which as a pattern of this limiter would match only themselves. `None` if `text` has no placeholder.
+    /// A percent-escape (`%3Aid`) is never a part of a placeholder.
     #[must_use]
     pub fn without_placeholders(text: &str) -> Option<String> {
         let mut widened = String::with_capacity(text.len());
         let mut found = false;
-        // Not at a backslash, which is an expression's (`\d`).
+        // A backslash is not split at, because it may belong to a regular expression (`\d`).
         let mut pieces = text.trim_end_matches('/').split('/').peekable();
         while let Some(piece) = pieces.next() {
             let is_last = pieces.peek().is_none();
@@ -112,7 +112,7 @@ impl PathPattern {
             is_placeholder |= is_last && is_named_star(piece.as_bytes());
             found |= is_placeholder;
             widened.push_str(if is_placeholder { "**" } else { piece });
-            // It goes on behind a slash: `([^/]+)`.
+            // An open placeholder continues after the slash: `([^/]+)`.
             if is_last || is_open {
                 break;
             }
@@ -127,8 +127,8 @@ impl PathPattern {
         &self.text
     }
 
-    /// The segments in the order in which they say most of a path: those before the first `**`, it,
-    /// then from the last one backwards, since those end the path.
+    /// The segment at `number` in the order in which segments narrow a search most: those before the first
+    /// `**`, then this `**`, then from the last segment backwards, because those match the path's end.
     pub(super) fn step(&self, number: usize) -> Option<&Segment> {
         match number.checked_sub(self.first_any + 1) {
             None => self.segments.get(number),
@@ -140,22 +140,22 @@ impl PathPattern {
         }
     }
 
-    /// All of them.
+    /// All segments in the order of [`step`](Self::step).
     pub(super) fn steps(&self) -> impl Iterator<Item = &Segment> {
         (0..self.segments.len()).filter_map(|number| self.step(number))
     }
 
     /// Whether a path in normal form ([`normalise`](super::normalise)) matches.
     ///
-    /// The classic matching of globs, with segments for characters: on a mismatch only the *last*
-    /// `**` takes one segment more, since an earlier one has nothing to gain by it. So the worst
-    /// case is the product of the two lengths, never exponential.
+    /// This is the classic matching of globs, with segments in place of characters. On a mismatch only
+    /// the *last* `**` takes one more segment, since another choice of an earlier one would never help.
+    /// So the worst case is the product of the two lengths, never exponential.
     #[must_use]
     pub fn matches(&self, normal: &str) -> bool {
         let mut path = path::segments(normal);
         let mut next = 0;
-        // Where to resume: the segment of the pattern after the last `**`, and the path after what
-        // that took.
+        // Where to resume after a mismatch: the pattern's segment after the last `**`, and the rest of the
+        // path after the segments that this `**` has taken.
         let mut resume = None;
         loop {
             steps::count(1);
@@ -170,7 +170,7 @@ impl PathPattern {
             }
             match (segment, path.next()) {
                 (None, None) => return true,
-                // The path is used up; were `**` to take more, even less would be left.
+                // The path is used up. If `**` took more segments, even fewer would be left.
                 (Some(_), None) => return false,
                 (Some(segment), Some(text)) if segment.matches(text) => next += 1,
                 _ => {
@@ -196,7 +196,7 @@ impl Segment {
         if path::dots(piece) > 0 {
             return Err(PatternError::DotSegment);
         }
-        // Split before decoding, so that `%2A` is no wildcard.
+        // The split comes before decoding, so that `%2A` is not a wildcard.
         let mut texts = piece.split('*').map(|text| {
             let mut decoded = String::new();
             path::push_decoded(&mut decoded, text);
@@ -229,8 +229,8 @@ impl Segment {
                 else {
                     return false;
                 };
-                // The leftmost place for each text leaves the most to the next: no need ever to go
-                // back.
+                // The leftmost place for each text leaves the most space for the next one, so the matcher
+                // never has to go back.
                 between
                     .iter()
                     .all(|wanted| match middle.split_once(wanted.as_str()) {
@@ -249,17 +249,18 @@ const fn begins_name(byte: &u8) -> bool {
     byte.is_ascii_alphabetic() || *byte == b'_'
 }
 
-/// Whether a segment of a pattern has what other routers fill in, and whether that goes on behind the segment.
-/// Characters that paths have in earnest are none: `users:get`, `12:30`, `Mercury_(planet)`, `list[0]`.
+/// Whether a segment of a pattern contains another router's placeholder, and whether this placeholder continues
+/// after the segment. Texts that real paths contain are not placeholders: `users:get`, `12:30`,
+/// `Mercury_(planet)`, `list[0]`.
 fn placeholder(piece: &[u8]) -> (bool, bool) {
     let mut found = false;
-    // The bracket that is open.
+    // The last bracket, if it is still open.
     let mut open = None;
     for (at, byte) in piece.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|at| piece.get(at));
         let after = piece.get(at + 1);
         found |= match (open, byte) {
-            // No URL has these unescaped.
+            // No URL contains these characters unescaped.
             (_, b'{' | b'}' | b'<' | b'>') => true,
             (Some(b'['), b']') => before == Some(&b'['),
             (Some(b'['), byte) => !byte.is_ascii_digit(),
@@ -280,7 +281,7 @@ fn placeholder(piece: &[u8]) -> (bool, bool) {
     (found || open.is_some(), open.is_some())
 }
 
-/// Whether a segment is `*` and a name, as others write the rest of a path.
+/// Whether a segment is `*` and a name, as other routers write a placeholder for the rest of a path.
 fn is_named_star(piece: &[u8]) -> bool {
     let in_name = |byte: &u8| begins_name(byte) || byte.is_ascii_digit();
     matches!(piece, [b'*', first, rest @ ..] if begins_name(first) && rest.iter().all(in_name))
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stays_within_its_segment_and_two_cross_segments() {
+    fn one_star_stays_within_its_segment_and_two_stars_cross_segments() {
         let table: [(&str, &[&str], &[&str]); 14] = [
             ("/", &["/"], &["/a"]),
             ("/api", &["/api"], &["/", "/ap", "/apis", "/api/x"]),
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_breaks_a_rule_is_refused_by_the_name_of_that_rule() {
+    fn a_pattern_that_breaks_a_rule_is_rejected_with_the_error_of_that_rule() {
         let long = format!("/{}", "a".repeat(1024));
         let table = [
             ("", PatternError::NoLeadingSlash),
@@ -363,9 +364,9 @@ mod tests {
     }
 
     #[test]
-    fn matching_ends_soon_on_what_would_take_a_backtracking_matcher_for_ever() {
-        // 8,000 segments against 170 `**`, and 16,000 characters against 500 `*`: exponential if
-        // each could go back.
+    fn matching_ends_soon_on_input_that_takes_a_backtracking_matcher_forever() {
+        // 8,000 segments against 170 `**`, and 16,000 characters against 500 `*`. The time would be
+        // exponential if every wildcard could backtrack.
         let path = "/a".repeat(8000);
         assert!(!matches(&format!("{}/b", "/**/a".repeat(170)), &path));
         assert!(matches(&"/**/a".repeat(170), &path));
@@ -376,9 +377,9 @@ mod tests {
         assert!(matches(&format!("/{}*", "*a".repeat(500)), &segment));
     }
 
-    /// The meaning of a pattern as plainly as it can be said, on short inputs only: it is
-    /// exponential.
-    fn means(pattern: &[&str], path: &[&str]) -> bool {
+    /// Whether a pattern matches a path, in the plainest possible code. It takes exponential time, so it
+    /// is for short inputs only.
+    fn plainly_matches(pattern: &[&str], path: &[&str]) -> bool {
         fn star(pattern: &[u8], text: &[u8]) -> bool {
             match pattern {
                 [] => text.is_empty(),
@@ -388,25 +389,27 @@ mod tests {
         }
         match pattern {
             [] => path.is_empty(),
-            ["**", rest @ ..] => (0..=path.len()).any(|taken| means(rest, &path[taken..])),
+            ["**", rest @ ..] => {
+                (0..=path.len()).any(|taken| plainly_matches(rest, &path[taken..]))
+            }
             [segment, rest @ ..] => {
                 path.first()
                     .is_some_and(|text| star(segment.as_bytes(), text.as_bytes()))
-                    && means(rest, &path[1..])
+                    && plainly_matches(rest, &path[1..])
             }
         }
     }
 
     proptest! {
         #[test]
-        fn matching_agrees_with_the_plain_meaning(
+        fn matching_agrees_with_plain_backtracking(
             pattern in prop::collection::vec("\\*\\*|\\*?([ab]{1,2}\\*){0,2}[ab]?", 0..6),
             path in prop::collection::vec("[ab]{1,4}", 0..6),
         ) {
             let pattern: Vec<&str> = pattern.iter().map(String::as_str).filter(|segment| !segment.is_empty()).collect();
             let path: Vec<&str> = path.iter().map(String::as_str).collect();
             let matched = matches(&format!("/{}", pattern.join("/")), &format!("/{}", path.join("/")));
-            prop_assert_eq!(matched, means(&pattern, &path));
+            prop_assert_eq!(matched, plainly_matches(&pattern, &path));
         }
 
         #[test]
@@ -415,10 +418,9 @@ mod tests {
         }
 
         #[test]
-        fn what_stands_for_placeholders_is_none(pattern in "(/[*:a.{}()<>\\[\\]0-9\\\\-]{0,6}){0,5}") {
+        fn a_pattern_without_its_placeholders_has_no_placeholder_and_matches_no_less(pattern in "(/[*:a.{}()<>\\[\\]0-9\\\\-]{0,6}){0,5}") {
             let Some(widened) = PathPattern::without_placeholders(&pattern) else { return Ok(()) };
             prop_assert_eq!(PathPattern::without_placeholders(&widened), None);
-            // Whatever the placeholders stand for.
             let Ok(widened) = PathPattern::parse(&widened) else { return Ok(()) };
             if let Ok(written) = PathPattern::parse(&pattern) {
                 let path = pattern.replace('*', "x").replace('\\', "/");

@@ -1,4 +1,4 @@
-//! Laws of classification, and a table of paths meant to slip past their route.
+//! Laws of classification, and a table of paths that try to escape their route.
 
 use proptest::prelude::*;
 
@@ -38,7 +38,7 @@ fn class(policies: &[PolicyId], cost: u32) -> RouteMatch {
     }
 }
 
-/// What applies to a request, whatever its route.
+/// The policies and the cost of a request, without the route that it matches.
 fn limits(routes: &Routes, method: &str, path: &str) -> RouteMatch {
     RouteMatch {
         route: None,
@@ -49,13 +49,13 @@ fn limits(routes: &Routes, method: &str, path: &str) -> RouteMatch {
 #[test]
 fn no_spelling_of_a_path_escapes_its_route() {
     let auth = class(&[AUTH, IP], 3);
-    // Where an origin may read the path otherwise, what it then meets applies as well.
+    // If an origin may read the path differently, the policies of that reading apply as well.
     let auth_too = |others: &[PolicyId]| class(&[others, &[AUTH, IP]].concat(), 3);
     let auth_and = |others: &[PolicyId]| class(&[&[AUTH, IP], others].concat(), 3);
     let table = [
         ("/api/auth/login", auth.clone()),
         ("/API/Auth/Login", auth.clone()),
-        // To who takes the first segment for a host, the second is the path's first.
+        // To an origin that takes the first segment for a host, the path starts at the second.
         ("//api//auth/login", auth_and(&[GENERAL])),
         ("//x/api/auth/login", auth_too(&[GENERAL])),
         ("///x/api/auth/login", auth_too(&[GENERAL])),
@@ -86,13 +86,14 @@ fn no_spelling_of_a_path_escapes_its_route() {
             "/api/auth%2f..%2f..%2fpublic",
             class(&[GENERAL, PUBLIC, AUTH, IP], 3),
         ),
-        // One segment to a server that takes `\` for a character, and so the handler of
+        // A server that takes `\` for a character sees one segment, and calls the handler of
         // /api/auth/**.
         (
             "/api/auth/x\\..\\..\\..\\public",
             class(&[PUBLIC, AUTH, IP], 3),
         ),
-        // Decoded, but no longer resolved: a handler under /api/auth/ to such a server.
+        // A server that decodes the path and does not resolve it again calls a handler under
+        // /api/auth/.
         (
             "/api%2fauth%2fx%2f..%2f..%2f..%2fpublic",
             class(&[GENERAL, PUBLIC, AUTH, IP], 3),
@@ -108,7 +109,7 @@ fn no_spelling_of_a_path_escapes_its_route() {
 }
 
 #[test]
-fn the_first_match_wins() {
+fn the_first_route_that_matches_applies() {
     let ordered = vec![
         route("/a/b", &[], &[AUTH], 5),
         route("/a/**", &[], &[USERS], 1),
@@ -125,7 +126,7 @@ fn the_first_match_wins() {
 }
 
 #[test]
-fn a_route_is_for_its_methods_in_any_case_and_get_covers_head() {
+fn a_route_matches_its_methods_in_any_case_and_get_covers_head() {
     let routes = Routes::new(
         vec![
             route("/**", &["Post", "PURGE"], &[AUTH], 1),
@@ -154,7 +155,7 @@ fn a_route_is_for_its_methods_in_any_case_and_get_covers_head() {
 }
 
 #[test]
-fn a_policy_applies_once_and_an_unmatched_request_costs_one() {
+fn a_policy_applies_once_and_an_unmatched_request_costs_one_unit() {
     let routes = Routes::new(
         vec![route("/a", &[], &[IP, AUTH, IP], 0)],
         vec![GENERAL, IP, GENERAL],
@@ -186,8 +187,8 @@ fn the_longest_and_most_ambiguous_path_is_classified_in_bounded_time() {
     }
 }
 
-/// The same path in another spelling, told by `tricks`: as many as the path has characters, and
-/// reused.
+/// The same path in another spelling. Each of `tricks` chooses the spelling of one character, and they
+/// are reused from the start for a longer path.
 fn respell(path: &str, tricks: &[u8]) -> String {
     let mut spelled = String::new();
     for (character, trick) in path.chars().zip(tricks.iter().cycle()) {
@@ -212,8 +213,7 @@ fn respell(path: &str, tricks: &[u8]) -> String {
     }
 }
 
-/// What servers are known to make of a path, each written on its own and not in terms of what is
-/// tested.
+/// How known servers read a path. Each is written independently of the code under test.
 mod origin {
     fn decode(path: &str) -> String {
         let mut decoded = path.to_owned();
@@ -248,7 +248,7 @@ mod origin {
         remove_dots(&path.replace('\\', "/"))
     }
 
-    /// A path taken for a reference and resolved, as by `new URL(path, base)`: a host follows two slashes or more.
+    /// A path resolved as a reference, as by `new URL(path, base)`: after two slashes or more comes a host.
     pub(super) fn resolve(path: &str) -> String {
         let path = path.replace('\\', "/");
         match path.strip_prefix("//") {
@@ -260,20 +260,20 @@ mod origin {
         }
     }
 
-    /// What the handler that answers the request takes its path to be, in each of several servers.
+    /// The path that the handler of the request sees, in each of several servers.
     pub(super) fn readings(sent: &str) -> Vec<String> {
         let parsed = url_parser(sent);
         [
             parsed.clone(),
             resolve(sent),
-            // nginx, behind nothing and behind a URL parser.
+            // nginx, alone and behind a URL parser.
             remove_dots(&merge_slashes(&decode(sent))),
             remove_dots(&merge_slashes(&decode(&parsed))),
-            // Decodes, and never looks for dots again (WSGI).
+            // WSGI, which decodes and does not look for dots again.
             decode(&parsed),
-            // Cleans what it has decoded (Go's ServeMux, which leaves backslashes).
+            // Go's ServeMux, which cleans the decoded path and keeps backslashes.
             remove_dots(&merge_slashes(&decode(&remove_dots(sent)))),
-            // Windows' file names.
+            // Windows' file names, in which a backslash separates.
             remove_dots(&merge_slashes(&decode(&parsed).replace('\\', "/"))),
         ]
         .map(|path| merge_slashes(&path).replace('\\', "%5c"))
@@ -283,7 +283,7 @@ mod origin {
 
 proptest! {
     #[test]
-    fn another_spelling_meets_the_same_route(
+    fn another_spelling_matches_the_same_route(
         path in prop::sample::select(vec!["/api/auth/login", "/api/auth", "/api/v2/user-7", "/public", "/none", "/"]),
         tricks in prop::collection::vec(any::<u8>(), 1..40),
     ) {
@@ -291,7 +291,8 @@ proptest! {
         let spelled = respell(path, &tricks);
         let mut class = routes().classify("GET", &spelled);
         if spelled.starts_with("//") {
-            // To who resolves it as a reference, its first segment is a host: what the rest meets applies as well.
+            // To an origin that resolves the path as a reference, its first segment is a host. The policies of
+            // the rest apply as well.
             class.policies.retain(|policy| expected.policies.contains(policy));
             class.cost = class.cost.min(expected.cost);
         }
@@ -305,16 +306,16 @@ proptest! {
         ]), 0..12),
     ) {
         let raw = format!("/{}", parts.concat());
-        // What a Worker sends on, and what a server gets that the limiter runs in.
+        // A Worker forwards the parsed path. A server that embeds the limiter gets the raw one.
         let parsed = origin::url_parser(&raw);
         let of = |sent: &str| origin::readings(sent);
         for (classified, read) in [(&raw, of(&raw)), (&parsed, of(&parsed)), (&parsed, vec![origin::resolve(&raw)])] {
             let class = routes().classify("GET", classified);
             for read in read {
-                let mut met = Vec::new();
-                routes().meet("GET", &read, &mut met);
-                let met = met[0].map(|at| routes().routes[at].policies.clone());
-                for policy in met.unwrap_or(vec![GENERAL]) {
+                let mut matched = Vec::new();
+                routes().add_matches("GET", &read, &mut matched);
+                let policies = matched[0].map(|at| routes().routes[at].policies.clone());
+                for policy in policies.unwrap_or(vec![GENERAL]) {
                     prop_assert!(class.policies.contains(&policy), "{raw} is {read} to some origin: {class:?}");
                 }
             }
@@ -330,7 +331,7 @@ proptest! {
 }
 
 #[test]
-fn a_route_beside_others_hides_none_of_them() {
+fn a_route_that_falls_through_hides_no_later_route() {
     let route = |path: &str, policy: u16, cost: u32| {
         let pattern = PathPattern::parse(path).unwrap();
         Route::new(pattern, Vec::new(), vec![PolicyId(policy)], cost)
@@ -355,22 +356,22 @@ fn a_route_beside_others_hides_none_of_them() {
     );
 }
 
-/// What a request meets, each route tried in its turn.
+/// The routes that a request matches, found by trying each route in turn.
 fn tried_one_by_one(routes: &Routes, method: &str, normal: &str) -> Vec<Option<usize>> {
-    let mut met = Vec::new();
+    let mut matched = Vec::new();
     for (at, route) in routes.routes.iter().enumerate() {
         if route.covers(method) && route.pattern.matches(normal) {
-            met.push(Some(at));
-            if !route.beside {
-                return met;
+            matched.push(Some(at));
+            if !route.falls_through {
+                return matched;
             }
         }
     }
-    met.push(None);
-    met
+    matched.push(None);
+    matched
 }
 
-/// A segment of a pattern; those that share a beginning or an end are the hard ones to tell apart.
+/// A segment of a pattern. Segments with a common beginning or end are the hardest to distinguish.
 fn segment() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => Just("**".to_owned()),
@@ -386,9 +387,13 @@ fn table(most: usize) -> impl Strategy<Value = Routes> {
     let segments = prop::collection::vec(segment(), 0..5);
     let drawn = (segments, methods, prop::bool::weighted(0.1));
     prop::collection::vec(drawn, 0..most).prop_map(|drawn| {
-        let routes = drawn.iter().map(|(segments, methods, beside)| {
+        let routes = drawn.iter().map(|(segments, methods, falls_through)| {
             let route = route(&format!("/{}", segments.join("/")), methods, &[AUTH], 1);
-            if *beside { route.fall_through() } else { route }
+            if *falls_through {
+                route.fall_through()
+            } else {
+                route
+            }
         });
         Routes::new(routes.collect(), vec![GENERAL])
     })
@@ -403,16 +408,16 @@ proptest! {
         for path in paths {
             let normal = format!("/{}", path.join("/"));
             for method in ["GET", "POST"] {
-                let mut met = Vec::new();
-                routes.meet(method, &normal, &mut met);
-                prop_assert_eq!(met, tried_one_by_one(&routes, method, &normal), "{} {}", method, normal);
+                let mut matched = Vec::new();
+                routes.add_matches(method, &normal, &mut matched);
+                prop_assert_eq!(matched, tried_one_by_one(&routes, method, &normal), "{} {}", method, normal);
             }
         }
     }
 }
 
-/// How many routes of a thousand a path has tried.
-fn tried(pattern: impl Fn(usize) -> String, path: &str) -> usize {
+/// How many of a thousand routes are tried for a path.
+fn count_tried(pattern: impl Fn(usize) -> String, path: &str) -> usize {
     let routes = (0..1000).map(|at| route(&pattern(at), &[], &[AUTH], 1));
     let routes = Routes::new(routes.collect(), vec![GENERAL]);
     let normal = normalise(path);
@@ -426,13 +431,16 @@ fn tried(pattern: impl Fn(usize) -> String, path: &str) -> usize {
 }
 
 #[test]
-fn of_a_thousand_routes_those_are_tried_that_a_path_may_meet() {
-    assert_eq!(tried(|at| format!("/api/r{at}"), "/api/r999"), 1);
-    assert_eq!(tried(|at| format!("/api/r{at}/**"), "/api/r7/x/y"), 1);
-    assert_eq!(tried(|at| format!("/api/*/r{at}"), "/api/42/r999"), 1);
-    assert_eq!(tried(|at| format!("/r{at}-*/x"), "/r999-7/x"), 1);
-    assert_eq!(tried(|at| format!("/**/r{at}"), "/a/b/c/r999"), 1);
-    assert_eq!(tried(|at| format!("/a/**/r{at}/*"), "/a/b/c/r999/d"), 1);
-    // These are tried: nothing but the rest of a path tells them apart.
-    assert_eq!(tried(|at| format!("/**/r{at}/**"), "/a/r999/b"), 1000);
+fn of_a_thousand_routes_only_those_that_a_path_may_match_are_tried() {
+    assert_eq!(count_tried(|at| format!("/api/r{at}"), "/api/r999"), 1);
+    assert_eq!(count_tried(|at| format!("/api/r{at}/**"), "/api/r7/x/y"), 1);
+    assert_eq!(count_tried(|at| format!("/api/*/r{at}"), "/api/42/r999"), 1);
+    assert_eq!(count_tried(|at| format!("/r{at}-*/x"), "/r999-7/x"), 1);
+    assert_eq!(count_tried(|at| format!("/**/r{at}"), "/a/b/c/r999"), 1);
+    assert_eq!(
+        count_tried(|at| format!("/a/**/r{at}/*"), "/a/b/c/r999/d"),
+        1
+    );
+    // All of these are tried, because they differ only between two `**`.
+    assert_eq!(count_tried(|at| format!("/**/r{at}/**"), "/a/r999/b"), 1000);
 }
