@@ -454,7 +454,7 @@ impl<E: Effects + Clone> Limiter<E> {
             stack: &self.stack,
             token_guard: &self.doorkeeper,
             journal: &self.journal,
-            key_set: self.users.trouble(),
+            key_set: self.users.key_set_failure(),
             metrics: &self.metrics,
         }
     }

@@ -1,12 +1,10 @@
-//! Proven users: whom a JSON Web Token (RFC 7519) names as the sender of a request, if its signature
-//! verifies against a configured key. Only what is proven raises a limit; everybody else stays limited
-//! by address, whatever was sent.
+//! Proves users: verifies the JSON Web Token (RFC 7519) of a request, whose subject is the user. Only a
+//! proven user gets a quota of its own. A request without a valid token is limited by address.
 //!
-//! A token is looked at where a policy asks who the user is. What verified is remembered until the
-//! token expires ([`proofs`]), so that a repeated token costs no signature. Keys come from the
+//! A token is read only if a policy of the request has a quota for users. A verified token is remembered
+//! until it expires ([`proofs`]), so that no signature is verified twice. Keys come from the
 //! configuration or from an identity provider's document ([`key_set`]), which is fetched when it is first
-//! needed. No request waits for another one's fetch: until the keys are there, its sender is
-//! unproven.
+//! needed. No request waits for the fetch of another: until the keys are known, its user is unproven.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,41 +32,42 @@ pub mod key_set;
 pub mod proofs;
 pub mod token;
 
-/// Keys that a signature is tried with, at most.
-const TRIED: usize = 4;
+/// The most keys that a signature is tried with.
+const MAX_KEYS_TRIED: usize = 4;
 
-/// Cookies of the configured name that are tried: one may be of the site and one of a path.
+/// The most cookies of the configured name that are tried. There may be one for the site and one for a path.
 const MAX_COOKIES: usize = 2;
 
-/// How long a token that did not verify is not tried again.
-const REFUSED_FOR: Millis = Millis::from_secs(60);
+/// How long a token with an invalid signature is remembered, and not verified again.
+const REMEMBER_INVALID_FOR: Millis = Millis::from_secs(60);
 
 /// How users are proven.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserSettings {
-    /// Keys of the configuration.
+    /// The keys in the configuration.
     pub keys: Vec<JwtKey>,
-    /// Where an identity provider publishes its keys (RFC 7517).
+    /// The URL at which an identity provider publishes its keys (RFC 7517). `None`: no provider.
     pub jwks_url: Option<String>,
-    /// What a token has to say.
+    /// The claims that a token must have.
     pub expected: ExpectedClaims,
-    /// The cookie that holds the token where no `Authorization` header does.
+    /// The name of the cookie that contains the token if the `Authorization` header has none. `None`:
+    /// no cookie is read.
     pub cookie: Option<String>,
 }
 
 impl UserSettings {
-    /// Whether anybody can be proven.
+    /// Whether users can be proven at all: there is a key, or a provider of keys.
     #[must_use]
     pub const fn prove_anybody(&self) -> bool {
         !self.keys.is_empty() || self.jwks_url.is_some()
     }
 }
 
-/// Says who sent a request.
+/// Finds out which user sent a request.
 #[allow(async_fn_in_trait)]
 pub trait Authenticate {
-    /// The key of the user who is proven to have sent a request: [`CallerKey::User`]. `header` reads
-    /// one of its headers, by its name in lower case.
+    /// The key of the user who is proven to have sent a request: [`CallerKey::User`]. `None` if no user
+    /// is proven. `header` reads one of the request's headers, by its name in lower case.
     async fn user(
         &self,
         header: impl Fn(&str) -> Option<String>,
@@ -76,7 +75,7 @@ pub trait Authenticate {
     ) -> Option<CallerKey>;
 }
 
-/// Proves nobody.
+/// Proves no user: the implementation for a configuration without keys.
 pub struct Unauthenticated;
 
 impl Authenticate for Unauthenticated {
@@ -85,11 +84,12 @@ impl Authenticate for Unauthenticated {
     }
 }
 
-/// What a signature came to.
+/// The result of verifying a token's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verified {
-    Yes,
-    No,
+enum SignatureCheck {
+    Valid,
+    Invalid,
+    /// No known key may have signed the token.
     NoKey,
 }
 
@@ -97,23 +97,23 @@ enum Verified {
 pub struct Users<E> {
     settings: UserSettings,
     effects: E,
-    own: Rc<[JwtKey]>,
+    configured: Rc<[JwtKey]>,
     fetched: RefCell<Rc<[JwtKey]>>,
-    fetching: Cell<FetchSchedule>,
-    trouble: FailureMonitor,
+    schedule: Cell<FetchSchedule>,
+    monitor: FailureMonitor,
     proofs: RefCell<ProofCache>,
 }
 
 impl<E: Effects> Users<E> {
-    /// Nobody is known yet. Up to `entries` tokens are remembered.
+    /// Starts without any fetched key or remembered token. Up to `entries` tokens are remembered.
     pub fn new(settings: UserSettings, effects: E, entries: usize, seed: Seed) -> Self {
         Self {
-            own: settings.keys.clone().into(),
+            configured: settings.keys.clone().into(),
             settings,
             effects,
             fetched: RefCell::new(Rc::new([])),
-            fetching: Cell::default(),
-            trouble: FailureMonitor::new(
+            schedule: Cell::default(),
+            monitor: FailureMonitor::new(
                 "RATE_LIMIT_JWT_JWKS_URL: the key set",
                 "tokens are verified with the keys that are known, and the other callers limited by address",
                 0,
@@ -122,23 +122,25 @@ impl<E: Effects> Users<E> {
         }
     }
 
-    /// Since when the provider's keys cannot be fetched, on this isolate's clock, and why.
+    /// Since when the provider's keys cannot be fetched, on this isolate's clock, and why. `None` while
+    /// fetching works.
     #[must_use]
-    pub fn trouble(&self) -> Option<(Timestamp, String)> {
-        self.trouble.get()
+    pub fn key_set_failure(&self) -> Option<(Timestamp, String)> {
+        self.monitor.get()
     }
 
-    /// Whether the provider's keys are old or could not be fetched, and the one who asks is to
-    /// [fetch](Self::fetch) them once its request is answered.
+    /// Whether this request must [fetch](Self::fetch) the provider's keys after its answer, because the
+    /// keys are old or the last fetch failed. If so, other requests do not fetch meanwhile.
     pub fn should_fetch(&self, now: Timestamp) -> bool {
-        let mut fetching = self.fetching.get();
-        let due = self.settings.jwks_url.is_some() && fetching.is_due(now) && fetching.begin(now);
-        self.fetching.set(fetching);
+        let mut schedule = self.schedule.get();
+        let due = self.settings.jwks_url.is_some() && schedule.is_due(now) && schedule.begin(now);
+        self.schedule.set(schedule);
         due
     }
 
-    /// Fetches the provider's keys, after [`should_fetch`](Self::should_fetch) said so. If it fails, the old ones
-    /// stay; where the document is a key set without usable keys, none does. Each change of how it does is logged.
+    /// Fetches the provider's keys, after [`should_fetch`](Self::should_fetch) has returned `true`. If this fails,
+    /// the old keys stay in use. If the document is a key set without a usable key, none stays. Each change between
+    /// success and failure is logged.
     pub async fn fetch(&self, now: Timestamp) {
         let Some(url) = &self.settings.jwks_url else {
             return;
@@ -150,42 +152,43 @@ impl<E: Effects> Users<E> {
             Ok(_) => None,
             Err(error) => Some(*error),
         };
-        let mut fetching = self.fetching.get();
-        fetching.end(error.is_none(), now);
-        self.fetching.set(fetching);
+        let mut schedule = self.schedule.get();
+        schedule.end(error.is_none(), now);
+        self.schedule.set(schedule);
         let why = error.map(|error| error.to_string());
-        self.trouble.learn(why, &self.effects, now);
+        self.monitor.learn(why, &self.effects, now);
         if let Ok(keys) = keys
             && *keys != **self.fetched.borrow()
         {
             *self.fetched.borrow_mut() = keys.into();
-            // A key that is withdrawn proves nobody any longer.
+            // Tokens of a withdrawn key must not prove users any longer.
             self.proofs.borrow_mut().clear();
         }
     }
 
-    async fn verify(&self, token: &Jwt<'_>) -> Verified {
+    async fn verify(&self, token: &Jwt<'_>) -> SignatureCheck {
         let fetched = Rc::clone(&self.fetched.borrow());
-        let mut verified = Verified::NoKey;
-        let fitting = self.own.iter().chain(&*fetched);
-        for key in fitting.filter(|key| key.fits(token)).take(TRIED) {
-            verified = Verified::No;
-            let verifying = VerificationKey {
+        let mut check = SignatureCheck::NoKey;
+        let keys = self.configured.iter().chain(&*fetched);
+        let keys = keys.filter(|key| key.may_have_signed(token));
+        for key in keys.take(MAX_KEYS_TRIED) {
+            check = SignatureCheck::Invalid;
+            let verification_key = VerificationKey {
                 algorithm: key.algorithm.name(),
                 material: key.material(),
             };
             if (self.effects)
-                .verify(verifying, token.signed, &token.signature)
+                .verify(verification_key, token.signed, &token.signature)
                 .await
             {
-                return Verified::Yes;
+                return SignatureCheck::Valid;
             }
         }
-        verified
+        check
     }
 
     async fn prove(&self, text: &str, now: Timestamp) -> Option<CallerKey> {
-        if text.len() > token::LONGEST {
+        if text.len() > token::MAX_TOKEN_BYTES {
             return None;
         }
         steps::count(text.len());
@@ -194,33 +197,34 @@ impl<E: Effects> Users<E> {
             return known;
         }
         let token = Jwt::parse(text)?;
-        let (subject, until) = token.subject(&self.settings.expected, now)?;
-        let mut verified = self.verify(&token).await;
-        let unknown =
-            verified == Verified::NoKey || (verified == Verified::No && token.key_id.is_none());
-        if unknown && self.should_look_again(now) {
-            // No other request fetches meanwhile.
+        let (subject, expires) = token.subject(&self.settings.expected, now)?;
+        let mut check = self.verify(&token).await;
+        let may_have_new_key = check == SignatureCheck::NoKey
+            || (check == SignatureCheck::Invalid && token.key_id.is_none());
+        if may_have_new_key && self.should_fetch_again(now) {
+            // No other request fetches meanwhile, so the fetch must not end with this request's client.
             self.effects.outlive_client();
             self.fetch(now).await;
-            verified = self.verify(&token).await;
+            check = self.verify(&token).await;
         }
-        let (user, until) = match verified {
-            Verified::Yes => (Some(CallerKey::user(subject)), until),
-            Verified::No => (None, now + REFUSED_FOR),
-            // Its key may be published yet.
-            Verified::NoKey => return None,
+        let (user, until) = match check {
+            SignatureCheck::Valid => (Some(CallerKey::user(subject)), expires),
+            SignatureCheck::Invalid => (None, now + REMEMBER_INVALID_FOR),
+            // Not remembered, because the provider may still publish the token's key.
+            SignatureCheck::NoKey => return None,
         };
         let mut proofs = self.proofs.borrow_mut();
         proofs.put(digest, user, until, now);
         user
     }
 
-    /// Whether the provider may have keys that are not known here, and this request asks for them.
-    fn should_look_again(&self, now: Timestamp) -> bool {
-        let mut fetching = self.fetching.get();
-        let due =
-            self.settings.jwks_url.is_some() && fetching.may_have_news(now) && fetching.begin(now);
-        self.fetching.set(fetching);
+    /// Whether this request must fetch the provider's keys at once, because there may be a new key.
+    fn should_fetch_again(&self, now: Timestamp) -> bool {
+        let mut schedule = self.schedule.get();
+        let due = self.settings.jwks_url.is_some()
+            && schedule.may_have_new_keys(now)
+            && schedule.begin(now);
+        self.schedule.set(schedule);
         due
     }
 }
@@ -247,8 +251,8 @@ impl<E: Effects> Authenticate for Users<E> {
     }
 }
 
-/// The values of the cookies of that name, without the quotes that may stand around them (RFC 6265, 4.1.1).
-/// Pairs end at a semicolon, and where a platform joins several lines, at a comma: no token holds either.
+/// The values of all cookies with this name, without the quotes that may surround them (RFC 6265, 4.1.1).
+/// Pairs end at a semicolon, or at a comma if a platform joins several lines. No token contains either.
 fn cookies_named<'a>(cookies: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     steps::count(cookies.len());
     let pairs = cookies.split([';', ',']);

@@ -1,12 +1,12 @@
 //! The signature algorithms that a token may use.
 
-/// The least and the greatest length of an RSA modulus, in bytes: 2048 to 8192 bits.
+/// The lengths of an RSA modulus that are accepted, in bytes: 2048 to 8192 bits.
 pub(super) const RSA_MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
-/// How a token is signed. No other algorithm is supported, least of all `none`.
+/// How a token is signed. No other algorithm is supported. `none` in particular is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureAlgorithm {
-    /// HMAC with SHA-256, by a secret that both sides have.
+    /// HMAC with SHA-256, with a secret that issuer and verifier share.
     Hs256,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -36,7 +36,7 @@ impl SignatureAlgorithm {
         }
     }
 
-    /// Whether a signature by it can be `length` bytes long.
+    /// Whether a signature by this algorithm can be `length` bytes long.
     pub(super) fn may_sign(self, length: usize) -> bool {
         match self {
             Self::Hs256 => length == 32,

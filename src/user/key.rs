@@ -1,4 +1,4 @@
-//! A key that verifies signatures.
+//! Keys that verify the signatures of tokens.
 
 use serde_json::{Map, Value, json};
 
@@ -6,11 +6,11 @@ use super::algorithm::{RSA_MODULUS_BYTES, SignatureAlgorithm};
 use super::base64url;
 use super::token::Jwt;
 
-/// A key. It verifies only its own algorithm's signatures: if a public key could serve as an HMAC
-/// secret, anybody could sign.
+/// A key that verifies signatures of one algorithm only. If a public key could serve as an HMAC secret,
+/// anybody could sign.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JwtKey {
-    /// The one algorithm that it verifies.
+    /// The one algorithm whose signatures it verifies.
     pub algorithm: SignatureAlgorithm,
     id: Option<String>,
     material: String,
@@ -22,17 +22,17 @@ impl std::fmt::Debug for JwtKey {
     }
 }
 
-/// Why a key of a document is not used.
+/// Why a key in a document is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnusableKey {
-    /// It is not a public RSA key of 2048 to 8192 bits or one over P-256, to verify RS256 or ES256.
+    /// It is neither a public RSA key of 2048 to 8192 bits for RS256, nor a public key over P-256 for ES256.
     Unsupported,
     /// It contains its private part.
     Private,
 }
 
 impl JwtKey {
-    /// An HMAC key: the secret that both sides have.
+    /// An HMAC key: a secret that issuer and verifier share.
     #[must_use]
     pub fn secret(secret: &str) -> Self {
         Self {
@@ -42,11 +42,12 @@ impl JwtKey {
         }
     }
 
-    /// A public key, as RFC 7517 writes it.
+    /// A public key, read from a JWK (RFC 7517).
     ///
     /// # Errors
     ///
-    /// [`UnusableKey`] says why the key is not used.
+    /// [`UnusableKey::Private`] if the JWK contains a private part, [`UnusableKey::Unsupported`] if it is
+    /// no key that this limiter can use.
     pub fn public(jwk: &Value) -> Result<Self, UnusableKey> {
         let jwk = jwk.as_object().ok_or(UnusableKey::Unsupported)?;
         if ["d", "p", "q", "k"]
@@ -65,7 +66,7 @@ impl JwtKey {
                 .and_then(base64url::decode)
                 .map_or(0, |part| part.len())
         };
-        // Only the members that verification needs: any other could keep the key from being imported.
+        // Only the members that verification needs are kept. Any other could make the import of the key fail.
         let (algorithm, material) = match text("kty")? {
             "RSA" if RSA_MODULUS_BYTES.contains(&part("n")) && (1..=8).contains(&part("e")) => (
                 SignatureAlgorithm::Rs256,
@@ -92,10 +93,10 @@ impl JwtKey {
         &self.material
     }
 
-    /// Whether the token may be signed with it.
-    pub(super) fn fits(&self, token: &Jwt) -> bool {
-        let named = self.id.as_ref().zip(token.key_id.as_ref());
-        self.algorithm == token.algorithm && named.is_none_or(|(mine, theirs)| mine == theirs)
+    /// Whether this key may have signed the token, by the algorithm and by the key's id if both have one.
+    pub(super) fn may_have_signed(&self, token: &Jwt) -> bool {
+        let ids = self.id.as_ref().zip(token.key_id.as_ref());
+        self.algorithm == token.algorithm && ids.is_none_or(|(key, token)| key == token)
     }
 }
 
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_keys_of_a_known_kind_are_taken() {
+    fn only_public_keys_of_a_supported_kind_are_accepted() {
         for (name, value) in [
             ("use", json!("sig")),
             ("alg", json!("ES256")),

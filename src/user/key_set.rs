@@ -1,4 +1,4 @@
-//! A JWK Set (RFC 7517, 5): the document in which keys are published.
+//! Reads a JWK Set (RFC 7517, 5), the document in which an identity provider publishes its keys.
 
 use serde_json::Value;
 
@@ -6,10 +6,10 @@ use super::key::{JwtKey, UnusableKey};
 use crate::error::KeySetError;
 use crate::json;
 
-/// Only the first keys of a document are read, up to this many.
+/// The most keys of a document that are read. Later ones are ignored.
 const MAX_KEYS: usize = 100;
 
-/// The keys of a document, or what is wrong with each. `None`: the document is not a JWK Set.
+/// The keys of a document, and for each unusable key the reason. `None` if the document is not a JWK Set.
 #[must_use]
 pub fn read(document: &Value) -> Option<Vec<Result<JwtKey, UnusableKey>>> {
     let keys = document.get("keys")?.as_array()?;
@@ -18,12 +18,13 @@ pub fn read(document: &Value) -> Option<Vec<Result<JwtKey, UnusableKey>>> {
 
 /// The usable keys of a published document.
 ///
-/// A byte order mark is ignored, as a parser may do (RFC 8259, 8.1) and what decodes text for the web does. A
-/// single JWK is no set, whose array `keys` has to be there (RFC 7517, 5): the URL is likely another one than meant.
+/// A byte order mark is ignored. A parser may do so (RFC 8259, 8.1), and decoders of text on the web do. A
+/// single JWK is not a set, because a set must have an array `keys` (RFC 7517, 5). Its URL is probably not the
+/// one that was meant.
 ///
 /// # Errors
 ///
-/// [`KeySetError::NotJson`] and [`KeySetError::NotASet`].
+/// [`KeySetError::NotJson`] if the text is not JSON, and [`KeySetError::NotASet`] if it is not a JWK Set.
 pub(super) fn published(text: &str) -> Result<Vec<JwtKey>, KeySetError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let document = json::value(text).ok_or(KeySetError::NotJson)?;

@@ -1,17 +1,17 @@
-//! Tokens that have been tried, and who sent them.
+//! Remembers verified tokens, and the users whom they prove.
 
 use crate::client::CallerKey;
 use crate::generations::Generations;
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
-/// Tokens that an isolate remembers unless told otherwise; one is about 75 bytes.
+/// How many tokens an isolate remembers by default. One takes about 75 bytes of memory.
 pub const DEFAULT_ENTRIES: usize = 10_000;
 
-/// What a token proved, and until when that stands.
+/// The user whom a token proves, if any, and until when this is remembered.
 type Proof = (Option<CallerKey>, Timestamp);
 
-/// What is known of tokens, by their SHA-256.
+/// A cache of the results of verifying tokens, by the SHA-256 of the token.
 pub struct ProofCache(Generations<[u8; 32], Proof>);
 
 impl ProofCache {
@@ -21,13 +21,13 @@ impl ProofCache {
         Self(Generations::new(entries, None, seed))
     }
 
-    /// What the token is known to prove: `Some(None)` is nobody.
+    /// The remembered result for a token: `Some(None)` if it proves nobody, `None` if nothing is remembered.
     pub fn get(&mut self, token: &[u8; 32], now: Timestamp) -> Option<Option<CallerKey>> {
         let (user, until) = self.0.get(token, now)?;
         (*until > now).then_some(*user)
     }
 
-    /// Remembers what a token proves.
+    /// Remembers until `until` whom a token proves. `user` is `None` if it proves nobody.
     pub fn put(
         &mut self,
         token: [u8; 32],
@@ -40,18 +40,18 @@ impl ProofCache {
         }
     }
 
-    /// Forgets all of it.
+    /// Forgets all tokens.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// How many tokens are known.
+    /// The number of remembered tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether none is.
+    /// Whether no token is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! A JSON Web Token, read: nothing of it is proven yet.
+//! Parses JSON Web Tokens. Nothing in a parsed token is proven until its signature is verified.
 
 use serde_json::{Map, Value};
 
@@ -8,57 +8,58 @@ use crate::json;
 use crate::steps;
 use crate::time::{Millis, Timestamp};
 
-/// The longest token that is looked at, in bytes.
-pub const LONGEST: usize = 8 * 1024;
+/// The longest token that is parsed, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The longest subject, in bytes.
-const LONGEST_SUBJECT: usize = 1024;
+const MAX_SUBJECT_BYTES: usize = 1024;
 
-/// How far ahead the issuer's clock may be. An expiry is taken at its word.
+/// How far ahead the issuer's clock may be. It applies to `nbf` only: a token is invalid as soon as it expires.
 const LEEWAY: Millis = Millis::from_secs(10);
 
-/// The last second of the year 9999.
-const LATEST: f64 = 253_402_300_799.0;
+/// The latest date that is accepted, in seconds since the epoch: the last second of the year 9999.
+const MAX_DATE_SECONDS: f64 = 253_402_300_799.0;
 
-/// What a token has to say: one of these; `None`: anything.
+/// The claims that a token must have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedClaims {
-    /// Its `iss`.
+    /// The accepted values of `iss`. `None`: every issuer, or none.
     pub issuer: Option<Vec<String>>,
-    /// Its `aud`, or one of them.
+    /// The accepted values of `aud`. A token with several audiences needs one of them. `None`: every audience,
+    /// or none.
     pub audience: Option<Vec<String>>,
 }
 
-/// A token of a form that can be proven.
+/// A token of a supported form, whose signature has not been verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Jwt<'a> {
-    /// What it says it is signed with.
+    /// The algorithm that its header names.
     pub algorithm: SignatureAlgorithm,
-    /// Which key, if it says so.
+    /// The id of the key that signed it, if its header names one.
     pub key_id: Option<String>,
-    /// What the signature is over.
+    /// The text that is signed.
     pub signed: &'a str,
-    /// The signature.
+    /// The signature, decoded.
     pub signature: Vec<u8>,
     claims: Map<String, Value>,
 }
 
 impl<'a> Jwt<'a> {
-    /// Reads a token in compact form (RFC 7515). `None`: it is none, or of a kind that is not
-    /// supported: `none` and other algorithms, critical extensions, encrypted ones.
+    /// Parses a token in compact form (RFC 7515). `None` if the text is not a token, or one that is not
+    /// supported: with `none` or another unsupported algorithm, with critical extensions, or encrypted.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_TOKEN_BYTES {
             return None;
         }
-        // Decoded, and read as JSON.
+        // The text is decoded, then parsed as JSON.
         steps::count(2 * text.len());
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
         let header = object(header)?;
         let algorithm = SignatureAlgorithm::from_name(header.get("alg")?.as_str()?)?;
-        let is_taken = |kind: &Value| kind.as_str().is_some_and(is_media_type);
-        if header.contains_key("crit") || !header.get("typ").is_none_or(is_taken) {
+        let is_accepted = |kind: &Value| kind.as_str().is_some_and(is_token_type);
+        if header.contains_key("crit") || !header.get("typ").is_none_or(is_accepted) {
             return None;
         }
         let key_id = match header.get("kid") {
@@ -76,8 +77,8 @@ impl<'a> Jwt<'a> {
         })
     }
 
-    /// Who sent it, and when it expires, should its signature verify. `None` where it is not in force
-    /// at `now`, says something else than what is expected, or names nobody.
+    /// The user whom the token proves if its signature is valid, and when the token expires. `None` if the
+    /// token is not valid at `now`, lacks an expected claim, or has no subject.
     #[must_use]
     pub fn subject(&self, expected: &ExpectedClaims, now: Timestamp) -> Option<(&str, Timestamp)> {
         let expires = time(self.claims.get("exp")?)?;
@@ -105,14 +106,14 @@ impl<'a> Jwt<'a> {
             }
         }
         let subject = self.claims.get("sub")?.as_str()?;
-        let fits = (1..=LONGEST_SUBJECT).contains(&subject.len());
-        fits.then_some((subject, expires))
+        let has_valid_length = (1..=MAX_SUBJECT_BYTES).contains(&subject.len());
+        has_valid_length.then_some((subject, expires))
     }
 }
 
 /// Whether `kind` is the media type of a JSON Web Token or of an access token (RFC 9068, 4), in any case, with
 /// `application/` or without (RFC 7515, 4.1.9). Tokens of other kinds, such as logout tokens, prove nobody.
-fn is_media_type(kind: &str) -> bool {
+fn is_token_type(kind: &str) -> bool {
     const PREFIX: &str = "application/";
     let prefix = kind.get(..PREFIX.len());
     let has_prefix = prefix.is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
@@ -129,12 +130,12 @@ fn object(text: &str) -> Option<Map<String, Value>> {
     }
 }
 
-/// A `NumericDate`: seconds since the epoch, maybe with a fraction.
+/// Reads a `NumericDate`: seconds since the epoch, possibly with a fraction.
 fn time(claim: &Value) -> Option<Timestamp> {
     let seconds = claim.as_f64()?;
-    // Within 2^53 as milliseconds.
+    // In milliseconds the date is below 2^53, so no whole millisecond is lost.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    (0.0..=LATEST)
+    (0.0..=MAX_DATE_SECONDS)
         .contains(&seconds)
         .then(|| Timestamp::from_millis((seconds * 1000.0) as u64))
 }
