@@ -315,7 +315,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// The limiter's own answer to traffic, as its client may read it.
     fn own(&self, mut response: Response, incoming: &Incoming<'_, impl Request>) -> Response {
         let Config { cors, dialect, .. } = self.config();
-        response.allow(cors, *dialect, &|| incoming.header("origin"));
+        response.allow_cors(cors, *dialect, &|| incoming.header("origin"));
         response
     }
 

@@ -1,4 +1,4 @@
-//! Decision to wire: the answers that the limiter gives itself.
+//! The answers that the limiter gives itself: denials, errors, and admissions without an origin.
 
 use serde::Serialize;
 
@@ -16,16 +16,17 @@ mod page;
 
 pub use body_format::BodyFormat;
 
-/// A whole answer.
+/// A complete HTTP answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: Vec<Header>,
-    /// The body: JSON, or a text of the type that the headers say; or the name of the file that is it.
+    /// The body, of the type in `Content-Type`. If `is_file`, the name of the file that is the body.
     pub body: String,
-    /// Whether the body is a file of the page for operators, which the host has: `page.html`, `page.js` or `page.css`.
+    /// Whether the body is a file of the page for operators, which the host sends in its place: `page.html`, `page.js`
+    /// or `page.css`.
     pub is_file: bool,
 }
 
@@ -36,14 +37,14 @@ const PROBLEM_JSON: &str = "application/problem+json";
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 impl Response {
-    /// `body` as JSON, never to be cached, nor taken for another type.
+    /// An answer with `body` as JSON, which no client may cache or read as another type.
     #[must_use]
     pub fn json(status: u16, body: &impl Serialize) -> Self {
         Self::typed(status, JSON, body)
     }
 
     fn typed(status: u16, media_type: &str, body: &impl Serialize) -> Self {
-        // Only a map with keys that are no text could fail.
+        // Serialization could only fail for a map with keys other than text.
         let body = serde_json::to_string(body).unwrap_or_default();
         Self::of_type(status, media_type, body)
     }
@@ -61,7 +62,7 @@ impl Response {
         }
     }
 
-    /// An answer to traffic that is not admitted, or not forwarded.
+    /// An answer to traffic that is not admitted or cannot be forwarded.
     fn failure(format: BodyFormat, status: u16, error: &str, message: &str) -> Self {
         match format {
             BodyFormat::Page => Self::page(status, message),
@@ -69,19 +70,19 @@ impl Response {
         }
     }
 
-    /// `body` as a text of that type, never to be cached.
+    /// An answer with `body` as text of a media type, which no client may cache.
     #[must_use]
     pub fn text(status: u16, media_type: &str, body: String) -> Self {
         Self::of_type(status, media_type, body)
     }
 
-    /// An error of the limiter's own: `{"error": ..., "message": ...}`.
+    /// An error of the limiter itself: `{"error": ..., "message": ...}`.
     #[must_use]
     pub fn error(status: u16, error: &str, message: &str) -> Self {
         Self::coded_error(status, error, message, None)
     }
 
-    /// The same, with a `code` that programs tell errors by, where one fits.
+    /// The same as [`error`](Self::error), with a `code` by which programs distinguish errors. `None`: no code.
     #[must_use]
     pub fn coded_error(status: u16, error: &str, message: &str, code: Option<&str>) -> Self {
         #[derive(Serialize)]
@@ -101,8 +102,8 @@ impl Response {
         )
     }
 
-    /// The 503 to a request that nothing may decide while the shared store does not: `retry_at` is
-    /// when it is asked again, if that is known.
+    /// The 503 to a request of a policy that denies while the shared store fails. `retry_at` is when
+    /// the store is asked again, if that is known.
     #[must_use]
     pub fn unavailable(format: BodyFormat, retry_at: Option<Timestamp>, now: Timestamp) -> Self {
         let wait = retry_at.unwrap_or(now).since(now).secs_ceil().max(1);
@@ -128,7 +129,7 @@ impl Response {
         Self::failure(format, 414, "uri_too_long", message)
     }
 
-    /// The 400 to a request with more values in a header that it is limited by than are charged.
+    /// The 400 to a request that is limited by a header and has more values in it than are charged.
     #[must_use]
     pub fn too_many_values(format: BodyFormat) -> Self {
         let message =
@@ -136,7 +137,7 @@ impl Response {
         Self::failure(format, 400, "bad_request", message)
     }
 
-    /// The 400 to a request that asks for too many other methods.
+    /// The 400 to a request that asks for too many other methods in its headers.
     #[must_use]
     pub fn too_many_methods(format: BodyFormat) -> Self {
         let message = "The request names too many methods in X-HTTP-Method-Override and its like.";
@@ -155,7 +156,7 @@ impl Response {
         )
     }
 
-    /// The 502 where `ORIGIN_URL` cannot be used.
+    /// The 502 to a request if `ORIGIN_URL` is invalid.
     #[must_use]
     pub fn no_origin(format: BodyFormat) -> Self {
         Self::failure(
@@ -166,7 +167,8 @@ impl Response {
         )
     }
 
-    /// The 502 where nothing says where to forward, and `Host` must not.
+    /// The 502 to a request if `ORIGIN_URL` is missing and the host has no route to an origin. The `Host`
+    /// header must not choose the origin.
     #[must_use]
     pub fn no_route(format: BodyFormat) -> Self {
         Self::failure(
@@ -177,7 +179,7 @@ impl Response {
         )
     }
 
-    /// The 502 where the origin does not answer.
+    /// The 502 to a request if the origin does not answer.
     #[must_use]
     pub fn origin_unreachable(format: BodyFormat) -> Self {
         Self::failure(
@@ -188,7 +190,7 @@ impl Response {
         )
     }
 
-    /// The 502 where the origin sends a 1xx before its answer, and the runtime takes it for the answer.
+    /// The 502 to a request if the origin sends a 1xx before its answer, and the runtime takes this for the answer.
     #[must_use]
     pub fn origin_interim(format: BodyFormat, status: u16) -> Self {
         let message = format!(
@@ -198,7 +200,7 @@ impl Response {
         Self::failure(format, 502, "bad_gateway", &message)
     }
 
-    /// The answer to an admitted request where there is no origin yet.
+    /// The 200 to an admitted request if no origin is configured yet.
     #[must_use]
     pub fn admitted(report: &Report) -> Self {
         #[derive(Serialize)]
@@ -208,14 +210,14 @@ impl Response {
             caller: CallerKey,
             policies: Vec<&'a str>,
         }
-        let standings = report.enforced.iter();
+        let policies = report.enforced.iter().map(|status| status.policy.as_str());
         Self::json(
             200,
             &Body {
                 admitted: true,
                 message: "Admitted. Set ORIGIN_URL to forward requests to your application.",
                 caller: report.caller.key(),
-                policies: standings.map(|standing| standing.policy.as_str()).collect(),
+                policies: policies.collect(),
             },
         )
     }
@@ -229,7 +231,7 @@ impl Response {
             BodyFormat::Problem => Self::typed(429, PROBLEM_JSON, &denial.problem()),
             BodyFormat::Page => Self::page(429, &denial.message),
         };
-        if let Some(seconds) = denial.standing.retry_after {
+        if let Some(seconds) = denial.numbers.retry_after {
             response.headers.push(("Retry-After", seconds.to_string()));
         }
         response.headers.extend(headers::of(report, dialect, now));
@@ -237,36 +239,36 @@ impl Response {
     }
 }
 
-/// Whether a denied request costs more than the quota that denies it ever has.
+/// Whether a denied request costs more than the capacity of the quota that denies it.
 fn is_impossible(report: &Report) -> bool {
     let binding = report.binding();
-    binding.is_some_and(|standing| standing.answer.decision.outcome == QuotaOutcome::Impossible)
+    binding.is_some_and(|status| status.answer.decision.outcome == QuotaOutcome::Impossible)
 }
 
-/// When a denied request is admitted; `None`: waiting does not help, or no time can be named.
+/// When a denied request will be admitted. `None` if waiting does not help, or if the time is unknown.
 pub(crate) fn retry_at(report: &Report) -> Option<Timestamp> {
-    let ends = report.address_block.and_then(|block| block.until);
+    let block_ends = report.address_block.and_then(|block| block.until);
     match report.binding() {
         _ if is_impossible(report) => None,
-        // A block without an end is lifted by hand.
-        _ if report.address_block.is_some() && ends.is_none() => None,
-        Some(standing) => standing.answer.retry_at().max(ends),
-        None => ends,
+        // An operator lifts a block without an end, so its time is unknown.
+        _ if report.address_block.is_some() && block_ends.is_none() => None,
+        Some(status) => status.answer.retry_at().max(block_ends),
+        None => block_ends,
     }
 }
 
-/// Whether a block denies a denied request: the policy's, or one of its address.
+/// Whether a block denies the request: a block by the policy or a block of the address.
 pub(crate) fn is_blocked(report: &Report) -> bool {
     let binding = report.binding();
     report.address_block.is_some()
-        || binding.is_some_and(|standing| standing.answer.blocked_until.is_some())
+        || binding.is_some_and(|status| status.answer.blocked_until.is_some())
 }
 
-/// What a denied client is told.
+/// The content of the answer to a denied request, in any format.
 struct DenialText<'a> {
     policy: &'a str,
     message: String,
-    standing: InBody,
+    numbers: DenialNumbers,
 }
 
 impl<'a> DenialText<'a> {
@@ -274,9 +276,9 @@ impl<'a> DenialText<'a> {
         let binding = report.binding();
         let impossible = is_impossible(report);
         let retry_at = retry_at(report);
-        // A second at the least: `Retry-After: 0` would invite the caller back at once.
+        // At least one second, because `Retry-After: 0` would invite the caller to return at once.
         let retry_after = retry_at.map(|at| at.since(now).secs_ceil().max(1));
-        let limit = binding.map_or(0, |standing| standing.quota.capacity());
+        let limit = binding.map_or(0, |status| status.quota.capacity());
         let message = match retry_after {
             Some(seconds) => {
                 format!("Rate limit exceeded. Try again in {}.", in_words(seconds))
@@ -288,9 +290,9 @@ impl<'a> DenialText<'a> {
             None => "Requests from this address are blocked.".to_owned(),
         };
         Self {
-            policy: binding.map_or("blocked", |standing| &standing.policy),
+            policy: binding.map_or("blocked", |status| &status.policy),
             message,
-            standing: InBody {
+            numbers: DenialNumbers {
                 limit,
                 remaining: binding.map_or(0, headers::shown_remaining),
                 reset: retry_at
@@ -303,12 +305,12 @@ impl<'a> DenialText<'a> {
         }
     }
 
-    fn plain(&self) -> Plain<'_> {
-        Plain {
+    fn plain(&self) -> PlainDenial<'_> {
+        PlainDenial {
             error: "Too many requests",
             message: &self.message,
             r#type: self.policy,
-            standing: &self.standing,
+            numbers: &self.numbers,
         }
     }
 
@@ -319,22 +321,22 @@ impl<'a> DenialText<'a> {
             status: 429,
             detail: &self.message,
             violated_policies: [self.policy],
-            standing: &self.standing,
+            numbers: &self.numbers,
         }
     }
 }
 
-/// The body of a 429.
+/// The body of a 429 in plain JSON.
 #[derive(Serialize)]
-struct Plain<'a> {
+struct PlainDenial<'a> {
     error: &'a str,
     message: &'a str,
     r#type: &'a str,
     #[serde(flatten)]
-    standing: &'a InBody,
+    numbers: &'a DenialNumbers,
 }
 
-/// The same as RFC 9457 has it.
+/// The body of a 429 as problem details (RFC 9457).
 #[derive(Serialize)]
 struct ProblemDetails<'a> {
     r#type: &'a str,
@@ -344,22 +346,25 @@ struct ProblemDetails<'a> {
     #[serde(rename = "violated-policies")]
     violated_policies: [&'a str; 1],
     #[serde(flatten)]
-    standing: &'a InBody,
+    numbers: &'a DenialNumbers,
 }
 
-/// The numbers in both.
+/// The fields that both bodies of a 429 have.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct InBody {
+struct DenialNumbers {
+    /// In units.
     limit: u32,
+    /// In units.
     remaining: u32,
+    /// In seconds since the epoch.
     reset: u64,
-    /// Whole seconds, rounded up; `None`: waiting will not help.
+    /// In whole seconds, rounded up. `None`: waiting does not help, or the time is unknown.
     retry_after: Option<u64>,
     blocked: bool,
 }
 
-/// A waiting time for people, rounded up.
+/// A waiting time in words for people, rounded up.
 fn in_words(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..60 => (seconds, "second"),

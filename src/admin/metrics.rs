@@ -50,7 +50,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             isolate: self.isolate(),
         };
         let open = ["application", "openmetrics-text"];
-        let format = match body_format::names(request.accept.as_deref(), open, ["text", "plain"]) {
+        let format = match body_format::prefers(request.accept.as_deref(), open, ["text", "plain"])
+        {
             true => Format::OpenMetrics,
             false => Format::Text,
         };

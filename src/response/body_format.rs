@@ -1,29 +1,29 @@
-//! The form of an answer: what a client's `Accept` prefers (RFC 9110, 12.4.2 and 12.5.1).
+//! Chooses the format of an answer's body by the client's `Accept` header (RFC 9110, 12.4.2 and 12.5.1).
 
 use std::mem;
 
 use crate::config::thousandths;
 use crate::steps;
 
-/// How an answer to traffic is written.
+/// The format of the body of an answer to traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyFormat {
-    /// JSON, where nothing else is preferred.
+    /// JSON, unless the client prefers another format.
     #[default]
     Json,
-    /// A problem document (RFC 9457); of a denial alone, in JSON of every other answer.
+    /// Problem details (RFC 9457). Only denials have this format; other answers are JSON in its place.
     Problem,
-    /// A page for a person.
+    /// An HTML page for people.
     Page,
 }
 
-/// The most of an `Accept` header that is read, in bytes. Browsers send some 150.
+/// The part of an `Accept` header that is read, in bytes from its start. Browsers send about 150 bytes.
 const MAX_ACCEPT_BYTES: usize = 1024;
 
-/// How well a range fits a media type: the best fit's weight is the type's.
+/// How specifically a media range matches a media type. The most specific range determines the weight of the type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
-    /// None does.
+    /// No range matches.
     No,
     /// `*/*`.
     Any,
@@ -35,15 +35,16 @@ enum Fit {
     Exact,
 }
 
-/// A media type, while ranges are read: its best fit, and that one's weight in thousandths.
+/// A media type with the best fit among the ranges read so far.
 struct Candidate {
     name: [&'static str; 2],
     fit: Fit,
+    /// The weight of the range with the best fit, in thousandths.
     weight: u32,
 }
 
 impl Candidate {
-    /// How preferable it is: by weight, and named rather than under a wildcard.
+    /// The order of preference: first by weight, then types that are named before those that match a wildcard.
     fn preference(&self) -> (u32, bool) {
         (self.weight, self.is_named())
     }
@@ -71,8 +72,7 @@ impl Candidate {
     }
 }
 
-/// Weighs media types by an `Accept` header. Of one that is longer than 1,024 bytes, only the ranges that end before are
-/// read.
+/// Weighs media types by an `Accept` header. Only the ranges that end within its first 1,024 bytes are read.
 fn weigh<const N: usize>(accept: Option<&str>, names: [[&'static str; 2]; N]) -> [Candidate; N] {
     let mut candidates = names.map(|name| Candidate {
         name,
@@ -90,7 +90,9 @@ fn weigh<const N: usize>(accept: Option<&str>, names: [[&'static str; 2]; N]) ->
     steps::count(rest.len());
     while let Some(range) = next_of(&mut rest, b',') {
         if let Some(range) = MediaRange::read(range) {
-            candidates.iter_mut().for_each(|it| it.take(&range));
+            candidates
+                .iter_mut()
+                .for_each(|candidate| candidate.take(&range));
         }
     }
     candidates
@@ -98,14 +100,14 @@ fn weigh<const N: usize>(accept: Option<&str>, names: [[&'static str; 2]; N]) ->
 
 /// Whether an `Accept` header names the media type `wanted`, and weighs it no less than `usual`.
 #[must_use]
-pub fn names(accept: Option<&str>, wanted: [&'static str; 2], usual: [&'static str; 2]) -> bool {
+pub fn prefers(accept: Option<&str>, wanted: [&'static str; 2], usual: [&'static str; 2]) -> bool {
     let [wanted, usual] = weigh(accept, [wanted, usual]);
     wanted.is_named() && wanted.weight > 0 && wanted.weight >= usual.weight
 }
 
 impl BodyFormat {
-    /// The form that an `Accept` header prefers. Of one that is longer than 1,024 bytes, only the ranges that end before
-    /// are read. Where none of the forms is acceptable it is JSON.
+    /// The format that an `Accept` header prefers. Only the ranges that end within its first 1,024 bytes are read. It is
+    /// JSON if the client accepts none of the formats.
     #[must_use]
     pub fn preferred(accept: Option<&str>) -> Self {
         let [json, problem, page] = weigh(
@@ -116,21 +118,25 @@ impl BodyFormat {
                 ["text", "html"],
             ],
         );
-        // Of those alike JSON, unless a problem document is named as well, which means errors.
+        // Among equals JSON is chosen, unless the client names problem details as well: it wants them for errors.
         let rank = if problem.is_named() { 3 } else { 1 };
         let ranked = [
             (Self::Json, json, 2),
             (Self::Problem, problem, rank),
             (Self::Page, page, 0),
         ];
-        let acceptable = ranked.iter().filter(|(_, it, _)| it.weight > 0);
-        let preferred = acceptable.max_by_key(|(_, it, rank)| (it.preference(), *rank));
-        preferred.map_or(Self::Json, |(form, ..)| *form)
+        let acceptable = ranked
+            .iter()
+            .filter(|(_, candidate, _)| candidate.weight > 0);
+        let preferred =
+            acceptable.max_by_key(|(_, candidate, rank)| (candidate.preference(), *rank));
+        preferred.map_or(Self::Json, |(format, ..)| *format)
     }
 }
 
-/// A range of media types.
+/// A range of media types, such as `text/*;q=0.5`.
 struct MediaRange<'a> {
+    /// The type and the subtype.
     of: [&'a str; 2],
     has_parameters: bool,
     /// In thousandths.
@@ -138,7 +144,7 @@ struct MediaRange<'a> {
 }
 
 impl<'a> MediaRange<'a> {
-    /// `None`: it is not a range, or its weight is none.
+    /// Parses a range. `None` if it is not a range, or if its weight is invalid.
     fn read(text: &'a str) -> Option<Self> {
         let mut rest = text;
         let (kind, name) = next_of(&mut rest, b';')?.split_once('/')?;
@@ -150,10 +156,10 @@ impl<'a> MediaRange<'a> {
         while let Some(parameter) = next_of(&mut rest, b';') {
             match parameter.split_once('=') {
                 Some(("q" | "Q", weight)) => {
-                    // Also the `1.` that the grammar allows.
+                    // The grammar allows `1.` too.
                     let weight = thousandths(weight.strip_suffix('.').unwrap_or(weight));
                     range.weight = weight.filter(|weight| *weight <= 1000)?;
-                    // What follows is no parameter of the type.
+                    // Parameters after the weight do not belong to the type.
                     break;
                 }
                 _ => range.has_parameters |= !parameter.is_empty(),
@@ -163,8 +169,8 @@ impl<'a> MediaRange<'a> {
     }
 }
 
-/// Takes what is before the next separator outside of quotes (RFC 9110, 5.6.4) off `rest`, without the blanks around it.
-/// `None`: there is no more, or a quote has no end.
+/// Removes from `rest` the text before the next separator outside of quotes (RFC 9110, 5.6.4), and returns it without
+/// surrounding blanks. `None` if nothing is left, or if a quote does not end.
 fn next_of<'a>(rest: &mut &'a str, separator: u8) -> Option<&'a str> {
     if rest.is_empty() {
         return None;
@@ -189,17 +195,17 @@ fn next_of<'a>(rest: &mut &'a str, separator: u8) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{BodyFormat, names};
+    use super::{BodyFormat, prefers};
 
     #[track_caller]
-    fn assert_form(expected: BodyFormat, accepts: &[&str]) {
+    fn assert_format(expected: BodyFormat, accepts: &[&str]) {
         for accept in accepts {
             assert_eq!(BodyFormat::preferred(Some(accept)), expected, "{accept}");
         }
     }
 
     #[test]
-    fn a_media_type_is_named_where_it_weighs_no_less_than_the_usual_one() {
+    fn a_media_type_is_preferred_if_it_is_named_and_weighs_no_less_than_the_usual_one() {
         let open = ["application", "openmetrics-text"];
         for (accept, expected) in [
             // Prometheus 2 and 3.
@@ -223,18 +229,18 @@ mod tests {
             ("x-application/openmetrics-text", false),
         ] {
             assert_eq!(
-                names(Some(accept), open, ["text", "plain"]),
+                prefers(Some(accept), open, ["text", "plain"]),
                 expected,
                 "{accept}"
             );
         }
-        assert!(!names(None, open, ["text", "plain"]));
+        assert!(!prefers(None, open, ["text", "plain"]));
     }
 
     #[test]
-    fn the_greatest_weight_is_preferred() {
+    fn the_format_with_the_greatest_weight_is_preferred() {
         assert_eq!(BodyFormat::preferred(None), BodyFormat::Json);
-        assert_form(
+        assert_format(
             BodyFormat::Json,
             &[
                 "application/json, application/problem+json;q=0.1",
@@ -247,7 +253,7 @@ mod tests {
                 "application/json, text/plain, */*",
             ],
         );
-        assert_form(
+        assert_format(
             BodyFormat::Problem,
             &[
                 "application/problem+json",
@@ -257,7 +263,7 @@ mod tests {
                 "a/b,application/problem+json;v=1",
             ],
         );
-        assert_form(
+        assert_format(
             BodyFormat::Page,
             &[
                 "text/html",
@@ -274,8 +280,8 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_of_0_is_a_refusal() {
-        assert_form(
+    fn a_format_with_a_weight_of_0_is_not_acceptable() {
+        assert_format(
             BodyFormat::Json,
             &[
                 "application/problem+json;q=0",
@@ -292,9 +298,9 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_range_counts() {
-        // As the example of RFC 9110, 12.5.1.
-        assert_form(
+    fn the_most_specific_range_determines_the_weight() {
+        // After the example of RFC 9110, 12.5.1.
+        assert_format(
             BodyFormat::Page,
             &[
                 "text/*;q=0.3, text/html;q=0.7, text/html;level=1, text/html;level=2;q=0.4, */*;q=0.5",
@@ -302,7 +308,7 @@ mod tests {
                 "*/*;q=1, application/*;q=0.1, text/*",
             ],
         );
-        assert_form(
+        assert_format(
             BodyFormat::Json,
             &[
                 "text/html;level=1, text/html;q=0.4, */*;q=0.5",
@@ -313,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_weights_the_named_one_counts_and_then_json() {
-        assert_form(
+    fn among_equal_weights_a_named_format_is_preferred_and_then_json() {
+        assert_format(
             BodyFormat::Json,
             &[
                 "",
@@ -328,54 +334,54 @@ mod tests {
                 "image/png",
             ],
         );
-        assert_form(
+        assert_format(
             BodyFormat::Problem,
             &[
-                // The usual one of clients that read problem documents.
+                // The usual header of clients that understand problem details.
                 "application/json, application/problem+json",
                 "application/problem+json, application/json",
                 "application/problem+json, */*",
                 "text/html, application/problem+json",
             ],
         );
-        assert_form(
+        assert_format(
             BodyFormat::Page,
             &["text/html, */*", "application/*, text/html"],
         );
     }
 
     #[test]
-    fn quoted_strings_hold_no_ranges_and_no_weights() {
-        assert_form(
+    fn a_quoted_string_contains_no_ranges_and_no_weights() {
+        assert_format(
             BodyFormat::Json,
             &[
                 r#"a/b;c=", text/html, ""#,
                 r#"a/b;c="\", text/html""#,
                 r#"text/html;q="1""#,
                 r#"application/problem+json;a=";q=1";q=0"#,
-                // Without an end.
+                // Quotes without an end.
                 r#"text/html;a="b"#,
                 r#"text/html;a="b\"#,
             ],
         );
-        assert_form(
+        assert_format(
             BodyFormat::Page,
             &[r#"text/html;a=",;q=0""#, r#"a/b;c="\"",text/html"#],
         );
     }
 
     #[test]
-    fn a_range_with_a_weight_that_is_none_is_left_out() {
+    fn a_range_with_an_invalid_weight_is_ignored() {
         for weight in [
             "", "x", "2", "1.1", "-0", "0.1234", "0,5", ".5", " 1", "1.0000", "+1", "0.5.5",
         ] {
             let accept = format!("text/html;q={weight}, image/png");
-            assert_form(BodyFormat::Json, &[&accept]);
+            assert_format(BodyFormat::Json, &[&accept]);
         }
         for weight in ["1", "1.", "1.0", "1.000", "0.001", "0.5"] {
-            assert_form(BodyFormat::Page, &[&format!("text/html;q={weight}")]);
+            assert_format(BodyFormat::Page, &[&format!("text/html;q={weight}")]);
         }
-        assert_form(
+        assert_format(
             BodyFormat::Json,
             &[
                 "xapplication/problem+json",

@@ -1,12 +1,12 @@
-//! Which pages may read an answer of the limiter's own, in a browser (Fetch standard, 3.3).
+//! CORS: lets pages of other origins read the limiter's own answers in a browser (Fetch standard, 3.3).
 
 use super::{Response, headers};
 use crate::config::{CorsOrigins, Dialect};
 
 impl Response {
-    /// Lets the page that asked read it, if that is of one of these `origins`. `origin` reads the request's header of
-    /// that name.
-    pub(crate) fn allow(
+    /// Lets the page that sent the request read the answer, if `origins` include the page's origin. `origin` reads the
+    /// request's `Origin` header.
+    pub(crate) fn allow_cors(
         &mut self,
         origins: &CorsOrigins,
         dialect: Dialect,

@@ -1,4 +1,4 @@
-//! The headers that tell a client where it stands.
+//! The headers by which a client sees its limits and how much of them remains.
 
 use crate::config::Dialect;
 use crate::gate::{QuotaStatus, Report};
@@ -6,7 +6,7 @@ use crate::headers::{Header, SHADOW, STORE};
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
 
-/// The headers of `report` in `dialect`, for an allowed and a denied request alike.
+/// The headers for `report` in `dialect`, for admitted and denied requests.
 #[must_use]
 pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
     let mut headers = match dialect {
@@ -23,8 +23,8 @@ pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
     headers
 }
 
-/// The names of the headers that a dialect has and of `Retry-After`, for `Access-Control-Expose-Headers`: a page may read
-/// no others.
+/// The value of `Access-Control-Expose-Headers`: the names of a dialect's headers and of `Retry-After`. A page of another
+/// origin may read no other header of the limiter.
 #[must_use]
 pub const fn exposed(dialect: Dialect) -> &'static str {
     match dialect {
@@ -39,48 +39,46 @@ pub const fn exposed(dialect: Dialect) -> &'static str {
     }
 }
 
-/// What is left, as shown: nothing while a block stands.
+/// The remaining units that a client sees: 0 while a block is in force.
 #[must_use]
-pub fn shown_remaining(standing: &QuotaStatus) -> u32 {
-    if standing.answer.blocked_until.is_some() {
+pub fn shown_remaining(status: &QuotaStatus) -> u32 {
+    if status.answer.blocked_until.is_some() {
         0
     } else {
-        standing.answer.decision.remaining
+        status.answer.decision.remaining
     }
 }
 
-/// When the quota is whole again; of a denial, when one request of this cost is admitted.
+/// The reset time that a client sees. After an admission it is when the whole quota is available again,
+/// after a denial when a request of the same cost is admitted.
 #[must_use]
-pub fn shown_reset(standing: &QuotaStatus) -> Timestamp {
-    standing
+pub fn shown_reset(status: &QuotaStatus) -> Timestamp {
+    status
         .answer
         .retry_at()
-        .unwrap_or(standing.answer.decision.reset_at)
+        .unwrap_or(status.answer.decision.reset_at)
 }
 
-fn x_ratelimit(standing: &QuotaStatus) -> Vec<Header> {
+fn x_ratelimit(status: &QuotaStatus) -> Vec<Header> {
     vec![
-        ("X-RateLimit-Limit", standing.quota.capacity().to_string()),
-        (
-            "X-RateLimit-Remaining",
-            shown_remaining(standing).to_string(),
-        ),
+        ("X-RateLimit-Limit", status.quota.capacity().to_string()),
+        ("X-RateLimit-Remaining", shown_remaining(status).to_string()),
         (
             "X-RateLimit-Reset",
-            shown_reset(standing).as_secs_ceil().to_string(),
+            shown_reset(status).as_secs_ceil().to_string(),
         ),
-        ("X-RateLimit-Type", standing.policy.clone()),
+        ("X-RateLimit-Type", status.policy.clone()),
     ]
 }
 
-/// draft-ietf-httpapi-ratelimit-headers-11: lists of structured-field strings (RFC 9651). A policy's
-/// name has only letters, digits and underscores, so it needs no escaping.
+/// The headers of draft-ietf-httpapi-ratelimit-headers-11, which are lists of structured-field strings
+/// (RFC 9651). A policy's name has only letters, digits and underscores, so it needs no escaping.
 fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
     let mut policies = Vec::new();
     let mut limits = Vec::new();
-    for standing in one_per_policy(&report.enforced) {
-        let name = &standing.policy;
-        let quota = &standing.quota;
+    for status in one_per_policy(&report.enforced) {
+        let name = &status.policy;
+        let quota = &status.quota;
         policies.push(format!(
             "\"{name}\";q={};w={}",
             quota.capacity(),
@@ -88,8 +86,8 @@ fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
         ));
         limits.push(format!(
             "\"{name}\";r={};t={}",
-            shown_remaining(standing),
-            shown_reset(standing).since(now).secs_ceil()
+            shown_remaining(status),
+            shown_reset(status).since(now).secs_ceil()
         ));
     }
     if policies.is_empty() {
@@ -101,40 +99,43 @@ fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
     ]
 }
 
-/// A policy may have two quotas (a header's beside the address's): the tighter one speaks for it.
-fn one_per_policy(standings: &[QuotaStatus]) -> Vec<&QuotaStatus> {
+/// Selects one quota of each policy. A policy may charge several quotas, such as one for a header and one for
+/// the address. Of these the tightest is shown.
+fn one_per_policy(statuses: &[QuotaStatus]) -> Vec<&QuotaStatus> {
     let mut chosen: Vec<&QuotaStatus> = Vec::new();
-    for standing in standings {
+    for status in statuses {
         match chosen
             .iter_mut()
-            .find(|chosen| chosen.policy == standing.policy)
+            .find(|chosen| chosen.policy == status.policy)
         {
             Some(other) => {
-                if tightness(standing) < tightness(other) {
-                    *other = standing;
+                if tightness(status) < tightness(other) {
+                    *other = status;
                 }
             }
-            None => chosen.push(standing),
+            None => chosen.push(status),
         }
     }
     chosen
 }
 
-fn tightness(standing: &QuotaStatus) -> (bool, u32) {
-    (standing.answer.allows(), shown_remaining(standing))
+/// The order by which quotas are compared: the least value is the tightest quota.
+fn tightness(status: &QuotaStatus) -> (bool, u32) {
+    (status.answer.allows(), shown_remaining(status))
 }
 
-/// A structured-field dictionary: `name=admitted;r=7` or `name=denied;r=0`.
-fn shadow(standings: &[QuotaStatus]) -> String {
-    let members: Vec<String> = one_per_policy(standings)
+/// The value of [`SHADOW`], a structured-field dictionary with members such as `name=admitted;r=7` and
+/// `name=denied;r=0`.
+fn shadow(statuses: &[QuotaStatus]) -> String {
+    let members: Vec<String> = one_per_policy(statuses)
         .into_iter()
-        .map(|standing| {
-            let decision = &standing.answer.decision;
+        .map(|status| {
+            let decision = &status.answer.decision;
             let word = match decision.outcome {
                 QuotaOutcome::Allowed => "admitted",
                 QuotaOutcome::Denied { .. } | QuotaOutcome::Impossible => "denied",
             };
-            format!("{}={word};r={}", standing.policy, decision.remaining)
+            format!("{}={word};r={}", status.policy, decision.remaining)
         })
         .collect();
     members.join(", ")

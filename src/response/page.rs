@@ -1,15 +1,15 @@
-//! An answer as a page for a person: nothing runs in it, and nothing is loaded for it.
+//! An answer as an HTML page for people. It runs no scripts and loads no files.
 
 use super::Response;
 
 const STYLE: &str = "body{font:1.1em/1.5 system-ui,sans-serif;max-width:32em;margin:20vh auto;padding:0 1em}:root{color-scheme:light dark}";
 
-/// Allows that style, by its hash, and nothing else.
+/// The `Content-Security-Policy`. It allows only [`STYLE`], by its hash.
 const POLICY: &str = "default-src 'none'; style-src 'sha256-NDvtoSt7nkaQLskAPvOe/XezBtYKXb4IdQqccKTIdJ8='; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'";
 
 impl Response {
-    /// A page that says `message`.
+    /// A page that shows `message`.
     pub(super) fn page(status: u16, message: &str) -> Self {
         let title = match status {
             414 => "Address too long",
@@ -29,7 +29,7 @@ impl Response {
     }
 }
 
-/// Text that is no markup.
+/// Escapes text for HTML, so that it is never markup.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -54,7 +54,7 @@ mod tests {
     use super::{POLICY, Response, STYLE};
 
     #[test]
-    fn the_style_is_the_one_that_is_allowed() {
+    fn the_security_policy_allows_the_style() {
         let hash = STANDARD.encode(Sha256::digest(STYLE));
         assert!(POLICY.contains(&format!("'sha256-{hash}'")), "{hash}");
         let page = Response::page(429, "Wait.");
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_no_markup() {
+    fn markup_in_a_message_is_escaped() {
         let page = Response::page(502, "<script>alert(\"a\" & 'b')</script>");
         let text = "<p>&lt;script&gt;alert(&quot;a&quot; &amp; &#39;b&#39;)&lt;/script&gt;</p>";
         assert!(page.body.contains(text), "{}", page.body);

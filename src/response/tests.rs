@@ -1,4 +1,4 @@
-//! The limiter's own answers.
+//! Tests of the limiter's own answers.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::blocklist::AddressBlock;
 use crate::config::Dialect;
 use crate::gate::Report;
 use crate::quota::QuotaOutcome;
-use crate::response::headers::tests::{report, standing};
+use crate::response::headers::tests::{quota_status, report};
 use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
@@ -18,8 +18,8 @@ fn denied(milliseconds: u64) -> QuotaOutcome {
     }
 }
 
-fn answer(report: &Report, form: BodyFormat) -> (Response, Value) {
-    let response = Response::denied(form, report, Dialect::XRateLimit, NOW);
+fn answer(report: &Report, format: BodyFormat) -> (Response, Value) {
+    let response = Response::denied(format, report, Dialect::XRateLimit, NOW);
     assert_eq!(response.status, 429);
     assert_eq!(header(&response, "Cache-Control"), Some("no-store"));
     let body = serde_json::from_str(&response.body).unwrap();
@@ -32,9 +32,9 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn a_denial_in_json() {
+fn a_denial_in_json_has_a_message_and_the_numbers() {
     let (response, body) = answer(
-        &report(false, vec![standing("auth", 30, 0, denied(119_100))]),
+        &report(false, vec![quota_status("auth", 30, 0, denied(119_100))]),
         BodyFormat::Json,
     );
     assert_eq!(header(&response, "Content-Type"), Some("application/json"));
@@ -57,14 +57,18 @@ fn a_denial_in_json() {
 }
 
 #[test]
-fn a_denial_as_a_problem() {
-    let report = report(false, vec![standing("auth", 30, 0, denied(1))]);
+fn a_denial_in_problem_details_names_the_violated_policy() {
+    let report = report(false, vec![quota_status("auth", 30, 0, denied(1))]);
     let (response, body) = answer(&report, BodyFormat::Problem);
     assert_eq!(
         header(&response, "Content-Type"),
         Some("application/problem+json")
     );
-    assert_eq!(header(&response, "Retry-After"), Some("1"), "never 0");
+    assert_eq!(
+        header(&response, "Retry-After"),
+        Some("1"),
+        "it is at least 1 s"
+    );
     assert_eq!(
         body,
         json!({
@@ -83,8 +87,8 @@ fn a_denial_as_a_problem() {
 }
 
 #[test]
-fn the_later_of_block_and_quota_is_told() {
-    let mut blocked = standing("auth", 30, 0, denied(60_000));
+fn retry_after_is_the_later_of_block_and_quota() {
+    let mut blocked = quota_status("auth", 30, 0, denied(60_000));
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(600));
     let (response, body) = answer(&report(false, vec![blocked.clone()]), BodyFormat::Json);
     assert_eq!(header(&response, "Retry-After"), Some("600"));
@@ -95,10 +99,10 @@ fn the_later_of_block_and_quota_is_told() {
 }
 
 #[test]
-fn an_impossible_cost_is_not_told_to_wait() {
+fn a_denial_of_an_impossible_cost_has_no_retry_after() {
     let mut report = report(
         false,
-        vec![standing("auth", 30, 30, QuotaOutcome::Impossible)],
+        vec![quota_status("auth", 30, 30, QuotaOutcome::Impossible)],
     );
     report.cost = 50;
     let (response, body) = answer(&report, BodyFormat::Json);
@@ -111,7 +115,7 @@ fn an_impossible_cost_is_not_told_to_wait() {
 }
 
 #[test]
-fn a_blocked_address_is_told_when_it_ends_if_it_does() {
+fn retry_after_of_a_blocked_address_is_the_end_of_the_block_if_it_has_one() {
     let mut report = report(false, Vec::new());
     report.address_block = Some(AddressBlock {
         until: Some(NOW + Millis::from_secs(90)),
@@ -129,7 +133,7 @@ fn a_blocked_address_is_told_when_it_ends_if_it_does() {
 }
 
 #[test]
-fn waiting_times_in_words_are_rounded_up() {
+fn a_waiting_time_in_words_is_rounded_up() {
     let words = [
         (1, "1 second"),
         (59, "59 seconds"),

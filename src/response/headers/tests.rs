@@ -1,4 +1,4 @@
-//! Reports, as headers.
+//! Tests of the headers that are made from reports.
 
 use std::num::NonZeroU32;
 
@@ -12,7 +12,7 @@ use crate::time::{Millis, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_764_000_000_500);
 
-pub(crate) fn standing(
+pub(crate) fn quota_status(
     policy: &str,
     limit: u32,
     remaining: u32,
@@ -65,18 +65,18 @@ fn text(headers: &[Header]) -> Vec<String> {
 }
 
 #[test]
-fn the_usual_dialect() {
-    let standings = vec![
-        standing("general", 120, 119, QuotaOutcome::Allowed),
-        standing("auth", 30, 7, QuotaOutcome::Allowed),
+fn the_default_dialect_describes_the_tightest_quota() {
+    let statuses = vec![
+        quota_status("general", 120, 119, QuotaOutcome::Allowed),
+        quota_status("auth", 30, 7, QuotaOutcome::Allowed),
     ];
-    let headers = of(&report(true, standings), Dialect::XRateLimit, NOW);
+    let headers = of(&report(true, statuses), Dialect::XRateLimit, NOW);
     assert_eq!(
         text(&headers),
         [
             "X-RateLimit-Limit: 30",
             "X-RateLimit-Remaining: 7",
-            // 1764000060.600 s: no earlier than the quota is whole.
+            // The whole quota is available at 1764000060.600 s, and the reset is not earlier.
             "X-RateLimit-Reset: 1764000061",
             "X-RateLimit-Type: auth",
         ]
@@ -84,9 +84,9 @@ fn the_usual_dialect() {
 }
 
 #[test]
-fn a_denial_resets_when_the_request_would_be_admitted() {
+fn the_reset_of_a_denial_is_when_the_request_is_admitted() {
     let headers = of(
-        &report(false, vec![standing("auth", 30, 2, denied(9))]),
+        &report(false, vec![quota_status("auth", 30, 2, denied(9))]),
         Dialect::XRateLimit,
         NOW,
     );
@@ -94,8 +94,8 @@ fn a_denial_resets_when_the_request_would_be_admitted() {
 }
 
 #[test]
-fn under_a_block_nothing_is_left() {
-    let mut blocked = standing("auth", 30, 25, QuotaOutcome::Allowed);
+fn nothing_remains_during_a_block() {
+    let mut blocked = quota_status("auth", 30, 25, QuotaOutcome::Allowed);
     blocked.answer.blocked_until = Some(NOW + Millis::from_secs(600));
     let headers = of(&report(false, vec![blocked]), Dialect::XRateLimit, NOW);
     assert_eq!(
@@ -106,14 +106,14 @@ fn under_a_block_nothing_is_left() {
 
 #[test]
 fn the_ietf_dialect_lists_every_policy_once() {
-    let mut tight = standing("api", 10, 3, QuotaOutcome::Allowed);
+    let mut tight = quota_status("api", 10, 3, QuotaOutcome::Allowed);
     tight.answer.decision.reset_at = NOW + Millis::new(1);
-    let standings = vec![
-        standing("api", 10, 9, QuotaOutcome::Allowed),
+    let statuses = vec![
+        quota_status("api", 10, 9, QuotaOutcome::Allowed),
         tight,
-        standing("ip", 1000, 900, QuotaOutcome::Allowed),
+        quota_status("ip", 1000, 900, QuotaOutcome::Allowed),
     ];
-    let headers = of(&report(true, standings), Dialect::Ietf, NOW);
+    let headers = of(&report(true, statuses), Dialect::Ietf, NOW);
     assert_eq!(
         text(&headers),
         [
@@ -124,8 +124,8 @@ fn the_ietf_dialect_lists_every_policy_once() {
 }
 
 #[test]
-fn a_buckets_window_is_the_time_its_burst_takes_to_come_back() {
-    let mut bucket = standing("api", 10, 3, QuotaOutcome::Allowed);
+fn the_window_of_a_token_bucket_is_the_time_in_which_its_burst_refills() {
+    let mut bucket = quota_status("api", 10, 3, QuotaOutcome::Allowed);
     let quota = Quota::new(
         Algorithm::TokenBucket,
         NonZeroU32::new(10).unwrap(),
@@ -146,11 +146,11 @@ fn a_page_may_read_every_header_that_is_sent() {
         (Dialect::Ietf, 4),
         (Dialect::Silent, 0),
     ] {
-        let standings = || vec![standing("api", 10, 9, QuotaOutcome::Allowed)];
+        let statuses = || vec![quota_status("api", 10, 9, QuotaOutcome::Allowed)];
         let sent = Report {
             degraded: true,
-            shadow: standings(),
-            ..report(true, standings())
+            shadow: statuses(),
+            ..report(true, statuses())
         };
         let exposed: Vec<&str> = exposed(dialect).split(", ").collect();
         let mut names: Vec<&str> = of(&sent, dialect, NOW)
@@ -167,19 +167,19 @@ fn a_page_may_read_every_header_that_is_sent() {
 }
 
 #[test]
-fn silence_and_nothing_to_say() {
-    let standings = vec![standing("api", 10, 9, QuotaOutcome::Allowed)];
-    assert_eq!(of(&report(true, standings), Dialect::Silent, NOW), []);
+fn the_silent_dialect_and_a_request_without_policies_have_no_headers() {
+    let statuses = vec![quota_status("api", 10, 9, QuotaOutcome::Allowed)];
+    assert_eq!(of(&report(true, statuses), Dialect::Silent, NOW), []);
     assert_eq!(of(&report(true, Vec::new()), Dialect::XRateLimit, NOW), []);
     assert_eq!(of(&report(true, Vec::new()), Dialect::Ietf, NOW), []);
 }
 
 #[test]
-fn shadows_report_themselves() {
+fn policies_in_shadow_mode_are_reported_in_a_header() {
     let mut report = report(true, Vec::new());
     report.shadow = vec![
-        standing("trial", 10, 4, QuotaOutcome::Allowed),
-        standing("web3", 10, 0, denied(9)),
+        quota_status("trial", 10, 4, QuotaOutcome::Allowed),
+        quota_status("web3", 10, 0, denied(9)),
     ];
     for dialect in [Dialect::XRateLimit, Dialect::Ietf] {
         let headers = of(&report, dialect, NOW);
