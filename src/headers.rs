@@ -1,34 +1,35 @@
-//! The names of the limiter's own headers, and how much of any header is read.
+//! The names of the limiter's own headers, and the rules for headers that are forwarded.
 
-/// The most of a header's value that is read, in bytes. It holds any cookies that a browser sends, and
-/// twice the longest token that is looked at.
+/// The part of a header's value that is read, in bytes from its start. It is enough for all cookies that
+/// a browser sends, and twice the length of the longest token.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 
-/// The caller's address, for the origin.
+/// The request header with the caller's address, for the origin.
 pub const CALLER_ADDRESS: &str = "x-edge-limiter-ip";
-/// `ORIGIN_SECRET`, for the origin.
+/// The request header with `ORIGIN_SECRET`, for the origin.
 pub const ORIGIN_SECRET: &str = "x-edge-limiter-secret";
-/// The loop guard: which limiters a request has passed.
+/// The request header of the loop guard, which names the limiters that a request has passed.
 pub const LOOP_GUARD: &str = "x-edge-limiter-passed";
-/// The emergency bypass, from a client.
+/// The request header with a client's bypass token.
 pub const BYPASS: &str = "x-ratelimit-bypass";
-/// What shadow policies would have said.
+/// The response header with the verdicts of policies in shadow mode.
 pub const SHADOW: &str = "X-RateLimit-Shadow";
 
-/// Says `memory` while this isolate's memory decides in place of the shared store.
+/// The response header that is `memory` while this isolate's memory decides in place of the shared store.
 pub const STORE: &str = "X-RateLimit-Store";
 
-/// What a client may not send on to the origin, under these names and [every other](is_forwarded) that an origin may read
-/// as one of them.
+/// Request headers of a client that never reach the origin. [Every other spelling](is_forwarded) that an origin may read as
+/// one of these names is removed as well.
 pub const NOT_FORWARDED: [&str; 16] = [
-    // The limiter sets these, or removes them.
+    // The limiter itself sets or removes these.
     CALLER_ADDRESS,
     ORIGIN_SECRET,
     LOOP_GUARD,
     BYPASS,
     "x-forwarded-host",
     "x-forwarded-proto",
-    // Some frameworks and gateways route by these in place of the path and the method, past the route's policies.
+    // Some frameworks and gateways route by these in place of the path and the method. So they would escape the
+    // policies of the route.
     "x-original-url",
     "x-rewrite-url",
     "x-original-uri",
@@ -36,32 +37,32 @@ pub const NOT_FORWARDED: [&str; 16] = [
     "x-script-name",
     "x-original-method",
     "x-forwarded-method",
-    // These are about the client's connection. No 100 can be relayed (RFC 9110, 10.1.1).
+    // These concern the client's connection. The limiter cannot relay a 100 (RFC 9110, 10.1.1).
     "expect",
     "proxy-connection",
     "http2-settings",
 ];
 
-/// Headers by which an origin may take a request for one of another method.
+/// Request headers whose value an origin may use as the method of the request.
 pub const METHOD_OVERRIDES: [&str; 3] = [
     "x-http-method-override",
     "x-method-override",
     "x-http-method",
 ];
 
-/// The platform appends the caller's address to it.
+/// The request header to which the platform appends the caller's address.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// Names of which only other spellings may not be sent on: the platform's own word for the address, which is in
-/// `client_ip_header` and at the end of `X-Forwarded-For`.
+/// Names that are forwarded in their own spelling only: `client_ip_header` and `X-Forwarded-For`. The platform writes the
+/// caller's address into the first and at the end of the second. Other spellings of them come from the client.
 pub fn other_spellings_not_forwarded(client_ip_header: &str) -> impl Iterator<Item = &str> {
     let own = [client_ip_header, FORWARDED_FOR].into_iter();
     own.filter(|name| is_plain(name))
 }
 
-/// Whether a client's header goes on to the origin. A host removes the others before it sets any. Origins that keep headers
-/// as variables (CGI, WSGI, Rack) read `X_Forwarded_Host` as `X-Forwarded-Host`, and some read every character but letters
-/// and digits so.
+/// Whether a client's header is forwarded to the origin. A host removes the other headers before it sets any. Origins that
+/// turn headers into variables (CGI, WSGI, Rack) read `X_Forwarded_Host` as `X-Forwarded-Host`. Some read every character
+/// other than a letter or digit as `-`.
 #[must_use]
 pub fn is_forwarded(name: &str, client_ip_header: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -73,7 +74,7 @@ pub fn is_forwarded(name: &str, client_ip_header: &str) -> bool {
     !NOT_FORWARDED.contains(&read.as_str()) && (is_plain(&name) || others.all(|own| own != read))
 }
 
-/// Whether every origin reads the name alike: it has only letters, digits and `-`.
+/// Whether every origin reads the name in the same way, because it has only letters, digits and `-`.
 pub(crate) fn is_plain(name: &str) -> bool {
     name.chars().all(is_plain_letter)
 }
@@ -82,8 +83,8 @@ const fn is_plain_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '-'
 }
 
-/// The values of all [`METHOD_OVERRIDES`], by commas, their names with `_` for any `-`. `header` returns the value of the header
-/// of exactly that name.
+/// The values of all [`METHOD_OVERRIDES`] of a request, joined by commas. Every spelling of a name with `_` in place of some `-`
+/// is included. `header` returns the value of the header with exactly the given name. `None` if there is no such header.
 pub fn method_overrides(header: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let mut values: Vec<String> = Vec::new();
     for name in METHOD_OVERRIDES {
@@ -104,8 +105,8 @@ pub fn method_overrides(header: &dyn Fn(&str) -> Option<String>) -> Option<Strin
     (!values.is_empty()).then(|| values.join(","))
 }
 
-/// What an origin may not set on answers to requests that the limiter has counted, unless the limiter sets it: a client would take
-/// the origin's numbers for the limiter's. Fields of every draft of the IETF's are among them.
+/// Response headers that are removed from the origin's answer to a counted request, because a client would take the origin's
+/// numbers for the limiter's. They include the fields of every IETF draft.
 pub const REMOVED_FROM_RESPONSES: [&str; 11] = [
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
@@ -120,7 +121,7 @@ pub const REMOVED_FROM_RESPONSES: [&str; 11] = [
     "ratelimit-reset",
 ];
 
-/// A response header.
+/// A response header: its name and value.
 pub type Header = (&'static str, String);
 
 #[cfg(test)]
@@ -128,7 +129,7 @@ mod tests {
     use super::{METHOD_OVERRIDES, NOT_FORWARDED, is_forwarded, method_overrides};
 
     #[test]
-    fn no_spelling_of_a_name_that_is_removed_is_forwarded() {
+    fn no_spelling_of_a_removed_name_is_forwarded() {
         for name in NOT_FORWARDED {
             let dashes = name.matches('-').count();
             for other in ["-", "_", ".", "!", "~"] {
@@ -161,13 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn the_platforms_word_for_the_address_has_one_spelling() {
+    fn the_header_with_the_callers_address_is_forwarded_in_one_spelling_only() {
         for name in ["CF_Connecting-IP", "cf-connecting_ip", "X_Forwarded_For"] {
             assert!(!is_forwarded(name, "cf-connecting-ip"), "{name}");
         }
         assert!(is_forwarded("X_Real_IP", "cf-connecting-ip"));
         assert!(!is_forwarded("X_Real_IP", "x-real-ip"));
-        // Where the operator has named it so.
+        // The operator has configured this very spelling.
         assert!(is_forwarded("X_Real_IP", "x_real_ip"));
     }
 

@@ -1,13 +1,13 @@
-//! Redirects of an origin to itself, which would lead a browser around the limiter.
+//! Rewrites redirects of an origin to itself, which would lead a browser around the limiter.
 //!
-//! An origin behind `ORIGIN_URL` may make absolute URLs of the name under which the limiter asks it. These are rewritten
-//! to the public origin, that of the request, as by nginx's `proxy_redirect default`. Hosts ask for `Location` of a 201
-//! or 3xx and for `Refresh`, which browsers follow. Nobody follows `Content-Location`.
+//! An origin behind `ORIGIN_URL` may make absolute URLs with the host name by which the limiter calls it. These are
+//! rewritten to the public origin, which is that of the request, as nginx's `proxy_redirect default` does. Hosts pass
+//! the headers that browsers follow: `Location` of a 201 or 3xx, and `Refresh`. No client follows `Content-Location`.
 
 use reqwest::Url;
 
-/// Where a redirect to `location` leads by the public origin, if it leads to or beneath `base`, which is `ORIGIN_URL`. `None`: it
-/// leads elsewhere, or names no host, and stays as it is. `request_url` is the URL by which the client asked.
+/// Rewrites `location` to the public origin if it leads to `base` or beneath it. `base` is `ORIGIN_URL`, and `request_url` is
+/// the URL of the client's request. `None` if `location` leads elsewhere or names no host, so that it stays unchanged.
 #[must_use]
 pub fn to_public(base: &str, request_url: &str, location: &str) -> Option<String> {
     let location = location.trim();
@@ -16,7 +16,7 @@ pub fn to_public(base: &str, request_url: &str, location: &str) -> Option<String
         start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     });
     let after_scheme = location.get(scheme.map_or(0, str::len)..)?;
-    // Otherwise it is relative: it names no host.
+    // A location without two slashes is relative and names no host.
     if !(after_scheme.len() > 1
         && after_scheme
             .bytes()
@@ -41,7 +41,7 @@ pub fn to_public(base: &str, request_url: &str, location: &str) -> Option<String
     Some([&public, slash, path].concat())
 }
 
-/// The origin of an absolute `http` or `https` URL, and what follows, in normal form.
+/// The origin of an absolute `http` or `https` URL, and the rest of the URL, in normal form.
 fn parts(url: &str) -> Option<[String; 2]> {
     let url = String::from(Url::parse(url).ok()?);
     let (scheme, rest) = url.split_once("://")?;
@@ -52,7 +52,7 @@ fn parts(url: &str) -> Option<[String; 2]> {
     is_http.then(|| [[scheme, "://", host].concat(), path.to_owned()])
 }
 
-/// The same for a `Refresh` header, `seconds; url=location`.
+/// The same as [`to_public`], for the value of a `Refresh` header: `seconds; url=location`.
 #[must_use]
 pub fn refresh_to_public(base: &str, request_url: &str, refresh: &str) -> Option<String> {
     let (seconds, rest) = refresh.split_once([';', ','])?;
@@ -74,12 +74,12 @@ mod tests {
 
     const REQUEST: &str = "https://shop.example/a?b";
 
-    fn led(base: &str, location: &str) -> Option<String> {
+    fn rewritten(base: &str, location: &str) -> Option<String> {
         to_public(base, REQUEST, location)
     }
 
     #[test]
-    fn what_leads_to_the_origin_leads_to_the_public_one() {
+    fn a_redirect_to_the_origin_is_rewritten_to_the_public_origin() {
         for (base, location, path) in [
             (
                 "https://app.example",
@@ -121,14 +121,14 @@ mod tests {
             ),
         ] {
             let expected = Some(format!("https://shop.example{path}"));
-            assert_eq!(led(base, location), expected, "{base} {location}");
+            assert_eq!(rewritten(base, location), expected, "{base} {location}");
         }
         let own_port = to_public("http://app", "http://localhost:8787/", "http://app/x");
         assert_eq!(own_port.as_deref(), Some("http://localhost:8787/x"));
     }
 
     #[test]
-    fn what_leads_elsewhere_is_left_alone() {
+    fn a_redirect_elsewhere_is_left_unchanged() {
         for (base, location) in [
             ("https://app.example", ""),
             ("https://app.example", "/x"),
@@ -147,16 +147,16 @@ mod tests {
             ("https://app.example", "https://app.example.evil.example/"),
             ("https://app.example", "https://app.example@evil.example/"),
             ("https://app.example", "https://app.example:8443/"),
-            // An origin that sends its visitors to HTTPS would send them in a circle.
+            // If these were rewritten, an origin that redirects to HTTPS would redirect in a circle.
             ("http://app.example", "https://app.example/"),
             ("https://app.example", "http://app.example/"),
-            // No public URL leads there.
+            // No public URL leads to these paths.
             ("https://app.example/base", "https://app.example/other"),
             ("https://app.example/base", "https://app.example/based"),
             ("https://app.example/base", "https://app.example/base/../x"),
             ("https://app.example/base", "/base/x"),
         ] {
-            assert_eq!(led(base, location), None, "{base} {location}");
+            assert_eq!(rewritten(base, location), None, "{base} {location}");
         }
         for request in ["", "shop.example", "https://a b/", "data:x", "data:x://y/"] {
             assert_eq!(
@@ -167,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_is_a_redirect() {
-        let led = |refresh| refresh_to_public("https://app.example", REQUEST, refresh);
+    fn a_refresh_is_rewritten_as_a_redirect_is() {
+        let rewritten = |refresh| refresh_to_public("https://app.example", REQUEST, refresh);
         for refresh in [
             "5; url=https://app.example/x",
             "5;URL = \"https://app.example/x\"",
@@ -176,7 +176,7 @@ mod tests {
             "5;https://app.example/x",
         ] {
             let expected = "5; url=https://shop.example/x";
-            assert_eq!(led(refresh).as_deref(), Some(expected), "{refresh}");
+            assert_eq!(rewritten(refresh).as_deref(), Some(expected), "{refresh}");
         }
         for refresh in [
             "",
@@ -187,26 +187,26 @@ mod tests {
             "5; é=x",
             "5; url=https://other.example/",
         ] {
-            assert_eq!(led(refresh), None, "{refresh}");
+            assert_eq!(rewritten(refresh), None, "{refresh}");
         }
     }
 
     proptest! {
-        /// A redirect that is rewritten leads to the public origin, and stays what it was behind it.
+        /// A rewritten redirect leads to the public origin, and its path and query are those that the origin meant.
         #[test]
         fn a_rewritten_redirect_stays_at_the_public_origin(
             location in "(https?:)?[/\\\\]{0,3}(app\\.example|evil\\.example|[a-z@:\\[\\] %é]{0,6})(:443|:80)?([/?#\\\\a-c.@%é \t]|%2[eEfF]){0,12}",
             base in prop::sample::select(&["https://app.example", "https://app.example/a", "http://app.example"]),
         ) {
-            if let Some(led) = to_public(base, REQUEST, &location) {
-                let [led, base] = [led.as_str(), base].map(|url| Url::parse(url).unwrap());
-                prop_assert_eq!(led.origin(), Url::parse(REQUEST).unwrap().origin());
-                // Three slashes are two to browsers.
+            if let Some(rewritten) = to_public(base, REQUEST, &location) {
+                let [rewritten, base] = [rewritten.as_str(), base].map(|url| Url::parse(url).unwrap());
+                prop_assert_eq!(rewritten.origin(), Url::parse(REQUEST).unwrap().origin());
+                // Browsers treat three slashes as two.
                 let Ok(meant) = base.join(&location) else { return Ok(()) };
                 prop_assert_eq!(meant.origin(), base.origin());
                 let within = base.path().trim_end_matches('/');
-                prop_assert_eq!(led.query(), meant.query());
-                let whole = format!("{within}{}", led.path());
+                prop_assert_eq!(rewritten.query(), meant.query());
+                let whole = format!("{within}{}", rewritten.path());
                 prop_assert!([whole.as_str(), within].contains(&meant.path()), "{}", meant);
             }
         }
