@@ -1,7 +1,7 @@
-//! Credentials, as an `Authorization` header carries them (RFC 9110, 11.4).
+//! Parses the credentials of an `Authorization` header (RFC 9110, 11.4).
 //!
-//! Every door reads them here: the control plane's, the proof of users, the search for the limiter's own
-//! tokens in what goes to the origin, and quotas that are keyed by the header.
+//! All code that reads credentials uses this module: the authorization of the control plane, the proof of users, the
+//! search for the limiter's own tokens in forwarded requests, and quotas that are keyed by the header.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,60 +15,59 @@ use crate::steps;
 /// Optional whitespace (RFC 9110, 5.6.3).
 const BLANKS: [char; 2] = [' ', '\t'];
 
-/// As Basic credentials are written (RFC 7617), with padding or without.
+/// The encoding of Basic credentials (RFC 7617), with padding or without.
 const BASIC: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The longest Basic credentials that are read as a token's, in bytes.
+/// The longest Basic credentials whose password is read, in bytes of their encoded form.
 const MAX_BASIC_BYTES: usize = 4096;
 
-/// The value of a header without the blanks around it, which do not belong to it (RFC 9110, 5.5): not
+/// Removes the blanks around a header's value. They do not belong to the value (RFC 9110, 5.5), but not
 /// every platform removes them.
 #[must_use]
 pub fn trim(value: &str) -> &str {
     value.trim_matches(BLANKS)
 }
 
-/// A scheme, and what it is given. It prints in one form for all spellings: the scheme in lower case, one space.
+/// Credentials: a scheme and its value. All spellings print in one form, with the scheme in lower case and one space.
 ///
 /// # Example
 ///
 /// ```
 /// # use edge_limiter::credentials::Credentials;
 /// let credentials = Credentials::read("BEARER  of.the.user ").unwrap();
-/// assert!(credentials.are("Bearer"));
+/// assert!(credentials.have_scheme("Bearer"));
 /// assert_eq!(credentials.value, "of.the.user");
 /// assert_eq!(credentials.to_string(), "bearer of.the.user");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
     scheme: &'a str,
-    /// A token, or parameters, without blanks around it; never empty. It is neither decoded nor checked: an
-    /// operator's token may have characters that `token68` lacks.
+    /// A token or parameters, without surrounding blanks, and never empty. It is neither decoded nor checked, beca    /// an operator's token may have characters that are not allowed in `token68`.
     pub value: &'a str,
 }
 
 impl<'a> Credentials<'a> {
-    /// Reads a header's value. `None`: it is not a scheme with something after it.
+    /// Parses a header's value. `None` if it is not a scheme followed by a value.
     ///
     /// # Design
     ///
-    /// The header takes one set of credentials. A platform joins several lines by commas, and parameters and
-    /// tokens may hold commas too: so several lines are read as one scheme, with a value that no token is
-    /// equal to.
+    /// The header may contain one set of credentials. A platform joins several lines by commas, and parameters and
+    /// tokens may contain commas too. So several lines are parsed as one scheme with a value that equals no
+    /// token.
     #[must_use]
     pub fn read(header: &'a str) -> Option<Self> {
         let (scheme, value) = trim(header).split_once(BLANKS)?;
-        // What was split is trimmed at its end: there is a value.
+        // The text is trimmed at its end, so the value is not empty.
         let value = value.trim_start_matches(BLANKS);
         Some(Self { scheme, value })
     }
 
-    /// Whether they are of that scheme, in any case (RFC 9110, 11.1).
+    /// Whether the credentials have this scheme, in any case (RFC 9110, 11.1).
     #[must_use]
-    pub fn are(&self, scheme: &str) -> bool {
+    pub fn have_scheme(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 }
@@ -82,18 +81,18 @@ impl fmt::Display for Credentials<'_> {
 /// The token of a header's Bearer credentials (RFC 6750, 2.1).
 #[must_use]
 pub fn bearer(header: &str) -> Option<&str> {
-    let credentials = Credentials::read(header).filter(|given| given.are("bearer"));
+    let credentials = Credentials::read(header).filter(|given| given.have_scheme("bearer"));
     credentials.map(|given| given.value)
 }
 
-/// The token of a header's Bearer credentials, or the password of its Basic credentials (RFC 7617), whatever the user is
-/// called: what some scrapers can send alone.
+/// The token of a header's Bearer credentials, or the password of its Basic credentials (RFC 7617) with any user name.
+/// Some scrapers can only send Basic credentials.
 #[must_use]
 pub fn bearer_or_password(header: &str) -> Option<Cow<'_, str>> {
     if let Some(token) = bearer(header) {
         return Some(Cow::Borrowed(token));
     }
-    let credentials = Credentials::read(header).filter(|given| given.are("basic"))?;
+    let credentials = Credentials::read(header).filter(|given| given.have_scheme("basic"))?;
     if credentials.value.len() > MAX_BASIC_BYTES {
         return None;
     }
@@ -102,7 +101,8 @@ pub fn bearer_or_password(header: &str) -> Option<Cow<'_, str>> {
     (!password.is_empty()).then(|| Cow::Owned(password.to_owned()))
 }
 
-/// The name and the password of Basic credentials, with a colon between.
+/// Decodes Basic credentials to the user name and the password, with a colon between them. `None` if they are not
+/// Base64.
 #[must_use]
 pub fn decode_basic(encoded: &str) -> Option<Vec<u8>> {
     steps::count(encoded.len());
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_stands_for_a_token_where_it_may() {
+    fn a_password_is_accepted_in_place_of_a_token() {
         for (header, expected) in [
             ("Bearer a.b", Some("a.b")),
             // `prometheus:s3cret:with:colons`
@@ -144,7 +144,7 @@ mod tests {
             ),
             // `:a`
             ("basic  OmE= ", Some("a")),
-            // `a:`, `a`, not base64, and not UTF-8 (`a:` and a byte FF).
+            // `a:`, `a`, not Base64, and not UTF-8 (`a:` and a byte FF).
             ("Basic YTo=", None),
             ("Basic YQ==", None),
             ("Basic ?", None),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_scheme_or_no_value_is_none() {
+    fn a_header_without_a_scheme_or_a_value_has_no_credentials() {
         for header in [
             "",
             " ",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn several_lines_are_no_token() {
+    fn several_lines_are_not_split_into_tokens() {
         for (joined, value) in [
             ("Bearer a, Bearer b", "a, Bearer b"),
             ("Bearer a, ", "a,"),
@@ -189,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_as_the_same(header in "[ \t]{0,2}[A-Za-z,]{0,8}[ \t]{0,3}[ -~]{0,20}") {
+        fn printed_credentials_are_parsed_as_the_same(header in "[ \t]{0,2}[A-Za-z,]{0,8}[ \t]{0,3}[ -~]{0,20}") {
             if let Some(given) = Credentials::read(&header) {
                 prop_assert!(!given.value.is_empty());
                 let printed = given.to_string();

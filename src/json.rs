@@ -1,5 +1,5 @@
-//! JSON from outside. An object may have a name twice, and parsers differ on which of the two counts: what an
-//! operator writes must not, elsewhere the last one counts.
+//! Parses JSON from outside. An object may contain a name twice, and parsers differ on which of the two values
+//! counts. In an operator's configuration a duplicate is an error. In all other JSON the last value counts.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,24 +8,24 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
-/// Stands for a value that cannot be taken as given. No reader takes this text, so that each names its own
-/// rule, and puts the stricter reading in force.
+/// The text that replaces an ambiguous value or one of a wrong type. No setting accepts this text. So the reader of
+/// each setting reports its own rule, and the stricter reading takes effect.
 pub const UNUSABLE: &str = "\0";
 
-/// A text, read.
+/// The result of [`parse`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parsed {
-    /// What it says. Where an object has a name twice, its value is [`UNUSABLE`].
+    /// The value. If an object contains a name twice, the value of that name is [`UNUSABLE`].
     pub value: Value,
-    /// Whether an object in it, however deep, has a name twice.
+    /// Whether an object at any depth contains a name twice.
     pub has_duplicates: bool,
 }
 
-/// Reads a text that nobody may have written in two ways. Names that differ in case alone are different names.
+/// Parses JSON in which duplicate names are an error. Names that differ only in case are different names.
 ///
 /// # Errors
 ///
-/// When `text` is not JSON.
+/// `text` is not JSON.
 pub fn parse(text: &str) -> Result<Parsed, serde_json::Error> {
     let has_duplicates = Cell::new(false);
     let value = read(text, Reader(Some(&has_duplicates)))?;
@@ -35,21 +35,22 @@ pub fn parse(text: &str) -> Result<Parsed, serde_json::Error> {
     })
 }
 
-/// What a text says, where the last of equal names counts, as in a JSON Web Token (RFC 7519, 4); `None`: it
-/// is not JSON.
+/// Parses JSON in which the last of equal names counts, as in a JSON Web Token (RFC 7519, 4). `None` if `text` is
+/// not JSON.
 #[must_use]
 pub fn value(text: &str) -> Option<Value> {
     read(text, Reader(None)).ok()
 }
 
-fn read(text: &str, by: Reader<'_>) -> Result<Value, serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let value = by.deserialize(&mut reader)?;
-    reader.end()?;
+fn read(text: &str, reader: Reader<'_>) -> Result<Value, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = reader.deserialize(&mut deserializer)?;
+    deserializer.end()?;
     Ok(value)
 }
 
-/// Reads any value, and notes whether an object has a name twice, where that matters.
+/// Reads any value. With a cell, it sets the cell to `true` if an object contains a name twice. Without one, the
+/// last of equal names counts.
 #[derive(Clone, Copy)]
 struct Reader<'a>(Option<&'a Cell<bool>>);
 
@@ -131,7 +132,7 @@ mod tests {
     use super::{UNUSABLE, parse};
 
     #[test]
-    fn a_name_twice_is_noticed_at_any_depth() {
+    fn a_duplicate_name_is_found_at_any_depth() {
         for (text, value) in [
             (r#"{"a":1,"a":1}"#, json!({"a": UNUSABLE})),
             (r#"{"a":1,"\u0061":2,"a":3}"#, json!({"a": UNUSABLE})),
@@ -146,7 +147,7 @@ mod tests {
                 (value, true),
                 "{text}"
             );
-            // The last counts.
+            // For `value` the last one counts.
             assert_eq!(super::value(text), serde_json::from_str(text).ok());
         }
         for text in [
@@ -177,22 +178,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_json_is_read_as_serde_reads_it(value in values(), text in "[\\[\\]{}:,\"a0-9.e \\\\-]{0,20}") {
+        fn every_text_is_parsed_as_serde_parses_it(value in values(), text in "[\\[\\]{}:,\"a0-9.e \\\\-]{0,20}") {
             let written = value.to_string();
             let parsed = parse(&written).unwrap();
             prop_assert_eq!(Some(parsed.value), serde_json::from_str(&written).ok());
             prop_assert!(!parsed.has_duplicates);
-            let known: Option<Value> = serde_json::from_str(&text).ok();
+            let expected: Option<Value> = serde_json::from_str(&text).ok();
             let parsed = parse(&text).ok();
-            prop_assert_eq!(parsed.is_some(), known.is_some());
+            prop_assert_eq!(parsed.is_some(), expected.is_some());
             if let Some(parsed) = parsed.filter(|parsed| !parsed.has_duplicates) {
-                prop_assert_eq!(Some(parsed.value), known);
+                prop_assert_eq!(Some(parsed.value), expected);
             }
         }
     }
 
     #[test]
-    fn a_deep_text_is_refused_as_serde_refuses_it() {
+    fn a_text_that_is_nested_too_deeply_is_rejected() {
         let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&deep(100)).is_ok());
         assert!(parse(&deep(100_000)).is_err());

@@ -55,7 +55,7 @@ impl OwnTokens {
             self.is_one(trim(one).as_bytes())
                 || Credentials::read(one).is_some_and(|given| {
                     self.is_one(given.value.as_bytes())
-                        || given.are("basic") && self.are_in_basic(given.value)
+                        || given.have_scheme("basic") && self.are_in_basic(given.value)
                 })
         })
     }
