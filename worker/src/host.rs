@@ -1,4 +1,4 @@
-//! One driver, its input and its output.
+//! The one driver of an isolate, with its input and output buffers.
 
 use std::cell::RefCell;
 
@@ -14,9 +14,11 @@ use crate::vars;
 
 struct Host {
     driver: Driver<Runtime>,
+    /// The buffer into which JavaScript writes a text before a call.
     input: Vec<u8>,
-    written: EncodedStep,
-    /// The text's place and length in bytes, then the step's own numbers.
+    /// The last step.
+    step: EncodedStep,
+    /// The address and the length in bytes of the step's text, then the step's own numbers.
     numbers: [u32; 5],
 }
 
@@ -24,16 +26,16 @@ thread_local! {
     static HOST: RefCell<Host> = RefCell::new(Host {
         driver: Driver::new(Runtime),
         input: Vec::new(),
-        written: EncodedStep::default(),
+        step: EncodedStep::default(),
         numbers: [0; 5],
     });
 }
 
 pub(crate) fn configure(env: &Env, reach: u32, client: u32) -> Result<String, String> {
     let (vars, has_origin_binding) = vars::read(env);
-    let host = wire::host(has_origin_binding, reach, client);
-    let configured = HOST.with_borrow_mut(|driven| driven.driver.configure(&vars, host));
-    let setup = configured.map_err(|error| error.to_string())?;
+    let capabilities = wire::host(has_origin_binding, reach, client);
+    let setup = HOST.with_borrow_mut(|host| host.driver.configure(&vars, capabilities));
+    let setup = setup.map_err(|error| error.to_string())?;
     Ok(json!({
         "number": setup.number, "header": setup.client_ip_header, "redis": setup.redis.as_ref().map(wire::server),
         "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": setup.one_spelling.join(","),
@@ -43,7 +45,7 @@ pub(crate) fn configure(env: &Env, reach: u32, client: u32) -> Result<String, St
 
 pub(crate) fn room(bytes: usize) -> usize {
     HOST.with_borrow_mut(|host| {
-        // A longer one is not kept.
+        // The old buffer is freed even if it is longer, so that a large text does not keep its memory.
         host.input = vec![0; bytes];
         host.input.as_ptr() as usize
     })
@@ -79,21 +81,21 @@ pub(crate) fn application(length: usize) -> u32 {
     start(length, |driver, text| driver.application(text.to_owned()))
 }
 
-/// Begins what the text in the buffer says; the kind of its first step.
+/// Begins the task that the text in the buffer describes, and returns the kind of its first step.
 fn start(length: usize, begin: fn(&mut Driver<Runtime>, &str) -> TaskStep<TaskOutcome>) -> u32 {
     HOST.with_borrow_mut(|host| {
         let text = String::from_utf8_lossy(host.input.get(..length).unwrap_or_default());
         let step = begin(&mut host.driver, &text);
-        let kind = host.written.write(step);
+        let kind = host.step.write(step);
         host.expose(kind)
     })
 }
 
 pub(crate) fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
     HOST.with_borrow_mut(|host| {
-        let answer = wire::answer(kind, status, host.text(length));
-        let step = host.driver.resume(TaskId::from_number(task), answer);
-        let kind = host.written.write(step);
+        let result = wire::answer(kind, status, host.text(length));
+        let step = host.driver.resume(TaskId::from_number(task), result);
+        let kind = host.step.write(step);
         host.expose(kind)
     })
 }
@@ -101,7 +103,7 @@ pub(crate) fn resume(task: u32, kind: u32, status: u32, length: usize) -> u32 {
 pub(crate) fn replies(length: usize) -> u32 {
     HOST.with_borrow_mut(|host| {
         let input = host.input.get(..length).unwrap_or_default();
-        let status = host.written.replies(input);
+        let status = host.step.replies(input);
         host.expose(StepKind::Done);
         status
     })
@@ -127,16 +129,16 @@ pub(crate) fn forwarded(sample: u32, status: u16) {
 
 pub(crate) fn bad_gateway(status: u16) -> u32 {
     HOST.with_borrow_mut(|host| {
-        let kind = host.written.answer(&host.driver.bad_gateway(status));
+        let kind = host.step.answer(&host.driver.bad_gateway(status));
         host.expose(kind)
     })
 }
 
 pub(crate) fn redirected(length: usize) -> bool {
     HOST.with_borrow_mut(|host| {
-        let changed = wire::redirected(&host.text(length));
-        let leads_to_origin = changed.is_some();
-        host.written.text = changed.unwrap_or_default();
+        let rewritten = wire::redirected(&host.text(length));
+        let leads_to_origin = rewritten.is_some();
+        host.step.text = rewritten.unwrap_or_default();
         host.expose(StepKind::Done);
         leads_to_origin
     })
@@ -147,24 +149,26 @@ impl Host {
         String::from_utf8_lossy(self.input.get(..length).unwrap_or_default())
     }
 
-    /// Of a task apart from any request, the first step, if it has one.
+    /// Writes the first step of a task that belongs to no request, and returns its kind. Without a step, the kind is
+    /// [`StepKind::Done`].
     fn begin_apart(&mut self, step: Option<TaskStep<TaskOutcome>>) -> u32 {
         match step {
             Some(step) => {
-                let kind = self.written.write(step);
+                let kind = self.step.write(step);
                 self.expose(kind)
             }
             None => StepKind::Done as u32,
         }
     }
 
+    /// Puts the numbers of the last step where JavaScript reads them, and returns the step's kind as a number.
     fn expose(&mut self, kind: StepKind) -> u32 {
-        let [task, first, second] = self.written.numbers;
-        let text = &self.written.text;
-        // Addresses and lengths have 32 bits here.
+        let [task, first, second] = self.step.numbers;
+        let text = &self.step.text;
+        // On wasm32, addresses and lengths have 32 bits.
         #[allow(clippy::cast_possible_truncation)]
-        let (place, length) = (text.as_ptr() as usize as u32, text.len() as u32);
-        self.numbers = [place, length, task, first, second];
+        let (address, length) = (text.as_ptr() as usize as u32, text.len() as u32);
+        self.numbers = [address, length, task, first, second];
         kind as u32
     }
 }

@@ -1,4 +1,4 @@
-//! What the runtime does at once.
+//! The part of the runtime that answers without waiting: clock, log, random numbers, and fields of the request.
 
 use edge_limiter::driver::Platform;
 use edge_limiter::effects::LogLevel;
@@ -10,41 +10,43 @@ use worker::{console_error, console_log, console_warn};
 
 #[wasm_bindgen(raw_module = "./current.js")]
 extern "C" {
-    /// A header of the request whose task runs.
+    /// The value of a header of the current request, whose task runs.
     fn header(name: &str) -> Option<String>;
-    /// The values of all headers with one of these names, by commas, in any spelling.
+    /// The values of all headers with one of these names in any spelling, joined by commas. The names are separated by
+    /// commas as well.
     #[wasm_bindgen(js_name = headersLike)]
     fn headers_like(names: &str) -> Option<String>;
-    /// The names of all headers, by commas.
+    /// The names of all headers, joined by commas.
     #[wasm_bindgen(js_name = headerNames)]
     fn header_names() -> Option<String>;
-    /// The country and the autonomous system that it came from: absent and 0 where they are not known.
+    /// The country that the request came from. `None` if it is not known.
     fn country() -> Option<String>;
+    /// The number of the autonomous system that the request came from. 0 if it is not known.
     fn asn() -> u32;
-    /// Whether it has a body that is not empty.
+    /// Whether the request has a body that is not empty.
     #[wasm_bindgen(js_name = hasBody)]
     fn has_body() -> bool;
-    /// The task that runs goes on even if its client disconnects.
+    /// Keeps the current task running even if its client disconnects.
     fn outlive();
-    /// Cloudflare's data centre that took it.
+    /// The Cloudflare data centre that received the request.
     #[wasm_bindgen(js_name = dataCenter)]
     fn data_center() -> Option<String>;
 }
 
-/// The Workers runtime.
+/// The JavaScript runtime, as a platform of the driver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Runtime;
 
 impl Platform for Runtime {
     /// `Date.now()`, which deployed Workers advance only after I/O.
     fn now(&self) -> Timestamp {
-        // Whole milliseconds well below 2^53: the conversion is exact.
+        // The time is in whole milliseconds well below 2^53, so the conversion is exact.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let ms = js_sys::Date::now() as u64;
         Timestamp::from_millis(ms)
     }
 
-    /// Jitter can do without, should there be none.
+    /// A random number, or 0 if the runtime has none. Its only use is jitter, which is not essential.
     fn random(&self) -> u32 {
         getrandom::u32().unwrap_or_default()
     }

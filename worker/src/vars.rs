@@ -7,8 +7,8 @@ use serde_json::Value;
 use wasm_bindgen::{JsCast, JsValue};
 use worker::Env;
 
-/// Text, numbers, booleans and plain objects of `env`, and whether it has a binding `ORIGIN`. Bindings
-/// are not touched: a service binding takes any property, `toJSON` too, for a remote call.
+/// The text, numbers, booleans and plain objects of `env`, and whether it has a binding `ORIGIN`. Bindings
+/// are not accessed, because a service binding makes a remote call of every property, even of `toJSON`.
 pub(crate) fn read(env: &Env) -> (Vars, bool) {
     let entries = Object::entries(env.unchecked_ref::<Object>());
     let vars = entries
