@@ -8,7 +8,7 @@ use edge_limiter::time::Millis;
 
 use crate::document::Section;
 use crate::failure::Failure;
-use crate::mode::Mode;
+use crate::mode::SimulatedMode;
 use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::table::{Table, count, decimal, percent};
@@ -56,14 +56,14 @@ pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
             lease,
             ..setting.clone()
         };
-        let strict = replay(Mode::Strict, &trace, &with(0))?;
+        let strict = replay(SimulatedMode::Strict, &trace, &with(0))?;
         let mut cells = vec![
             count(rate.into()),
             count(limit.into()),
             decimal(strict.calls.into(), requests, 2),
         ];
         for lease in LEASES {
-            let run = replay(Mode::Lease, &trace, &with(lease))?;
+            let run = replay(SimulatedMode::Lease, &trace, &with(lease))?;
             let waiting = trace.requests.len() as u64 - run.answered_at_once;
             let calls = decimal(run.calls.into(), requests, 2);
             cells.push(format!("{calls}, {}", percent(waiting, requests as u64)));

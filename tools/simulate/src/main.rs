@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use document::Section;
 use failure::Failure;
-use mode::Mode;
+use mode::SimulatedMode;
 use options::{Options, Source, USAGE};
 use report::Judged;
 use trace::Trace;
@@ -95,7 +95,7 @@ fn sections(options: &Options) -> Result<Vec<Section>, Failure> {
 fn all_modes(trace: &Trace, options: &Options) -> Result<Vec<Judged>, Failure> {
     let setting = &options.setting;
     std::thread::scope(|scope| {
-        let threads = Mode::ALL.map(|mode| {
+        let threads = SimulatedMode::ALL.map(|mode| {
             scope.spawn(move || {
                 let run = world::replay(mode, trace, setting)?;
                 Judged::new(mode, run, trace, setting)

@@ -2,7 +2,7 @@
 
 /// A way to run a limiter over several regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum SimulatedMode {
     /// Every decision at one primary database, denials remembered by the isolates.
     Strict,
     /// The same, with units leased to the isolates.
@@ -21,7 +21,7 @@ pub(crate) enum Mode {
     IdealLog,
 }
 
-impl Mode {
+impl SimulatedMode {
     pub(crate) const ALL: [Self; 8] = [
         Self::Strict,
         Self::Lease,

@@ -7,7 +7,7 @@ use crate::cost::{Cpu, of_commands};
 use crate::document::Section;
 use crate::failure::Failure;
 use crate::judge::{Judgement, judge, worst_within};
-use crate::mode::Mode;
+use crate::mode::SimulatedMode;
 use crate::ruling::Run;
 use crate::setting::Setting;
 use crate::table::{Table, count, decimal, difference, percent};
@@ -15,7 +15,7 @@ use crate::trace::Trace;
 
 /// A mode, what became of the trace in it, and what that did to the limit.
 pub(crate) struct Judged {
-    pub(crate) mode: Mode,
+    pub(crate) mode: SimulatedMode,
     pub(crate) run: Run,
     pub(crate) judgement: Judgement,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Judged {
 impl Judged {
     /// Judges a run; an error where it breaks the bound that its mode has.
     pub(crate) fn new(
-        mode: Mode,
+        mode: SimulatedMode,
         run: Run,
         trace: &Trace,
         setting: &Setting,
@@ -73,7 +73,9 @@ pub(crate) fn introduction(trace: &Trace, setting: &Setting) -> String {
 
 /// Over- and under-admission, mode by mode.
 pub(crate) fn modes(introduction: &str, judged: &[Judged], setting: &Setting) -> Section {
-    let ideal = judged.iter().find(|one| one.mode == Mode::IdealLog);
+    let ideal = judged
+        .iter()
+        .find(|one| one.mode == SimulatedMode::IdealLog);
     let mut table = Table::new([
         "mode",
         "admitted",
@@ -161,7 +163,7 @@ pub(crate) fn costs(judged: &[Judged], setting: &Setting, cpu: Option<Cpu>) -> S
     let beside = of_cpu.iter().filter(|_| cpu.is_some());
     let mut table = Table::new(head.iter().chain(beside).copied());
     for one in judged {
-        if !Mode::OURS.contains(&one.mode) {
+        if !SimulatedMode::OURS.contains(&one.mode) {
             continue;
         }
         let requests = one.run.rulings.len() as u128;
@@ -223,9 +225,9 @@ pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Fa
     })
 }
 
-fn name(mode: Mode, setting: &Setting) -> String {
+fn name(mode: SimulatedMode, setting: &Setting) -> String {
     match mode {
-        Mode::Lease => format!("{} of {}", mode.name(), setting.lease),
+        SimulatedMode::Lease => format!("{} of {}", mode.name(), setting.lease),
         _ => mode.name().to_owned(),
     }
 }
@@ -243,7 +245,7 @@ fn shared(part: u64, whole: u64) -> String {
     format!("{} ({})", count(part), percent(part, whole))
 }
 
-impl Mode {
+impl SimulatedMode {
     /// The most units that a caller can be admitted in any interval of
     /// [`bound_length`](Self::bound_length). `None`: there is no such bound.
     pub(crate) fn bound(self, setting: &Setting) -> Option<u64> {

@@ -13,7 +13,7 @@ use crate::agenda::Agenda;
 use crate::database::Database;
 use crate::failure::Failure;
 use crate::isolate::Isolate;
-use crate::mode::Mode;
+use crate::mode::SimulatedMode;
 use crate::network::{Micros, Place};
 use crate::remote::Letter;
 use crate::replicas;
@@ -22,8 +22,12 @@ use crate::setting::Setting;
 use crate::trace::{Request, Trace};
 
 /// Runs `trace` through one mode.
-pub(crate) fn replay(mode: Mode, trace: &Trace, setting: &Setting) -> Result<Run, Failure> {
-    if mode == Mode::Replicated {
+pub(crate) fn replay(
+    mode: SimulatedMode,
+    trace: &Trace,
+    setting: &Setting,
+) -> Result<Run, Failure> {
+    if mode == SimulatedMode::Replicated {
         return Ok(replicas::replay(trace, setting));
     }
     World::new(mode, trace, setting)?.run()
@@ -62,13 +66,15 @@ struct World<'a> {
 }
 
 impl<'a> World<'a> {
-    fn new(mode: Mode, trace: &'a Trace, setting: &'a Setting) -> Result<Self, Failure> {
+    fn new(mode: SimulatedMode, trace: &'a Trace, setting: &'a Setting) -> Result<Self, Failure> {
         let regions = setting.network.regions.len();
         let isolate = |region, number| {
             let ahead = setting.ahead(region, number);
             Ok(Rc::new(match mode {
-                Mode::Memory => Isolate::alone(region, ahead)?,
-                Mode::TwoCounter | Mode::IdealLog => Isolate::bare(region, ahead)?,
+                SimulatedMode::Memory => Isolate::alone(region, ahead)?,
+                SimulatedMode::TwoCounter | SimulatedMode::IdealLog => {
+                    Isolate::bare(region, ahead)?
+                }
                 _ => Isolate::deployed(region, ahead)?,
             }))
         };
@@ -77,26 +83,26 @@ impl<'a> World<'a> {
             .map(|(region, one)| isolate(region, one))
             .collect::<Result<_, Failure>>()?;
         let databases = match mode {
-            Mode::Regional | Mode::Divided => (0..regions)
+            SimulatedMode::Regional | SimulatedMode::Divided => (0..regions)
                 .map(|_| Database::limiter())
                 .collect::<Result<_, _>>()?,
-            Mode::TwoCounter => vec![Database::two_counters()],
-            Mode::IdealLog => vec![Database::logs()],
+            SimulatedMode::TwoCounter => vec![Database::two_counters()],
+            SimulatedMode::IdealLog => vec![Database::logs()],
             _ => vec![Database::limiter()?],
         };
         Ok(Self {
             trace,
             setting,
             quota: match mode {
-                Mode::Divided => setting.divided()?,
+                SimulatedMode::Divided => setting.divided()?,
                 _ => setting.quota,
             },
             lease: match mode {
-                Mode::Lease => setting.lease,
+                SimulatedMode::Lease => setting.lease,
                 _ => 0,
             },
             place: match mode {
-                Mode::Regional | Mode::Divided => Place::Near,
+                SimulatedMode::Regional | SimulatedMode::Divided => Place::Near,
                 _ => Place::Primary,
             },
             isolates,

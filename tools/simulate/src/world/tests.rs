@@ -1,6 +1,6 @@
 use super::{Setting, replay};
 use crate::judge::{judge, worst_within};
-use crate::mode::Mode;
+use crate::mode::SimulatedMode;
 use crate::ruling::Run;
 use crate::testing::{one_caller, random, setting};
 use crate::trace::Trace;
@@ -14,7 +14,7 @@ fn admitted(run: &Run) -> Vec<bool> {
 }
 
 /// The most units in an interval as long as the mode's bound is for, and that bound.
-fn worst(mode: Mode, trace: &Trace, setting: &Setting) -> (u64, Option<u64>) {
+fn worst(mode: SimulatedMode, trace: &Trace, setting: &Setting) -> (u64, Option<u64>) {
     let run = replay(mode, trace, setting).unwrap();
     let length = mode.bound_length(setting);
     let worst = worst_within(trace, &setting.quota, &run.rulings, length);
@@ -30,7 +30,11 @@ fn strict_and_lease_never_let_anybody_over() {
     };
     for seed in 0..10 {
         let trace = random(seed, 1000, WINDOW);
-        for mode in [Mode::Strict, Mode::Lease, Mode::IdealLog] {
+        for mode in [
+            SimulatedMode::Strict,
+            SimulatedMode::Lease,
+            SimulatedMode::IdealLog,
+        ] {
             let run = replay(mode, &trace, &even).unwrap();
             let judged = judge(&trace, &even.quota, &run.rulings);
             assert!(judged.worst <= u64::from(LIMIT), "{mode:?}: {judged:?}");
@@ -49,7 +53,7 @@ fn every_mode_keeps_to_its_bound() {
     };
     for seed in 0..10 {
         let trace = random(seed, 1000, WINDOW);
-        for mode in Mode::ALL {
+        for mode in SimulatedMode::ALL {
             let (worst, bound) = worst(mode, &trace, &skewed);
             assert!(
                 bound.is_none_or(|bound| worst <= bound),
@@ -69,11 +73,16 @@ fn a_flood_reaches_the_bounds() {
         request.region = u8::try_from(number % 3).unwrap();
         request.isolate = u16::try_from(number / 3 % 4).unwrap();
     }
-    for mode in [Mode::Strict, Mode::Regional, Mode::Divided, Mode::Memory] {
+    for mode in [
+        SimulatedMode::Strict,
+        SimulatedMode::Regional,
+        SimulatedMode::Divided,
+        SimulatedMode::Memory,
+    ] {
         let (worst, bound) = worst(mode, &trace, &setting);
         assert_eq!(Some(worst), bound, "{mode:?}");
     }
-    let replicated = worst(Mode::Replicated, &trace, &setting).0;
+    let replicated = worst(SimulatedMode::Replicated, &trace, &setting).0;
     assert!(replicated > 10 * u64::from(LIMIT), "{replicated}");
 }
 
@@ -82,7 +91,7 @@ fn a_flood_reaches_the_bounds() {
 fn a_replica_admits_all_that_it_has_not_seen_yet() {
     let setting = setting("syd=200", LIMIT, WINDOW);
     let trace = one_caller((0..200).chain([500]));
-    let run = replay(Mode::Replicated, &trace, &setting).unwrap();
+    let run = replay(SimulatedMode::Replicated, &trace, &setting).unwrap();
     assert!(admitted(&run)[..200].iter().all(|admitted| *admitted));
     assert!(!run.rulings[200].admitted);
 }
@@ -92,7 +101,7 @@ fn a_replica_admits_all_that_it_has_not_seen_yet() {
 fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
     let setting = setting("syd=200", LIMIT, WINDOW);
     let trace = one_caller((0..300).map(|number| number * 10));
-    let run = replay(Mode::Strict, &trace, &setting).unwrap();
+    let run = replay(SimulatedMode::Strict, &trace, &setting).unwrap();
     let admitted = admitted(&run).iter().filter(|admitted| **admitted).count() as u64;
     assert_eq!(admitted, u64::from(LIMIT));
     let denials = run.calls - admitted;
@@ -110,8 +119,8 @@ fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
 fn a_lease_spares_round_trips() {
     let setting = setting("syd=200", 1000, 60_000);
     let trace = one_caller((0..600).map(|number| number * 100));
-    let strict = replay(Mode::Strict, &trace, &setting).unwrap();
-    let lease = replay(Mode::Lease, &trace, &setting).unwrap();
+    let strict = replay(SimulatedMode::Strict, &trace, &setting).unwrap();
+    let lease = replay(SimulatedMode::Lease, &trace, &setting).unwrap();
     assert_eq!(strict.calls, 600);
     assert!(lease.calls < 200, "{}", lease.calls);
 }
@@ -120,7 +129,7 @@ fn a_lease_spares_round_trips() {
 fn the_same_seed_makes_the_same_run() {
     let setting = setting(REGIONS, LIMIT, WINDOW);
     let trace = random(3, 1500, WINDOW);
-    for mode in Mode::ALL {
+    for mode in SimulatedMode::ALL {
         let one = replay(mode, &trace, &setting).unwrap();
         assert_eq!(one, replay(mode, &trace, &setting).unwrap(), "{mode:?}");
     }
