@@ -10,13 +10,13 @@ use edge_limiter::time::{Millis, Timestamp};
 use crate::network::Micros;
 
 /// A host whose clock the world sets, and on which nothing fails.
-pub(crate) struct Host {
+pub(crate) struct SimulatedHost {
     now: Cell<Micros>,
     /// How far its clock is ahead of true time.
     ahead: Millis,
 }
 
-impl Host {
+impl SimulatedHost {
     pub(crate) const fn new(ahead: Millis) -> Self {
         Self {
             now: Cell::new(0),
@@ -30,7 +30,7 @@ impl Host {
     }
 }
 
-impl Effects for Host {
+impl Effects for SimulatedHost {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.now.get() / 1000) + self.ahead
     }

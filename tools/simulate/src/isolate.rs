@@ -14,7 +14,7 @@ use edge_limiter::time::Millis;
 
 use crate::database::seed;
 use crate::failure::Failure;
-use crate::host::Host;
+use crate::host::SimulatedHost;
 use crate::network::Micros;
 use crate::remote::{Mailbox, Remote};
 
@@ -33,14 +33,14 @@ const RULES: Rules = Rules {
 /// What stands between a request and a database.
 enum Stores {
     /// The deployed Worker's, with a database or without one.
-    Deployed(Box<Stack<Remote, Emulator, Rc<Host>>>),
+    Deployed(Box<Stack<Remote, Emulator, Rc<SimulatedHost>>>),
     /// Nothing.
     Bare(Remote),
 }
 
 pub(crate) struct Isolate {
     stores: Stores,
-    host: Rc<Host>,
+    host: Rc<SimulatedHost>,
     pub(crate) mailbox: Rc<Mailbox>,
     pub(crate) region: usize,
 }
@@ -68,10 +68,10 @@ impl Isolate {
     fn new(
         region: usize,
         ahead: Millis,
-        stores: impl FnOnce(Remote, Rc<Host>) -> Result<Stores, Failure>,
+        stores: impl FnOnce(Remote, Rc<SimulatedHost>) -> Result<Stores, Failure>,
     ) -> Result<Self, Failure> {
         let mailbox = Rc::new(Mailbox::default());
-        let host = Rc::new(Host::new(ahead));
+        let host = Rc::new(SimulatedHost::new(ahead));
         Ok(Self {
             stores: stores(Remote(Rc::clone(&mailbox)), Rc::clone(&host))?,
             host,
