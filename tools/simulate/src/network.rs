@@ -16,7 +16,7 @@ pub(crate) struct Region {
 
 /// The regions and what disturbs their messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Network {
+pub(crate) struct SimulatedNetwork {
     pub(crate) regions: Vec<Region>,
     /// There and back to a database in the same region, undisturbed.
     pub(crate) local: Micros,
@@ -32,7 +32,7 @@ pub(crate) enum Place {
     Near,
 }
 
-impl Network {
+impl SimulatedNetwork {
     /// Reads `iad=2,fra=90`: names with their round trip to the primary database, in ms.
     pub(crate) fn regions(text: &str) -> Result<Vec<Region>, Failure> {
         let wrong = || {
@@ -85,11 +85,11 @@ impl Network {
 
 #[cfg(test)]
 mod tests {
-    use super::{Micros, Network, Place};
+    use super::{Micros, Place, SimulatedNetwork};
 
-    fn network() -> Network {
-        Network {
-            regions: Network::regions("iad=2,fra=90").unwrap(),
+    fn network() -> SimulatedNetwork {
+        SimulatedNetwork {
+            regions: SimulatedNetwork::regions("iad=2,fra=90").unwrap(),
             local: 2000,
             jitter: 50,
             seed: 7,
@@ -100,7 +100,7 @@ mod tests {
     fn regions_are_read_or_refused() {
         assert_eq!(network().regions[1].to_primary, 90_000);
         for wrong in ["", "iad", "iad=", "iad=x", "=2", "iad=2,iad=3", "iad=-1"] {
-            assert!(Network::regions(wrong).is_err(), "{wrong:?}");
+            assert!(SimulatedNetwork::regions(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -7,7 +7,7 @@ use edge_limiter::time::Millis;
 
 use crate::cost::Cpu;
 use crate::failure::Failure;
-use crate::network::Network;
+use crate::network::SimulatedNetwork;
 use crate::setting::Setting;
 use crate::traffic::Traffic;
 
@@ -156,9 +156,9 @@ impl Given {
         let limit = NonZeroU32::new(self.limit).unwrap_or(NonZeroU32::MIN);
         let window = Millis::from_secs(self.window);
         let quota = Quota::new(Algorithm::SlidingWindow, limit, window);
-        let regions = Network::regions(&self.regions)?;
+        let regions = SimulatedNetwork::regions(&self.regions)?;
         Ok(Setting {
-            network: Network {
+            network: SimulatedNetwork {
                 regions,
                 local: u64::from(self.local) * 1000,
                 jitter: u64::from(self.jitter),

@@ -6,13 +6,13 @@ use edge_limiter::quota::Quota;
 use edge_limiter::time::Millis;
 
 use crate::failure::Failure;
-use crate::network::{Micros, Network};
+use crate::network::{Micros, SimulatedNetwork};
 use crate::rng::Rng;
 
 /// What all modes have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
-    pub(crate) network: Network,
+    pub(crate) network: SimulatedNetwork,
     pub(crate) quota: Quota,
     /// Units that an isolate may hold in lease mode.
     pub(crate) lease: u32,

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use edge_limiter::quota::{Algorithm, Quota};
 use edge_limiter::time::{Millis, Timestamp};
 
-use crate::network::Network;
+use crate::network::SimulatedNetwork;
 use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::trace::{Request, Trace};
@@ -25,8 +25,8 @@ pub(crate) fn quota(algorithm: Algorithm, limit: u32, window: u64) -> Quota {
 /// Three regions, four isolates each.
 pub(crate) fn setting(regions: &str, limit: u32, window: u64) -> Setting {
     Setting {
-        network: Network {
-            regions: Network::regions(regions).unwrap(),
+        network: SimulatedNetwork {
+            regions: SimulatedNetwork::regions(regions).unwrap(),
             local: 2000,
             jitter: 25,
             seed: 1,

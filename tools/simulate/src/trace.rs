@@ -115,10 +115,10 @@ pub(crate) fn drawn(rng: &mut Rng, isolates: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::{Request, Trace};
-    use crate::network::Network;
+    use crate::network::SimulatedNetwork;
 
     fn read(text: &str) -> Result<Trace, String> {
-        let regions = Network::regions("iad=2,fra=90").unwrap();
+        let regions = SimulatedNetwork::regions("iad=2,fra=90").unwrap();
         Trace::read(text, &regions, 4, 1).map_err(|failure| failure.0)
     }
 
