@@ -27,7 +27,7 @@ pub(crate) struct SimulatedNetwork {
 
 /// Which database a message is for, or from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum DatabaseLocation {
     Primary,
     Near,
 }
@@ -60,24 +60,25 @@ impl SimulatedNetwork {
     }
 
     /// How long one message takes, one way; `message` tells it from the others.
-    pub(crate) fn one_way(&self, region: usize, place: Place, message: u64) -> Micros {
+    pub(crate) fn one_way(&self, region: usize, place: DatabaseLocation, message: u64) -> Micros {
         let least = self.least(region, place);
         let more = least * self.jitter / 100;
         least + Rng::of(self.seed, message).below(more + 1)
     }
 
     /// How long it takes undisturbed.
-    fn least(&self, region: usize, place: Place) -> Micros {
+    fn least(&self, region: usize, place: DatabaseLocation) -> Micros {
         let round_trip = match place {
-            Place::Primary => self.regions.get(region).map_or(0, |one| one.to_primary),
-            Place::Near => self.local,
+            DatabaseLocation::Primary => self.regions.get(region).map_or(0, |one| one.to_primary),
+            DatabaseLocation::Near => self.local,
         };
         round_trip / 2
     }
 
     /// The longest way to the primary less the shortest: by how much a request can overtake another.
     pub(crate) fn spread(&self) -> Micros {
-        let ways = || (0..self.regions.len()).map(|region| self.least(region, Place::Primary));
+        let ways =
+            || (0..self.regions.len()).map(|region| self.least(region, DatabaseLocation::Primary));
         let longest = ways().max().unwrap_or_default();
         longest + longest * self.jitter / 100 - ways().min().unwrap_or_default()
     }
@@ -85,7 +86,7 @@ impl SimulatedNetwork {
 
 #[cfg(test)]
 mod tests {
-    use super::{Micros, Place, SimulatedNetwork};
+    use super::{DatabaseLocation, Micros, SimulatedNetwork};
 
     fn network() -> SimulatedNetwork {
         SimulatedNetwork {
@@ -108,11 +109,11 @@ mod tests {
     fn a_message_takes_its_time_and_up_to_the_jitter_more() {
         let network = network();
         let times: Vec<Micros> = (0..1000)
-            .map(|message| network.one_way(1, Place::Primary, message))
+            .map(|message| network.one_way(1, DatabaseLocation::Primary, message))
             .collect();
         assert!(times.iter().all(|time| (45_000..=67_500).contains(time)));
         assert!(times.iter().any(|time| *time > 66_000));
         assert_eq!(network.spread(), 66_500);
-        assert_eq!(times[3], network.one_way(1, Place::Primary, 3));
+        assert_eq!(times[3], network.one_way(1, DatabaseLocation::Primary, 3));
     }
 }

@@ -9,7 +9,7 @@ use edge_limiter::quota::{Quota, QuotaState};
 use edge_limiter::time::Timestamp;
 
 use crate::agenda::Agenda;
-use crate::network::{Micros, Place};
+use crate::network::{DatabaseLocation, Micros};
 use crate::ruling::{Ruling, Run};
 use crate::setting::Setting;
 use crate::trace::Trace;
@@ -51,7 +51,7 @@ pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
     for (place, request) in trace.requests.iter().enumerate() {
         let at = request.at * 1000;
         play.until(at);
-        let there = at + play.travel(usize::from(request.region), Place::Near);
+        let there = at + play.travel(usize::from(request.region), DatabaseLocation::Near);
         play.agenda.enter(there, Event::Read(place));
     }
     play.until(Micros::MAX);
@@ -75,7 +75,8 @@ impl Play<'_> {
                 Event::Read(place) => self.decide(place, at),
                 Event::Written(write) => {
                     for region in 0..self.replicas.len() {
-                        let there = at + self.travel(region, Place::Primary) + self.setting.lag;
+                        let there =
+                            at + self.travel(region, DatabaseLocation::Primary) + self.setting.lag;
                         self.agenda.enter(there, Event::Copied(region, write));
                     }
                 }
@@ -91,14 +92,14 @@ impl Play<'_> {
         let now = Timestamp::from_millis(request.at) + ahead;
         let state = self.replicas[region][request.caller as usize].as_ref();
         let decision = self.setting.quota.decide(state, request.cost, now).decision;
-        let back = at + self.travel(region, Place::Near);
+        let back = at + self.travel(region, DatabaseLocation::Near);
         self.run.rulings[place] = Ruling {
             admitted: decision.allowed(),
             waited: back - request.at * 1000,
         };
         self.run.calls += 1;
         if decision.allowed() {
-            let there = back + self.travel(region, Place::Primary);
+            let there = back + self.travel(region, DatabaseLocation::Primary);
             let write = Write {
                 caller: request.caller,
                 units: request.cost,
@@ -115,7 +116,7 @@ impl Play<'_> {
         *state = added.admitted.or(state.take());
     }
 
-    fn travel(&mut self, region: usize, place: Place) -> Micros {
+    fn travel(&mut self, region: usize, place: DatabaseLocation) -> Micros {
         self.messages += 1;
         self.setting.network.one_way(region, place, self.messages)
     }

@@ -14,7 +14,7 @@ pub(crate) struct Request {
     pub(crate) region: u8,
     /// Which of the region's isolates.
     pub(crate) isolate: u16,
-    /// Place in [`Trace::callers`].
+    /// Index in [`Trace::callers`].
     pub(crate) caller: u32,
     pub(crate) cost: u32,
 }

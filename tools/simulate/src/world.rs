@@ -14,7 +14,7 @@ use crate::database::Database;
 use crate::failure::Failure;
 use crate::isolate::Isolate;
 use crate::mode::SimulatedMode;
-use crate::network::{Micros, Place};
+use crate::network::{DatabaseLocation, Micros};
 use crate::remote::Letter;
 use crate::replicas;
 use crate::ruling::{Ruling, Run};
@@ -40,7 +40,7 @@ type Doing = Pin<Box<dyn Future<Output = Result<Option<bool>, Failure>>>>;
 struct Task {
     doing: Doing,
     isolate: Rc<Isolate>,
-    /// Place in the trace, and the moment of arrival.
+    /// Index in the trace, and the moment of arrival.
     request: Option<(usize, Micros)>,
     waited: bool,
 }
@@ -57,7 +57,7 @@ struct World<'a> {
     setting: &'a Setting,
     quota: Quota,
     lease: u32,
-    place: Place,
+    place: DatabaseLocation,
     isolates: Vec<Rc<Isolate>>,
     databases: Vec<Database>,
     agenda: Agenda<Event>,
@@ -102,8 +102,8 @@ impl<'a> World<'a> {
                 _ => 0,
             },
             place: match mode {
-                SimulatedMode::Regional | SimulatedMode::Divided => Place::Near,
-                _ => Place::Primary,
+                SimulatedMode::Regional | SimulatedMode::Divided => DatabaseLocation::Near,
+                _ => DatabaseLocation::Primary,
             },
             isolates,
             databases,
@@ -134,8 +134,8 @@ impl<'a> World<'a> {
                 Event::Asked(task, letter) => {
                     let region = task.isolate.region;
                     let place = match self.place {
-                        Place::Primary => 0,
-                        Place::Near => region,
+                        DatabaseLocation::Primary => 0,
+                        DatabaseLocation::Near => region,
                     };
                     let question = Question::with(&letter.check, &letter.extras);
                     let reply = self.databases[place].decide(&question, letter.now)?;
