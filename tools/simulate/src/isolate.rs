@@ -16,7 +16,7 @@ use crate::database::seed;
 use crate::failure::Failure;
 use crate::host::SimulatedHost;
 use crate::network::Micros;
-use crate::remote::{Mailbox, Remote};
+use crate::remote::{DatabaseChannel, RemoteStore};
 
 /// The defaults of the deployed Worker. None of them matters while no database fails.
 const RULES: Rules = Rules {
@@ -33,15 +33,15 @@ const RULES: Rules = Rules {
 /// What stands between a request and a database.
 enum Stores {
     /// The deployed Worker's, with a database or without one.
-    Deployed(Box<Stack<Remote, Emulator, Rc<SimulatedHost>>>),
+    Deployed(Box<Stack<RemoteStore, Emulator, Rc<SimulatedHost>>>),
     /// Nothing.
-    Bare(Remote),
+    Bare(RemoteStore),
 }
 
 pub(crate) struct Isolate {
     stores: Stores,
     host: Rc<SimulatedHost>,
-    pub(crate) mailbox: Rc<Mailbox>,
+    pub(crate) channel: Rc<DatabaseChannel>,
     pub(crate) region: usize,
 }
 
@@ -68,14 +68,14 @@ impl Isolate {
     fn new(
         region: usize,
         ahead: Millis,
-        stores: impl FnOnce(Remote, Rc<SimulatedHost>) -> Result<Stores, Failure>,
+        stores: impl FnOnce(RemoteStore, Rc<SimulatedHost>) -> Result<Stores, Failure>,
     ) -> Result<Self, Failure> {
-        let mailbox = Rc::new(Mailbox::default());
+        let channel = Rc::new(DatabaseChannel::default());
         let host = Rc::new(SimulatedHost::new(ahead));
         Ok(Self {
-            stores: stores(Remote(Rc::clone(&mailbox)), Rc::clone(&host))?,
+            stores: stores(RemoteStore(Rc::clone(&channel)), Rc::clone(&host))?,
             host,
-            mailbox,
+            channel,
             region,
         })
     }

@@ -11,7 +11,7 @@ use edge_limiter::store::{Check, StoreError};
 use edge_limiter::time::Timestamp;
 
 /// A question on its way.
-pub(crate) struct Letter {
+pub(crate) struct RemoteQuestion {
     pub(crate) number: u64,
     pub(crate) check: Check,
     /// One for each charge.
@@ -23,15 +23,15 @@ pub(crate) struct Letter {
 /// What has been asked and not been taken to the database yet, and what has been answered and not
 /// been read yet.
 #[derive(Default)]
-pub(crate) struct Mailbox {
+pub(crate) struct DatabaseChannel {
     next: Cell<u64>,
-    sent: RefCell<Option<Letter>>,
+    sent: RefCell<Option<RemoteQuestion>>,
     replies: RefCell<HashMap<u64, StoreReply>>,
 }
 
-impl Mailbox {
+impl DatabaseChannel {
     /// The question that has just been asked, if one has.
-    pub(crate) fn collect(&self) -> Option<Letter> {
+    pub(crate) fn collect(&self) -> Option<RemoteQuestion> {
         self.sent.borrow_mut().take()
     }
 
@@ -40,17 +40,17 @@ impl Mailbox {
     }
 }
 
-/// A store behind a mailbox.
-pub(crate) struct Remote(pub(crate) Rc<Mailbox>);
+/// A store behind a channel.
+pub(crate) struct RemoteStore(pub(crate) Rc<DatabaseChannel>);
 
-impl Partitioned for Remote {}
+impl Partitioned for RemoteStore {}
 
-impl SharedStore for Remote {
+impl SharedStore for RemoteStore {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let places = 0..question.check.charges.len();
         let number = self.0.next.get();
         self.0.next.set(number + 1);
-        *self.0.sent.borrow_mut() = Some(Letter {
+        *self.0.sent.borrow_mut() = Some(RemoteQuestion {
             number,
             check: question.check.clone(),
             extras: places.map(|place| question.extra(place).clone()).collect(),

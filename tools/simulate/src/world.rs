@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::isolate::Isolate;
 use crate::mode::SimulatedMode;
 use crate::network::{DatabaseLocation, Micros};
-use crate::remote::Letter;
+use crate::remote::RemoteQuestion;
 use crate::replicas;
 use crate::ruling::{Ruling, Run};
 use crate::setting::Setting;
@@ -47,7 +47,7 @@ struct Task {
 
 enum Event {
     /// A question is at the database.
-    Asked(Task, Letter),
+    Asked(Task, RemoteQuestion),
     /// The answer is back.
     Answered(Task),
 }
@@ -131,15 +131,15 @@ impl<'a> World<'a> {
     fn play_until(&mut self, until: Micros) -> Result<(), Failure> {
         while let Some((at, event)) = self.agenda.next_before(until) {
             match event {
-                Event::Asked(task, letter) => {
+                Event::Asked(task, sent) => {
                     let region = task.isolate.region;
                     let place = match self.place {
                         DatabaseLocation::Primary => 0,
                         DatabaseLocation::Near => region,
                     };
-                    let question = Question::with(&letter.check, &letter.extras);
-                    let reply = self.databases[place].decide(&question, letter.now)?;
-                    task.isolate.mailbox.deliver(letter.number, reply);
+                    let question = Question::with(&sent.check, &sent.extras);
+                    let reply = self.databases[place].decide(&question, sent.now)?;
+                    task.isolate.channel.deliver(sent.number, reply);
                     let back = at + self.travel(region);
                     self.agenda.enter(back, Event::Answered(task));
                 }
@@ -177,11 +177,11 @@ impl<'a> World<'a> {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(done) = polled else {
-            let letter = (task.isolate.mailbox.collect())
+            let sent = (task.isolate.channel.collect())
                 .ok_or_else(|| Failure::new("a store waits for nothing that was asked"))?;
             task.waited = true;
             let there = at + self.travel(task.isolate.region);
-            self.agenda.enter(there, Event::Asked(task, letter));
+            self.agenda.enter(there, Event::Asked(task, sent));
             return Ok(());
         };
         if let (Some(admitted), Some((place, arrived))) = (done?, task.request) {
