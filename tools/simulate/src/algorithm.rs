@@ -8,7 +8,7 @@ use edge_limiter::time::Timestamp;
 use crate::exact_log::ExactLog;
 use crate::failure::Failure;
 use crate::rule::{Ours, Rule};
-use crate::ruling::Ruling;
+use crate::ruling::SimulatedOutcome;
 use crate::trace::{Request, Trace};
 use crate::two_counter::TwoCounter;
 
@@ -38,7 +38,11 @@ impl Contestant {
     }
 
     /// What becomes of `trace`.
-    pub(crate) fn rulings(self, trace: &Trace, quota: &Quota) -> Result<Vec<Ruling>, Failure> {
+    pub(crate) fn outcomes(
+        self,
+        trace: &Trace,
+        quota: &Quota,
+    ) -> Result<Vec<SimulatedOutcome>, Failure> {
         Ok(match self {
             Self::IdealLog => play::<ExactLog>(trace, quota),
             Self::TwoCounter => play::<TwoCounter>(trace, quota),
@@ -54,11 +58,11 @@ fn of(quota: &Quota, algorithm: Algorithm) -> Result<Quota, Failure> {
         .ok_or_else(|| Failure::new("--limit and --window are too large for a token bucket"))
 }
 
-fn play<R: Rule>(trace: &Trace, quota: &Quota) -> Vec<Ruling> {
+fn play<R: Rule>(trace: &Trace, quota: &Quota) -> Vec<SimulatedOutcome> {
     let mut callers: Vec<R> = trace.callers.iter().map(|_| R::default()).collect();
     let decide = |request: &Request| {
         let now = Timestamp::from_millis(request.at);
-        Ruling::at_once(callers[request.caller as usize].admits(quota, request.cost, now))
+        SimulatedOutcome::at_once(callers[request.caller as usize].admits(quota, request.cost, now))
     };
     trace.requests.iter().map(decide).collect()
 }

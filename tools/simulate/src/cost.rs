@@ -40,13 +40,13 @@ impl Cpu {
     /// Microseconds of a whole run.
     fn of(self, run: &Run) -> u128 {
         let by_itself = u128::from(run.answered_at_once);
-        let asking = run.rulings.len() as u128 - by_itself;
+        let asking = run.outcomes.len() as u128 - by_itself;
         asking * u128::from(self.asking) + by_itself * u128::from(self.by_itself)
     }
 
     /// Milliseconds per request, and dollars per million requests.
     pub(crate) fn cells(self, run: &Run) -> [String; 2] {
-        let requests = run.rulings.len() as u128;
+        let requests = run.outcomes.len() as u128;
         let micros = self.of(run);
         // A millionth of a request's microseconds is a million requests' seconds.
         let dollars = decimal(micros * CENTS_PER_MILLION_CPU_MS, requests * 1000 * 100, 4);
@@ -56,7 +56,7 @@ impl Cpu {
 
 /// Dollars of commands per million requests.
 pub(crate) fn of_commands(run: &Run) -> String {
-    let requests = run.rulings.len() as u128;
+    let requests = run.outcomes.len() as u128;
     let dollars = decimal(
         u128::from(run.billed) * CENTS_PER_MILLION_COMMANDS,
         requests * 100,
@@ -68,11 +68,11 @@ pub(crate) fn of_commands(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Cpu, of_commands};
-    use crate::ruling::{Ruling, Run};
+    use crate::ruling::{Run, SimulatedOutcome};
 
     fn run(billed: u64, answered_at_once: u64) -> Run {
         Run {
-            rulings: vec![Ruling::default(); 1000],
+            outcomes: vec![SimulatedOutcome::default(); 1000],
             calls: 0,
             billed,
             answered_at_once,

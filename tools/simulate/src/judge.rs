@@ -17,7 +17,7 @@ use edge_limiter::quota::{Algorithm, Quota};
 use edge_limiter::time::{Millis, Timestamp};
 
 use crate::exact_log::ExactLog;
-use crate::ruling::Ruling;
+use crate::ruling::SimulatedOutcome;
 use crate::trace::Trace;
 
 /// What a run did.
@@ -40,16 +40,16 @@ impl Judgement {
 }
 
 /// Judges a run: one ruling per request of `trace`.
-pub(crate) fn judge(trace: &Trace, quota: &Quota, rulings: &[Ruling]) -> Judgement {
+pub(crate) fn judge(trace: &Trace, quota: &Quota, outcomes: &[SimulatedOutcome]) -> Judgement {
     let mut judgement = Judgement {
         requests: trace.requests.len() as u64,
         ..Judgement::default()
     };
     let mut callers: Vec<Caller> = trace.callers.iter().map(|_| Caller::default()).collect();
-    for (request, ruling) in trace.requests.iter().zip(rulings) {
+    for (request, outcome) in trace.requests.iter().zip(outcomes) {
         let now = Timestamp::from_millis(request.at);
         let caller = &mut callers[request.caller as usize];
-        if ruling.admitted {
+        if outcome.admitted {
             caller.history.add(request.cost, now);
             judgement.admitted += 1;
             judgement.worst = judgement.worst.max(caller.history.units(quota, now));
@@ -62,7 +62,7 @@ pub(crate) fn judge(trace: &Trace, quota: &Quota, rulings: &[Ruling]) -> Judgeme
         } else {
             caller.denied.push(Denied {
                 at: request.at,
-                until: request.at + ruling.waited / 1000,
+                until: request.at + outcome.waited / 1000,
                 cost: request.cost,
                 before: caller.admitted.len(),
                 units: caller.history.units(quota, now),
@@ -114,12 +114,12 @@ impl Caller {
 pub(crate) fn worst_within(
     trace: &Trace,
     quota: &Quota,
-    rulings: &[Ruling],
+    outcomes: &[SimulatedOutcome],
     length: Millis,
 ) -> Option<u64> {
     let limit = NonZeroU32::new(quota.limit())?;
     let shorter = Quota::new(Algorithm::SlidingWindow, limit, length).ok()?;
-    Some(judge(trace, &shorter, rulings).worst)
+    Some(judge(trace, &shorter, outcomes).worst)
 }
 
 #[cfg(test)]

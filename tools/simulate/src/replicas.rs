@@ -10,7 +10,7 @@ use edge_limiter::time::Timestamp;
 
 use crate::agenda::Agenda;
 use crate::network::{DatabaseLocation, Micros};
-use crate::ruling::{Ruling, Run};
+use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
 use crate::trace::Trace;
 
@@ -44,7 +44,7 @@ pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
         agenda: Agenda::default(),
         messages: 0,
         run: Run {
-            rulings: vec![Ruling::default(); trace.requests.len()],
+            outcomes: vec![SimulatedOutcome::default(); trace.requests.len()],
             ..Run::default()
         },
     };
@@ -93,7 +93,7 @@ impl Play<'_> {
         let state = self.replicas[region][request.caller as usize].as_ref();
         let decision = self.setting.quota.decide(state, request.cost, now).decision;
         let back = at + self.travel(region, DatabaseLocation::Near);
-        self.run.rulings[place] = Ruling {
+        self.run.outcomes[place] = SimulatedOutcome {
             admitted: decision.allowed(),
             waited: back - request.at * 1000,
         };

@@ -28,10 +28,10 @@ impl Judged {
         trace: &Trace,
         setting: &Setting,
     ) -> Result<Self, Failure> {
-        let judgement = judge(trace, &setting.quota, &run.rulings);
+        let judgement = judge(trace, &setting.quota, &run.outcomes);
         if let Some(bound) = mode.bound(setting) {
             let length = mode.bound_length(setting);
-            let worst = worst_within(trace, &setting.quota, &run.rulings, length);
+            let worst = worst_within(trace, &setting.quota, &run.outcomes, length);
             if worst.is_some_and(|worst| worst > bound) {
                 return Err(Failure::new(format!(
                     "{}: {} units within {} ms, the bound is {bound}",
@@ -125,12 +125,12 @@ pub(crate) fn latencies(judged: &[Judged], trace: &Trace, setting: &Setting) -> 
     );
     for one in judged {
         let cells = (0..regions.len()).map(|region| {
-            let rulings = trace.requests.iter().zip(&one.run.rulings);
-            let mut waits: Vec<u64> = rulings
-                .filter(|(request, ruling)| {
-                    usize::from(request.region) == region && ruling.admitted
+            let outcomes = trace.requests.iter().zip(&one.run.outcomes);
+            let mut waits: Vec<u64> = outcomes
+                .filter(|(request, outcome)| {
+                    usize::from(request.region) == region && outcome.admitted
                 })
-                .map(|(_, ruling)| ruling.waited)
+                .map(|(_, outcome)| outcome.waited)
                 .collect();
             waits.sort_unstable();
             let at = |hundredth: usize| {
@@ -140,8 +140,8 @@ pub(crate) fn latencies(judged: &[Judged], trace: &Trace, setting: &Setting) -> 
             };
             format!("{} / {} ms", at(50), at(99))
         });
-        let at_once = (one.run.rulings.iter())
-            .filter(|ruling| ruling.admitted && ruling.waited == 0)
+        let at_once = (one.run.outcomes.iter())
+            .filter(|outcome| outcome.admitted && outcome.waited == 0)
             .count() as u64;
         table.row(
             [one.mode.name().to_owned()]
@@ -166,7 +166,7 @@ pub(crate) fn costs(judged: &[Judged], setting: &Setting, cpu: Option<Cpu>) -> S
         if !SimulatedMode::OURS.contains(&one.mode) {
             continue;
         }
-        let requests = one.run.rulings.len() as u128;
+        let requests = one.run.outcomes.len() as u128;
         let per_million = |number: u64| decimal(u128::from(number) * 1_000_000, requests, 0);
         let grouped = |number| {
             per_million(number)
@@ -191,7 +191,7 @@ pub(crate) fn costs(judged: &[Judged], setting: &Setting, cpu: Option<Cpu>) -> S
 /// The algorithms without regions.
 pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Failure> {
     let quota = &setting.quota;
-    let ideal = Contestant::IdealLog.rulings(trace, quota)?;
+    let ideal = Contestant::IdealLog.outcomes(trace, quota)?;
     let yardstick = judge(trace, quota, &ideal);
     let mut table = Table::new([
         "algorithm",
@@ -204,9 +204,9 @@ pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Fa
         "verdicts unlike the ideal log's",
     ]);
     for contestant in Contestant::ALL {
-        let rulings = contestant.rulings(trace, quota)?;
-        let it = judge(trace, quota, &rulings);
-        let unlike = (rulings.iter().zip(&ideal)).filter(|(one, other)| one != other);
+        let outcomes = contestant.outcomes(trace, quota)?;
+        let it = judge(trace, quota, &outcomes);
+        let unlike = (outcomes.iter().zip(&ideal)).filter(|(one, other)| one != other);
         let unlike = unlike.count() as u64;
         table.row([
             contestant.name().to_owned(),

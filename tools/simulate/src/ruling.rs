@@ -4,13 +4,13 @@ use crate::network::Micros;
 
 /// What became of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ruling {
+pub(crate) struct SimulatedOutcome {
     pub(crate) admitted: bool,
     /// How long it waited for that.
     pub(crate) waited: Micros,
 }
 
-impl Ruling {
+impl SimulatedOutcome {
     /// Decided without waiting.
     pub(crate) const fn at_once(admitted: bool) -> Self {
         Self {
@@ -23,7 +23,7 @@ impl Ruling {
 /// What became of all of them, in the trace's order, and what was asked for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Run {
-    pub(crate) rulings: Vec<Ruling>,
+    pub(crate) outcomes: Vec<SimulatedOutcome>,
     /// Round trips to a database, those in the background included.
     pub(crate) calls: u64,
     /// Commands billed, where the limiter's script was called.

@@ -17,7 +17,7 @@ use crate::mode::SimulatedMode;
 use crate::network::{DatabaseLocation, Micros};
 use crate::remote::RemoteQuestion;
 use crate::replicas;
-use crate::ruling::{Ruling, Run};
+use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
 use crate::trace::{Request, Trace};
 
@@ -110,7 +110,7 @@ impl<'a> World<'a> {
             agenda: Agenda::default(),
             messages: 0,
             run: Run {
-                rulings: vec![Ruling::default(); trace.requests.len()],
+                outcomes: vec![SimulatedOutcome::default(); trace.requests.len()],
                 ..Run::default()
             },
         })
@@ -185,7 +185,7 @@ impl<'a> World<'a> {
             return Ok(());
         };
         if let (Some(admitted), Some((place, arrived))) = (done?, task.request) {
-            self.run.rulings[place] = Ruling {
+            self.run.outcomes[place] = SimulatedOutcome {
                 admitted,
                 waited: at - arrived,
             };

@@ -6,7 +6,7 @@ use crate::testing::{one_caller, quota, random};
 use crate::trace::Trace;
 
 fn judged(contestant: Contestant, trace: &Trace, quota: &Quota) -> Judgement {
-    judge(trace, quota, &contestant.rulings(trace, quota).unwrap())
+    judge(trace, quota, &contestant.outcomes(trace, quota).unwrap())
 }
 
 /// A whole limit half a second before the edge, then ten a second: the 197 of docs/policies-and-routes.md.

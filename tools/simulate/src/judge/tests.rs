@@ -3,7 +3,7 @@ use edge_limiter::quota::Algorithm;
 use edge_limiter::time::Millis;
 
 use crate::rng::Rng;
-use crate::ruling::Ruling;
+use crate::ruling::SimulatedOutcome;
 use crate::testing::{one_caller, quota, random};
 use crate::trace::Trace;
 
@@ -26,10 +26,10 @@ fn the_scan_finds_what_trying_every_interval_finds() {
     for seed in 0..30 {
         let trace = random(seed, 150, WINDOW);
         let mut rng = Rng::of(seed, 0);
-        let rulings: Vec<Ruling> = (trace.requests.iter())
-            .map(|_| Ruling::at_once(rng.percent(60)))
+        let outcomes: Vec<SimulatedOutcome> = (trace.requests.iter())
+            .map(|_| SimulatedOutcome::at_once(rng.percent(60)))
             .collect();
-        let admitted: Vec<bool> = rulings.iter().map(|ruling| ruling.admitted).collect();
+        let admitted: Vec<bool> = outcomes.iter().map(|outcome| outcome.admitted).collect();
         let starts = |length| {
             let trace = &trace;
             let admitted = &admitted;
@@ -37,9 +37,9 @@ fn the_scan_finds_what_trying_every_interval_finds() {
                 .map(move |first| within(trace, admitted, first.caller, first.at, length))
                 .max()
         };
-        let judged = judge(&trace, &quota, &rulings);
+        let judged = judge(&trace, &quota, &outcomes);
         assert_eq!(Some(judged.worst), starts(WINDOW));
-        let shorter = worst_within(&trace, &quota, &rulings, Millis::new(WINDOW - 200));
+        let shorter = worst_within(&trace, &quota, &outcomes, Millis::new(WINDOW - 200));
         assert_eq!(shorter, starts(WINDOW - 200));
 
         // Denied with room: by the units before the request, each counted anew.
@@ -58,7 +58,7 @@ fn the_scan_finds_what_trying_every_interval_finds() {
 fn the_excess_is_what_must_go_for_the_rest_to_keep_to_the_limit() {
     let quota = quota(Algorithm::SlidingWindow, 2, WINDOW);
     let trace = one_caller([0, 1, 2, 3, 999, 1000]);
-    let judged = judge(&trace, &quota, &[Ruling::at_once(true); 6]);
+    let judged = judge(&trace, &quota, &[SimulatedOutcome::at_once(true); 6]);
     assert_eq!(judged.worst, 5);
     assert_eq!(judged.excess, 3, "those at 2, 3 and 999");
     assert_eq!(judged.denied_with_room, 0);
@@ -69,11 +69,11 @@ fn a_request_that_was_overtaken_had_no_room() {
     let quota = quota(Algorithm::SlidingWindow, 1, WINDOW);
     let trace = one_caller([0, 10]);
     let judged = |waited| {
-        let denied = Ruling {
+        let denied = SimulatedOutcome {
             admitted: false,
             waited,
         };
-        let judged = judge(&trace, &quota, &[denied, Ruling::at_once(true)]);
+        let judged = judge(&trace, &quota, &[denied, SimulatedOutcome::at_once(true)]);
         judged.denied_with_room
     };
     assert_eq!(judged(9_000), 1, "it had its answer before the other came");

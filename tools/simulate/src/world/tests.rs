@@ -10,14 +10,17 @@ const LIMIT: u32 = 12;
 const WINDOW: u64 = 20_000;
 
 fn admitted(run: &Run) -> Vec<bool> {
-    run.rulings.iter().map(|ruling| ruling.admitted).collect()
+    run.outcomes
+        .iter()
+        .map(|outcome| outcome.admitted)
+        .collect()
 }
 
 /// The most units in an interval as long as the mode's bound is for, and that bound.
 fn worst(mode: SimulatedMode, trace: &Trace, setting: &Setting) -> (u64, Option<u64>) {
     let run = replay(mode, trace, setting).unwrap();
     let length = mode.bound_length(setting);
-    let worst = worst_within(trace, &setting.quota, &run.rulings, length);
+    let worst = worst_within(trace, &setting.quota, &run.outcomes, length);
     (worst.unwrap(), mode.bound(setting))
 }
 
@@ -36,7 +39,7 @@ fn strict_and_lease_never_let_anybody_over() {
             SimulatedMode::IdealLog,
         ] {
             let run = replay(mode, &trace, &even).unwrap();
-            let judged = judge(&trace, &even.quota, &run.rulings);
+            let judged = judge(&trace, &even.quota, &run.outcomes);
             assert!(judged.worst <= u64::from(LIMIT), "{mode:?}: {judged:?}");
             assert_eq!(judged.excess, 0, "{mode:?}");
             assert!(judged.admitted > 0 && judged.denied() > 0, "{mode:?}");
@@ -93,7 +96,7 @@ fn a_replica_admits_all_that_it_has_not_seen_yet() {
     let trace = one_caller((0..200).chain([500]));
     let run = replay(SimulatedMode::Replicated, &trace, &setting).unwrap();
     assert!(admitted(&run)[..200].iter().all(|admitted| *admitted));
-    assert!(!run.rulings[200].admitted);
+    assert!(!run.outcomes[200].admitted);
 }
 
 /// What docs/scaling.md promises of round trips and billed commands.
@@ -111,7 +114,7 @@ fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
     );
     assert_eq!(run.billed, 3 * admitted + 2 * denials);
     assert_eq!(run.answered_at_once, 300 - run.calls);
-    let waited = run.rulings[0].waited;
+    let waited = run.outcomes[0].waited;
     assert!((200_000..=250_000).contains(&waited), "{waited}");
 }
 
