@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use document::Section;
 use failure::Failure;
 use mode::SimulatedMode;
-use options::{Options, Source, USAGE};
+use options::{SimulationOptions, TraceSource, USAGE};
 use report::Judged;
 use trace::Trace;
 
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn simulate(args: impl Iterator<Item = String>) -> Result<(), Failure> {
-    let Some(options) = Options::read(args)? else {
+    let Some(options) = SimulationOptions::read(args)? else {
         println!("{USAGE}");
         return Ok(());
     };
@@ -69,11 +69,11 @@ fn simulate(args: impl Iterator<Item = String>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn sections(options: &Options) -> Result<Vec<Section>, Failure> {
+fn sections(options: &SimulationOptions) -> Result<Vec<Section>, Failure> {
     let setting = &options.setting;
     let trace = match &options.source {
-        Source::Chance(traffic) => traffic.trace()?,
-        Source::File(path) => {
+        TraceSource::Generated(traffic) => traffic.trace()?,
+        TraceSource::File(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| Failure::new(format!("--trace {path}: {error}")))?;
             let regions = &setting.network.regions;
@@ -92,7 +92,7 @@ fn sections(options: &Options) -> Result<Vec<Section>, Failure> {
 }
 
 /// Every mode in a thread of its own: they have nothing in common but the trace.
-fn all_modes(trace: &Trace, options: &Options) -> Result<Vec<Judged>, Failure> {
+fn all_modes(trace: &Trace, options: &SimulationOptions) -> Result<Vec<Judged>, Failure> {
     let setting = &options.setting;
     std::thread::scope(|scope| {
         let threads = SimulatedMode::ALL.map(|mode| {
@@ -124,13 +124,13 @@ fn write(sections: &[Section]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::{document, sections};
-    use crate::options::Options;
+    use crate::options::SimulationOptions;
 
     /// What `--write` needs, with a small trace.
     #[test]
     fn the_page_has_a_place_for_every_table() {
         let small = "--requests 5000 --minutes 1 --callers 100 --limit 10";
-        let options = Options::read(small.split(' ').map(str::to_owned));
+        let options = SimulationOptions::read(small.split(' ').map(str::to_owned));
         let options = options.unwrap().unwrap();
         let sections = sections(&options).unwrap();
         assert!(

@@ -39,22 +39,22 @@ Replays a traffic trace over several regions, in every mode, and says what becom
 
 /// Where the traffic comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum TraceSource {
     File(String),
-    Chance(Traffic),
+    Generated(Traffic),
 }
 
 /// Everything that can be chosen.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub(crate) source: Source,
+pub(crate) struct SimulationOptions {
+    pub(crate) source: TraceSource,
     pub(crate) setting: Setting,
     pub(crate) cpu: Option<Cpu>,
     pub(crate) write: bool,
 }
 
 /// What the command line gave, or what goes without saying.
-struct Given {
+struct CommandLine {
     trace: Option<String>,
     generate: bool,
     requests: u32,
@@ -74,7 +74,7 @@ struct Given {
     write: bool,
 }
 
-impl Default for Given {
+impl Default for CommandLine {
     fn default() -> Self {
         Self {
             trace: None,
@@ -98,10 +98,10 @@ impl Default for Given {
     }
 }
 
-impl Options {
+impl SimulationOptions {
     /// Reads the command line without the program's name; `None`: help is asked for.
     pub(crate) fn read(args: impl IntoIterator<Item = String>) -> Result<Option<Self>, Failure> {
-        let mut given = Given::default();
+        let mut given = CommandLine::default();
         let mut args = args.into_iter();
         while let Some(name) = args.next() {
             let mut value = || {
@@ -134,17 +134,17 @@ impl Options {
     }
 }
 
-impl Given {
-    fn checked(self) -> Result<Options, Failure> {
+impl CommandLine {
+    fn checked(self) -> Result<SimulationOptions, Failure> {
         let setting = self.setting()?;
         let source = match &self.trace {
             Some(_) if self.generate => {
                 return Err(Failure::new("give either --trace FILE or --generate"));
             }
-            Some(path) => Source::File(path.clone()),
-            None => Source::Chance(self.traffic(&setting)),
+            Some(path) => TraceSource::File(path.clone()),
+            None => TraceSource::Generated(self.traffic(&setting)),
         };
-        Ok(Options {
+        Ok(SimulationOptions {
             source,
             setting,
             cpu: self.cpu,
@@ -204,17 +204,17 @@ fn number(name: &str, text: &str, least: u32, most: u32) -> Result<u32, Failure>
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Source};
+    use super::{SimulationOptions, TraceSource};
 
-    fn read(line: &str) -> Result<Option<Options>, String> {
+    fn read(line: &str) -> Result<Option<SimulationOptions>, String> {
         let args = line.split_whitespace().map(str::to_owned);
-        Options::read(args).map_err(|failure| failure.0)
+        SimulationOptions::read(args).map_err(|failure| failure.0)
     }
 
     #[test]
     fn without_options_a_million_requests_are_generated() {
         let options = read("").unwrap().unwrap();
-        let Source::Chance(traffic) = options.source else {
+        let TraceSource::Generated(traffic) = options.source else {
             panic!("no file was named")
         };
         assert_eq!(traffic.requests, 1_000_000);
