@@ -9,7 +9,7 @@ use crate::exact_log::ExactLog;
 use crate::failure::Failure;
 use crate::rule::{Ours, Rule};
 use crate::ruling::SimulatedOutcome;
-use crate::trace::{Request, Trace};
+use crate::trace::{Trace, TraceRequest};
 use crate::two_counter::TwoCounter;
 
 /// What is compared.
@@ -60,7 +60,7 @@ fn of(quota: &Quota, algorithm: Algorithm) -> Result<Quota, Failure> {
 
 fn play<R: Rule>(trace: &Trace, quota: &Quota) -> Vec<SimulatedOutcome> {
     let mut callers: Vec<R> = trace.callers.iter().map(|_| R::default()).collect();
-    let decide = |request: &Request| {
+    let decide = |request: &TraceRequest| {
         let now = Timestamp::from_millis(request.at);
         SimulatedOutcome::at_once(callers[request.caller as usize].admits(quota, request.cost, now))
     };

@@ -12,7 +12,7 @@ use crate::mode::SimulatedMode;
 use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::table::{Table, count, decimal, percent};
-use crate::trace::{Request, Trace};
+use crate::trace::{Trace, TraceRequest};
 use crate::world::replay;
 
 /// Requests a second.
@@ -87,7 +87,7 @@ fn farthest(setting: &Setting) -> u8 {
 fn asking(rate: u32, region: u8, seed: u64) -> Trace {
     let mut rng = Rng::of(seed, u64::from(rate));
     let length = u64::from(MINUTES) * 60_000;
-    let requests = (0..rate * MINUTES * 60).map(|_| Request {
+    let requests = (0..rate * MINUTES * 60).map(|_| TraceRequest {
         at: START + rng.below(length),
         region,
         isolate: 0,

@@ -8,7 +8,7 @@ use edge_limiter::time::{Millis, Timestamp};
 use crate::network::SimulatedNetwork;
 use crate::rng::Rng;
 use crate::setting::Setting;
-use crate::trace::{Request, Trace};
+use crate::trace::{Trace, TraceRequest};
 
 /// At an edge of every window used here.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
@@ -42,7 +42,7 @@ pub(crate) fn setting(regions: &str, limit: u32, window: u64) -> Setting {
 
 /// One request of cost 1 at each of `times` (ms after [`START`]), all of one caller at one isolate.
 pub(crate) fn one_caller(times: impl IntoIterator<Item = u64>) -> Trace {
-    let requests = times.into_iter().map(|after| Request {
+    let requests = times.into_iter().map(|after| TraceRequest {
         at: START.as_millis() + after,
         region: 0,
         isolate: 0,
@@ -62,7 +62,7 @@ pub(crate) fn random(seed: u64, requests: u32, window: u64) -> Trace {
             1..=8 => rng.below(window / 50),
             _ => rng.below(3),
         };
-        Request {
+        TraceRequest {
             at,
             region: u8::try_from(rng.below(3)).unwrap(),
             isolate: u16::try_from(rng.below(4)).unwrap(),

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct TraceRequest {
     /// Milliseconds since the epoch, true time.
     pub(crate) at: u64,
     pub(crate) region: u8,
@@ -22,7 +22,7 @@ pub(crate) struct Request {
 /// Requests by arrival, and who makes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trace {
-    pub(crate) requests: Vec<Request>,
+    pub(crate) requests: Vec<TraceRequest>,
     pub(crate) callers: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ const COLUMNS: &str = "millis,region,isolate,caller,cost";
 
 impl Trace {
     /// Sorts by arrival; requests of the same millisecond stay in their order.
-    pub(crate) fn sorted(mut requests: Vec<Request>, callers: Vec<String>) -> Self {
+    pub(crate) fn sorted(mut requests: Vec<TraceRequest>, callers: Vec<String>) -> Self {
         requests.sort_by_key(|request| request.at);
         Self { requests, callers }
     }
@@ -92,7 +92,7 @@ impl Trace {
                 callers.push(caller.to_owned());
                 u32::try_from(callers.len() - 1).unwrap_or(u32::MAX)
             });
-            requests.push(Request {
+            requests.push(TraceRequest {
                 at,
                 region,
                 isolate,
@@ -114,7 +114,7 @@ pub(crate) fn drawn(rng: &mut Rng, isolates: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Request, Trace};
+    use super::{Trace, TraceRequest};
     use crate::network::SimulatedNetwork;
 
     fn read(text: &str) -> Result<Trace, String> {
@@ -127,7 +127,7 @@ mod tests {
         let trace =
             read("millis,region,isolate,caller,cost\n20,fra,3,a,2\n\n10,iad,0,b,\n").unwrap();
         assert_eq!(trace.callers, ["a", "b"]);
-        let first = Request {
+        let first = TraceRequest {
             at: 10,
             region: 0,
             isolate: 0,

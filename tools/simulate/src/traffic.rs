@@ -11,7 +11,7 @@
 
 use crate::failure::Failure;
 use crate::rng::Rng;
-use crate::trace::{Request, Trace, drawn};
+use crate::trace::{Trace, TraceRequest, drawn};
 
 /// At an edge of every window that divides a minute.
 const START: u64 = 1_764_000_000_000;
@@ -80,7 +80,7 @@ impl Traffic {
 struct Maker<'a> {
     traffic: &'a Traffic,
     rng: Rng,
-    requests: Vec<Request>,
+    requests: Vec<TraceRequest>,
     callers: Vec<String>,
 }
 
@@ -94,7 +94,7 @@ impl Maker<'_> {
     fn ask(&mut self, caller: u32, region: u8, after: u64) {
         if after < self.traffic.length() {
             let isolate = drawn(&mut self.rng, self.traffic.isolates);
-            self.requests.push(Request {
+            self.requests.push(TraceRequest {
                 at: START + after,
                 region,
                 isolate,

@@ -19,7 +19,7 @@ use crate::remote::RemoteQuestion;
 use crate::replicas;
 use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
-use crate::trace::{Request, Trace};
+use crate::trace::{Trace, TraceRequest};
 
 /// Runs `trace` through one mode.
 pub(crate) fn replay(
@@ -222,12 +222,12 @@ impl<'a> World<'a> {
             .one_way(region, self.place, self.messages)
     }
 
-    fn isolate_of(&self, request: &Request) -> Rc<Isolate> {
+    fn isolate_of(&self, request: &TraceRequest) -> Rc<Isolate> {
         let first = usize::from(request.region) * usize::from(self.setting.isolates);
         Rc::clone(&self.isolates[first + usize::from(request.isolate)])
     }
 
-    fn check(&self, request: &Request) -> Check {
+    fn check(&self, request: &TraceRequest) -> Check {
         let caller = &self.trace.callers[request.caller as usize];
         Check {
             address: None,
