@@ -7,7 +7,7 @@
 //!   length.
 //! - *Excess*: of the admitted requests, those that an exact log refuses which is shown only these,
 //!   and counts what it accepts: as few as can be taken away so that the rest keeps to the limit.
-//! - *Denied with room*: requests denied although their cost, the units that the same run had admitted
+//! - *SimulatedDenial with room*: requests denied although their cost, the units that the same run had admitted
 //!   to the caller in the window before them, and those of requests that arrived while this one waited
 //!   for its answer and may have overtaken it, are together within the limit.
 
@@ -22,7 +22,7 @@ use crate::trace::Trace;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Judgement {
+pub(crate) struct Accuracy {
     pub(crate) requests: u64,
     pub(crate) admitted: u64,
     /// Units in the worst interval.
@@ -33,34 +33,38 @@ pub(crate) struct Judgement {
     pub(crate) denied_with_room: u64,
 }
 
-impl Judgement {
+impl Accuracy {
     pub(crate) const fn denied(&self) -> u64 {
         self.requests - self.admitted
     }
 }
 
 /// Judges a run: one ruling per request of `trace`.
-pub(crate) fn judge(trace: &Trace, quota: &Quota, outcomes: &[SimulatedOutcome]) -> Judgement {
-    let mut judgement = Judgement {
+pub(crate) fn judge(trace: &Trace, quota: &Quota, outcomes: &[SimulatedOutcome]) -> Accuracy {
+    let mut accuracy = Accuracy {
         requests: trace.requests.len() as u64,
-        ..Judgement::default()
+        ..Accuracy::default()
     };
-    let mut callers: Vec<Caller> = trace.callers.iter().map(|_| Caller::default()).collect();
+    let mut callers: Vec<CallerHistory> = trace
+        .callers
+        .iter()
+        .map(|_| CallerHistory::default())
+        .collect();
     for (request, outcome) in trace.requests.iter().zip(outcomes) {
         let now = Timestamp::from_millis(request.at);
         let caller = &mut callers[request.caller as usize];
         if outcome.admitted {
             caller.history.add(request.cost, now);
-            judgement.admitted += 1;
-            judgement.worst = judgement.worst.max(caller.history.units(quota, now));
+            accuracy.admitted += 1;
+            accuracy.worst = accuracy.worst.max(caller.history.units(quota, now));
             if caller.packed.has_room(quota, request.cost, now) {
                 caller.packed.add(request.cost, now);
             } else {
-                judgement.excess += 1;
+                accuracy.excess += 1;
             }
             caller.admitted.push((request.at, request.cost));
         } else {
-            caller.denied.push(Denied {
+            caller.denied.push(SimulatedDenial {
                 at: request.at,
                 until: request.at + outcome.waited / 1000,
                 cost: request.cost,
@@ -69,21 +73,21 @@ pub(crate) fn judge(trace: &Trace, quota: &Quota, outcomes: &[SimulatedOutcome])
             });
         }
     }
-    judgement.denied_with_room = callers.iter().map(|caller| caller.had_room(quota)).sum();
-    judgement
+    accuracy.denied_with_room = callers.iter().map(|caller| caller.had_room(quota)).sum();
+    accuracy
 }
 
 /// What became of one caller's requests.
 #[derive(Default)]
-struct Caller {
+struct CallerHistory {
     history: ExactLog,
     packed: ExactLog,
     /// Times and units.
     admitted: Vec<(u64, u32)>,
-    denied: Vec<Denied>,
+    denied: Vec<SimulatedDenial>,
 }
 
-struct Denied {
+struct SimulatedDenial {
     at: u64,
     /// When it had its answer.
     until: u64,
@@ -94,10 +98,10 @@ struct Denied {
     units: u64,
 }
 
-impl Caller {
+impl CallerHistory {
     /// How many requests were denied although there was room.
     fn had_room(&self, quota: &Quota) -> u64 {
-        let had_room = |denied: &&Denied| {
+        let had_room = |denied: &&SimulatedDenial| {
             let later = self.admitted[denied.before..].iter();
             let overtaking: u64 = later
                 .take_while(|(at, _)| denied.until > denied.at && *at <= denied.until)

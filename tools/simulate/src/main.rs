@@ -12,7 +12,7 @@ use document::Section;
 use failure::Failure;
 use mode::SimulatedMode;
 use options::{SimulationOptions, TraceSource, USAGE};
-use report::Judged;
+use report::JudgedRun;
 use trace::Trace;
 
 mod agenda;
@@ -92,16 +92,16 @@ fn sections(options: &SimulationOptions) -> Result<Vec<Section>, Failure> {
 }
 
 /// Every mode in a thread of its own: they have nothing in common but the trace.
-fn all_modes(trace: &Trace, options: &SimulationOptions) -> Result<Vec<Judged>, Failure> {
+fn all_modes(trace: &Trace, options: &SimulationOptions) -> Result<Vec<JudgedRun>, Failure> {
     let setting = &options.setting;
     std::thread::scope(|scope| {
         let threads = SimulatedMode::ALL.map(|mode| {
             scope.spawn(move || {
                 let run = world::replay(mode, trace, setting)?;
-                Judged::new(mode, run, trace, setting)
+                JudgedRun::new(mode, run, trace, setting)
             })
         });
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Judged, Failure>>| {
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<JudgedRun, Failure>>| {
             (thread.join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
         threads.into_iter().map(join).collect()

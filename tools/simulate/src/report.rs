@@ -6,7 +6,7 @@ use crate::algorithm::Contestant;
 use crate::cost::{Cpu, of_commands};
 use crate::document::Section;
 use crate::failure::Failure;
-use crate::judge::{Judgement, judge, worst_within};
+use crate::judge::{Accuracy, judge, worst_within};
 use crate::mode::SimulatedMode;
 use crate::ruling::Run;
 use crate::setting::Setting;
@@ -14,13 +14,13 @@ use crate::table::{Table, count, decimal, difference, percent};
 use crate::trace::Trace;
 
 /// A mode, what became of the trace in it, and what that did to the limit.
-pub(crate) struct Judged {
+pub(crate) struct JudgedRun {
     pub(crate) mode: SimulatedMode,
     pub(crate) run: Run,
-    pub(crate) judgement: Judgement,
+    pub(crate) accuracy: Accuracy,
 }
 
-impl Judged {
+impl JudgedRun {
     /// Judges a run; an error where it breaks the bound that its mode has.
     pub(crate) fn new(
         mode: SimulatedMode,
@@ -28,7 +28,7 @@ impl Judged {
         trace: &Trace,
         setting: &Setting,
     ) -> Result<Self, Failure> {
-        let judgement = judge(trace, &setting.quota, &run.outcomes);
+        let accuracy = judge(trace, &setting.quota, &run.outcomes);
         if let Some(bound) = mode.bound(setting) {
             let length = mode.bound_length(setting);
             let worst = worst_within(trace, &setting.quota, &run.outcomes, length);
@@ -44,7 +44,7 @@ impl Judged {
         Ok(Self {
             mode,
             run,
-            judgement,
+            accuracy,
         })
     }
 }
@@ -72,7 +72,7 @@ pub(crate) fn introduction(trace: &Trace, setting: &Setting) -> String {
 }
 
 /// Over- and under-admission, mode by mode.
-pub(crate) fn modes(introduction: &str, judged: &[Judged], setting: &Setting) -> Section {
+pub(crate) fn modes(introduction: &str, judged: &[JudgedRun], setting: &Setting) -> Section {
     let ideal = judged
         .iter()
         .find(|one| one.mode == SimulatedMode::IdealLog);
@@ -88,7 +88,7 @@ pub(crate) fn modes(introduction: &str, judged: &[Judged], setting: &Setting) ->
         "round trips per request",
     ]);
     for one in judged {
-        let it = &one.judgement;
+        let it = &one.accuracy;
         table.row([
             name(one.mode, setting),
             count(it.admitted),
@@ -100,7 +100,7 @@ pub(crate) fn modes(introduction: &str, judged: &[Judged], setting: &Setting) ->
             shared(it.excess, it.admitted),
             shared(it.denied_with_room, it.denied()),
             ideal.map_or_else(String::new, |ideal| {
-                difference(it.admitted, ideal.judgement.admitted)
+                difference(it.admitted, ideal.accuracy.admitted)
             }),
             decimal(u128::from(one.run.calls), it.requests.into(), 2),
         ]);
@@ -112,7 +112,7 @@ pub(crate) fn modes(introduction: &str, judged: &[Judged], setting: &Setting) ->
 }
 
 /// What the limiter adds to the time of admitted requests, by region.
-pub(crate) fn latencies(judged: &[Judged], trace: &Trace, setting: &Setting) -> Section {
+pub(crate) fn latencies(judged: &[JudgedRun], trace: &Trace, setting: &Setting) -> Section {
     let regions = &setting.network.regions;
     let head = regions
         .iter()
@@ -147,7 +147,7 @@ pub(crate) fn latencies(judged: &[Judged], trace: &Trace, setting: &Setting) -> 
             [one.mode.name().to_owned()]
                 .into_iter()
                 .chain(cells)
-                .chain([percent(at_once, one.judgement.admitted)]),
+                .chain([percent(at_once, one.accuracy.admitted)]),
         );
     }
     Section {
@@ -157,7 +157,7 @@ pub(crate) fn latencies(judged: &[Judged], trace: &Trace, setting: &Setting) -> 
 }
 
 /// What a million requests of the same kind cost, in the modes that the limiter has.
-pub(crate) fn costs(judged: &[Judged], setting: &Setting, cpu: Option<Cpu>) -> Section {
+pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -> Section {
     let head = ["mode", "round trips", "billed commands", "Upstash"];
     let of_cpu = ["CPU ms per request", "CPU"];
     let beside = of_cpu.iter().filter(|_| cpu.is_some());
@@ -232,12 +232,12 @@ fn name(mode: SimulatedMode, setting: &Setting) -> String {
     }
 }
 
-fn worst(judgement: &Judgement, setting: &Setting) -> String {
+fn worst(accuracy: &Accuracy, setting: &Setting) -> String {
     let limit = u64::from(setting.quota.limit());
-    let over = judgement.worst.saturating_sub(limit);
+    let over = accuracy.worst.saturating_sub(limit);
     match over {
-        0 => count(judgement.worst),
-        _ => format!("{} (+{})", count(judgement.worst), percent(over, limit)),
+        0 => count(accuracy.worst),
+        _ => format!("{} (+{})", count(accuracy.worst), percent(over, limit)),
     }
 }
 

@@ -1,11 +1,11 @@
 use edge_limiter::quota::{Algorithm, Quota};
 
 use super::Contestant;
-use crate::judge::{Judgement, judge};
+use crate::judge::{Accuracy, judge};
 use crate::testing::{one_caller, quota, random};
 use crate::trace::Trace;
 
-fn judged(contestant: Contestant, trace: &Trace, quota: &Quota) -> Judgement {
+fn judged(contestant: Contestant, trace: &Trace, quota: &Quota) -> Accuracy {
     judge(trace, quota, &contestant.outcomes(trace, quota).unwrap())
 }
 

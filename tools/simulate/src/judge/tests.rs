@@ -42,7 +42,7 @@ fn the_scan_finds_what_trying_every_interval_finds() {
         let shorter = worst_within(&trace, &quota, &outcomes, Millis::new(WINDOW - 200));
         assert_eq!(shorter, starts(WINDOW - 200));
 
-        // Denied with room: by the units before the request, each counted anew.
+        // SimulatedDenial with room: by the units before the request, each counted anew.
         let with_room = (0..admitted.len()).filter(|place| {
             let request = &trace.requests[*place];
             let from = request.at + 1 - WINDOW;
