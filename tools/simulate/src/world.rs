@@ -30,29 +30,29 @@ pub(crate) fn replay(
     if mode == SimulatedMode::Replicated {
         return Ok(replicas::replay(trace, setting));
     }
-    World::new(mode, trace, setting)?.run()
+    Simulation::new(mode, trace, setting)?.run()
 }
 
 /// Something that an isolate does and that may wait for an answer: whether a request is admitted, or
 /// `None` for work in the background.
-type Doing = Pin<Box<dyn Future<Output = Result<Option<bool>, Failure>>>>;
+type SimulatedFuture = Pin<Box<dyn Future<Output = Result<Option<bool>, Failure>>>>;
 
-struct Task {
-    doing: Doing,
+struct SimulatedTask {
+    future: SimulatedFuture,
     isolate: Rc<Isolate>,
     /// Index in the trace, and the moment of arrival.
     request: Option<(usize, Micros)>,
     waited: bool,
 }
 
-enum Event {
+enum SimulationEvent {
     /// A question is at the database.
-    Asked(Task, RemoteQuestion),
+    Asked(SimulatedTask, RemoteQuestion),
     /// The answer is back.
-    Answered(Task),
+    Answered(SimulatedTask),
 }
 
-struct World<'a> {
+struct Simulation<'a> {
     trace: &'a Trace,
     setting: &'a Setting,
     quota: Quota,
@@ -60,12 +60,12 @@ struct World<'a> {
     place: DatabaseLocation,
     isolates: Vec<Rc<Isolate>>,
     databases: Vec<Database>,
-    agenda: Agenda<Event>,
+    agenda: Agenda<SimulationEvent>,
     messages: u64,
     run: Run,
 }
 
-impl<'a> World<'a> {
+impl<'a> Simulation<'a> {
     fn new(mode: SimulatedMode, trace: &'a Trace, setting: &'a Setting) -> Result<Self, Failure> {
         let regions = setting.network.regions.len();
         let isolate = |region, number| {
@@ -131,7 +131,7 @@ impl<'a> World<'a> {
     fn play_until(&mut self, until: Micros) -> Result<(), Failure> {
         while let Some((at, event)) = self.agenda.next_before(until) {
             match event {
-                Event::Asked(task, sent) => {
+                SimulationEvent::Asked(task, sent) => {
                     let region = task.isolate.region;
                     let place = match self.place {
                         DatabaseLocation::Primary => 0,
@@ -141,9 +141,9 @@ impl<'a> World<'a> {
                     let reply = self.databases[place].decide(&question, sent.now)?;
                     task.isolate.channel.deliver(sent.number, reply);
                     let back = at + self.travel(region);
-                    self.agenda.enter(back, Event::Answered(task));
+                    self.agenda.enter(back, SimulationEvent::Answered(task));
                 }
-                Event::Answered(task) => self.go_on(task, at)?,
+                SimulationEvent::Answered(task) => self.go_on(task, at)?,
             }
         }
         Ok(())
@@ -155,8 +155,8 @@ impl<'a> World<'a> {
         let check = self.check(request);
         let asking = Rc::clone(&isolate);
         self.go_on(
-            Task {
-                doing: Box::pin(async move {
+            SimulatedTask {
+                future: Box::pin(async move {
                     let decided = asking.decide(&check).await;
                     let verdict = decided.map_err(|error| Failure::new(error.to_string()))?;
                     Ok(Some(verdict.allows(&check)))
@@ -170,10 +170,10 @@ impl<'a> World<'a> {
     }
 
     /// Lets a task do what it can now: it ends, or a question of its is on its way.
-    fn go_on(&mut self, mut task: Task, at: Micros) -> Result<(), Failure> {
+    fn go_on(&mut self, mut task: SimulatedTask, at: Micros) -> Result<(), Failure> {
         task.isolate.wake(at);
         let polled = task
-            .doing
+            .future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(done) = polled else {
@@ -181,7 +181,7 @@ impl<'a> World<'a> {
                 .ok_or_else(|| Failure::new("a store waits for nothing that was asked"))?;
             task.waited = true;
             let there = at + self.travel(task.isolate.region);
-            self.agenda.enter(there, Event::Asked(task, sent));
+            self.agenda.enter(there, SimulationEvent::Asked(task, sent));
             return Ok(());
         };
         if let (Some(admitted), Some((place, arrived))) = (done?, task.request) {
@@ -202,8 +202,8 @@ impl<'a> World<'a> {
         };
         let asking = Rc::clone(isolate);
         self.go_on(
-            Task {
-                doing: Box::pin(async move {
+            SimulatedTask {
+                future: Box::pin(async move {
                     asking.prefetch(&prefetch).await;
                     Ok(None)
                 }),
