@@ -16,19 +16,19 @@ use crate::trace::Trace;
 
 /// Units that were admitted.
 #[derive(Clone, Copy)]
-struct Write {
+struct ReplicatedWrite {
     caller: u32,
     units: u32,
     at: Timestamp,
 }
 
-enum Event {
+enum ReplicaEvent {
     /// A request's question is at its region's replica.
     Read(usize),
     /// What was admitted is at the primary.
-    Written(Write),
+    Written(ReplicatedWrite),
     /// It is at a region's replica as well.
-    Copied(usize, Write),
+    Copied(usize, ReplicatedWrite),
 }
 
 /// Every caller's state, as one replica has it.
@@ -36,7 +36,7 @@ type Replica = Vec<Option<QuotaState>>;
 
 pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
     let regions = setting.network.regions.len();
-    let mut play = Play {
+    let mut simulation = ReplicaSimulation {
         trace,
         setting,
         counting: setting.quota.boundless(),
@@ -50,37 +50,38 @@ pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
     };
     for (place, request) in trace.requests.iter().enumerate() {
         let at = request.at * 1000;
-        play.until(at);
-        let there = at + play.travel(usize::from(request.region), DatabaseLocation::Near);
-        play.agenda.enter(there, Event::Read(place));
+        simulation.until(at);
+        let there = at + simulation.travel(usize::from(request.region), DatabaseLocation::Near);
+        simulation.agenda.enter(there, ReplicaEvent::Read(place));
     }
-    play.until(Micros::MAX);
-    play.run
+    simulation.until(Micros::MAX);
+    simulation.run
 }
 
-struct Play<'a> {
+struct ReplicaSimulation<'a> {
     trace: &'a Trace,
     setting: &'a Setting,
     counting: Quota,
     replicas: Vec<Replica>,
-    agenda: Agenda<Event>,
+    agenda: Agenda<ReplicaEvent>,
     messages: u64,
     run: Run,
 }
 
-impl Play<'_> {
+impl ReplicaSimulation<'_> {
     fn until(&mut self, until: Micros) {
         while let Some((at, event)) = self.agenda.next_before(until) {
             match event {
-                Event::Read(place) => self.decide(place, at),
-                Event::Written(write) => {
+                ReplicaEvent::Read(place) => self.decide(place, at),
+                ReplicaEvent::Written(write) => {
                     for region in 0..self.replicas.len() {
                         let there =
                             at + self.travel(region, DatabaseLocation::Primary) + self.setting.lag;
-                        self.agenda.enter(there, Event::Copied(region, write));
+                        self.agenda
+                            .enter(there, ReplicaEvent::Copied(region, write));
                     }
                 }
-                Event::Copied(region, write) => self.add(region, write),
+                ReplicaEvent::Copied(region, write) => self.add(region, write),
             }
         }
     }
@@ -100,17 +101,17 @@ impl Play<'_> {
         self.run.calls += 1;
         if decision.allowed() {
             let there = back + self.travel(region, DatabaseLocation::Primary);
-            let write = Write {
+            let write = ReplicatedWrite {
                 caller: request.caller,
                 units: request.cost,
                 at: now,
             };
-            self.agenda.enter(there, Event::Written(write));
+            self.agenda.enter(there, ReplicaEvent::Written(write));
             self.run.calls += 1;
         }
     }
 
-    fn add(&mut self, region: usize, write: Write) {
+    fn add(&mut self, region: usize, write: ReplicatedWrite) {
         let state = &mut self.replicas[region][write.caller as usize];
         let added = self.counting.decide(state.as_ref(), write.units, write.at);
         *state = added.admitted.or(state.take());
