@@ -31,44 +31,44 @@ const RULES: Rules = Rules {
 };
 
 /// What stands between a request and a database.
-enum Stores {
+enum IsolateStores {
     /// The deployed Worker's, with a database or without one.
     Deployed(Box<Stack<RemoteStore, Emulator, Rc<SimulatedHost>>>),
     /// Nothing.
     Bare(RemoteStore),
 }
 
-pub(crate) struct Isolate {
-    stores: Stores,
+pub(crate) struct SimulatedIsolate {
+    stores: IsolateStores,
     host: Rc<SimulatedHost>,
     pub(crate) channel: Rc<DatabaseChannel>,
     pub(crate) region: usize,
 }
 
-impl Isolate {
+impl SimulatedIsolate {
     pub(crate) fn deployed(region: usize, ahead: Millis) -> Result<Self, Failure> {
         Self::new(region, ahead, |remote, host| {
             let seed = seed()?;
             let stack = Stack::new(remote, records(), RULES, Sizes::default(), &seed, host);
-            Ok(Stores::Deployed(Box::new(stack)))
+            Ok(IsolateStores::Deployed(Box::new(stack)))
         })
     }
 
     pub(crate) fn bare(region: usize, ahead: Millis) -> Result<Self, Failure> {
-        Self::new(region, ahead, |remote, _| Ok(Stores::Bare(remote)))
+        Self::new(region, ahead, |remote, _| Ok(IsolateStores::Bare(remote)))
     }
 
     pub(crate) fn alone(region: usize, ahead: Millis) -> Result<Self, Failure> {
         Self::new(region, ahead, |_, host| {
             let stack = Stack::in_memory(records(), Sizes::default(), &seed()?, host);
-            Ok(Stores::Deployed(Box::new(stack)))
+            Ok(IsolateStores::Deployed(Box::new(stack)))
         })
     }
 
     fn new(
         region: usize,
         ahead: Millis,
-        stores: impl FnOnce(RemoteStore, Rc<SimulatedHost>) -> Result<Stores, Failure>,
+        stores: impl FnOnce(RemoteStore, Rc<SimulatedHost>) -> Result<IsolateStores, Failure>,
     ) -> Result<Self, Failure> {
         let channel = Rc::new(DatabaseChannel::default());
         let host = Rc::new(SimulatedHost::new(ahead));
@@ -89,21 +89,21 @@ impl Isolate {
     pub(crate) async fn decide(&self, check: &Check) -> Result<Verdict, StoreError> {
         let now = self.host.now();
         match &self.stores {
-            Stores::Deployed(stack) => stack.decide(check, now).await,
-            Stores::Bare(remote) => remote.decide(check, now).await,
+            IsolateStores::Deployed(stack) => stack.decide(check, now).await,
+            IsolateStores::Bare(remote) => remote.decide(check, now).await,
         }
     }
 
     /// Units to lease in the background, if there are any.
     pub(crate) fn next_prefetch(&self) -> Option<Prefetch> {
         match &self.stores {
-            Stores::Deployed(stack) => stack.next_prefetch(),
-            Stores::Bare(_) => None,
+            IsolateStores::Deployed(stack) => stack.next_prefetch(),
+            IsolateStores::Bare(_) => None,
         }
     }
 
     pub(crate) async fn prefetch(&self, prefetch: &Prefetch) {
-        if let Stores::Deployed(stack) = &self.stores {
+        if let IsolateStores::Deployed(stack) = &self.stores {
             stack.prefetch(prefetch).await;
         }
     }

@@ -12,7 +12,7 @@ use edge_limiter::store::{Charge, Check};
 use crate::agenda::Agenda;
 use crate::database::Database;
 use crate::failure::Failure;
-use crate::isolate::Isolate;
+use crate::isolate::SimulatedIsolate;
 use crate::mode::SimulatedMode;
 use crate::network::{DatabaseLocation, Micros};
 use crate::remote::RemoteQuestion;
@@ -39,7 +39,7 @@ type SimulatedFuture = Pin<Box<dyn Future<Output = Result<Option<bool>, Failure>
 
 struct SimulatedTask {
     future: SimulatedFuture,
-    isolate: Rc<Isolate>,
+    isolate: Rc<SimulatedIsolate>,
     /// Index in the trace, and the moment of arrival.
     request: Option<(usize, Micros)>,
     waited: bool,
@@ -58,7 +58,7 @@ struct Simulation<'a> {
     quota: Quota,
     lease: u32,
     place: DatabaseLocation,
-    isolates: Vec<Rc<Isolate>>,
+    isolates: Vec<Rc<SimulatedIsolate>>,
     databases: Vec<Database>,
     agenda: Agenda<SimulationEvent>,
     messages: u64,
@@ -71,11 +71,11 @@ impl<'a> Simulation<'a> {
         let isolate = |region, number| {
             let ahead = setting.ahead(region, number);
             Ok(Rc::new(match mode {
-                SimulatedMode::Memory => Isolate::alone(region, ahead)?,
+                SimulatedMode::Memory => SimulatedIsolate::alone(region, ahead)?,
                 SimulatedMode::TwoCounter | SimulatedMode::IdealLog => {
-                    Isolate::bare(region, ahead)?
+                    SimulatedIsolate::bare(region, ahead)?
                 }
-                _ => Isolate::deployed(region, ahead)?,
+                _ => SimulatedIsolate::deployed(region, ahead)?,
             }))
         };
         let isolates = (0..regions)
@@ -196,7 +196,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// As the Worker does after each decision.
-    fn prefetch(&mut self, isolate: &Rc<Isolate>, at: Micros) -> Result<(), Failure> {
+    fn prefetch(&mut self, isolate: &Rc<SimulatedIsolate>, at: Micros) -> Result<(), Failure> {
         let Some(prefetch) = isolate.next_prefetch() else {
             return Ok(());
         };
@@ -222,7 +222,7 @@ impl<'a> Simulation<'a> {
             .one_way(region, self.place, self.messages)
     }
 
-    fn isolate_of(&self, request: &TraceRequest) -> Rc<Isolate> {
+    fn isolate_of(&self, request: &TraceRequest) -> Rc<SimulatedIsolate> {
         let first = usize::from(request.region) * usize::from(self.setting.isolates);
         Rc::clone(&self.isolates[first + usize::from(request.isolate)])
     }
