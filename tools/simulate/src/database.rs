@@ -10,28 +10,28 @@ use futures_util::FutureExt;
 
 use crate::exact_log::ExactLog;
 use crate::failure::Failure;
-use crate::rule::Ruled;
+use crate::rule::RuleStore;
 use crate::two_counter::TwoCounter;
 
 /// More than any trace has callers: nobody is forgotten.
 const ENTRIES: usize = 1 << 24;
 
 /// How a database decides.
-enum Counting {
+enum CountingMethod {
     /// As the library does, in its memory store; the script in Redis is the same function.
     Limiter(Memory),
-    TwoCounters(Ruled<TwoCounter>),
-    Logs(Ruled<ExactLog>),
+    TwoCounters(RuleStore<TwoCounter>),
+    Logs(RuleStore<ExactLog>),
 }
 
-pub(crate) struct Database {
-    counting: Counting,
+pub(crate) struct SimulatedDatabase {
+    counting: CountingMethod,
     calls: Cell<u64>,
     written: Cell<u64>,
 }
 
-impl Database {
-    fn new(counting: Counting) -> Self {
+impl SimulatedDatabase {
+    fn new(counting: CountingMethod) -> Self {
         Self {
             counting,
             calls: Cell::default(),
@@ -40,15 +40,18 @@ impl Database {
     }
 
     pub(crate) fn limiter() -> Result<Self, Failure> {
-        Ok(Self::new(Counting::Limiter(Memory::new(ENTRIES, seed()?))))
+        Ok(Self::new(CountingMethod::Limiter(Memory::new(
+            ENTRIES,
+            seed()?,
+        ))))
     }
 
     pub(crate) fn two_counters() -> Self {
-        Self::new(Counting::TwoCounters(Ruled::default()))
+        Self::new(CountingMethod::TwoCounters(RuleStore::default()))
     }
 
     pub(crate) fn logs() -> Self {
-        Self::new(Counting::Logs(Ruled::default()))
+        Self::new(CountingMethod::Logs(RuleStore::default()))
     }
 
     /// One atomic decision.
@@ -58,9 +61,9 @@ impl Database {
         now: Timestamp,
     ) -> Result<StoreReply, Failure> {
         let decided = match &self.counting {
-            Counting::Limiter(memory) => memory.ask(question, now).now_or_never(),
-            Counting::TwoCounters(rules) => rules.ask(question, now).now_or_never(),
-            Counting::Logs(rules) => rules.ask(question, now).now_or_never(),
+            CountingMethod::Limiter(memory) => memory.ask(question, now).now_or_never(),
+            CountingMethod::TwoCounters(rules) => rules.ask(question, now).now_or_never(),
+            CountingMethod::Logs(rules) => rules.ask(question, now).now_or_never(),
         };
         let reply = decided
             .ok_or_else(|| Failure::new("a store in memory does not wait"))?

@@ -32,9 +32,9 @@ impl Rule for Ours {
 /// A store of one rule per key, for checks of one charge. Its answers say whether there is room, and
 /// nothing of what is left or when there will be more.
 #[derive(Debug, Default)]
-pub(crate) struct Ruled<R>(RefCell<HashMap<String, R>>);
+pub(crate) struct RuleStore<R>(RefCell<HashMap<String, R>>);
 
-impl<R: Rule> SharedStore for Ruled<R> {
+impl<R: Rule> SharedStore for RuleStore<R> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
         let mut rules = self.0.borrow_mut();

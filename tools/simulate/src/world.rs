@@ -10,7 +10,7 @@ use edge_limiter::store::shared::Question;
 use edge_limiter::store::{Charge, Check};
 
 use crate::agenda::Agenda;
-use crate::database::Database;
+use crate::database::SimulatedDatabase;
 use crate::failure::Failure;
 use crate::isolate::SimulatedIsolate;
 use crate::mode::SimulatedMode;
@@ -59,7 +59,7 @@ struct Simulation<'a> {
     lease: u32,
     place: DatabaseLocation,
     isolates: Vec<Rc<SimulatedIsolate>>,
-    databases: Vec<Database>,
+    databases: Vec<SimulatedDatabase>,
     agenda: Agenda<SimulationEvent>,
     messages: u64,
     run: Run,
@@ -84,11 +84,11 @@ impl<'a> Simulation<'a> {
             .collect::<Result<_, Failure>>()?;
         let databases = match mode {
             SimulatedMode::Regional | SimulatedMode::Divided => (0..regions)
-                .map(|_| Database::limiter())
+                .map(|_| SimulatedDatabase::limiter())
                 .collect::<Result<_, _>>()?,
-            SimulatedMode::TwoCounter => vec![Database::two_counters()],
-            SimulatedMode::IdealLog => vec![Database::logs()],
-            _ => vec![Database::limiter()?],
+            SimulatedMode::TwoCounter => vec![SimulatedDatabase::two_counters()],
+            SimulatedMode::IdealLog => vec![SimulatedDatabase::logs()],
+            _ => vec![SimulatedDatabase::limiter()?],
         };
         Ok(Self {
             trace,
@@ -123,8 +123,8 @@ impl<'a> Simulation<'a> {
             self.arrive(place, at)?;
         }
         self.play_until(Micros::MAX)?;
-        self.run.calls = self.databases.iter().map(Database::calls).sum();
-        self.run.billed = self.databases.iter().map(Database::billed).sum();
+        self.run.calls = self.databases.iter().map(SimulatedDatabase::calls).sum();
+        self.run.billed = self.databases.iter().map(SimulatedDatabase::billed).sum();
         Ok(self.run)
     }
 
