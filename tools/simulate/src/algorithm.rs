@@ -7,7 +7,7 @@ use edge_limiter::time::Timestamp;
 
 use crate::exact_log::ExactLog;
 use crate::failure::Failure;
-use crate::rule::{Ours, Rule};
+use crate::rule::{LibraryRule, Rule};
 use crate::ruling::SimulatedOutcome;
 use crate::trace::{Trace, TraceRequest};
 use crate::two_counter::TwoCounter;
@@ -17,23 +17,23 @@ use crate::two_counter::TwoCounter;
 pub(crate) enum Contestant {
     IdealLog,
     TwoCounter,
-    Ours(Algorithm),
+    Library(Algorithm),
 }
 
 impl Contestant {
     pub(crate) const ALL: [Self; 5] = [
         Self::IdealLog,
-        Self::Ours(Algorithm::SlidingWindow),
+        Self::Library(Algorithm::SlidingWindow),
         Self::TwoCounter,
-        Self::Ours(Algorithm::FixedWindow),
-        Self::Ours(Algorithm::TokenBucket),
+        Self::Library(Algorithm::FixedWindow),
+        Self::Library(Algorithm::TokenBucket),
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::IdealLog => "ideal log",
             Self::TwoCounter => "two-counter estimate",
-            Self::Ours(algorithm) => algorithm.name(),
+            Self::Library(algorithm) => algorithm.name(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Contestant {
         Ok(match self {
             Self::IdealLog => play::<ExactLog>(trace, quota),
             Self::TwoCounter => play::<TwoCounter>(trace, quota),
-            Self::Ours(algorithm) => play::<Ours>(trace, &of(quota, algorithm)?),
+            Self::Library(algorithm) => play::<LibraryRule>(trace, &of(quota, algorithm)?),
         })
     }
 }

@@ -34,7 +34,7 @@ impl SimulatedMode {
     ];
 
     /// Those that edge-limiter has.
-    pub(crate) const OURS: [Self; 5] = [
+    pub(crate) const OF_THE_LIMITER: [Self; 5] = [
         Self::Strict,
         Self::Lease,
         Self::Regional,

@@ -163,7 +163,7 @@ pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -
     let beside = of_cpu.iter().filter(|_| cpu.is_some());
     let mut table = Table::new(head.iter().chain(beside).copied());
     for one in judged {
-        if !SimulatedMode::OURS.contains(&one.mode) {
+        if !SimulatedMode::OF_THE_LIMITER.contains(&one.mode) {
             continue;
         }
         let requests = one.run.outcomes.len() as u128;

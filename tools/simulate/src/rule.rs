@@ -16,9 +16,9 @@ pub(crate) trait Rule: Default {
 
 /// The library's own rule, by the quota's algorithm.
 #[derive(Debug, Default)]
-pub(crate) struct Ours(Option<QuotaState>);
+pub(crate) struct LibraryRule(Option<QuotaState>);
 
-impl Rule for Ours {
+impl Rule for LibraryRule {
     fn admits(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool {
         let decided = quota.decide(self.0.as_ref(), cost, now);
         let admitted = decided.decision.allowed();

@@ -23,7 +23,7 @@ fn the_two_counter_estimate_admits_197_of_100_within_59_seconds() {
         quota(Algorithm::SlidingWindow, 100, 60_000),
     );
     assert_eq!(judged(Contestant::TwoCounter, &trace, &quota).worst, 197);
-    let ours = Contestant::Ours(Algorithm::SlidingWindow);
+    let ours = Contestant::Library(Algorithm::SlidingWindow);
     assert_eq!(judged(ours, &trace, &quota).worst, 100);
     assert_eq!(judged(Contestant::IdealLog, &trace, &quota).worst, 100);
 }
@@ -37,7 +37,11 @@ fn neither_the_log_nor_the_sliding_window_ever_lets_anybody_over() {
         assert!(log.worst <= 12 && log.excess == 0);
         assert_eq!(log.denied_with_room, 0, "it is the yardstick");
         assert!(log.denied() > 0, "the trace asks for too much");
-        let ours = judged(Contestant::Ours(Algorithm::SlidingWindow), &trace, &quota);
+        let ours = judged(
+            Contestant::Library(Algorithm::SlidingWindow),
+            &trace,
+            &quota,
+        );
         assert!(ours.worst <= 12 && ours.excess == 0);
         assert!(ours.admitted > 0);
     }
@@ -49,9 +53,13 @@ fn the_others_let_callers_over() {
     let quota = quota(Algorithm::SlidingWindow, 100, 60_000);
     let twice = |at: u64| std::iter::repeat_n(at, 100);
     let trace = one_caller(twice(59_990).chain(twice(60_010)));
-    let fixed = judged(Contestant::Ours(Algorithm::FixedWindow), &trace, &quota);
+    let fixed = judged(Contestant::Library(Algorithm::FixedWindow), &trace, &quota);
     assert_eq!((fixed.worst, fixed.excess), (200, 100));
     let drained = one_caller(twice(0).chain((1..100).map(|unit| unit * 600)));
-    let bucket = judged(Contestant::Ours(Algorithm::TokenBucket), &drained, &quota);
+    let bucket = judged(
+        Contestant::Library(Algorithm::TokenBucket),
+        &drained,
+        &quota,
+    );
     assert_eq!((bucket.worst, bucket.excess), (199, 99));
 }
