@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use crate::network::Micros;
 
-/// Events in the order of their times; those of one time in the order in which they were entered.
-pub(crate) struct Agenda<E> {
+/// Events in the order of their times; those of one time in the order in which they were scheduled.
+pub(crate) struct EventQueue<E> {
     events: BTreeMap<(Micros, u64), E>,
-    entered: u64,
+    scheduled: u64,
 }
 
-impl<E> Default for Agenda<E> {
+impl<E> Default for EventQueue<E> {
     fn default() -> Self {
         Self {
             events: BTreeMap::new(),
-            entered: 0,
+            scheduled: 0,
         }
     }
 }
 
-impl<E> Agenda<E> {
-    pub(crate) fn enter(&mut self, at: Micros, event: E) {
-        self.events.insert((at, self.entered), event);
-        self.entered += 1;
+impl<E> EventQueue<E> {
+    pub(crate) fn schedule(&mut self, at: Micros, event: E) {
+        self.events.insert((at, self.scheduled), event);
+        self.scheduled += 1;
     }
 
     /// The next event, if it comes before `until`.

@@ -8,7 +8,7 @@
 use edge_limiter::quota::{Quota, QuotaState};
 use edge_limiter::time::Timestamp;
 
-use crate::agenda::Agenda;
+use crate::agenda::EventQueue;
 use crate::network::{DatabaseLocation, Micros};
 use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
@@ -41,7 +41,7 @@ pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
         setting,
         counting: setting.quota.boundless(),
         replicas: vec![vec![None; trace.callers.len()]; regions],
-        agenda: Agenda::default(),
+        queue: EventQueue::default(),
         messages: 0,
         run: Run {
             outcomes: vec![SimulatedOutcome::default(); trace.requests.len()],
@@ -52,7 +52,7 @@ pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
         let at = request.at * 1000;
         simulation.until(at);
         let there = at + simulation.travel(usize::from(request.region), DatabaseLocation::Near);
-        simulation.agenda.enter(there, ReplicaEvent::Read(place));
+        simulation.queue.schedule(there, ReplicaEvent::Read(place));
     }
     simulation.until(Micros::MAX);
     simulation.run
@@ -63,22 +63,22 @@ struct ReplicaSimulation<'a> {
     setting: &'a Setting,
     counting: Quota,
     replicas: Vec<Replica>,
-    agenda: Agenda<ReplicaEvent>,
+    queue: EventQueue<ReplicaEvent>,
     messages: u64,
     run: Run,
 }
 
 impl ReplicaSimulation<'_> {
     fn until(&mut self, until: Micros) {
-        while let Some((at, event)) = self.agenda.next_before(until) {
+        while let Some((at, event)) = self.queue.next_before(until) {
             match event {
                 ReplicaEvent::Read(place) => self.decide(place, at),
                 ReplicaEvent::Written(write) => {
                     for region in 0..self.replicas.len() {
                         let there =
                             at + self.travel(region, DatabaseLocation::Primary) + self.setting.lag;
-                        self.agenda
-                            .enter(there, ReplicaEvent::Copied(region, write));
+                        self.queue
+                            .schedule(there, ReplicaEvent::Copied(region, write));
                     }
                 }
                 ReplicaEvent::Copied(region, write) => self.add(region, write),
@@ -106,7 +106,7 @@ impl ReplicaSimulation<'_> {
                 units: request.cost,
                 at: now,
             };
-            self.agenda.enter(there, ReplicaEvent::Written(write));
+            self.queue.schedule(there, ReplicaEvent::Written(write));
             self.run.calls += 1;
         }
     }

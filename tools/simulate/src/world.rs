@@ -9,7 +9,7 @@ use edge_limiter::quota::Quota;
 use edge_limiter::store::shared::Question;
 use edge_limiter::store::{Charge, Check};
 
-use crate::agenda::Agenda;
+use crate::agenda::EventQueue;
 use crate::database::SimulatedDatabase;
 use crate::failure::Failure;
 use crate::isolate::SimulatedIsolate;
@@ -60,7 +60,7 @@ struct Simulation<'a> {
     place: DatabaseLocation,
     isolates: Vec<Rc<SimulatedIsolate>>,
     databases: Vec<SimulatedDatabase>,
-    agenda: Agenda<SimulationEvent>,
+    queue: EventQueue<SimulationEvent>,
     messages: u64,
     run: Run,
 }
@@ -107,7 +107,7 @@ impl<'a> Simulation<'a> {
             },
             isolates,
             databases,
-            agenda: Agenda::default(),
+            queue: EventQueue::default(),
             messages: 0,
             run: Run {
                 outcomes: vec![SimulatedOutcome::default(); trace.requests.len()],
@@ -129,7 +129,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn play_until(&mut self, until: Micros) -> Result<(), Failure> {
-        while let Some((at, event)) = self.agenda.next_before(until) {
+        while let Some((at, event)) = self.queue.next_before(until) {
             match event {
                 SimulationEvent::Asked(task, sent) => {
                     let region = task.isolate.region;
@@ -141,7 +141,7 @@ impl<'a> Simulation<'a> {
                     let reply = self.databases[place].decide(&question, sent.now)?;
                     task.isolate.channel.deliver(sent.number, reply);
                     let back = at + self.travel(region);
-                    self.agenda.enter(back, SimulationEvent::Answered(task));
+                    self.queue.schedule(back, SimulationEvent::Answered(task));
                 }
                 SimulationEvent::Answered(task) => self.go_on(task, at)?,
             }
@@ -181,7 +181,8 @@ impl<'a> Simulation<'a> {
                 .ok_or_else(|| Failure::new("a store waits for nothing that was asked"))?;
             task.waited = true;
             let there = at + self.travel(task.isolate.region);
-            self.agenda.enter(there, SimulationEvent::Asked(task, sent));
+            self.queue
+                .schedule(there, SimulationEvent::Asked(task, sent));
             return Ok(());
         };
         if let (Some(admitted), Some((place, arrived))) = (done?, task.request) {
