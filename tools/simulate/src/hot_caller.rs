@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::mode::SimulatedMode;
 use crate::rng::Rng;
 use crate::setting::Setting;
-use crate::table::{Table, count, decimal, percent};
+use crate::table::{MarkdownTable, count, decimal, percent};
 use crate::trace::{Trace, TraceRequest};
 use crate::world::replay;
 
@@ -30,7 +30,7 @@ const START: u64 = 1_764_000_000_000;
 /// Round trips and waits by the rate and the lease.
 pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
     let per_lease = LEASES.map(|lease| format!("lease of {lease}: round trips, waiting"));
-    let mut table = Table::new(
+    let mut table = MarkdownTable::new(
         [
             "requests a second",
             "limit a minute",

@@ -10,7 +10,7 @@ use crate::judge::{Accuracy, judge, worst_within};
 use crate::mode::SimulatedMode;
 use crate::ruling::Run;
 use crate::setting::Setting;
-use crate::table::{Table, count, decimal, difference, percent};
+use crate::table::{MarkdownTable, count, decimal, difference, percent};
 use crate::trace::Trace;
 
 /// A mode, what became of the trace in it, and what that did to the limit.
@@ -76,7 +76,7 @@ pub(crate) fn modes(introduction: &str, judged: &[JudgedRun], setting: &Setting)
     let ideal = judged
         .iter()
         .find(|one| one.mode == SimulatedMode::IdealLog);
-    let mut table = Table::new([
+    let mut table = MarkdownTable::new([
         "mode",
         "admitted",
         "denied",
@@ -117,7 +117,7 @@ pub(crate) fn latencies(judged: &[JudgedRun], trace: &Trace, setting: &Setting) 
     let head = regions
         .iter()
         .map(|region| format!("{}, p50 / p99", region.name));
-    let mut table = Table::new(
+    let mut table = MarkdownTable::new(
         ["mode".to_owned()]
             .into_iter()
             .chain(head)
@@ -161,7 +161,7 @@ pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -
     let head = ["mode", "round trips", "billed commands", "Upstash"];
     let of_cpu = ["CPU ms per request", "CPU"];
     let beside = of_cpu.iter().filter(|_| cpu.is_some());
-    let mut table = Table::new(head.iter().chain(beside).copied());
+    let mut table = MarkdownTable::new(head.iter().chain(beside).copied());
     for one in judged {
         if !SimulatedMode::OF_THE_LIMITER.contains(&one.mode) {
             continue;
@@ -193,7 +193,7 @@ pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Fa
     let quota = &setting.quota;
     let ideal = Contestant::IdealLog.outcomes(trace, quota)?;
     let yardstick = judge(trace, quota, &ideal);
-    let mut table = Table::new([
+    let mut table = MarkdownTable::new([
         "algorithm",
         "admitted",
         "denied",

@@ -2,11 +2,11 @@
 
 /// A table: its head, and rows of as many cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct MarkdownTable {
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
+impl MarkdownTable {
     pub(crate) fn new<S: Into<String>>(head: impl IntoIterator<Item = S>) -> Self {
         Self {
             rows: vec![head.into_iter().map(Into::into).collect()],
@@ -83,7 +83,7 @@ pub(crate) fn decimal(number: u128, scale: u128, decimals: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Table, count, decimal, difference, percent};
+    use super::{MarkdownTable, count, decimal, difference, percent};
 
     #[test]
     fn figures_are_rounded_and_never_to_nothing() {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_table_is_markdown() {
-        let mut table = Table::new(["mode", "n"]);
+        let mut table = MarkdownTable::new(["mode", "n"]);
         table.row(["strict".to_owned(), "1".to_owned()]);
         assert_eq!(
             table.markdown(),
