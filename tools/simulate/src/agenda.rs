@@ -1,10 +1,10 @@
-//! What is to happen, by its time.
+//! A queue of simulated events, ordered by time.
 
 use std::collections::BTreeMap;
 
 use crate::network::Micros;
 
-/// Events in the order of their times; those of one time in the order in which they were scheduled.
+/// Events in the order of their times. Events of the same time stay in the order in which they were scheduled.
 pub(crate) struct EventQueue<E> {
     events: BTreeMap<(Micros, u64), E>,
     scheduled: u64,
@@ -25,7 +25,7 @@ impl<E> EventQueue<E> {
         self.scheduled += 1;
     }
 
-    /// The next event, if it comes before `until`.
+    /// Removes and returns the next event with its time, if it comes before `until`.
     pub(crate) fn next_before(&mut self, until: Micros) -> Option<(Micros, E)> {
         let next = self.events.first_entry()?;
         let at = next.key().0;

@@ -1,4 +1,4 @@
-//! The algorithms beside each other, without regions: every request is decided as it arrives.
+//! Compares the algorithms without regions: every request is decided when it arrives.
 
 use std::num::NonZeroU32;
 
@@ -12,7 +12,7 @@ use crate::ruling::SimulatedOutcome;
 use crate::trace::{Trace, TraceRequest};
 use crate::two_counter::TwoCounter;
 
-/// What is compared.
+/// An algorithm that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contestant {
     IdealLog,
@@ -37,7 +37,7 @@ impl Contestant {
         }
     }
 
-    /// What becomes of `trace`.
+    /// The outcomes of the requests of `trace`.
     pub(crate) fn outcomes(
         self,
         trace: &Trace,
@@ -51,7 +51,7 @@ impl Contestant {
     }
 }
 
-/// The same limit and window, counted otherwise; a bucket's burst is the limit.
+/// The same limit and window with another algorithm. The burst of a token bucket is the limit.
 fn of(quota: &Quota, algorithm: Algorithm) -> Result<Quota, Failure> {
     NonZeroU32::new(quota.limit())
         .and_then(|limit| Quota::new(algorithm, limit, quota.window()).ok())

@@ -1,4 +1,4 @@
-//! What a run costs in money.
+//! Computes what a run costs in money.
 
 use crate::failure::Failure;
 use crate::ruling::Run;
@@ -15,21 +15,21 @@ const CENTS_PER_MILLION_CPU_MS: u128 = 2;
 /// CPU time of one request in microseconds, as measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
-    /// Of one that asks the store.
+    /// Of a request that asks the store.
     pub(crate) asking: u32,
-    /// Of one that the isolate answers by itself.
-    pub(crate) by_itself: u32,
+    /// Of a request that the isolate answers without asking the store.
+    pub(crate) local: u32,
 }
 
 impl Cpu {
-    /// Reads `900,300`: of a request that asks the store, and of one that does not.
+    /// Reads `900,300`: the microseconds of a request that asks the store, and of one that does not.
     pub(crate) fn read(text: &str) -> Result<Self, Failure> {
         let times: Option<Vec<u32>> = text
             .split(',')
             .map(|part| part.trim().parse().ok())
             .collect();
         match times.as_deref() {
-            Some(&[asking, by_itself]) => Ok(Self { asking, by_itself }),
+            Some(&[asking, local]) => Ok(Self { asking, local }),
             _ => Err(Failure::new(format!(
                 "--cpu {text}: give the microseconds of a request that asks the store and of one \
                  that does not, such as 900,300 (docs/benchmarks.md has the measured ones)"
@@ -39,22 +39,22 @@ impl Cpu {
 
     /// Microseconds of a whole run.
     fn of(self, run: &Run) -> u128 {
-        let by_itself = u128::from(run.answered_at_once);
-        let asking = run.outcomes.len() as u128 - by_itself;
-        asking * u128::from(self.asking) + by_itself * u128::from(self.by_itself)
+        let local = u128::from(run.answered_at_once);
+        let asking = run.outcomes.len() as u128 - local;
+        asking * u128::from(self.asking) + local * u128::from(self.local)
     }
 
     /// Milliseconds per request, and dollars per million requests.
     pub(crate) fn cells(self, run: &Run) -> [String; 2] {
         let requests = run.outcomes.len() as u128;
         let micros = self.of(run);
-        // A millionth of a request's microseconds is a million requests' seconds.
+        // As many microseconds as one request takes, a million requests take in seconds.
         let dollars = decimal(micros * CENTS_PER_MILLION_CPU_MS, requests * 1000 * 100, 4);
         [decimal(micros, requests * 1000, 3), format!("${dollars}")]
     }
 }
 
-/// Dollars of commands per million requests.
+/// The price of the commands of a million requests, in dollars.
 pub(crate) fn of_commands(run: &Run) -> String {
     let requests = run.outcomes.len() as u128;
     let dollars = decimal(
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_is_that_of_the_requests_which_ask_and_of_those_which_do_not() {
+    fn cpu_time_adds_up_requests_that_ask_the_store_and_those_that_do_not() {
         let cpu = Cpu::read("1000, 200").unwrap();
         assert_eq!(cpu.cells(&run(0, 500)), ["0.600", "$0.0120"]);
         assert!(Cpu::read("1000").is_err());

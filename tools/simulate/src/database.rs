@@ -1,4 +1,4 @@
-//! A database of the simulation: a store that decides at once, and counts what that would be billed.
+//! A database of the simulation: a store that decides at once, and counts the commands that would be billed.
 
 use std::cell::Cell;
 
@@ -13,12 +13,12 @@ use crate::failure::Failure;
 use crate::rule::RuleStore;
 use crate::two_counter::TwoCounter;
 
-/// More than any trace has callers: nobody is forgotten.
+/// More entries than any trace has callers, so that the memory store forgets no caller.
 const ENTRIES: usize = 1 << 24;
 
 /// How a database decides.
 enum CountingMethod {
-    /// As the library does, in its memory store; the script in Redis is the same function.
+    /// The library's memory store. The script in Redis is the same function.
     Limiter(Memory),
     TwoCounters(RuleStore<TwoCounter>),
     Logs(RuleStore<ExactLog>),
@@ -54,7 +54,7 @@ impl SimulatedDatabase {
         Self::new(CountingMethod::Logs(RuleStore::default()))
     }
 
-    /// One atomic decision.
+    /// Makes one atomic decision.
     pub(crate) fn decide(
         &self,
         question: &Question<'_>,
@@ -66,34 +66,35 @@ impl SimulatedDatabase {
             CountingMethod::Logs(rules) => rules.ask(question, now).now_or_never(),
         };
         let reply = decided
-            .ok_or_else(|| Failure::new("a store in memory does not wait"))?
-            .map_err(|error| Failure::new(format!("a store in memory failed: {error}")))?;
+            .ok_or_else(|| Failure::new("a store in memory waits, but must answer at once"))?
+            .map_err(|error| Failure::new(format!("a store in memory fails: {error}")))?;
         let check = question.check;
         let admitted = reply.verdict.allows(check) && check.cost > 0;
         let written = if admitted {
             reply.verdict.answers.iter().flatten().count()
         } else {
-            let leased = |holding: &&StoredCharge| holding.leased > 0;
-            reply.holdings.iter().filter(leased).count()
+            let has_lease = |holding: &&StoredCharge| holding.leased > 0;
+            reply.holdings.iter().filter(has_lease).count()
         };
         self.calls.set(self.calls.get() + 1);
         self.written.set(self.written.get() + written as u64);
         Ok(reply)
     }
 
-    /// Round trips so far.
+    /// The number of round trips so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.get()
     }
 
-    /// Commands that Upstash would bill for the limiter's script: `EVALSHA` and `MGET` for each call,
-    /// and a `SET` for each state that changes, as `tests/store/billing.test.mjs` counts on a real Redis.
+    /// The number of commands that Upstash would bill for the limiter's script: `EVALSHA` and `MGET` for each
+    /// call, and a `SET` for each state that changes. `tests/store/billing.test.mjs` counts the same on a real Redis.
     pub(crate) fn billed(&self) -> u64 {
         2 * self.calls.get() + self.written.get()
     }
 }
 
-/// A secret for a map's hasher. No figure depends on it: maps are looked up, never walked.
+/// A secret for the hasher of maps. No result depends on it, because maps are looked up and never iterated.
 pub(crate) fn seed() -> Result<Seed, Failure> {
-    Seed::random().map_err(|error| Failure::new(format!("the system gives no randomness: {error}")))
+    let failed = |error| Failure::new(format!("the system provides no random bytes: {error}"));
+    Seed::random().map_err(failed)
 }

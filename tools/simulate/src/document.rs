@@ -1,18 +1,18 @@
-//! The page that the tables are written into, between markers; the words around them are people's.
+//! Writes the tables into a page of the documentation, between markers. The text around them stays unchanged.
 
 use crate::failure::Failure;
 
-/// Where the page is, from the repository's root.
+/// The path of the page, from the repository's root.
 pub(crate) const PATH: &str = "docs/scaling.md";
 
-/// What is written under one name.
+/// A text of the page, with the name in its markers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Section {
     pub(crate) name: &'static str,
     pub(crate) text: String,
 }
 
-/// `page` with `sections` in place of what is between their markers.
+/// Replaces the text between the markers of each of `sections` in `page`.
 pub(crate) fn with(page: &str, sections: &[Section]) -> Result<String, Failure> {
     let mut page = page.to_owned();
     for section in sections {
@@ -22,7 +22,7 @@ pub(crate) fn with(page: &str, sections: &[Section]) -> Result<String, Failure> 
     Ok(page)
 }
 
-/// Where the text under `name` is, markers not included.
+/// The span of the text between the markers of `name`, in bytes.
 fn span(page: &str, name: &str) -> Result<(usize, usize), Failure> {
     let (begins, ends) = (
         format!("<!-- {name} begins -->"),
@@ -54,7 +54,7 @@ mod tests {
     use super::{Section, with};
 
     #[test]
-    fn a_section_is_replaced_and_nothing_else() {
+    fn a_section_is_replaced_and_the_rest_of_the_page_stays() {
         let page = "a\n<!-- the cost begins -->\nold\n<!-- the cost ends -->\nb\n";
         let section = |name, text: &str| Section {
             name,

@@ -1,4 +1,5 @@
-//! The yardstick: every admitted request, remembered for exactly one window.
+//! An exact log, with which the algorithms are compared: it remembers every admitted request for exactly one
+//! window.
 
 use std::collections::VecDeque;
 
@@ -7,7 +8,7 @@ use edge_limiter::time::Timestamp;
 
 use crate::rule::Rule;
 
-/// What one caller was admitted in the last window. A unit admitted at `t` counts until `t` + window.
+/// The admitted units of one caller in the last window. A unit that is admitted at `t` counts until `t` + window.
 #[derive(Debug, Default)]
 pub(crate) struct ExactLog {
     admitted: VecDeque<(Timestamp, u32)>,
@@ -15,7 +16,7 @@ pub(crate) struct ExactLog {
 }
 
 impl ExactLog {
-    /// Units admitted in the window that ends with `now`.
+    /// The units admitted in the window that ends at `now`.
     pub(crate) fn units(&mut self, quota: &Quota, now: Timestamp) -> u64 {
         while let Some((at, units)) = self.admitted.front().copied() {
             if at + quota.window() > now {
@@ -27,7 +28,7 @@ impl ExactLog {
         self.units
     }
 
-    /// Whether `cost` units more fit.
+    /// Whether `cost` more units are within the limit.
     pub(crate) fn has_room(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool {
         self.units(quota, now) + u64::from(cost) <= u64::from(quota.limit())
     }
@@ -39,7 +40,7 @@ impl ExactLog {
 }
 
 impl Rule for ExactLog {
-    /// As the limiter does, a log believes the latest clock that it has seen.
+    /// Like the limiter, the log uses the latest time that it has seen.
     fn admits(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool {
         let now = self.admitted.back().map_or(now, |(at, _)| now.max(*at));
         let fits = self.has_room(quota, cost, now);

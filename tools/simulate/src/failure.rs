@@ -1,8 +1,8 @@
-//! Why a simulation cannot be run.
+//! The error of a simulation that cannot run.
 
 use std::fmt;
 
-/// What is wrong and what to do about it, in one line.
+/// One line that says what is wrong and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure(pub(crate) String);
 

@@ -1,4 +1,4 @@
-//! What an isolate of the simulation has of its host: a clock.
+//! The host of a simulated isolate, which has nothing but a clock.
 
 use std::cell::Cell;
 
@@ -9,10 +9,10 @@ use edge_limiter::time::{Millis, Timestamp};
 
 use crate::network::Micros;
 
-/// A host whose clock the world sets, and on which nothing fails.
+/// A host whose clock the simulation sets.
 pub(crate) struct SimulatedHost {
     now: Cell<Micros>,
-    /// How far its clock is ahead of true time.
+    /// How far the clock is ahead of true time.
     ahead: Millis,
 }
 
@@ -24,7 +24,7 @@ impl SimulatedHost {
         }
     }
 
-    /// True time is `at` from now on.
+    /// Sets the true time.
     pub(crate) fn set(&self, at: Micros) {
         self.now.set(at);
     }
@@ -35,7 +35,7 @@ impl Effects for SimulatedHost {
         Timestamp::from_millis(self.now.get() / 1000) + self.ahead
     }
 
-    /// Only what follows a failure depends on it.
+    /// Nothing in the simulation depends on random numbers, because the limiter uses them only after failures.
     fn random(&self) -> u32 {
         0
     }

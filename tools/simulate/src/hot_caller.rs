@@ -1,5 +1,5 @@
-//! What leases spare: one caller that asks one isolate more and more often, within its limit, in the
-//! region that is farthest from the primary.
+//! Measures how many round trips leases save. One caller sends requests to one isolate, within its limit and
+//! at several rates, in the region that is farthest from the primary database.
 
 use std::num::NonZeroU32;
 
@@ -15,19 +15,19 @@ use crate::table::{MarkdownTable, count, decimal, percent};
 use crate::trace::{Trace, TraceRequest};
 use crate::world::replay;
 
-/// Requests a second.
+/// The rates that are compared, in requests a second.
 const RATES: [u32; 6] = [1, 2, 5, 10, 50, 100];
 
-/// How long each asks, in minutes.
+/// The length of the trace for each rate, in minutes.
 const MINUTES: u32 = 2;
 
-/// The leases that are compared.
+/// The leases that are compared, in units.
 const LEASES: [u32; 3] = [10, 50, 200];
 
-/// At an edge of the window's grid.
+/// The start of a window, in milliseconds since the epoch.
 const START: u64 = 1_764_000_000_000;
 
-/// Round trips and waits by the rate and the lease.
+/// The table of round trips and waits by rate and lease.
 pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
     let per_lease = LEASES.map(|lease| format!("lease of {lease}: round trips, waiting"));
     let mut table = MarkdownTable::new(
@@ -43,14 +43,14 @@ pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
     for rate in RATES {
         let trace = asking(rate, farthest(setting), setting.seed);
         let requests = trace.requests.len() as u128;
-        // A quarter more than is asked for.
+        // The limit is a quarter more than the caller's requests a minute.
         let limit = rate * 75;
         let quota = NonZeroU32::new(limit)
             .and_then(|limit| {
                 let window = Millis::from_secs(60);
                 Quota::new(Algorithm::SlidingWindow, limit, window).ok()
             })
-            .ok_or_else(|| Failure::new("a limit is at least 1"))?;
+            .ok_or_else(|| Failure::new(format!("{limit} a minute is not a valid limit")))?;
         let with = |lease| Setting {
             quota,
             lease,
@@ -76,14 +76,14 @@ pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
     })
 }
 
-/// The region that is farthest from the primary.
+/// The index of the region that is farthest from the primary database.
 fn farthest(setting: &Setting) -> u8 {
     let regions = setting.network.regions.iter().zip(0..);
     let farthest = regions.max_by_key(|(region, _)| region.to_primary);
     farthest.map_or(0, |(_, place)| place)
 }
 
-/// By chance, evenly over the time, at the first isolate of the region.
+/// A trace of one caller, whose requests are evenly distributed at random, at the first isolate of the region.
 fn asking(rate: u32, region: u8, seed: u64) -> Trace {
     let mut rng = Rng::of(seed, u64::from(rate));
     let length = u64::from(MINUTES) * 60_000;
@@ -103,7 +103,7 @@ mod tests {
     use crate::testing::setting;
 
     #[test]
-    fn the_oftener_a_caller_asks_the_fewer_of_its_requests_wait() {
+    fn the_share_of_waiting_requests_falls_as_the_rate_of_a_caller_rises() {
         let text = leases(&setting("iad=2,fra=90", 100, 60_000)).unwrap().text;
         let waiting: Vec<f64> = text
             .lines()

@@ -1,4 +1,4 @@
-//! An isolate: a host with a clock, and the stores that a request goes through.
+//! A simulated isolate: a host with a clock, and the stores that decide its requests.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ use crate::host::SimulatedHost;
 use crate::network::Micros;
 use crate::remote::{DatabaseChannel, RemoteStore};
 
-/// The defaults of the deployed Worker. None of them matters while no database fails.
+/// The defaults of the deployed Worker. They have no effect, because no simulated database fails.
 const RULES: Rules = Rules {
     timeout: Millis::new(1000),
     retries: Retries {
@@ -30,11 +30,11 @@ const RULES: Rules = Rules {
     fallback_factor: 1200,
 };
 
-/// What stands between a request and a database.
+/// The stores between a request and a database.
 enum IsolateStores {
-    /// The deployed Worker's, with a database or without one.
+    /// The stack of the deployed Worker, with a database or without one.
     Deployed(Box<Stack<RemoteStore, Emulator, Rc<SimulatedHost>>>),
-    /// Nothing.
+    /// The database alone, without wrappers.
     Bare(RemoteStore),
 }
 
@@ -80,12 +80,12 @@ impl SimulatedIsolate {
         })
     }
 
-    /// It goes on at that moment of true time.
+    /// Sets the true time at which the isolate continues.
     pub(crate) fn wake(&self, at: Micros) {
         self.host.set(at);
     }
 
-    /// Decides now, by its clock.
+    /// Decides at the time of the isolate's own clock.
     pub(crate) async fn decide(&self, check: &Check) -> Result<Verdict, StoreError> {
         let now = self.host.now();
         match &self.stores {
@@ -94,7 +94,7 @@ impl SimulatedIsolate {
         }
     }
 
-    /// Units to lease in the background, if there are any.
+    /// The next units to lease in the background. `None` if none are due.
     pub(crate) fn next_prefetch(&self) -> Option<Prefetch> {
         match &self.stores {
             IsolateStores::Deployed(stack) => stack.next_prefetch(),

@@ -1,15 +1,15 @@
-//! What a run did to the limit, by an exact log of each caller's requests in the order of arrival.
+//! Measures how accurately a run enforces the limit, with an exact log of each caller's requests in the order
+//! of arrival.
 //!
-//! Times are those at which requests arrive at their isolates, in true time; a window is a half-open
-//! interval of the quota's length.
+//! Times are the true times at which requests arrive at their isolates. A window is a half-open interval of the
+//! quota's length.
 //!
-//! - *Worst interval*: the most units that any caller was admitted in any interval of the window's
-//!   length.
-//! - *Excess*: of the admitted requests, those that an exact log refuses which is shown only these,
-//!   and counts what it accepts: as few as can be taken away so that the rest keeps to the limit.
-//! - *SimulatedDenial with room*: requests denied although their cost, the units that the same run had admitted
-//!   to the caller in the window before them, and those of requests that arrived while this one waited
-//!   for its answer and may have overtaken it, are together within the limit.
+//! - *Worst interval*: the most units of one caller that were admitted in any interval of the window's length.
+//! - *Excess*: the smallest number of admitted requests without which the rest keeps to the limit. An exact log
+//!   that sees only the admitted requests would deny these.
+//! - *Denied with room*: denied requests that were within the limit. Such a request fits together with two other
+//!   sums of units: those that the same run had admitted to the caller in the window before it, and those of
+//!   requests that arrived while it waited for its answer, which may have overtaken it.
 
 use std::num::NonZeroU32;
 
@@ -20,16 +20,16 @@ use crate::exact_log::ExactLog;
 use crate::ruling::SimulatedOutcome;
 use crate::trace::Trace;
 
-/// What a run did.
+/// How accurately a run enforced the limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accuracy {
     pub(crate) requests: u64,
     pub(crate) admitted: u64,
-    /// Units in the worst interval.
+    /// The units in the worst interval.
     pub(crate) worst: u64,
-    /// Requests in excess of an exact log.
+    /// The number of requests in excess.
     pub(crate) excess: u64,
-    /// Requests denied although there was room.
+    /// The number of requests denied with room.
     pub(crate) denied_with_room: u64,
 }
 
@@ -39,7 +39,7 @@ impl Accuracy {
     }
 }
 
-/// Judges a run: one ruling per request of `trace`.
+/// Measures a run, of which `outcomes` are the outcomes of the requests of `trace`.
 pub(crate) fn judge(trace: &Trace, quota: &Quota, outcomes: &[SimulatedOutcome]) -> Accuracy {
     let mut accuracy = Accuracy {
         requests: trace.requests.len() as u64,
@@ -77,29 +77,29 @@ pub(crate) fn judge(trace: &Trace, quota: &Quota, outcomes: &[SimulatedOutcome])
     accuracy
 }
 
-/// What became of one caller's requests.
+/// The requests of one caller.
 #[derive(Default)]
 struct CallerHistory {
     history: ExactLog,
     packed: ExactLog,
-    /// Times and units.
+    /// The times and the units of admitted requests.
     admitted: Vec<(u64, u32)>,
     denied: Vec<SimulatedDenial>,
 }
 
 struct SimulatedDenial {
     at: u64,
-    /// When it had its answer.
+    /// When it got its answer.
     until: u64,
     cost: u32,
-    /// How many requests had been admitted before it.
+    /// The number of requests that had been admitted before it.
     before: usize,
-    /// Units admitted in the window before it.
+    /// The units that had been admitted in the window before it.
     units: u64,
 }
 
 impl CallerHistory {
-    /// How many requests were denied although there was room.
+    /// The number of requests denied with room.
     fn had_room(&self, quota: &Quota) -> u64 {
         let had_room = |denied: &&SimulatedDenial| {
             let later = self.admitted[denied.before..].iter();
@@ -114,7 +114,7 @@ impl CallerHistory {
     }
 }
 
-/// The most units in any interval of `length`; `None` for one of no length.
+/// The most units in any interval of `length`. `None` if `length` is no valid window.
 pub(crate) fn worst_within(
     trace: &Trace,
     quota: &Quota,

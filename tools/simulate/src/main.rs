@@ -1,10 +1,11 @@
 //! `npm run simulate`: replays a traffic trace over several regions with given latencies, in every
-//! mode that a limiter can be run in, and reports how far each lets callers over the limit, or
-//! denies them what they had left. `--help` lists the options; docs/scaling.md explains the tables.
+//! mode in which a limiter can run. It reports how far each mode lets callers exceed the limit, and how
+//! many requests it denies that are within the limit. `--help` lists the options, and docs/scaling.md
+//! explains the tables.
 //!
-//! The decisions are the library's: its quotas, its memory store, and around it the wrappers that
-//! stand around Upstash in the Worker. Only the network is made up.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // A program that prints.
+//! The library makes the decisions: its quotas and its memory store, with the wrappers that the Worker
+//! puts around Upstash. Only the network and the time are simulated.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // This program prints its results.
 
 use std::process::ExitCode;
 
@@ -91,7 +92,7 @@ fn sections(options: &SimulationOptions) -> Result<Vec<Section>, Failure> {
     ])
 }
 
-/// Every mode in a thread of its own: they have nothing in common but the trace.
+/// Runs every mode in its own thread. The modes share nothing but the trace.
 fn all_modes(trace: &Trace, options: &SimulationOptions) -> Result<Vec<JudgedRun>, Failure> {
     let setting = &options.setting;
     std::thread::scope(|scope| {
@@ -126,7 +127,7 @@ mod tests {
     use super::{document, sections};
     use crate::options::SimulationOptions;
 
-    /// What `--write` needs, with a small trace.
+    /// `--write` needs these places. A small trace is enough to test them.
     #[test]
     fn the_page_has_a_place_for_every_table() {
         let small = "--requests 5000 --minutes 1 --callers 100 --limit 10";

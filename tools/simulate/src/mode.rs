@@ -1,23 +1,23 @@
-//! Where decisions are made.
+//! The modes that are compared: where and how a limiter decides.
 
 /// A way to run a limiter over several regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SimulatedMode {
-    /// Every decision at one primary database, denials remembered by the isolates.
+    /// One primary database makes every decision, and the isolates remember denials.
     Strict,
-    /// The same, with units leased to the isolates.
+    /// As in `Strict`, and the isolates lease units.
     Lease,
-    /// A database per region, each with the whole limit.
+    /// Each region has a database with the whole limit.
     Regional,
-    /// A database per region, each with its share of the limit.
+    /// Each region has a database with its share of the limit.
     Divided,
-    /// Decided on a replica in the region, counted at the primary afterwards.
+    /// A replica in the region makes the decision, and the primary database counts it afterwards.
     Replicated,
-    /// Each isolate for itself.
+    /// Each isolate decides alone.
     Memory,
-    /// The two-counter estimate at one primary database.
+    /// One primary database decides by the two-counter estimate.
     TwoCounter,
-    /// An exact log at one primary database.
+    /// One primary database decides by an exact log.
     IdealLog,
 }
 
@@ -33,7 +33,7 @@ impl SimulatedMode {
         Self::IdealLog,
     ];
 
-    /// Those that edge-limiter has.
+    /// The modes that edge-limiter offers.
     pub(crate) const OF_THE_LIMITER: [Self; 5] = [
         Self::Strict,
         Self::Lease,

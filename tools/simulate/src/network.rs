@@ -1,31 +1,31 @@
-//! How long messages take between the isolates of a region and a database.
+//! The simulated network: how long messages take between the isolates of a region and a database.
 
 use crate::failure::Failure;
 use crate::rng::Rng;
 
-/// A length of simulated time, or a moment, in microseconds.
+/// A duration of simulated time, or a time since the epoch, in microseconds.
 pub(crate) type Micros = u64;
 
-/// A place with isolates, and how far the primary database is from them.
+/// A region with isolates, and its distance from the primary database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Region {
     pub(crate) name: String,
-    /// There and back, undisturbed.
+    /// The round trip to the primary database, without jitter.
     pub(crate) to_primary: Micros,
 }
 
-/// The regions and what disturbs their messages.
+/// The regions, and what delays their messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SimulatedNetwork {
     pub(crate) regions: Vec<Region>,
-    /// There and back to a database in the same region, undisturbed.
+    /// The round trip to a database in the same region, without jitter.
     pub(crate) local: Micros,
-    /// By how many hundredths a message can be slower, by chance.
+    /// How much slower a message can be at random, in percent.
     pub(crate) jitter: u64,
     pub(crate) seed: u64,
 }
 
-/// Which database a message is for, or from.
+/// The database that a message goes to or comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DatabaseLocation {
     Primary,
@@ -54,19 +54,19 @@ impl SimulatedNetwork {
             });
         }
         if regions.len() > usize::from(u8::MAX) {
-            return Err(Failure::new("--regions: 255 are the most"));
+            return Err(Failure::new("--regions: give at most 255 regions"));
         }
         Ok(regions)
     }
 
-    /// How long one message takes, one way; `message` tells it from the others.
+    /// How long one message takes, one way. `message` is the message's number, which determines its jitter.
     pub(crate) fn one_way(&self, region: usize, place: DatabaseLocation, message: u64) -> Micros {
         let least = self.least(region, place);
         let more = least * self.jitter / 100;
         least + Rng::of(self.seed, message).below(more + 1)
     }
 
-    /// How long it takes undisturbed.
+    /// How long a message takes without jitter, one way.
     fn least(&self, region: usize, place: DatabaseLocation) -> Micros {
         let round_trip = match place {
             DatabaseLocation::Primary => self.regions.get(region).map_or(0, |one| one.to_primary),
@@ -75,7 +75,7 @@ impl SimulatedNetwork {
         round_trip / 2
     }
 
-    /// The longest way to the primary less the shortest: by how much a request can overtake another.
+    /// The time by which one request can overtake another: the longest time to the primary less the shortest.
     pub(crate) fn spread(&self) -> Micros {
         let ways =
             || (0..self.regions.len()).map(|region| self.least(region, DatabaseLocation::Primary));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_are_read_or_refused() {
+    fn a_list_of_regions_is_parsed_or_rejected() {
         assert_eq!(network().regions[1].to_primary, 90_000);
         for wrong in ["", "iad", "iad=", "iad=x", "=2", "iad=2,iad=3", "iad=-1"] {
             assert!(SimulatedNetwork::regions(wrong).is_err(), "{wrong:?}");
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_takes_its_time_and_up_to_the_jitter_more() {
+    fn a_message_takes_half_the_round_trip_and_up_to_the_jitter_more() {
         let network = network();
         let times: Vec<Micros> = (0..1000)
             .map(|message| network.one_way(1, DatabaseLocation::Primary, message))

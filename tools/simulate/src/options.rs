@@ -1,4 +1,4 @@
-//! What is simulated, as the command line says.
+//! The options of the simulation, read from the command line.
 
 use std::num::NonZeroU32;
 
@@ -11,7 +11,7 @@ use crate::network::SimulatedNetwork;
 use crate::setting::Setting;
 use crate::traffic::Traffic;
 
-/// What `--help` says.
+/// The text of `--help`.
 pub(crate) const USAGE: &str = "\
 Replays a traffic trace over several regions, in every mode, and says what becomes of the limit.
 
@@ -37,14 +37,14 @@ Replays a traffic trace over several regions, in every mode, and says what becom
   --write           writes the tables into docs/scaling.md instead of printing them
   --help";
 
-/// Where the traffic comes from.
+/// Where the trace comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TraceSource {
     File(String),
     Generated(Traffic),
 }
 
-/// Everything that can be chosen.
+/// All options, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulationOptions {
     pub(crate) source: TraceSource,
@@ -53,7 +53,7 @@ pub(crate) struct SimulationOptions {
     pub(crate) write: bool,
 }
 
-/// What the command line gave, or what goes without saying.
+/// The values on the command line, or their defaults.
 struct CommandLine {
     trace: Option<String>,
     generate: bool,
@@ -99,7 +99,7 @@ impl Default for CommandLine {
 }
 
 impl SimulationOptions {
-    /// Reads the command line without the program's name; `None`: help is asked for.
+    /// Reads the command line without the program's name. `None` if it asks for help.
     pub(crate) fn read(args: impl IntoIterator<Item = String>) -> Result<Option<Self>, Failure> {
         let mut given = CommandLine::default();
         let mut args = args.into_iter();
@@ -127,7 +127,7 @@ impl SimulationOptions {
                 "--skew" => given.skew = number(&name, &value()?, 0, 600_000)?,
                 "--lease" => given.lease = number(&name, &value()?, 2, 1_000_000)?,
                 "--seed" => given.seed = number(&name, &value()?, 0, u32::MAX)?,
-                _ => return Err(Failure::new(format!("{name} is no option; see --help"))),
+                _ => return Err(Failure::new(format!("{name} is not an option; see --help"))),
             }
         }
         given.checked().map(Some)
@@ -215,7 +215,7 @@ mod tests {
     fn without_options_a_million_requests_are_generated() {
         let options = read("").unwrap().unwrap();
         let TraceSource::Generated(traffic) = options.source else {
-            panic!("no file was named")
+            panic!("the trace must be generated, because no file is named")
         };
         assert_eq!(traffic.requests, 1_000_000);
         assert_eq!(traffic.regions, 3);
@@ -224,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn bad_options_are_named_with_what_to_give() {
+    fn the_error_of_a_bad_option_names_it_and_says_what_to_give() {
         for (line, what) in [
             ("--requests", "--requests: a value is missing"),
             ("--requests many", "--requests many: give a number from 1"),
             ("--isolates 0", "--isolates 0: give a number from 1"),
             ("--regions iad", "such as iad=2"),
             ("--trace a --generate", "either --trace FILE or --generate"),
-            ("--fast", "--fast is no option"),
+            ("--fast", "--fast is not an option"),
         ] {
             let failure = read(line).unwrap_err();
             assert!(failure.contains(what), "{failure}");

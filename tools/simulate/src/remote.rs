@@ -1,4 +1,4 @@
-//! A database as an isolate sees it: what is asked goes on its way, and the answer comes later.
+//! The store by which an isolate asks a simulated database: a question is sent, and the reply comes later.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -10,18 +10,18 @@ use edge_limiter::store::shared::{ChargeExtra, Partitioned, Question, SharedStor
 use edge_limiter::store::{Check, StoreError};
 use edge_limiter::time::Timestamp;
 
-/// A question on its way.
+/// A question on its way to the database.
 pub(crate) struct RemoteQuestion {
     pub(crate) number: u64,
     pub(crate) check: Check,
     /// One for each charge.
     pub(crate) extras: Vec<ChargeExtra>,
-    /// On the clock of the isolate that asks.
+    /// The time on the clock of the isolate that asks.
     pub(crate) now: Timestamp,
 }
 
-/// What has been asked and not been taken to the database yet, and what has been answered and not
-/// been read yet.
+/// Connects an isolate to the simulation. It contains the question that the simulation has not yet taken to the
+/// database, and the replies that the isolate has not yet read.
 #[derive(Default)]
 pub(crate) struct DatabaseChannel {
     next: Cell<u64>,
@@ -30,7 +30,7 @@ pub(crate) struct DatabaseChannel {
 }
 
 impl DatabaseChannel {
-    /// The question that has just been asked, if one has.
+    /// Takes the question that the isolate has just sent, if any.
     pub(crate) fn collect(&self) -> Option<RemoteQuestion> {
         self.sent.borrow_mut().take()
     }
@@ -40,7 +40,7 @@ impl DatabaseChannel {
     }
 }
 
-/// A store behind a channel.
+/// A store that sends its questions through a channel.
 pub(crate) struct RemoteStore(pub(crate) Rc<DatabaseChannel>);
 
 impl Partitioned for RemoteStore {}

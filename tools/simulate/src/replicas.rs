@@ -1,9 +1,8 @@
-//! What a limiter would be that reads the replica in its region and counts at the primary.
+//! Simulates a limiter that reads from the replica in its region and counts at the primary database.
 //!
-//! Each request reads its caller's state from the near replica and is decided on that. What is
-//! admitted is written to the primary, and from there to every replica, while the request goes
-//! ahead. The counting is the library's: what is written is added with no regard to the limit, as
-//! an `INCRBY` would.
+//! Each request reads its caller's state from the near replica, which decides it. An admitted request
+//! is written to the primary, and from there to every replica, while the request already continues.
+//! The library does the counting. A write is added regardless of the limit, as an `INCRBY` would be.
 
 use edge_limiter::quota::{Quota, QuotaState};
 use edge_limiter::time::Timestamp;
@@ -14,7 +13,7 @@ use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
 use crate::trace::Trace;
 
-/// Units that were admitted.
+/// The admitted units of one request.
 #[derive(Clone, Copy)]
 struct ReplicatedWrite {
     caller: u32,
@@ -23,15 +22,15 @@ struct ReplicatedWrite {
 }
 
 enum ReplicaEvent {
-    /// A request's question is at its region's replica.
+    /// The question of the request with this index reaches the replica of its region.
     Read(usize),
-    /// What was admitted is at the primary.
+    /// A write reaches the primary.
     Written(ReplicatedWrite),
-    /// It is at a region's replica as well.
+    /// A write reaches the replica of the region with this index.
     Copied(usize, ReplicatedWrite),
 }
 
-/// Every caller's state, as one replica has it.
+/// The states of all callers in one replica.
 type Replica = Vec<Option<QuotaState>>;
 
 pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {

@@ -1,4 +1,4 @@
-//! The tables.
+//! Makes the tables of the results.
 
 use edge_limiter::time::Millis;
 
@@ -13,7 +13,7 @@ use crate::setting::Setting;
 use crate::table::{MarkdownTable, count, decimal, difference, percent};
 use crate::trace::Trace;
 
-/// A mode, what became of the trace in it, and what that did to the limit.
+/// The run of a trace in one mode, and its accuracy.
 pub(crate) struct JudgedRun {
     pub(crate) mode: SimulatedMode,
     pub(crate) run: Run,
@@ -21,7 +21,7 @@ pub(crate) struct JudgedRun {
 }
 
 impl JudgedRun {
-    /// Judges a run; an error where it breaks the bound that its mode has.
+    /// Measures the accuracy of a run. Fails if the run exceeds the bound of its mode.
     pub(crate) fn new(
         mode: SimulatedMode,
         run: Run,
@@ -34,7 +34,7 @@ impl JudgedRun {
             let worst = worst_within(trace, &setting.quota, &run.outcomes, length);
             if worst.is_some_and(|worst| worst > bound) {
                 return Err(Failure::new(format!(
-                    "{}: {} units within {} ms, the bound is {bound}",
+                    "mode {}: {} units were admitted within {} ms, but the bound is {bound}",
                     mode.name(),
                     worst.unwrap_or_default(),
                     length.get(),
@@ -49,7 +49,7 @@ impl JudgedRun {
     }
 }
 
-/// What was simulated, in a sentence.
+/// A sentence that describes the trace and the setting.
 pub(crate) fn introduction(trace: &Trace, setting: &Setting) -> String {
     let first = trace.requests.first().map_or(0, |request| request.at);
     let last = trace.requests.last().map_or(0, |request| request.at);
@@ -71,7 +71,7 @@ pub(crate) fn introduction(trace: &Trace, setting: &Setting) -> String {
     )
 }
 
-/// Over- and under-admission, mode by mode.
+/// The table of over- and under-admission by mode.
 pub(crate) fn modes(introduction: &str, judged: &[JudgedRun], setting: &Setting) -> Section {
     let ideal = judged
         .iter()
@@ -111,7 +111,7 @@ pub(crate) fn modes(introduction: &str, judged: &[JudgedRun], setting: &Setting)
     }
 }
 
-/// What the limiter adds to the time of admitted requests, by region.
+/// The table of the time that the limiter adds to admitted requests, by mode and region.
 pub(crate) fn latencies(judged: &[JudgedRun], trace: &Trace, setting: &Setting) -> Section {
     let regions = &setting.network.regions;
     let head = regions
@@ -156,12 +156,12 @@ pub(crate) fn latencies(judged: &[JudgedRun], trace: &Trace, setting: &Setting) 
     }
 }
 
-/// What a million requests of the same kind cost, in the modes that the limiter has.
+/// The table of the costs of a million such requests, in the modes that the limiter offers.
 pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -> Section {
     let head = ["mode", "round trips", "billed commands", "Upstash"];
     let of_cpu = ["CPU ms per request", "CPU"];
-    let beside = of_cpu.iter().filter(|_| cpu.is_some());
-    let mut table = MarkdownTable::new(head.iter().chain(beside).copied());
+    let of_cpu = of_cpu.iter().filter(|_| cpu.is_some());
+    let mut table = MarkdownTable::new(head.iter().chain(of_cpu).copied());
     for one in judged {
         if !SimulatedMode::OF_THE_LIMITER.contains(&one.mode) {
             continue;
@@ -179,8 +179,8 @@ pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -
             grouped(one.run.billed),
             of_commands(&one.run),
         ];
-        let beside = cpu.map(|cpu| cpu.cells(&one.run)).into_iter().flatten();
-        table.row(cells.into_iter().chain(beside));
+        let of_cpu = cpu.map(|cpu| cpu.cells(&one.run)).into_iter().flatten();
+        table.row(cells.into_iter().chain(of_cpu));
     }
     Section {
         name: "the cost",
@@ -188,7 +188,7 @@ pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -
     }
 }
 
-/// The algorithms without regions.
+/// The table of the algorithms, which are compared without regions.
 pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Failure> {
     let quota = &setting.quota;
     let ideal = Contestant::IdealLog.outcomes(trace, quota)?;
@@ -246,8 +246,8 @@ fn shared(part: u64, whole: u64) -> String {
 }
 
 impl SimulatedMode {
-    /// The most units that a caller can be admitted in any interval of
-    /// [`bound_length`](Self::bound_length). `None`: there is no such bound.
+    /// The most units of a caller that can be admitted in any interval of
+    /// [`bound_length`](Self::bound_length). `None` if the mode has no such bound.
     pub(crate) fn bound(self, setting: &Setting) -> Option<u64> {
         let limit = u64::from(setting.quota.limit());
         let regions = setting.network.regions.len() as u64;
@@ -261,8 +261,8 @@ impl SimulatedMode {
         }
     }
 
-    /// The window, less the most by which the order of decisions can differ from that of arrivals, and
-    /// clocks from one another.
+    /// The window, less the greatest difference between clocks, and less the greatest time by which the
+    /// order of decisions can differ from the order of arrivals.
     pub(crate) fn bound_length(self, setting: &Setting) -> Millis {
         let (window, network) = (setting.quota.window(), &setting.network);
         let messages = match self {
@@ -270,8 +270,8 @@ impl SimulatedMode {
             Self::Regional | Self::Divided => network.local / 2 * network.jitter / 100,
             _ => network.spread(),
         };
-        // Arrivals are in whole milliseconds, clocks as well.
-        let apart = messages.div_ceil(1000) + setting.skew + 1;
-        Millis::new(window.get().saturating_sub(apart))
+        // Arrivals and clocks are in whole milliseconds.
+        let difference = messages.div_ceil(1000) + setting.skew + 1;
+        Millis::new(window.get().saturating_sub(difference))
     }
 }

@@ -1,12 +1,12 @@
-//! Random numbers that are the same on every machine: integers, and of floating point only what IEEE 754
-//! fixes to the bit. (Logarithms and sines are not among that, so nothing here uses them.)
+//! Random numbers that are the same on every machine. They use integers, and only those floating-point
+//! operations whose result IEEE 754 defines exactly. Logarithms and sines are not among these.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// A generator for one purpose: what one draws does not move the others.
+    /// A generator for one purpose. The generators of different purposes are independent of each other.
     pub(crate) fn of(seed: u64, purpose: u64) -> Self {
         Self(mixed(
             seed ^ mixed(purpose.wrapping_add(0x9e37_79b9_7f4a_7c15)),
@@ -18,19 +18,19 @@ impl Rng {
         mixed(self.0)
     }
 
-    /// A number below `bound`, or 0 for a bound of 0.
+    /// A number less than `bound`, or 0 for a bound of 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.draw()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or_default()
     }
 
-    /// From 0 up to, and without, 1.
+    /// A number from 0 to 1, excluding 1.
     #[allow(clippy::cast_precision_loss)]
     pub(crate) fn share(&mut self) -> f64 {
         (self.draw() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// `true` in `percent` of a hundred.
+    /// `true` in `percent` of 100 cases.
     pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }

@@ -1,4 +1,4 @@
-//! Ways to count other than the library's, and a store that keeps one per caller.
+//! Rules by which requests are counted, other than the library's, and a store with one rule for each caller.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,13 +8,13 @@ use edge_limiter::store::shared::{Question, SharedStore, StoreReply};
 use edge_limiter::store::{QuotaAnswer, StoreError, Verdict};
 use edge_limiter::time::{Millis, Timestamp};
 
-/// What decides for one caller, and counts what it admits.
+/// Decides for one caller, and counts the units that it admits.
 pub(crate) trait Rule: Default {
-    /// Whether `cost` units are admitted at `now`; then they are counted.
+    /// Whether `cost` units are admitted at `now`. If so, they are counted.
     fn admits(&mut self, quota: &Quota, cost: u32, now: Timestamp) -> bool;
 }
 
-/// The library's own rule, by the quota's algorithm.
+/// The library's rule, for the quota's algorithm.
 #[derive(Debug, Default)]
 pub(crate) struct LibraryRule(Option<QuotaState>);
 
@@ -29,8 +29,8 @@ impl Rule for LibraryRule {
     }
 }
 
-/// A store of one rule per key, for checks of one charge. Its answers say whether there is room, and
-/// nothing of what is left or when there will be more.
+/// A store with one rule for each key, for checks of one charge. Its answers say whether a request is admitted,
+/// but not how many units remain or when more are available.
 #[derive(Debug, Default)]
 pub(crate) struct RuleStore<R>(RefCell<HashMap<String, R>>);
 

@@ -1,17 +1,17 @@
-//! What became of the requests of a trace.
+//! The outcomes of the requests of a trace.
 
 use crate::network::Micros;
 
-/// What became of one request.
+/// The outcome of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SimulatedOutcome {
     pub(crate) admitted: bool,
-    /// How long it waited for that.
+    /// How long the request waited for the decision.
     pub(crate) waited: Micros,
 }
 
 impl SimulatedOutcome {
-    /// Decided without waiting.
+    /// The outcome of a request that is decided without waiting.
     pub(crate) const fn at_once(admitted: bool) -> Self {
         Self {
             admitted,
@@ -20,14 +20,15 @@ impl SimulatedOutcome {
     }
 }
 
-/// What became of all of them, in the trace's order, and what was asked for it.
+/// The outcomes of all requests, and the load on the databases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Run {
+    /// In the order of the trace.
     pub(crate) outcomes: Vec<SimulatedOutcome>,
-    /// Round trips to a database, those in the background included.
+    /// The number of round trips to a database, including those in the background.
     pub(crate) calls: u64,
-    /// Commands billed, where the limiter's script was called.
+    /// The number of billed commands, for modes that call the limiter's script.
     pub(crate) billed: u64,
-    /// Requests that waited for no answer.
+    /// The number of requests that did not wait for a database.
     pub(crate) answered_at_once: u64,
 }

@@ -1,4 +1,4 @@
-//! What all modes have in common.
+//! The setting of a simulation, which all modes share.
 
 use std::num::NonZeroU32;
 
@@ -9,18 +9,18 @@ use crate::failure::Failure;
 use crate::network::{Micros, SimulatedNetwork};
 use crate::rng::Rng;
 
-/// What all modes have in common.
+/// The parameters that all modes share.
 #[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) network: SimulatedNetwork,
     pub(crate) quota: Quota,
-    /// Units that an isolate may hold in lease mode.
+    /// How many units an isolate may lease in lease mode.
     pub(crate) lease: u32,
-    /// Isolates per region.
+    /// The number of isolates in each region.
     pub(crate) isolates: u16,
-    /// The greatest difference between two isolates' clocks, in ms.
+    /// The greatest difference between the clocks of two isolates, in milliseconds.
     pub(crate) skew: u64,
-    /// How much longer than a message a replica takes to show a write.
+    /// How long a replica takes to show a write, in addition to the time of the message.
     pub(crate) lag: Micros,
     pub(crate) seed: u64,
 }
@@ -33,7 +33,7 @@ impl Setting {
         Millis::new(rng.below(self.skew + 1))
     }
 
-    /// The quota with its share of the limit for one of the regions; at least 1.
+    /// The quota of one region, with the region's equal share of the limit. The share is at least 1 unit.
     pub(crate) fn divided(&self) -> Result<Quota, Failure> {
         let regions = u32::try_from(self.network.regions.len()).unwrap_or(u32::MAX);
         let share = NonZeroU32::new(self.quota.limit() / regions).unwrap_or(NonZeroU32::MIN);

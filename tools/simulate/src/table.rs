@@ -1,6 +1,6 @@
-//! Tables in Markdown, and how figures are written in them.
+//! Tables in Markdown, and the format of numbers in them.
 
-/// A table: its head, and rows of as many cells.
+/// A table: a head, and rows with the same number of cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MarkdownTable {
     rows: Vec<Vec<String>>,
@@ -17,7 +17,7 @@ impl MarkdownTable {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The first column holds names, the others figures.
+    /// The table in Markdown. The first column contains names, and the others numbers.
     pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let mut text = String::new();
@@ -35,7 +35,7 @@ impl MarkdownTable {
     }
 }
 
-/// With commas between thousands.
+/// A number with commas between thousands.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -48,7 +48,7 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// `part` of `whole` in hundredths, with two decimals; a part that is not nothing is not shown so.
+/// `part` of `whole` in percent, with two decimals. A part that rounds to 0 is shown as `< 0.01 %`.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "-".to_owned();
@@ -60,7 +60,7 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// By how much `one` is more or less than `other`, as a share of that.
+/// How much `one` is more or less than `other`, in percent of `other`.
 pub(crate) fn difference(one: u64, other: u64) -> String {
     let sign = match one.cmp(&other) {
         std::cmp::Ordering::Less => "-",
@@ -70,7 +70,7 @@ pub(crate) fn difference(one: u64, other: u64) -> String {
     format!("{sign}{}", percent(one.abs_diff(other), other))
 }
 
-/// `number / scale`, with `decimals` decimals, rounded.
+/// `number / scale`, rounded to `decimals` decimals.
 pub(crate) fn decimal(number: u128, scale: u128, decimals: u32) -> String {
     let unit = 10u128.pow(decimals);
     let rounded = (number * unit + scale / 2) / scale.max(1);
@@ -86,7 +86,7 @@ mod tests {
     use super::{MarkdownTable, count, decimal, difference, percent};
 
     #[test]
-    fn figures_are_rounded_and_never_to_nothing() {
+    fn numbers_are_rounded_but_a_part_is_never_shown_as_0_percent() {
         assert_eq!(
             [count(0), count(999), count(1_000_000)],
             ["0", "999", "1,000,000"]
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_markdown() {
+    fn a_table_is_written_in_markdown() {
         let mut table = MarkdownTable::new(["mode", "n"]);
         table.row(["strict".to_owned(), "1".to_owned()]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What the tests have in common.
+//! Fixtures that the tests share.
 
 use std::num::NonZeroU32;
 
@@ -10,7 +10,7 @@ use crate::rng::Rng;
 use crate::setting::Setting;
 use crate::trace::{Trace, TraceRequest};
 
-/// At an edge of every window used here.
+/// The start of a window, for all windows in the tests.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 
 pub(crate) fn quota(algorithm: Algorithm, limit: u32, window: u64) -> Quota {
@@ -22,7 +22,7 @@ pub(crate) fn quota(algorithm: Algorithm, limit: u32, window: u64) -> Quota {
     .unwrap()
 }
 
-/// Three regions, four isolates each.
+/// A setting with these regions, and four isolates in each of them.
 pub(crate) fn setting(regions: &str, limit: u32, window: u64) -> Setting {
     Setting {
         network: SimulatedNetwork {
@@ -40,7 +40,7 @@ pub(crate) fn setting(regions: &str, limit: u32, window: u64) -> Setting {
     }
 }
 
-/// One request of cost 1 at each of `times` (ms after [`START`]), all of one caller at one isolate.
+/// Requests of one caller at one isolate: one of cost 1 at each of `times`, in milliseconds after [`START`].
 pub(crate) fn one_caller(times: impl IntoIterator<Item = u64>) -> Trace {
     let requests = times.into_iter().map(|after| TraceRequest {
         at: START.as_millis() + after,
@@ -52,7 +52,7 @@ pub(crate) fn one_caller(times: impl IntoIterator<Item = u64>) -> Trace {
     Trace::sorted(requests.collect(), vec!["a".to_owned()])
 }
 
-/// A few callers in bursts and pauses, at random isolates of three regions, at costs of 1 to 3.
+/// Requests of three callers in bursts and pauses, at random isolates of three regions, at costs of 1 to 3 units.
 pub(crate) fn random(seed: u64, requests: u32, window: u64) -> Trace {
     let mut rng = Rng::of(seed, 0);
     let mut at = START.as_millis() + rng.below(window);

@@ -1,4 +1,4 @@
-//! The traffic: requests in the order in which they arrive.
+//! Traces of traffic: requests in the order in which they arrive.
 
 use std::collections::HashMap;
 
@@ -9,17 +9,17 @@ use crate::rng::Rng;
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceRequest {
-    /// Milliseconds since the epoch, true time.
+    /// When the request arrives, in milliseconds of true time since the epoch.
     pub(crate) at: u64,
     pub(crate) region: u8,
-    /// Which of the region's isolates.
+    /// The index of the isolate in its region.
     pub(crate) isolate: u16,
     /// Index in [`Trace::callers`].
     pub(crate) caller: u32,
     pub(crate) cost: u32,
 }
 
-/// Requests by arrival, and who makes them.
+/// Requests in the order of arrival, and the names of their callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trace {
     pub(crate) requests: Vec<TraceRequest>,
@@ -29,14 +29,14 @@ pub(crate) struct Trace {
 const COLUMNS: &str = "millis,region,isolate,caller,cost";
 
 impl Trace {
-    /// Sorts by arrival; requests of the same millisecond stay in their order.
+    /// Sorts requests by arrival. Requests of the same millisecond stay in their order.
     pub(crate) fn sorted(mut requests: Vec<TraceRequest>, callers: Vec<String>) -> Self {
         requests.sort_by_key(|request| request.at);
         Self { requests, callers }
     }
 
-    /// Reads lines of `millis,region,isolate,caller,cost`, with or without these names as the first
-    /// line. Without a number an isolate is drawn from the region's by `seed`; no cost is 1.
+    /// Reads lines of `millis,region,isolate,caller,cost`. The first line may consist of these names. If the
+    /// isolate is empty, `seed` determines a random one of the region. If the cost is empty, it is 1.
     pub(crate) fn read(
         text: &str,
         regions: &[Region],
@@ -62,7 +62,7 @@ impl Trace {
             let &[at, region, isolate, caller, cost] = fields.as_slice() else {
                 return Err(wrong("five fields are needed"));
             };
-            let at: u64 = at.parse().map_err(|_| wrong("the time is no number"))?;
+            let at: u64 = at.parse().map_err(|_| wrong("the time is not a number"))?;
             if at > 1 << 45 {
                 return Err(wrong("the time is later than the year 3000"));
             }
@@ -70,20 +70,20 @@ impl Trace {
                 .iter()
                 .position(|one| one.name == region)
                 .and_then(|place| u8::try_from(place).ok())
-                .ok_or_else(|| wrong("the region is none of --regions"))?;
+                .ok_or_else(|| wrong("the region is not one of --regions"))?;
             let isolate = match isolate {
                 "" => drawn(&mut rng, isolates),
                 text => text
                     .parse()
                     .ok()
                     .filter(|isolate| *isolate < isolates)
-                    .ok_or_else(|| wrong("the isolate is no number below --isolates"))?,
+                    .ok_or_else(|| wrong("the isolate is not a number less than --isolates"))?,
             };
             let cost = match cost {
                 "" => 1,
                 text => (text.parse().ok())
                     .filter(|cost| *cost > 0)
-                    .ok_or_else(|| wrong("the cost is no number of at least 1"))?,
+                    .ok_or_else(|| wrong("the cost is not a number of at least 1"))?,
             };
             if caller.is_empty() {
                 return Err(wrong("the caller is missing"));
@@ -101,13 +101,13 @@ impl Trace {
             });
         }
         if requests.is_empty() {
-            return Err(Failure::new("the trace has no request"));
+            return Err(Failure::new("the trace contains no requests"));
         }
         Ok(Self::sorted(requests, callers))
     }
 }
 
-/// Any of `isolates`.
+/// The index of a random one of `isolates` isolates.
 pub(crate) fn drawn(rng: &mut Rng, isolates: u16) -> u16 {
     u16::try_from(rng.below(u64::from(isolates))).unwrap_or_default()
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_is_read_in_the_order_of_arrival() {
+    fn the_requests_of_a_trace_are_sorted_by_arrival() {
         let trace =
             read("millis,region,isolate,caller,cost\n20,fra,3,a,2\n\n10,iad,0,b,\n").unwrap();
         assert_eq!(trace.callers, ["a", "b"]);
@@ -140,16 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_with_its_line() {
+    fn the_error_of_a_bad_trace_names_the_line_and_the_rule() {
         for (text, what) in [
             ("10,iad,0,b", "line 1: five fields"),
-            ("10,iad,0,b,1\nx,iad,0,b,1", "line 2: the time is no number"),
+            (
+                "10,iad,0,b,1\nx,iad,0,b,1",
+                "line 2: the time is not a number",
+            ),
             ("99999999999999,iad,0,b,1", "later than the year 3000"),
-            ("10,lhr,0,b,1", "the region is none of --regions"),
-            ("10,iad,4,b,1", "the isolate is no number below --isolates"),
+            ("10,lhr,0,b,1", "the region is not one of --regions"),
+            (
+                "10,iad,4,b,1",
+                "the isolate is not a number less than --isolates",
+            ),
             ("10,iad,0,,1", "the caller is missing"),
-            ("10,iad,0,b,0", "the cost is no number of at least 1"),
-            ("\n", "the trace has no request"),
+            ("10,iad,0,b,0", "the cost is not a number of at least 1"),
+            ("\n", "the trace contains no requests"),
         ] {
             let failure = read(text).unwrap_err();
             assert!(failure.contains(what), "{failure}");

@@ -1,30 +1,30 @@
-//! A trace by chance: what a public API sees, with those in it who make it hard to limit.
+//! Generates a random trace like the traffic of a public API, with callers that are hard to limit.
 //!
-//! - *Ordinary callers*, most of the requests: Zipf-distributed (the k-th caller asks 1/k as often as
-//!   the first), each at home in a region and now and then elsewhere; regions are unequal, and each
-//!   has its quiet and its busy time; a third of the requests bring a burst with them.
-//! - *Hot callers* ask about as often as they may: 0.7 to 1.6 times the limit.
-//! - *Edge attackers* know the windows' edges: a whole limit in the last half second before every
-//!   second edge, then one request after another until the next.
-//! - *Spread attackers* ask for the limit in every region at once, within 20 ms, every other window.
-//! - *Floods* ask for twice the limit per isolate and window, everywhere, during a quarter of the time.
+//! - *Ordinary callers* send most of the requests. Their rates follow Zipf's law: the k-th caller sends 1/k as
+//!   many requests as the first. Each has a home region and sometimes uses another. Regions differ in size, and
+//!   each has quiet and busy times. A third of the requests start a burst.
+//! - *Hot callers* send about as many requests as they may: 0.7 to 1.6 times the limit.
+//! - *Edge attackers* use the edges of windows. They send a whole limit in the last 1/120 of the window before
+//!   every second edge, then a steady stream until the next edge.
+//! - *Spread attackers* send the limit to every region at once, within 20 ms, in every other window.
+//! - *Floods* send twice the limit per isolate and window, to all isolates, during a quarter of the time.
 
 use crate::failure::Failure;
 use crate::rng::Rng;
 use crate::trace::{Trace, TraceRequest, drawn};
 
-/// At an edge of every window that divides a minute.
+/// The start of a window, for every window length that divides a minute, in milliseconds since the epoch.
 const START: u64 = 1_764_000_000_000;
 
-/// How often an ordinary caller's request comes through another region than its own, in hundredths.
+/// The share of an ordinary caller's requests that come through a random region, in percent.
 const ROAMING: u64 = 2;
 
-/// What kind of traffic to make.
+/// The parameters of the traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) requests: u32,
     pub(crate) minutes: u32,
-    /// Ordinary callers.
+    /// The number of ordinary callers. The next four are the numbers of the other kinds of callers.
     pub(crate) callers: u32,
     pub(crate) hot: u32,
     pub(crate) edge: u32,
@@ -33,13 +33,13 @@ pub(crate) struct Traffic {
     pub(crate) regions: u8,
     pub(crate) isolates: u16,
     pub(crate) limit: u32,
-    /// In milliseconds.
+    /// The length of the window in milliseconds.
     pub(crate) window: u64,
     pub(crate) seed: u64,
 }
 
 impl Traffic {
-    /// Makes the trace: exactly as many requests as were ordered.
+    /// Generates a trace with exactly [`requests`](Self::requests) requests.
     pub(crate) fn trace(&self) -> Result<Trace, Failure> {
         let mut maker = Maker {
             traffic: self,
@@ -62,7 +62,7 @@ impl Traffic {
         let wanted = self.requests as usize;
         if maker.requests.len() > wanted {
             return Err(Failure::new(format!(
-                "{} minutes hold {} requests of hot callers and attackers alone: order more \
+                "in {} minutes, hot callers and attackers alone send {} requests: give more \
                  --requests or fewer --minutes",
                 self.minutes,
                 maker.requests.len()
@@ -90,7 +90,8 @@ impl Maker<'_> {
         u32::try_from(self.callers.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Through any isolate of the region; nothing once the time is over.
+    /// Adds a request through a random isolate of the region, `after` milliseconds after the start. A request
+    /// after the end of the trace is not added.
     fn ask(&mut self, caller: u32, region: u8, after: u64) {
         if after < self.traffic.length() {
             let isolate = drawn(&mut self.rng, self.traffic.isolates);
@@ -104,7 +105,7 @@ impl Maker<'_> {
         }
     }
 
-    /// The first region has the most, the second half of that, the third a third.
+    /// A random region. The second region is half as likely as the first, the third a third as likely, and so on.
     fn region(&mut self) -> u8 {
         let regions = u64::from(self.traffic.regions);
         let weights = (1..=regions).map(|number| 720_720 / number);
@@ -121,7 +122,7 @@ impl Maker<'_> {
     fn hot(&mut self, number: u32) {
         let caller = self.caller("hot");
         let home = self.region();
-        // From 0.7 to 1.6 of the limit, evenly.
+        // The rates of hot callers are evenly spaced from 0.7 to 1.6 times the limit.
         let percent = 70 + u64::from(number) * 90 / u64::from(self.traffic.hot.max(2) - 1);
         let units = u64::from(self.traffic.limit) * percent / 100;
         let times = units * self.traffic.length() / self.traffic.window;
@@ -177,7 +178,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Fills up with ordinary callers.
+    /// Adds requests of ordinary callers until there are `wanted` requests.
     fn ordinary(&mut self, wanted: usize) {
         let first = self.callers.len();
         let mut ranks: Vec<f64> = Vec::new();
@@ -212,8 +213,8 @@ impl Maker<'_> {
         }
     }
 
-    /// A time at which the region is as busy as it is likely: from half to one and a half of its
-    /// mean, up and down once, the regions one after the other.
+    /// A random time, which is more likely where the region is busier. Each region's load rises once from half
+    /// of its mean to one and a half and falls back. The regions peak one after the other.
     fn time_of_day(&mut self, region: u8) -> u64 {
         let length = self.traffic.length();
         let shift = length * u64::from(region) / u64::from(self.traffic.regions);

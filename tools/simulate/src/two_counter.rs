@@ -1,8 +1,9 @@
-//! The usual estimate of a sliding window from two counters, as Cloudflare's blog describes it ("How
-//! we built rate limiting capable of scaling to millions of domains", 2017) and `@upstash/ratelimit`
-//! does it: this window's count, and as much of the one before as the sliding window still overlaps,
-//! as if its requests had been spread evenly. The estimate is exact here; `@upstash/ratelimit` rounds
-//! the earlier count down and so admits up to one unit more.
+//! The usual estimate of a sliding window from two counters. Cloudflare's blog describes it ("How we built
+//! rate limiting capable of scaling to millions of domains", 2017), and `@upstash/ratelimit` implements it.
+//!
+//! The estimate is the count of this window, plus the part of the window before that the sliding window
+//! still overlaps, as if its requests had been spread evenly. It is computed exactly here.
+//! `@upstash/ratelimit` rounds the earlier count down, and so admits up to one unit more.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use edge_limiter::time::Timestamp;
 
 use crate::rule::Rule;
 
-/// One caller's counts by window of the epoch's grid.
+/// The counts of one caller, by the number of the window since the epoch.
 #[derive(Debug, Default)]
 pub(crate) struct TwoCounter {
     counts: BTreeMap<u64, u64>,
@@ -30,7 +31,7 @@ impl Rule for TwoCounter {
         let fits = wanted <= u64::from(quota.limit()) * window;
         if fits {
             *self.counts.entry(index).or_default() += u64::from(cost);
-            // A request that a slow message or clock brings late may still want the one before.
+            // A request that arrives late, by a slow message or clock, may still need the window before.
             self.counts = self.counts.split_off(&index.saturating_sub(2));
         }
         fits
@@ -46,16 +47,16 @@ mod tests {
     use crate::testing::{START, quota};
 
     #[test]
-    fn the_window_before_counts_by_what_overlaps() {
+    fn the_window_before_counts_by_the_part_that_overlaps() {
         let quota = quota(Algorithm::SlidingWindow, 10, 60_000);
         let mut counter = TwoCounter::default();
         let mut ask = |ms: u64| counter.admits(&quota, 1, START + ms_of(ms));
         for _ in 0..10 {
             assert!(ask(59_999));
         }
-        assert!(!ask(60_000), "all of it");
-        assert!(!ask(65_999), "a little more than nine tenths");
-        assert!(ask(66_000), "nine tenths");
+        assert!(!ask(60_000), "all of it overlaps");
+        assert!(!ask(65_999), "a little more than nine tenths overlap");
+        assert!(ask(66_000), "nine tenths overlap");
         assert!(!ask(66_000));
     }
 

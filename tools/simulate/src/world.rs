@@ -1,4 +1,4 @@
-//! Replays a trace over regions: isolates that ask, messages on their way, databases that decide.
+//! Replays a trace over regions, with isolates that ask, messages that travel, and databases that decide.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
 use crate::trace::{Trace, TraceRequest};
 
-/// Runs `trace` through one mode.
+/// Replays `trace` in one mode.
 pub(crate) fn replay(
     mode: SimulatedMode,
     trace: &Trace,
@@ -33,22 +33,23 @@ pub(crate) fn replay(
     Simulation::new(mode, trace, setting)?.run()
 }
 
-/// Something that an isolate does and that may wait for an answer: whether a request is admitted, or
-/// `None` for work in the background.
+/// The work of an isolate, which may wait for a reply. It returns whether a request is admitted, or `None` for
+/// work in the background.
 type SimulatedFuture = Pin<Box<dyn Future<Output = Result<Option<bool>, Failure>>>>;
 
 struct SimulatedTask {
     future: SimulatedFuture,
     isolate: Rc<SimulatedIsolate>,
-    /// Index in the trace, and the moment of arrival.
+    /// The request's index in the trace and its time of arrival. `None` for work in the background.
     request: Option<(usize, Micros)>,
+    /// Whether it has waited for a reply.
     waited: bool,
 }
 
 enum SimulationEvent {
-    /// A question is at the database.
+    /// A question reaches the database.
     Asked(SimulatedTask, RemoteQuestion),
-    /// The answer is back.
+    /// The reply reaches the isolate.
     Answered(SimulatedTask),
 }
 
@@ -169,7 +170,7 @@ impl<'a> Simulation<'a> {
         )
     }
 
-    /// Lets a task do what it can now: it ends, or a question of its is on its way.
+    /// Runs a task until it ends or waits for the reply to a question, which is then sent.
     fn go_on(&mut self, mut task: SimulatedTask, at: Micros) -> Result<(), Failure> {
         task.isolate.wake(at);
         let polled = task
@@ -178,7 +179,7 @@ impl<'a> Simulation<'a> {
             .poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(done) = polled else {
             let sent = (task.isolate.channel.collect())
-                .ok_or_else(|| Failure::new("a store waits for nothing that was asked"))?;
+                .ok_or_else(|| Failure::new("a store waits, but has not sent a question"))?;
             task.waited = true;
             let there = at + self.travel(task.isolate.region);
             self.queue
@@ -196,7 +197,7 @@ impl<'a> Simulation<'a> {
         Ok(())
     }
 
-    /// As the Worker does after each decision.
+    /// Prefetches leased units if any are due, as the Worker does after each decision.
     fn prefetch(&mut self, isolate: &Rc<SimulatedIsolate>, at: Micros) -> Result<(), Failure> {
         let Some(prefetch) = isolate.next_prefetch() else {
             return Ok(());

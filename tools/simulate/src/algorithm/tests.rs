@@ -9,7 +9,8 @@ fn judged(contestant: Contestant, trace: &Trace, quota: &Quota) -> Accuracy {
     judge(trace, quota, &contestant.outcomes(trace, quota).unwrap())
 }
 
-/// A whole limit half a second before the edge, then ten a second: the 197 of docs/policies-and-routes.md.
+/// A whole limit half a second before the window's edge, then ten requests a second. This is the trace behind the
+/// number 197 in docs/policies-and-routes.md.
 fn around_an_edge() -> Trace {
     let burst = std::iter::repeat_n(59_500, 100);
     let drip = (60..=118).flat_map(|second| std::iter::repeat_n(second * 1000 + 499, 10));
@@ -29,13 +30,16 @@ fn the_two_counter_estimate_admits_197_of_100_within_59_seconds() {
 }
 
 #[test]
-fn neither_the_log_nor_the_sliding_window_ever_lets_anybody_over() {
+fn neither_the_exact_log_nor_the_sliding_window_ever_admits_more_than_the_limit() {
     for seed in 0..15 {
         let quota = quota(Algorithm::SlidingWindow, 12, 6000);
         let trace = random(seed, 2000, 6000);
         let log = judged(Contestant::IdealLog, &trace, &quota);
         assert!(log.worst <= 12 && log.excess == 0);
-        assert_eq!(log.denied_with_room, 0, "it is the yardstick");
+        assert_eq!(
+            log.denied_with_room, 0,
+            "the exact log denies only requests over the limit"
+        );
         assert!(log.denied() > 0, "the trace asks for too much");
         let ours = judged(
             Contestant::Library(Algorithm::SlidingWindow),
@@ -47,9 +51,9 @@ fn neither_the_log_nor_the_sliding_window_ever_lets_anybody_over() {
     }
 }
 
-/// What makes the columns of the others mean something.
+/// Shows that the measure finds the excess of the other algorithms.
 #[test]
-fn the_others_let_callers_over() {
+fn the_fixed_window_and_the_token_bucket_admit_more_than_the_limit_in_a_window() {
     let quota = quota(Algorithm::SlidingWindow, 100, 60_000);
     let twice = |at: u64| std::iter::repeat_n(at, 100);
     let trace = one_caller(twice(59_990).chain(twice(60_010)));

@@ -9,15 +9,16 @@ use crate::trace::Trace;
 
 const WINDOW: u64 = 1000;
 
-/// Units of `caller` admitted in `[from, from + length)`, one request after another.
+/// The units of `caller` that were admitted in `[from, from + length)`, summed request by request.
 fn within(trace: &Trace, admitted: &[bool], caller: u32, from: u64, length: u64) -> u64 {
-    let held = trace.requests.iter().zip(admitted);
-    held.filter(|(request, admitted)| {
-        let inside = request.at >= from && request.at < from + length;
-        **admitted && request.caller == caller && inside
-    })
-    .map(|(request, _)| u64::from(request.cost))
-    .sum()
+    let requests = trace.requests.iter().zip(admitted);
+    requests
+        .filter(|(request, admitted)| {
+            let inside = request.at >= from && request.at < from + length;
+            **admitted && request.caller == caller && inside
+        })
+        .map(|(request, _)| u64::from(request.cost))
+        .sum()
 }
 
 #[test]
@@ -42,30 +43,30 @@ fn the_scan_finds_what_trying_every_interval_finds() {
         let shorter = worst_within(&trace, &quota, &outcomes, Millis::new(WINDOW - 200));
         assert_eq!(shorter, starts(WINDOW - 200));
 
-        // SimulatedDenial with room: by the units before the request, each counted anew.
+        // Requests denied with room, found by counting the units before each request anew.
         let with_room = (0..admitted.len()).filter(|place| {
             let request = &trace.requests[*place];
             let from = request.at + 1 - WINDOW;
             let before = &admitted[..*place];
-            let held = within(&trace, before, request.caller, from, WINDOW);
-            !admitted[*place] && held + u64::from(request.cost) <= 12
+            let units = within(&trace, before, request.caller, from, WINDOW);
+            !admitted[*place] && units + u64::from(request.cost) <= 12
         });
         assert_eq!(judged.denied_with_room, with_room.count() as u64);
     }
 }
 
 #[test]
-fn the_excess_is_what_must_go_for_the_rest_to_keep_to_the_limit() {
+fn the_excess_is_the_number_of_requests_without_which_the_rest_keeps_to_the_limit() {
     let quota = quota(Algorithm::SlidingWindow, 2, WINDOW);
     let trace = one_caller([0, 1, 2, 3, 999, 1000]);
     let judged = judge(&trace, &quota, &[SimulatedOutcome::at_once(true); 6]);
     assert_eq!(judged.worst, 5);
-    assert_eq!(judged.excess, 3, "those at 2, 3 and 999");
+    assert_eq!(judged.excess, 3, "the requests at 2, 3 and 999 ms");
     assert_eq!(judged.denied_with_room, 0);
 }
 
 #[test]
-fn a_request_that_was_overtaken_had_no_room() {
+fn a_request_that_another_may_have_overtaken_had_no_room() {
     let quota = quota(Algorithm::SlidingWindow, 1, WINDOW);
     let trace = one_caller([0, 10]);
     let judged = |waited| {
@@ -76,6 +77,6 @@ fn a_request_that_was_overtaken_had_no_room() {
         let judged = judge(&trace, &quota, &[denied, SimulatedOutcome::at_once(true)]);
         judged.denied_with_room
     };
-    assert_eq!(judged(9_000), 1, "it had its answer before the other came");
+    assert_eq!(judged(9_000), 1, "it got its answer before the other came");
     assert_eq!(judged(10_000), 0);
 }

@@ -31,7 +31,7 @@ fn the_same_seed_makes_the_same_trace() {
 }
 
 #[test]
-fn a_trace_is_as_long_as_ordered_and_in_order() {
+fn a_trace_has_the_requested_number_of_requests_sorted_by_arrival() {
     let trace = traffic().trace().unwrap();
     assert_eq!(trace.requests.len(), 60_000);
     assert!(trace.requests.is_sorted_by_key(|request| request.at));
@@ -45,7 +45,7 @@ fn a_trace_is_as_long_as_ordered_and_in_order() {
         *per_caller.entry(request.caller).or_default() += 1;
     }
     assert!(per_region[0] > per_region[1] && per_region[1] > per_region[2]);
-    // The first ordinary caller comes after eight others; Zipf's law makes it twice the second.
+    // Eight other callers come before the first ordinary one. By Zipf's law it sends twice as much as the second.
     let (first, second) = (per_caller[&8], per_caller[&9]);
     assert!(
         first > second * 3 / 2 && first < second * 3,
@@ -54,11 +54,11 @@ fn a_trace_is_as_long_as_ordered_and_in_order() {
 }
 
 #[test]
-fn attackers_that_do_not_fit_are_an_error() {
+fn too_few_requests_for_the_attackers_are_an_error() {
     let small = Traffic {
         requests: 100,
         ..traffic()
     };
     let failure = small.trace().unwrap_err();
-    assert!(failure.0.contains("order more --requests"), "{failure}");
+    assert!(failure.0.contains("give more --requests"), "{failure}");
 }

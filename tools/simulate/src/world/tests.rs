@@ -16,7 +16,7 @@ fn admitted(run: &Run) -> Vec<bool> {
         .collect()
 }
 
-/// The most units in an interval as long as the mode's bound is for, and that bound.
+/// The most units in any interval of the length to which the mode's bound applies, and this bound.
 fn worst(mode: SimulatedMode, trace: &Trace, setting: &Setting) -> (u64, Option<u64>) {
     let run = replay(mode, trace, setting).unwrap();
     let length = mode.bound_length(setting);
@@ -24,9 +24,9 @@ fn worst(mode: SimulatedMode, trace: &Trace, setting: &Setting) -> (u64, Option<
     (worst.unwrap(), mode.bound(setting))
 }
 
-/// Law 1, over regions: with no message slower than another and no clock ahead, without deduction.
+/// Law 1 across regions. If no message is slower than another and no clock is ahead, it holds for the whole window.
 #[test]
-fn strict_and_lease_never_let_anybody_over() {
+fn strict_and_lease_never_admit_more_than_the_limit() {
     let even = Setting {
         lease: 8,
         ..setting("iad=0,fra=0,syd=0", LIMIT, WINDOW)
@@ -66,8 +66,7 @@ fn every_mode_keeps_to_its_bound() {
     }
 }
 
-/// A hundred thousand requests of one caller everywhere reach the bounds: they are no looser than
-/// they must be.
+/// 40,000 requests of one caller to all isolates reach the bounds, so the bounds are as tight as possible.
 #[test]
 fn a_flood_reaches_the_bounds() {
     let setting = setting(REGIONS, LIMIT, WINDOW);
@@ -89,9 +88,9 @@ fn a_flood_reaches_the_bounds() {
     assert!(replicated > 10 * u64::from(LIMIT), "{replicated}");
 }
 
-/// A replica shows nothing of a burst that is shorter than the way to the primary and back.
+/// A replica sees nothing of a burst that is shorter than the round trip to the primary.
 #[test]
-fn a_replica_admits_all_that_it_has_not_seen_yet() {
+fn a_replica_admits_a_burst_that_it_has_not_seen_yet() {
     let setting = setting("syd=200", LIMIT, WINDOW);
     let trace = one_caller((0..200).chain([500]));
     let run = replay(SimulatedMode::Replicated, &trace, &setting).unwrap();
@@ -99,9 +98,9 @@ fn a_replica_admits_all_that_it_has_not_seen_yet() {
     assert!(!run.outcomes[200].admitted);
 }
 
-/// What docs/scaling.md promises of round trips and billed commands.
+/// The statements of docs/scaling.md on round trips and billed commands.
 #[test]
-fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
+fn a_decision_takes_one_round_trip_and_a_remembered_denial_takes_none() {
     let setting = setting("syd=200", LIMIT, WINDOW);
     let trace = one_caller((0..300).map(|number| number * 10));
     let run = replay(SimulatedMode::Strict, &trace, &setting).unwrap();
@@ -110,7 +109,7 @@ fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
     let denials = run.calls - admitted;
     assert!(
         denials > 0 && denials < 30,
-        "those asked before the first was back: {denials}"
+        "only requests that arrived before the first denial was back asked the database: {denials}"
     );
     assert_eq!(run.billed, 3 * admitted + 2 * denials);
     assert_eq!(run.answered_at_once, 300 - run.calls);
@@ -119,7 +118,7 @@ fn a_decision_is_one_round_trip_and_a_remembered_denial_none() {
 }
 
 #[test]
-fn a_lease_spares_round_trips() {
+fn a_lease_saves_round_trips() {
     let setting = setting("syd=200", 1000, 60_000);
     let trace = one_caller((0..600).map(|number| number * 100));
     let strict = replay(SimulatedMode::Strict, &trace, &setting).unwrap();
