@@ -41,7 +41,7 @@ pub(crate) fn leases(setting: &Setting) -> Result<Section, Failure> {
         .chain(per_lease),
     );
     for rate in RATES {
-        let trace = asking(rate, farthest(setting), setting.seed);
+        let trace = trace_of(rate, farthest(setting), setting.seed);
         let requests = trace.requests.len() as u128;
         // The limit is a quarter more than the caller's requests a minute.
         let limit = rate * 75;
@@ -84,7 +84,7 @@ fn farthest(setting: &Setting) -> u8 {
 }
 
 /// A trace of one caller, whose requests are evenly distributed at random, at the first isolate of the region.
-fn asking(rate: u32, region: u8, seed: u64) -> Trace {
+fn trace_of(rate: u32, region: u8, seed: u64) -> Trace {
     let mut rng = Rng::of(seed, u64::from(rate));
     let length = u64::from(MINUTES) * 60_000;
     let requests = (0..rate * MINUTES * 60).map(|_| TraceRequest {

@@ -60,15 +60,20 @@ impl SimulatedNetwork {
     }
 
     /// How long one message takes, one way. `message` is the message's number, which determines its jitter.
-    pub(crate) fn one_way(&self, region: usize, place: DatabaseLocation, message: u64) -> Micros {
-        let least = self.least(region, place);
+    pub(crate) fn one_way(
+        &self,
+        region: usize,
+        location: DatabaseLocation,
+        message: u64,
+    ) -> Micros {
+        let least = self.without_jitter(region, location);
         let more = least * self.jitter / 100;
         least + Rng::of(self.seed, message).below(more + 1)
     }
 
     /// How long a message takes without jitter, one way.
-    fn least(&self, region: usize, place: DatabaseLocation) -> Micros {
-        let round_trip = match place {
+    fn without_jitter(&self, region: usize, location: DatabaseLocation) -> Micros {
+        let round_trip = match location {
             DatabaseLocation::Primary => self.regions.get(region).map_or(0, |one| one.to_primary),
             DatabaseLocation::Near => self.local,
         };
@@ -77,8 +82,10 @@ impl SimulatedNetwork {
 
     /// The time by which one request can overtake another: the longest time to the primary less the shortest.
     pub(crate) fn spread(&self) -> Micros {
-        let ways =
-            || (0..self.regions.len()).map(|region| self.least(region, DatabaseLocation::Primary));
+        let ways = || {
+            (0..self.regions.len())
+                .map(|region| self.without_jitter(region, DatabaseLocation::Primary))
+        };
         let longest = ways().max().unwrap_or_default();
         longest + longest * self.jitter / 100 - ways().min().unwrap_or_default()
     }

@@ -47,11 +47,13 @@ pub(crate) fn replay(trace: &Trace, setting: &Setting) -> Run {
             ..Run::default()
         },
     };
-    for (place, request) in trace.requests.iter().enumerate() {
+    for (index, request) in trace.requests.iter().enumerate() {
         let at = request.at * 1000;
         simulation.until(at);
-        let there = at + simulation.travel(usize::from(request.region), DatabaseLocation::Near);
-        simulation.queue.schedule(there, ReplicaEvent::Read(place));
+        let arrival = at + simulation.travel(usize::from(request.region), DatabaseLocation::Near);
+        simulation
+            .queue
+            .schedule(arrival, ReplicaEvent::Read(index));
     }
     simulation.until(Micros::MAX);
     simulation.run
@@ -71,13 +73,13 @@ impl ReplicaSimulation<'_> {
     fn until(&mut self, until: Micros) {
         while let Some((at, event)) = self.queue.next_before(until) {
             match event {
-                ReplicaEvent::Read(place) => self.decide(place, at),
+                ReplicaEvent::Read(index) => self.decide(index, at),
                 ReplicaEvent::Written(write) => {
                     for region in 0..self.replicas.len() {
-                        let there =
+                        let arrival =
                             at + self.travel(region, DatabaseLocation::Primary) + self.setting.lag;
                         self.queue
-                            .schedule(there, ReplicaEvent::Copied(region, write));
+                            .schedule(arrival, ReplicaEvent::Copied(region, write));
                     }
                 }
                 ReplicaEvent::Copied(region, write) => self.add(region, write),
@@ -85,27 +87,27 @@ impl ReplicaSimulation<'_> {
         }
     }
 
-    fn decide(&mut self, place: usize, at: Micros) {
-        let request = &self.trace.requests[place];
+    fn decide(&mut self, index: usize, at: Micros) {
+        let request = &self.trace.requests[index];
         let region = usize::from(request.region);
         let ahead = self.setting.ahead(region, usize::from(request.isolate));
         let now = Timestamp::from_millis(request.at) + ahead;
         let state = self.replicas[region][request.caller as usize].as_ref();
         let decision = self.setting.quota.decide(state, request.cost, now).decision;
         let back = at + self.travel(region, DatabaseLocation::Near);
-        self.run.outcomes[place] = SimulatedOutcome {
+        self.run.outcomes[index] = SimulatedOutcome {
             admitted: decision.allowed(),
             waited: back - request.at * 1000,
         };
         self.run.calls += 1;
         if decision.allowed() {
-            let there = back + self.travel(region, DatabaseLocation::Primary);
+            let arrival = back + self.travel(region, DatabaseLocation::Primary);
             let write = ReplicatedWrite {
                 caller: request.caller,
                 units: request.cost,
                 at: now,
             };
-            self.queue.schedule(there, ReplicaEvent::Written(write));
+            self.queue.schedule(arrival, ReplicaEvent::Written(write));
             self.run.calls += 1;
         }
     }
@@ -116,8 +118,10 @@ impl ReplicaSimulation<'_> {
         *state = added.admitted.or(state.take());
     }
 
-    fn travel(&mut self, region: usize, place: DatabaseLocation) -> Micros {
+    fn travel(&mut self, region: usize, location: DatabaseLocation) -> Micros {
         self.messages += 1;
-        self.setting.network.one_way(region, place, self.messages)
+        self.setting
+            .network
+            .one_way(region, location, self.messages)
     }
 }

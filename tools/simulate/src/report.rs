@@ -88,21 +88,21 @@ pub(crate) fn modes(introduction: &str, judged: &[JudgedRun], setting: &Setting)
         "round trips per request",
     ]);
     for one in judged {
-        let it = &one.accuracy;
+        let accuracy = &one.accuracy;
         table.row([
             name(one.mode, setting),
-            count(it.admitted),
-            count(it.denied()),
-            worst(it, setting),
+            count(accuracy.admitted),
+            count(accuracy.denied()),
+            worst(accuracy, setting),
             one.mode
                 .bound(setting)
                 .map_or_else(|| "-".to_owned(), count),
-            shared(it.excess, it.admitted),
-            shared(it.denied_with_room, it.denied()),
+            with_percent(accuracy.excess, accuracy.admitted),
+            with_percent(accuracy.denied_with_room, accuracy.denied()),
             ideal.map_or_else(String::new, |ideal| {
-                difference(it.admitted, ideal.accuracy.admitted)
+                difference(accuracy.admitted, ideal.accuracy.admitted)
             }),
-            decimal(u128::from(one.run.calls), it.requests.into(), 2),
+            decimal(u128::from(one.run.calls), accuracy.requests.into(), 2),
         ]);
     }
     Section {
@@ -192,7 +192,7 @@ pub(crate) fn costs(judged: &[JudgedRun], setting: &Setting, cpu: Option<Cpu>) -
 pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Failure> {
     let quota = &setting.quota;
     let ideal = Contestant::IdealLog.outcomes(trace, quota)?;
-    let yardstick = judge(trace, quota, &ideal);
+    let reference = judge(trace, quota, &ideal);
     let mut table = MarkdownTable::new([
         "algorithm",
         "admitted",
@@ -205,18 +205,18 @@ pub(crate) fn algorithms(trace: &Trace, setting: &Setting) -> Result<Section, Fa
     ]);
     for contestant in Contestant::ALL {
         let outcomes = contestant.outcomes(trace, quota)?;
-        let it = judge(trace, quota, &outcomes);
+        let accuracy = judge(trace, quota, &outcomes);
         let unlike = (outcomes.iter().zip(&ideal)).filter(|(one, other)| one != other);
         let unlike = unlike.count() as u64;
         table.row([
             contestant.name().to_owned(),
-            count(it.admitted),
-            count(it.denied()),
-            worst(&it, setting),
-            shared(it.excess, it.admitted),
-            shared(it.denied_with_room, it.denied()),
-            difference(it.admitted, yardstick.admitted),
-            shared(unlike, it.requests),
+            count(accuracy.admitted),
+            count(accuracy.denied()),
+            worst(&accuracy, setting),
+            with_percent(accuracy.excess, accuracy.admitted),
+            with_percent(accuracy.denied_with_room, accuracy.denied()),
+            difference(accuracy.admitted, reference.admitted),
+            with_percent(unlike, accuracy.requests),
         ]);
     }
     Ok(Section {
@@ -241,7 +241,7 @@ fn worst(accuracy: &Accuracy, setting: &Setting) -> String {
     }
 }
 
-fn shared(part: u64, whole: u64) -> String {
+fn with_percent(part: u64, whole: u64) -> String {
     format!("{} ({})", count(part), percent(part, whole))
 }
 

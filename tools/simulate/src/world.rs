@@ -58,7 +58,7 @@ struct Simulation<'a> {
     setting: &'a Setting,
     quota: Quota,
     lease: u32,
-    place: DatabaseLocation,
+    location: DatabaseLocation,
     isolates: Vec<Rc<SimulatedIsolate>>,
     databases: Vec<SimulatedDatabase>,
     queue: EventQueue<SimulationEvent>,
@@ -102,7 +102,7 @@ impl<'a> Simulation<'a> {
                 SimulatedMode::Lease => setting.lease,
                 _ => 0,
             },
-            place: match mode {
+            location: match mode {
                 SimulatedMode::Regional | SimulatedMode::Divided => DatabaseLocation::Near,
                 _ => DatabaseLocation::Primary,
             },
@@ -118,10 +118,10 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(mut self) -> Result<Run, Failure> {
-        for place in 0..self.trace.requests.len() {
-            let at = self.trace.requests[place].at * 1000;
+        for index in 0..self.trace.requests.len() {
+            let at = self.trace.requests[index].at * 1000;
             self.play_until(at)?;
-            self.arrive(place, at)?;
+            self.arrive(index, at)?;
         }
         self.play_until(Micros::MAX)?;
         self.run.calls = self.databases.iter().map(SimulatedDatabase::calls).sum();
@@ -134,28 +134,28 @@ impl<'a> Simulation<'a> {
             match event {
                 SimulationEvent::Asked(task, sent) => {
                     let region = task.isolate.region;
-                    let place = match self.place {
+                    let database = match self.location {
                         DatabaseLocation::Primary => 0,
                         DatabaseLocation::Near => region,
                     };
                     let question = Question::with(&sent.check, &sent.extras);
-                    let reply = self.databases[place].decide(&question, sent.now)?;
+                    let reply = self.databases[database].decide(&question, sent.now)?;
                     task.isolate.channel.deliver(sent.number, reply);
                     let back = at + self.travel(region);
                     self.queue.schedule(back, SimulationEvent::Answered(task));
                 }
-                SimulationEvent::Answered(task) => self.go_on(task, at)?,
+                SimulationEvent::Answered(task) => self.advance(task, at)?,
             }
         }
         Ok(())
     }
 
-    fn arrive(&mut self, place: usize, at: Micros) -> Result<(), Failure> {
-        let request = &self.trace.requests[place];
+    fn arrive(&mut self, index: usize, at: Micros) -> Result<(), Failure> {
+        let request = &self.trace.requests[index];
         let isolate = self.isolate_of(request);
         let check = self.check(request);
         let asking = Rc::clone(&isolate);
-        self.go_on(
+        self.advance(
             SimulatedTask {
                 future: Box::pin(async move {
                     let decided = asking.decide(&check).await;
@@ -163,7 +163,7 @@ impl<'a> Simulation<'a> {
                     Ok(Some(verdict.allows(&check)))
                 }),
                 isolate,
-                request: Some((place, at)),
+                request: Some((index, at)),
                 waited: false,
             },
             at,
@@ -171,7 +171,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Runs a task until it ends or waits for the reply to a question, which is then sent.
-    fn go_on(&mut self, mut task: SimulatedTask, at: Micros) -> Result<(), Failure> {
+    fn advance(&mut self, mut task: SimulatedTask, at: Micros) -> Result<(), Failure> {
         task.isolate.wake(at);
         let polled = task
             .future
@@ -181,13 +181,13 @@ impl<'a> Simulation<'a> {
             let sent = (task.isolate.channel.collect())
                 .ok_or_else(|| Failure::new("a store waits, but has not sent a question"))?;
             task.waited = true;
-            let there = at + self.travel(task.isolate.region);
+            let arrival = at + self.travel(task.isolate.region);
             self.queue
-                .schedule(there, SimulationEvent::Asked(task, sent));
+                .schedule(arrival, SimulationEvent::Asked(task, sent));
             return Ok(());
         };
-        if let (Some(admitted), Some((place, arrived))) = (done?, task.request) {
-            self.run.outcomes[place] = SimulatedOutcome {
+        if let (Some(admitted), Some((index, arrived))) = (done?, task.request) {
+            self.run.outcomes[index] = SimulatedOutcome {
                 admitted,
                 waited: at - arrived,
             };
@@ -203,7 +203,7 @@ impl<'a> Simulation<'a> {
             return Ok(());
         };
         let asking = Rc::clone(isolate);
-        self.go_on(
+        self.advance(
             SimulatedTask {
                 future: Box::pin(async move {
                     asking.prefetch(&prefetch).await;
@@ -221,7 +221,7 @@ impl<'a> Simulation<'a> {
         self.messages += 1;
         self.setting
             .network
-            .one_way(region, self.place, self.messages)
+            .one_way(region, self.location, self.messages)
     }
 
     fn isolate_of(&self, request: &TraceRequest) -> Rc<SimulatedIsolate> {

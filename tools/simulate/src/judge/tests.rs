@@ -44,12 +44,12 @@ fn the_scan_finds_what_trying_every_interval_finds() {
         assert_eq!(shorter, starts(WINDOW - 200));
 
         // Requests denied with room, found by counting the units before each request anew.
-        let with_room = (0..admitted.len()).filter(|place| {
-            let request = &trace.requests[*place];
+        let with_room = (0..admitted.len()).filter(|index| {
+            let request = &trace.requests[*index];
             let from = request.at + 1 - WINDOW;
-            let before = &admitted[..*place];
+            let before = &admitted[..*index];
             let units = within(&trace, before, request.caller, from, WINDOW);
-            !admitted[*place] && units + u64::from(request.cost) <= 12
+            !admitted[*index] && units + u64::from(request.cost) <= 12
         });
         assert_eq!(judged.denied_with_room, with_room.count() as u64);
     }
