@@ -41,7 +41,7 @@ pub struct Caller(CallerSource);
 /// Where a caller's identity came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum CallerSource {
-    /// The header held one address.
+    /// The header contained one address.
     Address { exact: IpAddr, network: Network },
     /// A Worker of this zone, at the address that the Workers of all zones share.
     Zone(CallerHash),

@@ -1,4 +1,4 @@
-//! Policies: the named limits, whom each of them charges, and the keys of their quotas.
+//! Policies: the named limits, the callers that they charge, and the keys of their quotas.
 
 use std::fmt::Write;
 

@@ -275,7 +275,7 @@ impl Routes {
     }
 
     /// Adds to `matched` the routes that one reading of a path matches, each once: those that fall through,
-    /// up to the first one that does not. `None` stands for the default, if no such route matches.
+    /// up to the first one that does not. `None` means the default policies, if no such route matches.
     fn add_matches(&self, method: &str, normal: &str, matched: &mut Vec<Option<usize>>) {
         let candidates = self.index.candidates(&self.routes, normal);
         let routes = candidates

@@ -1,5 +1,5 @@
 //! Proves users: verifies the JSON Web Token (RFC 7519) of a request, whose subject is the user. Only a
-//! proven user gets a quota of its own. A request without a valid token is limited by address.
+//! proven user gets its own quota. A request without a valid token is limited by address.
 //!
 //! A token is read only if a policy of the request has a quota for users. A verified token is remembered
 //! until it expires ([`proofs`]), so that no signature is verified twice. Keys come from the

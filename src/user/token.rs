@@ -14,7 +14,7 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// The longest subject, in bytes.
 const MAX_SUBJECT_BYTES: usize = 1024;
 
-/// How far ahead the issuer's clock may be. It applies to `nbf` only: a token is invalid as soon as it expires.
+/// How far the issuer's clock may be ahead. This applies to `nbf` only, because a token is invalid as soon as it expires.
 const LEEWAY: Millis = Millis::from_secs(10);
 
 /// The latest date that is accepted, in seconds since the epoch: the last second of the year 9999.
