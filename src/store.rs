@@ -1,8 +1,8 @@
-//! Where quotas are kept: one trait, one verb.
+//! Stores of quotas, and the one trait by which they are asked to decide.
 //!
-//! [`memory`] keeps them in this isolate, [`redis`] in Redis, and the wrappers add one thing each.
-//! [`stack`] composes what production runs, once. Every store and every wrapper passes the suite in
-//! `store/conformance.rs`.
+//! [`memory`] keeps quotas in this isolate, [`redis`] keeps them in Redis, and each wrapper adds one
+//! feature. [`stack`] is the one place that composes what production runs. Every store and every
+//! wrapper passes the suite in `store/conformance.rs`.
 
 use crate::blocklist::AddressBlock;
 use crate::quota::{Decision, Quota, QuotaOutcome};
@@ -31,12 +31,12 @@ pub mod stack;
 #[cfg(test)]
 pub(crate) mod stand_in;
 
-/// What one request asks of a store: every quota it meets, at one cost, together with the block
-/// records that concern its caller.
+/// What one request asks of a store: to charge one cost to every quota that it meets, and to read the
+/// blocks of its caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// The caller's canonical address, under which an operator may have blocked it; `None` where
-    /// the caller may not be blocked by address.
+    /// The caller's canonical address, under which an operator may have blocked it; `None` if the
+    /// caller cannot be blocked by address.
     pub address: Option<String>,
     /// The quotas, without duplicates.
     pub charges: Vec<Charge>,
@@ -45,13 +45,14 @@ pub struct Check {
 }
 
 impl Check {
-    /// The callers that it is about, some of them more than once: by the address, and by the names of the quotas.
+    /// The callers that the check concerns: the address first, then the caller of each charge, in order. A caller may occur
+    /// more than once.
     pub fn callers(&self) -> impl Iterator<Item = &str> {
         let address = self.address.iter().map(String::as_str);
         address.chain(self.charges.iter().map(Charge::caller))
     }
 
-    /// Whether all of it is about one caller.
+    /// Whether the address and all charges belong to one caller.
     #[must_use]
     pub fn is_of_one_caller(&self) -> bool {
         let mut callers = self.callers();
@@ -65,34 +66,34 @@ impl Check {
 pub struct Charge {
     /// `{policy}:{caller}`: names the quota's state in the store.
     pub key: String,
-    /// How much, over how long, counted how.
+    /// The limit, the window and the algorithm.
     pub quota: Quota,
-    /// How long the caller stays blocked from this policy after a denial; `None`: not at all.
+    /// How long the policy blocks the caller after a denial; `None`: it does not block.
     pub block: Option<Millis>,
-    /// `false` in shadow mode: counted and reported, never denying.
+    /// `false` in shadow mode: the quota is counted and reported, and never denies.
     pub enforced: bool,
-    /// What becomes of the request when the store does not decide.
+    /// What happens to the request if the store does not decide.
     pub on_failure: OnFailure,
-    /// The most units that an isolate may hold beforehand, those of the request among them: 0 and 1
-    /// stand for none. A store does not read it; the wrapper that holds them does ([`leases`]).
+    /// The most units that an isolate may lease at once, including those of the request. 0 and 1 mean
+    /// no lease. Stores ignore it; the wrapper [`leases`] reads it.
     pub lease: u32,
 }
 
-/// What becomes of a request when the store does not decide. Of several the strictest, the last here,
-/// rules.
+/// What happens to a request if the store does not decide. If the charges of a request differ, the
+/// strictest rule applies, which is the last in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OnFailure {
-    /// It is admitted as far as this quota goes, unless the caller is known to be blocked.
+    /// This quota admits it, unless the isolate knows that the caller is blocked.
     Allow,
     /// The isolate's memory decides.
     #[default]
     Memory,
-    /// It is turned away with a 503.
+    /// It is answered with a 503.
     Deny,
 }
 
 impl OnFailure {
-    /// Its name in `RATE_LIMIT_POLICIES`.
+    /// The rule's name in `RATE_LIMIT_POLICIES`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -102,7 +103,7 @@ impl OnFailure {
         }
     }
 
-    /// The rule of that name.
+    /// The rule with this name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Allow, Self::Memory, Self::Deny]
@@ -112,7 +113,7 @@ impl OnFailure {
 }
 
 impl Charge {
-    /// An enforced quota that blocks nobody, and nothing else said.
+    /// Charges an enforced quota that sets no block and is not leased.
     #[must_use]
     pub fn new(key: impl Into<String>, quota: Quota) -> Self {
         Self {
@@ -125,34 +126,34 @@ impl Charge {
         }
     }
 
-    /// Whom it is of.
+    /// The caller that is charged.
     #[must_use]
     pub fn caller(&self) -> &str {
         caller_of(&self.key)
     }
 
-    /// Whether block records are read and written for it.
+    /// Whether the store reads and writes the block of this policy.
     #[must_use]
     pub fn blocks(&self) -> bool {
         self.enforced && self.block.is_some()
     }
 }
 
-/// What a store answers.
+/// A store's answer to a [`Check`].
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Verdict {
-    /// An operator's or automatic block of the caller's address.
+    /// The block of the caller's address, set by an operator or automatically.
     pub address_block: Option<AddressBlock>,
-    /// One answer per charge, in order. `None` where the store was not asked, because an answer
-    /// remembered for another charge already denies the request.
+    /// One answer for each charge, in order. `None` if the store was not asked about the charge,
+    /// because a block, or an answer remembered for another charge, already denies the request.
     pub answers: Vec<Option<QuotaAnswer>>,
-    /// The shared store did not decide, and memory decided instead.
+    /// Whether memory decided because the shared store did not.
     pub degraded: bool,
-    /// Who decided.
+    /// What decided.
     pub source: Source,
 }
 
-/// Who decided a request.
+/// What decided a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// The shared store.
@@ -160,17 +161,17 @@ pub enum Source {
     Store,
     /// This isolate's memory.
     Memory,
-    /// Units that were leased beforehand.
+    /// Units that the isolate had leased.
     Lease,
-    /// A denial that is remembered, or this isolate's copy of the blocks.
+    /// A remembered denial, or this isolate's copy of the blocks.
     Remembered,
 }
 
 impl Source {
-    /// In the order of their declaration.
+    /// All sources, in the order of their declaration.
     pub const ALL: [Self; 4] = [Self::Store, Self::Memory, Self::Lease, Self::Remembered];
 
-    /// Its name in labels.
+    /// The source's name in metric labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -182,25 +183,25 @@ impl Source {
     }
 }
 
-/// What one quota answers.
+/// The answer of one quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaAnswer {
-    /// The quota's own decision. Where another quota or a block denies the request, nothing has
-    /// been consumed, and an allowed decision says what is left without it.
+    /// The quota's own decision. If another quota or a block denies the request, nothing is consumed,
+    /// and an allowed decision reports what remains without this request.
     pub decision: Decision,
-    /// When the policy's block of this caller ends, if there is one.
+    /// When the policy's block of this caller ends; `None` if the policy does not block it.
     pub blocked_until: Option<Timestamp>,
 }
 
 impl QuotaAnswer {
-    /// Whether the quota and its block let the request through.
+    /// Whether neither the quota nor its block denies the request.
     #[must_use]
     pub const fn allows(&self) -> bool {
         self.decision.allowed() && self.blocked_until.is_none()
     }
 
-    /// The first moment at which this quota would let the same request through; `None` if it does
-    /// now, or if waiting will not help.
+    /// The first moment at which this quota would admit the same request; `None` if it admits it
+    /// now, or if waiting does not help.
     #[must_use]
     pub fn retry_at(&self) -> Option<Timestamp> {
         let quota = match self.decision.outcome {
@@ -213,8 +214,8 @@ impl QuotaAnswer {
 }
 
 impl Verdict {
-    /// Whether the request may go ahead: no block, and room in every enforced quota of `check`,
-    /// which is the check that this verdict answers.
+    /// Whether the request is admitted: there is no block, and every enforced quota allows it. `check`
+    /// is the check that this verdict answers.
     #[must_use]
     pub fn allows(&self, check: &Check) -> bool {
         self.address_block.is_none()
@@ -237,18 +238,18 @@ impl Verdict {
     }
 }
 
-/// Keeps quotas and block records.
+/// A store of quotas and of the blocks that policies set.
 ///
 /// # Contract
 ///
 /// - [`decide`](Store::decide) is one atomic step. It reads the records of every charge, decides as
-///   [`decide::decide`] does, and keeps what that says, with no other decision in between.
-/// - A denial is a value, not an error. An error means that the store did not decide; it may all
-///   the same have counted the request (an answer lost on its way).
-/// - Nothing is kept longer than it can matter.
-/// - `now` is the asking isolate's clock; a store has no clock of its own that could change a
+///   [`decide::decide`] does, and writes what that returns, with no other decision in between.
+/// - A denial is a value, not an error. An error means that the store did not decide. The store may
+///   have counted the request all the same, if its answer was lost on the way.
+/// - A record expires once it can no longer change a decision.
+/// - `now` comes from the asking isolate's clock. A store has no own clock that could change a
 ///   decision.
-/// - A decision is sent to a store once. It is never repeated by the store or a wrapper.
+/// - A decision is sent to a store once. Neither the store nor a wrapper repeats it.
 ///
 /// Futures are not `Send`: an isolate has one thread.
 #[allow(async_fn_in_trait)]
@@ -257,16 +258,16 @@ pub trait Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store cannot be asked or does not answer as it should.
+    /// [`StoreError`] if the store cannot be asked, or its answer is not valid.
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError>;
 
-    /// The denial of `check` that is known without asking anybody and without changing anything.
-    /// `None`: [`decide`](Self::decide) has to be asked, whatever it will say.
+    /// The denial of `check`, if this isolate knows it without I/O and without changing any record.
+    /// `None`: [`decide`](Self::decide) has to be asked, and may still deny.
     fn known_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
         None
     }
 
-    /// Whether a denial of `check` is known, be it one that has to be asked about again.
+    /// Whether this isolate remembers a denial of `check`, even one that it has to revalidate.
     fn knows_denial(&self, _check: &Check, _now: Timestamp) -> bool {
         false
     }

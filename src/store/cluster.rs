@@ -103,7 +103,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
             }
             let spent = self.effects.now().since(begun).get();
             let left = Millis::new(self.timeout.get().saturating_sub(spent));
-            let (asked, in_doubt) = match left {
+            let (asked, maybe_counted) = match left {
                 Millis::ZERO => (Err(StoreError::Timeout), &[][..]),
                 left => {
                     let question = Question::with(&part.check, &part.extras);
@@ -114,7 +114,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
             let asked = match asked {
                 Ok(asked) => asked,
                 Err(error) => {
-                    question.doubt_only(in_doubt);
+                    question.limit_maybe_counted(maybe_counted);
                     self.give_back(check, &taken, &reply);
                     return Err(error);
                 }

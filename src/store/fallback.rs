@@ -96,12 +96,12 @@ impl<S> Fallback<S> {
         }
     }
 
-    /// Decides in memory what the shared store has not, because of `error`, which leaves charges in `doubt`.
+    /// Decides in memory a check that the shared store did not decide because of `error`.
     fn decide_alone(
         &self,
         check: &Check,
         error: StoreError,
-        doubt: &MaybeCounted,
+        maybe_counted: &MaybeCounted,
         now: Timestamp,
     ) -> Result<Verdict, StoreError> {
         // The cap is no failure, and a flood reaches it: it must neither lift the limits that it runs
@@ -115,7 +115,7 @@ impl<S> Fallback<S> {
             return Err(error);
         }
         let substitute = |charge: &Charge| self.substitute(charge, rule(charge));
-        let may_be_counted = |place| error.may_have_run() && doubt.includes(place);
+        let may_be_counted = |place| error.may_have_run() && maybe_counted.includes(place);
         Ok(self
             .memory
             .decide_alone(check, may_be_counted, now, substitute))
@@ -227,15 +227,15 @@ impl<S: SharedStore> SharedStore for Fallback<S> {
         let Some(shared) = &self.shared else {
             return Ok(self.memory.decide_here(question.check, now).into());
         };
-        let doubt = MaybeCounted::of_all();
+        let maybe_counted = MaybeCounted::all();
         let reply = self
-            .ask_shared(shared, question.doubting(&doubt), now)
+            .ask_shared(shared, question.with_maybe_counted(&maybe_counted), now)
             .await;
         self.answers.set(reply.is_ok());
         match reply {
             Ok(reply) => Ok(reply),
             Err(error) => Ok(self
-                .decide_alone(question.check, error, &doubt, now)?
+                .decide_alone(question.check, error, &maybe_counted, now)?
                 .into()),
         }
     }

@@ -1,9 +1,10 @@
-//! What the wrappers of a shared store say to each other, beside the check and its verdict.
+//! The trait of a shared store and of its wrappers, and what they exchange besides a check and its
+//! verdict.
 //!
-//! A [`Store`] is asked by the gate, with a [`Check`]. On its way to the shared store the check is
-//! joined by what the isolate wants of it: units to lease, and units that it admitted alone and that
-//! are still to be counted. The reply brings what the isolate keeps: the states, and the version of
-//! the blocked ranges.
+//! The gate asks a [`Store`] with a [`Check`]. On the way to the shared store the wrappers add what the
+//! isolate needs: units to lease, and its backlog, which are units that it admitted alone and that the
+//! store has yet to count. The reply carries what the isolate keeps: the states, and the version of the
+//! blocked ranges.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -12,30 +13,31 @@ use super::{Charge, Check, Store, StoreError, Verdict};
 use crate::quota::QuotaState;
 use crate::time::{Millis, Timestamp};
 
-/// A check, and what is wanted beside its verdict.
+/// A check, and what the wrappers ask of the store besides its verdict.
 #[derive(Clone, Debug)]
 pub struct Question<'a> {
-    /// What is to be decided.
+    /// The check to decide.
     pub check: &'a Check,
-    /// One for each charge of the check, or none at all.
+    /// One for each charge of the check, or empty.
     extras: Cow<'a, [ChargeExtra]>,
-    /// Where the one who asks wants to know what a failure leaves in doubt.
-    doubt: Option<&'a MaybeCounted>,
+    /// Receives which charges a failed call may have counted, if the asker needs to know.
+    maybe_counted: Option<&'a MaybeCounted>,
 }
 
-/// Which charges of a question a store that failed may have counted, if its error says that
-/// [it may have run](StoreError::may_have_run): all, unless the store says which.
+/// The charges of a question that a failed call may have counted, if its error
+/// [may have run](StoreError::may_have_run). These are all charges, unless a store
+/// [limits](Question::limit_maybe_counted) them.
 #[derive(Debug)]
 pub struct MaybeCounted(Cell<u64>);
 
 impl MaybeCounted {
-    /// All of them.
+    /// All charges.
     #[must_use]
-    pub const fn of_all() -> Self {
+    pub const fn all() -> Self {
         Self(Cell::new(u64::MAX))
     }
 
-    /// Whether the charge at `place` may be counted. From the 65th on, each may.
+    /// Whether the charge at `place` (from 0) may be counted. It is always `true` from place 64 on: there are 64 bits.
     #[must_use]
     pub fn includes(&self, place: usize) -> bool {
         bit(place).is_none_or(|bit| self.0.get() & bit != 0)
@@ -46,77 +48,77 @@ fn bit(place: usize) -> Option<u64> {
     1_u64.checked_shl(u32::try_from(place).ok()?)
 }
 
-/// What is wanted of one quota beside the decision.
+/// What is asked of one quota besides the decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChargeExtra {
-    /// Units to lease beside those of the request, should it go ahead, as far as the quota lets itself be
-    /// [leased](crate::quota::Quota::lease).
+    /// Units to lease in addition to those of the request, if it is admitted. The quota
+    /// [grants](crate::quota::Quota::lease) as many of them as it can. 0: none.
     pub lease: u32,
-    /// What was admitted to the quota elsewhere and is not counted yet. The store adds it before it
-    /// decides, whatever the verdict, up to the limit.
+    /// Units that the isolate admitted alone and that the store has yet to count. The store adds them
+    /// before it decides, up to the limit, and keeps them whatever the verdict.
     pub backlog: Option<Backlog>,
 }
 
 /// Units that an isolate admitted alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// A store that may lose an answer adds, of what comes again under the same name, what is new.
+    /// Identifies the backlog when it is sent again. A store whose answer may be lost then adds only the
+    /// units that it has not added under this name before.
     pub name: String,
-    /// The units, as a quota that admitted nothing else has them.
+    /// The units, as the state of a quota that admitted nothing else.
     pub state: QuotaState,
 }
 
-/// Nothing.
-static NOTHING: ChargeExtra = ChargeExtra {
+static NO_EXTRA: ChargeExtra = ChargeExtra {
     lease: 0,
     backlog: None,
 };
 
 impl<'a> Question<'a> {
-    /// The check alone.
+    /// Asks for the verdict alone.
     #[must_use]
     pub const fn new(check: &'a Check) -> Self {
         Self {
             check,
             extras: Cow::Borrowed(&[]),
-            doubt: None,
+            maybe_counted: None,
         }
     }
 
-    /// The check with `extras`, one for each of its charges.
+    /// Asks with `extras`, one for each charge of the check.
     #[must_use]
     pub const fn with(check: &'a Check, extras: &'a [ChargeExtra]) -> Self {
         Self {
             check,
             extras: Cow::Borrowed(extras),
-            doubt: None,
+            maybe_counted: None,
         }
     }
 
-    /// The same question, whose failure leaves in `doubt` what it may have counted.
+    /// The same question. If it fails, `maybe_counted` receives which charges may have been counted.
     #[must_use]
-    pub fn doubting(&self, doubt: &'a MaybeCounted) -> Self {
+    pub fn with_maybe_counted(&self, maybe_counted: &'a MaybeCounted) -> Self {
         Self {
-            doubt: Some(doubt),
+            maybe_counted: Some(maybe_counted),
             ..self.clone()
         }
     }
 
-    /// The question fails, and of its charges those at `places` alone may have been counted.
-    pub fn doubt_only(&self, places: &[usize]) {
-        if let Some(doubt) = self.doubt {
+    /// Reports, for a question that fails, that no charges but those at `places` may have been counted.
+    pub fn limit_maybe_counted(&self, places: &[usize]) {
+        if let Some(maybe_counted) = self.maybe_counted {
             let bits = places.iter().filter_map(|place| bit(*place));
-            doubt.0.set(bits.fold(0, |all, bit| all | bit));
+            maybe_counted.0.set(bits.fold(0, |all, bit| all | bit));
         }
     }
 
-    /// What is wanted of the charge at `place`.
+    /// The extra of the charge at `place` (from 0).
     #[must_use]
     pub fn extra(&self, place: usize) -> &ChargeExtra {
-        self.extras.get(place).unwrap_or(&NOTHING)
+        self.extras.get(place).unwrap_or(&NO_EXTRA)
     }
 
-    /// The extras, to be changed: one for each charge.
+    /// The extras for writing, one for each charge.
     pub fn extras_mut(&mut self) -> &mut [ChargeExtra] {
         let charges = self.check.charges.len();
         let extras = self.extras.to_mut();
@@ -125,39 +127,40 @@ impl<'a> Question<'a> {
     }
 }
 
-/// A verdict, and what the isolate keeps.
+/// A verdict, and what the isolate keeps for later decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreReply {
     /// The verdict.
     pub verdict: Verdict,
-    /// One for each charge of the check; empty where the shared store was not asked.
+    /// One for each charge of the check; empty if the shared store was not asked.
     pub holdings: Vec<StoredCharge>,
-    /// The version of the blocks that the shared store holds.
+    /// The version of the blocked ranges in the shared store.
     pub ranges_version: RangesVersion,
 }
 
-/// What a reply says of the blocks' version.
+/// The version of the blocked ranges, as a reply reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RangesVersion {
-    /// Nothing: the shared store was not asked.
+    /// Unknown: the shared store was not asked for it.
     #[default]
     NotAsked,
-    /// The shared store holds this one; `None`: it holds none.
+    /// The version that the shared store holds; `None`: it holds none.
     Held(Option<String>),
 }
 
-/// What the shared store holds for one charge from now on.
+/// What the shared store holds for one charge after a decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredCharge {
-    /// Units leased beside the request's, of those [asked for](ChargeExtra::lease). The decision's
-    /// remaining units include them, its reset is after them.
+    /// Units leased in addition to the request's: at most those [asked for](ChargeExtra::lease). The decision's remaining
+    /// units include them, and its reset is the time at which they have left the quota as well.
     pub leased: u32,
-    /// The state of the quota's own shape, if there is one. States of other versions stay in the store.
+    /// The state that the quota's algorithm and width use, if there is one. States of other versions of the policy stay in
+    /// the store.
     pub state: Option<QuotaState>,
 }
 
 impl From<Verdict> for StoreReply {
-    /// Of a wrapper that did not ask the shared store.
+    /// The reply of a wrapper that did not ask the shared store.
     fn from(verdict: Verdict) -> Self {
         Self {
             verdict,
@@ -170,23 +173,23 @@ impl From<Verdict> for StoreReply {
 ///
 /// # Contract
 ///
-/// That of [`Store`], and:
+/// The contract of [`Store`], and:
 ///
-/// - A [backlog](ChargeExtra::backlog) is added before the decision and stays whatever the verdict. A store
-///   whose answer can be lost adds what comes under one [name](Backlog::name) once, and remembers the
+/// - A [backlog](ChargeExtra::backlog) is added before the decision and kept whatever the verdict. A store
+///   whose answer can be lost adds the units under one [name](Backlog::name) once, and remembers the
 ///   name for as long as the units count.
-/// - A [lease](ChargeExtra::lease) is taken last, and only of a request that goes ahead.
+/// - A [lease](ChargeExtra::lease) is taken last, and only if the request is admitted.
 #[allow(async_fn_in_trait)]
 pub trait SharedStore {
-    /// Decides the check at `now`, the caller's clock.
+    /// Decides the check at `now`, by the asking isolate's clock.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store does not decide.
+    /// [`StoreError`] if the store does not decide.
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError>;
 
-    /// The most commands that [`ask`](Self::ask) can cost: the script and its one read, and per quota the state, a
-    /// block, and the name of a backlog. (Loading the script, one more, is once in a store's lifetime.)
+    /// The most commands that the database bills for [`ask`](Self::ask): the script and its one read, and for each quota the
+    /// writes of its state, of a block and of a backlog's name. Loading the script is one more, once in a store's lifetime.
     fn most_commands(&self, question: &Question<'_>) -> u32 {
         let charges = question.check.charges.iter().enumerate();
         let writes = charges.map(|(place, charge)| {
@@ -196,8 +199,8 @@ pub trait SharedStore {
         2 + writes.sum::<u32>()
     }
 
-    /// The wrapper's part of [`Store::known_denial`]; a wrapper that remembers no denial passes the
-    /// question on.
+    /// The wrapper's part of [`Store::known_denial`]. A wrapper that remembers no denials passes the
+    /// check to the store that it wraps, if that may remember some.
     fn remembered_denial(&self, _check: &Check, _now: Timestamp) -> Option<Verdict> {
         None
     }
@@ -208,30 +211,30 @@ pub trait SharedStore {
     }
 }
 
-/// Units to give back.
+/// Units to give back to the quotas of one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refund {
-    /// Units of each quota.
+    /// Units to give back to each quota.
     pub units: u32,
-    /// The quotas, all of one caller, each with when the units were admitted: the decision's
+    /// The quotas, all of one caller, each with the time at which the units were admitted: the decision's
     /// [`at`](crate::quota::Decision::at).
     pub taken: Vec<(Charge, Timestamp)>,
 }
 
-/// A shared store that may be partitioned by caller, as a Redis Cluster is: there one question is about one caller
-/// ([`Check::is_of_one_caller`]), and nothing is atomic across callers. What it lacks, [`super::cluster`] adds.
+/// A shared store that may be partitioned by caller, as a Redis Cluster is. A partitioned store takes only questions about
+/// one caller ([`Check::is_of_one_caller`]), and nothing is atomic across callers. [`super::cluster`] splits the others.
 #[allow(async_fn_in_trait)]
 pub trait Partitioned: SharedStore {
-    /// Whether it is.
+    /// Whether the store is partitioned.
     fn is_partitioned(&self) -> bool {
         false
     }
 
-    /// As [`ask`](SharedStore::ask), waiting at most `timeout`, or for the store's own timeout if that is shorter.
+    /// Does what [`ask`](SharedStore::ask) does, waiting at most `timeout`, or the store's own timeout if that is shorter.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store does not decide.
+    /// [`StoreError`] if the store does not decide.
     async fn ask_within(
         &self,
         question: &Question<'_>,
@@ -241,12 +244,12 @@ pub trait Partitioned: SharedStore {
         self.ask(question, now).await
     }
 
-    /// Takes back an admission of each quota ([`Quota::refund`](crate::quota::Quota::refund)). It is sent once: a
-    /// second time would take back another request's units.
+    /// Gives units back to each quota ([`Quota::refund`](crate::quota::Quota::refund)). A refund is sent once: sent a second
+    /// time, it would give back another request's units.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store does not say that it has; it may have.
+    /// [`StoreError`] if the store does not confirm the refund. It may have made it all the same.
     async fn refund(&self, _refund: &Refund, _now: Timestamp) -> Result<(), StoreError> {
         Err(StoreError::UnknownCommand)
     }
