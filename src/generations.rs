@@ -1,4 +1,4 @@
-//! A bounded map in two generations: what is not used for one is forgotten with the older.
+//! A bounded map of two generations, which drops the entries that were not used lately.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -7,39 +7,41 @@ use std::hash::Hash;
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// Keeps up to a number of entries, those in use rather than others. No call costs more than the
-/// entry it is about, but for the one in a generation that drops the older one.
+/// A bounded map that prefers entries in use. A used entry is in the young generation. When that is full or over, it
+/// becomes the old generation, and the entries that stayed in the previous old one are dropped. So a call costs one entry,
+/// except for the one call in a generation that drops the old one.
 pub struct Generations<K, V> {
-    /// Entries of one generation.
-    most: usize,
+    /// The most entries of one generation.
+    max_entries: usize,
     /// How long a generation lasts; `None`: until it is full.
-    lasts: Option<Millis>,
+    lifetime: Option<Millis>,
     young: HashMap<K, V, Seed>,
     old: HashMap<K, V, Seed>,
+    /// When the young generation is over.
     ends: Deadline,
 }
 
 impl<K: Hash + Eq, V> Generations<K, V> {
-    /// Keeps up to `entries` (at least two). With `lasts`, what is not used for that long is forgotten
-    /// by the end of the next generation, however few there are.
+    /// Makes a map that keeps up to `entries` entries (at least two). With a `lifetime`, an entry that is not used for that
+    /// long is dropped by the end of the next generation, even if the map is not full.
     #[must_use]
-    pub fn new(entries: usize, lasts: Option<Millis>, seed: &Seed) -> Self {
+    pub fn new(entries: usize, lifetime: Option<Millis>, seed: &Seed) -> Self {
         Self {
-            most: entries.max(2) / 2,
-            lasts,
+            max_entries: entries.max(2) / 2,
+            lifetime,
             young: HashMap::with_hasher(seed.clone()),
             old: HashMap::with_hasher(seed.clone()),
             ends: Deadline::OVER,
         }
     }
 
-    /// The entry of `key`, which is in use.
+    /// The entry of `key`, which counts as used.
     pub fn get<Q>(&mut self, key: &Q, now: Timestamp) -> Option<&mut V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.turn(now);
+        self.rotate(now);
         if !self.young.contains_key(key) {
             let (key, value) = self.old.remove_entry(key)?;
             self.young.insert(key, value);
@@ -47,7 +49,7 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.get_mut(key)
     }
 
-    /// The entry of `key`, which is in use; a new one where there is none.
+    /// The entry of `key`, which counts as used; a new one if there is none.
     pub fn get_or_default<Q>(&mut self, key: &Q, now: Timestamp) -> &mut V
     where
         K: Borrow<Q>,
@@ -58,9 +60,9 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.entry(key.to_owned()).or_default()
     }
 
-    /// Puts an entry in place of one that is there.
+    /// Adds an entry, or replaces the one of the same key.
     pub fn insert(&mut self, key: K, value: V, now: Timestamp) {
-        self.turn(now);
+        self.rotate(now);
         self.old.remove(&key);
         self.young.insert(key, value);
     }
@@ -97,12 +99,13 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.values().chain(self.old.values())
     }
 
-    fn turn(&mut self, now: Timestamp) {
-        let over = self.lasts.is_some() && !self.ends.is_pending(now);
-        if over || self.young.len() >= self.most {
+    /// Begins a new generation if the young one is over or full.
+    fn rotate(&mut self, now: Timestamp) {
+        let is_over = self.lifetime.is_some() && !self.ends.is_pending(now);
+        if is_over || self.young.len() >= self.max_entries {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
-            self.ends = Deadline::after(self.lasts.unwrap_or_default(), now);
+            self.ends = Deadline::after(self.lifetime.unwrap_or_default(), now);
         }
     }
 }
@@ -118,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_keeps_what_is_in_use() {
+    fn the_map_is_bounded_and_keeps_entries_in_use() {
         let mut map = Generations::new(100, None, &Seed::fixed());
         for number in 0..10_000 {
             map.insert(number, number, at(number));
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_for_two_generations_is_forgotten() {
+    fn an_entry_that_is_not_used_for_two_generations_is_dropped() {
         let mut map = Generations::new(100, Some(Millis::new(1000)), &Seed::fixed());
         map.insert("used", 1, at(0));
         map.insert("unused", 2, at(0));
@@ -153,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_in_one_generation_alone() {
+    fn an_entry_is_in_one_generation_only() {
         let mut map = Generations::new(4, None, &Seed::fixed());
         for value in 0..3 {
             map.insert("a", value, at(0));

@@ -1,38 +1,38 @@
-//! A secret for the hashers of maps.
+//! A secret key for the hashers of maps.
 
 use std::hash::BuildHasher;
 
 use siphasher::sip::SipHasher13;
 
-/// A secret for the map's hasher, so that nobody can choose keys that collide.
+/// The secret key of a map's hasher, so that nobody can choose keys that collide.
 ///
-/// `wasm32-unknown-unknown` has no source of its own behind std's `RandomState`, whose keys are
-/// predictable there.
+/// On `wasm32-unknown-unknown` std's `RandomState` has no source of randomness, and its keys are
+/// predictable.
 #[derive(Clone)]
 pub struct Seed([u8; 16]);
 
 impl Seed {
-    /// A fresh secret. Workers have randomness only while a request is being served.
+    /// A fresh secret. Workers have randomness only while they serve a request.
     ///
     /// # Errors
     ///
-    /// When the platform has none to give.
+    /// If the platform has no randomness.
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 
-    /// 64 random bits, from the same source.
+    /// 64 random bits from the platform.
     ///
     /// # Errors
     ///
-    /// When the platform has none to give.
+    /// If the platform has no randomness.
     pub fn random_bits() -> Result<u64, getrandom::Error> {
         getrandom::u64()
     }
 
-    /// These bytes, for a measurement that is to be the same every time. They are no secret.
+    /// A seed of known bytes, which is no secret: for measurements that have to be reproducible.
     #[must_use]
     pub const fn known(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -49,7 +49,7 @@ impl BuildHasher for Seed {
 
 #[cfg(test)]
 impl Seed {
-    /// Any seed, for tests.
+    /// The same seed for every test.
     pub(crate) const fn fixed() -> Self {
         Self::known([7; 16])
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::Seed;
 
     #[test]
-    fn a_seed_is_random() {
+    fn two_random_seeds_differ() {
         assert_ne!(Seed::random().unwrap().0, Seed::random().unwrap().0);
     }
 }

@@ -1,5 +1,5 @@
-//! Steps of work on what a client has sent: bytes that are looked at, comparisons that are made. Tests count
-//! them to bound what the worst input costs, since a time says more of the machine. Elsewhere this is nothing.
+//! A counter of the work on a client's input, in steps: bytes read and comparisons made. Tests count steps to bound the
+//! cost of the worst input, since a time depends on the machine. Outside of tests counting does nothing.
 
 #[cfg(not(test))]
 pub(crate) const fn count(_: usize) {}
@@ -14,7 +14,7 @@ thread_local! {
     static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// How many steps `work` takes.
+/// The number of steps that `work` takes.
 #[cfg(test)]
 pub(crate) fn of(work: impl FnOnce()) -> usize {
     let before = STEPS.get();
