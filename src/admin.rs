@@ -316,7 +316,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             store: self.stack.health(),
             script: self.journal.records().script_form(),
             lost: self.stack.blocks_lost_since(),
-            blocks: self.stack.blocks_trouble(),
+            blocks: self.stack.blocks_failure(),
             records: self.journal.trouble(),
             key_set: self.key_set.clone(),
         };

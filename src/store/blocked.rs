@@ -95,7 +95,7 @@ pub struct Blocked<S, D, E> {
     out: Cell<Deadline>,
     /// Until the version is to be read apart.
     reads_version: Cell<Deadline>,
-    trouble: FailureMonitor,
+    load_monitor: FailureMonitor,
 }
 
 /// Loads in a row that may fail in silence: the breaker reports a store that is out.
@@ -119,7 +119,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             alerted: Cell::default(),
             out: Cell::new(Deadline::OVER),
             reads_version: Cell::new(Deadline::OVER),
-            trouble: FailureMonitor::new(
+            load_monitor: FailureMonitor::new(
                 "blocks: loading them",
                 "this isolate enforces its last copy",
                 SILENT_FAILURES,
@@ -280,10 +280,10 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         self.lost.get()
     }
 
-    /// Since when the copy cannot be brought up to date, and why.
+    /// Since when the copy cannot be brought up to date, and why; `None` if it can.
     #[must_use]
-    pub fn trouble(&self) -> Option<(Timestamp, String)> {
-        self.trouble.get()
+    pub fn load_failure(&self) -> Option<(Timestamp, String)> {
+        self.load_monitor.get()
     }
 
     /// Puts a block in force here: one that has been set, or that could not be written to the database.
@@ -306,7 +306,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             // Ranges that are lost are reported as such.
             if caught_up.is_ok() || self.lost.get().is_none() {
                 let error = caught_up.err().map(|error| error.to_string());
-                self.trouble.learn(error, &self.effects, now);
+                self.load_monitor.learn(error, &self.effects, now);
             }
         }
     }
@@ -330,10 +330,10 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
                 self.compare(version.as_deref(), now).await;
                 // Else it is said what fails.
                 if !self.copy.borrow().is_behind() {
-                    self.trouble.learn(None, &self.effects, now);
+                    self.load_monitor.learn(None, &self.effects, now);
                 }
             }
-            Err(error) => (self.trouble).learn(Some(error.to_string()), &self.effects, now),
+            Err(error) => (self.load_monitor).learn(Some(error.to_string()), &self.effects, now),
         }
     }
 

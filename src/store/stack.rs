@@ -1,11 +1,18 @@
-//! What production runs: the shared store and all that stands around it, composed once.
+//! The store that production runs: a shared store and all of its wrappers, composed once.
 //!
-//! From the inside: one decision of several, where the shared store is partitioned by caller ([`Cluster`]); a cap on what
-//! is spent ([`Capped`]); the [`Breaker`]; units taken beforehand
-//! ([`Leases`]); denials that are remembered ([`Denials`]); this isolate's memory, which the shared
-//! store's answers keep current and which decides in its place ([`Fallback`]); and blocked ranges
-//! ([`Blocked`]). Leases and denials learn from the shared store's word alone: they stand between it and
-//! the memory that takes its place. Without a shared store, memory decides everything.
+//! From the inside out:
+//!
+//! 1. [`Cluster`] makes one decision of several, if the shared store is partitioned by caller.
+//! 2. [`Capped`] limits the commands that the isolate spends.
+//! 3. [`Breaker`] does not ask a store that fails.
+//! 4. [`Leases`] takes units beforehand.
+//! 5. [`Denials`] remembers denials.
+//! 6. [`Fallback`] lets this isolate's memory decide when the shared store does not. The shared store's answers keep the
+//!    memory current.
+//! 7. [`Blocked`] denies blocked ranges.
+//!
+//! Leases and denials are inside of the fallback, so they learn only from answers of the shared store, never from those of
+//! memory. Without a shared store, memory decides everything.
 
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -32,33 +39,33 @@ use crate::redis::records::Records;
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
-/// The shared store's own wrappers.
+/// The shared store with the wrappers that learn from its answers alone.
 type WrappedStore<S, E> = Denials<Leases<GuardedStore<S, E>>, E>;
 
-/// Those that every question to it passes.
+/// The shared store with the wrappers that every question to it passes.
 type GuardedStore<S, E> = Breaker<Capped<Cluster<S, E>, E>, E>;
 
-/// How an isolate deals with a shared store.
+/// The configuration of an isolate's use of a shared store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// How long one decision may wait.
+    /// The longest that one decision may wait.
     pub timeout: Millis,
-    /// How calls that may be repeated are.
+    /// How calls that may safely be repeated are retried.
     pub retries: Retries,
-    /// Doublings of the open breaker's wait.
+    /// How often the open breaker's wait may double.
     pub doublings: u32,
-    /// Commands that one isolate may spend in a second.
+    /// The most commands that one isolate may spend in a second; `None`: no cap.
     pub max_commands: Option<NonZeroU32>,
-    /// Thousandths of a limit that one isolate admits while the store is out.
+    /// The part of a limit that one isolate admits while the store is out, in thousandths.
     pub fallback_factor: u32,
 }
 
-/// How many entries an isolate keeps.
+/// The most entries that an isolate keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Quotas in memory.
     pub memory: usize,
-    /// Denials.
+    /// Remembered denials.
     pub denials: usize,
     /// Quotas with leases.
     pub leases: usize,
@@ -81,17 +88,17 @@ pub struct Stack<S, D, E> {
     effects: E,
 }
 
-/// How the stack's store does.
+/// What decides, and the state of the shared store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreHealth {
-    /// Memory, as configured.
+    /// Memory decides, because no shared store is configured.
     Memory,
-    /// The shared store, unless its breaker is open; memory decides meanwhile.
+    /// The shared store decides while its breaker is closed, else memory does.
     Shared(Status),
 }
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
-    /// Around `shared`, whose records are `records`: both spend of one budget from now on.
+    /// Composes the stack around `shared`, whose records are `records`. From now on both spend from one budget of commands.
     pub fn new(
         shared: S,
         records: Rc<Records<D>>,
@@ -121,7 +128,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         }
     }
 
-    /// Without a shared store.
+    /// Composes a stack without a shared store.
     pub fn in_memory(records: Rc<Records<D>>, sizes: Sizes, seed: &Seed, effects: E) -> Self {
         let memory = Memory::new(sizes.memory, seed.clone());
         Self {
@@ -131,7 +138,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         }
     }
 
-    /// How the store does.
+    /// What decides, and the state of the shared store.
     #[must_use]
     pub fn health(&self) -> StoreHealth {
         match self.breaker() {
@@ -140,25 +147,25 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         }
     }
 
-    /// Whether records can be written: there is no shared store, or it answers.
+    /// Whether the database can be asked: there is no shared store, or its breaker is closed.
     #[must_use]
     pub fn answers(&self) -> bool {
         self.breaker().is_none_or(Breaker::is_closed)
     }
 
-    /// How often the breaker came to each state.
+    /// How often the breaker has entered each state.
     #[must_use]
     pub fn transitions(&self) -> Transitions {
         self.breaker().map(Breaker::transitions).unwrap_or_default()
     }
 
-    /// Leave to [probe](Self::probe) a store that is not asked, if a probe is due.
+    /// The permit to [probe](Self::probe) a store whose breaker is not closed, if a probe is due.
     #[must_use]
     pub fn begin_probe(&self) -> Option<Permit> {
         self.breaker()?.begin_probe()
     }
 
-    /// Asks the store whether it answers again.
+    /// Asks the store once, to learn whether it answers again.
     pub async fn probe(&self, permit: Permit) {
         let Some(breaker) = self.breaker() else {
             return;
@@ -169,50 +176,53 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         }
     }
 
-    /// Units to lease in the background, if there are any.
+    /// The next prefetch to make in the background, if there is one. Each is returned once.
     #[must_use]
     pub fn next_prefetch(&self) -> Option<Prefetch> {
         self.leases()?.next_prefetch()
     }
 
-    /// Leases units.
+    /// Makes a prefetch.
     pub async fn prefetch(&self, prefetch: &Prefetch) {
-        // The breaker logs a failure, and requests ask for themselves.
+        // The breaker logs a failure, and a request that finds no leased units asks the store.
         let _ = self.fallback().prefetch(prefetch, self.effects.now()).await;
     }
 
-    /// Whether there is a backlog to reconcile, and the one who asks is to do it.
+    /// Whether a backlog has to be reconciled. If so, the one who asked is expected to [do it](Self::reconcile).
     #[must_use]
     pub fn should_reconcile(&self) -> bool {
         self.answers() && self.fallback().should_reconcile(self.effects.now())
     }
 
-    /// Has the shared store count what this isolate admitted alone.
+    /// Sends to the shared store what this isolate admitted alone.
     pub async fn reconcile(&self) {
-        let (most, retries) = match self.cluster().is_some_and(Cluster::is_partitioned) {
-            // Where each caller is a call, several would have to share the timeout of one. And where one fails, others may
-            // not: a call for another is of more use than the same again.
+        let (quotas_per_call, retries) = match self.cluster().is_some_and(Cluster::is_partitioned) {
+            // A partitioned store takes one call per caller, so several callers would share one timeout. And when a call
+            // fails, calls for other callers may succeed: they are of more use than a retry.
             true => (1, Retries::NONE),
             false => (QUOTAS_PER_CALL, self.retries),
         };
-        // The breaker logs a failure, and another request tries again.
-        let _ = (self.fallback().reconcile(retries, most, &self.effects)).await;
+        // The breaker logs a failure, and a later request tries again.
+        let _ = (self
+            .fallback()
+            .reconcile(retries, quotas_per_call, &self.effects))
+        .await;
     }
 
-    /// Units to give back in the background, if there are any.
+    /// The next refund to make in the background, if there is one. Each is returned once.
     #[must_use]
     pub fn next_refund(&self) -> Option<Refund> {
         self.cluster()?.next_refund()
     }
 
-    /// Gives units back. Not again if that fails: they stay taken until they leave the window.
+    /// Makes a refund. If it fails, it is not repeated: the units stay taken until they leave the window.
     pub async fn refund(&self, refund: &Refund) {
         if let Some(cluster) = self.cluster() {
             let _ = cluster.refund(refund).await;
         }
     }
 
-    /// Forgets all that this isolate knows of a quota's key or of an address: the store is asked again.
+    /// Forgets all that this isolate knows of a quota's key or of an address, so that the store is asked again.
     pub fn forget(&self, key: &str) {
         self.fallback().memory().forget(key);
         if let Some(denials) = self.fallback().shared() {
@@ -221,66 +231,67 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.drop_lease(key);
     }
 
-    /// Gives up units of a quota that are leased.
+    /// Drops the leased units of a quota. They stay taken until they leave the window.
     pub fn drop_lease(&self, key: &str) {
         if let Some(leases) = self.leases() {
             leases.forget(key);
         }
     }
 
-    /// When a check that has just been read would be admitted, if not at `now`.
+    /// When a check whose quotas have just been read would be admitted; `None` if it would be now, or never.
     #[must_use]
     pub fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
         self.fallback().memory().retry_at(check, now)
     }
 
-    /// Loads the copy of the blocks anew.
+    /// Reloads the copy of the blocks.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; the copy stays as it was.
+    /// [`StoreError`] of the database; the copy is unchanged then.
     pub async fn reload_blocks(&self, now: Timestamp) -> Result<(), StoreError> {
         self.store.reload(now).await
     }
 
-    /// Whether the version of the blocks is to be read apart from decisions, by the one who asks.
+    /// Whether the version of the blocks has to be read separately from decisions. If so, the one who asked is expected to
+    /// [do it](Self::read_blocks_version).
     #[must_use]
     pub fn should_read_blocks_version(&self) -> bool {
         self.answers() && self.store.should_read_version(self.effects.now())
     }
 
-    /// Reads the version of the blocks, and loads what has changed.
+    /// Reads the version of the blocks, and loads the blocks that have changed.
     pub async fn read_blocks_version(&self) {
         self.store.read_version(self.effects.now()).await;
     }
 
-    /// Puts a block in force here: one that has been set, or that could not be written to the database.
+    /// Enforces a block in this isolate at once: one that was set, or that could not be written to the database.
     pub fn add_block(&self, target: &BlockTarget, block: AddressBlock) {
         self.store.add(target, block, self.effects.now());
     }
 
-    /// Takes a block that has been lifted out of force here.
+    /// Stops enforcing a lifted block in this isolate.
     pub fn remove_block(&self, target: &BlockTarget) {
         self.store.remove(target);
     }
 
-    /// The longest block that holds a caller other than its own, as far as this isolate knows, and the
-    /// range that is blocked.
+    /// The longest block of a range that contains the caller, as far as this isolate knows, and that range. The block of
+    /// the caller's own address is not considered.
     #[must_use]
     pub fn covering(&self, network: Network, now: Timestamp) -> Option<(Range, AddressBlock)> {
         self.store.covering(&network.to_string(), now)
     }
 
-    /// Since when blocked ranges are missing from the database that no isolate has restored.
+    /// Since when blocked ranges are missing from the database without being restored; `None`: none are missing.
     #[must_use]
     pub const fn blocks_lost_since(&self) -> Option<Timestamp> {
         self.store.lost_since()
     }
 
-    /// Since when this isolate cannot load blocks, and why.
+    /// Since when this isolate cannot load blocks, and why; `None` if it can.
     #[must_use]
-    pub fn blocks_trouble(&self) -> Option<(Timestamp, String)> {
-        self.store.trouble()
+    pub fn blocks_failure(&self) -> Option<(Timestamp, String)> {
+        self.store.load_failure()
     }
 
     /// The host's effects.
@@ -305,7 +316,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     }
 }
 
-/// How much longer than its timeout a call may take on a busy machine.
+/// How much longer than its timeout a probe may take on a busy machine, before another may be sent.
 const GRACE: Millis = Millis::from_secs(1);
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {

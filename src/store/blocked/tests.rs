@@ -330,19 +330,23 @@ fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
     set(&database, "192.0.2.0/24", None);
     database.refuses_ranges.set(true);
     assert!(!blocked(&isolate, "192.0.2.1", 10));
-    assert_eq!((isolate.trouble(), lines()), (None, vec![]), "it may pass");
+    assert_eq!(
+        (isolate.load_failure(), lines()),
+        (None, vec![]),
+        "it may pass"
+    );
     for second in [12, 14, 16] {
         assert!(!blocked(&isolate, "192.0.2.1", second));
     }
     let since = START + Millis::from_secs(10);
     let why = "Redis refused the command: WRONGTYPE";
-    assert_eq!(isolate.trouble(), Some((since, why.to_owned())));
+    assert_eq!(isolate.load_failure(), Some((since, why.to_owned())));
     let line = format!("blocks: loading them: {why}; this isolate enforces its last copy");
     assert_eq!(lines(), [line]);
     assert!(blocked(&isolate, "10.1.1.1", 16), "the last copy");
     database.refuses_ranges.set(false);
     assert!(blocked(&isolate, "192.0.2.1", 18));
-    assert_eq!(isolate.trouble(), None);
+    assert_eq!(isolate.load_failure(), None);
     assert_eq!(lines(), ["blocks: loading them: works again"]);
 }
 
@@ -849,12 +853,12 @@ fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
     for ms in [10_000, 20_000, 30_000] {
         assert!(read(ms));
     }
-    let trouble = blocked.trouble();
-    assert!(trouble.is_some_and(|(since, _)| since == at(10_000)));
+    let failure = blocked.load_failure();
+    assert!(failure.is_some_and(|(since, _)| since == at(10_000)));
     database.out.set(false);
     assert_eq!(asks(31_000), (true, 0), "the last copy");
     assert!(read(40_000));
-    assert_eq!((asks(40_001), blocked.trouble()), ((false, 0), None));
+    assert_eq!((asks(40_001), blocked.load_failure()), ((false, 0), None));
     assert!(!isolate(&database).should_read_version(START));
 }
 
@@ -983,7 +987,7 @@ fn in_a_cluster_a_slot_that_fails_keeps_no_list_from_being_read() {
     for failing in ["{192.0.2.1}", "{192.0.2.2}", "{192"] {
         database.unanswered.set(Some(failing));
         let isolate = has_read(&database);
-        assert_eq!(isolate.trouble(), None, "{failing}");
+        assert_eq!(isolate.load_failure(), None, "{failing}");
         database.out.set(true);
         for address in addresses {
             assert!(blocked(&isolate, address, 0), "{failing}");
