@@ -1,5 +1,5 @@
-//! One request against all its quotas and blocks at once: the pure step that every store makes
-//! atomically. The memory store runs this; `decide.lua` is the same step in Redis.
+//! The pure function that decides one request against all of its quotas and blocks. Every store runs
+//! it as one atomic step: the memory store calls it, and `decide.lua` is the same step in Redis.
 
 use std::borrow::Borrow;
 
@@ -17,29 +17,30 @@ pub struct Record {
     pub blocked_until: Option<Timestamp>,
 }
 
-/// What to answer for one charge, and what to keep.
+/// What to answer for one charge, and what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChargeOutcome {
     /// The answer.
     pub answer: QuotaAnswer,
-    /// Units leased beside the request's.
+    /// Units leased in addition to the request's.
     pub leased: u32,
-    /// The state to keep from now on, where it changes.
+    /// The state to write; `None` if it does not change.
     pub state: Option<QuotaState>,
-    /// The end of a block to set.
+    /// The end of a block to set; `None` if none is set.
     pub block: Option<Timestamp>,
 }
 
-/// Decides the check of `question` over `records` (one per charge, in order). `address_blocked`: the caller's
-/// address is blocked everywhere.
+/// Decides the check of `question` over `records`, one for each charge in order. `address_blocked` says whether
+/// the caller's address is blocked.
 ///
-/// A request goes ahead if no block stands and every enforced quota has room; then every enforced
-/// quota is charged, and every shadow quota that had room. Otherwise nothing is charged. A shadow
-/// quota thus counts just what would have been admitted were it enforced too, which also holds when
-/// an isolate answers a denial from memory. A denial sets the blocks of the policies that deny,
-/// unless a block already stands (a caller does not lengthen it by knocking) or the cost can never
-/// be met. A backlog has been admitted: it is added first, and kept in any case. A lease is taken last,
-/// and only of a request that goes ahead.
+/// - A request is admitted if no block is in force and every enforced quota allows it.
+/// - An admitted request is charged to every enforced quota, and to every shadow quota that allows it. A denied request is
+///   charged to none. So a shadow quota counts what would be admitted if it were enforced too. This also holds if an isolate
+///   answers a denial from memory.
+/// - A denial sets the blocks of the policies that deny, unless the caller is blocked already or the cost can never be
+///   admitted. So a caller does not lengthen its block by further requests.
+/// - The units of a backlog were admitted already: they are added first, and kept whatever the verdict.
+/// - A lease is taken last, and only if the request is admitted.
 #[must_use]
 pub fn decide(
     question: &Question<'_>,
@@ -48,13 +49,13 @@ pub fn decide(
     now: Timestamp,
 ) -> Vec<ChargeOutcome> {
     let check = question.check;
-    let found: Vec<Found<'_>> = check
+    let evaluated: Vec<EvaluatedCharge<'_>> = check
         .charges
         .iter()
         .zip(records)
         .enumerate()
         .map(|(place, (charge, record))| {
-            Found::new(
+            EvaluatedCharge::new(
                 charge,
                 question.extra(place),
                 record.borrow(),
@@ -64,35 +65,37 @@ pub fn decide(
         })
         .collect();
 
-    let enforced = || found.iter().filter(|found| found.charge.enforced);
-    let blocked = address_blocked || enforced().any(|found| found.blocked_until.is_some());
-    let admitted = !blocked && enforced().all(|found| found.decided.decision.allowed());
+    let enforced = || evaluated.iter().filter(|one| one.charge.enforced);
+    let blocked = address_blocked || enforced().any(|one| one.blocked_until.is_some());
+    let admitted = !blocked && enforced().all(|one| one.evaluation.decision.allowed());
     let impossible =
-        enforced().any(|found| found.decided.decision.outcome == QuotaOutcome::Impossible);
+        enforced().any(|one| one.evaluation.decision.outcome == QuotaOutcome::Impossible);
     let sets_blocks = !blocked && !impossible && check.cost > 0;
 
-    found
+    evaluated
         .into_iter()
-        .map(|found| {
+        .map(|one| {
             if admitted {
-                found.charged(now)
+                one.admitted(now)
             } else {
-                found.turned_away(sets_blocks, now)
+                one.denied(sets_blocks, now)
             }
         })
         .collect()
 }
 
-struct Found<'a> {
+/// One charge, its record, and how its quota alone evaluates the request.
+struct EvaluatedCharge<'a> {
     charge: &'a Charge,
     extra: &'a ChargeExtra,
     record: &'a Record,
+    /// The state with the backlog added, if that changes it.
     absorbed: Option<QuotaState>,
     blocked_until: Option<Timestamp>,
-    decided: Evaluation,
+    evaluation: Evaluation,
 }
 
-impl<'a> Found<'a> {
+impl<'a> EvaluatedCharge<'a> {
     fn new(
         charge: &'a Charge,
         extra: &'a ChargeExtra,
@@ -100,31 +103,31 @@ impl<'a> Found<'a> {
         cost: u32,
         now: Timestamp,
     ) -> Self {
-        let held = record.state.as_ref();
+        let stored = record.state.as_ref();
         let backlog = extra.backlog.as_ref();
-        let absorbed = backlog.and_then(|backlog| charge.quota.absorb(held, &backlog.state, now));
-        let decided = charge.quota.decide(absorbed.as_ref().or(held), cost, now);
+        let absorbed = backlog.and_then(|backlog| charge.quota.absorb(stored, &backlog.state, now));
+        let evaluation = charge.quota.decide(absorbed.as_ref().or(stored), cost, now);
         Self {
             charge,
             extra,
             record,
             absorbed,
-            blocked_until: standing_block(charge, record, now),
-            decided,
+            blocked_until: active_block(charge, record, now),
+            evaluation,
         }
     }
 
-    fn charged(self, now: Timestamp) -> ChargeOutcome {
-        let mut decision = self.decided.decision;
-        let mut state = (self.decided.admitted)
-            .or(self.decided.repaired)
+    fn admitted(self, now: Timestamp) -> ChargeOutcome {
+        let mut decision = self.evaluation.decision;
+        let mut state = (self.evaluation.admitted)
+            .or(self.evaluation.repaired)
             .or(self.absorbed);
         let mut leased = 0;
-        let most = self.extra.lease;
-        if most > 0 && decision.allowed() {
+        let max_lease = self.extra.lease;
+        if max_lease > 0 && decision.allowed() {
             let quota = &self.charge.quota;
-            let held = state.as_ref().or(self.record.state.as_ref());
-            if let Some(lease) = quota.lease(held, most, now) {
+            let current = state.as_ref().or(self.record.state.as_ref());
+            if let Some(lease) = quota.lease(current, max_lease, now) {
                 let after = quota.decide(Some(&lease.state), 0, now).decision;
                 decision.reset_at = after.reset_at;
                 decision.remaining = after.remaining + lease.units;
@@ -143,18 +146,18 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn turned_away(self, sets_blocks: bool, now: Timestamp) -> ChargeOutcome {
-        let denies = !self.decided.decision.allowed();
+    fn denied(self, sets_blocks: bool, now: Timestamp) -> ChargeOutcome {
+        let denies = !self.evaluation.decision.allowed();
         let block = match self.charge.block {
             Some(length) if self.charge.blocks() && denies && sets_blocks => Some(now + length),
             _ => None,
         };
         let decision = if self.charge.enforced && !denies {
-            // Nothing was taken: say what is left without this request.
+            // Nothing was charged: report what remains without this request.
             let state = self.absorbed.as_ref().or(self.record.state.as_ref());
             self.charge.quota.decide(state, 0, now).decision
         } else {
-            self.decided.decision
+            self.evaluation.decision
         };
         ChargeOutcome {
             answer: QuotaAnswer {
@@ -162,15 +165,15 @@ impl<'a> Found<'a> {
                 blocked_until: self.blocked_until.max(block),
             },
             leased: 0,
-            state: self.decided.repaired.or(self.absorbed),
+            state: self.evaluation.repaired.or(self.absorbed),
             block,
         }
     }
 }
 
-/// The end of the block that stands at `now`. One that ends later than it could have been set to,
-/// by a clock within the tolerance, is a faulty clock's or an older configuration's, and is ignored.
-fn standing_block(charge: &Charge, record: &Record, now: Timestamp) -> Option<Timestamp> {
+/// The end of the block that is in force at `now`. A block is ignored if no clock within the tolerance could have set its end
+/// that late: a faulty clock has set it, or an older configuration.
+fn active_block(charge: &Charge, record: &Record, now: Timestamp) -> Option<Timestamp> {
     let length = charge.block.filter(|_| charge.blocks())?;
     let latest = now + length + CLOCK_TOLERANCE;
     record
