@@ -1,19 +1,19 @@
 #!lua flags=allow-key-locking
--- One request against all its quotas and blocks, atomically: src/store/decide.rs and
--- src/quota/*.rs, where Redis can run them. Shared vectors and a differential test hold the two
--- together. Without the flag above Upstash takes a lock on the whole database for every script.
+-- Decides one request against all of its quotas and blocks, atomically. This is src/store/decide.rs
+-- and src/quota/*.rs in Lua; shared vectors and a differential test check that the two agree.
+-- Without the flag above Upstash locks the whole database for every script.
 --
 -- KEYS   1: version of the blocked ranges; 2, if ARGV[3] is 1: the address's block record;
---        then per quota: its state; if it has a backlog, the key that says which of its units have
---        been added before; if its block is not 0, its block record.
+--        then per quota: its state; if it has a backlog, the key with the part of it that was
+--        added before; if its block is not 0, its block record.
 -- ARGV   now, cost, 0 or 1; then per quota: algorithm (s, t, f), limit, window, burst, block,
---        1 if enforced, 0 if in shadow mode, units to lease at the most, and the backlog as a
+--        1 if enforced, 0 if in shadow mode, the most units to lease, and the backlog as a
 --        state's text, '' for none. Times in ms.
 -- Answer {ranges version, address's block record, then per quota
 --         {0 denied / 1 allowed / 2 impossible, remaining, retry at, reset at, at, blocked until,
---          units leased, the text of the quota's own state as it is held from now on, '' for none}}
--- Or it gives back units of an admission, if ARGV[3] is r. KEYS are the states alone, ARGV[2] the units,
--- and in the place of the units to lease is when they were taken. Answer: how many states it changed.
+--          units leased, the text of the quota's own state after the decision, '' for none}}
+-- If ARGV[3] is r, the script refunds an admission. KEYS are the states, ARGV[2] is the units, and the
+-- time of the admission replaces the most units to lease. Answer: how many states it changed.
 local CLOCK_TOLERANCE = 2000
 local MAX_NUMBER = 4503599627370496
 local MAX_COUNT = 4294967295
@@ -35,12 +35,12 @@ local function div_ceil(a, b)
   return (a - rest) / b + (rest > 0 and 1 or 0)
 end
 
--- Never tostring: it writes 1.764e+12 for a time.
+-- Not tostring, which writes 1.764e+12 for a time.
 local function text(n)
   return string.format('%.0f', n)
 end
 
--- Digits only, at most 16 of them; else nil.
+-- The number in a text of at most 16 digits and at most MAX_NUMBER; else nil.
 local function number(s)
   if s and #s <= 16 and string.find(s, '^%d+$') then
     local n = tonumber(s)
@@ -51,13 +51,13 @@ local function number(s)
   return nil
 end
 
--- How many sub-windows the end of a lease can be ahead of its beginning.
+-- The most sub-windows between the beginning and the end of a lease.
 local function lead(width)
   return min(6, div_ceil(5000, width))
 end
 
--- The list of {sub-window, count} in a sliding window's text; nil if it is not one, or if a
--- sub-window lies after `last`, the latest that the state's clock or a lease can have reached.
+-- The list of {sub-window, count} in a sliding window's text; nil if the text is invalid, or if a
+-- sub-window is after `last`, the latest that the state's clock or a lease can have reached.
 local function sub_windows(first, list, last)
   local counts, previous = {}, -1
   for item in string.gmatch(list .. ',', '([^,]*),') do
@@ -76,7 +76,7 @@ local function sub_windows(first, list, last)
   return counts
 end
 
--- Reads a state's text; nil for anything that is not one.
+-- Parses a state's text; nil if it is invalid.
 local function parse(s)
   local tag, width, clock, third, rest = string.match(s, '^(%l%l):(%d+):(%d+):(%d+)(.*)$')
   width, clock, third = number(width), number(clock), number(third)
@@ -106,26 +106,26 @@ local function is_of(state, tag, width)
   return state and state.tag == tag and state.width == width
 end
 
--- The state in a text, if it is one of this shape.
+-- The state in a text, if it has this shape.
 local function read(s, tag, width)
   local state = s and parse(s)
   return is_of(state, tag, width) and state or nil
 end
 
--- The states in a key's text: that of this shape, and the list of those of others, nil for none.
-local function states(held, tag, width)
-  if not held then
+-- The states in a key's text: the one of this shape, and the list of the others; nil for none.
+local function states(stored, tag, width)
+  if not stored then
     return nil, nil
   end
-  if not string.find(held, ';', 1, true) then
-    local state = parse(held)
+  if not string.find(stored, ';', 1, true) then
+    local state = parse(stored)
     if is_of(state, tag, width) then
       return state, nil
     end
     return nil, state and {state}
   end
   local own, others = nil, {}
-  for part in string.gmatch(held, '[^;]+') do
+  for part in string.gmatch(stored, '[^;]+') do
     local state = parse(part)
     if is_of(state, tag, width) then
       own = own or state
@@ -136,6 +136,7 @@ local function states(held, tag, width)
   return own, others
 end
 
+-- The time of a decision, and whether the state's clock is believed.
 local function decided_at(clock)
   if clock > now + CLOCK_TOLERANCE then
     return now, false
@@ -143,17 +144,17 @@ local function decided_at(clock)
   return max(now, clock), true
 end
 
--- How long leased units may be held: src/quota/lease_time.rs.
+-- How long leased units may be spent: src/quota/lease_time.rs.
 local function lease_time(window)
   return min(5000, div(window, 10))
 end
 
--- How many of them there are to be had.
-local function leased(most, remaining, time)
-  return time > 0 and min(most, div(remaining, 4)) or 0
+-- How many units are leased.
+local function leased(max_lease, remaining, time)
+  return time > 0 and min(max_lease, div(remaining, 4)) or 0
 end
 
--- States to keep: {text, expires at}.
+-- A state to keep: {text, expires at}.
 local function fixed(window, clock, count)
   local ends = (div(clock, window) + 1) * window
   return {'fw:' .. text(window) .. ':' .. text(clock) .. ':' .. text(count), ends}
@@ -164,20 +165,20 @@ local function bucket(period, clock, level, limit)
     clock + div_ceil(level, limit)}
 end
 
--- What is left of a debt after a time. Compared before it is multiplied, to stay exact.
-local function drained(debt, time, rate)
-  return time >= div_ceil(debt, rate) and 0 or debt - time * rate
+-- The level that remains after a time. It compares before it multiplies, to stay exact.
+local function drained(level, time, rate)
+  return time >= div_ceil(level, rate) and 0 or level - time * rate
 end
 
--- Each algorithm takes a state or nil, and reads the texts of what is owed to it, and of what of that
--- has been added before, an earlier form of it that is taken off. What it returns decides a
--- request of so many units, and takes so many more in advance if there is room for it: {outcome,
--- remaining, retry at, reset at, at, 0, taken in advance}, the state to keep if the request goes
--- ahead, the one to keep if it does not (nil: as it is), and whether units that are owed have been
--- added to both. A state to keep is {text, expires at}.
+-- Each algorithm takes a state or nil, the text of the backlog, and the text of the part of the
+-- backlog that was added before, which it subtracts. It returns a function that decides a request
+-- of `units`, and leases up to `max_lease` more if the request is admitted. That returns {outcome,
+-- remaining, retry at, reset at, at, 0, units leased}, the state to keep if the request is admitted,
+-- the state to keep if it is not (nil: unchanged), and whether both contain units of the backlog.
+-- A state to keep is {text, expires at}.
 local algorithms = {}
 
-function algorithms.f(state, owed, counted, limit, window)
+function algorithms.f(state, backlog, counted, limit, window)
   local function fields(one)
     if one then
       return one.clock, one.count
@@ -185,20 +186,20 @@ function algorithms.f(state, owed, counted, limit, window)
     return 0, 0
   end
   local clock, count = fields(state)
-  local owed_clock, owed_count = fields(read(owed, 'fw', window))
+  local backlog_clock, backlog_count = fields(read(backlog, 'fw', window))
   local counted_clock, counted_count = fields(read(counted, 'fw', window))
-  if div(counted_clock, window) == div(owed_clock, window) then
-    owed_count = max(0, owed_count - counted_count)
+  if div(counted_clock, window) == div(backlog_clock, window) then
+    backlog_count = max(0, backlog_count - counted_count)
   end
-  return function(units, most)
+  return function(units, max_lease)
     local at, believed = decided_at(clock)
     local here = div(at, window)
-    -- A clock that ran ahead counted what was taken no later than now.
+    -- Units that a clock ahead of now has counted were taken by now.
     local function counting(when, n)
       return (when > at or div(when, window) == here) and n or 0
     end
     local used = counting(clock, count)
-    local added = max(0, min(counting(owed_clock, owed_count), limit - used))
+    local added = max(0, min(counting(backlog_clock, backlog_count), limit - used))
     used = used + added
     local ends = (here + 1) * window
     local outcome, retry = 0, ends
@@ -214,17 +215,17 @@ function algorithms.f(state, owed, counted, limit, window)
     local kept = changed and keep(used) or nil
     local spent = outcome == 1 and units or 0
     used = used + spent
-    local remaining, advanced = max(0, limit - used), 0
+    local remaining, lease = max(0, limit - used), 0
     if outcome == 1 then
-      advanced = leased(most, remaining, lease_time(window))
+      lease = leased(max_lease, remaining, lease_time(window))
     end
-    used = used + advanced
-    local answer = {outcome, remaining, retry, used > 0 and ends or now, at, 0, advanced}
-    return answer, spent + advanced > 0 and keep(used) or kept, kept, added > 0
+    used = used + lease
+    local answer = {outcome, remaining, retry, used > 0 and ends or now, at, 0, lease}
+    return answer, spent + lease > 0 and keep(used) or kept, kept, added > 0
   end
 end
 
-function algorithms.t(state, owed, counted, limit, period, burst)
+function algorithms.t(state, backlog, counted, limit, period, burst)
   local full = burst * period
   local function fields(one)
     if one then
@@ -232,47 +233,47 @@ function algorithms.t(state, owed, counted, limit, period, burst)
     end
     return 0, 0
   end
-  local clock, held = fields(state)
-  local owed_clock, owed_debt = fields(read(owed, 'tb', period))
-  local counted_clock, counted_debt = fields(read(counted, 'tb', period))
-  local before = drained(counted_debt, max(0, owed_clock - counted_clock), limit)
-  owed_debt = max(0, owed_debt - before)
-  return function(units, most)
+  local clock, stored = fields(state)
+  local backlog_clock, backlog_level = fields(read(backlog, 'tb', period))
+  local counted_clock, counted_level = fields(read(counted, 'tb', period))
+  local before = drained(counted_level, max(0, backlog_clock - counted_clock), limit)
+  backlog_level = max(0, backlog_level - before)
+  return function(units, max_lease)
     local at, believed = decided_at(clock)
-    local debt = drained(min(held, full), max(0, at - clock), limit)
-    local added = min(drained(owed_debt, max(0, at - owed_clock), limit), full - debt)
-    debt = debt + added
+    local level = drained(min(stored, full), max(0, at - clock), limit)
+    local added = min(drained(backlog_level, max(0, at - backlog_clock), limit), full - level)
+    level = level + added
     local price = units * period
     local outcome, retry = 0, 0
     if units > burst then
       outcome = 2
-    elseif debt + price <= full then
+    elseif level + price <= full then
       outcome = 1
     else
-      retry = at + div_ceil(debt + price - full, limit)
+      retry = at + div_ceil(level + price - full, limit)
     end
     local function keep(n)
       return bucket(period, at, n, limit)
     end
-    local changed = added > 0 or (not believed and debt > 0)
-    local kept = changed and keep(debt) or nil
+    local changed = added > 0 or (not believed and level > 0)
+    local kept = changed and keep(level) or nil
     local spent = outcome == 1 and price or 0
-    debt = debt + spent
-    local remaining, advanced = div(max(0, full - debt), period), 0
+    level = level + spent
+    local remaining, lease = div(max(0, full - level), period), 0
     if outcome == 1 then
       local time = min(lease_time(period), div(div_ceil(full, limit), 10))
-      advanced = leased(most, remaining, time)
-      if advanced > 0 then
-        debt = max(debt, time * limit) + advanced * period
-        remaining = div(max(0, full - debt), period) + advanced
+      lease = leased(max_lease, remaining, time)
+      if lease > 0 then
+        level = max(level, time * limit) + lease * period
+        remaining = div(max(0, full - level), period) + lease
       end
     end
-    local answer = {outcome, remaining, retry, at + div_ceil(debt, limit), at, 0, advanced}
-    return answer, spent + advanced > 0 and keep(debt) or kept, kept, added > 0
+    local answer = {outcome, remaining, retry, at + div_ceil(level, limit), at, 0, lease}
+    return answer, spent + lease > 0 and keep(level) or kept, kept, added > 0
   end
 end
 
--- A sliding window's state to keep: {text, expires at}. '' where it counts nothing.
+-- A sliding window's state to keep: {text, expires at}. The text is '' if it counts nothing.
 local function windows(width, clock, counts, window)
   local items, base, last = {}, counts[1], counts[#counts]
   if not base then
@@ -285,7 +286,7 @@ local function windows(width, clock, counts, window)
     .. table.concat(items, ','), (last[1] + 1) * width + window}
 end
 
--- From the end, where nearly all are added.
+-- Adds units to a sub-window. It searches from the end, where most are added.
 local function add(counts, index, units)
   local place = #counts
   while place > 0 and counts[place][1] > index do
@@ -299,7 +300,7 @@ local function add(counts, index, units)
   end
 end
 
-function algorithms.s(state, owed, counted, limit, window)
+function algorithms.s(state, backlog, counted, limit, window)
   local width = div_ceil(window, PARTS)
   local function fields(one)
     if one then
@@ -308,27 +309,27 @@ function algorithms.s(state, owed, counted, limit, window)
     return 0, {}
   end
   local clock, stored = fields(state)
-  local _, owed_counts = fields(read(owed, 'sw', width))
+  local _, backlog_counts = fields(read(backlog, 'sw', width))
   local _, before = fields(read(counted, 'sw', width))
   for _, sub in ipairs(before) do
-    add(owed_counts, sub[1], -sub[2])
+    add(backlog_counts, sub[1], -sub[2])
   end
   local function leaves_at(index)
     return (index + 1) * width + window
   end
-  return function(units, most)
+  return function(units, max_lease)
     local at, believed = decided_at(clock)
     local here = div(at, width)
     local counts, used = {}, 0
-    -- What a clock that ran ahead counted was taken no later than now; what was leased by it is as
-    -- far ahead of now as it was of that clock, or one sub-window more.
+    -- Units that a clock ahead of now has counted were taken by now. Units that it leased are as
+    -- far ahead of now as they were of that clock, or one sub-window more.
     local function brought_back(index, last)
       if index <= here then
         return index
       end
       return here + (index > last and min(index - last + 1, lead(width)) or 0)
     end
-    -- Adds what has not left, up to `room` units, and returns how many that was.
+    -- Adds the units that still count, up to `room`, and returns how many it added.
     local function take(subs, room, last)
       local taken = 0
       for _, sub in ipairs(subs) do
@@ -347,7 +348,7 @@ function algorithms.s(state, owed, counted, limit, window)
     for _, sub in ipairs(counts) do
       used = used + sub[2]
     end
-    local added = take(owed_counts, limit - used, math.huge)
+    local added = take(backlog_counts, limit - used, math.huge)
     used = used + added
     local function keep()
       return windows(width, at, counts, window)
@@ -372,23 +373,23 @@ function algorithms.s(state, owed, counted, limit, window)
     if spent > 0 then
       add(counts, here, spent)
     end
-    local remaining, advanced = max(0, limit - used - spent), 0
+    local remaining, lease = max(0, limit - used - spent), 0
     if outcome == 1 then
       local time = lease_time(window)
-      advanced = leased(most, remaining, time)
-      if advanced > 0 then
-        add(counts, div(at + time, width), advanced)
+      lease = leased(max_lease, remaining, time)
+      if lease > 0 then
+        add(counts, div(at + time, width), lease)
       end
     end
     local reset = #counts > 0 and leaves_at(counts[#counts][1]) or now
-    local answer = {outcome, remaining, retry, reset, at, 0, advanced}
-    return answer, spent + advanced > 0 and keep() or kept, kept, added > 0
+    local answer = {outcome, remaining, retry, reset, at, 0, lease}
+    return answer, spent + lease > 0 and keep() or kept, kept, added > 0
   end
 end
 
 local SHAPES = {s = 'sw', t = 'tb', f = 'fw'}
 
--- The widest quota that has states of this shape.
+-- The algorithm of the widest quota that has states of this shape.
 local function of_shape(state)
   local width = state.width
   if state.tag == 'sw' then
@@ -400,7 +401,7 @@ local function of_shape(state)
   return algorithms.f(state, nil, nil, MAX_COUNT, width)
 end
 
--- When a state no longer matters.
+-- When a state no longer counts.
 local function ends_at(state)
   local width = state.width
   if state.tag == 'sw' then
@@ -411,8 +412,8 @@ local function ends_at(state)
   return (div(state.clock, width) + 1) * width
 end
 
--- What to keep of a state of another shape, nil if it does not matter any more. A faulty clock is
--- repaired, as the state's own version would do.
+-- A state of another shape to keep; nil if it no longer counts. It repairs a faulty clock, as the
+-- state's own policy version would do.
 local function kept(state)
   if state.clock > now + CLOCK_TOLERANCE then
     local _, _, repaired = of_shape(state)(0, 0)
@@ -422,7 +423,7 @@ local function kept(state)
   return ends + CLOCK_TOLERANCE > now and {state.text, ends} or nil
 end
 
--- The text of a state to keep and of those of other shapes that matter, and when none of them does.
+-- The text of a state to keep and of the other shapes that still count, and when all have expired.
 local function joined(keep, others)
   if not others then
     return keep[1], keep[2]
@@ -451,8 +452,8 @@ local function px(ends)
   return text(max(1, ends - now))
 end
 
--- Kept a little longer than it counts: an isolate whose clock is behind is not there yet.
-local function hold(key, keep, others)
+-- Stores a state a little longer than it counts, for isolates whose clocks are behind.
+local function store(key, keep, others)
   local value, ends = joined(keep, others)
   if value == '' then
     redis.call('DEL', key)
@@ -466,7 +467,7 @@ local function width_of(algorithm, window)
   return algorithm == 's' and div_ceil(window, PARTS) or window
 end
 
--- A state without the units that were taken at a time; nil where none of them counts.
+-- A state without the units that were taken at a time; nil if none of them counts.
 local function refunded(state, units, taken_at, limit, window, burst)
   local width, clock = state.width, state.clock
   local at, believed = decided_at(clock)
@@ -489,25 +490,25 @@ local function refunded(state, units, taken_at, limit, window, burst)
       return fixed(width, clock, max(0, state.count - units))
     end
   elseif at >= taken_at then
-    local weighs = drained(units * width, at - taken_at, limit)
-    local level = drained(state.level, at - clock, limit) - weighs
-    local most = drained(min(state.level, burst * width), at - clock, limit)
-    return weighs > 0 and bucket(width, at, max(0, min(level, most)), limit) or nil
+    local refund = drained(units * width, at - taken_at, limit)
+    local level = drained(state.level, at - clock, limit) - refund
+    local highest = drained(min(state.level, burst * width), at - clock, limit)
+    return refund > 0 and bucket(width, at, max(0, min(level, highest)), limit) or nil
   end
   return nil
 end
 
-local held = redis.call('MGET', unpack(KEYS))
+local values = redis.call('MGET', unpack(KEYS))
 if ARGV[3] == 'r' then
   local changed = 0
   for place, key in ipairs(KEYS) do
     local i = 8 * place - 4
     local algorithm, window = ARGV[i], tonumber(ARGV[i + 2])
-    local own, others = states(held[place], SHAPES[algorithm], width_of(algorithm, window))
+    local own, others = states(values[place], SHAPES[algorithm], width_of(algorithm, window))
     local keep = own and refunded(own, cost, tonumber(ARGV[i + 6]), tonumber(ARGV[i + 1]), window,
       tonumber(ARGV[i + 3]))
     if keep then
-      hold(key, keep, others)
+      store(key, keep, others)
       changed = changed + 1
     end
   end
@@ -519,7 +520,7 @@ local address_blocked = false
 local address_block = false
 if ARGV[3] == '1' then
   place = 2
-  address_block = held[2]
+  address_block = values[2]
   if address_block then
     local digits = string.match(address_block, '^{"until":(%d+)')
     local ends = digits and #digits <= 15 and tonumber(digits)
@@ -529,26 +530,25 @@ if ARGV[3] == '1' then
 end
 
 local quotas = {}
-local blocked, admitted, hopeless = address_blocked, true, false
+local blocked, admitted, impossible = address_blocked, true, false
 for i = 4, #ARGV, 8 do
   local limit, window = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local block, enforced, owed = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 7]
+  local block, enforced, backlog = tonumber(ARGV[i + 4]), ARGV[i + 5] == '1', ARGV[i + 7]
   place = place + 1
-  local q = {key = KEYS[place], block = block, enforced = enforced,
-    most = tonumber(ARGV[i + 6]), blocked_until = 0}
-  q.own, q.others = states(held[place], SHAPES[ARGV[i]], width_of(ARGV[i], window))
-  if owed ~= '' then
+  local q = {key = KEYS[place], block = block, enforced = enforced, blocked_until = 0}
+  q.own, q.others = states(values[place], SHAPES[ARGV[i]], width_of(ARGV[i], window))
+  if backlog ~= '' then
     place = place + 1
     q.absorbed_key = KEYS[place]
-    q.owed, q.counted = owed, held[place]
+    q.backlog, q.counted = backlog, values[place]
   end
   local algorithm, burst = algorithms[ARGV[i]], tonumber(ARGV[i + 3])
-  q.decide = algorithm(q.own, q.owed, q.counted, limit, window, burst)
-  q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost, q.most)
+  q.decide = algorithm(q.own, q.backlog, q.counted, limit, window, burst)
+  q.answer, q.admitted, q.kept, q.absorbed = q.decide(cost, tonumber(ARGV[i + 6]))
   if block > 0 then
     place = place + 1
     q.block_key = KEYS[place]
-    local ends = number(held[place])
+    local ends = number(values[place])
     if ends and ends > now and ends <= now + block + CLOCK_TOLERANCE then
       q.blocked_until = ends
       blocked = true
@@ -556,27 +556,27 @@ for i = 4, #ARGV, 8 do
   end
   if enforced then
     admitted = admitted and q.answer[1] == 1
-    hopeless = hopeless or q.answer[1] == 2
+    impossible = impossible or q.answer[1] == 2
   end
   quotas[#quotas + 1] = q
 end
 admitted = admitted and not blocked
 
-local answers = {held[1], address_block}
+local answers = {values[1], address_block}
 for _, q in ipairs(quotas) do
   local keep = q.kept
   if admitted then
     keep = q.admitted
   elseif q.answer[1] == 1 then
     q.answer = q.decide(q.enforced and 0 or cost, 0)
-  elseif q.block_key and not blocked and not hopeless and cost > 0 then
+  elseif q.block_key and not blocked and not impossible and cost > 0 then
     q.blocked_until = now + q.block
     redis.call('SET', q.block_key, text(q.blocked_until), 'PX', px(q.blocked_until))
   end
   if keep then
-    hold(q.key, keep, q.others)
+    store(q.key, keep, q.others)
     if q.absorbed then
-      redis.call('SET', q.absorbed_key, q.owed, 'PX', px(keep[2] + CLOCK_TOLERANCE))
+      redis.call('SET', q.absorbed_key, q.backlog, 'PX', px(keep[2] + CLOCK_TOLERANCE))
     end
   end
   q.answer[6] = q.blocked_until

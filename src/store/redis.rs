@@ -18,8 +18,8 @@ use answer::ScriptReply;
 /// The decision as a Redis script; a test holds its names to its texts.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
-    sha1: "8c6624072027fc930a398ad867e1a975b63411b3",
-    plain_sha1: "8745839823605439ede36f1c0d64f996237e0d5f",
+    sha1: "ce43fe414fe126d678a60270310b4c837e17e23c",
+    plain_sha1: "fdd8f0c2e0170b394eab5f128029950b6f741d57",
 };
 
 /// The store in Redis.
