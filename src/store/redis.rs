@@ -1,5 +1,7 @@
-//! Quotas in Redis: one script call per decision. In a cluster ([`Keys::clustered`]) that is one of one caller, and does
-//! not read the version of the blocked ranges, which lies in another slot.
+//! The store in Redis: one script call for each decision.
+//!
+//! In a cluster ([`Keys::clustered`]) a call is about one caller. It does not read the version of the blocked ranges, which
+//! is in another slot.
 
 use serde_json::Value;
 
@@ -15,7 +17,7 @@ mod answer;
 
 use answer::ScriptReply;
 
-/// The decision as a Redis script; a test holds its names to its texts.
+/// The decision as a Redis script. A test checks the hashes against the text.
 pub const SCRIPT: Script = Script {
     text: include_str!("decide.lua"),
     sha1: "ce43fe414fe126d678a60270310b4c837e17e23c",
@@ -29,7 +31,7 @@ pub struct RedisStore<R> {
 }
 
 impl<R: Scripts> RedisStore<R> {
-    /// Under `keys`.
+    /// Keeps its records in `redis`, under the names that `keys` spells.
     pub const fn new(redis: R, keys: Keys) -> Self {
         Self { redis, keys }
     }
@@ -42,26 +44,26 @@ impl<R: Scripts> RedisStore<R> {
             arguments: PackedWords::with_capacity(3 + 8 * charges, 16 * (3 + 4 * charges)),
         };
         let ScriptCall { keys, arguments } = &mut call;
-        let mut touch = |key: RedisKey<'_>| keys.push_with(|text| self.keys.write(key, text));
-        touch(match check.callers().next() {
-            // In the place of the version, a key of the caller's slot.
+        let mut push_key = |key: RedisKey<'_>| keys.push_with(|text| self.keys.write(key, text));
+        push_key(match check.callers().next() {
+            // The script needs a first key: here one of the caller's slot, in place of the version.
             Some(caller) if self.is_partitioned() => RedisKey::BlockedAddress(caller),
             _ => RedisKey::BlockedRangesVersion,
         });
         if let Some(address) = &check.address {
-            touch(RedisKey::BlockedAddress(address));
+            push_key(RedisKey::BlockedAddress(address));
         }
         arguments.push_number(now.as_millis());
         arguments.push_number(u64::from(check.cost));
         arguments.push_number(u64::from(check.address.is_some()));
         for (place, charge) in check.charges.iter().enumerate() {
             let extra = question.extra(place);
-            touch(RedisKey::Quota(&charge.key));
+            push_key(RedisKey::Quota(&charge.key));
             if let Some(backlog) = &extra.backlog {
-                touch(RedisKey::Absorbed(&charge.key, &backlog.name));
+                push_key(RedisKey::Absorbed(&charge.key, &backlog.name));
             }
             if charge.blocks() {
-                touch(RedisKey::QuotaBlock(&charge.key));
+                push_key(RedisKey::QuotaBlock(&charge.key));
             }
             push_quota(arguments, charge);
             arguments.push_number(u64::from(extra.lease));
@@ -76,12 +78,12 @@ impl<R: Scripts> RedisStore<R> {
 
 impl<R: Scripts> SharedStore for RedisStore<R> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
-        self.ask_within(question, now, FOREVER).await
+        self.ask_within(question, now, NO_TIMEOUT).await
     }
 }
 
-/// As long as the connection waits.
-const FOREVER: Millis = Millis::new(u64::MAX);
+/// No timeout but the connection's own.
+const NO_TIMEOUT: Millis = Millis::new(u64::MAX);
 
 impl<R: Scripts> Partitioned for RedisStore<R> {
     fn is_partitioned(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The script's answer, read and checked.
+//! Reads and validates the answer of the script.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::store::shared::{Question, RangesVersion, StoreReply, StoredCharge};
 use crate::store::{Charge, QuotaAnswer, Source, Verdict};
 use crate::time::Timestamp;
 
-/// What the script returned, as it stands.
+/// The script's answer, parsed but not validated against the question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ScriptReply {
     ranges_version: Option<String>,
@@ -19,12 +19,12 @@ pub(super) struct ScriptReply {
     quotas: Vec<QuotaReply>,
 }
 
-/// One quota's part of it.
+/// The part of one quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct QuotaReply {
     /// Outcome, remaining, retry at, reset at, at, blocked until, leased.
     numbers: [u64; 7],
-    /// Text that is no state counts as absent.
+    /// The quota's state; `None` if its text is not a valid state.
     state: Option<QuotaState>,
 }
 
@@ -83,6 +83,7 @@ impl QuotaReply {
         })
     }
 
+    /// The answer, and the units leased.
     fn answer(&self, now: Timestamp) -> Option<(QuotaAnswer, u32)> {
         let time = Timestamp::from_millis;
         let [
@@ -116,7 +117,7 @@ impl QuotaReply {
 }
 
 impl ScriptReply {
-    /// The reply to `question`; `None`: no quota can answer so.
+    /// The reply to `question`; `None` if the quotas of the question cannot give this answer.
     pub(super) fn read(self, question: &Question<'_>, now: Timestamp) -> Option<StoreReply> {
         let check = question.check;
         if self.quotas.len() != check.charges.len() {
@@ -128,7 +129,9 @@ impl ScriptReply {
         for (place, (quota, charge)) in quotas.enumerate() {
             let (answer, leased) = quota.answer(now)?;
             let asked = question.extra(place).lease;
-            if !possible(&answer, charge, check.cost, now) || !leasable(&answer, leased, asked) {
+            if !is_possible(&answer, charge, check.cost, now)
+                || !is_leasable(&answer, leased, asked)
+            {
                 return None;
             }
             answers.push(Some(answer));
@@ -150,8 +153,8 @@ impl ScriptReply {
     }
 }
 
-/// Whether a quota can answer so: nonsense of the right shape must not become a denial.
-fn possible(answer: &QuotaAnswer, charge: &Charge, cost: u32, now: Timestamp) -> bool {
+/// Whether a quota can give this answer. Nonsense in the right format must not become a denial.
+fn is_possible(answer: &QuotaAnswer, charge: &Charge, cost: u32, now: Timestamp) -> bool {
     let quota = &charge.quota;
     let latest = now + quota.refill() + quota.window() + CLOCK_TOLERANCE;
     let block = charge.block.filter(|_| charge.blocks());
@@ -169,14 +172,14 @@ fn possible(answer: &QuotaAnswer, charge: &Charge, cost: u32, now: Timestamp) ->
             .is_none_or(|until| block.is_some_and(|block| until <= now + block + CLOCK_TOLERANCE))
 }
 
-/// Whether a quota can have leased so many units: of those asked for, and only if it has room.
-fn leasable(answer: &QuotaAnswer, leased: u32, asked: u32) -> bool {
-    let most = if answer.decision.allowed() {
+/// Whether a quota can have leased this many units: at most those asked for, and only if it allows the request.
+fn is_leasable(answer: &QuotaAnswer, leased: u32, asked: u32) -> bool {
+    let max_leased = if answer.decision.allowed() {
         asked.min(answer.decision.remaining)
     } else {
         0
     };
-    leased <= most
+    leased <= max_leased
 }
 
 #[cfg(test)]
@@ -222,9 +225,9 @@ mod tests {
     }
 
     proptest! {
-        /// What is read by hand is what serde reads.
+        /// An answer that the fast reader accepts is read as serde reads it.
         #[test]
-        fn both_ways_to_read_agree(
+        fn the_fast_reader_agrees_with_serde(
             version in texts(), block in texts(), quotas in prop::collection::vec(quotas(), 0..4),
         ) {
             let list: Vec<Value> = [version, block].into_iter().chain(quotas).collect();
@@ -235,9 +238,9 @@ mod tests {
         }
     }
 
-    /// Or the fast way would be no way.
+    /// Otherwise every answer would take the slow way, and no test would fail.
     #[test]
-    fn the_usual_answer_is_read_by_hand() {
+    fn the_fast_reader_accepts_the_usual_answers() {
         for quotas in [0, 1, 2, 5] {
             let quota = json!([
                 1,
