@@ -1,19 +1,17 @@
-//! Blocked ranges, and blocked addresses while the shared store does not say: from this isolate's
-//! copy of them ([`crate::blocklist`]).
+//! A wrapper that denies callers in blocked ranges, and blocked addresses while the shared store does not answer. It reads
+//! this isolate's copy of the blocks ([`crate::blocklist`]).
 //!
-//! In a shared database the address's own block is part of every decision, and so is the version of
-//! the blocks, at no command of its own. A request that finds other ranges than the copy's has the
-//! copy loaded before it goes on: one call more, by one request, when something has changed. A range
-//! that denies is asked about again every few seconds, so that one lifted elsewhere is soon forgotten.
-//! While the store is out, the last copy rules, for ranges and addresses alike; the list of addresses
-//! is read anew, in parts, where one of them has changed.
+//! In a shared database every decision also reads the block of the caller's own address and the version of the blocks, at
+//! no extra command. If a request finds another version than the copy's, it loads the blocks before it goes on. That is one
+//! more call, made by one request after a change. While a range denies callers, a request asks every few seconds whether
+//! the range has changed, so that a range lifted by another isolate soon stops denying. While the store is out, the last
+//! copy decides, for ranges and addresses alike. The list of addresses is read again, in parts, after one of them changes.
 //!
-//! In a cluster the version is in another slot than a caller's quotas, and no part of a decision: a duty reads it every ten
-//! seconds, and no request waits for that. A copy then rules as it is.
+//! In a cluster the version is in another slot than a caller's quotas, so no decision reads it. A duty reads it every ten
+//! seconds, and no request waits for that. The copy decides without asking the store.
 //!
-//! A database can lose what it holds. Ranges that are missing from it, and that a copy knows, are
-//! restored by the first isolate that notices ([`crate::blocklist::version`]); so are the records of
-//! addresses that are listed as blocked without an end.
+//! A database can lose records. The first isolate that notices missing ranges and has them in its copy restores them
+//! ([`crate::blocklist::version`]). Records of addresses that are listed as blocked without an end are restored too.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -32,19 +30,19 @@ use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// Attempts at loading, while the database changes or something is restored.
-const ATTEMPTS: usize = 4;
+/// How often the blocks are loaded again in a row, because the database changed meanwhile or something was restored.
+const MAX_ATTEMPTS: usize = 4;
 
-/// Something that an operator has to know of the blocks.
+/// Something that an operator has to know about the blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Notice {
     /// Blocked ranges are missing from the database, and this isolate does not know them.
     RangesLost,
-    /// So many ranges were missing from the database; this isolate has restored them.
+    /// This isolate has restored this number of ranges, which were missing from the database.
     RangesRestored(usize),
-    /// The version of the ranges was missing from the database, or was none; it has one again.
+    /// This isolate has restored the version of the ranges, which was missing from the database or invalid.
     VersionRestored,
-    /// The records of so many blocked addresses were missing; this isolate has restored them.
+    /// This isolate has restored the records of this number of blocked addresses, which were missing from the database.
     AddressesRestored(usize),
 }
 
@@ -77,38 +75,38 @@ impl fmt::Display for Notice {
     }
 }
 
-/// What to tell the operator of ranges that are lost.
+/// The log line and health's reason when ranges are lost.
 pub const RANGES_LOST: &str = "blocks: Redis has lost blocked ranges, and no isolate has restored them \
     yet; to accept those that are listed, set or lift a range";
 
-/// A store that answers callers in blocked ranges itself.
+/// A store that denies callers in blocked ranges without asking the store that it wraps.
 pub struct Blocked<S, D, E> {
     inner: S,
     effects: E,
     records: Rc<Records<D>>,
     copy: RefCell<BlocklistCopy>,
-    /// Since when ranges are missing from the database that no isolate has restored.
+    /// Since when ranges are missing from the database without being restored.
     lost: Cell<Option<Timestamp>>,
-    /// Whether the other isolates have been told.
+    /// Whether this isolate has made the others look at the blocks again.
     alerted: Cell<bool>,
-    /// While the store did not answer a moment ago.
-    out: Cell<Deadline>,
-    /// Until the version is to be read apart.
-    reads_version: Cell<Deadline>,
+    /// Until when the copy decides, because the store did not answer.
+    out_until: Cell<Deadline>,
+    /// Until when the version of the blocks is not read again.
+    next_version_read: Cell<Deadline>,
     load_monitor: FailureMonitor,
 }
 
-/// Loads in a row that may fail in silence: the breaker reports a store that is out.
+/// Failed loads in a row that are not logged: the breaker reports a store that is out.
 const SILENT_FAILURES: u32 = 1;
 
-/// How long the last copy rules before the store is asked again, once it has not answered.
-const OUT: Millis = Millis::from_secs(1);
+/// How long the last copy decides after the store did not answer, before the store is asked again.
+const OUT_FOR: Millis = Millis::from_secs(1);
 
-/// How often the version of the blocks is read apart, where no decision carries it.
+/// How often the version of the blocks is read in a cluster, where decisions do not read it.
 const VERSION_READ_AFTER: Millis = Millis::from_secs(10);
 
 impl<S, D: Database, E: Effects> Blocked<S, D, E> {
-    /// `records` are in the database that `inner` decides in.
+    /// Wraps `inner`. `records` are in the database in which `inner` decides.
     pub fn new(inner: S, records: Rc<Records<D>>, effects: E) -> Self {
         Self {
             inner,
@@ -117,8 +115,8 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             copy: RefCell::default(),
             lost: Cell::default(),
             alerted: Cell::default(),
-            out: Cell::new(Deadline::OVER),
-            reads_version: Cell::new(Deadline::OVER),
+            out_until: Cell::new(Deadline::OVER),
+            next_version_read: Cell::new(Deadline::OVER),
             load_monitor: FailureMonitor::new(
                 "blocks: loading them",
                 "this isolate enforces its last copy",
@@ -127,78 +125,78 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
     }
 
-    /// The store that is asked.
+    /// The wrapped store.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Loads the copy anew. Where the database is this isolate's own, the copy has every block already.
+    /// Reloads the copy. If the database is not shared, it does nothing: the copy has every block already.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; the copy stays as it was.
+    /// [`StoreError`] of the database; the copy is unchanged then.
     pub async fn reload(&self, now: Timestamp) -> Result<(), StoreError> {
         if !self.records.is_shared() {
             return Ok(());
         }
-        for _ in 0..ATTEMPTS {
-            let (held, listed) = self.records.stored_blocks(now).await?;
-            let version = held.version.clone();
-            if self.settle(held, now).await? {
+        for _ in 0..MAX_ATTEMPTS {
+            let (stored, listed) = self.records.stored_blocks(now).await?;
+            let version = stored.version.clone();
+            if self.apply_ranges(stored, now).await? {
                 self.copy.borrow_mut().begin_list_read(version, now);
                 return self.read_list(listed, true, now).await;
             }
         }
-        // The last copy stays, and a later request tries again.
+        // The copy is unchanged, and a later request tries again.
         Ok(())
     }
 
-    /// Loads what the copy lacks: the ranges, or a part of the list of addresses. It counts as spent and is never
-    /// refused: a flood that spends the whole cap would keep away the block that ends it.
+    /// Loads what the copy lacks: the ranges, or a part of the list of addresses. Its commands count as spent, but the cap
+    /// does not refuse them: a flood that spends the whole cap would keep away the block that ends the flood.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; the copy stays as it was.
+    /// [`StoreError`] of the database; the copy is unchanged then.
     pub async fn catch_up(&self, now: Timestamp) -> Result<(), StoreError> {
         if self.copy.borrow().is_behind() {
             return self.reload(now).await;
         }
         let after = self.copy.borrow().read_list_after().cloned();
         let (listed, [version, carried]) = self.records.listed(after.as_ref(), now).await?;
-        let held = StoredRanges {
+        let stored = StoredRanges {
             version,
             carried,
             ranges: Vec::new(),
         };
         let is_known = {
             let copy = self.copy.borrow();
-            same_ranges(copy.version(), held.version.as_deref()) && copy.agrees(&held)
+            same_ranges(copy.version(), stored.version.as_deref()) && copy.agrees(&stored)
         };
         if !is_known {
             return self.reload(now).await;
         }
         let begins = after.is_none();
         if begins {
-            self.copy.borrow_mut().begin_list_read(held.version, now);
+            self.copy.borrow_mut().begin_list_read(stored.version, now);
         }
         self.read_list(listed, begins, now).await
     }
 
-    /// Takes ranges that a database holds, if they are the latest that anybody knows. Otherwise what can
-    /// be done about it is done, and they are to be loaded anew.
-    async fn settle(&self, held: StoredRanges, now: Timestamp) -> Result<bool, StoreError> {
-        let judgement = self.copy.borrow().action_for(&held, now);
-        let (missing, mark) = match &judgement {
+    /// Takes the stored ranges into the copy and returns `true`, if no newer ranges are known. Otherwise it restores what it
+    /// can and returns `false`: the ranges have to be loaded again.
+    async fn apply_ranges(&self, stored: StoredRanges, now: Timestamp) -> Result<bool, StoreError> {
+        let action = self.copy.borrow().action_for(&stored, now);
+        let (missing, change) = match &action {
             RangesAction::Take => (&[][..], VersionChange::Nothing),
             RangesAction::Restore(missing) => (&missing[..], VersionChange::Ranges),
-            // The ranges carry the one that is lost.
-            RangesAction::Renew if matches!(held.agreement(), Agreement::VersionLost(_)) => {
+            // The ranges carry the lost version, so they need no new one.
+            RangesAction::Renew if matches!(stored.agreement(), Agreement::VersionLost(_)) => {
                 (&[][..], VersionChange::Addresses)
             }
             RangesAction::Renew => (&[][..], VersionChange::Ranges),
             RangesAction::Lost => {
                 self.report_lost(now);
-                // Every isolate looks at the blocks again: one of them may know what is lost.
+                // A changed version makes every isolate look at the blocks again: one of them may have the lost ranges.
                 let alerts = !self.alerted.replace(true);
                 (
                     &[][..],
@@ -210,16 +208,16 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
                 )
             }
         };
-        let mut taken = matches!(judgement, RangesAction::Take | RangesAction::Lost);
-        if mark != VersionChange::Nothing {
-            match self.records.restore(&held, missing, mark, now).await {
+        let mut taken = matches!(action, RangesAction::Take | RangesAction::Lost);
+        if change != VersionChange::Nothing {
+            match self.records.restore(&stored, missing, change, now).await {
                 Ok(None) => {}
-                Ok(Some(restored)) => match judgement {
+                Ok(Some(restored)) => match action {
                     RangesAction::Restore(_) if restored > 0 => {
                         self.log(Notice::RangesRestored(restored));
                     }
-                    // An operator has lifted them.
-                    RangesAction::Restore(_) => taken = held.is_whole(),
+                    // An operator has lifted the missing ranges.
+                    RangesAction::Restore(_) => taken = stored.is_whole(),
                     RangesAction::Renew => self.log(Notice::VersionRestored),
                     RangesAction::Take | RangesAction::Lost => {}
                 },
@@ -231,11 +229,11 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             }
         }
         if taken {
-            if !matches!(judgement, RangesAction::Lost) {
+            if !matches!(action, RangesAction::Lost) {
                 self.lost.set(None);
                 self.alerted.set(false);
             }
-            self.copy.borrow_mut().take_ranges(held, now);
+            self.copy.borrow_mut().take_ranges(stored, now);
         }
         Ok(taken)
     }
@@ -247,14 +245,14 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
     }
 
-    /// Takes a part of the list of addresses.
+    /// Takes a part of the list of addresses into the copy, and restores records that are missing.
     async fn read_list(
         &self,
         listed: ListedAddresses,
         begins: bool,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        // What cannot be restored keeps nobody from knowing the list.
+        // First, so that the copy has the list even if records cannot be restored.
         self.copy
             .borrow_mut()
             .take_listed(listed.clone(), begins, now);
@@ -264,7 +262,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
         let is_sample = self.records.is_clustered() && restored > 0;
         if is_sample || restored >= RESTORED_AT_A_TIME {
-            // There may be more of them.
+            // More records may be missing.
             self.copy.borrow_mut().check_again();
         }
         Ok(())
@@ -274,7 +272,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         self.effects.log(notice.level(), &notice.to_string());
     }
 
-    /// Since when ranges are missing from the database that no isolate has restored.
+    /// Since when ranges are missing from the database without being restored; `None`: none are missing.
     #[must_use]
     pub const fn lost_since(&self) -> Option<Timestamp> {
         self.lost.get()
@@ -286,24 +284,25 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         self.load_monitor.get()
     }
 
-    /// Puts a block in force here: one that has been set, or that could not be written to the database.
+    /// Adds a block to the copy at once: one that was set, or that could not be written to the database.
     pub fn add(&self, target: &BlockTarget, block: AddressBlock, now: Timestamp) {
         self.copy.borrow_mut().add(target, block, now);
     }
 
-    /// Takes a block that has been lifted out of force here.
+    /// Removes a lifted block from the copy.
     pub fn remove(&self, target: &BlockTarget) {
         self.copy.borrow_mut().remove(target);
     }
 
+    /// Compares the copy with the version of the blocks in the store, and loads what it lacks.
     async fn compare(&self, version: Option<&str>, now: Timestamp) {
         let load = self.copy.borrow_mut().compare(version, now);
         if load {
-            // Others count on the copy. The last one stays if this fails, and another request tries again.
+            // Other requests depend on the copy. If the load fails, the copy is unchanged, and a later request tries again.
             self.effects.outlive_client();
-            // Apart, so that a decision that loads nothing is not the larger for it.
+            // Boxed, so that the future of a decision that loads nothing stays small.
             let caught_up = Box::pin(self.catch_up(now)).await;
-            // Ranges that are lost are reported as such.
+            // Lost ranges have their own report.
             if caught_up.is_ok() || self.lost.get().is_none() {
                 let error = caught_up.err().map(|error| error.to_string());
                 self.load_monitor.learn(error, &self.effects, now);
@@ -311,13 +310,14 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
     }
 
-    /// Whether the version of the blocks is to be read apart; then whoever asks is to [read it](Self::read_version).
+    /// Whether the version of the blocks has to be read separately from decisions. If so, the one who asked is expected to
+    /// [read it](Self::read_version).
     #[must_use]
     pub fn should_read_version(&self, now: Timestamp) -> bool {
-        let is_due = self.records.is_clustered() && !self.reads_version.get().is_pending(now);
+        let is_due = self.records.is_clustered() && !self.next_version_read.get().is_pending(now);
         if is_due {
-            // A task that ends early is followed by another.
-            self.reads_version
+            // A deadline, not a flag: if the task ends early, another follows.
+            self.next_version_read
                 .set(Deadline::after(VERSION_READ_AFTER, now));
         }
         is_due
@@ -328,7 +328,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         match self.records.blocks_version(now).await {
             Ok(version) => {
                 self.compare(version.as_deref(), now).await;
-                // Else it is said what fails.
+                // If the copy is behind, the load has failed and has reported why.
                 if !self.copy.borrow().is_behind() {
                     self.load_monitor.learn(None, &self.effects, now);
                 }
@@ -337,8 +337,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
     }
 
-    /// The longest block of a range that holds the caller of that canonical address, as far as this isolate
-    /// knows.
+    /// The longest block of a range that contains the canonical address, as far as this isolate knows, and that range.
     pub fn covering(&self, address: &str, now: Timestamp) -> Option<(Range, AddressBlock)> {
         self.copy.borrow().longest_range(address, now)
     }
@@ -347,13 +346,14 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         self.covering(address, now).map(|(_, block)| block)
     }
 
-    /// Whether the copy's word about a caller stands without asking the store.
-    fn rules(&self, address: &str, now: Timestamp) -> bool {
+    /// Whether the copy decides about a caller without asking the store.
+    fn copy_decides(&self, address: &str, now: Timestamp) -> bool {
         let is_due = || !self.records.is_clustered() && self.copy.borrow().is_due(now);
         let in_fresh_range = || !is_due() && self.in_range(address, now).is_some();
-        !self.records.is_shared() || self.out.get().is_pending(now) || in_fresh_range()
+        !self.records.is_shared() || self.out_until.get().is_pending(now) || in_fresh_range()
     }
 
+    /// The longest block of the address and of the ranges that contain it, in the copy.
     fn any(&self, address: &str, now: Timestamp) -> Option<AddressBlock> {
         self.copy.borrow().longest_block(address, now)
     }
@@ -369,7 +369,7 @@ fn denied(block: AddressBlock, check: &Check) -> StoreReply {
 }
 
 impl<S: SharedStore, D: Database, E: Effects> Blocked<S, D, E> {
-    /// Whether the range that denies a caller still stands, by the store's word.
+    /// Asks the store for the version of the blocks, in case the range that denies the caller was lifted.
     async fn ask_again(&self, check: &Check, now: Timestamp) {
         let question = Check {
             address: check.address.clone(),
@@ -412,9 +412,9 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
         let mut reply = self.inner.ask(question, now).await;
         match &mut reply {
             Ok(decided) if !decided.verdict.degraded => {
-                // What memory answers says nothing of the version, nor that the store answers.
+                // An answer from this isolate's memory carries no version, and does not show that the store answers.
                 if let RangesVersion::Held(version) = &decided.ranges_version {
-                    self.out.set(Deadline::OVER);
+                    self.out_until.set(Deadline::OVER);
                     self.compare(version.as_deref(), now).await;
                 }
                 let range = self.in_range(address, now);
@@ -423,7 +423,7 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
                 reply
             }
             _ => {
-                self.out.set(Deadline::after(OUT, now));
+                self.out_until.set(Deadline::after(OUT_FOR, now));
                 match self.any(address, now) {
                     Some(block) => Ok(denied(block, check)),
                     None => reply,
@@ -440,7 +440,7 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
 
     fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         if let Some(address) = &check.address
-            && self.rules(address, now)
+            && self.copy_decides(address, now)
             && let Some(block) = self.any(address, now)
         {
             return Some(denied(block, check).verdict);
