@@ -1,24 +1,23 @@
-//! This isolate's memory, and the shared store where there is one: what becomes of a request that the
-//! shared store does not decide, and continuity between the two.
+//! A wrapper that lets this isolate's memory decide if the shared store does not, and keeps the two in step.
 //!
-//! Each quota says for itself ([`OnFailure`]), and the strictest rules: one that says `deny` turns
-//! the request away, else those that say `memory` are decided in this isolate, and those that say
-//! `allow` count what is admitted and deny nobody but the callers that they are known to block.
+//! Each quota has a rule ([`OnFailure`]), and the strictest one applies. If any quota says `deny`, the request is answered
+//! with a 503. Otherwise memory decides the quotas that say `memory`. The quotas that say `allow` count the requests that
+//! are admitted, and deny only callers that they are known to block.
 //!
 //! # Continuity
 //!
-//! The shared store's answers keep the memory current, so that it goes on from where the store
-//! stopped. What it admits alone is its backlog: it goes to the store with the next decision about the
-//! caller, or by [`reconcile`](Fallback::reconcile), and is counted once.
+//! The shared store's answers keep the memory current, so that memory goes on from where the store
+//! stopped. The units that memory admits alone are its backlog. The backlog goes to the store with the next decision about
+//! the caller, or by [`reconcile`](Fallback::reconcile), and is counted once.
 //!
 //! # The bound
 //!
-//! While the store is out, one isolate holds a caller to the limit times the fallback factor, from
-//! where the store's last answers left the caller. Isolates do not know of each other: across a fleet
-//! the bound is *isolates x factor x limit*, in any window's length, however often the store fails in
-//! it. Once the store is back, what was admitted meanwhile is counted in it once, up to the limit.
-//! What the store may have counted although its answer was lost is not sent again: a caller within its
-//! limit is never denied for a request that was counted twice.
+//! While the store is out, one isolate limits a caller to the limit times the fallback factor, beginning
+//! where the store's last answers left the caller. Isolates do not know of each other. Across all isolates
+//! the bound is *isolates x factor x limit* in any window, however often the store fails in
+//! it. Once the store is back, it counts once what was admitted meanwhile, up to the limit.
+//! Units that the store may have counted although its answer was lost are not sent again. So a caller within its
+//! limit is never denied because a request was counted twice.
 
 use std::cell::Cell;
 
@@ -31,50 +30,54 @@ use crate::effects::Effects;
 use crate::quota::Quota;
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// Quotas that are reconciled in one call, and calls in one go.
+/// The most quotas that one call reconciles.
 pub(super) const QUOTAS_PER_CALL: usize = 8;
-const CALLS: usize = 16;
 
-/// Calls of one go that may fail: what one is about may be out alone, or refused for good. Few, since the breaker counts them.
-const FAILURES: usize = 2;
+/// The most calls of one reconciliation.
+const MAX_CALLS: usize = 16;
 
-/// How long one reconciliation keeps others from beginning, should it never report.
-const RECONCILING: Millis = Millis::new(10_000);
+/// The failed calls after which a reconciliation ends. More than one, since a call can fail for its callers alone. Few,
+/// since the breaker counts them.
+const MAX_FAILURES: usize = 2;
 
-/// A shared store, if there is one, and this isolate's memory where it does not decide.
+/// How long one reconciliation keeps others from beginning, if it never reports its end.
+const RECONCILING_FOR: Millis = Millis::new(10_000);
+
+/// A shared store, if there is one, and this isolate's memory, which decides if the shared store does not.
 pub struct Fallback<S> {
     shared: Option<S>,
     memory: Memory,
+    /// Thousandths of a limit that memory admits in place of the shared store.
     factor: u32,
-    /// Whether the shared store decided the latest request, or answered since.
+    /// Whether the shared store decided the latest request, or has answered since.
     answers: Cell<bool>,
-    reconciling: Cell<Deadline>,
+    reconciling_until: Cell<Deadline>,
 }
 
 impl<S> Fallback<S> {
-    /// `memory` decides by limits of `factor` thousandths of their size what `shared` does not.
+    /// Lets `memory` decide if `shared` does not, with limits of `factor` thousandths of their size.
     pub const fn new(shared: S, memory: Memory, factor: u32) -> Self {
         Self {
             shared: Some(shared),
             memory,
             factor,
             answers: Cell::new(true),
-            reconciling: Cell::new(Deadline::OVER),
+            reconciling_until: Cell::new(Deadline::OVER),
         }
     }
 
-    /// `memory` decides everything: there is no shared store.
+    /// Lets `memory` decide everything, without a shared store.
     pub const fn in_memory(memory: Memory) -> Self {
         Self {
             shared: None,
             memory,
             factor: 1000,
             answers: Cell::new(true),
-            reconciling: Cell::new(Deadline::OVER),
+            reconciling_until: Cell::new(Deadline::OVER),
         }
     }
 
-    /// The shared store.
+    /// The shared store, if there is one.
     pub const fn shared(&self) -> Option<&S> {
         self.shared.as_ref()
     }
@@ -84,11 +87,12 @@ impl<S> Fallback<S> {
         &self.memory
     }
 
-    /// The shared store has been found to answer again.
+    /// Records that the shared store answers again.
     pub fn answers_again(&self) {
         self.answers.set(true);
     }
 
+    /// The quota by which memory decides in place of the charge's own.
     fn substitute(&self, charge: &Charge, rule: OnFailure) -> Quota {
         match rule {
             OnFailure::Allow => charge.quota.boundless(),
@@ -104,8 +108,8 @@ impl<S> Fallback<S> {
         maybe_counted: &MaybeCounted,
         now: Timestamp,
     ) -> Result<Verdict, StoreError> {
-        // The cap is no failure, and a flood reaches it: it must neither lift the limits that it runs
-        // into nor turn everybody else away.
+        // Reaching the cap is no failure of the store, and a flood can reach it. That must neither lift the limits that
+        // the flood meets nor deny everybody else.
         let rule = |charge: &Charge| match error {
             StoreError::OverCap => OnFailure::Memory,
             _ => charge.on_failure,
@@ -123,7 +127,7 @@ impl<S> Fallback<S> {
 }
 
 impl<S: SharedStore> Fallback<S> {
-    /// Asks the shared store, with the backlog, and keeps the memory current.
+    /// Asks the shared store, sends the backlog along, and keeps the memory current.
     async fn ask_shared(
         &self,
         shared: &S,
@@ -141,7 +145,7 @@ impl<S: SharedStore> Fallback<S> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the shared store fails. Nothing is lost by it.
+    /// [`StoreError`] if the shared store does not answer. Requests ask for units themselves then.
     pub async fn prefetch(&self, prefetch: &Prefetch, now: Timestamp) -> Result<(), StoreError> {
         let Some(shared) = &self.shared else {
             return Ok(());
@@ -151,26 +155,26 @@ impl<S: SharedStore> Fallback<S> {
         self.ask_shared(shared, question, now).await.map(drop)
     }
 
-    /// Whether there is a backlog, a store that answers, and nobody at it. If so, the one who asked is:
-    /// call [`reconcile`](Self::reconcile).
+    /// Whether there is a backlog, the store answers, and no reconciliation is under way. If so, one counts as under way
+    /// from now on, and the one who asked is expected to call [`reconcile`](Self::reconcile).
     #[must_use]
     pub fn should_reconcile(&self, now: Timestamp) -> bool {
-        let free = !self.reconciling.get().is_pending(now);
-        let due = free && self.answers.get() && self.memory.has_backlog();
-        if due {
-            self.reconciling.set(Deadline::after(RECONCILING, now));
+        let is_free = !self.reconciling_until.get().is_pending(now);
+        let is_due = is_free && self.answers.get() && self.memory.has_backlog();
+        if is_due {
+            self.reconciling_until
+                .set(Deadline::after(RECONCILING_FOR, now));
         }
-        due
+        is_due
     }
 
-    /// Has the shared store count what memory admitted in its place, of callers that have not come
-    /// back since as well: a part of it, in calls of `quotas_per_call`. The first that fails is repeated as `retries` says.
-    /// Where that does not help, the other quotas have their turn first, now and the next time. In the background, once the
-    /// store answers again.
+    /// Sends a part of the backlog to the shared store in the background, in calls of `quotas_per_call` quotas. This also
+    /// reconciles callers that have not come back since. The first call that fails is repeated as `retries` says.
+    /// If it still fails, the other quotas come first, now and in the next reconciliation.
     ///
     /// # Errors
     ///
-    /// The latest [`StoreError`] when it fails again; nothing is lost by it.
+    /// The [`StoreError`] of the latest call that failed. The backlog of that call is kept.
     pub async fn reconcile(
         &self,
         retries: Retries,
@@ -182,13 +186,13 @@ impl<S: SharedStore> Fallback<S> {
         };
         let (mut reconciled, mut failures) = (0, 0);
         let mut failed: Option<(StoreError, Check)> = None;
-        for _ in 0..CALLS {
+        for _ in 0..MAX_CALLS {
             let Some(check) = (self.memory).check_to_reconcile(quotas_per_call, effects.now())
             else {
                 break;
             };
             let retries = match &failed {
-                // All the others have had their turn.
+                // The same quotas again: all others have had their turn.
                 Some((_, failed)) if *failed == check => break,
                 Some(_) => Retries::NONE,
                 None => retries,
@@ -199,24 +203,25 @@ impl<S: SharedStore> Fallback<S> {
                 reconciled += 1;
                 continue;
             };
-            let is_asked = !matches!(error, StoreError::OverCap | StoreError::Open { .. });
-            if is_asked {
+            let was_sent = !matches!(error, StoreError::OverCap | StoreError::Open { .. });
+            if was_sent {
                 self.memory.reconcile_behind(&check);
                 failures += 1;
             }
             failed = Some((error, check));
-            if !is_asked || failures == FAILURES {
+            if !was_sent || failures == MAX_FAILURES {
                 break;
             }
         }
         let Some((error, _)) = failed else {
-            self.reconciling.set(Deadline::OVER);
+            self.reconciling_until.set(Deadline::OVER);
             return Ok(());
         };
         if error == StoreError::OverCap || reconciled > failures {
-            // There is more to spend in a second, or most of the store answers.
+            // Go on soon: the cap allows more commands in a second, or most of the store answers.
             let second = Millis::from_secs(1);
-            self.reconciling.set(Deadline::after(second, effects.now()));
+            self.reconciling_until
+                .set(Deadline::after(second, effects.now()));
         }
         Err(error)
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{CALLS, Fallback, QUOTAS_PER_CALL};
+use super::{Fallback, MAX_CALLS, QUOTAS_PER_CALL};
 use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::seed::Seed;
@@ -332,7 +332,7 @@ fn an_answer_that_comes_late_takes_nothing_back() {
 fn callers_that_do_not_come_back_are_reconciled() {
     let isolate = Isolate::alone(1000);
     isolate.down();
-    let callers = QUOTAS_PER_CALL * CALLS + 5;
+    let callers = QUOTAS_PER_CALL * MAX_CALLS + 5;
     let key = |caller: usize| [charge(&format!("p:{caller}"), Algorithm::FixedWindow, 30)];
     for caller in 0..callers {
         assert_eq!(isolate.admitted(&key(caller), 3, START), 3);
@@ -342,7 +342,7 @@ fn callers_that_do_not_come_back_are_reconciled() {
     isolate.reconcile(ONCE, START).unwrap();
     assert_eq!(
         isolate.shared.asked.get() - asked,
-        1 + CALLS,
+        1 + MAX_CALLS,
         "a part of it in one go"
     );
     isolate.reconcile(ONCE, START).unwrap();
