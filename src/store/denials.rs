@@ -1,13 +1,13 @@
-//! Remembered denials: a caller that is known to be denied costs no I/O.
+//! A wrapper that remembers denials: a caller that is known to be denied costs no I/O.
 //!
-//! A denial by quota is exact until its retry time, since others of the same key can only consume
-//! more; so an isolate may repeat it until then. Never for longer than [`MAX_AGE`] without asking
+//! A denial by a quota holds until its retry time, since other requests of the same key can only consume
+//! more. So an isolate may repeat it until then. It does so for at most [`MAX_AGE`] before it asks the store
 //! again, so that an unblock, a reset or a refund made elsewhere takes effect. One request asks, and
-//! the others get what is remembered meanwhile: a flood costs one question, however wide it is. If
-//! the store does not answer it, the denial stands, but for a quota's that a failing store lets admit
-//! ([`OnFailure::Allow`]): blocks outlast an outage.
+//! the others get the remembered denial meanwhile: a flood costs one question, however many requests it has. If
+//! the store does not answer, the isolate keeps repeating the denial. The exception is a denial by a quota that admits while
+//! the store fails ([`OnFailure::Allow`]); but a block stays in force during an outage.
 //!
-//! A request that is denied from memory by one policy does not reach the store, so it sets no block
+//! A request that is denied from memory by one policy does not reach the store. So it sets no block
 //! of another policy that would have denied it as well.
 
 use std::cell::RefCell;
@@ -22,19 +22,19 @@ use crate::quota::QuotaOutcome;
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// How long a denial is repeated without asking the store again.
+/// The longest that a denial is repeated without asking the store again.
 pub const MAX_AGE: Millis = Millis::new(10_000);
 
-/// How long the others wait for the answer to the one that asks again, before another does.
-const REVALIDATING: Millis = Millis::new(2000);
+/// How long a revalidation may take before another request revalidates.
+const REVALIDATING_FOR: Millis = Millis::new(2000);
 
-/// Of a denial that time does not end: a block to be lifted by hand, a cost that can never be met.
+/// How long to remember a denial that has no end: a block without an end, or a cost above the quota's capacity.
 const ENDLESS: Millis = Millis::from_secs(24 * 60 * 60);
 
-/// Denials that an isolate remembers unless told otherwise; one is about 200 bytes.
+/// The default for the most denials that an isolate remembers. One takes about 200 bytes.
 pub const DEFAULT_ENTRIES: usize = 20_000;
 
-/// A store that repeats its inner store's denials from memory.
+/// A store that repeats the denials of the store that it wraps from memory.
 pub struct Denials<S, E> {
     inner: S,
     effects: E,
@@ -49,19 +49,19 @@ impl<S, E> Denials<S, E> {
             inner,
             effects,
             remembered: RefCell::new(DenialMap {
-                most: entries.max(1),
+                max_entries: entries.max(1),
                 denials: HashMap::with_hasher(seed),
                 by_end: BTreeSet::new(),
             }),
         }
     }
 
-    /// Forgets the denials of a quota's key, or of an address: the store is asked again.
+    /// Forgets the denials of a quota's key or of an address, so that the store is asked again.
     pub fn forget(&self, key: &str) {
         self.remembered.borrow_mut().forget(key);
     }
 
-    /// The store that is asked.
+    /// The wrapped store.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
@@ -77,7 +77,7 @@ impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
         let remembered = match remembered {
             Some((verdict, Revalidation::NotDue)) => return Ok(verdict.into()),
             Some((verdict, Revalidation::Due)) => {
-                // The others of the key wait for the answer.
+                // Other requests of the key depend on the answer.
                 self.effects.outlive_client();
                 Some(verdict)
             }
@@ -90,7 +90,7 @@ impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
                 Ok(reply)
             }
             (Err(error), Some(remembered))
-                if error == StoreError::OverCap || outlasts(&remembered, check, now) =>
+                if error == StoreError::OverCap || outlasts_outage(&remembered, check, now) =>
             {
                 Ok(remembered.into())
             }
@@ -117,24 +117,25 @@ impl<S: SharedStore, E: Effects> SharedStore for Denials<S, E> {
     }
 }
 
-/// Whether a denial is one that a failing store does not lift.
-fn outlasts(known: &Verdict, check: &Check, now: Timestamp) -> bool {
-    let stands = |(charge, answer): (&Charge, Option<&QuotaAnswer>)| {
+/// Whether a remembered denial still applies while the store fails.
+fn outlasts_outage(remembered: &Verdict, check: &Check, now: Timestamp) -> bool {
+    let applies = |(charge, answer): (&Charge, Option<&QuotaAnswer>)| {
         answer.is_some_and(|answer| {
             let blocked = answer.blocked_until.is_some_and(|until| until > now);
             blocked || charge.on_failure != OnFailure::Allow
         })
     };
-    known.address_block.is_some() || known.enforced(check).any(stands)
+    remembered.address_block.is_some() || remembered.enforced(check).any(applies)
 }
 
+/// What denies.
 #[derive(Clone, Copy)]
 enum RememberedBy {
     Address(AddressBlock),
     Quota(QuotaAnswer),
 }
 
-/// Whether the request at hand asks the store if a denial still stands.
+/// Whether this request asks the store if a denial still applies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Revalidation {
     /// No revalidation is due, or one is in flight.
@@ -143,14 +144,14 @@ enum Revalidation {
     Due,
 }
 
-/// A denial of one cost: requests of other costs are asked for themselves.
+/// A denial of one cost. It says nothing about requests of other costs.
 #[derive(Clone, Copy)]
 struct Remembered {
     cost: u32,
     denial: RememberedBy,
     ends: Timestamp,
-    /// Until then it is repeated without asking.
-    fresh: Deadline,
+    /// Until when it is repeated without asking the store.
+    fresh_until: Deadline,
 }
 
 /// The denials of one key.
@@ -159,20 +160,21 @@ struct DenialEntry {
     ends: Timestamp,
 }
 
+/// The remembered denials by key: a quota's key or an address.
 struct DenialMap {
-    most: usize,
+    max_entries: usize,
     denials: HashMap<Rc<str>, DenialEntry, Seed>,
     by_end: BTreeSet<(Timestamp, Rc<str>)>,
 }
 
-/// Costs of a key of which a denial is remembered.
-const COSTS: usize = 8;
+/// The most costs of one key whose denials are remembered.
+const MAX_COSTS_PER_KEY: usize = 8;
 
-/// An address's block denies any cost.
+/// The cost under which the block of an address is remembered: it denies any cost.
 const ANY_COST: u32 = 0;
 
 impl DenialMap {
-    /// What [`find`](Self::find) finds. Where a revalidation is due, the one who asks is to do it.
+    /// What [`find`](Self::find) returns. If a revalidation is due, the caller has to make it: for others it is in flight.
     fn verdict(&mut self, check: &Check, now: Timestamp) -> Option<(Verdict, Revalidation)> {
         let (verdict, revalidation) = self.find(check, now)?;
         if revalidation == Revalidation::Due {
@@ -182,13 +184,13 @@ impl DenialMap {
                 .iter()
                 .map(|charge| (charge.key.as_str(), check.cost));
             for (key, cost) in keys.chain(address) {
-                self.revalidates(key, cost, now);
+                self.begin_revalidation(key, cost, now);
             }
         }
         Some((verdict, revalidation))
     }
 
-    /// The denial of `check`, if one is known to stand at `now`, and whether it is to be revalidated.
+    /// The denial of `check`, if one is remembered that applies at `now`, and whether it has to be revalidated.
     fn find(&self, check: &Check, now: Timestamp) -> Option<(Verdict, Revalidation)> {
         if self.denials.is_empty() {
             return None;
@@ -199,8 +201,8 @@ impl DenialMap {
             ..Verdict::default()
         };
         let mut revalidation = None;
-        let mut stands = |remembered: &Remembered| {
-            let fresh = remembered.fresh.is_pending(now);
+        let mut applies = |remembered: &Remembered| {
+            let fresh = remembered.fresh_until.is_pending(now);
             let not_due = fresh || revalidation == Some(Revalidation::NotDue);
             revalidation = Some(if not_due {
                 Revalidation::NotDue
@@ -213,17 +215,17 @@ impl DenialMap {
             && let RememberedBy::Address(block) = known.denial
         {
             verdict.address_block = Some(block);
-            stands(known);
+            applies(known);
         }
         for (charge, answer) in check.charges.iter().zip(&mut verdict.answers) {
             if charge.enforced
                 && let Some(known) = self.get(&charge.key, check.cost, now)
                 && let RememberedBy::Quota(denial) = known.denial
-                // A block that another caller of the key set is none of one that may not be blocked.
+                // A block that another request of the key set does not apply to a charge that sets no block.
                 && (denial.blocked_until.is_none() || charge.blocks())
             {
                 *answer = Some(denial);
-                stands(known);
+                applies(known);
             }
         }
         Some((verdict, revalidation?))
@@ -235,16 +237,18 @@ impl DenialMap {
         per_cost.find(|known| known.cost == cost && known.ends > now)
     }
 
-    /// A deadline, not a flag: a request that is cancelled never says that it is over.
-    fn revalidates(&mut self, key: &str, cost: u32, now: Timestamp) {
+    /// Lets other requests repeat the denial meanwhile. It is a deadline, not a flag, because a cancelled request never
+    /// reports its end.
+    fn begin_revalidation(&mut self, key: &str, cost: u32, now: Timestamp) {
         let known = self.denials.get_mut(key).map(|entry| &mut entry.per_cost);
         for known in known.into_iter().flatten() {
             if known.cost == cost {
-                known.fresh = Deadline::after(REVALIDATING, now);
+                known.fresh_until = Deadline::after(REVALIDATING_FOR, now);
             }
         }
     }
 
+    /// Remembers the denials of a verdict, and forgets those that the verdict contradicts.
     fn learn(&mut self, check: &Check, verdict: &Verdict, now: Timestamp) {
         if let Some(address) = &check.address {
             let until = |block: AddressBlock| block.until.unwrap_or(now + ENDLESS);
@@ -264,14 +268,14 @@ impl DenialMap {
         }
     }
 
-    /// Forgets what is known of the quotas of `check`.
+    /// Forgets the denials by the quotas of `check` at its cost.
     fn forget_quotas(&mut self, check: &Check, now: Timestamp) {
         for charge in &check.charges {
             self.remember(&charge.key, check.cost, None, now);
         }
     }
 
-    /// Remembers what the store says now, be it that there is no denial any more.
+    /// Replaces the denial of a key and a cost by the store's latest answer; `None`: it no longer denies.
     fn remember(
         &mut self,
         key: &str,
@@ -281,23 +285,23 @@ impl DenialMap {
     ) {
         let mut per_cost = self.forget(key);
         per_cost.retain(|known| known.cost != cost && known.ends > now);
-        if per_cost.len() >= COSTS {
+        if per_cost.len() >= MAX_COSTS_PER_KEY {
             per_cost.remove(0);
         }
         per_cost.extend(denial.map(|(denial, ends)| Remembered {
             cost,
             denial,
             ends,
-            fresh: Deadline::after(MAX_AGE, now),
+            fresh_until: Deadline::after(MAX_AGE, now),
         }));
         let Some(ends) = per_cost.iter().map(|known| known.ends).max() else {
             return;
         };
-        // Ended ones make room first, then those that end soonest, which save the least; two at a
+        // Forget ended denials first, then those that end soonest, which save the least. At most two at a
         // time, so that no request pays for many.
         for _ in 0..2 {
             if let Some((ends, first)) = self.by_end.first().cloned()
-                && (ends <= now || self.denials.len() >= self.most)
+                && (ends <= now || self.denials.len() >= self.max_entries)
             {
                 self.forget(&first);
             }
@@ -307,6 +311,7 @@ impl DenialMap {
         self.denials.insert(key, DenialEntry { per_cost, ends });
     }
 
+    /// Forgets the denials of a key, and returns them.
     fn forget(&mut self, key: &str) -> Vec<Remembered> {
         match self.denials.remove_entry(key) {
             Some((key, entry)) => {

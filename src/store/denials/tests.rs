@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use futures_util::FutureExt;
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
-use super::{Denials, MAX_AGE, REVALIDATING};
+use super::{Denials, MAX_AGE, REVALIDATING_FOR};
 use crate::blocklist::AddressBlock;
 use crate::effects::testing::Manual;
 use crate::quota::{Algorithm, Quota};
@@ -193,7 +193,7 @@ fn where_a_failing_store_admits_only_a_block_outlasts_it() {
         .inner
         .behaves
         .replace(Behaves::Fails(StoreError::Timeout));
-    let after = MAX_AGE + REVALIDATING;
+    let after = MAX_AGE + REVALIDATING_FOR;
     for ms in 0..3 {
         let after = after + Millis::new(ms);
         assert_eq!(failed(&quota, after), Err(StoreError::Timeout));
