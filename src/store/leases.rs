@@ -1,14 +1,14 @@
-//! Leases: units that an isolate takes beforehand and spends without asking.
+//! A wrapper that leases units: an isolate takes them beforehand and spends them without asking the store.
 //!
-//! A quota whose policy has a `lease` may be drawn on for some of the units that its caller is about
-//! to ask for: what it has asked for lately tells how many. They are counted as taken, at the end of
-//! the time for which they are held ([`Quota::lease`](crate::quota::Quota::lease)), so the quota's bound holds whoever spends
-//! them when. Requests that find enough of them, in every quota they meet, cost no I/O; the first of
-//! those to find few leaves a [`Prefetch`] for the background.
+//! If a policy has a `lease`, the isolate takes some of the units that its caller is likely to
+//! ask for. How many depends on what the caller asked for lately. The store counts them as taken at the end of
+//! the time for which they are leased ([`Quota::lease`](crate::quota::Quota::lease)), so the quota's bound holds whichever
+//! isolate spends them, and whenever. A request that finds enough leased units in every quota it meets costs no I/O. If few
+//! are left, it leaves a [`Prefetch`] for the background.
 //!
-//! The price: what is held and not spent in time is lost to the caller until it leaves the window,
-//! and up to a lease of requests go ahead after a block or a reset made elsewhere. A quota whose denial
-//! sets a block is not leased: nobody is to be blocked for units that were never spent.
+//! The price: leased units that are not spent in time are lost to the caller until they leave the window.
+//! And after a block or a reset made elsewhere, an isolate still admits up to a lease of units. A quota whose denial
+//! sets a block is not leased: nobody may be blocked because of units that were never spent.
 
 use std::cell::RefCell;
 
@@ -22,23 +22,23 @@ mod demand;
 mod map;
 mod quota;
 
-/// Callers whose leases an isolate keeps unless told otherwise, times their policies.
+/// The default for the most quotas whose leases an isolate keeps, over all callers and policies.
 pub const DEFAULT_ENTRIES: usize = 20_000;
 
-/// Prefetches that nobody has made yet.
+/// The most prefetches that wait to be made.
 const MAX_PREFETCHES: usize = 64;
 
 /// Units to lease in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prefetch {
-    /// It costs nothing.
+    /// The check to ask, at a cost of 0.
     pub check: Check,
-    /// Units to lease of each of its charges.
+    /// Units to lease from each of its charges.
     leases: Vec<u32>,
 }
 
 impl Prefetch {
-    /// What to ask for each charge beside the check.
+    /// The extra to ask with each charge of the check.
     #[must_use]
     pub fn extras(&self) -> Vec<ChargeExtra> {
         let leases = self.leases.iter();
@@ -50,13 +50,13 @@ impl Prefetch {
     }
 }
 
-/// A store of whose quotas some units are held beforehand.
+/// A store from whose quotas units are leased.
 pub struct Leases<S> {
     inner: S,
     leased: RefCell<LeaseMap>,
     prefetches: RefCell<Vec<Prefetch>>,
-    /// Whether nothing is leased for a check of several callers.
-    of_one_caller: bool,
+    /// Whether to lease nothing for a check of several callers.
+    one_caller_only: bool,
 }
 
 impl<S> Leases<S> {
@@ -67,30 +67,30 @@ impl<S> Leases<S> {
             inner,
             leased: RefCell::new(LeaseMap::new(entries, seed)),
             prefetches: RefCell::default(),
-            of_one_caller: false,
+            one_caller_only: false,
         }
     }
 
-    /// Leases nothing for a check of several callers, if so: where each caller's quotas decide for themselves
-    /// ([`super::cluster`]), a lease taken of one would be of no use once another denies.
+    /// Sets whether to lease nothing for a check of several callers. In a cluster each caller's quotas are decided
+    /// separately ([`super::cluster`]), so a lease of one caller would be wasted if another caller's quotas deny.
     #[must_use]
-    pub fn of_one_caller(mut self, of_one_caller: bool) -> Self {
-        self.of_one_caller = of_one_caller;
+    pub fn one_caller_only(mut self, one_caller_only: bool) -> Self {
+        self.one_caller_only = one_caller_only;
         self
     }
 
-    /// The store that is asked.
+    /// The wrapped store.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// Forgets the lease of a quota: its units are lost until they leave the window.
+    /// Forgets the lease of a quota. Its units stay taken until they leave the window.
     pub fn forget(&self, key: &str) {
         self.leased.borrow_mut().forget(key);
     }
 
-    /// Units have become few: what to [ask](SharedStore::ask) for in the background. Each is returned
-    /// once. If it fails nothing is lost: a request that finds nothing held asks for itself.
+    /// The next prefetch to [ask](SharedStore::ask) in the background, after leased units have become few. Each is returned
+    /// once. If it fails, nothing is lost: a request that finds no leased units asks for its own.
     pub fn next_prefetch(&self) -> Option<Prefetch> {
         self.prefetches.borrow_mut().pop()
     }
@@ -115,11 +115,11 @@ impl<S: SharedStore> Leases<S> {
 impl<S: SharedStore> SharedStore for Leases<S> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let check = question.check;
-        if !may_lease(check) || (self.of_one_caller && !check.is_of_one_caller()) {
+        if !may_lease(check) || (self.one_caller_only && !check.is_of_one_caller()) {
             return self.inner.ask(question, now).await;
         }
         if check.cost == 0 {
-            // A prefetch, or a read, which takes nothing over.
+            // A prefetch, or a read. A read changes nothing here.
             let prefetches = (0..check.charges.len()).any(|place| question.extra(place).lease > 0);
             return match prefetches {
                 true => self.ask_inner(question, now).await,

@@ -117,7 +117,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         let cluster = Cluster::new(shared, rules.timeout, effects.clone());
         let capped = Capped::new(cluster, budget, effects.clone());
         let breaker = Breaker::new(capped, waits, effects.clone());
-        let leases = Leases::new(breaker, sizes.leases, seed).of_one_caller(is_partitioned);
+        let leases = Leases::new(breaker, sizes.leases, seed).one_caller_only(is_partitioned);
         let denials = Denials::new(leases, sizes.denials, seed.clone(), effects.clone());
         let memory = Memory::new(sizes.memory, seed.clone());
         let fallback = Fallback::new(denials, memory, rules.fallback_factor);

@@ -1,8 +1,8 @@
-//! How much a caller asks for: what tells how many units are worth leasing.
+//! The demand of a caller, by which the number of units to lease is estimated.
 
 use crate::time::{Millis, Timestamp};
 
-/// Units admitted in the current period, as long as a lease, and in the one before.
+/// The units admitted in the current period and in the one before. A period is as long as a lease.
 #[derive(Default)]
 pub(super) struct Demand {
     since: Timestamp,
@@ -23,7 +23,7 @@ impl Demand {
         self.current = self.current.saturating_add(units);
     }
 
-    /// Units that are asked for in a period, if it goes on like this.
+    /// The units to expect in a period, if demand stays the same.
     pub(super) fn expected(&self, period: Millis, now: Timestamp) -> u32 {
         let age = now.since(self.since).get();
         if age < period.get() {

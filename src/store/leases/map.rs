@@ -1,4 +1,4 @@
-//! What an isolate holds of each quota, and how much of it is asked for.
+//! The leased units of all quotas, and how many more to ask for.
 
 use super::Prefetch;
 use super::quota::LeasedQuota;
@@ -8,26 +8,28 @@ use crate::store::shared::{Question, StoreReply};
 use crate::store::{Charge, Check, Source, StoreError, Verdict};
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// Nothing is held for as long; and nothing is asked for in advance for as long after a call that may
-/// have run although it failed: each would be counted, and be of no use.
-const LONG: Millis = Millis::new(10_000);
+/// How long a quota that is not used is remembered. No lease lasts as long.
+const REMEMBERED_FOR: Millis = Millis::new(10_000);
+
+/// How long nothing is leased after a call that failed but may have run. Such calls lease units that nobody can spend.
+const PAUSED_FOR: Millis = Millis::new(10_000);
 
 pub(super) struct LeaseMap {
     quotas: Generations<String, LeasedQuota>,
-    /// Nothing is asked for in advance until then.
-    paused: Deadline,
+    /// Until when nothing is leased.
+    paused_until: Deadline,
 }
 
 impl LeaseMap {
     pub(super) fn new(entries: usize, seed: &Seed) -> Self {
         Self {
-            quotas: Generations::new(entries, Some(LONG), seed),
-            paused: Deadline::OVER,
+            quotas: Generations::new(entries, Some(REMEMBERED_FOR), seed),
+            paused_until: Deadline::OVER,
         }
     }
 
-    /// Admits the request from what is held, if all of its quotas can be drawn on; with what to ask
-    /// for in the background, if little is left.
+    /// Admits the request from leased units, if every quota has enough of them. If few are left, it also returns what to
+    /// prefetch.
     pub(super) fn spend(
         &mut self,
         check: &Check,
@@ -58,7 +60,7 @@ impl LeaseMap {
         Some((verdict, prefetch))
     }
 
-    /// Asks for more once half of what is worth holding has been spent.
+    /// What to prefetch, once less than half of the units worth leasing is left.
     fn prefetch(&mut self, check: &Check, now: Timestamp) -> Option<Prefetch> {
         let mut low = false;
         for charge in &check.charges {
@@ -76,18 +78,18 @@ impl LeaseMap {
         })
     }
 
-    /// Whether units may be asked for in advance: of every quota that can deny, or those of the others
-    /// would be counted for nothing.
+    /// Whether to lease units for a check: only if every enforced quota may grant some. Otherwise requests could not spend
+    /// the units that the other quotas grant.
     fn may_ask(&mut self, check: &Check, now: Timestamp) -> bool {
         let mut enforced = check.charges.iter().filter(|charge| charge.enforced);
-        !self.paused.is_pending(now)
+        !self.paused_until.is_pending(now)
             && enforced.all(|charge| {
                 let quota = self.quotas.get(&charge.key, now);
-                quota.is_some_and(|quota| quota.may_give(now))
+                quota.is_some_and(|quota| quota.may_grant(now))
             })
     }
 
-    /// The units that each quota of the check is to give in advance, if any is to give some.
+    /// The units to lease from each quota of the check; `None` if there are none to lease.
     pub(super) fn ask(&mut self, check: &Check, now: Timestamp) -> Option<Vec<u32>> {
         if !self.may_ask(check, now) {
             return None;
@@ -102,17 +104,17 @@ impl LeaseMap {
                 continue;
             }
             let target = quota.target(&charge.quota, lease, now);
-            // With those of the request, no more than the lease.
+            // Including the units of the request, at most the policy's lease.
             let most = target.min(lease.saturating_sub(check.cost));
             *units = most.saturating_sub(quota.units(now));
             if *units > 0 {
-                quota.asks(now);
+                quota.begin_asking(now);
             }
         }
         leases.iter().any(|units| *units > 0).then_some(leases)
     }
 
-    /// Takes over what the store has answered, and adds to the answers what is held beside them.
+    /// Takes over the store's reply, and adds the units that were leased before to its answers.
     pub(super) fn learn(
         &mut self,
         question: &Question<'_>,
@@ -130,7 +132,7 @@ impl LeaseMap {
                 self.quotas.remove(&charge.key);
                 continue;
             }
-            let leased = reply.holdings.get(place).map_or(0, |held| held.leased);
+            let leased = reply.holdings.get(place).map_or(0, |stored| stored.leased);
             let asked = question.extra(place).lease;
             let lease = lease_of(charge, check);
             self.entry(&charge.key, now).learn(
@@ -143,7 +145,7 @@ impl LeaseMap {
         }
     }
 
-    /// The one that asked has failed: another may ask, unless what it took may have been counted.
+    /// Records that a call has failed: another may ask. If the failed call may have run, nothing is leased for a while.
     pub(super) fn learn_failure(
         &mut self,
         question: &Question<'_>,
@@ -151,13 +153,13 @@ impl LeaseMap {
         now: Timestamp,
     ) {
         if error.may_have_run() {
-            self.paused = Deadline::after(LONG, now);
+            self.paused_until = Deadline::after(PAUSED_FOR, now);
         }
         for (place, charge) in question.check.charges.iter().enumerate() {
             if question.extra(place).lease > 0
                 && let Some(quota) = self.quotas.get(&charge.key, now)
             {
-                quota.asked();
+                quota.end_asking();
             }
         }
     }
@@ -171,8 +173,8 @@ impl LeaseMap {
     }
 }
 
-/// A shadow without a lease of its own has the largest of those beside it: it counts what is
-/// admitted, and asks nothing of anybody.
+/// The most units to lease from a charge. A shadow quota without a lease uses the largest lease of the check: it counts what
+/// leases admit, so it has to be leased as well, and it never denies.
 fn lease_of(charge: &Charge, check: &Check) -> u32 {
     if charge.enforced || charge.lease > 1 {
         return charge.lease;
