@@ -1,9 +1,9 @@
-//! Quotas in this isolate's memory: without configuration, and while the shared store is out.
+//! The store in this isolate's memory. It decides if no shared store is configured, and while the shared store is out.
 //!
-//! Bounded: when it is full, what has expired goes first, then the callers that have used the least
-//! share of their limit (the longest untouched first), and callers that are limited or blocked right
-//! now only when nobody else is left. Forgetting a caller hands it a fresh quota, so with `n`
-//! entries for more than `n` active callers the bound on a caller is its limit per stay in the map.
+//! The store is bounded. When it is full, expired entries go first. Then it evicts the callers that have used the smallest
+//! share of their limit, the longest unused first. Callers that are limited or blocked at the moment go last. A caller that
+//! is evicted begins with a fresh quota. So with more active callers than entries, a caller is bounded by its limit for each
+//! time that it enters the map.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,16 +14,16 @@ use super::{Charge, Check, Source, StoreError, Verdict};
 use crate::seed::Seed;
 use crate::time::Timestamp;
 
-/// Entries that an isolate keeps unless told otherwise. One is about 300 bytes, and 1.3 KB at the
-/// most (a sliding window with every sub-window in use), of an isolate's 128 MB.
+/// The default for the most entries that an isolate keeps. One takes about 300 bytes of an isolate's 128 MB, and at most
+/// 1.3 KB (a sliding window with every sub-window in use).
 pub const DEFAULT_ENTRIES: usize = 50_000;
 
 /// The store in memory.
 pub struct Memory {
     map: RefCell<Map>,
     seed: Seed,
-    /// Names given so far to backlogs.
-    named: Cell<u64>,
+    /// The number of backlogs that were given a name.
+    backlogs_named: Cell<u64>,
 }
 
 impl Memory {
@@ -33,45 +33,45 @@ impl Memory {
         Self {
             map: RefCell::new(Map::new(entries, seed.clone())),
             seed,
-            named: Cell::new(0),
+            backlogs_named: Cell::new(0),
         }
     }
 
-    /// Entries held now.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.map.borrow().len()
     }
 
-    /// Whether nothing is held.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// When `check` would be admitted, if not at `now`, by what is held: nothing is consumed.
+    /// When this memory would admit `check`; `None` if it would at `now`, or never. It consumes nothing.
     #[must_use]
     pub fn retry_at(&self, check: &Check, now: Timestamp) -> Option<Timestamp> {
-        let rulings = self.map.borrow().decide(&Question::new(check), now);
-        let answers = rulings.iter().filter_map(|ruling| ruling.answer.retry_at());
+        let decided = self.map.borrow().decide(&Question::new(check), now);
+        let answers = decided.iter().filter_map(|charge| charge.answer.retry_at());
         answers.max()
     }
 
-    /// Forgets what is held under `key`.
+    /// Forgets the entry of `key`.
     pub fn forget(&self, key: &str) {
         self.map.borrow_mut().forget(key);
     }
 }
 
 impl Memory {
-    /// Decides by what is held.
+    /// Decides `check` where there is no shared store.
     pub fn decide_here(&self, check: &Check, now: Timestamp) -> Verdict {
         let mut map = self.map.borrow_mut();
-        let ruled = map.decide(&Question::new(check), now);
-        let mut answers = Vec::with_capacity(ruled.len());
-        for (charge, ruled) in check.charges.iter().zip(ruled) {
-            answers.push(Some(ruled.answer));
-            map.keep(charge, ruled.record, &ruled.answer, now);
+        let all_decided = map.decide(&Question::new(check), now);
+        let mut answers = Vec::with_capacity(all_decided.len());
+        for (charge, decided) in check.charges.iter().zip(all_decided) {
+            answers.push(Some(decided.answer));
+            map.keep(charge, decided.record, &decided.answer, now);
         }
         Verdict {
             answers,
@@ -81,35 +81,36 @@ impl Memory {
     }
 }
 
-/// As a shared store, whose replies say what it holds.
+/// Acts as a shared store: its replies carry the states.
 impl SharedStore for Memory {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         let mut map = self.map.borrow_mut();
-        let ruled = map.decide(question, now);
+        let all_decided = map.decide(question, now);
         let mut reply = StoreReply::default();
-        for (charge, ruled) in question.check.charges.iter().zip(ruled) {
-            reply.verdict.answers.push(Some(ruled.answer));
+        for (charge, decided) in question.check.charges.iter().zip(all_decided) {
+            reply.verdict.answers.push(Some(decided.answer));
             reply.holdings.push(StoredCharge {
-                leased: ruled.leased,
-                state: ruled.record.state.clone(),
+                leased: decided.leased,
+                state: decided.record.state.clone(),
             });
-            map.keep(charge, ruled.record, &ruled.answer, now);
+            map.keep(charge, decided.record, &decided.answer, now);
         }
         Ok(reply)
     }
 
     fn remembered_denial(&self, check: &Check, now: Timestamp) -> Option<Verdict> {
         let map = self.map.borrow();
-        // A denial that would set a block is not known yet: it has to be decided.
+        // A denial that would set a block has to be decided, or the block would not be set.
         let sets_no_block = |charge: &Charge| {
-            let stands = |record: &Record| record.blocked_until.is_some_and(|until| until > now);
-            charge.block.is_none() || map.held(&charge.key, now).is_some_and(stands)
+            let is_blocked =
+                |record: &Record| record.blocked_until.is_some_and(|until| until > now);
+            charge.block.is_none() || map.record(&charge.key, now).is_some_and(is_blocked)
         };
         if check.charges.is_empty() || !check.charges.iter().all(sets_no_block) {
             return None;
         }
-        let rulings = map.decide(&Question::new(check), now);
-        let answers = rulings.into_iter().map(|ruling| Some(ruling.answer));
+        let decided = map.decide(&Question::new(check), now);
+        let answers = decided.into_iter().map(|charge| Some(charge.answer));
         let verdict = Verdict {
             answers: answers.collect(),
             ..Verdict::default()

@@ -1,19 +1,23 @@
-//! What was admitted to one quota while the shared store was out, until the store has counted it.
+//! The backlog of one quota: the units that memory admitted while the shared store was out, and that the store has yet to
+//! count.
 
 use crate::quota::{CLOCK_TOLERANCE, Quota, QuotaState};
 use crate::store::shared::Backlog;
 use crate::time::Timestamp;
 
-/// All of it goes to the store with every decision, under one name, until an answer says that it has
-/// been counted: what the store knows under that name already, it counts no second time. So it does
-/// not matter which answers are lost, nor what is admitted while a call is under way.
-pub(super) struct Unreconciled {
+/// The backlog of one quota.
+///
+/// Every decision about the quota sends the whole backlog to the store under one name, until an answer shows that the store
+/// has counted it. The store does not count again what it has counted under that name. So it does
+/// not matter which answers are lost, nor how many units memory admits while a call is under way.
+pub(super) struct QuotaBacklog {
     pub(super) quota: Quota,
     pub(super) enforced: bool,
+    /// `None` before the first unit.
     backlog: Option<Backlog>,
 }
 
-impl Unreconciled {
+impl QuotaBacklog {
     pub(super) const fn new(quota: Quota, enforced: bool) -> Self {
         Self {
             quota,
@@ -24,37 +28,38 @@ impl Unreconciled {
 
     /// Adds `cost` units admitted at `at`, up to the quota's limit.
     pub(super) fn add(&mut self, cost: u32, at: Timestamp, namer: impl FnOnce() -> String) {
-        let Some(taken) = self.quota.decide(None, cost, at).admitted else {
+        let Some(admitted) = self.quota.decide(None, cost, at).admitted else {
             return;
         };
         match &mut self.backlog {
             Some(backlog) => {
-                if let Some(sum) = self.quota.absorb(Some(&backlog.state), &taken, at) {
+                if let Some(sum) = self.quota.absorb(Some(&backlog.state), &admitted, at) {
                     backlog.state = sum;
                 }
             }
             None => {
                 self.backlog = Some(Backlog {
                     name: namer(),
-                    state: taken,
+                    state: admitted,
                 });
             }
         }
     }
 
-    /// When nothing of it counts any more, by any clock within the tolerance.
-    pub(super) fn until(&self, now: Timestamp) -> Timestamp {
+    /// When its units no longer count, by any clock within the tolerance.
+    pub(super) fn expires_at(&self, now: Timestamp) -> Timestamp {
         let state = self.backlog.as_ref().map(|backlog| &backlog.state);
         self.quota.decide(state, 0, now).decision.reset_at + CLOCK_TOLERANCE
     }
 
-    pub(super) fn backlog(&self) -> Option<Backlog> {
+    /// What to send to the store.
+    pub(super) fn to_send(&self) -> Option<Backlog> {
         self.backlog.clone()
     }
 
-    /// The store holds `state`, with what was `sent` to it counted. What it comes to with the rest;
-    /// and whether there is no rest.
-    pub(super) fn counted(
+    /// Takes the store's `state`, in which the backlog that was `sent` is counted. Returns that state with the units that
+    /// were not sent, and whether there are no such units.
+    pub(super) fn merge(
         &self,
         state: Option<QuotaState>,
         sent: Option<&Backlog>,

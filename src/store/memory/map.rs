@@ -1,9 +1,9 @@
-//! The bounded map behind the memory store: what it holds per key, and what it forgets first.
+//! The bounded map of the memory store: the record of each key, and the order in which entries are evicted.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use super::backlog::Unreconciled;
+use super::backlog::QuotaBacklog;
 use crate::quota::{CLOCK_TOLERANCE, QuotaOutcome};
 use crate::seed::Seed;
 use crate::store::decide::{ChargeOutcome, Record, decide};
@@ -11,30 +11,30 @@ use crate::store::shared::Question;
 use crate::store::{Charge, QuotaAnswer};
 use crate::time::Timestamp;
 
-/// What forgetting an entry would cost, the cheapest first.
+/// The order of eviction: the lowest rank goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EvictionRank {
-    /// Has room: by the share of its limit in use (in 255ths), then by the last touch.
+    /// The caller is not limited. Ordered by the used share of its limit in 255ths, then by the latest use.
     Room { share: u8, touched: u64 },
-    /// Is limited or blocked until then.
+    /// The caller is limited or blocked.
     Limited { until: Timestamp },
 }
 
 pub(super) struct MapEntry {
     key: Rc<str>,
     record: Record,
-    unreconciled: Option<Box<Unreconciled>>,
+    backlog: Option<Box<QuotaBacklog>>,
     expires: Timestamp,
     share: u8,
-    worth: EvictionRank,
+    rank: EvictionRank,
     indexed: Indexed,
 }
 
-/// Where an entry is in the two orders: at what it was when it came there, or below. Most requests
-/// raise both, so an entry moves up when it comes first, not at each of them.
+/// The rank and the expiry under which the two indexes have an entry. They are at most the entry's own. Most requests raise
+/// both, so an entry is moved when it comes first in an index, not at each request.
 #[derive(Clone, Copy)]
 struct Indexed {
-    worth: EvictionRank,
+    rank: EvictionRank,
     expires: Timestamp,
 }
 
@@ -42,35 +42,38 @@ struct Indexed {
 pub(super) struct DecidedCharge {
     pub(super) answer: QuotaAnswer,
     pub(super) leased: u32,
-    /// What is to be held from now on.
+    /// The record after the decision.
     pub(super) record: Record,
 }
 
 pub(super) struct Map {
-    most: usize,
+    max_entries: usize,
+    /// The place of each key in `entries`.
     places: HashMap<Rc<str>, u32, Seed>,
     entries: Vec<Option<MapEntry>>,
+    /// Places without an entry.
     free: Vec<u32>,
-    by_worth: BTreeSet<(EvictionRank, u32)>,
+    by_rank: BTreeSet<(EvictionRank, u32)>,
     by_expiry: BTreeSet<(Timestamp, u32)>,
-    /// Entries with a backlog.
-    unreconciled: BTreeSet<u32>,
-    /// The place from which on they are reconciled.
-    reconciles_from: u32,
+    /// Places of entries with a backlog.
+    backlogs: BTreeSet<u32>,
+    /// The place at which the next reconciliation begins.
+    reconcile_from: u32,
+    /// The number of writes so far, by which entries are ordered in time.
     touches: u64,
 }
 
 impl Map {
     pub(super) fn new(entries: usize, seed: Seed) -> Self {
         Self {
-            most: entries.max(1),
+            max_entries: entries.max(1),
             places: HashMap::with_hasher(seed),
             entries: Vec::new(),
             free: Vec::new(),
-            by_worth: BTreeSet::new(),
+            by_rank: BTreeSet::new(),
             by_expiry: BTreeSet::new(),
-            unreconciled: BTreeSet::new(),
-            reconciles_from: 0,
+            backlogs: BTreeSet::new(),
+            reconcile_from: 0,
             touches: 0,
         }
     }
@@ -79,35 +82,34 @@ impl Map {
         self.places.len()
     }
 
-    /// What is held under `key`, unless it has expired.
-    pub(super) fn held(&self, key: &str, now: Timestamp) -> Option<&Record> {
+    /// The record of `key`, unless it has expired.
+    pub(super) fn record(&self, key: &str, now: Timestamp) -> Option<&Record> {
         let place = self.places.get(key)?;
         let entry = self.entries.get(*place as usize)?.as_ref()?;
         (entry.expires > now).then_some(&entry.record)
     }
 
-    /// What `question` comes to over what is held, charge by charge. Nothing is kept.
+    /// Decides `question` over the records, charge by charge. It writes nothing.
     pub(super) fn decide(&self, question: &Question<'_>, now: Timestamp) -> Vec<DecidedCharge> {
-        let nothing = Record::default();
+        let empty = Record::default();
         let charges = &question.check.charges;
         let records: Vec<&Record> = charges
             .iter()
-            .map(|charge| self.held(&charge.key, now).unwrap_or(&nothing))
+            .map(|charge| self.record(&charge.key, now).unwrap_or(&empty))
             .collect();
-        let rulings = decide(question, &records, false, now);
-        let after = |(ruling, record): (ChargeOutcome, &Record)| DecidedCharge {
-            answer: ruling.answer,
-            leased: ruling.leased,
+        let outcomes = decide(question, &records, false, now);
+        let decided = |(outcome, record): (ChargeOutcome, &Record)| DecidedCharge {
+            answer: outcome.answer,
+            leased: outcome.leased,
             record: Record {
-                state: ruling.state.or_else(|| record.state.clone()),
-                blocked_until: ruling.answer.blocked_until.or(record.blocked_until),
+                state: outcome.state.or_else(|| record.state.clone()),
+                blocked_until: outcome.answer.blocked_until.or(record.blocked_until),
             },
         };
-        rulings.into_iter().zip(records).map(after).collect()
+        outcomes.into_iter().zip(records).map(decided).collect()
     }
 
-    /// Writes down what stands after `answer`. A denial changes no state, but the caller is limited
-    /// from now on as far as eviction goes.
+    /// Writes the record after `answer`. A denial changes no state, but it raises the caller's rank.
     pub(super) fn keep(
         &mut self,
         charge: &Charge,
@@ -121,54 +123,54 @@ impl Map {
         }
         self.drop_expired(now);
         let known = self.places.get(charge.key.as_str()).copied();
-        let unreconciled = self.unreconciled(&charge.key);
-        let backlog_until = unreconciled.map(|backlog| backlog.until(now));
+        let backlog = self.backlog(&charge.key);
+        let backlog_expires = backlog.map(|backlog| backlog.expires_at(now));
         self.touches += 1;
         let share = share_in_use(charge, answer);
-        let worth = match limited_until(charge, &record, answer, now) {
+        let rank = match limited_until(charge, &record, answer, now) {
             Some(until) => EvictionRank::Limited { until },
             None => EvictionRank::Room {
                 share,
                 touched: self.touches,
             },
         };
-        // As long as in Redis: a clock that steps back a little finds the state still there.
-        let whole = answer.decision.reset_at + CLOCK_TOLERANCE;
-        let expires = whole
+        // As long as in Redis, so that the state still exists if the clock steps back a little.
+        let state_expires = answer.decision.reset_at + CLOCK_TOLERANCE;
+        let expires = state_expires
             .max(record.blocked_until.unwrap_or_default())
-            .max(backlog_until.unwrap_or_default());
+            .max(backlog_expires.unwrap_or_default());
         match known {
-            Some(place) => self.replace(place, record, expires, share, worth),
+            Some(place) => self.replace(place, record, expires, share, rank),
             None => self.put(
                 MapEntry {
                     key: charge.key.as_str().into(),
                     record,
-                    unreconciled: None,
+                    backlog: None,
                     expires,
                     share,
-                    worth,
-                    indexed: Indexed { worth, expires },
+                    rank,
+                    indexed: Indexed { rank, expires },
                 },
                 now,
             ),
         }
     }
 
-    /// Writes an entry down in place of what it was.
+    /// Replaces the contents of an entry.
     fn replace(
         &mut self,
         place: u32,
         record: Record,
         expires: Timestamp,
         share: u8,
-        worth: EvictionRank,
+        rank: EvictionRank,
     ) {
         let slot = self.entries.get_mut(place as usize);
         if let Some(entry) = slot.and_then(Option::as_mut) {
-            if worth < entry.indexed.worth {
-                self.by_worth.remove(&(entry.indexed.worth, place));
-                self.by_worth.insert((worth, place));
-                entry.indexed.worth = worth;
+            if rank < entry.indexed.rank {
+                self.by_rank.remove(&(entry.indexed.rank, place));
+                self.by_rank.insert((rank, place));
+                entry.indexed.rank = rank;
             }
             if expires < entry.indexed.expires {
                 self.by_expiry.remove(&(entry.indexed.expires, place));
@@ -178,7 +180,7 @@ impl Map {
             entry.record = record;
             entry.expires = expires;
             entry.share = share;
-            entry.worth = worth;
+            entry.rank = rank;
         }
     }
 
@@ -194,57 +196,57 @@ impl Map {
             return;
         };
         if let Some(entry) = self.entry(place) {
-            let new = || Box::new(Unreconciled::new(charge.quota, charge.enforced));
-            let unreconciled = entry.unreconciled.get_or_insert_with(new);
-            unreconciled.add(cost, at, namer);
+            let new = || Box::new(QuotaBacklog::new(charge.quota, charge.enforced));
+            let backlog = entry.backlog.get_or_insert_with(new);
+            backlog.add(cost, at, namer);
             // A bucket in memory may drain faster than the one in the shared store.
-            entry.expires = entry.expires.max(unreconciled.until(at));
-            self.unreconciled.insert(place);
+            entry.expires = entry.expires.max(backlog.expires_at(at));
+            self.backlogs.insert(place);
         }
     }
 
     /// Whether any quota has a backlog.
     pub(super) fn has_backlog(&self) -> bool {
-        !self.unreconciled.is_empty()
+        !self.backlogs.is_empty()
     }
 
-    /// What of the quota under `key` the shared store has not counted.
-    pub(super) fn unreconciled(&self, key: &str) -> Option<&Unreconciled> {
+    /// The backlog of the quota under `key`, if there is one.
+    pub(super) fn backlog(&self, key: &str) -> Option<&QuotaBacklog> {
         let place = self.places.get(key).copied()?;
         let entry = self.entries.get(place as usize)?.as_ref()?;
-        entry.unreconciled.as_deref()
+        entry.backlog.as_deref()
     }
 
-    /// The store has counted the whole backlog of the quota under `key`.
-    pub(super) fn reconciled(&mut self, key: &str) {
+    /// Removes the backlog of the quota under `key`, which the store has counted.
+    pub(super) fn remove_backlog(&mut self, key: &str) {
         if let Some(place) = self.places.get(key).copied() {
-            self.unreconciled.remove(&place);
+            self.backlogs.remove(&place);
             if let Some(entry) = self.entry(place) {
-                entry.unreconciled = None;
+                entry.backlog = None;
             }
         }
     }
 
-    /// Some of the quotas with a backlog, each as a charge.
-    pub(super) fn next_to_reconcile(&mut self, most: usize, now: Timestamp) -> Vec<Charge> {
+    /// At most `max_quotas` of the quotas with a backlog, each as a charge.
+    pub(super) fn next_to_reconcile(&mut self, max_quotas: usize, now: Timestamp) -> Vec<Charge> {
         self.drop_expired(now);
-        let from = self.reconciles_from;
-        let in_turn = (self.unreconciled.range(from..)).chain(self.unreconciled.range(..from));
+        let from = self.reconcile_from;
+        let in_turn = (self.backlogs.range(from..)).chain(self.backlogs.range(..from));
         let entries = in_turn.filter_map(|place| {
             let entry = self.entries.get(*place as usize)?.as_ref()?;
-            let unreconciled = entry.unreconciled.as_ref()?;
+            let backlog = entry.backlog.as_ref()?;
             Some(Charge {
-                enforced: unreconciled.enforced,
-                ..Charge::new(&*entry.key, unreconciled.quota)
+                enforced: backlog.enforced,
+                ..Charge::new(&*entry.key, backlog.quota)
             })
         });
-        entries.take(most).collect()
+        entries.take(max_quotas).collect()
     }
 
-    /// The quota under `key` cannot be reconciled now: those behind it come first.
+    /// Begins the next reconciliation behind the quota under `key`, whose reconciliation failed.
     pub(super) fn reconcile_behind(&mut self, key: &str) {
         if let Some(place) = self.places.get(key) {
-            self.reconciles_from = place.saturating_add(1);
+            self.reconcile_from = place.saturating_add(1);
         }
     }
 
@@ -259,14 +261,14 @@ impl Map {
     }
 
     fn put(&mut self, entry: MapEntry, now: Timestamp) {
-        while self.places.len() >= self.most {
+        while self.places.len() >= self.max_entries {
             self.evict(now);
         }
         let place = self.free.pop().unwrap_or_else(|| {
             self.entries.push(None);
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
         });
-        self.by_worth.insert((entry.worth, place));
+        self.by_rank.insert((entry.rank, place));
         self.by_expiry.insert((entry.expires, place));
         self.places.insert(Rc::clone(&entry.key), place);
         if let Some(slot) = self.entries.get_mut(place as usize) {
@@ -277,15 +279,15 @@ impl Map {
     fn remove(&mut self, place: u32) -> Option<MapEntry> {
         let entry = self.entries.get_mut(place as usize)?.take()?;
         self.places.remove(&entry.key);
-        self.by_worth.remove(&(entry.indexed.worth, place));
+        self.by_rank.remove(&(entry.indexed.rank, place));
         self.by_expiry.remove(&(entry.indexed.expires, place));
-        self.unreconciled.remove(&place);
+        self.backlogs.remove(&place);
         self.free.push(place);
         Some(entry)
     }
 
-    /// Expiry without timers: two entries, dropped or moved up, for each one that is written, so that
-    /// no request pays for many, and a full map has room for one.
+    /// Drops expired entries without timers: each write looks at two, and drops them or moves them up in the index. So
+    /// no request pays for many, and a full map has room for the new entry.
     fn drop_expired(&mut self, now: Timestamp) {
         for _ in 0..2 {
             let first = self.by_expiry.first().copied();
@@ -304,9 +306,9 @@ impl Map {
         }
     }
 
+    /// Evicts the entry of the lowest rank.
     fn evict(&mut self, now: Timestamp) {
-        // Those whose limit has passed since have room again and take their place among the rest: some
-        // of them at a time, for the same reason.
+        // First correct the ranks of callers that are no longer limited: a few at a time, so that no request pays for many.
         let first_limited = (
             EvictionRank::Limited {
                 until: Timestamp::default(),
@@ -314,54 +316,54 @@ impl Map {
             0,
         );
         let released: Vec<u32> = self
-            .by_worth
+            .by_rank
             .range(first_limited..)
             .take_while(
-                |(worth, _)| matches!(worth, EvictionRank::Limited { until } if *until <= now),
+                |(rank, _)| matches!(rank, EvictionRank::Limited { until } if *until <= now),
             )
             .take(16)
             .map(|(_, place)| *place)
             .collect();
         for place in released {
-            self.move_to_worth(place, now);
+            self.update_rank(place, now);
         }
-        while let Some((_, place)) = self.by_worth.first().copied() {
-            if !self.move_to_worth(place, now) {
+        while let Some((_, place)) = self.by_rank.first().copied() {
+            if !self.update_rank(place, now) {
                 self.remove(place);
                 break;
             }
         }
     }
 
-    /// Puts an entry where it belongs among the rest by what it is worth now, and says whether it moved.
-    fn move_to_worth(&mut self, place: u32, now: Timestamp) -> bool {
+    /// Indexes an entry under its rank at `now`, and returns whether that changed.
+    fn update_rank(&mut self, place: u32, now: Timestamp) -> bool {
         let touched = self.touches;
         let Some(entry) = self.entry(place) else {
             return false;
         };
-        if matches!(entry.worth, EvictionRank::Limited { until } if until <= now) {
+        if matches!(entry.rank, EvictionRank::Limited { until } if until <= now) {
             let share = entry.share;
-            entry.worth = EvictionRank::Room { share, touched };
+            entry.rank = EvictionRank::Room { share, touched };
         }
-        let (from, to) = (entry.indexed.worth, entry.worth);
-        entry.indexed.worth = to;
+        let (from, to) = (entry.indexed.rank, entry.rank);
+        entry.indexed.rank = to;
         if from != to {
-            self.by_worth.remove(&(from, place));
-            self.by_worth.insert((to, place));
+            self.by_rank.remove(&(from, place));
+            self.by_rank.insert((to, place));
         }
         from != to
     }
 }
 
-/// The share of its limit that a caller has used, in 255ths.
+/// The used share of a caller's limit, in 255ths.
 fn share_in_use(charge: &Charge, answer: &QuotaAnswer) -> u8 {
     let capacity = charge.quota.capacity();
     let used = u64::from(capacity.saturating_sub(answer.decision.remaining));
     u8::try_from(used * 255 / u64::from(capacity)).unwrap_or(u8::MAX)
 }
 
-/// Until when a caller is limited, if it is now or by its next request. A shadow denies nobody, so
-/// nothing is lost with it.
+/// Until when a caller is limited, if this request or its next one is denied. A shadow quota never limits: it denies nobody,
+/// so evicting it loses nothing.
 fn limited_until(
     charge: &Charge,
     record: &Record,
@@ -390,12 +392,12 @@ fn limited_until(
 
 #[cfg(test)]
 impl Map {
-    /// Who is held, and until when it is limited, if it is.
+    /// The keys of the map, each with the time until which its caller is limited, if it is.
     pub(super) fn limited_until(&self) -> HashMap<String, Option<Timestamp>> {
         let entries = self.entries.iter().flatten();
         entries
             .map(|entry| {
-                let until = match entry.worth {
+                let until = match entry.rank {
                     EvictionRank::Limited { until } => Some(until),
                     EvictionRank::Room { .. } => None,
                 };
@@ -404,23 +406,23 @@ impl Map {
             .collect()
     }
 
-    /// Whether all that knows an entry's place knows the same.
+    /// Whether the indexes and the entries agree.
     pub(super) fn indexes_agree(&self) -> bool {
         let entries = self.entries.iter().flatten();
-        let backlogs = entries.clone().filter(|entry| entry.unreconciled.is_some());
-        let held = self.places.len();
+        let backlogs = entries.clone().filter(|entry| entry.backlog.is_some());
+        let count = self.places.len();
         let indexed = |(place, slot): (usize, &Option<MapEntry>)| {
             slot.as_ref().is_none_or(|entry| {
                 let (place, indexed) = (place as u32, entry.indexed);
-                self.by_worth.contains(&(indexed.worth, place))
+                self.by_rank.contains(&(indexed.rank, place))
                     && self.by_expiry.contains(&(indexed.expires, place))
-                    && indexed.worth <= entry.worth
+                    && indexed.rank <= entry.rank
                     && indexed.expires <= entry.expires
             })
         };
         self.entries.iter().enumerate().all(indexed)
-            && [self.by_worth.len(), self.by_expiry.len(), entries.count()] == [held; 3]
-            && backlogs.count() == self.unreconciled.len()
-            && held + self.free.len() == self.entries.len()
+            && [self.by_rank.len(), self.by_expiry.len(), entries.count()] == [count; 3]
+            && backlogs.count() == self.backlogs.len()
+            && count + self.free.len() == self.entries.len()
     }
 }

@@ -1,4 +1,4 @@
-//! Memory in the place of a shared store that does not decide, and in step with one that does.
+//! How memory decides in place of a shared store that is out, and follows one that decides.
 
 use std::hash::BuildHasher;
 
@@ -11,11 +11,12 @@ use crate::store::{Charge, Check, Source, Verdict};
 use crate::time::Timestamp;
 
 impl Memory {
-    /// Decides while the shared store does not, each charge by the quota that `substitute` names for
-    /// it. What is admitted is in the backlog until the shared store has counted it, but for the charges at the places
-    /// that `may_be_counted` already: the store may have decided about them, and its answer have been lost. A cost above the quota's
-    /// capacity stays impossible, even if the substitute is larger; and the answer to an admitted
-    /// request says where it stands in its own quota.
+    /// Decides while the shared store does not, each charge by the quota that `substitute` returns for it.
+    ///
+    /// Admitted units are in the backlog until the shared store has counted them. The exceptions are charges whose places
+    /// `may_be_counted` accepts: the store may have counted them although its answer was lost. A cost above the
+    /// quota's capacity stays impossible, even if the substitute is larger. The answer to an admitted
+    /// request reports the remaining units and the reset of the charge's own quota.
     pub fn decide_alone(
         &self,
         check: &Check,
@@ -31,19 +32,19 @@ impl Memory {
                 ..charge.clone()
             }
         };
-        let own = check.charges.iter().map(substituted);
+        let charges = check.charges.iter().map(substituted);
         let substitutes = Check {
-            charges: own.clone().chain(own.map(alone)).collect(),
+            charges: charges.clone().chain(charges.map(alone)).collect(),
             ..check.clone()
         };
         let mut map = self.map.borrow_mut();
-        let mut ruled = map.decide(&Question::new(&substitutes), now);
-        let admitted = (substitutes.charges.iter().zip(&ruled))
-            .all(|(charge, ruled)| !charge.enforced || ruled.answer.allows());
+        let mut decided = map.decide(&Question::new(&substitutes), now);
+        let admitted = (substitutes.charges.iter().zip(&decided))
+            .all(|(charge, decided)| !charge.enforced || decided.answer.allows());
 
-        let alone = ruled.split_off(check.charges.len());
+        let decided_alone = decided.split_off(check.charges.len());
         let charges_alone = substitutes.charges.iter().skip(check.charges.len());
-        for (own, (charge, alone)) in ruled.iter_mut().zip(charges_alone.zip(alone)) {
+        for (own, (charge, alone)) in decided.iter_mut().zip(charges_alone.zip(decided_alone)) {
             map.keep(charge, alone.record, &alone.answer, now);
             if alone.answer.retry_at() > own.answer.retry_at() {
                 own.answer.decision = alone.answer.decision;
@@ -54,10 +55,10 @@ impl Memory {
             source: Source::Memory,
             ..Verdict::default()
         };
-        for (place, (charge, ruled)) in check.charges.iter().zip(ruled).enumerate() {
+        for (place, (charge, decided)) in check.charges.iter().zip(decided).enumerate() {
             let DecidedCharge {
                 mut answer, record, ..
-            } = ruled;
+            } = decided;
             if answer.decision.allowed() {
                 let own = charge.quota.decide(record.state.as_ref(), 0, now).decision;
                 answer.decision.remaining = own.remaining;
@@ -73,7 +74,7 @@ impl Memory {
         verdict
     }
 
-    /// Adds to a question what the shared store has not counted of its quotas.
+    /// Adds the backlogs of its quotas to a question.
     pub fn add_backlog(&self, question: &mut Question<'_>) {
         let map = self.map.borrow();
         if !map.has_backlog() {
@@ -83,7 +84,7 @@ impl Memory {
         let backlogs: Vec<Option<Backlog>> = check
             .charges
             .iter()
-            .map(|charge| map.unreconciled(&charge.key)?.backlog())
+            .map(|charge| map.backlog(&charge.key)?.to_send())
             .collect();
         if backlogs.iter().all(Option::is_none) {
             return;
@@ -93,7 +94,7 @@ impl Memory {
         }
     }
 
-    /// Takes over what the shared store holds after it has given `verdict` to `question`, so that this
+    /// Takes over the states that the shared store holds after it has answered `question` with `verdict`, so that this
     /// memory can go on from there.
     pub fn learn(
         &self,
@@ -106,23 +107,23 @@ impl Memory {
         let charges = question.check.charges.iter().zip(&verdict.answers);
         for (place, ((charge, answer), holding)) in charges.zip(holdings).enumerate() {
             let Some(answer) = answer else { continue };
-            let held = map.held(&charge.key, now);
-            // Of a block that was not asked about nothing is learnt.
+            let known = map.record(&charge.key, now);
+            // The store was not asked about a block of another charge, so what is known of it stays.
             let blocked_until = if charge.blocks() {
                 answer.blocked_until
             } else {
-                held.and_then(|held| held.blocked_until)
+                known.and_then(|record| record.blocked_until)
             };
-            let state = if let Some(unreconciled) = map.unreconciled(&charge.key) {
+            let state = if let Some(backlog) = map.backlog(&charge.key) {
                 let sent = question.extra(place).backlog.as_ref();
-                let (state, reconciled) = unreconciled.counted(holding.state, sent, now);
-                if reconciled {
-                    map.reconciled(&charge.key);
+                let (state, is_reconciled) = backlog.merge(holding.state, sent, now);
+                if is_reconciled {
+                    map.remove_backlog(&charge.key);
                 }
                 state
             } else {
-                let held = held.and_then(|held| held.state.as_ref());
-                later(&charge.quota, held, holding.state)
+                let known = known.and_then(|record| record.state.as_ref());
+                later(&charge.quota, known, holding.state)
             };
             let record = Record {
                 state,
@@ -132,17 +133,17 @@ impl Memory {
         }
     }
 
-    /// Whether the shared store has not counted everything.
+    /// Whether any quota has a backlog.
     #[must_use]
     pub fn has_backlog(&self) -> bool {
         self.map.borrow().has_backlog()
     }
 
-    /// A check that takes nothing, of at most `most` quotas with a backlog: for the shared store to
-    /// count it, should their callers not come back here.
+    /// A check at a cost of 0 of at most `max_quotas` quotas with a backlog; `None` if no quota has one. When the shared store
+    /// is asked this check, it counts the backlogs, even if their callers do not come back here.
     #[must_use]
-    pub fn check_to_reconcile(&self, most: usize, now: Timestamp) -> Option<Check> {
-        let charges = self.map.borrow_mut().next_to_reconcile(most, now);
+    pub fn check_to_reconcile(&self, max_quotas: usize, now: Timestamp) -> Option<Check> {
+        let charges = self.map.borrow_mut().next_to_reconcile(max_quotas, now);
         (!charges.is_empty()).then_some(Check {
             address: None,
             charges,
@@ -150,23 +151,23 @@ impl Memory {
         })
     }
 
-    /// What a [check to reconcile](Self::check_to_reconcile) asks about cannot be reconciled now: the next is about
-    /// others, as long as there are any.
+    /// Moves the quotas of a [check to reconcile](Self::check_to_reconcile) that failed behind the others: the next check is
+    /// about other quotas, as long as there are any.
     pub fn reconcile_behind(&self, check: &Check) {
         if let Some(last) = check.charges.last() {
             self.map.borrow_mut().reconcile_behind(&last.key);
         }
     }
 
-    /// A name that nobody else gives.
+    /// A unique name for a backlog, which no other isolate gives.
     fn name(&self) -> String {
-        let number = self.named.replace(self.named.get() + 1);
+        let number = (self.backlogs_named).replace(self.backlogs_named.get() + 1);
         format!("{:016x}", self.seed.hash_one(number))
     }
 }
 
-/// The same quota for what memory admits alone, which no answer of the shared store touches: that
-/// holds no more than the limit, and without this each outage would grant the excess anew.
+/// A second charge of the same quota, which counts only what memory admits alone. Answers of the shared store do not change
+/// it. The store counts no more than the limit, so without this charge each outage would grant the excess again.
 fn alone(charge: Charge) -> Charge {
     Charge {
         key: format!("alone/{}", charge.key),
@@ -175,15 +176,19 @@ fn alone(charge: Charge) -> Charge {
     }
 }
 
-/// Of what is held and what the store answers, the later form: answers may come out of order.
-fn later(quota: &Quota, held: Option<&QuotaState>, told: Option<QuotaState>) -> Option<QuotaState> {
-    let is_later = |held: &QuotaState, told: &QuotaState| {
-        told.clock() <= held.clock()
-            && quota.newer(held, told).is_some()
-            && quota.newer(told, held).is_none()
+/// The later of the known state and the one that the store answered: answers may arrive out of order.
+fn later(
+    quota: &Quota,
+    known: Option<&QuotaState>,
+    answered: Option<QuotaState>,
+) -> Option<QuotaState> {
+    let is_later = |known: &QuotaState, answered: &QuotaState| {
+        answered.clock() <= known.clock()
+            && quota.newer(known, answered).is_some()
+            && quota.newer(answered, known).is_none()
     };
-    match (held, &told) {
-        (Some(held), Some(known)) if is_later(held, known) => Some(held.clone()),
-        _ => told,
+    match (known, &answered) {
+        (Some(known), Some(other)) if is_later(known, other) => Some(known.clone()),
+        _ => answered,
     }
 }
