@@ -140,7 +140,7 @@ impl FailureBody {
 
 impl StoreFailureBody {
     fn of(status: &Status) -> Self {
-        let failure = status.trouble.as_ref();
+        let failure = status.failure.as_ref();
         Self {
             since: failure.map(|(since, _)| since.as_millis()),
             why: failure.map(|(_, why)| why.to_string()),
@@ -221,7 +221,7 @@ mod tests {
         let failing = state != CircuitState::Closed;
         StoreHealth::Shared(Status {
             state,
-            trouble: failing.then_some((since, StoreError::OverQuota)),
+            failure: failing.then_some((since, StoreError::OverQuota)),
         })
     }
 

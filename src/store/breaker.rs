@@ -1,7 +1,7 @@
-//! A breaker: a store that fails is not asked for a while.
+//! A wrapper that stops asking a store that fails, for a while: a circuit breaker.
 //!
-//! Whether it answers again is asked by a probe, which is nobody's request: a client that could end the probe by
-//! disconnecting could keep the store away from everybody.
+//! A probe finds out whether the store answers again. The probe belongs to no request: if it did, a client could end the
+//! probe by disconnecting, and so keep the breaker open for everybody.
 
 use std::cell::{Cell, RefCell};
 use std::mem::{Discriminant, discriminant};
@@ -14,18 +14,19 @@ use crate::time::Timestamp;
 
 pub mod circuit;
 
-/// A store that is asked only while its circuit lets calls through.
+/// A store that is asked only while its circuit is closed.
 pub struct Breaker<S, E> {
     inner: S,
     effects: E,
     circuit: RefCell<Circuit>,
-    trouble: RefCell<Option<(Timestamp, StoreError)>>,
+    /// Since when the circuit is not closed, and the latest failure.
+    failure: RefCell<Option<(Timestamp, StoreError)>>,
     /// The kind of state that was logged last.
     logged: Cell<Discriminant<CircuitState>>,
     transitions: Cell<Transitions>,
 }
 
-/// How often a breaker came to each state.
+/// How often a breaker has entered each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transitions {
     closed: u64,
@@ -33,7 +34,7 @@ pub struct Transitions {
     half_open: u64,
 }
 
-/// A breaker's states, by the names of labels.
+/// The names of a breaker's states in metric labels.
 pub const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 impl Transitions {
@@ -46,62 +47,62 @@ impl Transitions {
         self
     }
 
-    /// How often it came to each of [`STATES`].
+    /// Each of [`STATES`], with how often the breaker has entered it.
     pub fn named(self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = [self.closed, self.open, self.half_open];
         STATES.into_iter().zip(counts)
     }
 }
 
-/// How the breaker stands.
+/// The state of a breaker, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Where the circuit is.
+    /// The state of the circuit.
     pub state: CircuitState,
-    /// Unless it is closed: since when, on this isolate's clock, and the latest failure.
-    pub trouble: Option<(Timestamp, StoreError)>,
+    /// Since when the circuit is not closed, on this isolate's clock, and the latest failure; `None` while it is closed.
+    pub failure: Option<(Timestamp, StoreError)>,
 }
 
 impl<S, E: Effects> Breaker<S, E> {
-    /// Each change of state is logged once.
+    /// Wraps `inner`. Each change of state is logged once.
     pub fn new(inner: S, waits: Waits, effects: E) -> Self {
         Self {
             inner,
             effects,
             circuit: RefCell::new(Circuit::new(waits)),
-            trouble: RefCell::new(None),
+            failure: RefCell::new(None),
             logged: Cell::new(discriminant(&CircuitState::Closed)),
             transitions: Cell::default(),
         }
     }
 
-    /// The store that is asked.
+    /// The wrapped store.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// How it stands.
+    /// The state of the breaker, and why.
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
             state: self.circuit.borrow().state(),
-            trouble: self.trouble.borrow().clone(),
+            failure: self.failure.borrow().clone(),
         }
     }
 
-    /// How often it came to each state.
+    /// How often the breaker has entered each state.
     #[must_use]
     pub const fn transitions(&self) -> Transitions {
         self.transitions.get()
     }
 
-    /// Whether calls go through.
+    /// Whether the circuit is closed, so that calls go through.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.circuit.borrow().state() == CircuitState::Closed
     }
 
-    /// Once per change: not for a probe after one that never reported or was not sent.
+    /// Logs and counts the state, if it has changed. A probe after one that never reported or was not sent is no change.
     fn log(&self, now: Timestamp) {
         let state = self.circuit.borrow().state();
         let kind = discriminant(&state);
@@ -118,8 +119,8 @@ impl<S, E: Effects> Breaker<S, E> {
                 .effects
                 .log(LogLevel::Info, "Redis: asking whether it answers again"),
             CircuitState::Open { until } => {
-                let trouble = self.trouble.borrow();
-                let why = trouble.as_ref().map(|(_, error)| error.to_string());
+                let failure = self.failure.borrow();
+                let why = failure.as_ref().map(|(_, error)| error.to_string());
                 let line = format!(
                     "Redis: {}; not asked for {} ms, on_store_failure rules meanwhile",
                     why.unwrap_or_default(),
@@ -131,18 +132,18 @@ impl<S, E: Effects> Breaker<S, E> {
     }
 
     fn learn(&self, result: Result<(), &StoreError>, now: Timestamp) {
-        *self.trouble.borrow_mut() = result.err().map(|error| {
-            let since = self.trouble.borrow().as_ref().map(|(since, _)| *since);
+        *self.failure.borrow_mut() = result.err().map(|error| {
+            let since = self.failure.borrow().as_ref().map(|(since, _)| *since);
             (since.unwrap_or(now), error.clone())
         });
     }
 }
 
 impl<S: SharedStore, E: Effects> Breaker<S, E> {
-    /// Leave to [probe](Self::probe), if a probe is due: the one who gets it sends it, apart from any request.
+    /// The permit to [probe](Self::probe), if a probe is due. Its receiver is expected to probe, in no request's task.
     #[must_use]
     pub fn begin_probe(&self) -> Option<Permit> {
-        // Nothing is due most of the time, and the time is a call of the platform's.
+        // Usually no probe is due, and reading the clock is a call to the platform.
         if self.is_closed() {
             return None;
         }
@@ -154,9 +155,10 @@ impl<S: SharedStore, E: Effects> Breaker<S, E> {
         permit
     }
 
-    /// Asks the store whether it answers again. It decides nothing and writes nothing; a Redis that may not write refuses
-    /// the script all the same, since the script does not declare that it never does. Where the script is sent without its first line, such a
-    /// Redis answers the probe and refuses the next decisions; the waits go on doubling.
+    /// Asks the store once, to learn whether it answers again. A probe decides nothing and writes nothing. A Redis that cannot
+    /// write still refuses it, since the script's first line does not declare that the script never writes. If the
+    /// script is sent without its first line, such a Redis answers the probe and refuses the next decisions; then the waits
+    /// go on doubling.
     pub async fn probe(&self, permit: Permit) {
         let check = Check::default();
         let question = Question::new(&check);
@@ -165,7 +167,7 @@ impl<S: SharedStore, E: Effects> Breaker<S, E> {
     }
 
     fn report(&self, permit: Permit, result: Result<(), &StoreError>) {
-        // The clock again: the wait begins now, not when the call did.
+        // Read the clock again: the wait begins at the end of the call.
         let now = self.effects.now();
         let outcome = match result {
             Ok(()) => CallOutcome::Success,
@@ -173,7 +175,7 @@ impl<S: SharedStore, E: Effects> Breaker<S, E> {
             Err(error) if error.is_transient() => CallOutcome::Transient,
             Err(_) => CallOutcome::Permanent,
         };
-        // A call that went well needs no jitter, and randomness is a call of the platform's.
+        // A success needs no jitter, and randomness is a call to the platform.
         let random = match outcome {
             CallOutcome::Success => 0,
             _ => self.effects.random(),

@@ -1,8 +1,8 @@
-//! The circuit as a pure state machine: every step takes `now`, and `random` where chance is wanted.
+//! The circuit as a pure state machine: every step takes `now`, and `random` if it needs jitter.
 //!
-//! Closed, calls go through. Otherwise no caller's call does. Once a wait is over, the circuit asks for a probe: a call
-//! that no caller waits for, and whose outcome closes the circuit or opens it for twice as long. A probe that never
-//! reports ends at a deadline: a flag would lock the circuit for ever.
+//! While the circuit is closed, calls go through. Otherwise no request's call does. Once a wait is over, the circuit asks
+//! for a probe: a call that no request waits for. Its outcome closes the circuit, or opens it for twice as long. A probe that
+//! never reports ends at a deadline; with a flag, it would keep the circuit half-open for ever.
 //!
 //! Source of the pattern: M. Nygard, "Release It!", stability pattern "Circuit Breaker".
 
@@ -10,14 +10,15 @@ use std::fmt;
 
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// Failures in a row that open a closed circuit.
+/// The failures in a row that open a closed circuit.
 const FAILURES_IN_A_ROW: u32 = 5;
-/// Outcomes that are remembered, and how many failures among them open it: a store that fails now
-/// and then has half of all requests wait for nothing.
+/// The number of latest outcomes that are remembered.
 const REMEMBERED_OUTCOMES: u32 = 20;
-const FAILURES_AMONG_THEM: u32 = 10;
+/// The failures among the remembered outcomes that open a closed circuit. Without this rule, a store that fails every other
+/// call would let half of all requests wait in vain.
+const FAILURES_AMONG_REMEMBERED: u32 = 10;
 
-/// The first wait. Short, for most failures pass at once, and a probe costs no caller anything.
+/// The first wait. It is short, since most failures pass at once, and a probe costs no request anything.
 pub const FIRST_WAIT: Millis = Millis::new(100);
 
 /// How a call ended.
@@ -25,15 +26,15 @@ pub const FIRST_WAIT: Millis = Millis::new(100);
 pub enum CallOutcome {
     /// The store answered.
     Success,
-    /// It did not, which may pass.
+    /// The store failed in a way that may pass.
     Transient,
-    /// It will not until an operator acts, or for long.
+    /// The store fails until an operator acts, or for long.
     Permanent,
-    /// The call was not made after all.
+    /// The call was not sent.
     NotSent,
 }
 
-/// Where the circuit is.
+/// The state of the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitState {
     /// Calls go through.
@@ -60,16 +61,16 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// Leave to make one call. Its outcome is reported with it.
+/// The permit to make one call. The outcome of the call is [reported](Circuit::ended) with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Permit(u64);
 
 /// How long the circuit waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waits {
-    /// Doublings of [`FIRST_WAIT`] before the wait stays as it is.
+    /// How often [`FIRST_WAIT`] may double. After that many doublings the wait is constant.
     pub doublings: u32,
-    /// How long a probe may take.
+    /// The longest that a probe may take.
     pub probe: Millis,
 }
 
@@ -83,19 +84,20 @@ impl Waits {
     }
 }
 
-/// The circuit.
+/// A circuit breaker without I/O.
 #[derive(Clone, Debug)]
 pub struct Circuit {
     waits: Waits,
     state: CircuitState,
-    /// No probe is sent until then.
-    held_back: Deadline,
-    /// Counts changes of state: an outcome says something of the state that its call began in.
+    /// Until when no probe is sent.
+    next_probe: Deadline,
+    /// The number of changes of state. An outcome counts only if the state has not changed since its call began.
     epoch: u64,
-    /// Times it has opened since a caller's call went well: a store may answer probes and fail every decision.
+    /// How often the circuit has opened since a request's call succeeded. Probes do not reset it: a store may answer probes
+    /// and fail every decision.
     opened: u32,
-    in_a_row: u32,
-    /// The last outcomes, one bit each, the latest lowest; a failure is 1.
+    failures_in_a_row: u32,
+    /// The latest outcomes, one bit each, the latest in the lowest bit; a failure is 1.
     outcomes: u32,
 }
 
@@ -106,25 +108,25 @@ impl Circuit {
         Self {
             waits,
             state: CircuitState::Closed,
-            held_back: Deadline::OVER,
+            next_probe: Deadline::OVER,
             epoch: 0,
             opened: 0,
-            in_a_row: 0,
+            failures_in_a_row: 0,
             outcomes: 0,
         }
     }
 
-    /// Where it is.
+    /// The state of the circuit.
     #[must_use]
     pub const fn state(&self) -> CircuitState {
         self.state
     }
 
-    /// Leave to call, while it is closed.
+    /// The permit to call, while the circuit is closed.
     ///
     /// # Errors
     ///
-    /// The time before which it is no use to ask again. While a probe is under way that is past: it may end at any time.
+    /// The time before which no call is permitted. While a probe is under way, which may end at any time, that time is past.
     pub fn permit(&self) -> Result<Permit, Timestamp> {
         match self.state {
             CircuitState::Closed => Ok(Permit(self.epoch)),
@@ -133,9 +135,9 @@ impl Circuit {
         }
     }
 
-    /// Leave to probe, if a probe is due at `now`: the one who gets it sends it.
+    /// The permit to probe, if a probe is due at `now`. Its receiver is expected to send the probe.
     pub fn begin_probe(&mut self, now: Timestamp) -> Option<Permit> {
-        if self.state == CircuitState::Closed || self.held_back.is_pending(now) {
+        if self.state == CircuitState::Closed || self.next_probe.is_pending(now) {
             return None;
         }
         let until = now + self.waits.probe;
@@ -146,8 +148,8 @@ impl Circuit {
         Some(Permit(self.epoch))
     }
 
-    /// What became of a call, and whether that changed the state. `random` is any number, the more
-    /// even its distribution the better: isolates that failed together should not come back together.
+    /// Reports how a call ended, and returns whether that changed the state. `random` should be uniformly distributed, so that
+    /// isolates that failed together do not come back together.
     pub fn ended(
         &mut self,
         permit: Permit,
@@ -167,7 +169,7 @@ impl Circuit {
         }
         self.outcomes = self.outcomes << 1 | u32::from(outcome != CallOutcome::Success);
         if outcome == CallOutcome::Success {
-            self.in_a_row = 0;
+            self.failures_in_a_row = 0;
             if probing {
                 self.outcomes = 0;
                 self.enter(CircuitState::Closed, Deadline::OVER);
@@ -176,9 +178,10 @@ impl Circuit {
             }
             return probing;
         }
-        self.in_a_row += 1;
-        let among_them = (self.outcomes & ((1 << REMEMBERED_OUTCOMES) - 1)).count_ones();
-        let enough = self.in_a_row >= FAILURES_IN_A_ROW || among_them >= FAILURES_AMONG_THEM;
+        self.failures_in_a_row += 1;
+        let failures = (self.outcomes & ((1 << REMEMBERED_OUTCOMES) - 1)).count_ones();
+        let enough =
+            self.failures_in_a_row >= FAILURES_IN_A_ROW || failures >= FAILURES_AMONG_REMEMBERED;
         if outcome == CallOutcome::Permanent {
             self.opened = self.waits.doublings;
         } else if !probing && !enough {
@@ -197,14 +200,14 @@ impl Circuit {
         );
     }
 
-    fn enter(&mut self, state: CircuitState, held_back: Deadline) {
+    fn enter(&mut self, state: CircuitState, next_probe: Deadline) {
         self.state = state;
-        self.held_back = held_back;
+        self.next_probe = next_probe;
         self.epoch += 1;
     }
 }
 
-/// Between half of the wait and the whole.
+/// A wait between a half of `wait` and the whole.
 fn jittered(wait: Millis, random: u32) -> Millis {
     let half = wait.get() / 2;
     Millis::new(wait.get() - half * u64::from(random) / u64::from(u32::MAX))

@@ -128,10 +128,10 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     assert!(!probe(&store));
     assert!(matches!(ask(&store), Err(StoreError::Open { .. })));
     assert_eq!(store.inner.asked.get(), 6);
-    let trouble = Some((START, StoreError::Status(502)));
+    let failure = Some((START, StoreError::Status(502)));
     assert_eq!(
-        store.status().trouble,
-        trouble,
+        store.status().failure,
+        failure,
         "since the first, the latest reason"
     );
 
@@ -140,7 +140,7 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     assert!(ask(&store).is_err());
     assert!(probe(&store));
     assert!(ask(&store).is_ok());
-    assert_eq!(store.status().trouble, None);
+    assert_eq!(store.status().failure, None);
     assert_eq!(
         logged(&store),
         [
