@@ -1,4 +1,4 @@
-//! A cap on what one isolate may spend on decisions, in commands that the store bills.
+//! A wrapper that caps what one isolate spends on decisions, in commands that the store bills.
 
 use std::cell::Cell;
 
@@ -13,35 +13,35 @@ pub struct Capped<S, E> {
     inner: S,
     effects: E,
     budget: Budget,
-    silent: Cell<Deadline>,
+    silent_until: Cell<Deadline>,
 }
 
 /// How long the cap may be reached again without another log line.
-const SILENCE: Millis = Millis::from_secs(60);
+const SILENT_FOR: Millis = Millis::from_secs(60);
 
 impl<S, E: Effects> Capped<S, E> {
-    /// No more than the budget has. That it has not enough is logged, once a minute while it has not.
+    /// Wraps `inner`, which spends from `budget`. While the budget is not enough, this is logged once a minute.
     #[must_use]
     pub fn new(inner: S, budget: Budget, effects: E) -> Self {
         Self {
             inner,
             effects,
             budget,
-            silent: Cell::default(),
+            silent_until: Cell::default(),
         }
     }
 
-    /// The store that is asked.
+    /// The wrapped store.
     pub const fn inner(&self) -> &S {
         &self.inner
     }
 
     fn log(&self, now: Timestamp) {
-        if !self.silent.get().is_pending(now) {
-            self.silent.set(Deadline::after(SILENCE, now));
+        if !self.silent_until.get().is_pending(now) {
+            self.silent_until.set(Deadline::after(SILENT_FOR, now));
             self.effects.log(
                 LogLevel::Warn,
-                "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (told once a minute)",
+                "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (logged once a minute)",
             );
         }
     }
@@ -59,7 +59,7 @@ impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
             .spend(self.inner.most_commands(question), purpose, now)
         {
             if reconciles {
-                // It is tried again: some are kept for it.
+                // Reconciliation tries again, and the budget keeps some commands for that.
                 let _ = self.budget.left_for_records(now);
             }
             self.log(now);
@@ -69,7 +69,7 @@ impl<S: SharedStore, E: Effects> SharedStore for Capped<S, E> {
     }
 }
 
-/// Whether nobody waits for the answer: it only tells the store what was admitted without it.
+/// Whether a question only reconciles: it reports to the store what memory admitted, and no request waits for the answer.
 fn reconciles(question: &Question<'_>) -> bool {
     let check = question.check;
     let mut extras = (0..check.charges.len()).map(|place| question.extra(place));
@@ -96,7 +96,7 @@ mod tests {
     use crate::store::{Store, StoreError, Verdict};
     use crate::time::{Millis, Timestamp};
 
-    /// Counts what reaches the store behind.
+    /// A store that counts the questions that it is asked.
     struct Counted(Cell<u32>);
 
     impl SharedStore for Counted {
@@ -115,11 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn no_second_holds_more_than_the_cap() {
+    fn no_more_commands_than_the_cap_are_spent_in_any_second() {
         let effects = Manual::default();
         let counted = Counted(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(30)), effects.clone());
-        // Three commands each: the script, the read, the state.
+        // Each costs three commands: the script, the read, and the write of the state.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let mut asked_at = Vec::new();
         for ms in 0..5000 {
@@ -141,15 +141,15 @@ mod tests {
                 .take_while(|ms| **ms < first + 1000);
             assert!(within.count() <= 10);
         }
-        // Hardly less than the cap, either: a second and a sub-window apart.
+        // Nearly the whole cap is used: the same commands are free again after a second and a sub-window.
         assert_eq!(asked_at.len(), 50);
         assert_eq!(effects.lines().len(), 1);
     }
 
-    /// A whole call of the reconciliation fits into what records may spend of the smallest cap, which is
-    /// 50; and it leaves the rest to decisions.
+    /// One full call of a reconciliation fits into the records' share of the smallest cap, which is
+    /// 50, and leaves the rest to decisions.
     #[test]
-    fn reconciliation_is_within_the_share_of_the_records() {
+    fn reconciliation_spends_the_share_of_the_records() {
         let counted = Counted(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(50)), Manual::default());
         let quotas: Vec<_> = (0..QUOTAS_PER_CALL)
@@ -175,17 +175,17 @@ mod tests {
         let decide = || store.decide(&one, START + Millis::new(1100)).now_or_never();
         let decided = std::iter::repeat_with(decide)
             .take_while(|decided| decided == &Some(Ok(Verdict::default())));
-        // Of 50 the reconciliation has spent 18, and two more are kept for records.
+        // Of 50 commands the reconciliation has spent 18, and two more are kept for records.
         assert_eq!(decided.count(), 10);
     }
 
-    /// Nor is it silent for the hour by which a clock was set back.
+    /// The log is not silent for the hour by which a clock was set back.
     #[test]
-    fn it_is_logged_once_a_minute_by_a_clock_set_back_as_well() {
+    fn reaching_the_cap_is_logged_once_a_minute_even_by_a_clock_set_back() {
         let effects = Manual::default();
         let counted = Counted(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(2)), effects.clone());
-        // Three commands, which the cap never allows.
+        // It costs three commands, which the cap of two never allows.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
         let logs = |seconds| {
             let now = START + Millis::from_secs(seconds);
