@@ -1,33 +1,35 @@
-//! One decision of several: a shared store that is partitioned by caller, as a Redis Cluster is.
+//! A wrapper that makes one decision of several, for a shared store that is partitioned by caller, as a Redis Cluster is.
 //!
-//! Such a store decides over the quotas of one caller in one step, and no step spans callers. Most requests meet quotas of
-//! one caller alone, its address's, and are one question as ever. Those of several callers (a user, a header's value, all
-//! requests together) are asked about caller by caller, in an order that is the same in every isolate: the address with its
-//! block first, and the quotas that all requests share last, so that a caller whose own quotas deny it holds none of their
-//! units meanwhile. The first that denies ends it, and what the earlier ones took is given back.
+//! A partitioned store decides over the quotas of one caller in one step, and no step spans callers. Most requests meet
+//! quotas of one caller only, their address. They are one question, as in any store. A request that meets quotas of several
+//! callers (a user, a header's value, all requests together) is decided caller by caller. The order is the same in every
+//! isolate: the address with its block comes first, and the quotas that all requests share come last. So a caller whose own
+//! quotas deny it takes no units from the shared quotas. The first caller that denies ends the decision, and the units of the
+//! earlier callers are given back.
 //!
 //! # The laws
 //!
-//! - Law 1 holds as it is: each caller's quotas are decided in one step, and units that are still to be given back are
-//!   counted. Others see fewer units meanwhile, never more.
-//! - Law 2: a denied request consumes nothing once its units are given back. That begins with its denial, in the
-//!   background. Where it is lost (the isolate ends, or the call fails) they stay taken until they leave the window. It is
-//!   sent once: a second time would take back another request's units. A token bucket keeps what it gained back between the
-//!   admission and the refund, at most the cost: all of it where a unit comes back sooner than the refund comes.
-//! - Law 3: `retry_after` is exact for the caller that denied. The callers that come after it have not been asked, and
-//!   may deny then. A request that runs into units which are then given back waits longer than it has to; and where it is
-//!   denied by a policy that blocks, it is blocked.
-//! - A block is set by the caller's quotas that deny, as ever: not by those of an earlier caller, which admitted, nor by
-//!   those of a later one, which are not asked. One that stands of a later caller does not keep those of an earlier one from
-//!   setting theirs. A cost that can never be met is asked about first, so that it sets no block.
-//! - Shadow quotas count what is admitted: they are given back too.
-//! - If a caller cannot be asked, the store has not decided, and what the earlier ones took is given back. Memory decides
-//!   in its place, and sends what it admits later, as ever: not to the quotas of the caller whose call failed, if that call
-//!   may have counted it. Where giving back is lost as well, the units are counted twice.
+//! - Law 1 holds unchanged: each caller's quotas are decided in one step, and units still to be given back count as taken.
+//!   Other requests see fewer units meanwhile, never more.
+//! - Law 2: a denied request consumes nothing once its units are given back. The refund begins with the denial, in the
+//!   background. If it is lost (the isolate ends, or the call fails), the units stay taken until they leave the window. It is
+//!   sent once: sent a second time, it would give back another request's units. A token bucket keeps what it refilled between
+//!   the admission and the refund, at most the cost. If a unit refills sooner than the refund arrives, that is all of it.
+//! - Law 3: `retry_after` is exact for the caller that denied. The callers after it were not asked, and may deny the retry.
+//!   A request that is denied because of units which are then given back waits longer than necessary. If the policy that
+//!   denies it blocks, the request's caller is blocked.
+//! - A block is set by the quotas that deny, as in any store. The quotas of earlier callers set none, since they admitted,
+//!   and those of later callers set none, since they are not asked. The block of a later caller does not keep the quotas of
+//!   an earlier caller from setting blocks. Callers with a quota whose capacity is below the cost are asked first, so that
+//!   such a cost sets no block.
+//! - Shadow quotas count what is admitted, so their units are given back too.
+//! - If a caller cannot be asked, the store has not decided, and the units of the earlier callers are given back. Memory
+//!   decides in its place, and reconciles later, except with the quotas of the caller whose call failed, if that call may
+//!   have counted the units. If the refund is lost as well, the units are counted twice.
 //!
-//! A question without a cost takes nothing, and asks all callers. A backlog is counted whatever the verdict, so a part of them may
-//! be counted where a later caller cannot be asked; under its name it is counted once. Nothing is leased for a request of
-//! several callers.
+//! A question at a cost of 0 takes nothing, and asks all callers. Backlogs are counted whatever the verdict. So if a later
+//! caller cannot be asked, only some backlogs may have been counted; each is counted once under its name. Nothing is leased
+//! for a request of several callers.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -39,10 +41,10 @@ use super::{Check, StoreError};
 use crate::effects::Effects;
 use crate::time::{Millis, Timestamp};
 
-/// Refunds that nobody has made yet. Beyond them, units stay taken.
+/// The most refunds that wait to be made. The units of further ones stay taken until they leave the window.
 const MAX_REFUNDS: usize = 1000;
 
-/// A shared store whose questions may be of several callers.
+/// A shared store whose questions may concern several callers.
 pub struct Cluster<S, E> {
     inner: S,
     timeout: Millis,
@@ -51,7 +53,7 @@ pub struct Cluster<S, E> {
 }
 
 impl<S, E> Cluster<S, E> {
-    /// One question waits at most `timeout`, of however many callers it is.
+    /// Wraps `inner`. One question waits at most `timeout`, however many callers it concerns.
     pub const fn new(inner: S, timeout: Millis, effects: E) -> Self {
         Self {
             inner,
@@ -61,7 +63,7 @@ impl<S, E> Cluster<S, E> {
         }
     }
 
-    /// Units to give back: what to [refund](Self::refund) in the background. Each is returned once.
+    /// The next [refund](Self::refund) to make in the background, if there is one. Each is returned once.
     pub fn next_refund(&self) -> Option<Refund> {
         self.refunds.borrow_mut().pop()
     }
@@ -77,11 +79,12 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when the store does not say that it has. They stay taken then, until they leave the window.
+    /// [`StoreError`] if the store does not confirm the refund. The units may stay taken then, until they leave the window.
     pub async fn refund(&self, refund: &Refund) -> Result<(), StoreError> {
         self.inner.refund(refund, self.effects.now()).await
     }
 
+    /// Asks about one caller after another.
     async fn ask_each(
         &self,
         question: &Question<'_>,
@@ -94,11 +97,11 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
         reply
             .holdings
             .resize(check.charges.len(), StoredCharge::default());
-        // Those that have admitted, by the places of their charges.
+        // The places of the charges of each caller that has admitted.
         let mut taken: Vec<Vec<usize>> = Vec::new();
         for part in parts(question) {
             if !taken.is_empty() {
-                // Others wait for what is taken: it is given back even if the client disconnects.
+                // The taken units have to be given back even if the client disconnects, since other requests need them.
                 self.effects.outlive_client();
             }
             let spent = self.effects.now().since(begun).get();
@@ -134,7 +137,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
             }
             if check.cost > 0 && !admits {
                 self.give_back(check, &taken, &reply);
-                leave_out(check, &taken, &mut reply, now);
+                exclude_taken(check, &taken, &mut reply, now);
                 break;
             }
             if check.cost > 0 {
@@ -144,14 +147,14 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
         Ok(reply)
     }
 
-    /// Leaves to the background what the callers at `taken` have admitted.
+    /// Queues refunds of what the callers at `taken` have admitted.
     fn give_back(&self, check: &Check, taken: &[Vec<usize>], reply: &StoreReply) {
         let mut refunds = self.refunds.borrow_mut();
         for places in taken {
             let admitted = places.iter().filter_map(|place| {
                 let answer = reply.verdict.answers.get(*place).copied().flatten()?;
                 let charge = check.charges.get(*place)?;
-                // A shadow quota without room has taken nothing.
+                // A shadow quota that would have denied has taken nothing.
                 (answer.decision.allowed()).then(|| (charge.clone(), answer.decision.at))
             });
             let refund = Refund {
@@ -165,8 +168,8 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
     }
 }
 
-/// Has a reply say what is left without the units of the callers at `taken`.
-fn leave_out(check: &Check, taken: &[Vec<usize>], reply: &mut StoreReply, now: Timestamp) {
+/// Changes a reply to report what remains once the units of the callers at `taken` are given back.
+fn exclude_taken(check: &Check, taken: &[Vec<usize>], reply: &mut StoreReply, now: Timestamp) {
     for place in taken.iter().flatten() {
         let answer = reply.verdict.answers.get_mut(*place);
         let holding = reply.holdings.get_mut(*place);
@@ -186,16 +189,17 @@ fn leave_out(check: &Check, taken: &[Vec<usize>], reply: &mut StoreReply, now: T
     }
 }
 
-/// What is asked about one caller.
+/// The part of a question that concerns one caller.
 struct CallerQuestion<'a> {
     caller: &'a str,
     check: Check,
     extras: Vec<ChargeExtra>,
-    /// Of its charges in the whole check.
+    /// The places of its charges in the whole check.
     places: Vec<usize>,
 }
 
 impl<'a> CallerQuestion<'a> {
+    /// A question without charges yet.
     fn of(caller: &'a str, whole: &Check) -> Self {
         Self {
             caller,
@@ -209,11 +213,11 @@ impl<'a> CallerQuestion<'a> {
         }
     }
 
-    /// Its place among the others: of any two callers the same one comes first, whichever isolate asks.
+    /// The key by which callers are ordered, the same in every isolate.
     fn order(&self) -> (bool, bool, Reverse<&str>) {
         let mut enforced = self.check.charges.iter().filter(|charge| charge.enforced);
         let is_possible = enforced.all(|charge| self.check.cost <= charge.quota.capacity());
-        // From `user-` down to `global`.
+        // In reverse order of names, so that `user-…` comes before `global`.
         let by_name = Reverse(self.caller);
         (is_possible, self.check.address.is_none(), by_name)
     }
@@ -248,11 +252,11 @@ impl<S: Partitioned, E: Effects> SharedStore for Cluster<S, E> {
         if !self.is_partitioned() || question.check.is_of_one_caller() {
             return self.inner.ask(question, now).await;
         }
-        // Boxed: the usual request is not the larger for it.
+        // Boxed, so that the future of the usual request stays small.
         Box::pin(self.ask_each(question, now)).await
     }
 
-    /// With those that give back what all callers but one have taken.
+    /// Includes the commands of the refunds of all callers but one.
     fn most_commands(&self, question: &Question<'_>) -> u32 {
         let at_once = self.inner.most_commands(question);
         if !self.is_partitioned() || question.check.is_of_one_caller() {
