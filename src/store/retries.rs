@@ -1,41 +1,41 @@
-//! Retries: how often, and after which waits, a call that may safely be repeated is made again.
+//! Retries of calls that may safely be repeated.
 
 use super::StoreError;
 use crate::effects::Effects;
 use crate::time::Millis;
 
-/// How often, and after which waits, a call that may safely be repeated is made again.
+/// How often and after which waits a call is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retries {
-    /// Further attempts after the first.
+    /// The most attempts after the first.
     pub count: u32,
-    /// The longest wait before the first of them; it doubles with each.
+    /// The longest wait before the first retry. It doubles with each further one.
     pub delay: Millis,
 }
 
 impl Retries {
-    /// One attempt.
+    /// No retries: one attempt.
     pub const NONE: Self = Self {
         count: 0,
         delay: Millis::ZERO,
     };
 
-    /// The wait before retry `number` (from 0): full jitter, anything from nothing to the doubled
-    /// delay. Isolates that failed together do not come back together.
+    /// The wait before retry `number` (from 0), with full jitter: between nothing and the doubled
+    /// delay. So isolates that failed together do not come back together.
     /// Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     #[must_use]
     pub fn wait(&self, number: u32, random: u32) -> Millis {
         let most = self.delay.get().saturating_mul(1 << number.min(16));
-        // Both fit 32 bits where the delay is at most a minute.
+        // The product does not saturate: both factors fit into 32 bits if the delay is at most a minute.
         Millis::new(most.saturating_mul(u64::from(random)) / u64::from(u32::MAX))
     }
 
-    /// Calls until it succeeds, fails in a way that does not pass, or has been repeated often enough.
-    /// Only for calls that do the same when they run twice.
+    /// Calls until the call succeeds, fails in a way that does not pass, or has been repeated [`count`](Self::count) times.
+    /// Use it only for calls that may safely run twice.
     ///
     /// # Errors
     ///
-    /// The last call's.
+    /// The error of the last call.
     pub async fn run<T>(
         &self,
         effects: &impl Effects,
@@ -70,7 +70,7 @@ mod tests {
         delay: Millis::new(50),
     };
 
-    /// Runs a call that fails `failures` times; how often it was made, the waits, the result.
+    /// Runs a call that fails `failures` times. Returns how often it was made, the waits and the result.
     fn run(failures: u32, error: &StoreError) -> (u32, Vec<u64>, Result<(), StoreError>) {
         let effects = Manual::default();
         effects.set_random(u32::MAX);
@@ -97,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn not_for_ever() {
+    fn a_call_is_repeated_at_most_count_times() {
         let error = StoreError::Status(500);
         assert_eq!(run(9, &error), (4, vec![50, 100, 200], Err(error)));
     }
 
     #[test]
-    fn a_failure_that_does_not_pass_is_not_repeated() {
+    fn a_call_with_a_permanent_failure_is_not_repeated() {
         let until = Timestamp::from_millis(5);
         for error in [
             StoreError::Unauthorized,
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jitter_is_full() {
+    fn a_wait_is_between_nothing_and_the_doubled_delay() {
         assert_eq!(RETRIES.wait(2, 0), Millis::ZERO);
         assert_eq!(RETRIES.wait(2, u32::MAX / 2), Millis::new(99));
         assert_eq!(RETRIES.wait(2, u32::MAX), Millis::new(200));
