@@ -1,6 +1,6 @@
-//! The suite that every store and every wrapper passes. A new wrapper of a shared store is tested with
-//! `conformance::shared(&store).await`, what is only a [`Store`] with `conformance::all`; cases use keys
-//! of their own, so one store serves them all.
+//! The suite that every store and every wrapper passes. Test a new wrapper of a shared store with
+//! `conformance::shared(&store).await`, and a type that is only a [`Store`] with `conformance::all`. Each case uses its own
+//! keys, so one store serves all cases.
 
 use std::num::NonZeroU32;
 
@@ -12,7 +12,7 @@ use super::{Charge, Check, QuotaAnswer, Store, Verdict};
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::time::{Millis, Timestamp};
 
-/// At the start of a window of every grid used here.
+/// A time at which a window and a sub-window of every quota used here begin.
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_764_000_000_000);
 pub(crate) const MINUTE: Millis = Millis::new(60_000);
 
@@ -22,7 +22,7 @@ pub(crate) const ALGORITHMS: [Algorithm; 3] = [
     Algorithm::FixedWindow,
 ];
 
-/// All that holds of a shared store and its wrappers.
+/// The cases for shared stores and their wrappers.
 pub(crate) async fn shared(store: &impl SharedStore) {
     all(store).await;
     for algorithm in ALGORITHMS {
@@ -30,7 +30,7 @@ pub(crate) async fn shared(store: &impl SharedStore) {
     }
 }
 
-/// All that holds of any store.
+/// The cases for any store.
 pub(crate) async fn all(store: &impl Store) {
     for algorithm in ALGORITHMS {
         admits_the_limit_and_then_denies(store, algorithm).await;
@@ -39,15 +39,15 @@ pub(crate) async fn all(store: &impl Store) {
     }
     a_denial_by_one_quota_consumes_nothing_of_another(store).await;
     a_cost_is_taken_whole_or_not_at_all(store).await;
-    callers_are_apart(store).await;
-    a_cost_of_zero_reads(store).await;
+    callers_have_separate_quotas(store).await;
+    a_cost_of_zero_consumes_nothing(store).await;
     a_cost_above_the_capacity_sets_no_block(store).await;
-    a_denial_blocks_and_knocking_does_not_lengthen_it(store).await;
+    a_denial_blocks_and_further_requests_do_not_lengthen_the_block(store).await;
     a_policy_without_a_block_sets_none(store).await;
     a_shadow_quota_counts_and_never_denies(store).await;
     a_shadow_quota_does_not_count_what_others_deny(store).await;
     a_shadow_quota_sets_no_block(store).await;
-    nothing_to_charge_is_admitted(store).await;
+    a_request_without_charges_is_admitted(store).await;
 }
 
 pub(crate) fn charge(key: &str, algorithm: Algorithm, limit: u32) -> Charge {
@@ -73,12 +73,12 @@ fn shadow(key: &str, limit: u32) -> Charge {
     }
 }
 
-/// So many units of `charge`, admitted at `at`, as a backlog named `name`.
+/// An extra with a backlog: `units` of `charge`, admitted at `at`, under `name`.
 pub(crate) fn backlog(charge: &Charge, name: &str, units: u32, at: Timestamp) -> ChargeExtra {
-    let taken = charge.quota.decide(None, units, at).admitted;
+    let admitted = charge.quota.decide(None, units, at).admitted;
     ChargeExtra {
         lease: 0,
-        backlog: taken.map(|state| Backlog {
+        backlog: admitted.map(|state| Backlog {
             name: name.to_owned(),
             state,
         }),
@@ -93,10 +93,12 @@ pub(crate) fn check(charges: &[Charge], cost: u32) -> Check {
     }
 }
 
-/// Decides with a store that waits for nothing.
+/// Decides with a store that does no I/O.
 pub(crate) fn at_once(store: &impl Store, check: &Check, now: Timestamp) -> Verdict {
     let decided = store.decide(check, now).now_or_never();
-    decided.expect("it waits for nothing").unwrap()
+    decided
+        .expect("the store should decide without waiting")
+        .unwrap()
 }
 
 async fn ask(store: &impl Store, charges: &[Charge], cost: u32, now: Timestamp) -> (bool, Verdict) {
@@ -106,7 +108,7 @@ async fn ask(store: &impl Store, charges: &[Charge], cost: u32, now: Timestamp) 
     (verdict.allows(&check), verdict)
 }
 
-/// Asks for one unit of each charge, with a backlog or none for each.
+/// Asks for one unit of each charge, with `extras`.
 async fn ask_with(
     store: &impl SharedStore,
     charges: &[Charge],
@@ -180,7 +182,7 @@ async fn a_backlog_is_counted_first(store: &impl SharedStore, algorithm: Algorit
     assert!(allowed, "{algorithm:?}");
     assert_eq!(answer(&verdict, 0).decision.remaining, 1, "{algorithm:?}");
 
-    // Whatever the verdict, and at most up to the limit.
+    // A backlog is counted even if the request is denied, and at most up to the limit.
     let extras = [backlog(&tight, "second", 4), backlog(&shadow, "third", 2)];
     let (allowed, verdict) = ask_with(store, &charges, &extras, START).await;
     assert!(!allowed, "{algorithm:?}");
@@ -217,14 +219,14 @@ async fn a_cost_is_taken_whole_or_not_at_all(store: &impl Store) {
     assert!(ask(store, &charges, 3, START).await.0);
 }
 
-async fn callers_are_apart(store: &impl Store) {
+async fn callers_have_separate_quotas(store: &impl Store) {
     assert!(ask(store, &[sliding("apart:a", 1)], 1, START).await.0);
     assert!(!ask(store, &[sliding("apart:a", 1)], 1, START).await.0);
     assert!(ask(store, &[sliding("apart:*", 1)], 1, START).await.0);
     assert!(ask(store, &[sliding("apart:b", 1)], 1, START).await.0);
 }
 
-async fn a_cost_of_zero_reads(store: &impl Store) {
+async fn a_cost_of_zero_consumes_nothing(store: &impl Store) {
     let charge = blocking("read:a", 3, 60);
     for _ in 0..5 {
         assert_eq!(left(store, &charge, START).await, 3);
@@ -248,7 +250,7 @@ async fn a_cost_above_the_capacity_sets_no_block(store: &impl Store) {
     );
 }
 
-async fn a_denial_blocks_and_knocking_does_not_lengthen_it(store: &impl Store) {
+async fn a_denial_blocks_and_further_requests_do_not_lengthen_the_block(store: &impl Store) {
     let charges = [blocking("block:a", 1, 600), sliding("block-wide:a", 100)];
     assert!(ask(store, &charges, 1, START).await.0);
     let denied_at = START + Millis::new(10);
@@ -261,7 +263,7 @@ async fn a_denial_blocks_and_knocking_does_not_lengthen_it(store: &impl Store) {
         Some(ends),
         "the later of block and quota"
     );
-    // Long after the quota is whole again.
+    // The block lasts long after the quota has recovered.
     for seconds in [70, 300, 599] {
         let now = denied_at + Millis::from_secs(seconds);
         let (allowed, verdict) = ask(store, &charges, 1, now).await;
@@ -271,7 +273,7 @@ async fn a_denial_blocks_and_knocking_does_not_lengthen_it(store: &impl Store) {
     assert!(!ask(store, &charges, 1, ends - Millis::new(1)).await.0);
     assert!(ask(store, &charges, 1, ends).await.0);
     let wide = left(store, &charges[1], ends).await;
-    assert_eq!(wide, 99, "nothing was consumed under the block");
+    assert_eq!(wide, 99, "requests that the block denied consumed nothing");
 }
 
 async fn a_policy_without_a_block_sets_none(store: &impl Store) {
@@ -282,7 +284,7 @@ async fn a_policy_without_a_block_sets_none(store: &impl Store) {
 }
 
 async fn a_shadow_quota_counts_and_never_denies(store: &impl Store) {
-    let charges = [sliding("beside:a", 10), shadow("shadow:a", 2)];
+    let charges = [sliding("enforced:a", 10), shadow("shadow:a", 2)];
     for remaining in [1, 0] {
         let (allowed, verdict) = ask(store, &charges, 1, START).await;
         assert!(allowed);
@@ -291,8 +293,11 @@ async fn a_shadow_quota_counts_and_never_denies(store: &impl Store) {
     }
     for remaining in [7, 6, 5] {
         let (allowed, verdict) = ask(store, &charges, 1, START).await;
-        assert!(allowed, "a shadow does not deny");
-        assert!(!answer(&verdict, 1).allows(), "but says that it would");
+        assert!(allowed, "a shadow quota does not deny");
+        assert!(
+            !answer(&verdict, 1).allows(),
+            "the shadow quota's answer is the denial"
+        );
         assert_eq!(answer(&verdict, 0).decision.remaining, remaining);
     }
 }
@@ -317,7 +322,7 @@ async fn a_shadow_quota_sets_no_block(store: &impl Store) {
         assert!(allowed);
         assert_eq!(answer(&verdict, 0).blocked_until, None);
     }
-    // The same key, enforced from now on: no block was left behind.
+    // The same key, enforced from now on: the shadow quota has set no block.
     let later = START + Millis::from_secs(62);
     let enforced = [Charge {
         enforced: true,
@@ -326,7 +331,7 @@ async fn a_shadow_quota_sets_no_block(store: &impl Store) {
     assert!(ask(store, &enforced, 1, later).await.0);
 }
 
-async fn nothing_to_charge_is_admitted(store: &impl Store) {
+async fn a_request_without_charges_is_admitted(store: &impl Store) {
     let (allowed, verdict) = ask(store, &[], 1, START).await;
     assert!(allowed);
     assert_eq!(verdict.answers, []);

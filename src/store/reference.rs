@@ -1,4 +1,4 @@
-//! What Redis and the script are, in memory: every record is a text, read and written as the script
+//! A model of Redis and the script for tests: every record is a text, read and written as the script
 //! does, and the decision is [`decide`]. Nothing expires.
 
 use std::cell::RefCell;
@@ -14,19 +14,19 @@ use crate::blocklist::AddressBlock;
 use crate::quota::{QuotaState, States};
 use crate::time::Timestamp;
 
-/// A store of texts.
+/// A store whose records are texts in memory.
 #[derive(Default)]
 pub(crate) struct Reference {
     texts: RefCell<HashMap<String, String>>,
 }
 
 impl Reference {
-    /// What is held under `key`, without the store's prefix.
+    /// The text under `key`, without the store's prefix.
     pub(crate) fn text(&self, key: &str) -> Option<String> {
         self.texts.borrow().get(key).cloned()
     }
 
-    /// Holds `text` under `key` from now on.
+    /// Stores `text` under `key`.
     pub(crate) fn set(&self, key: impl Into<String>, text: impl Into<String>) {
         self.texts.borrow_mut().insert(key.into(), text.into());
     }
@@ -43,14 +43,14 @@ impl Reference {
         }
     }
 
-    /// The block of the caller's address that stands at `now`.
+    /// The block of the caller's address that is in force at `now`.
     fn address_block(&self, check: &Check, now: Timestamp) -> Option<AddressBlock> {
         let record = self.text(&format!("blocked:{}", check.address.as_ref()?))?;
         Some(AddressBlock::from_record(&record))
             .filter(|block| block.until.is_none_or(|until| until > now))
     }
 
-    /// What `extra` asks for, without what has been added before.
+    /// `extra` without the part of its backlog that was added before.
     fn fresh(&self, charge: &Charge, extra: &ChargeExtra) -> ChargeExtra {
         let newer = |backlog: &Backlog| {
             let counted = self.text(&absorbed_key(backlog));
@@ -78,11 +78,11 @@ impl SharedStore for Reference {
         let records: Vec<_> = charges.iter().map(|charge| self.record(charge)).collect();
         let address_block = self.address_block(check, now);
         let fresh = Question::with(check, &extras);
-        let rulings = decide(&fresh, &records, address_block.is_some(), now);
-        for (place, (charge, ruling)) in charges.iter().zip(&rulings).enumerate() {
-            if let Some(state) = &ruling.state {
-                let held = self.text(&charge.key).unwrap_or_default();
-                let states = States::parse(&held, &charge.quota);
+        let outcomes = decide(&fresh, &records, address_block.is_some(), now);
+        for (place, (charge, outcome)) in charges.iter().zip(&outcomes).enumerate() {
+            if let Some(state) = &outcome.state {
+                let stored = self.text(&charge.key).unwrap_or_default();
+                let states = States::parse(&stored, &charge.quota);
                 self.set(&charge.key, states.text_with(state, now));
             }
             if absorbs(charge, &extras[place], &records[place], now)
@@ -90,7 +90,7 @@ impl SharedStore for Reference {
             {
                 self.set(absorbed_key(backlog), backlog.state.to_string());
             }
-            if let Some(until) = ruling.block {
+            if let Some(until) = outcome.block {
                 self.set(block_key(charge), until.as_millis().to_string());
             }
         }
@@ -98,12 +98,15 @@ impl SharedStore for Reference {
             leased,
             state: self.state(charge),
         };
-        let leased = rulings.iter().map(|ruling| ruling.leased);
+        let leased = outcomes.iter().map(|outcome| outcome.leased);
         Ok(StoreReply {
             holdings: charges.iter().zip(leased).map(holding).collect(),
             verdict: Verdict {
                 address_block,
-                answers: rulings.iter().map(|ruling| Some(ruling.answer)).collect(),
+                answers: outcomes
+                    .iter()
+                    .map(|outcome| Some(outcome.answer))
+                    .collect(),
                 degraded: false,
                 source: Source::Store,
             },
@@ -115,8 +118,8 @@ impl SharedStore for Reference {
 impl Partitioned for Reference {
     async fn refund(&self, refund: &Refund, now: Timestamp) -> Result<(), StoreError> {
         for (charge, taken_at) in &refund.taken {
-            let held = self.text(&charge.key).unwrap_or_default();
-            let states = States::parse(&held, &charge.quota);
+            let stored = self.text(&charge.key).unwrap_or_default();
+            let states = States::parse(&stored, &charge.quota);
             let refunded = (states.own())
                 .and_then(|state| charge.quota.refund(state, refund.units, *taken_at, now));
             match refunded.map(|state| states.text_with(&state, now)) {
@@ -137,14 +140,14 @@ fn absorbed_key(backlog: &Backlog) -> String {
     format!("absorbed:{}", backlog.name)
 }
 
-/// Whether there was anything to add.
+/// Whether the backlog adds units to the state.
 fn absorbs(charge: &Charge, extra: &ChargeExtra, record: &Record, now: Timestamp) -> bool {
-    let held = record.state.as_ref();
-    let absorb = |backlog: &Backlog| charge.quota.absorb(held, &backlog.state, now);
+    let state = record.state.as_ref();
+    let absorb = |backlog: &Backlog| charge.quota.absorb(state, &backlog.state, now);
     extra.backlog.as_ref().and_then(absorb).is_some()
 }
 
-/// A time as the script reads it: digits only, and not more than Lua's numbers hold.
+/// A time as the script reads it: digits only, and at most the script's `MAX_NUMBER`.
 fn time(text: &str) -> Option<Timestamp> {
     let digits = text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_digit());
     let ms: u64 = text.parse().ok().filter(|_| digits)?;
@@ -152,6 +155,6 @@ fn time(text: &str) -> Option<Timestamp> {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_reference_conforms() {
     super::conformance::shared(&Reference::default()).await;
 }

@@ -1,4 +1,4 @@
-//! The stand-in for Upstash (`tests/upstash`), a real Redis behind it, as a child process.
+//! Runs the stand-in for Upstash (`tests/upstash`), with a real Redis behind it, as a child process.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use crate::redis::keys::Keys;
 use crate::redis::rest::RestClient;
 use crate::time::{Millis, Timestamp};
 
-/// A stand-in of its own; it ends when this is dropped, or with the test process.
+/// A running stand-in with its own Redis. It ends when this is dropped, or with the test process.
 pub(crate) struct StandIn {
     child: Child,
     pub(crate) url: String,
@@ -22,18 +22,18 @@ pub(crate) struct StandIn {
     redis_port: u64,
 }
 
-/// Long enough for a busy machine.
+/// A timeout that is long enough on a busy machine.
 const TIMEOUT: Millis = Millis::new(20_000);
 
-/// Ends the test process with one line: every further test that needs the stand-in would fail alike.
+/// Ends the test process with one line, since every further test that needs the stand-in would fail with the same cause.
 fn end_the_run(cause: &str) -> ! {
     static ENDING: Mutex<()> = Mutex::new(());
-    // Never released, so that other tests' threads do not get to write the same line.
+    // The lock is never released, so that other tests' threads cannot write the same line.
     let _ending = ENDING.lock();
-    // Not by a macro: what those print is kept until the test ends, which it does not.
+    // Not by a macro: the test harness keeps its output until the test ends, and this one never ends.
     let _ = writeln!(
         io::stderr(),
-        "\nerror: no stand-in for Upstash ({cause}): run `npm test`, which installs what these tests need"
+        "\nerror: the stand-in for Upstash does not start ({cause}). Run `npm test`, which installs what these tests need"
     );
     std::process::exit(1)
 }
@@ -43,34 +43,38 @@ impl StandIn {
         Self::with(&[])
     }
 
-    /// One that hands scripts to Redis unchanged, which refuses their flag.
+    /// Starts one that sends scripts to Redis unchanged, which refuses their flag.
     pub(crate) fn refusing() -> Self {
         Self::with(&["--unchanged"])
     }
 
-    /// One that answers `error` to every script that begins with `#!`.
+    /// Starts one that answers `error` to every script that begins with `#!`.
     pub(crate) fn answering(error: &str) -> Self {
         Self::with(&["--refusal", error])
     }
 
-    /// One that behaves as serverless-redis-http does, connected to Redis.
+    /// Starts one that behaves as serverless-redis-http does, and connects it to Redis.
     pub(crate) async fn bridge() -> Self {
         let bridge = Self::with(&["--bridge"]);
         let ping = json!(["PING"]).to_string();
         let effects = bridge.effects();
         let first = effects.call_redis(ping, TIMEOUT).await;
-        assert_eq!(first.unwrap().status, 500, "it is not connected yet");
+        assert_eq!(
+            first.unwrap().status,
+            500,
+            "the bridge connects by its first call, which fails"
+        );
         bridge
     }
 
-    /// Another one over the same Redis, as [`refusing`](Self::refusing).
+    /// Starts another one like [`refusing`](Self::refusing), over the same Redis.
     pub(crate) fn refusing_too(&self) -> Self {
         Self::with(&["--unchanged", "--redis-port", &self.redis_port.to_string()])
     }
 
     fn with(options: &[&str]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstash/cli.mjs");
-        // It ends when its standard input does, which is held open here.
+        // The process ends when its standard input ends, so the pipe is kept open.
         let mut child = Command::new("node")
             .arg(script)
             .args(options)
@@ -89,7 +93,7 @@ impl StandIn {
             let mut trace = String::new();
             let _ = errors.read_to_string(&mut trace);
             let cause = trace.lines().find(|line| line.contains("Error"));
-            end_the_run(cause.unwrap_or("it does not start"));
+            end_the_run(cause.unwrap_or("it reported no error"));
         };
         std::thread::spawn(move || io::copy(&mut errors, &mut io::stderr()));
         let text = |field: &str| ready[field].as_str().unwrap().to_owned();
@@ -101,12 +105,12 @@ impl StandIn {
         }
     }
 
-    /// A host that speaks to it.
+    /// The effects of a host that is connected to it.
     pub(crate) fn effects(&self) -> RealEffects {
         RealEffects(Http::new(&self.url, &self.token).unwrap())
     }
 
-    /// Redis behind it, for what is no decision as well.
+    /// A client of the Redis behind it, for decisions and for other commands.
     pub(crate) fn redis(&self) -> RestClient<RealEffects> {
         self.redis_within(TIMEOUT)
     }
@@ -123,7 +127,7 @@ impl StandIn {
         RedisStore::new(self.redis_within(timeout), Keys::new("t:"))
     }
 
-    /// One Redis command.
+    /// Runs one Redis command, and returns its result.
     pub(crate) async fn run(&self, words: &[&str]) -> Value {
         let body = json!(words).to_string();
         let reply = self.effects().call_redis(body, TIMEOUT).await;
@@ -143,12 +147,12 @@ impl StandIn {
         assert!(status.is_success(), "{status}");
     }
 
-    /// HTTP requests received so far.
+    /// The HTTP requests that it has received so far.
     pub(crate) async fn requests(&self) -> u64 {
         self.stat("requests").await
     }
 
-    /// Commands that Upstash would have billed so far.
+    /// The commands that Upstash would have billed so far.
     pub(crate) async fn billed(&self) -> u64 {
         self.stat("billed").await
     }
@@ -175,7 +179,7 @@ impl Drop for StandIn {
     }
 }
 
-/// A real clock and a real connection. Nothing that a store asks for waits or draws lots here.
+/// Effects with a real clock and a real connection. Random numbers are 0, and the log is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct RealEffects(Http);
 
