@@ -1,4 +1,4 @@
-//! The stack that production runs, as a whole: the suite, and faults of its shared store as scripted.
+//! Tests of the whole stack that production runs: the suite, and scripted faults of the shared store.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
@@ -39,10 +39,10 @@ const RULES: Rules = Rules {
     fallback_factor: 1000,
 };
 
-/// Failures in a row after which the shared store is not asked any more.
+/// The failures in a row that open the breaker.
 const OPENS_AFTER: usize = 5;
 
-/// A database that all isolates share, and that is out when its store is.
+/// A database that all isolates share, and that is out when the shared store is.
 #[derive(Clone)]
 struct Shared {
     emulator: Rc<Emulator>,
@@ -66,10 +66,11 @@ impl Database for Shared {
 /// How calls of the shared store end.
 #[derive(Default)]
 struct Faults {
-    /// `None`: well.
+    /// `None`: calls succeed.
     error: RefCell<Option<StoreError>>,
-    /// Whether the store has decided by the time that a call fails.
+    /// Whether the store decides before a call fails, so that only its answer is lost.
     runs: Cell<bool>,
+    /// The number of calls.
     asked: Cell<usize>,
 }
 
@@ -95,7 +96,7 @@ impl SharedStore for Faulty {
     }
 }
 
-/// How the shared store can be out: it does not decide, or its answers are lost.
+/// The values of [`Faults::runs`]: the store does not decide, or its answers are lost.
 const OUTAGES: [bool; 2] = [false, true];
 
 struct Isolate {
@@ -141,7 +142,7 @@ impl Isolate {
         }
     }
 
-    /// Fails all calls from now on, which the store has decided where it `runs`.
+    /// Fails all calls from now on. With `runs` the store decides, but its answers are lost.
     fn fail(&self, runs: bool) {
         let refused = StoreError::Refused("OOM".to_owned());
         let error = if runs { StoreError::Timeout } else { refused };
@@ -153,7 +154,7 @@ impl Isolate {
         self.faults.error.take();
     }
 
-    /// Lets time pass.
+    /// Moves the clock.
     fn pass(&self, time: Millis) {
         self.effects.set((self.now() + time).since(START).get());
     }
@@ -165,14 +166,14 @@ impl Isolate {
     fn decide(&self, check: &Check) -> Result<Verdict, StoreError> {
         let decided = self.stack.decide(check, self.now()).now_or_never();
         self.probe();
-        decided.expect("it waits for nothing")
+        decided.expect("the stack should decide without waiting")
     }
 
-    /// As a host does after each request.
+    /// Probes if a probe is due, as a host does after each request.
     fn probe(&self) {
         while let Some(permit) = self.stack.begin_probe() {
             let probed = self.stack.probe(permit).now_or_never();
-            probed.expect("it waits for nothing");
+            probed.expect("the stack should probe without waiting");
         }
     }
 
@@ -191,14 +192,14 @@ impl Isolate {
         (0..requests).filter(|_| self.admits(charges)).count()
     }
 
-    /// How often the shared store is asked while `work` is done.
+    /// How often `work` asks the shared store.
     fn asked(&self, work: impl FnOnce()) -> usize {
         let before = self.faults.asked.get();
         work();
         self.faults.asked.get() - before
     }
 
-    /// What the shared store itself says is left.
+    /// The units that remain in the shared store.
     fn left(&self, charge: &Charge) -> u32 {
         let read = check(std::slice::from_ref(charge), 0);
         let verdict = conformance::at_once(&*self.redis, &read, self.now());
@@ -208,12 +209,13 @@ impl Isolate {
     fn state(&self) -> CircuitState {
         match self.stack.health() {
             StoreHealth::Shared(status) => status.state,
-            StoreHealth::Memory => panic!("there is a shared store"),
+            StoreHealth::Memory => panic!("this stack has a shared store"),
         }
     }
 
-    /// A request that meets no quota, once the breaker lets it through: it closes it.
-    fn find_out(&self) {
+    /// Closes the breaker, if the shared store answers: waits until a probe is due, and probes after a request without
+    /// quotas.
+    fn close_breaker(&self) {
         if let CircuitState::Open { until } = self.state() {
             self.pass(until.since(self.now()));
         }
@@ -222,11 +224,11 @@ impl Isolate {
 
     fn reconcile(&self) {
         let reconciling = self.stack.reconcile().now_or_never();
-        reconciling.expect("it waits for nothing");
+        reconciling.expect("the stack should reconcile without waiting");
     }
 }
 
-fn ruled(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
+fn with_rule(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
     Charge {
         on_failure,
         ..charge(key, Algorithm::SlidingWindow, limit)
@@ -241,19 +243,19 @@ fn leased(key: &str, limit: u32, lease: u32) -> Charge {
 }
 
 #[tokio::test]
-async fn conforms_over_a_shared_store() {
+async fn the_stack_conforms_over_a_shared_store() {
     conformance::all(&Isolate::new().stack).await;
 }
 
 #[tokio::test]
-async fn conforms_over_a_shared_store_that_is_out() {
+async fn the_stack_conforms_over_a_shared_store_that_is_out() {
     let isolate = Isolate::new();
     isolate.fail(false);
     conformance::all(&isolate.stack).await;
 }
 
 #[tokio::test]
-async fn conforms_in_memory() {
+async fn the_stack_conforms_in_memory() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let effects = Manual::default();
     let stack: Stack<Reference, _, _> =
@@ -263,7 +265,7 @@ async fn conforms_in_memory() {
 }
 
 #[tokio::test]
-async fn conforms_over_redis() {
+async fn the_stack_conforms_over_redis() {
     let stand_in = StandIn::start();
     let records = Records::new(stand_in.redis(), Keys::new("stack:"));
     let stack = Stack::new(
@@ -275,12 +277,12 @@ async fn conforms_over_redis() {
         stand_in.effects(),
     );
     conformance::all(&stack).await;
-    assert!(stack.answers(), "Redis decided");
+    assert!(stack.answers(), "the breaker opened, so memory decided");
 }
 
-/// Two of five units are taken when it goes out; ten more requests come.
+/// Two of five units are taken when the store goes out. Then ten more requests arrive.
 #[test]
-fn requests_while_it_is_out_follow_their_rule() {
+fn requests_follow_their_rule_while_the_store_is_out() {
     for runs in OUTAGES {
         for (rule, admitted) in [
             (OnFailure::Memory, Some(3)),
@@ -288,7 +290,7 @@ fn requests_while_it_is_out_follow_their_rule() {
             (OnFailure::Deny, None),
         ] {
             let isolate = Isolate::new();
-            let charges = [ruled("p:a", 5, rule)];
+            let charges = [with_rule("p:a", 5, rule)];
             assert_eq!(isolate.admitted(&charges, 2), 2);
             isolate.fail(runs);
             let check = check(&charges, 1);
@@ -306,13 +308,12 @@ fn requests_while_it_is_out_follow_their_rule() {
     }
 }
 
-/// A request that is denied for its rule counts nowhere.
 #[test]
-fn what_a_rule_turns_away_is_not_counted() {
+fn a_request_that_is_refused_by_its_rule_is_not_counted() {
     let isolate = Isolate::new();
     let charges = [
-        ruled("p:a", 5, OnFailure::Deny),
-        ruled("q:a", 5, OnFailure::Memory),
+        with_rule("p:a", 5, OnFailure::Deny),
+        with_rule("q:a", 5, OnFailure::Memory),
     ];
     let both = check(&charges, 1);
     isolate.fail(false);
@@ -322,8 +323,8 @@ fn what_a_rule_turns_away_is_not_counted() {
         assert_eq!(open, request >= OPENS_AFTER, "{error}");
     }
     isolate.recover();
-    isolate.find_out();
-    assert!(!isolate.stack.should_reconcile(), "there is no backlog");
+    isolate.close_breaker();
+    assert!(!isolate.stack.should_reconcile(), "no request was admitted");
     assert_eq!(isolate.admitted(&charges, 10), 5);
 }
 
@@ -340,7 +341,7 @@ fn the_breaker_opens_and_closes() {
     assert!(!isolate.stack.answers());
     assert_eq!(isolate.effects.lines().len(), 1);
 
-    // One probe finds out that it is still out; the wait doubles.
+    // One probe finds that the store is still out, and the wait doubles.
     isolate.pass(FIRST_WAIT);
     let asked = isolate.asked(|| assert_eq!(isolate.admitted(&charges, 100), 100));
     assert_eq!(asked, 1);
@@ -356,9 +357,9 @@ fn the_breaker_opens_and_closes() {
     assert!(isolate.stack.answers());
 }
 
-/// One an hour: long after the isolate would have asked again.
+/// The quota admits one request an hour, so the denial applies long after the isolate would have asked again.
 #[test]
-fn a_remembered_denial_stands_while_it_is_out() {
+fn a_remembered_denial_still_denies_while_the_store_is_out() {
     for runs in OUTAGES {
         let isolate = Isolate::new();
         let quota = Quota::new(
@@ -380,13 +381,13 @@ fn a_remembered_denial_stands_while_it_is_out() {
 }
 
 #[test]
-fn blocks_stand_while_it_is_out_whatever_the_rule() {
+fn blocks_still_deny_while_the_store_is_out_by_any_rule() {
     for runs in OUTAGES {
         for rule in [OnFailure::Memory, OnFailure::Allow] {
             let isolate = Isolate::new();
             let blocking = [Charge {
                 block: Some(Millis::from_secs(600)),
-                ..ruled("p:a", 1, rule)
+                ..with_rule("p:a", 1, rule)
             }];
             assert_eq!(isolate.admitted(&blocking, 2), 1);
             let ends = START + Millis::from_secs(600);
@@ -397,16 +398,19 @@ fn blocks_stand_while_it_is_out_whatever_the_rule() {
                 assert_eq!(verdict.answers[0].unwrap().blocked_until, Some(ends));
                 isolate.pass(MINUTE);
             }
-            assert!(isolate.admits(&blocking), "it has ended");
+            assert!(isolate.admits(&blocking), "the block has ended");
         }
 
         let isolate = Isolate::new();
-        let plain = [ruled("p:a", 100, OnFailure::Allow)];
+        let plain = [with_rule("p:a", 100, OnFailure::Allow)];
         isolate.redis.set("blocked:192.0.2.1", "{\"reason\":\"x\"}");
         assert!(!isolate.admits(&plain));
         isolate.fail(runs);
         for _ in 0..10 {
-            assert!(!isolate.admits(&plain), "blocked by an operator");
+            assert!(
+                !isolate.admits(&plain),
+                "an operator has blocked the address"
+            );
             isolate.pass(MINUTE);
         }
     }
@@ -419,24 +423,27 @@ fn a_backlog_is_reconciled_once() {
         let charges = [charge("p:a", algorithm, 30)];
         isolate.fail(false);
         assert_eq!(isolate.admitted(&charges, 10), 10);
-        assert!(!isolate.stack.should_reconcile(), "with whom?");
+        assert!(!isolate.stack.should_reconcile(), "the store is still out");
         isolate.recover();
         assert_eq!(isolate.left(&charges[0]), 30, "nothing is sent yet");
-        isolate.find_out();
+        isolate.close_breaker();
         assert!(isolate.stack.should_reconcile());
-        assert!(!isolate.stack.should_reconcile(), "one request is at it");
+        assert!(
+            !isolate.stack.should_reconcile(),
+            "a reconciliation is under way"
+        );
         let before = isolate.left(&charges[0]);
         isolate.reconcile();
         let left = isolate.left(&charges[0]);
         assert_eq!((before, left), (30, 20), "{algorithm:?}");
-        assert!(!isolate.stack.should_reconcile(), "nothing is left");
+        assert!(!isolate.stack.should_reconcile(), "the backlog is empty");
         isolate.reconcile();
         assert!(isolate.admits(&charges));
         assert_eq!(isolate.left(&charges[0]), 19, "{algorithm:?}");
     }
 }
 
-/// The store counts the backlog and each answer is lost, of all attempts and of a request's as well.
+/// The store counts the backlog, but its answers are lost: those to all attempts, and one to a request.
 #[test]
 fn a_backlog_whose_answer_is_lost_is_reconciled_once() {
     let isolate = Isolate::new();
@@ -444,42 +451,41 @@ fn a_backlog_whose_answer_is_lost_is_reconciled_once() {
     isolate.fail(false);
     assert_eq!(isolate.admitted(&charges, 10), 10);
     isolate.recover();
-    isolate.find_out();
+    isolate.close_breaker();
     assert!(isolate.stack.should_reconcile());
     isolate.fail(true);
     let asked = isolate.asked(|| isolate.reconcile());
-    assert_eq!(asked, 3, "and two retries");
+    assert_eq!(asked, 3, "one call and two retries");
     assert_eq!(isolate.left(&charges[0]), 20);
     assert!(
         isolate.admits(&charges),
-        "counted there, and admitted alone"
+        "the store counts the request, but memory admits it"
     );
     assert_eq!(isolate.left(&charges[0]), 19);
     isolate.recover();
     isolate.pass(Millis::from_secs(10));
-    isolate.find_out();
+    isolate.close_breaker();
     assert!(isolate.stack.should_reconcile());
     isolate.reconcile();
-    assert_eq!(isolate.left(&charges[0]), 19, "once");
+    assert_eq!(isolate.left(&charges[0]), 19, "the backlog is counted once");
     assert!(!isolate.stack.should_reconcile());
 }
 
-/// The next decision about the caller takes the backlog along.
 #[test]
-fn a_caller_that_comes_back_needs_no_reconciliation() {
+fn the_next_decision_about_a_caller_sends_its_backlog() {
     let isolate = Isolate::new();
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
     isolate.fail(false);
     assert_eq!(isolate.admitted(&charges, 10), 10);
     isolate.recover();
-    isolate.find_out();
+    isolate.close_breaker();
     assert!(isolate.admits(&charges));
     assert_eq!(isolate.left(&charges[0]), 19);
     assert!(!isolate.stack.should_reconcile());
 }
 
 #[test]
-fn a_prefetch_leases_what_is_spent_without_asking() {
+fn prefetched_units_are_spent_without_asking_the_store() {
     let isolate = Isolate::new();
     let charges = [leased("p:a", 10_000, 100)];
     let asked = isolate.asked(|| {
@@ -496,9 +502,9 @@ fn a_prefetch_leases_what_is_spent_without_asking() {
     assert_eq!(asked, 1);
 }
 
-/// What memory admits is no word of the store's, and nothing is leased for it.
+/// Leases learn from the store's answers alone, not from those of memory.
 #[test]
-fn no_lease_is_granted_while_it_is_out() {
+fn nothing_is_leased_while_the_store_is_out() {
     for runs in OUTAGES {
         let isolate = Isolate::new();
         let charges = [leased("p:a", 1000, 100)];
@@ -509,14 +515,14 @@ fn no_lease_is_granted_while_it_is_out() {
             assert_eq!(isolate.stack.next_prefetch(), None);
         }
         isolate.recover();
-        isolate.find_out();
+        isolate.close_breaker();
         let asked = isolate.asked(|| assert!(!isolate.ask(&charges).1.degraded));
-        assert_eq!(asked, 1, "nothing is held");
+        assert_eq!(asked, 1, "the isolate has no leased units");
     }
 }
 
-/// What is held when it goes out is spent, a prefetch that fails brings nothing, and memory counts all
-/// of it: no more than the limit together.
+/// When the store goes out, leased units are spent first. A prefetch that fails leases nothing. Memory has counted the leased
+/// units, so both together admit at most the limit.
 #[test]
 fn leases_and_memory_together_stay_within_the_limit() {
     for runs in OUTAGES {
@@ -547,7 +553,7 @@ fn leases_and_memory_together_stay_within_the_limit() {
 }
 
 fn of(address: &str) -> Check {
-    let charges = [ruled(&format!("p:{address}"), 100, OnFailure::Allow)];
+    let charges = [with_rule(&format!("p:{address}"), 100, OnFailure::Allow)];
     Check {
         address: Some(address.to_owned()),
         ..check(&charges, 1)
@@ -555,7 +561,7 @@ fn of(address: &str) -> Check {
 }
 
 #[test]
-fn a_blocked_range_of_the_copy_denies_while_it_is_out() {
+fn a_blocked_range_still_denies_while_the_store_is_out() {
     for runs in OUTAGES {
         let isolate = Isolate::new();
         let blocked = |address| {
@@ -576,7 +582,7 @@ fn a_blocked_range_of_the_copy_denies_while_it_is_out() {
         let range = BlockTarget::parse("192.0.2.0/24", Ipv6Prefix::default()).unwrap();
         let set = isolate.records.block(&range, &block, START);
         set.now_or_never().unwrap().unwrap();
-        // The database tells its version with every decision.
+        // Every decision reads the version.
         let copy = isolate.records.blocklist_copy(START).now_or_never();
         let copy = copy.unwrap().unwrap();
         let version = copy.version().unwrap();
@@ -586,45 +592,45 @@ fn a_blocked_range_of_the_copy_denies_while_it_is_out() {
         isolate.fail(runs);
         for _ in 0..12 {
             assert!(blocked("192.0.2.1"));
-            assert!(blocked("192.0.2.77"), "never seen before");
+            assert!(blocked("192.0.2.77"), "a caller never seen before");
             assert!(!blocked("192.0.3.1"));
             isolate.pass(Millis::from_secs(5));
         }
-        assert!(!blocked("192.0.2.1"), "it has ended");
+        assert!(!blocked("192.0.2.1"), "the block has ended");
     }
 }
 
-/// The cap is no failure: memory decides whatever the rule, and the breaker stays closed.
+/// Reaching the cap is no failure: memory decides by any rule, and the breaker stays closed.
 #[test]
-fn beyond_the_cap_memory_decides() {
+fn memory_decides_beyond_the_cap() {
     for rule in [OnFailure::Memory, OnFailure::Allow, OnFailure::Deny] {
         let isolate = Isolate::with(Rules {
-            // Three commands for each decision.
+            // Each decision costs three commands.
             max_commands: NonZeroU32::new(6),
             ..RULES
         });
-        let charges = [ruled("p:a", 10, rule)];
+        let charges = [with_rule("p:a", 10, rule)];
         let asked = isolate.asked(|| assert_eq!(isolate.admitted(&charges, 30), 10));
         assert_eq!((asked, isolate.state()), (2, CircuitState::Closed));
         assert_eq!(isolate.effects.lines().len(), 1);
     }
 }
 
-/// A reset by an operator takes effect here at once.
+/// So a reset by an operator takes effect in this isolate at once.
 #[test]
-fn what_is_forgotten_is_asked_for_again() {
+fn the_store_is_asked_again_about_a_forgotten_key() {
     let isolate = Isolate::new();
     let charges = [charge("p:a", Algorithm::SlidingWindow, 3)];
     assert_eq!(isolate.admitted(&charges, 5), 3);
     isolate.redis.set("p:a", "");
-    assert!(!isolate.admits(&charges), "remembered");
+    assert!(!isolate.admits(&charges), "the denial is remembered");
     isolate.stack.forget("p:a");
     assert_eq!(isolate.admitted(&charges, 5), 3);
 }
 
-/// The stack's own effects are not the way to Redis: that is its shared store's.
+/// Only the shared store speaks to Redis, not the stack around it.
 #[test]
-fn nothing_is_asked_of_the_host_but_time_and_chance() {
+fn the_stack_asks_the_host_only_for_time_and_randomness() {
     let isolate = Isolate::new();
     let charges = [charge("p:a", Algorithm::SlidingWindow, 1000)];
     isolate.admitted(&charges, 10);
