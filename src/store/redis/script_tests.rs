@@ -1,4 +1,4 @@
-//! The script against the reference, on a real Redis.
+//! Differential test of the script against the reference, on a real Redis.
 
 use std::cell::Cell;
 
@@ -24,15 +24,15 @@ mod random;
 use random::{RandomCharge, RandomStep, random_charges, random_steps};
 
 #[test]
-fn the_scripts_names_are_the_hashes_of_its_forms() {
-    SCRIPT.assert_sha1s("decide.lua");
+fn the_scripts_hashes_match_its_text() {
+    SCRIPT.assert_named("decide.lua");
 }
 
-/// The script and the reference, side by side on a real Redis: the same answers and the same texts,
-/// whichever form of the script is asked, with clocks that jump, quotas that come and go, versions of a quota that take turns, backlogs,
-/// leases, refunds, and garbage in the keys.
+/// The script on a real Redis and the reference give the same answers and write the same texts, in either form of the script.
+/// The input has clocks that jump, quotas that come and go, versions of a quota that take turns, backlogs, leases, refunds,
+/// and garbage in the keys.
 #[tokio::test]
-async fn the_script_is_the_reference() {
+async fn the_script_and_the_reference_agree() {
     const SEQUENCES: usize = 150;
     let stand_in = StandIn::start();
     let refusing = stand_in.refusing_too();
@@ -59,19 +59,19 @@ async fn the_script_is_the_reference() {
     assert_eq!(forms, [Some(ScriptForm::Flagged), Some(ScriptForm::Plain)]);
 }
 
-/// Both, holding the same.
+/// The script and the reference, with the same records.
 struct Pair<'a> {
     stand_in: &'a StandIn,
-    /// One of each form, asked in turn.
+    /// One for each form of the script, asked in turn.
     stores: [RedisStore<RestClient<RealEffects>>; 2],
     asked: Cell<usize>,
     prefix: String,
     reference: Reference,
-    /// Quotas of which units were leased, each time.
+    /// The number of leases taken.
     leased: Cell<usize>,
-    /// Texts of several states that were compared.
+    /// The number of texts with several states that were compared.
     joined: Cell<usize>,
-    /// Texts that refunds changed.
+    /// The number of texts that refunds changed.
     refunded: Cell<usize>,
 }
 
@@ -96,7 +96,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Names of backlogs that have been added.
+    /// The number of backlogs that were added.
     fn absorbed(&self) -> usize {
         let known = |name: &u8| self.reference.text(&format!("absorbed:n{name}")).is_some();
         (0..=u8::MAX).filter(known).count()
@@ -108,7 +108,7 @@ impl<'a> Pair<'a> {
         self.reference.set(key, text);
     }
 
-    /// How many decisions were compared.
+    /// Runs `steps` on both, and returns how many decisions it compared.
     async fn compare(&self, charges: &[Vec<RandomCharge>], steps: &[RandomStep]) -> usize {
         let mut now: u64 = 1_764_000_123_456;
         let mut admissions = Vec::new();
@@ -153,7 +153,7 @@ impl<'a> Pair<'a> {
         steps.len()
     }
 
-    /// What others have written meanwhile.
+    /// Writes what others may have written meanwhile.
     async fn prepare(&self, charge: &Charge, step: &RandomStep, now: u64) {
         if let Some(garbage) = &step.garbage {
             let key = &charge.key;
@@ -184,9 +184,9 @@ impl<'a> Pair<'a> {
             let own = [charge.key.clone(), format!("{}:blocked", charge.key)];
             for key in own.into_iter().chain(absorbed) {
                 let name = format!("{}{key}", self.prefix);
-                let held = self.stand_in.run(&["GET", &name]).await;
+                let stored = self.stand_in.run(&["GET", &name]).await;
                 let expected = self.reference.text(&key);
-                assert_eq!(held, json!(expected), "{key}: {what}");
+                assert_eq!(stored, json!(expected), "{key}: {what}");
                 let joined = expected.is_some_and(|text| text.contains(';'));
                 self.joined.set(self.joined.get() + usize::from(joined));
             }
@@ -196,7 +196,7 @@ impl<'a> Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// Gives units back on both sides; whether all of it would still be there long after.
+    /// Gives units back on both sides. Returns whether all changed states expire late enough to go on.
     async fn refund(&self, refund: &Refund, now: Timestamp, what: &str) -> bool {
         let before: Vec<_> = (refund.taken.iter())
             .map(|(charge, _)| self.reference.text(&charge.key))
@@ -207,9 +207,9 @@ impl Pair<'_> {
         let mut stays = true;
         for ((charge, _), before) in refund.taken.iter().zip(before) {
             let name = format!("{}{}", self.prefix, charge.key);
-            let held = self.stand_in.run(&["GET", &name]).await;
+            let stored = self.stand_in.run(&["GET", &name]).await;
             let expected = self.reference.text(&charge.key);
-            assert_eq!(held, json!(expected), "{refund:?} after {what}");
+            assert_eq!(stored, json!(expected), "{refund:?} after {what}");
             if expected == before {
                 continue;
             }
@@ -225,7 +225,7 @@ impl Pair<'_> {
     }
 }
 
-/// Whether a state would be gone before the virtual clock says so.
+/// Whether a state could expire in real time before it does by the virtual clock.
 fn ends_soon(question: &Question<'_>, reply: &StoreReply, now: Timestamp) -> bool {
     (question.check.charges.iter())
         .zip(&reply.holdings)

@@ -1,4 +1,4 @@
-//! The store in Redis against a real Redis, and against everything that can come back instead.
+//! Tests of the store in Redis with a real Redis, and with every kind of bad answer.
 
 use futures_util::FutureExt;
 use serde_json::json;
@@ -20,13 +20,13 @@ use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::Millis;
 
 #[tokio::test]
-async fn conforms() {
+async fn the_store_conforms() {
     let stand_in = StandIn::start();
     conformance::shared(&stand_in.store("conformance:")).await;
 }
 
 #[tokio::test]
-async fn one_request_once_the_script_is_loaded() {
+async fn a_decision_is_one_request_once_the_script_is_loaded() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 100)], 1);
@@ -50,11 +50,11 @@ async fn a_store_behind_a_bridge_conforms() {
     conformance::shared(&bridge.store("conformance:")).await;
 }
 
-/// What a server answers to a script that begins with the flag.
+/// Errors with which servers refuse a script that begins with the flag.
 const REFUSALS: [&str; 5] = [
     // Redis and Valkey 7 and later.
     "ERR Unexpected flag in script shebang: allow-key-locking",
-    // Before Redis 7, and KeyDB.
+    // Redis before 7, and KeyDB.
     "ERR Error compiling script (new function): user_script:1: unexpected symbol near '#' ",
     // Dragonfly, and older versions of it.
     "ERR user_script:2: unexpected symbol near '#'",
@@ -78,15 +78,15 @@ async fn a_server_that_refuses_the_flag_is_sent_the_script_without_it() {
                 stand_in.billed().await - billed,
             ));
         }
-        // Both forms by name and in full, once; then as at Upstash: the script, the read, the state.
+        // The first decision sends both forms, by name and in full. Later ones cost what they do at Upstash: the script, the
+        // read and the write of the state.
         assert_eq!(costs, [(4, 6), (1, 3), (1, 3)]);
         assert!(!store.decide(&check, START).await.unwrap().allows(&check));
     }
 }
 
-/// Isolates of both forms on one Redis hold a caller to one limit.
 #[tokio::test]
-async fn isolates_of_both_forms_share_a_limit() {
+async fn isolates_that_send_either_form_of_the_script_share_a_limit() {
     let stand_in = StandIn::start();
     let refusing = stand_in.refusing_too();
     for algorithm in ALGORITHMS {
@@ -102,9 +102,10 @@ async fn isolates_of_both_forms_share_a_limit() {
     }
 }
 
-/// Redis treats a script without the first line by the rules from before Redis 7: it is begun. It must not write half.
+/// Redis runs a script without the first line by the rules from before Redis 7: it starts the script although it cannot
+/// write. The script must not write a part of its records.
 #[tokio::test]
-async fn a_redis_that_may_not_write_refuses_either_form_and_counts_nothing() {
+async fn a_redis_that_cannot_write_refuses_either_form_and_counts_nothing() {
     for stand_in in [StandIn::start(), StandIn::refusing()] {
         let store = stand_in.store("t:");
         let charges = ["auth:a", "general:a"].map(|key| charge(key, Algorithm::SlidingWindow, 10));
@@ -137,7 +138,7 @@ async fn a_redis_that_may_not_write_refuses_either_form_and_counts_nothing() {
 }
 
 #[tokio::test]
-async fn a_user_who_lacks_a_command_is_told_so_and_not_sent_the_other_form() {
+async fn a_missing_permission_is_an_error_and_does_not_change_the_scripts_form() {
     for stand_in in [StandIn::start(), StandIn::refusing()] {
         let redis = stand_in.redis();
         let form = redis.script_form();
@@ -154,13 +155,17 @@ async fn a_user_who_lacks_a_command_is_told_so_and_not_sent_the_other_form() {
         let form = redis.script_form();
         stand_in.run(&["ACL", "SETUSER", "default", "-mget"]).await;
         let failed = store.decide(&check, START).await;
-        assert_eq!(failed, Err(StoreError::NotPermitted), "within the script");
+        assert_eq!(
+            failed,
+            Err(StoreError::NotPermitted),
+            "a command of the script"
+        );
         assert_eq!(redis.script_form(), form);
     }
 }
 
-/// Law 4 where Redis forgets by its own clock: an isolate that is behind by the tolerance must still
-/// find the window that another has filled.
+/// Law 4 with Redis's own clock for expiry: an isolate whose clock is behind by the tolerance must still
+/// find the window that another isolate has filled.
 #[tokio::test]
 async fn a_state_outlives_its_window_by_the_tolerance() {
     let stand_in = StandIn::start();
@@ -169,19 +174,19 @@ async fn a_state_outlives_its_window_by_the_tolerance() {
         let key = format!("auth-{algorithm:?}:a");
         let check = check(&[charge(&key, algorithm, 1)], 1);
         let verdict = store.decide(&check, START).await.unwrap();
-        let whole = verdict.answers[0].unwrap().decision.reset_at.since(START);
+        let resets_in = verdict.answers[0].unwrap().decision.reset_at.since(START);
         let ttl = stand_in.run(&["PTTL", &format!("t:{key}")]).await;
         let ttl = ttl.as_u64().unwrap();
-        let most = whole.get() + CLOCK_TOLERANCE.get();
+        let most = resets_in.get() + CLOCK_TOLERANCE.get();
         assert!(
-            ttl > whole.get() && ttl <= most,
-            "{algorithm:?}: {ttl} of {most}"
+            ttl > resets_in.get() && ttl <= most,
+            "{algorithm:?}: expires in {ttl} ms, should be within {most} ms"
         );
     }
 }
 
 #[tokio::test]
-async fn a_refund_costs_a_read_and_its_writes_and_the_state_expires_when_it_no_longer_matters() {
+async fn a_refund_costs_a_read_and_its_writes_and_the_state_expires_when_it_no_longer_counts() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let later = START + Millis::from_secs(30);
@@ -203,22 +208,22 @@ async fn a_refund_costs_a_read_and_its_writes_and_the_state_expires_when_it_no_l
             store.refund(&refund, later).await.unwrap();
             let before = std::mem::replace(&mut billed, stand_in.billed().await);
             assert_eq!(billed - before, commands, "{algorithm:?}");
-            // There is nothing of the next to give back.
+            // The second refund is for a key without a state, so it writes nothing.
             refund.taken[0].0.key.push('b');
         }
-        let whole = decide(0, later).await.decision.reset_at.since(later);
+        let resets_in = decide(0, later).await.decision.reset_at.since(later);
         let ttl = stand_in.run(&["PTTL", &format!("t:{key}")]).await;
         let ttl = ttl.as_u64().unwrap();
-        let most = whole.get() + CLOCK_TOLERANCE.get();
+        let most = resets_in.get() + CLOCK_TOLERANCE.get();
         assert!(
-            ttl > whole.get() && ttl <= most,
-            "{algorithm:?}: {ttl} of {most}"
+            ttl > resets_in.get() && ttl <= most,
+            "{algorithm:?}: expires in {ttl} ms, should be within {most} ms"
         );
     }
 }
 
 #[tokio::test]
-async fn a_backlog_of_one_name_is_added_once() {
+async fn a_backlog_that_is_sent_again_under_its_name_is_added_once() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     for algorithm in ALGORITHMS {
@@ -237,13 +242,13 @@ async fn a_backlog_of_one_name_is_added_once() {
         let (state, absorbed) = (state.as_u64().unwrap(), absorbed.as_u64().unwrap());
         assert!(
             absorbed > 0 && absorbed <= state,
-            "{algorithm:?}: {absorbed} ms, and {state} of the state"
+            "{algorithm:?}: the name expires in {absorbed} ms, the state in {state} ms"
         );
     }
 }
 
 #[tokio::test]
-async fn absorbing_costs_one_command() {
+async fn adding_a_backlog_costs_one_command() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let charge = charge("auth:a", Algorithm::SlidingWindow, 10);
@@ -252,7 +257,7 @@ async fn absorbing_costs_one_command() {
     let check = check(std::slice::from_ref(&charge), 1);
     for (extra, billed) in [
         (ChargeExtra::default(), 3),
-        // The script, the read, the state, the name.
+        // The script, the read, and the writes of the state and of the backlog's name.
         (backlog("first", 2), 4),
         (backlog("first", 2), 3),
         (backlog("second", 9), 4),
@@ -266,26 +271,25 @@ async fn absorbing_costs_one_command() {
     }
 }
 
-/// What stands in a key is returned as a state only where it is one of the quota's own shape: a reply
-/// is no longer for other versions' states.
+/// The states of other versions of the policy do not make a reply longer.
 #[tokio::test]
-async fn the_state_that_is_held_is_returned() {
+async fn a_reply_carries_the_stored_state_of_the_quotas_own_shape_only() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let charges = [charge("auth:a", Algorithm::FixedWindow, 1)];
-    let held = |text: &str| vec![QuotaState::parse(text)];
+    let state = |text: &str| vec![QuotaState::parse(text)];
     for (given, cost, expected) in [
         (None, 0, vec![None]),
         (Some("garbage \"\u{1}\u{e9}"), 0, vec![None]),
-        (None, 1, held("fw:60000:1764000000000:1")),
-        (None, 1, held("fw:60000:1764000000000:1")),
+        (None, 1, state("fw:60000:1764000000000:1")),
+        (None, 1, state("fw:60000:1764000000000:1")),
         (Some("tb:60000:5:1:9"), 0, vec![None]),
         (
             Some("tb:60000:5:1:9;fw:60000:5:7;x"),
             0,
-            held("fw:60000:5:7"),
+            state("fw:60000:5:7"),
         ),
-        (None, 1, held("fw:60000:1764000000000:1")),
+        (None, 1, state("fw:60000:1764000000000:1")),
     ] {
         if let Some(text) = given {
             stand_in.run(&["SET", "t:auth:a", text]).await;
@@ -298,7 +302,7 @@ async fn the_state_that_is_held_is_returned() {
 }
 
 #[tokio::test]
-async fn an_operators_block_rides_along() {
+async fn a_decision_reads_the_block_of_the_address_and_the_version_of_the_ranges() {
     let stand_in = StandIn::start();
     let store = stand_in.store("t:");
     let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 100)], 1);
@@ -320,12 +324,13 @@ async fn an_operators_block_rides_along() {
     assert_eq!(reply.ranges_version, version);
     assert!(!reply.verdict.allows(&check));
     let verdict = store.decide(&check, until).await.unwrap();
-    assert!(verdict.allows(&check), "over, on the asking clock");
+    assert!(
+        verdict.allows(&check),
+        "the block is over by the asking isolate's clock"
+    );
 
-    for lifted_by_hand in ["{\"reason\":\"abuse\"}", "garbage"] {
-        stand_in
-            .run(&["SET", "t:blocked:192.0.2.1", lifted_by_hand])
-            .await;
+    for endless in ["{\"reason\":\"abuse\"}", "garbage"] {
+        stand_in.run(&["SET", "t:blocked:192.0.2.1", endless]).await;
         let verdict = store.decide(&check, until).await.unwrap();
         assert_eq!(verdict.address_block, blocked(None));
     }
@@ -345,8 +350,8 @@ async fn an_operators_block_rides_along() {
 #[tokio::test]
 async fn every_kind_of_bad_answer_is_an_error() {
     let stand_in = StandIn::start();
-    // Only what never answers is to meet its time-out, however busy the machine is.
-    let (store, hasty) = (
+    // A short timeout only for faults that never answer, since the machine may be busy.
+    let (store, impatient) = (
         stand_in.store("t:"),
         stand_in.store_within(Millis::new(300)),
     );
@@ -385,10 +390,10 @@ async fn every_kind_of_bad_answer_is_an_error() {
     ];
     for (fault, expected) in cases {
         stand_in.fault(fault.clone()).await;
-        let late = expected == StoreError::Timeout;
-        let store = if late { &hasty } else { &store };
+        let times_out = expected == StoreError::Timeout;
+        let store = if times_out { &impatient } else { &store };
         let failed = store.decide(&check, START).await;
-        // With every EVALSHA unknown, EVAL still decides.
+        // If every EVALSHA is answered with NOSCRIPT, EVAL still decides.
         if expected == refused("NOSCRIPT") {
             assert!(failed.is_ok(), "{fault}: {failed:?}");
         } else {
@@ -429,11 +434,14 @@ async fn every_kind_of_bad_answer_is_an_error() {
         assert_eq!(failed, Err(StoreError::Malformed), "{wrong}");
     }
     stand_in.fault(json!([])).await;
-    assert!(store.decide(&check, START).await.is_ok(), "and well again");
+    assert!(
+        store.decide(&check, START).await.is_ok(),
+        "the store should decide once the fault is gone"
+    );
 }
 
 #[tokio::test]
-async fn a_refusal_names_its_first_word_alone() {
+async fn a_refusal_reports_the_first_word_of_the_error_only() {
     let stand_in = StandIn::start();
     let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 10)], 1);
     stand_in.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
@@ -442,10 +450,10 @@ async fn a_refusal_names_its_first_word_alone() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable() {
-    let gone = StandIn::start();
-    let store = gone.store("t:");
-    drop(gone);
+async fn a_server_that_is_gone_is_unreachable() {
+    let stand_in = StandIn::start();
+    let store = stand_in.store("t:");
+    drop(stand_in);
     let check = check(&[], 1);
     assert_eq!(
         store.decide(&check, START).await,
@@ -453,7 +461,7 @@ async fn nobody_there_is_unreachable() {
     );
 }
 
-/// What the store makes of an answer.
+/// How the store reads an HTTP response.
 fn read(
     status: u16,
     body: impl ToString,
@@ -469,9 +477,9 @@ fn read(
     store.ask(question, START).now_or_never().unwrap()
 }
 
-/// What no quota of 30 a minute can come to is not believed: it would deny, or block, for ever.
+/// An answer that a quota of 30 a minute cannot give is rejected: it could deny or block for ever.
 #[test]
-fn nonsense_of_the_right_shape_is_malformed() {
+fn an_impossible_answer_in_the_right_format_is_malformed() {
     let plain = charge("auth:a", Algorithm::SlidingWindow, 30);
     let block = Some(Millis::from_secs(600));
     let blocking = Charge {
@@ -482,7 +490,7 @@ fn nonsense_of_the_right_shape_is_malformed() {
     let (soon, blocked) = (now + 61_000, now + 600_000);
     let leasing = (&plain, 5);
     let (plain, blocking) = ((&plain, 0), (&blocking, 0));
-    let believed = |(charge, lease): (&Charge, u32), numbers: [u64; 7]| {
+    let accepts = |(charge, lease): (&Charge, u32), numbers: [u64; 7]| {
         let [outcome, remaining, retry_at, reset_at, at, until, leased] = numbers;
         let answer = json!([
             outcome, remaining, retry_at, reset_at, at, until, leased, ""
@@ -497,10 +505,10 @@ fn nonsense_of_the_right_shape_is_malformed() {
         assert!(read.is_ok() || read == Err(StoreError::Malformed));
         read.is_ok()
     };
-    assert!(believed(plain, [1, 29, 0, soon, now, 0, 0]));
-    assert!(believed(plain, [0, 0, soon, soon, now, 0, 0]));
-    assert!(believed(blocking, [0, 0, soon, soon, now, blocked, 0]));
-    assert!(believed(leasing, [1, 29, 0, soon + 5000, now, 0, 5]));
+    assert!(accepts(plain, [1, 29, 0, soon, now, 0, 0]));
+    assert!(accepts(plain, [0, 0, soon, soon, now, 0, 0]));
+    assert!(accepts(blocking, [0, 0, soon, soon, now, blocked, 0]));
+    assert!(accepts(leasing, [1, 29, 0, soon + 5000, now, 0, 5]));
     for numbers in [
         [0, 0, 9_007_199_254_740_991, soon, now, 0, 0],
         [0, 0, now + 600_000, soon, now, 0, 0],
@@ -509,20 +517,20 @@ fn nonsense_of_the_right_shape_is_malformed() {
         [2, 0, 0, soon, now, 0, 0],
         [1, 29, 0, soon, now, blocked, 0],
     ] {
-        assert!(!believed(plain, numbers), "{numbers:?}");
+        assert!(!accepts(plain, numbers), "{numbers:?}");
     }
     for numbers in [
         [1, 29, 0, soon, now, 0, 6],
         [1, 3, 0, soon, now, 0, 4],
         [0, 3, soon, soon, now, 0, 1],
     ] {
-        assert!(!believed(leasing, numbers), "{numbers:?}");
+        assert!(!accepts(leasing, numbers), "{numbers:?}");
     }
-    assert!(!believed(
+    assert!(!accepts(
         blocking,
         [0, 0, soon, soon, now, blocked + 3000, 0]
     ));
-    // And what can never be met is never allowed.
+    // A cost above the capacity cannot be allowed.
     let body = json!({"result": [null, null, [1, 0, 0, soon, now, 0, 0, ""]]});
     let check = check(std::slice::from_ref(plain.0), 31);
     let impossible = read(200, body, &Question::new(&check));
@@ -530,7 +538,7 @@ fn nonsense_of_the_right_shape_is_malformed() {
 }
 
 #[test]
-fn a_used_up_plan_is_known_by_either_of_its_messages_and_any_status() {
+fn either_message_of_a_used_up_plan_is_over_quota_at_any_status() {
     let check = check(&[charge("auth:a", Algorithm::SlidingWindow, 30)], 1);
     for message in [
         "ERR max requests limit exceeded. Limit: 500000, Usage: 500000.",

@@ -1,4 +1,4 @@
-//! The script and the reference on scenarios whose numbers were worked out by hand.
+//! Tests of the script and the reference with scenarios whose numbers were worked out by hand.
 
 use std::collections::HashMap;
 
@@ -41,8 +41,9 @@ struct VectorCharge {
 struct VectorStep {
     now: u64,
     cost: u32,
-    /// Those of another version of the policies, under the same keys.
+    /// The charges of another version of the policies, under the same keys; else the scenario's.
     charges: Option<Vec<VectorCharge>>,
+    /// Texts by key, to write before the step.
     #[serde(default)]
     given: HashMap<String, String>,
     /// By the state's key: a backlog's name, and its state.
@@ -54,13 +55,14 @@ struct VectorStep {
     /// By the state's key: units to give back before the decision, and when they were admitted.
     #[serde(default)]
     refund: HashMap<String, (u32, u64)>,
+    /// For each charge: what [`shown`] returns.
     expect: Vec<(String, u32, u64, u64, u64)>,
+    /// Texts by key after the step; `None`: the key does not exist.
     keeps: HashMap<String, Option<String>>,
 }
 
-/// Both implementations, step by step, on scenarios whose numbers were worked out by hand.
 #[tokio::test]
-async fn shared_vectors() {
+async fn the_script_and_the_reference_follow_the_shared_vectors() {
     let text = include_str!("../../../tests/vectors/decide.json");
     let vectors: Vectors = serde_json::from_str(text).unwrap();
     let stand_in = StandIn::start();
@@ -78,7 +80,7 @@ async fn shared_vectors() {
             }
             let charges = step.charges.as_ref().unwrap_or(&scenario.charges);
             let charges: Vec<Charge> = charges.iter().map(VectorCharge::read).collect();
-            let extras: Vec<ChargeExtra> = charges.iter().map(|one| step.of(one)).collect();
+            let extras: Vec<ChargeExtra> = charges.iter().map(|one| step.extra_of(one)).collect();
             let check = check(&charges, step.cost);
             let question = Question::with(&check, &extras);
             let now = Timestamp::from_millis(step.now);
@@ -98,13 +100,13 @@ async fn shared_vectors() {
             assert_eq!(script.holdings, model.holdings, "{place}");
             assert_eq!(script.verdict.answers, model.verdict.answers, "{place}");
             for (key, text) in &step.keeps {
-                let held = stand_in.run(&["GET", &format!("{prefix}{key}")]).await;
+                let stored = stand_in.run(&["GET", &format!("{prefix}{key}")]).await;
                 assert_eq!(
                     reference.text(key),
                     *text,
                     "{place}: the reference keeps {key}"
                 );
-                assert_eq!(held, json!(text), "{place}: the script keeps {key}");
+                assert_eq!(stored, json!(text), "{place}: the script keeps {key}");
             }
         }
     }
@@ -137,7 +139,7 @@ impl VectorStep {
         })
     }
 
-    fn of(&self, charge: &Charge) -> ChargeExtra {
+    fn extra_of(&self, charge: &Charge) -> ChargeExtra {
         let backlog = self.backlog.get(&charge.key);
         let backlog = backlog.map(|(name, text)| Backlog {
             name: name.clone(),
@@ -148,7 +150,7 @@ impl VectorStep {
     }
 }
 
-/// Word, remaining, retry at, reset at, blocked until; zero for none.
+/// For each charge: the outcome, remaining units, retry at, reset at, and blocked until in ms; 0 for none.
 fn shown(verdict: &Verdict) -> Vec<(String, u32, u64, u64, u64)> {
     verdict
         .answers

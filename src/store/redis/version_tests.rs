@@ -1,5 +1,5 @@
-//! Versions of the limiter whose policies differ in window or algorithm, on one key of a real Redis: as
-//! during a gradual deployment, or with staging next to production on one prefix.
+//! Tests of policy versions that differ in window or algorithm and share one key of a real Redis. This happens
+//! during a gradual deployment, or if staging and production use one prefix.
 
 use std::num::NonZeroU32;
 
@@ -23,7 +23,7 @@ fn sliding(limit: u32, seconds: u32) -> Charge {
     version(Algorithm::SlidingWindow, limit, seconds)
 }
 
-/// Asks for one unit by a version. Whether it is admitted, and whether the caller is blocked from now on.
+/// Asks a version for one unit. Returns whether it is admitted, and whether the caller is blocked from now on.
 async fn ask(store: &impl Store, version: &Charge, now: Timestamp) -> (bool, bool) {
     let check = check(std::slice::from_ref(version), 1);
     let verdict = store.decide(&check, now).await.unwrap();
@@ -31,7 +31,7 @@ async fn ask(store: &impl Store, version: &Charge, now: Timestamp) -> (bool, boo
     (verdict.allows(&check), blocked)
 }
 
-/// How many of `tries` are admitted within a second, if `pick` says which version decides each.
+/// How many of `tries` requests within a second are admitted. `pick` returns the version that decides each.
 async fn admitted(
     store: &impl Store,
     versions: &[Charge],
@@ -83,11 +83,10 @@ async fn versions_of_one_shape_admit_at_most_the_larger_limit() {
     assert_eq!(admitted(&redis, &versions, 200, turns).await, 20);
 }
 
-/// One request in ten meets the new version.
 #[tokio::test]
 async fn a_version_that_decides_one_request_in_ten_resets_nothing() {
     let versions = [sliding(10, 60), sliding(10, 61)];
-    // By the digits of a product that are as good as random.
+    // The middle bits of the product are nearly random.
     let tenth = |number: u32| usize::from(number.wrapping_mul(2_654_435_761) >> 16 & 1023 < 102);
     let reference = Reference::default();
     let mut before_denial = 0;
@@ -105,7 +104,7 @@ async fn a_version_that_decides_one_request_in_ten_resets_nothing() {
 }
 
 #[tokio::test]
-async fn a_policy_that_blocks_does_so_next_to_another_version() {
+async fn a_policy_still_blocks_if_two_versions_share_the_key() {
     let stand_in = StandIn::start();
     let block = Some(Millis::from_secs(600));
     let versions = [sliding(30, 60), sliding(30, 61)].map(|version| Charge { block, ..version });
@@ -130,9 +129,9 @@ async fn a_policy_that_blocks_does_so_next_to_another_version() {
     );
 }
 
-/// The key lasts as long as the latest-lasting state, and a state no longer than it can matter.
+/// A key expires with its longest-lived state, and a state is dropped once it no longer counts.
 #[tokio::test]
-async fn a_key_lasts_as_long_as_its_latest_state() {
+async fn a_key_expires_with_its_longest_lived_state() {
     let stand_in = StandIn::start();
     for algorithm in ALGORITHMS {
         let prefix = format!("ttl-{algorithm:?}:");
@@ -144,11 +143,11 @@ async fn a_key_lasts_as_long_as_its_latest_state() {
         let short = sliding(5, 10);
         let now = START + Millis::from_secs(5);
         assert!(ask(&redis, &short, now).await.0);
-        // Of a window that is no multiple of sixty ms, up to that longer.
-        let whole = reset.since(now).get();
-        let most = whole + CLOCK_TOLERANCE.get() + 60;
+        // A window that is no multiple of 60 ms is up to 60 ms longer.
+        let resets_in = reset.since(now).get();
+        let most = resets_in + CLOCK_TOLERANCE.get() + 60;
         let ttl = stand_in.run(&["PTTL", &key]).await.as_u64().unwrap();
-        assert!(ttl > whole && ttl <= most, "{algorithm:?}: {ttl}");
+        assert!(ttl > resets_in && ttl <= most, "{algorithm:?}: {ttl}");
         assert!(
             !ask(&redis, &long, reset - Millis::new(1)).await.0,
             "{algorithm:?}"
@@ -158,13 +157,13 @@ async fn a_key_lasts_as_long_as_its_latest_state() {
         assert!(ask(&redis, &short, over).await.0);
         let ttl = stand_in.run(&["PTTL", &key]).await.as_u64().unwrap();
         assert!(ttl <= 13_000, "{algorithm:?}: {ttl}");
-        let held = stand_in.run(&["GET", &key]).await;
-        assert!(!held.as_str().unwrap().contains(';'), "{held}");
+        let stored = stand_in.run(&["GET", &key]).await;
+        assert!(!stored.as_str().unwrap().contains(';'), "{stored}");
     }
 }
 
 #[tokio::test]
-async fn states_of_other_shapes_cost_no_command_and_no_longer_reply() {
+async fn states_of_other_shapes_add_no_command_and_are_not_in_the_reply() {
     let stand_in = StandIn::start();
     let redis = stand_in.store("cost:");
     let versions = [sliding(10, 60), sliding(10, 61), sliding(10, 62)];
@@ -181,7 +180,7 @@ async fn states_of_other_shapes_cost_no_command_and_no_longer_reply() {
     }
 }
 
-/// Neither many versions nor a hostile writer makes the text grow.
+/// Neither many versions nor a hostile writer can make the text grow.
 #[tokio::test]
 async fn the_text_of_a_key_is_bounded() {
     let stand_in = StandIn::start();
@@ -192,17 +191,17 @@ async fn the_text_of_a_key_is_bounded() {
         let version = sliding(10, seconds);
         assert!(ask(&redis, &version, START).await.0);
         assert!(ask(&reference, &version, START).await.0);
-        let held = stand_in.run(&["GET", &key]).await;
-        assert_eq!(held.as_str().map(str::to_owned), reference.text(KEY));
-        let states = held.as_str().unwrap().split(';').count();
-        assert!(states <= 1 + MAX_OTHERS, "{held}");
+        let stored = stand_in.run(&["GET", &key]).await;
+        assert_eq!(stored.as_str().map(str::to_owned), reference.text(KEY));
+        let states = stored.as_str().unwrap().split(';').count();
+        assert!(states <= 1 + MAX_OTHERS, "{stored}");
     }
 
     let now = START.as_millis();
     let many: Vec<_> = (0..500)
         .map(|more| format!("fw:{}:{now}:1", 1_000_000 + more))
         .collect();
-    // Of the shape of a window of 30 seconds and of one of 60, with more sub-windows than it has.
+    // In the shape of a window of 30 or 60 seconds, with more sub-windows than such a state has.
     let long = |width: u64| {
         let first = now / width - 150;
         let list: Vec<_> = (0..150).map(|place| format!("{place}=1000")).collect();
@@ -215,8 +214,8 @@ async fn the_text_of_a_key_is_bounded() {
         let version = sliding(10, 60);
         assert!(ask(&redis, &version, START).await.0);
         assert!(ask(&reference, &version, START).await.0);
-        let held = stand_in.run(&["GET", &key]).await;
-        assert_eq!(held.as_str().map(str::to_owned), reference.text(KEY));
-        assert!(held.as_str().unwrap().len() < 200, "{held}");
+        let stored = stand_in.run(&["GET", &key]).await;
+        assert_eq!(stored.as_str().map(str::to_owned), reference.text(KEY));
+        assert!(stored.as_str().unwrap().len() < 200, "{stored}");
     }
 }

@@ -1,4 +1,4 @@
-//! Random quotas, requests, clocks, backlogs, leases and garbage.
+//! Generators of random quotas, requests, clocks, backlogs, leases and garbage.
 
 use std::collections::BTreeMap;
 
@@ -26,21 +26,21 @@ pub(super) struct RandomStep {
     pub(super) garbage: Option<Garbage>,
     pub(super) address_until: Option<i64>,
     pub(super) asked: Vec<bool>,
-    /// Which version of each charge is asked for.
+    /// The version of each charge.
     versions: Vec<usize>,
     pub(super) backlogs: Vec<Option<RandomBacklog>>,
     /// Units to lease.
     pub(super) leases: Vec<u32>,
-    /// Units to give back afterwards, and of which admission before.
+    /// Units to give back after the decision, and the admission they belong to, counted from the latest (0).
     pub(super) refund: Option<(u32, usize)>,
 }
 
-/// For each of one to three keys, one or more versions of a charge.
+/// One or more versions of a charge for each of one to three keys.
 pub(super) fn random_charges() -> impl Strategy<Value = Vec<Vec<RandomCharge>>> {
     let charge = (
         0..3usize,
         prop_oneof![1..20u32, 20..100u32, Just(1_000_000u32)],
-        // Long enough that nothing expires in real time while it must still be there.
+        // Long enough that no state expires in real time while it still counts.
         prop_oneof![
             3_600_000..90_000_000u64,
             40_000..400_000u64,
@@ -95,7 +95,7 @@ impl RandomCharge {
 }
 
 impl RandomStep {
-    /// The charges as this step's versions have them.
+    /// The charges in this step's versions.
     pub(super) fn charges(&self, charges: &[Vec<RandomCharge>]) -> Vec<Charge> {
         let versions = charges.iter().zip(&self.versions).enumerate();
         versions
@@ -168,13 +168,13 @@ pub(super) fn random_steps() -> impl Strategy<Value = Vec<RandomStep>> {
     proptest::collection::vec(step, 1..40)
 }
 
-/// What somebody else may have written: often in a state's own shape, with its own width, so that it
-/// gets past the first look.
+/// A text that somebody else may have written. It often has the quota's own shape, so that it
+/// passes the first check.
 #[derive(Clone, Debug)]
 pub(super) struct Garbage((u64, u64, u64, u64, String, usize));
 
 impl Garbage {
-    /// One text, or several joined: of the charge's shape and of others.
+    /// One text of the charge's shape, or several joined ones of this and other shapes.
     pub(super) fn state(&self, charge: &Charge, now: u64) -> String {
         let form = self.0.5;
         let own = shape(&charge.quota);
@@ -232,14 +232,15 @@ impl Garbage {
     }
 }
 
-/// What an isolate may have admitted: now, a while or very long ago, or by a clock that is ahead; more
-/// than there is room for; under a configuration of another shape; under a name used before.
+/// A backlog that an isolate may send. It was admitted now, some time or very long ago, or by a clock that is ahead. It may
+/// exceed the limit, have another shape, and reuse a name.
 #[derive(Clone, Debug)]
 pub(super) struct RandomBacklog {
     name: u8,
     other_shape: bool,
-    /// In a window's thousandths.
+    /// In thousandths of a window.
     ago: u64,
+    /// In ms.
     ahead: u64,
     parts: BTreeMap<u64, u32>,
 }
@@ -261,7 +262,7 @@ fn random_backlog() -> impl Strategy<Value = RandomBacklog> {
 }
 
 impl RandomBacklog {
-    /// To `charge` at `now`.
+    /// The backlog of `charge` at `now`.
     pub(super) fn read(&self, charge: &Charge, now: u64) -> Backlog {
         let window = charge.quota.window().get();
         let (tag, mut width) = shape(&charge.quota);
@@ -280,7 +281,7 @@ impl RandomBacklog {
                     .collect();
                 format!("{tag}:{width}:{clock}:{first}:{}", list.join(","))
             }
-            // A level within what a state's text may hold.
+            // A level that a state's text can hold.
             Algorithm::TokenBucket => {
                 let level = (sum.saturating_mul(width) - clock % width).min(1 << 52);
                 format!("{tag}:{width}:{clock}:{level}:{}", charge.quota.limit())
