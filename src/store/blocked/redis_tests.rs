@@ -1,4 +1,4 @@
-//! What isolates do about a real Redis that loses blocks, over the whole stack.
+//! Tests of the whole stack with a real Redis that loses blocks.
 
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -82,7 +82,7 @@ async fn set(stand_in: &StandIn, text: &str) {
 }
 
 #[tokio::test]
-async fn a_flush_and_a_new_block_leave_both_in_force_everywhere() {
+async fn after_a_flush_the_old_and_a_new_range_deny_in_every_isolate() {
     let stand_in = StandIn::start();
     set(&stand_in, "10.0.0.0/8").await;
     let old = Isolate::new(&stand_in);
@@ -100,7 +100,7 @@ async fn a_flush_and_a_new_block_leave_both_in_force_everywhere() {
 }
 
 #[tokio::test]
-async fn evicted_ranges_are_logged_once_reported_and_restored() {
+async fn evicted_ranges_are_logged_once_and_restored() {
     let stand_in = StandIn::start();
     set(&stand_in, "10.0.0.0/8").await;
     let [old, fresh] = [Isolate::new(&stand_in), Isolate::new(&stand_in)];
@@ -124,7 +124,7 @@ async fn evicted_ranges_are_logged_once_reported_and_restored() {
 }
 
 #[tokio::test]
-async fn a_decision_costs_what_it_did_and_a_look_little() {
+async fn blocks_add_no_command_to_a_decision_and_a_check_of_the_list_costs_a_few() {
     let stand_in = StandIn::start();
     set(&stand_in, "10.0.0.0/8").await;
     set(&stand_in, "203.0.113.1").await;
@@ -136,7 +136,8 @@ async fn a_decision_costs_what_it_did_and_a_look_little() {
     }
     let between = (stand_in.billed().await, stand_in.requests().await);
     assert_eq!((between.0 - before.0, between.1 - before.1), (3 * 599, 599));
-    // Every ten minutes: a script of two versions and the list, and the records of those without an end.
+    // Every ten minutes: a script that reads two versions and the list, and the records of addresses that are blocked
+    // without an end.
     assert!(!isolate.blocked("192.0.2.1", 600).await);
     let after = (stand_in.billed().await, stand_in.requests().await);
     assert_eq!((after.0 - between.0, after.1 - between.1), (3 + 5, 1 + 2));

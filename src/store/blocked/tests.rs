@@ -26,16 +26,16 @@ use crate::store::shared::{Question, RangesVersion, SharedStore, StoreReply};
 use crate::store::{Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
-/// A database that all share, and that can be out.
+/// A database that all isolates share, and that can be out.
 #[derive(Clone, Default)]
 struct Shared {
-    held: Rc<Emulator>,
+    emulator: Rc<Emulator>,
     out: Rc<Cell<bool>>,
-    /// Whether it refuses to be written to.
+    /// Whether it refuses writes.
     full: Rc<Cell<bool>>,
-    /// Whether it refuses to read the ranges, as where their key is of another type.
+    /// Whether it refuses to read the ranges, as if their key had another type.
     refuses_ranges: Rc<Cell<bool>>,
-    /// A command, or a part of a key, that it does not answer to.
+    /// It does not answer calls with a word that contains this text.
     unanswered: Rc<Cell<Option<&'static str>>>,
     calls: Rc<Cell<u32>>,
     /// How often all ranges were read.
@@ -67,7 +67,7 @@ impl Database for Shared {
         }
         self.range_loads
             .set(self.range_loads.get() + u32::from(loads));
-        self.held.run(commands, now).await
+        self.emulator.run(commands, now).await
     }
 
     fn is_shared(&self) -> bool {
@@ -75,11 +75,12 @@ impl Database for Shared {
     }
 }
 
-/// What a decision in Redis says of blocks; what it does of quotas is the memory's.
+/// A store that reads blocks as the script does, and decides quotas in memory.
 struct Decisions {
     database: Shared,
     memory: Memory,
     asked: Cell<u32>,
+    /// Whether it answers without a version, as memory does.
     memory_answers: Cell<bool>,
 }
 
@@ -94,10 +95,10 @@ impl SharedStore for Decisions {
             return Ok(reply);
         }
         self.asked.set(self.asked.get() + 1);
-        let records = Records::new(self.database.held.clone(), Keys::new("t:"));
+        let records = Records::new(self.database.emulator.clone(), Keys::new("t:"));
         let version = command(["MGET", "t:blocked_ranges:version"]);
-        let held = self.database.held.run(vec![version], now).await?;
-        reply.ranges_version = RangesVersion::Held(held[0][0].as_str().map(str::to_owned));
+        let stored = self.database.emulator.run(vec![version], now).await?;
+        reply.ranges_version = RangesVersion::Held(stored[0][0].as_str().map(str::to_owned));
         let address = question.check.address.as_deref();
         let own = match address.and_then(Network::parse) {
             Some(network) => records.look_up(&BlockTarget::Address(network), now).await?,
@@ -119,7 +120,7 @@ fn isolate_of(database: &Shared, keys: Keys) -> Blocked<Decisions, Shared, Manua
         database: database.clone(),
         memory: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
-        // No decision of a cluster says what the version is.
+        // In a cluster no decision reads the version.
         memory_answers: Cell::new(keys.is_clustered()),
     };
     let records = Records::new(database.clone(), keys);
@@ -185,7 +186,7 @@ fn blocked<S: Store>(store: &S, address: &str, seconds: u32) -> bool {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_wrapper_conforms() {
     let records = || Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = || Memory::new(1000, Seed::fixed());
     conformance::shared(&Blocked::new(memory(), records(), Manual::default())).await;
@@ -193,7 +194,7 @@ async fn conforms() {
 }
 
 #[test]
-fn a_range_blocks_those_in_it_at_the_next_request_elsewhere() {
+fn a_blocked_range_denies_from_the_next_request_in_every_isolate() {
     let database = Shared::default();
     let [here, there] = [isolate(&database), isolate(&database)];
     for isolate in [&here, &there] {
@@ -204,20 +205,17 @@ fn a_range_blocks_those_in_it_at_the_next_request_elsewhere() {
     for isolate in [&here, &there] {
         assert!(!isolate.effects.outlived());
         assert!(blocked(isolate, "192.0.2.1", 1));
-        assert!(
-            isolate.effects.outlived(),
-            "its client cannot stop the loading"
-        );
+        assert!(isolate.effects.outlived(), "the load outlives the client");
         assert!(!blocked(isolate, "192.0.3.1", 1));
         assert!(blocked(isolate, "2001:db8:0:7::/64", 1));
         assert!(!blocked(isolate, "2001:db8:1::/64", 1));
-        assert!(!blocked(isolate, "192.0.2.1", 60), "it has ended");
+        assert!(!blocked(isolate, "192.0.2.1", 60), "the block has ended");
         assert!(blocked(isolate, "2001:db8:0:7::/64", 600_000));
     }
 }
 
 #[test]
-fn lifted_elsewhere_it_is_forgotten_within_seconds_and_a_flood_asks_seldom() {
+fn a_range_lifted_elsewhere_stops_denying_within_seconds_and_a_flood_asks_rarely() {
     let database = Shared::default();
     let isolate = isolate(&database);
     set(&database, "10.0.0.0/8", None);
@@ -228,7 +226,7 @@ fn lifted_elsewhere_it_is_forgotten_within_seconds_and_a_flood_asks_seldom() {
     assert!(blocked(&isolate, "10.1.1.1", 5));
     assert!(
         isolate.effects.outlived(),
-        "its client cannot stop the question"
+        "the question outlives the client"
     );
     let asked = isolate.inner().asked.get();
     for second in 6..=60 {
@@ -268,15 +266,15 @@ fn an_outage_leaves_the_last_copy_in_force() {
         assert!(blocked(&isolate, "10.1.1.1", second));
         assert!(
             blocked(&isolate, "192.0.2.7", second),
-            "never seen here, but copied"
+            "the isolate has its block in the copy only"
         );
         assert!(!blocked(&isolate, "192.0.2.8", second));
     }
-    assert!(!blocked(&isolate, "192.0.2.7", 600), "it has ended");
+    assert!(!blocked(&isolate, "192.0.2.7", 600), "the block has ended");
 }
 
 #[test]
-fn what_memory_answers_says_nothing_of_the_version() {
+fn an_answer_of_memory_does_not_reload_the_copy() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
@@ -290,7 +288,7 @@ fn what_memory_answers_says_nothing_of_the_version() {
 }
 
 #[test]
-fn in_memory_the_copy_is_all_there_is() {
+fn without_a_shared_database_the_copy_decides_about_every_block() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = Memory::new(1000, Seed::fixed());
     let store = Blocked::new(memory, records, Manual::default());
@@ -309,7 +307,7 @@ fn in_memory_the_copy_is_all_there_is() {
 }
 
 #[test]
-fn a_database_that_fails_leaves_what_was_added_here() {
+fn a_block_that_was_added_to_the_copy_denies_although_the_database_lacks_it() {
     let database = Shared::default();
     let isolate = isolate(&database);
     let ends = AddressBlock {
@@ -319,7 +317,7 @@ fn a_database_that_fails_leaves_what_was_added_here() {
     assert!(blocked(&isolate, "10.1.1.1", 1));
 }
 
-/// While decisions go on, the breaker says nothing of it.
+/// The breaker does not report it, since decisions go on.
 #[test]
 fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
     let database = Shared::default();
@@ -333,7 +331,7 @@ fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
     assert_eq!(
         (isolate.load_failure(), lines()),
         (None, vec![]),
-        "it may pass"
+        "one failure may pass, so it is not reported"
     );
     for second in [12, 14, 16] {
         assert!(!blocked(&isolate, "192.0.2.1", second));
@@ -350,9 +348,9 @@ fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
     assert_eq!(lines(), ["blocks: loading them: works again"]);
 }
 
-/// A flood spends the whole budget; the block that would end it is not to wait for what the flood leaves.
+/// When a flood spends the whole budget, the block that would end the flood must not wait for commands.
 #[test]
-fn loading_the_copy_counts_and_is_never_refused() {
+fn loading_the_copy_spends_commands_and_is_never_refused() {
     let database = Shared::default();
     let blocked = isolate(&database);
     let budget = Budget::new(NonZeroU32::new(10));
@@ -366,7 +364,7 @@ fn loading_the_copy_counts_and_is_never_refused() {
     assert!(budget.spend(4, Purpose::Decision, START));
     let before = database.calls.get();
     assert_eq!((asks(0), database.calls.get() - before), (true, 1));
-    // Its three commands, and the script that they are, are counted once.
+    // The load has spent four commands: the script and its three commands.
     assert!(
         budget.spend(2, Purpose::Decision, START) && !budget.spend(1, Purpose::Decision, START)
     );
@@ -376,7 +374,7 @@ fn loading_the_copy_counts_and_is_never_refused() {
     let verdict = blocked.decide(&of("192.0.2.1"), now).now_or_never();
     assert!(
         verdict.unwrap().unwrap().address_block.is_some(),
-        "all is spent"
+        "the block is loaded although the budget is spent"
     );
 }
 
@@ -397,15 +395,15 @@ fn escalate(database: &Shared, address: &str) {
     assert_eq!(escalated.unwrap().unwrap().blocks.len(), 1);
 }
 
-/// The database forgets these keys.
+/// Deletes these keys from the database.
 fn lose<const N: usize>(database: &Shared, keys: [&str; N]) {
     let words = ["DEL".to_owned()].into_iter();
     let lost = words.chain(keys.map(|key| format!("t:{key}"))).collect();
-    let lost = database.held.run(vec![lost], START).now_or_never();
+    let lost = database.emulator.run(vec![lost], START).now_or_never();
     lost.unwrap().unwrap();
 }
 
-/// It forgets all.
+/// Deletes all ranges and the list of addresses from the database.
 fn flush(database: &Shared) {
     lose(
         database,
@@ -418,59 +416,61 @@ fn flush(database: &Shared) {
     );
 }
 
-/// What was logged since this was last asked.
+/// The lines logged since the last call of this function.
 fn lines(isolate: &Blocked<Decisions, Shared, Manual>) -> Vec<String> {
     isolate.effects.lines()
 }
 
-fn told<const N: usize>(notices: [Notice; N]) -> Vec<String> {
+/// The log lines of `notices`.
+fn lines_of<const N: usize>(notices: [Notice; N]) -> Vec<String> {
     notices.iter().map(ToString::to_string).collect()
 }
 
 #[test]
-fn a_version_does_not_repeat_after_everything_is_lost() {
+fn a_version_is_not_used_again_after_all_ranges_are_lost() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     assert!(blocked(&isolate, "10.1.1.1", 0));
     flush(&database);
     set(&database, "192.0.2.0/24", None);
-    assert!(blocked(&isolate, "192.0.2.1", 10), "the new one");
-    assert!(
-        blocked(&isolate, "10.1.1.1", 10),
-        "and the old one, restored"
-    );
-    assert_eq!(lines(&isolate), told([Notice::RangesRestored(1)]));
+    assert!(blocked(&isolate, "192.0.2.1", 10), "the new range");
+    assert!(blocked(&isolate, "10.1.1.1", 10), "the old range, restored");
+    assert_eq!(lines(&isolate), lines_of([Notice::RangesRestored(1)]));
     let fresh = self::isolate(&database);
     for address in ["192.0.2.1", "10.1.1.1"] {
         assert!(blocked(&fresh, address, 11));
     }
-    assert_eq!(lines(&fresh), told([]));
+    assert_eq!(lines(&fresh), lines_of([]));
 }
 
 #[test]
-fn ranges_that_are_lost_alone_are_noticed_by_a_fresh_isolate_and_restored_by_another() {
+fn ranges_lost_without_their_version_are_reported_by_a_fresh_isolate_and_restored_by_an_older_one()
+{
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     let [old, fresh] = [isolate(&database), isolate(&database)];
     assert!(blocked(&old, "10.1.1.1", 0));
     lose(&database, ["blocked_ranges"]);
-    assert!(!blocked(&fresh, "10.1.1.1", 1), "it cannot know");
-    assert_eq!(lines(&fresh), told([Notice::RangesLost]));
+    assert!(
+        !blocked(&fresh, "10.1.1.1", 1),
+        "a fresh isolate does not know the lost range"
+    );
+    assert_eq!(lines(&fresh), lines_of([Notice::RangesLost]));
     assert_eq!(fresh.lost_since(), Some(START + Millis::from_secs(1)));
     for second in 2..40 {
         assert!(!blocked(&fresh, "192.0.2.1", second));
         assert!(!blocked(&old, "192.0.2.1", second));
         assert!(blocked(&old, "10.1.1.1", second));
     }
-    assert_eq!(lines(&old), told([Notice::RangesRestored(1)]));
+    assert_eq!(lines(&old), lines_of([Notice::RangesRestored(1)]));
     assert!(blocked(&fresh, "10.1.1.1", 40));
-    assert_eq!(lines(&fresh), told([]), "once");
+    assert_eq!(lines(&fresh), lines_of([]), "the loss is logged once");
     assert_eq!(fresh.lost_since(), None);
 }
 
 #[test]
-fn ranges_that_are_lost_and_that_no_isolate_knows_are_reported_until_an_operator_acts() {
+fn lost_ranges_that_no_isolate_knows_are_reported_until_an_operator_sets_a_range() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     lose(&database, ["blocked_ranges"]);
@@ -478,7 +478,7 @@ fn ranges_that_are_lost_and_that_no_isolate_knows_are_reported_until_an_operator
     for second in 0..2000 {
         assert!(!blocked(&fresh, "192.0.2.1", second));
     }
-    assert_eq!(lines(&fresh), told([Notice::RangesLost]));
+    assert_eq!(lines(&fresh), lines_of([Notice::RangesLost]));
     assert!(fresh.lost_since().is_some());
     set(&database, "10.0.0.0/8", None);
     assert!(blocked(&fresh, "10.1.1.1", 2001));
@@ -486,7 +486,7 @@ fn ranges_that_are_lost_and_that_no_isolate_knows_are_reported_until_an_operator
 }
 
 #[test]
-fn ranges_that_cannot_be_restored_are_reported_and_stay_in_force_here() {
+fn lost_ranges_that_cannot_be_restored_are_reported_and_still_deny_from_the_copy() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
@@ -496,18 +496,18 @@ fn ranges_that_cannot_be_restored_are_reported_and_stay_in_force_here() {
     for second in 1..60 {
         assert!(blocked(&isolate, "10.1.1.1", second));
     }
-    assert_eq!(lines(&isolate), told([Notice::RangesLost]));
+    assert_eq!(lines(&isolate), lines_of([Notice::RangesLost]));
     assert!(isolate.lost_since().is_some());
     database.full.set(false);
     for second in 60..70 {
         assert!(blocked(&isolate, "10.1.1.1", second));
     }
-    assert_eq!(lines(&isolate), told([Notice::RangesRestored(1)]));
+    assert_eq!(lines(&isolate), lines_of([Notice::RangesRestored(1)]));
     assert_eq!(isolate.lost_since(), None);
 }
 
 #[test]
-fn a_version_that_is_lost_alone_is_restored() {
+fn a_version_lost_without_its_ranges_is_restored() {
     for by_fresh in [false, true] {
         let database = Shared::default();
         set(&database, "10.0.0.0/8", None);
@@ -516,10 +516,10 @@ fn a_version_that_is_lost_alone_is_restored() {
             assert!(blocked(&isolate, "10.1.1.1", 0));
         }
         lose(&database, ["blocked_ranges:version"]);
-        // A fresh isolate has nothing to compare with, and looks after a minute.
+        // A fresh isolate has no version to compare with, so it looks again after a minute.
         let noticed = (1..200).find(|second| {
             let _ = blocked(&isolate, "192.0.2.1", *second);
-            lines(&isolate) == told([Notice::VersionRestored])
+            lines(&isolate) == lines_of([Notice::VersionRestored])
         });
         assert!(noticed.unwrap() <= if by_fresh { 61 } else { 3 });
         assert!(blocked(&isolate, "10.1.1.1", 200));
@@ -529,23 +529,23 @@ fn a_version_that_is_lost_alone_is_restored() {
 }
 
 #[test]
-fn what_is_no_version_is_repaired() {
+fn an_invalid_version_is_repaired() {
     for garbage in ["7", "garbage", "-", "a-b"] {
         let database = Shared::default();
         set(&database, "10.0.0.0/8", None);
         let write = command(["SET", "t:blocked_ranges:version", garbage]);
         database
-            .held
+            .emulator
             .run(vec![write], START)
             .now_or_never()
             .unwrap()
             .unwrap();
         let isolate = isolate(&database);
         assert!(blocked(&isolate, "10.1.1.1", 0));
-        assert_eq!(lines(&isolate), told([Notice::VersionRestored]));
+        assert_eq!(lines(&isolate), lines_of([Notice::VersionRestored]));
         let write = command(["SET", "t:blocked_ranges:version", garbage]);
         database
-            .held
+            .emulator
             .run(vec![write], START)
             .now_or_never()
             .unwrap()
@@ -557,7 +557,7 @@ fn what_is_no_version_is_repaired() {
 }
 
 #[test]
-fn no_isolate_undoes_what_an_operator_lifted_after_the_loss() {
+fn no_isolate_restores_a_lost_range_that_an_operator_has_lifted() {
     let database = Shared::default();
     for range in ["10.0.0.0/8", "192.0.2.0/24"] {
         set(&database, range, None);
@@ -567,7 +567,7 @@ fn no_isolate_undoes_what_an_operator_lifted_after_the_loss() {
         assert!(blocked(isolate, "10.1.1.1", 0));
     }
     flush(&database);
-    // It is not there, so that nothing is lifted; and is not to come back.
+    // The lost range does not exist, so nothing is lifted. But no isolate may restore it from now on.
     let records = Records::new(database.clone(), Keys::new("t:"));
     let range = target("10.0.0.0/8");
     let lifted = records.lift(&range, START + Millis::from_secs(1));
@@ -579,9 +579,9 @@ fn no_isolate_undoes_what_an_operator_lifted_after_the_loss() {
         assert!(!blocked(isolate, "10.1.1.1", 3001));
         assert!(blocked(isolate, "192.0.2.1", 3001));
     }
-    assert_eq!(lines(&one), told([Notice::RangesRestored(1)]));
-    assert_eq!(lines(&other), told([]));
-    // Blocked again, it is restored again.
+    assert_eq!(lines(&one), lines_of([Notice::RangesRestored(1)]));
+    assert_eq!(lines(&other), lines_of([]));
+    // Once it is blocked again, it is restored again.
     set(&database, "10.0.0.0/8", None);
     assert!(blocked(&one, "10.1.1.1", 3010));
     flush(&database);
@@ -590,7 +590,7 @@ fn no_isolate_undoes_what_an_operator_lifted_after_the_loss() {
 }
 
 #[test]
-fn an_isolate_that_was_idle_for_long_restores_nothing() {
+fn an_isolate_that_was_idle_for_an_hour_restores_nothing() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
@@ -602,7 +602,7 @@ fn an_isolate_that_was_idle_for_long_restores_nothing() {
 }
 
 #[test]
-fn what_has_ended_is_not_restored() {
+fn a_block_that_has_ended_is_not_restored() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", Some(60));
     let isolate = isolate(&database);
@@ -612,12 +612,12 @@ fn what_has_ended_is_not_restored() {
     for second in 61..700 {
         assert!(!blocked(&isolate, "10.1.1.1", second));
     }
-    assert_eq!(lines(&isolate), told([Notice::VersionRestored]));
+    assert_eq!(lines(&isolate), lines_of([Notice::VersionRestored]));
     assert_eq!(isolate.lost_since(), None);
 }
 
 #[test]
-fn an_addresss_block_loads_no_ranges() {
+fn a_block_of_an_address_loads_no_ranges() {
     let database = Shared::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
@@ -631,10 +631,10 @@ fn an_addresss_block_loads_no_ranges() {
     for second in 1..=300 {
         let address = format!("192.0.{}.{}", second / 250, second % 250);
         set(&uncounted, &address, None);
-        assert!(blocked(&isolate, &address, second), "at once");
+        assert!(blocked(&isolate, &address, second), "{address}");
     }
     assert_eq!(database.range_loads.get(), before.0);
-    // The list, and the records of those without an end, every half minute.
+    // Every half minute: the list, and the records of addresses that are blocked without an end.
     assert!(
         database.calls.get() - before.1 <= 22,
         "{}",
@@ -643,7 +643,7 @@ fn an_addresss_block_loads_no_ranges() {
 }
 
 #[test]
-fn a_block_set_elsewhere_after_the_copy_was_loaded_is_in_force_in_an_outage() {
+fn a_block_set_elsewhere_after_the_copy_was_loaded_denies_during_an_outage() {
     let database = Shared::default();
     set(&database, "192.0.2.1", Some(6000));
     let isolate = isolate(&database);
@@ -655,7 +655,10 @@ fn a_block_set_elsewhere_after_the_copy_was_loaded_is_in_force_in_an_outage() {
     }
     database.out.set(true);
     assert!(blocked(&isolate, "192.0.2.2", 32));
-    assert!(!blocked(&isolate, "192.0.2.1", 32), "lifted elsewhere");
+    assert!(
+        !blocked(&isolate, "192.0.2.1", 32),
+        "the block was lifted elsewhere"
+    );
 }
 
 #[test]
@@ -692,7 +695,10 @@ fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
             "blocked:192.0.2.3",
         ],
     );
-    assert!(!blocked(&isolate, "192.0.2.1", 1), "until somebody looks");
+    assert!(
+        !blocked(&isolate, "192.0.2.1", 1),
+        "the record is missing until the list is read"
+    );
     let listed = Records::new(database.clone(), Keys::new("t:"));
     let page = listed.blocks(&BlockCursor::FIRST, 10, START).now_or_never();
     let page = page.unwrap().unwrap();
@@ -701,11 +707,11 @@ fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
     for second in 2..=601 {
         let _ = blocked(&isolate, "203.0.113.1", second);
     }
-    assert_eq!(lines(&isolate), told([Notice::AddressesRestored(2)]));
+    assert_eq!(lines(&isolate), lines_of([Notice::AddressesRestored(2)]));
     for address in ["192.0.2.1", "192.0.2.2", "2001:db8::/64"] {
         assert!(blocked(&self::isolate(&database), address, 602));
     }
-    // One with an end may have ended by the clock of whoever set it.
+    // A block with an end is not restored: it may have ended by the clock of the isolate that set it.
     assert!(!blocked(&self::isolate(&database), "192.0.2.3", 300));
     lift(&database, "192.0.2.1");
     for second in 603..=2000 {
@@ -715,7 +721,7 @@ fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
 }
 
 #[test]
-fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
+fn blocks_still_deny_after_the_ipv6_prefix_of_callers_changes() {
     for out in [false, true] {
         let database = Shared::default();
         for network in ["2001:db8:0:107::/64", "2001:db8:1::/56"] {
@@ -725,24 +731,24 @@ fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
             let set = records.block(&network, &block, START);
             set.now_or_never().unwrap().unwrap();
         }
-        // A range as long as 64 bits made a caller, and within one now.
+        // A range while 64 bits make a caller. With 56 bits it is within one caller.
         set(&database, "2001:db8:2:8::/61", None);
         let isolate = isolate(&database);
         assert!(!blocked(&isolate, "203.0.113.1", 0));
         database.out.set(out);
         for (address, is_blocked) in [
-            // As 56 bits make a caller,
+            // If 56 bits make a caller:
             ("2001:db8:0:100::/56", true),
             ("2001:db8:0:200::/56", false),
             ("2001:db8:2::/56", true),
-            // as 64 do,
+            // If 64 bits do:
             ("2001:db8:1:7::/64", true),
             ("2001:db8:1:107::/64", false),
             ("2001:db8:0:107::/64", true),
             ("2001:db8:0:108::/64", false),
             ("2001:db8:2:f::/64", true),
             ("2001:db8:2:10::/64", false),
-            // and as 128 do.
+            // If 128 bits do:
             ("2001:db8:0:107::1", true),
             ("2001:db8:1::1", true),
         ] {
@@ -760,14 +766,14 @@ fn blocks_outlast_a_change_of_what_an_ipv6_caller_is() {
     }
 }
 
-/// Whether a denial is known without asking.
+/// Whether the isolate knows a denial without asking the store.
 fn is_known(isolate: &Blocked<Decisions, Shared, Manual>, address: &str, ms: u64) -> bool {
     let known = isolate.known_denial(&of(address), START + Millis::new(ms));
     known.is_some()
 }
 
 #[test]
-fn a_caller_in_a_blocked_range_is_known_while_the_copy_is_the_latest() {
+fn a_denial_by_a_range_is_known_without_asking_until_the_copy_has_to_be_checked() {
     let database = Shared::default();
     set(&database, "192.0.2.0/24", None);
     let isolate = isolate(&database);
@@ -781,7 +787,7 @@ fn a_caller_in_a_blocked_range_is_known_while_the_copy_is_the_latest() {
     ask(0).unwrap().unwrap();
     assert!(known(0) && known(4999));
     assert_eq!(isolate.known_denial(&of("198.51.100.1"), START), None);
-    // Then somebody asks again, and the others need not.
+    // Then one request asks the store, and the others need not.
     assert!(!known(5000));
     ask(5000).unwrap().unwrap();
     assert!(known(5000));
@@ -792,7 +798,7 @@ fn a_caller_in_a_blocked_range_is_known_while_the_copy_is_the_latest() {
 }
 
 #[test]
-fn while_the_store_is_out_a_blocked_address_is_known_a_second_at_a_time() {
+fn while_the_store_is_out_a_denial_by_an_address_block_is_known_for_a_second() {
     let database = Shared::default();
     set(&database, "192.0.2.1", None);
     set(&database, "198.51.100.0/24", None);
@@ -804,7 +810,7 @@ fn while_the_store_is_out_a_blocked_address_is_known_a_second_at_a_time() {
             .now_or_never()
     };
     ask(0).unwrap().unwrap();
-    assert!(!known(0), "the store says it of each decision");
+    assert!(!known(0), "the store decides about addresses");
     database.out.set(true);
     assert!(!known(100));
     assert!(ask(100).unwrap().unwrap().address_block.is_some());
@@ -824,7 +830,7 @@ fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
     let set = records.block(&range, &block(None), START).now_or_never();
     assert_eq!(set, Some(Ok(())));
     let at = |ms| START + Millis::new(ms);
-    // Whether it is denied, and how often the database was called for it.
+    // Whether the request is denied, and how often it called the database.
     let asks = |ms| {
         let before = database.calls.get();
         let verdict = blocked.decide(&of("10.1.2.3"), at(ms)).now_or_never();
@@ -833,13 +839,16 @@ fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
     };
     let read = |ms| {
         let is_due = blocked.should_read_version(at(ms));
-        assert!(!blocked.should_read_version(at(ms)), "by one alone");
+        assert!(
+            !blocked.should_read_version(at(ms)),
+            "only one task reads the version"
+        );
         if is_due {
             blocked.read_version(at(ms)).now_or_never().unwrap();
         }
         is_due
     };
-    assert_eq!(asks(0), (false, 0), "it does not know yet");
+    assert_eq!(asks(0), (false, 0), "the copy is not loaded yet");
     assert!(read(0));
     for ms in [1, 6000, 9999, 60_000] {
         assert_eq!(asks(ms), (true, 0), "{ms}");
@@ -878,15 +887,16 @@ fn lift_apart(database: &Shared, text: &str) -> Result<bool, StoreError> {
     records.lift(&target, START).now_or_never().unwrap()
 }
 
-/// An isolate of a cluster that has read the list; what is in its copy is seen while the store is out.
-fn has_read(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
+/// An isolate in a cluster that has read the list of addresses.
+fn isolate_with_list(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
     let isolate = isolate_of(database, Keys::clustered("t:"));
     isolate.read_version(START).now_or_never().unwrap();
     isolate
 }
 
+/// Whether a fresh isolate that has read the list denies the address while the store is out: by its copy.
 fn blocked_out(database: &Shared, address: &str, seconds: u32) -> bool {
-    let isolate = has_read(database);
+    let isolate = isolate_with_list(database);
     database.out.set(true);
     let blocked = blocked(&isolate, address, seconds);
     database.out.set(false);
@@ -895,12 +905,12 @@ fn blocked_out(database: &Shared, address: &str, seconds: u32) -> bool {
 
 fn listed_at(database: &Shared, address: &str) -> serde_json::Value {
     let read = command(["ZSCORE", "t:{records}:blocked_ips", address]);
-    let score = database.held.run(vec![read], START).now_or_never();
+    let score = database.emulator.run(vec![read], START).now_or_never();
     score.unwrap().unwrap().remove(0)
 }
 
 #[test]
-fn in_a_cluster_a_lift_that_ends_early_blocks_nobody_in_an_outage() {
+fn in_a_cluster_an_address_whose_lift_ended_early_is_not_blocked_in_an_outage() {
     let database = Shared::default();
     for address in ["192.0.2.1", "192.0.2.2"] {
         assert_eq!(set_apart(&database, address, None), Ok(()));
@@ -909,12 +919,12 @@ fn in_a_cluster_a_lift_that_ends_early_blocks_nobody_in_an_outage() {
         database.unanswered.set(Some(unanswered));
         let lifted = lift_apart(&database, "192.0.2.1");
         assert_eq!(lifted, Err(StoreError::Timeout));
-        // As where the list is read and nothing can be taken out of it.
+        // Here the list can be read, but nothing can be removed from it.
         assert!(!blocked_out(&database, "192.0.2.1", 0), "{unanswered}");
         assert!(blocked_out(&database, "192.0.2.2", 0), "{unanswered}");
         database.unanswered.set(None);
         assert!(!blocked_out(&database, "192.0.2.1", 0), "{unanswered}");
-        // With its record it still denies, so it stays listed.
+        // If the record still exists, it still denies, so the address stays listed.
         let is_listed = !listed_at(&database, "192.0.2.1").is_null();
         assert_eq!(is_listed, unanswered == "DEL");
     }
@@ -922,9 +932,9 @@ fn in_a_cluster_a_lift_that_ends_early_blocks_nobody_in_an_outage() {
     assert!(!listed_at(&database, "192.0.2.2").is_null());
 }
 
-/// The escalation, or an operator, has listed it and went no further.
+/// An escalation or an operator's call has listed the address, and failed before it wrote the record.
 #[test]
-fn in_a_cluster_what_is_listed_without_a_record_ends_with_its_block() {
+fn in_a_cluster_an_address_listed_without_a_record_is_blocked_until_the_blocks_end() {
     let database = Shared::default();
     database.unanswered.set(Some("PX"));
     let set = set_apart(&database, "192.0.2.1", Some(60));
@@ -940,7 +950,7 @@ fn in_a_cluster_what_is_listed_without_a_record_ends_with_its_block() {
 }
 
 #[test]
-fn in_a_cluster_a_read_of_the_list_looks_at_few_records_and_in_the_end_at_all() {
+fn in_a_cluster_each_read_of_the_list_checks_a_few_records_and_repeated_reads_check_all() {
     let database = Shared::default();
     let name = |number: u32| format!("192.0.{}.{}", number >> 8, number & 255);
     for number in 0..1000 {
@@ -953,13 +963,13 @@ fn in_a_cluster_a_read_of_the_list_looks_at_few_records_and_in_the_end_at_all() 
         database.calls.get() - before
     };
     let isolate = isolate_of(&database, Keys::clustered("t:"));
-    // The version, the list, the list with the ranges, and 20 records.
+    // Calls for the version, the list, the list with the ranges, and 20 records.
     assert_eq!(calls(&isolate, 0), 23);
     let key = |number| format!("t:blocked:{{{}}}", name(number));
     let deletion = |number| command(["DEL", &key(number)]);
     let lost = (0..1000).map(deletion).collect();
     database
-        .held
+        .emulator
         .run(lost, START)
         .now_or_never()
         .unwrap()
@@ -967,17 +977,17 @@ fn in_a_cluster_a_read_of_the_list_looks_at_few_records_and_in_the_end_at_all() 
     let exists = |number| command(["EXISTS", &key(number)]);
     let missing = || {
         let read = (0..1000).map(exists).collect();
-        let held = database.held.run(read, START).now_or_never().unwrap();
-        held.unwrap().iter().filter(|held| **held == 0).count()
+        let exist = database.emulator.run(read, START).now_or_never().unwrap();
+        exist.unwrap().iter().filter(|exists| **exists == 0).count()
     };
-    // Where some were lost, it looks again soon.
+    // After some records were missing, the next read comes soon.
     let most = (1..400).map(|part| calls(&isolate, 30 * part)).max();
     assert!(most < Some(22 + 20 * 6), "{most:?}");
     assert!(missing() < 200, "{}", missing());
 }
 
 #[test]
-fn in_a_cluster_a_slot_that_fails_keeps_no_list_from_being_read() {
+fn in_a_cluster_the_list_is_read_although_a_slot_fails() {
     let database = Shared::default();
     let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     for address in addresses {
@@ -986,7 +996,7 @@ fn in_a_cluster_a_slot_that_fails_keeps_no_list_from_being_read() {
     lose(&database, ["blocked:{192.0.2.1}", "blocked:{192.0.2.3}"]);
     for failing in ["{192.0.2.1}", "{192.0.2.2}", "{192"] {
         database.unanswered.set(Some(failing));
-        let isolate = has_read(&database);
+        let isolate = isolate_with_list(&database);
         assert_eq!(isolate.load_failure(), None, "{failing}");
         database.out.set(true);
         for address in addresses {
