@@ -1,4 +1,4 @@
-//! The memory store: the suite, its bound, and whom it forgets first.
+//! Tests of the memory store: the suite, its bound, and the order of eviction.
 
 use proptest::prelude::{prop_assert, proptest};
 
@@ -30,12 +30,12 @@ fn one(caller: u32, limit: u32) -> Check {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_store_conforms() {
     conformance::shared(&store(1000)).await;
 }
 
 #[test]
-fn what_has_expired_is_dropped_as_others_come() {
+fn expired_entries_are_dropped_as_others_are_written() {
     let store = store(1000);
     for caller in 0..500 {
         assert!(admits(&store, caller, 10, START));
@@ -48,7 +48,7 @@ fn what_has_expired_is_dropped_as_others_come() {
 }
 
 #[test]
-fn a_limited_caller_outlives_any_number_of_others() {
+fn a_limited_caller_is_kept_however_many_others_arrive() {
     let store = store(100);
     for caller in 0..10 {
         assert!(admits(&store, caller, 1, START));
@@ -60,13 +60,13 @@ fn a_limited_caller_outlives_any_number_of_others() {
     for caller in 0..10 {
         assert!(
             !admits(&store, caller, 1, START),
-            "caller {caller} was forgotten"
+            "caller {caller} was evicted"
         );
     }
 }
 
 #[test]
-fn a_blocked_caller_outlives_any_number_of_others() {
+fn a_blocked_caller_is_kept_however_many_others_arrive() {
     let store = store(10);
     let blocked = Check {
         charges: vec![Charge {
@@ -78,7 +78,7 @@ fn a_blocked_caller_outlives_any_number_of_others() {
     let ask = |now| at_once(&store, &blocked, now).allows(&blocked);
     assert!(ask(START));
     assert!(!ask(START));
-    // Past the window, under the block.
+    // The window is over, the block is not.
     let later = START + Millis::from_secs(300);
     for caller in 0..1000 {
         admits(&store, caller, 10, later);
@@ -87,7 +87,7 @@ fn a_blocked_caller_outlives_any_number_of_others() {
 }
 
 #[test]
-fn the_least_used_goes_first() {
+fn the_caller_that_used_the_smallest_share_is_evicted_first() {
     let store = store(3);
     for _ in 0..9 {
         admits(&store, 1, 10, START);
@@ -97,13 +97,13 @@ fn the_least_used_goes_first() {
         admits(&store, 3, 10, START);
     }
     admits(&store, 4, 10, START);
-    let held = store.map.borrow().limited_until();
-    let left = |caller: u32| held.contains_key(&format!("p:{caller}"));
-    assert_eq!([1, 2, 3, 4].map(left), [true, false, true, true]);
+    let kept = store.map.borrow().limited_until();
+    let is_kept = |caller: u32| kept.contains_key(&format!("p:{caller}"));
+    assert_eq!([1, 2, 3, 4].map(is_kept), [true, false, true, true]);
 }
 
 #[test]
-fn a_full_map_of_limited_callers_still_takes_new_ones() {
+fn a_map_full_of_limited_callers_still_takes_new_ones() {
     let store = store(5);
     for caller in 0..50 {
         assert!(admits(&store, caller, 1, START), "caller {caller}");
@@ -113,7 +113,7 @@ fn a_full_map_of_limited_callers_still_takes_new_ones() {
 }
 
 #[test]
-fn a_denial_of_the_unknown_is_not_kept() {
+fn a_denial_of_a_caller_without_a_state_makes_no_entry() {
     let store = store(5);
     let impossible = Check {
         cost: 9,
@@ -124,10 +124,9 @@ fn a_denial_of_the_unknown_is_not_kept() {
 }
 
 proptest! {
-    /// Whatever comes, the bound holds, the indexes agree, and no caller that is limited is
-    /// forgotten while one that is not stays.
+    /// With any requests the bound holds, the indexes agree, and no limited caller is evicted while an unlimited one stays.
     #[test]
-    fn no_limited_caller_is_forgotten_before_an_unlimited_one(
+    fn no_limited_caller_is_evicted_before_an_unlimited_one(
         requests in proptest::collection::vec((0..30u32, 0..3000u64, 1..4u32), 1..300),
         entries in 1..12usize,
     ) {
@@ -151,9 +150,9 @@ proptest! {
     }
 }
 
-/// No request pays for many: a flood that ends all at once is cleared by those that follow.
+/// No request pays for many: each of the requests after a flood drops a few of its entries.
 #[test]
-fn what_has_ended_is_cleared_a_little_at_a_time() {
+fn each_request_drops_at_most_two_expired_entries() {
     let store = store(1000);
     for caller in 0..1000 {
         admits(&store, caller, 10, START);
@@ -161,12 +160,16 @@ fn what_has_ended_is_cleared_a_little_at_a_time() {
     let later = START + MINUTE + MINUTE;
     for request in 1..=400 {
         admits(&store, 5000 + request, 10, later);
-        assert_eq!(store.len(), 1000 - request as usize, "two go, one comes");
+        assert_eq!(
+            store.len(),
+            1000 - request as usize,
+            "two entries are dropped and one is added"
+        );
     }
 }
 
 #[test]
-fn a_window_that_has_passed_leaves_nothing_behind() {
+fn a_new_window_replaces_the_entry_of_the_one_before() {
     let store = store(10);
     assert!(admits(&store, 1, 1, START));
     let reset = START + MINUTE + Millis::new(1000);
@@ -174,9 +177,9 @@ fn a_window_that_has_passed_leaves_nothing_behind() {
     assert_eq!(store.len(), 1);
 }
 
-/// Law 4: a clock that steps back over a window's end does not find the window open again.
+/// Law 4: a clock that steps back over the end of a window finds the window as full as it was.
 #[test]
-fn a_step_back_reopens_no_window() {
+fn a_clock_that_steps_back_reopens_no_window() {
     let store = store(10);
     let ask = |key: &str, now| {
         let check = check(&[charge(key, Algorithm::FixedWindow, 1)], 1);
@@ -191,7 +194,7 @@ fn a_step_back_reopens_no_window() {
 }
 
 #[test]
-fn a_denial_that_memory_would_repeat_is_known_and_one_that_sets_a_block_is_not() {
+fn a_denial_is_known_without_deciding_unless_it_would_set_a_block() {
     let store = store(1000);
     let check = one(1, 2);
     for _ in 0..2 {
@@ -211,7 +214,7 @@ fn a_denial_that_memory_would_repeat_is_known_and_one_that_sets_a_block_is_not()
     assert_eq!(store.known_denial(&blocking, START), Some(denied));
     let later = START + Millis::from_secs(599);
     assert!(store.known_denial(&blocking, later).is_some());
-    let mut nothing = check;
-    nothing.charges.clear();
-    assert_eq!(store.known_denial(&nothing, START), None);
+    let mut empty = check;
+    empty.charges.clear();
+    assert_eq!(store.known_denial(&empty, START), None);
 }
