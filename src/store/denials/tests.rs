@@ -1,4 +1,4 @@
-//! What is remembered, for how long, and that it never denies what the store would admit.
+//! Tests of which denials are remembered, for how long, and that they deny no request that the store would admit.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -18,7 +18,7 @@ use crate::store::shared::{Question, SharedStore, StoreReply};
 use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
-/// Counts what reaches the store behind.
+/// A store that counts the questions that it is asked, and behaves as scripted.
 struct Counted<S> {
     inner: S,
     asked: Cell<usize>,
@@ -65,7 +65,7 @@ fn ask(store: &impl Store, check: &Check, now: Timestamp) -> (bool, Verdict) {
     (verdict.allows(check), verdict)
 }
 
-/// One an hour: a denial that outlasts the memory of it.
+/// A quota of one request an hour. Its denials last longer than they are repeated without asking.
 fn hourly(key: &str) -> Charge {
     let quota = Quota::new(
         Algorithm::FixedWindow,
@@ -79,24 +79,24 @@ fn hourly(key: &str) -> Charge {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_wrapper_conforms() {
     conformance::shared(&store(1000)).await;
 }
 
 #[test]
-fn a_known_denial_is_not_asked_again_for_ten_seconds() {
+fn a_remembered_denial_is_repeated_for_ten_seconds_without_asking() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
     assert!(ask(&store, &check, START).0);
-    let (_, told) = ask(&store, &check, START);
+    let (_, denial) = ask(&store, &check, START);
     assert_eq!(store.inner.asked.get(), 2);
     let last = START + MAX_AGE - Millis::new(1);
     for now in [START, START + Millis::new(1), last] {
         let (allowed, repeated) = ask(&store, &check, now);
         assert!(!allowed);
         assert_eq!(
-            repeated.answers, told.answers,
-            "the same answer, on the same clock"
+            repeated.answers, denial.answers,
+            "the store's answer is repeated"
         );
     }
     assert_eq!(store.inner.asked.get(), 2);
@@ -104,53 +104,59 @@ fn a_known_denial_is_not_asked_again_for_ten_seconds() {
     assert_eq!(
         store.inner.asked.get(),
         3,
-        "an unblock elsewhere would be seen now"
+        "the store is asked again after ten seconds"
     );
 }
 
-/// A denial that is due to be asked again; how often the store was asked so far.
-fn due(store: &Denials<Counted<Memory>, Manual>, check: &Check) -> usize {
+/// Makes the store deny the check. Returns how often the store was asked so far.
+fn deny(store: &Denials<Counted<Memory>, Manual>, check: &Check) -> usize {
     assert!(ask(store, check, START).0);
     assert!(!ask(store, check, START).0);
     store.inner.asked.get()
 }
 
 #[test]
-fn one_request_asks_again_and_the_others_hear_what_is_known() {
+fn one_request_revalidates_and_the_others_get_the_remembered_denial() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
-    let asked = due(&store, &check);
+    let asked = deny(&store, &check);
     store.inner.behaves.replace(Behaves::Hangs);
     assert!(!store.effects.outlived());
-    // A host that cannot keep it drops it, as the request of a client that has left.
+    // The future is dropped, as by a host that cannot keep the task of a client that has disconnected.
     assert!(
         store
             .decide(&check, START + MAX_AGE)
             .now_or_never()
             .is_none()
     );
-    assert!(store.effects.outlived(), "the others count on it");
+    assert!(
+        store.effects.outlived(),
+        "the revalidation outlives the client"
+    );
     for ms in [0, 1, 1999] {
         assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(ms)).0);
     }
-    assert!(!store.effects.outlived(), "nobody counts on these");
+    assert!(
+        !store.effects.outlived(),
+        "requests that repeat a denial do not outlive their clients"
+    );
     assert_eq!(store.inner.asked.get(), asked + 1);
     store.inner.behaves.replace(Behaves::Answers);
     assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(2000)).0);
     assert_eq!(
         store.inner.asked.get(),
         asked + 2,
-        "another asks in its place"
+        "another request revalidates once the first one's time is over"
     );
     assert!(!ask(&store, &check, START + MAX_AGE + Millis::new(11_999)).0);
     assert_eq!(store.inner.asked.get(), asked + 2);
 }
 
 #[test]
-fn a_denial_stands_while_the_store_does_not_answer() {
+fn a_remembered_denial_still_denies_while_the_store_does_not_answer() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
-    let asked = due(&store, &check);
+    let asked = deny(&store, &check);
     store
         .inner
         .behaves
@@ -161,11 +167,11 @@ fn a_denial_stands_while_the_store_does_not_answer() {
     assert_eq!(store.inner.asked.get(), asked + 3490 / 2);
     let ends = START + Millis::from_secs(3600);
     let over = store.decide(&check, ends).now_or_never().unwrap();
-    assert_eq!(over, Err(StoreError::Timeout), "nothing is known any more");
+    assert_eq!(over, Err(StoreError::Timeout), "the denial has ended");
 }
 
 #[test]
-fn where_a_failing_store_admits_only_a_block_outlasts_it() {
+fn of_quotas_that_admit_during_an_outage_only_blocks_still_deny() {
     let store = store(1000);
     let allow = |key: &str, block: Option<Millis>| Charge {
         block,
@@ -177,18 +183,18 @@ fn where_a_failing_store_admits_only_a_block_outlasts_it() {
     let blocked = check(&[allow("p:b", block)], 1);
     let strict = check(&[allow("p:c", None), hourly("q:c")], 1);
     for check in [&quota, &blocked, &strict] {
-        due(&store, check);
+        deny(&store, check);
     }
-    let failed = |check: &Check, after: Millis| {
+    let allows = |check: &Check, after: Millis| {
         let decided = store.decide(check, START + after).now_or_never();
         decided.unwrap().map(|verdict| verdict.allows(check))
     };
-    // A cap is no failure: a flood would lift the limit that it runs into.
+    // Reaching the cap is no failure: otherwise a flood could lift the limit that it meets.
     store
         .inner
         .behaves
         .replace(Behaves::Fails(StoreError::OverCap));
-    assert_eq!(failed(&quota, MAX_AGE), Ok(false));
+    assert_eq!(allows(&quota, MAX_AGE), Ok(false));
     store
         .inner
         .behaves
@@ -196,20 +202,20 @@ fn where_a_failing_store_admits_only_a_block_outlasts_it() {
     let after = MAX_AGE + REVALIDATING_FOR;
     for ms in 0..3 {
         let after = after + Millis::new(ms);
-        assert_eq!(failed(&quota, after), Err(StoreError::Timeout));
-        assert_eq!(failed(&blocked, after), Ok(false));
-        assert_eq!(failed(&strict, after), Ok(false));
+        assert_eq!(allows(&quota, after), Err(StoreError::Timeout));
+        assert_eq!(allows(&blocked, after), Ok(false));
+        assert_eq!(allows(&strict, after), Ok(false));
     }
     let over = Millis::from_secs(60);
-    assert_eq!(failed(&blocked, over), Err(StoreError::Timeout));
-    assert_eq!(failed(&strict, over), Ok(false));
-    // The store's word counts again as soon as there is one.
+    assert_eq!(allows(&blocked, over), Err(StoreError::Timeout));
+    assert_eq!(allows(&strict, over), Ok(false));
+    // Once the store answers again, it decides.
     store.inner.behaves.replace(Behaves::Answers);
-    assert_eq!(failed(&quota, over), Ok(false));
+    assert_eq!(allows(&quota, over), Ok(false));
 }
 
 #[test]
-fn a_clock_that_steps_back_far_has_it_asked_again() {
+fn the_store_is_asked_again_after_the_clock_steps_back_far() {
     let store = store(1000);
     let check = check(&[charge("p:a", Algorithm::SlidingWindow, 1)], 1);
     let ahead = START + Millis::from_secs(3600);
@@ -220,13 +226,13 @@ fn a_clock_that_steps_back_far_has_it_asked_again() {
     assert_eq!(store.inner.asked.get(), asked + 1);
 }
 
-/// One asked by a clock an hour ahead, and was dropped; another asks by the clock that is set right.
+/// A revalidation began by a clock far ahead, and was dropped. Another begins by the corrected clock.
 #[test]
 fn a_clock_set_back_does_not_postpone_the_next_revalidation() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
     let due = START + MAX_AGE;
-    let asked = self::due(&store, &check);
+    let asked = deny(&store, &check);
     let ahead = START + Millis::from_secs(3000);
     store.inner.behaves.replace(Behaves::Hangs);
     assert!(store.decide(&check, ahead).now_or_never().is_none());
@@ -239,11 +245,11 @@ fn a_clock_set_back_does_not_postpone_the_next_revalidation() {
 }
 
 #[test]
-fn once_the_store_admits_nothing_is_remembered() {
+fn a_denial_is_forgotten_once_the_store_admits_again() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
-    due(&store, &check);
-    // Reset elsewhere.
+    deny(&store, &check);
+    // The quota is reset elsewhere.
     store.inner.inner.forget("p:a");
     assert!(!ask(&store, &check, START + Millis::new(9999)).0);
     assert!(ask(&store, &check, START + MAX_AGE).0);
@@ -252,7 +258,7 @@ fn once_the_store_admits_nothing_is_remembered() {
 }
 
 #[test]
-fn another_policy_or_cost_or_caller_is_asked_for_itself() {
+fn a_denial_applies_to_its_policy_cost_and_caller_only() {
     let store = store(1000);
     let ten = charge("p:a", Algorithm::FixedWindow, 10);
     assert!(ask(&store, &check(std::slice::from_ref(&ten), 8), START).0);
@@ -285,7 +291,7 @@ fn another_policy_or_cost_or_caller_is_asked_for_itself() {
 }
 
 #[test]
-fn one_known_denial_is_enough() {
+fn one_remembered_denial_denies_a_request_of_several_quotas() {
     let store = store(1000);
     let tight = hourly("tight:a");
     let wide = charge("wide:a", Algorithm::SlidingWindow, 100);
@@ -297,13 +303,13 @@ fn one_known_denial_is_enough() {
     assert!(!allowed);
     assert_eq!(
         verdict.answers[0], None,
-        "the store was not asked about the other"
+        "the store was not asked about the other quota"
     );
     assert_eq!(store.inner.asked.get(), asked);
 }
 
 #[test]
-fn a_block_is_not_repeated_to_one_of_the_key_that_may_not_be_blocked() {
+fn a_remembered_block_does_not_apply_to_a_charge_of_the_key_that_does_not_block() {
     let store = store(1000);
     let block = Some(Millis::from_secs(600));
     let blocking = Charge {
@@ -312,7 +318,7 @@ fn a_block_is_not_repeated_to_one_of_the_key_that_may_not_be_blocked() {
     };
     assert!(ask(&store, &check(std::slice::from_ref(&blocking), 1), START).0);
     assert!(!ask(&store, &check(std::slice::from_ref(&blocking), 1), START).0);
-    let spared = Charge {
+    let unblocked = Charge {
         block: None,
         ..blocking
     };
@@ -320,18 +326,18 @@ fn a_block_is_not_repeated_to_one_of_the_key_that_may_not_be_blocked() {
     assert!(
         !ask(
             &store,
-            &check(std::slice::from_ref(&spared), 1),
+            &check(std::slice::from_ref(&unblocked), 1),
             ends - Millis::new(1)
         )
         .0
     );
-    let (_, verdict) = ask(&store, &check(std::slice::from_ref(&spared), 1), START);
+    let (_, verdict) = ask(&store, &check(std::slice::from_ref(&unblocked), 1), START);
     assert_eq!(verdict.answers[0].unwrap().blocked_until, None);
-    assert!(ask(&store, &check(&[spared], 1), ends).0);
+    assert!(ask(&store, &check(&[unblocked], 1), ends).0);
 }
 
 #[test]
-fn a_shadow_denial_is_not_remembered() {
+fn a_denial_by_a_shadow_quota_is_not_remembered() {
     let store = store(1000);
     let quiet = Charge {
         enforced: false,
@@ -361,12 +367,12 @@ fn a_block_of_the_address_is_remembered_for_every_policy_and_cost() {
     assert!(ask(&store, &unblockable, START).0);
     assert!(
         ask(&store, &check(&[hourly("r:a")], 1), START + MAX_AGE).0,
-        "lifted elsewhere"
+        "the block was lifted elsewhere"
     );
 }
 
 #[test]
-fn a_read_is_always_asked() {
+fn a_read_always_asks_the_store() {
     let store = store(1000);
     let charge = hourly("p:a");
     assert!(ask(&store, &check(std::slice::from_ref(&charge), 1), START).0);
@@ -377,7 +383,7 @@ fn a_read_is_always_asked() {
 }
 
 #[test]
-fn the_memory_is_bounded() {
+fn the_remembered_denials_are_bounded() {
     let store = store(10);
     for caller in 0..1000 {
         let check = check(&[hourly(&format!("p:{caller}"))], 1);
@@ -390,11 +396,11 @@ fn the_memory_is_bounded() {
 }
 
 proptest! {
-    /// With and without the memory, the same requests are admitted. What is repeated may name an
-    /// earlier retry than the store would by now, where the caller has consumed at a smaller cost
-    /// since; never a later one.
+    /// With and without remembered denials, the same requests are admitted. A repeated denial may report an earlier retry
+    /// time than the store would by now, if the caller has consumed units at a smaller cost since. It never reports a later
+    /// one.
     #[test]
-    fn it_changes_no_verdict(
+    fn remembered_denials_change_no_verdict(
         requests in proptest::collection::vec((0..3u8, 1..4u32, 0..20_000u64), 1..150),
         entries in 1..4usize,
     ) {
@@ -431,7 +437,7 @@ proptest! {
 }
 
 #[test]
-fn a_denial_is_known_without_asking_until_it_is_due() {
+fn a_denial_is_known_without_asking_until_a_revalidation_is_due() {
     let store = store(1000);
     let check = check(&[hourly("p:a")], 1);
     let known = |now| {
@@ -442,12 +448,12 @@ fn a_denial_is_known_without_asking_until_it_is_due() {
     assert_eq!(known(START), None);
     assert!(ask(&store, &check, START).0);
     assert_eq!(known(START), None);
-    let (_, told) = ask(&store, &check, START);
+    let (_, denial) = ask(&store, &check, START);
     let last = START + MAX_AGE - Millis::new(1);
     for now in [START, last] {
-        assert_eq!(known(now).as_ref(), Some(&told.answers));
+        assert_eq!(known(now).as_ref(), Some(&denial.answers));
     }
-    // Due: whoever is told nothing asks, and nobody is kept from asking.
+    // Due: no denial is known, so each request asks. Looking it up does not begin a revalidation.
     for _ in 0..2 {
         assert_eq!(known(START + MAX_AGE), None);
     }
@@ -455,20 +461,20 @@ fn a_denial_is_known_without_asking_until_it_is_due() {
     assert!(!ask(&store, &check, START + MAX_AGE).0);
     assert!(known(START + MAX_AGE).is_some());
 
-    let dearer = Check {
+    let costlier = Check {
         cost: 2,
         ..check.clone()
     };
-    assert_eq!(store.known_denial(&dearer, START + MAX_AGE), None);
-    let reading = Check {
+    assert_eq!(store.known_denial(&costlier, START + MAX_AGE), None);
+    let read = Check {
         cost: 0,
         ..check.clone()
     };
-    assert_eq!(store.known_denial(&reading, START + MAX_AGE), None);
+    assert_eq!(store.known_denial(&read, START + MAX_AGE), None);
 }
 
 #[test]
-fn an_address_that_is_blocked_is_known_whatever_it_asks_for() {
+fn a_block_of_the_address_is_known_for_any_check() {
     let store = store(1000);
     store
         .inner

@@ -1,4 +1,4 @@
-//! What becomes of requests while the shared store is out, and what is left of it when it is back.
+//! Tests of what happens to requests while the shared store is out, and how it is reconciled afterwards.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
@@ -25,11 +25,12 @@ const ALGORITHMS: [Algorithm; 3] = [
     Algorithm::FixedWindow,
 ];
 
-/// A store that fails as told, with or without having decided.
+/// A store that fails as scripted.
 #[derive(Clone)]
 struct Faulty {
     inner: Rc<Reference>,
     fails: Rc<RefCell<Option<StoreError>>>,
+    /// Whether the store decides before a call fails, so that only its answer is lost.
     runs: Rc<Cell<bool>>,
     asked: Rc<Cell<usize>>,
 }
@@ -54,7 +55,7 @@ struct Isolate {
 }
 
 impl Isolate {
-    /// One of a fleet on the same `redis`.
+    /// An isolate on a `redis` that others may share.
     fn on(redis: &Rc<Reference>, factor: u32) -> Self {
         let shared = Faulty {
             inner: Rc::clone(redis),
@@ -77,7 +78,7 @@ impl Isolate {
         *self.shared.fails.borrow_mut() = Some(error);
     }
 
-    /// Refuses every call, surely without having decided it.
+    /// Refuses every call. This error shows that the store has not decided.
     fn down(&self) {
         self.fail(StoreError::Refused("OOM".to_owned()));
     }
@@ -101,14 +102,14 @@ impl Isolate {
         (0..requests).filter(|_| self.admits(charges, now)).count()
     }
 
-    /// What the shared store itself says is left.
+    /// The units that remain in the shared store.
     fn left(&self, charge: &Charge, now: Timestamp) -> u32 {
         let read = check(std::slice::from_ref(charge), 0);
         let verdict = at_once(&*self.shared.inner, &read, now);
         verdict.answers[0].unwrap().decision.remaining
     }
 
-    /// As in the background of a request that the store has decided.
+    /// Reconciles in the background of a request that the store has decided.
     fn reconcile(&self, retries: Retries, now: Timestamp) -> Result<(), StoreError> {
         let fails = self.shared.fails.take();
         self.ask(&[], 1, now);
@@ -120,7 +121,7 @@ impl Isolate {
     }
 }
 
-/// A host at that time. Its waits take none: chance makes each of them the shortest.
+/// The effects of a host at that time. Its random numbers make every wait 0.
 fn at(now: Timestamp) -> Manual {
     let effects = Manual::default();
     effects.set(now.since(START).get());
@@ -132,7 +133,7 @@ const ONCE: Retries = Retries {
     delay: Millis::ZERO,
 };
 
-fn ruled(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
+fn with_rule(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
     Charge {
         on_failure,
         ..charge(key, Algorithm::SlidingWindow, limit)
@@ -140,12 +141,12 @@ fn ruled(key: &str, limit: u32, on_failure: OnFailure) -> Charge {
 }
 
 #[tokio::test]
-async fn conforms_with_a_store_that_answers() {
+async fn the_wrapper_conforms_with_a_store_that_answers() {
     conformance::shared(&Isolate::alone(1200).store).await;
 }
 
 #[tokio::test]
-async fn conforms_with_a_store_that_fails() {
+async fn the_wrapper_conforms_with_a_store_that_fails() {
     let isolate = Isolate::alone(1000);
     isolate.down();
     conformance::all(&isolate.store).await;
@@ -169,7 +170,7 @@ fn memory_goes_on_from_where_the_store_stopped() {
 }
 
 #[test]
-fn what_another_isolate_admitted_is_known_as_of_the_last_answer() {
+fn the_last_answer_counts_what_another_isolate_admitted() {
     let redis = Rc::default();
     let (here, there) = (Isolate::on(&redis, 1000), Isolate::on(&redis, 1000));
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
@@ -180,21 +181,21 @@ fn what_another_isolate_admitted_is_known_as_of_the_last_answer() {
 }
 
 #[test]
-fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
+fn the_store_counts_a_backlog_once_whatever_the_verdict() {
     for algorithm in ALGORITHMS {
         let isolate = Isolate::alone(1200);
         let charges = [charge("p:a", algorithm, 30)];
         assert_eq!(isolate.admitted(&charges, 10, START), 10);
         isolate.down();
         assert_eq!(isolate.admitted(&charges, 12, START), 12);
-        assert_eq!(isolate.left(&charges[0], START), 20, "not told yet");
+        assert_eq!(isolate.left(&charges[0], START), 20, "nothing is sent yet");
         isolate.recover();
         let (allowed, verdict) = isolate.ask(&charges, 1, START);
         assert!(allowed && !verdict.degraded);
         assert_eq!(isolate.left(&charges[0], START), 7, "{algorithm:?}");
         assert_eq!(isolate.admitted(&charges, 100, START), 7);
 
-        // More than the limit: up to it, and this request is denied for it.
+        // A backlog above the limit is counted up to the limit, so this request is denied.
         let isolate = Isolate::alone(1200);
         isolate.down();
         assert_eq!(isolate.admitted(&charges, 100, START), 36);
@@ -206,18 +207,18 @@ fn the_store_counts_what_memory_admitted_once_whatever_the_verdict() {
 }
 
 #[test]
-fn an_answer_that_was_lost_has_all_of_it_counted_once() {
+fn a_backlog_whose_answer_was_lost_is_counted_once_even_as_it_grows() {
     let isolate = Isolate::alone(1000);
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
     isolate.down();
     assert_eq!(isolate.admitted(&charges, 10, START), 10);
-    // It decides, which counts the ten and this one; memory admits this one as well, and adds
+    // The store decides, which counts the ten units and this request. Memory admits the request as well, and adds
     // nothing to its backlog.
     isolate.fail(StoreError::Timeout);
     isolate.shared.runs.set(true);
     assert!(isolate.admits(&charges, START));
     assert_eq!(isolate.left(&charges[0], START), 30 - 11);
-    // The backlog grows under the same name meanwhile.
+    // Meanwhile the backlog grows under the same name.
     isolate.down();
     isolate.shared.runs.set(false);
     assert_eq!(isolate.admitted(&charges, 4, START), 4);
@@ -227,8 +228,8 @@ fn an_answer_that_was_lost_has_all_of_it_counted_once() {
     assert!(!isolate.store.memory.has_backlog());
 }
 
-/// A store may decide after the isolate has abandoned the call. A caller within its limit is not
-/// denied for that.
+/// A store may decide after the isolate has abandoned the call. A caller within its limit must not be
+/// denied because of that.
 #[test]
 fn a_request_whose_answer_was_lost_is_not_counted_twice() {
     for error in [
@@ -250,9 +251,9 @@ fn a_request_whose_answer_was_lost_is_not_counted_twice() {
     }
 }
 
-/// Each time that the store is back, memory takes over a state that holds no more than the limit.
+/// Each time that the store is back, memory takes over a state that counts no more than the limit.
 #[test]
-fn many_short_outages_grant_no_more_than_one() {
+fn many_short_outages_admit_no_more_than_one() {
     for algorithm in ALGORITHMS {
         for reconciles in [true, false] {
             let isolate = Isolate::alone(1200);
@@ -273,7 +274,7 @@ fn many_short_outages_grant_no_more_than_one() {
     }
 }
 
-/// A bucket in memory drains by another rate than the one whose backlog it makes.
+/// A bucket in memory drains at another rate than the one in the shared store.
 #[test]
 fn the_backlog_of_a_bucket_is_kept_until_it_has_drained() {
     for (rule, factor) in [
@@ -306,9 +307,9 @@ fn the_backlog_of_a_bucket_is_kept_until_it_has_drained() {
     }
 }
 
-/// The first to be decided is the last to be answered.
+/// The answers arrive in the reverse order of the decisions.
 #[test]
-fn an_answer_that_comes_late_takes_nothing_back() {
+fn a_late_answer_does_not_replace_a_later_state() {
     for algorithm in ALGORITHMS {
         let isolate = Isolate::alone(1000);
         let check = check(&[charge("p:a", algorithm, 30)], 1);
@@ -343,23 +344,29 @@ fn callers_that_do_not_come_back_are_reconciled() {
     assert_eq!(
         isolate.shared.asked.get() - asked,
         1 + MAX_CALLS,
-        "a part of it in one go"
+        "one reconciliation sends a part of the backlog"
     );
     isolate.reconcile(ONCE, START).unwrap();
-    assert!(!isolate.store.should_reconcile(START), "nothing is left");
+    assert!(
+        !isolate.store.should_reconcile(START),
+        "the backlog is empty"
+    );
     for caller in 0..callers {
         assert_eq!(isolate.left(&key(caller)[0], START), 27);
     }
 }
 
 #[test]
-fn reconciliation_is_repeated_and_loses_nothing_where_it_fails() {
+fn a_reconciliation_that_fails_is_repeated_and_loses_nothing() {
     let isolate = Isolate::alone(1000);
     let charges = [charge("p:a", Algorithm::SlidingWindow, 30)];
     isolate.down();
     assert_eq!(isolate.admitted(&charges, 10, START), 10);
-    assert!(!isolate.store.should_reconcile(START), "with whom?");
-    // It runs, and its answer is lost.
+    assert!(
+        !isolate.store.should_reconcile(START),
+        "the store is still out"
+    );
+    // The store decides, and its answer is lost.
     isolate.fail(StoreError::Timeout);
     isolate.shared.runs.set(true);
     let asked = isolate.shared.asked.get();
@@ -376,11 +383,11 @@ fn reconciliation_is_repeated_and_loses_nothing_where_it_fails() {
         .reconcile(retries, START + Millis::new(10_000))
         .unwrap();
     let left = isolate.left(&charges[0], START + Millis::new(10_000));
-    assert_eq!(left, 20, "once");
+    assert_eq!(left, 20, "the backlog is counted once");
 }
 
 #[test]
-fn reconciliation_goes_on_in_a_second_where_it_meets_the_cap() {
+fn a_reconciliation_that_reaches_the_cap_goes_on_in_a_second() {
     let isolate = Isolate::alone(1000);
     isolate.down();
     isolate.admits(&[charge("p:a", Algorithm::SlidingWindow, 30)], START);
@@ -391,7 +398,7 @@ fn reconciliation_goes_on_in_a_second_where_it_meets_the_cap() {
     assert!(isolate.store.should_reconcile(second));
 }
 
-/// One that began by a clock an hour ahead, and never reported, keeps nobody for that hour.
+/// A reconciliation began by a clock an hour ahead, and never reported its end. It must not keep others away for that hour.
 #[test]
 fn a_clock_set_back_does_not_postpone_reconciliation() {
     let isolate = Isolate::alone(1000);
@@ -420,16 +427,19 @@ fn reconciliation_lifts_no_block() {
     isolate.reconcile(ONCE, START).unwrap();
     isolate.down();
     let later = START + Millis::from_secs(300);
-    assert!(!isolate.admits(&blocking, later), "known to be blocked");
+    assert!(
+        !isolate.admits(&blocking, later),
+        "memory still knows the block"
+    );
 }
 
 #[test]
-fn a_block_that_the_store_set_holds_without_it() {
+fn a_block_that_the_store_set_still_denies_while_the_store_is_out() {
     for rule in [OnFailure::Memory, OnFailure::Allow] {
         let isolate = Isolate::alone(1200);
         let blocking = [Charge {
             block: Some(Millis::from_secs(600)),
-            ..ruled("p:a", 3, rule)
+            ..with_rule("p:a", 3, rule)
         }];
         assert_eq!(isolate.admitted(&blocking, 5, START), 3);
         isolate.down();
@@ -444,18 +454,21 @@ fn a_block_that_the_store_set_holds_without_it() {
 }
 
 #[test]
-fn allow_denies_nobody_and_its_requests_are_counted_afterwards() {
+fn the_rule_allow_admits_every_request_and_counts_it_afterwards() {
     let isolate = Isolate::alone(1000);
-    let charges = [ruled("p:a", 3, OnFailure::Allow)];
+    let charges = [with_rule("p:a", 3, OnFailure::Allow)];
     assert_eq!(isolate.admitted(&charges, 2, START), 2);
     isolate.down();
     assert_eq!(isolate.admitted(&charges, 100, START), 100);
     let (_, verdict) = isolate.ask(&charges, 1, START);
     let decision = verdict.answers[0].unwrap().decision;
-    assert_eq!(decision.remaining, 0, "of the quota's own");
+    assert_eq!(
+        decision.remaining, 0,
+        "the answer is by the quota's own limit"
+    );
     isolate.recover();
     assert!(!isolate.admits(&charges, START));
-    // What no quota can ever meet, none admits.
+    // A cost above the quota's capacity is still denied.
     isolate.down();
     let (allowed, verdict) = isolate.ask(&charges, 4, START);
     assert!(!allowed);
@@ -464,9 +477,9 @@ fn allow_denies_nobody_and_its_requests_are_counted_afterwards() {
 }
 
 #[test]
-fn deny_is_an_error_and_consumes_nothing() {
+fn the_rule_deny_is_an_error_and_consumes_nothing() {
     let isolate = Isolate::alone(1000);
-    let charges = [ruled("p:a", 3, OnFailure::Deny)];
+    let charges = [with_rule("p:a", 3, OnFailure::Deny)];
     isolate.fail(StoreError::Status(500));
     for _ in 0..5 {
         let check = check(&charges, 1);
@@ -479,7 +492,7 @@ fn deny_is_an_error_and_consumes_nothing() {
 }
 
 #[test]
-fn of_several_rules_the_strictest_rules() {
+fn the_strictest_of_several_rules_applies() {
     use OnFailure::{Allow, Deny, Memory};
     for (rules, admitted) in [
         ([Allow, Allow], Some(20)),
@@ -491,7 +504,7 @@ fn of_several_rules_the_strictest_rules() {
     ] {
         let isolate = Isolate::alone(1000);
         isolate.down();
-        let charges = [ruled("p:a", 3, rules[0]), ruled("q:a", 7, rules[1])];
+        let charges = [with_rule("p:a", 3, rules[0]), with_rule("q:a", 7, rules[1])];
         match admitted {
             Some(admitted) => assert_eq!(isolate.admitted(&charges, 20, START), admitted),
             None => {
@@ -500,7 +513,7 @@ fn of_several_rules_the_strictest_rules() {
                 assert!(decided.unwrap().is_err(), "{rules:?}");
             }
         }
-        // A shadow has no say.
+        // The rule of a shadow quota does not count.
         let shadow = Charge {
             enforced: false,
             ..charges[1].clone()
@@ -512,17 +525,17 @@ fn of_several_rules_the_strictest_rules() {
 }
 
 #[test]
-fn beyond_the_cap_memory_decides_whatever_a_failure_would_do() {
+fn memory_decides_beyond_the_cap_by_any_rule() {
     for rule in [OnFailure::Allow, OnFailure::Memory, OnFailure::Deny] {
         let isolate = Isolate::alone(1000);
         isolate.fail(StoreError::OverCap);
-        let charges = [ruled("p:a", 3, rule)];
+        let charges = [with_rule("p:a", 3, rule)];
         assert_eq!(isolate.admitted(&charges, 20, START), 3);
     }
 }
 
 #[test]
-fn an_admitted_request_is_told_where_it_stands_in_its_own_quota() {
+fn an_answer_of_memory_reports_the_remaining_units_of_the_quotas_own_limit() {
     let isolate = Isolate::alone(2000);
     isolate.down();
     let charges = [charge("p:a", Algorithm::SlidingWindow, 3)];
@@ -542,11 +555,11 @@ fn an_admitted_request_is_told_where_it_stands_in_its_own_quota() {
 }
 
 #[test]
-fn a_state_that_is_gone_elsewhere_is_gone_here() {
+fn memory_forgets_a_state_that_the_store_no_longer_has() {
     let isolate = Isolate::alone(1000);
     let charges = [charge("p:a", Algorithm::SlidingWindow, 3)];
     assert_eq!(isolate.admitted(&charges, 3, START), 3);
-    // Reset by an operator, and seen by a request that is denied by another quota.
+    // An operator resets the quota, and a read sees that.
     isolate.shared.inner.set("p:a", "");
     isolate.ask(&charges, 0, START);
     isolate.down();
@@ -554,7 +567,7 @@ fn a_state_that_is_gone_elsewhere_is_gone_here() {
 }
 
 #[test]
-fn a_quota_scales_within_what_can_be_counted() {
+fn a_quota_scales_up_to_the_largest_limit_that_can_be_counted() {
     let quota =
         |algorithm, limit| Quota::new(algorithm, NonZeroU32::new(limit).unwrap(), MINUTE).unwrap();
     for algorithm in ALGORITHMS {
@@ -579,16 +592,15 @@ fn a_quota_scales_within_what_can_be_counted() {
     assert_eq!(fullest.boundless(), fullest);
 }
 
-/// A step: which isolate, how its store does, the caller, how many ask at once, time that passes.
+/// Steps: the isolate, how its store behaves, the caller, the number of requests at once, and the ms that pass before.
 fn steps() -> impl Strategy<Value = Vec<(usize, u8, u8, usize, u64)>> {
     let passes = prop_oneof![8 => 0..100u64, 2 => 100..20_000u64];
     proptest::collection::vec((0..3usize, 0..5u8, 0..2u8, 1..15usize, passes), 1..120)
 }
 
 proptest! {
-    /// Whatever fails and comes back, in however short a time, lost answers and reconciliation included: no
-    /// window's length holds more than the limit from the store, and from each isolate alone more
-    /// than its factor of it.
+    /// The store fails and comes back any number of times, with lost answers and reconciliations. In any interval of a window's
+    /// length the store admits at most the limit, and each isolate alone admits at most the limit times its factor.
     #[test]
     fn a_fleet_stays_within_its_bound(
         steps in steps(),
@@ -625,7 +637,7 @@ proptest! {
                 prop_assert_eq!(reconciling, Some(Ok(())));
             }
         }
-        // A fixed window and a bucket admit up to twice that in a window's length.
+        // A fixed window and a bucket admit up to twice the limit in an interval of a window's length.
         let twice = if ALGORITHMS[algorithm] == Algorithm::SlidingWindow { 1 } else { 2 };
         for (place, (first, ..)) in admitted.iter().enumerate() {
             for caller in 0..2 {
