@@ -17,13 +17,13 @@ use crate::store::shared::{ChargeExtra, Question, SharedStore, StoreReply};
 use crate::store::{Charge, Check, Store, StoreError};
 use crate::time::{Millis, Timestamp};
 
-/// A store that counts what reaches it, and fails when told to.
+/// A store that counts its calls, and fails as scripted.
 #[derive(Default)]
 struct Counted {
     store: Reference,
     calls: Cell<u32>,
     fails: Cell<bool>,
-    /// It decides, and the answer is lost.
+    /// Whether it decides and loses the answer.
     loses: Cell<bool>,
 }
 
@@ -62,8 +62,8 @@ fn ms(ms: u64) -> Timestamp {
     START + Millis::new(ms)
 }
 
-/// Asks for what is to be leased, as a host does in the background.
-async fn ask_for<S: SharedStore>(
+/// Makes a prefetch, as a host does in the background.
+async fn make<S: SharedStore>(
     leases: &Leases<S>,
     prefetch: &Prefetch,
     now: Timestamp,
@@ -73,26 +73,27 @@ async fn ask_for<S: SharedStore>(
     leases.ask(&question, now).await
 }
 
-/// Prefetches all that is to be prefetched.
+/// Makes all prefetches that wait, and returns how many there were.
 fn prefetch<S: SharedStore>(leases: &Leases<S>, now: Timestamp) -> u32 {
     let mut prefetched = 0;
     while let Some(prefetch) = leases.next_prefetch() {
-        assert_eq!(prefetch.check.cost, 0, "the background consumes nothing");
-        let done = ask_for(leases, &prefetch, now).now_or_never();
-        done.expect("it waits for nothing").unwrap();
+        assert_eq!(prefetch.check.cost, 0, "a prefetch consumes nothing");
+        let done = make(leases, &prefetch, now).now_or_never();
+        done.expect("the store should answer without waiting")
+            .unwrap();
         prefetched += 1;
     }
     prefetched
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_wrapper_conforms() {
     conformance::shared(&leases(Memory::new(1000, Seed::fixed()))).await;
 }
 
-/// A hundred requests a second from one caller: next to none of them waits for the store.
+/// One caller sends a hundred requests a second, and at most 15 of 6,000 wait for the store.
 #[test]
-fn a_hot_caller_waits_for_no_round_trip() {
+fn a_busy_caller_hardly_ever_waits_for_the_store() {
     for algorithm in ALGORITHMS {
         let store = Counted::default();
         let isolate = leases(&store);
@@ -110,7 +111,7 @@ fn a_hot_caller_waits_for_no_round_trip() {
             waited += store.calls.get() - before;
             prefetch(&isolate, now);
         }
-        assert!(waited <= 15, "{algorithm:?}: {waited} waited");
+        assert!(waited <= 15, "{algorithm:?}: {waited} calls of requests");
         assert!(
             store.calls.get() < 300,
             "{algorithm:?}: {} calls",
@@ -119,9 +120,8 @@ fn a_hot_caller_waits_for_no_round_trip() {
     }
 }
 
-/// What a caller is told counts down by one, whether the store was asked or not.
 #[test]
-fn the_remaining_units_count_down() {
+fn the_remaining_units_count_down_by_one_whether_the_store_is_asked_or_not() {
     let store = Counted::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 50)], 1);
@@ -138,9 +138,8 @@ fn the_remaining_units_count_down() {
     assert!(store.calls.get() < 40, "{}", store.calls.get());
 }
 
-/// A caller that comes now and then is charged for what it asks, and for hardly anything else.
 #[test]
-fn a_slow_caller_wastes_next_to_nothing() {
+fn a_slow_caller_is_charged_at_most_four_units_more_than_it_asks_for() {
     for (pace, most) in [(500, 4), (1500, 3), (3000, 3), (6000, 0), (20_000, 0)] {
         let store = Counted::default();
         let isolate = leases(&store);
@@ -155,14 +154,13 @@ fn a_slow_caller_wastes_next_to_nothing() {
         let taken = 300 - u64::from(left.answers[0].unwrap().decision.remaining);
         assert!(
             (requests..=requests + most).contains(&taken),
-            "{pace}: {taken} for {requests}"
+            "a request each {pace} ms: {taken} units for {requests} requests"
         );
     }
 }
 
-/// Two quotas, of which one has no lease: each request asks.
 #[test]
-fn a_quota_without_a_lease_is_asked_each_time() {
+fn each_request_asks_the_store_if_one_of_its_quotas_has_no_lease() {
     let store = Counted::default();
     let isolate = leases(&store);
     let plain = charge("ip:a", Algorithm::SlidingWindow, 1000);
@@ -171,15 +169,15 @@ fn a_quota_without_a_lease_is_asked_each_time() {
         assert!(at_once(&isolate, &check, ms(request)).allows(&check));
     }
     assert_eq!((store.calls.get(), isolate.next_prefetch()), (100, None));
-    let held = store.store.text("p:a").unwrap();
+    let stored = store.store.text("p:a").unwrap();
     assert_eq!(
-        held.split('=').nth(1),
+        stored.split('=').nth(1),
         Some("100"),
-        "nothing was leased: {held}"
+        "nothing should be leased: {stored}"
     );
 }
 
-/// The limit is the limit, with one isolate and with two; the last units are not leased.
+/// The last units are not leased, so none of them is lost.
 #[test]
 fn the_limit_is_spent_to_the_last_unit() {
     for algorithm in ALGORITHMS {
@@ -195,7 +193,7 @@ fn the_limit_is_spent_to_the_last_unit() {
             admitted += u32::from(at_once(&isolate, &check, START).allows(&check));
             prefetch(&isolate, START);
         }
-        // A bucket has leased units on top of what drains while they are held: a tenth of its burst.
+        // A bucket leases units on top of what drains until they end: a tenth of its burst.
         let least = if algorithm == Algorithm::TokenBucket {
             90
         } else {
@@ -208,7 +206,7 @@ fn the_limit_is_spent_to_the_last_unit() {
     }
 }
 
-/// Nobody is blocked for units that were never spent.
+/// Nobody may be blocked because of units that were never spent.
 #[test]
 fn a_policy_that_blocks_is_not_leased() {
     let store = Counted::default();
@@ -227,7 +225,7 @@ fn a_policy_that_blocks_is_not_leased() {
     }
 }
 
-/// A block of the address ends what is held, learnt in whatever way.
+/// The isolate learns of the block by a request that meets another policy.
 #[test]
 fn a_block_of_the_address_ends_a_lease() {
     let store = Counted::default();
@@ -244,9 +242,8 @@ fn a_block_of_the_address_ends_a_lease() {
     assert!(!at_once(&denials, &leased, START).allows(&leased));
 }
 
-/// A block made elsewhere is seen by the next call in the background.
 #[test]
-fn a_prefetch_brings_a_block_along() {
+fn the_next_prefetch_sees_a_block_made_elsewhere() {
     let store = Counted::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 10_000, 100)], 1);
@@ -263,9 +260,9 @@ fn a_prefetch_brings_a_block_along() {
     assert!((1..=100).contains(&admitted_after), "{admitted_after}");
 }
 
-/// What is held is held no longer than the quota says, on the isolate's clock.
+/// A lease ends by the isolate's clock.
 #[test]
-fn what_is_not_spent_in_time_is_not_spent() {
+fn units_that_were_not_spent_in_time_are_not_spent_later() {
     let store = Counted::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 100)], 1);
@@ -275,15 +272,14 @@ fn what_is_not_spent_in_time_is_not_spent() {
     }
     let before = store.calls.get();
     at_once(&isolate, &check, ms(49));
-    assert_eq!(store.calls.get(), before, "something is held");
+    assert_eq!(store.calls.get(), before, "the lease has units");
     at_once(&isolate, &check, ms(49 + 5000));
-    assert_eq!(store.calls.get(), before + 1, "nothing is");
+    assert_eq!(store.calls.get(), before + 1, "the lease has ended");
 }
 
-/// A shadow beside a lease counts what is admitted, with no lease of its own; and when it would
-/// deny, it says so without a call for each request.
+/// The shadow quota has no lease. When it would deny, its answer says so without a call for each request.
 #[test]
-fn a_shadow_counts_what_a_lease_admits() {
+fn a_shadow_quota_counts_what_a_lease_admits() {
     let store = Counted::default();
     let isolate = leases(&store);
     let shadow = Charge {
@@ -299,21 +295,20 @@ fn a_shadow_counts_what_a_lease_admits() {
         would_deny += u32::from(!verdict.answers[1].unwrap().decision.allowed());
         prefetch(&isolate, now);
     }
-    assert_eq!(would_deny, 1700, "300 of 2,000 in 20 s");
+    assert_eq!(would_deny, 1700, "the shadow quota allows 300 of 2,000");
     assert!(store.calls.get() < 150, "{} calls", store.calls.get());
 }
 
-/// Only one of those that find nothing asks for more, however many they are; and when it fails, the
-/// next one does.
+/// If its call fails, the next request asks.
 #[test]
-fn one_asks_for_all() {
+fn only_one_of_many_requests_without_leased_units_asks_for_more() {
     let store = Counted::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 100)], 1);
     for _ in 0..20 {
         at_once(&isolate, &check, START);
     }
-    // Long after the lease, and many at once: before any of them has an answer.
+    // After the lease has ended, many requests at once, before any of them has an answer.
     let now = ms(5500);
     let ask = |now| isolate.leased.borrow_mut().ask(&check, now);
     let asked: Vec<Option<Vec<u32>>> = (0..50).map(|_| ask(now)).collect();
@@ -322,7 +317,7 @@ fn one_asks_for_all() {
             && asked[1..].iter().all(Option::is_none),
         "{asked:?}"
     );
-    // It has surely taken nothing.
+    // This error shows that the call has taken nothing.
     let refused = StoreError::Refused("OOM".to_owned());
     let extras = [extra(asked[0].as_ref().unwrap()[0])];
     isolate
@@ -330,18 +325,17 @@ fn one_asks_for_all() {
         .borrow_mut()
         .learn_failure(&Question::with(&check, &extras), &refused, now);
     assert_eq!(ask(now), asked[0]);
-    // One that never reports keeps the others for two seconds.
+    // A call that never reports its end keeps the others from asking for two seconds.
     assert_eq!(ask(ms(5501)), None);
 }
 
-/// Whatever kept others from asking by a clock an hour ahead, it keeps nobody by the clock that is set
-/// right.
+/// Nothing that keeps requests from asking by a clock an hour ahead keeps them from it by the corrected clock.
 #[test]
-fn a_clock_set_back_keeps_nobody_from_asking() {
+fn a_clock_set_back_keeps_no_request_from_asking() {
     let check = check(&[leased("p:a", 1000, 100)], 1);
     let hour = Millis::from_secs(3600);
     let now = ms(5500);
-    // Why nobody asks by the clock that is ahead.
+    // Makes requests ask for nothing by the clock that is ahead.
     type Why = fn(&Leases<&Counted>, &Check, u32, Timestamp);
     let reasons: [(&str, Why); 3] = [
         ("another asks", |_, _, _, _| {}),
@@ -351,7 +345,7 @@ fn a_clock_set_back_keeps_nobody_from_asking() {
             let mut leased = isolate.leased.borrow_mut();
             leased.learn_failure(&question, &StoreError::Timeout, now);
         }),
-        ("the quota gave nothing", |isolate, check, lease, now| {
+        ("the quota granted nothing", |isolate, check, lease, now| {
             let question = Question::new(check);
             let reply = isolate.inner.ask(&question, now);
             let mut reply = reply.now_or_never().unwrap().unwrap();
@@ -372,7 +366,7 @@ fn a_clock_set_back_keeps_nobody_from_asking() {
         let units = ask(later).expect("the first one asks")[0];
         because(&isolate, &check, units, later);
         assert_eq!(ask(later + Millis::new(1)), None, "{reason}");
-        assert!(ask(now).is_some(), "{reason}, an hour ago");
+        assert!(ask(now).is_some(), "{reason}, by the corrected clock");
     }
 }
 
@@ -383,9 +377,8 @@ fn extra(lease: u32) -> ChargeExtra {
     }
 }
 
-/// An outage is the inner store's to tell; what is held is spent meanwhile, and no more than that.
 #[test]
-fn a_failing_store_leaves_what_is_held() {
+fn leased_units_are_spent_while_the_store_fails_and_then_its_error_is_returned() {
     let store = Counted::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 100)], 1);
@@ -400,10 +393,10 @@ fn a_failing_store_leaves_what_is_held() {
     assert_eq!(decide(), Err(StoreError::Unreachable));
 }
 
-/// Each call whose answer is lost may have taken units that nobody spends: one does, and then none for
-/// a while, however many fail.
+/// A call whose answer is lost may have leased units that nobody can spend. After one such call nothing is leased for a
+/// while, however many calls fail.
 #[test]
-fn lost_answers_cost_a_lease_at_the_most() {
+fn lost_answers_waste_at_most_one_lease() {
     let store = Counted::default();
     let isolate = leases(&store);
     let hot = leased("p:a", 1000, 500);
@@ -432,7 +425,7 @@ fn lost_answers_cost_a_lease_at_the_most() {
             Err(_) => failed += 1,
         }
         while let Some(prefetch) = isolate.next_prefetch() {
-            let lost = ask_for(&isolate, &prefetch, now).now_or_never().unwrap();
+            let lost = make(&isolate, &prefetch, now).now_or_never().unwrap();
             assert_eq!(lost, Err(StoreError::Timeout));
         }
     }
@@ -443,13 +436,13 @@ fn lost_answers_cost_a_lease_at_the_most() {
     let taken = used(ms(6000)) - before;
     assert!(
         taken <= failed + 100,
-        "{taken} were taken for {failed} failures"
+        "{taken} units were taken for {failed} failures"
     );
 }
 
-/// A clock that ran an hour ahead and is set right holds nothing of that hour.
+/// Units that were leased by a clock an hour ahead are not spent by the corrected clock.
 #[test]
-fn a_clock_that_is_set_back_holds_nothing() {
+fn a_clock_set_back_ends_the_leases() {
     let store = Counted::default();
     let (bad, good) = (leases(&store), leases(&store));
     let check = check(&[leased("p:a", 100, 50)], 1);
@@ -467,9 +460,9 @@ fn a_clock_that_is_set_back_holds_nothing() {
     assert_eq!(admit(&good) + admit(&bad), 100);
 }
 
-/// A shadow that denies, for a time or whatever the time, prevents no lease from being of use.
+/// It would deny for a time, or always since the cost is above its capacity.
 #[test]
-fn a_shadow_that_denies_makes_nobody_wait() {
+fn requests_do_not_wait_because_a_shadow_quota_would_deny() {
     for (limit, cost) in [(5, 10), (300, 1), (3, 1)] {
         let store = Counted::default();
         let isolate = leases(&store);
@@ -486,14 +479,13 @@ fn a_shadow_that_denies_makes_nobody_wait() {
             waited += store.calls.get() - before;
             prefetch(&isolate, now);
         }
-        assert!(waited < 30, "{limit}: {waited} of 6,000 waited");
+        assert!(waited < 30, "{limit}: {waited} calls of 6,000 requests");
     }
 }
 
-/// Where one quota has nothing to lease, the others are not charged for nothing, and what ended is
-/// dropped.
+/// Otherwise units of the other quotas would be leased that no request can spend. Ended leases are dropped.
 #[test]
-fn a_quota_that_is_used_up_has_none_taken_beside_it() {
+fn nothing_is_leased_from_other_quotas_if_one_is_used_up() {
     let small = Charge {
         lease: 3,
         ..Charge::new("g:a", quota(Algorithm::TokenBucket, 60, 60_000, 3))
@@ -520,16 +512,16 @@ fn a_quota_that_is_used_up_has_none_taken_beside_it() {
         let counted = 100_000 - left.decision.remaining;
         assert!(
             counted <= admitted * 11 / 10,
-            "{counted} counted of {admitted}"
+            "{counted} units counted, {admitted} requests admitted"
         );
-        let held = isolate.leased.borrow();
-        assert!(held.grants() < 20, "{} grants", held.grants());
+        let leased = isolate.leased.borrow();
+        assert!(leased.grants() < 20, "{} grants", leased.grants());
     }
 }
 
-/// What a bucket's lease costs is told with it.
+/// A lease costs a bucket more than its units.
 #[test]
-fn a_bucket_tells_what_is_left_beside_a_lease() {
+fn the_remaining_units_of_a_leased_bucket_can_all_be_spent() {
     for requests in [3, 4, 5, 12] {
         let store = Counted::default();
         let isolate = leases(&store);
@@ -545,13 +537,13 @@ fn a_bucket_tells_what_is_left_beside_a_lease() {
                 verdict.answers[0].unwrap().decision.remaining,
             )
         };
-        let told = (0..requests).fold(0, |_, _| ask().1);
+        let remaining = (0..requests).fold(0, |_, _| ask().1);
         let admitted = (0..200).take_while(|_| ask().0).count();
-        assert_eq!(admitted, told as usize, "after {requests}");
+        assert_eq!(admitted, remaining as usize, "after {requests} requests");
     }
 }
 
-/// Callers beyond the bound push out those that have not come for the longest time.
+/// Beyond the bound, the leases of the callers that have not sent a request for the longest time are dropped.
 #[test]
 fn the_leases_of_many_callers_are_bounded() {
     let store = Counted::default();
@@ -571,15 +563,15 @@ fn the_leases_of_many_callers_are_bounded() {
     let hot_calls = store.calls.get() - 16_000;
     assert!(
         hot_calls < 400,
-        "the hot one still has its lease: {hot_calls} calls of 4,000"
+        "the busy caller should keep its lease: {hot_calls} calls of 4,000 requests"
     );
 }
 
-/// What one isolate of several does next.
+/// The next request of one of several isolates.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     isolate: usize,
-    /// In 1/200 of the window.
+    /// The time before it, in 1/200 of the window.
     after: u64,
     cost: u32,
     other_policy: bool,
@@ -606,8 +598,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..400)
 }
 
-/// Plays `steps` over isolates that share one store, whose clocks are up to `skew` ms apart; returns
-/// when in real time how many units of the first quota were admitted, and how many calls it took.
+/// Plays `steps` over isolates that share one store, with clocks that are up to `skew` ms apart. Returns
+/// the units of the first quota that were admitted, each with its real time in ms, and the number of calls.
 fn fleet(quota: Quota, lease: u32, steps: &[Step], skew: u64) -> (Vec<(u64, u32)>, u32) {
     let store = Counted::default();
     let isolates: Vec<_> = (0..4).map(|_| leases(&store)).collect();
@@ -651,10 +643,10 @@ fn quota(algorithm: Algorithm, limit: u32, window: u64, burst: u32) -> Quota {
 }
 
 proptest! {
-    /// Law 1 over a fleet: no interval of the window's length, less the clocks' difference, holds
+    /// Law 1 over several isolates: in no interval of the window's length, less the clocks' difference, they admit
     /// more than the limit.
     #[test]
-    fn no_window_holds_more_than_the_limit(
+    fn isolates_with_leases_admit_at_most_the_limit_in_any_window(
         limit in 1..150u32, lease in 2..60u32, window in prop_oneof![Just(1000u64), Just(60_000u64), 10..100_000u64],
         steps in steps(), skew in prop_oneof![Just(0), 0..=2000u64],
     ) {
@@ -663,9 +655,9 @@ proptest! {
         bounds::of_a_window(&admitted, limit, window, skew)?;
     }
 
-    /// Law 1 over a fleet, token bucket: the burst, and what comes back in the time.
+    /// Law 1 over several isolates, for a token bucket.
     #[test]
-    fn a_bucket_admits_its_burst_and_its_rate(
+    fn isolates_with_leases_admit_at_most_the_burst_and_the_rate_of_a_bucket(
         limit in 1..150u32, burst in 1..150u32, lease in 2..60u32, window in prop_oneof![Just(1000u64), Just(60_000u64)],
         steps in steps(), skew in prop_oneof![Just(0), 0..=2000u64],
     ) {
@@ -674,9 +666,9 @@ proptest! {
         bounds::of_a_bucket(&admitted, &quota, skew)?;
     }
 
-    /// Law 1 over a fleet, fixed window.
+    /// Law 1 over several isolates, for a fixed window.
     #[test]
-    fn no_fixed_window_holds_more_than_the_limit(
+    fn isolates_with_leases_admit_at_most_the_limit_in_a_fixed_window(
         limit in 1..150u32, lease in 2..60u32, window in prop_oneof![Just(1000u64), Just(60_000u64)],
         steps in steps(),
     ) {
@@ -684,25 +676,25 @@ proptest! {
         let (admitted, _) = fleet(quota, lease, &steps, 0);
         for (start, _) in &admitted {
             let index = |real: u64| ms(real).as_millis() / window;
-            let held: u32 = admitted
+            let sum: u32 = admitted
                 .iter()
                 .filter(|(at, _)| index(*at) == index(*start))
                 .map(|(_, units)| units)
                 .sum();
-            prop_assert!(held <= limit, "{held} of {limit}");
+            prop_assert!(sum <= limit, "{sum} units, the limit is {limit}");
         }
     }
 
-    /// Leases never cost a fleet more calls than it has requests, beside those in the background,
-    /// and admit at least half of what is admitted without them.
+    /// With prefetches there are at most as many calls as requests, and at least half of the units are admitted that are
+    /// admitted without leases.
     #[test]
-    fn a_lease_costs_little(steps in steps()) {
+    fn leases_make_no_more_calls_than_requests_and_waste_at_most_half_of_the_units(steps in steps()) {
         let quota = quota(Algorithm::SlidingWindow, 100, 60_000, 1);
         let plain: u32 = fleet(quota, 0, &steps, 0).0.iter().map(|(_, units)| units).sum();
         let (leased, calls) = fleet(quota, 30, &steps, 0);
         let leased: u32 = leased.iter().map(|(_, units)| units).sum();
         let requests = u32::try_from(steps.len()).unwrap();
         prop_assert!(calls <= requests, "{calls} calls for {requests} requests");
-        prop_assert!(leased * 2 >= plain, "{leased} of {plain}");
+        prop_assert!(leased * 2 >= plain, "{leased} units with leases, {plain} without");
     }
 }
