@@ -1,4 +1,4 @@
-//! The store around the circuit.
+//! Tests of the wrapper around the circuit.
 
 use std::cell::{Cell, RefCell};
 
@@ -16,7 +16,7 @@ use crate::store::shared::{Question, SharedStore, StoreReply};
 use crate::store::{Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
-/// Fails as told; counts its calls.
+/// A store that fails as scripted, and counts its calls.
 struct Faulty {
     inner: Memory,
     fails: RefCell<Option<StoreError>>,
@@ -34,9 +34,9 @@ impl SharedStore for Faulty {
     }
 }
 
-type Faults = Breaker<Faulty, Manual>;
+type FaultyBreaker = Breaker<Faulty, Manual>;
 
-fn store() -> Faults {
+fn store() -> FaultyBreaker {
     let faulty = Faulty {
         inner: Memory::new(1000, Seed::fixed()),
         fails: RefCell::new(None),
@@ -49,8 +49,8 @@ fn store() -> Faults {
     Breaker::new(faulty, waits, Manual::default())
 }
 
-/// One that has failed until its circuit opened, at [`START`].
-fn opened() -> Faults {
+/// A breaker that has opened at [`START`].
+fn opened() -> FaultyBreaker {
     let store = store();
     fail(&store, Some(StoreError::Timeout));
     for _ in 0..5 {
@@ -59,49 +59,49 @@ fn opened() -> Faults {
     store
 }
 
-fn set_clock(store: &Faults, time: Timestamp) {
+fn set_clock(store: &FaultyBreaker, time: Timestamp) {
     store.effects.set(time.since(START).get());
 }
 
-fn ask(store: &Faults) -> Result<Verdict, StoreError> {
+fn ask(store: &FaultyBreaker) -> Result<Verdict, StoreError> {
     let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
     let now = store.effects.now();
     store.decide(&check, now).now_or_never().unwrap()
 }
 
-/// As a host does after each request, if a probe is due.
-fn probe(store: &Faults) -> bool {
+/// Probes if a probe is due, as a host does after each request, and returns whether it was.
+fn probe(store: &FaultyBreaker) -> bool {
     let permit = store.begin_probe();
     let probed = permit.map(|permit| store.probe(permit).now_or_never().unwrap());
     probed.is_some()
 }
 
-fn fail(store: &Faults, error: Option<StoreError>) {
+fn fail(store: &FaultyBreaker, error: Option<StoreError>) {
     *store.inner.fails.borrow_mut() = error;
 }
 
-/// The changes of state that were logged, without how long it waits.
-fn logged(store: &Faults) -> Vec<String> {
+/// The changes of state that were logged, without the waits.
+fn logged(store: &FaultyBreaker) -> Vec<String> {
     let lines = store.effects.lines().into_iter();
-    let why = |line: String| {
+    let without_wait = |line: String| {
         line.split("; not asked")
             .next()
             .unwrap_or_default()
             .to_owned()
     };
-    lines.map(why).collect()
+    lines.map(without_wait).collect()
 }
 
 const HALF_OPEN: &str = "Redis: asking whether it answers again";
 const CLOSED: &str = "Redis answers again; limits are shared again";
 
 #[tokio::test]
-async fn conforms() {
+async fn the_wrapper_conforms() {
     conformance::shared(&store()).await;
 }
 
 #[test]
-fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
+fn a_store_that_fails_is_not_asked_until_a_probe_succeeds_after_the_wait() {
     let store = store();
     fail(&store, Some(StoreError::Timeout));
     for _ in 0..5 {
@@ -122,7 +122,7 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     assert_eq!(
         ask(&store),
         Err(StoreError::Open { until }),
-        "no request is the probe"
+        "a request does not probe"
     );
     assert!(probe(&store));
     assert!(!probe(&store));
@@ -132,7 +132,7 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
     assert_eq!(
         store.status().failure,
         failure,
-        "since the first, the latest reason"
+        "the time of the first failure, and the latest error"
     );
 
     set_clock(&store, until + Millis::new(200));
@@ -154,7 +154,7 @@ fn a_store_that_fails_is_left_alone_until_a_probe_after_the_wait() {
 }
 
 #[test]
-fn the_wait_begins_when_the_call_has_failed_not_when_it_began() {
+fn the_wait_begins_when_the_call_ends() {
     let store = store();
     fail(&store, Some(StoreError::Timeout));
     let began = store.effects.now();
@@ -168,7 +168,7 @@ fn the_wait_begins_when_the_call_has_failed_not_when_it_began() {
 }
 
 #[test]
-fn a_refused_token_and_a_used_up_plan_open_it_at_once() {
+fn a_refused_token_or_a_used_up_plan_opens_the_circuit_at_once() {
     for error in [StoreError::Unauthorized, StoreError::OverQuota] {
         let store = store();
         fail(&store, Some(error.clone()));
@@ -179,7 +179,7 @@ fn a_refused_token_and_a_used_up_plan_open_it_at_once() {
 }
 
 #[test]
-fn what_was_not_asked_is_no_failure() {
+fn a_call_that_the_cap_refused_does_not_count_as_a_failure() {
     let store = store();
     fail(&store, Some(StoreError::OverCap));
     for _ in 0..100 {
@@ -190,12 +190,12 @@ fn what_was_not_asked_is_no_failure() {
 }
 
 #[test]
-fn probes_that_are_not_made_are_no_news() {
+fn a_probe_that_was_not_sent_is_not_logged_again() {
     let store = opened();
     set_clock(&store, START + Millis::new(150));
     fail(&store, Some(StoreError::OverCap));
     let probes = (0..500).filter(|_| probe(&store)).count();
-    assert_eq!(probes, 1, "the next is for later");
+    assert_eq!(probes, 1, "the next probe is due after the first wait");
     set_clock(&store, START + Millis::new(250));
     fail(&store, None);
     assert!(probe(&store) && ask(&store).is_ok());
@@ -203,9 +203,9 @@ fn probes_that_are_not_made_are_no_news() {
     assert_eq!(logged(&store), lines);
 }
 
-/// A client that disconnects drops its request; the probe is none's.
+/// A host drops the request of a client that disconnects. The probe belongs to no request.
 #[test]
-fn requests_that_are_dropped_neither_take_the_probe_nor_postpone_it() {
+fn a_dropped_request_neither_takes_nor_postpones_the_probe() {
     let store = opened();
     set_clock(&store, START + Millis::new(100));
     fail(&store, None);
@@ -213,20 +213,20 @@ fn requests_that_are_dropped_neither_take_the_probe_nor_postpone_it() {
     for _ in 0..3 {
         let dropped = store.decide(&check, store.effects.now());
         drop(dropped);
-        assert!(ask(&store).is_err(), "it follows the fallback rule");
+        assert!(ask(&store).is_err(), "no request is sent to the store");
     }
     assert_eq!(store.inner.asked.get(), 5);
     assert!(probe(&store) && ask(&store).is_ok());
 }
 
-/// By the time of the request as well, which may be long past when it comes here.
+/// The time of the request may be long past.
 #[test]
-fn a_probe_is_due_by_the_clock_of_now() {
+fn whether_a_probe_is_due_is_decided_by_the_current_time() {
     let store = opened();
     set_clock(&store, START + Millis::new(100));
     let permit = store.begin_probe().expect("a probe is due");
     set_clock(&store, START + Millis::new(1000));
-    assert!(!probe(&store), "one is under way");
+    assert!(!probe(&store), "a probe is under way");
     store.probe(permit).now_or_never().unwrap();
-    assert!(!probe(&store), "its wait begins when it has failed");
+    assert!(!probe(&store), "the wait begins when the probe has failed");
 }

@@ -1,4 +1,4 @@
-//! When the circuit opens, for how long, and what gets through.
+//! Tests of when the circuit opens, for how long, and which calls it permits.
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::{Just, Strategy};
@@ -12,23 +12,23 @@ const WAITS: Waits = Waits {
     probe: Millis::new(2000),
 };
 
-/// No jitter: the whole wait.
-const WHOLE: u32 = 0;
+/// The random number that gives the whole wait.
+const NO_JITTER: u32 = 0;
 
 fn circuit() -> Circuit {
     Circuit::new(WAITS)
 }
 
-/// One call, or probe, that begins and ends at `now`.
+/// Makes one call, or one probe if the circuit is not closed, which begins and ends at `now`.
 fn call(circuit: &mut Circuit, ended: CallOutcome, now: Timestamp) -> bool {
     let permit = match circuit.permit() {
         Ok(permit) => permit,
         Err(_) => circuit.begin_probe(now).expect("a probe is due"),
     };
-    circuit.ended(permit, ended, now, WHOLE)
+    circuit.ended(permit, ended, now, NO_JITTER)
 }
 
-/// Opens it with failures at `now`, and says until when.
+/// Opens the circuit by failures at `now`, and returns the end of the wait.
 fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
     while circuit.state() == CircuitState::Closed {
         call(circuit, CallOutcome::Transient, now);
@@ -40,7 +40,7 @@ fn opened(circuit: &mut Circuit, now: Timestamp) -> Timestamp {
 }
 
 #[test]
-fn failures_in_a_row_open_it() {
+fn five_failures_in_a_row_open_the_circuit() {
     let mut circuit = circuit();
     for number in 1..=FAILURES_IN_A_ROW {
         assert_eq!(circuit.state(), CircuitState::Closed);
@@ -52,7 +52,7 @@ fn failures_in_a_row_open_it() {
 }
 
 #[test]
-fn a_success_between_failures_starts_the_row_anew() {
+fn a_success_resets_the_count_of_failures_in_a_row() {
     let mut circuit = circuit();
     for _ in 0..9 {
         call(&mut circuit, CallOutcome::Transient, START);
@@ -64,7 +64,7 @@ fn a_success_between_failures_starts_the_row_anew() {
 }
 
 #[test]
-fn half_of_the_last_twenty_open_it() {
+fn ten_failures_among_the_last_twenty_outcomes_open_the_circuit() {
     let mut circuit = circuit();
     for number in 1..=10 {
         assert_eq!(circuit.state(), CircuitState::Closed, "failure {number}");
@@ -75,38 +75,38 @@ fn half_of_the_last_twenty_open_it() {
 }
 
 #[test]
-fn what_an_operator_must_mend_opens_it_at_once_and_for_longest() {
+fn a_permanent_failure_opens_the_circuit_at_once_for_the_longest_wait() {
     let mut circuit = circuit();
     assert!(call(&mut circuit, CallOutcome::Permanent, START));
     let longest = Millis::new(FIRST_WAIT.get() << WAITS.doublings);
     let until = START + longest;
     assert_eq!(circuit.state(), CircuitState::Open { until });
-    // The probe as well.
+    // So does a permanent failure of the probe.
     assert!(call(&mut circuit, CallOutcome::Permanent, until));
     let until = until + longest;
     assert_eq!(circuit.state(), CircuitState::Open { until });
 }
 
 #[test]
-fn open_lets_no_call_through_and_one_probe_once_the_wait_is_over() {
+fn an_open_circuit_permits_no_call_and_one_probe_once_the_wait_is_over() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     assert_eq!(circuit.permit(), Err(until));
     assert!(circuit.begin_probe(until - Millis::new(1)).is_none());
     assert!(circuit.begin_probe(until).is_some());
-    let given_up = until + WAITS.probe;
+    let deadline = until + WAITS.probe;
     assert_eq!(
         circuit.permit(),
         Err(until),
         "the probe may end at any time"
     );
-    for now in [until, until + Millis::new(1), given_up - Millis::new(1)] {
+    for now in [until, until + Millis::new(1), deadline - Millis::new(1)] {
         assert!(circuit.begin_probe(now).is_none());
     }
 }
 
 #[test]
-fn a_closed_circuit_needs_no_probe() {
+fn a_closed_circuit_permits_no_probe() {
     let mut circuit = circuit();
     call(&mut circuit, CallOutcome::Transient, START);
     assert!(
@@ -117,7 +117,7 @@ fn a_closed_circuit_needs_no_probe() {
 }
 
 #[test]
-fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
+fn a_probe_that_succeeds_closes_the_circuit_and_forgets_the_outcomes() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     assert!(call(&mut circuit, CallOutcome::Success, until));
@@ -131,12 +131,12 @@ fn a_probe_that_succeeds_closes_it_and_the_slate_is_clean() {
     assert_eq!(
         circuit.state(),
         CircuitState::Open { until },
-        "the first wait again"
+        "the first wait is used again"
     );
 }
 
 #[test]
-fn a_store_that_answers_probes_and_no_decision_is_asked_ever_more_seldom() {
+fn the_wait_doubles_if_the_store_answers_probes_but_no_decisions() {
     let mut circuit = circuit();
     let mut waits = Vec::new();
     let mut now = START;
@@ -150,7 +150,7 @@ fn a_store_that_answers_probes_and_no_decision_is_asked_ever_more_seldom() {
 }
 
 #[test]
-fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
+fn each_failed_probe_doubles_the_wait_up_to_the_longest_wait() {
     let mut circuit = circuit();
     let mut at = opened(&mut circuit, START);
     let mut waits = Vec::new();
@@ -166,35 +166,35 @@ fn each_failed_probe_doubles_the_wait_up_to_the_longest() {
 }
 
 #[test]
-fn a_probe_that_never_reports_is_given_up() {
+fn a_probe_that_never_reports_ends_at_its_deadline() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     let lost = circuit.begin_probe(until).unwrap();
     let again = until + WAITS.probe;
     let second = circuit.begin_probe(again).unwrap();
     assert!(
-        !circuit.ended(lost, CallOutcome::Success, again, WHOLE),
-        "too late"
+        !circuit.ended(lost, CallOutcome::Success, again, NO_JITTER),
+        "the report is too late"
     );
-    assert!(circuit.ended(second, CallOutcome::Success, again, WHOLE));
+    assert!(circuit.ended(second, CallOutcome::Success, again, NO_JITTER));
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
 #[test]
-fn a_probe_that_is_not_sent_leaves_its_place_to_the_next_after_the_first_wait() {
+fn after_a_probe_that_was_not_sent_the_next_is_due_after_the_first_wait() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     assert!(!call(&mut circuit, CallOutcome::NotSent, until));
     assert!(circuit.begin_probe(until).is_none());
     let until = until + FIRST_WAIT;
     assert!(call(&mut circuit, CallOutcome::Success, until));
-    // Closed, it says nothing.
+    // While the circuit is closed, a call that was not sent changes nothing.
     assert!(!call(&mut circuit, CallOutcome::NotSent, until));
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
 #[test]
-fn outcomes_of_calls_from_before_it_opened_change_nothing() {
+fn outcomes_of_calls_that_began_before_the_circuit_opened_change_nothing() {
     let mut circuit = circuit();
     let late: Vec<_> = (0..3).map(|_| circuit.permit().unwrap()).collect();
     let until = opened(&mut circuit, START);
@@ -204,13 +204,13 @@ fn outcomes_of_calls_from_before_it_opened_change_nothing() {
         CallOutcome::Transient,
         CallOutcome::Permanent,
     ]) {
-        assert!(!circuit.ended(permit, ended, START, WHOLE));
+        assert!(!circuit.ended(permit, ended, START, NO_JITTER));
         assert_eq!(circuit.state(), state);
     }
 }
 
 #[test]
-fn a_clock_that_steps_back_far_does_not_keep_it_open() {
+fn a_clock_that_steps_back_far_does_not_prolong_the_wait() {
     let mut circuit = circuit();
     opened(&mut circuit, START);
     assert!(
@@ -221,7 +221,7 @@ fn a_clock_that_steps_back_far_does_not_keep_it_open() {
 }
 
 #[test]
-fn a_clock_that_steps_back_far_does_not_wait_for_a_probe_that_never_reports() {
+fn a_clock_that_steps_back_far_does_not_prolong_the_deadline_of_a_probe() {
     let mut circuit = circuit();
     let until = opened(&mut circuit, START);
     assert!(circuit.begin_probe(until).is_some());
@@ -243,10 +243,10 @@ fn endings() -> impl Strategy<Value = CallOutcome> {
 }
 
 proptest! {
-    /// Whatever happens, a wait is at most the longest and at least half of the first, no call gets through
-    /// unless the circuit is closed, and between two probes lies a report or the deadline.
+    /// A wait is at most the longest one and at least half of the first. No call is permitted
+    /// unless the circuit is closed. A probe begins only after the one before has reported or has passed its deadline.
     #[test]
-    fn whatever_happens_the_wait_is_within_bounds_and_kept(
+    fn waits_are_within_their_bounds_and_probes_follow_each_other(
         steps in proptest::collection::vec((0..3000u64, any::<bool>(), endings(), any::<u32>()), 1..200),
     ) {
         let mut circuit = circuit();
