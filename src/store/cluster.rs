@@ -13,8 +13,8 @@
 //!   Other requests see fewer units meanwhile, never more.
 //! - Law 2: a denied request consumes nothing once its units are given back. The refund begins with the denial, in the
 //!   background. If it is lost (the isolate ends, or the call fails), the units stay taken until they leave the window. It is
-//!   sent once: sent a second time, it would give back another request's units. A token bucket keeps what it refilled between
-//!   the admission and the refund, at most the cost. If a unit refills sooner than the refund arrives, that is all of it.
+//!   sent once: sent a second time, it would give back another request's units. A refund to a token bucket is smaller by the
+//!   units that drained since the admission. If all of them drained, it gives back nothing.
 //! - Law 3: `retry_after` is exact for the caller that denied. The callers after it were not asked, and may deny the retry.
 //!   A request that is denied because of units which are then given back waits longer than necessary. If the policy that
 //!   denies it blocks, the request's caller is blocked.

@@ -1,4 +1,4 @@
-//! A store with one node for each caller: the suite, the laws under any interleaving of isolates, and faults.
+//! Tests with one node for each caller: the suite, the laws for any order of the calls of several isolates, and faults.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -29,47 +29,48 @@ mod stack_tests;
 
 const TIMEOUT: Millis = Millis::new(1000);
 
-/// How a call ends.
+/// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// The node does not get it.
+    /// The node does not receive it.
     Unsent,
     /// Its answer is lost.
     Lost,
 }
 
-/// Nodes that isolates share, each with one caller. Clones are the same nodes.
+/// Nodes that isolates share, one for each caller. Clones are the same nodes.
 #[derive(Clone, Default)]
 struct Nodes(Rc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    held: RefCell<HashMap<String, Rc<Reference>>>,
-    /// Whom it was asked about, and how long each call may have taken.
+    nodes: RefCell<HashMap<String, Rc<Reference>>>,
+    /// The caller of each question, and the timeout that it had.
     asked: RefCell<Vec<(String, Millis)>>,
     refunds: Cell<usize>,
-    /// Of the calls to come, from the last one; those of refunds among them.
+    /// The faults of the next calls, in reverse order. Refunds are calls too.
     faults: RefCell<Vec<Option<Fault>>>,
-    /// Whose nodes are out.
+    /// The callers whose nodes are out.
     out: RefCell<Vec<String>>,
     /// Whether a call takes two turns of the scheduler.
     waits: Cell<bool>,
-    /// Lets time pass with each call.
+    /// A clock, and the ms by which each call moves it.
     clock: RefCell<Option<(Manual, u64)>>,
 }
 
 impl Nodes {
     fn node(&self, caller: &str) -> Rc<Reference> {
-        let mut held = self.0.held.borrow_mut();
-        Rc::clone(held.entry(caller.to_owned()).or_default())
+        let mut nodes = self.0.nodes.borrow_mut();
+        Rc::clone(nodes.entry(caller.to_owned()).or_default())
     }
 
+    /// The callers that were asked about since the last call of this function.
     fn asked(&self) -> Vec<String> {
         let asked = self.0.asked.take().into_iter();
         asked.map(|(caller, _)| caller).collect()
     }
 
-    /// A call, whose work is done between two waits.
+    /// Makes a call whose work is done between two waits.
     async fn call<T>(&self, caller: &str, work: impl AsyncFnOnce() -> T) -> Result<T, StoreError> {
         if let Some((clock, takes)) = &*self.0.clock.borrow() {
             clock.set(clock.now().since(START).get() + takes);
@@ -101,7 +102,7 @@ impl Nodes {
     }
 }
 
-/// Lets others have their turn.
+/// Yields to the other tasks, if it waits.
 async fn turn(waits: bool) {
     let mut waited = !waits;
     poll_fn(|_| match std::mem::replace(&mut waited, true) {
@@ -172,7 +173,7 @@ fn sliding(key: &str, limit: u32) -> Charge {
     charge(key, Algorithm::SlidingWindow, limit)
 }
 
-/// As a host does after each request.
+/// Makes all refunds, as a host does after each request.
 fn give_back(isolate: &Isolate) -> Vec<Result<(), StoreError>> {
     std::iter::from_fn(|| isolate.next_refund())
         .map(|refund| isolate.refund(&refund).now_or_never().unwrap())
@@ -183,10 +184,10 @@ fn decide(isolate: &Isolate, check: &Check, now: Timestamp) -> Verdict {
     isolate.decide(check, now).now_or_never().unwrap().unwrap()
 }
 
-/// A cluster whose host gives back after each request.
+/// A cluster with a host that makes the refunds after each request.
 struct Hosted<S> {
     cluster: Cluster<S, Manual>,
-    /// Whether each quota is of another caller.
+    /// Whether each quota gets its own caller.
     spreads: bool,
 }
 
@@ -211,13 +212,13 @@ impl<S: Partitioned> SharedStore for Hosted<S> {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_wrapper_conforms() {
     let hosted = |spreads| Hosted {
         cluster: isolate(&Nodes::default()),
         spreads,
     };
     conformance::shared(&hosted(false)).await;
-    // A caller that is not asked is sent no backlog.
+    // Not the case with backlogs: a caller that is not asked about receives no backlog.
     conformance::all(&hosted(true)).await;
 }
 
@@ -239,7 +240,7 @@ fn a_request_of_one_caller_is_one_question() {
 }
 
 #[test]
-fn callers_are_asked_in_one_order_the_address_first_and_what_all_share_last() {
+fn the_address_is_asked_about_first_and_the_shared_quotas_last_in_any_order_of_charges() {
     let nodes = Nodes::default();
     let charges = [
         sliding("a:user-1", 9),
@@ -256,7 +257,7 @@ fn callers_are_asked_in_one_order_the_address_first_and_what_all_share_last() {
         assert!(verdict.allows(&check));
         assert_eq!(nodes.asked(), ["9.9.9.9", "user-1", "header-1", "global"]);
         assert!(isolate.effects.outlived());
-        // Each answer is at its charge's place.
+        // Each answer has the place of its charge.
         for (charge, answer) in charges.iter().zip(verdict.answers) {
             let left = nodes.left(charge, START);
             assert_eq!(answer.unwrap().decision.remaining, left);
@@ -265,7 +266,7 @@ fn callers_are_asked_in_one_order_the_address_first_and_what_all_share_last() {
 }
 
 #[test]
-fn the_first_denial_ends_it_and_what_was_taken_is_given_back() {
+fn the_first_denial_ends_the_decision_and_the_taken_units_are_given_back() {
     for algorithm in ALGORITHMS {
         let nodes = Nodes::default();
         let isolate = isolate(&nodes);
@@ -287,12 +288,12 @@ fn the_first_denial_ends_it_and_what_was_taken_is_given_back() {
         assert_eq!(nodes.asked(), ["a", "user-1"]);
         let answers = verdict.answers;
         let remaining = |place: usize| answers[place].unwrap().decision.remaining;
-        // What is left without this request; a shadow's answer is what it would have said.
+        // The enforced quota reports what remains without this request. The shadow quota's answer is unchanged.
         assert_eq!([remaining(0), remaining(1)], [9, 8]);
         let denied = answers[2].unwrap().decision.outcome;
         assert!(matches!(denied, QuotaOutcome::Denied { .. }));
         assert_eq!(answers[3], None);
-        // Meanwhile others see fewer.
+        // Other requests see fewer units until the refund.
         assert_eq!(
             charges.each_ref().map(|one| nodes.left(one, START)),
             [8, 8, 0, 9]
@@ -306,7 +307,7 @@ fn the_first_denial_ends_it_and_what_was_taken_is_given_back() {
 }
 
 #[test]
-fn what_the_isolate_keeps_of_a_denied_request_is_without_its_units() {
+fn the_state_in_the_reply_to_a_denied_request_excludes_its_units() {
     for algorithm in ALGORITHMS {
         let nodes = Nodes::default();
         let isolate = isolate(&nodes);
@@ -326,7 +327,7 @@ fn what_the_isolate_keeps_of_a_denied_request_is_without_its_units() {
 }
 
 #[test]
-fn a_later_denial_sets_no_block_of_an_earlier_caller() {
+fn a_denial_by_a_later_caller_does_not_block_an_earlier_one() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     let block = Some(Millis::from_secs(600));
@@ -350,9 +351,9 @@ fn a_later_denial_sets_no_block_of_an_earlier_caller() {
     assert!(decide(&isolate, &own, START).allows(&own));
 }
 
-/// Law 5, wherever the quota is that can never have room.
+/// Law 5, whichever caller's quota has too small a capacity.
 #[test]
-fn a_cost_that_can_never_be_met_takes_and_blocks_nothing() {
+fn a_cost_above_a_capacity_takes_nothing_and_sets_no_block() {
     let block = Some(Millis::from_secs(600));
     for (own, shared) in [(1, 5), (5, 1)] {
         let nodes = Nodes::default();
@@ -379,13 +380,13 @@ fn a_cost_that_can_never_be_met_takes_and_blocks_nothing() {
         let later = START + MINUTE + Millis::from_secs(2);
         assert!(
             decide(&isolate, &one, later).allows(&one),
-            "nobody is blocked"
+            "no block was set"
         );
     }
 }
 
 #[test]
-fn an_address_that_is_blocked_is_denied_before_others_are_asked() {
+fn a_blocked_address_is_denied_before_other_callers_are_asked_about() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     nodes.node("a").set("blocked:a", "{\"reason\":\"x\"}");
@@ -398,7 +399,7 @@ fn an_address_that_is_blocked_is_denied_before_others_are_asked() {
 }
 
 #[test]
-fn a_question_without_a_cost_asks_all_and_takes_nothing() {
+fn a_question_at_a_cost_of_zero_asks_about_all_callers_and_takes_nothing() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     let blocking = Charge {
@@ -418,9 +419,9 @@ fn a_question_without_a_cost_asks_all_and_takes_nothing() {
     assert_eq!(isolate.next_refund(), None);
 }
 
-/// A caller that was not asked is not learnt about, so that its backlog is sent again.
+/// The answer of a caller that was not asked about is `None`, so its backlog is sent again.
 #[test]
-fn a_backlog_is_counted_of_the_callers_that_are_asked() {
+fn only_the_backlogs_of_callers_that_are_asked_about_are_counted() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     let charges = [
@@ -465,7 +466,7 @@ fn no_lease_is_taken_for_several_callers() {
 }
 
 #[test]
-fn the_timeout_bounds_all_of_it() {
+fn the_timeout_bounds_the_calls_of_a_decision_together() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     *nodes.0.clock.borrow_mut() = Some((isolate.effects.clone(), 400));
@@ -488,13 +489,13 @@ fn the_timeout_bounds_all_of_it() {
         *nodes.0.asked.borrow(),
         within([1000, 600, 200]).collect::<Vec<_>>()
     );
-    // What the three took is given back, the fourth was not asked.
+    // The units of the three callers are given back. The fourth was not asked about.
     assert_eq!(give_back(&isolate).len(), 3);
     assert_eq!(charges.each_ref().map(|one| nodes.left(one, START)), [9; 4]);
 }
 
 #[test]
-fn where_a_later_caller_cannot_be_asked_the_store_has_not_decided() {
+fn a_decision_fails_and_gives_back_its_units_if_a_later_callers_node_is_out() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     let charges = [sliding("general:a", 9), sliding("all:global", 9)];
@@ -508,7 +509,7 @@ fn where_a_later_caller_cannot_be_asked_the_store_has_not_decided() {
 }
 
 #[test]
-fn a_refund_is_sent_once_whatever_becomes_of_it() {
+fn a_refund_is_sent_once_even_if_it_fails() {
     for fault in [Fault::Unsent, Fault::Lost] {
         let nodes = Nodes::default();
         let isolate = isolate(&nodes);
@@ -520,7 +521,7 @@ fn a_refund_is_sent_once_whatever_becomes_of_it() {
         assert!(give_back(&isolate)[0].is_err());
         assert_eq!(give_back(&isolate), []);
         assert_eq!(nodes.0.refunds.get(), 1);
-        // They stay taken until they leave the window.
+        // Units that are not given back stay taken until they leave the window.
         let taken = u32::from(fault == Fault::Unsent);
         assert_eq!(nodes.left(&charges[0], START), 8 - taken);
         let later = START + MINUTE + Millis::from_secs(1);
@@ -528,13 +529,13 @@ fn a_refund_is_sent_once_whatever_becomes_of_it() {
     }
 }
 
-/// The bucket does not tell whose units have come back meanwhile.
+/// A bucket does not record whose units have drained meanwhile.
 #[test]
-fn a_bucket_keeps_what_came_back_before_the_refund_and_at_most_the_cost() {
-    // A unit a millisecond.
+fn a_refund_to_a_bucket_is_smaller_by_the_units_that_drained_before_it() {
+    // One unit drains in a millisecond.
     let fast = charge("general:a", Algorithm::TokenBucket, 60_000);
     let all = sliding("all:global", 10);
-    for (late, stays) in [(0, 0), (4, 4), (10, 10), (50, 10), (500, 0)] {
+    for (late, lost) in [(0, 0), (4, 4), (10, 10), (50, 10), (500, 0)] {
         let nodes = Nodes::default();
         let isolate = isolate(&nodes);
         decide(
@@ -550,12 +551,12 @@ fn a_bucket_keeps_what_came_back_before_the_refund_and_at_most_the_cost() {
         give_back(&isolate);
         let without = 60_000 - 100_u32.saturating_sub(u32::try_from(late).unwrap());
         let left = nodes.left(&fast, isolate.effects.now());
-        assert_eq!(without - left, stays, "{late} ms late");
+        assert_eq!(without - left, lost, "the refund comes after {late} ms");
     }
 }
 
 #[test]
-fn refunds_that_nobody_makes_are_bounded() {
+fn the_refunds_that_wait_to_be_made_are_bounded() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     let shared = sliding("all:global", 1);
@@ -567,7 +568,7 @@ fn refunds_that_nobody_makes_are_bounded() {
 }
 
 #[test]
-fn its_commands_are_those_of_all_callers_and_of_giving_back() {
+fn most_commands_counts_those_of_all_callers_and_of_the_refunds() {
     let nodes = Nodes::default();
     let isolate = isolate(&nodes);
     let most = |charges: &[Charge], cost| {
@@ -580,14 +581,14 @@ fn its_commands_are_those_of_all_callers_and_of_giving_back() {
         sliding("all:global", 9),
     ];
     assert_eq!(most(&charges[..2], 1), 4);
-    // A script, a read and two states; a script, a read and a state; and at most as many again.
+    // For `a` a script, a read and two states. For `global` a script, a read and a state. For the refund at most five more.
     assert_eq!(most(&charges, 1), 7 + 5);
     assert_eq!(most(&charges, 0), 7);
 }
 
-/// The least cap that a cluster may have pays for any decision, while records wait for their two fifths as well.
+/// This holds even while records wait, which have two fifths of the cap.
 #[test]
-fn the_least_cap_pays_for_the_largest_decision() {
+fn the_smallest_cap_of_a_cluster_pays_for_the_largest_decision() {
     let isolate = isolate(&Nodes::default());
     let charges: Vec<Charge> = (0..8)
         .map(|number| Charge {
@@ -599,14 +600,14 @@ fn the_least_cap_pays_for_the_largest_decision() {
         .iter()
         .map(|charge| backlog(charge, "n", 1, START))
         .collect();
-    // Its address has no quota.
+    // The address has no quota, so it is one more caller.
     let check = check_of(Some("a"), &charges, 1);
     let most = isolate.most_commands(&Question::with(&check, &extras));
     assert_eq!(most, 66);
     assert!(most <= MIN_COMMANDS_IN_CLUSTER * 3 / 5);
 }
 
-/// Requests of a law's test: whose, through which isolate, and how calls end.
+/// A request of the property tests.
 #[derive(Clone, Debug)]
 struct Request {
     isolate: usize,
@@ -614,9 +615,10 @@ struct Request {
     user: Option<usize>,
     is_shared: bool,
     cost: u32,
+    /// The time before it, in ms.
     after: u64,
     faults: [Option<Fault>; 3],
-    /// Whose turn it is, several times.
+    /// Which tasks are polled after it begins.
     turns: Vec<usize>,
 }
 
@@ -664,15 +666,15 @@ fn check_for(request: &Request, quota: Quota) -> Check {
     };
     let charge = |key: String| Charge::new(key, quota);
     let address = format!("192.0.2.{}", request.address);
-    // Without room while the others have some.
-    let quiet = |caller: &str| Charge {
+    // It denies while the others still allow.
+    let shadow = |caller: &str| Charge {
         enforced: false,
         ..Charge::new(format!("quiet:{caller}"), of(quota.limit() - 1))
     };
-    let mut charges = vec![quiet(&address), charge(format!("ip:{address}"))];
+    let mut charges = vec![shadow(&address), charge(format!("ip:{address}"))];
     if let Some(user) = request.user {
         charges.push(charge(format!("api:user-{user}")));
-        charges.push(quiet(&format!("user-{user}")));
+        charges.push(shadow(&format!("user-{user}")));
     }
     if request.is_shared {
         charges.push(Charge::new("all:global", of(quota.limit() + 3)));
@@ -689,7 +691,7 @@ fn quotas() -> impl Strategy<Value = Quota> {
 
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// Polls one of the tasks; those that end leave.
+/// Polls one of the tasks, and removes it if it ends.
 fn poll_one(tasks: &mut Vec<Task<'_>>, turn: usize) {
     if tasks.is_empty() {
         return;
@@ -701,10 +703,10 @@ fn poll_one(tasks: &mut Vec<Task<'_>>, turn: usize) {
     }
 }
 
-/// Units that were admitted of a quota, and when.
+/// For each key, its charge and the units that were admitted, with their times.
 type Admitted = RefCell<HashMap<String, (Charge, Vec<(Timestamp, u32)>)>>;
 
-/// Plays requests at once, in any order of their calls; what was admitted.
+/// Plays requests concurrently, with their calls in the order of `turns`. Returns what was admitted, and the time at the end.
 fn play(nodes: &Nodes, requests: &[Request], quota: Quota) -> (Admitted, Timestamp) {
     nodes.0.waits.set(true);
     let isolates = [(); 3].map(|()| isolate(nodes));
@@ -712,7 +714,7 @@ fn play(nodes: &Nodes, requests: &[Request], quota: Quota) -> (Admitted, Timesta
     let mut tasks: Vec<Task<'_>> = Vec::new();
     let mut now = START;
     for request in requests {
-        // No request waits for longer than clocks may differ.
+        // All requests end before time passes, so that none lasts longer than clocks may differ.
         while request.after > 0 && !tasks.is_empty() {
             poll_one(&mut tasks, request.turns.len());
         }
@@ -755,7 +757,7 @@ fn play(nodes: &Nodes, requests: &[Request], quota: Quota) -> (Admitted, Timesta
     (admitted, now)
 }
 
-/// Law 1, for one quota.
+/// Asserts law 1 for one quota.
 fn assert_within(quota: &Quota, list: &[(Timestamp, u32)]) -> Result<(), TestCaseError> {
     let window = quota.window();
     for (place, (first, _)) in list.iter().enumerate() {
@@ -782,10 +784,10 @@ fn assert_within(quota: &Quota, list: &[(Timestamp, u32)]) -> Result<(), TestCas
 }
 
 proptest! {
-    /// Laws 1 and 2: whatever the order of the calls of several isolates, and of what they give back, no quota admits
-    /// more than its bound; and in the end no denied request has consumed anything, in enforced quotas or in shadow mode.
+    /// Laws 1 and 2: in any order of the calls and the refunds of several isolates, no quota admits
+    /// more than its bound. In the end no denied request has consumed anything, in enforced quotas or in shadow mode.
     #[test]
-    fn no_interleaving_admits_more_or_keeps_what_was_denied(
+    fn no_order_of_calls_admits_more_than_the_bound_or_charges_denied_requests(
         quota in quotas(), requests in requests(false),
     ) {
         let nodes = Nodes::default();
@@ -798,7 +800,7 @@ proptest! {
                 state = decided.admitted.or(state);
             }
             let left = charge.quota.decide(state.as_ref(), 0, now).decision.remaining;
-            // A bucket drains what a refund takes off too late.
+            // A refund to a bucket is smaller by the units that drained before it.
             if charge.quota.algorithm() == Algorithm::TokenBucket {
                 prop_assert!(nodes.left(&charge, now) <= left);
             } else {
@@ -807,9 +809,9 @@ proptest! {
         }
     }
 
-    /// Law 1 holds, and what is lost stays taken: never the reverse.
+    /// Law 1 holds, and units whose refund is lost stay taken: never the reverse.
     #[test]
-    fn faults_never_admit_more(quota in quotas(), requests in requests(true)) {
+    fn faults_never_admit_more_than_the_bound(quota in quotas(), requests in requests(true)) {
         let nodes = Nodes::default();
         let (admitted, now) = play(&nodes, &requests, quota);
         for (charge, list) in admitted.take().into_values() {
@@ -824,10 +826,10 @@ proptest! {
         }
     }
 
-    /// Law 3, and the rest: one request after the other, it admits and denies as one store does, and what it says of
-    /// the caller that denies is exact.
+    /// Law 3: for sequential requests the retry time of the caller that denies is exact, and the verdicts are those of one
+    /// store.
     #[test]
-    fn one_after_the_other_it_decides_as_one_store(quota in quotas(), requests in requests(false)) {
+    fn sequential_requests_are_decided_as_by_one_store(quota in quotas(), requests in requests(false)) {
         let nodes = Nodes::default();
         let isolate = isolate(&nodes);
         let one = Reference::default();

@@ -1,4 +1,4 @@
-//! A cluster's keys in a real Redis, which refuses what spans slots as a cluster does.
+//! Tests of a cluster's keys with a real Redis and a check that refuses calls that span slots, as a cluster does.
 
 use futures_util::future::join_all;
 use redis_protocol::redis_keyslot;
@@ -18,7 +18,7 @@ use crate::store::shared::{Question, SharedStore};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::time::Millis;
 
-/// Redis, as a cluster whose slots are all there.
+/// A Redis that refuses calls whose keys are in several slots.
 struct Slots(RestClient<RealEffects>);
 
 impl Scripts for Slots {
@@ -53,7 +53,7 @@ fn cluster(stand_in: &StandIn, prefix: &str) -> Store {
 }
 
 #[tokio::test]
-async fn redis_conforms_without_a_call_that_spans_slots() {
+async fn the_cluster_conforms_on_redis_without_a_call_that_spans_slots() {
     let stand_in = StandIn::start();
     let hosted = |prefix, spreads| Hosted {
         cluster: cluster(&stand_in, prefix),
@@ -69,10 +69,10 @@ async fn redis_conforms_without_a_call_that_spans_slots() {
     }
 }
 
-/// Laws 1 and 2 in a real Redis: of isolates that ask at once, of callers whose own limit is tighter than the shared one
-/// and of others, each quota admits its limit, and holds in the end what was admitted.
+/// Laws 1 and 2 in a real Redis, for callers whose own limit is tighter than the shared one and for others. Each
+/// quota admits its limit, and in the end counts what was admitted.
 #[tokio::test]
-async fn isolates_at_once_admit_the_limit_and_keep_nothing_of_what_is_denied() {
+async fn isolates_that_ask_at_once_admit_the_limit_and_denied_requests_consume_nothing() {
     let stand_in = StandIn::start();
     for algorithm in ALGORITHMS {
         let prefix = format!("many-{algorithm:?}:");
@@ -112,9 +112,8 @@ async fn isolates_at_once_admit_the_limit_and_keep_nothing_of_what_is_denied() {
     }
 }
 
-/// What a decision of two callers costs is within what the cap reserves for it.
 #[tokio::test]
-async fn its_commands_are_within_those_that_are_reserved() {
+async fn a_decision_of_two_callers_costs_at_most_the_commands_that_the_cap_reserves() {
     let stand_in = StandIn::start();
     let isolate = cluster(&stand_in, "b:");
     let charges = [
@@ -136,7 +135,7 @@ async fn its_commands_are_within_those_that_are_reserved() {
         }
         costs.push(stand_in.billed().await - before);
     }
-    // Admitted: 4 and 3. Denied: 4, 2, and 4 to give back.
+    // Admitted: 4 and 3 commands. Denied: 4 and 2, and 4 for the refund.
     assert_eq!(costs, [7, 10]);
     let reserved = isolate.most_commands(&Question::new(&check));
     assert!(

@@ -1,4 +1,4 @@
-//! The stack that production runs, over one node for each caller.
+//! Tests of the stack that production runs, over one node for each caller.
 
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ impl Isolate {
         (verdict.allows(check), verdict)
     }
 
-    /// As a host does after each request.
+    /// Makes all refunds, as a host does after each request, and returns how many there were.
     fn give_back(&self) -> usize {
         std::iter::from_fn(|| self.stack.next_refund())
             .map(|refund| self.stack.refund(&refund).now_or_never().unwrap())
@@ -66,7 +66,7 @@ impl Isolate {
     }
 }
 
-/// With its host.
+/// Makes the refunds after each decision, as a host does.
 impl Store for Isolate {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
         self.effects.set(now.since(START).get());
@@ -77,12 +77,12 @@ impl Store for Isolate {
 }
 
 #[tokio::test]
-async fn conforms() {
+async fn the_stack_conforms_over_a_cluster() {
     conformance::all(&Isolate::new(&Nodes::default(), RULES)).await;
 }
 
 #[test]
-fn a_denial_by_a_later_caller_is_remembered_of_that_caller_alone() {
+fn a_denial_by_a_later_caller_is_remembered_for_that_caller_only() {
     let nodes = Nodes::default();
     let isolate = Isolate::new(&nodes, RULES);
     let check = |address: &str| {
@@ -109,12 +109,12 @@ fn a_denial_by_a_later_caller_is_remembered_of_that_caller_alone() {
     let (admitted, verdict) = isolate.ask(&own);
     assert!(admitted);
     let left = verdict.answers[0].unwrap().decision.remaining;
-    assert_eq!(left, 7, "of nine, one was admitted before");
+    assert_eq!(left, 7, "two of nine units are taken");
 }
 
-/// A part of the cluster is out: nothing that the other nodes took is counted twice, and nothing that memory admits is lost.
+/// One node is out: units that the other node took are not counted twice, and units that memory admits are not lost.
 #[test]
-fn what_memory_admits_while_a_node_is_out_is_counted_once() {
+fn units_that_memory_admits_while_a_node_is_out_are_counted_once() {
     let nodes = Nodes::default();
     let isolate = Isolate::new(&nodes, RULES);
     let charges = [sliding("general:a", 9), sliding("all:global", 9)];
@@ -125,7 +125,7 @@ fn what_memory_admits_while_a_node_is_out_is_counted_once() {
         assert!(admitted && verdict.degraded);
     }
     assert_eq!(isolate.give_back(), 2);
-    // The first request's units came with the second, as a backlog.
+    // The second request has sent the units of the first as a backlog.
     assert_eq!(nodes.left(&charges[0], START), 8);
 
     nodes.0.out.take();
@@ -134,13 +134,13 @@ fn what_memory_admits_while_a_node_is_out_is_counted_once() {
     assert_eq!(
         charges.each_ref().map(|one| nodes.left(one, START)),
         [6, 6],
-        "three requests"
+        "three requests are counted"
     );
 }
 
-/// The answer about one of three callers is lost: of that one alone it is unknown whether it has been counted.
+/// The answer about one of three callers is lost. For that caller alone it is unknown whether the request was counted.
 #[test]
-fn what_memory_admits_after_a_lost_answer_is_counted_once_of_every_caller() {
+fn units_that_memory_admits_after_a_lost_answer_are_counted_once_for_every_caller() {
     let charges = [
         sliding("general:a", 9),
         sliding("api:user-1", 9),
@@ -159,12 +159,15 @@ fn what_memory_admits_after_a_lost_answer_is_counted_once_of_every_caller() {
         assert!(isolate.ask(&check).0);
         isolate.reconcile();
         let left = charges.each_ref().map(|one| nodes.left(one, START));
-        assert_eq!(left, [7; 3], "two requests, {answered} answers");
+        assert_eq!(
+            left, [7; 3],
+            "two requests are counted, with {answered} answers before the lost one"
+        );
     }
 }
 
 #[test]
-fn what_memory_admits_after_the_time_is_up_is_counted_of_the_callers_that_were_not_asked() {
+fn units_that_memory_admits_after_a_timeout_are_counted_for_callers_that_were_not_asked_about() {
     let nodes = Nodes::default();
     let isolate = Isolate::new(&nodes, RULES);
     let charges = [
@@ -182,11 +185,15 @@ fn what_memory_admits_after_the_time_is_up_is_counted_of_the_callers_that_were_n
     assert!(isolate.ask(&check).0);
     isolate.reconcile();
     let left = |one| nodes.left(one, isolate.effects.now());
-    assert_eq!(charges.each_ref().map(left), [7; 3], "two requests");
+    assert_eq!(
+        charges.each_ref().map(left),
+        [7; 3],
+        "two requests are counted"
+    );
 }
 
 #[test]
-fn reconciliation_asks_about_one_caller_a_call() {
+fn each_call_of_a_reconciliation_is_about_one_caller() {
     let nodes = Nodes::default();
     let isolate = Isolate::new(&nodes, RULES);
     let charges = ["1", "2", "3"].map(|caller| sliding(&format!("general:{caller}"), 9));
@@ -205,7 +212,7 @@ fn reconciliation_asks_about_one_caller_a_call() {
     assert_eq!(charges.each_ref().map(|one| nodes.left(one, START)), [8; 3]);
 }
 
-/// An isolate that admitted a request of each of `callers` while their nodes were out, and to which another answers.
+/// An isolate that admitted a request of each of `callers` while their nodes were out, and whose breaker is closed.
 fn with_backlogs(nodes: &Nodes, callers: &[&str]) -> (Isolate, Vec<Charge>) {
     let isolate = Isolate::new(nodes, RULES);
     let charge = |caller: &str| sliding(&format!("general:{caller}"), 9);
@@ -222,7 +229,7 @@ fn with_backlogs(nodes: &Nodes, callers: &[&str]) -> (Isolate, Vec<Charge>) {
 }
 
 #[test]
-fn a_node_that_is_out_keeps_no_other_from_being_reconciled() {
+fn the_other_nodes_are_reconciled_while_one_is_out() {
     let callers = ["1", "2", "3", "4"];
     for out in callers {
         let nodes = Nodes::default();
@@ -234,7 +241,7 @@ fn a_node_that_is_out_keeps_no_other_from_being_reconciled() {
         isolate.reconcile();
         let mut asked = nodes.asked();
         asked.sort();
-        assert_eq!(asked, callers, "each once");
+        assert_eq!(asked, callers, "each caller is asked about once");
         for (charge, before) in charges.iter().zip(&before) {
             let counted = u32::from(charge.caller() != out);
             assert_eq!(left(charge), before - counted, "{}", charge.key);
@@ -243,17 +250,21 @@ fn a_node_that_is_out_keeps_no_other_from_being_reconciled() {
         isolate.effects.set(now.since(START).get() + 10_000);
         isolate.reconcile();
         assert_eq!(nodes.asked(), [out]);
-        assert!(!isolate.stack.should_reconcile(), "nothing is left");
+        assert!(!isolate.stack.should_reconcile(), "the backlog is empty");
     }
 }
 
 #[test]
-fn reconciliation_begins_behind_where_it_failed() {
+fn the_next_reconciliation_begins_behind_the_callers_that_failed() {
     let nodes = Nodes::default();
     let (isolate, charges) = with_backlogs(&nodes, &["1", "2", "3", "4", "5"]);
     *nodes.0.out.borrow_mut() = ["1", "2", "3", "5"].map(str::to_owned).to_vec();
     isolate.reconcile();
-    assert_eq!(nodes.asked(), ["1", "2"], "two failures at a time");
+    assert_eq!(
+        nodes.asked(),
+        ["1", "2"],
+        "a reconciliation ends after two failures"
+    );
     assert!(!isolate.stack.should_reconcile());
     isolate.effects.set(10_000);
     isolate.reconcile();
@@ -266,7 +277,7 @@ fn reconciliation_begins_behind_where_it_failed() {
 }
 
 #[test]
-fn where_more_is_reconciled_than_fails_it_goes_on_in_a_second() {
+fn a_reconciliation_with_more_successes_than_failures_goes_on_in_a_second() {
     let nodes = Nodes::default();
     let (isolate, _) = with_backlogs(&nodes, &["1", "2", "3"]);
     *nodes.0.out.borrow_mut() = vec!["1".to_owned()];
@@ -295,7 +306,10 @@ fn requests_of_several_callers_neither_take_nor_spend_leases() {
         sources.push(isolate.ask(&one).1.source);
         assert_eq!(isolate.ask(&several).1.source, Source::Store);
     }
-    assert!(sources.contains(&Source::Lease), "one caller's are leased");
+    assert!(
+        sources.contains(&Source::Lease),
+        "requests of one caller should be leased"
+    );
     assert!(
         isolate
             .stack
@@ -307,7 +321,7 @@ fn requests_of_several_callers_neither_take_nor_spend_leases() {
 }
 
 #[test]
-fn a_decision_that_the_cap_does_not_pay_for_as_a_whole_takes_nothing() {
+fn a_decision_takes_nothing_if_the_cap_does_not_pay_for_all_of_its_calls() {
     let nodes = Nodes::default();
     let charges = [sliding("general:a", 9), sliding("all:global", 9)];
     let check = check_of(Some("a"), &charges, 1);
