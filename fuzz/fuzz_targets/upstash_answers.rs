@@ -155,22 +155,28 @@ impl Exchange {
         let body: Value = serde_json::from_str(&reply.body).unwrap();
         let result = body["result"].as_array().unwrap();
         let version = result[0].as_str().map(str::to_owned);
-        assert_eq!(read.ranges_version, shared::RangesVersion::Held(version));
+        assert_eq!(read.ranges_version, shared::RangesVersion::Stored(version));
         let verdict = &read.verdict;
         assert_eq!(verdict.answers.len(), self.check.charges.len());
-        assert_eq!(read.holdings.len(), verdict.answers.len());
+        assert_eq!(read.stored_charges.len(), verdict.answers.len());
         assert!(!verdict.degraded);
-        for ((answer, holding), said) in
-            verdict.answers.iter().zip(&read.holdings).zip(&result[2..])
+        for ((answer, stored_charge), said) in verdict
+            .answers
+            .iter()
+            .zip(&read.stored_charges)
+            .zip(&result[2..])
         {
-            assert_eq!(holding.state, QuotaState::parse(said[7].as_str().unwrap()));
+            assert_eq!(
+                stored_charge.state,
+                QuotaState::parse(said[7].as_str().unwrap())
+            );
             let answer = answer.unwrap();
             let decision = answer.decision;
             assert_eq!(said[1], json!(decision.remaining));
             assert_eq!(said[3], json!(decision.reset_at.as_millis()));
             assert_eq!(said[4], json!(decision.at.as_millis()));
-            assert_eq!(said[6], json!(holding.leased));
-            assert!(holding.leased == 0 || decision.allowed());
+            assert_eq!(said[6], json!(stored_charge.leased));
+            assert!(stored_charge.leased == 0 || decision.allowed());
             let outcome = match decision.outcome {
                 QuotaOutcome::Denied { retry_at } => {
                     assert!(retry_at > self.now);

@@ -378,7 +378,7 @@ impl<S: SharedStore, D: Database, E: Effects> Blocked<S, D, E> {
         };
         if let Ok(reply) = self.inner.ask(&Question::new(&question), now).await
             && !reply.verdict.degraded
-            && let RangesVersion::Held(version) = reply.ranges_version
+            && let RangesVersion::Stored(version) = reply.ranges_version
         {
             self.compare(version.as_deref(), now).await;
         }
@@ -413,7 +413,7 @@ impl<S: SharedStore, D: Database, E: Effects> SharedStore for Blocked<S, D, E> {
         match &mut reply {
             Ok(decided) if !decided.verdict.degraded => {
                 // An answer from this isolate's memory carries no version, and does not show that the store answers.
-                if let RangesVersion::Held(version) = &decided.ranges_version {
+                if let RangesVersion::Stored(version) = &decided.ranges_version {
                     self.out_until.set(Deadline::OVER);
                     self.compare(version.as_deref(), now).await;
                 }

@@ -95,7 +95,7 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
         let mut reply = StoreReply::default();
         reply.verdict.answers.resize(check.charges.len(), None);
         reply
-            .holdings
+            .stored_charges
             .resize(check.charges.len(), StoredCharge::default());
         // The places of the charges of each caller that has admitted.
         let mut taken: Vec<Vec<usize>> = Vec::new();
@@ -126,13 +126,13 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
             if part.check.address.is_some() {
                 reply.verdict.address_block = asked.verdict.address_block;
             }
-            let answered = asked.verdict.answers.into_iter().zip(asked.holdings);
-            for (place, (answer, holding)) in part.places.iter().zip(answered) {
+            let answered = asked.verdict.answers.into_iter().zip(asked.stored_charges);
+            for (place, (answer, stored_charge)) in part.places.iter().zip(answered) {
                 if let Some(to) = reply.verdict.answers.get_mut(*place) {
                     *to = answer;
                 }
-                if let Some(to) = reply.holdings.get_mut(*place) {
-                    *to = holding;
+                if let Some(to) = reply.stored_charges.get_mut(*place) {
+                    *to = stored_charge;
                 }
             }
             if check.cost > 0 && !admits {
@@ -172,17 +172,17 @@ impl<S: Partitioned, E: Effects> Cluster<S, E> {
 fn exclude_taken(check: &Check, taken: &[Vec<usize>], reply: &mut StoreReply, now: Timestamp) {
     for place in taken.iter().flatten() {
         let answer = reply.verdict.answers.get_mut(*place);
-        let holding = reply.holdings.get_mut(*place);
-        if let Some(((charge, Some(answer)), holding)) =
-            (check.charges.get(*place).zip(answer)).zip(holding)
+        let stored_charge = reply.stored_charges.get_mut(*place);
+        if let Some(((charge, Some(answer)), stored_charge)) =
+            (check.charges.get(*place).zip(answer)).zip(stored_charge)
             && answer.decision.allowed()
         {
-            let state = holding.state.as_ref();
+            let state = stored_charge.state.as_ref();
             let at = answer.decision.at;
             let refunded = state.and_then(|state| charge.quota.refund(state, check.cost, at, now));
-            holding.state = refunded.or_else(|| holding.state.take());
+            stored_charge.state = refunded.or_else(|| stored_charge.state.take());
             if charge.enforced {
-                let state = holding.state.as_ref();
+                let state = stored_charge.state.as_ref();
                 answer.decision = charge.quota.decide(state, 0, now).decision;
             }
         }

@@ -136,8 +136,9 @@ impl<S: SharedStore> Fallback<S> {
     ) -> Result<StoreReply, StoreError> {
         self.memory.add_backlog(&mut question);
         let mut reply = shared.ask(&question, now).await?;
-        let holdings = std::mem::take(&mut reply.holdings);
-        self.memory.learn(&question, &reply.verdict, holdings, now);
+        let stored_charges = std::mem::take(&mut reply.stored_charges);
+        self.memory
+            .learn(&question, &reply.verdict, stored_charges, now);
         Ok(reply)
     }
 

@@ -89,7 +89,7 @@ impl SharedStore for Memory {
         let mut reply = StoreReply::default();
         for (charge, decided) in question.check.charges.iter().zip(all_decided) {
             reply.verdict.answers.push(Some(decided.answer));
-            reply.holdings.push(StoredCharge {
+            reply.stored_charges.push(StoredCharge {
                 leased: decided.leased,
                 state: decided.record.state.clone(),
             });

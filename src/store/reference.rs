@@ -94,13 +94,13 @@ impl SharedStore for Reference {
                 self.set(block_key(charge), until.as_millis().to_string());
             }
         }
-        let holding = |(charge, leased)| StoredCharge {
+        let stored_charge = |(charge, leased)| StoredCharge {
             leased,
             state: self.state(charge),
         };
         let leased = outcomes.iter().map(|outcome| outcome.leased);
         Ok(StoreReply {
-            holdings: charges.iter().zip(leased).map(holding).collect(),
+            stored_charges: charges.iter().zip(leased).map(stored_charge).collect(),
             verdict: Verdict {
                 address_block,
                 answers: outcomes
@@ -110,7 +110,7 @@ impl SharedStore for Reference {
                 degraded: false,
                 source: Source::Store,
             },
-            ranges_version: RangesVersion::Held(self.text("blocked_ranges:version")),
+            ranges_version: RangesVersion::Stored(self.text("blocked_ranges:version")),
         })
     }
 }

@@ -133,7 +133,7 @@ pub struct StoreReply {
     /// The verdict.
     pub verdict: Verdict,
     /// One for each charge of the check; empty if the shared store was not asked.
-    pub holdings: Vec<StoredCharge>,
+    pub stored_charges: Vec<StoredCharge>,
     /// The version of the blocked ranges in the shared store.
     pub ranges_version: RangesVersion,
 }
@@ -145,7 +145,7 @@ pub enum RangesVersion {
     #[default]
     NotAsked,
     /// The version that the shared store holds; `None`: it holds none.
-    Held(Option<String>),
+    Stored(Option<String>),
 }
 
 /// What the shared store holds for one charge after a decision.

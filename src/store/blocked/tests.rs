@@ -98,7 +98,7 @@ impl SharedStore for Decisions {
         let records = Records::new(self.database.emulator.clone(), Keys::new("t:"));
         let version = command(["MGET", "t:blocked_ranges:version"]);
         let stored = self.database.emulator.run(vec![version], now).await?;
-        reply.ranges_version = RangesVersion::Held(stored[0][0].as_str().map(str::to_owned));
+        reply.ranges_version = RangesVersion::Stored(stored[0][0].as_str().map(str::to_owned));
         let address = question.check.address.as_deref();
         let own = match address.and_then(Network::parse) {
             Some(network) => records.look_up(&BlockTarget::Address(network), now).await?,

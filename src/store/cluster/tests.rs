@@ -320,7 +320,7 @@ fn the_state_in_the_reply_to_a_denied_request_excludes_its_units() {
         let asked = isolate.ask(&Question::new(&check), START).now_or_never();
         let reply = asked.unwrap().unwrap();
         give_back(&isolate);
-        let state = reply.holdings[0].state.as_ref();
+        let state = reply.stored_charges[0].state.as_ref();
         let kept = charges[0].quota.decide(state, 0, START).decision;
         assert_eq!(kept.remaining, nodes.left(&charges[0], START));
     }
@@ -458,7 +458,12 @@ fn no_lease_is_taken_for_several_callers() {
     let question = Question::with(&check, &extras);
     let asked = isolate.ask(&question, START);
     let reply = asked.now_or_never().unwrap().unwrap();
-    assert!(reply.holdings.iter().all(|holding| holding.leased == 0));
+    assert!(
+        reply
+            .stored_charges
+            .iter()
+            .all(|stored_charge| stored_charge.leased == 0)
+    );
     assert_eq!(
         charges.each_ref().map(|one| nodes.left(one, START)),
         [99, 99]

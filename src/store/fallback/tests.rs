@@ -319,10 +319,12 @@ fn a_late_answer_does_not_replace_a_later_state() {
             .map(|number| ask(number).unwrap().unwrap())
             .collect();
         for StoreReply {
-            verdict, holdings, ..
+            verdict,
+            stored_charges,
+            ..
         } in replies.into_iter().rev()
         {
-            (isolate.store.memory).learn(&question, &verdict, holdings, START);
+            (isolate.store.memory).learn(&question, &verdict, stored_charges, START);
         }
         isolate.down();
         assert_eq!(isolate.admitted(&check.charges, 100, START), 0);

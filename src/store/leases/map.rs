@@ -132,7 +132,10 @@ impl LeaseMap {
                 self.quotas.remove(&charge.key);
                 continue;
             }
-            let leased = reply.holdings.get(place).map_or(0, |stored| stored.leased);
+            let leased = reply
+                .stored_charges
+                .get(place)
+                .map_or(0, |stored| stored.leased);
             let asked = question.extra(place).lease;
             let lease = lease_of(charge, check);
             self.entry(&charge.key, now).learn(

@@ -100,12 +100,12 @@ impl Memory {
         &self,
         question: &Question<'_>,
         verdict: &Verdict,
-        holdings: Vec<StoredCharge>,
+        stored_charges: Vec<StoredCharge>,
         now: Timestamp,
     ) {
         let mut map = self.map.borrow_mut();
         let charges = question.check.charges.iter().zip(&verdict.answers);
-        for (place, ((charge, answer), holding)) in charges.zip(holdings).enumerate() {
+        for (place, ((charge, answer), stored_charge)) in charges.zip(stored_charges).enumerate() {
             let Some(answer) = answer else { continue };
             let known = map.record(&charge.key, now);
             // The store was not asked about a block of another charge, so what is known of it stays.
@@ -116,14 +116,14 @@ impl Memory {
             };
             let state = if let Some(backlog) = map.backlog(&charge.key) {
                 let sent = question.extra(place).backlog.as_ref();
-                let (state, is_reconciled) = backlog.merge(holding.state, sent, now);
+                let (state, is_reconciled) = backlog.merge(stored_charge.state, sent, now);
                 if is_reconciled {
                     map.remove_backlog(&charge.key);
                 }
                 state
             } else {
                 let known = known.and_then(|record| record.state.as_ref());
-                later(&charge.quota, known, holding.state)
+                later(&charge.quota, known, stored_charge.state)
             };
             let record = Record {
                 state,

@@ -124,7 +124,7 @@ impl ScriptReply {
             return None;
         }
         let mut answers = Vec::with_capacity(self.quotas.len());
-        let mut holdings = Vec::with_capacity(self.quotas.len());
+        let mut stored_charges = Vec::with_capacity(self.quotas.len());
         let quotas = self.quotas.into_iter().zip(&check.charges);
         for (place, (quota, charge)) in quotas.enumerate() {
             let (answer, leased) = quota.answer(now)?;
@@ -135,7 +135,7 @@ impl ScriptReply {
                 return None;
             }
             answers.push(Some(answer));
-            holdings.push(StoredCharge {
+            stored_charges.push(StoredCharge {
                 leased,
                 state: quota.state,
             });
@@ -147,8 +147,8 @@ impl ScriptReply {
                 degraded: false,
                 source: Source::Store,
             },
-            holdings,
-            ranges_version: RangesVersion::Held(self.ranges_version),
+            stored_charges,
+            ranges_version: RangesVersion::Stored(self.ranges_version),
         })
     }
 }

@@ -175,8 +175,10 @@ impl<'a> Pair<'a> {
         let expected = self.reference.ask(question, now).await.unwrap();
         let script = store.ask(question, now).await.unwrap();
         assert_eq!(script, expected, "{what}");
-        let holdings = script.holdings.iter();
-        let leased = holdings.filter(|holding| holding.leased > 0).count();
+        let stored_charges = script.stored_charges.iter();
+        let leased = stored_charges
+            .filter(|stored_charge| stored_charge.leased > 0)
+            .count();
         self.leased.set(self.leased.get() + leased);
         for (place, charge) in question.check.charges.iter().enumerate() {
             let backlog = question.extra(place).backlog.as_ref();
@@ -228,9 +230,9 @@ impl Pair<'_> {
 /// Whether a state could expire in real time before it does by the virtual clock.
 fn ends_soon(question: &Question<'_>, reply: &StoreReply, now: Timestamp) -> bool {
     (question.check.charges.iter())
-        .zip(&reply.holdings)
-        .any(|(charge, holding)| {
-            let decided = charge.quota.decide(holding.state.as_ref(), 0, now);
+        .zip(&reply.stored_charges)
+        .any(|(charge, stored_charge)| {
+            let decided = charge.quota.decide(stored_charge.state.as_ref(), 0, now);
             let at = decided.decision.reset_at;
             at > now && at < now + Millis::from_secs(20)
         })

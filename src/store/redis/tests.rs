@@ -296,7 +296,11 @@ async fn a_reply_carries_the_stored_state_of_the_quotas_own_shape_only() {
         }
         let check = check(&charges, cost);
         let reply = store.ask(&Question::new(&check), START).await.unwrap();
-        let states: Vec<_> = reply.holdings.into_iter().map(|one| one.state).collect();
+        let states: Vec<_> = reply
+            .stored_charges
+            .into_iter()
+            .map(|one| one.state)
+            .collect();
         assert_eq!(states, expected, "{given:?} at a cost of {cost}");
     }
 }
@@ -320,7 +324,7 @@ async fn a_decision_reads_the_block_of_the_address_and_the_version_of_the_ranges
     let last = until - Millis::new(1);
     let reply = store.ask(&Question::new(&check), last).await.unwrap();
     assert_eq!(reply.verdict.address_block, blocked(Some(until)));
-    let version = RangesVersion::Held(Some("7".to_owned()));
+    let version = RangesVersion::Stored(Some("7".to_owned()));
     assert_eq!(reply.ranges_version, version);
     assert!(!reply.verdict.allows(&check));
     let verdict = store.decide(&check, until).await.unwrap();

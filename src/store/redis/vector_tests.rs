@@ -92,12 +92,12 @@ async fn the_script_and_the_reference_follow_the_shared_vectors() {
             let script = store.ask(&question, now).await.unwrap();
             assert_eq!(shown(&model.verdict), step.expect, "{place}: the reference");
             assert_eq!(shown(&script.verdict), step.expect, "{place}: the script");
-            assert_eq!(script.holdings.len(), charges.len(), "{place}");
-            for (charge, holding) in charges.iter().zip(&script.holdings) {
+            assert_eq!(script.stored_charges.len(), charges.len(), "{place}");
+            for (charge, stored_charge) in charges.iter().zip(&script.stored_charges) {
                 let leased = step.lease.get(&charge.key).map_or(0, |(_, leased)| *leased);
-                assert_eq!(holding.leased, leased, "{place}: {}", charge.key);
+                assert_eq!(stored_charge.leased, leased, "{place}: {}", charge.key);
             }
-            assert_eq!(script.holdings, model.holdings, "{place}");
+            assert_eq!(script.stored_charges, model.stored_charges, "{place}");
             assert_eq!(script.verdict.answers, model.verdict.answers, "{place}");
             for (key, text) in &step.keeps {
                 let stored = stand_in.run(&["GET", &format!("{prefix}{key}")]).await;

@@ -175,7 +175,7 @@ async fn states_of_other_shapes_add_no_command_and_are_not_in_the_reply() {
         let check = check(std::slice::from_ref(version), 1);
         let reply = redis.ask(&Question::new(&check), START).await.unwrap();
         assert_eq!(stand_in.billed().await - before, 3);
-        let state = reply.holdings[0].state.clone();
+        let state = reply.stored_charges[0].state.clone();
         assert!(state.is_some_and(|state| version.quota.fits(&state)));
     }
 }

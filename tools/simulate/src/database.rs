@@ -73,8 +73,8 @@ impl SimulatedDatabase {
         let written = if admitted {
             reply.verdict.answers.iter().flatten().count()
         } else {
-            let has_lease = |holding: &&StoredCharge| holding.leased > 0;
-            reply.holdings.iter().filter(has_lease).count()
+            let leased = |stored_charge: &&StoredCharge| stored_charge.leased > 0;
+            reply.stored_charges.iter().filter(leased).count()
         };
         self.calls.set(self.calls.get() + 1);
         self.written.set(self.written.get() + written as u64);
