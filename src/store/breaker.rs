@@ -122,7 +122,7 @@ impl<S, E: Effects> Breaker<S, E> {
                 let failure = self.failure.borrow();
                 let why = failure.as_ref().map(|(_, error)| error.to_string());
                 let line = format!(
-                    "Redis: {}; not asked for {} ms, on_store_failure rules meanwhile",
+                    "Redis: {}; not asked for {} ms, on_store_failure applies meanwhile",
                     why.unwrap_or_default(),
                     until.since(now).get()
                 );
