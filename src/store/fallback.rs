@@ -14,7 +14,7 @@
 //!
 //! While the store is out, one isolate limits a caller to the limit times the fallback factor, beginning
 //! where the store's last answers left the caller. Isolates do not know of each other. Across all isolates
-//! the bound is *isolates x factor x limit* in any window, however often the store fails in
+//! the bound is *isolates x factor x limit* in any interval of a window's length, however often the store fails in
 //! it. Once the store is back, it counts once what was admitted meanwhile, up to the limit.
 //! Units that the store may have counted although its answer was lost are not sent again. So a caller within its
 //! limit is never denied because a request was counted twice.
