@@ -33,7 +33,7 @@ const ALLOWANCE_MS = 5000;
 /** The breaker's state changes, by the log lines that report them. */
 const CHANGES = [
   ["open", /Redis: (.*); not asked for (\d+) ms, on_store_failure applies meanwhile$/],
-  ["asks", /Redis: asking whether it answers again$/],
+  ["half-open", /Redis: asking whether it answers again$/],
   ["closed", /Redis answers again; limits are shared again$/],
 ];
 

@@ -141,7 +141,7 @@ const literal = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
  */
 function breakerLines(reason) {
   const kinds = [
-    new RegExp(`Redis: ${exactly(reason).source}.*; not asked for \\d+ ms, on_store_failure applies meanwhile$`),
+    new RegExp(`Redis: ${literal(reason).source}.*; not asked for \\d+ ms, on_store_failure applies meanwhile$`),
     /Redis: asking whether it answers again$/,
     /Redis answers again; limits are shared again$/,
   ];

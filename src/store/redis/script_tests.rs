@@ -25,7 +25,7 @@ use random::{RandomCharge, RandomStep, random_charges, random_steps};
 
 #[test]
 fn the_scripts_hashes_match_its_text() {
-    SCRIPT.assert_named("decide.lua");
+    SCRIPT.assert_sha1s("decide.lua");
 }
 
 /// The script on a real Redis and the reference give the same answers and write the same texts, in either form of the script.

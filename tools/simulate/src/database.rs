@@ -73,8 +73,8 @@ impl SimulatedDatabase {
         let written = if admitted {
             reply.verdict.answers.iter().flatten().count()
         } else {
-            let leased = |stored_charge: &&StoredCharge| stored_charge.leased > 0;
-            reply.stored_charges.iter().filter(leased).count()
+            let has_lease = |charge: &&StoredCharge| charge.leased > 0;
+            reply.stored_charges.iter().filter(has_lease).count()
         };
         self.calls.set(self.calls.get() + 1);
         self.written.set(self.written.get() + written as u64);
