@@ -417,11 +417,13 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             policy: "admin",
             status: 401,
         };
-        self.journal.recorder().note(&event, now, &mut || Details {
-            method: request.method.clone(),
-            path: format!("{ROOT}{}", request.path),
-            ..Details::default()
-        });
+        self.journal
+            .recorder()
+            .record(&event, now, &mut || Details {
+                method: request.method.clone(),
+                path: format!("{ROOT}{}", request.path),
+                ..Details::default()
+            });
     }
 
     fn records(&self) -> &Records<D> {

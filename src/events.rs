@@ -296,7 +296,7 @@ impl Recorder {
     }
 
     /// Notes an event. `details` is asked only for the first of like ones, once.
-    pub fn note(&self, note: &EventKey, now: Timestamp, details: &mut dyn FnMut() -> Details) {
+    pub fn record(&self, note: &EventKey, now: Timestamp, details: &mut dyn FnMut() -> Details) {
         let like = self.seed.hash_one(note);
         let mut open = self.open.borrow_mut();
         open.named += 1;
@@ -312,7 +312,7 @@ impl Recorder {
     }
 
     /// Holds a denial by `policy` against `caller`, by whose own quota it was.
-    pub fn note_denial(&self, caller: CallerKey, policy: &str, now: Timestamp) {
+    pub fn count_denial(&self, caller: CallerKey, policy: &str, now: Timestamp) {
         let key = self.seed.hash_one(caller);
         let new = || DenialCounts::new(caller, now);
         let denials = &mut self.open.borrow_mut().denials;
@@ -320,9 +320,9 @@ impl Recorder {
     }
 
     /// Notes that `policy`, which is in shadow mode, would have denied a request of `caller`.
-    pub fn note_shadow(&self, policy: &str, caller: CallerKey, now: Timestamp) {
+    pub fn record_shadow(&self, policy: &str, caller: CallerKey, now: Timestamp) {
         let caller = self.seed.hash_one(caller);
-        self.shadow.borrow_mut().note(policy, caller, now);
+        self.shadow.borrow_mut().record(policy, caller, now);
     }
 
     /// What is to be logged of policies in shadow mode, a line for each.
@@ -359,7 +359,7 @@ impl Recorder {
     }
 
     /// A policy's block of `key` stands until then.
-    pub fn note_block(&self, key: &str, until: Timestamp) {
+    pub fn record_block(&self, key: &str, until: Timestamp) {
         let blocks = &mut self.open.borrow_mut().blocks;
         if let Some(known) = blocks.get_mut(key) {
             *known = until.as_millis();
@@ -545,7 +545,7 @@ pub(crate) mod tests {
                 }
             };
             let now = START + Millis::new(ms);
-            recorder.note(&denied("a", "auth"), now, details);
+            recorder.record(&denied("a", "auth"), now, details);
             assert_eq!(recorder.should_write(now), ms == 0);
         }
         let batch = recorder.take(ALL);
@@ -558,7 +558,7 @@ pub(crate) mod tests {
         );
         assert!(recorder.take(ALL).is_empty());
         assert!(!recorder.should_write(START));
-        recorder.note(&denied("a", "auth"), START, &mut Details::default);
+        recorder.record(&denied("a", "auth"), START, &mut Details::default);
         assert!(recorder.should_write(START), "another batch");
     }
 
@@ -566,7 +566,7 @@ pub(crate) mod tests {
     fn what_there_is_no_room_for_is_counted() {
         let recorder = recorder();
         for caller in 0..1000 {
-            recorder.note(
+            recorder.record(
                 &denied(&caller.to_string(), "auth"),
                 START,
                 &mut Details::default,
@@ -604,12 +604,12 @@ pub(crate) mod tests {
                         ..decoy
                     },
                 };
-                recorder.note(&note, START, &mut Details::default);
+                recorder.record(&note, START, &mut Details::default);
             }
         };
         decoys(0);
         for _ in 0..239 {
-            recorder.note(&denied("attacker", "auth"), START, &mut Details::default);
+            recorder.record(&denied("attacker", "auth"), START, &mut Details::default);
         }
         decoys(200);
         let batch = recorder.take(ALL);
@@ -626,7 +626,7 @@ pub(crate) mod tests {
         let deny = |caller: u32, policy: &str, times: u32| {
             for _ in 0..times {
                 let caller = CallerKey::id(&caller.to_string());
-                recorder.note_denial(caller, policy, START);
+                recorder.count_denial(caller, policy, START);
             }
         };
         for caller in 0..150 {
@@ -661,7 +661,7 @@ pub(crate) mod tests {
         let caller = denied("192.0.2.1", "auth").caller;
         for policy in 0..20 {
             for _ in 0..=policy {
-                recorder.note_denial(caller, &format!("p{policy}"), START);
+                recorder.count_denial(caller, &format!("p{policy}"), START);
             }
         }
         // The script, four for all denials, two for the address, and for eight policies.
@@ -688,7 +688,7 @@ pub(crate) mod tests {
         let recorder = recorder();
         let note = |seconds| {
             let now = START + Millis::from_secs(seconds);
-            recorder.note(&denied("a", "auth"), now, &mut Details::default);
+            recorder.record(&denied("a", "auth"), now, &mut Details::default);
             recorder.should_write(now)
         };
         assert_eq!([0, 14, 15, 16].map(note), [true, false, true, false]);
@@ -699,7 +699,7 @@ pub(crate) mod tests {
         let recorder = recorder();
         let note = |seconds| {
             let now = START + Millis::from_secs(seconds);
-            recorder.note(&denied("a", "auth"), now, &mut Details::default);
+            recorder.record(&denied("a", "auth"), now, &mut Details::default);
             recorder.should_write(now)
         };
         assert_eq!([3600, 3601, 0, 1].map(note), [true, false, true, false]);
@@ -709,16 +709,16 @@ pub(crate) mod tests {
     fn what_was_not_written_is_kept() {
         let recorder = recorder();
         for caller in ["a", "b"] {
-            recorder.note(&denied(caller, "auth"), START, &mut Details::default);
+            recorder.record(&denied(caller, "auth"), START, &mut Details::default);
         }
-        recorder.note_block("auth:a", START + Millis::from_secs(60));
+        recorder.record_block("auth:a", START + Millis::from_secs(60));
         let caller = denied("a", "auth").caller;
-        recorder.note_denial(caller, "auth", START);
+        recorder.count_denial(caller, "auth", START);
         let failed = recorder.take(ALL);
         let later = START + Millis::from_secs(1);
-        recorder.note(&denied("a", "auth"), later, &mut Details::default);
-        recorder.note_denial(caller, "mfa", later);
-        recorder.note_denial(caller, "auth", later);
+        recorder.record(&denied("a", "auth"), later, &mut Details::default);
+        recorder.count_denial(caller, "mfa", later);
+        recorder.count_denial(caller, "auth", later);
         recorder.put_back(failed.clone());
         let batch = recorder.take(ALL);
         let [tally] = batch.denials.as_slice() else {
@@ -736,7 +736,7 @@ pub(crate) mod tests {
         assert_eq!(batch.blocks, failed.blocks);
         for _ in 0..2 {
             for caller in 0..MAX_EVENTS_PER_BATCH {
-                recorder.note(
+                recorder.record(
                     &denied(&caller.to_string(), "auth"),
                     START,
                     &mut Details::default,
@@ -755,7 +755,7 @@ pub(crate) mod tests {
     fn a_long_path_is_cut_between_characters() {
         let recorder = recorder();
         let path = "/".to_owned() + &"é".repeat(300);
-        recorder.note(&denied("a", "auth"), START, &mut || Details {
+        recorder.record(&denied("a", "auth"), START, &mut || Details {
             path: path.clone(),
             ..Details::default()
         });

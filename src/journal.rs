@@ -141,7 +141,7 @@ impl<D: Database> Journal<D> {
 
     /// Notes what became of a request: `status` is its answer's, 0 where that is not known yet.
     /// `details` is asked only for the first of like events.
-    pub fn note(
+    pub fn record(
         &self,
         kind: EventKind,
         status: u16,
@@ -158,7 +158,7 @@ impl<D: Database> Journal<D> {
                 is_blocked: report.address_block.is_some(),
                 enforced: &report.enforced,
             };
-            return self.note_denial(&denial, now, details);
+            return self.record_denial(&denial, now, details);
         }
         // What a user does is not its address's doing.
         let (policy, caller) = match report.binding() {
@@ -171,12 +171,12 @@ impl<D: Database> Journal<D> {
             policy,
             status,
         };
-        self.note_of(asker, &note, now, details);
+        self.record_event(asker, &note, now, details);
     }
 
     /// Notes a denial, and holds it against the keys that are to blame, unless events are off. `details` is
     /// asked only for the first of like events.
-    pub fn note_denial(
+    pub fn record_denial(
         &self,
         denial: &DeniedRequest<'_>,
         now: Timestamp,
@@ -196,21 +196,21 @@ impl<D: Database> Journal<D> {
             policy,
             status: denial.status,
         };
-        self.note_of(denial.asker, &note, now, details);
+        self.record_event(denial.asker, &note, now, details);
         for standing in denial.enforced {
             if let Some(until) = standing.answer.blocked_until {
                 let key = quota_key(&standing.policy, &standing.charged);
-                self.recorder.note_block(&key, until);
+                self.recorder.record_block(&key, until);
             }
         }
         for standing in denial.own.iter().filter_map(|own| denial.blamed((*own)?)) {
             let policy = &standing.policy;
-            self.recorder.note_denial(standing.charged, policy, now);
+            self.recorder.count_denial(standing.charged, policy, now);
         }
     }
 
     /// Notes an event, with the address of `asker` where its caller is another.
-    fn note_of(
+    fn record_event(
         &self,
         asker: CallerKey,
         note: &EventKey<'_>,
@@ -218,18 +218,18 @@ impl<D: Database> Journal<D> {
         details: &mut dyn FnMut() -> Details,
     ) {
         let address = (note.caller != asker).then_some(asker);
-        self.recorder.note(note, now, &mut || Details {
+        self.recorder.record(note, now, &mut || Details {
             address,
             ..details()
         });
     }
 
     /// Notes what policies in shadow mode would have denied.
-    pub fn note_shadow(&self, report: &Report, now: Timestamp) {
+    pub fn record_shadow(&self, report: &Report, now: Timestamp) {
         let denials = report.shadow.iter();
         for standing in denials.filter(|standing| !standing.answer.decision.allowed()) {
             let asker = report.asker(standing);
-            self.recorder.note_shadow(&standing.policy, asker, now);
+            self.recorder.record_shadow(&standing.policy, asker, now);
         }
     }
 

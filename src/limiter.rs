@@ -192,7 +192,7 @@ impl<E: Effects + Clone> Limiter<E> {
             RequestDecision::Admitted(report) => {
                 if self.record_admitted(&report, &incoming, now) {
                     let details = &mut || incoming.details();
-                    (self.journal).note(EventKind::Admitted, 0, &report, now, details);
+                    (self.journal).record(EventKind::Admitted, 0, &report, now, details);
                 }
                 LimitVerdict::admitted(&report, config, now)
             }
@@ -339,10 +339,10 @@ impl<E: Effects + Clone> Limiter<E> {
         now: Timestamp,
     ) -> RequestDecision {
         self.metrics.count(&report, now);
-        self.journal.note_shadow(&report, now);
+        self.journal.record_shadow(&report, now);
         if let Some(kind) = self.journal.kind(&report) {
             let details = &mut || incoming.details();
-            self.journal.note(kind, 429, &report, now, details);
+            self.journal.record(kind, 429, &report, now, details);
         }
         let dialect = self.config().dialect;
         let response = Response::denied(form_of(incoming), &report, dialect, now);
@@ -358,12 +358,12 @@ impl<E: Effects + Clone> Limiter<E> {
         now: Timestamp,
     ) -> bool {
         self.metrics.count(report, now);
-        self.journal.note_shadow(report, now);
+        self.journal.record_shadow(report, now);
         let kind = self.journal.kind(report);
         if kind == Some(EventKind::Bypassed) {
             let details = &mut || incoming.details();
             self.journal
-                .note(EventKind::Bypassed, 0, report, now, details);
+                .record(EventKind::Bypassed, 0, report, now, details);
         }
         kind == Some(EventKind::Admitted)
     }
@@ -405,7 +405,7 @@ impl<E: Effects + Clone> Limiter<E> {
             Err(mut own) => {
                 if sampled {
                     let details = &mut || incoming.details();
-                    (self.journal).note(EventKind::Admitted, own.status, &report, now, details);
+                    (self.journal).record(EventKind::Admitted, own.status, &report, now, details);
                 }
                 own.headers.extend(limits);
                 Handled::Answer(self.own(own, incoming))
@@ -445,7 +445,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let details = &mut || std::mem::take(&mut details);
         let now = self.effects.now();
         self.journal
-            .note(EventKind::Admitted, status, &report, now, details);
+            .record(EventKind::Admitted, status, &report, now, details);
     }
 
     fn plane(&self) -> ControlPlane<'_, RedisStore<RestClient<E>>, Connection<E>, E> {

@@ -245,7 +245,7 @@ impl Metrics {
         if let Some(peaks) = counts.peaks.get_mut(place) {
             let limit = standing.quota.capacity();
             let used = limit.saturating_sub(standing.answer.decision.remaining);
-            peaks.note(standing.charged, used, limit, now);
+            peaks.record(standing.charged, used, limit, now);
         }
     }
 

@@ -211,7 +211,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             ..Details::default()
         };
         let now = self.stack.effects().now();
-        self.journal.recorder().note(&event, now, details);
+        self.journal.recorder().record(&event, now, details);
         Ok(())
     }
 }

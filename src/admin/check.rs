@@ -256,7 +256,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             is_blocked: verdict.address_block.is_some(),
             enforced: &enforced,
         };
-        self.journal.note_denial(&denial, now, &mut || Details {
+        self.journal.record_denial(&denial, now, &mut || Details {
             method: "POST".to_owned(),
             path: format!("{ROOT}/check"),
             ..Details::default()

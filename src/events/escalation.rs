@@ -341,7 +341,7 @@ mod tests {
     fn batch(caller: &str, policy: &str, count: u32) -> EventBatch {
         let recorder = Recorder::new(Seed::fixed());
         for _ in 0..count {
-            recorder.note_denial(denied(caller, policy).caller, policy, START);
+            recorder.count_denial(denied(caller, policy).caller, policy, START);
         }
         recorder.take(ALL)
     }

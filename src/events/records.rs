@@ -325,8 +325,8 @@ mod tests {
             for _ in 0..times {
                 let note = denied(caller, policy);
                 self.recorder
-                    .note(&note, at(seconds), &mut Details::default);
-                self.recorder.note_denial(note.caller, policy, at(seconds));
+                    .record(&note, at(seconds), &mut Details::default);
+                self.recorder.count_denial(note.caller, policy, at(seconds));
             }
         }
 

@@ -24,7 +24,7 @@ impl ShadowDenials {
     }
 
     /// `caller` is a hash.
-    pub(super) fn note(&mut self, policy: &str, caller: u64, now: Timestamp) {
+    pub(super) fn record(&mut self, policy: &str, caller: u64, now: Timestamp) {
         let known = self.0.iter().position(|known| known.policy == policy);
         let place = known.unwrap_or_else(|| {
             self.0.push(Denied {
@@ -82,7 +82,7 @@ mod tests {
         for request in 0..5000_u32 {
             for (policy, callers) in [("a", 1), ("b", 7), ("c", 3000)] {
                 let caller = u64::from(request % callers);
-                shadow.note(policy, caller, START + Millis::new(u64::from(request)));
+                shadow.record(policy, caller, START + Millis::new(u64::from(request)));
             }
         }
         assert!(!shadow.is_empty());

@@ -212,7 +212,7 @@ impl Isolate {
         let report = decided.now_or_never().unwrap().unwrap();
         if let Some(kind) = self.journal.kind(&report) {
             let details = &mut Details::default;
-            self.journal.note(kind, 429, &report, now, details);
+            self.journal.record(kind, 429, &report, now, details);
         }
         if !report.admitted && report.address_block.is_none() {
             *self

@@ -40,7 +40,7 @@ impl Peaks {
     }
 
     /// Takes what a caller has used of its limit, in units.
-    pub(super) fn note(&mut self, caller: impl Hash, used: u32, limit: u32, now: Timestamp) {
+    pub(super) fn record(&mut self, caller: impl Hash, used: u32, limit: u32, now: Timestamp) {
         self.end_window(now);
         if used == 0 || limit == 0 {
             return;
@@ -111,17 +111,17 @@ mod tests {
         let mut peaks = peaks();
         // 2 of 20 are a tenth and no more; 3 are more than a tenth.
         for (caller, used) in [("a", 1), ("a", 2), ("b", 3), ("b", 2), ("c", 20), ("d", 0)] {
-            peaks.note(caller, used, 20, START);
+            peaks.record(caller, used, 20, START);
         }
         assert_eq!(ended(&peaks), [], "the window is not over");
         let next = START + Millis::from_secs(60);
-        peaks.note("a", 19, 20, next);
+        peaks.record("a", 19, 20, next);
         let expected = [("auth 0", 1), ("auth 1", 1), ("auth 9", 1)];
         assert_eq!(
             ended(&peaks),
             expected.map(|(name, count)| (name.to_owned(), count))
         );
-        peaks.note("a", 1, 20, next + Millis::from_secs(60));
+        peaks.record("a", 1, 20, next + Millis::from_secs(60));
         assert_eq!(ended(&peaks).last(), Some(&("auth 9".to_owned(), 2)));
     }
 
@@ -129,9 +129,9 @@ mod tests {
     fn callers_that_are_followed_are_bounded() {
         let mut peaks = peaks();
         for caller in 0..10_000 {
-            peaks.note(caller, 1, 20, START);
+            peaks.record(caller, 1, 20, START);
         }
-        peaks.note(0, 1, 20, START + Millis::from_secs(60));
+        peaks.record(0, 1, 20, START + Millis::from_secs(60));
         assert_eq!(ended(&peaks), [("auth 0".to_owned(), MAX_CALLERS as u64)]);
     }
 }

@@ -38,12 +38,12 @@ fn batch(round: u32) -> EventBatch {
         let caller = format!("198.51.100.{number}");
         let policy = format!("policy-{round}");
         let note = denied(&caller, &policy);
-        recorder.note(&note, START, &mut Details::default);
+        recorder.record(&note, START, &mut Details::default);
         for _ in 0..6 {
-            recorder.note_denial(note.caller, "auth", START);
+            recorder.count_denial(note.caller, "auth", START);
         }
     }
-    recorder.note_block("auth:198.51.100.1", START + Millis::from_secs(60));
+    recorder.record_block("auth:198.51.100.1", START + Millis::from_secs(60));
     let limits = BatchLimits {
         commands: None,
         escalation: None,
@@ -160,12 +160,12 @@ async fn the_largest_batch_is_recorded() {
     for number in 0..100_u8 {
         let caller = format!("198.51.100.{number}");
         for _ in 0..6 {
-            recorder.note_denial(denied(&caller, "auth").caller, "auth", START);
+            recorder.count_denial(denied(&caller, "auth").caller, "auth", START);
         }
         let note = denied(&caller, "auth");
-        recorder.note(&note, START, &mut Details::default);
+        recorder.record(&note, START, &mut Details::default);
         let blocked = format!("auth:{caller}");
-        recorder.note_block(&blocked, START + Millis::from_secs(60));
+        recorder.record_block(&blocked, START + Millis::from_secs(60));
     }
     let limits = BatchLimits {
         commands: None,

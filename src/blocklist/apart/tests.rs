@@ -159,11 +159,11 @@ fn batch(addresses: &[&str]) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for address in addresses {
         let note = denied(address, "auth");
-        recorder.note(&note, START, &mut Details::default);
+        recorder.record(&note, START, &mut Details::default);
         for _ in 0..6 {
-            recorder.note_denial(note.caller, "auth", START);
+            recorder.count_denial(note.caller, "auth", START);
         }
-        recorder.note_block(&format!("auth:{address}"), START + Millis::from_secs(60));
+        recorder.record_block(&format!("auth:{address}"), START + Millis::from_secs(60));
     }
     recorder.take(BatchLimits {
         commands: None,

@@ -238,7 +238,7 @@ async fn ranges_do_not_exceed_the_maximum(stand_in: &StandIn) {
 fn batch(caller: &str, count: u32) -> EventBatch {
     let recorder = Recorder::new(Seed::fixed());
     for _ in 0..count {
-        recorder.note_denial(denied(caller, "auth").caller, "auth", START);
+        recorder.count_denial(denied(caller, "auth").caller, "auth", START);
     }
     recorder.take(ALL)
 }

@@ -387,7 +387,7 @@ fn escalate(database: &Shared, address: &str) {
     };
     let recorder = Recorder::new(Seed::fixed());
     for _ in 0..6 {
-        recorder.note_denial(denied(address, "auth").caller, "auth", START);
+        recorder.count_denial(denied(address, "auth").caller, "auth", START);
     }
     let records = Records::new(database.clone(), Keys::new("t:"));
     let batch = recorder.take(ALL);
