@@ -123,7 +123,7 @@ pub fn longest_denial(enforced: &[QuotaStatus]) -> Option<&QuotaStatus> {
 #[derive(Debug)]
 pub enum Arrival {
     /// It is exempt, or known to be denied: this is the report.
-    Settled(Box<Report>),
+    Decided(Box<Report>),
     /// It is a CORS preflight, which [`Preflights`] decide.
     Preflight(Terms),
     /// Only a [decision](decide_for) says.
@@ -167,7 +167,7 @@ pub fn arrive(
         exempt => exempt,
     };
     if let Some(Exempt::Allowed | Exempt::Bypassed) = exempt {
-        return Arrival::Settled(Box::new(Report {
+        return Arrival::Decided(Box::new(Report {
             exempt,
             ..report(caller, None, &Check::default(), &[], &Verdict::default())
         }));
@@ -175,7 +175,7 @@ pub fn arrive(
     if request.method() == "OPTIONS" {
         // A preflight needs nothing of a store, and no quota of another kind denies it.
         if let Some(report) = known_denial(store, &terms, &[], request, 1, now) {
-            return Arrival::Settled(Box::new(report));
+            return Arrival::Decided(Box::new(report));
         }
         if preflight::is_one(config, request) {
             return Arrival::Preflight(terms);
@@ -189,7 +189,7 @@ pub fn arrive(
     };
     let always: Vec<&Policy> = always.iter().filter_map(|id| config.policy(*id)).collect();
     match known_denial(store, &terms, &always, request, 1, now) {
-        Some(report) => Arrival::Settled(Box::new(report)),
+        Some(report) => Arrival::Decided(Box::new(report)),
         None => Arrival::Undecided(terms),
     }
 }
@@ -226,7 +226,7 @@ pub async fn decide<S: Store>(
     now: Timestamp,
 ) -> Result<Report, Undecided> {
     match arrive(config, store, request, now) {
-        Arrival::Settled(report) => Ok(*report),
+        Arrival::Decided(report) => Ok(*report),
         Arrival::Preflight(terms) | Arrival::Undecided(terms) => {
             decide_for(config, store, prove, request, &terms, now).await
         }

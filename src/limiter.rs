@@ -263,7 +263,7 @@ impl<E: Effects + Clone> Limiter<E> {
         let config = self.config();
         // Callers that are known to be denied cost nothing else.
         let arrival = match gate::arrive(config, &self.stack, incoming, now) {
-            Arrival::Settled(report) if !report.admitted => {
+            Arrival::Decided(report) if !report.admitted => {
                 return self.deny(*report, incoming, now);
             }
             arrival => arrival,
@@ -280,7 +280,7 @@ impl<E: Effects + Clone> Limiter<E> {
             return admin::not_found().into();
         }
         let decided = match arrival {
-            Arrival::Settled(report) => Ok(*report),
+            Arrival::Decided(report) => Ok(*report),
             Arrival::Preflight(terms) => {
                 (self.preflights)
                     .decide(config, &self.stack, incoming, &terms, now)
