@@ -83,11 +83,11 @@ pub struct QuotaStatus {
 }
 
 impl Report {
-    /// The user or the address that the request is of, where `standing` is its standing in a quota: the
-    /// user, if that quota is the user's own.
+    /// Returns the key under which the request is recorded for one of its quotas: the user's if the quota is the user's
+    /// own, otherwise the address's.
     #[must_use]
-    pub fn asker(&self, standing: &QuotaStatus) -> CallerKey {
-        let user = self.user.filter(|user| *user == standing.charged);
+    pub fn user_or_address(&self, status: &QuotaStatus) -> CallerKey {
+        let user = self.user.filter(|user| *user == status.charged);
         user.unwrap_or_else(|| self.caller.key())
     }
 

@@ -44,30 +44,32 @@ pub enum WriteProgress {
 pub struct DeniedRequest<'a> {
     /// The answer's status.
     pub status: u16,
-    /// The address that asked.
-    pub asker: CallerKey,
-    /// The keys that are the asker's own: denials by their quotas are its doing.
-    pub own: &'a [Option<CallerKey>],
-    /// Whether its address is blocked everywhere.
+    /// Who sent the request: the caller's address or, for a check of an identifier, that identifier.
+    pub caller: CallerKey,
+    /// The caller's own keys: a denial by one of their quotas counts against the key.
+    pub own_keys: &'a [Option<CallerKey>],
+    /// Whether the caller's address is blocked everywhere.
     pub is_blocked: bool,
-    /// Where it stands in each enforced quota that was asked.
+    /// The caller's status in each enforced quota that was asked.
     pub enforced: &'a [QuotaStatus],
 }
 
 impl DeniedRequest<'_> {
-    /// The denial that is held against `own`: the one that denies it longest, so that a request counts
-    /// once. None of what others have a part in, a quota that they share or a block of the address; nor of
-    /// a cost that no waiting helps with, which the configuration is to blame for; nor of preflights, which any page can
-    /// have its visitors send.
-    fn blamed(&self, own: CallerKey) -> Option<&QuotaStatus> {
-        if matches!(own, CallerKey::Global | CallerKey::Header(_)) {
+    /// Returns the denial that counts against `key`: the one that lasts longest, so that a request counts once.
+    ///
+    /// These count against nobody:
+    ///
+    /// - a denial by a quota that others share, or by a block of the address, since others have a part in it;
+    /// - a cost above the capacity, since no waiting helps and the configuration is at fault;
+    /// - a denied preflight, since any page can have its visitors send one.
+    fn counted_denial(&self, key: CallerKey) -> Option<&QuotaStatus> {
+        if matches!(key, CallerKey::Global | CallerKey::Header(_)) {
             return None;
         }
-        let standings = self.enforced.iter().filter(|_| !self.is_blocked);
-        let own =
-            standings.filter(|standing| standing.charged == own && standing.policy != PREFLIGHT);
-        let ending = own.filter(|standing| standing.answer.retry_at().is_some());
-        ending.max_by_key(|standing| standing.answer.retry_at())
+        let statuses = self.enforced.iter().filter(|_| !self.is_blocked);
+        let own = statuses.filter(|status| status.charged == key && status.policy != PREFLIGHT);
+        let ending = own.filter(|status| status.answer.retry_at().is_some());
+        ending.max_by_key(|status| status.answer.retry_at())
     }
 }
 
@@ -149,29 +151,29 @@ impl<D: Database> Journal<D> {
         now: Timestamp,
         details: &mut dyn FnMut() -> Details,
     ) {
-        let asker = report.caller.key();
+        let address = report.caller.key();
         if kind == EventKind::Denied {
             let denial = DeniedRequest {
                 status,
-                asker,
-                own: &[Some(asker), report.user],
+                caller: address,
+                own_keys: &[Some(address), report.user],
                 is_blocked: report.address_block.is_some(),
                 enforced: &report.enforced,
             };
             return self.record_denial(&denial, now, details);
         }
-        // What a user does is not its address's doing.
+        // A request that a user's own quota limits is recorded under the user, not under its address.
         let (policy, caller) = match report.binding() {
-            Some(standing) => (standing.policy.as_str(), report.asker(standing)),
-            None => ("", asker),
+            Some(binding) => (binding.policy.as_str(), report.user_or_address(binding)),
+            None => ("", address),
         };
-        let note = EventKey {
+        let key = EventKey {
             kind,
             caller,
             policy,
             status,
         };
-        self.record_event(asker, &note, now, details);
+        self.record_event(address, &key, now, details);
     }
 
     /// Notes a denial, and holds it against the keys that are to blame, unless events are off. `details` is
@@ -186,50 +188,51 @@ impl<D: Database> Journal<D> {
             return;
         }
         let (policy, caller) = match longest_denial(denial.enforced) {
-            _ if denial.is_blocked => (BLOCKED, denial.asker),
-            Some(standing) => (standing.policy.as_str(), standing.charged),
-            None => ("", denial.asker),
+            _ if denial.is_blocked => (BLOCKED, denial.caller),
+            Some(longest) => (longest.policy.as_str(), longest.charged),
+            None => ("", denial.caller),
         };
-        let note = EventKey {
+        let key = EventKey {
             kind: EventKind::Denied,
             caller,
             policy,
             status: denial.status,
         };
-        self.record_event(denial.asker, &note, now, details);
-        for standing in denial.enforced {
-            if let Some(until) = standing.answer.blocked_until {
-                let key = quota_key(&standing.policy, &standing.charged);
+        self.record_event(denial.caller, &key, now, details);
+        for status in denial.enforced {
+            if let Some(until) = status.answer.blocked_until {
+                let key = quota_key(&status.policy, &status.charged);
                 self.recorder.record_block(&key, until);
             }
         }
-        for standing in denial.own.iter().filter_map(|own| denial.blamed((*own)?)) {
-            let policy = &standing.policy;
-            self.recorder.count_denial(standing.charged, policy, now);
+        let own_keys = denial.own_keys.iter();
+        for counted in own_keys.filter_map(|key| denial.counted_denial((*key)?)) {
+            let policy = &counted.policy;
+            self.recorder.count_denial(counted.charged, policy, now);
         }
     }
 
-    /// Notes an event, with the address of `asker` where its caller is another.
+    /// Records an event. `sender` is added as the event's address if the event is recorded under another key.
     fn record_event(
         &self,
-        asker: CallerKey,
-        note: &EventKey<'_>,
+        sender: CallerKey,
+        key: &EventKey<'_>,
         now: Timestamp,
         details: &mut dyn FnMut() -> Details,
     ) {
-        let address = (note.caller != asker).then_some(asker);
-        self.recorder.record(note, now, &mut || Details {
+        let address = (key.caller != sender).then_some(sender);
+        self.recorder.record(key, now, &mut || Details {
             address,
             ..details()
         });
     }
 
-    /// Notes what policies in shadow mode would have denied.
+    /// Records what policies in shadow mode would have denied.
     pub fn record_shadow(&self, report: &Report, now: Timestamp) {
-        let denials = report.shadow.iter();
-        for standing in denials.filter(|standing| !standing.answer.decision.allowed()) {
-            let asker = report.asker(standing);
-            self.recorder.record_shadow(&standing.policy, asker, now);
+        let statuses = report.shadow.iter();
+        for status in statuses.filter(|status| !status.answer.decision.allowed()) {
+            let caller = report.user_or_address(status);
+            self.recorder.record_shadow(&status.policy, caller, now);
         }
     }
 

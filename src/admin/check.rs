@@ -251,8 +251,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let asker = address.or_else(|| own.iter().flatten().next());
         let denial = DeniedRequest {
             status: 200,
-            asker: asker.copied().unwrap_or(CallerKey::Unidentified),
-            own: &own,
+            caller: asker.copied().unwrap_or(CallerKey::Unidentified),
+            own_keys: &own,
             is_blocked: verdict.address_block.is_some(),
             enforced: &enforced,
         };

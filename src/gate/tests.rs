@@ -679,7 +679,7 @@ fn a_standing_has_the_key_that_was_charged() {
     assert_eq!(report.binding().unwrap().charged, shared);
     let [address, user] = [report.caller.key(), CallerKey::user("alice")];
     let keys = report.enforced.iter();
-    let keys = keys.map(|standing| (standing.charged, report.asker(standing)));
+    let keys = keys.map(|standing| (standing.charged, report.user_or_address(standing)));
     assert_eq!(
         keys.collect::<Vec<_>>(),
         [
