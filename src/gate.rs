@@ -1,4 +1,5 @@
-//! The gate: classify, identify, decide. The whole decision about a request, without I/O of its own.
+//! The gate makes the whole decision about a request: it classifies the request, identifies the caller, and asks the
+//! store. It does no I/O itself.
 
 use std::cmp::Reverse;
 
@@ -28,55 +29,55 @@ pub trait GateRequest {
     fn path(&self) -> &str;
     /// A header's value; several of one name are joined by commas. `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
-    /// The names of all its headers, in lower case, by commas; `None`: not known.
+    /// The names of all headers, in lower case, joined by commas. `None`: they are not known.
     fn header_names(&self) -> Option<String> {
         None
     }
-    /// Whether it has a body that is not empty.
+    /// Whether the request has a body that is not empty.
     fn has_body(&self) -> bool {
         false
     }
-    /// What it is limited by.
+    /// The route that the request matches, with its policies.
     fn classify(&self, routes: &Routes) -> RouteMatch {
         routes.classify(self.method(), self.path())
     }
 }
 
-/// The gate's answer.
+/// What the gate decided about a request, and why.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Who asked.
+    /// The caller, by its address.
     pub caller: Caller,
-    /// The key of the user who is proven to have asked, where a policy wants to know.
+    /// The key of the proven user. `None`: no policy asks for a user, or none was proven.
     pub user: Option<CallerKey>,
-    /// Units that the request takes.
+    /// The cost of the request, in units.
     pub cost: u32,
-    /// Why no quota was asked.
+    /// Why no quota was asked. `None`: quotas were asked.
     pub exempt: Option<Exempt>,
     /// Whether the request may go ahead.
     pub admitted: bool,
-    /// The shared store did not decide, and this isolate's memory did in its place.
+    /// Whether this isolate's memory decided in place of the shared store.
     pub degraded: bool,
-    /// Who decided.
+    /// Where the decision was made.
     pub source: Source,
-    /// The place of the route that it met, if one is known.
+    /// The index of the matched route. `None`: no route matched, or the request was decided before its route was known.
     pub route: Option<usize>,
-    /// The caller's address is blocked everywhere.
+    /// The block of the caller's address. `None`: it is not blocked.
     pub address_block: Option<AddressBlock>,
-    /// Where the caller stands in each enforced quota that was asked.
+    /// The caller's status in each enforced quota that was asked.
     pub enforced: Vec<QuotaStatus>,
-    /// The same for quotas in shadow mode.
+    /// The caller's status in each quota in shadow mode that was asked.
     pub shadow: Vec<QuotaStatus>,
 }
 
-/// Where a caller stands in one quota.
+/// The status of a caller in one quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuotaStatus {
     /// The policy's name.
     pub policy: String,
-    /// The quota that was asked: the policy's, or that of its proven users.
+    /// The quota that was asked: the policy's own, or the policy's quota for proven users.
     pub quota: Quota,
-    /// Whose quota that is: the caller's own key, or one that it shares with others.
+    /// The key whose quota it is: the caller's own, or one that the caller shares with others.
     pub charged: CallerKey,
     /// What the quota answered.
     pub answer: QuotaAnswer,
@@ -91,8 +92,8 @@ impl Report {
         user.unwrap_or_else(|| self.caller.key())
     }
 
-    /// The standing that binds: of a denied request the one that denies it longest, otherwise the
-    /// one with the least remaining share.
+    /// Returns the quota status that binds: of a denied request the one that denies it longest, otherwise the one with
+    /// the smallest remaining share. `None`: no quota was asked, or no quota denies (a block does).
     #[must_use]
     pub fn binding(&self) -> Option<&QuotaStatus> {
         if self.admitted {
@@ -108,34 +109,34 @@ impl Report {
     }
 }
 
-/// Of several standings the one that denies longest.
+/// Returns the status that denies longest. `None`: none denies.
 #[must_use]
 pub fn longest_denial(enforced: &[QuotaStatus]) -> Option<&QuotaStatus> {
-    let denials = enforced.iter();
-    let denials = denials.filter(|standing| !standing.answer.allows());
-    denials.min_by_key(|standing| {
-        let impossible = standing.answer.decision.outcome == QuotaOutcome::Impossible;
-        Reverse((impossible, standing.answer.retry_at()))
+    let statuses = enforced.iter();
+    let denials = statuses.filter(|status| !status.answer.allows());
+    denials.min_by_key(|status| {
+        let impossible = status.answer.decision.outcome == QuotaOutcome::Impossible;
+        Reverse((impossible, status.answer.retry_at()))
     })
 }
 
-/// What the caller's address and the bypass token alone say of a request.
+/// What follows for a request from the caller's address and the bypass token alone.
 #[derive(Debug)]
 pub enum Arrival {
-    /// It is exempt, or known to be denied: this is the report.
+    /// The request is exempt, or its denial is known. The report says which.
     Decided(Box<Report>),
-    /// It is a CORS preflight, which [`Preflights`] decide.
+    /// The request is a CORS preflight, which [`Preflights`] decide.
     Preflight(Terms),
-    /// Only a [decision](decide_for) says.
+    /// The store has to [decide](decide_for).
     Undecided(Terms),
 }
 
 /// Why a request can neither be admitted nor denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undecided {
-    /// The store does not decide.
+    /// The store fails, and a policy has `on_store_failure` = `deny`.
     Store(StoreError),
-    /// It is limited by a header with more values than are charged.
+    /// A policy is keyed by a header of which the request has more values than are charged.
     TooManyValues,
 }
 
@@ -151,8 +152,8 @@ impl From<TooManyValues> for Undecided {
     }
 }
 
-/// Looks at who sends `request`, and at nothing else of it: callers that this isolate knows to be
-/// blocked or denied by address cost neither classification nor proof.
+/// Decides what the sender alone allows to decide: a request is exempt, or this isolate knows that its address is blocked
+/// or denied. Such a request costs neither classification nor the verification of a token.
 pub fn arrive(
     config: &Config,
     store: &impl Store,
@@ -173,15 +174,15 @@ pub fn arrive(
         }));
     }
     if request.method() == "OPTIONS" {
-        // A preflight needs nothing of a store, and no quota of another kind denies it.
+        // A preflight asks no store, and only a block denies it: no policy's remembered denial applies.
         if let Some(report) = known_denial(store, &terms, &[], request, 1, now) {
             return Arrival::Decided(Box::new(report));
         }
-        if preflight::is_one(config, request) {
+        if preflight::is_preflight(config, request) {
             return Arrival::Preflight(terms);
         }
     }
-    // Which cost a request has is known before its route is only where all have the same.
+    // The route sets the cost. Before the route is known, the cost is known only if every route costs 1 unit.
     let always = if exempt.is_none() && config.routes.max_cost() == 1 {
         config.always.as_slice()
     } else {
@@ -194,7 +195,7 @@ pub fn arrive(
     }
 }
 
-/// The denial by `policies` that is known without asking, of those that do not depend on who the user is.
+/// Returns the denial that is known without asking the store, by those of `policies` that limit by address alone.
 fn known_denial(
     store: &impl Store,
     terms: &Terms,
@@ -213,11 +214,13 @@ fn known_denial(
     })
 }
 
-/// Decides `request` at `now`, a preflight as any other. `prove` says who the user is, where a policy asks.
+/// Decides `request` at `now`. A preflight is decided like any other request. `prove` authenticates the user if a policy
+/// asks for one.
 ///
 /// # Errors
 ///
-/// [`Undecided`].
+/// [`Undecided::Store`] if the store does not decide, and [`Undecided::TooManyValues`] if a header by which the request is
+/// limited has too many values.
 pub async fn decide<S: Store>(
     config: &Config,
     store: &S,
@@ -237,7 +240,7 @@ pub async fn decide<S: Store>(
 ///
 /// # Errors
 ///
-/// Those of [`decide`].
+/// As [`decide`].
 pub async fn decide_for<S: Store>(
     config: &Config,
     store: &S,
@@ -262,10 +265,10 @@ pub async fn decide_for<S: Store>(
     {
         return Ok(Report { route, ..report });
     }
-    // Before the proof: a request that is refused for its values costs none.
+    // This comes before the proof: a request that is refused for too many values costs no verification.
     let (mut checked, mut charged) = check(terms, None, &policies, request, cost)?;
     let user = if asks_for_user {
-        // Apart, so that a decision that asks for nobody is not the larger for it.
+        // Boxed, so that the future of a decision without a user stays small.
         Box::pin(prove.user(|name| request.header(name), now)).await
     } else {
         None
@@ -283,7 +286,7 @@ pub async fn decide_for<S: Store>(
 
 type Charged<'a> = (Check, Vec<(&'a Policy, CallerKey)>);
 
-/// What a request is charged under `policies`, and of each charge its policy and key.
+/// Returns what a request is charged under `policies`, and the policy and key of each charge.
 fn check<'a>(
     terms: &Terms,
     user: Option<&CallerKey>,
@@ -308,12 +311,12 @@ fn check<'a>(
     Ok((check, charged))
 }
 
-/// Who sent a request, by the headers that the platform sets.
+/// Identifies the caller by the headers that the platform sets.
 #[must_use]
 pub fn caller(config: &Config, header: &dyn Fn(&str) -> Option<String>) -> Caller {
     let address = header(&config.client_ip_header);
     let caller = Caller::identify(address.as_deref(), config.ipv6_prefix);
-    // Where Cloudflare does not set the address, it does not set the zone either.
+    // `CF-Worker` is trusted only if Cloudflare sets the address header too: elsewhere a client could write it.
     if config.client_ip_header == CF_CONNECTING_IP && caller.address() == Some(Caller::SHARED) {
         return caller.in_zone(header(CF_WORKER).as_deref());
     }
@@ -329,7 +332,7 @@ fn bypasses(config: &Config, request: &impl GateRequest) -> bool {
     })
 }
 
-/// What a request is limited by, the policies that all meet among them.
+/// Matches the request's route, and adds the policies that every request meets.
 fn classify(config: &Config, request: &impl GateRequest) -> RouteMatch {
     let mut class = request.classify(&config.routes);
     for always in &config.always {
@@ -363,16 +366,16 @@ fn report(
     for ((charge, (policy, key)), answer) in check.charges.iter().zip(charged).zip(&verdict.answers)
     {
         let Some(answer) = *answer else { continue };
-        let standing = QuotaStatus {
+        let status = QuotaStatus {
             policy: policy.name.clone(),
             quota: charge.quota,
             charged: *key,
             answer,
         };
         if charge.enforced {
-            report.enforced.push(standing);
+            report.enforced.push(status);
         } else {
-            report.shadow.push(standing);
+            report.shadow.push(status);
         }
     }
     report

@@ -1,8 +1,8 @@
-//! CORS preflights: which requests are one, and the quota that they alone are charged to.
+//! CORS preflights: how one is recognized, and the quota that counts preflights alone.
 //!
 //! A browser sends a preflight before the request of a page on another origin (Fetch standard, 4.8), without
-//! credentials, body or any header of the page's. A page can neither see nor repeat one, so a preflight must not
-//! spend what the request itself needs.
+//! credentials, body or any header of the page's. A page can neither see nor repeat a preflight. So a preflight must not
+//! consume the quota that the request itself needs.
 
 use super::{GateRequest, Report, Terms, Undecided, check, report};
 use crate::config::Config;
@@ -13,11 +13,11 @@ use crate::store::memory::Memory;
 use crate::store::{Check, Store};
 use crate::time::Timestamp;
 
-/// Addresses whose preflights an isolate counts.
+/// The most addresses whose preflights an isolate counts.
 const ENTRIES: usize = 10_000;
 
-/// Headers that a preflight may have: what browsers send, to which no page adds, and what proxies on the way add. Any other may
-/// be what an application takes a request's word for, a password or another method, and is no preflight's.
+/// The headers that a preflight may have: those that browsers send and no page can set, and those that proxies add. An
+/// application may read any other header as a password or as another method, so a request with one is not a preflight.
 const KNOWN: [&str; 36] = [
     "accept",
     "accept-charset",
@@ -57,17 +57,17 @@ const KNOWN: [&str; 36] = [
     "x-request-id",
 ];
 
-/// How others begin: those that browsers let no page set, and platforms' own.
+/// Prefixes of further headers that a preflight may have: browsers let no page set them, or platforms add them.
 const KNOWN_FAMILIES: [&str; 6] = ["cf-", "fastly-", "fly-", "sec-", "x-envoy-", "x-vercel-"];
 
-/// Whether an `OPTIONS` request is a preflight, under a configuration that counts them apart.
-pub(super) fn is_one(config: &Config, request: &impl GateRequest) -> bool {
+/// Whether an `OPTIONS` request is a preflight, and the configuration counts preflights apart.
+pub(super) fn is_preflight(config: &Config, request: &impl GateRequest) -> bool {
     if config.preflight.is_none() {
         return false;
     }
     let has_one = |name: &str| {
         let value = request.header(name).unwrap_or_default();
-        // Two lines come joined by a comma.
+        // A comma joins several header lines of one name, and a preflight has one line of each.
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b',';
         !value.is_empty() && value.len() <= MAX_BYTES && value.bytes().all(plain)
     };
@@ -85,26 +85,26 @@ pub(super) fn is_one(config: &Config, request: &impl GateRequest) -> bool {
         && !request.has_body()
 }
 
-/// The longest origin or method of a preflight, in bytes.
+/// The longest `Origin` or `Access-Control-Request-Method` of a preflight, in bytes.
 const MAX_BYTES: usize = 1024;
 
-/// Counts preflights in this isolate's memory, apart from all else: no flood of them asks Redis, or has another
-/// caller's quota forgotten.
+/// Counts preflights in this isolate's memory, apart from everything else. A flood of preflights makes no call of Redis,
+/// and evicts no other caller's quota.
 pub struct Preflights(Memory);
 
 impl Preflights {
-    /// None has come yet.
+    /// Creates the counts, empty.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         Self(Memory::new(ENTRIES, seed))
     }
 
-    /// Decides a preflight that its [arrival](super::arrive) left undecided. Where a block of its caller is known and to be
-    /// asked about again, `store` is asked first, as for any request of such a caller.
+    /// Decides a preflight that its [arrival](super::arrive) left undecided. If this isolate remembers a block of the
+    /// caller and has to ask about it again, it asks `store` first, as for any request of that caller.
     ///
     /// # Errors
     ///
-    /// Those of [`decide`](super::decide).
+    /// As [`decide`](super::decide).
     pub async fn decide(
         &self,
         config: &Config,

@@ -1,5 +1,5 @@
-//! From a configuration and a caller to what the caller is charged: requests and `/_limiter/check` both ask
-//! here, so that a check is decided as a request of the same caller is.
+//! The terms of a caller: which quotas a configuration charges it. Requests and `/_limiter/check` both use them, so that
+//! a check is decided like a request of the same caller.
 
 use crate::client::{Caller, CallerKey};
 use crate::config::Config;
@@ -9,16 +9,16 @@ use crate::store::Charge;
 /// Why no quota counts a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exempt {
-    /// Its address is on the allow-list: no block stops it either.
+    /// The caller's address is on the allow-list. No block stops it either.
     Allowed,
-    /// The request has the bypass token: no block stops it either.
+    /// The request has the bypass token. No block stops it either.
     Bypassed,
-    /// `RATE_LIMIT_ENABLED` is `false`. Blocks of addresses are in force.
+    /// `RATE_LIMIT_ENABLED` is `false`. Blocks of addresses stay in force.
     Disabled,
 }
 
 impl Exempt {
-    /// Its name in answers.
+    /// Returns the reason's name in answers.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,7 +37,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The terms of `caller` under `config`. A bypass token is a request's, and left to its gate.
+    /// Returns the terms of `caller` under `config`. They leave out the bypass token, which belongs to a request: the gate
+    /// checks it.
     #[must_use]
     pub fn of(config: &Config, caller: Caller) -> Self {
         let exempt = if caller.is_in(&config.abuse.allowlist) {
@@ -48,19 +49,19 @@ impl Terms {
         Self { caller, exempt }
     }
 
-    /// Whom they are of.
+    /// Returns the caller.
     #[must_use]
     pub const fn caller(&self) -> Caller {
         self.caller
     }
 
-    /// Why no quota counts the caller, if none does.
+    /// Returns why no quota counts the caller. `None`: quotas count it.
     #[must_use]
     pub const fn exempt(&self) -> Option<Exempt> {
         self.exempt
     }
 
-    /// The address under which the caller may be blocked everywhere; `None`: no such block stops it.
+    /// Returns the address under which the caller may be blocked everywhere. `None`: no such block stops the caller.
     #[must_use]
     pub fn address(&self) -> Option<String> {
         match self.exempt {
@@ -69,12 +70,12 @@ impl Terms {
         }
     }
 
-    /// Adds the quotas that the caller is charged to under `policy`, each with the key that it is of; none
-    /// for an exempt caller. `user` and `header` are those of [`Policy::charges`].
+    /// Calls `add` for each quota that the caller is charged under `policy`, with the key whose quota it is. An exempt
+    /// caller is charged none. [`Policy::charges`] explains `user` and `header`.
     ///
     /// # Errors
     ///
-    /// Those of [`Policy::charges`].
+    /// As [`Policy::charges`].
     pub fn charges(
         &self,
         policy: &Policy,

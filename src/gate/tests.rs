@@ -1,4 +1,4 @@
-//! Requests, end to end through the gate, over the memory store.
+//! Requests through the whole gate, over the memory store.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ use crate::time::{Millis, Timestamp};
 use crate::user::Authenticate;
 
 #[derive(Clone, Default)]
-struct Asked {
+struct TestRequest {
     path: String,
     headers: HashMap<String, String>,
 }
 
-impl GateRequest for Asked {
+impl GateRequest for TestRequest {
     fn method(&self) -> &'static str {
         "GET"
     }
@@ -37,24 +37,24 @@ impl GateRequest for Asked {
     }
 }
 
-fn from(address: &str, path: &str) -> Asked {
-    Asked {
+fn from(address: &str, path: &str) -> TestRequest {
+    TestRequest {
         path: path.to_owned(),
         headers: HashMap::from([("cf-connecting-ip".to_owned(), address.to_owned())]),
     }
 }
 
-impl Asked {
+impl TestRequest {
     fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name.to_owned(), value.to_owned());
         self
     }
 }
 
-/// Takes a header at its word.
-struct SaysSo;
+/// Takes the user's name from the header `x-proven`.
+struct FromHeader;
 
-impl Authenticate for SaysSo {
+impl Authenticate for FromHeader {
     async fn user(
         &self,
         header: impl Fn(&str) -> Option<String>,
@@ -83,13 +83,13 @@ impl Gate {
         }
     }
 
-    fn ask(&self, request: &Asked, now: Timestamp) -> Report {
-        let report = decide(&self.config, &self.store, &SaysSo, request, now).now_or_never();
-        report.expect("memory waits for nothing").unwrap()
+    fn ask(&self, request: &TestRequest, now: Timestamp) -> Report {
+        let report = decide(&self.config, &self.store, &FromHeader, request, now).now_or_never();
+        report.expect("the memory store answers at once").unwrap()
     }
 
-    /// How many of `times` such requests are admitted at once.
-    fn admits(&self, request: &Asked, times: usize) -> usize {
+    /// How many of `times` requests like `request`, all at one moment, are admitted.
+    fn admits(&self, request: &TestRequest, times: usize) -> usize {
         (0..times)
             .filter(|_| self.ask(request, START).admitted)
             .count()
@@ -100,12 +100,12 @@ fn policies(report: &Report) -> Vec<&str> {
     report
         .enforced
         .iter()
-        .map(|standing| standing.policy.as_str())
+        .map(|status| status.policy.as_str())
         .collect()
 }
 
 #[test]
-fn a_request_meets_its_routes_policies_and_the_addresss() {
+fn a_request_meets_the_policies_of_its_route_and_the_policy_ip() {
     let gate =
         Gate::new(&json!({"RATE_LIMIT_ROUTES": [{"path": "/login", "policies": ["auth", "mfa"]}]}));
     assert_eq!(
@@ -130,7 +130,7 @@ fn a_policy_met_twice_is_charged_once() {
 }
 
 #[test]
-fn the_tightest_share_binds() {
+fn the_policy_with_the_smallest_remaining_share_binds() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "100,60", "RATE_LIMIT_IP": "20,60"}));
     let report = gate.ask(&from("192.0.2.1", "/"), START);
     assert_eq!(
@@ -141,7 +141,7 @@ fn the_tightest_share_binds() {
 }
 
 #[test]
-fn the_least_share_binds_even_if_more_units_are_left_in_it() {
+fn the_smallest_share_binds_even_if_it_has_more_units_left() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_IP": "off",
         "RATE_LIMIT_WIDE": "100,60",
@@ -163,7 +163,7 @@ fn the_least_share_binds_even_if_more_units_are_left_in_it() {
 }
 
 #[test]
-fn of_several_denials_the_longest_binds() {
+fn the_longest_of_several_denials_binds() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "1,3600"}));
     let request = from("192.0.2.1", "/");
     assert!(gate.ask(&request, START).admitted);
@@ -173,7 +173,7 @@ fn of_several_denials_the_longest_binds() {
 }
 
 #[test]
-fn an_impossible_denial_binds_before_one_that_waiting_ends() {
+fn a_cost_above_the_limit_binds_before_a_denial_that_waiting_ends() {
     let vars = json!({
         "RATE_LIMIT_IP": "off",
         "RATE_LIMIT_SMALL": "2,60",
@@ -183,24 +183,24 @@ fn an_impossible_denial_binds_before_one_that_waiting_ends() {
             {"path": "/**", "policies": ["large", "small"], "cost": 3},
         ],
     });
-    // Reported as an error, as no request to `/**` can be admitted, and in force nevertheless.
+    // No request to `/**` can be admitted. The configuration reports that as an error, and it is in force nevertheless.
     let gate = Gate::of(Config::compile(&Vars::from_json(&vars.to_string()).unwrap()).config);
     assert!(gate.ask(&from("192.0.2.1", "/once"), START).admitted);
     let report = gate.ask(&from("192.0.2.1", "/"), START);
-    let standings = &report.enforced;
+    let statuses = &report.enforced;
     assert!(
-        standings[0].answer.retry_at().is_some(),
-        "waiting ends this"
+        statuses[0].answer.retry_at().is_some(),
+        "waiting ends the denial by `large`"
     );
     assert_eq!(
-        standings[1].answer.decision.outcome,
+        statuses[1].answer.decision.outcome,
         QuotaOutcome::Impossible
     );
     assert_eq!(report.binding().unwrap().policy, "small");
 }
 
 #[test]
-fn callers_are_apart_and_a_network_is_one() {
+fn each_address_has_its_own_quota_and_an_ipv6_prefix_is_one_address() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60"}));
     assert_eq!(gate.admits(&from("192.0.2.1", "/"), 5), 3);
     assert_eq!(gate.admits(&from("192.0.2.2", "/"), 5), 3);
@@ -211,7 +211,7 @@ fn callers_are_apart_and_a_network_is_one() {
 }
 
 #[test]
-fn a_forged_list_is_nobodys_address() {
+fn x_forwarded_for_does_not_change_the_caller() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60"}));
     for number in 0..3 {
         let request =
@@ -229,11 +229,11 @@ fn a_forged_list_is_nobodys_address() {
 }
 
 #[test]
-fn the_unidentified_share_one_quota_and_are_never_blocked() {
+fn callers_without_an_address_share_one_quota_and_are_never_blocked() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60,600"}));
-    let nobody = Asked {
+    let nobody = TestRequest {
         path: "/".to_owned(),
-        ..Asked::default()
+        ..TestRequest::default()
     };
     assert_eq!(gate.admits(&nobody, 2), 2);
     assert_eq!(gate.admits(&from("not an address", "/"), 5), 1);
@@ -243,7 +243,7 @@ fn the_unidentified_share_one_quota_and_are_never_blocked() {
     assert_eq!(
         gate.admits(&from("192.0.2.1", "/"), 9),
         3,
-        "and lock nobody else out"
+        "they lock nobody else out"
     );
     assert!(gate.ask(&nobody, START + Millis::from_secs(62)).admitted);
     assert!(
@@ -262,7 +262,7 @@ fn cloudflares_shared_address_is_limited_but_never_blocked() {
 }
 
 #[test]
-fn a_header_narrows_a_limit_and_never_escapes_the_addresss() {
+fn a_new_header_value_is_no_new_quota_for_the_same_address() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_API": "3,60",
         "RATE_LIMIT_POLICIES": {"api": {"key": "header:X-Api-Key"}},
@@ -273,8 +273,8 @@ fn a_header_narrows_a_limit_and_never_escapes_the_addresss() {
     let admitted = (0..20)
         .filter(|number| gate.ask(&rotated(*number), START).admitted)
         .count();
-    assert_eq!(admitted, 3, "a fresh key each time is no fresh quota");
-    // The same key from many addresses is one quota as well.
+    assert_eq!(admitted, 3, "20 keys from one address share its quota");
+    // One key from many addresses is one quota as well.
     let shared =
         |number: usize| from(&format!("198.51.100.{number}"), "/").with("x-api-key", "shared");
     let admitted = (0..20)
@@ -285,12 +285,12 @@ fn a_header_narrows_a_limit_and_never_escapes_the_addresss() {
     assert_eq!(
         policies(&report),
         ["api", "ip"],
-        "without the header, by the address alone"
+        "a request without the header is limited by its address alone"
     );
 }
 
 #[test]
-fn nobody_is_blocked_by_who_knows_its_header() {
+fn a_caller_cannot_block_another_by_sending_its_header_value() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_API": "3,60,600",
         "RATE_LIMIT_POLICIES": {"api": {"key": "header:X-User-Id"}},
@@ -310,7 +310,7 @@ fn nobody_is_blocked_by_who_knows_its_header() {
     );
 }
 
-/// A gate with a policy of three requests by `header`, at addresses that never run out.
+/// A gate with one policy: three requests for each value of `header`, and no limit on addresses.
 fn keyed(header: &str) -> Gate {
     Gate::new(&json!({
         "RATE_LIMIT_API": "3,60", "RATE_LIMIT_IP": "off",
@@ -319,7 +319,7 @@ fn keyed(header: &str) -> Gate {
     }))
 }
 
-/// How many requests with these values of `header`, one each and from an address each, are admitted.
+/// Sends one request for each of `values` of `header`, each from another address. Returns how many are admitted.
 fn admitted_with<'a>(
     gate: &Gate,
     header: &str,
@@ -337,25 +337,25 @@ fn admitted_with<'a>(
 }
 
 #[test]
-fn a_header_value_is_one_key_however_it_is_sent() {
+fn a_header_value_is_one_key_with_blanks_repeated_or_among_other_values() {
     let spelt = [
         "key", " key", "key ", "key\t", "key, ", ", key", "key, key", "key,key",
     ];
     assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", spelt), 3);
-    // Of any line of the header.
+    // The key is found on any line of the header.
     let lines = ["key", "key, a", "b, key", "c,key", "d, e, key, f"];
     assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", lines), 3);
     let distinct = ["key", "Key", "k ey", "Bearer key", "bearer key"];
     assert_eq!(admitted_with(&keyed("X-Api-Key"), "x-api-key", distinct), 5);
 }
 
-/// How many requests are admitted with these credentials, of each at most three.
+/// Returns how many requests with these credentials are admitted. Each credential has a quota of three.
 fn admitted_as<'a>(credentials: impl IntoIterator<Item = &'a str>) -> usize {
     admitted_with(&keyed("Authorization"), "authorization", credentials)
 }
 
 #[test]
-fn credentials_are_one_key_in_any_case_of_their_scheme() {
+fn credentials_are_one_key_whatever_the_case_of_their_scheme() {
     let spelt = [
         "Bearer key",
         "bearer key",
@@ -377,7 +377,7 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
         "a2V5==",
     ];
     assert_eq!(admitted_as(distinct), 7);
-    // Each user of a scheme with parameters has a key.
+    // In a scheme with parameters, each user has its own key.
     let user = |name: &str| {
         format!(
             "Digest username=\"{name}\", realm=\"r\", nonce = \"n\", uri=\"/\", qop=auth, nc=1, response=\"0\""
@@ -394,7 +394,7 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
     let oauth: Vec<String> = oauth.collect();
     let oauth = oauth.iter().map(String::as_str);
     assert_eq!(admitted_as(oauth), 5);
-    // A token has no parameters: what looks like one is another line, which an origin may read.
+    // A bearer token has no parameters. Text that looks like one is another header line, which an origin may read.
     let lines = [
         "junk, api_key=k",
         "other, api_key=k",
@@ -405,7 +405,7 @@ fn credentials_are_one_key_in_any_case_of_their_scheme() {
 }
 
 #[test]
-fn free_text_is_one_value_with_its_commas() {
+fn a_header_of_free_text_is_one_value_with_its_commas() {
     for name in ["user-agent", "accept-language", "x-forwarded-for", "cookie"] {
         let gate = keyed(name);
         let agent = |version: usize| format!("Mozilla/5.0 (KHTML, like Gecko), a, b, c, {version}");
@@ -423,7 +423,7 @@ fn free_text_is_one_value_with_its_commas() {
 }
 
 #[test]
-fn a_header_without_a_value_is_none() {
+fn an_empty_header_counts_as_absent() {
     let gate = keyed("X-Api-Key");
     assert_eq!(
         admitted_with(&gate, "x-api-key", ["", " ", ",", " , \t,"].repeat(3)),
@@ -432,7 +432,7 @@ fn a_header_without_a_value_is_none() {
 }
 
 #[test]
-fn a_request_is_denied_whole_by_any_value_of_its_header_and_blames_its_address_for_none() {
+fn one_spent_value_of_a_header_denies_the_request_and_does_not_block_its_address() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_API": "3,60,600", "RATE_LIMIT_IP": "off",
         "RATE_LIMIT_POLICIES": {"api": {"key": "header:x-api-key"}},
@@ -451,16 +451,19 @@ fn a_request_is_denied_whole_by_any_value_of_its_header_and_blames_its_address_f
         report.binding().unwrap().charged,
         CallerKey::header("x-api-key", "spent")
     );
-    // Nothing was consumed, and nobody blocked.
+    // The denied request consumed nothing, and its address is not blocked.
     assert_eq!(gate.admits(&with("192.0.2.1", "a, b, c"), 5), 3);
 }
 
 #[test]
-fn more_values_than_are_charged_are_refused_and_consume_nothing() {
+fn a_request_with_too_many_header_values_is_refused_and_consumes_nothing() {
     let ask = |gate: &Gate, value: &str| {
         let request = from("192.0.2.1", "/").with("x-api-key", value);
-        let asked = decide(&gate.config, &gate.store, &SaysSo, &request, START);
-        asked.now_or_never().unwrap().map(|report| report.admitted)
+        let decided = decide(&gate.config, &gate.store, &FromHeader, &request, START);
+        decided
+            .now_or_never()
+            .unwrap()
+            .map(|report| report.admitted)
     };
     let gate = keyed("X-Api-Key");
     let beyond = format!("{}, e", "x".repeat(16 * 1024 - 3));
@@ -470,7 +473,7 @@ fn more_values_than_are_charged_are_refused_and_consume_nothing() {
         }
     }
     assert_eq!(ask(&gate, "a, b, c, d,,"), Ok(true));
-    // Who is exempt is not charged.
+    // An exempt caller is not charged, so its values do not count.
     for exempts in [
         json!({"RATE_LIMIT_ALLOWLIST": "192.0.2.1"}),
         json!({"RATE_LIMIT_ENABLED": false}),
@@ -489,7 +492,7 @@ fn more_values_than_are_charged_are_refused_and_consume_nothing() {
             "{exempts}"
         );
     }
-    // A policy that denies nobody refuses nobody.
+    // A policy in shadow mode refuses no request.
     let shadow = Gate::new(&json!({
         "RATE_LIMIT_API": "3,60",
         "RATE_LIMIT_POLICIES": {"api": {"key": "header:x-api-key", "mode": "shadow"}},
@@ -517,7 +520,7 @@ fn a_global_policy_is_one_quota_for_all_and_blocks_nobody() {
 }
 
 #[test]
-fn a_shadow_policy_reports_and_disturbs_nothing() {
+fn a_policy_in_shadow_mode_reports_and_denies_nobody() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_TRIAL": "2,60,600",
         "RATE_LIMIT_POLICIES": {"trial": {"mode": "shadow"}},
@@ -556,7 +559,7 @@ fn a_routes_cost_is_taken_from_each_quota() {
 }
 
 #[test]
-fn who_is_exempt_is_asked_of_no_quota() {
+fn an_exempt_request_is_charged_to_no_quota() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_GENERAL": "1,60",
         "RATE_LIMIT_ALLOWLIST": "10.0.0.0/8, 2001:db8::7",
@@ -584,7 +587,11 @@ fn who_is_exempt_is_asked_of_no_quota() {
             assert_eq!(report.enforced.is_empty(), exempt.is_some());
         }
     }
-    assert_eq!(gate.store.len(), 2 * 4, "nothing is counted for them");
+    assert_eq!(
+        gate.store.len(),
+        2 * 4,
+        "exempt requests leave no state in the store"
+    );
 }
 
 fn progressive() -> Gate {
@@ -602,14 +609,14 @@ fn progressive() -> Gate {
 }
 
 #[test]
-fn a_proven_user_has_a_limit_of_its_own_wherever_it_is() {
+fn a_proven_user_has_one_limit_at_all_addresses() {
     let gate = progressive();
     let alice = |address| from(address, "/").with("x-proven", "alice");
     assert_eq!(gate.admits(&from("192.0.2.1", "/"), 4), 3);
     assert_eq!(
         gate.admits(&alice("192.0.2.1"), 6),
         6,
-        "past its address's limit"
+        "the user's limit exceeds that of its address"
     );
     assert_eq!(
         gate.admits(&alice("192.0.2.2"), 6),
@@ -619,32 +626,32 @@ fn a_proven_user_has_a_limit_of_its_own_wherever_it_is() {
     assert_eq!(
         gate.admits(&from("192.0.2.2", "/"), 4),
         3,
-        "its address's is untouched"
+        "the user's requests are not charged to the address"
     );
     let bob = from("192.0.2.1", "/").with("x-proven", "bob");
     assert_eq!(
         gate.admits(&bob, 20),
         6,
-        "the address's own policy is met by all of them"
+        "policy `ip` counts all users of an address"
     );
 }
 
 #[test]
-fn what_a_user_does_blocks_the_user_and_not_its_address() {
+fn a_block_of_a_user_does_not_block_its_address() {
     let gate = progressive();
     let alice = from("192.0.2.1", "/auth").with("x-proven", "alice");
     assert_eq!(gate.admits(&alice, 4), 3);
     let denied = gate.ask(&alice, START + Millis::from_secs(300));
-    let standing = denied.binding().unwrap();
-    assert!(standing.answer.blocked_until.is_some());
-    assert_eq!(standing.charged, CallerKey::user("alice"));
+    let status = denied.binding().unwrap();
+    assert!(status.answer.blocked_until.is_some());
+    assert_eq!(status.charged, CallerKey::user("alice"));
     assert_eq!(gate.admits(&from("192.0.2.1", "/auth"), 4), 3);
     let elsewhere = from("192.0.2.9", "/auth").with("x-proven", "alice");
     assert_eq!(gate.admits(&elsewhere, 1), 0);
 }
 
 #[test]
-fn nobody_is_asked_who_they_are_where_no_policy_cares() {
+fn no_token_is_verified_if_no_policy_asks_for_a_user() {
     struct Never;
     impl Authenticate for Never {
         async fn user(
@@ -652,7 +659,7 @@ fn nobody_is_asked_who_they_are_where_no_policy_cares() {
             _: impl Fn(&str) -> Option<String>,
             _: Timestamp,
         ) -> Option<CallerKey> {
-            panic!("asked")
+            panic!("no policy asks for a user, but one was authenticated")
         }
     }
     let gate = progressive();
@@ -662,7 +669,7 @@ fn nobody_is_asked_who_they_are_where_no_policy_cares() {
 }
 
 #[test]
-fn a_standing_has_the_key_that_was_charged() {
+fn a_quota_status_has_the_key_that_was_charged() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_JWT_SECRET": "a-secret-of-at-least-32-characters",
         "RATE_LIMIT_GENERAL": "3,60", "RATE_LIMIT_ALL": "9,60", "RATE_LIMIT_AUTH": "9,60",
@@ -679,7 +686,7 @@ fn a_standing_has_the_key_that_was_charged() {
     assert_eq!(report.binding().unwrap().charged, shared);
     let [address, user] = [report.caller.key(), CallerKey::user("alice")];
     let keys = report.enforced.iter();
-    let keys = keys.map(|standing| (standing.charged, report.user_or_address(standing)));
+    let keys = keys.map(|status| (status.charged, report.user_or_address(status)));
     assert_eq!(
         keys.collect::<Vec<_>>(),
         [
@@ -692,7 +699,7 @@ fn a_standing_has_the_key_that_was_charged() {
     );
 }
 
-/// Proves nobody, and counts how often it is asked to.
+/// Proves nobody, and counts how often a user is asked for.
 struct Counting(std::cell::Cell<usize>);
 
 impl Authenticate for Counting {
@@ -703,7 +710,7 @@ impl Authenticate for Counting {
 }
 
 #[test]
-fn nobody_is_proven_for_a_request_with_too_many_values() {
+fn no_token_is_verified_for_a_request_with_too_many_values() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_GENERAL": "3,60", "RATE_LIMIT_AUTH": "9,60",
         "RATE_LIMIT_POLICIES": {"general": {"key": "header:x-key"}, "auth": {"key": "user"}},
@@ -717,7 +724,7 @@ fn nobody_is_proven_for_a_request_with_too_many_values() {
     assert_eq!(prove.0.get(), 0);
 }
 
-/// A shared store whose block of everybody an isolate remembers, and has to ask about.
+/// A shared store with a remembered block of the caller, about which the isolate has to ask again.
 struct Remembering {
     is_lifted: bool,
     asked: std::cell::Cell<usize>,
@@ -739,10 +746,10 @@ impl Store for Remembering {
     }
 }
 
-/// Else a block would end for who sends nothing but preflights, and a lifted one would not for a page, whose browser sends no
-/// request after a denied preflight.
+/// Without the question, a block would end for a caller that sends only preflights. And a lifted block would never end for
+/// a page, since its browser sends no request after a denied preflight.
 #[test]
-fn a_preflight_asks_about_a_block_as_any_request_does() {
+fn a_preflight_asks_the_store_about_a_remembered_block() {
     let config = Gate::new(&json!({})).config;
     let preflights = Preflights::new(Seed::fixed());
     for is_lifted in [false, true] {
@@ -759,9 +766,9 @@ fn a_preflight_asks_about_a_block_as_any_request_does() {
     }
 }
 
-/// A policy of a route that goes by address alone, beside one that asks who the user is.
+/// The route has a policy that limits by address alone, and one that asks for a user.
 #[test]
-fn nobody_is_proven_for_a_request_that_its_address_is_known_to_be_denied() {
+fn no_token_is_verified_for_an_address_whose_denial_is_remembered() {
     let gate = Gate::new(&json!({
         "RATE_LIMIT_IP": "off",
         "RATE_LIMIT_AUTH": "2,60,600",
@@ -777,7 +784,7 @@ fn nobody_is_proven_for_a_request_that_its_address_is_known_to_be_denied() {
         let report = decide(&gate.config, &gate.store, &prove, &request, START).now_or_never();
         (report.unwrap().unwrap().admitted, prove.0.get())
     };
-    // The third sets the block.
+    // The third request sets the block.
     assert_eq!(
         [ask("/auth"), ask("/auth"), ask("/auth")],
         [(true, 1), (true, 2), (false, 3)]
@@ -786,7 +793,7 @@ fn nobody_is_proven_for_a_request_that_its_address_is_known_to_be_denied() {
     assert_eq!(ask("/"), (true, 4));
 }
 
-/// In shadow mode a policy denies nobody, so nothing of it is known beforehand.
+/// A policy in shadow mode denies nobody, so no denial of it is remembered.
 #[test]
 fn a_policy_in_shadow_mode_counts_every_request() {
     let gate = Gate::new(&json!({
