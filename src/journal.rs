@@ -1,4 +1,4 @@
-//! An isolate's journal: what is recorded of requests, and when it is written.
+//! The journal of an isolate: decides which requests become events, and when events are written to Redis.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,29 +20,30 @@ use crate::store::shared::Partitioned;
 use crate::store::stack::Stack;
 use crate::time::{Millis, Timestamp};
 
-/// A sample of so many thousandths is all of them.
-const ALL: u32 = 1000;
+/// The sample that takes every admitted request, in thousandths.
+const ALL_THOUSANDTHS: u32 = 1000;
 
-/// Parts in which one duty writes what is gathered, where the budget has no room for all of it at once,
-/// and how long after each other: longer than what a part has spent counts.
+/// The most parts in which one duty writes a batch, if the budget cannot pay for all of it at once.
 const MAX_PARTS: u32 = 10;
+/// The time between two parts. It exceeds the budget's window of a second, so that the commands of one part no longer
+/// count when the next is written.
 const PART_AFTER: Millis = Millis::new(1100);
 
-/// Writes in a row that may fail in silence: the breaker reports a store that is out.
+/// Failed writes in a row that are not reported. If Redis is down, the breaker reports it.
 const SILENT_FAILURES: u32 = 1;
 
-/// How much of what was gathered is written.
+/// How much of the gathered events a [write](Journal::write) wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteProgress {
-    /// As much as can be for now.
+    /// Everything that can be written now: all of it, or nothing more because the write failed.
     AsFarAsPossible,
-    /// What the budget had room for; more of it a second later.
+    /// As much as the budget could pay for. The next part can be written a second later.
     InPart,
 }
 
-/// A denied request.
+/// A denied request, or a denied check.
 pub struct DeniedRequest<'a> {
-    /// The answer's status.
+    /// The HTTP status of the answer.
     pub status: u16,
     /// Who sent the request: the caller's address or, for a check of an identifier, that identifier.
     pub caller: CallerKey,
@@ -73,20 +74,20 @@ impl DeniedRequest<'_> {
     }
 }
 
-/// Gathers events, and writes them.
+/// Gathers an isolate's events, and writes them to the records.
 pub struct Journal<D> {
     recorder: Recorder,
     records: Rc<Records<D>>,
     rules: Abuse,
-    /// Thousandths of admitted requests that the sample is behind by.
+    /// Thousandths of a request by which the sample lags behind its rate.
     behind: Cell<u32>,
     trouble: FailureMonitor,
-    /// Events that no record holds.
+    /// Events that no record counts.
     left_out: Cell<u64>,
 }
 
 impl<D: Database> Journal<D> {
-    /// Nothing has happened yet.
+    /// Creates an empty journal.
     pub fn new(records: Rc<Records<D>>, rules: &Abuse, seed: Seed) -> Self {
         Self {
             recorder: Recorder::new(seed),
@@ -94,32 +95,32 @@ impl<D: Database> Journal<D> {
             rules: rules.clone(),
             behind: Cell::new(0),
             trouble: FailureMonitor::new(
-                "events: writing them",
-                "this isolate keeps them, as far as it has room",
+                "events: writing to Redis",
+                "this isolate keeps them in memory while there is room",
                 SILENT_FAILURES,
             ),
             left_out: Cell::new(0),
         }
     }
 
-    /// The events that are gathered.
+    /// Returns the recorder, which holds the gathered events.
     pub const fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
-    /// Since when they cannot be written, on this isolate's clock, and why.
+    /// Returns since when events cannot be written, on this isolate's clock, and why. `None`: writing works.
     #[must_use]
     pub fn trouble(&self) -> Option<(Timestamp, String)> {
         self.trouble.get()
     }
 
-    /// How many events no record holds, of those that were written until now.
+    /// Returns how many events no record counts, in the batches that were written so far.
     #[must_use]
     pub const fn left_out(&self) -> u64 {
         self.left_out.get()
     }
 
-    /// Where they are written.
+    /// Returns the records to which events are written.
     pub fn records(&self) -> &Records<D> {
         &self.records
     }
@@ -130,19 +131,20 @@ impl<D: Database> Journal<D> {
         self.rules.events
     }
 
-    /// As what a request is noted, if it is. Asked once for each request: the sample counts.
+    /// Returns the kind of event that a request becomes. `None`: it is not recorded. Call it once for each request: each
+    /// call advances the sample.
     #[must_use]
     pub fn kind(&self, report: &Report) -> Option<EventKind> {
         match report.exempt {
             Some(Exempt::Bypassed) => Some(EventKind::Bypassed),
             _ if !self.rules.events => None,
             _ if !report.admitted => Some(EventKind::Denied),
-            _ => self.takes().then_some(EventKind::Admitted),
+            _ => self.is_sampled().then_some(EventKind::Admitted),
         }
     }
 
-    /// Notes what became of a request: `status` is its answer's, 0 where that is not known yet.
-    /// `details` is asked only for the first of like events.
+    /// Records a request. `status` is the status of its answer, 0 if that is not known yet. `details` is called only for
+    /// the first event of a record.
     pub fn record(
         &self,
         kind: EventKind,
@@ -176,8 +178,8 @@ impl<D: Database> Journal<D> {
         self.record_event(address, &key, now, details);
     }
 
-    /// Notes a denial, and holds it against the keys that are to blame, unless events are off. `details` is
-    /// asked only for the first of like events.
+    /// Records a denial, and counts it against the caller's own keys whose quotas deny. Does nothing if events are off.
+    /// `details` is called only for the first event of a record.
     pub fn record_denial(
         &self,
         denial: &DeniedRequest<'_>,
@@ -236,16 +238,20 @@ impl<D: Database> Journal<D> {
         }
     }
 
-    /// Whether the sample takes this admitted request: as evenly as it goes.
-    fn takes(&self) -> bool {
-        let behind = self.behind.get() + self.rules.sample;
-        let takes = behind >= ALL;
-        self.behind.set(if takes { behind - ALL } else { behind });
-        takes
+    /// Advances the sample by one admitted request, and returns whether this one is in it. The sampled requests are spread
+    /// evenly.
+    fn is_sampled(&self) -> bool {
+        let mut behind = self.behind.get() + self.rules.sample;
+        let is_sampled = behind >= ALL_THOUSANDTHS;
+        if is_sampled {
+            behind -= ALL_THOUSANDTHS;
+        }
+        self.behind.set(behind);
+        is_sampled
     }
 
-    /// Writes and logs what is gathered, some seconds from now; what the budget has no room for then, a part each
-    /// second.
+    /// Waits for [`FLUSH_AFTER`], then logs the shadow denials and writes the gathered events. If the budget cannot pay for
+    /// all of them at once, it writes one part a second.
     pub async fn write_later<S: Partitioned, E: Effects + Clone>(
         &self,
         stack: &Stack<S, D, E>,
@@ -265,8 +271,8 @@ impl<D: Database> Journal<D> {
         self.recorder.stop_writing();
     }
 
-    /// Writes what is gathered, as far as the budget has room for it. What cannot be written is kept for
-    /// the next time, as far as there is room for it here.
+    /// Writes the gathered events, as far as the budget can pay for them. Events that cannot be written stay in memory for
+    /// the next write, while there is room.
     pub async fn write<S: Partitioned, E: Effects + Clone>(
         &self,
         stack: &Stack<S, D, E>,
@@ -309,7 +315,7 @@ impl<D: Database> Journal<D> {
         }
     }
 
-    /// Writes a batch. What the database does not take is put back.
+    /// Writes a batch. If the database does not take all of it, the rest goes back to the recorder.
     async fn write_batch<S: Partitioned, E: Effects + Clone>(
         &self,
         batch: EventBatch,

@@ -1,4 +1,4 @@
-//! What records cost beside decisions, over the production stack, with a clock in the test's hands.
+//! What records cost next to decisions, over the production stack, with a clock that the test sets.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ const RULES: Rules = Rules {
     fallback_factor: 1000,
 };
 
-/// Time, in ms after [`START`], and the commands that were spent when.
+/// A host whose clock the test sets, in ms after [`START`]. It notes how many commands were spent, and when.
 #[derive(Clone, Default)]
 struct World(Rc<State>);
 
@@ -114,7 +114,7 @@ impl Effects for World {
 
 impl Database for World {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
-        // Several are a script.
+        // Several commands run as one script, which is billed as well.
         let cost = commands.len() + usize::from(commands.len() > 1);
         let spent = (self.0.now.get(), cost);
         self.0.records.borrow_mut().push(spent);
@@ -137,25 +137,25 @@ impl SharedStore for World {
         question: &Question<'_>,
         now: Timestamp,
     ) -> Result<shared::StoreReply, StoreError> {
-        // The script, its one read, and a state each.
+        // One for the script, one for its read, and one for each state.
         let spent = (self.0.now.get(), 2 + question.check.charges.len());
         self.0.decisions.borrow_mut().push(spent);
         self.0.store.ask(question, now).await
     }
 }
 
-struct Nobody;
+struct Unauthenticated;
 
-impl Authenticate for Nobody {
+impl Authenticate for Unauthenticated {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         None
     }
 }
 
-/// A request of an address.
-struct Of(String);
+/// A request from an address.
+struct RequestFrom(String);
 
-impl gate::GateRequest for Of {
+impl gate::GateRequest for RequestFrom {
     fn method(&self) -> &'static str {
         "GET"
     }
@@ -175,7 +175,7 @@ struct Isolate {
     records: Rc<Records<World>>,
     stack: Rc<Stack<World, World, World>>,
     journal: Rc<Journal<World>>,
-    /// Duties under way.
+    /// Duties that have begun and not ended.
     duties: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
     denied: RefCell<BTreeMap<String, u64>>,
 }
@@ -207,8 +207,8 @@ impl Isolate {
 
     fn ask(&self, address: &str) {
         let now = self.world.now();
-        let request = Of(address.to_owned());
-        let decided = gate::decide(&self.config, &*self.stack, &Nobody, &request, now);
+        let request = RequestFrom(address.to_owned());
+        let decided = gate::decide(&self.config, &*self.stack, &Unauthenticated, &request, now);
         let report = decided.now_or_never().unwrap().unwrap();
         if let Some(kind) = self.journal.kind(&report) {
             let details = &mut Details::default;
@@ -223,8 +223,8 @@ impl Isolate {
         }
     }
 
-    /// Goes on by so many ms, as a host does.
-    fn pass(&self, ms: u64) {
+    /// Advances the clock by `ms` milliseconds, and begins and continues duties as a host does.
+    fn advance(&self, ms: u64) {
         self.world.0.now.set(self.world.0.now.get() + ms);
         let mut duties = self.duties.borrow_mut();
         if self.journal.recorder().should_write(self.world.now()) {
@@ -253,7 +253,7 @@ impl Isolate {
     }
 }
 
-/// A hundred callers that are denied again and again, and one that is far more often.
+/// A hundred callers are denied again and again, and one far more often.
 #[test]
 fn a_flood_of_denials_with_escalation_spends_no_more_than_the_cap() {
     let isolate = Isolate::new(&json!({
@@ -264,14 +264,14 @@ fn a_flood_of_denials_with_escalation_spends_no_more_than_the_cap() {
         for ms in seconds.start * 1000..seconds.end * 1000 {
             isolate.ask(&format!("198.51.100.{}", ms % 100));
             isolate.ask(attacker);
-            isolate.pass(1);
+            isolate.advance(1);
         }
     };
     flood(0..6);
     assert!(isolate.blocks(attacker), "in the middle of the flood");
     flood(6..12);
     for _ in 12..200 {
-        (0..100).for_each(|_| isolate.pass(10));
+        (0..100).for_each(|_| isolate.advance(10));
     }
     let most = isolate.world.most_in_a_second();
     assert!(most <= CAP as usize, "{most}");
@@ -285,7 +285,7 @@ fn a_flood_of_denials_with_escalation_spends_no_more_than_the_cap() {
     }
 }
 
-/// While decisions go on, the breaker says nothing of it.
+/// The breaker does not report it, since decisions still work.
 #[test]
 fn events_that_cannot_be_written_are_logged_once_and_reported() {
     for escalation in ["", "1000,600,600"] {
@@ -295,22 +295,23 @@ fn events_that_cannot_be_written_are_logged_once_and_reported() {
         let write = |times| {
             for _ in 0..times {
                 isolate.ask("192.0.2.1");
-                isolate.pass(1);
-                isolate.pass(3000);
+                isolate.advance(1);
+                isolate.advance(3000);
             }
             (isolate.journal.trouble(), isolate.world.0.lines.take())
         };
         assert_eq!(write(3), (None, vec![]));
         isolate.world.0.refuses.set(true);
-        assert_eq!(write(1), (None, vec![]), "it may pass");
+        assert_eq!(write(1), (None, vec![]), "one failure may be transient");
         let (trouble, lines) = write(3);
         let why = "Redis refused the command: WRONGTYPE";
         assert_eq!(trouble.map(|(_, why)| why).as_deref(), Some(why));
-        let line =
-            format!("events: writing them: {why}; this isolate keeps them, as far as it has room");
+        let line = format!(
+            "events: writing to Redis: {why}; this isolate keeps them in memory while there is room"
+        );
         assert_eq!(lines, [line]);
         isolate.world.0.refuses.set(false);
-        let again = vec!["events: writing them: works again".to_owned()];
+        let again = vec!["events: writing to Redis: works again".to_owned()];
         assert_eq!(write(1), (None, again));
         assert_eq!(
             isolate.suspicious(),
@@ -320,9 +321,9 @@ fn events_that_cannot_be_written_are_logged_once_and_reported() {
     }
 }
 
-/// What a batch says that it costs is what it costs, in each of its parts.
+/// Each part of a batch is checked.
 #[test]
-fn a_batch_costs_what_is_paid_for_it() {
+fn a_batch_costs_as_many_commands_as_it_states() {
     let isolate = Isolate::new(&json!({
         "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600,600", "RATE_LIMIT_ESCALATION": "10,600,600",
     }));
@@ -360,18 +361,18 @@ fn a_batch_costs_what_is_paid_for_it() {
     for _ in 0..20 {
         isolate.ask("192.0.2.1");
     }
-    // What has been spent until now counts no more.
+    // From here on, the commands spent so far no longer count against the budget.
     isolate.world.0.now.set(2000);
     let now = isolate.world.now();
     let batch = isolate.journal.recorder().take(ALL);
     let blocked = isolate.records.escalate(&batch, &rule, now).now_or_never();
     assert_eq!(blocked.unwrap().unwrap().blocks.len(), 1);
-    // Two for the address and two for all, the block, and the bounds of the list. The block's step is one script in Redis;
-    // here it is several calls, two of them of several commands.
+    // Two for the address, two for all addresses, the block, and the bounds of the list. The block's step is one script in
+    // Redis. Here it is several calls, two of which have several commands.
     spent(4 + Costs::TOGETHER.per_block + BOUNDS_COMMANDS + 2);
 }
 
-/// Decisions that spend whatever they may, while records wait: both get their share.
+/// Decisions spend all they may while records wait, and both get their share.
 #[test]
 fn neither_records_nor_decisions_are_starved() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600"}));
@@ -387,12 +388,12 @@ fn neither_records_nor_decisions_are_starved() {
         (within(&state.decisions), within(&state.records))
     };
     for ms in 0..12_000_u32 {
-        // A caller that is new, and one that is denied.
+        // A new caller, and one that is denied.
         isolate.ask(&format!("10.{}.{}.{}", ms >> 16, ms >> 8 & 255, ms & 255));
         if ms > 3000 {
             isolate.ask(&format!("198.51.100.{}", ms % 200));
         }
-        isolate.pass(1);
+        isolate.advance(1);
     }
     let (decisions, records) = spent_in(0..3);
     assert!(
@@ -405,9 +406,9 @@ fn neither_records_nor_decisions_are_starved() {
     assert!(isolate.world.most_in_a_second() <= CAP as usize);
 }
 
-/// The operator's calls are answered whatever has been spent, and count.
+/// However many commands have been spent, an operator's call is answered.
 #[test]
-fn an_operators_calls_count_and_pass() {
+fn an_operators_calls_count_and_are_never_refused() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600"}));
     for _ in 0..3 {
         // 24 hours, a command each.
@@ -417,7 +418,7 @@ fn an_operators_calls_count_and_pass() {
     isolate.ask("192.0.2.1");
     assert_eq!(*isolate.world.0.decisions.borrow(), [], "memory decides");
     for _ in 0..1100 {
-        isolate.pass(1);
+        isolate.advance(1);
     }
     isolate.ask("192.0.2.1");
     assert_eq!(isolate.world.0.decisions.borrow().len(), 1);
