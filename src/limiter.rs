@@ -1,8 +1,8 @@
-//! One request, from its fields to what becomes of it; and what there is to do afterwards.
+//! The limiter: takes one request's fields, and returns an answer or a forward.
 //!
-//! A host turns a platform's request into a [`Request`], calls [`Limiter::handle`], and answers or
-//! forwards as it says. An application that serves the request itself calls [`Limiter::limit`]. The host then runs each [duty](Limiter::next_duty) apart from any request, so that no client ends one
-//! by disconnecting.
+//! A host turns a platform's request into a [`Request`], calls [`Limiter::handle`], and sends the answer or the
+//! forward that it returns. An application that serves the request itself calls [`Limiter::limit`]. The host then runs
+//! each [duty](Limiter::next_duty) in a task of its own, so that a client that disconnects ends none.
 
 use std::fmt;
 use std::rc::Rc;
@@ -53,14 +53,14 @@ pub use verdict::LimitVerdict;
 use request::Incoming;
 use tokens::OwnTokens;
 
-/// A path that can be read in several ways is matched in each of them; a hostile one of a URL's
-/// greatest length would cost milliseconds of CPU. The query does not count.
+/// The longest path that is decided, in bytes, without the query. A path that servers read in several ways is matched
+/// in each of them: without this limit, the longest URL would cost milliseconds of CPU.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Separators in a path that servers differ on.
+/// The most separators in a path that some servers read as `/` and others do not.
 const MAX_AMBIGUOUS_SEPARATORS: usize = 64;
 
-/// The limiter as one environment configures it: everything that outlives a request.
+/// The limiter of one environment. It holds everything that outlives a request.
 pub struct Limiter<E> {
     compiled: Compiled,
     effects: E,
@@ -68,30 +68,30 @@ pub struct Limiter<E> {
     journal: Journal<Connection<E>>,
     application: Application<Connection<E>>,
     metrics: Metrics,
-    doorkeeper: TokenGuard,
+    token_guard: TokenGuard,
     preflights: Preflights,
     users: Users<E>,
-    /// What this deployment writes into the loop guard.
+    /// The name that this deployment adds to the loop guard's header.
     name: String,
     own_tokens: OwnTokens,
     /// Whether the host has a binding `ORIGIN` to forward to.
     has_origin_binding: bool,
 }
 
-/// What becomes of a request.
+/// What a host does with a request.
 #[derive(Debug)]
 pub enum Handled {
-    /// The limiter answers it.
+    /// Send this answer to the client. The request goes no further.
     Answer(Response),
-    /// It goes to the origin, whose response goes to the client.
+    /// Send the request to the origin, and the origin's response to the client.
     Forward(Box<Forward>),
 }
 
-/// What is decided of a request, before it is known who serves it.
+/// The decision about a request, whether the origin or the application serves it.
 enum RequestDecision {
-    /// The limiter answers it: with the report of a denial, or without one.
+    /// The limiter answers it. The report is that of a denial, `None` for any other answer.
     Answered(Response, Option<Report>),
-    /// It may go ahead.
+    /// The request may go ahead.
     Admitted(Report),
 }
 
@@ -101,12 +101,12 @@ impl From<Response> for RequestDecision {
     }
 }
 
-/// Why a limiter cannot be made.
+/// Why [`Limiter::new`] fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimiterError {
-    /// The platform has no randomness to give. Workers have it only while a request is being served.
+    /// The platform offers no randomness. Workers have it only while a request is being served.
     NoRandomness,
-    /// The quota of the control plane's door cannot be counted.
+    /// The quota of wrong tokens at the control plane is invalid.
     Quota(QuotaError),
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for LimiterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRandomness => {
-                f.write_str("the platform has no randomness to give: start within a request")
+                f.write_str("the platform offers no randomness here: create the limiter while a request is being served")
             }
             Self::Quota(error) => error.fmt(f),
         }
@@ -124,12 +124,12 @@ impl fmt::Display for LimiterError {
 impl std::error::Error for LimiterError {}
 
 impl<E: Effects + Clone> Limiter<E> {
-    /// The limiter of an environment. What is wrong in that is logged, and stricter readings are in
-    /// force.
+    /// Composes the limiter of an environment. A problem of the configuration is logged, and the stricter reading of the
+    /// variable is in force.
     ///
     /// # Errors
     ///
-    /// [`LimiterError`].
+    /// [`LimiterError`], if the platform offers no randomness or a quota is invalid.
     pub fn new(vars: &Vars, host: &HostCapabilities, effects: E) -> Result<Self, LimiterError> {
         let compiled = Config::compile_on(vars, host);
         for problem in &compiled.problems {
@@ -143,7 +143,7 @@ impl<E: Effects + Clone> Limiter<E> {
             application,
             journal: Journal::new(records, &config.abuse, seed.clone()),
             metrics: Metrics::new(config, &seed),
-            doorkeeper: TokenGuard::new(config, seed.clone()).map_err(LimiterError::Quota)?,
+            token_guard: TokenGuard::new(config, seed.clone()).map_err(LimiterError::Quota)?,
             preflights: Preflights::new(seed.clone()),
             users: Users::new(
                 config.users.clone(),
@@ -159,12 +159,12 @@ impl<E: Effects + Clone> Limiter<E> {
         })
     }
 
-    /// The configuration in force.
+    /// Returns the configuration in force.
     pub const fn config(&self) -> &Config {
         &self.compiled.config
     }
 
-    /// Decides a request, and answers it or says how it is forwarded.
+    /// Decides a request, and returns the limiter's answer or how to forward the request.
     pub async fn handle(&self, request: &impl Request) -> Handled {
         let incoming = Incoming::new(request);
         let now = self.effects.now();
@@ -178,9 +178,9 @@ impl<E: Effects + Clone> Limiter<E> {
         }
     }
 
-    /// Decides a request that the caller of this serves itself, and counts and records it as [`handle`](Self::handle) does.
-    /// Nothing is forwarded: no origin is needed, and the loop guard is not looked at. A request to the
-    /// control plane is answered by it.
+    /// Decides a request that the application serves itself, and counts and records it as [`handle`](Self::handle) does.
+    /// Nothing is forwarded, so no origin is needed and the loop guard does not apply. A request to the control plane gets
+    /// the control plane's answer.
     pub async fn limit(&self, request: &impl Request) -> LimitVerdict {
         let incoming = Incoming::new(request);
         let now = self.effects.now();
@@ -199,41 +199,49 @@ impl<E: Effects + Clone> Limiter<E> {
         }
     }
 
-    /// The control plane's answer to a request; 404 to one that is not beneath its root.
+    /// Returns the control plane's answer to a request, or 404 if the path is not beneath `/_limiter`.
     pub async fn control_plane(&self, request: &impl Request) -> Response {
         let incoming = Incoming::new(request);
-        match self.own_path(&incoming).await {
+        match self.control_plane_answer(&incoming).await {
             Some(answer) => answer,
             None => admin::not_found(),
         }
     }
 
-    /// An operator's call that the application makes itself: no token is asked for, and none is looked at. No request's
-    /// path leads here.
+    /// Makes a call of the control plane that the application asks for itself. It needs no token, and no request can
+    /// reach it by its path.
     pub async fn operate(&self, operation: Operation) -> Response {
         self.effects.outlive_client();
-        self.plane().operate(operation, self.effects.now()).await
+        self.admin_api()
+            .operate(operation, self.effects.now())
+            .await
     }
 
-    /// A call of the application's for its own keys, or an event that it reports: a JSON list of the call's name and its
-    /// arguments. The answer is `{"result": ...}`, or an error with a `code`.
+    /// Makes a call for the application's own keys, or records an event that the application reports. `call` is a JSON
+    /// list: the call's name, then its arguments. The answer is `{"result": ...}`, or an error with a `code`.
     ///
-    /// - `["get", key]`: the value, or `null`;
-    /// - `["set", key, value]`, or with seconds from 1 to 315,360,000 (ten years) until it expires: `"OK"`;
-    /// - `["incr", key]`: the number that is then the value, from -2^63 to 2^63 - 1; a key that does not exist counts as 0;
-    /// - `["expire", key, seconds]`: whether the key exists, which then expires in so many seconds;
-    /// - `["del", key, ...]`: how many of up to 1,000 keys existed;
-    /// - `["log", identifier, policy, method, path]`: `null`. The event is of the kind `reported`, and held against nobody.
+    /// - `["get", key]` returns the value, or `null`.
+    /// - `["set", key, value]` returns `"OK"`. A fourth item sets when the key expires, in 1 to 315,360,000 seconds (ten
+    ///   years).
+    /// - `["incr", key]` adds 1 and returns the new value, from -2^63 to 2^63 - 1. A key that does not exist counts as 0.
+    /// - `["expire", key, seconds]` lets the key expire in so many seconds, and returns whether the key exists.
+    /// - `["del", key, ...]` deletes up to 1,000 keys, and returns how many of them existed.
+    /// - `["log", identifier, policy, method, path]` records an event of the kind `reported`, and returns `null`. The event
+    ///   counts towards no escalation.
     ///
-    /// A key has 1 to 512 bytes and no control characters, a value up to 64 KiB. Without Redis, this isolate keeps 10,000 keys
-    /// and 8 MiB: what expires soonest goes first, then what was written longest ago. All calls but `incr` are
-    /// repeated after a failure that may pass, as `REDIS_RETRY_COUNT` says; while Redis is known not to answer, none is made.
+    /// A key has 1 to 512 bytes and no control characters. A value has up to 64 KiB. Without Redis, this isolate keeps
+    /// 10,000 keys and 8 MiB. When that is full, the keys that expire soonest go first, then those written longest ago.
+    /// All calls but `incr` are repeated after a transient failure, as `REDIS_RETRY_COUNT` says. While the breaker is
+    /// open, no call is made.
     pub async fn application(&self, call: &str) -> Response {
-        self.plane().apply(&self.application, call).await
+        self.admin_api().apply(&self.application, call).await
     }
 
-    /// The answer to a request to the control plane; `None`: it is traffic.
-    async fn own_path(&self, incoming: &Incoming<'_, impl Request>) -> Option<Response> {
+    /// Answers a request to the control plane. `None`: the request is traffic.
+    async fn control_plane_answer(
+        &self,
+        incoming: &Incoming<'_, impl Request>,
+    ) -> Option<Response> {
         let path = incoming.raw_path();
         let rest = path.strip_prefix(admin::ROOT)?;
         if !rest.is_empty() && !rest.starts_with('/') {
@@ -242,26 +250,26 @@ impl<E: Effects + Clone> Limiter<E> {
         if path.len() > MAX_PATH_BYTES {
             return Some(Response::too_long(BodyFormat::Json));
         }
-        // Apart, so that what waits for a decision is not the larger for it.
-        Some(Box::pin(self.ask_plane(rest, incoming)).await)
+        // Boxed, so that the future of a decision, which never needs it, stays small.
+        Some(Box::pin(self.call_control_plane(rest, incoming)).await)
     }
 
-    /// Decides a request, in the order that the crate's documentation gives. What is not admitted is counted and recorded.
+    /// Decides a request, in the order that the crate's documentation gives. Counts and records a request that is denied.
     async fn decide(
         &self,
         incoming: &Incoming<'_, impl Request>,
         now: Timestamp,
     ) -> RequestDecision {
-        let form = || form_of(incoming);
-        let own = |response| RequestDecision::from(self.own(response, incoming));
-        if let Some(answer) = self.own_path(incoming).await {
-            return answer.into();
+        let format = || body_format(incoming);
+        let answer = |response| RequestDecision::from(self.with_cors(response, incoming));
+        if let Some(response) = self.control_plane_answer(incoming).await {
+            return response.into();
         }
         if incoming.raw_path().len() > MAX_PATH_BYTES {
-            return own(Response::too_long(form()));
+            return answer(Response::too_long(format()));
         }
         let config = self.config();
-        // Callers that are known to be denied cost nothing else.
+        // A caller whose denial is known is answered before the path is parsed.
         let arrival = match gate::arrive(config, &self.stack, incoming, now) {
             Arrival::Decided(report) if !report.admitted => {
                 return self.deny(*report, incoming, now);
@@ -270,10 +278,10 @@ impl<E: Effects + Clone> Limiter<E> {
         };
         let path = incoming.path();
         if path.len() > MAX_PATH_BYTES {
-            return own(Response::too_long(form()));
+            return answer(Response::too_long(format()));
         }
         if route::ambiguous_separators(path) > MAX_AMBIGUOUS_SEPARATORS {
-            return own(Response::too_ambiguous(form()));
+            return answer(Response::too_ambiguous(format()));
         }
         let root = admin::ROOT.trim_start_matches('/');
         if incoming.readings().lead_to(root, path) {
@@ -289,7 +297,7 @@ impl<E: Effects + Clone> Limiter<E> {
             Arrival::Undecided(terms) => {
                 let is_counted = terms.exempt().is_none() && config.routes.name_methods();
                 if is_counted && incoming.overrides().is_none() {
-                    return own(Response::too_many_methods(form()));
+                    return answer(Response::too_many_methods(format()));
                 }
                 gate::decide_for(config, &self.stack, &self.users, incoming, &terms, now).await
             }
@@ -297,8 +305,8 @@ impl<E: Effects + Clone> Limiter<E> {
         match decided {
             Ok(report) if !report.admitted => self.deny(report, incoming, now),
             Ok(report) => RequestDecision::Admitted(report),
-            Err(Undecided::TooManyValues) => own(Response::too_many_values(form())),
-            // A policy says `deny`.
+            Err(Undecided::TooManyValues) => answer(Response::too_many_values(format())),
+            // A policy has `on_store_failure` = `deny`.
             Err(Undecided::Store(error)) => {
                 let route = incoming.classify(&config.routes).route;
                 self.metrics
@@ -307,31 +315,32 @@ impl<E: Effects + Clone> Limiter<E> {
                     StoreError::Open { until } => Some(until),
                     _ => None,
                 };
-                own(Response::unavailable(form(), retry_at, now))
+                answer(Response::unavailable(format(), retry_at, now))
             }
         }
     }
 
-    /// The limiter's own answer to traffic, as its client may read it.
-    fn own(&self, mut response: Response, incoming: &Incoming<'_, impl Request>) -> Response {
+    /// Adds the CORS headers that let a page of the client read the limiter's own answer.
+    fn with_cors(&self, mut response: Response, incoming: &Incoming<'_, impl Request>) -> Response {
         let Config { cors, dialect, .. } = self.config();
         response.allow_cors(cors, *dialect, &|| incoming.header("origin"));
         response
     }
 
-    /// The 502 to a forwarded request whose origin has no answer: `interim` is the status of the interim response (1xx)
-    /// that came in its place, 0 where the origin cannot be reached. The headers of its [`Forward`] belong on it.
+    /// Returns the 502 to a forwarded request whose origin does not answer. `interim` is the status of the interim
+    /// response (1xx) that came in place of an answer, or 0 if the origin cannot be reached. The host applies the headers
+    /// of the request's [`Forward`] to it.
     pub fn bad_gateway(&self, request: &impl Request, interim: u16) -> Response {
         let incoming = Incoming::new(request);
-        let form = form_of(&incoming);
+        let format = body_format(&incoming);
         let response = match interim {
-            0 => Response::origin_unreachable(form),
-            status => Response::origin_interim(form, status),
+            0 => Response::origin_unreachable(format),
+            status => Response::origin_interim(format, status),
         };
-        self.own(response, &incoming)
+        self.with_cors(response, &incoming)
     }
 
-    /// Counts and records a request that is denied.
+    /// Counts and records a denied request, and returns its answer.
     fn deny(
         &self,
         report: Report,
@@ -345,12 +354,12 @@ impl<E: Effects + Clone> Limiter<E> {
             self.journal.record(kind, 429, &report, now, details);
         }
         let dialect = self.config().dialect;
-        let response = Response::denied(form_of(incoming), &report, dialect, now);
-        RequestDecision::Answered(self.own(response, incoming), Some(report))
+        let response = Response::denied(body_format(incoming), &report, dialect, now);
+        RequestDecision::Answered(self.with_cors(response, incoming), Some(report))
     }
 
-    /// Counts a request that is admitted, and records it as far as that does not depend on who serves it. Whether the
-    /// sample takes it, and what became of it is still to be noted.
+    /// Counts an admitted request, and records it as far as that does not depend on who serves it. Returns whether the
+    /// request is in the sample of admitted requests: the caller then records its status.
     fn record_admitted(
         &self,
         report: &Report,
@@ -368,7 +377,8 @@ impl<E: Effects + Clone> Limiter<E> {
         kind == Some(EventKind::Admitted)
     }
 
-    /// What becomes of a request that is admitted, where the host forwards it.
+    /// Counts and records an admitted request, and returns how the host forwards it. Returns an answer if there is nowhere
+    /// to forward it, or if the loop guard stops it.
     fn admit(
         &self,
         report: Report,
@@ -379,16 +389,16 @@ impl<E: Effects + Clone> Limiter<E> {
         let config = self.config();
         let sampled = self.record_admitted(&report, incoming, now);
         let limits = headers::of(&report, config.dialect, now);
-        // The pass that is cut has been charged as those before it.
-        let loop_guard = loop_guard.ok_or_else(|| Response::loop_detected(form_of(incoming)));
+        // The pass at which a loop is cut has been charged like those before it.
+        let loop_guard = loop_guard.ok_or_else(|| Response::loop_detected(body_format(incoming)));
         let target = match &config.origin {
-            Origin::Nowhere => Err(Response::no_origin(form_of(incoming))),
+            Origin::Nowhere => Err(Response::no_origin(body_format(incoming))),
             Origin::Url(base) => Ok(ForwardTarget::url(base, incoming)),
             Origin::AnyRoute => Ok(ForwardTarget::Route),
             Origin::Route if self.has_origin_binding => Ok(ForwardTarget::Binding),
             Origin::Route if incoming.is_local() => Err(Response::admitted(&report)),
             Origin::Route if incoming.is_at_edge() => Ok(ForwardTarget::Route),
-            Origin::Route => Err(Response::no_route(form_of(incoming))),
+            Origin::Route => Err(Response::no_route(body_format(incoming))),
         };
         match loop_guard.and_then(|loop_guard| Ok((target?, loop_guard))) {
             Ok((target, loop_guard)) => {
@@ -402,23 +412,24 @@ impl<E: Effects + Clone> Limiter<E> {
                 }
                 Handled::Forward(Box::new(forward))
             }
-            Err(mut own) => {
+            Err(mut response) => {
                 if sampled {
                     let details = &mut || incoming.details();
-                    (self.journal).record(EventKind::Admitted, own.status, &report, now, details);
+                    let status = response.status;
+                    (self.journal).record(EventKind::Admitted, status, &report, now, details);
                 }
-                own.headers.extend(limits);
-                Handled::Answer(self.own(own, incoming))
+                response.headers.extend(limits);
+                Handled::Answer(self.with_cors(response, incoming))
             }
         }
     }
 
-    /// Commands of Redis that this isolate has sent, at most.
+    /// An upper bound of the Redis commands that this isolate has sent.
     fn commands(&self) -> u64 {
         self.journal.records().budget().map_or(0, Budget::sent)
     }
 
-    /// What is sent with the counts of requests.
+    /// The counts of the store that are sent with the counts of requests.
     fn store_counts(&self) -> StoreCounts {
         let records = self.journal.records();
         StoreCounts {
@@ -429,14 +440,14 @@ impl<E: Effects + Clone> Limiter<E> {
         }
     }
 
-    /// Whether the origin would get a token that opens the limiter.
+    /// Whether the request carries one of the limiter's own tokens, which the origin must not get.
     fn carries_own_token(&self, incoming: &Incoming<'_, impl Request>) -> bool {
         let given = || incoming.header("authorization");
         !self.own_tokens.is_empty() && given().is_some_and(|given| self.own_tokens.are_in(&given))
     }
 
-    /// Notes what came of a request that was forwarded and is in the sample: its answer's status, be
-    /// it that of [`bad_gateway`](Self::bad_gateway).
+    /// Records a forwarded request that is in the sample, with the status of its response. If the origin did not answer,
+    /// that is the status of [`bad_gateway`](Self::bad_gateway).
     pub fn forwarded(&self, sample: Sample, status: u16) {
         let Sample {
             report,
@@ -448,20 +459,25 @@ impl<E: Effects + Clone> Limiter<E> {
             .record(EventKind::Admitted, status, &report, now, details);
     }
 
-    fn plane(&self) -> ControlPlane<'_, RedisStore<RestClient<E>>, Connection<E>, E> {
+    fn admin_api(&self) -> ControlPlane<'_, RedisStore<RestClient<E>>, Connection<E>, E> {
         ControlPlane {
             compiled: &self.compiled,
             stack: &self.stack,
-            token_guard: &self.doorkeeper,
+            token_guard: &self.token_guard,
             journal: &self.journal,
             key_set: self.users.key_set_failure(),
             metrics: &self.metrics,
         }
     }
 
-    async fn ask_plane(&self, path: &str, incoming: &Incoming<'_, impl Request>) -> Response {
+    /// Authorizes and answers a request to the control plane. `path` is the path beneath `/_limiter`.
+    async fn call_control_plane(
+        &self,
+        path: &str,
+        incoming: &Incoming<'_, impl Request>,
+    ) -> Response {
         let config = self.config();
-        let mut asked = admin::AdminRequest {
+        let mut request = admin::AdminRequest {
             method: incoming.method().to_owned(),
             path: path.to_owned(),
             query: incoming.raw_query().to_owned(),
@@ -471,22 +487,24 @@ impl<E: Effects + Clone> Limiter<E> {
             worker_zone: incoming.header(CF_WORKER),
             body: Body::default(),
         };
-        let plane = self.plane();
-        let admitted = match plane.authorize(&asked, self.effects.now()).await {
+        let admin_api = self.admin_api();
+        let authorized = match admin_api.authorize(&request, self.effects.now()).await {
             Authorization::Answered(answer) => return answer,
-            Authorization::Granted(admitted) => admitted,
+            Authorization::Granted(authorized) => authorized,
         };
-        if asked.takes_body() {
-            asked.body = incoming.body(MAX_BODY_BYTES).await;
+        if request.takes_body() {
+            request.body = incoming.body(MAX_BODY_BYTES).await;
         }
-        // An operator's call that changes something in several steps is finished.
+        // A call may change something in several steps. They all run, even if the client disconnects.
         self.effects.outlive_client();
-        plane.answer(admitted, &asked, self.effects.now()).await
+        admin_api
+            .answer(authorized, &request, self.effects.now())
+            .await
     }
 }
 
-/// The form that the client prefers for an answer.
-fn form_of(incoming: &Incoming<'_, impl Request>) -> BodyFormat {
+/// The format that the client prefers for the body of an answer.
+fn body_format(incoming: &Incoming<'_, impl Request>) -> BodyFormat {
     BodyFormat::preferred(incoming.header("accept").as_deref())
 }
 
@@ -496,7 +514,7 @@ type Composed<E> = (
     Application<Connection<E>>,
 );
 
-/// The stack that the configuration asks for, the records beside it, and the application's keys.
+/// Composes the stack of stores that the configuration asks for, the records, and the application's keys.
 fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Composed<E> {
     let sizes = Sizes::default();
     match &config.store {
