@@ -437,9 +437,9 @@ impl<P: Platform + Clone + 'static> Driver<P> {
 
     /// Begins what the platform's schedule asks for, in the environment in force: to be driven like a duty. `None`: it has
     /// ended already, or nothing is configured.
-    pub fn tend(&mut self) -> Option<TaskStep<TaskOutcome>> {
+    pub fn run_schedule(&mut self) -> Option<TaskStep<TaskOutcome>> {
         let limiter = Rc::clone(&self.environments.last()?.limiter);
-        self.start_duty(limiter, Duty::Tend)
+        self.start_duty(limiter, Duty::RunSchedule)
     }
 
     fn start_duty(

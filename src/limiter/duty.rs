@@ -1,4 +1,4 @@
-//! Duties: what the limiter does apart from any request, in tasks that no client can end.
+//! Duties: background work of the limiter, in tasks that a disconnecting client does not end.
 
 use super::Limiter;
 use crate::effects::{Effects, LogLevel};
@@ -7,36 +7,36 @@ use crate::store::breaker::circuit::Permit;
 use crate::store::leases::Prefetch;
 use crate::store::shared::Refund;
 
-/// Folds of a run of the schedule, at most.
+/// The most folds in one run of the schedule.
 const FOLDS: usize = 5;
 
-/// Something to do in the background.
+/// Work that the host runs in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Duty {
     /// Ask a store that has failed whether it answers again.
     Probe(Permit),
-    /// Lease units for requests to come.
+    /// Lease units for coming requests.
     Prefetch(Prefetch),
-    /// Give back what a denied request took of a cluster.
+    /// Give back the units that a denied request took from quotas of a cluster.
     Refund(Refund),
-    /// In a cluster, read the version of the blocks, and load what has changed.
+    /// In a cluster, read the version of the blocks, and load the blocks that have changed.
     ReadBlocksVersion,
-    /// Fetch the identity provider's key set anew.
+    /// Fetch the identity provider's key set again.
     FetchKeySet,
-    /// Write the events that are gathered, some seconds from now.
+    /// Write the gathered events, [`FLUSH_AFTER`](crate::events::FLUSH_AFTER) from now.
     WriteEvents,
-    /// Send what has been counted, some seconds from now.
+    /// Send the counts of requests, a few seconds from now.
     SendCounts,
-    /// What the platform's schedule begins, and no request: fold what was counted, take out of lists what has expired,
-    /// and gather gauges.
-    Tend,
-    /// Have the shared store count what this isolate admitted alone.
+    /// Fold counts, remove expired entries from lists, and gather gauges. The platform's schedule begins this duty, no
+    /// request does.
+    RunSchedule,
+    /// Send to the shared store what this isolate admitted alone.
     Reconcile,
 }
 
 impl<E: Effects + Clone> Limiter<E> {
-    /// A duty that is due, each returned once: to be [run](Self::run) in the background. Asked after each request
-    /// until there is none.
+    /// Returns a duty that is due, for the host to [run](Self::run) in the background. Each duty is returned once. The host
+    /// calls this after each request, until it returns `None`.
     #[must_use]
     pub fn next_duty(&self) -> Option<Duty> {
         if let Some(permit) = self.stack.begin_probe() {
@@ -65,15 +65,15 @@ impl<E: Effects + Clone> Limiter<E> {
         (self.stack.answers() && has_counts()).then_some(Duty::SendCounts)
     }
 
-    /// Bounded work: what is left is done the next time, and two at once harm nothing.
-    async fn tend(&self) {
-        if let Err(error) = self.try_tend().await {
-            let line = format!("schedule: {error}; the next run goes on");
+    /// Runs the schedule once. Its work is bounded: the next run does the rest. Two runs at once do no harm.
+    async fn run_schedule(&self) {
+        if let Err(error) = self.try_run_schedule().await {
+            let line = format!("schedule: a run failed: {error}; the next run continues");
             self.effects.log(LogLevel::Error, &line);
         }
     }
 
-    async fn try_tend(&self) -> Result<(), StoreError> {
+    async fn try_run_schedule(&self) -> Result<(), StoreError> {
         let records = self.journal.records();
         let now = self.effects.now();
         if !self.metrics.is_on() {
@@ -85,13 +85,13 @@ impl<E: Effects + Clone> Limiter<E> {
             }
         }
         records.gather_gauges(now).await?;
-        // No request may come to this isolate to send what this has cost.
+        // Sends the cost of this run now: perhaps no request comes to this isolate that would.
         let store = self.store_counts();
         self.metrics.send(records, &store, self.effects.now()).await;
         Ok(())
     }
 
-    /// Runs a duty to its end. What fails is logged, and due again later.
+    /// Runs a duty to its end. A failure is logged, and the duty is due again later.
     pub async fn run(&self, duty: Duty) {
         match duty {
             Duty::Probe(permit) => self.stack.probe(permit).await,
@@ -105,7 +105,7 @@ impl<E: Effects + Clone> Limiter<E> {
                 let records = self.journal.records();
                 (self.metrics.send_later(records, &self.effects, counts)).await;
             }
-            Duty::Tend => self.tend().await,
+            Duty::RunSchedule => self.run_schedule().await,
             Duty::Reconcile => self.stack.reconcile().await,
         }
     }

@@ -118,7 +118,7 @@ pub(crate) fn duty() -> u32 {
 
 pub(crate) fn tend() -> u32 {
     HOST.with_borrow_mut(|host| {
-        let step = host.driver.tend();
+        let step = host.driver.run_schedule();
         host.begin_apart(step)
     })
 }

@@ -407,7 +407,11 @@ fn the_schedule_harms_nothing_in_memory() {
     isolate.answer(&by("192.0.2.1", "/a"));
     isolate.run_duties();
     for _ in 0..3 {
-        isolate.limiter.run(Duty::Tend).now_or_never().unwrap();
+        isolate
+            .limiter
+            .run(Duty::RunSchedule)
+            .now_or_never()
+            .unwrap();
     }
     assert_eq!(isolate.effects.lines(), [] as [String; 0]);
     assert_eq!(samples(&isolate, "edge_limiter_requests_total").len(), 1);
