@@ -1,4 +1,4 @@
-//! An admitted request, on its way to the origin.
+//! How an admitted request is forwarded to the origin.
 
 use std::fmt;
 
@@ -9,53 +9,55 @@ use crate::gate::Report;
 use crate::headers::{CALLER_ADDRESS, Header, LOOP_GUARD, ORIGIN_SECRET, REMOVED_FROM_RESPONSES};
 use crate::response::headers::exposed;
 
-/// Where a request goes.
+/// Where a request is forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForwardTarget {
-    /// To this URL.
+    /// This URL.
     Url(String),
-    /// To the binding `ORIGIN`.
+    /// The host's binding `ORIGIN`.
     Binding,
-    /// To what the platform's route points at: the request's own URL.
+    /// The request's own URL, which the platform's route leads to the origin.
     Route,
 }
 
 impl ForwardTarget {
-    /// The request's path and query beneath `base`.
+    /// Returns `base` with the request's path and query appended.
     pub(super) fn url(base: &str, incoming: &Incoming<'_, impl Request>) -> Self {
         Self::Url(format!("{base}{}", incoming.path_and_query()))
     }
 }
 
-/// How a request is forwarded. Method, path, body and headers go as they came, but for those that are
-/// [never forwarded](crate::headers::is_forwarded) and those that are named here; redirects are handed on.
+/// How a request is forwarded. Method, path, body and headers stay unchanged, except for the headers that are
+/// [never forwarded](crate::headers::is_forwarded) and those that are named here. The host follows no redirect: the client
+/// gets it.
 pub struct Forward {
-    /// Where to.
+    /// Where the request goes.
     pub target: ForwardTarget,
-    /// How much of the target's URL is `ORIGIN_URL`, in bytes. What the origin answers may name it: see
-    /// [`redirect`](crate::redirect).
+    /// The length of `ORIGIN_URL` at the start of the target's URL, in bytes. 0: the target is not below `ORIGIN_URL`. The
+    /// origin's redirects may name that URL: see [`redirect`](crate::redirect).
     pub base_length: usize,
-    /// To a binding or a route: the request's URL as it was classified, where it came with another text.
+    /// For a binding or a route, the normalised URL that was classified. `None`: the request's URL is already in that
+    /// form.
     pub rewritten_url: Option<String>,
     /// Headers to set on the request.
     pub set_on_request: Vec<Header>,
     /// Further headers to remove from the request.
     pub removed_from_request: Vec<&'static str>,
-    /// Headers to set on the response, be it the origin's or, where it does not answer,
-    /// [`Limiter::bad_gateway`](super::Limiter::bad_gateway). An origin's own 429 or 503 keeps its numbers: from it, nothing
-    /// is removed, and nothing is set. Of a 101 there can be no copy: it goes as it came.
+    /// Headers to set on the response: the origin's or, if the origin does not answer, that of
+    /// [`Limiter::bad_gateway`](super::Limiter::bad_gateway). An origin's own 429 or 503 keeps its own numbers: the host
+    /// removes nothing from it and sets nothing on it. A 101 cannot be copied, so it stays unchanged too.
     pub set_on_response: Vec<Header>,
     /// Headers to remove from the response.
     pub removed_from_response: Vec<&'static str>,
-    /// Names to add to `Access-Control-Expose-Headers` of a response that has `Access-Control-Allow-Origin`, after the
-    /// origin's own: without them a page cannot read the limiter's headers.
+    /// Names to append to `Access-Control-Expose-Headers` of a response that has `Access-Control-Allow-Origin`. Without
+    /// them, a page cannot read the limiter's headers.
     pub exposed: &'static str,
-    /// The request is in the sample of those that are recorded: to be passed to
-    /// [`Limiter::forwarded`](super::Limiter::forwarded) with the response's status.
+    /// The request as part of the recorded sample, for the host to pass to
+    /// [`Limiter::forwarded`](super::Limiter::forwarded) with the response's status. `None`: it is not in the sample.
     pub sample: Option<Sample>,
 }
 
-/// Without the values of headers: `ORIGIN_SECRET` is among them.
+/// Leaves out the values of headers, since `ORIGIN_SECRET` is one of them.
 impl fmt::Debug for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |headers: &[Header]| headers.iter().map(|(name, _)| *name).collect::<Vec<_>>();
@@ -89,7 +91,7 @@ impl Forward {
         set.push(("x-forwarded-host", incoming.host().to_owned()));
         set.push(("x-forwarded-proto", incoming.scheme().to_owned()));
         let to_url = matches!(target, ForwardTarget::Url(_));
-        // It follows the URL.
+        // The host sets `Host` from the new URL.
         let removed = if to_url { vec!["host"] } else { Vec::new() };
         let base_length = match &config.origin {
             Origin::Url(base) if to_url => base.len(),
@@ -110,13 +112,13 @@ impl Forward {
     }
 }
 
-/// What is removed from the response to an admitted request, on which `limits` are set.
+/// Returns the headers to remove from the response to an admitted request, on which the headers `limits` are set.
 pub(super) fn removed_from_response(
     config: &Config,
     report: &Report,
     limits: &[Header],
 ) -> Vec<&'static str> {
-    // In the dialect `none`, nobody's numbers are shown.
+    // In the dialect `none`, no numbers are shown: neither the limiter's nor the origin's.
     let is_silent = config.dialect == Dialect::Silent && !report.enforced.is_empty();
     if limits.is_empty() && !is_silent {
         Vec::new()
@@ -125,14 +127,14 @@ pub(super) fn removed_from_response(
     }
 }
 
-/// Those of `names` that are not set, which replaces them.
+/// Returns those of `names` that are not in `set`: setting a header replaces it anyway.
 fn without(names: &[&'static str], set: &[Header]) -> Vec<&'static str> {
     let is_set = |name: &str| set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
     let rest = names.iter().copied();
     rest.filter(|name| !is_set(name)).collect()
 }
 
-/// A request that is recorded once its origin has answered.
+/// A forwarded request that is recorded once its origin has answered.
 #[derive(Debug)]
 pub struct Sample {
     pub(super) report: Report,

@@ -1,4 +1,4 @@
-//! A request, as a host hands it over.
+//! A request, as a host passes it to the limiter.
 
 use std::cell::OnceCell;
 
@@ -11,16 +11,16 @@ use crate::headers::{self, MAX_HEADER_BYTES};
 use crate::route::{PathReadings, RouteMatch, Routes};
 use crate::steps;
 
-/// Where a request came from, as far as the platform knows.
+/// Where a request came from. A field is `None` if the platform does not know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Location {
-    /// The country, as ISO 3166-1 has it.
+    /// The country's two-letter code (ISO 3166-1).
     pub country: Option<String>,
-    /// The autonomous system's number.
+    /// The number of the autonomous system.
     pub asn: Option<u32>,
 }
 
-/// A request's fields. A host reads what it is asked for, when it is asked.
+/// A request's fields. The limiter calls a method only when it needs the field.
 #[allow(async_fn_in_trait)]
 pub trait Request {
     /// The method as sent.
@@ -29,56 +29,57 @@ pub trait Request {
     /// The whole URL, exactly as the platform gives it.
     fn url(&self) -> &str;
 
-    /// A header's value; several of one name are joined by commas. `name` is lower case. A host may cut
-    /// what is longer than [`MAX_HEADER_BYTES`].
+    /// A header's value. Several headers of one name are joined by commas. `name` is lower case. A host may cut a value
+    /// to [`MAX_HEADER_BYTES`].
     fn header(&self, name: &str) -> Option<String>;
 
-    /// The values of all [`METHOD_OVERRIDES`](headers::METHOD_OVERRIDES), by commas, in every
-    /// [spelling](headers::is_forwarded) of their names. Asked for where a route is for some methods alone.
+    /// The values of all [`METHOD_OVERRIDES`](headers::METHOD_OVERRIDES), joined by commas, in every
+    /// [spelling](headers::is_forwarded) of their names. The limiter calls it if a route names methods.
     fn method_overrides(&self) -> Option<String> {
         headers::method_overrides(&|name| self.header(name))
     }
 
-    /// The names of all headers, in lower case, by commas. `None`: the host does not know them, and takes no request for a
-    /// CORS preflight.
+    /// The names of all headers, in lower case, joined by commas. `None`: the host does not know them. Then no request
+    /// counts as a CORS preflight.
     fn header_names(&self) -> Option<String> {
         None
     }
 
-    /// Where it came from.
+    /// Where the request came from.
     fn location(&self) -> Location;
 
-    /// Whether it has a body that is not empty. A host whose protocol can send one without saying so in a header (HTTP/2)
-    /// has to know.
+    /// Whether the request has a body that is not empty. In HTTP/2, no header has to announce a body: a host of HTTP/2
+    /// overrides this method.
     fn has_body(&self) -> bool {
         let length = self.header("content-length");
         length.is_some_and(|length| length != "0") || self.header("transfer-encoding").is_some()
     }
 
-    /// The code of Cloudflare's data centre that took the request, by the platform's word and not by a
-    /// header's. `None` elsewhere.
+    /// The code of Cloudflare's data centre that took the request. It comes from the platform, never from a header.
+    /// `None`: the request did not come through Cloudflare.
     fn data_center(&self) -> Option<String> {
         None
     }
 
-    /// The body, read no further than `most` bytes. Asked for once at most.
+    /// The body, read no further than `most` bytes. The limiter calls it at most once.
     async fn body(&self, most: usize) -> Body;
 }
 
-/// A request may name this many methods in place of its own, in this many bytes. Clients send one.
+/// The most methods that a request may name in place of its own. Clients send one.
 const MAX_OVERRIDES: usize = 4;
+/// The most bytes of these methods together.
 const MAX_OVERRIDE_BYTES: usize = 256;
 
-/// What is between a URL's scheme and its host.
+/// The characters between a URL's scheme and its host.
 const SCHEME_END: &[u8] = b"://";
 
-/// Bytes of a ray that are kept.
+/// The most characters of a Cloudflare ray that are kept.
 const MAX_RAY_CHARS: usize = 64;
 
 /// A request with its URL in parts.
 pub(super) struct Incoming<'a, R> {
     request: &'a R,
-    /// Where the host, the path, the query and the fragment begin in the URL as it came.
+    /// Where the host, the path, and the query or fragment begin in the URL as received.
     host_from: usize,
     path_from: usize,
     query_from: usize,
@@ -87,12 +88,12 @@ pub(super) struct Incoming<'a, R> {
     overrides: OnceCell<Option<Vec<String>>>,
 }
 
-/// What goes to the origin: the path and the query as a URL parser, the runtime's own, writes them.
+/// The path and the query that the origin gets. The runtime's URL parser writes them.
 #[derive(Debug)]
 enum Sent {
-    /// As they came.
+    /// The parser leaves them as received.
     Unchanged { query_to: usize },
-    /// Otherwise: with control characters stripped or escaped, dots resolved, backslashes as slashes.
+    /// The parser changes them: it strips or escapes control characters, resolves dots, and turns backslashes into slashes.
     Rewritten {
         /// The whole URL, if its host is valid.
         url: Option<String>,
@@ -132,7 +133,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.request.method()
     }
 
-    /// A header's value, no further than [`MAX_HEADER_BYTES`].
+    /// A header's value, cut to [`MAX_HEADER_BYTES`].
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let mut value = self.request.header(name)?;
         value.truncate(value.floor_char_boundary(MAX_HEADER_BYTES));
@@ -143,20 +144,20 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.request.body(most).await
     }
 
-    /// The path before a URL parser has read it.
+    /// The path as received, before a URL parser reads it.
     pub(super) fn raw_path(&self) -> &'a str {
         let path = self.request.url().get(self.path_from..self.query_from);
         path.unwrap_or("/")
     }
 
-    /// The query before a URL parser has read it, without its question mark.
+    /// The query as received, before a URL parser reads it, without its question mark.
     pub(super) fn raw_query(&self) -> &'a str {
         let rest = self.request.url().get(self.query_from..);
         let query = rest.unwrap_or_default().strip_prefix('?');
         query.unwrap_or_default()
     }
 
-    /// The path that the origin gets, which is the one that is classified.
+    /// The path that the origin gets. It is the path that is classified.
     pub(super) fn path(&self) -> &str {
         let (text, path_to) = match self.sent() {
             Sent::Unchanged { .. } => return self.raw_path(),
@@ -174,7 +175,8 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.readings.get_or_init(|| PathReadings::of(self.path()))
     }
 
-    /// The methods that an origin may run in place of the request's own. `None`: the request names more than the limiter reads.
+    /// The methods that an origin may run in place of the request's own. `None`: the request names more than
+    /// [`MAX_OVERRIDES`].
     pub(super) fn overrides(&self) -> Option<&[String]> {
         let read = || {
             let values = self.request.method_overrides().unwrap_or_default();
@@ -207,7 +209,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         }
     }
 
-    /// The URL to send on where the request keeps its host; `None`: the one that it came with.
+    /// The URL to forward if the request keeps its host. `None`: the URL as received.
     pub(super) fn rewritten_url(&self) -> Option<&str> {
         match self.sent() {
             Sent::Unchanged { .. } => None,
@@ -228,10 +230,10 @@ impl<'a, R: Request> Incoming<'a, R> {
             }
             let without_fragment = |text: &str| Url::parse(text.split('#').next()?).ok();
             let parsed = without_fragment(url);
-            // No host matters where an origin has its own: an invalid one changes no path.
-            let nowhere = || without_fragment(&format!("http://invalid.invalid{rest}"));
+            // A URL whose host is invalid is parsed with another host: the host changes no path.
+            let with_valid_host = || without_fragment(&format!("http://invalid.invalid{rest}"));
             let is_valid = parsed.is_some();
-            let Some(parsed) = parsed.or_else(nowhere) else {
+            let Some(parsed) = parsed.or_else(with_valid_host) else {
                 return Sent::Rewritten {
                     url: None,
                     path_and_query: "/".to_owned(),
@@ -253,7 +255,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         self.request.url().get(..scheme_to).unwrap_or_default()
     }
 
-    /// Host and port.
+    /// The host and the port.
     pub(super) fn host(&self) -> &'a str {
         match self.host_from {
             0 => "",
@@ -265,7 +267,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         }
     }
 
-    /// Whether the request came to this machine's loopback, as under `wrangler dev`.
+    /// Whether the request's host is this machine's loopback, as under `wrangler dev`.
     pub(super) fn is_local(&self) -> bool {
         let host = self.host();
         let name = match host.rsplit_once(':') {
@@ -275,14 +277,14 @@ impl<'a, R: Request> Incoming<'a, R> {
         matches!(name, "localhost" | "127.0.0.1" | "[::1]")
     }
 
-    /// Whether it came through Cloudflare's network, whose routes alone have an origin of their own. The
-    /// data centre is the platform's word, which no client of a self-hosted runtime can give; the ray
-    /// tells a deployed Worker from `wrangler dev`, which makes up the former.
+    /// Whether the request came through Cloudflare's network. Only there does a route have an origin of its own. The data
+    /// centre comes from the platform, so no client of a self-hosted runtime can forge it. The ray distinguishes a
+    /// deployed Worker from `wrangler dev`, which makes up a data centre.
     pub(super) fn is_at_edge(&self) -> bool {
         self.request.data_center().is_some() && self.request.header("cf-ray").is_some()
     }
 
-    /// What is recorded of the first of like events.
+    /// The details that are recorded with the first event of a record.
     pub(super) fn details(&self) -> Details {
         let Location { country, asn } = self.request.location();
         let ray = self.header("cf-ray");
@@ -297,7 +299,7 @@ impl<'a, R: Request> Incoming<'a, R> {
     }
 }
 
-/// Whether a URL parser surely leaves path and query as they are. `before` is what comes before the path.
+/// Whether a URL parser certainly leaves path and query unchanged. `before` is the URL up to the path.
 fn is_plain(before: &[u8], path: &[u8], query: &[u8]) -> bool {
     let in_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:/[]".contains(byte);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&()*+,;=:@/%[]".contains(&byte);

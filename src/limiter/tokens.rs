@@ -1,4 +1,4 @@
-//! The limiter's own tokens, which no origin gets.
+//! Finds the limiter's own tokens in a request, so that the origin does not get them.
 
 use std::iter::once;
 
@@ -8,14 +8,14 @@ use crate::config::Config;
 use crate::credentials::{Credentials, decode_basic, trim};
 use crate::steps;
 
-/// Credentials of one `Authorization` header that are looked at: one is legal.
+/// The most credentials of one `Authorization` header that are compared. A legal header has one.
 const MAX_CREDENTIALS: usize = 4;
 
-/// The longest value that is compared, unless a token itself is longer, in bytes. The tokens of an application's
-/// users are mostly longer, and cost nothing.
+/// The longest value that is compared, in bytes, unless a token is longer. Most tokens of an application's users are
+/// longer, so they cost no comparison.
 const MAX_GIVEN_BYTES: usize = 256;
 
-/// The tokens of a configuration, by their SHA-256.
+/// The SHA-256 digests of the tokens in a configuration.
 pub(super) struct OwnTokens {
     digests: Vec<[u8; 32]>,
     longest: usize,
@@ -38,13 +38,13 @@ impl OwnTokens {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the configuration has no token.
     pub(super) const fn is_empty(&self) -> bool {
         self.digests.is_empty()
     }
 
-    /// Whether an `Authorization` header holds one: by itself or behind a scheme (`Bearer`), or as the name or
-    /// the password of Basic credentials. How long it takes does not depend on how much of a token fits.
+    /// Whether an `Authorization` header holds one of the tokens: alone, after a scheme (`Bearer`), or as the name or the
+    /// password of Basic credentials. The time that the comparison takes does not depend on how much of a token matches.
     pub(super) fn are_in(&self, authorization: &str) -> bool {
         steps::count(authorization.len());
         let several = authorization.contains(',').then_some(authorization);
@@ -70,7 +70,7 @@ impl OwnTokens {
     }
 
     fn is_one(&self, given: &[u8]) -> bool {
-        // No token has blanks.
+        // No token contains a space.
         let is_token = !given.is_empty() && !given.contains(&b' ');
         if !is_token || given.len() > self.longest {
             return false;
@@ -81,7 +81,7 @@ impl OwnTokens {
             let pairs = own.iter().zip(&given);
             pairs.fold(0, |differs, (own, given)| differs | (own ^ given)) != 0
         };
-        // All of them, whichever fits.
+        // Compares with all tokens, so that the time does not depend on which one matches.
         self.digests.iter().filter(|own| !differ(own)).count() > 0
     }
 }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_found_however_it_is_sent() {
+    fn a_token_is_found_in_any_scheme_or_form() {
         let tokens = tokens();
         for token in [
             "an-admin-token,of-this:test",
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_left_to_the_origin() {
+    fn an_authorization_header_without_a_token_stays_for_the_origin() {
         let tokens = tokens();
         let long = format!("Bearer {}", "x".repeat(16_000));
         for header in [

@@ -1,4 +1,4 @@
-//! What is decided of a request that the application serves itself.
+//! The decision about a request that the application serves itself.
 
 use super::forward::removed_from_response;
 use crate::config::Config;
@@ -7,38 +7,38 @@ use crate::headers::Header;
 use crate::response::{self, Response, headers};
 use crate::time::Timestamp;
 
-/// A decision about a request: what the application needs to serve it, or the answer in its place.
+/// The decision about one request: what the application needs to serve it, or the answer to send instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitVerdict {
     /// The answer to a request that is not admitted, or that went to the control plane. `None`: the request may go ahead.
     pub answer: Option<Response>,
-    /// The policy that binds: the one that denies longest, else the one with the least remaining share. `None`: no quota was
-    /// asked.
+    /// The policy that binds: the one that denies longest, otherwise the one with the smallest remaining share. `None`: no
+    /// quota was asked.
     pub policy: Option<String>,
-    /// Units in that policy's window, or in its burst.
+    /// The limit of that policy in units, or its burst.
     pub limit: Option<u32>,
-    /// Units that are left in it.
+    /// The units that are left in that policy's quota.
     pub remaining: Option<u32>,
-    /// When the quota is whole again; of a denial, when one request of this cost is admitted.
+    /// When the quota is whole again. For a denial: when a request of this cost is admitted again.
     pub reset: Option<Timestamp>,
     /// Whole seconds until the request is admitted, at least 1. `None`: it is admitted, or waiting does not help.
     pub retry_after: Option<u64>,
-    /// A block denies it: the policy's, or one of its address.
+    /// Whether a block denies the request: the policy's, or one of the address.
     pub blocked: bool,
-    /// Why no quota was asked, if that is why.
+    /// Why the request is exempt from quotas. `None`: it is not exempt.
     pub exempt: Option<Exempt>,
-    /// The shared store did not decide, and this isolate's memory did in its place.
+    /// Whether this isolate's memory decided in place of the shared store.
     pub degraded: bool,
     /// Headers to set on the application's response to an admitted request, as [`Forward::set_on_response`](super::Forward).
     pub set_on_response: Vec<Header>,
-    /// Headers to remove from it.
+    /// Headers to remove from that response.
     pub removed_from_response: Vec<&'static str>,
     /// Names to add to `Access-Control-Expose-Headers` of a response that has `Access-Control-Allow-Origin`.
     pub exposed: &'static str,
 }
 
 impl LimitVerdict {
-    /// The request is admitted.
+    /// The verdict on an admitted request.
     pub(super) fn admitted(report: &Report, config: &Config, now: Timestamp) -> Self {
         let limits = headers::of(report, config.dialect, now);
         Self {
@@ -48,7 +48,7 @@ impl LimitVerdict {
         }
     }
 
-    /// `answer` is the request's; `report` says why, where it is denied.
+    /// The verdict on a request that the limiter answers. `report` is that of a denial.
     pub(super) fn answered(answer: Response, report: Option<&Report>, config: &Config) -> Self {
         let verdict = match report {
             Some(report) => Self::of(report, config),
@@ -70,8 +70,8 @@ impl LimitVerdict {
         let denied = !report.admitted;
         let retry_at = denied.then(|| response::retry_at(report)).flatten();
         Self {
-            policy: binding.map(|standing| standing.policy.clone()),
-            limit: binding.map(|standing| standing.quota.capacity()),
+            policy: binding.map(|status| status.policy.clone()),
+            limit: binding.map(|status| status.quota.capacity()),
             remaining: binding.map(headers::shown_remaining),
             reset: retry_at.or_else(|| binding.map(headers::shown_reset)),
             blocked: denied && response::is_blocked(report),
