@@ -1,4 +1,4 @@
-//! Whole requests over the production stack, with a host in the test's hands: one file a subject.
+//! Whole requests over the production stack, with a host that the test controls. Each file has one subject.
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -11,13 +11,13 @@ use crate::response::Response;
 
 mod answers;
 mod application;
+mod authorization;
 mod bounds;
 mod browsers;
 mod callers;
 mod check;
 mod cluster;
 mod control_plane;
-mod door;
 mod events;
 mod exempt;
 mod forwarding;
@@ -36,7 +36,7 @@ mod zones;
 const TOKEN: &str = "an-admin-token-of-this-test";
 
 #[derive(Clone)]
-struct Asked {
+struct TestRequest {
     method: &'static str,
     url: String,
     headers: Vec<(&'static str, String)>,
@@ -44,7 +44,7 @@ struct Asked {
     data_center: Option<&'static str>,
 }
 
-impl Request for Asked {
+impl Request for TestRequest {
     fn method(&self) -> &str {
         self.method
     }
@@ -83,8 +83,8 @@ impl Request for Asked {
     }
 }
 
-fn get(url: &str) -> Asked {
-    Asked {
+fn get(url: &str) -> TestRequest {
+    TestRequest {
         method: "GET",
         url: url.to_owned(),
         headers: vec![("cf-connecting-ip", "192.0.2.1".to_owned())],
@@ -93,12 +93,12 @@ fn get(url: &str) -> Asked {
     }
 }
 
-/// A request of a caller at `address`. Without an origin the limiter answers it itself.
-fn by(address: &str, path: &str) -> Asked {
+/// A request from `address` to localhost. Without an origin, the limiter answers it itself.
+fn by(address: &str, path: &str) -> TestRequest {
     get(&format!("http://localhost{path}")).with("cf-connecting-ip", address)
 }
 
-impl Asked {
+impl TestRequest {
     /// Sets a header.
     fn with(self, name: &'static str, value: &str) -> Self {
         let mut asked = self.without(name);
@@ -112,7 +112,7 @@ impl Asked {
         self
     }
 
-    /// Sets a method, and a body for it.
+    /// Sets the method and the body.
     fn sending(self, method: &'static str, body: &'static str) -> Self {
         Self {
             method,
@@ -121,7 +121,7 @@ impl Asked {
         }
     }
 
-    /// As it arrives where Cloudflare runs the limiter.
+    /// Adds what Cloudflare's network adds to a request.
     fn at_edge(self) -> Self {
         let arrived = self.with("cf-ray", "230b030023ae2822");
         Self {
@@ -130,7 +130,7 @@ impl Asked {
         }
     }
 
-    /// Authorizes the operator.
+    /// Adds the operator's token.
     fn authorized(self) -> Self {
         self.with("authorization", &format!("Bearer {TOKEN}"))
     }
@@ -150,7 +150,7 @@ impl Isolate {
         let effects = Manual::default();
         let mut vars = vars.clone();
         if vars.get("RATE_LIMIT_METRICS").is_none() {
-            // Nor does a duty of them come between those that a test looks at.
+            // Without metrics, no duty that sends counts comes between the duties that a test expects.
             vars["RATE_LIMIT_METRICS"] = json!(false);
         }
         let vars = Vars::from_json(&vars.to_string()).unwrap();
@@ -162,39 +162,39 @@ impl Isolate {
         Self { limiter, effects }
     }
 
-    fn handle(&self, request: &Asked) -> Handled {
+    fn handle(&self, request: &TestRequest) -> Handled {
         let handled = self.limiter.handle(request).now_or_never();
-        handled.expect("it waits for nothing")
+        handled.expect("every effect of the test host ends at once")
     }
 
-    fn answer(&self, request: &Asked) -> Response {
+    fn answer(&self, request: &TestRequest) -> Response {
         match self.handle(request) {
             Handled::Answer(response) => response,
             Handled::Forward(forward) => panic!("{forward:?}"),
         }
     }
 
-    fn forward(&self, request: &Asked) -> Forward {
+    fn forward(&self, request: &TestRequest) -> Forward {
         match self.handle(request) {
             Handled::Forward(forward) => *forward,
             Handled::Answer(response) => panic!("{response:?}"),
         }
     }
 
-    /// What is decided of a request that the application serves.
-    fn limit(&self, request: &Asked) -> LimitVerdict {
+    /// The verdict on a request that the application serves.
+    fn limit(&self, request: &TestRequest) -> LimitVerdict {
         let verdict = self.limiter.limit(request).now_or_never();
-        verdict.expect("it waits for nothing")
+        verdict.expect("every effect of the test host ends at once")
     }
 
-    /// The statuses of so many such requests.
-    fn statuses(&self, request: &Asked, times: usize) -> Vec<u16> {
+    /// Sends the request `times` times, and returns the statuses.
+    fn statuses(&self, request: &TestRequest, times: usize) -> Vec<u16> {
         let status = |_| self.answer(request).status;
         (0..times).map(status).collect()
     }
 
-    /// An answer of the control plane: JSON that no cache keeps.
-    fn plane(&self, request: &Asked) -> Response {
+    /// The control plane's answer, which is JSON that no cache stores.
+    fn admin_answer(&self, request: &TestRequest) -> Response {
         let response = self.answer(request);
         let header = |name| header(&response.headers, name);
         assert_eq!(header("Content-Type"), Some("application/json"));
@@ -202,15 +202,15 @@ impl Isolate {
         response
     }
 
-    /// What the operator reads at a path of the control plane.
-    fn control(&self, path: &str) -> Value {
+    /// The JSON that an operator reads at a path of the control plane.
+    fn admin_json(&self, path: &str) -> Value {
         let asked = get(&format!("http://localhost/_limiter/{path}")).authorized();
-        let response = self.plane(&asked);
+        let response = self.admin_answer(&asked);
         assert_eq!(response.status, 200, "{response:?}");
         json_of(&response)
     }
 
-    /// Runs what is due, as a host does after each request.
+    /// Runs the duties that are due, as a host does after each request, and returns them.
     fn run_duties(&self) -> Vec<Duty> {
         let mut duties = Vec::new();
         while let Some(duty) = self.limiter.next_duty() {
@@ -221,7 +221,7 @@ impl Isolate {
     }
 }
 
-/// A header's value; its name in any case.
+/// A header's value. The case of `name` does not matter.
 fn header<'a>(headers: &'a [(&str, String)], name: &str) -> Option<&'a str> {
     let found = headers
         .iter()

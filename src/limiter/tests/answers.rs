@@ -29,7 +29,7 @@ fn every_answer_in_the_default_dialect_has_limit_remaining_reset_and_type() {
     for (status, left) in [(200, "2"), (200, "1"), (200, "0"), (429, "0"), (429, "0")] {
         let answer = isolate.answer(&by(CALLER, "/"));
         assert_eq!(answer.status, status);
-        // A sub-window of the sliding window is a minute here: it counts until it has wholly left.
+        // A sub-window of this sliding window lasts a minute. It counts until all of it has left the window.
         let expected = ["3", left, "1764003660", "general"].map(Some);
         let found = X_RATELIMIT.map(|name| header(&answer.headers, name));
         assert_eq!(found, expected);
@@ -41,7 +41,7 @@ fn every_answer_in_the_default_dialect_has_limit_remaining_reset_and_type() {
 }
 
 #[test]
-fn a_429_says_in_its_body_what_its_headers_say() {
+fn the_body_of_a_429_has_the_numbers_of_its_headers() {
     let isolate = Isolate::new(&policies());
     isolate.statuses(&by(CALLER, "/"), 3);
     // Whole seconds, rounded up.
@@ -85,7 +85,7 @@ fn the_next_token_is_available_when_retry_after_says_and_not_before() {
         let denied = isolate.answer(&request);
         assert_eq!(denied.status, 429, "after {ms} ms");
         let header = |name| header(&denied.headers, name);
-        // One token a second: rounded down this would be 0.
+        // One token comes each second. Rounded down, the wait would be 0.
         assert_eq!(header("retry-after"), Some("1"));
         assert_eq!(header("x-ratelimit-limit"), Some("2"));
         assert_eq!(header("x-ratelimit-reset"), Some("1764000001"));
@@ -111,7 +111,7 @@ fn a_fixed_window_resets_at_its_end() {
 }
 
 #[test]
-fn a_client_that_accepts_problem_json_gets_it() {
+fn a_client_that_accepts_problem_json_gets_problem_json() {
     let isolate = Isolate::new(&policies());
     isolate.statuses(&by(CALLER, "/"), 3);
     for accept in [
@@ -159,7 +159,7 @@ fn a_client_that_accepts_problem_json_gets_it() {
 }
 
 #[test]
-fn a_block_outlasts_the_quota_and_the_answer_names_it() {
+fn a_block_outlasts_the_quota_and_the_answer_says_so() {
     let isolate = Isolate::new(&policies());
     let request = by(CALLER, "/blocking");
     assert_eq!(isolate.statuses(&request, 2), [200, 200]);
@@ -236,7 +236,7 @@ fn every_answer_in_the_ietfs_dialect_lists_each_policy_and_its_limit() {
 }
 
 #[test]
-fn the_silent_dialect_sends_retry_after_alone() {
+fn the_dialect_none_sends_only_retry_after() {
     let mut vars = policies();
     vars["RATE_LIMIT_HEADERS"] = json!("none");
     vars["RATE_LIMIT_GENERAL"] = json!("1,3600");

@@ -1,4 +1,4 @@
-//! The application's own keys, the same over memory and a real Redis, and the events that it reports.
+//! The application's own keys, over memory and over a real Redis, and the events that it reports.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use crate::effects::testing::Manual;
 use crate::effects::{Effects, RedisResponse};
 use crate::store::stand_in::{RealEffects, StandIn};
 
-/// What a call returns; `null` where it fails, as which it then says.
+/// The result of a call and the code of its error, of which one is `null`.
 async fn called<E: Effects + Clone>(limiter: &Limiter<E>, call: &Value) -> (Value, Value) {
     let answer = limiter.application(&call.to_string()).await;
-    let told = json_of(&answer);
-    assert_eq!(answer.status == 200, told["code"].is_null(), "{answer:?}");
-    (told["result"].clone(), told["code"].clone())
+    let body = json_of(&answer);
+    assert_eq!(answer.status == 200, body["code"].is_null(), "{answer:?}");
+    (body["result"].clone(), body["code"].clone())
 }
 
 fn at_once(limiter: &Limiter<Manual>, call: &Value) -> (Value, Value) {
     let called = called(limiter, call).now_or_never();
-    called.expect("it waits for nothing")
+    called.expect("every effect of the test host ends at once")
 }
 
-/// A limiter by a real clock: in memory, or over the Redis of `stand_in`.
+/// A limiter with a real clock, in memory or over the Redis of `stand_in`.
 fn real(stand_in: &StandIn, in_redis: bool) -> Limiter<RealEffects> {
     let mut vars =
         json!({"REDIS_KEY_PREFIX": "t:", "RATE_LIMIT_METRICS": false, "REDIS_TIMEOUT": 20_000});
@@ -37,7 +37,7 @@ fn real(stand_in: &StandIn, in_redis: bool) -> Limiter<RealEffects> {
 }
 
 #[tokio::test]
-async fn keys_are_the_same_over_memory_and_redis() {
+async fn calls_return_the_same_over_memory_and_redis() {
     let stand_in = StandIn::start();
     for in_redis in [false, true] {
         let limiter = real(&stand_in, in_redis);
@@ -58,7 +58,7 @@ async fn keys_are_the_same_over_memory_and_redis() {
             (json!(["incr", "a"]), json!(i64::MAX)),
             (json!(["incr", "a"]), json!("not_a_number")),
             (json!(["get", "a"]), json!(max)),
-            // What is no number of seconds never means for ever.
+            // An invalid number of seconds is an error: the key is not set without an expiry.
             (json!(["set", "b", "", null]), json!("bad_argument")),
             (json!(["set", "b", ""]), json!("OK")),
             (json!(["get", "b"]), json!("")),
@@ -74,11 +74,11 @@ async fn keys_are_the_same_over_memory_and_redis() {
             ),
             (json!(["get", "\u{1f600} a:b/c*"]), json!("x")),
         ] {
-            let (told, code) = called(&limiter, &call).await;
-            let told = if code.is_null() { told } else { code };
-            assert_eq!(told, result, "{in_redis}: {call}");
+            let (returned, code) = called(&limiter, &call).await;
+            let returned = if code.is_null() { returned } else { code };
+            assert_eq!(returned, result, "{in_redis}: {call}");
         }
-        // No form but Redis's own.
+        // Only the form in which Redis writes a number counts as one.
         for text in [
             "",
             " 1",
@@ -95,9 +95,9 @@ async fn keys_are_the_same_over_memory_and_redis() {
             "\u{661}",
         ] {
             called(&limiter, &json!(["set", "n", text])).await;
-            let told = called(&limiter, &json!(["incr", "n"])).await;
+            let returned = called(&limiter, &json!(["incr", "n"])).await;
             assert_eq!(
-                told,
+                returned,
                 (json!(null), json!("not_a_number")),
                 "{in_redis}: {text:?}"
             );
@@ -141,7 +141,7 @@ async fn keys_expire_the_same_over_memory_and_redis() {
 }
 
 #[tokio::test]
-async fn keys_lie_apart_from_the_limiters_own() {
+async fn an_applications_keys_are_apart_from_the_limiters_own() {
     let stand_in = StandIn::start();
     let limiter = real(&stand_in, true);
     for key in [
@@ -151,11 +151,11 @@ async fn keys_lie_apart_from_the_limiters_own() {
         "../events",
     ] {
         called(&limiter, &json!(["set", key, "x"])).await;
-        let there = stand_in.run(&["GET", &format!("t:app/{key}")]).await;
-        assert_eq!(there, json!("x"));
+        let stored = stand_in.run(&["GET", &format!("t:app/{key}")]).await;
+        assert_eq!(stored, json!("x"));
     }
     assert_eq!(stand_in.run(&["DBSIZE"]).await, json!(4));
-    // What another client of Redis has put there.
+    // Another client of Redis has written a value of another type.
     stand_in.run(&["RPUSH", "t:app/list", "x"]).await;
     for (call, code) in [
         (json!(["incr", "list"]), "not_a_number"),
@@ -167,7 +167,7 @@ async fn keys_lie_apart_from_the_limiters_own() {
 }
 
 #[test]
-fn what_no_call_may_hold_is_refused_before_the_store_is_asked() {
+fn an_invalid_call_is_refused_before_the_store_is_asked() {
     let isolate = Isolate::new(&upstash(&json!({})));
     let long = "k".repeat(513);
     let large = "x".repeat(64 * 1024 + 1);
@@ -216,7 +216,7 @@ fn what_no_call_may_hold_is_refused_before_the_store_is_asked() {
 }
 
 #[test]
-fn in_memory_keys_are_bounded_and_take_no_room_from_the_limiters_own() {
+fn keys_in_memory_are_bounded_and_evict_none_of_the_limiters_own() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
     let block = by("192.0.2.1", "/_limiter/blocked/192.0.2.9");
     let block = block.sending("PUT", "{\"seconds\":1}").authorized();
@@ -231,7 +231,7 @@ fn in_memory_keys_are_bounded_and_take_no_room_from_the_limiters_own() {
     assert_eq!(
         call(json!(["get", "ends"])),
         json!(null),
-        "what expires goes first"
+        "a key that expires is evicted first"
     );
     assert_eq!(get(0), json!("x"));
     set(0);
@@ -240,7 +240,7 @@ fn in_memory_keys_are_bounded_and_take_no_room_from_the_limiters_own() {
     assert_eq!(
         kept,
         [json!("x"), json!(null), json!("x"), json!("x")],
-        "what was written longest ago"
+        "the key that was written longest ago is evicted next"
     );
 
     let large = "x".repeat(64 * 1024);
@@ -248,12 +248,12 @@ fn in_memory_keys_are_bounded_and_take_no_room_from_the_limiters_own() {
         call(json!(["set", number.to_string(), large]));
     }
     let kept = (20_000..20_200).filter(|number| !get(*number).is_null());
-    assert_eq!(kept.count(), 127, "8 MiB");
+    assert_eq!(kept.count(), 127, "127 values of 64 KiB fit into 8 MiB");
     assert_eq!(get(9_999), json!(null));
     assert_eq!(
         isolate.answer(&by("192.0.2.9", "/")).status,
         429,
-        "the block stands"
+        "the keys have not evicted the block"
     );
 }
 
@@ -269,7 +269,7 @@ fn replied(body: &str) -> Result<RedisResponse, crate::error::StoreError> {
 }
 
 #[test]
-fn what_may_be_repeated_is_and_nothing_else() {
+fn every_call_but_incr_is_repeated_after_a_timeout() {
     for (call, body, result) in [
         (json!(["get", "a"]), "{\"result\":null}", Some(json!(null))),
         (
@@ -289,17 +289,17 @@ fn what_may_be_repeated_is_and_nothing_else() {
         isolate.effects.reply(timed_out());
         isolate.effects.reply(timed_out());
         isolate.effects.reply(replied(body));
-        let told = at_once(&isolate.limiter, &call);
+        let (returned, code) = at_once(&isolate.limiter, &call);
         let calls = isolate.effects.calls();
         match result {
-            Some(result) => assert_eq!((told.0, calls.len()), (result, 3), "{call}"),
-            None => assert_eq!((told.1, calls.len()), (json!("store_unavailable"), 1)),
+            Some(result) => assert_eq!((returned, calls.len()), (result, 3), "{call}"),
+            None => assert_eq!((code, calls.len()), (json!("store_unavailable"), 1)),
         }
     }
 }
 
 #[test]
-fn a_store_that_is_known_to_be_out_is_not_asked() {
+fn no_call_is_made_while_the_breaker_is_open() {
     let isolate = Isolate::new(&upstash(&json!({})));
     let message = |call: &str| {
         let answer = isolate.limiter.application(call).now_or_never().unwrap();
@@ -307,8 +307,8 @@ fn a_store_that_is_known_to_be_out_is_not_asked() {
         json_of(&answer)["message"].as_str().unwrap().to_owned()
     };
     isolate.effects.reply(timed_out());
-    assert!(message("[\"incr\",\"a\"]").contains("The call may have taken effect."));
-    // The token is refused: the breaker opens at once.
+    assert!(message("[\"incr\",\"a\"]").contains("It may have taken effect."));
+    // Redis refuses the token, which opens the breaker at once.
     isolate.effects.reply(Ok(RedisResponse {
         status: 401,
         body: String::new(),
@@ -322,20 +322,20 @@ fn a_store_that_is_known_to_be_out_is_not_asked() {
 }
 
 #[test]
-fn replies_that_are_none_are_errors() {
+fn a_malformed_reply_is_an_error() {
     for call in ["get", "incr"] {
         for body in ["[]", "{\"result\":[]}", "{}", "[{\"result\":1}]"] {
             let isolate = Isolate::new(&upstash(&json!({})));
             (0..3).for_each(|_| isolate.effects.reply(replied(body)));
-            let told = at_once(&isolate.limiter, &json!([call, "a"]));
-            assert_eq!(told.1, json!("store_unavailable"), "{call} {body}");
+            let (_, code) = at_once(&isolate.limiter, &json!([call, "a"]));
+            assert_eq!(code, json!("store_unavailable"), "{call} {body}");
         }
     }
 }
 
-/// They count in the cap on commands, which an application cannot use up.
+/// An application cannot use up the whole cap.
 #[test]
-fn the_cap_on_commands_holds_for_them() {
+fn an_applications_calls_count_towards_the_cap_on_commands() {
     let mut vars = upstash(&json!({}));
     vars["REDIS_MAX_COMMANDS_PER_SECOND"] = json!(50);
     let isolate = Isolate::new(&vars);
@@ -351,24 +351,24 @@ fn the_cap_on_commands_holds_for_them() {
     assert!(get().is_null());
 }
 
-/// The application's mistake is no failure of the store.
+/// It is the application's mistake, not a failure of the store.
 #[test]
-fn a_value_that_is_no_number_is_no_failed_call_in_metrics() {
+fn incrementing_a_value_that_is_no_number_is_no_failed_call_in_metrics() {
     let mut vars = upstash(&json!({}));
     vars["RATE_LIMIT_METRICS"] = json!(true);
     let isolate = Isolate::new(&vars);
     isolate.effects.reply(replied(
         "{\"error\":\"ERR value is not an integer or out of range\"}",
     ));
-    let told = at_once(&isolate.limiter, &json!(["incr", "a"]));
-    assert_eq!(told.1, json!("not_a_number"));
+    let (_, code) = at_once(&isolate.limiter, &json!(["incr", "a"]));
+    assert_eq!(code, json!("not_a_number"));
     let calls = isolate.limiter.store_counts().calls;
     let counts: Vec<_> = calls.results().map(|(_, count)| count).collect();
     assert_eq!(counts, [1, 0, 0, 0]);
 }
 
 #[test]
-fn an_event_that_the_application_reports_is_listed_and_held_against_nobody() {
+fn an_event_that_the_application_reports_is_listed_and_counts_against_nobody() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_AUTH": "5,60", "RATE_LIMIT_ESCALATION": "3,600,600",
     }));
@@ -386,8 +386,8 @@ fn an_event_that_the_application_reports_is_listed_and_held_against_nobody() {
     }
     log("user:alice", "auth", "");
     log("card:4242", "general", &"/x".repeat(1000));
-    assert!(!isolate.run_duties().is_empty(), "they are written");
-    let events = isolate.control("events");
+    assert!(!isolate.run_duties().is_empty(), "a duty writes the events");
+    let events = isolate.admin_json("events");
     let events = events["events"].as_array().unwrap();
     assert_eq!(events.len(), 3);
     let first = events
@@ -409,9 +409,9 @@ fn an_event_that_the_application_reports_is_listed_and_held_against_nobody() {
             .iter()
             .all(|event| event["path"].as_str().unwrap().len() <= 256)
     );
-    assert_eq!(isolate.control("suspicious")["callers"], json!([]));
-    assert_eq!(isolate.control("blocked")["blocked"], json!([]));
-    assert_eq!(isolate.control("usage/auth/192.0.2.1")["used"], 0);
+    assert_eq!(isolate.admin_json("suspicious")["callers"], json!([]));
+    assert_eq!(isolate.admin_json("blocked")["blocked"], json!([]));
+    assert_eq!(isolate.admin_json("usage/auth/192.0.2.1")["used"], 0);
 
     for (call, code) in [
         (
@@ -434,14 +434,14 @@ fn an_event_that_the_application_reports_is_listed_and_held_against_nobody() {
         assert_eq!(at_once(&isolate.limiter, &call).1, json!(code), "{call}");
     }
     let silent = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_EVENTS": false}));
-    let told = at_once(&silent.limiter, &json!(["log", "a", "general", "", ""]));
-    assert_eq!(told, (json!(null), json!(null)));
+    let returned = at_once(&silent.limiter, &json!(["log", "a", "general", "", ""]));
+    assert_eq!(returned, (json!(null), json!(null)));
     assert!(silent.run_duties().is_empty());
 }
 
-/// The user of docs/redis.md may do all that the application may.
+/// The ACL in docs/redis.md grants every command that an application's calls use.
 #[test]
-fn the_documented_redis_user_has_every_command() {
+fn the_documented_redis_user_may_run_every_application_call() {
     let guide = include_str!("../../../docs/redis.md");
     let granted = guide.split_once("ACL SETUSER limiter").unwrap().1;
     let granted = granted.split_once("```").unwrap().0;

@@ -1,4 +1,4 @@
-//! What a request costs at the most: callers that are known to be denied, and the worst that can be sent.
+//! The cost of a request has bounds: for a caller whose denial is known, and for the worst that a client can send.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::{Handled, Location, Request};
-use super::{Asked, Isolate, TOKEN, by, get, header, json_of};
+use super::{Isolate, TOKEN, TestRequest, by, get, header, json_of};
 use crate::admin::Body;
 use crate::steps;
 
@@ -15,30 +15,30 @@ const BLOCKED: &str = "198.51.100.7";
 
 /// A request that records which of its headers are read.
 struct Watched {
-    asked: Asked,
+    request: TestRequest,
     read: RefCell<Vec<String>>,
 }
 
 impl Request for Watched {
     fn method(&self) -> &str {
-        self.asked.method()
+        self.request.method()
     }
 
     fn url(&self) -> &str {
-        self.asked.url()
+        self.request.url()
     }
 
     fn header(&self, name: &str) -> Option<String> {
         self.read.borrow_mut().push(name.to_owned());
-        self.asked.header(name)
+        self.request.header(name)
     }
 
     fn location(&self) -> Location {
-        self.asked.location()
+        self.request.location()
     }
 
     async fn body(&self, most: usize) -> Body {
-        self.asked.body(most).await
+        self.request.body(most).await
     }
 }
 
@@ -61,10 +61,10 @@ fn block(isolate: &Isolate, target: &str) {
     assert_eq!(isolate.answer(&put).status, 200);
 }
 
-/// The answer, and which headers were read for it.
-fn watched(isolate: &Isolate, asked: Asked) -> (u16, Vec<String>) {
+/// The status of the answer, and the names of the headers that were read for it.
+fn watched(isolate: &Isolate, request: TestRequest) -> (u16, Vec<String>) {
     let request = Watched {
-        asked: asked.with("authorization", &junk()),
+        request: request.with("authorization", &junk()),
         read: RefCell::default(),
     };
     let handled = isolate.limiter.handle(&request).now_or_never().unwrap();
@@ -79,7 +79,7 @@ fn watched(isolate: &Isolate, asked: Asked) -> (u16, Vec<String>) {
 }
 
 #[test]
-fn a_known_block_is_answered_before_route_and_proof() {
+fn a_known_block_is_answered_before_route_and_token_are_read() {
     for target in [BLOCKED, "198.51.100.0%2F24"] {
         let isolate = Isolate::new(&vars());
         block(&isolate, target);
@@ -100,7 +100,7 @@ fn a_known_block_is_answered_before_route_and_proof() {
 }
 
 #[test]
-fn a_denial_by_the_policy_of_every_request_is_answered_before_route_and_proof() {
+fn a_remembered_denial_by_policy_ip_is_answered_before_route_and_token_are_read() {
     let isolate = Isolate::new(&vars());
     for _ in 0..3 {
         assert_eq!(watched(&isolate, by(BLOCKED, "/")).0, 200);
@@ -114,14 +114,14 @@ fn a_denial_by_the_policy_of_every_request_is_answered_before_route_and_proof() 
     assert_eq!(
         watched(&isolate, bypass).0,
         200,
-        "the bypass token comes first"
+        "the bypass token passes the denial"
     );
     isolate.effects.set(3_660_000);
     assert_eq!(watched(&isolate, by(BLOCKED, "/")).0, 200);
 }
 
 #[test]
-fn a_denial_known_by_address_still_sets_its_block_and_names_its_own_wait() {
+fn a_denial_by_policy_ip_sets_its_block_and_retry_after_counts_down() {
     let mut vars = vars();
     vars["RATE_LIMIT_IP"] = json!("1,60,600");
     let isolate = Isolate::new(&vars);
@@ -136,9 +136,9 @@ fn a_denial_known_by_address_still_sets_its_block_and_names_its_own_wait() {
     assert_eq!(watched(&isolate, by(BLOCKED, "/")).0, 200);
 }
 
-/// Where requests differ in cost, only the route says which denial is a request's own.
+/// If routes differ in cost, a remembered denial answers a request only once its route, and so its cost, is known.
 #[test]
-fn a_dear_request_is_told_its_own_wait() {
+fn retry_after_depends_on_the_cost_of_the_request() {
     let mut vars = vars();
     vars["RATE_LIMIT_IP"] = json!("3,60");
     vars["RATE_LIMIT_ROUTES"] = json!([{"path": "/dear", "policies": ["general"], "cost": 3}]);
@@ -157,7 +157,7 @@ fn a_dear_request_is_told_its_own_wait() {
 }
 
 #[test]
-fn separators_that_servers_differ_on_are_bounded() {
+fn a_path_has_at_most_64_separators_that_servers_differ_on() {
     let isolate = Isolate::new(&json!({}));
     for separator in ["/", "%2f", "%2F", "%5c", "%5C"] {
         for (times, status) in [(64, 200), (65, 414)] {
@@ -176,7 +176,7 @@ fn separators_that_servers_differ_on_are_bounded() {
 }
 
 #[test]
-fn an_accept_header_is_read_so_far_and_no_further() {
+fn only_the_first_1024_bytes_of_an_accept_header_are_read() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "1,60"}));
     isolate.answer(&by("192.0.2.1", "/"));
     let media_type = |accept: &str| {
@@ -185,19 +185,19 @@ fn an_accept_header_is_read_so_far_and_no_further() {
     };
     let problem = "application/problem+json";
     let far = |blanks: usize| format!("{},{problem};q=0.5,", " ".repeat(blanks));
-    // Its comma is the last byte that is read, and one byte too far.
+    // The comma is the last byte that is read in the first header, and the first unread byte in the second.
     let fits = 1024 - problem.len() - 8;
     assert_eq!(media_type(&(far(fits) + "*/*")).as_deref(), Some(problem));
     assert_eq!(
         media_type(&(far(fits + 1) + "*/*")).as_deref(),
         Some("application/json")
     );
-    // Not taken for one without `q=0`, which is cut off.
+    // A range whose `q=0` is cut off is ignored, and not read as a range without a weight.
     let cut = format!("{},{problem};q=0", " ".repeat(1024 - problem.len() - 1));
     assert_eq!(media_type(&cut).as_deref(), Some("application/json"));
 }
 
-/// A Worker with the shipped kinds of routes, and everything that reads what a client sends.
+/// A limiter with the kinds of routes that are shipped, and with everything that reads client input turned on.
 fn exposed() -> Isolate {
     let routes: Vec<Value> = [
         "/api/auth/*password*/**",
@@ -220,12 +220,11 @@ fn exposed() -> Isolate {
     }))
 }
 
-/// The platform's maxima, in bytes.
+/// The longest URL and the most headers that the platform accepts, in bytes.
 const MAX_URL: usize = 16 * 1024;
 const MAX_HEADERS: usize = 128 * 1024;
 
-/// Steps for each byte of a path, of any of its readings, and of the rest of a URL; and for the headers together, whatever
-/// their length.
+/// The most steps for each byte of a URL, over all readings of its path; and the most for all headers together.
 const PER_BYTE: usize = 100;
 const FOR_HEADERS: usize = 96 * 1024;
 
@@ -259,14 +258,13 @@ const FILLS: [&str; 12] = [
     "é",
 ];
 
-fn steps_of(isolate: &Isolate, request: &Asked) -> usize {
+fn steps_of(isolate: &Isolate, request: &TestRequest) -> usize {
     steps::of(|| drop(isolate.handle(request)))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever the path: linear in its length.
     #[test]
     fn the_work_for_a_path_is_linear_in_its_length(
         start in prop::collection::vec(prop::sample::select(PIECES.as_slice()), 0..24),
@@ -285,7 +283,6 @@ proptest! {
         prop_assert!(steps <= bound, "{steps} of {bound} for {path:?}");
     }
 
-    /// Whatever the headers: within what is read of them.
     #[test]
     fn the_work_for_headers_is_bounded_whatever_their_length(
         fills in prop::collection::vec((prop::sample::select(HEADERS.as_slice()), prop::sample::select(FILLS.as_slice())), 1..8),
@@ -301,9 +298,9 @@ proptest! {
         prop_assert!(steps <= FOR_HEADERS, "{steps} of {FOR_HEADERS} for {fills:?}");
     }
 
-    /// A caller that is known to be blocked: what it takes to find where the path begins and ends.
+    /// Only the search for the start and the end of the path reads the URL.
     #[test]
-    fn the_work_for_a_known_block_does_not_depend_on_what_is_sent(
+    fn the_work_for_a_known_block_does_not_depend_on_headers(
         again in prop::collection::vec(prop::sample::select(PIECES.as_slice()), 1..6),
         fill in prop::sample::select(FILLS.as_slice()),
     ) {
@@ -318,7 +315,7 @@ proptest! {
             )
         };
         let long = request(4000, &fill.repeat(MAX_HEADERS / 8 / fill.len()));
-        // The first of like events is recorded, with its path.
+        // The first request opens an event's record, which costs the copy of its path.
         steps_of(&isolate, &long);
         let steps = steps_of(&isolate, &long);
         prop_assert!(steps <= long.url.len() + 2048, "{steps}");
@@ -326,7 +323,7 @@ proptest! {
 }
 
 #[test]
-fn the_control_plane_reads_so_many_segments_and_parameters_before_the_token() {
+fn the_control_plane_does_bounded_work_before_it_checks_the_token() {
     let isolate = exposed();
     let url = format!(
         "https://shop.example/_limiter/{}?{}",

@@ -1,9 +1,9 @@
-//! What a page in a browser meets: preflights, answers that it may read, and their form.
+//! Requests from pages in a browser: preflights, CORS headers of answers, and their formats.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Asked, Isolate, TOKEN, by, get, header, json_of, upstash};
+use super::{Isolate, TOKEN, TestRequest, by, get, header, json_of, upstash};
 use crate::response::Response;
 
 const CALLER: &str = "192.0.2.1";
@@ -11,14 +11,14 @@ const PAGE: &str = "https://app.example";
 const ALLOW: &str = "access-control-allow-origin";
 const EXPOSE: &str = "access-control-expose-headers";
 
-/// The preflight of a POST from a page.
-fn preflight(path: &str) -> Asked {
+/// A preflight for a POST from a page.
+fn preflight(path: &str) -> TestRequest {
     let options = by(CALLER, path).sending("OPTIONS", "");
     let options = options.with("origin", PAGE);
     options.with("access-control-request-method", "POST")
 }
 
-/// The shipped `mfa` on one path.
+/// Variables that put one path under the shipped policy `mfa`.
 fn strict() -> Value {
     json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "20,3600",
@@ -31,19 +31,19 @@ fn policy(answer: &Response) -> Option<&str> {
 }
 
 #[test]
-fn a_preflight_charges_its_own_policy_alone() {
+fn a_preflight_is_charged_to_the_policy_preflight_alone() {
     let isolate = Isolate::new(&strict());
     for _ in 0..50 {
         let answer = isolate.answer(&preflight("/api/mfa/verify"));
         assert_eq!((answer.status, policy(&answer)), (200, Some("preflight")));
     }
     for name in ["mfa", "ip"] {
-        let usage = isolate.control(&format!("usage/{name}/{CALLER}"));
+        let usage = isolate.admin_json(&format!("usage/{name}/{CALLER}"));
         assert_eq!(usage["used"], 0, "{name}");
     }
     let post = by(CALLER, "/api/mfa/verify").sending("POST", "");
     assert_eq!(isolate.statuses(&post, 6)[4..], [200, 429]);
-    // Neither the block nor a denial by `ip` keeps a page from reading why.
+    // Neither the block nor a denial by `ip` denies the preflight, so the page can read the denial.
     assert_eq!(isolate.answer(&preflight("/api/mfa/verify")).status, 200);
     isolate.statuses(&by(CALLER, "/"), 20);
     assert_eq!(isolate.answer(&by(CALLER, "/")).status, 429);
@@ -64,18 +64,18 @@ fn preflights_are_limited_by_address_and_block_nobody() {
     let other = preflight("/").with("cf-connecting-ip", "192.0.2.2");
     assert_eq!(isolate.answer(&other).status, 200);
     assert_eq!(isolate.answer(&by(CALLER, "/")).status, 200);
-    // What the address's visitor has been made to send is not held against it.
-    let events = isolate.control("events");
+    // Any page can make its visitors send preflights, so these denials count against no address.
+    let events = isolate.admin_json("events");
     assert_eq!(events["events"][0]["policy"], "preflight");
-    assert_eq!(isolate.control("suspicious")["callers"], json!([]));
-    assert_eq!(isolate.control("blocked")["blocked"], json!([]));
+    assert_eq!(isolate.admin_json("suspicious")["callers"], json!([]));
+    assert_eq!(isolate.admin_json("blocked")["blocked"], json!([]));
     assert_eq!(isolate.answer(&by(CALLER, "/")).status, 200);
     isolate.effects.set(61_000);
     assert_eq!(isolate.answer(&preflight("/")).status, 200);
 }
 
 #[test]
-fn a_preflight_costs_no_command() {
+fn a_preflight_sends_no_command_to_redis() {
     for policies in [
         json!({}),
         json!({"general": {"on_store_failure": "deny", "lease": 5}}),
@@ -87,9 +87,9 @@ fn a_preflight_costs_no_command() {
     }
 }
 
-/// A browser sends a preflight without credentials, body and headers of the page's.
+/// A browser sends a preflight without credentials, without a body and without headers of the page.
 #[test]
-fn what_only_looks_like_a_preflight_is_a_request_like_any_other() {
+fn a_request_that_only_looks_like_a_preflight_meets_its_routes_policies() {
     let mut vars = strict();
     vars["RATE_LIMIT_KEYED"] = json!("100,60");
     vars["RATE_LIMIT_POLICIES"] = json!({"keyed": {"key": "header:X-Api-Key"}});
@@ -179,17 +179,19 @@ fn blocks_and_exemptions_hold_for_preflights() {
     let shadow = Isolate::new(&vars);
     assert_eq!(shadow.statuses(&preflight("/"), 3), [200; 3]);
     let answer = shadow.answer(&preflight("/"));
-    let said = header(&answer.headers, "x-ratelimit-shadow");
-    assert_eq!(said, Some("preflight=denied;r=0"));
+    let reported = header(&answer.headers, "x-ratelimit-shadow");
+    assert_eq!(reported, Some("preflight=denied;r=0"));
 }
 
-/// It exists where requests meet it, and an operator sees it; no request but a preflight is charged to it.
 #[test]
-fn the_policy_of_preflights_is_shown_and_is_nobody_elses() {
+fn operators_see_the_policy_preflight_and_only_preflights_are_charged_to_it() {
     let isolate = Isolate::new(&strict());
-    let shown = &isolate.control("policies")["preflight"];
-    let facts = ["limit", "window_seconds", "block_seconds", "key"].map(|fact| &shown[fact]);
-    assert_eq!(facts, [&json!(600), &json!(60), &Value::Null, &json!("ip")]);
+    let shown = &isolate.admin_json("policies")["preflight"];
+    let fields = ["limit", "window_seconds", "block_seconds", "key"].map(|field| &shown[field]);
+    assert_eq!(
+        fields,
+        [&json!(600), &json!(60), &Value::Null, &json!("ip")]
+    );
     let check = by(CALLER, "/_limiter/check").authorized();
     let check = check.sending("POST", r#"{"policy":"preflight","identifier":"192.0.2.1"}"#);
     assert_eq!(isolate.answer(&check).status, 400);
@@ -199,20 +201,24 @@ fn the_policy_of_preflights_is_shown_and_is_nobody_elses() {
     let mut vars = strict();
     vars["RATE_LIMIT_PREFLIGHT"] = json!("off");
     let off = Isolate::new(&vars);
-    assert_eq!(off.control("policies")["preflight"], Value::Null);
+    assert_eq!(off.admin_json("policies")["preflight"], Value::Null);
     let answer = off.answer(&preflight("/api/mfa/verify"));
-    assert_eq!(policy(&answer), Some("mfa"), "a request like any other");
+    assert_eq!(
+        policy(&answer),
+        Some("mfa"),
+        "without the policy, a preflight meets its route's policies"
+    );
 }
 
-/// Every kind of answer that the limiter gives to traffic.
+/// The limiter's own answers to traffic, one of each kind, with their statuses.
 fn own_answers(cors: &Value) -> Vec<(u16, Response)> {
     let with = |name: &str, value: Value| {
         let mut vars = json!({"RATE_LIMIT_CORS_ORIGINS": cors, "RATE_LIMIT_GENERAL": "1,60"});
         vars[name] = value;
         Isolate::new(&vars)
     };
-    let from_page = |isolate: &Isolate, asked: Asked| {
-        let answer = isolate.answer(&asked.with("origin", PAGE));
+    let from_page = |isolate: &Isolate, request: TestRequest| {
+        let answer = isolate.answer(&request.with("origin", PAGE));
         (answer.status, answer)
     };
     let plain = with("ADMIN_TOKEN", json!(TOKEN));
@@ -325,7 +331,7 @@ fn a_page_of_another_origin_may_read_no_own_answer() {
     }
 }
 
-/// Whichever the origins: no page reads the control plane.
+/// Whichever origins are listed, no page may read the control plane.
 #[test]
 fn the_control_plane_has_no_cors_headers() {
     for cors in [json!("*"), json!(PAGE)] {
@@ -338,11 +344,11 @@ fn the_control_plane_has_no_cors_headers() {
             "//_limiter/x",
             &long,
         ] {
-            for asked in [
+            for request in [
                 preflight(path),
                 by(CALLER, path).authorized().with("origin", PAGE),
             ] {
-                let answer = isolate.answer(&asked);
+                let answer = isolate.answer(&request);
                 let names = answer
                     .headers
                     .iter()
@@ -357,7 +363,7 @@ fn the_control_plane_has_no_cors_headers() {
 }
 
 #[test]
-fn no_own_answer_is_sniffed() {
+fn every_own_answer_forbids_sniffing_its_type() {
     let mut answers = own_answers(&Value::Null);
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
     for path in [
@@ -366,8 +372,8 @@ fn no_own_answer_is_sniffed() {
         "/_limiter/x",
         "//_limiter",
     ] {
-        for asked in [by(CALLER, path), by(CALLER, path).authorized()] {
-            let answer = isolate.answer(&asked);
+        for request in [by(CALLER, path), by(CALLER, path).authorized()] {
+            let answer = isolate.answer(&request);
             answers.push((answer.status, answer));
         }
     }
@@ -380,11 +386,11 @@ fn no_own_answer_is_sniffed() {
 const CHROME: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
 
 #[test]
-fn a_person_gets_a_page_that_says_when_to_come_back() {
+fn a_browser_gets_a_page_that_says_when_to_try_again() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_GENERAL": "1,3600"}));
-    let asked = by(CALLER, "/").with("accept", CHROME);
-    assert_eq!(isolate.answer(&asked).status, 200);
-    let denied = isolate.answer(&asked);
+    let request = by(CALLER, "/").with("accept", CHROME);
+    assert_eq!(isolate.answer(&request).status, 200);
+    let denied = isolate.answer(&request);
     let header = |name| header(&denied.headers, name);
     assert_eq!(denied.status, 429);
     assert_eq!(header("content-type"), Some("text/html; charset=utf-8"));
@@ -405,7 +411,7 @@ fn a_person_gets_a_page_that_says_when_to_come_back() {
 
     let mut down = upstash(&json!({"general": {"on_store_failure": "deny"}}));
     down["ORIGIN_URL"] = json!("https://origin.example");
-    let unavailable = Isolate::new(&down).answer(&asked);
+    let unavailable = Isolate::new(&down).answer(&request);
     assert_eq!(unavailable.status, 503);
     assert!(
         unavailable.body.contains("Try again in 1 second."),
@@ -416,13 +422,12 @@ fn a_person_gets_a_page_that_says_when_to_come_back() {
 }
 
 proptest! {
-    /// Every `Accept` gets an answer in one of the three forms.
     #[test]
-    fn any_accept_header_gets_an_answer(accept in "([a-z*/+;=q0-9., \"\\\\]|text/html|application/json){0,40}") {
+    fn any_accept_header_gets_an_answer_as_page_or_json(accept in "([a-z*/+;=q0-9., \"\\\\]|text/html|application/json){0,40}") {
         let isolate = Isolate::new(&json!({"RATE_LIMIT_GENERAL": "1,60"}));
-        let asked = by(CALLER, "/").with("accept", &accept);
-        isolate.answer(&asked);
-        let denied = isolate.answer(&asked);
+        let request = by(CALLER, "/").with("accept", &accept);
+        isolate.answer(&request);
+        let denied = isolate.answer(&request);
         prop_assert_eq!(denied.status, 429);
         let is_page = header(&denied.headers, "content-type").unwrap().starts_with("text/html");
         prop_assert_eq!(is_page, denied.body.starts_with("<!doctype html>"));

@@ -1,17 +1,17 @@
-//! Which requests are one caller's.
+//! Which requests belong to one caller.
 
 use serde_json::json;
 
-use super::{Asked, Isolate, by, header, json_of, policies, policies_and, upstash};
+use super::{Isolate, TestRequest, by, header, json_of, policies, policies_and, upstash};
 
-fn left(isolate: &Isolate, request: &Asked) -> String {
+fn left(isolate: &Isolate, request: &TestRequest) -> String {
     let answer = isolate.answer(request);
     let left = header(&answer.headers, "x-ratelimit-remaining");
     left.unwrap().to_owned()
 }
 
 #[test]
-fn two_addresses_of_one_64_are_one_caller_and_another_64_is_another() {
+fn addresses_of_one_ipv6_64_are_one_caller() {
     let isolate = Isolate::new(&policies());
     for (address, expected) in [
         ("2001:db8:1:2::1", "2"),
@@ -67,14 +67,14 @@ fn callers_without_an_address_share_one_quota_and_are_never_blocked() {
             _ => assert_eq!(body["blocked"], false),
         }
     }
-    // The same policy blocks callers that have an address.
+    // The same policy blocks a caller that has an address.
     let request = by("192.0.2.1", "/");
     assert_eq!(isolate.statuses(&request, 4), [200; 4]);
     assert_eq!(json_of(&isolate.answer(&request))["blocked"], true);
 }
 
 #[test]
-fn a_header_with_too_many_values_is_answered_400_at_no_cost() {
+fn a_header_with_too_many_values_is_answered_400_and_nothing_is_charged() {
     let vars = || upstash(&json!({"general": {"key": "header:x-api-key"}}));
     let many = by("192.0.2.1", "/").with("x-api-key", "a, b, c, d, e");
     let redis = Isolate::new(&vars());
@@ -83,7 +83,7 @@ fn a_header_with_too_many_values_is_answered_400_at_no_cost() {
     let memory = Isolate::new(&in_memory);
     for isolate in [&redis, &memory] {
         for _ in 0..9 {
-            let answer = isolate.plane(&many);
+            let answer = isolate.admin_answer(&many);
             let error = &json_of(&answer)["error"];
             assert_eq!((answer.status, error), (400, &json!("bad_request")));
             assert_eq!(header(&answer.headers, "x-ratelimit-limit"), None);

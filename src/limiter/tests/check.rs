@@ -1,4 +1,4 @@
-//! `POST /_limiter/check`: a check is decided as a request of the same caller is.
+//! `POST /_limiter/check`: a check is decided like a request of the same caller.
 
 use serde_json::{Value, json};
 
@@ -18,8 +18,8 @@ fn isolate(vars: &Value) -> Isolate {
 
 fn check(isolate: &Isolate, body: &Value) -> Value {
     let body: &'static str = Box::leak(body.to_string().into_boxed_str());
-    let asked = get("http://localhost/_limiter/check").sending("POST", body);
-    let response = isolate.plane(&asked.authorized());
+    let request = get("http://localhost/_limiter/check").sending("POST", body);
+    let response = isolate.admin_answer(&request.authorized());
     assert_eq!(response.status, 200, "{response:?}");
     json_of(&response)
 }
@@ -32,7 +32,7 @@ fn check_one(isolate: &Isolate, identifier: &str) -> Value {
 }
 
 #[test]
-fn a_check_of_an_address_is_decided_as_its_requests_are() {
+fn a_check_of_an_address_is_decided_like_its_requests() {
     let options = |option: Value| json!({"RATE_LIMIT_POLICIES": {"general": option}});
     for vars in [
         json!({}),
@@ -63,19 +63,19 @@ fn a_check_of_an_address_is_decided_as_its_requests_are() {
                 let context = format!("{vars} {address} {number} {answer}");
                 assert_eq!(answer["allowed"], admitted, "{context}");
             }
-            // They charge one quota, which the control plane reads.
+            // Checks and requests charge one quota, which the control plane reads.
             let plain = check_one(&requests, address);
             assert_eq!(plain["allowed"], checks.answer(&request).status == 200);
             let [read, also] = [&requests, &checks].map(|isolate| {
-                let mut usage = isolate.control(&format!("usage/general/{address}"));
-                // When a block ends depends on the moment alone.
+                let mut usage = isolate.admin_json(&format!("usage/general/{address}"));
+                // The reset is left out: with a block it depends on the moment alone.
                 usage["reset"].take();
                 usage
             });
             assert_eq!(read, also, "{vars} {address}");
             let blocks = [&requests, &checks].map(|isolate| {
                 isolate.run_duties();
-                isolate.control("blocked")
+                isolate.admin_json("blocked")
             });
             assert_eq!(blocks[0], blocks[1], "{vars} {address}");
         }
@@ -109,9 +109,9 @@ fn a_check_of_an_exempt_caller_counts_nothing_and_says_why() {
         }
     }
     for usage in ["usage/general/192.0.2.1", "usage/general/id:card:4242"] {
-        assert_eq!(disabled.control(usage)["used"], 0);
+        assert_eq!(disabled.admin_json(usage)["used"], 0);
     }
-    // A network of which the list holds one address alone is no exempt caller.
+    // The list has one address of this network, which does not make the network exempt.
     let partly = check_one(&listed, "2001:db8:a::/64");
     assert_eq!(
         (&partly["remaining"], &partly["exempt"]),
@@ -120,7 +120,7 @@ fn a_check_of_an_exempt_caller_counts_nothing_and_says_why() {
 }
 
 #[test]
-fn in_a_batch_the_exemption_of_one_caller_is_not_the_others() {
+fn in_a_batch_an_exempt_caller_does_not_exempt_the_others() {
     let isolate = isolate(
         &json!({"RATE_LIMIT_CARD": "2,60", "RATE_LIMIT_ROUTES": [{"path": "/pay", "policies": ["card"]}]}),
     );
@@ -145,8 +145,7 @@ fn in_a_batch_the_exemption_of_one_caller_is_not_the_others() {
 }
 
 #[test]
-fn a_block_of_an_address_denies_its_checks_while_the_limiter_is_disabled_and_none_of_a_listed_one()
-{
+fn while_the_limiter_is_disabled_a_block_denies_checks_but_not_those_of_allowed_addresses() {
     let isolate = isolate(&json!({"RATE_LIMIT_ENABLED": false}));
     for target in ["192.0.2.1", "192.0.2.0%2F24"] {
         let url = format!("http://localhost/_limiter/blocked/{target}");
@@ -164,7 +163,7 @@ fn a_block_of_an_address_denies_its_checks_while_the_limiter_is_disabled_and_non
 }
 
 #[test]
-fn a_policy_in_shadow_mode_denies_no_check_and_says_what_it_would_have_done() {
+fn a_policy_in_shadow_mode_denies_no_check_and_reports_what_it_would_deny() {
     let isolate = isolate(&json!({"RATE_LIMIT_POLICIES": {"general": {"mode": "shadow"}}}));
     for left in [2, 1, 0] {
         let answer = check_one(&isolate, "card:4242");
@@ -182,18 +181,18 @@ fn a_policy_in_shadow_mode_denies_no_check_and_says_what_it_would_have_done() {
         (&beyond["retry_after"], &beyond["shadow"]),
         (&json!(null), &json!(true))
     );
-    let usage = isolate.control("usage/general/id:card:4242");
+    let usage = isolate.admin_json("usage/general/id:card:4242");
     assert_eq!(usage["blocked_until"], json!(null));
 }
 
 #[test]
-fn a_check_records_no_denial_where_events_are_off() {
+fn a_check_records_no_denial_if_events_are_off() {
     for (events, count) in [(true, 1), (false, 0)] {
         let isolate = isolate(&json!({"RATE_LIMIT_EVENTS": events}));
         for _ in 0..5 {
             check_one(&isolate, "192.0.2.1");
         }
-        let list = isolate.control("events");
+        let list = isolate.admin_json("events");
         assert_eq!(list["events"].as_array().unwrap().len(), count);
     }
 }

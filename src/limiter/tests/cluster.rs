@@ -1,4 +1,4 @@
-//! Redis is a cluster.
+//! Requests over a Redis Cluster.
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ impl Isolate {
     }
 }
 
-/// An answer of a quota of five.
+/// The script's reply for a quota with a limit of five.
 fn quota(allowed: bool) -> Value {
     let (outcome, retry_at) = if allowed {
         (1, 0)
@@ -53,7 +53,7 @@ fn quota(allowed: bool) -> Value {
 }
 
 #[test]
-fn a_request_of_one_caller_is_one_call_of_one_slot() {
+fn a_request_of_one_caller_makes_one_call_to_one_slot() {
     let isolate = isolate();
     isolate.replies(json!([null, null, quota(true), quota(true)]));
     assert_eq!(isolate.answer(&get("http://localhost/")).status, 200);
@@ -70,7 +70,7 @@ fn a_request_of_one_caller_is_one_call_of_one_slot() {
 }
 
 #[test]
-fn a_duty_gives_back_what_a_denied_request_took() {
+fn a_duty_gives_back_the_units_that_a_denied_request_took() {
     let isolate = isolate();
     isolate.effects.set_latency(300);
     isolate.replies(json!([null, null, quota(true), quota(true)]));
@@ -86,7 +86,7 @@ fn a_duty_gives_back_what_a_denied_request_took() {
     let mut calls = isolate.effects.calls().into_iter();
     let mut next = || calls.next().unwrap();
     let [(own, first), (all, second), (refund, _)] = [next(), next(), next()];
-    // One timeout for both.
+    // Both calls share one timeout: the first took 300 ms of it.
     assert_eq!([first, second].map(|one| one.get()), [1000, 700]);
     assert!(own.contains("general:{192.0.2.1}") && !own.contains("{global}"));
     assert!(all.contains("all:{global}") && !all.contains("192.0.2.1"));

@@ -1,4 +1,4 @@
-//! Which paths are the control plane's, and its door.
+//! Which paths belong to the control plane, and who may call it.
 
 use serde_json::json;
 
@@ -15,8 +15,8 @@ fn only_paths_beneath_the_root_reach_the_control_plane() {
             .status,
         401
     );
-    assert_eq!(isolate.control("policies")["enabled"], json!(true));
-    assert_eq!(isolate.control("health?x")["status"], json!("ok"));
+    assert_eq!(isolate.admin_json("policies")["enabled"], json!(true));
+    assert_eq!(isolate.admin_json("health?x")["status"], json!("ok"));
     let put = get("http://localhost/_limiter/blocked/198.51.100.7")
         .sending("PUT", "{\"seconds\":60}")
         .authorized();
@@ -45,7 +45,7 @@ fn an_unknown_path_beneath_the_root_is_answered_404_and_not_forwarded() {
             "/_limiter/page%2ejs",
             "/_limiter/;x",
         ] {
-            let answer = isolate.plane(&by("192.0.2.1", path).authorized());
+            let answer = isolate.admin_answer(&by("192.0.2.1", path).authorized());
             let error = &json_of(&answer)["error"];
             assert_eq!((answer.status, error), (404, &json!("not_found")), "{path}");
             assert_eq!(header(&answer.headers, "x-ratelimit-limit"), None);
@@ -54,34 +54,34 @@ fn an_unknown_path_beneath_the_root_is_answered_404_and_not_forwarded() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
     let elsewhere = isolate.answer(&by("192.0.2.1", "/_limiterx"));
     assert_eq!(json_of(&elsewhere)["admitted"], true);
-    let health = isolate.plane(&by("192.0.2.1", "/_limiter/health?x=1"));
+    let health = isolate.admin_answer(&by("192.0.2.1", "/_limiter/health?x=1"));
     assert_eq!(health.status, 200);
 }
 
 #[test]
-fn wrong_tokens_are_limited_per_address_and_a_long_right_one_opens_all_the_same() {
+fn wrong_tokens_are_limited_per_address_and_a_long_right_token_still_works() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_ENABLED": false, "RATE_LIMIT_ADMIN": "10,60,300",
     }));
     let health = |address| by(address, "/_limiter/health");
     for number in 0..12 {
         let wrong = format!("Bearer guess-{number}");
-        let answer = isolate.plane(&health("192.0.2.1").with("authorization", &wrong));
+        let answer = isolate.admin_answer(&health("192.0.2.1").with("authorization", &wrong));
         let expected = if number < 10 { 200 } else { 429 };
         assert_eq!(answer.status, expected, "{wrong}");
     }
     let wrong = health("192.0.2.1").with("authorization", "Bearer guess");
-    let refused = isolate.plane(&wrong);
+    let refused = isolate.admin_answer(&wrong);
     let wait = header(&refused.headers, "retry-after");
     assert_eq!((refused.status, wait), (429, Some("300")));
     for address in ["192.0.2.1", "192.0.2.2"] {
-        let admitted = isolate.plane(&health(address).authorized());
+        let admitted = isolate.admin_answer(&health(address).authorized());
         assert_eq!(json_of(&admitted)["errors"], json!([]), "{address}");
     }
 }
 
 #[test]
-fn no_other_spelling_of_the_root_is_traffic() {
+fn other_spellings_of_the_root_are_answered_404_and_never_forwarded() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "ORIGIN_URL": "https://app.example", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "off",
     }));
@@ -112,8 +112,8 @@ fn no_other_spelling_of_the_root_is_traffic() {
         "/\u{1f}/../_limiter",
     ] {
         for method in ["GET", "POST"] {
-            let asked = by("192.0.2.1", path).authorized().sending(method, "{}");
-            let answer = isolate.plane(&asked);
+            let request = by("192.0.2.1", path).authorized().sending(method, "{}");
+            let answer = isolate.admin_answer(&request);
             let error = &json_of(&answer)["error"];
             assert_eq!(
                 (answer.status, error),

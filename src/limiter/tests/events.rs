@@ -1,4 +1,4 @@
-//! Denials and sampled requests on record.
+//! Which denials and sampled requests are recorded, and which denials count towards an escalation.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ fn a_duty_records_like_denials_as_one_event() {
         );
     }
     assert_eq!(isolate.run_duties(), [Duty::WriteEvents]);
-    let events = isolate.control("events");
+    let events = isolate.admin_json("events");
     let event = &events["events"][0];
     assert_eq!(events["events"].as_array().unwrap().len(), 1);
     for (field, value) in [
@@ -54,25 +54,25 @@ fn a_sampled_request_is_recorded_with_its_origins_status() {
         isolate.limiter.forwarded(sample, 204);
     }
     assert_eq!(isolate.run_duties(), [Duty::WriteEvents]);
-    let event = &isolate.control("events")["events"][0];
+    let event = &isolate.admin_json("events")["events"][0];
     assert_eq!(
         (&event["kind"], &event["status"], &event["count"]),
         (&json!("admitted"), &json!(204), &json!(5))
     );
 }
 
-/// What `POST /_limiter/check` answers to the body.
+/// The answer of `POST /_limiter/check` to the body.
 fn checked(isolate: &Isolate, body: &'static str) -> Value {
-    let asked = get("http://localhost/_limiter/check").authorized();
-    json_of(&isolate.plane(&asked.sending("POST", body)))
+    let request = get("http://localhost/_limiter/check").authorized();
+    json_of(&isolate.admin_answer(&request.sending("POST", body)))
 }
 
-/// The blocked addresses, and the suspicious callers with their denials.
-fn held_against(isolate: &Isolate) -> (Vec<Value>, Vec<Value>) {
+/// The blocked addresses, and the suspicious callers with the number of their denials.
+fn blocked_and_suspicious(isolate: &Isolate) -> (Vec<Value>, Vec<Value>) {
     isolate.run_duties();
-    let blocked = isolate.control("blocked")["blocked"].clone();
+    let blocked = isolate.admin_json("blocked")["blocked"].clone();
     let blocked = blocked.as_array().unwrap().iter();
-    let suspicious = isolate.control("suspicious?hours=2")["callers"].clone();
+    let suspicious = isolate.admin_json("suspicious?hours=2")["callers"].clone();
     let suspicious = suspicious.as_array().unwrap().iter();
     (
         blocked.map(|block| block["target"].clone()).collect(),
@@ -83,7 +83,7 @@ fn held_against(isolate: &Isolate) -> (Vec<Value>, Vec<Value>) {
 }
 
 #[test]
-fn a_denial_by_a_quota_that_callers_share_is_held_against_none_of_them() {
+fn a_denial_by_a_shared_quota_counts_against_nobody() {
     for (key, caller) in [
         ("global", CallerKey::Global),
         ("header:x-api-key", CallerKey::header("x-api-key", "shared")),
@@ -92,24 +92,27 @@ fn a_denial_by_a_quota_that_callers_share_is_held_against_none_of_them() {
             "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60,600",
             "RATE_LIMIT_ESCALATION": "10,60,600", "RATE_LIMIT_POLICIES": {"general": {"key": key}},
         }));
-        let of = |address| by(address, "/").with("x-api-key", "shared");
-        assert_eq!(isolate.answer(&of("192.0.2.66")).status, 200);
-        assert_eq!(isolate.statuses(&of("192.0.2.1"), 20), [429; 20]);
-        assert_eq!(held_against(&isolate), (vec![], vec![]), "{key}");
-        let event = &isolate.control("events")["events"][0];
+        let request = |address| by(address, "/").with("x-api-key", "shared");
+        assert_eq!(isolate.answer(&request("192.0.2.66")).status, 200);
+        assert_eq!(isolate.statuses(&request("192.0.2.1"), 20), [429; 20]);
+        assert_eq!(blocked_and_suspicious(&isolate), (vec![], vec![]), "{key}");
+        let event = &isolate.admin_json("events")["events"][0];
         assert_eq!(
             event["caller"],
             caller.to_string(),
-            "the key that was charged"
+            "the event's caller is the key that was charged"
         );
-        assert_eq!(event["address"], "192.0.2.1", "who asked first");
+        assert_eq!(
+            event["address"], "192.0.2.1",
+            "the event's address is that of the first request"
+        );
         assert_eq!(event["count"], 20);
     }
 }
 
-/// However many other quotas deny it as well, and for however much longer.
+/// The denial counts even if a shared quota denies the request for longer.
 #[test]
-fn a_denial_by_the_callers_own_quota_is_held_against_it_alone() {
+fn a_denial_by_a_callers_own_quota_counts_against_that_caller_alone() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ALL": "1,3600",
         "RATE_LIMIT_ESCALATION": "10,60,600", "RATE_LIMIT_POLICIES": {"all": {"key": "global"}},
@@ -118,13 +121,13 @@ fn a_denial_by_the_callers_own_quota_is_held_against_it_alone() {
     assert_eq!(isolate.answer(&by("192.0.2.66", "/")).status, 200);
     assert_eq!(isolate.statuses(&by("192.0.2.66", "/"), 11), [429; 11]);
     assert_eq!(isolate.statuses(&by("192.0.2.1", "/"), 11), [429; 11]);
-    let (blocked, suspicious) = held_against(&isolate);
+    let (blocked, suspicious) = blocked_and_suspicious(&isolate);
     assert_eq!(blocked, ["192.0.2.66"]);
     assert_eq!(suspicious, [json!(["192.0.2.66", 11])]);
 }
 
 #[test]
-fn a_blocks_denials_are_held_against_nobody() {
+fn a_denial_by_a_block_counts_against_nobody() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "10,60,600",
     }));
@@ -135,14 +138,14 @@ fn a_blocks_denials_are_held_against_nobody() {
         let answer = checked(&isolate, r#"{"policy":"general","identifier":"192.0.2.1"}"#);
         assert_eq!(answer["allowed"], false);
     }
-    let (blocked, suspicious) = held_against(&isolate);
+    let (blocked, suspicious) = blocked_and_suspicious(&isolate);
     assert_eq!(blocked, ["192.0.2.0/24"]);
     assert_eq!(suspicious, [] as [Value; 0]);
 }
 
-/// The first of two identifiers has room; the second is denied, under the same policy.
+/// Of two identifiers under one policy, the second is denied.
 #[test]
-fn a_check_blames_the_identifier_whose_quota_denies() {
+fn a_denied_check_counts_against_the_identifier_whose_quota_denies() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "10,60,600",
     }));
@@ -152,14 +155,14 @@ fn a_check_blames_the_identifier_whose_quota_denies() {
     for _ in 0..20 {
         assert_eq!(checked(&isolate, both)["allowed"], false);
     }
-    let (blocked, suspicious) = held_against(&isolate);
+    let (blocked, suspicious) = blocked_and_suspicious(&isolate);
     assert_eq!(blocked, [] as [Value; 0]);
     let id = CallerKey::id("a-key").to_string();
     assert_eq!(suspicious, [json!([id, 20])]);
 }
 
 #[test]
-fn without_events_no_denial_is_recorded() {
+fn no_denial_is_recorded_or_counted_if_events_are_off() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "10,60,600",
         "RATE_LIMIT_EVENTS": false,
@@ -168,23 +171,23 @@ fn without_events_no_denial_is_recorded() {
     for _ in 0..20 {
         checked(&isolate, r#"{"policy":"general","identifier":"192.0.2.1"}"#);
     }
-    assert_eq!(held_against(&isolate), (vec![], vec![]));
-    assert_eq!(isolate.control("events")["events"], json!([]));
+    assert_eq!(blocked_and_suspicious(&isolate), (vec![], vec![]));
+    assert_eq!(isolate.admin_json("events")["events"], json!([]));
 }
 
 #[test]
-fn a_cost_that_can_never_be_met_is_held_against_nobody() {
+fn a_cost_above_the_limit_counts_against_nobody() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_DEAR": "5,60", "RATE_LIMIT_ESCALATION": "10,60,600",
         "RATE_LIMIT_ROUTES": [{"path": "/", "policies": ["dear"], "cost": 6}],
     }));
     assert_eq!(isolate.statuses(&by("192.0.2.1", "/"), 20), [429; 20]);
-    assert_eq!(held_against(&isolate), (vec![], vec![]));
+    assert_eq!(blocked_and_suspicious(&isolate), (vec![], vec![]));
 }
 
-/// Five addresses that try every method, before an attacker comes.
+/// Five addresses send many methods each, before an attacker comes.
 #[test]
-fn decoys_hide_nobody_who_is_denied_a_lot() {
+fn decoys_do_not_hide_a_caller_with_many_denials() {
     let isolate = Isolate::new(&json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_ESCALATION": "100,60,600",
     }));
@@ -201,10 +204,10 @@ fn decoys_hide_nobody_who_is_denied_a_lot() {
         isolate.statuses(&by("192.0.2.1", "/"), 240)[1..],
         [429; 239]
     );
-    let (blocked, suspicious) = held_against(&isolate);
+    let (blocked, suspicious) = blocked_and_suspicious(&isolate);
     assert_eq!(blocked, ["192.0.2.1"]);
     assert_eq!(suspicious[0], json!(["192.0.2.1", 239]));
-    let events = isolate.control("events?limit=1000")["events"].clone();
+    let events = isolate.admin_json("events?limit=1000")["events"].clone();
     let mut events = events.as_array().unwrap().iter();
     let event = events.find(|event| event["caller"] == "192.0.2.1" && event["kind"] == "denied");
     assert_eq!(event.unwrap()["count"], 239);

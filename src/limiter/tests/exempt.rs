@@ -1,4 +1,4 @@
-//! Requests that no quota counts: those of allowed addresses, and those with the bypass token.
+//! Exempt requests: those of allowed addresses, and those with the bypass token.
 
 use serde_json::{Value, json};
 
@@ -8,8 +8,8 @@ use crate::headers::is_forwarded;
 const CALLER: &str = "192.0.2.1";
 const BYPASS_TOKEN: &str = "a-bypass-token-of-this-test";
 
-/// Limiters of two requests for each caller: in memory, and over a Redis that cannot be reached, in whose place memory
-/// decides.
+/// Two limiters that admit two requests of each caller: one in memory, and one whose Redis cannot be reached, so that
+/// memory decides.
 fn both(name: &str, value: &Value) -> [Isolate; 2] {
     let mut memory = json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_IP": "off"});
     let mut redis = upstash(&json!({}));
@@ -21,7 +21,7 @@ fn both(name: &str, value: &Value) -> [Isolate; 2] {
 }
 
 #[test]
-fn an_allowed_address_is_never_limited_nor_counted() {
+fn an_allowed_address_is_neither_limited_nor_counted() {
     for list in [
         json!("192.0.2.1, 10.0.0.0/8,2001:db8:aaaa::/48 , 2001:db8:bbbb::1"),
         json!([
@@ -42,10 +42,10 @@ fn an_allowed_address_is_never_limited_nor_counted() {
         ] {
             for isolate in &isolates {
                 assert_eq!(isolate.statuses(&by(address, "/"), 5), [200; 5]);
-                assert!(isolate.effects.calls().is_empty(), "Redis counts nothing");
+                assert!(isolate.effects.calls().is_empty(), "Redis is not called");
             }
             let [memory, _] = &isolates;
-            let usage = memory.control(&format!("usage/general/{address}"));
+            let usage = memory.admin_json(&format!("usage/general/{address}"));
             assert_eq!(usage["used"], 0, "{address}");
         }
         for isolate in &isolates {
@@ -61,13 +61,16 @@ fn an_allowed_address_is_never_limited_nor_counted() {
             }
         }
         let [_, redis] = &isolates;
-        assert!(!redis.effects.calls().is_empty(), "Redis counts the others");
+        assert!(
+            !redis.effects.calls().is_empty(),
+            "Redis is called for the other addresses"
+        );
     }
 }
 
-/// The limiter counts and blocks a /64 as one caller, so an allowed address stands for all of its /64.
+/// The limiter counts and blocks a /64 as one caller, so a block of a neighbour names the allowed address's /64.
 #[test]
-fn no_block_of_its_network_stops_an_allowed_address() {
+fn an_allowed_address_is_admitted_even_if_its_network_is_blocked() {
     const ALLOWED: &str = "2001:db8:88::1";
     const NEIGHBOUR: &str = "2001:db8:88::2";
     let isolate = |general: &str| {
@@ -77,9 +80,9 @@ fn no_block_of_its_network_stops_an_allowed_address() {
         }))
     };
     let put = |isolate: &Isolate, target: &str| {
-        let asked = by("198.51.100.1", &format!("/_limiter/blocked/{target}"));
+        let request = by("198.51.100.1", &format!("/_limiter/blocked/{target}"));
         isolate
-            .answer(&asked.sending("PUT", "").authorized())
+            .answer(&request.sending("PUT", "").authorized())
             .status
     };
     let stays_admitted = |isolate: &Isolate| {
@@ -103,9 +106,13 @@ fn no_block_of_its_network_stops_an_allowed_address() {
     ] {
         assert_eq!(put(&by_operator, target), 409, "{target}");
     }
-    assert_eq!(by_operator.control("blocked")["blocked"], json!([]));
+    assert_eq!(by_operator.admin_json("blocked")["blocked"], json!([]));
     assert_eq!(by_operator.answer(&by(NEIGHBOUR, "/")).status, 200);
-    assert_eq!(put(&by_operator, "2001:db8:88::%2F48"), 200, "many callers");
+    assert_eq!(
+        put(&by_operator, "2001:db8:88::%2F48"),
+        200,
+        "a range of many callers can be blocked"
+    );
     stays_admitted(&by_operator);
 
     let by_policy = isolate("2,60,600");
@@ -117,7 +124,7 @@ fn no_block_of_its_network_stops_an_allowed_address() {
         by_escalation.statuses(&by(NEIGHBOUR, "/"), 9)[2..],
         [429; 7]
     );
-    let blocked = by_escalation.control("blocked");
+    let blocked = by_escalation.admin_json("blocked");
     assert_eq!(
         blocked["blocked"][0]["target"], "2001:db8:88::/64",
         "{blocked}"
@@ -126,7 +133,7 @@ fn no_block_of_its_network_stops_an_allowed_address() {
 }
 
 #[test]
-fn the_bypass_token_admits_beyond_the_limit_as_long_as_it_is_sent() {
+fn a_request_with_the_bypass_token_is_admitted_beyond_the_limit() {
     for (isolate, in_memory) in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN))
         .iter()
         .zip([true, false])
@@ -136,10 +143,10 @@ fn the_bypass_token_admits_beyond_the_limit_as_long_as_it_is_sent() {
         isolate.effects.calls();
         let bypassing = plain.clone().with("x-ratelimit-bypass", BYPASS_TOKEN);
         assert_eq!(isolate.statuses(&bypassing, 5), [200; 5]);
-        assert!(isolate.effects.calls().is_empty(), "Redis counts nothing");
+        assert!(isolate.effects.calls().is_empty(), "Redis is not called");
         assert_eq!(isolate.answer(&plain).status, 429);
         if in_memory {
-            assert_eq!(isolate.control("usage/general/192.0.2.1")["used"], 2);
+            assert_eq!(isolate.admin_json("usage/general/192.0.2.1")["used"], 2);
         }
     }
 }
@@ -156,7 +163,7 @@ fn the_bypass_token_does_not_reach_the_origin() {
 }
 
 #[test]
-fn blanks_around_the_bypass_token_are_not_part_of_it() {
+fn blanks_around_the_bypass_token_are_ignored() {
     for isolate in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN)) {
         for given in ["TOKEN ", " TOKEN", "\tTOKEN \t"] {
             let given = given.replace("TOKEN", BYPASS_TOKEN);
@@ -194,14 +201,14 @@ fn a_wrong_bypass_token_changes_nothing() {
         ];
         assert_ignored(&isolate, &wrong);
     }
-    // Without a token in the configuration none is right.
+    // If no bypass token is configured, no token bypasses.
     for isolate in both("RATE_LIMIT_ENABLED", &json!(true)) {
         assert_ignored(&isolate, &["", "undefined", BYPASS_TOKEN]);
     }
 }
 
 #[test]
-fn the_bypass_token_opens_nothing_of_the_control_plane() {
+fn the_bypass_token_does_not_authorize_calls_of_the_control_plane() {
     for isolate in both("RATE_LIMIT_BYPASS_TOKEN", &json!(BYPASS_TOKEN)) {
         let bearer = format!("Bearer {BYPASS_TOKEN}");
         for (name, value) in [
@@ -209,7 +216,7 @@ fn the_bypass_token_opens_nothing_of_the_control_plane() {
             ("authorization", &bearer),
         ] {
             let request = by("192.0.2.3", "/_limiter/blocked").with(name, value);
-            let answer = isolate.plane(&request);
+            let answer = isolate.admin_answer(&request);
             assert_eq!(answer.status, 401, "{name}");
             assert_eq!(json_of(&answer)["error"], "unauthorized");
         }

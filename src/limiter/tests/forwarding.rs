@@ -1,4 +1,4 @@
-//! Where an admitted request goes, and with which headers.
+//! Where an admitted request is forwarded, and with which headers.
 
 use proptest::prelude::*;
 use reqwest::Url;
@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::super::request::Incoming;
 use super::super::{Forward, ForwardTarget};
-use super::{Asked, Isolate, TOKEN, get, header};
+use super::{Isolate, TOKEN, TestRequest, get, header};
 
 const PASSED: &str = "x-edge-limiter-passed";
 
-/// A request as it comes again through an origin that leads back.
-fn coming_back(asked: &Asked, forward: &Forward) -> Asked {
+/// The request as it returns from an origin that leads back to the limiter.
+fn returning(request: &TestRequest, forward: &Forward) -> TestRequest {
     let passed = header(&forward.set_on_request, PASSED).unwrap();
-    asked.clone().with(PASSED, passed)
+    request.clone().with(PASSED, passed)
 }
 
 fn looping(limit: &str) -> Isolate {
@@ -25,15 +25,15 @@ fn looping(limit: &str) -> Isolate {
 #[test]
 fn a_loop_is_cut_at_the_fifth_pass_and_every_pass_is_charged() {
     let isolate = looping("10,60");
-    let mut asked = get("https://shop.example/");
+    let mut request = get("https://shop.example/");
     for left in ["9", "8", "7", "6"] {
-        let forward = isolate.forward(&asked);
+        let forward = isolate.forward(&request);
         let remaining = header(&forward.set_on_response, "X-RateLimit-Remaining");
         assert_eq!(remaining, Some(left));
-        asked = coming_back(&asked, &forward);
+        request = returning(&request, &forward);
     }
     for left in ["5", "4"] {
-        let answer = isolate.answer(&asked);
+        let answer = isolate.answer(&request);
         assert_eq!(answer.status, 508);
         let remaining = header(&answer.headers, "X-RateLimit-Remaining");
         assert_eq!(remaining, Some(left));
@@ -45,54 +45,54 @@ fn a_loop_is_cut_at_the_fifth_pass_and_every_pass_is_charged() {
 }
 
 #[test]
-fn a_loop_ends_where_its_quota_does() {
+fn a_loop_ends_with_429_once_its_quota_is_used_up() {
     let isolate = looping("2,60");
-    let mut asked = get("https://shop.example/");
+    let mut request = get("https://shop.example/");
     for _ in 0..2 {
-        asked = coming_back(&asked, &isolate.forward(&asked));
+        request = returning(&request, &isolate.forward(&request));
     }
-    assert_eq!(isolate.answer(&asked).status, 429);
+    assert_eq!(isolate.answer(&request).status, 429);
 }
 
-/// What comes again is charged to the address that the platform reports, be it the application's own. A client can write
-/// every other header.
+/// A request that returns is charged to the address that the platform reports, even if it is the application's own. A
+/// client can write every other header.
 #[test]
-fn a_pass_is_charged_to_the_address_from_which_it_comes() {
+fn each_pass_is_charged_to_the_address_from_which_it_comes() {
     let isolate = looping("10,60");
-    let asked = get("https://shop.example/").with("x-edge-limiter-ip", "192.0.2.66");
-    let forward = isolate.forward(&asked);
-    let again = coming_back(&asked, &forward).with("cf-connecting-ip", "192.0.2.77");
+    let request = get("https://shop.example/").with("x-edge-limiter-ip", "192.0.2.66");
+    let forward = isolate.forward(&request);
+    let again = returning(&request, &forward).with("cf-connecting-ip", "192.0.2.77");
     let forward = isolate.forward(&again);
     let set = |name| header(&forward.set_on_request, name);
     assert_eq!(set("x-edge-limiter-ip"), Some("192.0.2.77"));
     for (address, left) in [("1", "8"), ("77", "8"), ("66", "9")] {
-        let asked = asked
+        let request = request
             .clone()
             .with("cf-connecting-ip", &format!("192.0.2.{address}"));
-        let forward = isolate.forward(&asked);
+        let forward = isolate.forward(&request);
         let remaining = header(&forward.set_on_response, "X-RateLimit-Remaining");
         assert_eq!(remaining, Some(left), "{address}");
     }
 }
 
 #[test]
-fn a_client_that_forges_the_loop_guard_shortens_its_own_allowance_alone() {
+fn a_client_that_forges_the_loop_guard_only_shortens_its_own_passes() {
     let isolate = looping("10,60");
-    let asked = get("https://shop.example/");
-    let forward = isolate.forward(&asked);
+    let request = get("https://shop.example/");
+    let forward = isolate.forward(&request);
     let own = header(&forward.set_on_request, PASSED).unwrap();
-    // As several lines arrive.
+    // Several header lines arrive joined by commas.
     let four = [own; 4].join(", ");
     assert_eq!(
-        isolate.answer(&asked.clone().with(PASSED, &four)).status,
+        isolate.answer(&request.clone().with(PASSED, &four)).status,
         508
     );
     let three = [own; 3].join(",");
-    let last = isolate.forward(&asked.clone().with(PASSED, &three));
-    assert_eq!(isolate.answer(&coming_back(&asked, &last)).status, 508);
+    let last = isolate.forward(&request.clone().with(PASSED, &three));
+    assert_eq!(isolate.answer(&returning(&request, &last)).status, 508);
     let other = isolate.forward(&get("https://shop.example/"));
     let remaining = header(&other.set_on_response, "X-RateLimit-Remaining");
-    assert_eq!(remaining, Some("5"), "each of the five was charged");
+    assert_eq!(remaining, Some("5"), "each of the five passes was charged");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn an_unusable_origin_is_answered_502_and_the_request_counts() {
 }
 
 #[test]
-fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
+fn the_origin_gets_the_limiters_headers_and_no_forged_ones() {
     let vars = json!({
         "ORIGIN_URL": "https://app.example", "ORIGIN_SECRET": "a-secret-of-this-test", "RATE_LIMIT_IP": "off",
     });
@@ -187,7 +187,7 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
         assert!(forward.removed_from_response.contains(&name), "{name}");
     }
 
-    let unknown = Asked {
+    let unknown = TestRequest {
         headers: Vec::new(),
         ..get("https://shop.example/")
     };
@@ -200,7 +200,7 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
     );
     assert!(forward.set_on_response.is_empty());
     assert_eq!(forward.removed_from_response.len(), 11);
-    // Where nothing is counted, the origin's numbers are the only ones.
+    // A disabled limiter counts nothing, so the origin's own numbers stay.
     let disabled =
         Isolate::new(&json!({"RATE_LIMIT_HEADERS": "none", "RATE_LIMIT_ENABLED": false}));
     let forward = disabled.forward(&get("https://shop.example/").at_edge());
@@ -208,40 +208,40 @@ fn the_origin_gets_the_limiters_headers_and_not_a_clients_forgeries() {
 }
 
 #[test]
-fn only_where_cloudflare_runs_the_limiter_is_a_request_forwarded_by_its_host() {
+fn a_request_is_forwarded_to_its_own_host_only_on_cloudflares_network() {
     let isolate = Isolate::new(&json!({"ORIGIN_SECRET": "a-secret-of-this-test"}));
-    let asked = get("https://evil.example/");
+    let request = get("https://evil.example/");
     assert_eq!(
-        isolate.forward(&asked.clone().at_edge()).target,
+        isolate.forward(&request.clone().at_edge()).target,
         ForwardTarget::Route
     );
-    let self_hosted = Asked {
+    let self_hosted = TestRequest {
         data_center: None,
-        ..asked.clone().at_edge()
+        ..request.clone().at_edge()
     };
-    // What `wrangler dev` makes up, without what the network adds.
-    let simulated = asked.clone().at_edge().without("cf-ray");
-    for elsewhere in [asked.clone(), self_hosted, simulated] {
+    // `wrangler dev` makes up a data centre, but no ray.
+    let simulated = request.clone().at_edge().without("cf-ray");
+    for elsewhere in [request.clone(), self_hosted, simulated] {
         let answer = isolate.answer(&elsewhere);
         assert_eq!(answer.status, 502);
         assert!(answer.body.contains("set ORIGIN_URL"), "{}", answer.body);
         assert!(!format!("{answer:?}").contains("a-secret-of-this-test"));
     }
-    // An operator who knows that no client chooses the host says so.
+    // An operator who knows that no client can choose the host sets `route`.
     let anywhere = Isolate::new(&json!({"ORIGIN_URL": "Route"}));
-    assert_eq!(anywhere.forward(&asked).target, ForwardTarget::Route);
+    assert_eq!(anywhere.forward(&request).target, ForwardTarget::Route);
 }
 
 #[test]
-fn a_request_with_one_of_the_limiters_own_tokens_goes_on_without_it() {
+fn the_limiters_own_tokens_are_removed_from_a_forwarded_request() {
     let vars = json!({
         "ORIGIN_URL": "https://app.example", "ADMIN_TOKEN": TOKEN, "CHECK_TOKEN": "a-check-token-of-this-test",
         "RATE_LIMIT_BYPASS_TOKEN": "a-bypass-token-of-this-test", "ORIGIN_SECRET": "a-secret-of-this-test",
     });
     let isolate = Isolate::new(&vars);
     let removed = |authorization: &str| {
-        let asked = get("https://shop.example/").with("authorization", authorization);
-        let removed = isolate.forward(&asked).removed_from_request;
+        let request = get("https://shop.example/").with("authorization", authorization);
+        let removed = isolate.forward(&request).removed_from_request;
         removed.contains(&"authorization")
     };
     assert!(removed(&format!("Bearer {TOKEN}")));
@@ -260,7 +260,7 @@ fn parsed(url: &str) -> Url {
 }
 
 #[test]
-fn the_path_that_is_sent_is_the_path_that_is_classified() {
+fn the_path_that_is_forwarded_is_the_path_that_is_classified() {
     let isolate = Isolate::new(&json!({
         "ORIGIN_URL": "https://app.example/base", "RATE_LIMIT_IP": "off",
         "RATE_LIMIT_ROUTES": [{"path": "/api/login", "policies": ["auth"]}],
@@ -269,7 +269,7 @@ fn the_path_that_is_sent_is_the_path_that_is_classified() {
         "https://shop.example/api/login\u{1f}",
         "https://shop.example/api/lo\tgin",
         "https://shop.example/api/x/%2E%2e/login#/x",
-        // A host that is none, behind which the path is still what it is.
+        // The host is invalid, which does not change the path.
         "https://shop example/api/login",
         "https://[::1/api/login",
         "https://a\u{1}b/api\\login",
@@ -283,16 +283,16 @@ fn the_path_that_is_sent_is_the_path_that_is_classified() {
 }
 
 proptest! {
-    /// Whatever is asked for: the path and query that are classified are those in the URL that is sent, which leaves
-    /// neither the origin's host nor its path.
+    /// The path and the query that are classified are those of the forwarded URL. That URL has the origin's host and is
+    /// beneath the origin's path.
     #[test]
-    fn what_is_classified_is_what_is_sent(
+    fn the_url_that_is_classified_is_the_url_that_is_forwarded(
         host in prop_oneof![Just("shop.example".to_owned()), "[a-z@:\\[\\] %\\\\\\x01é]{1,8}"],
         rest in "([/?#\\\\]([a-c./;\\\\?#%&=^|\"'<>{}` \\t\\n\\x00\\x1f\\x7fé]|%2[eEfF]|%5[cC]|//|\\.\\.){0,12}){0,3}",
         base in prop::sample::select(&["https://app.example", "https://app.example/base", "http://app.example:81/a/b"]),
     ) {
-        let asked = get(&format!("https://{host}{rest}"));
-        let incoming = Incoming::new(&asked);
+        let request = get(&format!("https://{host}{rest}"));
+        let incoming = Incoming::new(&request);
         let ForwardTarget::Url(sent) = ForwardTarget::url(base, &incoming) else { panic!() };
         let [sent, base] = [sent.as_str(), base].map(parsed);
         prop_assert_eq!(sent.origin(), base.origin());
@@ -302,8 +302,8 @@ proptest! {
         prop_assert_eq!(sent.query().map(|query| format!("?{query}")).unwrap_or_default(), query.unwrap());
         prop_assert_eq!(sent.fragment(), None);
 
-        // To a binding, or a route: the same, where such a request can be sent at all.
-        let own = Url::parse(incoming.rewritten_url().unwrap_or(&asked.url));
+        // The same holds for a binding or a route, if the URL is valid there.
+        let own = Url::parse(incoming.rewritten_url().unwrap_or(&request.url));
         if let Ok(own) = own {
             prop_assert_eq!(own.path(), incoming.path());
             prop_assert_eq!(own.query(), sent.query());

@@ -1,30 +1,30 @@
-//! `/_limiter/health`: who learns what.
+//! `/_limiter/health`: what everybody sees, and what only an operator sees.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::{Asked, Duty, Isolate, TOKEN, by, get, header, json_of};
+use super::{Duty, Isolate, TOKEN, TestRequest, by, get, header, json_of};
 use crate::error::KeySetError;
 use crate::store::conformance::START;
 
 const CALLER: &str = "192.0.2.1";
 
-fn asked() -> Asked {
+fn request() -> TestRequest {
     get("http://localhost/_limiter/health")
 }
 
 fn health(isolate: &Isolate, authorization: &str) -> Value {
-    let answer = isolate.plane(&asked().with("authorization", authorization));
+    let answer = isolate.admin_answer(&request().with("authorization", authorization));
     assert_eq!(answer.status, 200);
     json_of(&answer)
 }
 
 #[test]
-fn health_is_public_and_short() {
+fn public_health_has_four_fields() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
-    let anonymous = asked().without("cf-connecting-ip");
-    let answer = isolate.plane(&anonymous);
+    let anonymous = request().without("cf-connecting-ip");
+    let answer = isolate.admin_answer(&anonymous);
     assert_eq!(answer.status, 200);
     let mut body = json_of(&answer);
     let version = body.as_object_mut().unwrap().remove("version").unwrap();
@@ -35,14 +35,17 @@ fn health_is_public_and_short() {
     }
     let rest = json!({"status": "ok", "store": "memory", "breaker": null});
     assert_eq!(body, rest);
-    assert_eq!(isolate.plane(&anonymous.sending("HEAD", "")).status, 200);
+    assert_eq!(
+        isolate.admin_answer(&anonymous.sending("HEAD", "")).status,
+        200
+    );
 }
 
 #[test]
-fn health_takes_get_and_head_alone() {
+fn health_accepts_only_get_and_head() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN}));
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = isolate.plane(&asked().authorized().sending(method, "x"));
+        let answer = isolate.admin_answer(&request().authorized().sending(method, "x"));
         let allow = header(&answer.headers, "allow");
         assert_eq!((answer.status, allow), (405, Some("GET, HEAD")), "{method}");
     }
@@ -51,17 +54,17 @@ fn health_takes_get_and_head_alone() {
 #[test]
 fn health_is_neither_counted_nor_limited() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_GENERAL": "1,3600"}));
-    assert_eq!(isolate.statuses(&asked(), 3), [200; 3]);
+    assert_eq!(isolate.statuses(&request(), 3), [200; 3]);
     assert_eq!(isolate.statuses(&by(CALLER, "/"), 2), [200, 429]);
-    assert_eq!(isolate.answer(&asked()).status, 200);
+    assert_eq!(isolate.answer(&request()).status, 200);
 }
 
 #[test]
-fn only_the_token_opens_the_details() {
+fn only_the_operators_token_shows_the_details() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_TYPO": "1,1"}));
-    let open = health(&isolate, &format!("Bearer {TOKEN}"));
-    assert_eq!(open["errors"], json!([]));
-    let warnings = open["warnings"].as_array().unwrap().iter();
+    let detailed = health(&isolate, &format!("Bearer {TOKEN}"));
+    assert_eq!(detailed["errors"], json!([]));
+    let warnings = detailed["warnings"].as_array().unwrap().iter();
     let variables: Vec<&Value> = warnings.map(|warning| &warning["variable"]).collect();
     assert_eq!(variables, ["RATE_LIMIT_TYPO"]);
     let shorter = &TOKEN[..TOKEN.len() - 1];
@@ -76,8 +79,8 @@ fn only_the_token_opens_the_details() {
         "Bearer undefined",
         "Bearer \u{ff}",
     ] {
-        let shut = health(&isolate, authorization);
-        let mut fields: Vec<&String> = shut.as_object().unwrap().keys().collect();
+        let public_body = health(&isolate, authorization);
+        let mut fields: Vec<&String> = public_body.as_object().unwrap().keys().collect();
         fields.sort();
         let public = ["breaker", "status", "store", "version"];
         assert_eq!(fields, public, "{authorization}");
@@ -85,7 +88,7 @@ fn only_the_token_opens_the_details() {
 }
 
 #[test]
-fn without_a_token_in_the_configuration_nothing_opens_the_details() {
+fn without_a_configured_token_nobody_sees_the_details() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_AUTH": "garbage"}));
     for authorization in ["Bearer ", "Bearer undefined", "Bearer null"] {
         let health = health(&isolate, authorization);
@@ -95,7 +98,7 @@ fn without_a_token_in_the_configuration_nothing_opens_the_details() {
 }
 
 #[test]
-fn a_key_set_that_cannot_be_fetched_is_degraded_until_it_can_and_logged_once() {
+fn health_is_degraded_and_logs_once_while_the_key_set_cannot_be_fetched() {
     let vars = json!({
         "ADMIN_TOKEN": TOKEN, "RATE_LIMIT_POLICIES": {"general": {"authenticated": 1000}},
         "RATE_LIMIT_JWT_JWKS_URL": "https://id.example/keys?planted", "RATE_LIMIT_JWT_ISSUER": "i",
@@ -110,7 +113,11 @@ fn a_key_set_that_cannot_be_fetched_is_degraded_until_it_can_and_logged_once() {
     let signed = format!("{}.{}", encode(json!({"alg": "ES256"})), encode(claims));
     let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([7; 64]));
     let of_a_user = by(CALLER, "/").with("authorization", &format!("bearer {token}"));
-    assert_eq!(public(&isolate), "ok", "nobody has asked for it yet");
+    assert_eq!(
+        public(&isolate),
+        "ok",
+        "no request has needed the key set yet"
+    );
 
     isolate.effects.publish(Err(KeySetError::Status(302)));
     for _ in 0..3 {
@@ -130,7 +137,7 @@ fn a_key_set_that_cannot_be_fetched_is_degraded_until_it_can_and_logged_once() {
         "{lines:?}"
     );
 
-    // Any request begins the next attempt, ten seconds later, and none waits for it.
+    // Ten seconds later, any request begins the next attempt, and no request waits for it.
     isolate.effects.set(10_000);
     let x = URL_SAFE_NO_PAD.encode([7; 32]);
     let key = json!({"kty": "EC", "crv": "P-256", "x": x, "y": x});

@@ -1,9 +1,9 @@
-//! Requests that the application serves itself, and its own calls of the control plane.
+//! `Limiter::limit` for requests that the application serves itself, and the application's calls of the control plane.
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Asked, Handled, Isolate, TOKEN, by, header, json_of, policies, upstash};
+use super::{Handled, Isolate, TOKEN, TestRequest, by, header, json_of, policies, upstash};
 use crate::admin::Operation;
 use crate::gate::Exempt;
 use crate::headers::LOOP_GUARD;
@@ -11,7 +11,7 @@ use crate::response::Response;
 
 const BYPASS_TOKEN: &str = "a-bypass-token-of-this-test";
 
-/// A policy of each kind, and every way to come to another answer.
+/// Variables with a policy of each kind, and with everything that changes an answer.
 fn vars() -> Value {
     let mut vars = policies();
     for (name, value) in [
@@ -27,8 +27,8 @@ fn vars() -> Value {
     vars
 }
 
-/// One of each kind.
-fn requests() -> Vec<Asked> {
+/// One request of each kind.
+fn requests() -> Vec<TestRequest> {
     let long = format!("/{}", "x".repeat(5000));
     let ambiguous = "/a%2F".repeat(70);
     let paths = [
@@ -50,7 +50,7 @@ fn requests() -> Vec<Asked> {
         "/%5flimiter/health",
         "/x/../_limiter/health",
     ];
-    let mut requests: Vec<Asked> = paths.iter().map(|path| by("192.0.2.1", path)).collect();
+    let mut requests: Vec<TestRequest> = paths.iter().map(|path| by("192.0.2.1", path)).collect();
     requests.extend([
         by("198.51.100.7", "/blocking"),
         by("192.0.2.1", "/").with("x-ratelimit-bypass", BYPASS_TOKEN),
@@ -67,26 +67,26 @@ fn requests() -> Vec<Asked> {
     requests
 }
 
-/// Whoever serves it, a request is decided in one way: the answers, the numbers, the counts and the records are the same.
+/// The answers, the numbers, the counts and the records are the same.
 #[test]
-fn a_request_is_decided_as_one_that_is_forwarded() {
+fn a_request_is_decided_alike_whether_it_is_forwarded_or_served_by_the_application() {
     for dialect in ["x-ratelimit", "ietf", "none"] {
         let mut vars = vars();
         vars["RATE_LIMIT_HEADERS"] = json!(dialect);
         vars["RATE_LIMIT_METRICS"] = json!(true);
         let [forwarding, serving] = [(); 2].map(|()| Isolate::new(&vars));
         for round in 0..4 {
-            for asked in requests() {
-                let verdict = serving.limit(&asked);
-                let what = format!("{dialect}, {round}: {} {}", asked.method, asked.url);
-                match forwarding.handle(&asked) {
-                    Handled::Answer(answer) => assert_eq!(verdict.answer, Some(answer), "{what}"),
+            for request in requests() {
+                let verdict = serving.limit(&request);
+                let case = format!("{dialect}, {round}: {} {}", request.method, request.url);
+                match forwarding.handle(&request) {
+                    Handled::Answer(answer) => assert_eq!(verdict.answer, Some(answer), "{case}"),
                     Handled::Forward(forward) => {
-                        assert_eq!(verdict.answer, None, "{what}");
-                        assert_eq!(verdict.set_on_response, forward.set_on_response, "{what}");
+                        assert_eq!(verdict.answer, None, "{case}");
+                        assert_eq!(verdict.set_on_response, forward.set_on_response, "{case}");
                         let removed = forward.removed_from_response;
-                        assert_eq!(verdict.removed_from_response, removed, "{what}");
-                        assert_eq!(verdict.exposed, forward.exposed, "{what}");
+                        assert_eq!(verdict.removed_from_response, removed, "{case}");
+                        assert_eq!(verdict.exposed, forward.exposed, "{case}");
                         if let Some(sample) = forward.sample {
                             forwarding.limiter.forwarded(sample, 0);
                         }
@@ -96,7 +96,7 @@ fn a_request_is_decided_as_one_that_is_forwarded() {
         }
         for path in ["events?limit=1000", "suspicious", "blocked"] {
             let without_ids = |isolate: &Isolate| {
-                let mut listed = isolate.control(path);
+                let mut listed = isolate.admin_json(path);
                 for event in listed["events"].as_array_mut().into_iter().flatten() {
                     event["id"] = json!(null);
                 }
@@ -107,13 +107,13 @@ fn a_request_is_decided_as_one_that_is_forwarded() {
             };
             assert_eq!(without_ids(&serving), without_ids(&forwarding), "{path}");
         }
-        let series = |isolate: &Isolate| isolate.control("series?window=hour")["buckets"].take();
+        let series = |isolate: &Isolate| isolate.admin_json("series?window=hour")["buckets"].take();
         assert_eq!(series(&serving), series(&forwarding));
     }
 }
 
 #[test]
-fn a_verdict_says_where_its_caller_stands() {
+fn a_verdict_has_the_numbers_of_the_binding_policy() {
     let isolate = Isolate::new(&vars());
     let now_ms = 1_764_000_000_000_u64;
     let at = |verdict: &super::LimitVerdict| verdict.reset.map(|at| at.as_millis() > now_ms);
@@ -137,7 +137,7 @@ fn a_verdict_says_where_its_caller_stands() {
     );
     assert!(!denied.blocked);
 
-    // A policy's block; a cost that no waiting meets; an address's block, without an end.
+    // Next come a policy's block, a cost above the limit, and an address's block without an end.
     for _ in 0..2 {
         isolate.limit(&by("192.0.2.2", "/blocking"));
     }
@@ -163,12 +163,12 @@ fn a_verdict_says_where_its_caller_stands() {
         (exempt.exempt, exempt.policy),
         (Some(Exempt::Allowed), None)
     );
-    let unread = isolate.limit(&by("192.0.2.1", &format!("/{}", "x".repeat(5000))));
-    assert_eq!(unread.answer.map(|answer| answer.status), Some(414));
+    let too_long = isolate.limit(&by("192.0.2.1", &format!("/{}", "x".repeat(5000))));
+    assert_eq!(too_long.answer.map(|answer| answer.status), Some(414));
 }
 
 #[test]
-fn a_verdict_says_that_memory_decides_in_the_stores_place() {
+fn a_verdict_is_degraded_if_memory_decides_in_place_of_the_store() {
     let isolate = Isolate::new(&upstash(&json!({})));
     let verdict = isolate.limit(&by("192.0.2.1", "/"));
     assert!(verdict.answer.is_none() && verdict.degraded);
@@ -178,9 +178,9 @@ fn a_verdict_says_that_memory_decides_in_the_stores_place() {
     assert_eq!((verdict.retry_after, verdict.policy), (Some(1), None));
 }
 
-/// Nothing is forwarded, so nothing can go round in circles, and no origin is missed.
+/// Nothing is forwarded, so there can be no loop, and no origin is needed.
 #[test]
-fn neither_an_origin_nor_the_loop_guard_matters() {
+fn limit_ignores_the_origin_and_the_loop_guard() {
     let isolate = Isolate::new(&json!({"ORIGIN_URL": "not a URL", "RATE_LIMIT_GENERAL": "9,60"}));
     let passed = by("192.0.2.1", "/").with(LOOP_GUARD, &["edge-limiter"; 20].join(", "));
     for _ in 0..9 {
@@ -196,12 +196,12 @@ fn operate(isolate: &Isolate, method: &str, path_and_query: &str, body: &str) ->
         body: body.to_owned(),
     };
     let answer = isolate.limiter.operate(operation).now_or_never();
-    answer.expect("it waits for nothing")
+    answer.expect("every effect of the test host ends at once")
 }
 
 #[test]
-fn the_application_asks_the_control_plane_without_a_token() {
-    // No token is configured: over HTTP, nothing but health exists.
+fn the_application_calls_the_control_plane_without_a_token() {
+    // No token is configured, so over HTTP only health exists.
     let isolate = Isolate::new(&json!({"RATE_LIMIT_AUTH": "2,60,600"}));
     let done = |method, path, body| {
         let answer = operate(&isolate, method, path, body);
@@ -219,13 +219,13 @@ fn the_application_asks_the_control_plane_without_a_token() {
     );
     assert!(
         isolate.effects.outlived(),
-        "it is finished once it has begun"
+        "the call ends even if the client disconnects"
     );
     assert_eq!(done("GET", "/blocked/10.1.2.3", "")["blocked"], true);
     assert_eq!(done("GET", "/events?limit=5", "")["scope"], "isolate");
     assert_eq!(done("GET", "/health", "")["errors"], json!([]));
 
-    // Its doings are on record, as its own.
+    // The operator log names the application.
     let log = done("GET", "/operations", "");
     let named: Vec<Value> = log["operations"]
         .as_array()
@@ -258,9 +258,9 @@ fn the_application_asks_the_control_plane_without_a_token() {
 }
 
 #[test]
-fn the_control_plane_alone_answers_no_traffic() {
+fn control_plane_answers_404_to_traffic_and_counts_nothing() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_GENERAL": "1,60"}));
-    let asked = |request: &Asked| {
+    let ask = |request: &TestRequest| {
         isolate
             .limiter
             .control_plane(request)
@@ -268,17 +268,17 @@ fn the_control_plane_alone_answers_no_traffic() {
             .unwrap()
     };
     let policies = by("192.0.2.1", "/_limiter/policies");
-    assert_eq!(asked(&policies).status, 401);
-    assert_eq!(asked(&policies.authorized()).status, 200);
+    assert_eq!(ask(&policies).status, 401);
+    assert_eq!(ask(&policies.authorized()).status, 200);
     for path in ["/", "/_limiters", "/%5flimiter/policies"] {
         assert_eq!(
-            asked(&by("192.0.2.1", path).authorized()).status,
+            ask(&by("192.0.2.1", path).authorized()).status,
             404,
             "{path}"
         );
     }
     let long = by("192.0.2.1", &format!("/_limiter/{}", "x".repeat(5000)));
-    assert_eq!(asked(&long).status, 414);
+    assert_eq!(ask(&long).status, 414);
     assert!(
         isolate.limit(&by("192.0.2.1", "/")).answer.is_none(),
         "nothing was counted"
@@ -286,7 +286,7 @@ fn the_control_plane_alone_answers_no_traffic() {
 }
 
 #[test]
-fn errors_have_a_code_that_programs_tell_them_by() {
+fn every_error_of_the_control_plane_has_its_code() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_ALLOWLIST": "198.51.100.7"}));
     for (method, path, body, status, code) in [
         (
@@ -359,13 +359,13 @@ fn errors_have_a_code_that_programs_tell_them_by() {
         ("POST", "/events", "", 405, json!(null)),
     ] {
         let answer = operate(&isolate, method, path, body);
-        let told = json_of(&answer);
+        let body = json_of(&answer);
         assert_eq!(
-            (answer.status, &told["code"]),
+            (answer.status, &body["code"]),
             (status, &code),
             "{method} {path}"
         );
-        assert!(told["error"].is_string() && told["message"].is_string());
+        assert!(body["error"].is_string() && body["message"].is_string());
     }
     let too_long = operate(&isolate, "PUT", "/blocked/192.0.2.1", &"x".repeat(20_000));
     assert_eq!(

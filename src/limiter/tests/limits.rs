@@ -1,4 +1,4 @@
-//! Requests that count against their limits, and those that are too long to be read.
+//! Limits of requests, and the limit on the length of a path.
 
 use serde_json::json;
 
@@ -36,7 +36,7 @@ fn a_request_is_admitted_up_to_its_limit_and_then_answered_429() {
 }
 
 #[test]
-fn a_path_is_bounded_and_a_query_is_not() {
+fn a_path_of_more_than_4096_bytes_is_answered_414_and_a_query_may_be_longer() {
     let isolate = Isolate::new(&json!({}));
     let long = "x".repeat(4096);
     let url = |rest: &str| format!("http://localhost{rest}");

@@ -1,8 +1,8 @@
-//! Headers by which an origin takes a request for one of another method: the policies of both apply.
+//! Headers by which an origin may run another method than the request's own: the policies of both methods apply.
 
 use serde_json::{Value, json};
 
-use super::{Asked, Isolate, TOKEN, by, get, header, json_of};
+use super::{Isolate, TOKEN, TestRequest, by, get, header, json_of};
 
 fn isolate(routes: &Value) -> Isolate {
     Isolate::new(&json!({
@@ -20,19 +20,19 @@ fn by_method() -> Value {
     ])
 }
 
-fn post(path: &str) -> Asked {
+fn post(path: &str) -> TestRequest {
     by("192.0.2.1", path).sending("POST", "")
 }
 
-/// The policies that a request is charged under.
-fn met(routes: &Value, asked: &Asked) -> Vec<String> {
-    let answer = isolate(routes).answer(asked);
+/// The policies to which a request is charged.
+fn met(routes: &Value, request: &TestRequest) -> Vec<String> {
+    let answer = isolate(routes).answer(request);
     assert_eq!(answer.status, 200, "{answer:?}");
     serde_json::from_value(json_of(&answer)["policies"].take()).unwrap()
 }
 
 #[test]
-fn the_policies_of_both_methods_apply_to_a_request_that_asks_for_another() {
+fn a_request_with_a_method_override_meets_the_policies_of_both_methods() {
     let both = ["writes", "deletions"];
     for name in [
         "x-http-method-override",
@@ -51,81 +51,81 @@ fn the_policies_of_both_methods_apply_to_a_request_that_asks_for_another() {
             "post,DELETE",
             ",DELETE,",
         ] {
-            let asked = post("/items/1").with(name, value);
-            assert_eq!(met(&by_method(), &asked), both, "{name}: {value}");
+            let request = post("/items/1").with(name, value);
+            assert_eq!(met(&by_method(), &request), both, "{name}: {value}");
         }
     }
     for value in ["", "POST", "PUT", "post", " , "] {
-        let asked = post("/items/1").with("x-http-method-override", value);
-        assert_eq!(met(&by_method(), &asked), ["writes"], "{value}");
+        let request = post("/items/1").with("x-http-method-override", value);
+        assert_eq!(met(&by_method(), &request), ["writes"], "{value}");
     }
-    // A method that no route names meets what a request of it would.
-    let asked = post("/items/1").with("x-http-method-override", "PROPFIND");
-    assert_eq!(met(&by_method(), &asked), ["writes", "general"]);
+    // An override that no route names meets the policies that a request of that method would meet.
+    let request = post("/items/1").with("x-http-method-override", "PROPFIND");
+    assert_eq!(met(&by_method(), &request), ["writes", "general"]);
 }
 
 #[test]
-fn headers_that_disagree_are_all_believed() {
-    let asked = post("/items/1")
+fn the_methods_of_all_override_headers_apply() {
+    let request = post("/items/1")
         .with("x-http-method-override", "GET")
         .with("x_method_override", "DELETE")
         .with("x-http-method", "PATCH");
     let all = ["writes", "reads", "deletions", "general"];
-    assert_eq!(met(&by_method(), &asked), all);
+    assert_eq!(met(&by_method(), &request), all);
 }
 
 /// WordPress reads the header on every method.
 #[test]
-fn a_get_may_be_taken_for_a_post_as_well() {
-    let asked = by("192.0.2.1", "/items/1").with("x-http-method-override", "POST");
-    assert_eq!(met(&by_method(), &asked), ["reads", "writes"]);
+fn a_get_with_an_override_meets_the_policies_of_both_methods() {
+    let request = by("192.0.2.1", "/items/1").with("x-http-method-override", "POST");
+    assert_eq!(met(&by_method(), &request), ["reads", "writes"]);
 }
 
 #[test]
-fn the_largest_cost_of_both_methods_is_charged() {
+fn the_larger_cost_of_both_methods_is_charged() {
     let isolate = isolate(&by_method());
-    let asked = post("/items/1").with("x-http-method-override", "DELETE");
-    isolate.answer(&asked);
+    let request = post("/items/1").with("x-http-method-override", "DELETE");
+    isolate.answer(&request);
     for (policy, used) in [("writes", 5), ("deletions", 5), ("general", 0)] {
-        let usage = isolate.control(&format!("usage/{policy}/192.0.2.1"));
+        let usage = isolate.admin_json(&format!("usage/{policy}/192.0.2.1"));
         assert_eq!(usage["used"], used, "{policy}");
     }
 }
 
 #[test]
-fn a_path_and_a_method_that_are_ambiguous_meet_every_pair() {
-    let asked = post("/items%2F1").with("x-http-method-override", "DELETE");
+fn every_reading_of_the_path_is_matched_with_every_method() {
+    let request = post("/items%2F1").with("x-http-method-override", "DELETE");
     assert_eq!(
-        met(&by_method(), &asked),
+        met(&by_method(), &request),
         ["general", "writes", "deletions"]
     );
 }
 
-/// A server that limits inside its own routes names the policies itself.
+/// A server that limits inside its own routes names the policies in its check.
 #[test]
-fn a_check_of_both_policies_is_charged_alike() {
+fn a_check_of_both_policies_is_charged_like_the_request() {
     let [requests, checks] = [isolate(&by_method()), isolate(&by_method())];
-    let asked = post("/items/1").with("x-http-method-override", "DELETE");
+    let request = post("/items/1").with("x-http-method-override", "DELETE");
     let body = r#"{"checks":[{"policy":"writes","identifier":"192.0.2.1"},{"policy":"deletions","identifier":"192.0.2.1"}],"cost":5}"#;
     let check = get("http://localhost/_limiter/check")
         .sending("POST", body)
         .authorized();
     for _ in 0..10 {
-        let admitted = requests.answer(&asked).status == 200;
-        let answer = checks.plane(&check);
+        let admitted = requests.answer(&request).status == 200;
+        let answer = checks.admin_answer(&check);
         assert_eq!(json_of(&answer)["allowed"], admitted);
     }
     for policy in ["writes", "deletions"] {
         let path = format!("usage/{policy}/192.0.2.1");
         assert_eq!(
-            requests.control(&path)["used"],
-            checks.control(&path)["used"]
+            requests.admin_json(&path)["used"],
+            checks.admin_json(&path)["used"]
         );
     }
 }
 
 #[test]
-fn a_request_that_names_many_methods_is_refused_and_nothing_is_hidden_behind_them() {
+fn a_request_with_too_many_method_overrides_is_answered_400_and_not_charged() {
     let isolate = isolate(&by_method());
     let padded = format!("{}, DELETE", "x".repeat(300));
     for value in ["A,B,C,D,E", "A,B,C,D,DELETE", &padded] {
@@ -135,24 +135,24 @@ fn a_request_that_names_many_methods_is_refused_and_nothing_is_hidden_behind_the
     }
     let four = post("/items/1").with("x-http-method", "A,B,C,DELETE");
     assert_eq!(met(&by_method(), &four), ["writes", "general", "deletions"]);
-    let nothing = isolate.control("usage/writes/192.0.2.1");
+    let nothing = isolate.admin_json("usage/writes/192.0.2.1");
     assert_eq!(nothing["used"], 0);
 }
 
 #[test]
-fn where_no_route_names_a_method_none_is_looked_at() {
+fn method_overrides_are_not_read_if_no_route_names_a_method() {
     let routes = json!([{"path": "/items/*", "policies": ["writes"]}]);
-    let asked = post("/items/1").with("x-http-method-override", "A,B,C,D,E");
-    assert_eq!(met(&routes, &asked), ["writes"]);
+    let request = post("/items/1").with("x-http-method-override", "A,B,C,D,E");
+    assert_eq!(met(&routes, &request), ["writes"]);
 }
 
 #[test]
-fn the_header_goes_on_to_the_origin() {
+fn the_origin_gets_the_override_header() {
     let isolate = Isolate::new(
         &json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_ROUTES": by_method()}),
     );
-    let asked = post("/items/1").with("x-http-method-override", "DELETE");
-    let forward = isolate.forward(&asked);
+    let request = post("/items/1").with("x-http-method-override", "DELETE");
+    let forward = isolate.forward(&request);
     assert!(
         forward
             .removed_from_request

@@ -1,4 +1,4 @@
-//! What is counted, and what operators see of it.
+//! What the limiter counts, and what operators see: metrics, charts and the operator log.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::super::Duty;
-use super::{Asked, Isolate, TOKEN, by, get, header, json_of, upstash};
+use super::{Isolate, TOKEN, TestRequest, by, get, header, json_of, upstash};
 
 const METRICS_TOKEN: &str = "a-metrics-token-of-this-test";
 
@@ -18,16 +18,16 @@ fn isolate() -> Isolate {
     }))
 }
 
-fn at(path: &str) -> Asked {
+fn at(path: &str) -> TestRequest {
     get(&format!("http://localhost/_limiter/{path}"))
 }
 
-/// The samples of a scrape that begin like that, but those of 0.
+/// The samples of a scrape whose lines begin with `name`, without those of value 0.
 fn samples(isolate: &Isolate, name: &str) -> Vec<String> {
     let text = isolate.answer(&at("metrics").authorized()).body;
     let lines = text.lines().filter(|line| line.starts_with(name));
     let lines = lines.filter(|line| line.contains("limited_callers") || !line.ends_with(" 0"));
-    // In memory each has the isolate's name as its last label, which is random.
+    // In memory, the last label of each sample is the isolate's name, which is random.
     lines
         .map(|line| match line.split_once("isolate=\"") {
             Some((before, after)) => format!("{before}{}", &after[16..]),
@@ -37,7 +37,7 @@ fn samples(isolate: &Isolate, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_request_is_counted_by_what_became_of_it() {
+fn every_request_is_counted_by_its_outcome() {
     let isolate = isolate();
     for path in ["/a", "/b", "/a", "/a", "/login", "/login", "/login"] {
         isolate.answer(&by("192.0.2.1", path));
@@ -65,9 +65,9 @@ fn every_request_is_counted_by_what_became_of_it() {
     );
 }
 
-/// Else an alert would miss the first of them.
+/// Without the 0, an alert would miss the first increase.
 #[test]
-fn what_alerts_watch_is_shown_before_it_happens() {
+fn series_that_alerts_watch_are_exposed_with_0_before_they_first_count() {
     let isolate = isolate();
     let text = isolate.answer(&at("metrics").authorized()).body;
     for series in [
@@ -105,9 +105,9 @@ fn checks_of_other_servers_are_counted() {
     );
 }
 
-/// What became of it is on record, and no call that changed nothing.
+/// A call that changed nothing is not recorded.
 #[test]
-fn the_operator_log_says_what_became_of_a_call() {
+fn the_operator_log_has_the_outcome_of_a_call() {
     let isolate = isolate();
     let call = |method, path: &str| {
         let asked = at(path).authorized().sending(method, "");
@@ -117,11 +117,11 @@ fn the_operator_log_says_what_became_of_a_call() {
     assert_eq!(
         operations(&isolate),
         [] as [Value; 0],
-        "there was nothing to lift"
+        "a call that lifts nothing is not recorded"
     );
     assert_eq!(call("PUT", "blocked/203.0.113.9"), 200);
     assert_eq!(operations(&isolate)[0]["outcome"], "done");
-    // Redis does not answer: the log says so, since the record cannot.
+    // Redis does not answer, so the call cannot be recorded. A log line reports it instead.
     let isolate = Isolate::new(&upstash(&json!({})));
     let call = |method, path: &str| {
         let asked = at(path).authorized().sending(method, "");
@@ -150,7 +150,7 @@ fn the_operator_log_says_what_became_of_a_call() {
 }
 
 #[test]
-fn a_scraper_shows_its_token_as_bearer_or_as_a_password() {
+fn a_scraper_may_send_its_token_as_bearer_or_as_a_password() {
     let isolate = isolate();
     let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
     let status = |path: &str, authorization: &str| {
@@ -173,14 +173,14 @@ fn a_scraper_shows_its_token_as_bearer_or_as_a_password() {
         let refused = (401, Some(challenge.to_owned()));
         assert_eq!(status("metrics", &wrong), refused);
     }
-    // It opens nothing else, and a password opens nothing else either.
+    // The metrics token authorizes no other path, and a password authorizes no other path either.
     for path in ["events", "series", "store", "operations", "policies"] {
         assert_eq!(status(path, &format!("Bearer {METRICS_TOKEN}")).0, 401);
         assert_eq!(status(path, &basic(&format!(":{TOKEN}"))).0, 401);
     }
 }
 
-/// A password is a guess like any other.
+/// A password counts as a guess like a Bearer token.
 #[test]
 fn guesses_at_the_metrics_token_are_limited() {
     let isolate = isolate();
@@ -194,7 +194,7 @@ fn guesses_at_the_metrics_token_are_limited() {
 }
 
 #[test]
-fn the_text_is_what_the_scraper_prefers() {
+fn the_exposition_has_the_format_that_the_scraper_prefers() {
     let isolate = isolate();
     let kind = |accept: &str| {
         let response = isolate.answer(&at("metrics").authorized().with("accept", accept));
@@ -215,7 +215,7 @@ fn the_text_is_what_the_scraper_prefers() {
 }
 
 #[test]
-fn without_metrics_there_is_nothing_to_see() {
+fn metrics_and_series_are_404_if_metrics_are_off() {
     let isolate = Isolate::new(&json!({"ADMIN_TOKEN": TOKEN, "RATE_LIMIT_METRICS": false}));
     isolate.answer(&by("192.0.2.1", "/a"));
     assert_eq!(isolate.run_duties(), []);
@@ -223,7 +223,7 @@ fn without_metrics_there_is_nothing_to_see() {
         assert_eq!(isolate.answer(&at(path).authorized()).status, 404);
     }
     assert_eq!(
-        isolate.control("store"),
+        isolate.admin_json("store"),
         json!({"shared": false, "keys": null, "redis": null})
     );
 }
@@ -238,7 +238,7 @@ fn a_chart_shows_what_was_counted_in_each_step() {
         isolate.answer(&by("192.0.2.1", path));
     }
     isolate.run_duties();
-    let series = isolate.control("series");
+    let series = isolate.admin_json("series");
     assert_eq!(
         (&series["window"], &series["shared"], &series["step_ms"]),
         (&json!("hour"), &json!(false), &json!(60_000))
@@ -255,13 +255,13 @@ fn a_chart_shows_what_was_counted_in_each_step() {
         json!({"auth": {"admitted": 1, "blocked": 1}, "general": {"admitted": 2}})
     );
     assert_eq!(buckets[1]["sources"], json!({"memory": 4}));
-    // The windows that were over when it was sent: one caller used all of its one request.
+    // Usage is of the windows that were over when the counts were sent: one caller had used its one request.
     assert_eq!(
         buckets[1]["usage"]["auth"],
         json!([1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
     );
     for (window, step) in [("day", 3_600_000_u64), ("month", 86_400_000)] {
-        let series = isolate.control(&format!("series?window={window}"));
+        let series = isolate.admin_json(&format!("series?window={window}"));
         assert_eq!(series["step_ms"], json!(step));
         assert_eq!(
             series["buckets"][0]["requests"],
@@ -272,14 +272,14 @@ fn a_chart_shows_what_was_counted_in_each_step() {
     assert_eq!(bad.status, 400);
 }
 
-/// The answers to operators' calls.
+/// The entries of the operator log.
 fn operations(isolate: &Isolate) -> Vec<Value> {
-    let log = isolate.control("operations");
+    let log = isolate.admin_json("operations");
     log["operations"].as_array().unwrap().clone()
 }
 
 #[test]
-fn what_operators_do_is_on_record() {
+fn the_operator_log_lists_every_change_that_operators_make() {
     let isolate = isolate();
     let call = |method, path: &str, body| {
         let asked = at(path).with("cf-connecting-ip", "192.0.2.7").authorized();
@@ -297,7 +297,7 @@ fn what_operators_do_is_on_record() {
     assert_eq!(call("DELETE", "blocked/203.0.113.9", ""), 200);
     assert_eq!(call("DELETE", "usage/auth/192.0.2.1", ""), 200);
     assert_eq!(call("DELETE", "events?older_than_seconds=60", ""), 200);
-    // What does nothing is not.
+    // Calls that change nothing are not listed.
     for (method, path, body) in [
         ("GET", "blocked", ""),
         ("PUT", "blocked/nothing", ""),
@@ -345,7 +345,7 @@ fn what_operators_do_is_on_record() {
 }
 
 #[test]
-fn the_operator_log_is_bounded() {
+fn the_operator_log_keeps_1000_entries() {
     let isolate = isolate();
     for _ in 0..1050 {
         let asked = at("usage/auth/192.0.2.1")
@@ -353,12 +353,12 @@ fn the_operator_log_is_bounded() {
             .sending("DELETE", "");
         assert_eq!(isolate.answer(&asked).status, 200);
     }
-    let log = isolate.control("operations?limit=1000");
+    let log = isolate.admin_json("operations?limit=1000");
     assert_eq!(log["operations"].as_array().unwrap().len(), 1000);
 }
 
 #[test]
-fn what_an_isolate_counts_alone_is_seen_at_once() {
+fn in_memory_counts_are_visible_at_once() {
     let isolate = isolate();
     for admitted in 1..4 {
         isolate.answer(&by("192.0.2.1", "/a"));
@@ -368,19 +368,19 @@ fn what_an_isolate_counts_alone_is_seen_at_once() {
         assert_eq!(samples(&isolate, "edge_limiter_requests_total"), [expected]);
     }
     assert_eq!(
-        isolate.control("series")["buckets"][0]["requests"],
+        isolate.admin_json("series")["buckets"][0]["requests"],
         json!({"admitted": 3})
     );
 }
 
-/// What waits is sent once Redis answers again.
+/// The counts wait until Redis answers again.
 #[test]
-fn a_store_that_does_not_answer_is_sent_no_counts() {
+fn counts_are_not_sent_while_the_store_does_not_answer() {
     let mut vars = upstash(&json!({}));
     vars["RATE_LIMIT_METRICS"] = json!(true);
     vars["RATE_LIMIT_EVENTS"] = json!(false);
     let isolate = Isolate::new(&vars);
-    // Nothing answers: the breaker opens.
+    // No call gets an answer, so the breaker opens.
     for caller in 0..20 {
         isolate.answer(&by(&format!("192.0.2.{caller}"), "/a"));
     }
@@ -391,7 +391,7 @@ fn a_store_that_does_not_answer_is_sent_no_counts() {
         sent.iter().all(|(body, _)| !body.contains("RPUSH")),
         "{sent:?}"
     );
-    // One that has begun to wait does not send either.
+    // A duty that began before does not send either.
     isolate
         .limiter
         .run(Duty::SendCounts)
@@ -400,9 +400,9 @@ fn a_store_that_does_not_answer_is_sent_no_counts() {
     assert_eq!(isolate.effects.calls(), []);
 }
 
-/// In memory it folds and tidies what there is, and counts no keys.
+/// In memory, a run of the schedule folds counts and removes expired entries, and counts no keys.
 #[test]
-fn the_schedule_harms_nothing_in_memory() {
+fn the_schedule_runs_without_redis() {
     let isolate = isolate();
     isolate.answer(&by("192.0.2.1", "/a"));
     isolate.run_duties();
@@ -416,7 +416,7 @@ fn the_schedule_harms_nothing_in_memory() {
     assert_eq!(isolate.effects.lines(), [] as [String; 0]);
     assert_eq!(samples(&isolate, "edge_limiter_requests_total").len(), 1);
     assert_eq!(
-        isolate.control("store"),
+        isolate.admin_json("store"),
         json!({"shared": false, "keys": null, "redis": null})
     );
     assert_eq!(

@@ -22,7 +22,7 @@ fn isolate(vars: &Value) -> Isolate {
     isolate
 }
 
-/// Whether each of these addresses is admitted, one after the other.
+/// Sends one request from each address in turn, and returns whether each is admitted.
 fn admitted(isolate: &Isolate, addresses: &[&str]) -> Vec<bool> {
     let admitted = |address: &&str| isolate.answer(&by(address, "/in")).status == 200;
     addresses.iter().map(admitted).collect()
@@ -62,7 +62,7 @@ fn the_addresses_of_a_network_share_its_quota() {
             ],
             "2001:db9::",
         ),
-        // A network is never less than one caller.
+        // `IPV6_PREFIX` makes a caller wider than the network. Then the network is that caller.
         (
             json!({"IPV6_PREFIX": 32}),
             [
@@ -85,7 +85,7 @@ fn the_addresses_of_a_network_share_its_quota() {
 }
 
 #[test]
-fn a_networks_block_is_its_own_and_no_address_is_held_to_it_elsewhere() {
+fn a_block_of_a_network_denies_its_addresses_only_under_its_policy() {
     let isolate = isolate(&json!({}));
     let attacking = ["192.0.2.1"; 30];
     assert_eq!(
@@ -98,15 +98,19 @@ fn a_networks_block_is_its_own_and_no_address_is_held_to_it_elsewhere() {
         (&json!(true), &json!("net"))
     );
     isolate.run_duties();
-    let blocked = isolate.control("blocked");
-    assert_eq!(blocked["blocked"], json!([]), "nobody by escalation");
+    let blocked = isolate.admin_json("blocked");
+    assert_eq!(
+        blocked["blocked"],
+        json!([]),
+        "the escalation blocks no address of the network"
+    );
     assert_eq!(blocked["policies"][0]["caller"], "network-192.0.2.0/24");
-    assert_eq!(isolate.control("suspicious")["callers"], json!([]));
+    assert_eq!(isolate.admin_json("suspicious")["callers"], json!([]));
     assert_eq!(isolate.answer(&by("192.0.2.1", "/")).status, 200);
-    // Lifting an address's blocks leaves its network's.
+    // Lifting the blocks of an address does not lift the block of its network.
     let delete = |path: &str| {
-        let asked = get(&format!("http://localhost/_limiter/{path}")).sending("DELETE", "");
-        json_of(&isolate.plane(&asked.authorized()))
+        let request = get(&format!("http://localhost/_limiter/{path}")).sending("DELETE", "");
+        json_of(&isolate.admin_answer(&request.authorized()))
     };
     assert_eq!(delete("blocked/192.0.2.1")["policies_lifted"], 0);
     assert!(!admitted(&isolate, &["192.0.2.1"])[0]);
@@ -115,7 +119,7 @@ fn a_networks_block_is_its_own_and_no_address_is_held_to_it_elsewhere() {
 }
 
 #[test]
-fn the_control_plane_reads_a_networks_quota_by_any_of_its_addresses() {
+fn the_control_plane_finds_a_networks_quota_by_any_of_its_addresses() {
     let isolate = isolate(&json!({}));
     admitted(&isolate, &["2001:db8:1:2::3", "2001:db8:1:3::3"]);
     for caller in [
@@ -123,26 +127,26 @@ fn the_control_plane_reads_a_networks_quota_by_any_of_its_addresses() {
         "2001:db8:1:ffff::/64",
         "network-2001:db8:1::/48",
     ] {
-        let usage = isolate.control(&format!("usage/net/{}", caller.replace('/', "%2F")));
+        let usage = isolate.admin_json(&format!("usage/net/{}", caller.replace('/', "%2F")));
         assert_eq!(usage["caller"], "network-2001:db8:1::/48");
         assert_eq!(usage["used"], 2, "{caller}");
     }
-    // Keys that no request is charged to.
+    // No request is charged to these keys.
     for path in [
         "usage/net/network-2001:db8:1::%2F47",
         "usage/net/network-192.0.2.0%2F25",
         "usage/general/network-192.0.2.0%2F24",
     ] {
-        let asked = get(&format!("http://localhost/_limiter/{path}")).authorized();
-        assert_eq!(isolate.plane(&asked).status, 400, "{path}");
+        let request = get(&format!("http://localhost/_limiter/{path}")).authorized();
+        assert_eq!(isolate.admin_answer(&request).status, 400, "{path}");
     }
     let body = r#"{"policy":"net","identifier":"2001:db8:1:4::1","cost":2}"#;
-    let asked = get("http://localhost/_limiter/check").sending("POST", body);
+    let request = get("http://localhost/_limiter/check").sending("POST", body);
     assert_eq!(
-        json_of(&isolate.plane(&asked.authorized()))["allowed"],
+        json_of(&isolate.admin_answer(&request.authorized()))["allowed"],
         false
     );
-    let policies = isolate.control("policies");
+    let policies = isolate.admin_json("policies");
     let net = policies["policies"].as_array().unwrap();
     let net = net.iter().find(|policy| policy["name"] == "net").unwrap();
     assert_eq!(
@@ -152,7 +156,7 @@ fn the_control_plane_reads_a_networks_quota_by_any_of_its_addresses() {
 }
 
 #[test]
-fn strangers_without_an_address_share_no_block_of_a_network() {
+fn callers_without_an_address_of_their_own_are_never_blocked_as_a_network() {
     let isolate = isolate(&json!({}));
     for address in ["", "2a06:98c0:3600::103"] {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The page for operators: which paths it has, and who gets it.
+//! The page for operators: its paths, its headers, and when it exists.
 
 use serde_json::json;
 
@@ -25,17 +25,17 @@ fn isolate() -> Isolate {
 }
 
 #[test]
-fn its_files_need_no_token_and_count_as_no_guess() {
+fn the_pages_files_need_no_token_and_count_no_guess() {
     let isolate = isolate();
     for (path, file, media_type) in FILES {
-        let asked = by("192.0.2.1", path);
-        for asked in [
-            asked.clone(),
-            asked.clone().authorized(),
-            asked.clone().with("authorization", "Bearer wrong"),
-            asked.with("origin", "https://evil.example"),
+        let request = by("192.0.2.1", path);
+        for request in [
+            request.clone(),
+            request.clone().authorized(),
+            request.clone().with("authorization", "Bearer wrong"),
+            request.with("origin", "https://evil.example"),
         ] {
-            let answer = isolate.answer(&asked);
+            let answer = isolate.answer(&request);
             assert_eq!((answer.status, answer.is_file), (200, true), "{path}");
             assert_eq!(answer.body, file);
             let header = |name| header(&answer.headers, name);
@@ -52,7 +52,7 @@ fn its_files_need_no_token_and_count_as_no_guess() {
 }
 
 #[test]
-fn it_may_load_its_own_files_and_run_nothing_inline() {
+fn the_page_may_load_its_own_files_and_run_nothing_inline() {
     let answer = isolate().answer(&by("192.0.2.1", "/_limiter/"));
     let policy = header(&answer.headers, "Content-Security-Policy").unwrap();
     let directives: Vec<&str> = policy.split(';').map(str::trim).collect();
@@ -74,16 +74,16 @@ fn it_may_load_its_own_files_and_run_nothing_inline() {
     }
 }
 
-/// Next.js moves `/_limiter/` to `/_limiter` before the limiter sees it: a move back would be one without an end.
+/// Next.js redirects `/_limiter/` to `/_limiter` before the limiter sees the request. A redirect back would never end.
 #[test]
-fn it_is_the_same_with_and_without_its_last_slash() {
+fn the_page_is_the_same_with_and_without_its_last_slash() {
     let isolate = isolate();
     let [with, without] =
         ["/_limiter/", "/_limiter"].map(|path| isolate.answer(&by("192.0.2.1", path)));
     assert_eq!(with.status, without.status);
     assert_eq!(with.headers, without.headers);
     assert_eq!(with.body, without.body);
-    // A name that is relative would be another's there.
+    // Without the last slash, a relative URL would lead out of `/_limiter`.
     let page = include_str!("../../../page/page.html");
     for file in ["page.css", "page.js"] {
         assert!(page.contains(&format!("=\"/_limiter/{file}\"")), "{file}");
@@ -91,14 +91,14 @@ fn it_is_the_same_with_and_without_its_last_slash() {
 }
 
 #[test]
-fn it_is_read_only() {
+fn the_page_accepts_only_get_and_head() {
     let isolate = isolate();
     for (path, ..) in FILES {
         let head = by("192.0.2.1", path).sending("HEAD", "");
         assert!(isolate.answer(&head).status < 400, "{path}");
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "PROPFIND"] {
-            let asked = by("192.0.2.1", path).authorized().sending(method, "x");
-            let answer = isolate.plane(&asked);
+            let request = by("192.0.2.1", path).authorized().sending(method, "x");
+            let answer = isolate.admin_answer(&request);
             let allowed = header(&answer.headers, "Allow");
             assert_eq!((answer.status, allowed), (405, Some("GET, HEAD")), "{path}");
         }
@@ -106,11 +106,11 @@ fn it_is_read_only() {
 }
 
 #[test]
-fn there_is_none_without_an_admin_token() {
+fn without_an_admin_token_there_is_no_page() {
     for vars in [json!({}), json!({"CHECK_TOKEN": TOKEN})] {
         let isolate = Isolate::new(&vars);
         for (path, ..) in FILES {
-            let answer = isolate.plane(&by("192.0.2.1", path).authorized());
+            let answer = isolate.admin_answer(&by("192.0.2.1", path).authorized());
             let error = &json_of(&answer)["error"];
             assert_eq!((answer.status, error), (404, &json!("not_found")), "{path}");
         }
@@ -118,7 +118,7 @@ fn there_is_none_without_an_admin_token() {
 }
 
 #[test]
-fn no_other_spelling_is_the_page() {
+fn other_spellings_of_its_paths_are_not_the_page() {
     let isolate = isolate();
     for path in [
         "//_limiter/",
@@ -130,7 +130,7 @@ fn no_other_spelling_is_the_page() {
         "/_limiter//page.js",
         "/x/../_limiter/page.js",
     ] {
-        let answer = isolate.plane(&by("192.0.2.1", path).authorized());
+        let answer = isolate.admin_answer(&by("192.0.2.1", path).authorized());
         assert_eq!(answer.status, 404, "{path}");
     }
 }

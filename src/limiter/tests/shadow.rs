@@ -6,7 +6,7 @@ use super::super::Duty;
 use super::{Isolate, by, get, header, json_of, policies_and};
 
 #[test]
-fn shadow_denials_are_logged_and_admitted() {
+fn a_request_that_a_shadow_policy_would_deny_is_admitted_and_logged() {
     let vars = json!({
         "RATE_LIMIT_GENERAL": "1,60", "RATE_LIMIT_IP": "off", "RATE_LIMIT_POLICIES": {"general": {"mode": "shadow"}},
     });
@@ -21,9 +21,9 @@ fn shadow_denials_are_logged_and_admitted() {
     );
 }
 
-/// Nor an address, whichever key was charged: with events as well as without.
+/// The line contains no address, whichever key is charged, and whether events are on or off.
 #[test]
-fn a_flood_of_shadow_denials_is_a_line_every_few_seconds() {
+fn a_flood_of_shadow_denials_logs_one_line_every_few_seconds() {
     for (events, key) in [
         (true, "ip"),
         (false, "ip"),
@@ -54,9 +54,9 @@ fn a_flood_of_shadow_denials_is_a_line_every_few_seconds() {
 }
 
 #[test]
-fn a_shadow_policy_reports_and_never_denies_blocks_or_disturbs() {
+fn a_shadow_policy_is_reported_and_neither_denies_nor_blocks() {
     let isolate = policies_and("RATE_LIMIT_GENERAL", "4,3600");
-    // What the configuration warns of.
+    // Drops the warnings about the configuration.
     isolate.effects.lines();
     let request = by("192.0.2.1", "/watched");
     for (shadow, left) in [
@@ -68,7 +68,7 @@ fn a_shadow_policy_reports_and_never_denies_blocks_or_disturbs() {
         let answer = isolate.answer(&request);
         assert_eq!(answer.status, 200);
         let header = |name| header(&answer.headers, name);
-        // The enforced quota's numbers, though the shadow's are smaller.
+        // The numbers are those of the enforced quota, although the shadow quota has fewer units left.
         assert_eq!(header("x-ratelimit-type"), Some("general"));
         assert_eq!(header("x-ratelimit-limit"), Some("4"));
         assert_eq!(header("x-ratelimit-remaining"), Some(left));
@@ -86,7 +86,7 @@ fn a_shadow_policy_reports_and_never_denies_blocks_or_disturbs() {
 }
 
 #[test]
-fn the_ietfs_dialect_has_shadow_policies_in_a_header_of_their_own() {
+fn the_ietf_dialect_reports_shadow_policies_in_their_own_header() {
     let isolate = policies_and("RATE_LIMIT_HEADERS", "ietf");
     let answer = isolate.answer(&by("192.0.2.1", "/watched"));
     let header = |name| header(&answer.headers, name);

@@ -1,11 +1,11 @@
-//! The routes of the shipped `wrangler.toml`: a GET that guesses nothing is not counted as a guess.
+//! The routes of the shipped `wrangler.toml`: a GET that guesses no secret does not count as a guess.
 
 use serde_json::{Value, json};
 
 use super::{Isolate, by};
 use crate::route::RouteMatch;
 
-/// The shipped routes, as the Worker is given them.
+/// The shipped routes, in the JSON that the Worker gets.
 fn routes() -> Value {
     let file = include_str!("../../../wrangler.toml");
     let (_, list) = file.split_once("\nRATE_LIMIT_ROUTES = [").unwrap();
@@ -38,7 +38,7 @@ fn met<'a>(isolate: &'a Isolate, method: &str, path: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn polling_the_session_from_one_address_blocks_no_login() {
+fn polling_the_session_does_not_block_a_login_from_the_same_address() {
     let isolate = shipped();
     let session = by("192.0.2.1", "/api/auth/session");
     for _ in 0..100 {
@@ -49,7 +49,7 @@ fn polling_the_session_from_one_address_blocks_no_login() {
 }
 
 #[test]
-fn what_guesses_nothing_is_general_and_what_guesses_is_held_to_its_policies() {
+fn requests_that_guess_meet_their_policies_and_all_others_meet_general() {
     let isolate = shipped();
     for (method, path, policies) in [
         // NextAuth's own reads.
@@ -100,7 +100,7 @@ fn what_guesses_nothing_is_general_and_what_guesses_is_held_to_its_policies() {
         ("GET", "/api/auth/mfa/verify", &["mfa"]),
         ("GET", "/api/mfa/challenge/123456", &["mfa"]),
         ("GET", "/api/user/password/reset/1234", &["sensitive"]),
-        // Whatever changes something is.
+        // A request that changes something may be a guess.
         ("POST", "/api/auth/session", &["auth"]),
         ("POST", "/api/auth/callback/credentials", &["auth"]),
         ("POST", "/api/auth/signin/email", &["auth"]),

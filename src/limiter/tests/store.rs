@@ -1,14 +1,14 @@
-//! The shared store fails, and answers again.
+//! Requests while the shared store fails, and after it answers again.
 
 use serde_json::json;
 
 use super::super::Duty;
-use super::{Asked, Isolate, get, header, upstash};
+use super::{Isolate, TestRequest, get, header, upstash};
 use crate::effects::RedisResponse;
 use crate::store::StoreError;
 
 #[test]
-fn the_policy_chooses_what_happens_while_the_store_fails() {
+fn a_policys_on_store_failure_decides_while_the_store_fails() {
     for (rule, status) in [("memory", 200), ("allow", 200), ("deny", 503)] {
         let vars = upstash(&json!({"general": {"on_store_failure": rule}}));
         let isolate = Isolate::new(&vars);
@@ -38,8 +38,11 @@ fn an_open_breaker_sets_retry_after_and_health_names_the_cause() {
         (answer.status, header(&answer.headers, "Retry-After")),
         (503, Some("103"))
     );
-    assert!(isolate.effects.calls().is_empty(), "it is not asked");
-    let health = isolate.control("health");
+    assert!(
+        isolate.effects.calls().is_empty(),
+        "Redis is not called while the breaker is open"
+    );
+    let health = isolate.admin_json("health");
     assert_eq!(
         (&health["status"], &health["breaker"]),
         (&json!("degraded"), &json!("open"))
@@ -52,7 +55,7 @@ fn an_open_breaker_sets_retry_after_and_health_names_the_cause() {
 #[test]
 fn health_says_in_which_form_scripts_are_sent() {
     let isolate = Isolate::new(&upstash(&json!({})));
-    assert_eq!(isolate.control("health")["script"], "flagged");
+    assert_eq!(isolate.admin_json("health")["script"], "flagged");
     for error in ["NOSCRIPT", "ERR Unexpected flag in script shebang: x"] {
         let body = json!({"error": error}).to_string();
         isolate
@@ -60,7 +63,7 @@ fn health_says_in_which_form_scripts_are_sent() {
             .reply(Ok(RedisResponse { status: 400, body }));
     }
     isolate.answer(&get("http://localhost/"));
-    assert_eq!(isolate.control("health")["script"], "plain");
+    assert_eq!(isolate.admin_json("health")["script"], "plain");
     let public = isolate.answer(&get("http://localhost/_limiter/health"));
     assert!(!public.body.contains("script"), "{}", public.body);
 }
@@ -78,7 +81,7 @@ fn a_duty_reconciles_the_backlog_once_the_store_answers() {
     assert_eq!(isolate.answer(&get("http://localhost/")).status, 200);
     assert!(
         isolate.run_duties().is_empty(),
-        "the store did not answer the latest request"
+        "no duty is due while the store fails"
     );
     let (now, reset) = (1_764_000_000_000_u64, 1_764_000_061_000_u64);
     let answer = |left: u32| {
@@ -99,7 +102,7 @@ fn a_duty_reconciles_the_backlog_once_the_store_answers() {
     };
     isolate.effects.calls();
     isolate.effects.reply(answer(4));
-    let other = Asked {
+    let other = TestRequest {
         headers: vec![("cf-connecting-ip", "192.0.2.9".to_owned())],
         ..get("http://localhost/")
     };
