@@ -1,12 +1,11 @@
-//! The event log: what was denied, and whatever else an operator wants to know of later.
+//! The event log: denials, and other things that an operator may want to look up later.
 //!
-//! Nothing is written while a request waits. An isolate gathers what happens, like events as one
-//! record with a count, and writes all of it [some seconds](FLUSH_AFTER) after the first: a flood
-//! costs the database as much as a trickle. Where there is no room, what came least often makes room, and
-//! is counted.
+//! Nothing is written while a request waits. An isolate gathers events, merges like events into one record with a
+//! count, and writes all records [some seconds](FLUSH_AFTER) after the first event. So a flood costs the database as much
+//! as a trickle. When the table of records is full, the rarest record makes room, and its events are counted as left out.
 //!
-//! The denials that are [held against](DenialCounts) their callers are counted apart from events, so that none
-//! of what tells events apart hides a caller that is denied a lot.
+//! Denials that [count against](DenialCounts) their callers are counted apart from events. So a caller with many denials
+//! stays visible, however many different events it causes.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,74 +27,73 @@ mod heavy_hitters;
 pub mod records;
 mod shadow;
 
-/// How long after the first event of a batch it is written.
+/// The time from the first event of a batch until the batch is written.
 pub const FLUSH_AFTER: Millis = Millis::new(3000);
 
-/// How long nobody else writes a batch while one is to, should that one be cancelled.
+/// How long one duty keeps others from writing a batch. A duty that is cancelled never reports its end.
 const WRITING: Millis = Millis::new(15_000);
 
-/// Distinct events in a batch.
+/// The most records in a batch.
 const MAX_EVENTS_PER_BATCH: usize = 100;
 
-/// Callers whose denials are counted at a time.
+/// The most callers whose denials are counted at a time.
 const MAX_CALLERS: usize = 250;
 
-/// Callers, times policies, whose denials are in a batch. Each costs some commands; the others are in
-/// the next batch.
+/// The most pairs of a caller and a policy in a batch. Each pair costs a command or more. The next batch has the others.
 const MAX_DENIALS_PER_BATCH: usize = 100;
 
-/// Bytes of a path that are kept.
+/// The most bytes of a path that are kept.
 const MAX_PATH_BYTES: usize = 256;
 
-/// What happened.
+/// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// A request was denied.
     Denied,
-    /// A request was admitted, and the sample took it.
+    /// A request was admitted, and is in the recorded sample.
     Admitted,
-    /// A request went by the limits with the bypass token.
+    /// A request passed the limits with the bypass token.
     Bypassed,
-    /// A wrong token came to the control plane.
+    /// The control plane refused a wrong token.
     Refused,
-    /// A caller was blocked for its denials.
+    /// The escalation blocked a caller for its denials.
     Escalated,
-    /// The application reported it.
+    /// The application reported the event.
     Reported,
 }
 
-/// A record of one event, or of many alike.
+/// A record of one event, or of many like events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Event {
-    /// Names it.
+    /// The record's identifier.
     pub id: String,
-    /// When the first happened, in ms since the epoch.
+    /// When the first event happened, in ms since the epoch.
     pub time: u64,
-    /// When the last happened.
+    /// When the last event happened, in ms since the epoch.
     pub last: u64,
     /// What happened.
     pub kind: EventKind,
-    /// The key whose quota denied; of any other event the caller's own.
+    /// For a denial, the key whose quota denied. For any other kind, the caller's own key.
     pub caller: CallerKey,
-    /// The address that the first one came from, where the key is not that address's.
+    /// The address of the first event, if `caller` is another key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<CallerKey>,
-    /// The policy that denied it, or would next.
+    /// The policy that denied the request or, for an admitted request, the policy that binds.
     pub policy: String,
-    /// The first one's method.
+    /// The method of the first event's request.
     pub method: String,
-    /// The first one's path, cut to 256 bytes.
+    /// The path of the first event's request, cut to 256 bytes.
     pub path: String,
-    /// The answer's status; 0 where it was not known yet.
+    /// The HTTP status of the answer. 0: it was not known yet.
     pub status: u16,
-    /// How many.
+    /// How many like events the record counts.
     pub count: u64,
-    /// The first one's Cloudflare ray.
+    /// The Cloudflare ray of the first event's request.
     pub ray: Option<String>,
-    /// The first one's country.
+    /// The country of the first event's request.
     pub country: Option<String>,
-    /// The first one's autonomous system.
+    /// The autonomous system of the first event's request.
     pub asn: Option<u32>,
 }
 
@@ -106,37 +104,37 @@ pub struct EventKey<'a> {
     pub kind: EventKind,
     /// The caller's key.
     pub caller: CallerKey,
-    /// The policy concerned.
+    /// The policy concerned, or an empty text.
     pub policy: &'a str,
-    /// The answer's status; 0 where it is not known yet.
+    /// The HTTP status of the answer. 0: it is not known yet.
     pub status: u16,
 }
 
-/// What is told of the first of like events.
+/// The details that are recorded with the first event of a record.
 #[derive(Clone, Debug, Default)]
 pub struct Details {
-    /// The address that it came from, where the event's caller is another.
+    /// The address that the request came from, if the event's caller is another key.
     pub address: Option<CallerKey>,
     /// The method as sent.
     pub method: String,
     /// The path as sent.
     pub path: String,
-    /// Cloudflare's ray.
+    /// The Cloudflare ray.
     pub ray: Option<String>,
-    /// The country that Cloudflare sees.
+    /// The country that the platform reports.
     pub country: Option<String>,
-    /// The autonomous system that Cloudflare sees.
+    /// The number of the autonomous system that the platform reports.
     pub asn: Option<u32>,
 }
 
-/// The denials that are held against a caller: those by a quota that is its own.
+/// The denials that count against a caller: those by the caller's own quotas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DenialCounts {
     /// The caller's key.
     pub caller: CallerKey,
-    /// When the first of them was.
+    /// When the first of these denials happened.
     pub since: Timestamp,
-    /// How many there were by each policy. Never more than there were.
+    /// The number of denials by each policy. It may be too small, but never too large.
     pub policies: Vec<(String, u64)>,
 }
 
@@ -149,7 +147,7 @@ impl DenialCounts {
         }
     }
 
-    /// How many there were.
+    /// Returns the number of denials by all policies.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.policies.iter().map(|(_, count)| count).sum()
@@ -167,14 +165,14 @@ impl DenialCounts {
 /// How much a batch may cost.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// Commands; `None`: as many as it takes.
+    /// The most commands. `None`: any number.
     pub commands: Option<u32>,
-    /// What it costs to count denials for the escalation as well; `None`: they are not.
+    /// What it costs to count denials for the escalation as well. `None`: there is no escalation.
     pub escalation: Option<Costs>,
 }
 
 impl BatchLimits {
-    /// Takes what so many commands cost, if there is room for them.
+    /// Takes `commands` from the limit. Returns `false` and takes nothing if fewer are left.
     fn take(&mut self, commands: usize) -> bool {
         let commands = u32::try_from(commands).unwrap_or(u32::MAX);
         match &mut self.commands {
@@ -187,7 +185,7 @@ impl BatchLimits {
         }
     }
 
-    /// What a caller's denials cost, in addition to one for each policy.
+    /// The commands that a caller's denials cost, in addition to one for each policy.
     const fn of_denials(self, caller: CallerKey) -> usize {
         match (caller, self.escalation) {
             (CallerKey::Address(_), Some(costs)) => costs.per_address,
@@ -195,13 +193,13 @@ impl BatchLimits {
         }
     }
 
-    /// For how many policies there is room, so much spent before.
+    /// The number of policies for which commands are left, after `before` commands.
     fn policies(self, before: usize) -> usize {
         let left = self.commands.map_or(usize::MAX, |left| left as usize);
         left.saturating_sub(before)
     }
 
-    /// What the denials of all callers cost in addition.
+    /// The commands that denials cost in addition, once for all callers.
     const fn of_all_denials(self) -> usize {
         let of_escalation = match self.escalation {
             Some(costs) => costs.together,
@@ -211,18 +209,18 @@ impl BatchLimits {
     }
 }
 
-/// What is to be written.
+/// What an isolate writes to the records at a time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventBatch {
-    /// The records.
+    /// The records of events.
     pub events: Vec<Event>,
-    /// Events that no record counts.
+    /// The number of events that no record counts.
     pub left_out: u64,
-    /// What is held against callers, those with the most denials first.
+    /// The denials that count against callers. The callers with the most denials come first.
     pub denials: Vec<DenialCounts>,
     /// Addresses that the escalation has still to block.
     pub due: Vec<Network>,
-    /// Policies' blocks that stand: `{policy}:{caller}`, and until when.
+    /// Blocks by policies: `{policy}:{caller}`, and the end of the block in ms since the epoch.
     pub blocks: Vec<(String, u64)>,
 }
 
@@ -236,22 +234,23 @@ impl EventBatch {
             && self.due.is_empty()
     }
 
-    /// How many commands it costs, but for the escalation's blocks.
+    /// Returns how many commands the batch costs, without the blocks of the escalation.
     #[must_use]
     pub fn commands(&self, escalation: Option<Costs>) -> usize {
-        let room = BatchLimits {
+        let limits = BatchLimits {
             commands: None,
             escalation,
         };
-        let of = |tally: &DenialCounts| room.of_denials(tally.caller) + tally.policies.len();
-        let mut commands: usize = self.denials.iter().map(of).sum();
-        for (is_there, cost) in [
-            (!self.denials.is_empty(), room.of_all_denials()),
+        let of_caller =
+            |denials: &DenialCounts| limits.of_denials(denials.caller) + denials.policies.len();
+        let mut commands: usize = self.denials.iter().map(of_caller).sum();
+        for (is_present, cost) in [
+            (!self.denials.is_empty(), limits.of_all_denials()),
             (!self.events.is_empty(), records::COMMANDS_OF_EVENTS),
             (self.left_out > 0, records::COMMANDS_OF_LEFT_OUT),
             (!self.blocks.is_empty(), records::COMMANDS_OF_BLOCKS),
         ] {
-            commands += if is_there { cost } else { 0 };
+            commands += if is_present { cost } else { 0 };
         }
         commands + usize::from(commands > 0) * records::COMMANDS_OF_SCRIPT
     }
@@ -270,13 +269,14 @@ struct Open {
     denials: HeavyHitters<DenialCounts>,
     due: Vec<Network>,
     blocks: HashMap<String, u64>,
-    /// While somebody is to write it.
+    /// Until when one duty keeps others from writing the batch.
     writing: Deadline,
+    /// How many events have got an identifier.
     named: u64,
 }
 
 impl Recorder {
-    /// Nothing has happened yet.
+    /// Creates an empty recorder.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         let open = Open {
@@ -295,23 +295,23 @@ impl Recorder {
         }
     }
 
-    /// Notes an event. `details` is asked only for the first of like ones, once.
-    pub fn record(&self, note: &EventKey, now: Timestamp, details: &mut dyn FnMut() -> Details) {
-        let like = self.seed.hash_one(note);
+    /// Records an event. `details` is called only for the first event of a record.
+    pub fn record(&self, key: &EventKey, now: Timestamp, details: &mut dyn FnMut() -> Details) {
+        let hash = self.seed.hash_one(key);
         let mut open = self.open.borrow_mut();
         open.named += 1;
         let named = (open.named, now.as_millis());
         let new = || {
             let id = format!("{:016x}", self.seed.hash_one(named));
-            first(id, note, now, details())
+            first(id, key, now, details())
         };
-        let (event, lost) = open.events.add(like, 1, new);
+        let (event, lost) = open.events.add(hash, 1, new);
         event.count += 1;
         event.last = now.as_millis();
         open.left_out += lost.map_or(0, |lost| lost.count);
     }
 
-    /// Holds a denial by `policy` against `caller`, by whose own quota it was.
+    /// Counts a denial by `policy` against `caller`. The quota that denied must be the caller's own.
     pub fn count_denial(&self, caller: CallerKey, policy: &str, now: Timestamp) {
         let key = self.seed.hash_one(caller);
         let new = || DenialCounts::new(caller, now);
@@ -319,18 +319,18 @@ impl Recorder {
         denials.add(key, 1, new).0.add(policy, 1);
     }
 
-    /// Notes that `policy`, which is in shadow mode, would have denied a request of `caller`.
+    /// Records that `policy`, which is in shadow mode, would have denied a request of `caller`.
     pub fn record_shadow(&self, policy: &str, caller: CallerKey, now: Timestamp) {
         let caller = self.seed.hash_one(caller);
         self.shadow.borrow_mut().record(policy, caller, now);
     }
 
-    /// What is to be logged of policies in shadow mode, a line for each.
+    /// Removes the gathered shadow denials, and returns one log line for each policy.
     pub(crate) fn take_shadow(&self, now: Timestamp) -> Vec<String> {
         self.shadow.borrow_mut().take(now)
     }
 
-    /// Whether there is something to write or to log and nobody is to do it: then the one who asks is,
+    /// Whether there is something to write or to log that no other duty writes. If so, the caller of this has to write it,
     /// [`FLUSH_AFTER`] from now.
     pub fn should_write(&self, now: Timestamp) -> bool {
         let mut open = self.open.borrow_mut();
@@ -348,17 +348,17 @@ impl Recorder {
         self.open.borrow().is_empty()
     }
 
-    /// Who writes goes on with it: nobody else is to.
+    /// Keeps other duties from writing, because the current one continues.
     pub(crate) fn keep_writing(&self, now: Timestamp) {
         self.open.borrow_mut().writing = Deadline::after(WRITING, now);
     }
 
-    /// Whoever asks next is to write.
+    /// Lets another duty write, because the current one has ended.
     pub(crate) fn stop_writing(&self) {
         self.open.borrow_mut().writing = Deadline::OVER;
     }
 
-    /// A policy's block of `key` stands until then.
+    /// Records that a policy blocks `key` (`{policy}:{caller}`) until `until`.
     pub fn record_block(&self, key: &str, until: Timestamp) {
         let blocks = &mut self.open.borrow_mut().blocks;
         if let Some(known) = blocks.get_mut(key) {
@@ -368,34 +368,34 @@ impl Recorder {
         }
     }
 
-    /// What is to be written, as far as there is room for it; the next event opens another batch.
-    pub fn take(&self, mut room: BatchLimits) -> EventBatch {
+    /// Removes what is to be written, as far as `limits` pay for it. The next event opens another batch.
+    pub fn take(&self, mut limits: BatchLimits) -> EventBatch {
         let mut open = self.open.borrow_mut();
         open.writing = Deadline::OVER;
         let mut batch = EventBatch::default();
-        if let Some(costs) = room.escalation {
-            while !open.due.is_empty() && room.take(costs.per_block) {
+        if let Some(costs) = limits.escalation {
+            while !open.due.is_empty() && limits.take(costs.per_block) {
                 batch.due.push(open.due.remove(0));
             }
         }
-        // Where there is no room for this, there is none for what follows.
-        room.take(records::COMMANDS_OF_SCRIPT);
-        if !open.events.is_empty() && room.take(records::COMMANDS_OF_EVENTS) {
+        // The result does not matter: if no command is left for the script, none is left for its parts either.
+        limits.take(records::COMMANDS_OF_SCRIPT);
+        if !open.events.is_empty() && limits.take(records::COMMANDS_OF_EVENTS) {
             batch.events.extend(open.events.take_all());
         }
-        if open.left_out > 0 && room.take(records::COMMANDS_OF_LEFT_OUT) {
+        if open.left_out > 0 && limits.take(records::COMMANDS_OF_LEFT_OUT) {
             batch.left_out = mem::take(&mut open.left_out);
         }
-        if !open.blocks.is_empty() && room.take(records::COMMANDS_OF_BLOCKS) {
+        if !open.blocks.is_empty() && limits.take(records::COMMANDS_OF_BLOCKS) {
             batch.blocks.extend(open.blocks.drain());
         }
-        if !open.denials.is_empty() && room.take(room.of_all_denials()) {
-            batch.denials = open.take_denials(room);
+        if !open.denials.is_empty() && limits.take(limits.of_all_denials()) {
+            batch.denials = open.take_denials(limits);
         }
         batch
     }
 
-    /// Blocks that are to be set before anything else is written.
+    /// Keeps addresses that are still to be blocked. The next batch blocks them before it writes anything else.
     pub(crate) fn put_back_due(&self, due: Vec<Network>) {
         let mut open = self.open.borrow_mut();
         for network in due {
@@ -405,22 +405,22 @@ impl Recorder {
         }
     }
 
-    /// What could not be written is tried again with the next batch, as far as there is room.
+    /// Puts a batch back that could not be written. The next batch has it again, as far as memory has room.
     pub fn put_back(&self, batch: EventBatch) {
         self.put_back_due(batch.due);
         let mut open = self.open.borrow_mut();
         open.left_out += batch.left_out;
-        for tally in batch.denials {
-            let key = self.seed.hash_one(tally.caller);
-            let new = || DenialCounts::new(tally.caller, tally.since);
-            let newer = open.denials.add(key, tally.count(), new).0;
-            newer.since = newer.since.min(tally.since);
-            for (policy, count) in &tally.policies {
+        for denials in batch.denials {
+            let key = self.seed.hash_one(denials.caller);
+            let new = || DenialCounts::new(denials.caller, denials.since);
+            let newer = open.denials.add(key, denials.count(), new).0;
+            newer.since = newer.since.min(denials.since);
+            for (policy, count) in &denials.policies {
                 newer.add(policy, *count);
             }
         }
         for event in batch.events {
-            let like = self.seed.hash_one(EventKey {
+            let hash = self.seed.hash_one(EventKey {
                 kind: event.kind,
                 caller: event.caller,
                 policy: &event.policy,
@@ -428,7 +428,7 @@ impl Recorder {
             });
             let (count, time) = (event.count, event.time);
             let known = || Event { count: 0, ..event };
-            let (newer, lost) = open.events.add(like, count, known);
+            let (newer, lost) = open.events.add(hash, count, known);
             newer.count += count;
             newer.time = newer.time.min(time);
             open.left_out += lost.map_or(0, |lost| lost.count);
@@ -449,33 +449,39 @@ impl Open {
             && self.due.is_empty()
     }
 
-    /// Those with the most denials, as far as a batch has room for them.
-    fn take_denials(&mut self, mut in_all: BatchLimits) -> Vec<DenialCounts> {
+    /// Removes the denials of the callers with the most denials, as far as a batch has room for them.
+    fn take_denials(&mut self, mut limits: BatchLimits) -> Vec<DenialCounts> {
         let mut taken = Vec::new();
         let mut room = MAX_DENIALS_PER_BATCH;
         while let Some(place) = self.denials.greatest(DenialCounts::count) {
-            let tally = self.denials.at(place);
-            let of_caller = in_all.of_denials(tally.caller);
-            let fitting = in_all.policies(of_caller).min(room);
+            let denials = self.denials.at(place);
+            let of_caller = limits.of_denials(denials.caller);
+            let fitting = limits.policies(of_caller).min(room);
             if fitting == 0 {
                 break;
             }
-            let rest = tally.policies.split_off(fitting.min(tally.policies.len()));
-            in_all.take(of_caller + tally.policies.len());
-            room -= tally.policies.len();
+            let rest = denials
+                .policies
+                .split_off(fitting.min(denials.policies.len()));
+            limits.take(of_caller + denials.policies.len());
+            room -= denials.policies.len();
             if rest.is_empty() {
                 taken.push(self.denials.remove(place));
             } else {
-                // The next batch's.
-                let policies = mem::replace(&mut tally.policies, rest);
-                taken.push(DenialCounts { policies, ..*tally });
+                // The next batch has the other policies.
+                let policies = mem::replace(&mut denials.policies, rest);
+                taken.push(DenialCounts {
+                    policies,
+                    ..*denials
+                });
             }
         }
         taken
     }
 }
 
-fn first(id: String, note: &EventKey, now: Timestamp, details: Details) -> Event {
+/// A record for the first event of its kind, with a count of 0.
+fn first(id: String, key: &EventKey, now: Timestamp, details: Details) -> Event {
     let mut path = details.path;
     if path.len() > MAX_PATH_BYTES {
         path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
@@ -484,13 +490,13 @@ fn first(id: String, note: &EventKey, now: Timestamp, details: Details) -> Event
         id,
         time: now.as_millis(),
         last: now.as_millis(),
-        kind: note.kind,
-        caller: note.caller,
+        kind: key.kind,
+        caller: key.caller,
         address: details.address,
-        policy: note.policy.to_owned(),
+        policy: key.policy.to_owned(),
         method: details.method.chars().take(32).collect(),
         path,
-        status: note.status,
+        status: key.status,
         count: 0,
         ray: details.ray,
         country: details.country,
@@ -509,7 +515,7 @@ pub(crate) mod tests {
     use crate::store::conformance::START;
     use crate::time::Millis;
 
-    /// Of an address, or of an identifier.
+    /// A denial of an address, or of an identifier.
     pub(crate) fn denied<'a>(caller: &str, policy: &'a str) -> EventKey<'a> {
         EventKey {
             kind: EventKind::Denied,
@@ -519,7 +525,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Room for everything.
+    /// Limits that leave room for everything.
     pub(crate) const ALL: BatchLimits = BatchLimits {
         commands: None,
         escalation: Some(Costs::TOGETHER),
@@ -534,11 +540,11 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_flood_is_one_record_with_a_count() {
+    fn a_flood_of_like_events_is_one_record_with_a_count() {
         let recorder = recorder();
         for ms in 0..2000 {
             let details = &mut || {
-                assert_eq!(ms, 0, "asked for the first alone");
+                assert_eq!(ms, 0, "details are read for the first event alone");
                 Details {
                     path: "/a".to_owned(),
                     ..Details::default()
@@ -559,11 +565,14 @@ pub(crate) mod tests {
         assert!(recorder.take(ALL).is_empty());
         assert!(!recorder.should_write(START));
         recorder.record(&denied("a", "auth"), START, &mut Details::default);
-        assert!(recorder.should_write(START), "another batch");
+        assert!(
+            recorder.should_write(START),
+            "the next event opens another batch"
+        );
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_counted() {
+    fn events_beyond_the_most_records_are_counted_as_left_out() {
         let recorder = recorder();
         for caller in 0..1000 {
             recorder.record(
@@ -579,15 +588,15 @@ pub(crate) mod tests {
         );
     }
 
-    /// Decoys of every sort that tells events apart, before and after.
+    /// The decoys differ from each other in every field of the key. Some come before, some after.
     #[test]
-    fn what_happens_often_keeps_its_place_among_what_happens_once() {
+    fn a_frequent_event_keeps_its_record_among_many_rare_ones() {
         let recorder = recorder();
         let decoys = |from: u32| {
             for number in from..from + 200 {
                 let name = number.to_string();
                 let decoy = denied(&name, "auth");
-                let note = match number % 4 {
+                let key = match number % 4 {
                     0 => decoy,
                     1 => EventKey {
                         caller: CallerKey::user(&name),
@@ -604,7 +613,7 @@ pub(crate) mod tests {
                         ..decoy
                     },
                 };
-                recorder.record(&note, START, &mut Details::default);
+                recorder.record(&key, START, &mut Details::default);
             }
         };
         decoys(0);
@@ -621,7 +630,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn those_with_the_most_denials_are_written_first_and_the_others_next() {
+    fn callers_with_the_most_denials_are_written_first_and_the_others_with_the_next_batch() {
         let recorder = recorder();
         let deny = |caller: u32, policy: &str, times: u32| {
             for _ in 0..times {
@@ -640,23 +649,26 @@ pub(crate) mod tests {
             let policies = batch
                 .denials
                 .into_iter()
-                .map(|tally| of(tally.policies).collect());
+                .map(|denials| of(denials.policies).collect());
             policies.collect::<Vec<Vec<u64>>>()
         };
         assert!(recorder.should_write(START));
         let first = sizes();
         assert_eq!(first[..3], [vec![1, 200], vec![150], vec![149]]);
         assert_eq!(first.len() + 1, MAX_DENIALS_PER_BATCH);
-        assert!(recorder.should_write(START), "there is more");
+        assert!(
+            recorder.should_write(START),
+            "the other callers are still to be written"
+        );
         let next: Vec<u64> = sizes().into_iter().flatten().collect();
         let rest: Vec<u64> = (1..=52).rev().collect();
         assert_eq!(next, rest);
         assert!(!recorder.should_write(START));
     }
 
-    /// However little may be spent, and under however many policies they are denied.
+    /// A caller that many policies deny needs several batches if few commands may be spent.
     #[test]
-    fn denials_are_written_in_as_many_batches_as_it_takes() {
+    fn denials_beyond_the_limits_of_a_batch_are_written_with_the_next_ones() {
         let recorder = recorder();
         let caller = denied("192.0.2.1", "auth").caller;
         for policy in 0..20 {
@@ -664,49 +676,49 @@ pub(crate) mod tests {
                 recorder.count_denial(caller, &format!("p{policy}"), START);
             }
         }
-        // The script, four for all denials, two for the address, and for eight policies.
-        let room = BatchLimits {
+        // One for the script, four for all denials, two for the address, and one for each of eight policies.
+        let limits = BatchLimits {
             commands: Some(15),
             escalation: Some(Costs::TOGETHER),
         };
         let mut all = Vec::new();
         for policies in [8, 8, 4] {
-            let batch = recorder.take(room);
-            assert!(batch.commands(room.escalation) <= 15);
-            let [tally] = batch.denials.as_slice() else {
+            let batch = recorder.take(limits);
+            assert!(batch.commands(limits.escalation) <= 15);
+            let [denials] = batch.denials.as_slice() else {
                 panic!("{batch:?}")
             };
-            assert_eq!(tally.policies.len(), policies);
-            all.extend(tally.policies.clone());
+            assert_eq!(denials.policies.len(), policies);
+            all.extend(denials.policies.clone());
         }
         assert_eq!(all.iter().map(|(_, count)| count).sum::<u64>(), 210);
         assert!(recorder.is_empty());
     }
 
     #[test]
-    fn one_who_is_cancelled_is_waited_for_so_long() {
+    fn a_duty_that_is_cancelled_keeps_others_from_writing_for_15_seconds() {
         let recorder = recorder();
-        let note = |seconds| {
+        let record = |seconds| {
             let now = START + Millis::from_secs(seconds);
             recorder.record(&denied("a", "auth"), now, &mut Details::default);
             recorder.should_write(now)
         };
-        assert_eq!([0, 14, 15, 16].map(note), [true, false, true, false]);
+        assert_eq!([0, 14, 15, 16].map(record), [true, false, true, false]);
     }
 
     #[test]
-    fn a_clock_set_back_does_not_postpone_the_next_writing() {
+    fn a_clock_set_back_does_not_postpone_the_next_write() {
         let recorder = recorder();
-        let note = |seconds| {
+        let record = |seconds| {
             let now = START + Millis::from_secs(seconds);
             recorder.record(&denied("a", "auth"), now, &mut Details::default);
             recorder.should_write(now)
         };
-        assert_eq!([3600, 3601, 0, 1].map(note), [true, false, true, false]);
+        assert_eq!([3600, 3601, 0, 1].map(record), [true, false, true, false]);
     }
 
     #[test]
-    fn what_was_not_written_is_kept() {
+    fn a_batch_that_was_not_written_is_merged_into_the_next() {
         let recorder = recorder();
         for caller in ["a", "b"] {
             recorder.record(&denied(caller, "auth"), START, &mut Details::default);
@@ -721,11 +733,11 @@ pub(crate) mod tests {
         recorder.count_denial(caller, "auth", later);
         recorder.put_back(failed.clone());
         let batch = recorder.take(ALL);
-        let [tally] = batch.denials.as_slice() else {
+        let [denials] = batch.denials.as_slice() else {
             panic!("{batch:?}")
         };
         let policies = [("mfa".to_owned(), 1), ("auth".to_owned(), 2)];
-        assert_eq!((tally.since, &*tally.policies), (START, &policies[..]));
+        assert_eq!((denials.since, &*denials.policies), (START, &policies[..]));
         assert_eq!((batch.events.len(), counts(&batch)), (2, 3));
         assert!(
             batch

@@ -1,4 +1,4 @@
-//! Escalation: who is denied too often is blocked everywhere, for longer each time.
+//! Escalation: an address with too many denials is blocked everywhere, twice as long each time.
 
 use serde_json::Value;
 
@@ -13,31 +13,32 @@ use crate::redis::records::{MAX_FAILURES_IN_A_ROW, Records};
 use crate::redis::{Database, command, number_of};
 use crate::time::{Millis, Timestamp};
 
-/// Parts of the time in which denials are counted: a denial counts for up to one of them longer.
+/// The parts into which the window is divided. Each part has a counter, so a denial counts for up to one part too long.
 const PARTS: u64 = 10;
 
-/// Counters of an address that are read.
+/// The counters of an address that are read.
 const COUNTERS: usize = PARTS as usize + 1;
 
-/// What it costs, in commands.
+/// The cost of the escalation, in commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Costs {
-    /// The counting, for each address.
+    /// The cost of counting, for each address.
     pub(crate) per_address: usize,
-    /// The counting, for all of them together, the script among them.
+    /// The cost of counting, once for all addresses, with the script.
     pub(crate) together: usize,
-    /// A block at most, unless others change it meanwhile.
+    /// The most that a block costs. It costs more if others change the block at the same time.
     pub(crate) per_block: usize,
 }
 
 impl Costs {
+    /// The costs on a single server: one script counts the denials of all addresses.
     pub(crate) const TOGETHER: Self = Self {
         per_address: 2,
         together: 2,
         per_block: 10,
     };
 
-    /// In a cluster: the counting is a script for each address, a block some scripts and what they read.
+    /// The costs in a cluster: counting takes a script for each address, and a block takes several scripts and their reads.
     pub(crate) const APART: Self = Self {
         per_address: 4,
         together: 0,
@@ -45,40 +46,41 @@ impl Costs {
     };
 }
 
-/// The longest block that it sets: a day.
-pub const LONGEST: Millis = Millis::from_secs(24 * 60 * 60);
+/// The longest block that the escalation sets: a day.
+pub const MAX_BLOCK: Millis = Millis::from_secs(24 * 60 * 60);
 
-/// How long a repetition is remembered.
+/// How long the number of an address's earlier blocks is remembered.
 const REMEMBERED: Millis = Millis::from_secs(2 * 24 * 60 * 60);
 
-/// When to block, and for how long.
+/// The rule that says when to block an address, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Escalation {
-    /// More denials than these.
+    /// An address with more denials than this in the window is blocked.
     pub denials: u32,
-    /// In this time.
+    /// The time in which denials are counted.
     pub window: Millis,
-    /// The first block. Each further one is twice as long as the one before, up to [`LONGEST`].
+    /// The length of the first block. Each further block is twice as long as the one before, up to [`MAX_BLOCK`].
     pub block: Millis,
 }
 
-/// What came of counting denials.
+/// The result of [`Records::escalate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Escalated {
     /// The addresses that were blocked.
     pub blocks: Vec<(Network, Block)>,
-    /// Those that are still to be blocked.
+    /// The addresses that are still to be blocked.
     pub due: Vec<Network>,
-    /// Why others were not counted or blocked, where the database failed.
+    /// Why other addresses were not counted or blocked. `None`: the database did not fail.
     pub error: Option<StoreError>,
 }
 
 impl Escalation {
+    /// The length of a part of the window, in ms.
     fn part(&self) -> u64 {
         self.window.get().div_ceil(PARTS).max(1)
     }
 
-    /// The counter of denials at `at`.
+    /// The counter for denials at `at`.
     fn counter<'a>(&self, address: &'a str, at: Timestamp) -> RedisKey<'a> {
         RedisKey::Escalation(address, at.as_millis() / self.part())
     }
@@ -96,13 +98,12 @@ impl Escalation {
             .unwrap_or(u32::MAX)
             .min(40);
         let length = self.block.get().saturating_mul(1 << doublings);
-        Millis::new(length.min(LONGEST.get()))
+        Millis::new(length.min(MAX_BLOCK.get()))
     }
 }
 
-/// The denials in a batch that count towards a block, by address. An address that unrelated callers
-/// share is not blocked; and denials that took longer to be written than the time in which they count, in
-/// an outage for one, are over.
+/// The denials in a batch that count towards a block, by address. Two kinds are left out. An address that unrelated
+/// callers share is never blocked. And denials that are older than the window no longer count, as after an outage.
 fn denials<'a>(
     batch: &'a EventBatch,
     rule: &Escalation,
@@ -112,17 +113,17 @@ fn denials<'a>(
     batch
         .denials
         .iter()
-        .filter_map(move |tally| match tally.caller {
+        .filter_map(move |denials| match denials.caller {
             CallerKey::Address(network) if !network.is_shared() => {
-                (now.since(tally.since) <= window).then_some((network, tally))
+                (now.since(denials.since) <= window).then_some((network, denials))
             }
             _ => None,
         })
 }
 
 impl<D: Database> Records<D> {
-    /// What the escalation costs. Of a block no more is paid for beforehand than there can be for records at all: else none
-    /// would be set. The rest is counted as it is spent.
+    /// Returns the cost of the escalation. The cost of a block is capped at what records may spend in a second: a higher
+    /// cost could never be paid beforehand, and no block would be set. The rest is counted as it is spent.
     pub(crate) fn escalation_costs(&self) -> Costs {
         let mut costs = match self.is_clustered() {
             true => Costs::APART,
@@ -134,12 +135,12 @@ impl<D: Database> Records<D> {
         costs
     }
 
-    /// Counts the denials of a batch, and blocks who has too many, and who is due, as far as the budget has
-    /// the commands for it. In a cluster, an address whose slot fails keeps no other from being counted or blocked.
+    /// Counts the denials of a batch. Blocks the addresses that have too many, and those that are due, as far as the
+    /// budget pays for it. In a cluster, an address whose slot fails does not keep others from being counted or blocked.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database, where nothing was counted. Whatever fails after that is in [`Escalated::error`].
+    /// [`StoreError`] of the database, if nothing was counted. A later failure is in [`Escalated::error`].
     pub async fn escalate(
         &self,
         batch: &EventBatch,
@@ -175,7 +176,7 @@ impl<D: Database> Records<D> {
                 }
             }
         }
-        // Else with later blocks.
+        // If this is skipped or fails, later blocks bound the list.
         if failures < most_failures
             && !escalated.blocks.is_empty()
             && (self.prepay(BOUNDS_COMMANDS, now)).is_ok()
@@ -186,8 +187,7 @@ impl<D: Database> Records<D> {
         Ok(escalated)
     }
 
-    /// Counts the denials of a batch: the addresses that have too many, as far as they could be counted, and why others
-    /// could not.
+    /// Counts the denials of a batch. Returns the addresses that have too many, and why others could not be counted.
     async fn count_denials(
         &self,
         batch: &EventBatch,
@@ -203,12 +203,12 @@ impl<D: Database> Records<D> {
         let expiry = (rule.window + Millis::new(2 * rule.part()))
             .get()
             .to_string();
-        for (network, tally) in &denials {
+        for (network, counts) in &denials {
             let address = network.to_string();
-            // No later than they were, so that none counts for longer than it does.
-            let counter = rule.counter(&address, tally.since.min(now));
+            // Counted from the first of them on, so that no denial counts for too long.
+            let counter = rule.counter(&address, counts.since.min(now));
             let counter = self.key(counter);
-            commands.push(command(["INCRBY", &counter, &tally.count().to_string()]));
+            commands.push(command(["INCRBY", &counter, &counts.count().to_string()]));
             commands.push(command(["PEXPIRE", &counter, &expiry]));
             let counters = rule.counters(&address, now);
             read.extend(counters.iter().map(|key| self.key(*key)));
@@ -226,8 +226,8 @@ impl<D: Database> Records<D> {
         (due, error)
     }
 
-    /// Blocks `network`, unless another isolate does, or it is blocked already: in one step, so that an
-    /// operator's block that comes at this moment stays as it is, record and list alike.
+    /// Blocks `network`, unless it is blocked already or another isolate blocks it now. It is one step, so that an
+    /// operator's block of the same moment stays unchanged, both its record and its entry in the list.
     async fn block_denied(
         &self,
         network: Network,
@@ -256,8 +256,8 @@ impl<D: Database> Records<D> {
         let remember = command(["SET", &repetitions, &repeated, "PX", &remembered]);
         let mut listing = vec![list];
         listing.extend(self.append_one(&escalation(network, &block)));
-        // Whoever takes the counters away is the one who blocks. Where a block stands, they are taken away
-        // as well: what is told of denials from before it does not count after it.
+        // The isolate that deletes the counters is the one that blocks. If the address is blocked already, the counters are
+        // deleted as well, so that late reports of denials from before the block do not count after it.
         let counters = self.deletion(&rule.counters(&address, now));
         let step = |commands, mark| {
             GuardedCommands::new(commands, mark)
@@ -265,7 +265,7 @@ impl<D: Database> Records<D> {
                 .only_if(set, Condition::Is("OK".to_owned()))
         };
         if self.is_clustered() {
-            // As an operator's (src/blocklist/apart.rs), for the counters and the record in one step.
+            // As for an operator's block (src/blocklist/apart.rs). The counters and the record are one step.
             self.list_address(&address, &block, None, now).await?;
             let step = step(vec![remember], VersionChange::Nothing);
             let outcomes = self.change(vec![step], now).await?;
@@ -313,7 +313,7 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::Value;
 
-    use super::{Escalated, Escalation, LONGEST};
+    use super::{Escalated, Escalation, MAX_BLOCK};
     use crate::blocklist::{Block, BlockTarget, BlockedBy};
     use crate::client::Network;
     use crate::error::StoreError;
@@ -346,16 +346,17 @@ mod tests {
         recorder.take(ALL)
     }
 
-    /// The length of the block that so many denials just now lead to, in seconds.
+    /// Writes the batch's denials as if they happened at `seconds`. Returns the length of the resulting block, in seconds.
     fn blocks(records: &Records<Emulator>, batch: &EventBatch, seconds: u32) -> Option<u64> {
         let mut batch = batch.clone();
-        for tally in &mut batch.denials {
-            tally.since = at(seconds);
+        for denials in &mut batch.denials {
+            denials.since = at(seconds);
         }
         blocks_late(records, &batch, seconds)
     }
 
-    /// The same of denials at the start, which are written so late.
+    /// Writes at `seconds` the batch's denials, which happened at the start. Returns the length of the resulting block, in
+    /// seconds.
     fn blocks_late(records: &Records<Emulator>, batch: &EventBatch, seconds: u32) -> Option<u64> {
         let escalated = records.escalate(batch, &RULE, at(seconds)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_so_many_in_the_time_block() {
+    fn an_address_with_more_denials_than_the_rule_allows_in_the_window_is_blocked() {
         let records = records();
         assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 5), 0), None);
         assert_eq!(
@@ -390,7 +391,7 @@ mod tests {
         assert!(known.longest_block("192.0.2.2", at(60)).is_none());
     }
 
-    /// A cluster that does not answer for the slots of some addresses.
+    /// A cluster in which the slots of some addresses fail.
     #[derive(Default)]
     struct Failing {
         held: Emulator,
@@ -438,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn in_a_cluster_a_slot_that_fails_keeps_no_other_address_from_its_block() {
+    fn in_a_cluster_a_failing_slot_does_not_keep_other_addresses_from_being_blocked() {
         for failing in ALL_FOUR {
             let records = Records::new(Failing::default(), Keys::clustered("t:"));
             let database = records.database();
@@ -451,9 +452,9 @@ mod tests {
         }
     }
 
-    /// It was counted before its slot failed, and is the first of those that are due.
+    /// The address was counted before its slot failed, and is the first that is due.
     #[test]
-    fn in_a_cluster_one_that_is_due_and_cannot_be_blocked_stays_due_and_keeps_nobody() {
+    fn in_a_cluster_a_due_address_that_cannot_be_blocked_stays_due_and_others_are_blocked() {
         let records = Records::new(Failing::default(), Keys::clustered("t:"));
         records.database().fails.replace(vec!["192.0.2.1"]);
         let mut batch = many(&ALL_FOUR[1..]);
@@ -464,14 +465,14 @@ mod tests {
             (&failed.due, failed.error),
             (&batch.due, Some(StoreError::Timeout))
         );
-        // The list cannot be written.
+        // The slot of the list fails.
         records.database().fails.replace(vec!["records"]);
         let (blocked, failed) = escalated(&records, &many(&["192.0.2.9"]));
         assert_eq!((blocked.len(), failed.due.len()), (0, 1));
     }
 
     #[test]
-    fn in_a_cluster_that_is_out_few_addresses_are_tried() {
+    fn in_a_cluster_that_does_not_answer_only_a_few_addresses_are_tried() {
         let names: Vec<String> = (0..100).map(|number| format!("192.0.2.{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let records = Records::new(Failing::default(), Keys::clustered("t:"));
@@ -486,24 +487,32 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_past_does_not() {
+    fn denials_older_than_the_window_do_not_count() {
         let records = records();
         assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 5), 0), None);
         assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 1), 67), None);
     }
 
-    /// As after an outage of the database.
+    /// Denials are written late after an outage of the database.
     #[test]
-    fn denials_that_are_written_late_count_from_when_they_were() {
+    fn denials_that_are_written_late_count_from_when_they_happened() {
         let records = records();
         let late = batch("192.0.2.1", "auth", 5);
         assert_eq!(blocks_late(&records, &late, 50), None);
         let more = batch("192.0.2.1", "auth", 1);
-        assert_eq!(blocks(&records, &more, 67), None, "the five are over");
+        assert_eq!(
+            blocks(&records, &more, 67),
+            None,
+            "the five earlier denials no longer count"
+        );
         let many = batch("192.0.2.2", "auth", 100);
-        assert_eq!(blocks_late(&records, &many, 3600), None, "an hour late");
+        assert_eq!(
+            blocks_late(&records, &many, 3600),
+            None,
+            "denials that are written an hour late do not count"
+        );
         assert_eq!(blocks_late(&records, &many, 60), Some(30));
-        // By a clock that was set back meanwhile.
+        // The clock was set back after the denials.
         let records = self::records();
         let mut ahead = batch("192.0.2.3", "auth", 6);
         ahead.denials[0].since = at(3600);
@@ -511,22 +520,22 @@ mod tests {
     }
 
     #[test]
-    fn each_time_twice_as_long_up_to_a_day() {
+    fn each_block_is_twice_as_long_as_the_one_before_up_to_a_day() {
         let records = records();
         let lengths: Vec<u64> = (0..14_u32)
             .filter_map(|time| {
-                // Each after the block before it.
+                // Each batch comes after the end of the block before.
                 let after = time * 90_000;
                 blocks(&records, &batch("192.0.2.1", "auth", 6), after)
             })
             .collect();
-        let day = LONGEST.secs_ceil();
+        let day = MAX_BLOCK.secs_ceil();
         let expected: Vec<u64> = (0..14).map(|time| (30_u64 << time).min(day)).collect();
         assert_eq!(lengths, expected);
     }
 
     #[test]
-    fn who_is_pardoned_begins_anew() {
+    fn after_an_operator_lifts_its_block_an_addresss_next_block_is_a_first_one() {
         let records = records();
         let denied = batch("192.0.2.1", "auth", 6);
         assert_eq!(blocks(&records, &denied, 0), Some(30));
@@ -538,11 +547,11 @@ mod tests {
     }
 
     #[test]
-    fn denials_that_are_told_late_are_no_repetition() {
+    fn late_reports_of_denials_from_before_a_block_lead_to_no_second_block() {
         let records = records();
         let late = batch("192.0.2.1", "auth", 6);
         assert_eq!(blocks(&records, &late, 0), Some(30));
-        // As other isolates tell of the same flood, or this one of what it has denied from memory.
+        // Other isolates report the same flood, or this one reports denials from memory.
         for seconds in 0..10 {
             assert_eq!(blocks(&records, &late, seconds), None);
         }
@@ -550,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_that_share_a_name_are_not_blocked() {
+    fn an_address_that_unrelated_callers_share_is_never_blocked() {
         let records = records();
         for caller in ["unknown", "2a06:98c0:3600::/64"] {
             assert_eq!(
@@ -562,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_block_of_an_operators_stays() {
+    fn a_longer_block_by_an_operator_stays() {
         let records = records();
         let own = Block {
             until: None,

@@ -1,17 +1,17 @@
 //! The heaviest of many keys, in a table of bounded size.
 //!
-//! A key that finds the table full takes the place of the lightest, and takes over its weight. So of keys
-//! whose weights sum up to `N`, each that is heavier than `N / most` is in the table, whoever came first
-//! and however many others there are.
+//! A key that finds the table full replaces the lightest key, and takes over its weight. If all weights sum up to `N`,
+//! every key that is heavier than `N / most` is in the table. The order and the number of the other keys do not matter.
 //!
 //! Source: A. Metwally, D. Agrawal, A. El Abbadi, "Efficient Computation of Frequent and Top-k Elements
 //! in Data Streams", ICDT 2005 (the algorithm "Space-Saving").
 
 use std::mem;
 
-/// Up to a number of keys, each with a value. A key is a hash, by a secret. Its weight, which may include the
-/// weights of those whose place it took, only says who has to go: what counts for a key alone belongs into its
-/// value. Few enough that looking at all of them is cheap.
+/// A table of up to `most` keys, each with a value. A key is a hash that was made with a secret.
+///
+/// The weight of a key may include the weights of keys that it replaced, so it only decides which key is replaced next.
+/// Counts of one key belong in its value. The table is small enough to be searched in full.
 pub(super) struct HeavyHitters<V> {
     most: usize,
     keys: Vec<u64>,
@@ -20,7 +20,7 @@ pub(super) struct HeavyHitters<V> {
 }
 
 impl<V> HeavyHitters<V> {
-    /// Keeps `most` keys (at least one).
+    /// Creates a table of `most` keys, at least one.
     pub(super) fn new(most: usize) -> Self {
         Self {
             most: most.max(1),
@@ -34,8 +34,8 @@ impl<V> HeavyHitters<V> {
         self.keys.is_empty()
     }
 
-    /// Adds `weight` to a key: its value, which is `new` where the key is new to the table; and what lost its
-    /// place for it, if anything did.
+    /// Adds `weight` to a key. Returns its value, which is made by `new` if the table does not have the key, and the value
+    /// that was replaced, if any.
     pub(super) fn add(
         &mut self,
         key: u64,
@@ -68,26 +68,26 @@ impl<V> HeavyHitters<V> {
         lightest.map_or(0, |(place, _)| place)
     }
 
-    /// The place of the value that is the greatest by `size`.
+    /// Returns the place of the greatest value, measured by `size`.
     pub(super) fn greatest(&self, size: impl Fn(&V) -> u64) -> Option<usize> {
         let greatest = self.values.iter().enumerate();
         let greatest = greatest.max_by_key(|(_, value)| size(value));
         greatest.map(|(place, _)| place)
     }
 
-    /// The value at a place.
+    /// Returns the value at a place.
     pub(super) fn at(&mut self, place: usize) -> &mut V {
         &mut self.values[place]
     }
 
-    /// Removes the key at a place; its value.
+    /// Removes the key at a place, and returns its value.
     pub(super) fn remove(&mut self, place: usize) -> V {
         self.keys.swap_remove(place);
         self.weights.swap_remove(place);
         self.values.swap_remove(place)
     }
 
-    /// Removes all; the values, in no order.
+    /// Removes all keys, and returns their values in no particular order.
     pub(super) fn take_all(&mut self) -> Vec<V> {
         self.keys.clear();
         self.weights.clear();
@@ -104,10 +104,10 @@ mod tests {
     use super::HeavyHitters;
 
     proptest! {
-        /// Against exact counts: whatever is heavier than its share is there, in whichever order they come,
-        /// and what it counts for itself is never more than it is, and too little by a share at most.
+        /// Checked against exact counts, in any order of keys. A key's own count is never too large, and too small by at
+        /// most `N / most`.
         #[test]
-        fn who_is_heavier_than_a_share_is_never_lost(
+        fn a_key_heavier_than_its_share_is_always_in_the_table(
             stream in proptest::collection::vec((0..40_u64, 1..20_u64), 1..400),
             most in 1..12_usize,
         ) {

@@ -1,4 +1,5 @@
-//! The events' records: written in batches, read in pages, and what is counted from them.
+//! The records of events: isolates write them in batches, and operators read them in pages. Counts of denials are kept
+//! next to them.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +13,25 @@ use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, number_of, pairs};
 use crate::time::{Millis, Timestamp};
 
-/// What stands for a policy where an address's block denies.
+/// The policy of an event in which an address's block denies.
 pub const BLOCKED: &str = "blocked";
 
-/// Records kept, and for how long.
+/// The most records that are kept.
 const MAX_EVENTS: usize = 5000;
+/// How long records are kept: a week.
 const KEPT: Millis = Millis::from_secs(7 * 24 * 60 * 60);
 
-/// Callers, times policies, whose denials are counted in an hour, and for how many hours.
+/// The most pairs of a caller and a policy whose denials are counted in an hour.
 const MAX_SUSPICIOUS_PER_HOUR: usize = 10_000;
-/// The hours over which denials can be asked for, the current one among them.
+/// The number of hours for which denials are counted, the current one included.
 pub const HOURS: u32 = 24;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
-/// Members of an hour that are read.
+/// The most pairs of an hour that are read.
 const READ_PER_HOUR: usize = 1000;
 
-/// What a batch costs, in commands: the script that writes it, and its parts; denials one more for each caller and policy.
+/// The cost of a batch, in commands: the script that writes it, and its parts. Denials cost one more for each pair of a
+/// caller and a policy.
 pub(super) const COMMANDS_OF_SCRIPT: usize = 1;
 pub(super) const COMMANDS_OF_EVENTS: usize = 4;
 pub(super) const COMMANDS_OF_LEFT_OUT: usize = 2;
@@ -38,29 +41,30 @@ pub(super) const COMMANDS_OF_DENIALS: usize = 2;
 /// A page of events, the newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventPage {
-    /// The records: [`Event`]s as they were written.
+    /// The records, in the JSON in which [`Event`]s were written.
     pub events: Vec<Value>,
-    /// Events of the last week that no record counts.
+    /// The number of events of the last week that no record counts.
     pub left_out: u64,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins. `None`: this is the last page.
     pub next: Option<EventCursor>,
 }
 
-/// Where a page begins: behind so many records of a moment, in ms since the epoch.
+/// Where a page begins: after `skipped` records of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventCursor {
+    /// In ms since the epoch.
     moment: u64,
     skipped: usize,
 }
 
 impl EventCursor {
-    /// As it stands in a URL.
+    /// Writes the cursor as it appears in a URL.
     #[must_use]
     pub fn text(&self) -> String {
         format!("{}-{}", self.moment, self.skipped)
     }
 
-    /// What [`text`](Self::text) wrote.
+    /// Reads what [`text`](Self::text) wrote. `None`: it is no cursor.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (moment, skipped) = text.split_once('-')?;
@@ -72,14 +76,14 @@ impl EventCursor {
     }
 }
 
-/// A caller that has been denied.
+/// A caller that its own quotas denied often.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suspicious {
     /// The caller's key.
     pub caller: String,
-    /// How often.
+    /// The number of denials.
     pub denied: u64,
-    /// How often by each policy.
+    /// The number of denials by each policy.
     pub policies: BTreeMap<String, u64>,
 }
 
@@ -88,7 +92,7 @@ impl<D: Database> Records<D> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database; it may have been written all the same.
+    /// [`StoreError`] of the database. The batch may have been written nevertheless.
     pub async fn record(&self, batch: &EventBatch, now: Timestamp) -> Result<(), StoreError> {
         let mut commands = self.append(&batch.events, now);
         if batch.left_out > 0 {
@@ -98,9 +102,9 @@ impl<D: Database> Records<D> {
         }
         if !batch.denials.is_empty() {
             let key = self.key(RedisKey::Suspicious(now.as_millis() / HOUR_MS));
-            for tally in &batch.denials {
-                for (policy, count) in &tally.policies {
-                    let member = format!("{policy} {}", tally.caller);
+            for denials in &batch.denials {
+                for (policy, count) in &denials.policies {
+                    let member = format!("{policy} {}", denials.caller);
                     commands.push(command(["ZINCRBY", &key, &count.to_string(), &member]));
                 }
             }
@@ -114,7 +118,7 @@ impl<D: Database> Records<D> {
         self.run_all(commands, now).await.map(drop)
     }
 
-    /// The commands that add events and keep the log to its bounds.
+    /// The commands that add events, and remove what exceeds the bounds of the log.
     pub(super) fn append(&self, events: &[Event], now: Timestamp) -> Vec<Command> {
         if events.is_empty() {
             return Vec::new();
@@ -133,7 +137,7 @@ impl<D: Database> Records<D> {
         ]
     }
 
-    /// The command that takes out of the log what is too old.
+    /// The command that removes events from the log that are too old.
     pub(crate) fn tidying_of_events(&self, now: Timestamp) -> Command {
         let oldest = (now - KEPT).as_millis().to_string();
         command([
@@ -144,7 +148,7 @@ impl<D: Database> Records<D> {
         ])
     }
 
-    /// The commands that add an event to a log that a batch keeps to its bounds.
+    /// The commands that add one event. They leave the bounds of the log to the next batch.
     pub(super) fn append_one(&self, event: &Event) -> [Command; 2] {
         let key = self.key(RedisKey::Events);
         let record = serde_json::to_string(event).unwrap_or_default();
@@ -154,7 +158,7 @@ impl<D: Database> Records<D> {
         ]
     }
 
-    /// At most `most` events, the newest first, from `cursor` on.
+    /// Reads at most `most` events, the newest first, from `cursor` on.
     ///
     /// # Errors
     ///
@@ -202,7 +206,7 @@ impl<D: Database> Records<D> {
         Ok(page)
     }
 
-    /// Forgets the events before `before`; how many records.
+    /// Removes the events before `before`, and returns how many records that were.
     ///
     /// # Errors
     ///
@@ -223,8 +227,8 @@ impl<D: Database> Records<D> {
         Ok(number_of(&removed))
     }
 
-    /// The callers that were denied most in the last `hours` hours (the current one among them), of
-    /// each hour's thousand most denied, a policy each.
+    /// Returns the callers with the most denials in the last `hours` hours, the current one included. Of each hour, only
+    /// the 1,000 pairs of a caller and a policy with the most denials count.
     ///
     /// # Errors
     ///
@@ -240,7 +244,7 @@ impl<D: Database> Records<D> {
             .map(|back| self.key(RedisKey::Suspicious(latest.saturating_sub(back))))
             .map(|key| page_of(&key, "+inf", 0, READ_PER_HOUR));
         let replies = self.run_all(reads.collect(), now).await?;
-        // By caller and policy, so that what is of one caller stands together.
+        // Sorted by caller and policy, so that the counts of one caller follow each other.
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for (member, count) in replies.iter().flat_map(pairs) {
             let Some((policy, caller)) = member.split_once(' ') else {
@@ -323,10 +327,10 @@ mod tests {
 
         fn deny(&self, caller: &str, policy: &str, times: u32, seconds: u32) {
             for _ in 0..times {
-                let note = denied(caller, policy);
+                let key = denied(caller, policy);
                 self.recorder
-                    .record(&note, at(seconds), &mut Details::default);
-                self.recorder.count_denial(note.caller, policy, at(seconds));
+                    .record(&key, at(seconds), &mut Details::default);
+                self.recorder.count_denial(key.caller, policy, at(seconds));
             }
         }
 
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_lead_through_all_the_newest_first() {
+    fn pages_contain_every_event_once_the_newest_first() {
         let log = Log::new();
         for second in 0..10 {
             for caller in 0..25 {
@@ -366,7 +370,7 @@ mod tests {
         let id = |event: &Value| event["id"].as_str().unwrap().to_owned();
         seen.sort_by_key(id);
         seen.dedup_by_key(|event| id(event));
-        assert_eq!(seen.len(), 250, "none twice");
+        assert_eq!(seen.len(), 250, "no event is on two pages");
     }
 
     #[test]
@@ -386,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn old_ones_are_forgotten_on_demand() {
+    fn forget_events_removes_the_events_before_a_moment() {
         let log = Log::new();
         for second in [0, 100, 200] {
             log.deny("a", "auth", 1, second);
@@ -401,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_denied_come_first_with_their_policies() {
+    fn callers_with_the_most_denials_come_first_with_their_policies() {
         let log = Log::new();
         log.deny("2001:db8::/64", "auth", 5, 0);
         log.deny("2001:db8::/64", "mfa", 2, 0);

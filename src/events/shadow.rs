@@ -1,9 +1,9 @@
-//! What policies in shadow mode would have denied, as it is logged: a line for each policy and some
-//! seconds, however many requests there are, and without an address.
+//! Shadow denials, as they are logged: one line for each policy every few seconds, however many requests there are. A line
+//! contains no address.
 
 use crate::time::Timestamp;
 
-/// Callers of a policy that are told apart.
+/// The most distinct callers that are counted for a policy.
 const MAX_CALLERS: usize = 250;
 
 /// Gathers an isolate's shadow denials. There are no more policies than are configured.
@@ -14,7 +14,7 @@ struct Denied {
     policy: String,
     since: Timestamp,
     requests: u64,
-    /// Hashes.
+    /// Hashes of callers' keys.
     callers: Vec<u64>,
 }
 
@@ -23,7 +23,7 @@ impl ShadowDenials {
         self.0.is_empty()
     }
 
-    /// `caller` is a hash.
+    /// Counts a shadow denial. `caller` is a hash of the caller's key.
     pub(super) fn record(&mut self, policy: &str, caller: u64, now: Timestamp) {
         let known = self.0.iter().position(|known| known.policy == policy);
         let place = known.unwrap_or_else(|| {
@@ -42,7 +42,7 @@ impl ShadowDenials {
         }
     }
 
-    /// The lines to log.
+    /// Removes the counts, and returns the lines to log.
     pub(super) fn take(&mut self, now: Timestamp) -> Vec<String> {
         let denied = std::mem::take(&mut self.0);
         denied.iter().map(|denied| denied.line(now)).collect()
@@ -77,7 +77,7 @@ mod tests {
     use crate::time::Millis;
 
     #[test]
-    fn a_flood_is_a_line_for_each_policy() {
+    fn a_flood_of_shadow_denials_is_one_line_for_each_policy() {
         let mut shadow = ShadowDenials::default();
         for request in 0..5000_u32 {
             for (policy, callers) in [("a", 1), ("b", 7), ("c", 3000)] {
