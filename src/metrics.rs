@@ -1,9 +1,9 @@
-//! Metrics: what an isolate counts of requests, decisions and calls of Redis, for operators to graph.
+//! Metrics: counts of requests, decisions and calls of Redis, for operators to graph.
 //!
-//! An isolate counts in [`Metrics`], and appends what it has counted since the last time to a list in Redis,
-//! one command every some seconds and none while it is idle. A [fold](records) adds what is in the list to
-//! totals, which never fall, and to the buckets of charts. What an isolate has not sent when it is evicted is
-//! lost; what it sent with an answer that was lost may count twice.
+//! An isolate counts in [`Metrics`]. Every few seconds it appends what it has counted since the last time to a list in
+//! Redis, with one command, or with none while it is idle. A [fold](records) adds the list to totals, which never fall,
+//! and to the buckets of charts. Counts that an isolate has not sent when it is evicted are lost. Counts whose answer was
+//! lost may count twice.
 
 use std::cell::{Cell, RefCell};
 
@@ -32,24 +32,24 @@ pub use series::Series;
 use peaks::Peaks;
 use records::{CountBatch, MAX_PENDING};
 
-/// The longest that a task of the platform sleeps before it sends: 30 s after the response it ends.
+/// The longest that a duty sleeps before it sends. The platform ends a task 30 s after the response.
 const MAX_SLEEP: Millis = Millis::from_secs(20);
 
-/// How long one who sends keeps others from it, should it never report.
+/// How long one duty keeps others from sending. A duty that is cancelled never reports its end.
 const SENDING: Millis = Millis::from_secs(60);
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestOutcome {
-    /// It went ahead.
+    /// The request went ahead.
     Admitted,
-    /// A quota denied it.
+    /// A quota denied the request.
     Denied,
-    /// A block denied it: of its address, or by a policy.
+    /// A block denied the request: of its address, or by a policy.
     Blocked,
     /// No quota was asked: allow-list, bypass token, or `RATE_LIMIT_ENABLED = false`.
     Exempt,
-    /// The shared store did not decide, and a policy says `deny`.
+    /// The shared store did not decide, and a policy has `on_store_failure` = `deny`.
     Unavailable,
 }
 
@@ -62,7 +62,7 @@ impl RequestOutcome {
         Self::Unavailable,
     ];
 
-    /// Its name in labels.
+    /// Returns the outcome's name in labels.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl RequestOutcome {
         }
     }
 
-    /// Of a request that was decided.
+    /// The outcome of a request that was decided.
     fn of(report: &Report) -> Self {
         if report.admitted {
             return match report.exempt {
@@ -82,7 +82,7 @@ impl RequestOutcome {
                 Some(_) => Self::Exempt,
             };
         }
-        let blocks = |standing: &QuotaStatus| standing.answer.blocked_until.is_some();
+        let blocks = |status: &QuotaStatus| status.answer.blocked_until.is_some();
         match report.address_block.is_some() || report.binding().is_some_and(blocks) {
             true => Self::Blocked,
             false => Self::Denied,
@@ -90,86 +90,89 @@ impl RequestOutcome {
     }
 }
 
-/// What a quota said of a request, by the names of labels.
+/// The decisions of a quota, as they are named in labels.
 const DECISIONS: [&str; 4] = ["admitted", "denied", "blocked", "shadow_denied"];
 
-/// What a check is counted under in place of a route, and what a request is where no route's pattern is known.
+/// The route label of a check.
 const CHECK: &str = "check";
+/// The route label of a request that matched no route.
 const OTHER: &str = "other";
 
-/// What requests are counted under: the routes' patterns, by their place, and then these two.
+/// The route labels: the patterns of the routes, in their order, and then [`CHECK`] and [`OTHER`].
 fn routes(config: &Config) -> impl Iterator<Item = &str> {
     config.routes.patterns().chain([CHECK, OTHER])
 }
 
-/// Commands that are sent though no request was counted since: those of the control plane, and of the schedule.
+/// The number of unsent commands that is worth a batch even if no request was counted. The control plane and the schedule
+/// send commands too.
 const COMMANDS_UNSENT: u64 = 50;
 
 /// What an isolate has counted since it began.
 #[derive(Default)]
 struct Counts {
-    /// By [`routes`] and outcome.
+    /// Requests by route label ([`routes`]) and outcome.
     requests: Vec<[u64; RequestOutcome::ALL.len()]>,
-    /// By policy, decision and source.
+    /// Decisions by policy, decision and source.
     decisions: Vec<[[u64; Source::ALL.len()]; DECISIONS.len()]>,
-    /// By policy.
+    /// Use of limits, by policy.
     peaks: Vec<Peaks>,
 }
 
-/// What has been sent of what was counted.
+/// Which of the counts have been sent.
 #[derive(Default)]
 struct Outbox {
     sent: Series,
-    /// A batch without an answer: it is sent again as it was.
+    /// A batch that got no answer. It is sent again unchanged.
     unanswered: Option<CountBatch>,
     batches: u64,
-    /// Requests and commands in the latest batch and those before it.
+    /// Requests and commands in all batches up to the latest.
     requests: u64,
     commands: u64,
 }
 
-/// An isolate's counters.
+/// The counters of an isolate.
 pub struct Metrics {
-    /// How long counts wait before they are sent; `None`: nothing is counted.
+    /// How long counts wait before they are sent. `None`: nothing is counted.
     every: Option<Millis>,
     isolate: String,
     routes: Vec<String>,
     policies: Vec<String>,
     counts: RefCell<Counts>,
     outbox: RefCell<Outbox>,
-    /// Requests that were counted, and how many of them when counts were sent last.
+    /// Requests counted so far, and the number of them that was sent.
     requests: Cell<u64>,
     requests_sent: Cell<u64>,
-    /// Commands of Redis when counts were sent last.
+    /// Redis commands that the latest batch reported.
     commands_sent: Cell<u64>,
-    /// When the oldest count that is not sent was made.
+    /// When the oldest unsent count was made.
     since: Cell<Option<Timestamp>>,
+    /// Until when one duty keeps others from sending.
     sending: Cell<Deadline>,
-    /// Batches in the list when it was appended to last.
+    /// The number of batches in the list after this isolate appended to it last.
     pending: Cell<u64>,
 }
 
-/// What else of an isolate is sent with its counts.
+/// Counts of an isolate's store, which are sent with those of its requests.
 #[derive(Clone, Debug, Default)]
 pub struct StoreCounts {
     /// Calls of Redis.
     pub calls: CallStats,
-    /// Commands that the plan bills, at most.
+    /// An upper bound of the commands that the plan bills.
     pub commands: u64,
-    /// The breaker's.
+    /// The breaker's changes of state.
     pub transitions: Transitions,
-    /// Events that no record holds.
+    /// Events that no record counts.
     pub left_out: u64,
 }
 
 impl Metrics {
-    /// Counts by the routes and policies of `config`. Nothing has been counted yet.
+    /// Creates counters, all 0, for the routes and the policies of `config`.
     #[must_use]
     pub fn new(config: &Config, seed: &Seed) -> Self {
         let routes: Vec<String> = routes(config).map(str::to_owned).collect();
         let policies = config.policies.iter().map(|policy| policy.name.clone());
         let policies: Vec<String> = policies.collect();
-        // Without randomness, the counts of several isolates would be taken for one that sends twice.
+        // Without randomness, isolates would share a name, and batches of two isolates would look like one sent twice.
         let bits = Seed::random_bits();
         Self {
             every: config.metrics.filter(|_| bits.is_ok()),
@@ -193,7 +196,7 @@ impl Metrics {
         }
     }
 
-    /// The isolate's name: random, and the same for as long as it counts.
+    /// Returns the isolate's name: random, and unchanged while the isolate lives.
     #[must_use]
     pub fn isolate(&self) -> &str {
         &self.isolate
@@ -205,24 +208,24 @@ impl Metrics {
         self.every.is_some()
     }
 
-    /// Counts a request that was decided, and what each quota said of it.
+    /// Counts a request that was decided, and the decision of each of its quotas.
     pub fn count(&self, report: &Report, now: Timestamp) {
         if !self.is_on() {
             return;
         }
         self.count_request(report.route, RequestOutcome::of(report));
-        for standing in &report.enforced {
-            self.count_decision(standing, true, report.source, now);
+        for status in &report.enforced {
+            self.count_decision(status, true, report.source, now);
         }
-        for standing in &report.shadow {
-            self.count_decision(standing, false, report.source, now);
+        for status in &report.shadow {
+            self.count_decision(status, false, report.source, now);
         }
     }
 
-    /// Counts what a quota said, which is `enforced` or in shadow mode.
+    /// Counts the decision of a quota. `enforced` is `false` in shadow mode.
     pub fn count_decision(
         &self,
-        standing: &QuotaStatus,
+        status: &QuotaStatus,
         enforced: bool,
         source: Source,
         now: Timestamp,
@@ -230,12 +233,12 @@ impl Metrics {
         if !self.is_on() {
             return;
         }
-        let decision = match &standing.answer {
+        let decision = match &status.answer {
             answer if answer.allows() => 0,
             _ if !enforced => 3,
             answer => 1 + usize::from(answer.blocked_until.is_some()),
         };
-        let Some(place) = self.policies.iter().position(|it| *it == standing.policy) else {
+        let Some(place) = self.policies.iter().position(|it| *it == status.policy) else {
             return;
         };
         let counts = &mut *self.counts.borrow_mut();
@@ -243,19 +246,19 @@ impl Metrics {
             policy[decision][source as usize] += 1;
         }
         if let Some(peaks) = counts.peaks.get_mut(place) {
-            let limit = standing.quota.capacity();
-            let used = limit.saturating_sub(standing.answer.decision.remaining);
-            peaks.record(standing.charged, used, limit, now);
+            let limit = status.quota.capacity();
+            let used = limit.saturating_sub(status.answer.decision.remaining);
+            peaks.record(status.charged, used, limit, now);
         }
     }
 
-    /// Counts a check of another server.
+    /// Counts a check.
     pub fn count_check(&self, outcome: RequestOutcome) {
-        // Beside the last, which are requests of no route.
+        // `CHECK` is the last label but one, and `OTHER` is the last.
         self.count_request(self.routes.len().checked_sub(2), outcome);
     }
 
-    /// Counts a request of a route, by its place, that became of it what `outcome` says.
+    /// Counts a request with its outcome. `route` is the index of its route. `None`: no route matched.
     pub fn count_request(&self, route: Option<usize>, outcome: RequestOutcome) {
         if !self.is_on() {
             return;
@@ -270,8 +273,8 @@ impl Metrics {
         self.requests.get() != self.requests_sent.get()
     }
 
-    /// Whether counts are waiting to be sent and nobody is at it; `commands`: how many this isolate has sent. If so, the one
-    /// who asked is: call [`send_later`](Self::send_later).
+    /// Whether there are counts to send that no other duty sends. If so, the caller of this has to call
+    /// [`send_later`](Self::send_later). `commands` is the number of Redis commands that this isolate has sent.
     #[must_use]
     pub fn should_send(&self, commands: u64, now: Timestamp) -> bool {
         let unsent = commands.saturating_sub(self.commands_sent.get());
@@ -284,8 +287,9 @@ impl Metrics {
         true
     }
 
-    /// Sends what is counted once it has waited long enough, or no more requests come. Where that is longer than a
-    /// task may sleep, it is left to a later one, and so it is where `store` says nothing: the store does not answer.
+    /// Sends the counts once the oldest has waited long enough. If that takes longer than a duty may sleep, it sends them
+    /// after [`MAX_SLEEP`] if no further request came, and otherwise leaves them to a later duty. If `store` returns `None`,
+    /// the store does not answer, and a later duty sends the counts.
     pub async fn send_later<D: Database>(
         &self,
         records: &Records<D>,
@@ -308,7 +312,7 @@ impl Metrics {
         }
     }
 
-    /// Sends what is counted. What cannot be sent is kept for the next time.
+    /// Sends the counts. Counts that cannot be sent are kept for the next time.
     pub async fn send<D: Database>(
         &self,
         records: &Records<D>,
@@ -318,7 +322,7 @@ impl Metrics {
         if self.pending.get() >= MAX_PENDING {
             match records.fold_counts(now).await {
                 Ok(0) => {
-                    // Another has folded it, or it is gone: the next attempt finds out how long it is.
+                    // Another isolate has folded the list, or it has expired. The next attempt learns its length.
                     self.pending.set(MAX_PENDING - 1);
                     return self.pause(now);
                 }
@@ -328,7 +332,7 @@ impl Metrics {
                 Err(_) => return self.pause(now),
             }
         }
-        // What had no answer, and then what was counted since.
+        // First the batch that got no answer, then what was counted since.
         for _ in 0..2 {
             let Some(batch) = self.next_batch(store, now) else {
                 break;
@@ -348,18 +352,19 @@ impl Metrics {
         self.since.set(None);
         self.sending.set(Deadline::OVER);
         if records::is_fold_due(self.pending.get()) {
-            // A list that nobody folds is folded by who finds it long.
+            // If no schedule folds the list, the isolate that finds it long does.
             let _ = records.fold_counts(now).await;
         }
     }
 
-    /// The next attempt is not made at the next request.
+    /// Keeps the next requests from trying again at once.
     fn pause(&self, now: Timestamp) {
         let pause = self.every.unwrap_or(SENDING);
         self.sending.set(Deadline::after(pause, now));
     }
 
-    /// What is to be sent: the batch that got no answer, as another attempt, or what was counted since.
+    /// Returns the next batch: the one that got no answer, as another attempt, or what was counted since. `None`: there is
+    /// nothing to send.
     fn next_batch(&self, store: &StoreCounts, now: Timestamp) -> Option<CountBatch> {
         let outbox = &mut *self.outbox.borrow_mut();
         let batch = match outbox.unanswered.take() {
@@ -381,7 +386,7 @@ impl Metrics {
         Some(batch)
     }
 
-    /// All that this isolate has counted.
+    /// Everything that this isolate has counted.
     fn snapshot(&self, store: &StoreCounts, now: Timestamp) -> Series {
         let counts = &mut *self.counts.borrow_mut();
         let mut series = Series::default();

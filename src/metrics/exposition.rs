@@ -1,4 +1,4 @@
-//! What Prometheus reads: its text format 0.0.4, or OpenMetrics 1.0 where a scraper prefers that.
+//! Writes the metrics that Prometheus reads: in its text format 0.0.4, or in OpenMetrics 1.0 if the scraper prefers that.
 
 use super::gauges::FIELDS;
 use super::records::Overview;
@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::redis::rest::{BOUNDS_MS, RESULTS};
 use crate::store::breaker::STATES;
 
-/// Which text.
+/// The format of an exposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `text/plain; version=0.0.4`.
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The `Content-Type`.
+    /// Returns the format's `Content-Type`.
     #[must_use]
     pub const fn media_type(self) -> &'static str {
         match self {
@@ -27,22 +27,24 @@ impl Format {
     }
 }
 
-/// All that is told.
+/// What an exposition contains.
 pub struct Exposition<'a> {
-    /// How things stand; `None`: Redis does not answer. What it would tell is left out then.
+    /// Counts and gauges. `None`: Redis does not answer, and they are left out.
     pub overview: Option<&'a Overview>,
     /// The configuration in force.
     pub config: &'a Config,
-    /// The isolate that the counts are of, where no Redis is shared: its name is a label of each.
+    /// The name of the isolate whose counts these are, which becomes a label of each sample. `None`: the counts are
+    /// those of all isolates that share a Redis.
     pub isolate: Option<&'a str>,
 }
 
-/// Counters of one name.
+/// A metric with several counters.
 struct Counters {
-    /// The first word of their series.
+    /// The first word of the counters' names in [`Series`].
     word: &'static str,
+    /// The metric's name.
     name: &'static str,
-    /// What the words behind it are.
+    /// The labels that the further words are the values of.
     labels: &'static [&'static str],
     help: &'static str,
 }
@@ -86,8 +88,9 @@ const COUNTERS: [Counters; 6] = [
     },
 ];
 
-/// Shows what alerts watch though nothing was counted: of a series that is first seen above 0, a rate misses the beginning.
-fn show_first(counts: &mut Series, config: &Config) {
+/// Adds counters that alerts watch with the value 0, even if nothing was counted. If a series is first seen above 0, a rate
+/// misses its first increase.
+fn add_watched(counts: &mut Series, config: &Config) {
     for result in RESULTS {
         counts.show(&["calls", result]);
     }
@@ -108,38 +111,38 @@ fn show_first(counts: &mut Series, config: &Config) {
     }
 }
 
-/// The exposition of `told`.
+/// Writes an exposition in a format.
 #[must_use]
-pub fn write(told: &Exposition<'_>, format: Format) -> String {
-    let mut page = TextWriter {
+pub fn write(exposition: &Exposition<'_>, format: Format) -> String {
+    let mut writer = TextWriter {
         text: String::with_capacity(8192),
         format,
-        isolate: told.isolate,
+        isolate: exposition.isolate,
     };
-    if let Some(overview) = told.overview {
+    if let Some(overview) = exposition.overview {
         let mut counts = overview.counts.clone();
-        show_first(&mut counts, told.config);
-        page.counts(&counts);
-        page.overview(overview);
+        add_watched(&mut counts, exposition.config);
+        writer.counts(&counts);
+        writer.overview(overview);
     }
-    page.limits(told.config);
-    page.gauge(
+    writer.limits(exposition.config);
+    writer.gauge(
         "edge_limiter_build_info",
         "The version that answers, always 1.",
     );
-    page.sample(
+    writer.sample(
         "edge_limiter_build_info",
         &[("version", env!("CARGO_PKG_VERSION"))],
         "1",
     );
-    if told.isolate.is_none() {
-        page.gauge("redis_up", "Whether Redis answers.");
-        page.number("redis_up", &[], told.overview.is_some().into());
+    if exposition.isolate.is_none() {
+        writer.gauge("redis_up", "Whether Redis answers.");
+        writer.number("redis_up", &[], exposition.overview.is_some().into());
     }
     if format == Format::OpenMetrics {
-        page.text.push_str("# EOF\n");
+        writer.text.push_str("# EOF\n");
     }
-    page.text
+    writer.text
 }
 
 struct TextWriter<'a> {
@@ -171,7 +174,7 @@ impl TextWriter<'_> {
         self.family(name, "gauge", help);
     }
 
-    /// A family whose samples end in `_total`: OpenMetrics names it without.
+    /// Begins a family of counters. OpenMetrics names the family without the `_total` of its samples.
     fn counter(&mut self, name: &str, help: &str) {
         let name = match self.format {
             Format::OpenMetrics => name.trim_end_matches("_total"),
@@ -301,7 +304,7 @@ const BUCKETS: &str = "edge_limiter_store_duration_seconds_bucket";
 const SUM: &str = "edge_limiter_store_duration_seconds_sum";
 const COUNT: &str = "edge_limiter_store_duration_seconds_count";
 
-/// Milliseconds as seconds: exactly, and as a number with a point, as OpenMetrics wants a bound.
+/// Writes milliseconds as seconds, exactly and always with a decimal point, which OpenMetrics requires in a bound.
 fn seconds(ms: u64) -> String {
     let text = format!("{}.{:03}", ms / 1000, ms % 1000);
     let short = text.trim_end_matches('0');

@@ -1,7 +1,7 @@
-//! What the schedule gathers, for whoever reads metrics until it runs again: how many keys there are, how many callers were
-//! denied lately, and what Redis says of itself.
+//! Gauges: the number of keys, the number of callers that were denied lately, and what Redis reports about itself. The
+//! schedule gathers them, and they stay until its next run.
 //!
-//! Two runs at once harm nothing: what both count is counted from the same place, and the later one's is kept.
+//! Two runs at once do no harm: both count from the same cursor, and the result of the later one is kept.
 
 use serde_json::{Value, json};
 
@@ -13,24 +13,25 @@ use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, number_of, texts};
 use crate::time::Timestamp;
 
-/// Steps of `SCAN` in a run, and keys that Redis looks at in each, about. More keys are counted over several runs.
+/// The most `SCAN` commands in a run. If there are more keys, they are counted over several runs.
 const SCANS: usize = 10;
+/// The approximate number of keys that Redis examines in one `SCAN`.
 const KEYS_PER_SCAN: &str = "5000";
 
-/// How long it holds, in ms: twelve runs.
+/// How long gauges are kept, in ms: an hour, which is twelve runs.
 const KEPT_MS: u64 = 60 * 60 * 1000;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
-/// A field of Redis's `INFO`, and what it is called.
+/// A field of Redis's `INFO`, and its names elsewhere.
 pub struct Field {
-    /// In `INFO`.
+    /// The name in `INFO`.
     pub info: &'static str,
-    /// As a metric: as `redis_exporter` calls it. One that ends in `_total` only grows until Redis starts anew.
+    /// The name as a metric, which is that of `redis_exporter`. A metric that ends in `_total` grows until Redis restarts.
     pub metric: &'static str,
-    /// In the control plane's JSON.
+    /// The name in the control plane's JSON.
     pub json: &'static str,
-    /// What it is.
+    /// The help text of the metric.
     pub help: &'static str,
 }
 
@@ -48,7 +49,7 @@ const fn field(
     }
 }
 
-/// The fields that are shown.
+/// The fields of `INFO` that are exposed.
 #[rustfmt::skip]
 pub const FIELDS: [Field; 10] = [
     field("used_memory", "redis_memory_used_bytes", "memory_used_bytes", "Memory that Redis uses."),
@@ -63,33 +64,33 @@ pub const FIELDS: [Field; 10] = [
     field("connected_slaves", "redis_connected_slaves", "connected_replicas", "Replicas that are connected."),
 ];
 
-/// A number, and when it was found.
+/// A count, and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GaugeReading {
-    /// The number.
+    /// The count.
     pub count: u64,
-    /// In ms since the epoch.
+    /// When it was made, in ms since the epoch.
     pub at: u64,
 }
 
-/// What was gathered.
+/// The gauges that one run of the schedule gathered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// When, in ms since the epoch.
+    /// When they were gathered, in ms since the epoch.
     pub at: u64,
-    /// The limiter's keys; `None`: they have not all been counted yet.
+    /// The number of the limiter's keys. `None`: not all keys have been counted yet.
     pub keys: Option<GaugeReading>,
-    /// Callers that a policy denied within the last hour, each policy's counted apart: the current hour's, and of the one
-    /// before the share that the last hour reaches back into.
+    /// The number of pairs of a caller and a policy that denied it in the last 60 minutes. It is an estimate: all pairs of
+    /// the current clock hour, and a share of those of the hour before.
     pub limited: u64,
-    /// [`FIELDS`] by their name in `INFO`; empty where Redis does not tell.
+    /// [`FIELDS`] by their name in `INFO`. Empty: Redis does not report them.
     pub redis: Series,
-    /// Where `SCAN` goes on, and how many keys it has found so far.
+    /// The cursor at which the next `SCAN` continues, and the number of keys found so far.
     pub(super) scan: (String, u64),
 }
 
 impl Gauges {
-    /// Reads them as they are stored. What is nothing of the kind is as if there were none.
+    /// Reads gauges in the form in which they are stored. `None`: the text is something else.
     pub(super) fn read(text: &Value) -> Option<Self> {
         let mut held = json::value(text.as_str()?)?;
         let number = |value: &Value| value.as_u64();
@@ -117,7 +118,7 @@ impl Gauges {
 }
 
 impl GaugeReading {
-    /// As JSON.
+    /// Returns the reading as JSON.
     #[must_use]
     pub fn to_value(self) -> Value {
         json!({"count": self.count, "at": self.at})
@@ -125,7 +126,7 @@ impl GaugeReading {
 }
 
 impl<D: Database> Records<D> {
-    /// What was gathered last; `None`: nothing in the last hour.
+    /// Returns the gauges that were gathered last. `None`: none were gathered in the last hour.
     ///
     /// # Errors
     ///
@@ -137,11 +138,11 @@ impl<D: Database> Records<D> {
         Ok(Gauges::read(&held))
     }
 
-    /// Takes what has expired out of the lists, and gathers: at most 20 commands.
+    /// Removes expired entries from the lists, and gathers gauges. It costs at most 20 commands.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database. What was gathered before stays.
+    /// [`StoreError`] of the database. The gauges that were gathered before stay.
     pub async fn gather_gauges(&self, now: Timestamp) -> Result<(), StoreError> {
         let hour = now.as_millis() / HOUR_MS;
         let denied = |hour| command(["ZCARD", &self.key(RedisKey::Suspicious(hour))]);
@@ -167,7 +168,7 @@ impl<D: Database> Records<D> {
         };
         if self.is_shared() {
             gathered.redis = self.info(now).await;
-            // What cannot be counted now is counted from the same place the next time.
+            // If counting fails, the next run continues from the same cursor.
             let _ = self.count_keys(&mut gathered, now).await;
         }
         let text = gathered.text();
@@ -176,14 +177,14 @@ impl<D: Database> Records<D> {
         self.run([set], now).await.map(drop)
     }
 
-    /// The commands that take out of lists what has expired.
+    /// The commands that remove expired entries from the lists.
     fn tidying(&self, now: Timestamp) -> Vec<Command> {
         let mut commands = self.block_tidy_commands(now);
         commands.push(self.tidying_of_events(now));
         commands
     }
 
-    /// Takes what has expired out of the lists.
+    /// Removes expired entries from the lists.
     ///
     /// # Errors
     ///
@@ -192,7 +193,7 @@ impl<D: Database> Records<D> {
         self.run_all(self.tidying(now), now).await.map(drop)
     }
 
-    /// Goes on counting the keys.
+    /// Continues counting the keys.
     async fn count_keys(&self, gauges: &mut Gauges, now: Timestamp) -> Result<(), StoreError> {
         let pattern = self.pattern();
         for _ in 0..SCANS {
@@ -223,12 +224,12 @@ impl<D: Database> Records<D> {
         Ok(())
     }
 
-    /// What Redis says of itself; nothing where it does not.
+    /// Reads [`FIELDS`] from `INFO`. The result is empty if Redis refuses the command.
     async fn info(&self, now: Timestamp) -> Series {
-        let mut told = Series::default();
+        let mut fields = Series::default();
         let reply = self.run([command(["INFO"])], now).await;
         let Ok([Value::String(text)]) = reply else {
-            return told;
+            return fields;
         };
         for line in text.lines() {
             let Some((name, value)) = line.trim_end().split_once(':') else {
@@ -237,9 +238,9 @@ impl<D: Database> Records<D> {
             if let Ok(value) = value.parse()
                 && FIELDS.iter().any(|field| field.info == name)
             {
-                told.set(name, value);
+                fields.set(name, value);
             }
         }
-        told
+        fields
     }
 }

@@ -1,4 +1,4 @@
-//! How much of their limits callers use: what tells an operator whom a lower limit would have denied.
+//! Counts how much of their limits callers use. An operator sees from it how many callers a lower limit would deny.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -7,24 +7,24 @@ use crate::quota::Quota;
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
 
-/// The word that these counters are under.
+/// The first word of these counters' names.
 pub(super) const USAGE: &str = "usage";
 
-/// Tenths of a limit by which callers' use of it is counted.
+/// The number of steps, each a tenth of a limit, in which use is counted.
 pub const TENTHS: usize = 10;
 
-/// Callers of a policy that are followed in a window: the first that come.
+/// The most callers of a policy that are followed in a window. They are the first callers of the window.
 const MAX_CALLERS: usize = 200;
 
-/// The most that callers have used of one policy's limit in a window, by tenths.
+/// Counts callers of one policy by the largest share of the limit that each used in a window, in tenths.
 pub(super) struct Peaks {
     window: Millis,
-    /// Which window, counted from the epoch.
+    /// The number of the current window, counted from the epoch.
     number: u64,
     seed: Seed,
-    /// Hashes of callers with their tenth, sorted.
+    /// Hashes of callers, sorted, each with the largest tenth it has reached in this window.
     callers: Vec<(u64, usize)>,
-    /// Callers' windows by the tenth in which their use was at its greatest.
+    /// For each tenth, how many callers reached it in a window that has ended.
     ended: [u64; TENTHS],
 }
 
@@ -39,7 +39,7 @@ impl Peaks {
         }
     }
 
-    /// Takes what a caller has used of its limit, in units.
+    /// Records how many units of its limit a caller has used.
     pub(super) fn record(&mut self, caller: impl Hash, used: u32, limit: u32, now: Timestamp) {
         self.end_window(now);
         if used == 0 || limit == 0 {
@@ -60,7 +60,7 @@ impl Peaks {
         }
     }
 
-    /// Counts the callers of a window that is over.
+    /// Counts the callers of the current window, if that has ended.
     pub(super) fn end_window(&mut self, now: Timestamp) {
         let number = now.as_millis() / self.window.get().max(1);
         if number == self.number {
@@ -74,7 +74,7 @@ impl Peaks {
         }
     }
 
-    /// Adds the windows that are over, as `usage {policy} {tenth}`.
+    /// Adds the counts of ended windows to `series`, named `usage {policy} {tenth}`.
     pub(super) fn add_to(&self, series: &mut Series, policy: &str) {
         for (tenth, count) in self.ended.iter().enumerate() {
             series.add(&[USAGE, policy, &tenth.to_string()], *count);
@@ -107,13 +107,13 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_counts_once_a_window_by_the_most_that_it_used() {
+    fn a_caller_counts_once_a_window_by_its_largest_use() {
         let mut peaks = peaks();
-        // 2 of 20 are a tenth and no more; 3 are more than a tenth.
+        // 2 of 20 are exactly one tenth. 3 of 20 are more, so they are in the second tenth.
         for (caller, used) in [("a", 1), ("a", 2), ("b", 3), ("b", 2), ("c", 20), ("d", 0)] {
             peaks.record(caller, used, 20, START);
         }
-        assert_eq!(ended(&peaks), [], "the window is not over");
+        assert_eq!(ended(&peaks), [], "the window has not ended");
         let next = START + Millis::from_secs(60);
         peaks.record("a", 19, 20, next);
         let expected = [("auth 0", 1), ("auth 1", 1), ("auth 9", 1)];
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_are_followed_are_bounded() {
+    fn at_most_200_callers_of_a_window_are_followed() {
         let mut peaks = peaks();
         for caller in 0..10_000 {
             peaks.record(caller, 1, 20, START);

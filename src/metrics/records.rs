@@ -1,8 +1,8 @@
-//! Counts in Redis: a list that isolates append to, and what a fold makes of it.
+//! Counts in Redis: a list to which isolates append batches, and the totals and charts into which a fold adds them.
 //!
-//! A fold reads the list, the totals and the buckets, and writes them back in one step that is void if the
-//! list no longer begins as it did: two at once add nothing twice. Whoever reads the totals adds what the
-//! list holds, in one step as well, so that a total never falls.
+//! A fold reads the list, the totals and the buckets, and writes them back in one step. The step does nothing if the list
+//! no longer begins with the same batch, so two folds at once add nothing twice. A reader of the totals adds the batches
+//! in the list, also in one step, so that a total never falls.
 
 use std::pin::Pin;
 
@@ -19,43 +19,44 @@ use crate::redis::records::Records;
 use crate::redis::{Command, Database, command, number_of, texts};
 use crate::time::Timestamp;
 
-/// Batches that one fold takes at most.
+/// The most batches that one fold adds.
 const MAX_FOLDED: usize = 200;
 
-/// Batches in the list from which on isolates fold it themselves, and at every how many.
+/// The length of the list, in batches, from which on isolates fold it themselves.
 const LONG: u64 = 60;
+/// The number of further batches after which they fold it again.
 const EVERY: u64 = 20;
 
-/// Batches in the list from which on isolates keep what they count until it is folded.
+/// The length of the list, in batches, from which on isolates keep their counts until the list is folded.
 pub(super) const MAX_PENDING: u64 = 2000;
 
 const MINUTE_MS: u64 = 60 * 1000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// How long totals are kept without anything added.
+/// How long totals are kept after the last fold.
 const TOTALS_KEPT_MS: u64 = 450 * DAY_MS;
 
 /// How long a list is kept that nobody folds: a week.
 const PENDING_KEPT_MS: u64 = 7 * DAY_MS;
 
-/// How far a batch's clock may be off and its counts still go where it says.
+/// The most that a batch's clock may differ from the reader's. Beyond it, charts use the reader's clock.
 const MAX_SKEW_MS: u64 = HOUR_MS;
 
-/// What an isolate has counted since it sent last.
+/// What an isolate has counted since the batch before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountBatch {
-    /// The isolate and the batch's number in it.
+    /// The isolate's name, and the number of the batch in that isolate.
     id: String,
-    /// Which attempt at sending it this is.
+    /// The number of this attempt at sending the batch, from 1.
     attempt: u64,
-    /// When it was made, in ms since the epoch, by the isolate's clock.
+    /// When the batch was made, in ms since the epoch, on the isolate's clock.
     at: u64,
     counts: Series,
 }
 
 impl CountBatch {
-    /// What an isolate sends as its batch of that number.
+    /// Creates the batch with that `number` of an isolate.
     #[must_use]
     pub fn new(isolate: &str, number: u64, now: Timestamp, counts: Series) -> Self {
         Self {
@@ -71,7 +72,7 @@ impl CountBatch {
         json!({"id": self.id, "attempt": self.attempt, "at": self.at, "counts": counts}).to_string()
     }
 
-    /// `None`: it is no batch.
+    /// Reads a batch. `None`: the text is no batch.
     fn read(text: &str) -> Option<Self> {
         let mut value = json::value(text)?;
         let counts = value.get_mut("counts")?.take();
@@ -83,7 +84,7 @@ impl CountBatch {
         })
     }
 
-    /// Where charts have it, in ms since the epoch: a clock far off does not count.
+    /// The moment at which charts show the batch, in ms since the epoch. If the isolate's clock is far off, that is now.
     fn charted_at(&self, now: Timestamp) -> u64 {
         match self.at.abs_diff(now.as_millis()) {
             ..=MAX_SKEW_MS => self.at,
@@ -91,7 +92,7 @@ impl CountBatch {
         }
     }
 
-    /// The next attempt.
+    /// Returns the batch for the next attempt.
     #[must_use]
     pub fn again(self) -> Self {
         Self {
@@ -101,21 +102,21 @@ impl CountBatch {
     }
 }
 
-/// How wide a chart's buckets are.
+/// The width of a chart's buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// Kept for a day.
+    /// One minute. Buckets are kept for a day.
     Minute,
-    /// Kept for 32 days.
+    /// One hour. Buckets are kept for 32 days.
     Hour,
-    /// Kept for 15 months.
+    /// One day. Buckets are kept for 15 months.
     Day,
 }
 
 impl Width {
     const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
 
-    /// One bucket, in ms.
+    /// Returns the width of a bucket, in ms.
     #[must_use]
     pub const fn ms(self) -> u64 {
         match self {
@@ -125,7 +126,7 @@ impl Width {
         }
     }
 
-    /// As many buckets as one key holds.
+    /// The number of buckets in one key.
     const fn per_key(self) -> u64 {
         match self {
             Self::Minute => 60,
@@ -134,7 +135,7 @@ impl Width {
         }
     }
 
-    /// How many buckets are kept.
+    /// Returns how many buckets are kept.
     #[must_use]
     pub const fn kept(self) -> u64 {
         match self {
@@ -152,7 +153,7 @@ impl Width {
         }
     }
 
-    /// The key that holds the bucket of that number.
+    /// The key that has the bucket with that number.
     const fn key_of(self, bucket: u64) -> RedisKey<'static> {
         self.key(bucket / self.per_key())
     }
@@ -162,7 +163,8 @@ impl Width {
     }
 }
 
-/// What a chart shows by its name (`hour`, `day` or `month`): how wide its buckets are, and how many it has.
+/// Returns the width and the number of a chart's buckets, by the chart's name (`hour`, `day` or `month`). `None`: there is
+/// no such chart.
 #[must_use]
 pub fn window(name: &str) -> Option<(Width, u64)> {
     Some(match name {
@@ -173,45 +175,46 @@ pub fn window(name: &str) -> Option<(Width, u64)> {
     })
 }
 
-/// What is blocked at the moment.
+/// The number of blocks in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockedNow {
-    /// Addresses.
+    /// Blocked addresses.
     pub addresses: u64,
-    /// Ranges.
+    /// Blocked ranges.
     pub ranges: u64,
-    /// Quotas whose policy blocks their caller.
+    /// Callers that a policy blocks, counted once for each policy.
     pub policies: u64,
 }
 
-/// How things stand.
+/// All counts and gauges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
-    /// The totals.
+    /// The totals of all counters.
     pub counts: Series,
-    /// What is blocked.
+    /// The number of blocks in force.
     pub blocked: BlockedNow,
-    /// What the schedule has gathered within the last hour.
+    /// The gauges. `None`: the schedule gathered none in the last hour.
     pub gauges: Option<Gauges>,
 }
 
-/// Buckets of a chart: their number, counted from the epoch, and what was counted.
+/// The buckets of a chart: each bucket's number, counted from the epoch, and its counts.
 pub type Buckets = Vec<(u64, Series)>;
 
-/// How many batches a fold took, to be awaited.
+/// A future of the number of batches that a fold adds.
 pub type Folding<'a> = Pin<Box<dyn Future<Output = Result<usize, StoreError>> + 'a>>;
 
-/// Whether the one who made the list that long folds it.
+/// Whether the isolate that has appended the batch with this number in the list folds the list.
 pub(super) const fn is_fold_due(pending: u64) -> bool {
     pending >= LONG && pending.is_multiple_of(EVERY)
 }
 
 impl<D: Database> Records<D> {
-    /// Appends a batch: one command, and another for the first of a list, which is to expire. Returns how many are in it.
+    /// Appends a batch to the list, and returns how many batches are in it. It costs one command, and another for the first
+    /// batch of a list, to set the list's expiry.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database, which may hold it all the same.
+    /// [`StoreError`] of the database. The batch may have been appended nevertheless.
     pub async fn append_counts(
         &self,
         batch: &CountBatch,
@@ -229,13 +232,13 @@ impl<D: Database> Records<D> {
         if pending == 1 {
             let expiry = PENDING_KEPT_MS.to_string();
             let expire = command(["PEXPIRE", &self.key(RedisKey::PendingCounts), &expiry]);
-            // The batch is there whatever comes of it.
+            // The batch has been appended even if this fails.
             let _ = self.run([expire], now).await;
         }
         Ok(pending)
     }
 
-    /// The totals, with what is in the list, what is blocked, and what the schedule has gathered: five commands.
+    /// Reads the totals with the batches in the list, the number of blocks, and the gauges. It costs five commands.
     ///
     /// # Errors
     ///
@@ -262,7 +265,7 @@ impl<D: Database> Records<D> {
         counts.remove_of(USAGE);
         let blocked = BlockedNow {
             addresses: number_of(&addresses),
-            // One field is their version.
+            // One field is the version of the ranges.
             ranges: number_of(&fields).saturating_sub(1),
             policies: number_of(&policies),
         };
@@ -273,14 +276,14 @@ impl<D: Database> Records<D> {
         })
     }
 
-    /// Adds what is in the list to the totals and the buckets; how many batches that were. None, where another was
-    /// at it.
+    /// Adds the batches in the list to the totals and the buckets, and returns how many batches that were. It is 0 if
+    /// another fold was faster.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database. Nothing is lost by it.
+    /// [`StoreError`] of the database. No count is lost.
     pub fn fold_counts(&self, now: Timestamp) -> Folding<'_> {
-        // Boxed: its several callers are not the larger for it.
+        // Boxed, so that the futures of its callers stay small.
         Box::pin(self.fold(now))
     }
 
@@ -289,7 +292,7 @@ impl<D: Database> Records<D> {
         let totals_key = self.key(RedisKey::TotalCounts);
         let commands = [
             command(["LRANGE", &pending_key, "0", &(MAX_FOLDED - 1).to_string()]),
-            // Whatever is there: of another type than a text it counts as nothing, and is replaced.
+            // `MGET` reads a value of another type as nothing, where `GET` would fail. The fold then replaces it.
             command(["MGET", &totals_key]),
         ];
         let [pending, totals] = self.run(commands, now).await?;
@@ -312,7 +315,7 @@ impl<D: Database> Records<D> {
                 }
             }
         }
-        // How much of their limits callers used is of use in charts alone.
+        // Only charts show how much of their limits callers use.
         totals.remove_of(USAGE);
         let mut keys: Vec<(Width, String)> = Vec::new();
         for (width, bucket, _) in &new {
@@ -353,7 +356,8 @@ impl<D: Database> Records<D> {
         Ok(if is_done { pending.len() } else { 0 })
     }
 
-    /// The latest `most` buckets of a chart, the current one among them, with what is in the list: two commands.
+    /// Reads the latest `most` buckets of a chart, the current one included, with the batches in the list. It costs two
+    /// commands.
     ///
     /// # Errors
     ///
@@ -391,7 +395,7 @@ impl<D: Database> Records<D> {
         Ok(all)
     }
 
-    /// The command that reads what isolates have sent and nobody has folded.
+    /// The command that reads the batches that no fold has added yet.
     fn pending(&self) -> Command {
         let last = (MAX_PENDING - 1).to_string();
         command(["LRANGE", &self.key(RedisKey::PendingCounts), "0", &last])
@@ -413,7 +417,7 @@ fn read_buckets(held: &Value) -> Vec<Map<String, Value>> {
     held.iter().map(|it| read(it).unwrap_or_default()).collect()
 }
 
-/// The batches in a list, each once however often it was sent. What is none counts nothing.
+/// The batches in a list. A batch that was sent several times is returned once. A text that is no batch is skipped.
 fn batches(texts: &[&str]) -> Vec<CountBatch> {
     let mut all: Vec<CountBatch> = texts.iter().filter_map(|it| CountBatch::read(it)).collect();
     let again = all.iter().filter(|batch| batch.attempt > 1);
@@ -421,13 +425,13 @@ fn batches(texts: &[&str]) -> Vec<CountBatch> {
         again.map(|batch| (batch.id.clone(), false)).collect();
     all.retain(|batch| {
         let known = sent_again.iter_mut().find(|(id, _)| *id == batch.id);
-        // Every entry of the same name is the first that is found.
+        // Of several entries with the same id, the first is kept.
         known.is_none_or(|(_, seen)| !std::mem::replace(seen, true))
     });
     all
 }
 
-/// What a chart shows of counts: without routes, and of a policy what it said, whoever decided.
+/// The counts that charts show: requests by outcome without routes, and decisions by policy and by source apart.
 fn charted(counts: &Series) -> Series {
     let mut charted = Series::default();
     for (rest, count) in counts.of("requests") {

@@ -1,19 +1,20 @@
-//! Numbers by name.
+//! Numbers, each under a name.
 
 use serde_json::{Map, Value};
 
 use crate::json;
 use crate::redis::number_of;
 
-/// Names that one set of series has at most. Those of a configuration are some hundred; older ones stay.
+/// The most names in one set. A configuration has some hundred, and names of older configurations stay.
 const MAX_NAMES: usize = 4000;
 
-/// Counters by name: words, the last of which may hold any text. In Redis a JSON object.
+/// Counters, each under a name. A name is several words, the last of which may be any text. Redis stores a set as a JSON
+/// object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Series(Map<String, Value>);
 
 impl Series {
-    /// Of a JSON object; what is no number counts nothing, what is no object is empty.
+    /// Takes the numbers of a JSON object. A value that is no number counts as 0. Any other JSON is an empty set.
     #[must_use]
     pub fn of_value(value: Value) -> Self {
         match value {
@@ -22,13 +23,13 @@ impl Series {
         }
     }
 
-    /// Of a text in Redis. What is none is empty.
+    /// Reads the JSON text that Redis stores. Anything else is an empty set.
     #[must_use]
     pub fn read(text: &Value) -> Self {
         Self::of_value(text.as_str().and_then(json::value).unwrap_or_default())
     }
 
-    /// As a JSON object.
+    /// Returns the set as a JSON object.
     #[must_use]
     pub fn into_value(self) -> Value {
         Value::Object(self.0)
@@ -46,7 +47,7 @@ impl Series {
         }
     }
 
-    /// Sets a counter to 0 that does not exist.
+    /// Adds a counter with the value 0 if it does not exist.
     pub fn show(&mut self, words: &[&str]) {
         let name = words.join(" ");
         if self.find(&name).is_none() {
@@ -62,14 +63,14 @@ impl Series {
         }
     }
 
-    /// Adds all of another's.
+    /// Adds the counters of another set.
     pub fn add_all(&mut self, other: &Self) {
         for (name, count) in &other.0 {
             self.add_named(name, number_of(count));
         }
     }
 
-    /// What has been added since it was as `before`.
+    /// Returns how much each counter has grown since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut new = Self::default();
@@ -79,36 +80,36 @@ impl Series {
         new
     }
 
-    /// Leaves out the counters under a first word.
+    /// Removes the counters whose first word is `first`.
     pub fn remove_of(&mut self, first: &str) {
         self.0.retain(|name, _| rest_of(name, first).is_none());
     }
 
-    /// Whether nothing has been counted.
+    /// Whether there is no counter.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// A number, if there is one.
+    /// Returns a counter. `None`: it does not exist.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<u64> {
         self.0.get(name).map(number_of)
     }
 
-    /// A counter.
+    /// Returns a counter, or 0 if it does not exist.
     #[must_use]
     pub fn get(&self, name: &str) -> u64 {
         self.find(name).unwrap_or_default()
     }
 
-    /// The counters under a first word, with what follows it, by name.
+    /// Returns the counters whose first word is `first`, each with the rest of its name, sorted by name.
     pub fn of<'a>(&'a self, first: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
         let all = self.0.iter();
         all.filter_map(move |(name, count)| Some((rest_of(name, first)?, number_of(count))))
     }
 
-    /// All of them, each under its words: objects in objects.
+    /// Returns all counters as nested JSON objects, one level for each word.
     #[must_use]
     pub fn nested(&self) -> Value {
         let mut nested = Value::Object(Map::new());
@@ -137,7 +138,7 @@ mod tests {
     use super::Series;
 
     #[test]
-    fn counters_lie_under_their_words() {
+    fn each_counter_is_nested_under_its_words() {
         let mut series = Series::default();
         series.add(&["policies", "auth", "denied"], 2);
         series.add(&["policies", "auth", "admitted"], 1);
@@ -146,7 +147,7 @@ mod tests {
             series.nested(),
             json!({"commands": 3, "policies": {"auth": {"admitted": 1, "denied": 2}}})
         );
-        // What Redis holds may be anything.
+        // Any JSON may be in Redis.
         for odd in [
             json!({"a": 1, "a b": 2}),
             json!({"": 1, " ": 2}),

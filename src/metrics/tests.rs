@@ -1,4 +1,4 @@
-//! Counts, from isolates to totals.
+//! Counts on their way from isolates to totals, charts and expositions.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use crate::store::conformance::START;
 use crate::store::stand_in::StandIn;
 use crate::time::{Millis, Timestamp};
 
-/// A Redis that answers, loses its answer, or is not reached.
+/// A Redis that answers, whose answer is lost, or that is not reached.
 #[derive(Clone, Default)]
 struct Redis {
     held: Rc<Emulator>,
@@ -90,7 +90,7 @@ fn admitted(series: &Series) -> u64 {
 }
 
 #[test]
-fn what_isolates_count_is_summed_by_route_and_outcome() {
+fn the_counts_of_isolates_are_summed_by_route_and_outcome() {
     let redis = Redis::default();
     let records = records(&redis);
     let [one, other] = [(); 2].map(|()| Metrics::new(&config(), &Seed::fixed()));
@@ -106,7 +106,7 @@ fn what_isolates_count_is_summed_by_route_and_outcome() {
     assert_eq!(sum.get("requests blocked other"), 1);
 }
 
-/// One command a flush, and none where nothing was counted since.
+/// A flush costs one command, or none if nothing was counted since the last.
 #[test]
 fn an_idle_isolate_sends_nothing() {
     let redis = Redis::default();
@@ -115,9 +115,9 @@ fn an_idle_isolate_sends_nothing() {
     assert!(!isolate.should_send(0, at(0)));
     isolate.count_request(None, RequestOutcome::Admitted);
     assert!(isolate.should_send(0, at(0)));
-    assert!(!isolate.should_send(0, at(0)), "one is at it");
+    assert!(!isolate.should_send(0, at(0)), "another duty sends already");
     send(&isolate, &records, at(15));
-    // The first of a list lets it expire.
+    // The first batch of a list costs a second command, which sets the list's expiry.
     assert_eq!(redis.commands.get(), 2);
     assert!(!isolate.should_send(0, at(30)));
     send(&isolate, &records, at(30));
@@ -127,9 +127,9 @@ fn an_idle_isolate_sends_nothing() {
     assert_eq!(redis.commands.get(), 3);
 }
 
-/// What the control plane and the schedule send costs too, and may be all that an isolate does.
+/// The control plane and the schedule send commands too, and an isolate may do nothing else.
 #[test]
-fn commands_are_sent_without_requests_once_they_are_many() {
+fn fifty_unsent_commands_are_sent_even_if_no_request_was_counted() {
     let redis = Redis::default();
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
@@ -147,9 +147,9 @@ fn commands_are_sent_without_requests_once_they_are_many() {
     assert!(!isolate.should_send(51, at(30)));
 }
 
-/// Were it not so, isolates would wait for a list that is gone already.
+/// Otherwise isolates would wait for ever for a fold of a list that has expired.
 #[test]
-fn a_list_that_was_full_and_is_gone_is_sent_to_again() {
+fn an_isolate_sends_again_after_a_full_list_has_expired() {
     let redis = Redis::default();
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
@@ -161,7 +161,7 @@ fn a_list_that_was_full_and_is_gone_is_sent_to_again() {
     assert_eq!(admitted(&totals(&records, at(15))), 1);
 }
 
-/// Nobody folds, and the list does not grow for it.
+/// Even if no schedule runs, the list stays short.
 #[test]
 fn isolates_fold_a_long_list_themselves() {
     let redis = Redis::default();
@@ -183,7 +183,7 @@ fn isolates_fold_a_long_list_themselves() {
     let listed = listed.now_or_never().unwrap().unwrap();
     assert!(listed[0].as_array().unwrap().len() < 60);
     assert_eq!(admitted(&totals(&records, at(9000))), 600);
-    // Six commands of its own for each sixty, and one for each flush.
+    // One command for each flush, and a few for each fold.
     assert!(redis.commands.get() < 600 * 2, "{}", redis.commands.get());
 }
 
@@ -214,8 +214,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever is lost, a total never falls, and holds no less than what was sent with an answer. Without lost
-    /// answers it holds exactly that.
+    /// Whatever is lost, a total never falls, and contains at least the counts whose sending was answered. If no answer is
+    /// lost, it contains nothing else.
     #[test]
     fn no_total_ever_falls(events in prop::collection::vec(event(), 1..80), skewed in any::<bool>()) {
         let redis = Redis::default();
@@ -234,13 +234,13 @@ proptest! {
                 }
                 Event::Flush { isolate, fault } => {
                     redis.next.set(fault);
-                    // One isolate's clock is hours off.
+                    // The clock of one isolate is hours ahead.
                     let skew = if skewed && isolate == 1 { 20_000 } else { 0 };
                     send(&isolates[isolate], &records, at(seconds + skew));
-                    let took = redis.next.take() == Fault::None && fault == Fault::None;
+                    let arrived = redis.next.take() == Fault::None && fault == Fault::None;
                     lost |= fault == Fault::AnswerLost;
-                    if took && !lost {
-                        // Also what was counted since a batch that was not reached.
+                    if arrived && !lost {
+                        // This includes what was counted since a batch that did not reach Redis.
                         sent += std::mem::take(&mut counted[isolate]);
                     }
                 }
@@ -260,11 +260,11 @@ proptest! {
             latest = total;
             prop_assert!(total >= sent);
             if !lost {
-                // What an evicted isolate had in the list counts; what it had not sent does not.
+                // The batches of an evicted isolate count. What it had not sent does not.
                 prop_assert!(total <= sent + counted.iter().sum::<u64>());
             }
         }
-        // A fold changes no total, and charts hold as much as the totals.
+        // A fold changes no total, and charts contain as much as the totals.
         while records.fold_counts(at(seconds)).now_or_never().unwrap().unwrap() > 0 {}
         prop_assert_eq!(admitted(&totals(&records, at(seconds))), latest);
         let days = records.chart(Width::Day, 456, at(seconds)).now_or_never().unwrap().unwrap();
@@ -273,9 +273,9 @@ proptest! {
     }
 }
 
-/// Two folds at once, over a real Redis: what one has begun with is void once the other is done.
+/// Over a real Redis, the step of one fold does nothing once another fold has changed the list.
 #[tokio::test]
-async fn two_folds_at_once_add_nothing_twice() {
+async fn folds_at_the_same_time_add_nothing_twice() {
     let stand_in = StandIn::start();
     let records = Records::new(stand_in.redis(), Keys::new("t:"));
     let isolate = Metrics::new(&config(), &Seed::fixed());
@@ -299,9 +299,9 @@ async fn two_folds_at_once_add_nothing_twice() {
     assert_eq!(charted, 50);
 }
 
-/// What Redis holds under the limiter's keys may be anything.
+/// Any value may be in Redis under the limiter's keys.
 #[test]
-fn what_is_no_batch_counts_nothing_and_stops_nothing() {
+fn an_entry_that_is_no_batch_counts_nothing_and_stops_no_fold() {
     let redis = Redis::default();
     let records = records(&redis);
     let isolate = Metrics::new(&config(), &Seed::fixed());
@@ -320,7 +320,7 @@ fn what_is_no_batch_counts_nothing_and_stops_nothing() {
             .unwrap()
             .unwrap();
     }
-    // A list in place of the totals: no fold fails for it.
+    // A list in place of the totals does not make the fold fail.
     let push = crate::redis::command(["RPUSH", "t:metrics:totals", "not json"]);
     redis
         .held
@@ -353,16 +353,16 @@ fn page(counts: &Series, isolate: Option<&str>, format: Format) -> String {
             ..Gauges::default()
         }),
     };
-    let told = Exposition {
+    let exposition = Exposition {
         overview: Some(&overview),
         config: &config(),
         isolate,
     };
-    write(&told, format)
+    write(&exposition, format)
 }
 
 #[test]
-fn the_page_holds_every_series_with_its_labels() {
+fn an_exposition_contains_every_series_with_its_labels() {
     let mut counts = Series::default();
     counts.add(&["requests", "denied", "/a \"b\"\\c"], 4);
     counts.add(&["decisions", "denied", "lease", "auth"], 5);
@@ -396,7 +396,7 @@ fn the_page_holds_every_series_with_its_labels() {
     let open = page(&counts, None, Format::OpenMetrics);
     assert!(open.contains("# TYPE edge_limiter_requests counter"));
     assert!(open.ends_with("# EOF\n"));
-    // In memory each isolate has counters of its own, which a scraper must not take for one another's.
+    // In memory each isolate has its own counters. A label keeps a scraper from merging those of several isolates.
     let alone = page(&counts, Some("0f"), Format::Text);
     let samples = alone.lines().filter(|line| !line.starts_with('#'));
     assert!(samples.clone().count() > 20);
@@ -409,7 +409,7 @@ fn gather(records: &Records<impl Database>, now: Timestamp) -> Gauges {
     gauges.unwrap()
 }
 
-/// Redis that lists so many keys by `SCAN`, and says what `INFO` says.
+/// A Redis whose `SCAN` lists `keys` keys, and whose `INFO` answers `info`.
 #[derive(Clone)]
 struct Large {
     inner: Redis,
@@ -444,7 +444,7 @@ impl Database for Large {
 }
 
 #[test]
-fn keys_are_counted_in_steps_over_as_many_runs_as_it_takes() {
+fn keys_are_counted_over_several_runs_if_they_are_many() {
     let large = Large {
         inner: Redis::default(),
         keys: 125_500,
@@ -460,8 +460,8 @@ fn keys_are_counted_in_steps_over_as_many_runs_as_it_takes() {
 }
 
 #[test]
-fn what_redis_does_not_tell_is_left_out() {
-    let tells = |info| {
+fn fields_that_redis_does_not_report_are_left_out() {
+    let reported = |info| {
         let large = Large {
             inner: Redis::default(),
             keys: 3,
@@ -478,9 +478,9 @@ fn what_redis_does_not_tell_is_left_out() {
         );
         gauges.redis.into_value()
     };
-    assert_eq!(tells(None), json!({}));
+    assert_eq!(reported(None), json!({}));
     assert_eq!(
-        tells(Some(
+        reported(Some(
             "# Memory\r\nused_memory:1024\r\nmaxmemory:0\r\nused_memory_human:1K\r\nevicted_keys:x\r\nuptime_in_seconds:-1\r\n"
         )),
         json!({"used_memory": 1024, "maxmemory": 0})
@@ -488,7 +488,7 @@ fn what_redis_does_not_tell_is_left_out() {
 }
 
 #[test]
-fn callers_denied_in_the_last_hour_are_those_of_two_clock_hours_by_their_share() {
+fn callers_denied_in_the_last_hour_are_estimated_from_two_clock_hours() {
     let redis = Redis::default();
     let records = records(&redis);
     let hour = START.as_millis() / 3_600_000 + 1;
@@ -510,9 +510,9 @@ fn callers_denied_in_the_last_hour_are_those_of_two_clock_hours_by_their_share()
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn gauges_of_a_real_redis_and_two_runs_at_once() {
+async fn runs_at_the_same_time_gather_the_gauges_of_a_real_redis() {
     let stand_in = StandIn::start();
-    // A prefix whose characters are a pattern's, and keys of others that such a pattern would match.
+    // The prefix contains characters of patterns, and the other keys would match it as a pattern.
     let records = Records::new(stand_in.redis(), Keys::new("a[b]*?:"));
     for key in ["a[b]*?:1", "a[b]*?:2", "ab12:1", "abx:3", "b"] {
         let set = crate::redis::command(["SET", key, "1"]);
@@ -523,7 +523,7 @@ async fn gauges_of_a_real_redis_and_two_runs_at_once() {
         run.unwrap();
     }
     let gauges = records.gauges(at(0)).await.unwrap().unwrap();
-    // The record itself may be there already.
+    // The key of the gauges may already exist, and count as a third.
     assert!(
         matches!(gauges.keys, Some(GaugeReading { count: 2 | 3, .. })),
         "{gauges:?}"
