@@ -1,17 +1,17 @@
-//! Why what the limiter asked did not answer: Redis, or a store over it, or an identity provider.
+//! Errors of what the limiter calls: of Redis, of a store over Redis, and of an identity provider.
 
 use std::fmt;
 
 use crate::time::Timestamp;
 
-/// Why a store did not answer. Never carries a command, a key or a token: these go to logs.
+/// Why a store did not answer. It never contains a command, a key or a token, since it appears in logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreError {
-    /// No answer within the time allowed; the call was aborted and may have run.
+    /// No answer came within `REDIS_TIMEOUT`. The call was aborted, and may have run.
     Timeout,
-    /// No connection, or one that broke.
+    /// There is no connection, or it broke.
     Unreachable,
-    /// The token was refused (HTTP 401 or 403), or the password.
+    /// The token (HTTP 401 or 403) or the password was refused.
     Unauthorized,
     /// The plan's quota of commands is used up.
     OverQuota,
@@ -21,27 +21,27 @@ pub enum StoreError {
     Status(u16),
     /// Redis refused the command, with the first word of its error (such as `OOM`, `READONLY`).
     Refused(String),
-    /// The credential's user may not run a command, or touch a key (`NOPERM`).
+    /// The Redis user may not run the command, or not access the key (`NOPERM`).
     NotPermitted,
-    /// Redis, or what stands before it, has no such command.
+    /// Redis, or a proxy in front of it, does not know the command.
     UnknownCommand,
-    /// Redis refused a script's text. It did not run.
+    /// Redis refused the text of a script, which did not run.
     NotCompiled,
-    /// Redis refused to add to a value that is no whole number, or beyond the highest.
+    /// Redis refused to increment a value, which is no whole number or the highest possible one.
     NotANumber,
-    /// An answer that is not what the command answers.
+    /// The answer does not fit the command.
     Malformed,
-    /// Not asked: the breaker keeps calls back.
+    /// The store was not asked, because the breaker is open.
     Open {
-        /// When the next may go through, on this isolate's clock.
+        /// When the next call may be made, on this isolate's clock.
         until: Timestamp,
     },
-    /// Not asked: the isolate has spent its commands of this second.
+    /// The store was not asked, because the isolate has spent its commands of this second.
     OverCap,
 }
 
 impl StoreError {
-    /// Whether the store may have decided, and counted the request, all the same.
+    /// Whether the store may have decided, and counted the request, despite the error.
     #[must_use]
     pub const fn may_have_run(&self) -> bool {
         matches!(
@@ -50,7 +50,7 @@ impl StoreError {
         )
     }
 
-    /// Whether the store failed in a way that may pass, so that asking again may help.
+    /// Whether the failure is transient, so that another attempt may succeed.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         !matches!(
@@ -86,9 +86,11 @@ impl fmt::Display for StoreError {
             Self::Throttled => f.write_str("HTTP 429: too many requests a second"),
             Self::Status(status) => write!(f, "HTTP status {status}"),
             Self::Refused(word) => write!(f, "Redis refused the command: {word}"),
-            Self::NotANumber => f.write_str("the value is no whole number, or the highest"),
-            Self::Malformed => f.write_str("an answer that is not what the command answers"),
-            Self::Open { .. } => f.write_str("not asked: it has failed too often"),
+            Self::NotANumber => {
+                f.write_str("the value is not a whole number, or is the highest possible one")
+            }
+            Self::Malformed => f.write_str("the answer does not fit the command"),
+            Self::Open { .. } => f.write_str("not asked: the breaker is open after failed calls"),
             Self::OverCap => f.write_str("not asked: REDIS_MAX_COMMANDS_PER_SECOND is reached"),
         }
     }
@@ -96,25 +98,24 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
-/// Why an identity provider's key set is not in use. Never carries its URL or anything of its text: these go
-/// to logs.
+/// Why an identity provider's key set is not in use. It never contains the set's URL or text, since it appears in logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySetError {
-    /// No connection, or one that broke.
+    /// There is no connection, or it broke.
     Unreachable,
-    /// It did not come in time.
+    /// The key set did not come in time.
     Timeout,
-    /// An HTTP status other than 200.
+    /// The provider answered with an HTTP status other than 200.
     Status(u16),
-    /// It is longer than what is read.
+    /// The key set is longer than 64 KiB.
     TooLong,
-    /// It is not UTF-8.
+    /// The key set is not UTF-8.
     NotText,
-    /// It is not JSON.
+    /// The key set is not JSON.
     NotJson,
-    /// It is JSON, and not a JWK Set.
+    /// The key set is JSON, but not a JWK Set.
     NotASet,
-    /// It has no key that can verify a token. The keys before it are withdrawn.
+    /// The key set has no key that can verify a token. The keys of the set before are withdrawn.
     NoUsableKey,
 }
 

@@ -28,7 +28,7 @@ const quotaAnswer = (...numbers) => ({ kind: "result", value: [null, null, [...n
 const bodyAnswer = (body, status = 200) => ({ kind: "status", status, body });
 
 const UNREACHABLE = "cannot be reached";
-const MALFORMED = "an answer that is not what the command answers";
+const MALFORMED = "the answer does not fit the command";
 const UNAUTHORIZED = "the token or password was refused";
 const NOT_PERMITTED = "the Redis user lacks a permission";
 const OVER_QUOTA = "the plan's command quota is used up";

@@ -53,7 +53,7 @@ const SHORT_MS = 1500;
 /** REDIS_TIMEOUT for all other faults: long enough that a busy machine does not cause a time-out. */
 const LONG_MS = 10_000;
 
-const MALFORMED = "an answer that is not what the command answers";
+const MALFORMED = "the answer does not fit the command";
 const UNREACHABLE = "cannot be reached";
 const LATE = "no answer within REDIS_TIMEOUT";
 
