@@ -23,9 +23,9 @@ use crate::time::Timestamp;
 const MAX_FOLDED: usize = 200;
 
 /// The length of the list, in batches, from which on isolates fold it themselves.
-const LONG: u64 = 60;
+const FOLD_FROM_BATCHES: u64 = 60;
 /// The number of further batches after which they fold it again.
-const EVERY: u64 = 20;
+const FOLD_EVERY_BATCHES: u64 = 20;
 
 /// The length of the list, in batches, from which on isolates keep their counts until the list is folded.
 pub(super) const MAX_PENDING: u64 = 2000;
@@ -205,7 +205,7 @@ pub type Folding<'a> = Pin<Box<dyn Future<Output = Result<usize, StoreError>> + 
 
 /// Whether the isolate that has appended the batch with this number in the list folds the list.
 pub(super) const fn is_fold_due(pending: u64) -> bool {
-    pending >= LONG && pending.is_multiple_of(EVERY)
+    pending >= FOLD_FROM_BATCHES && pending.is_multiple_of(FOLD_EVERY_BATCHES)
 }
 
 impl<D: Database> Records<D> {
@@ -276,8 +276,8 @@ impl<D: Database> Records<D> {
         })
     }
 
-    /// Adds the batches in the list to the totals and the buckets, and returns how many batches that were. It is 0 if
-    /// another fold was faster.
+    /// Adds the batches in the list to the totals and the buckets, and returns how many batches that were. It is 0 if the
+    /// list is empty or another fold was faster.
     ///
     /// # Errors
     ///
