@@ -1,9 +1,9 @@
-//! What an isolate may spend, in commands that the store bills: one budget for decisions and records.
+//! The budget of an isolate: how many commands it may send to Redis in a second, for decisions and records together.
 //!
-//! No second holds more than the cap. Decisions come first: records have a share of two fifths at most,
-//! which decisions leave to them only while records wait, so that a flood that spends the whole cap does
-//! not keep its own denials from being recorded. The calls that an application makes for itself leave the share of the records
-//! alone, waiting or not: three fifths are the most that they take from decisions. An operator's calls are counted and never refused.
+//! No second exceeds the cap. Decisions come first. Records may spend two fifths of the cap at most. Decisions leave
+//! that share to records only while records wait. So a flood that spends the whole cap does not keep its own denials from
+//! being recorded. The application's own calls never touch the share of records, so they take at most three fifths from
+//! decisions. An operator's calls are counted and never refused.
 
 use std::cell::{Cell, RefCell};
 use std::num::NonZeroU32;
@@ -12,24 +12,24 @@ use std::rc::Rc;
 use crate::quota::{Algorithm, Quota, QuotaState};
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// The share that records have.
+/// The share of the cap that records may spend, in thousandths.
 const RECORDS_SHARE_THOUSANDTHS: u32 = 400;
 
-/// How long decisions leave the share of the records to them, unless they ask again.
+/// How long decisions leave records their share after records last asked for it.
 const WAITING: Millis = Millis::from_secs(2);
 
-/// On what commands are spent.
+/// What commands are spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// On a request that waits, or on what decides the next ones.
+    /// A request that waits, or what later decisions need.
     Decision,
-    /// On what can wait: records, and what was admitted already.
+    /// What can wait: records, and the reconciliation of requests that were already admitted.
     Records,
-    /// On a call that the application makes for itself.
+    /// A call that the application makes for itself.
     Application,
 }
 
-/// Commands that an isolate may spend; its clones are the same budget.
+/// The commands that an isolate may spend. Clones share one budget.
 #[derive(Clone, Default)]
 pub struct Budget {
     capped: Option<Rc<Cap>>,
@@ -40,9 +40,9 @@ struct Cap {
     all: Quota,
     records: Quota,
     spent: RefCell<Spent>,
-    /// Commands that are spent and not sent yet.
+    /// Commands that are paid and not sent yet.
     prepaid: Cell<u32>,
-    /// While records wait for their share.
+    /// Until when decisions leave records their share.
     waiting: Cell<Deadline>,
 }
 
@@ -52,7 +52,7 @@ struct Spent {
     records: Option<QuotaState>,
 }
 
-/// Takes `commands` if there are as many.
+/// Takes `commands` from a quota, or nothing if fewer are left.
 fn take(quota: &Quota, spent: &mut Option<QuotaState>, commands: u32, now: Timestamp) {
     let decided = quota.decide(spent.as_ref(), commands, now);
     if let Some(state) = decided.admitted.or(decided.repaired) {
@@ -65,10 +65,10 @@ fn left(quota: &Quota, spent: Option<&QuotaState>, now: Timestamp) -> u32 {
 }
 
 impl Budget {
-    /// At most `per_second` commands in any second; `None`: as many as it takes.
+    /// Creates a budget of at most `per_second` commands in any second. `None`: any number.
     #[must_use]
     pub fn new(per_second: Option<NonZeroU32>) -> Self {
-        // A window of a second is one for any limit.
+        // A window of a second is valid with any limit, so there is no error to handle.
         let quota = |limit| Quota::new(Algorithm::SlidingWindow, limit, Millis::from_secs(1)).ok();
         let all = per_second.and_then(quota);
         let capped = all.map(|all| {
@@ -86,7 +86,7 @@ impl Budget {
         }
     }
 
-    /// Commands that were sent until now, at most: a script may run fewer.
+    /// Returns an upper bound of the commands that were sent so far. A script may run fewer than were counted for it.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.get()
@@ -96,7 +96,7 @@ impl Budget {
         self.sent.set(self.sent.get() + u64::from(commands));
     }
 
-    /// Whether so many may be spent on this; if so, they are, and are sent.
+    /// Pays for commands that are sent now. Returns `false` and pays nothing if the budget does not allow them.
     #[must_use]
     pub fn spend(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
         let paid = self.pay(commands, purpose, now);
@@ -130,7 +130,7 @@ impl Budget {
         allowed
     }
 
-    /// Like [`spend`](Self::spend), for commands that are [counted](Self::count) when they are sent.
+    /// Pays for commands like [`spend`](Self::spend). They are [counted](Self::count) later, when they are sent.
     #[must_use]
     pub fn prepay(&self, commands: u32, purpose: Purpose, now: Timestamp) -> bool {
         let paid = self.pay(commands, purpose, now);
@@ -140,8 +140,8 @@ impl Budget {
         paid
     }
 
-    /// How many records may spend now, with something to write; `None`: as many as it takes. Until they
-    /// [say so](Self::stop_waiting), or for two seconds, decisions leave them their share.
+    /// Returns how many commands records may spend now. `None`: any number. Call it when there are records to write: from
+    /// now on, decisions leave records their share, for two seconds or until [`stop_waiting`](Self::stop_waiting).
     #[must_use]
     pub fn left_for_records(&self, now: Timestamp) -> Option<u32> {
         let capped = self.capped.as_ref()?;
@@ -151,7 +151,7 @@ impl Budget {
         Some(share.min(left(&capped.all, spent.all.as_ref(), now)))
     }
 
-    /// How many records may spend in a second at most; `None`: as many as it takes.
+    /// Returns the most commands that records may spend in a second. `None`: any number.
     #[must_use]
     pub fn most_for_records(&self) -> Option<u32> {
         self.capped.as_ref().map(|capped| capped.records.limit())
@@ -163,14 +163,14 @@ impl Budget {
         self.capped.is_some()
     }
 
-    /// Records have nothing more to write.
+    /// Lets decisions spend the share of records, because there are no more records to write.
     pub fn stop_waiting(&self) {
         if let Some(capped) = &self.capped {
             capped.waiting.set(Deadline::OVER);
         }
     }
 
-    /// Counts commands that are sent, whether or not there are as many: those that were not paid before.
+    /// Counts commands that are sent. Those that were not prepaid are taken from the budget, even beyond what is left.
     pub fn count(&self, commands: u32, now: Timestamp) {
         self.add_sent(commands);
         let Some(capped) = &self.capped else { return };
@@ -186,7 +186,7 @@ impl Budget {
         );
     }
 
-    /// What was paid before and not sent is not sent any more.
+    /// Forgets prepaid commands, because they are not sent any more. They stay spent.
     pub fn forget_prepaid(&self) {
         if let Some(capped) = &self.capped {
             capped.prepaid.set(0);
@@ -208,20 +208,20 @@ mod tests {
     const SHARE: u32 = 20;
 
     proptest! {
-        /// Whoever asks for what, whenever: no second holds more than the cap, nor more than their share for
-        /// records, what is paid for and sent later included.
+        /// For any order of purposes and pauses. Records do not exceed their share either, commands that are prepaid and
+        /// sent later included.
         #[test]
-        fn no_second_holds_more_than_the_cap(
+        fn no_second_exceeds_the_cap(
             steps in proptest::collection::vec((0..150_u64, 0..5_u8, 1..25_u32), 1..200),
         ) {
             let budget = Budget::new(NonZeroU32::new(CAP));
             let mut ms = 0;
             let mut spent: Vec<(u64, u32, bool)> = Vec::new();
-            for (pause, what, commands) in steps {
+            for (pause, step, commands) in steps {
                 ms += pause;
                 let now = START + Millis::new(ms);
-                let is_records = !matches!(what, 0 | 4);
-                let paid = match what {
+                let is_records = !matches!(step, 0 | 4);
+                let paid = match step {
                     0 => budget.spend(commands, Purpose::Decision, now),
                     1 => budget.spend(commands, Purpose::Records, now),
                     4 => budget.spend(commands, Purpose::Application, now),
@@ -235,7 +235,7 @@ mod tests {
                         paid
                     }
                 };
-                if what == 3 {
+                if step == 3 {
                     budget.stop_waiting();
                 }
                 if paid {
@@ -252,7 +252,7 @@ mod tests {
         }
 
         #[test]
-        fn without_a_cap_everything_may_be_spent(commands in any::<u32>()) {
+        fn without_a_cap_any_number_of_commands_may_be_spent(commands in any::<u32>()) {
             let budget = Budget::new(None);
             prop_assert!(budget.spend(commands, Purpose::Decision, START));
             prop_assert!(budget.prepay(commands, Purpose::Records, START));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn decisions_have_all_of_it_unless_records_wait() {
+    fn decisions_may_spend_the_whole_cap_unless_records_wait() {
         let budget = Budget::new(NonZeroU32::new(CAP));
         let decisions = |ms| {
             let now = START + Millis::new(ms);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_application_leaves_the_share_of_the_records_to_others() {
+    fn an_application_does_not_spend_the_share_of_records() {
         let budget = Budget::new(NonZeroU32::new(CAP));
         let spend = |purpose| {
             let one = || budget.spend(1, purpose, START);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_uncounted_is_what_was_paid_for_before() {
+    fn prepaid_commands_are_not_taken_again_when_they_are_counted() {
         let budget = Budget::new(NonZeroU32::new(CAP));
         let left = || {
             let left = budget.left_for_records(START);
@@ -309,10 +309,10 @@ mod tests {
         budget.count(10, START);
         assert!(
             budget.spend(35, Purpose::Decision, START),
-            "8 and 7 are counted"
+            "8 prepaid and 7 further commands are spent"
         );
         assert_eq!(left(), Some(0));
-        // More than there is: an operator's.
+        // An operator's calls may count more than is left.
         budget.count(100, START);
         assert_eq!(left(), Some(0));
     }

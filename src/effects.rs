@@ -1,14 +1,15 @@
-//! What the library cannot do without a host: one small trait.
+//! The effects that only a host can perform, as one small trait: time, randomness, the log, calls of Redis, sleep,
+//! signatures and key sets.
 //!
-//! Everything else, the composition of the stores included, is library code. A host implements this
-//! once; wrappers that need a clock, chance or a connection hold a clone of it.
+//! Everything else is library code, also the composition of the stores. A host implements the trait once. Wrappers
+//! that need a clock, randomness or a connection own a clone of it.
 
 use std::rc::Rc;
 
 use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
-/// An HTTP answer of the Redis that is spoken to over REST.
+/// The HTTP response of Redis's REST API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisResponse {
     /// The HTTP status.
@@ -17,21 +18,21 @@ pub struct RedisResponse {
     pub body: String,
 }
 
-/// A key that signatures are verified with.
+/// A key with which signatures are verified.
 #[derive(Clone, Copy)]
 pub struct VerificationKey<'a> {
-    /// As RFC 7518 names it: `HS256`, `RS256` or `ES256`.
+    /// The algorithm's name in RFC 7518: `HS256`, `RS256` or `ES256`.
     pub algorithm: &'static str,
     /// The secret of an HMAC, or a public key as a JWK (RFC 7517).
     pub material: &'a str,
 }
 
-/// How much a log line matters.
+/// The severity of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// Something that an operator may want to know.
     Info,
-    /// Something that limits what the limiter promises, until it passes.
+    /// Some of the limiter's guarantees do not hold for a time.
     Warn,
     /// Something that an operator has to mend.
     Error,
@@ -39,42 +40,44 @@ pub enum LogLevel {
 
 /// What a host does for the limiter.
 ///
-/// Each of the asynchronous ones is awaited alone: nothing in the library joins or selects, so a host
-/// may serve one effect at a time for each task ([`crate::tasks`]).
+/// Each asynchronous method is awaited alone: nothing in the library joins or selects futures. So a host may serve one
+/// effect at a time for each task ([`crate::tasks`]).
 #[allow(async_fn_in_trait)]
 pub trait Effects {
-    /// The time now. Deployed Workers advance it only after I/O.
+    /// The current time. In deployed Workers it advances only after I/O.
     fn now(&self) -> Timestamp;
 
-    /// Any `u32`, each as likely as the others: for jitter, not for secrets.
+    /// A random `u32`, evenly distributed. It is used for jitter, never for secrets.
     fn random(&self) -> u32;
 
-    /// Writes a line to the host's log. It never holds a secret.
+    /// Writes a line to the host's log. The line never contains a secret.
     fn log(&self, level: LogLevel, line: &str);
 
-    /// Posts `body`, one command as JSON, once to the configured REST URL with its token, following no redirect. An answer,
-    /// body included, that takes longer than `timeout` is abandoned and its connection aborted.
+    /// Posts `body`, one command as JSON, once to the configured REST URL with its token. It follows no redirect. If the
+    /// answer with its whole body takes longer than `timeout`, the host abandons it and aborts the connection.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Timeout`] or [`StoreError::Unreachable`].
+    /// [`StoreError::Timeout`] if the answer takes too long, and [`StoreError::Unreachable`] if there is no connection or
+    /// it breaks.
     async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError>;
 
-    /// The task that runs does something on behalf of others: from here on the host runs it to its end, even if the
-    /// client of its request disconnects. Only a host that drops a disconnected client's task implements this.
+    /// Asks the host to run the current task to its end, even if the client of its request disconnects, because the task
+    /// now works for other requests too. Only a host that drops a disconnected client's task implements this.
     fn outlive_client(&self) {}
 
-    /// Waits.
+    /// Waits for `length`.
     async fn sleep(&self, length: Millis);
 
-    /// Whether `signature` is that of `key` over `signed`.
+    /// Whether `signature` is the signature of `signed` by `key`.
     async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool;
 
-    /// The text at `url`, an identity provider's key set, read no further than 64 KiB. No redirect is followed.
+    /// Fetches an identity provider's key set from `url`. It reads no more than 64 KiB and follows no redirect.
     ///
     /// # Errors
     ///
-    /// [`KeySetError`], but those of what the text says.
+    /// [`KeySetError`], except the variants about the content: [`NotJson`](KeySetError::NotJson),
+    /// [`NotASet`](KeySetError::NotASet) and [`NoUsableKey`](KeySetError::NoUsableKey).
     async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError>;
 }
 
@@ -112,7 +115,7 @@ impl<E: Effects> Effects for Rc<E> {
     }
 }
 
-/// A host whose clock stands at that time and that reaches nobody: for benches and fuzz targets.
+/// A host for benches and fuzz targets: its clock stands still at that time, and it reaches no server.
 #[derive(Clone, Copy, Debug)]
 pub struct OfflineEffects(pub Timestamp);
 

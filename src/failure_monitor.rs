@@ -1,17 +1,18 @@
-//! What fails besides decisions: since when, and why. Each change is logged once.
+//! Monitors a dependency other than the store of decisions: whether it fails, since when, and why. Each change is logged
+//! once.
 
 use std::cell::RefCell;
 
 use crate::effects::{Effects, LogLevel};
 use crate::time::Timestamp;
 
-/// How something does that the limiter depends on.
+/// Follows the attempts to use one dependency.
 pub struct FailureMonitor {
-    /// Its name in the log.
+    /// The name of the dependency in log lines.
     subject: &'static str,
-    /// What holds while it fails.
+    /// What the limiter does while the dependency fails, for log lines.
     meanwhile: &'static str,
-    /// Failures in a row that are not reported: they may pass.
+    /// The number of failures in a row that are not reported, since they may be transient.
     silent: u32,
     latest: RefCell<Option<Failures>>,
 }
@@ -20,12 +21,13 @@ pub struct FailureMonitor {
 struct Failures {
     since: Timestamp,
     count: u32,
-    /// Why, by the latest line in the log; empty before there is one.
+    /// The reason in the latest log line. Empty: nothing has been logged yet.
     why: String,
 }
 
 impl FailureMonitor {
-    /// Nothing has failed yet.
+    /// Creates a monitor. Log lines read `{subject}: {why}; {meanwhile}`. The first `silent` failures in a row are not
+    /// reported.
     #[must_use]
     pub const fn new(subject: &'static str, meanwhile: &'static str, silent: u32) -> Self {
         Self {
@@ -36,7 +38,8 @@ impl FailureMonitor {
         }
     }
 
-    /// Since when it fails, on this isolate's clock, and why; `None` while it works.
+    /// Returns since when the dependency fails, on this isolate's clock, and why. `None`: it works, or its failures are not
+    /// reported yet.
     #[must_use]
     pub fn get(&self) -> Option<(Timestamp, String)> {
         let latest = self.latest.borrow();
@@ -44,7 +47,7 @@ impl FailureMonitor {
         reported.map(|latest| (latest.since, latest.why.clone()))
     }
 
-    /// Takes how an attempt ended: well, or why it failed.
+    /// Records how an attempt ended, and logs a change. `error` is why it failed. `None`: it succeeded.
     pub fn learn(&self, error: Option<String>, effects: &impl Effects, now: Timestamp) {
         let latest = self.latest.take();
         let Some(why) = error else {
@@ -79,16 +82,16 @@ mod tests {
     fn each_change_is_logged_once_and_since_is_the_first_failure() {
         let effects = Manual::default();
         for silent in [0, 1] {
-            let trouble = FailureMonitor::new("keys", "the old ones are used", silent);
+            let monitor = FailureMonitor::new("keys", "the old ones are used", silent);
             let learn = |ms, why: Option<&str>| {
                 let now = START + Millis::new(ms);
-                trouble.learn(why.map(str::to_owned), &effects, now);
-                (effects.lines(), trouble.get())
+                monitor.learn(why.map(str::to_owned), &effects, now);
+                (effects.lines(), monitor.get())
             };
             let since = |ms, why: &str| Some((START + Millis::new(ms), why.to_owned()));
             assert_eq!(learn(0, None), (vec![], None));
             if silent == 1 {
-                // One that passes is nobody's business.
+                // A single failure is neither logged nor reported.
                 assert_eq!(learn(1, Some("late")), (vec![], None));
                 assert_eq!(learn(2, None), (vec![], None));
                 assert_eq!(learn(3, Some("late")), (vec![], None));

@@ -1,11 +1,13 @@
 //! The loop guard: the header by which a limiter sees its own request again.
 //!
-//! `X-Edge-Limiter-Passed` lists the limiters that a request has passed, by commas, one name for each pass. A deployment
-//! counts its own name in it: an origin that leads back to the limiter makes a loop, which is cut at the fifth pass.
-//! An application that calls its own public URL with the headers of the request that it serves passes a few times, and
-//! is no loop. Another deployment in a chain only adds its own name. A client that makes names up is cut earlier and
-//! hides no pass, since names are only ever added, at the end. A Worker cannot know its own name, so the name comes from
-//! its variables: deployments in one chain must differ in one of them, such as `REDIS_KEY_PREFIX`.
+//! `X-Edge-Limiter-Passed` lists the deployments that a request has passed, joined by commas, one name for each pass. Each
+//! deployment appends its name, and counts how often its name is listed already. If the origin leads back to the
+//! limiter, the request goes in a loop, which is cut at the fifth pass. A few passes are no loop: an application may call
+//! its own public URL with the headers of the request that it serves. In a chain of deployments, each counts its own name
+//! alone. Names are only ever appended. So a client that makes up names is cut earlier, and hides no pass.
+//!
+//! A Worker cannot know its own name, so the name is derived from its variables. Deployments in one chain must differ in
+//! one of them, such as `REDIS_KEY_PREFIX`.
 
 use sha2::{Digest, Sha256};
 
@@ -15,17 +17,18 @@ use crate::steps;
 /// The pass of one deployment at which a loop is cut.
 const LAST_PASS: usize = 5;
 
-/// Names in the header: those of eight limiters in a loop. More is a loop through something that alters the header.
+/// The most names in the header, enough for eight deployments in one loop. A longer list is a loop in which something
+/// alters the header.
 const MAX_NAMES: usize = 8 * LAST_PASS;
 
-/// The most of the header that is read, in bytes. Each pass adds 18.
+/// The most bytes of the header that are read. Each pass adds 18.
 const MAX_BYTES: usize = 1024;
 
-/// The name of a deployment: the same in all its isolates, another for another configuration.
+/// Returns the name of a deployment. All its isolates have the same name, and another configuration has another.
 #[must_use]
 pub fn name(config: &Config) -> String {
     let mut hash = Sha256::new();
-    // Secrets do not show in it, and go in by themselves.
+    // The debug format leaves out secrets, so they are hashed separately.
     hash.update(format!("{config:?}"));
     if let Some(secret) = config.store.server().and_then(Server::secret) {
         hash.update(secret.reveal());
@@ -40,8 +43,8 @@ pub fn name(config: &Config) -> String {
         .collect()
 }
 
-/// The header to send on; `None`: this is the deployment's fifth pass, or later. Of a header longer than 1,024 bytes only
-/// the end is read and sent on, where limiters add their names.
+/// Returns the header to forward, with `own` appended. `None`: this is the deployment's fifth pass or a later one. Of a
+/// header longer than 1,024 bytes, only the end is read and forwarded, since names are appended there.
 #[must_use]
 pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
     let Some(header) = header else {
@@ -70,7 +73,7 @@ mod tests {
 
     const OWN: &str = "0123456789abcdef";
 
-    /// Passes that go ahead from `header` on, and what the last of them sent on.
+    /// How many passes go ahead from `header` on, and the header that the last of them forwards.
     fn passes_from(header: Option<String>) -> (usize, Option<String>) {
         let mut last = header;
         for passes in 0..10 {
@@ -79,7 +82,7 @@ mod tests {
                 None => return (passes, last),
             }
         }
-        panic!("it has no end: {last:?}");
+        panic!("the loop is never cut: {last:?}");
     }
 
     #[test]
@@ -102,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_sends_hides_no_pass() {
+    fn a_header_that_a_client_sends_hides_no_pass() {
         for junk in [
             ",".repeat(100_000),
             "x".repeat(100_000),
@@ -116,14 +119,14 @@ mod tests {
             assert_eq!(passes, 4, "{junk:.40}");
             let last = last.unwrap();
             assert!(last.len() < 1200, "{junk:.40}");
-            // As a second line, which is joined by a comma, before and behind.
+            // The client's text arrives as a second header line, joined by a comma, before or after the passes.
             let cut = [format!("{junk},{last}"), format!("{last},{junk:.500}")];
             assert_eq!(cut.map(|both| pass(Some(&both), OWN)), [None, None]);
         }
     }
 
     #[test]
-    fn names_that_a_client_makes_up_shorten_its_own_allowance_alone() {
+    fn a_client_that_makes_up_names_only_shortens_its_own_passes() {
         for (made_up, passes) in [(1, 3), (3, 1), (4, 0), (100, 0)] {
             let forged = [OWN].repeat(made_up).join(",");
             assert_eq!(passes_from(Some(forged)).0, passes, "{made_up}");

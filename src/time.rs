@@ -1,4 +1,4 @@
-//! Time as a value: every pure function takes `now`, none reads a clock.
+//! Time as a value: every pure function takes `now`, and none reads a clock.
 
 use std::ops::{Add, Sub};
 
@@ -28,15 +28,15 @@ impl Millis {
         self.0
     }
 
-    /// Whole seconds, rounded up: what `Retry-After` can carry without
-    /// inviting a caller back too early.
+    /// Whole seconds, rounded up, so that a `Retry-After` does not invite a
+    /// caller back too early.
     #[must_use]
     pub const fn secs_ceil(self) -> u64 {
         self.0.div_ceil(1000)
     }
 }
 
-/// A moment: milliseconds since the Unix epoch, on the clock of whoever asks.
+/// A moment: milliseconds since the Unix epoch, on the clock of the isolate that made it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -90,14 +90,13 @@ impl Sub<Millis> for Timestamp {
     }
 }
 
-/// A time that is waited for, which a clock set back does not postpone.
+/// A deadline that a clock set back does not postpone.
 ///
-/// An isolate's clock can be set back, by hours. A moment that was noted before then lies further
-/// ahead than it was ever set to, and whatever waits for it would wait for as long. Such a deadline
-/// is over.
+/// An isolate's clock can be set back by hours. A moment that was set before then would lie hours ahead, and whatever
+/// waits for it would wait for hours. A deadline knows its length: if it is further ahead than that, it is over.
 ///
-/// It is a deadline rather than a flag wherever it says that something is under way: a request that is
-/// cancelled never reports that it is done.
+/// A deadline is also used in place of a flag to say that something is in progress. A request that is cancelled never
+/// clears a flag, but a deadline ends.
 ///
 /// # Example
 ///
@@ -116,13 +115,13 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// One that is over.
+    /// A deadline that is over.
     pub const OVER: Self = Self {
         at: Timestamp(0),
         length: Millis::ZERO,
     };
 
-    /// `length` after `now`.
+    /// The deadline `length` after `now`.
     #[must_use]
     pub fn after(length: Millis, now: Timestamp) -> Self {
         Self {
@@ -131,13 +130,13 @@ impl Deadline {
         }
     }
 
-    /// Whether it is still to come at `now`.
+    /// Whether the deadline is still ahead at `now`.
     #[must_use]
     pub fn is_pending(self, now: Timestamp) -> bool {
         self.at > now && self.at <= now + self.length
     }
 
-    /// When it ends, on the clock by which it was set.
+    /// When the deadline ends, on the clock by which it was set.
     #[must_use]
     pub const fn at(self) -> Timestamp {
         self.at
@@ -151,8 +150,7 @@ mod tests {
     use super::{Deadline, Millis, Timestamp};
 
     proptest! {
-        /// Whatever the clock does: never longer than it was set for, and as long as that by a clock that
-        /// goes forward.
+        /// With a clock that goes forward, it is pending for exactly its length. With any clock, never for longer.
         #[test]
         fn a_deadline_is_pending_for_its_length_alone(set in 0..10_000u64, length in 0..5000u64, now in 0..20_000u64) {
             let deadline = Deadline::after(Millis::new(length), Timestamp::from_millis(set));
