@@ -1,10 +1,10 @@
-//! Futures that are driven from outside: each runs until it needs an effect, says which, and goes on
-//! when it gets the answer.
+//! Tasks: futures that a host drives step by step. A task runs until it needs an effect, names the effect, and continues
+//! when the host resumes it with the result.
 //!
-//! A host that cannot be called back in the middle of a future, such as JavaScript from WebAssembly,
-//! [starts](Tasks::start) a task, performs the effect that it [asks](TaskStep::Asks) for, and
-//! [resumes](Tasks::resume) it. Only a [`Mailbox`]'s future ever waits, and a task asks one thing at a time: nothing in
-//! the library joins or selects.
+//! Some hosts cannot await a Rust future, such as JavaScript around WebAssembly. Such a host [starts](Tasks::start) a
+//! task, performs the effect that the task [asks](TaskStep::Asks) for, and [resumes](Tasks::resume) the task. Only the
+//! future of a [`Mailbox`] ever waits. A task asks for one effect at a time, since nothing in the library joins or selects
+//! futures.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -23,61 +23,61 @@ use crate::time::{Millis, Timestamp};
 pub enum Effect {
     /// [`Effects::call_redis`](crate::effects::Effects::call_redis).
     Redis {
-        /// The number of the [configuration](crate::driver::Setup::number) that says where Redis is.
+        /// The [number](crate::driver::Setup::number) of the configuration whose Redis is called.
         setup: u32,
-        /// What to post.
+        /// The body to post.
         body: String,
-        /// How long it may take.
+        /// How long the call may take.
         timeout: Millis,
     },
     /// [`Effects::sleep`](crate::effects::Effects::sleep).
     Sleep(Millis),
     /// [`Effects::verify`](crate::effects::Effects::verify).
     Verify {
-        /// As RFC 7518 names it.
+        /// The algorithm's name in RFC 7518.
         algorithm: &'static str,
-        /// The secret, or a JWK.
+        /// The secret, or a public key as a JWK.
         material: String,
-        /// What was signed.
+        /// The text that was signed.
         signed: String,
-        /// Its signature.
+        /// The signature of that text.
         signature: Vec<u8>,
     },
     /// [`Effects::fetch_key_set`](crate::effects::Effects::fetch_key_set).
     KeySet {
-        /// Where it is.
+        /// The URL of the key set.
         url: String,
     },
-    /// The body of the task's own request, read no further than so many bytes.
+    /// Read the body of the task's own request.
     Body {
-        /// The most that is read.
+        /// The most bytes to read.
         most: usize,
     },
 }
 
-/// What an effect came to.
+/// The result of an effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EffectResult {
-    /// Of [`Effect::Redis`].
+    /// The result of [`Effect::Redis`].
     Redis(Result<RedisResponse, StoreError>),
-    /// Of [`Effect::Sleep`].
+    /// The result of [`Effect::Sleep`].
     Slept,
-    /// Of [`Effect::Verify`].
+    /// The result of [`Effect::Verify`]: whether the signature is valid.
     Verified(bool),
-    /// Of [`Effect::KeySet`].
+    /// The result of [`Effect::KeySet`].
     KeySet(Result<String, KeySetError>),
-    /// Of [`Effect::Body`].
+    /// The result of [`Effect::Body`].
     Body(Body),
 }
 
-/// How much longer than it should an effect may take before its task is dropped: its request has
-/// been cancelled, and nobody will resume it.
+/// How much longer than its own limit an effect may take before its task is dropped. The request of such a task has been
+/// cancelled, so the host will not resume it.
 const GRACE: Millis = Millis::from_secs(10);
 
 /// How long a body, a signature or a key set may take.
 const LONG: Millis = Millis::from_secs(60);
 
-/// Without what may hold a secret or a caller's name.
+/// Leaves out what may contain a secret or a caller's name.
 impl fmt::Debug for Effect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -91,8 +91,8 @@ impl fmt::Debug for Effect {
 }
 
 impl Effect {
-    /// After which time nobody answers any more.
-    fn takes(&self) -> Millis {
+    /// How long the host may take for the effect. After that, it will not resume the task.
+    fn max_duration(&self) -> Millis {
         GRACE
             + match self {
                 Self::Redis { timeout, .. } => *timeout,
@@ -102,7 +102,7 @@ impl Effect {
     }
 }
 
-/// Where the task that runs leaves what it asks, and finds the answer.
+/// Where the running task leaves the effect that it asks for, and finds the result.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     asked: RefCell<Option<Effect>>,
@@ -110,12 +110,12 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Asks for an effect.
-    pub async fn ask(&self, ask: Effect) -> EffectResult {
-        let mut ask = Some(ask);
+    /// Asks for an effect, and waits for its result.
+    pub async fn ask(&self, effect: Effect) -> EffectResult {
+        let mut effect = Some(effect);
         std::future::poll_fn(move |_| {
-            if let Some(ask) = ask.take() {
-                *self.asked.borrow_mut() = Some(ask);
+            if let Some(effect) = effect.take() {
+                *self.asked.borrow_mut() = Some(effect);
                 return Poll::Pending;
             }
             match self.answered.take() {
@@ -127,11 +127,11 @@ impl Mailbox {
     }
 }
 
-/// Names a task, once.
+/// Identifies a task. An identifier is not used again soon after its task has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaskId(u32);
 
-/// A task's number holds its place, and how often that place was taken before.
+/// The number of bits in a task's number that hold its place. The others count how often the place was used before.
 const PLACE_BITS: u32 = 18;
 
 impl TaskId {
@@ -139,13 +139,13 @@ impl TaskId {
         Self(place | generation << PLACE_BITS)
     }
 
-    /// As a number, for a host.
+    /// Returns the task's number, for a host.
     #[must_use]
     pub const fn number(self) -> u32 {
         self.0
     }
 
-    /// The task of that number.
+    /// Returns the identifier of the task with that number.
     #[must_use]
     pub const fn from_number(number: u32) -> Self {
         Self(number)
@@ -160,16 +160,16 @@ impl TaskId {
     }
 }
 
-/// How far a task has come.
+/// Where a task stands after it has run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskStep<T> {
-    /// It waits for an effect.
+    /// The task waits for an effect.
     Asks(TaskId, Effect),
-    /// It has ended.
+    /// The task has ended.
     Done(T),
     /// There is no such task: it has ended, or took too long and was dropped.
     Unknown,
-    /// It waits for something that it has not asked for, or there are too many tasks. It is dropped.
+    /// The task was dropped: it waits without having asked for an effect, or there are too many tasks.
     Stuck,
 }
 
@@ -178,28 +178,29 @@ type TaskFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 struct Slot<T> {
     generation: u32,
     task: Option<TaskFuture<T>>,
-    /// Since when it waits, and how long somebody may still resume it.
+    /// Since when the task waits.
     since: Timestamp,
-    takes: Millis,
-    /// It has been found to wait for too long, once. It is dropped if it is found so again [`GRACE`] later: the clock may
-    /// have been set ahead.
+    /// How long it may wait.
+    max_wait: Millis,
+    /// Whether the task was found to have waited too long. It is dropped if it is found again [`GRACE`] later: the first
+    /// time, the clock may have been set ahead.
     overdue: bool,
 }
 
-/// Tasks that wait for an effect.
+/// The tasks that wait for an effect.
 pub struct Tasks<T> {
     mailbox: Rc<Mailbox>,
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
-    /// Where the search for tasks that nobody resumes goes on.
+    /// The place up to which slots were last searched for abandoned tasks.
     swept: usize,
 }
 
-/// Places that are looked at for tasks that nobody resumes, each time that one is started.
+/// How many places are searched for abandoned tasks each time that a task is started.
 const SWEPT_PER_START: usize = 4;
 
 impl<T> Tasks<T> {
-    /// None yet. Their effects go through `mailbox`.
+    /// Creates an empty set of tasks, whose effects go through `mailbox`.
     #[must_use]
     pub const fn new(mailbox: Rc<Mailbox>) -> Self {
         Self {
@@ -220,19 +221,19 @@ impl<T> Tasks<T> {
         self.poll(Box::pin(task), now)
     }
 
-    /// Runs a task on with the answer to what it asked.
-    pub fn resume(&mut self, id: TaskId, answer: EffectResult, now: Timestamp) -> TaskStep<T> {
+    /// Continues a task with the result of the effect that it asked for.
+    pub fn resume(&mut self, id: TaskId, result: EffectResult, now: Timestamp) -> TaskStep<T> {
         let Some(task) = self.take(id) else {
             return TaskStep::Unknown;
         };
-        *self.mailbox.answered.borrow_mut() = Some(answer);
+        *self.mailbox.answered.borrow_mut() = Some(result);
         let step = self.poll(task, now);
-        // An answer to another question is nobody's.
+        // A result that the task has not taken must not reach another task.
         self.mailbox.answered.take();
         step
     }
 
-    /// How many tasks wait.
+    /// Returns how many tasks wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -249,15 +250,15 @@ impl<T> Tasks<T> {
         let asked = self.mailbox.asked.take();
         match (polled, asked) {
             (Poll::Ready(done), _) => TaskStep::Done(done),
-            (Poll::Pending, Some(ask)) => match self.park(task, ask.takes(), now) {
-                Some(id) => TaskStep::Asks(id, ask),
+            (Poll::Pending, Some(effect)) => match self.park(task, effect.max_duration(), now) {
+                Some(id) => TaskStep::Asks(id, effect),
                 None => TaskStep::Stuck,
             },
             (Poll::Pending, None) => TaskStep::Stuck,
         }
     }
 
-    fn park(&mut self, task: TaskFuture<T>, takes: Millis, now: Timestamp) -> Option<TaskId> {
+    fn park(&mut self, task: TaskFuture<T>, max_wait: Millis, now: Timestamp) -> Option<TaskId> {
         let place = match self.free.pop() {
             Some(place) => place,
             None => {
@@ -269,7 +270,7 @@ impl<T> Tasks<T> {
                     generation: 0,
                     task: None,
                     since: now,
-                    takes: Millis::ZERO,
+                    max_wait: Millis::ZERO,
                     overdue: false,
                 });
                 place
@@ -278,7 +279,7 @@ impl<T> Tasks<T> {
         let slot = self.slots.get_mut(place as usize)?;
         slot.task = Some(task);
         slot.since = now;
-        slot.takes = takes;
+        slot.max_wait = max_wait;
         slot.overdue = false;
         Some(TaskId::new(place, slot.generation))
     }
@@ -294,26 +295,26 @@ impl<T> Tasks<T> {
         Some(task)
     }
 
-    /// Drops tasks that nobody will resume, a few places at a time.
+    /// Drops tasks that the host will not resume. It searches a few places at a time.
     fn sweep(&mut self, now: Timestamp) {
         for _ in 0..SWEPT_PER_START.min(self.slots.len()) {
             self.swept = (self.swept + 1) % self.slots.len();
             let Some(slot) = self.slots.get_mut(self.swept) else {
                 continue;
             };
-            // A clock set back says nothing of how long it has waited.
+            // If the clock was set back, the wait is measured from now on.
             slot.since = slot.since.min(now);
-            if slot.task.is_none() || now.since(slot.since) < slot.takes {
+            if slot.task.is_none() || now.since(slot.since) < slot.max_wait {
                 continue;
             }
             if !slot.overdue {
                 slot.overdue = true;
                 slot.since = now;
-                slot.takes = GRACE;
+                slot.max_wait = GRACE;
             } else {
                 let place = u32::try_from(self.swept).unwrap_or_default();
-                let lost = TaskId::new(place, slot.generation);
-                drop(self.take(lost));
+                let abandoned = TaskId::new(place, slot.generation);
+                drop(self.take(abandoned));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Tasks, driven by hand.
+//! Tasks that a test drives.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ fn id<T>(step: &TaskStep<T>) -> TaskId {
     }
 }
 
-/// A task that sleeps, and then is done with 1.
+/// Starts a task that sleeps and then ends with 1.
 fn sleeping(mailbox: &Rc<Mailbox>, tasks: &mut Tasks<u32>, now: Timestamp) -> TaskId {
     let mailbox = Rc::clone(mailbox);
     let task = async move {
@@ -35,7 +35,7 @@ fn sleeping(mailbox: &Rc<Mailbox>, tasks: &mut Tasks<u32>, now: Timestamp) -> Ta
     id(&tasks.start(task, now))
 }
 
-/// Tells when it is dropped.
+/// Counts how often it is dropped.
 struct Guard(Rc<Cell<u32>>);
 
 impl Drop for Guard {
@@ -45,22 +45,22 @@ impl Drop for Guard {
 }
 
 #[test]
-fn a_task_that_asks_nothing_ends_at_once() {
+fn a_task_without_effects_ends_at_once() {
     let (_, mut tasks) = tasks();
     assert_eq!(tasks.start(async { 7 }, at(0)), TaskStep::Done(7));
     assert!(tasks.is_empty());
 }
 
 #[test]
-fn a_task_asks_one_thing_after_another() {
+fn a_task_asks_for_one_effect_after_another() {
     let (mailbox, mut tasks) = tasks();
     let task = async move {
         let mut verified = 0;
         for _ in 0..3 {
-            let ask = Effect::KeySet {
+            let effect = Effect::KeySet {
                 url: "u".to_owned(),
             };
-            if mailbox.ask(ask).await == EffectResult::KeySet(Ok("keys".to_owned())) {
+            if mailbox.ask(effect).await == EffectResult::KeySet(Ok("keys".to_owned())) {
                 verified += 1;
             }
         }
@@ -78,7 +78,7 @@ fn a_task_asks_one_thing_after_another() {
 }
 
 #[test]
-fn tasks_get_their_own_answers_in_any_order() {
+fn each_task_gets_its_own_result_in_any_order() {
     let (mailbox, mut tasks) = tasks();
     let start = |tasks: &mut Tasks<u32>, number| {
         let mailbox = Rc::clone(&mailbox);
@@ -93,15 +93,15 @@ fn tasks_get_their_own_answers_in_any_order() {
     let ids: Vec<TaskId> = (0..50).map(|number| start(&mut tasks, number)).collect();
     for (number, id) in ids.iter().enumerate().rev() {
         let number = u32::try_from(number).unwrap();
-        let yes = number % 2 == 0;
-        let done = tasks.resume(*id, EffectResult::Verified(yes), at(1));
-        let expected = if yes { 100 + number } else { number };
+        let is_valid = number % 2 == 0;
+        let done = tasks.resume(*id, EffectResult::Verified(is_valid), at(1));
+        let expected = if is_valid { 100 + number } else { number };
         assert_eq!(done, TaskStep::Done(expected));
     }
 }
 
 #[test]
-fn a_task_that_has_ended_is_not_resumed_nor_is_one_in_its_place() {
+fn the_number_of_an_ended_task_resumes_no_other_task() {
     let (mailbox, mut tasks) = tasks();
     let start = |tasks: &mut Tasks<u32>| sleeping(&mailbox, tasks, at(0));
     let first = start(&mut tasks);
@@ -131,15 +131,15 @@ fn a_task_that_has_ended_is_not_resumed_nor_is_one_in_its_place() {
 }
 
 #[test]
-fn a_task_that_waits_for_what_it_has_not_asked_is_dropped() {
+fn a_task_that_waits_without_asking_for_an_effect_is_dropped() {
     let (_, mut tasks) = tasks();
     assert_eq!(tasks.start(std::future::pending(), at(0)), TaskStep::Stuck);
     assert!(tasks.is_empty());
 }
 
-/// A client that disconnects cancels its request on the host's side: nobody resumes the task.
+/// If a client disconnects, the host cancels its request and never resumes the task.
 #[test]
-fn tasks_that_nobody_resumes_are_dropped_in_time() {
+fn tasks_that_the_host_never_resumes_are_dropped() {
     let (mailbox, mut tasks) = tasks();
     let dropped = Rc::new(Cell::new(0));
     let mut start = |now| {
