@@ -1,8 +1,8 @@
-//! The limiter driven from outside, one step at a time: for hosts that cannot await Rust's futures.
+//! The driver runs the limiter one step at a time, for hosts that cannot await Rust's futures.
 //!
-//! A host [configures](Driver::configure) it with its environment, [begins](Driver::begin) each request, and
-//! performs what each [`TaskStep`] asks until there is a [`TaskOutcome`]. It runs [duties](Driver::next_duty) the same way,
-//! apart from any request. `wire` writes steps down for hosts on the other side of WebAssembly.
+//! A host [configures](Driver::configure) the driver with its environment and [begins](Driver::begin) each request. It
+//! performs the effect that each [`TaskStep`] asks for, until there is a [`TaskOutcome`]. It runs [duties](Driver::next_duty)
+//! the same way, apart from any request. [`wire`](crate::wire) encodes steps for hosts on the other side of WebAssembly.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -19,37 +19,37 @@ use crate::response::{BodyFormat, Response};
 use crate::tasks::{Effect, EffectResult, Mailbox, TaskId, TaskStep, Tasks};
 use crate::time::{Millis, Timestamp};
 
-/// What a host does at once. `header` and `location` are of the request whose task runs.
+/// What a host does immediately, without a step. The methods about a request read the request of the running task.
 pub trait Platform {
-    /// The time now.
+    /// As [`Effects::now`].
     fn now(&self) -> Timestamp;
-    /// Any `u32`, each as likely as the others.
+    /// As [`Effects::random`].
     fn random(&self) -> u32;
-    /// Writes a line to the log.
+    /// As [`Effects::log`].
     fn log(&self, level: LogLevel, line: &str);
-    /// [`Effects::outlive_client`], of the task that runs.
+    /// As [`Effects::outlive_client`], for the running task.
     fn outlive_client(&self) {}
-    /// A header of the request; `name` is lower case.
+    /// As [`Request::header`]. `name` is lower case.
     fn header(&self, name: &str) -> Option<String>;
-    /// [`Request::method_overrides`] of the request.
+    /// As [`Request::method_overrides`].
     fn method_overrides(&self) -> Option<String> {
         headers::method_overrides(&|name| self.header(name))
     }
-    /// [`Request::header_names`] of the request.
+    /// As [`Request::header_names`].
     fn header_names(&self) -> Option<String> {
         None
     }
-    /// Where the request came from.
+    /// As [`Request::location`].
     fn location(&self) -> Location;
-    /// Whether the request has a body that is not empty.
+    /// As [`Request::has_body`].
     fn has_body(&self) -> bool;
-    /// Cloudflare's data centre that took the request, by the platform's word.
+    /// As [`Request::data_center`].
     fn data_center(&self) -> Option<String> {
         None
     }
 }
 
-/// Effects that a task asks for through its mailbox.
+/// The effects of a task, which asks for them through its mailbox.
 #[derive(Clone, Debug)]
 pub struct TaskEffects<P> {
     platform: P,
@@ -76,13 +76,13 @@ impl<P: Platform> Effects for TaskEffects<P> {
     }
 
     async fn call_redis(&self, body: String, timeout: Millis) -> Result<RedisResponse, StoreError> {
-        let ask = Effect::Redis {
+        let effect = Effect::Redis {
             setup: self.setup,
             body,
             timeout,
         };
-        match self.mailbox.ask(ask).await {
-            EffectResult::Redis(reply) => reply,
+        match self.mailbox.ask(effect).await {
+            EffectResult::Redis(response) => response,
             _ => Err(StoreError::Unreachable),
         }
     }
@@ -92,13 +92,13 @@ impl<P: Platform> Effects for TaskEffects<P> {
     }
 
     async fn verify(&self, key: VerificationKey<'_>, signed: &str, signature: &[u8]) -> bool {
-        let ask = Effect::Verify {
+        let effect = Effect::Verify {
             algorithm: key.algorithm,
             material: key.material.to_owned(),
             signed: signed.to_owned(),
             signature: signature.to_owned(),
         };
-        matches!(self.mailbox.ask(ask).await, EffectResult::Verified(true))
+        matches!(self.mailbox.ask(effect).await, EffectResult::Verified(true))
     }
 
     async fn fetch_key_set(&self, url: &str) -> Result<String, KeySetError> {
@@ -110,24 +110,23 @@ impl<P: Platform> Effects for TaskEffects<P> {
     }
 }
 
-/// The fields of a request that are read in any case; the others are asked for when they are needed.
+/// The fields that every request needs. Other fields are read through [`Platform`] when they are needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestFields {
     /// The method as sent.
     pub method: String,
     /// The whole URL.
     pub url: String,
-    /// The value of the [header](Config::client_ip_header) with the caller's address; empty: there is
-    /// none.
+    /// The value of the [header](Config::client_ip_header) with the caller's address. Empty: the header is absent.
     pub address: String,
-    /// The value of the loop guard; empty: there is none.
+    /// The value of the loop guard's header. Empty: the header is absent.
     pub loop_guard: String,
 }
 
 struct DrivenRequest<P> {
     fields: RequestFields,
     address_header: Rc<str>,
-    asked: TaskEffects<P>,
+    effects: TaskEffects<P>,
 }
 
 impl<P: Platform> Request for DrivenRequest<P> {
@@ -145,88 +144,90 @@ impl<P: Platform> Request for DrivenRequest<P> {
         } else if name == &*self.address_header {
             &self.fields.address
         } else {
-            return self.asked.platform.header(name);
+            return self.effects.platform.header(name);
         };
         (!known.is_empty()).then(|| known.clone())
     }
 
     fn method_overrides(&self) -> Option<String> {
-        self.asked.platform.method_overrides()
+        self.effects.platform.method_overrides()
     }
 
     fn header_names(&self) -> Option<String> {
-        self.asked.platform.header_names()
+        self.effects.platform.header_names()
     }
 
     fn location(&self) -> Location {
-        self.asked.platform.location()
+        self.effects.platform.location()
     }
 
     fn has_body(&self) -> bool {
-        self.asked.platform.has_body()
+        self.effects.platform.has_body()
     }
 
     fn data_center(&self) -> Option<String> {
-        self.asked.platform.data_center()
+        self.effects.platform.data_center()
     }
 
     async fn body(&self, most: usize) -> Body {
-        match self.asked.mailbox.ask(Effect::Body { most }).await {
+        match self.effects.mailbox.ask(Effect::Body { most }).await {
             EffectResult::Body(body) => body,
             _ => Body::NotText,
         }
     }
 }
 
-/// What a task came to.
+/// The outcome of a task.
 #[derive(Debug)]
 pub enum TaskOutcome {
     /// The limiter answers the request.
     Answer(Response),
-    /// The request goes to the origin. If it is in the sample, the number to pass
-    /// to [`Driver::forwarded`].
+    /// The request goes to the origin. The number is for [`Driver::forwarded`]. `None`: the request is not in the sample.
     Forward(Box<Forward>, Option<u32>),
-    /// The application serves the request, or answers it as this says.
+    /// The application serves the request, or sends the answer in the verdict.
     Verdict(Box<LimitVerdict>),
-    /// A duty has been done.
+    /// A duty has ended.
     Done,
 }
 
-/// Requests in the sample whose origin has not answered yet. The oldest beyond them is recorded without a status.
+/// The most requests in the sample whose origin has not answered yet. Beyond them, the oldest is recorded without a status.
 const MAX_SAMPLES: usize = 1000;
 
-/// Environments whose limiters are kept. An isolate has one; an application may have several limiters.
+/// The most environments whose limiters are kept. An isolate has one. An application may have several limiters.
 const MAX_ENVIRONMENTS: usize = 100;
 
-const TOO_MANY: &str = "more than 100 configurations take turns in this process: the one least recently in force is given up, and \
-    what it counted in memory starts afresh (logged once)";
+const TOO_MANY: &str = "more than 100 configurations take turns in this process: the least recently used one is dropped, and what it \
+    counted in memory is lost; create each limiter once and reuse it (logged once)";
 
 /// The limiter, and the tasks that run in it.
 pub struct Driver<P> {
-    asked: TaskEffects<P>,
-    tasks: Tasks<Ended<P>>,
-    /// The one in force last.
+    effects: TaskEffects<P>,
+    tasks: Tasks<TaskResult<P>>,
+    /// Environments in the order of their use. The last one is in force.
     environments: Vec<Environment<P>>,
+    /// How many environments have been configured.
     configured: u32,
-    /// Whether an environment has had to go.
+    /// Whether an environment has been dropped.
     has_dropped: bool,
     /// The header with the caller's address.
     address_header: Rc<str>,
     samples: VecDeque<(u32, DrivenLimiter<P>, Sample)>,
+    /// The number of the latest sample.
     sampled: u32,
 }
 
 type DrivenLimiter<P> = Rc<Limiter<TaskEffects<P>>>;
 
-/// What a task came to, before its sample is kept. A sample belongs to the limiter that took it.
-enum Ended<P> {
+/// What a task returns. It becomes a [`TaskOutcome`] once the driver has kept its sample, with the limiter that took it.
+enum TaskResult<P> {
     Answer(Response),
     Forward(Box<Forward>, DrivenLimiter<P>),
     Verdict(Box<LimitVerdict>),
     Done,
 }
 
-/// An environment and its limiter. What that counts and still has to write outlasts a change to another environment.
+/// An environment and its limiter. While another environment is in force, the limiter keeps its counts and what it still has
+/// to write.
 struct Environment<P> {
     vars: Vars,
     host: HostCapabilities,
@@ -234,18 +235,18 @@ struct Environment<P> {
     setup: Setup,
 }
 
-/// What a host needs of a configuration.
+/// What a host needs to know about a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Which configuration it is: calls of Redis name it ([`Effect::Redis`]), since duties of one that was in force before
-    /// run on.
+    /// The number of the configuration. Each call of Redis has it ([`Effect::Redis`]), since duties of an earlier
+    /// configuration continue after a change.
     pub number: u32,
-    /// The header to read the caller's address from, lower case.
+    /// The name of the header with the caller's address, in lower case.
     pub client_ip_header: String,
-    /// Headers of which no [other spelling](crate::headers::is_forwarded) is sent on: the platform's for the address, and the
-    /// policies' keys.
+    /// Headers of which no [other spelling](crate::headers::is_forwarded) is forwarded: those with the caller's address, and
+    /// those that are keys of policies.
     pub one_spelling: Vec<String>,
-    /// How Redis is reached, if there is one.
+    /// How to reach Redis. `None`: no Redis is configured.
     pub redis: Option<Server>,
 }
 
@@ -264,12 +265,12 @@ impl Setup {
 }
 
 impl<P: Platform + Clone + 'static> Driver<P> {
-    /// Not configured yet.
+    /// Creates a driver without a configuration.
     pub fn new(platform: P) -> Self {
         let mailbox = Rc::new(Mailbox::default());
         Self {
             tasks: Tasks::new(Rc::clone(&mailbox)),
-            asked: TaskEffects {
+            effects: TaskEffects {
                 platform,
                 mailbox,
                 setup: 0,
@@ -283,12 +284,12 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         }
     }
 
-    /// Takes an environment. Requests and duties that are under way end as they began. An environment like one before
-    /// goes on with its limiter.
+    /// Puts an environment in force. Requests and duties in progress end with the environment in which they began. An
+    /// environment that equals an earlier one continues with that one's limiter.
     ///
     /// # Errors
     ///
-    /// [`LimiterError`]; what was configured before stays in force.
+    /// [`LimiterError`], as [`Limiter::new`]. The environment in force stays in force.
     pub fn configure(
         &mut self,
         vars: &Vars,
@@ -307,7 +308,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             self.environments.remove(0);
             if !self.has_dropped {
                 self.has_dropped = true;
-                self.asked.platform.log(LogLevel::Warn, TOO_MANY);
+                self.effects.platform.log(LogLevel::Warn, TOO_MANY);
             }
         }
         self.put_in_force(environment);
@@ -319,14 +320,14 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         self.environments.push(environment);
     }
 
-    /// Puts an environment that was configured before in force, by its [number](Setup::number), in place of configuring it
-    /// again. `false`: it is not kept any more, and what is in force stays so.
+    /// Puts an environment in force that was configured before, by its [number](Setup::number). Returns `false` and changes
+    /// nothing if that environment is no longer kept.
     pub fn select(&mut self, number: u32) -> bool {
         let mut known = self.environments.iter();
         let Some(place) = known.position(|known| known.setup.number == number) else {
             return false;
         };
-        // The usual one needs no change.
+        // The environment in force, which is the usual one, needs no change.
         if place + 1 < self.environments.len() {
             let environment = self.environments.remove(place);
             self.put_in_force(environment);
@@ -339,11 +340,11 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         vars: &Vars,
         host: HostCapabilities,
     ) -> Result<Environment<P>, LimiterError> {
-        let asked = TaskEffects {
+        let effects = TaskEffects {
             setup: self.configured,
-            ..self.asked.clone()
+            ..self.effects.clone()
         };
-        let limiter = Limiter::new(vars, &host, asked)?;
+        let limiter = Limiter::new(vars, &host, effects)?;
         let setup = Setup::of(limiter.config(), self.configured);
         self.configured += 1;
         Ok(Environment {
@@ -354,59 +355,58 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         })
     }
 
-    /// Begins a request. Before the driver is configured it is answered 503.
+    /// Begins [`Limiter::handle`]. The answer is 503 if the driver is not configured.
     pub fn begin(&mut self, fields: RequestFields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(
             async move |limiter: DrivenLimiter<P>| match limiter.handle(&request).await {
-                Handled::Answer(response) => Ended::Answer(response),
-                Handled::Forward(forward) => Ended::Forward(forward, limiter),
+                Handled::Answer(response) => TaskResult::Answer(response),
+                Handled::Forward(forward) => TaskResult::Forward(forward, limiter),
             },
         )
     }
 
-    /// Begins a request that the application serves: it ends in a [`LimitVerdict`], or is answered 503 like those of
-    /// [`begin`](Self::begin).
+    /// Begins [`Limiter::limit`]. It ends in a [`LimitVerdict`], or is answered 503 like [`begin`](Self::begin).
     pub fn limit(&mut self, fields: RequestFields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
-            Ended::Verdict(Box::new(limiter.limit(&request).await))
+            TaskResult::Verdict(Box::new(limiter.limit(&request).await))
         })
     }
 
-    /// Begins a request that is for the control plane alone.
+    /// Begins [`Limiter::control_plane`].
     pub fn control_plane(&mut self, fields: RequestFields) -> TaskStep<TaskOutcome> {
         let request = self.request(fields);
         self.start(async move |limiter: DrivenLimiter<P>| {
-            Ended::Answer(limiter.control_plane(&request).await)
+            TaskResult::Answer(limiter.control_plane(&request).await)
         })
     }
 
-    /// Begins a call of the control plane that the application makes itself.
+    /// Begins [`Limiter::operate`].
     pub fn operate(&mut self, operation: Operation) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
-            Ended::Answer(limiter.operate(operation).await)
+            TaskResult::Answer(limiter.operate(operation).await)
         })
     }
 
-    /// Begins a call of the application's, as [`Limiter::application`] reads it.
+    /// Begins [`Limiter::application`].
     pub fn application(&mut self, call: String) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
-            Ended::Answer(limiter.application(&call).await)
+            TaskResult::Answer(limiter.application(&call).await)
         })
     }
 
-    /// Starts what the limiter in force does.
+    /// Starts a task of the limiter in force.
     fn start(
         &mut self,
-        does: impl AsyncFnOnce(DrivenLimiter<P>) -> Ended<P> + 'static,
+        task: impl AsyncFnOnce(DrivenLimiter<P>) -> TaskResult<P> + 'static,
     ) -> TaskStep<TaskOutcome> {
-        let now = self.asked.platform.now();
+        let now = self.effects.platform.now();
         let Some(Environment { limiter, .. }) = self.environments.last() else {
             return TaskStep::Done(TaskOutcome::Answer(unavailable(now)));
         };
         let limiter = Rc::clone(limiter);
-        let step = self.tasks.start(async move { does(limiter).await }, now);
+        let step = self.tasks.start(async move { task(limiter).await }, now);
         self.finish(step)
     }
 
@@ -414,12 +414,12 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         DrivenRequest {
             fields,
             address_header: Rc::clone(&self.address_header),
-            asked: self.asked.clone(),
+            effects: self.effects.clone(),
         }
     }
 
-    /// The answer to the request whose headers [`Platform::header`] reads, where its origin has none: `interim` is the
-    /// status of the interim response in its place, 0 where there is none either.
+    /// Returns the answer to a forwarded request whose origin does not answer, as [`Limiter::bad_gateway`].
+    /// [`Platform::header`] reads the headers of that request.
     pub fn bad_gateway(&self, interim: u16) -> Response {
         match self.environments.last() {
             Some(Environment { limiter, .. }) => {
@@ -429,14 +429,14 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         }
     }
 
-    /// Goes on with the answer to what a task asked.
-    pub fn resume(&mut self, id: TaskId, answer: EffectResult) -> TaskStep<TaskOutcome> {
-        let step = self.tasks.resume(id, answer, self.asked.platform.now());
+    /// Continues a task with the result of the effect that it asked for.
+    pub fn resume(&mut self, id: TaskId, result: EffectResult) -> TaskStep<TaskOutcome> {
+        let step = self.tasks.resume(id, result, self.effects.platform.now());
         self.finish(step)
     }
 
-    /// Begins what the platform's schedule asks for, in the environment in force: to be driven like a duty. `None`: it has
-    /// ended already, or nothing is configured.
+    /// Begins a [run of the schedule](Duty::RunSchedule) in the environment in force, for the host to drive like a duty.
+    /// `None`: the run has ended already, or the driver is not configured.
     pub fn run_schedule(&mut self) -> Option<TaskStep<TaskOutcome>> {
         let limiter = Rc::clone(&self.environments.last()?.limiter);
         self.start_duty(limiter, Duty::RunSchedule)
@@ -447,19 +447,19 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         limiter: DrivenLimiter<P>,
         duty: Duty,
     ) -> Option<TaskStep<TaskOutcome>> {
-        let now = self.asked.platform.now();
+        let now = self.effects.platform.now();
         let task = async move {
             limiter.run(duty).await;
-            Ended::Done
+            TaskResult::Done
         };
         match self.tasks.start(task, now) {
-            TaskStep::Asks(id, ask) => Some(TaskStep::Asks(id, ask)),
+            TaskStep::Asks(id, effect) => Some(TaskStep::Asks(id, effect)),
             _ => None,
         }
     }
 
-    /// Begins a duty that is due and waits for something, if any is: to be driven like a request, apart
-    /// from any. Those that end at once are done.
+    /// Begins the next duty that is due and needs an effect, for the host to drive like a request, but apart from any. Runs
+    /// duties that need no effect to their end. `None`: no further duty is due.
     pub fn next_duty(&mut self) -> Option<TaskStep<TaskOutcome>> {
         for place in (0..self.environments.len()).rev() {
             while let Some((limiter, duty)) = self.due_duty(place) {
@@ -476,7 +476,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         Some((Rc::clone(limiter), limiter.next_duty()?))
     }
 
-    /// Takes the status with which a sampled request was answered.
+    /// Records the status with which a sampled request was answered, as [`Limiter::forwarded`].
     pub fn forwarded(&mut self, sample: u32, status: u16) {
         let place = self.samples.iter().position(|(known, ..)| *known == sample);
         let sample = place.and_then(|place| self.samples.remove(place));
@@ -497,26 +497,26 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         self.sampled
     }
 
-    /// Keeps a sample here, and answers for tasks that are lost.
-    fn finish(&mut self, step: TaskStep<Ended<P>>) -> TaskStep<TaskOutcome> {
+    /// Turns a task's result into its outcome: keeps its sample, and answers 503 in place of a task that was dropped.
+    fn finish(&mut self, step: TaskStep<TaskResult<P>>) -> TaskStep<TaskOutcome> {
         TaskStep::Done(match step {
-            TaskStep::Asks(id, ask) => return TaskStep::Asks(id, ask),
-            TaskStep::Done(Ended::Answer(response)) => TaskOutcome::Answer(response),
-            TaskStep::Done(Ended::Forward(mut forward, limiter)) => {
+            TaskStep::Asks(id, effect) => return TaskStep::Asks(id, effect),
+            TaskStep::Done(TaskResult::Answer(response)) => TaskOutcome::Answer(response),
+            TaskStep::Done(TaskResult::Forward(mut forward, limiter)) => {
                 let sample = forward.sample.take();
                 let number = sample.map(|sample| self.keep(sample, limiter));
                 TaskOutcome::Forward(forward, number)
             }
-            TaskStep::Done(Ended::Verdict(verdict)) => TaskOutcome::Verdict(verdict),
-            TaskStep::Done(Ended::Done) => TaskOutcome::Done,
+            TaskStep::Done(TaskResult::Verdict(verdict)) => TaskOutcome::Verdict(verdict),
+            TaskStep::Done(TaskResult::Done) => TaskOutcome::Done,
             TaskStep::Unknown | TaskStep::Stuck => {
-                TaskOutcome::Answer(unavailable(self.asked.platform.now()))
+                TaskOutcome::Answer(unavailable(self.effects.platform.now()))
             }
         })
     }
 }
 
-/// The answer where no limiter decides.
+/// The 503 to a request that no limiter decides.
 fn unavailable(now: Timestamp) -> Response {
     Response::unavailable(BodyFormat::Json, None, now)
 }

@@ -1,4 +1,4 @@
-//! A host in a few lines: what it is asked to do, and that it gets an answer whatever happens.
+//! The driver with a host of a few lines: which effects it asks for, and that every request gets an answer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -18,14 +18,15 @@ use crate::time::{Millis, Timestamp};
 
 #[derive(Clone, Default)]
 struct Host {
-    passed: Rc<Cell<u64>>,
+    /// The time since [`START`], in ms.
+    elapsed: Rc<Cell<u64>>,
     headers: Rc<RefCell<HashMap<&'static str, &'static str>>>,
     lines: Rc<RefCell<Vec<String>>>,
 }
 
 impl Platform for Host {
     fn now(&self) -> Timestamp {
-        START + Millis::new(self.passed.get())
+        START + Millis::new(self.elapsed.get())
     }
 
     fn random(&self) -> u32 {
@@ -54,7 +55,7 @@ fn driver(vars: &serde_json::Value) -> (Host, Driver<Host>) {
     let host = Host::default();
     let mut driver = Driver::new(host.clone());
     let mut vars = vars.clone();
-    // Without a duty of their own between those that a test looks at.
+    // Without metrics, no duty that sends counts comes between the duties that a test expects.
     vars["RATE_LIMIT_METRICS"] = json!(false);
     let vars = Vars::from_json(&vars.to_string()).unwrap();
     driver
@@ -103,21 +104,21 @@ fn admitted(left: u32) -> EffectResult {
 }
 
 #[test]
-fn before_it_is_configured_nothing_is_admitted() {
+fn an_unconfigured_driver_answers_503() {
     let mut driver = Driver::new(Host::default());
     assert_eq!(answered(driver.begin(get("http://localhost/"))).status, 503);
     assert!(driver.next_duty().is_none());
 }
 
 #[test]
-fn a_host_learns_what_it_needs_of_a_configuration() {
+fn a_setup_tells_the_host_which_headers_to_read_and_how_to_reach_redis() {
     let mut driver = Driver::new(Host::default());
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
     let setup = driver
         .configure(&vars, config::HostCapabilities::default())
         .unwrap();
     assert_eq!(setup.client_ip_header, "cf-connecting-ip");
-    // An origin may read X_Api_Key as the header that is charged.
+    // An origin may read `X_Api_Key` as `X-Api-Key`, so the other spelling is not forwarded.
     let keyed = json!({"RATE_LIMIT_POLICIES": {"general": {"key": "header:X-Api-Key"}}});
     let keyed = Vars::from_json(&keyed.to_string()).unwrap();
     let keyed = driver
@@ -131,7 +132,7 @@ fn a_host_learns_what_it_needs_of_a_configuration() {
         .configure(&vars, config::HostCapabilities::default())
         .unwrap();
     let Some(Server::Rest { url, token }) = &setup.redis else {
-        panic!("memory");
+        panic!("no Redis is configured: {setup:?}");
     };
     assert_eq!(
         (url.as_str(), token.reveal()),
@@ -141,7 +142,7 @@ fn a_host_learns_what_it_needs_of_a_configuration() {
 }
 
 #[test]
-fn a_decision_is_one_call_of_redis() {
+fn a_decision_takes_one_call_of_redis() {
     let (_, mut driver) = driver(&upstash());
     let step = driver.begin(get("http://localhost/"));
     let TaskStep::Asks(
@@ -170,14 +171,14 @@ fn a_decision_is_one_call_of_redis() {
 }
 
 #[test]
-fn what_took_too_long_is_answered_all_the_same() {
+fn a_request_whose_task_was_dropped_is_answered_503() {
     let (host, mut driver) = driver(&upstash());
     let TaskStep::Asks(id, _) = driver.begin(get("http://localhost/")) else {
-        panic!("decides without Redis")
+        panic!("the decision does not call Redis")
     };
-    // Its client has gone, and its task was dropped for others.
+    // Its client has disconnected, and other requests have made the driver drop the task.
     for ms in [60_000, 80_000] {
-        host.passed.set(ms);
+        host.elapsed.set(ms);
         for _ in 0..4 {
             driver.begin(get("http://localhost/"));
         }
@@ -186,10 +187,10 @@ fn what_took_too_long_is_answered_all_the_same() {
 }
 
 #[test]
-fn a_new_environment_leaves_what_is_under_way_alone() {
+fn a_request_in_progress_ends_with_the_environment_in_which_it_began() {
     let (_, mut driver) = driver(&upstash());
     let TaskStep::Asks(id, _) = driver.begin(get("http://localhost/")) else {
-        panic!("decides without Redis")
+        panic!("the decision does not call Redis")
     };
     let memory = Vars::from_json("{\"RATE_LIMIT_GENERAL\": \"9,60\"}").unwrap();
     driver
@@ -210,7 +211,7 @@ fn a_new_environment_leaves_what_is_under_way_alone() {
 }
 
 #[test]
-fn a_sample_is_told_once_and_written_by_a_duty() {
+fn a_sampled_request_is_recorded_once_and_written_by_a_duty() {
     let vars = json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_EVENT_SAMPLE": "1"});
     let (host, mut driver) = driver(&vars);
     let step = driver.begin(get("https://shop.example/a?b"));
@@ -221,14 +222,17 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
         forward.target,
         ForwardTarget::Url("https://app.example/a?b".to_owned())
     );
-    assert!(driver.next_duty().is_none(), "nothing is known of it yet");
+    assert!(
+        driver.next_duty().is_none(),
+        "the sample is not recorded before its status is known"
+    );
     driver.forwarded(sample, 204);
     driver.forwarded(sample, 204);
     let Some(TaskStep::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
-        panic!("nothing is written")
+        panic!("no duty writes the event")
     };
-    assert!(driver.next_duty().is_none(), "one writes");
-    host.passed.set(length.get());
+    assert!(driver.next_duty().is_none(), "a duty writes already");
+    host.elapsed.set(length.get());
     let step = driver.resume(id, EffectResult::Slept);
     assert!(
         matches!(step, TaskStep::Done(TaskOutcome::Done)),
@@ -237,7 +241,7 @@ fn a_sample_is_told_once_and_written_by_a_duty() {
 }
 
 #[test]
-fn rare_headers_are_read_when_they_are_needed() {
+fn headers_outside_of_the_fields_are_read_through_the_platform() {
     let vars = json!({"RATE_LIMIT_GENERAL": "1,60"});
     let (host, mut driver) = driver(&vars);
     host.headers
@@ -263,7 +267,7 @@ fn rare_headers_are_read_when_they_are_needed() {
 }
 
 #[test]
-fn an_unreachable_origin_is_told_to_the_page_that_asked() {
+fn a_page_of_a_listed_origin_may_read_a_502() {
     let vars = json!({"ORIGIN_URL": "https://app.example", "RATE_LIMIT_CORS_ORIGINS": "https://a.example"});
     let (host, driver) = driver(&vars);
     for (origin, allowed) in [("https://a.example", true), ("https://b.example", false)] {
@@ -277,9 +281,9 @@ fn an_unreachable_origin_is_told_to_the_page_that_asked() {
     assert_eq!(unconfigured.bad_gateway(0).status, 502);
 }
 
-/// A platform may hand an isolate several environments in turn: none resets another's limits.
+/// A platform may give an isolate several environments in turn. None of them resets the limits of another.
 #[test]
-fn an_environment_that_comes_back_goes_on_with_its_limiter() {
+fn an_environment_that_is_configured_again_continues_with_its_limiter() {
     let mut driver = Driver::new(Host::default());
     let environments = ["1,60", "2,60"].map(|limit| {
         let vars = json!({"RATE_LIMIT_GENERAL": limit, "RATE_LIMIT_IP": "off"});
@@ -295,9 +299,9 @@ fn an_environment_that_comes_back_goes_on_with_its_limiter() {
     assert_eq!(statuses, [200, 200, 429, 200, 429, 429]);
 }
 
-/// An application may have several limiters, which take turns with every request.
+/// An application may have several limiters, and use another one for each request.
 #[test]
-fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
+fn an_environment_is_selected_by_its_number_while_it_is_kept() {
     let host = Host::default();
     let mut driver = Driver::new(host.clone());
     assert!(!driver.select(0), "nothing is configured");
@@ -319,39 +323,39 @@ fn an_environment_is_selected_by_its_number_for_as_long_as_it_is_kept() {
         let verdict = verdict(driver.limit(get("https://app.example/")));
         assert_eq!(verdict.limit, u32::try_from(limit + 1).ok());
     }
-    assert!(driver.select(numbers[0]), "it is used again");
+    assert!(driver.select(numbers[0]), "the environment is still kept");
     let verdict = verdict(driver.limit(get("https://app.example/")));
-    assert!(verdict.answer.is_some(), "with its counts");
+    assert!(verdict.answer.is_some(), "the environment keeps its counts");
     let warned = || host.lines.take().concat().contains("take turns");
     assert!(!warned());
     configure(&mut driver, 99, "x-client-ip");
     assert!(warned());
     configure(&mut driver, 98, "x-client-ip");
-    assert!(!warned(), "once");
+    assert!(!warned(), "the warning is logged once");
     let kept = [0, 1, 2, 3].map(|place| driver.select(numbers[place]));
     assert_eq!(
         kept,
         [true, false, false, true],
-        "the least recent are gone"
+        "the least recently used environments are dropped"
     );
     assert!(driver.select(numbers[0]));
     assert_eq!(&*driver.address_header, "x-real-ip");
 }
 
 #[test]
-fn an_application_serves_what_is_admitted_itself() {
+fn limit_ends_in_a_verdict() {
     let (_, mut driver) = driver(&upstash());
     let url = "https://app.example/a";
     let TaskStep::Asks(id, Effect::Redis { body, .. }) = driver.limit(get(url)) else {
-        panic!("decides without Redis")
+        panic!("the decision does not call Redis")
     };
     assert!(body.contains("\"t:general:192.0.2.1\""), "{body}");
     let verdict = verdict(driver.resume(id, admitted(4)));
     assert_eq!((verdict.answer, verdict.remaining), (None, Some(4)));
 
-    // One that was lost is answered like any other.
+    // A request whose task no longer exists is answered 503.
     let TaskStep::Asks(id, _) = driver.limit(get(url)) else {
-        panic!("decides without Redis")
+        panic!("the decision does not call Redis")
     };
     assert!(matches!(
         driver.resume(id, admitted(4)),
@@ -363,7 +367,7 @@ fn an_application_serves_what_is_admitted_itself() {
 }
 
 #[test]
-fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_without() {
+fn the_control_plane_needs_a_token_over_http_and_none_from_the_application() {
     let vars = json!({"ADMIN_TOKEN": "an-admin-token-of-this-test", "RATE_LIMIT_GENERAL": "5,60"});
     let (host, mut driver) = driver(&vars);
     let policies = "https://app.example/_limiter/policies";
@@ -379,7 +383,7 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
         ..get("https://app.example/_limiter/blocked/192.0.2.9")
     };
     let TaskStep::Asks(id, Effect::Body { .. }) = driver.control_plane(put) else {
-        panic!("the body is not read")
+        panic!("the control plane does not read the body")
     };
     let body = EffectResult::Body(Body::Text("{\"seconds\":60}".to_owned()));
     assert_eq!(answered(driver.resume(id, body)).status, 200);
@@ -395,12 +399,12 @@ fn the_control_plane_is_asked_over_http_with_a_token_and_by_the_application_with
 }
 
 #[test]
-fn a_key_of_the_application_is_one_call_of_redis() {
+fn an_application_call_takes_one_call_of_redis() {
     let (_, mut driver) = driver(&upstash());
     let TaskStep::Asks(id, Effect::Redis { body, .. }) =
         driver.application("[\"get\",\"a\"]".to_owned())
     else {
-        panic!("answers without Redis")
+        panic!("the application's call does not call Redis")
     };
     assert_eq!(body, "[\"GET\",\"t:app/a\"]");
     let reply = EffectResult::Redis(Ok(RedisResponse {
@@ -414,9 +418,9 @@ fn a_key_of_the_application_is_one_call_of_redis() {
     );
 }
 
-/// What one limiter has to write is written to its own Redis, even if another environment is in force.
+/// A limiter writes to its own Redis, even if another environment is in force.
 #[test]
-fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
+fn duties_and_samples_stay_with_their_limiter() {
     let sampled = |prefix: &str| {
         let mut vars = upstash();
         vars["ORIGIN_URL"] = json!("https://app.example");
@@ -431,7 +435,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
         .unwrap();
     let TaskStep::Asks(id, Effect::Redis { setup, .. }) = driver.begin(get("http://localhost/"))
     else {
-        panic!("decides without Redis")
+        panic!("the decision does not call Redis")
     };
     assert_eq!(setup, first.number);
     let second = driver
@@ -445,9 +449,9 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
     assert!(forward.sample.is_none());
     driver.forwarded(sample, 204);
     let Some(TaskStep::Asks(id, Effect::Sleep(length))) = driver.next_duty() else {
-        panic!("nothing is written")
+        panic!("no duty writes the event")
     };
-    host.passed.set(length.get());
+    host.elapsed.set(length.get());
     let step = driver.resume(id, EffectResult::Slept);
     let TaskStep::Asks(_, Effect::Redis { setup, body, .. }) = step else {
         panic!("{step:?}")
@@ -460,7 +464,7 @@ fn duties_and_samples_stay_with_the_limiter_that_they_are_of() {
 }
 
 #[test]
-fn what_is_printed_holds_no_secret() {
+fn debug_output_contains_no_secret() {
     let vars = json!({
         "ORIGIN_URL": "https://app.example", "ORIGIN_SECRET": "of-the-origin", "ADMIN_TOKEN": "of-the-admin",
     });
@@ -485,7 +489,7 @@ fn what_is_printed_holds_no_secret() {
 }
 
 #[test]
-fn the_oldest_sample_beyond_those_that_are_kept_is_recorded_without_a_status() {
+fn the_oldest_of_too_many_samples_is_recorded_without_a_status() {
     let vars = json!({
         "ORIGIN_URL": "https://app.example", "RATE_LIMIT_EVENT_SAMPLE": "1",
         "RATE_LIMIT_GENERAL": "off", "RATE_LIMIT_IP": "9999,60",
