@@ -1,7 +1,7 @@
-//! Steps of a task as numbers and one text, for hosts on the other side of WebAssembly.
+//! Encodes the steps of a task as numbers and one text, for hosts on the other side of WebAssembly.
 //!
-//! A text is decoded once and cut by [lengths](EncodedStep::numbers) in UTF-16 units, as JavaScript counts them. In
-//! its head, parts end with a line feed, which no method, URL, header or token can hold.
+//! The host decodes the text once, and cuts it at [lengths](EncodedStep::numbers) in UTF-16 units, which JavaScript counts.
+//! In the head of the text, each part ends with a line feed, which no method, URL, header or token can contain.
 
 use std::borrow::Cow;
 
@@ -24,56 +24,70 @@ mod redis;
 
 pub use redis::{host, server};
 
-/// What a host is to do next.
+/// What a host has to do next. Each kind says what the three [numbers](EncodedStep::numbers) and the text contain. Unless it
+/// says otherwise, the first number is the task's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum StepKind {
-    /// Nothing: a duty is done, or there is none.
+    /// Do nothing: a duty has ended, or none is due.
     Done = 0,
-    /// Answer. Numbers: 1 in place of the task's if the rest names a file that is the body, status, length of the head. Head:
-    /// names and values of headers. Rest: the body.
+    /// Send an answer.
+    ///
+    /// - Numbers: 1 if the rest is the name of a file whose content is the body, otherwise 0; the status; the length of the
+    ///   head.
+    /// - Head: names and values of headers.
+    /// - Rest: the body.
     Answer = 1,
-    /// Forward. Numbers: how (0 URL, 1 binding, 2 route), the sample's number or 0. Text: the URL in two parts, of which
-    /// the first is `ORIGIN_URL` or empty, the names to expose to pages that may read the response, then four lists, each
-    /// ended by an empty part: headers to set on the request, to remove from it, to
-    /// set on the response, to remove from it.
+    /// Forward the request.
+    ///
+    /// - Numbers: 0; the target (0 URL, 1 binding, 2 route); the sample's number, or 0.
+    /// - Text, in parts: `ORIGIN_URL` or nothing, the rest of the URL, and the names to expose to pages that may read the
+    ///   response. Then come four lists, each ended by an empty part: headers to set on the request, headers to remove from
+    ///   it, headers to set on the response, and headers to remove from it.
     Forward = 2,
-    /// Post to Redis, then resume. Numbers: the configuration's; timeout in ms. Text: the body.
+    /// Post to Redis, then resume.
+    ///
+    /// - Numbers: the task's; the configuration's; the timeout in ms.
+    /// - Text: the body.
     Redis = 3,
-    /// Wait, then resume. Number: ms.
+    /// Wait, then resume. The second number is the length in ms.
     Sleep = 4,
-    /// Verify a signature, then resume. Text: algorithm, signature in base64, what was signed, the key:
-    /// three parts and the rest.
+    /// Verify a signature, then resume. Text: the algorithm, the signature in base64, and the signed text as parts, then
+    /// the key as the rest.
     Verify = 5,
     /// Fetch a key set, then resume. Text: the URL.
     KeySet = 6,
-    /// Read the request's body, then resume. Number: the most bytes.
+    /// Read the request's body, then resume. The second number is the most bytes to read.
     Body = 7,
-    /// The application serves the request, or answers it so. Numbers: in place of the task's the sum of 1 (allowed), 2 (blocked),
-    /// 4 (degraded) and 8 (the rest names a file that is the body), status, length of the head. Head: policy, limit,
-    /// remaining, reset in ms, seconds to wait, why it is exempt (each empty where absent), the names to expose as in
-    /// `Forward`, the headers to remove from the application's response, an empty part; names and values of the answer's
-    /// headers, or of those to set on the application's response. Rest: the answer's body. A request that is lost, or that
-    /// comes before any configuration, ends in `Answer` instead, with 503.
+    /// Return a verdict to the application. A request whose task was dropped, or that comes before any configuration, ends
+    /// in `Answer` instead, with the status 503.
+    ///
+    /// - Numbers: the sum of 1 (allowed), 2 (blocked), 4 (degraded) and 8 (the rest is the name of a file whose content is
+    ///   the body); the status; the length of the head.
+    /// - Head: policy, limit, remaining, reset in ms, seconds to wait, and why the request is exempt, each empty if absent.
+    ///   Then the names to expose, as in `Forward`. Then the headers to remove from the application's response, and an empty
+    ///   part. Then names and values of the answer's headers or, without an answer, of the headers to set on the
+    ///   application's response.
+    /// - Rest: the body of the answer.
     Verdict = 8,
 }
 
-/// A step, written down. It may hold a secret.
+/// An encoded step. It may contain a secret.
 #[derive(Default)]
 pub struct EncodedStep {
-    /// The task's number, for one that has ended 0 unless its [`StepKind`] says otherwise, and two numbers as that says.
+    /// Three numbers, as the step's [`StepKind`] says.
     pub numbers: [u32; 3],
     /// The text.
     pub text: String,
 }
 
 impl EncodedStep {
-    /// Writes `step` in place of what was written before.
+    /// Writes `step` in place of what was written before, and returns its kind.
     pub fn write(&mut self, step: TaskStep<TaskOutcome>) -> StepKind {
         self.text.clear();
         self.numbers = [0; 3];
         match step {
-            TaskStep::Asks(id, ask) => self.ask(id, ask),
+            TaskStep::Asks(id, effect) => self.effect(id, effect),
             TaskStep::Done(TaskOutcome::Answer(response)) => self.answer(&response),
             TaskStep::Done(TaskOutcome::Forward(forward, sample)) => self.forward(&forward, sample),
             TaskStep::Done(TaskOutcome::Verdict(verdict)) => self.verdict(&verdict),
@@ -83,9 +97,9 @@ impl EncodedStep {
         }
     }
 
-    fn ask(&mut self, id: TaskId, ask: Effect) -> StepKind {
+    fn effect(&mut self, id: TaskId, effect: Effect) -> StepKind {
         self.numbers[0] = id.number();
-        match ask {
+        match effect {
             Effect::Redis {
                 setup,
                 body,
@@ -123,10 +137,12 @@ impl EncodedStep {
         }
     }
 
-    /// Reads replies in Redis's own protocol ([`resp::read`]): a state, a line feed, then bytes. Returns 0 if more is to come,
-    /// 200 for a result, 400 for an error, 502 for what is no reply. Numbers, if more is to come: how many bytes were read,
-    /// and how many from there on are needed before the next call. Text: what is read of the result as JSON, or the error; if
-    /// more is to come, after the next state and a line feed.
+    /// Reads replies in Redis's own protocol ([`resp::read`]). `input` is a state, a line feed, and then bytes.
+    ///
+    /// Returns 200 for a result, 400 for an error, 502 for bytes that are no reply, and 0 if the reply is incomplete. The
+    /// text is the result as JSON, or the error. If the reply is incomplete, the text is the next state, a line feed, and
+    /// the JSON so far. The second number is how many bytes were read, and the third how many further bytes the next call
+    /// needs.
     pub fn replies(&mut self, input: &[u8]) -> u32 {
         let mut parts = input.splitn(2, |byte| *byte == b'\n');
         let state = str::from_utf8(parts.next().unwrap_or_default()).unwrap_or_default();
@@ -150,7 +166,7 @@ impl EncodedStep {
         status
     }
 
-    /// Writes a response.
+    /// Writes an answer in place of what was written before.
     pub fn answer(&mut self, response: &Response) -> StepKind {
         self.text.clear();
         self.headers(&response.headers);
@@ -187,13 +203,13 @@ impl EncodedStep {
         StepKind::Verdict
     }
 
-    /// Ends the head, and writes what comes after it of an answer.
+    /// Ends the head: writes the numbers, and then the answer's body as the rest.
     fn rest(&mut self, first: u32, response: &Response) {
         self.numbers = [first, u32::from(response.status), self.length()];
         self.text.push_str(&response.body);
     }
 
-    /// How long the text is, in UTF-16 units.
+    /// The length of the text, in UTF-16 units.
     fn length(&self) -> u32 {
         u32::try_from(self.text.encode_utf16().count()).unwrap_or(u32::MAX)
     }
@@ -253,8 +269,9 @@ fn milliseconds(length: Millis) -> u32 {
     u32::try_from(length.get()).unwrap_or(u32::MAX)
 }
 
-/// What a header of the origin's answer becomes that leads to `ORIGIN_URL`, if it does: `Location`, or `Refresh`. Parts:
-/// the header's name in lower case, `ORIGIN_URL`, the request's URL, the header's value.
+/// Rewrites a header of the origin's response that leads to `ORIGIN_URL`: `Location` or `Refresh`. `None`: the header leads
+/// elsewhere. The parts of `text` are the header's name in lower case, `ORIGIN_URL`, the request's URL, and the header's
+/// value.
 #[must_use]
 pub fn redirected(text: &str) -> Option<String> {
     let mut parts = text.splitn(4, '\n');
@@ -267,7 +284,7 @@ pub fn redirected(text: &str) -> Option<String> {
     to_public(base, url, value)
 }
 
-/// Reads a request's fields: method, URL, address, loop guard, each ended by a line feed.
+/// Reads a request's fields: method, URL, address, and loop guard, each ended by a line feed.
 #[must_use]
 pub fn fields(text: &str) -> RequestFields {
     let mut parts = text.split('\n').map(str::to_owned);
@@ -280,7 +297,8 @@ pub fn fields(text: &str) -> RequestFields {
     }
 }
 
-/// Reads the application's own call of the control plane: method, path and query, each ended by a line feed, then the body.
+/// Reads the application's own call of the control plane: the method, then the path with the query, each ended by a line
+/// feed, then the body.
 #[must_use]
 pub fn operation(text: &str) -> Operation {
     let mut parts = text.splitn(3, '\n').map(str::to_owned);
@@ -292,20 +310,20 @@ pub fn operation(text: &str) -> Operation {
     }
 }
 
-/// In place of a status: it took too long.
+/// In place of a status: the effect took too long.
 pub const TIMED_OUT: u32 = 1;
-/// In place of a status: it failed, or is not true.
+/// In place of a status: the effect failed, or the signature is not valid.
 pub const FAILED: u32 = 0;
-/// In place of a status: what was read is no text.
+/// In place of a status: the bytes that were read are no text.
 pub const NOT_TEXT: u32 = 2;
-/// In place of a status: what was read is too long.
+/// In place of a status: the bytes that were read are too many.
 pub const TOO_LONG: u32 = 3;
 
-/// Reads the answer to what a task asked: `status` is an HTTP status (for Redis and a key set), 200 for what
-/// went well, or one of the constants here.
+/// Reads the result of an effect. `kind` is the number of the [`StepKind`] that asked for it. `status` is an HTTP status
+/// (for Redis and a key set), 200 for success, or one of the constants of this module.
 #[must_use]
 pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
-    let well = status == 200;
+    let succeeded = status == 200;
     if kind == StepKind::Redis as u32 {
         return EffectResult::Redis(match status {
             FAILED => Err(StoreError::Unreachable),
@@ -317,7 +335,7 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
         });
     }
     if kind == StepKind::Verify as u32 {
-        return EffectResult::Verified(well);
+        return EffectResult::Verified(succeeded);
     }
     if kind == StepKind::KeySet as u32 {
         return EffectResult::KeySet(match status {
@@ -334,7 +352,7 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
     if kind == StepKind::Body as u32 {
         return EffectResult::Body(match status {
             TOO_LONG => Body::TooLong,
-            // One that breaks off is none either.
+            // A body that breaks off is no text either.
             FAILED | NOT_TEXT => Body::NotText,
             _ => Body::Text(text.into_owned()),
         });

@@ -1,4 +1,4 @@
-//! Which Redis a host reaches, on its way in, and how it is to reach it, on its way out.
+//! The host's capabilities on their way in, and the way to reach Redis on its way out.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,11 @@ use crate::config::{
     ApplicationClient, HostCapabilities, Node, Reach, Secret, Server, Tcp, Topology,
 };
 
-/// A host by its numbers. `reach`: 0 over REST alone, 1 over REST and one server over TCP, 2 every server. `client`: 0 where
-/// the application has passed no client, else twice the client's number, from 1 on, and 1 more if it is connected to a cluster.
+/// Reads a host's capabilities from numbers.
+///
+/// - `reach`: 0 for REST alone, 1 for REST and a single server over TCP, 2 for every server.
+/// - `client`: 0 if the application has passed no client. Otherwise twice the client's number, which begins at 1, plus 1 if
+///   the client is connected to a cluster.
 #[must_use]
 pub const fn host(has_origin_binding: bool, reach: u32, client: u32) -> HostCapabilities {
     HostCapabilities {
@@ -27,12 +30,13 @@ pub const fn host(has_origin_binding: bool, reach: u32, client: u32) -> HostCapa
     }
 }
 
-/// How a server is reached, secrets included: an object with a `kind`.
+/// Writes how to reach a server, with its secrets, as an object with a `kind`.
 ///
-/// - `rest`: `url`, `token`;
-/// - `tcp`: `topology` (`single`, `sentinel`, `cluster`), `nodes` (of each `host` and `port`), `database`, `tls`, and where they are
-///   set `username`, `password`, `ca` and, of the Sentinels, `name`, `sentinelUsername`, `sentinelPassword`;
-/// - `client`: the application's own.
+/// - `rest` has `url` and `token`.
+/// - `tcp` has `topology` (`single`, `sentinel` or `cluster`), `nodes` (each with `host` and `port`), `database` and `tls`.
+///   If they are set, it has `username`, `password` and `ca`, and for Sentinels `name`, `sentinelUsername` and
+///   `sentinelPassword`.
+/// - `client` is the application's own client.
 #[must_use]
 pub fn server(server: &Server) -> Value {
     match server {

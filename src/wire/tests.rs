@@ -1,4 +1,4 @@
-//! Steps written down, and read as JavaScript reads them.
+//! Steps as they are encoded, and read as JavaScript reads them.
 
 use std::borrow::Cow;
 
@@ -18,21 +18,21 @@ use crate::response::Response;
 use crate::tasks::{Effect, EffectResult, TaskId, TaskStep};
 use crate::time::{Millis, Timestamp};
 
-fn written(step: TaskStep<TaskOutcome>) -> (StepKind, EncodedStep) {
-    // As if something longer had been written before.
-    let mut written = EncodedStep {
+fn encoded(step: TaskStep<TaskOutcome>) -> (StepKind, EncodedStep) {
+    // The buffer contains an earlier step, which is overwritten.
+    let mut encoded = EncodedStep {
         numbers: [9; 3],
-        text: "what was there".to_owned(),
+        text: "an earlier step".to_owned(),
     };
-    (written.write(step), written)
+    (encoded.write(step), encoded)
 }
 
-fn asks(ask: Effect) -> (StepKind, EncodedStep) {
-    written(TaskStep::Asks(TaskId::from_number(77), ask))
+fn asks(effect: Effect) -> (StepKind, EncodedStep) {
+    encoded(TaskStep::Asks(TaskId::from_number(77), effect))
 }
 
 #[test]
-fn what_a_task_asks() {
+fn each_effect_is_encoded_as_numbers_and_a_text() {
     let (kind, redis) = asks(Effect::Redis {
         setup: 3,
         body: "[]".to_owned(),
@@ -66,7 +66,7 @@ fn what_a_task_asks() {
     );
     let (kind, body) = asks(Effect::Body { most: 16_384 });
     assert_eq!((kind, body.numbers), (StepKind::Body, [77, 16_384, 0]));
-    let (kind, done) = written(TaskStep::Done(TaskOutcome::Done));
+    let (kind, done) = encoded(TaskStep::Done(TaskOutcome::Done));
     assert_eq!(
         (kind, done.numbers, done.text.as_str()),
         (StepKind::Done, [0; 3], "")
@@ -74,7 +74,7 @@ fn what_a_task_asks() {
 }
 
 #[test]
-fn a_forward_is_a_url_names_and_four_lists() {
+fn a_forward_is_encoded_as_a_url_names_and_four_lists() {
     let forward = Forward {
         rewritten_url: None,
         base_length: 19,
@@ -87,7 +87,7 @@ fn a_forward_is_a_url_names_and_four_lists() {
         sample: None,
     };
     let outcome = TaskOutcome::Forward(Box::new(forward), Some(3));
-    let (kind, forward) = written(TaskStep::Done(outcome));
+    let (kind, forward) = encoded(TaskStep::Done(outcome));
     assert_eq!((kind, forward.numbers), (StepKind::Forward, [0, 0, 3]));
     assert_eq!(
         forward.text,
@@ -110,7 +110,7 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
             sample: None,
         };
         let outcome = TaskOutcome::Forward(Box::new(forward), None);
-        let (_, forward) = written(TaskStep::Done(outcome));
+        let (_, forward) = encoded(TaskStep::Done(outcome));
         assert_eq!(forward.numbers, [0, number, 0]);
         assert_eq!(
             forward.text,
@@ -120,13 +120,13 @@ fn a_forward_to_a_binding_or_the_route_has_no_origin_url() {
 }
 
 fn verdict(verdict: LimitVerdict) -> ([u32; 3], String) {
-    let (kind, written) = written(TaskStep::Done(TaskOutcome::Verdict(Box::new(verdict))));
+    let (kind, encoded) = encoded(TaskStep::Done(TaskOutcome::Verdict(Box::new(verdict))));
     assert_eq!(kind, StepKind::Verdict);
-    (written.numbers, written.text)
+    (encoded.numbers, encoded.text)
 }
 
 #[test]
-fn a_verdict_is_numbers_names_and_headers() {
+fn a_verdict_is_encoded_as_numbers_names_and_headers() {
     let admitted = verdict(LimitVerdict {
         policy: Some("auth".to_owned()),
         limit: Some(30),
@@ -171,7 +171,7 @@ fn a_verdict_is_numbers_names_and_headers() {
 }
 
 #[test]
-fn an_operation_is_two_parts_and_the_rest() {
+fn an_operation_is_read_from_two_parts_and_the_rest() {
     let read = operation("PUT\n/blocked/192.0.2.1?x\n{\n}");
     assert_eq!(
         read,
@@ -185,7 +185,7 @@ fn an_operation_is_two_parts_and_the_rest() {
 }
 
 #[test]
-fn headers_that_lead_to_the_origin_are_read_by_name() {
+fn location_and_refresh_that_lead_to_the_origin_are_rewritten() {
     let read = |name, value| {
         let text = format!("{name}\nhttps://app.example\nhttps://shop.example/a?b\n{value}");
         redirected(&text)
@@ -200,15 +200,15 @@ fn headers_that_lead_to_the_origin_are_read_by_name() {
 }
 
 proptest! {
-    /// A host cuts the text at a length in UTF-16 units, as JavaScript's strings have them.
+    /// A host cuts the text at a length in UTF-16 units, the units of JavaScript's strings.
     #[test]
-    fn a_response_is_cut_where_its_head_ends(value in "[^\n]{0,20}", body in any::<String>(), is_file: bool) {
-        let mut written = EncodedStep::default();
+    fn the_length_of_the_head_cuts_an_answer_into_head_and_body(value in "[^\n]{0,20}", body in any::<String>(), is_file: bool) {
+        let mut encoded = EncodedStep::default();
         let response = Response { status: 429, headers: vec![("X-A", value.clone())], body: body.clone(), is_file };
-        prop_assert_eq!(written.answer(&response), StepKind::Answer);
-        let [is_written_as_file, status, head] = written.numbers;
-        prop_assert_eq!((is_written_as_file, status), (u32::from(is_file), 429));
-        let units: Vec<u16> = written.text.encode_utf16().collect();
+        prop_assert_eq!(encoded.answer(&response), StepKind::Answer);
+        let [is_encoded_as_file, status, head] = encoded.numbers;
+        prop_assert_eq!((is_encoded_as_file, status), (u32::from(is_file), 429));
+        let units: Vec<u16> = encoded.text.encode_utf16().collect();
         let (head, rest) = units.split_at(head as usize);
         prop_assert_eq!(String::from_utf16(head).unwrap(), format!("X-A\n{value}\n"));
         prop_assert_eq!(String::from_utf16(rest).unwrap(), body);
@@ -216,7 +216,7 @@ proptest! {
 }
 
 #[test]
-fn fields_that_are_not_there_are_empty() {
+fn absent_fields_are_empty() {
     let whole = fields("GET\nhttps://a.io/b\n192.0.2.1\nx, y");
     assert_eq!(
         whole,
@@ -232,7 +232,7 @@ fn fields_that_are_not_there_are_empty() {
 }
 
 #[test]
-fn answers_by_what_was_asked() {
+fn the_result_of_an_effect_is_read_by_its_kind_and_status() {
     let read = |kind: StepKind, status, text| answer(kind as u32, status, Cow::Borrowed(text));
     let reply = |status, body: &str| {
         let body = body.to_owned();
@@ -287,22 +287,22 @@ fn answers_by_what_was_asked() {
 }
 
 #[test]
-fn replies_in_the_protocol_of_redis() {
-    let mut written = EncodedStep::default();
-    assert_eq!(written.replies(b"0 2\n+OK\r\n*2\r\n:7\r\n$3\r\na\nb"), 0);
+fn replies_are_read_in_redis_own_protocol_over_several_calls() {
+    let mut encoded = EncodedStep::default();
+    assert_eq!(encoded.replies(b"0 2\n+OK\r\n*2\r\n:7\r\n$3\r\na\nb"), 0);
     assert_eq!(
-        (written.numbers, written.text.as_str()),
+        (encoded.numbers, encoded.text.as_str()),
         ([0, 13, 9], "13 1 1\n[7,")
     );
-    assert_eq!(written.replies(b"13 1 1\n$3\r\na\nb\r\n"), 200);
+    assert_eq!(encoded.replies(b"13 1 1\n$3\r\na\nb\r\n"), 200);
     assert_eq!(
-        (written.numbers, written.text.as_str()),
+        (encoded.numbers, encoded.text.as_str()),
         ([0; 3], "\"a\\nb\"]")
     );
-    assert_eq!(written.replies(b"0 1\n-NOAUTH required\r\n"), 400);
-    assert_eq!(written.text, "NOAUTH required");
+    assert_eq!(encoded.replies(b"0 1\n-NOAUTH required\r\n"), 400);
+    assert_eq!(encoded.text, "NOAUTH required");
     for input in [&b"0 1\nHTTP"[..], b"", b"\xff\n:1\r\n", b"0 1"] {
-        let status = written.replies(input);
+        let status = encoded.replies(input);
         assert!(matches!(status, 502) || input == b"0 1", "{status}");
     }
 }
