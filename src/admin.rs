@@ -317,7 +317,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             script: self.journal.records().script_form(),
             lost: self.stack.blocks_lost_since(),
             blocks: self.stack.blocks_failure(),
-            records: self.journal.trouble(),
+            records: self.journal.write_failure(),
             key_set: self.key_set.clone(),
         };
         health::answer(method, self.compiled, dependencies, access, now)

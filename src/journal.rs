@@ -81,7 +81,7 @@ pub struct Journal<D> {
     rules: Abuse,
     /// Thousandths of a request by which the sample lags behind its rate.
     behind: Cell<u32>,
-    trouble: FailureMonitor,
+    writes: FailureMonitor,
     /// Events that no record counts.
     left_out: Cell<u64>,
 }
@@ -94,7 +94,7 @@ impl<D: Database> Journal<D> {
             records,
             rules: rules.clone(),
             behind: Cell::new(0),
-            trouble: FailureMonitor::new(
+            writes: FailureMonitor::new(
                 "events: writing to Redis",
                 "this isolate keeps them in memory while there is room",
                 SILENT_FAILURES,
@@ -110,8 +110,8 @@ impl<D: Database> Journal<D> {
 
     /// Returns since when events cannot be written, on this isolate's clock, and why. `None`: writing works.
     #[must_use]
-    pub fn trouble(&self) -> Option<(Timestamp, String)> {
-        self.trouble.get()
+    pub fn write_failure(&self) -> Option<(Timestamp, String)> {
+        self.writes.get()
     }
 
     /// Returns how many events no record counts, in the batches that were written so far.
@@ -294,7 +294,7 @@ impl<D: Database> Journal<D> {
             Ok(()) => {
                 let written = self.write_batch(batch, stack, now).await;
                 let error = written.as_ref().err().map(ToString::to_string);
-                self.trouble.learn(error, stack.effects(), now);
+                self.writes.learn(error, stack.effects(), now);
                 written.is_ok()
             }
             Err(_) => {

@@ -241,8 +241,8 @@ impl Isolate {
     /// Whether the address is blocked everywhere.
     fn blocks(&self, address: &str) -> bool {
         let target = BlockTarget::parse(address, self.config.ipv6_prefix).unwrap();
-        let held = self.records.look_up(&target, self.world.now());
-        held.now_or_never().unwrap().unwrap().is_some()
+        let block = self.records.look_up(&target, self.world.now());
+        block.now_or_never().unwrap().unwrap().is_some()
     }
 
     fn suspicious(&self) -> BTreeMap<String, u64> {
@@ -298,14 +298,17 @@ fn events_that_cannot_be_written_are_logged_once_and_reported() {
                 isolate.advance(1);
                 isolate.advance(3000);
             }
-            (isolate.journal.trouble(), isolate.world.0.lines.take())
+            (
+                isolate.journal.write_failure(),
+                isolate.world.0.lines.take(),
+            )
         };
         assert_eq!(write(3), (None, vec![]));
         isolate.world.0.refuses.set(true);
         assert_eq!(write(1), (None, vec![]), "one failure may be transient");
-        let (trouble, lines) = write(3);
+        let (failure, lines) = write(3);
         let why = "Redis refused the command: WRONGTYPE";
-        assert_eq!(trouble.map(|(_, why)| why).as_deref(), Some(why));
+        assert_eq!(failure.map(|(_, why)| why).as_deref(), Some(why));
         let line = format!(
             "events: writing to Redis: {why}; this isolate keeps them in memory while there is room"
         );
