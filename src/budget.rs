@@ -23,7 +23,7 @@ const WAITING: Millis = Millis::from_secs(2);
 pub enum Purpose {
     /// A request that waits, or what later decisions need.
     Decision,
-    /// What can wait: records, and the reconciliation of requests that were already admitted.
+    /// Records, and the reconciliation of requests that were already admitted. Both can wait.
     Records,
     /// A call that the application makes for itself.
     Application,

@@ -1,7 +1,7 @@
 //! The effects that only a host can perform, as one small trait: time, randomness, the log, calls of Redis, sleep,
 //! signatures and key sets.
 //!
-//! Everything else is library code, also the composition of the stores. A host implements the trait once. Wrappers
+//! Everything else is library code, including the composition of the stores. A host implements the trait once. Wrappers
 //! that need a clock, randomness or a connection own a clone of it.
 
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 //!
 //! A host turns a platform's request into a [`Request`], calls [`Limiter::handle`], and sends the answer or the
 //! forward that it returns. An application that serves the request itself calls [`Limiter::limit`]. The host then runs
-//! each [duty](Limiter::next_duty) in a task of its own, so that a client that disconnects ends none.
+//! each [duty](Limiter::next_duty) in its own task, so that a client that disconnects does not end it.
 
 use std::fmt;
 use std::rc::Rc;

@@ -288,7 +288,7 @@ impl Metrics {
     }
 
     /// Sends the counts once the oldest has waited long enough. If that takes longer than a duty may sleep, it sends them
-    /// after [`MAX_SLEEP`] if no further request came, and otherwise leaves them to a later duty. If `store` returns `None`,
+    /// after 20 s if no further request came, and otherwise leaves them to a later duty. If `store` returns `None`,
     /// the store does not answer, and a later duty sends the counts.
     pub async fn send_later<D: Database>(
         &self,

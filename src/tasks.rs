@@ -160,7 +160,7 @@ impl TaskId {
     }
 }
 
-/// Where a task stands after it has run.
+/// The state of a task after it has run.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskStep<T> {
     /// The task waits for an effect.

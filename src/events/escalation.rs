@@ -394,7 +394,7 @@ mod tests {
     /// A cluster in which the slots of some addresses fail.
     #[derive(Default)]
     struct Failing {
-        held: Emulator,
+        inner: Emulator,
         fails: RefCell<Vec<&'static str>>,
         all: Cell<bool>,
         calls: Cell<u32>,
@@ -412,7 +412,7 @@ mod tests {
             if self.all.get() || commands.iter().flat_map(keys_of).any(fails) {
                 return Err(StoreError::Timeout);
             }
-            self.held.run(commands, now).await
+            self.inner.run(commands, now).await
         }
 
         fn is_shared(&self) -> bool {
@@ -586,11 +586,11 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(blocks(&records, &batch("192.0.2.1", "auth", 100), 0), None);
-        let held = records
+        let stored = records
             .look_up(&target, START)
             .now_or_never()
             .unwrap()
             .unwrap();
-        assert_eq!(held, Some(own));
+        assert_eq!(stored, Some(own));
     }
 }

@@ -85,7 +85,7 @@ impl<E: Effects + Clone> Limiter<E> {
             }
         }
         records.gather_gauges(now).await?;
-        // Sends the cost of this run now: perhaps no request comes to this isolate that would.
+        // The counts of this run are sent now, since this isolate may get no request after which they would be sent.
         let store = self.store_counts();
         self.metrics.send(records, &store, self.effects.now()).await;
         Ok(())

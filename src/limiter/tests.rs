@@ -101,9 +101,9 @@ fn by(address: &str, path: &str) -> TestRequest {
 impl TestRequest {
     /// Sets a header.
     fn with(self, name: &'static str, value: &str) -> Self {
-        let mut asked = self.without(name);
-        asked.headers.push((name, value.to_owned()));
-        asked
+        let mut request = self.without(name);
+        request.headers.push((name, value.to_owned()));
+        request
     }
 
     /// Removes a header.
@@ -204,8 +204,8 @@ impl Isolate {
 
     /// The JSON that an operator reads at a path of the control plane.
     fn admin_json(&self, path: &str) -> Value {
-        let asked = get(&format!("http://localhost/_limiter/{path}")).authorized();
-        let response = self.admin_answer(&asked);
+        let request = get(&format!("http://localhost/_limiter/{path}")).authorized();
+        let response = self.admin_answer(&request);
         assert_eq!(response.status, 200, "{response:?}");
         json_of(&response)
     }

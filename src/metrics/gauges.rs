@@ -92,19 +92,19 @@ pub struct Gauges {
 impl Gauges {
     /// Reads gauges in the form in which they are stored. `None`: the text is something else.
     pub(super) fn read(text: &Value) -> Option<Self> {
-        let mut held = json::value(text.as_str()?)?;
+        let mut stored = json::value(text.as_str()?)?;
         let number = |value: &Value| value.as_u64();
         Some(Self {
-            at: number(&held["at"])?,
-            keys: number(&held["keys"]["count"])
-                .zip(number(&held["keys"]["at"]))
+            at: number(&stored["at"])?,
+            keys: number(&stored["keys"]["count"])
+                .zip(number(&stored["keys"]["at"]))
                 .map(|(count, at)| GaugeReading { count, at }),
-            limited: number_of(&held["limited"]),
+            limited: number_of(&stored["limited"]),
             scan: (
-                held["scan"][0].as_str().unwrap_or_default().to_owned(),
-                number_of(&held["scan"][1]),
+                stored["scan"][0].as_str().unwrap_or_default().to_owned(),
+                number_of(&stored["scan"][1]),
             ),
-            redis: Series::of_value(held.get_mut("redis").map(Value::take).unwrap_or_default()),
+            redis: Series::of_value(stored.get_mut("redis").map(Value::take).unwrap_or_default()),
         })
     }
 
@@ -132,10 +132,10 @@ impl<D: Database> Records<D> {
     ///
     /// [`StoreError`] of the database.
     pub async fn gauges(&self, now: Timestamp) -> Result<Option<Gauges>, StoreError> {
-        let [held] = self
+        let [stored] = self
             .run([command(["GET", &self.key(RedisKey::Gauges)])], now)
             .await?;
-        Ok(Gauges::read(&held))
+        Ok(Gauges::read(&stored))
     }
 
     /// Removes expired entries from the lists, and gathers gauges. It costs at most 20 commands.
@@ -153,10 +153,10 @@ impl<D: Database> Records<D> {
         ];
         commands.extend(self.tidying(now));
         let replies = self.run_all(commands, now).await?;
-        let [held, current, before, ..] = replies.as_slice() else {
+        let [stored, current, before, ..] = replies.as_slice() else {
             return Err(StoreError::Malformed);
         };
-        let Gauges { keys, scan, .. } = Gauges::read(held).unwrap_or_default();
+        let Gauges { keys, scan, .. } = Gauges::read(stored).unwrap_or_default();
         let left = HOUR_MS - now.as_millis() % HOUR_MS;
         let limited = number_of(current) + number_of(before).saturating_mul(left) / HOUR_MS;
         let mut gathered = Gauges {

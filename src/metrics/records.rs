@@ -257,8 +257,8 @@ impl<D: Database> Records<D> {
             command(["HLEN", &self.key(RedisKey::BlockedRanges)]),
             listed(RedisKey::BlockedPolicies),
         ];
-        let [pending, held, addresses, fields, policies] = self.run(commands, now).await?;
-        let mut counts = Series::read(&held[0]);
+        let [pending, stored, addresses, fields, policies] = self.run(commands, now).await?;
+        let mut counts = Series::read(&stored[0]);
         for batch in batches(&texts(&pending)) {
             counts.add_all(&batch.counts);
         }
@@ -272,7 +272,7 @@ impl<D: Database> Records<D> {
         Ok(Overview {
             counts,
             blocked,
-            gauges: Gauges::read(&held[1]),
+            gauges: Gauges::read(&stored[1]),
         })
     }
 
@@ -325,12 +325,12 @@ impl<D: Database> Records<D> {
             }
         }
         let names = keys.iter().map(|(_, key)| key.clone()).collect();
-        let [held] = self.run([read_all(names)], now).await?;
-        let mut held = read_buckets(&held);
+        let [stored] = self.run([read_all(names)], now).await?;
+        let mut stored = read_buckets(&stored);
         for (width, bucket, counts) in &new {
             let key = self.key(width.key_of(*bucket));
             let place = keys.iter().position(|(_, known)| *known == key);
-            if let Some(buckets) = place.and_then(|place| held.get_mut(place)) {
+            if let Some(buckets) = place.and_then(|place| stored.get_mut(place)) {
                 let name = bucket.to_string();
                 let known = buckets.remove(&name).unwrap_or_default();
                 let mut sum = Series::of_value(known);
@@ -343,7 +343,7 @@ impl<D: Database> Records<D> {
             command(["SET", key, &text, "PX", &expiry_ms.to_string()])
         };
         let mut writes = vec![set(&totals_key, totals.into_value(), TOTALS_KEPT_MS)];
-        for ((width, key), buckets) in keys.iter().zip(held) {
+        for ((width, key), buckets) in keys.iter().zip(stored) {
             writes.push(set(key, Value::Object(buckets), width.expiry_ms()));
         }
         let folded = pending.len().to_string();
@@ -373,8 +373,8 @@ impl<D: Database> Records<D> {
         let keys = (first / width.per_key())..=(current / width.per_key());
         let keys: Vec<String> = keys.map(|number| self.key(width.key(number))).collect();
         let mut all = Buckets::new();
-        let [pending, held] = self.run([self.pending(), read_all(keys)], now).await?;
-        for buckets in read_buckets(&held) {
+        let [pending, stored] = self.run([self.pending(), read_all(keys)], now).await?;
+        for buckets in read_buckets(&stored) {
             for (bucket, counts) in buckets {
                 let bucket: u64 = bucket.parse().unwrap_or_default();
                 if (first..=current).contains(&bucket) {
@@ -408,13 +408,16 @@ fn read_all(mut keys: Vec<String>) -> Command {
 }
 
 /// The buckets under each key, by their number.
-fn read_buckets(held: &Value) -> Vec<Map<String, Value>> {
-    let held = held.as_array().map(Vec::as_slice).unwrap_or_default();
+fn read_buckets(stored: &Value) -> Vec<Map<String, Value>> {
+    let stored = stored.as_array().map(Vec::as_slice).unwrap_or_default();
     let read = |text: &Value| match json::value(text.as_str()?)? {
         Value::Object(buckets) => Some(buckets),
         _ => None,
     };
-    held.iter().map(|it| read(it).unwrap_or_default()).collect()
+    stored
+        .iter()
+        .map(|it| read(it).unwrap_or_default())
+        .collect()
 }
 
 /// The batches in a list. A batch that was sent several times is returned once. A text that is no batch is skipped.

@@ -56,8 +56,8 @@ impl Series {
     }
 
     fn add_named(&mut self, name: &str, count: u64) {
-        if let Some(held) = self.0.get_mut(name) {
-            *held = number_of(held).saturating_add(count).into();
+        if let Some(stored) = self.0.get_mut(name) {
+            *stored = number_of(stored).saturating_add(count).into();
         } else if self.0.len() < MAX_NAMES {
             self.set(name, count);
         }

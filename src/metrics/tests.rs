@@ -27,7 +27,7 @@ use crate::time::{Millis, Timestamp};
 /// A Redis that answers, whose answer is lost, or that is not reached.
 #[derive(Clone, Default)]
 struct Redis {
-    held: Rc<Emulator>,
+    inner: Rc<Emulator>,
     next: Rc<Cell<Fault>>,
     commands: Rc<Cell<usize>>,
 }
@@ -46,10 +46,10 @@ impl Database for Redis {
         match self.next.take() {
             Fault::Unreachable => Err(StoreError::Unreachable),
             Fault::AnswerLost => {
-                let _ = self.held.run(commands, now).await;
+                let _ = self.inner.run(commands, now).await;
                 Err(StoreError::Timeout)
             }
-            Fault::None => self.held.run(commands, now).await,
+            Fault::None => self.inner.run(commands, now).await,
         }
     }
 
@@ -171,7 +171,7 @@ fn isolates_fold_a_long_list_themselves() {
         isolate.count_request(None, RequestOutcome::Admitted);
         send(&isolate, &records, at(flush * 15));
     }
-    let listed = redis.held.run(
+    let listed = redis.inner.run(
         vec![crate::redis::command([
             "LRANGE",
             "t:metrics:pending",
@@ -314,7 +314,7 @@ fn an_entry_that_is_no_batch_counts_nothing_and_stops_no_fold() {
     ] {
         let push = crate::redis::command(["RPUSH", "t:metrics:pending", junk]);
         redis
-            .held
+            .inner
             .run(vec![push], at(0))
             .now_or_never()
             .unwrap()
@@ -323,7 +323,7 @@ fn an_entry_that_is_no_batch_counts_nothing_and_stops_no_fold() {
     // A list in place of the totals does not make the fold fail.
     let push = crate::redis::command(["RPUSH", "t:metrics:totals", "not json"]);
     redis
-        .held
+        .inner
         .run(vec![push], at(0))
         .now_or_never()
         .unwrap()
@@ -498,7 +498,7 @@ fn callers_denied_in_the_last_hour_are_estimated_from_two_clock_hours() {
             let key = format!("t:suspicious:{number}");
             let add = crate::redis::command(["ZADD", &key, "1", &format!("auth 192.0.2.{member}")]);
             redis
-                .held
+                .inner
                 .run(vec![add], begin)
                 .now_or_never()
                 .unwrap()

@@ -110,8 +110,8 @@ fn checks_of_other_servers_are_counted() {
 fn the_operator_log_has_the_outcome_of_a_call() {
     let isolate = isolate();
     let call = |method, path: &str| {
-        let asked = at(path).authorized().sending(method, "");
-        isolate.answer(&asked).status
+        let request = at(path).authorized().sending(method, "");
+        isolate.answer(&request).status
     };
     assert_eq!(call("DELETE", "blocked/203.0.113.9"), 200);
     assert_eq!(
@@ -124,8 +124,8 @@ fn the_operator_log_has_the_outcome_of_a_call() {
     // Redis does not answer, so the call cannot be recorded. A log line reports it instead.
     let isolate = Isolate::new(&upstash(&json!({})));
     let call = |method, path: &str| {
-        let asked = at(path).authorized().sending(method, "");
-        let status = isolate.answer(&asked).status;
+        let request = at(path).authorized().sending(method, "");
+        let status = isolate.answer(&request).status;
         let lines = isolate.effects.lines();
         (
             status,
@@ -282,8 +282,8 @@ fn operations(isolate: &Isolate) -> Vec<Value> {
 fn the_operator_log_lists_every_change_that_operators_make() {
     let isolate = isolate();
     let call = |method, path: &str, body| {
-        let asked = at(path).with("cf-connecting-ip", "192.0.2.7").authorized();
-        isolate.answer(&asked.sending(method, body)).status
+        let request = at(path).with("cf-connecting-ip", "192.0.2.7").authorized();
+        isolate.answer(&request.sending(method, body)).status
     };
     assert_eq!(
         call(
@@ -348,10 +348,10 @@ fn the_operator_log_lists_every_change_that_operators_make() {
 fn the_operator_log_keeps_1000_entries() {
     let isolate = isolate();
     for _ in 0..1050 {
-        let asked = at("usage/auth/192.0.2.1")
+        let request = at("usage/auth/192.0.2.1")
             .authorized()
             .sending("DELETE", "");
-        assert_eq!(isolate.answer(&asked).status, 200);
+        assert_eq!(isolate.answer(&request).status, 200);
     }
     let log = isolate.admin_json("operations?limit=1000");
     assert_eq!(log["operations"].as_array().unwrap().len(), 1000);
