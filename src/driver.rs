@@ -54,7 +54,7 @@ pub trait Platform {
 pub struct TaskEffects<P> {
     platform: P,
     mailbox: Rc<Mailbox>,
-    /// [`Setup::number`].
+    /// The [number](Setup::number) of the configuration.
     setup: u32,
 }
 

@@ -21,7 +21,7 @@ use crate::time::{Millis, Timestamp};
 /// An effect that a task waits for.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// [`Effects::call_redis`](crate::effects::Effects::call_redis).
+    /// Call Redis, as [`Effects::call_redis`](crate::effects::Effects::call_redis).
     Redis {
         /// The [number](crate::driver::Setup::number) of the configuration whose Redis is called.
         setup: u32,
@@ -30,9 +30,9 @@ pub enum Effect {
         /// How long the call may take.
         timeout: Millis,
     },
-    /// [`Effects::sleep`](crate::effects::Effects::sleep).
+    /// Wait, as [`Effects::sleep`](crate::effects::Effects::sleep).
     Sleep(Millis),
-    /// [`Effects::verify`](crate::effects::Effects::verify).
+    /// Verify a signature, as [`Effects::verify`](crate::effects::Effects::verify).
     Verify {
         /// The algorithm's name in RFC 7518.
         algorithm: &'static str,
@@ -43,7 +43,7 @@ pub enum Effect {
         /// The signature of that text.
         signature: Vec<u8>,
     },
-    /// [`Effects::fetch_key_set`](crate::effects::Effects::fetch_key_set).
+    /// Fetch a key set, as [`Effects::fetch_key_set`](crate::effects::Effects::fetch_key_set).
     KeySet {
         /// The URL of the key set.
         url: String,

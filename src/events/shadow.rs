@@ -6,7 +6,7 @@ use crate::time::Timestamp;
 /// The most distinct callers that are counted for a policy.
 const MAX_CALLERS: usize = 250;
 
-/// Gathers an isolate's shadow denials. There are no more policies than are configured.
+/// Gathers an isolate's shadow denials, by policy. It needs no bound, since the configuration bounds the policies.
 #[derive(Default)]
 pub(super) struct ShadowDenials(Vec<Denied>);
 

@@ -414,7 +414,7 @@ fn neither_records_nor_decisions_are_starved() {
 fn an_operators_calls_count_and_are_never_refused() {
     let isolate = Isolate::new(&json!({"RATE_LIMIT_IP": "off", "RATE_LIMIT_GENERAL": "1,3600"}));
     for _ in 0..3 {
-        // 24 hours, a command each.
+        // Each of the 24 hours costs one command.
         let found = isolate.records.suspicious(24, 10, isolate.world.now());
         assert!(found.now_or_never().unwrap().is_ok());
     }
