@@ -307,7 +307,7 @@ fn no_call_is_made_while_the_breaker_is_open() {
         json_of(&answer)["message"].as_str().unwrap().to_owned()
     };
     isolate.effects.reply(timed_out());
-    assert!(message("[\"incr\",\"a\"]").contains("It may have taken effect."));
+    assert!(message("[\"incr\",\"a\"]").contains("The call may have taken effect."));
     // Redis refuses the token, which opens the breaker at once.
     isolate.effects.reply(Ok(RedisResponse {
         status: 401,
