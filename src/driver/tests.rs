@@ -17,14 +17,14 @@ use crate::tasks::{Effect, EffectResult, TaskStep};
 use crate::time::{Millis, Timestamp};
 
 #[derive(Clone, Default)]
-struct Host {
+struct TestPlatform {
     /// The time since [`START`], in ms.
     elapsed: Rc<Cell<u64>>,
     headers: Rc<RefCell<HashMap<&'static str, &'static str>>>,
     lines: Rc<RefCell<Vec<String>>>,
 }
 
-impl Platform for Host {
+impl Platform for TestPlatform {
     fn now(&self) -> Timestamp {
         START + Millis::new(self.elapsed.get())
     }
@@ -51,8 +51,8 @@ impl Platform for Host {
     }
 }
 
-fn driver(vars: &serde_json::Value) -> (Host, Driver<Host>) {
-    let host = Host::default();
+fn driver(vars: &serde_json::Value) -> (TestPlatform, Driver<TestPlatform>) {
+    let host = TestPlatform::default();
     let mut driver = Driver::new(host.clone());
     let mut vars = vars.clone();
     // Without metrics, no duty that sends counts comes between the duties that a test expects.
@@ -105,14 +105,14 @@ fn admitted(left: u32) -> EffectResult {
 
 #[test]
 fn an_unconfigured_driver_answers_503() {
-    let mut driver = Driver::new(Host::default());
+    let mut driver = Driver::new(TestPlatform::default());
     assert_eq!(answered(driver.begin(get("http://localhost/"))).status, 503);
     assert!(driver.next_duty().is_none());
 }
 
 #[test]
 fn a_setup_tells_the_host_which_headers_to_read_and_how_to_reach_redis() {
-    let mut driver = Driver::new(Host::default());
+    let mut driver = Driver::new(TestPlatform::default());
     let vars = Vars::from_json(&upstash().to_string()).unwrap();
     let setup = driver
         .configure(&vars, config::HostCapabilities::default())
@@ -277,14 +277,14 @@ fn a_page_of_a_listed_origin_may_read_a_502() {
         assert_eq!(answer.status, 502);
         assert_eq!(answer.headers.contains(&header), allowed, "{answer:?}");
     }
-    let unconfigured = Driver::new(Host::default());
+    let unconfigured = Driver::new(TestPlatform::default());
     assert_eq!(unconfigured.bad_gateway(0).status, 502);
 }
 
 /// A platform may give an isolate several environments in turn. None of them resets the limits of another.
 #[test]
 fn an_environment_that_is_configured_again_continues_with_its_limiter() {
-    let mut driver = Driver::new(Host::default());
+    let mut driver = Driver::new(TestPlatform::default());
     let environments = ["1,60", "2,60"].map(|limit| {
         let vars = json!({"RATE_LIMIT_GENERAL": limit, "RATE_LIMIT_IP": "off"});
         Vars::from_json(&vars.to_string()).unwrap()
@@ -302,10 +302,10 @@ fn an_environment_that_is_configured_again_continues_with_its_limiter() {
 /// An application may have several limiters, and use another one for each request.
 #[test]
 fn an_environment_is_selected_by_its_number_while_it_is_kept() {
-    let host = Host::default();
+    let host = TestPlatform::default();
     let mut driver = Driver::new(host.clone());
     assert!(!driver.select(0), "nothing is configured");
-    let configure = |driver: &mut Driver<Host>, limit: usize, header: &str| {
+    let configure = |driver: &mut Driver<TestPlatform>, limit: usize, header: &str| {
         let vars = json!({
             "RATE_LIMIT_GENERAL": format!("{},60", limit + 1), "RATE_LIMIT_IP": "off", "CLIENT_IP_HEADER": header,
         });
@@ -362,7 +362,7 @@ fn limit_ends_in_a_verdict() {
         TaskStep::Done(TaskOutcome::Verdict(_))
     ));
     assert_eq!(answered(driver.resume(id, admitted(4))).status, 503);
-    let mut unconfigured = Driver::new(Host::default());
+    let mut unconfigured = Driver::new(TestPlatform::default());
     assert_eq!(answered(unconfigured.limit(get(url))).status, 503);
 }
 
@@ -428,7 +428,7 @@ fn duties_and_samples_stay_with_their_limiter() {
         vars["REDIS_KEY_PREFIX"] = json!(prefix);
         Vars::from_json(&vars.to_string()).unwrap()
     };
-    let host = Host::default();
+    let host = TestPlatform::default();
     let mut driver = Driver::new(host.clone());
     let first = driver
         .configure(&sampled("one:"), config::HostCapabilities::default())
@@ -469,7 +469,7 @@ fn debug_output_contains_no_secret() {
         "ORIGIN_URL": "https://app.example", "ORIGIN_SECRET": "of-the-origin", "ADMIN_TOKEN": "of-the-admin",
     });
     let vars = Vars::from_json(&vars.to_string()).unwrap();
-    let mut driver = Driver::new(Host::default());
+    let mut driver = Driver::new(TestPlatform::default());
     driver
         .configure(&vars, config::HostCapabilities::default())
         .unwrap();

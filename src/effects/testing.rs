@@ -11,10 +11,10 @@ use crate::time::{Millis, Timestamp};
 
 /// A host that a test controls. Clones are the same host.
 #[derive(Clone, Default)]
-pub(crate) struct Manual(Rc<State>);
+pub(crate) struct Manual(Rc<ManualState>);
 
 #[derive(Default)]
-struct State {
+struct ManualState {
     /// The time since [`START`], in ms.
     elapsed: Cell<u64>,
     /// How long each call of Redis takes, in ms.

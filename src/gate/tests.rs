@@ -18,12 +18,12 @@ use crate::time::{Millis, Timestamp};
 use crate::user::Authenticate;
 
 #[derive(Clone, Default)]
-struct TestRequest {
+struct HeaderRequest {
     path: String,
     headers: HashMap<String, String>,
 }
 
-impl GateRequest for TestRequest {
+impl GateRequest for HeaderRequest {
     fn method(&self) -> &'static str {
         "GET"
     }
@@ -37,14 +37,14 @@ impl GateRequest for TestRequest {
     }
 }
 
-fn from(address: &str, path: &str) -> TestRequest {
-    TestRequest {
+fn from(address: &str, path: &str) -> HeaderRequest {
+    HeaderRequest {
         path: path.to_owned(),
         headers: HashMap::from([("cf-connecting-ip".to_owned(), address.to_owned())]),
     }
 }
 
-impl TestRequest {
+impl HeaderRequest {
     fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name.to_owned(), value.to_owned());
         self
@@ -83,13 +83,13 @@ impl Gate {
         }
     }
 
-    fn ask(&self, request: &TestRequest, now: Timestamp) -> Report {
+    fn ask(&self, request: &HeaderRequest, now: Timestamp) -> Report {
         let report = decide(&self.config, &self.store, &FromHeader, request, now).now_or_never();
         report.expect("the memory store answers at once").unwrap()
     }
 
     /// How many of `times` requests like `request`, all at one moment, are admitted.
-    fn admits(&self, request: &TestRequest, times: usize) -> usize {
+    fn admits(&self, request: &HeaderRequest, times: usize) -> usize {
         (0..times)
             .filter(|_| self.ask(request, START).admitted)
             .count()
@@ -231,9 +231,9 @@ fn x_forwarded_for_does_not_change_the_caller() {
 #[test]
 fn callers_without_an_address_share_one_quota_and_are_never_blocked() {
     let gate = Gate::new(&json!({"RATE_LIMIT_GENERAL": "3,60,600"}));
-    let nobody = TestRequest {
+    let nobody = HeaderRequest {
         path: "/".to_owned(),
-        ..TestRequest::default()
+        ..HeaderRequest::default()
     };
     assert_eq!(gate.admits(&nobody, 2), 2);
     assert_eq!(gate.admits(&from("not an address", "/"), 5), 1);

@@ -49,10 +49,10 @@ const RULES: Rules = Rules {
 
 /// A host whose clock the test sets, in ms after [`START`]. It notes how many commands were spent, and when.
 #[derive(Clone, Default)]
-struct World(Rc<State>);
+struct World(Rc<FakeEffectsState>);
 
 #[derive(Default)]
-struct State {
+struct FakeEffectsState {
     now: Cell<u64>,
     decisions: RefCell<Vec<(u64, usize)>>,
     records: RefCell<Vec<(u64, usize)>>,
@@ -144,9 +144,9 @@ impl SharedStore for World {
     }
 }
 
-struct Unauthenticated;
+struct AnonymousRequests;
 
-impl Authenticate for Unauthenticated {
+impl Authenticate for AnonymousRequests {
     async fn user(&self, _: impl Fn(&str) -> Option<String>, _: Timestamp) -> Option<CallerKey> {
         None
     }
@@ -208,7 +208,13 @@ impl Isolate {
     fn ask(&self, address: &str) {
         let now = self.world.now();
         let request = RequestFrom(address.to_owned());
-        let decided = gate::decide(&self.config, &*self.stack, &Unauthenticated, &request, now);
+        let decided = gate::decide(
+            &self.config,
+            &*self.stack,
+            &AnonymousRequests,
+            &request,
+            now,
+        );
         let report = decided.now_or_never().unwrap().unwrap();
         if let Some(kind) = self.journal.kind(&report) {
             let details = &mut Details::default;

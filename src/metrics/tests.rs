@@ -28,12 +28,12 @@ use crate::time::{Millis, Timestamp};
 #[derive(Clone, Default)]
 struct Redis {
     inner: Rc<Emulator>,
-    next: Rc<Cell<Fault>>,
+    next: Rc<Cell<DatabaseFault>>,
     commands: Rc<Cell<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Fault {
+enum DatabaseFault {
     #[default]
     None,
     AnswerLost,
@@ -44,12 +44,12 @@ impl Database for Redis {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         self.commands.set(self.commands.get() + commands.len());
         match self.next.take() {
-            Fault::Unreachable => Err(StoreError::Unreachable),
-            Fault::AnswerLost => {
+            DatabaseFault::Unreachable => Err(StoreError::Unreachable),
+            DatabaseFault::AnswerLost => {
                 let _ = self.inner.run(commands, now).await;
                 Err(StoreError::Timeout)
             }
-            Fault::None => self.inner.run(commands, now).await,
+            DatabaseFault::None => self.inner.run(commands, now).await,
         }
     }
 
@@ -188,28 +188,40 @@ fn isolates_fold_a_long_list_themselves() {
 }
 
 #[derive(Clone, Debug)]
-enum Event {
-    Count { isolate: usize, requests: u64 },
-    Flush { isolate: usize, fault: Fault },
-    Fold { fault: Fault },
-    Evict { isolate: usize },
-    Wait { seconds: u32 },
+enum MetricsStep {
+    Count {
+        isolate: usize,
+        requests: u64,
+    },
+    Flush {
+        isolate: usize,
+        fault: DatabaseFault,
+    },
+    Fold {
+        fault: DatabaseFault,
+    },
+    Evict {
+        isolate: usize,
+    },
+    Wait {
+        seconds: u32,
+    },
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = MetricsStep> {
     let fault = || {
         prop_oneof![
-            4 => Just(Fault::None),
-            1 => Just(Fault::AnswerLost),
-            1 => Just(Fault::Unreachable),
+            4 => Just(DatabaseFault::None),
+            1 => Just(DatabaseFault::AnswerLost),
+            1 => Just(DatabaseFault::Unreachable),
         ]
     };
     prop_oneof![
-        4 => (0..2_usize, 1..9_u64).prop_map(|(isolate, requests)| Event::Count { isolate, requests }),
-        4 => (0..2_usize, fault()).prop_map(|(isolate, fault)| Event::Flush { isolate, fault }),
-        2 => fault().prop_map(|fault| Event::Fold { fault }),
-        1 => (0..2_usize).prop_map(|isolate| Event::Evict { isolate }),
-        1 => (0..100_u32).prop_map(|seconds| Event::Wait { seconds }),
+        4 => (0..2_usize, 1..9_u64).prop_map(|(isolate, requests)| MetricsStep::Count { isolate, requests }),
+        4 => (0..2_usize, fault()).prop_map(|(isolate, fault)| MetricsStep::Flush { isolate, fault }),
+        2 => fault().prop_map(|fault| MetricsStep::Fold { fault }),
+        1 => (0..2_usize).prop_map(|isolate| MetricsStep::Evict { isolate }),
+        1 => (0..100_u32).prop_map(|seconds| MetricsStep::Wait { seconds }),
     ]
 }
 
@@ -226,34 +238,34 @@ proptest! {
         for event in events {
             let now = at(seconds);
             match event {
-                Event::Count { isolate, requests } => {
+                MetricsStep::Count { isolate, requests } => {
                     for _ in 0..requests {
                         isolates[isolate].count_request(None, RequestOutcome::Admitted);
                     }
                     counted[isolate] += requests;
                 }
-                Event::Flush { isolate, fault } => {
+                MetricsStep::Flush { isolate, fault } => {
                     redis.next.set(fault);
                     // The clock of one isolate is hours ahead.
                     let skew = if skewed && isolate == 1 { 20_000 } else { 0 };
                     send(&isolates[isolate], &records, at(seconds + skew));
-                    let arrived = redis.next.take() == Fault::None && fault == Fault::None;
-                    lost |= fault == Fault::AnswerLost;
+                    let arrived = redis.next.take() == DatabaseFault::None && fault == DatabaseFault::None;
+                    lost |= fault == DatabaseFault::AnswerLost;
                     if arrived && !lost {
                         // This includes what was counted since a batch that did not reach Redis.
                         sent += std::mem::take(&mut counted[isolate]);
                     }
                 }
-                Event::Fold { fault } => {
+                MetricsStep::Fold { fault } => {
                     redis.next.set(fault);
                     let _ = records.fold_counts(now).now_or_never().unwrap();
                     redis.next.take();
                 }
-                Event::Evict { isolate } => {
+                MetricsStep::Evict { isolate } => {
                     isolates[isolate] = Metrics::new(&config(), &Seed::fixed());
                     counted[isolate] = 0;
                 }
-                Event::Wait { seconds: more } => seconds += more,
+                MetricsStep::Wait { seconds: more } => seconds += more,
             }
             let total = admitted(&totals(&records, at(seconds)));
             prop_assert!(total >= latest, "{total} after {latest}");

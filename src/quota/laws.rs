@@ -51,7 +51,7 @@ fn quotas() -> impl Strategy<Value = Quota> {
 
 /// A request.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct LawStep {
     /// The time since the request before, in 64ths of the window.
     after: u64,
     cost: u32,
@@ -59,8 +59,8 @@ struct Step {
     ahead: u64,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0..40u64, 0..6u32, 0..=16u64).prop_map(|(after, cost, ahead)| Step {
+fn steps() -> impl Strategy<Value = Vec<LawStep>> {
+    let step = (0..40u64, 0..6u32, 0..=16u64).prop_map(|(after, cost, ahead)| LawStep {
         // Mostly bursts, sometimes a long pause.
         after: if after < 24 { after / 8 } else { after },
         cost,
@@ -77,14 +77,14 @@ struct Admission {
     units: u32,
 }
 
-fn real(admissions: &[Admission]) -> Vec<bounds::Admitted> {
+fn real(admissions: &[Admission]) -> Vec<bounds::AdmittedUnits> {
     let real = |one: &Admission| (one.real, one.units);
     admissions.iter().map(real).collect()
 }
 
 /// Plays `steps` with clocks up to `skew` ms apart. Returns the admissions, the last state, and the real
 /// time at the end.
-fn play(quota: &Quota, steps: &[Step], skew: u64) -> (Vec<Admission>, Option<QuotaState>, u64) {
+fn play(quota: &Quota, steps: &[LawStep], skew: u64) -> (Vec<Admission>, Option<QuotaState>, u64) {
     let mut state = None;
     let mut real = 0;
     let mut admissions = Vec::new();

@@ -97,9 +97,9 @@ mod tests {
     use crate::time::{Millis, Timestamp};
 
     /// A store that counts the questions that it is asked.
-    struct Counted(Cell<u32>);
+    struct QuestionCounter(Cell<u32>);
 
-    impl SharedStore for Counted {
+    impl SharedStore for QuestionCounter {
         async fn ask(&self, _: &Question<'_>, _: Timestamp) -> Result<StoreReply, StoreError> {
             self.0.set(self.0.get() + 1);
             Ok(StoreReply::default())
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn no_more_commands_than_the_cap_are_spent_in_any_second() {
         let effects = Manual::default();
-        let counted = Counted(Cell::new(0));
+        let counted = QuestionCounter(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(30)), effects.clone());
         // Each costs three commands: the script, the read, and the write of the state.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);
@@ -150,7 +150,7 @@ mod tests {
     /// 50, and leaves the rest to decisions.
     #[test]
     fn reconciliation_spends_the_share_of_the_records() {
-        let counted = Counted(Cell::new(0));
+        let counted = QuestionCounter(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(50)), Manual::default());
         let quotas: Vec<_> = (0..QUOTAS_PER_CALL)
             .map(|number| charge(&format!("p:{number}"), Algorithm::SlidingWindow, 100))
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn reaching_the_cap_is_logged_once_a_minute_even_by_a_clock_set_back() {
         let effects = Manual::default();
-        let counted = Counted(Cell::new(0));
+        let counted = QuestionCounter(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(2)), effects.clone());
         // It costs three commands, which the cap of two never allows.
         let check = check(&[charge("p:a", Algorithm::SlidingWindow, 100)], 1);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{START, Step, at, play, quota, quotas, steps};
+use super::{LawStep, START, at, play, quota, quotas, steps};
 use crate::quota::clock::decided_at;
 use crate::quota::{Algorithm, Quota, QuotaOutcome, QuotaState, sliding_window};
 use crate::time::{Millis, Timestamp};
@@ -174,7 +174,7 @@ proptest! {
         }
         let mut state = quota.absorb(state.as_ref(), &backlog, at(real)).or(state);
         admissions.extend(others);
-        for Step { after, cost, .. } in later {
+        for LawStep { after, cost, .. } in later {
             real += after * window / 64;
             let decided = quota.decide(state.as_ref(), cost, at(real));
             state = decided.admitted.or(state);
@@ -202,7 +202,7 @@ proptest! {
         let absorbed_at = clock(Some(&state));
         let left = full(&quota) - used_at(&quota, &state, absorbed_at);
         let (mut then, mut admitted) = (now, 0);
-        for Step { after, cost, .. } in later {
+        for LawStep { after, cost, .. } in later {
             then = then + Millis::new(after * quota.window().get() / 64);
             if let Some(admitted_state) = quota.decide(Some(&state), cost, then).admitted {
                 admitted += u64::from(cost) * quota.window().get();

@@ -10,13 +10,13 @@ use crate::time::{Millis, Timestamp};
 type Holds<T = ()> = Result<T, TestCaseError>;
 
 /// The millisecond of real time at which units were admitted, and how many. Lists are in order of time.
-pub(crate) type Admitted = (u64, u32);
+pub(crate) type AdmittedUnits = (u64, u32);
 
 /// Law 1, sliding window: no interval of the window's length, less the clocks' difference, holds more
 /// than the limit.
-pub(crate) fn of_a_window(admitted: &[Admitted], limit: u32, window: u64, skew: u64) -> Holds {
+pub(crate) fn of_a_window(admitted: &[AdmittedUnits], limit: u32, window: u64, skew: u64) -> Holds {
     for (first, (start, _)) in admitted.iter().enumerate() {
-        let within = |(at, _): &&Admitted| at + skew < start + window || at == start;
+        let within = |(at, _): &&AdmittedUnits| at + skew < start + window || at == start;
         let within = admitted[first..].iter().take_while(within);
         let admitted: u32 = within.map(|(_, units)| units).sum();
         prop_assert!(
@@ -28,7 +28,7 @@ pub(crate) fn of_a_window(admitted: &[Admitted], limit: u32, window: u64, skew: 
 }
 
 /// Law 1, token bucket: any interval holds at most the burst and what comes back in its length.
-pub(crate) fn of_a_bucket(admitted: &[Admitted], quota: &Quota, skew: u64) -> Holds {
+pub(crate) fn of_a_bucket(admitted: &[AdmittedUnits], quota: &Quota, skew: u64) -> Holds {
     let window = quota.window().get();
     let (burst, limit) = (u64::from(quota.capacity()), u64::from(quota.limit()));
     for (first, (start, _)) in admitted.iter().enumerate() {

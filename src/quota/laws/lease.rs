@@ -3,7 +3,7 @@
 
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
-use super::{Admission, Step, at, bounds, quota, quotas, real, steps, windows};
+use super::{Admission, LawStep, at, bounds, quota, quotas, real, steps, windows};
 use crate::quota::{Algorithm, Quota, QuotaState, sliding_window};
 use crate::time::{Millis, Timestamp};
 
@@ -38,7 +38,7 @@ fn larger_quotas() -> impl Strategy<Value = Quota> {
 /// Returns what was spent, in order, the last state, and the real time at the end.
 fn play(
     quota: &Quota,
-    steps: &[Step],
+    steps: &[LawStep],
     plans: &[LeasePlan],
     skew: u64,
 ) -> (Vec<Admission>, Option<QuotaState>, u64) {

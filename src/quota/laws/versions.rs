@@ -4,7 +4,7 @@ use proptest::prelude::{
     Strategy, TestCaseError, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
 
-use super::{START, Step, at, bounds, quota, quotas, steps};
+use super::{LawStep, START, at, bounds, quota, quotas, steps};
 use crate::quota::{
     Algorithm, CLOCK_TOLERANCE, MAX_OTHERS, Quota, QuotaState, States, sliding_window,
 };
@@ -79,10 +79,10 @@ fn pick<T>(list: &[T], share: u8) -> usize {
 }
 
 /// Admitted units: the ms of real time, the time of the decision, and how many.
-type Admitted = (u64, Timestamp, u32);
+type VersionAdmission = (u64, Timestamp, u32);
 
 /// Law 1 for one version.
-fn keeps_its_bound(quota: &Quota, admitted: &[Admitted]) -> Result<(), TestCaseError> {
+fn keeps_its_bound(quota: &Quota, admitted: &[VersionAdmission]) -> Result<(), TestCaseError> {
     let real: Vec<_> = admitted
         .iter()
         .map(|(real, _, units)| (*real, *units))
@@ -150,7 +150,7 @@ proptest! {
         ahead in CLOCK_TOLERANCE.get() + 1..10_000_000_000u64, first in 0..20usize,
     ) {
         let mut shared = String::new();
-        let mut admitted: Vec<Vec<Admitted>> = vec![Vec::new(); versions.len()];
+        let mut admitted: Vec<Vec<VersionAdmission>> = vec![Vec::new(); versions.len()];
         let mut real = 0;
         for (place, (step, (share, _))) in steps.iter().zip(actions).enumerate() {
             let version = pick(&versions, share);
@@ -185,7 +185,7 @@ proptest! {
         let [one, other, ..] = &versions[..] else { return Ok(()) };
         let mut state = None;
         let mut real = 0;
-        for Step { after, cost, .. } in steps {
+        for LawStep { after, cost, .. } in steps {
             real += after * one.window().get() / 64;
             state = one.decide(state.as_ref(), cost, at(real + fault)).admitted.or(state);
         }

@@ -28,7 +28,7 @@ use crate::time::{Millis, Timestamp};
 
 /// A database that all isolates share, and that can be out.
 #[derive(Clone, Default)]
-struct Shared {
+struct SharedDatabase {
     emulator: Rc<Emulator>,
     out: Rc<Cell<bool>>,
     /// Whether it refuses writes.
@@ -42,7 +42,7 @@ struct Shared {
     range_loads: Rc<Cell<u32>>,
 }
 
-impl Database for Shared {
+impl Database for SharedDatabase {
     async fn run(
         &self,
         commands: Vec<Command>,
@@ -77,7 +77,7 @@ impl Database for Shared {
 
 /// A store that reads blocks as the script does, and decides quotas in memory.
 struct Decisions {
-    database: Shared,
+    database: SharedDatabase,
     memory: Memory,
     asked: Cell<u32>,
     /// Whether it answers without a version, as memory does.
@@ -111,11 +111,11 @@ impl SharedStore for Decisions {
     }
 }
 
-fn isolate(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
+fn isolate(database: &SharedDatabase) -> Blocked<Decisions, SharedDatabase, Manual> {
     isolate_of(database, Keys::new("t:"))
 }
 
-fn isolate_of(database: &Shared, keys: Keys) -> Blocked<Decisions, Shared, Manual> {
+fn isolate_of(database: &SharedDatabase, keys: Keys) -> Blocked<Decisions, SharedDatabase, Manual> {
     let decisions = Decisions {
         database: database.clone(),
         memory: Memory::new(1000, Seed::fixed()),
@@ -140,14 +140,14 @@ fn block(seconds: Option<u32>) -> Block {
     }
 }
 
-fn set(database: &Shared, text: &str, seconds: Option<u32>) {
+fn set(database: &SharedDatabase, text: &str, seconds: Option<u32>) {
     let records = Records::new(database.clone(), Keys::new("t:"));
     let (target, block) = (target(text), block(seconds));
     let set = records.block(&target, &block, START);
     set.now_or_never().unwrap().unwrap();
 }
 
-fn lift(database: &Shared, text: &str) {
+fn lift(database: &SharedDatabase, text: &str) {
     let records = Records::new(database.clone(), Keys::new("t:"));
     assert!(
         records
@@ -190,12 +190,12 @@ async fn the_wrapper_conforms() {
     let records = || Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = || Memory::new(1000, Seed::fixed());
     conformance::shared(&Blocked::new(memory(), records(), Manual::default())).await;
-    conformance::shared(&isolate(&Shared::default())).await;
+    conformance::shared(&isolate(&SharedDatabase::default())).await;
 }
 
 #[test]
 fn a_blocked_range_denies_from_the_next_request_in_every_isolate() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let [here, there] = [isolate(&database), isolate(&database)];
     for isolate in [&here, &there] {
         assert!(!blocked(isolate, "192.0.2.1", 0));
@@ -216,7 +216,7 @@ fn a_blocked_range_denies_from_the_next_request_in_every_isolate() {
 
 #[test]
 fn a_range_lifted_elsewhere_stops_denying_within_seconds_and_a_flood_asks_rarely() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let isolate = isolate(&database);
     set(&database, "10.0.0.0/8", None);
     assert!(blocked(&isolate, "10.1.1.1", 0));
@@ -244,7 +244,7 @@ fn a_range_lifted_elsewhere_stops_denying_within_seconds_and_a_flood_asks_rarely
 
 #[test]
 fn nothing_is_loaded_while_nothing_changes() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     let before = database.calls.get();
@@ -256,7 +256,7 @@ fn nothing_is_loaded_while_nothing_changes() {
 
 #[test]
 fn an_outage_leaves_the_last_copy_in_force() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     set(&database, "192.0.2.7", Some(600));
     let isolate = isolate(&database);
@@ -275,7 +275,7 @@ fn an_outage_leaves_the_last_copy_in_force() {
 
 #[test]
 fn an_answer_of_memory_does_not_reload_the_copy() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     assert!(!blocked(&isolate, "192.0.2.1", 0));
@@ -308,7 +308,7 @@ fn without_a_shared_database_the_copy_decides_about_every_block() {
 
 #[test]
 fn a_block_that_was_added_to_the_copy_denies_although_the_database_lacks_it() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let isolate = isolate(&database);
     let ends = AddressBlock {
         until: Some(START + Millis::from_secs(60)),
@@ -320,7 +320,7 @@ fn a_block_that_was_added_to_the_copy_denies_although_the_database_lacks_it() {
 /// The breaker does not report it, since decisions go on.
 #[test]
 fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let isolate = isolate(&database);
     let lines = || isolate.effects.lines();
     set(&database, "10.0.0.0/8", None);
@@ -351,7 +351,7 @@ fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
 /// When a flood spends the whole budget, the block that would end the flood must not wait for commands.
 #[test]
 fn loading_the_copy_spends_commands_and_is_never_refused() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let blocked = isolate(&database);
     let budget = Budget::new(NonZeroU32::new(10));
     blocked.records.share_budget(budget.clone());
@@ -379,7 +379,7 @@ fn loading_the_copy_spends_commands_and_is_never_refused() {
 }
 
 /// Another isolate blocks an address that was denied too often.
-fn escalate(database: &Shared, address: &str) {
+fn escalate(database: &SharedDatabase, address: &str) {
     let rule = Escalation {
         denials: 5,
         window: Millis::from_secs(60),
@@ -396,7 +396,7 @@ fn escalate(database: &Shared, address: &str) {
 }
 
 /// Deletes these keys from the database.
-fn lose<const N: usize>(database: &Shared, keys: [&str; N]) {
+fn lose<const N: usize>(database: &SharedDatabase, keys: [&str; N]) {
     let words = ["DEL".to_owned()].into_iter();
     let lost = words.chain(keys.map(|key| format!("t:{key}"))).collect();
     let lost = database.emulator.run(vec![lost], START).now_or_never();
@@ -404,7 +404,7 @@ fn lose<const N: usize>(database: &Shared, keys: [&str; N]) {
 }
 
 /// Deletes all ranges and the list of addresses from the database.
-fn flush(database: &Shared) {
+fn flush(database: &SharedDatabase) {
     lose(
         database,
         [
@@ -417,7 +417,7 @@ fn flush(database: &Shared) {
 }
 
 /// The lines logged since the last call of this function.
-fn lines(isolate: &Blocked<Decisions, Shared, Manual>) -> Vec<String> {
+fn lines(isolate: &Blocked<Decisions, SharedDatabase, Manual>) -> Vec<String> {
     isolate.effects.lines()
 }
 
@@ -428,7 +428,7 @@ fn lines_of<const N: usize>(notices: [Notice; N]) -> Vec<String> {
 
 #[test]
 fn a_version_is_not_used_again_after_all_ranges_are_lost() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     assert!(blocked(&isolate, "10.1.1.1", 0));
@@ -447,7 +447,7 @@ fn a_version_is_not_used_again_after_all_ranges_are_lost() {
 #[test]
 fn ranges_lost_without_their_version_are_reported_by_a_fresh_isolate_and_restored_by_an_older_one()
 {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let [old, fresh] = [isolate(&database), isolate(&database)];
     assert!(blocked(&old, "10.1.1.1", 0));
@@ -471,7 +471,7 @@ fn ranges_lost_without_their_version_are_reported_by_a_fresh_isolate_and_restore
 
 #[test]
 fn lost_ranges_that_no_isolate_knows_are_reported_until_an_operator_sets_a_range() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     lose(&database, ["blocked_ranges"]);
     let fresh = isolate(&database);
@@ -487,7 +487,7 @@ fn lost_ranges_that_no_isolate_knows_are_reported_until_an_operator_sets_a_range
 
 #[test]
 fn lost_ranges_that_cannot_be_restored_are_reported_and_still_deny_from_the_copy() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     assert!(blocked(&isolate, "10.1.1.1", 0));
@@ -509,7 +509,7 @@ fn lost_ranges_that_cannot_be_restored_are_reported_and_still_deny_from_the_copy
 #[test]
 fn a_version_lost_without_its_ranges_is_restored() {
     for by_fresh in [false, true] {
-        let database = Shared::default();
+        let database = SharedDatabase::default();
         set(&database, "10.0.0.0/8", None);
         let isolate = isolate(&database);
         if !by_fresh {
@@ -531,7 +531,7 @@ fn a_version_lost_without_its_ranges_is_restored() {
 #[test]
 fn an_invalid_version_is_repaired() {
     for garbage in ["7", "garbage", "-", "a-b"] {
-        let database = Shared::default();
+        let database = SharedDatabase::default();
         set(&database, "10.0.0.0/8", None);
         let write = command(["SET", "t:blocked_ranges:version", garbage]);
         database
@@ -558,7 +558,7 @@ fn an_invalid_version_is_repaired() {
 
 #[test]
 fn no_isolate_restores_a_lost_range_that_an_operator_has_lifted() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     for range in ["10.0.0.0/8", "192.0.2.0/24"] {
         set(&database, range, None);
     }
@@ -591,7 +591,7 @@ fn no_isolate_restores_a_lost_range_that_an_operator_has_lifted() {
 
 #[test]
 fn an_isolate_that_was_idle_for_an_hour_restores_nothing() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     assert!(blocked(&isolate, "10.1.1.1", 0));
@@ -603,7 +603,7 @@ fn an_isolate_that_was_idle_for_an_hour_restores_nothing() {
 
 #[test]
 fn a_block_that_has_ended_is_not_restored() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", Some(60));
     let isolate = isolate(&database);
     assert!(blocked(&isolate, "10.1.1.1", 0));
@@ -618,12 +618,12 @@ fn a_block_that_has_ended_is_not_restored() {
 
 #[test]
 fn a_block_of_an_address_loads_no_ranges() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "10.0.0.0/8", None);
     let isolate = isolate(&database);
     assert!(!blocked(&isolate, "192.0.2.1", 0));
     let before = (database.range_loads.get(), database.calls.get());
-    let uncounted = Shared {
+    let uncounted = SharedDatabase {
         calls: Rc::default(),
         range_loads: Rc::default(),
         ..database.clone()
@@ -644,7 +644,7 @@ fn a_block_of_an_address_loads_no_ranges() {
 
 #[test]
 fn a_block_set_elsewhere_after_the_copy_was_loaded_denies_during_an_outage() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "192.0.2.1", Some(6000));
     let isolate = isolate(&database);
     assert!(!blocked(&isolate, "203.0.113.1", 0));
@@ -663,7 +663,7 @@ fn a_block_set_elsewhere_after_the_copy_was_loaded_denies_during_an_outage() {
 
 #[test]
 fn a_long_list_is_read_in_parts() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let name = |number: u32| format!("10.0.{}.{}", number >> 8, number & 255);
     for number in 0..2500 {
         set(&database, &name(number), Some(6000 + number % 7));
@@ -680,7 +680,7 @@ fn a_long_list_is_read_in_parts() {
 
 #[test]
 fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     for address in ["192.0.2.1", "192.0.2.2", "2001:db8::/64"] {
         set(&database, address, None);
     }
@@ -723,7 +723,7 @@ fn an_endless_block_that_lost_its_record_is_restored_from_the_list() {
 #[test]
 fn blocks_still_deny_after_the_ipv6_prefix_of_callers_changes() {
     for out in [false, true] {
-        let database = Shared::default();
+        let database = SharedDatabase::default();
         for network in ["2001:db8:0:107::/64", "2001:db8:1::/56"] {
             let network = Network::parse(network).unwrap();
             let records = Records::new(database.clone(), Keys::new("t:"));
@@ -767,14 +767,14 @@ fn blocks_still_deny_after_the_ipv6_prefix_of_callers_changes() {
 }
 
 /// Whether the isolate knows a denial without asking the store.
-fn is_known(isolate: &Blocked<Decisions, Shared, Manual>, address: &str, ms: u64) -> bool {
+fn is_known(isolate: &Blocked<Decisions, SharedDatabase, Manual>, address: &str, ms: u64) -> bool {
     let known = isolate.known_denial(&of(address), START + Millis::new(ms));
     known.is_some()
 }
 
 #[test]
 fn a_denial_by_a_range_is_known_without_asking_until_the_copy_has_to_be_checked() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "192.0.2.0/24", None);
     let isolate = isolate(&database);
     let known = |ms| is_known(&isolate, "192.0.2.1", ms);
@@ -799,7 +799,7 @@ fn a_denial_by_a_range_is_known_without_asking_until_the_copy_has_to_be_checked(
 
 #[test]
 fn while_the_store_is_out_a_denial_by_an_address_block_is_known_for_a_second() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     set(&database, "192.0.2.1", None);
     set(&database, "198.51.100.0/24", None);
     let isolate = isolate(&database);
@@ -823,7 +823,7 @@ fn while_the_store_is_out_a_denial_by_an_address_block_is_known_for_a_second() {
 
 #[test]
 fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let blocked = isolate_of(&database, Keys::clustered("t:"));
     let records = Records::new(database.clone(), Keys::clustered("t:"));
     let range = target("10.0.0.0/8");
@@ -871,31 +871,35 @@ fn in_a_cluster_a_duty_reads_the_version_and_no_request_waits_for_it() {
     assert!(!isolate(&database).should_read_version(START));
 }
 
-fn of_cluster(database: &Shared) -> Records<Shared> {
+fn of_cluster(database: &SharedDatabase) -> Records<SharedDatabase> {
     Records::new(database.clone(), Keys::clustered("t:"))
 }
 
-fn set_apart(database: &Shared, text: &str, seconds: Option<u32>) -> Result<(), BlockError> {
+fn set_apart(
+    database: &SharedDatabase,
+    text: &str,
+    seconds: Option<u32>,
+) -> Result<(), BlockError> {
     let (records, target) = (of_cluster(database), target(text));
     let block = block(seconds);
     let set = records.block(&target, &block, START);
     set.now_or_never().unwrap()
 }
 
-fn lift_apart(database: &Shared, text: &str) -> Result<bool, StoreError> {
+fn lift_apart(database: &SharedDatabase, text: &str) -> Result<bool, StoreError> {
     let (records, target) = (of_cluster(database), target(text));
     records.lift(&target, START).now_or_never().unwrap()
 }
 
 /// An isolate in a cluster that has read the list of addresses.
-fn isolate_with_list(database: &Shared) -> Blocked<Decisions, Shared, Manual> {
+fn isolate_with_list(database: &SharedDatabase) -> Blocked<Decisions, SharedDatabase, Manual> {
     let isolate = isolate_of(database, Keys::clustered("t:"));
     isolate.read_version(START).now_or_never().unwrap();
     isolate
 }
 
 /// Whether a fresh isolate that has read the list denies the address while the store is out: by its copy.
-fn blocked_out(database: &Shared, address: &str, seconds: u32) -> bool {
+fn blocked_out(database: &SharedDatabase, address: &str, seconds: u32) -> bool {
     let isolate = isolate_with_list(database);
     database.out.set(true);
     let blocked = blocked(&isolate, address, seconds);
@@ -903,7 +907,7 @@ fn blocked_out(database: &Shared, address: &str, seconds: u32) -> bool {
     blocked
 }
 
-fn listed_at(database: &Shared, address: &str) -> serde_json::Value {
+fn listed_at(database: &SharedDatabase, address: &str) -> serde_json::Value {
     let read = command(["ZSCORE", "t:{records}:blocked_ips", address]);
     let score = database.emulator.run(vec![read], START).now_or_never();
     score.unwrap().unwrap().remove(0)
@@ -911,7 +915,7 @@ fn listed_at(database: &Shared, address: &str) -> serde_json::Value {
 
 #[test]
 fn in_a_cluster_an_address_whose_lift_ended_early_is_not_blocked_in_an_outage() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     for address in ["192.0.2.1", "192.0.2.2"] {
         assert_eq!(set_apart(&database, address, None), Ok(()));
     }
@@ -935,7 +939,7 @@ fn in_a_cluster_an_address_whose_lift_ended_early_is_not_blocked_in_an_outage() 
 /// An escalation or an operator's call has listed the address, and failed before it wrote the record.
 #[test]
 fn in_a_cluster_an_address_listed_without_a_record_is_blocked_until_the_blocks_end() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     database.unanswered.set(Some("PX"));
     let set = set_apart(&database, "192.0.2.1", Some(60));
     assert_eq!(set, Err(BlockError::Failed(StoreError::Timeout)));
@@ -951,12 +955,12 @@ fn in_a_cluster_an_address_listed_without_a_record_is_blocked_until_the_blocks_e
 
 #[test]
 fn in_a_cluster_each_read_of_the_list_checks_a_few_records_and_repeated_reads_check_all() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let name = |number: u32| format!("192.0.{}.{}", number >> 8, number & 255);
     for number in 0..1000 {
         assert_eq!(set_apart(&database, &name(number), None), Ok(()));
     }
-    let calls = |isolate: &Blocked<Decisions, Shared, Manual>, seconds| {
+    let calls = |isolate: &Blocked<Decisions, SharedDatabase, Manual>, seconds| {
         let before = database.calls.get();
         let now = START + Millis::from_secs(seconds);
         isolate.read_version(now).now_or_never().unwrap();
@@ -988,7 +992,7 @@ fn in_a_cluster_each_read_of_the_list_checks_a_few_records_and_repeated_reads_ch
 
 #[test]
 fn in_a_cluster_the_list_is_read_although_a_slot_fails() {
-    let database = Shared::default();
+    let database = SharedDatabase::default();
     let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     for address in addresses {
         assert_eq!(set_apart(&database, address, None), Ok(()));

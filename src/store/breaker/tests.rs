@@ -17,13 +17,13 @@ use crate::store::{Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
 /// A store that fails as scripted, and counts its calls.
-struct Faulty {
+struct FaultyMemory {
     inner: Memory,
     fails: RefCell<Option<StoreError>>,
     asked: Cell<u32>,
 }
 
-impl SharedStore for Faulty {
+impl SharedStore for FaultyMemory {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let error = self.fails.borrow().clone();
@@ -34,10 +34,10 @@ impl SharedStore for Faulty {
     }
 }
 
-type FaultyBreaker = Breaker<Faulty, Manual>;
+type FaultyBreaker = Breaker<FaultyMemory, Manual>;
 
 fn store() -> FaultyBreaker {
-    let faulty = Faulty {
+    let faulty = FaultyMemory {
         inner: Memory::new(1000, Seed::fixed()),
         fails: RefCell::new(None),
         asked: Cell::new(0),

@@ -31,7 +31,7 @@ const TIMEOUT: Millis = Millis::new(1000);
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum NodeFault {
     /// The node does not receive it.
     Unsent,
     /// Its answer is lost.
@@ -49,7 +49,7 @@ struct Inner {
     asked: RefCell<Vec<(String, Millis)>>,
     refunds: Cell<usize>,
     /// The faults of the next calls, in reverse order. Refunds are calls too.
-    faults: RefCell<Vec<Option<Fault>>>,
+    faults: RefCell<Vec<Option<NodeFault>>>,
     /// The callers whose nodes are out.
     out: RefCell<Vec<String>>,
     /// Whether a call takes two turns of the scheduler.
@@ -78,12 +78,12 @@ impl Nodes {
         let scripted = self.0.faults.borrow_mut().pop().flatten();
         let is_out = self.0.out.borrow().iter().any(|out| out == caller);
         let fault = if is_out {
-            Some(Fault::Unsent)
+            Some(NodeFault::Unsent)
         } else {
             scripted
         };
         turn(self.0.waits.get()).await;
-        if fault == Some(Fault::Unsent) {
+        if fault == Some(NodeFault::Unsent) {
             return Err(StoreError::Refused("CLUSTERDOWN".to_owned()));
         }
         let done = work().await;
@@ -515,7 +515,7 @@ fn a_decision_fails_and_gives_back_its_units_if_a_later_callers_node_is_out() {
 
 #[test]
 fn a_refund_is_sent_once_even_if_it_fails() {
-    for fault in [Fault::Unsent, Fault::Lost] {
+    for fault in [NodeFault::Unsent, NodeFault::Lost] {
         let nodes = Nodes::default();
         let isolate = isolate(&nodes);
         let charges = [sliding("general:a", 9), sliding("all:global", 1)];
@@ -527,7 +527,7 @@ fn a_refund_is_sent_once_even_if_it_fails() {
         assert_eq!(give_back(&isolate), []);
         assert_eq!(nodes.0.refunds.get(), 1);
         // Units that are not given back stay taken until they leave the window.
-        let taken = u32::from(fault == Fault::Unsent);
+        let taken = u32::from(fault == NodeFault::Unsent);
         assert_eq!(nodes.left(&charges[0], START), 8 - taken);
         let later = START + MINUTE + Millis::from_secs(1);
         assert_eq!(nodes.left(&charges[0], later), 9);
@@ -614,7 +614,7 @@ fn the_smallest_cap_of_a_cluster_pays_for_the_largest_decision() {
 
 /// A request of the property tests.
 #[derive(Clone, Debug)]
-struct Request {
+struct ClusterRequest {
     isolate: usize,
     address: usize,
     user: Option<usize>,
@@ -622,17 +622,17 @@ struct Request {
     cost: u32,
     /// The time before it, in ms.
     after: u64,
-    faults: [Option<Fault>; 3],
+    faults: [Option<NodeFault>; 3],
     /// Which tasks are polled after it begins.
     turns: Vec<usize>,
 }
 
-fn requests(faulty: bool) -> impl Strategy<Value = Vec<Request>> {
+fn requests(faulty: bool) -> impl Strategy<Value = Vec<ClusterRequest>> {
     let fault = move || {
         prop_oneof![
             6 => Just(None),
-            1 => Just(Some(Fault::Unsent)),
-            1 => Just(Some(Fault::Lost)),
+            1 => Just(Some(NodeFault::Unsent)),
+            1 => Just(Some(NodeFault::Lost)),
         ]
         .prop_map(move |fault| fault.filter(|_| faulty))
     };
@@ -649,7 +649,7 @@ fn requests(faulty: bool) -> impl Strategy<Value = Vec<Request>> {
         prop::collection::vec(0..100usize, 0..8),
     )
         .prop_map(
-            |((isolate, address, user, is_shared), cost, after, faults, turns)| Request {
+            |((isolate, address, user, is_shared), cost, after, faults, turns)| ClusterRequest {
                 isolate,
                 address,
                 user,
@@ -664,7 +664,7 @@ fn requests(faulty: bool) -> impl Strategy<Value = Vec<Request>> {
 }
 
 /// The quotas of a request, some of them in shadow mode.
-fn check_for(request: &Request, quota: Quota) -> Check {
+fn check_for(request: &ClusterRequest, quota: Quota) -> Check {
     let of = |limit: u32| {
         let limit = NonZeroU32::new(limit).unwrap();
         Quota::new(quota.algorithm(), limit, quota.window()).unwrap()
@@ -709,13 +709,13 @@ fn poll_one(tasks: &mut Vec<Task<'_>>, turn: usize) {
 }
 
 /// For each key, its charge and the units that were admitted, with their times.
-type Admitted = RefCell<HashMap<String, (Charge, Vec<(Timestamp, u32)>)>>;
+type AdmittedByQuota = RefCell<HashMap<String, (Charge, Vec<(Timestamp, u32)>)>>;
 
 /// Plays requests concurrently, with their calls in the order of `turns`. Returns what was admitted, and the time at the end.
-fn play(nodes: &Nodes, requests: &[Request], quota: Quota) -> (Admitted, Timestamp) {
+fn play(nodes: &Nodes, requests: &[ClusterRequest], quota: Quota) -> (AdmittedByQuota, Timestamp) {
     nodes.0.waits.set(true);
     let isolates = [(); 3].map(|()| isolate(nodes));
-    let admitted = Admitted::default();
+    let admitted = AdmittedByQuota::default();
     let mut tasks: Vec<Task<'_>> = Vec::new();
     let mut now = START;
     for request in requests {

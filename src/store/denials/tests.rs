@@ -19,7 +19,7 @@ use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
 /// A store that counts the questions that it is asked, and behaves as scripted.
-struct Counted<S> {
+struct ScriptedStore<S> {
     inner: S,
     asked: Cell<usize>,
     address_block: Cell<Option<AddressBlock>>,
@@ -33,7 +33,7 @@ enum Behaves {
     Fails(StoreError),
 }
 
-impl<S: SharedStore> SharedStore for Counted<S> {
+impl<S: SharedStore> SharedStore for ScriptedStore<S> {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let behaves = self.behaves.borrow().clone();
@@ -50,8 +50,8 @@ impl<S: SharedStore> SharedStore for Counted<S> {
     }
 }
 
-fn store(entries: usize) -> Denials<Counted<Memory>, Manual> {
-    let counted = Counted {
+fn store(entries: usize) -> Denials<ScriptedStore<Memory>, Manual> {
+    let counted = ScriptedStore {
         inner: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
         address_block: Cell::new(None),
@@ -109,7 +109,7 @@ fn a_remembered_denial_is_repeated_for_ten_seconds_without_asking() {
 }
 
 /// Makes the store deny the check. Returns how often the store was asked so far.
-fn deny(store: &Denials<Counted<Memory>, Manual>, check: &Check) -> usize {
+fn deny(store: &Denials<ScriptedStore<Memory>, Manual>, check: &Check) -> usize {
     assert!(ask(store, check, START).0);
     assert!(!ask(store, check, START).0);
     store.inner.asked.get()

@@ -27,7 +27,7 @@ const ALGORITHMS: [Algorithm; 3] = [
 
 /// A store that fails as scripted.
 #[derive(Clone)]
-struct Faulty {
+struct FaultyReference {
     inner: Rc<Reference>,
     fails: Rc<RefCell<Option<StoreError>>>,
     /// Whether the store decides before a call fails, so that only its answer is lost.
@@ -35,7 +35,7 @@ struct Faulty {
     asked: Rc<Cell<usize>>,
 }
 
-impl SharedStore for Faulty {
+impl SharedStore for FaultyReference {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.asked.set(self.asked.get() + 1);
         let fails = self.fails.borrow().clone();
@@ -50,14 +50,14 @@ impl SharedStore for Faulty {
 }
 
 struct Isolate {
-    store: Fallback<Faulty>,
-    shared: Faulty,
+    store: Fallback<FaultyReference>,
+    shared: FaultyReference,
 }
 
 impl Isolate {
     /// An isolate on a `redis` that others may share.
     fn on(redis: &Rc<Reference>, factor: u32) -> Self {
-        let shared = Faulty {
+        let shared = FaultyReference {
             inner: Rc::clone(redis),
             fails: Rc::default(),
             runs: Rc::default(),

@@ -19,7 +19,7 @@ use crate::time::{Millis, Timestamp};
 
 /// A store that counts its calls, and fails as scripted.
 #[derive(Default)]
-struct Counted {
+struct CountedReference {
     store: Reference,
     calls: Cell<u32>,
     fails: Cell<bool>,
@@ -27,7 +27,7 @@ struct Counted {
     loses: Cell<bool>,
 }
 
-impl SharedStore for Counted {
+impl SharedStore for CountedReference {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.calls.set(self.calls.get() + 1);
         if self.fails.get() {
@@ -41,7 +41,7 @@ impl SharedStore for Counted {
     }
 }
 
-impl SharedStore for &Counted {
+impl SharedStore for &CountedReference {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         (*self).ask(question, now).await
     }
@@ -95,7 +95,7 @@ async fn the_wrapper_conforms() {
 #[test]
 fn a_busy_caller_hardly_ever_waits_for_the_store() {
     for algorithm in ALGORITHMS {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         let hot = Charge {
             lease: 100,
@@ -122,7 +122,7 @@ fn a_busy_caller_hardly_ever_waits_for_the_store() {
 
 #[test]
 fn the_remaining_units_count_down_by_one_whether_the_store_is_asked_or_not() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 50)], 1);
     for request in 0..200 {
@@ -141,7 +141,7 @@ fn the_remaining_units_count_down_by_one_whether_the_store_is_asked_or_not() {
 #[test]
 fn a_slow_caller_is_charged_at_most_four_units_more_than_it_asks_for() {
     for (pace, most) in [(500, 4), (1500, 3), (3000, 3), (6000, 0), (20_000, 0)] {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         let check = check(&[leased("p:a", 300, 100)], 1);
         let requests = 60_000 / pace;
@@ -161,7 +161,7 @@ fn a_slow_caller_is_charged_at_most_four_units_more_than_it_asks_for() {
 
 #[test]
 fn each_request_asks_the_store_if_one_of_its_quotas_has_no_lease() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let plain = charge("ip:a", Algorithm::SlidingWindow, 1000);
     let check = check(&[leased("p:a", 1000, 50), plain], 1);
@@ -181,7 +181,7 @@ fn each_request_asks_the_store_if_one_of_its_quotas_has_no_lease() {
 #[test]
 fn the_limit_is_spent_to_the_last_unit() {
     for algorithm in ALGORITHMS {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         let hot = Charge {
             lease: 50,
@@ -209,7 +209,7 @@ fn the_limit_is_spent_to_the_last_unit() {
 /// Nobody may be blocked because of units that were never spent.
 #[test]
 fn a_policy_that_blocks_is_not_leased() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let blocking = Charge {
         block: Some(Millis::from_secs(600)),
@@ -228,7 +228,7 @@ fn a_policy_that_blocks_is_not_leased() {
 /// The isolate learns of the block by a request that meets another policy.
 #[test]
 fn a_block_of_the_address_ends_a_lease() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let denials = Denials::new(leases(&store), 100, Seed::fixed(), Manual::default());
     let isolate = denials.inner();
     let leased = check(&[leased("p:b", 1000, 50)], 1);
@@ -244,7 +244,7 @@ fn a_block_of_the_address_ends_a_lease() {
 
 #[test]
 fn the_next_prefetch_sees_a_block_made_elsewhere() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 10_000, 100)], 1);
     let mut admitted_after = 0;
@@ -263,7 +263,7 @@ fn the_next_prefetch_sees_a_block_made_elsewhere() {
 /// A lease ends by the isolate's clock.
 #[test]
 fn units_that_were_not_spent_in_time_are_not_spent_later() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 100)], 1);
     for request in 0..50 {
@@ -280,7 +280,7 @@ fn units_that_were_not_spent_in_time_are_not_spent_later() {
 /// The shadow quota has no lease. When it would deny, its answer says so without a call for each request.
 #[test]
 fn a_shadow_quota_counts_what_a_lease_admits() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let shadow = Charge {
         enforced: false,
@@ -302,7 +302,7 @@ fn a_shadow_quota_counts_what_a_lease_admits() {
 /// If its call fails, the next request asks.
 #[test]
 fn only_one_of_many_requests_without_leased_units_asks_for_more() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 100)], 1);
     for _ in 0..20 {
@@ -336,7 +336,7 @@ fn a_clock_set_back_keeps_no_request_from_asking() {
     let hour = Millis::from_secs(3600);
     let now = ms(5500);
     // Makes requests ask for nothing by the clock that is ahead.
-    type Why = fn(&Leases<&Counted>, &Check, u32, Timestamp);
+    type Why = fn(&Leases<&CountedReference>, &Check, u32, Timestamp);
     let reasons: [(&str, Why); 3] = [
         ("another asks", |_, _, _, _| {}),
         ("an answer was lost", |isolate, check, lease, now| {
@@ -356,7 +356,7 @@ fn a_clock_set_back_keeps_no_request_from_asking() {
         }),
     ];
     for (reason, because) in reasons {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         for _ in 0..20 {
             at_once(&isolate, &check, now + hour - Millis::new(1));
@@ -379,7 +379,7 @@ fn extra(lease: u32) -> ChargeExtra {
 
 #[test]
 fn leased_units_are_spent_while_the_store_fails_and_then_its_error_is_returned() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let check = check(&[leased("p:a", 1000, 100)], 1);
     for _ in 0..100 {
@@ -397,7 +397,7 @@ fn leased_units_are_spent_while_the_store_fails_and_then_its_error_is_returned()
 /// while, however many calls fail.
 #[test]
 fn lost_answers_waste_at_most_one_lease() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = leases(&store);
     let hot = leased("p:a", 1000, 500);
     let check = check(&[hot], 1);
@@ -443,7 +443,7 @@ fn lost_answers_waste_at_most_one_lease() {
 /// Units that were leased by a clock an hour ahead are not spent by the corrected clock.
 #[test]
 fn a_clock_set_back_ends_the_leases() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let (bad, good) = (leases(&store), leases(&store));
     let check = check(&[leased("p:a", 100, 50)], 1);
     for _ in 0..20 {
@@ -464,7 +464,7 @@ fn a_clock_set_back_ends_the_leases() {
 #[test]
 fn requests_do_not_wait_because_a_shadow_quota_would_deny() {
     for (limit, cost) in [(5, 10), (300, 1), (3, 1)] {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         let shadow = Charge {
             enforced: false,
@@ -491,7 +491,7 @@ fn nothing_is_leased_from_other_quotas_if_one_is_used_up() {
         ..Charge::new("g:a", quota(Algorithm::TokenBucket, 60, 60_000, 3))
     };
     for tight in [leased("g:a", 60, 20), small] {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         let loose = Charge {
             lease: 100,
@@ -523,7 +523,7 @@ fn nothing_is_leased_from_other_quotas_if_one_is_used_up() {
 #[test]
 fn the_remaining_units_of_a_leased_bucket_can_all_be_spent() {
     for requests in [3, 4, 5, 12] {
-        let store = Counted::default();
+        let store = CountedReference::default();
         let isolate = leases(&store);
         let hot = Charge {
             lease: 50,
@@ -546,7 +546,7 @@ fn the_remaining_units_of_a_leased_bucket_can_all_be_spent() {
 /// Beyond the bound, the leases of the callers that have not sent a request for the longest time are dropped.
 #[test]
 fn the_leases_of_many_callers_are_bounded() {
-    let store = Counted::default();
+    let store = CountedReference::default();
     let isolate = Leases::new(&store, 100, &Seed::fixed());
     let hot = check(&[leased("p:hot", 1_000_000, 100)], 1);
     for request in 0..20_000u64 {
@@ -569,7 +569,7 @@ fn the_leases_of_many_callers_are_bounded() {
 
 /// The next request of one of several isolates.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+struct LeaseStep {
     isolate: usize,
     /// The time before it, in 1/200 of the window.
     after: u64,
@@ -578,7 +578,7 @@ struct Step {
     prefetches: bool,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<LeaseStep>> {
     let after = prop_oneof![20 => Just(0u64), 6 => 0..3u64, 1 => 0..60u64];
     let cost = prop_oneof![8 => Just(1u32), 1 => 0..4u32];
     let step = (
@@ -588,20 +588,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         any::<bool>(),
         proptest::bool::weighted(0.7),
     )
-        .prop_map(|(isolate, after, cost, other_policy, prefetches)| Step {
-            isolate,
-            after,
-            cost,
-            other_policy,
-            prefetches,
-        });
+        .prop_map(
+            |(isolate, after, cost, other_policy, prefetches)| LeaseStep {
+                isolate,
+                after,
+                cost,
+                other_policy,
+                prefetches,
+            },
+        );
     proptest::collection::vec(step, 1..400)
 }
 
 /// Plays `steps` over isolates that share one store, with clocks that are up to `skew` ms apart. Returns
 /// the units of the first quota that were admitted, each with its real time in ms, and the number of calls.
-fn fleet(quota: Quota, lease: u32, steps: &[Step], skew: u64) -> (Vec<(u64, u32)>, u32) {
-    let store = Counted::default();
+fn fleet(quota: Quota, lease: u32, steps: &[LeaseStep], skew: u64) -> (Vec<(u64, u32)>, u32) {
+    let store = CountedReference::default();
     let isolates: Vec<_> = (0..4).map(|_| leases(&store)).collect();
     let first = Charge {
         lease,

@@ -44,12 +44,12 @@ const OPENS_AFTER: usize = 5;
 
 /// A database that all isolates share, and that is out when the shared store is.
 #[derive(Clone)]
-struct Shared {
+struct FaultyDatabase {
     emulator: Rc<Emulator>,
     faults: Rc<Faults>,
 }
 
-impl Database for Shared {
+impl Database for FaultyDatabase {
     async fn run(&self, commands: Vec<Command>, now: Timestamp) -> Result<Vec<Value>, StoreError> {
         let error = self.faults.error.borrow().clone();
         match error {
@@ -75,14 +75,14 @@ struct Faults {
 }
 
 /// A shared store that fails as scripted, with or without having decided.
-struct Faulty {
+struct FaultyStore {
     inner: Rc<Reference>,
     faults: Rc<Faults>,
 }
 
-impl Partitioned for Faulty {}
+impl Partitioned for FaultyStore {}
 
-impl SharedStore for Faulty {
+impl SharedStore for FaultyStore {
     async fn ask(&self, question: &Question<'_>, now: Timestamp) -> Result<StoreReply, StoreError> {
         self.faults.asked.set(self.faults.asked.get() + 1);
         let error = self.faults.error.borrow().clone();
@@ -100,9 +100,9 @@ impl SharedStore for Faulty {
 const OUTAGES: [bool; 2] = [false, true];
 
 struct Isolate {
-    stack: Stack<Faulty, Shared, Manual>,
+    stack: Stack<FaultyStore, FaultyDatabase, Manual>,
     redis: Rc<Reference>,
-    records: Rc<Records<Shared>>,
+    records: Rc<Records<FaultyDatabase>>,
     faults: Rc<Faults>,
     effects: Manual,
 }
@@ -115,12 +115,12 @@ impl Isolate {
     fn with(rules: Rules) -> Self {
         let faults: Rc<Faults> = Rc::default();
         let redis: Rc<Reference> = Rc::default();
-        let database = Shared {
+        let database = FaultyDatabase {
             emulator: Rc::new(Emulator::default()),
             faults: Rc::clone(&faults),
         };
         let records = Rc::new(Records::new(database, Keys::new("t:")));
-        let shared = Faulty {
+        let shared = FaultyStore {
             inner: Rc::clone(&redis),
             faults: Rc::clone(&faults),
         };

@@ -45,9 +45,9 @@ impl Scripts for Slots {
     }
 }
 
-type Store = Cluster<RedisStore<Slots>, Manual>;
+type ClusterStore = Cluster<RedisStore<Slots>, Manual>;
 
-fn cluster(stand_in: &StandIn, prefix: &str) -> Store {
+fn cluster(stand_in: &StandIn, prefix: &str) -> ClusterStore {
     let store = RedisStore::new(Slots(stand_in.redis()), Keys::clustered(prefix));
     Cluster::new(store, Millis::new(20_000), Manual::default())
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures_util::FutureExt;
 
-use super::{Fault, Nodes, check_of, sliding};
+use super::{NodeFault, Nodes, check_of, sliding};
 use crate::effects::Effects;
 use crate::effects::testing::Manual;
 use crate::redis::emulator::Emulator;
@@ -150,7 +150,7 @@ fn units_that_memory_admits_after_a_lost_answer_are_counted_once_for_every_calle
     for answered in 0..charges.len() {
         let nodes = Nodes::default();
         let isolate = Isolate::new(&nodes, RULES);
-        let mut faults = vec![Some(Fault::Lost)];
+        let mut faults = vec![Some(NodeFault::Lost)];
         faults.extend(vec![None; answered]);
         *nodes.0.faults.borrow_mut() = faults;
         let (admitted, verdict) = isolate.ask(&check);
