@@ -7,7 +7,7 @@
 use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use edge_limiter::admin::Body;
+use edge_limiter::admin::RequestBody;
 use edge_limiter::config::{HostCapabilities, Vars};
 use edge_limiter::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use edge_limiter::error::KeySetError;
@@ -60,8 +60,8 @@ impl Request for Login {
         Location::default()
     }
 
-    async fn body(&self, _: usize) -> Body {
-        Body::default()
+    async fn body(&self, _: usize) -> RequestBody {
+        RequestBody::default()
     }
 }
 

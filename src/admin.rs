@@ -72,12 +72,12 @@ pub struct AdminRequest {
     /// The `CF-Worker` header.
     pub worker_zone: Option<String>,
     /// The body. A host reads it only once the request is authorized.
-    pub body: Body,
+    pub body: RequestBody,
 }
 
 /// A request's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
+pub enum RequestBody {
     /// It is UTF-8 text. Without a body, the text is empty.
     Text(String),
     /// It is longer than [`MAX_BODY_BYTES`].
@@ -86,7 +86,7 @@ pub enum Body {
     NotText,
 }
 
-impl Default for Body {
+impl Default for RequestBody {
     fn default() -> Self {
         Self::Text(String::new())
     }
@@ -142,8 +142,8 @@ impl Operation {
             path,
             query,
             body: match self.body.len() > MAX_BODY_BYTES {
-                true => Body::TooLong,
-                false => Body::Text(self.body),
+                true => RequestBody::TooLong,
+                false => RequestBody::Text(self.body),
             },
             ..AdminRequest::default()
         }

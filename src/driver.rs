@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::admin::{Body, Operation};
+use crate::admin::{Operation, RequestBody};
 use crate::config::{Config, HostCapabilities, Server, Vars};
 use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
@@ -169,10 +169,10 @@ impl<P: Platform> Request for DrivenRequest<P> {
         self.effects.platform.data_center()
     }
 
-    async fn body(&self, most: usize) -> Body {
+    async fn body(&self, most: usize) -> RequestBody {
         match self.effects.mailbox.ask(Effect::Body { most }).await {
             EffectResult::Body(body) => body,
-            _ => Body::NotText,
+            _ => RequestBody::NotText,
         }
     }
 }

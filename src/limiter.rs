@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::admin::access::TokenGuard;
 use crate::admin::{
-    self, Application, Authorization, Body, ControlPlane, MAX_BODY_BYTES, Operation,
+    self, Application, Authorization, ControlPlane, MAX_BODY_BYTES, Operation, RequestBody,
 };
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
@@ -485,7 +485,7 @@ impl<E: Effects + Clone> Limiter<E> {
             accept: incoming.header("accept"),
             client_ip: incoming.header(&config.client_ip_header),
             worker_zone: incoming.header(CF_WORKER),
-            body: Body::default(),
+            body: RequestBody::default(),
         };
         let admin_api = self.admin_api();
         let authorized = match admin_api.authorize(&request, self.effects.now()).await {

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::admin::Body;
+use crate::admin::RequestBody;
 use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
@@ -67,7 +67,7 @@ pub enum EffectResult {
     /// The result of [`Effect::KeySet`].
     KeySet(Result<String, KeySetError>),
     /// The result of [`Effect::Body`].
-    Body(Body),
+    Body(RequestBody),
 }
 
 /// How much longer than its own limit an effect may take before its task is dropped. The request of such a task has been

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::admin::{Body, Operation};
+use crate::admin::{Operation, RequestBody};
 use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
@@ -351,10 +351,10 @@ pub fn answer(kind: u32, status: u32, text: Cow<'_, str>) -> EffectResult {
     }
     if kind == StepKind::Body as u32 {
         return EffectResult::Body(match status {
-            TOO_LONG => Body::TooLong,
+            TOO_LONG => RequestBody::TooLong,
             // A body that breaks off is no text either.
-            FAILED | NOT_TEXT => Body::NotText,
-            _ => Body::Text(text.into_owned()),
+            FAILED | NOT_TEXT => RequestBody::NotText,
+            _ => RequestBody::Text(text.into_owned()),
         });
     }
     EffectResult::Slept

@@ -6,7 +6,7 @@
 
 #![no_main]
 
-use edge_limiter::admin::{AdminRequest, Body, MAX_BODY_BYTES};
+use edge_limiter::admin::{AdminRequest, MAX_BODY_BYTES, RequestBody};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -31,9 +31,9 @@ fn ask(plane: &TestControlPlane, call: &[u8]) {
     let (method, path) = head.split_once(' ').unwrap_or(("GET", &head));
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let body = match String::from_utf8(body.to_vec()) {
-        _ if body.len() > MAX_BODY_BYTES => Body::TooLong,
-        Ok(text) => Body::Text(text),
-        Err(_) => Body::NotText,
+        _ if body.len() > MAX_BODY_BYTES => RequestBody::TooLong,
+        Ok(text) => RequestBody::Text(text),
+        Err(_) => RequestBody::NotText,
     };
     let request = AdminRequest {
         method: method.to_owned(),

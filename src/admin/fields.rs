@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::bad_input::BadInput;
-use super::{AdminError, AdminRequest, Body};
+use super::{AdminError, AdminRequest, RequestBody};
 use crate::json;
 
 /// A JSON object, field by field.
@@ -14,9 +14,9 @@ impl JsonFields {
     /// Reads the object in a request's body. If `may_be_empty`, an empty body is an object without fields.
     pub(super) fn of_body(request: &AdminRequest, may_be_empty: bool) -> Result<Self, AdminError> {
         let text = match &request.body {
-            Body::Text(text) => text,
-            Body::TooLong => return Err(AdminError::TooLarge),
-            Body::NotText => return Err(BadInput::from("The body must be UTF-8.").into()),
+            RequestBody::Text(text) => text,
+            RequestBody::TooLong => return Err(AdminError::TooLarge),
+            RequestBody::NotText => return Err(BadInput::from("The body must be UTF-8.").into()),
         };
         if may_be_empty && text.is_empty() {
             return Ok(Self(Map::new()));

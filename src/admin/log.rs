@@ -56,7 +56,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
     pub(super) async fn suspicious(&self, input: &Input, now: Timestamp) -> AdminResult {
         #[derive(Serialize)]
-        struct Caller<'a> {
+        struct SuspiciousBody<'a> {
             caller: &'a str,
             denied: u64,
             policies: &'a BTreeMap<String, u64>,
@@ -65,14 +65,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         struct Body<'a> {
             scope: &'a str,
             hours: u32,
-            callers: Vec<Caller<'a>>,
+            callers: Vec<SuspiciousBody<'a>>,
         }
         input.only(&["limit", "hours"])?;
         let limit = input.number("limit", PAGE_RANGE, Some(20))? as usize;
         let hours = input.number("hours", [1, HOURS], Some(1))?;
         self.write_events(now).await;
         let found = self.records().suspicious(hours, limit, now).await?;
-        let callers = found.iter().map(|record| Caller {
+        let callers = found.iter().map(|record| SuspiciousBody {
             caller: &record.caller,
             denied: record.denied,
             policies: &record.policies,

@@ -35,7 +35,7 @@ fn details(request: &AdminRequest, input: &Input) -> Option<String> {
     if let Some(seconds) = input.parameter("older_than_seconds") {
         return Some(format!("older than {seconds} s"));
     }
-    let super::Body::Text(body) = &request.body else {
+    let super::RequestBody::Text(body) = &request.body else {
         return None;
     };
     if request.method != "PUT" {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use self::control_plane::{TOKEN, TestControlPlane};
-use super::{AdminRequest, Body};
+use super::{AdminRequest, RequestBody};
 use crate::response::Response;
 
 #[path = "../../tests/fixtures/control_plane.rs"]
@@ -25,7 +25,7 @@ fn request(method: &str, path: &str, query: &str, body: &str) -> AdminRequest {
         accept: None,
         client_ip: Some("198.18.0.1".to_owned()),
         worker_zone: None,
-        body: Body::Text(body.to_owned()),
+        body: RequestBody::Text(body.to_owned()),
     }
 }
 
@@ -132,7 +132,7 @@ proptest! {
         let path = format!("/{}", segments.join("/"));
         let answer = plane.ask(&AdminRequest {
             authorization,
-            body: Body::TooLong,
+            body: RequestBody::TooLong,
             ..request(method, &path, "", "")
         });
         let is_public = segments == ["health"] || path == "/";
@@ -173,7 +173,7 @@ fn a_body_that_is_not_an_object_is_refused() {
             "{body}"
         );
     }
-    for (body, status) in [(Body::TooLong, 413), (Body::NotText, 400)] {
+    for (body, status) in [(RequestBody::TooLong, 413), (RequestBody::NotText, 400)] {
         let request = AdminRequest {
             body,
             ..request("PUT", "/blocked/192.0.2.1", "", "")

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{Driver, Platform, RequestFields, TaskOutcome};
-use crate::admin::{Body, Operation};
+use crate::admin::{Operation, RequestBody};
 use crate::config::{self, Server, Vars};
 use crate::effects::{LogLevel, RedisResponse};
 use crate::limiter::{ForwardTarget, LimitVerdict, Location};
@@ -385,7 +385,7 @@ fn the_control_plane_needs_a_token_over_http_and_none_from_the_application() {
     let TaskStep::Asks(id, Effect::Body { .. }) = driver.control_plane(put) else {
         panic!("the control plane does not read the body")
     };
-    let body = EffectResult::Body(Body::Text("{\"seconds\":60}".to_owned()));
+    let body = EffectResult::Body(RequestBody::Text("{\"seconds\":60}".to_owned()));
     assert_eq!(answered(driver.resume(id, body)).status, 200);
 
     host.headers.borrow_mut().clear();

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use reqwest::Url;
 
-use crate::admin::Body;
+use crate::admin::RequestBody;
 use crate::events::Details;
 use crate::gate;
 use crate::headers::{self, MAX_HEADER_BYTES};
@@ -62,7 +62,7 @@ pub trait Request {
     }
 
     /// The body, read no further than `most` bytes. The limiter calls it at most once.
-    async fn body(&self, most: usize) -> Body;
+    async fn body(&self, most: usize) -> RequestBody;
 }
 
 /// The most methods that a request may name in place of its own. Clients send one.
@@ -140,7 +140,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         Some(value)
     }
 
-    pub(super) async fn body(&self, most: usize) -> Body {
+    pub(super) async fn body(&self, most: usize) -> RequestBody {
         self.request.body(most).await
     }
 

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::{Duty, Forward, Handled, LimitVerdict, Limiter, Location, Request};
-use crate::admin::Body;
+use crate::admin::RequestBody;
 use crate::config::{HostCapabilities, Vars};
 use crate::effects::testing::Manual;
 use crate::response::Response;
@@ -75,10 +75,10 @@ impl Request for TestRequest {
         self.data_center.map(str::to_owned)
     }
 
-    async fn body(&self, most: usize) -> Body {
+    async fn body(&self, most: usize) -> RequestBody {
         match self.body.len() > most {
-            true => Body::TooLong,
-            false => Body::Text(self.body.to_owned()),
+            true => RequestBody::TooLong,
+            false => RequestBody::Text(self.body.to_owned()),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     EncodedStep, FAILED, NOT_TEXT, StepKind, TIMED_OUT, TOO_LONG, answer, fields, operation,
     redirected,
 };
-use crate::admin::{Body, Operation};
+use crate::admin::{Operation, RequestBody};
 use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
@@ -275,12 +275,12 @@ fn the_result_of_an_effect_is_read_by_its_kind_and_status() {
     }
     assert_eq!(
         read(StepKind::Body, 200, "b"),
-        EffectResult::Body(Body::Text("b".to_owned()))
+        EffectResult::Body(RequestBody::Text("b".to_owned()))
     );
     for (status, body) in [
-        (TOO_LONG, Body::TooLong),
-        (NOT_TEXT, Body::NotText),
-        (FAILED, Body::NotText),
+        (TOO_LONG, RequestBody::TooLong),
+        (NOT_TEXT, RequestBody::NotText),
+        (FAILED, RequestBody::NotText),
     ] {
         assert_eq!(read(StepKind::Body, status, ""), EffectResult::Body(body));
     }

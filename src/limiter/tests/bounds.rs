@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{Handled, Location, Request};
 use super::{Isolate, TOKEN, TestRequest, by, get, header, json_of};
-use crate::admin::Body;
+use crate::admin::RequestBody;
 use crate::steps;
 
 const BLOCKED: &str = "198.51.100.7";
@@ -37,7 +37,7 @@ impl Request for Watched {
         self.request.location()
     }
 
-    async fn body(&self, most: usize) -> Body {
+    async fn body(&self, most: usize) -> RequestBody {
         self.request.body(most).await
     }
 }
