@@ -4,9 +4,9 @@
 //! hash, of which each isolate keeps a [copy](copy::BlocklistCopy). Every decision returns a version, by
 //! which the isolate knows when its copy is out of date.
 
-mod apart;
 mod block;
 mod change;
+mod cluster;
 pub mod copy;
 pub mod pages;
 pub mod policies;

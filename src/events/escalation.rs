@@ -265,7 +265,7 @@ impl<D: Database> Records<D> {
                 .only_if(set, Condition::Is("OK".to_owned()))
         };
         if self.is_clustered() {
-            // As for an operator's block (src/blocklist/apart.rs). The counters and the record are one step.
+            // As for an operator's block (src/blocklist/cluster.rs). The counters and the record are one step.
             self.list_address(&address, &block, None, now).await?;
             let step = step(vec![remember], VersionChange::Nothing);
             let outcomes = self.change(vec![step], now).await?;
