@@ -7,8 +7,8 @@ use edge_limiter::time::Timestamp;
 
 use crate::exact_log::ExactLog;
 use crate::failure::Failure;
+use crate::outcome::SimulatedOutcome;
 use crate::rule::{LibraryRule, Rule};
-use crate::ruling::SimulatedOutcome;
 use crate::trace::{Trace, TraceRequest};
 use crate::two_counter::TwoCounter;
 

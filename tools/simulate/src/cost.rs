@@ -1,7 +1,7 @@
 //! Computes what a run costs in money.
 
 use crate::failure::Failure;
-use crate::ruling::Run;
+use crate::outcome::Run;
 use crate::table::decimal;
 
 /// Upstash, pay as you go: US cents per million commands ($0.20 per 100,000).
@@ -68,7 +68,7 @@ pub(crate) fn of_commands(run: &Run) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Cpu, of_commands};
-    use crate::ruling::{Run, SimulatedOutcome};
+    use crate::outcome::{Run, SimulatedOutcome};
 
     fn run(billed: u64, answered_at_once: u64) -> Run {
         Run {

@@ -11,9 +11,9 @@ use crate::failure::Failure;
 use crate::mode::SimulatedMode;
 use crate::rng::Rng;
 use crate::setting::Setting;
+use crate::simulation::replay;
 use crate::table::{MarkdownTable, count, decimal, percent};
 use crate::trace::{Trace, TraceRequest};
-use crate::world::replay;
 
 /// The rates that are compared, in requests a second.
 const RATES: [u32; 6] = [1, 2, 5, 10, 50, 100];

@@ -16,34 +16,34 @@ use options::{SimulationOptions, TraceSource, USAGE};
 use report::JudgedRun;
 use trace::Trace;
 
-mod agenda;
+mod accuracy;
 mod algorithm;
 mod cost;
 mod database;
 mod document;
+mod event_queue;
 mod exact_log;
 mod failure;
 mod host;
 mod hot_caller;
 mod isolate;
-mod judge;
 mod mode;
 mod network;
 mod options;
+mod outcome;
 mod remote;
 mod replicas;
 mod report;
 mod rng;
 mod rule;
-mod ruling;
 mod setting;
+mod simulation;
 mod table;
 #[cfg(test)]
 mod testing;
 mod trace;
 mod traffic;
 mod two_counter;
-mod world;
 
 fn main() -> ExitCode {
     match simulate(std::env::args().skip(1)) {
@@ -98,7 +98,7 @@ fn all_modes(trace: &Trace, options: &SimulationOptions) -> Result<Vec<JudgedRun
     std::thread::scope(|scope| {
         let threads = SimulatedMode::ALL.map(|mode| {
             scope.spawn(move || {
-                let run = world::replay(mode, trace, setting)?;
+                let run = simulation::replay(mode, trace, setting)?;
                 JudgedRun::new(mode, run, trace, setting)
             })
         });

@@ -7,9 +7,9 @@
 use edge_limiter::quota::{Quota, QuotaState};
 use edge_limiter::time::Timestamp;
 
-use crate::agenda::EventQueue;
+use crate::event_queue::EventQueue;
 use crate::network::{DatabaseLocation, Micros};
-use crate::ruling::{Run, SimulatedOutcome};
+use crate::outcome::{Run, SimulatedOutcome};
 use crate::setting::Setting;
 use crate::trace::Trace;
 

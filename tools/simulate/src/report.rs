@@ -2,13 +2,13 @@
 
 use edge_limiter::time::Millis;
 
+use crate::accuracy::{Accuracy, judge, worst_within};
 use crate::algorithm::Contestant;
 use crate::cost::{Cpu, of_commands};
 use crate::document::Section;
 use crate::failure::Failure;
-use crate::judge::{Accuracy, judge, worst_within};
 use crate::mode::SimulatedMode;
-use crate::ruling::Run;
+use crate::outcome::Run;
 use crate::setting::Setting;
 use crate::table::{MarkdownTable, count, decimal, difference, percent};
 use crate::trace::Trace;

@@ -1,7 +1,7 @@
 use edge_limiter::quota::{Algorithm, Quota};
 
 use super::Contestant;
-use crate::judge::{Accuracy, judge};
+use crate::accuracy::{Accuracy, judge};
 use crate::testing::{one_caller, quota, random};
 use crate::trace::Trace;
 

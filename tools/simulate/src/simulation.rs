@@ -9,15 +9,15 @@ use edge_limiter::quota::Quota;
 use edge_limiter::store::shared::Question;
 use edge_limiter::store::{Charge, Check};
 
-use crate::agenda::EventQueue;
 use crate::database::SimulatedDatabase;
+use crate::event_queue::EventQueue;
 use crate::failure::Failure;
 use crate::isolate::SimulatedIsolate;
 use crate::mode::SimulatedMode;
 use crate::network::{DatabaseLocation, Micros};
+use crate::outcome::{Run, SimulatedOutcome};
 use crate::remote::RemoteQuestion;
 use crate::replicas;
-use crate::ruling::{Run, SimulatedOutcome};
 use crate::setting::Setting;
 use crate::trace::{Trace, TraceRequest};
 

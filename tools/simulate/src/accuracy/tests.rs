@@ -2,8 +2,8 @@ use super::{judge, worst_within};
 use edge_limiter::quota::Algorithm;
 use edge_limiter::time::Millis;
 
+use crate::outcome::SimulatedOutcome;
 use crate::rng::Rng;
-use crate::ruling::SimulatedOutcome;
 use crate::testing::{one_caller, quota, random};
 use crate::trace::Trace;
 

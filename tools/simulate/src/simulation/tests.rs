@@ -1,7 +1,7 @@
 use super::{Setting, replay};
-use crate::judge::{judge, worst_within};
+use crate::accuracy::{judge, worst_within};
 use crate::mode::SimulatedMode;
-use crate::ruling::Run;
+use crate::outcome::Run;
 use crate::testing::{one_caller, random, setting};
 use crate::trace::Trace;
 

@@ -17,7 +17,7 @@ use edge_limiter::quota::{Algorithm, Quota};
 use edge_limiter::time::{Millis, Timestamp};
 
 use crate::exact_log::ExactLog;
-use crate::ruling::SimulatedOutcome;
+use crate::outcome::SimulatedOutcome;
 use crate::trace::Trace;
 
 /// How accurately a run enforced the limit.
