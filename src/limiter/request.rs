@@ -83,14 +83,14 @@ pub(super) struct Incoming<'a, R> {
     host_from: usize,
     path_from: usize,
     query_from: usize,
-    sent: OnceCell<Sent>,
+    sent: OnceCell<ForwardedUrl>,
     readings: OnceCell<PathReadings>,
     overrides: OnceCell<Option<Vec<String>>>,
 }
 
 /// The path and the query that the origin gets. The runtime's URL parser writes them.
 #[derive(Debug)]
-enum Sent {
+enum ForwardedUrl {
     /// The parser leaves them as received.
     Unchanged { query_to: usize },
     /// The parser changes them: it strips or escapes control characters, resolves dots, and turns backslashes into slashes.
@@ -160,8 +160,8 @@ impl<'a, R: Request> Incoming<'a, R> {
     /// The path that the origin gets. It is the path that is classified.
     pub(super) fn path(&self) -> &str {
         let (text, path_to) = match self.sent() {
-            Sent::Unchanged { .. } => return self.raw_path(),
-            Sent::Rewritten {
+            ForwardedUrl::Unchanged { .. } => return self.raw_path(),
+            ForwardedUrl::Rewritten {
                 path_and_query,
                 path_to,
                 ..
@@ -201,23 +201,23 @@ impl<'a, R: Request> Incoming<'a, R> {
     /// The path and the query that the origin gets.
     pub(super) fn path_and_query(&self) -> &str {
         match self.sent() {
-            Sent::Unchanged { query_to } => {
+            ForwardedUrl::Unchanged { query_to } => {
                 let sent = self.request.url().get(self.path_from..*query_to);
                 sent.unwrap_or("/")
             }
-            Sent::Rewritten { path_and_query, .. } => path_and_query,
+            ForwardedUrl::Rewritten { path_and_query, .. } => path_and_query,
         }
     }
 
     /// The URL to forward if the request keeps its host. `None`: the URL as received.
     pub(super) fn rewritten_url(&self) -> Option<&str> {
         match self.sent() {
-            Sent::Unchanged { .. } => None,
-            Sent::Rewritten { url, .. } => url.as_deref(),
+            ForwardedUrl::Unchanged { .. } => None,
+            ForwardedUrl::Rewritten { url, .. } => url.as_deref(),
         }
     }
 
-    fn sent(&self) -> &Sent {
+    fn sent(&self) -> &ForwardedUrl {
         self.sent.get_or_init(|| {
             let url = self.request.url();
             steps::count(2 * url.len());
@@ -226,7 +226,7 @@ impl<'a, R: Request> Incoming<'a, R> {
             if is_plain(before.as_bytes(), path.as_bytes(), query.as_bytes()) {
                 let fragment = url.get(self.query_from..).and_then(|rest| rest.find('#'));
                 let query_to = fragment.map_or(url.len(), |place| place + self.query_from);
-                return Sent::Unchanged { query_to };
+                return ForwardedUrl::Unchanged { query_to };
             }
             let without_fragment = |text: &str| Url::parse(text.split('#').next()?).ok();
             let parsed = without_fragment(url);
@@ -234,14 +234,14 @@ impl<'a, R: Request> Incoming<'a, R> {
             let with_valid_host = || without_fragment(&format!("http://invalid.invalid{rest}"));
             let is_valid = parsed.is_some();
             let Some(parsed) = parsed.or_else(with_valid_host) else {
-                return Sent::Rewritten {
+                return ForwardedUrl::Rewritten {
                     url: None,
                     path_and_query: "/".to_owned(),
                     path_to: 1,
                 };
             };
             let query = parsed.query().map(|query| format!("?{query}"));
-            Sent::Rewritten {
+            ForwardedUrl::Rewritten {
                 path_and_query: parsed.path().to_owned() + &query.unwrap_or_default(),
                 path_to: parsed.path().len(),
                 url: is_valid.then(|| parsed.into()),
