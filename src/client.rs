@@ -14,7 +14,7 @@ mod network;
 pub mod range;
 
 pub use key::{CallerHash, CallerKey};
-pub use network::{Ipv6Prefix, Network, NetworkPrefixes};
+pub use network::{AddressPrefix, Ipv6Prefix, NetworkPrefixes};
 
 /// The header with the caller's address on Cloudflare.
 pub const CF_CONNECTING_IP: &str = "cf-connecting-ip";
@@ -42,11 +42,14 @@ pub struct Caller(CallerSource);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum CallerSource {
     /// The header contained one address.
-    Address { exact: IpAddr, network: Network },
+    Address {
+        exact: IpAddr,
+        network: AddressPrefix,
+    },
     /// A Worker of this zone, at the address that the Workers of all zones share.
     Zone(CallerHash),
     /// A check named a whole network that counts as one caller.
-    Network(Network),
+    Network(AddressPrefix),
     /// The header was missing or not an address.
     Unidentified,
     /// A check named a user, or another caller without an address, by its key.
@@ -74,7 +77,7 @@ impl Caller {
         Self(match header.and_then(parse_address) {
             Some(exact) => CallerSource::Address {
                 exact,
-                network: Network::of(exact, prefix),
+                network: AddressPrefix::of(exact, prefix),
             },
             None => CallerSource::Unidentified,
         })

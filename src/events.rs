@@ -14,7 +14,7 @@ use std::mem;
 
 use serde::Serialize;
 
-use crate::client::{CallerKey, Network};
+use crate::client::{AddressPrefix, CallerKey};
 use crate::seed::Seed;
 use crate::time::{Deadline, Millis, Timestamp};
 
@@ -219,7 +219,7 @@ pub struct EventBatch {
     /// The denials that count against callers. The callers with the most denials come first.
     pub denials: Vec<DenialCounts>,
     /// Addresses that the escalation has still to block.
-    pub due: Vec<Network>,
+    pub due: Vec<AddressPrefix>,
     /// Blocks by policies: `{policy}:{caller}`, and the end of the block in ms since the epoch.
     pub blocks: Vec<(String, u64)>,
 }
@@ -267,7 +267,7 @@ struct Open {
     events: HeavyHitters<Event>,
     left_out: u64,
     denials: HeavyHitters<DenialCounts>,
-    due: Vec<Network>,
+    due: Vec<AddressPrefix>,
     blocks: HashMap<String, u64>,
     /// Until when one duty keeps others from writing the batch.
     writing: Deadline,
@@ -396,7 +396,7 @@ impl Recorder {
     }
 
     /// Keeps addresses that are still to be blocked. The next batch blocks them before it writes anything else.
-    pub(crate) fn put_back_due(&self, due: Vec<Network>) {
+    pub(crate) fn put_back_due(&self, due: Vec<AddressPrefix>) {
         let mut open = self.open.borrow_mut();
         for network in due {
             if open.due.len() < MAX_CALLERS && !open.due.contains(&network) {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::client::range::Range;
-use crate::client::{Caller, CallerKey, Ipv6Prefix, Network, NetworkPrefixes};
+use crate::client::{AddressPrefix, Caller, CallerKey, Ipv6Prefix, NetworkPrefixes};
 use crate::credentials::{self, Credentials};
 use crate::headers::MAX_HEADER_BYTES;
 use crate::quota::Quota;
@@ -169,7 +169,7 @@ impl Policy {
     pub fn counts_network(&self, range: Range, prefix: Ipv6Prefix) -> bool {
         match &self.key {
             KeyBy::Network(prefixes) => {
-                Network::of(range.first(), prefix).around(*prefixes) == range
+                AddressPrefix::of(range.first(), prefix).around(*prefixes) == range
             }
             KeyBy::Address | KeyBy::Header(_) | KeyBy::Global => false,
         }

@@ -10,7 +10,7 @@ use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::BlockError;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::client::range::Range;
-use crate::client::{Caller, CallerKey, Network};
+use crate::client::{AddressPrefix, Caller, CallerKey};
 use crate::effects::Effects;
 use crate::redis::Database;
 use crate::redis::keys::RedisKey;
@@ -256,7 +256,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
     /// Lifts the blocks that policies set on an address. Also resets the quotas that set them, since the next request would
     /// be blocked again otherwise.
-    async fn lift_policies(&self, network: Network, now: Timestamp) -> Result<u64, StoreError> {
+    async fn lift_policies(
+        &self,
+        network: AddressPrefix,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         let charges: Vec<Charge> = self.charges_of(network).filter(Charge::blocks).collect();
         let check = Check {
             address: None,
@@ -289,7 +293,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// The address's own quotas under every policy, without quotas that it shares with other callers.
-    fn charges_of(&self, network: Network) -> impl Iterator<Item = Charge> {
+    fn charges_of(&self, network: AddressPrefix) -> impl Iterator<Item = Charge> {
         let own = CallerKey::Address(network);
         let policies = self.config().policies.iter();
         let charges = policies.map(move |policy| policy.own_charge(&Caller::of_key(own)));

@@ -2,7 +2,7 @@
 
 use super::bad_input::BadInput;
 use crate::client::range::Range;
-use crate::client::{Caller, CallerKey, Ipv6Prefix, Network};
+use crate::client::{AddressPrefix, Caller, CallerKey, Ipv6Prefix};
 
 /// The caller that an operator names: an address, `user:NAME`, `id:NAME`, `zone:NAME`, or any other key in the form that
 /// lists show.
@@ -64,7 +64,7 @@ fn address(text: &str, prefix: Ipv6Prefix) -> Option<Caller> {
         return caller.address().map(|_| caller);
     }
     let range = Range::parse(text)?;
-    let network = Network::of(range.first(), prefix);
+    let network = AddressPrefix::of(range.first(), prefix);
     (network.range() == range).then(|| Caller::of_key(CallerKey::Address(network)))
 }
 

@@ -2,7 +2,7 @@
 
 use super::block::{Block, BlockedBy};
 use super::records::ENDLESS;
-use crate::client::Network;
+use crate::client::AddressPrefix;
 use crate::client::range::Range;
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
@@ -50,7 +50,7 @@ impl BlockCursor {
         }
         let (score, address) = text.strip_prefix('a')?.split_once('-')?;
         let score = score.parse().ok().filter(|score| *score <= 2 * ENDLESS)?;
-        (address.is_empty() || Network::parse(address).is_some())
+        (address.is_empty() || AddressPrefix::parse(address).is_some())
             .then(|| Self::Addresses(score, address.to_owned()))
     }
 }

@@ -8,7 +8,7 @@ use super::change::{Condition, GuardedCommands, VersionChange};
 use super::copy::BlocklistCopy;
 use super::target::BlockTarget;
 use super::version::{FIELD, StoredRanges};
-use crate::client::Network;
+use crate::client::AddressPrefix;
 use crate::client::range::{Range, RangeMap};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
@@ -103,7 +103,7 @@ impl<D: Database> Records<D> {
 
     async fn block_address(
         &self,
-        network: Network,
+        network: AddressPrefix,
         block: &Block,
         now: Timestamp,
     ) -> Result<(), BlockError> {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::client::range::{Range, RangeMap};
-use crate::client::{Ipv6Prefix, Network};
+use crate::client::{AddressPrefix, Ipv6Prefix};
 
 /// The shortest prefixes of ranges that can be blocked, in bits. With a wider range a typing mistake could block
 /// a continent.
@@ -14,7 +14,7 @@ const MIN_PREFIX_V6: u8 = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlockTarget {
     /// One caller.
-    Address(Network),
+    Address(AddressPrefix),
     /// All callers in a range.
     Range(Range),
 }
@@ -56,7 +56,7 @@ impl BlockTarget {
     #[must_use]
     pub fn parse(text: &str, prefix: Ipv6Prefix) -> Option<Self> {
         let range = Range::parse(text)?;
-        let caller = Network::of(range.first(), prefix);
+        let caller = AddressPrefix::of(range.first(), prefix);
         Some(if caller.range().covers(range) {
             Self::Address(caller)
         } else {
@@ -73,7 +73,7 @@ impl BlockTarget {
         };
         let mut targets: Vec<Self> = Self::parse(text, prefix).into_iter().collect();
         if range.first().is_ipv6() {
-            let network = Network::parse(&range.to_string()).map(Self::Address);
+            let network = AddressPrefix::parse(&range.to_string()).map(Self::Address);
             for literal in [Some(Self::Range(range)), network].into_iter().flatten() {
                 if !targets.contains(&literal) {
                     targets.push(literal);

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::network::Network;
+use super::network::AddressPrefix;
 use super::range::Range;
 
 const UNIDENTIFIED: &str = "unknown";
@@ -39,7 +39,7 @@ const MAX_LABEL_BYTES: usize = 63;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerKey {
     /// An address, by its network: `192.0.2.1`, `2001:db8::/64`.
-    Address(Network),
+    Address(AddressPrefix),
     /// `unknown`: all callers without a usable address.
     Unidentified,
     /// `global`: everybody.
@@ -107,7 +107,7 @@ impl CallerKey {
                 let range = Range::parse(network)?;
                 (range.to_string() == network).then_some(Self::Range(range))
             }
-            _ => Network::parse(text).map(Self::Address),
+            _ => AddressPrefix::parse(text).map(Self::Address),
         }
     }
 }
@@ -198,7 +198,7 @@ mod tests {
 
     use super::{CallerHash, CallerKey};
     use crate::client::range::Range;
-    use crate::client::{Ipv6Prefix, Network};
+    use crate::client::{AddressPrefix, Ipv6Prefix};
 
     #[test]
     fn every_kind_of_key_has_its_own_text() {
@@ -319,7 +319,7 @@ mod tests {
     fn keys() -> impl Strategy<Value = CallerKey> {
         let hash = any::<[u8; CallerHash::BYTES]>().prop_map(CallerHash);
         let network = (any::<IpAddr>(), 1..=128_u8)
-            .prop_map(|(address, bits)| Network::of(address, Ipv6Prefix::new(bits).unwrap()));
+            .prop_map(|(address, bits)| AddressPrefix::of(address, Ipv6Prefix::new(bits).unwrap()));
         let range = (any::<IpAddr>(), 0..=128_u8)
             .prop_filter_map("too many bits", |(address, bits)| Range::new(address, bits));
         prop_oneof![

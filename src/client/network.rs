@@ -59,9 +59,9 @@ impl Default for NetworkPrefixes {
 /// (`2001:db8:0:1::/64`). With a prefix of 128 bits it prints the whole address without a length, as
 /// for IPv4: `2001:db8::1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Network(Range);
+pub struct AddressPrefix(Range);
 
-impl Network {
+impl AddressPrefix {
     /// The network of `address`. An IPv4-mapped address counts as IPv4 here too, so that an
     /// operator's block always applies to the caller that it names.
     #[must_use]
@@ -120,7 +120,7 @@ impl Network {
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for AddressPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

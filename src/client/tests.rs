@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::{Caller, CallerKey, Ipv6Prefix, Network, parse_address};
+use super::{AddressPrefix, Caller, CallerKey, Ipv6Prefix, parse_address};
 
 fn key(header: &str) -> String {
     Caller::identify(Some(header), Ipv6Prefix::default())
@@ -13,7 +13,7 @@ fn key(header: &str) -> String {
 }
 
 fn network(ip: IpAddr, prefix: Ipv6Prefix) -> String {
-    Network::of(ip, prefix).to_string()
+    AddressPrefix::of(ip, prefix).to_string()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{DenialCounts, Event, EventBatch, EventKind};
 use crate::blocklist::records::BOUNDS_COMMANDS;
 use crate::blocklist::{Block, BlockedBy, Condition, GuardedCommands, VersionChange};
 use crate::budget::Budget;
-use crate::client::{CallerKey, Network};
+use crate::client::{AddressPrefix, CallerKey};
 use crate::error::StoreError;
 use crate::redis::keys::RedisKey;
 use crate::redis::records::{MAX_FAILURES_IN_A_ROW, Records};
@@ -67,9 +67,9 @@ pub struct Escalation {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Escalated {
     /// The addresses that were blocked.
-    pub blocks: Vec<(Network, Block)>,
+    pub blocks: Vec<(AddressPrefix, Block)>,
     /// The addresses that are still to be blocked.
-    pub due: Vec<Network>,
+    pub due: Vec<AddressPrefix>,
     /// Why other addresses were not counted or blocked. `None`: the database did not fail.
     pub error: Option<StoreError>,
 }
@@ -108,7 +108,7 @@ fn denials<'a>(
     batch: &'a EventBatch,
     rule: &Escalation,
     now: Timestamp,
-) -> impl Iterator<Item = (Network, &'a DenialCounts)> {
+) -> impl Iterator<Item = (AddressPrefix, &'a DenialCounts)> {
     let window = rule.window;
     batch
         .denials
@@ -193,8 +193,8 @@ impl<D: Database> Records<D> {
         batch: &EventBatch,
         rule: &Escalation,
         now: Timestamp,
-    ) -> (Vec<Network>, Option<StoreError>) {
-        let denials: Vec<(Network, &DenialCounts)> = denials(batch, rule, now).collect();
+    ) -> (Vec<AddressPrefix>, Option<StoreError>) {
+        let denials: Vec<(AddressPrefix, &DenialCounts)> = denials(batch, rule, now).collect();
         if denials.is_empty() {
             return (Vec::new(), None);
         }
@@ -230,7 +230,7 @@ impl<D: Database> Records<D> {
     /// operator's block of the same moment stays unchanged, both its record and its entry in the list.
     async fn block_denied(
         &self,
-        network: Network,
+        network: AddressPrefix,
         rule: &Escalation,
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
@@ -287,7 +287,7 @@ impl<D: Database> Records<D> {
     }
 }
 
-fn escalation(network: Network, block: &Block) -> Event {
+fn escalation(network: AddressPrefix, block: &Block) -> Event {
     Event {
         id: format!("escalation-{}-{network}", block.since),
         time: block.since,
@@ -315,7 +315,7 @@ mod tests {
 
     use super::{Escalated, Escalation, MAX_BLOCK};
     use crate::blocklist::{Block, BlockTarget, BlockedBy};
-    use crate::client::Network;
+    use crate::client::AddressPrefix;
     use crate::error::StoreError;
     use crate::events::tests::{ALL, denied};
     use crate::events::{EventBatch, Recorder};
@@ -458,7 +458,7 @@ mod tests {
         let records = Records::new(Failing::default(), Keys::clustered("t:"));
         records.database().fails.replace(vec!["192.0.2.1"]);
         let mut batch = many(&ALL_FOUR[1..]);
-        batch.due.push(Network::parse("192.0.2.1").unwrap());
+        batch.due.push(AddressPrefix::parse("192.0.2.1").unwrap());
         let (blocked, failed) = escalated(&records, &batch);
         assert_eq!(blocked, ALL_FOUR[1..]);
         assert_eq!(
@@ -540,7 +540,7 @@ mod tests {
         let denied = batch("192.0.2.1", "auth", 6);
         assert_eq!(blocks(&records, &denied, 0), Some(30));
         assert_eq!(blocks(&records, &denied, 31), Some(60));
-        let target = BlockTarget::Address(Network::parse("192.0.2.1").unwrap());
+        let target = BlockTarget::Address(AddressPrefix::parse("192.0.2.1").unwrap());
         let lifted = records.lift(&target, at(40)).now_or_never().unwrap();
         assert_eq!(lifted, Ok(true));
         assert_eq!(blocks(&records, &denied, 41), Some(30));
@@ -579,7 +579,7 @@ mod tests {
             by: BlockedBy::Operator,
             reason: None,
         };
-        let target = BlockTarget::Address(Network::parse("192.0.2.1").unwrap());
+        let target = BlockTarget::Address(AddressPrefix::parse("192.0.2.1").unwrap());
         records
             .block(&target, &own, START)
             .now_or_never()

@@ -206,7 +206,7 @@ mod tests {
     use redis_protocol::redis_keyslot;
 
     use super::{Keys, RedisKey};
-    use crate::client::{CallerKey, Ipv6Prefix, Network};
+    use crate::client::{AddressPrefix, CallerKey, Ipv6Prefix};
 
     /// The keys must not change, because operators read them and older versions wrote them.
     #[test]
@@ -392,6 +392,6 @@ mod tests {
     }
 
     fn address(address: IpAddr) -> CallerKey {
-        CallerKey::Address(Network::of(address, Ipv6Prefix::new(64).unwrap()))
+        CallerKey::Address(AddressPrefix::of(address, Ipv6Prefix::new(64).unwrap()))
     }
 }

@@ -31,7 +31,7 @@ use super::shared::{Partitioned, Question, Refund, SharedStore};
 use super::{Check, Store, StoreError, Verdict};
 use crate::blocklist::{AddressBlock, BlockTarget};
 use crate::budget::Budget;
-use crate::client::Network;
+use crate::client::AddressPrefix;
 use crate::client::range::Range;
 use crate::effects::Effects;
 use crate::redis::Database;
@@ -278,7 +278,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     /// The longest block of a range that contains the caller, as far as this isolate knows, and that range. The block of
     /// the caller's own address is not considered.
     #[must_use]
-    pub fn covering(&self, network: Network, now: Timestamp) -> Option<(Range, AddressBlock)> {
+    pub fn covering(
+        &self,
+        network: AddressPrefix,
+        now: Timestamp,
+    ) -> Option<(Range, AddressBlock)> {
         self.store.covering(&network.to_string(), now)
     }
 

@@ -10,7 +10,7 @@ use super::{Condition, GuardedCommands, SCRIPT, VersionChange};
 use crate::blocklist::records::{BlockError, MAX_RANGES};
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::client::range::Range;
-use crate::client::{Ipv6Prefix, Network};
+use crate::client::{AddressPrefix, Ipv6Prefix};
 use crate::events::escalation::Escalation;
 use crate::events::tests::{ALL, denied};
 use crate::events::{EventBatch, Recorder};
@@ -313,7 +313,7 @@ async fn every_list_expires_unless_it_has_a_block_without_end() {
         left.as_i64().unwrap() > 0
     };
     let until = |seconds| Some((START + Millis::from_secs(seconds)).as_millis());
-    let address = |text| BlockTarget::Address(Network::parse(text).unwrap());
+    let address = |text| BlockTarget::Address(AddressPrefix::parse(text).unwrap());
     let [timed, endless] = [address("192.0.2.1"), address("192.0.2.2")];
     let operators = |until| block(until, BlockedBy::Operator);
     records

@@ -15,8 +15,8 @@ use crate::blocklist::records::{BOUNDS_COMMANDS, BlockError, ListedAddresses};
 use crate::blocklist::version::StoredRanges;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy, VersionChange};
 use crate::budget::Budget;
+use crate::client::AddressPrefix;
 use crate::client::Ipv6Prefix;
-use crate::client::Network;
 use crate::client::range::Range;
 use crate::error::StoreError;
 use crate::events::escalation::{Costs, Escalation};
@@ -363,7 +363,7 @@ async fn the_escalation_sends_as_many_commands_as_were_counted() {
     assert_eq!(capped.escalation_costs().per_block, 20);
     stand_in.run(&["FLUSHDB"]).await;
     let due = EventBatch {
-        due: vec![Network::parse(ADDRESS).unwrap()],
+        due: vec![AddressPrefix::parse(ADDRESS).unwrap()],
         ..EventBatch::default()
     };
     let escalated = capped.escalate(&due, &RULE, START).await.unwrap();

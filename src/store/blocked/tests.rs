@@ -9,7 +9,7 @@ use crate::blocklist::pages::BlockCursor;
 use crate::blocklist::records::BlockError;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::budget::{Budget, Purpose};
-use crate::client::{Ipv6Prefix, Network};
+use crate::client::{AddressPrefix, Ipv6Prefix};
 use crate::effects::testing::Manual;
 use crate::events::Recorder;
 use crate::events::escalation::Escalation;
@@ -100,7 +100,7 @@ impl SharedStore for Decisions {
         let stored = self.database.emulator.run(vec![version], now).await?;
         reply.ranges_version = RangesVersion::Stored(stored[0][0].as_str().map(str::to_owned));
         let address = question.check.address.as_deref();
-        let own = match address.and_then(Network::parse) {
+        let own = match address.and_then(AddressPrefix::parse) {
             Some(network) => records.look_up(&BlockTarget::Address(network), now).await?,
             None => None,
         };
@@ -725,7 +725,7 @@ fn blocks_still_deny_after_the_ipv6_prefix_of_callers_changes() {
     for out in [false, true] {
         let database = SharedDatabase::default();
         for network in ["2001:db8:0:107::/64", "2001:db8:1::/56"] {
-            let network = Network::parse(network).unwrap();
+            let network = AddressPrefix::parse(network).unwrap();
             let records = Records::new(database.clone(), Keys::new("t:"));
             let (network, block) = (BlockTarget::Address(network), block(None));
             let set = records.block(&network, &block, START);
@@ -758,7 +758,7 @@ fn blocks_still_deny_after_the_ipv6_prefix_of_callers_changes() {
             continue;
         }
         let records = Records::new(database.clone(), Keys::new("t:"));
-        let network = BlockTarget::Address(Network::parse("2001:db8:0:107::/64").unwrap());
+        let network = BlockTarget::Address(AddressPrefix::parse("2001:db8:0:107::/64").unwrap());
         let lifted = records.lift(&network, START).now_or_never();
         assert_eq!(lifted.unwrap(), Ok(true));
         let until = (2..).find(|second| !blocked(&isolate, "2001:db8:0:100::/56", *second));
