@@ -126,7 +126,7 @@ impl Caller {
     #[must_use]
     pub fn network_key(&self, prefixes: NetworkPrefixes) -> CallerKey {
         match self.key() {
-            CallerKey::Address(network) => CallerKey::Range(network.around(prefixes)),
+            CallerKey::Address(network) => CallerKey::Network(network.around(prefixes)),
             key => key,
         }
     }
@@ -165,7 +165,7 @@ impl Caller {
             CallerSource::Address { exact, .. } => *exact != Self::SHARED,
             CallerSource::Network(network) => !network.is_shared(),
             CallerSource::Named(CallerKey::User(_) | CallerKey::Id(_)) => true,
-            CallerSource::Named(CallerKey::Range(range)) => !range.contains(Self::SHARED),
+            CallerSource::Named(CallerKey::Network(range)) => !range.contains(Self::SHARED),
             CallerSource::Named(_) | CallerSource::Zone(_) | CallerSource::Unidentified => false,
         }
     }

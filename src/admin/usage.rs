@@ -139,7 +139,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let caller = read(caller, self.config().ipv6_prefix);
         let caller = caller.map_err(AdminError::BadIdentifier)?;
         let (key, charge) = policy.own_charge(&caller);
-        if let CallerKey::Range(range) = key
+        if let CallerKey::Network(range) = key
             && !policy.counts_network(range, self.config().ipv6_prefix)
         {
             return Err(AdminError::BadIdentifier(BadInput::from(

@@ -53,7 +53,7 @@ pub enum CallerKey {
     /// `zone-{hash}`: the Workers of one Cloudflare zone. The Workers of all zones share one address.
     Zone(CallerHash),
     /// `network-2001:db8:1::/48`: all callers of a network together.
-    Range(Range),
+    Network(Range),
 }
 
 impl CallerKey {
@@ -105,7 +105,7 @@ impl CallerKey {
             Some((ZONE, digits)) => CallerHash::parse(digits).map(Self::Zone),
             Some((NETWORK, network)) => {
                 let range = Range::parse(network)?;
-                (range.to_string() == network).then_some(Self::Range(range))
+                (range.to_string() == network).then_some(Self::Network(range))
             }
             _ => AddressPrefix::parse(text).map(Self::Address),
         }
@@ -122,7 +122,7 @@ impl fmt::Display for CallerKey {
             Self::Header(hash) => write!(f, "{HEADER}-{hash}"),
             Self::Id(hash) => write!(f, "{ID}-{hash}"),
             Self::Zone(hash) => write!(f, "{ZONE}-{hash}"),
-            Self::Range(range) => write!(f, "{NETWORK}-{range}"),
+            Self::Network(range) => write!(f, "{NETWORK}-{range}"),
         }
     }
 }
@@ -330,7 +330,7 @@ mod tests {
             1 => hash.clone().prop_map(CallerKey::Header),
             1 => hash.clone().prop_map(CallerKey::Id),
             1 => hash.prop_map(CallerKey::Zone),
-            2 => range.prop_map(CallerKey::Range),
+            2 => range.prop_map(CallerKey::Network),
         ]
     }
 
