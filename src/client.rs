@@ -49,7 +49,7 @@ enum CallerSource {
     /// A Worker of this zone, at the address that the Workers of all zones share.
     Zone(CallerHash),
     /// A check named a whole network that counts as one caller.
-    Network(AddressPrefix),
+    AddressPrefix(AddressPrefix),
     /// The header was missing or not an address.
     Unidentified,
     /// A check named a user, or another caller without an address, by its key.
@@ -102,7 +102,7 @@ impl Caller {
     #[must_use]
     pub const fn of_key(key: CallerKey) -> Self {
         Self(match key {
-            CallerKey::Address(network) => CallerSource::Network(network),
+            CallerKey::Address(network) => CallerSource::AddressPrefix(network),
             CallerKey::Unidentified => CallerSource::Unidentified,
             other => CallerSource::Named(other),
         })
@@ -112,7 +112,7 @@ impl Caller {
     #[must_use]
     pub const fn key(&self) -> CallerKey {
         match &self.0 {
-            CallerSource::Address { network, .. } | CallerSource::Network(network) => {
+            CallerSource::Address { network, .. } | CallerSource::AddressPrefix(network) => {
                 CallerKey::Address(*network)
             }
             CallerSource::Zone(zone) => CallerKey::Zone(*zone),
@@ -137,7 +137,9 @@ impl Caller {
         match &self.0 {
             CallerSource::Address { exact, .. } => Some(*exact),
             CallerSource::Zone(_) => Some(Self::SHARED),
-            CallerSource::Network(_) | CallerSource::Unidentified | CallerSource::Named(_) => None,
+            CallerSource::AddressPrefix(_)
+            | CallerSource::Unidentified
+            | CallerSource::Named(_) => None,
         }
     }
 
@@ -146,7 +148,7 @@ impl Caller {
     pub fn is_in(&self, ranges: &RangeMap<()>) -> bool {
         match &self.0 {
             CallerSource::Address { exact, .. } => ranges.holding(*exact).next().is_some(),
-            CallerSource::Network(network) => {
+            CallerSource::AddressPrefix(network) => {
                 let network = network.range();
                 let mut holding = ranges.holding(network.first());
                 holding.any(|(range, ())| range.covers(network))
@@ -163,7 +165,7 @@ impl Caller {
     pub fn may_be_blocked(&self) -> bool {
         match &self.0 {
             CallerSource::Address { exact, .. } => *exact != Self::SHARED,
-            CallerSource::Network(network) => !network.is_shared(),
+            CallerSource::AddressPrefix(network) => !network.is_shared(),
             CallerSource::Named(CallerKey::User(_) | CallerKey::Id(_)) => true,
             CallerSource::Named(CallerKey::Network(range)) => !range.contains(Self::SHARED),
             CallerSource::Named(_) | CallerSource::Zone(_) | CallerSource::Unidentified => false,
