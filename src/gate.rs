@@ -133,20 +133,20 @@ pub enum Arrival {
 
 /// Why a request can neither be admitted nor denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undecided {
+pub enum GateError {
     /// The store fails, and a policy has `on_store_failure` = `deny`.
     Store(StoreError),
     /// A policy is keyed by a header of which the request has more values than are charged.
     TooManyValues,
 }
 
-impl From<StoreError> for Undecided {
+impl From<StoreError> for GateError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<TooManyValues> for Undecided {
+impl From<TooManyValues> for GateError {
     fn from(_: TooManyValues) -> Self {
         Self::TooManyValues
     }
@@ -219,7 +219,7 @@ fn known_denial(
 ///
 /// # Errors
 ///
-/// [`Undecided::Store`] if the store does not decide, and [`Undecided::TooManyValues`] if a header by which the request is
+/// [`GateError::Store`] if the store does not decide, and [`GateError::TooManyValues`] if a header by which the request is
 /// limited has too many values.
 pub async fn decide<S: Store>(
     config: &Config,
@@ -227,7 +227,7 @@ pub async fn decide<S: Store>(
     prove: &impl Authenticate,
     request: &impl GateRequest,
     now: Timestamp,
-) -> Result<Report, Undecided> {
+) -> Result<Report, GateError> {
     match arrive(config, store, request, now) {
         Arrival::Decided(report) => Ok(*report),
         Arrival::Preflight(terms) | Arrival::Undecided(terms) => {
@@ -248,7 +248,7 @@ pub async fn decide_for<S: Store>(
     request: &impl GateRequest,
     terms: &Terms,
     now: Timestamp,
-) -> Result<Report, Undecided> {
+) -> Result<Report, GateError> {
     let class = match terms.exempt() {
         None => classify(config, request),
         Some(_) => RouteMatch::default(),

@@ -16,7 +16,7 @@ use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, HostCapabilities, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, LogLevel};
 use crate::events::EventKind;
-use crate::gate::{self, Arrival, GateRequest as _, Preflights, Report, Undecided};
+use crate::gate::{self, Arrival, GateError, GateRequest as _, Preflights, Report};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
@@ -305,9 +305,9 @@ impl<E: Effects + Clone> Limiter<E> {
         match decided {
             Ok(report) if !report.admitted => self.deny(report, incoming, now),
             Ok(report) => RequestDecision::Admitted(report),
-            Err(Undecided::TooManyValues) => answer(Response::too_many_values(format())),
+            Err(GateError::TooManyValues) => answer(Response::too_many_values(format())),
             // A policy has `on_store_failure` = `deny`.
-            Err(Undecided::Store(error)) => {
+            Err(GateError::Store(error)) => {
                 let route = incoming.classify(&config.routes).route;
                 self.metrics
                     .count_request(route, RequestOutcome::Unavailable);

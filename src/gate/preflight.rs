@@ -4,7 +4,7 @@
 //! credentials, body or any header of the page's. A page can neither see nor repeat a preflight. So a preflight must not
 //! consume the quota that the request itself needs.
 
-use super::{GateRequest, Report, Terms, Undecided, check, report};
+use super::{GateError, GateRequest, Report, Terms, check, report};
 use crate::config::Config;
 use crate::policy::Policy;
 use crate::seed::Seed;
@@ -112,7 +112,7 @@ impl Preflights {
         request: &impl GateRequest,
         terms: &Terms,
         now: Timestamp,
-    ) -> Result<Report, Undecided> {
+    ) -> Result<Report, GateError> {
         let address = Check {
             address: terms.address(),
             charges: Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Exempt, GateRequest, Preflights, Report, Terms, Undecided, caller, decide};
+use super::{Exempt, GateError, GateRequest, Preflights, Report, Terms, caller, decide};
 use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
@@ -469,7 +469,7 @@ fn a_request_with_too_many_header_values_is_refused_and_consumes_nothing() {
     let beyond = format!("{}, e", "x".repeat(16 * 1024 - 3));
     for value in ["a, b, c, d, e", "a,a,a,a,a", &beyond] {
         for _ in 0..4 {
-            assert_eq!(ask(&gate, value), Err(Undecided::TooManyValues));
+            assert_eq!(ask(&gate, value), Err(GateError::TooManyValues));
         }
     }
     assert_eq!(ask(&gate, "a, b, c, d,,"), Ok(true));
@@ -720,7 +720,7 @@ fn no_token_is_verified_for_a_request_with_too_many_values() {
     let prove = Counting(std::cell::Cell::new(0));
     let request = from("192.0.2.1", "/").with("x-key", "a, b, c, d, e");
     let asked = decide(&gate.config, &gate.store, &prove, &request, START).now_or_never();
-    assert_eq!(asked.unwrap().unwrap_err(), Undecided::TooManyValues);
+    assert_eq!(asked.unwrap().unwrap_err(), GateError::TooManyValues);
     assert_eq!(prove.0.get(), 0);
 }
 
