@@ -163,11 +163,11 @@ pub fn arrive(
     let caller = caller(config, &|name| request.header(name));
     let terms = Terms::of(config, caller);
     let exempt = match terms.exempt() {
-        Some(Exempt::Allowed) => terms.exempt(),
+        Some(Exempt::AllowListed) => terms.exempt(),
         _ if bypasses(config, request) => Some(Exempt::Bypassed),
         exempt => exempt,
     };
-    if let Some(Exempt::Allowed | Exempt::Bypassed) = exempt {
+    if let Some(Exempt::AllowListed | Exempt::Bypassed) = exempt {
         return Arrival::Decided(Box::new(Report {
             exempt,
             ..report(caller, None, &Check::default(), &[], &Verdict::default())

@@ -10,7 +10,7 @@ use crate::store::Charge;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exempt {
     /// The caller's address is on the allow-list. No block stops it either.
-    Allowed,
+    AllowListed,
     /// The request has the bypass token. No block stops it either.
     Bypassed,
     /// `RATE_LIMIT_ENABLED` is `false`. Blocks of addresses stay in force.
@@ -22,7 +22,7 @@ impl Exempt {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Allowed => "allowlist",
+            Self::AllowListed => "allowlist",
             Self::Bypassed => "bypass",
             Self::Disabled => "disabled",
         }
@@ -42,7 +42,7 @@ impl Terms {
     #[must_use]
     pub fn of(config: &Config, caller: Caller) -> Self {
         let exempt = if caller.is_in(&config.abuse.allowlist) {
-            Some(Exempt::Allowed)
+            Some(Exempt::AllowListed)
         } else {
             (!config.enabled).then_some(Exempt::Disabled)
         };
@@ -66,7 +66,7 @@ impl Terms {
     pub fn address(&self) -> Option<String> {
         match self.exempt {
             None | Some(Exempt::Disabled) => self.caller.block_address(),
-            Some(Exempt::Allowed | Exempt::Bypassed) => None,
+            Some(Exempt::AllowListed | Exempt::Bypassed) => None,
         }
     }
 

@@ -566,8 +566,8 @@ fn an_exempt_request_is_charged_to_no_quota() {
         "RATE_LIMIT_BYPASS_TOKEN": "correct-horse-battery-staple",
     }));
     for (request, exempt) in [
-        (from("10.1.2.3", "/"), Some(Exempt::Allowed)),
-        (from("2001:db8::7", "/"), Some(Exempt::Allowed)),
+        (from("10.1.2.3", "/"), Some(Exempt::AllowListed)),
+        (from("2001:db8::7", "/"), Some(Exempt::AllowListed)),
         (from("2001:db8::8", "/"), None),
         (from("192.0.2.1", "/"), None),
         (

@@ -161,7 +161,7 @@ fn a_verdict_has_the_numbers_of_the_binding_policy() {
     let exempt = isolate.limit(&by("198.51.100.7", "/"));
     assert_eq!(
         (exempt.exempt, exempt.policy),
-        (Some(Exempt::Allowed), None)
+        (Some(Exempt::AllowListed), None)
     );
     let too_long = isolate.limit(&by("192.0.2.1", &format!("/{}", "x".repeat(5000))));
     assert_eq!(too_long.answer.map(|answer| answer.status), Some(414));
