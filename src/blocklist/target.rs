@@ -23,7 +23,7 @@ pub enum BlockTarget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The target is on the allow-list, or is a caller with an address on it. It would still be admitted.
-    Allowed,
+    OnAllowList,
     /// The range is too wide.
     TooWide,
     /// The target is the address that all Workers of other zones share.
@@ -35,7 +35,7 @@ impl Refusal {
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
-            Self::Allowed => {
+            Self::OnAllowList => {
                 "This, or an address of the same caller, is on RATE_LIMIT_ALLOWLIST, which a block does not touch; \
                  take it off the list first."
             }
@@ -129,7 +129,7 @@ impl BlockTarget {
         let mut list = allowed.iter();
         let is_allowed =
             list.any(|(allowed, ())| allowed.covers(range) || (is_caller && range.covers(allowed)));
-        is_allowed.then_some(Refusal::Allowed)
+        is_allowed.then_some(Refusal::OnAllowList)
     }
 }
 
@@ -210,14 +210,14 @@ mod tests {
             ("2a06:98c0:3600::/64", Some(Refusal::Shared)),
             ("2a06:98c0:3600::103", Some(Refusal::Shared)),
             ("2a06:98c0:3600:1::/64", None),
-            ("10.1.2.3", Some(Refusal::Allowed)),
-            ("10.0.0.0/8", Some(Refusal::Allowed)),
-            ("2001:db8:7::/48", Some(Refusal::Allowed)),
+            ("10.1.2.3", Some(Refusal::OnAllowList)),
+            ("10.0.0.0/8", Some(Refusal::OnAllowList)),
+            ("2001:db8:7::/48", Some(Refusal::OnAllowList)),
             ("2001::/16", None),
             // A caller with an address on the list.
-            ("2001:db9:88::1", Some(Refusal::Allowed)),
-            ("2001:db9:88::2", Some(Refusal::Allowed)),
-            ("2001:db9:88::/64", Some(Refusal::Allowed)),
+            ("2001:db9:88::1", Some(Refusal::OnAllowList)),
+            ("2001:db9:88::2", Some(Refusal::OnAllowList)),
+            ("2001:db9:88::/64", Some(Refusal::OnAllowList)),
             ("2001:db9:88:1::1", None),
             // Ranges of many callers, some of whom are on the list.
             ("2001:db9:88::/63", None),
