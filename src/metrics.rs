@@ -105,7 +105,7 @@ fn routes(config: &Config) -> impl Iterator<Item = &str> {
 
 /// The number of unsent commands that is worth a batch even if no request was counted. The control plane and the schedule
 /// send commands too.
-const COMMANDS_UNSENT: u64 = 50;
+const MIN_UNREPORTED_COMMANDS: u64 = 50;
 
 /// What an isolate has counted since it began.
 #[derive(Default)]
@@ -278,7 +278,7 @@ impl Metrics {
     #[must_use]
     pub fn should_send(&self, commands: u64, now: Timestamp) -> bool {
         let unsent = commands.saturating_sub(self.commands_sent.get());
-        let waiting = self.is_waiting() || self.is_on() && unsent >= COMMANDS_UNSENT;
+        let waiting = self.is_waiting() || self.is_on() && unsent >= MIN_UNREPORTED_COMMANDS;
         if !waiting || self.sending.get().is_pending(now) {
             return false;
         }
