@@ -130,7 +130,7 @@ fn outlasts_outage(remembered: &Verdict, check: &Check, now: Timestamp) -> bool 
 
 /// What denies.
 #[derive(Clone, Copy)]
-enum RememberedBy {
+enum DeniedBy {
     Address(AddressBlock),
     Quota(QuotaAnswer),
 }
@@ -148,7 +148,7 @@ enum Revalidation {
 #[derive(Clone, Copy)]
 struct Remembered {
     cost: u32,
-    denial: RememberedBy,
+    denial: DeniedBy,
     ends: Timestamp,
     /// Until when it is repeated without asking the store.
     fresh_until: Deadline,
@@ -212,7 +212,7 @@ impl DenialMap {
         };
         if let Some(address) = &check.address
             && let Some(known) = self.get(address, ANY_COST, now)
-            && let RememberedBy::Address(block) = known.denial
+            && let DeniedBy::Address(block) = known.denial
         {
             verdict.address_block = Some(block);
             applies(known);
@@ -220,7 +220,7 @@ impl DenialMap {
         for (charge, answer) in check.charges.iter().zip(&mut verdict.answers) {
             if charge.enforced
                 && let Some(known) = self.get(&charge.key, check.cost, now)
-                && let RememberedBy::Quota(denial) = known.denial
+                && let DeniedBy::Quota(denial) = known.denial
                 // A block that another request of the key set does not apply to a charge that sets no block.
                 && (denial.blocked_until.is_none() || charge.blocks())
             {
@@ -254,7 +254,7 @@ impl DenialMap {
             let until = |block: AddressBlock| block.until.unwrap_or(now + ENDLESS);
             let denial = verdict
                 .address_block
-                .map(|block| (RememberedBy::Address(block), until(block)));
+                .map(|block| (DeniedBy::Address(block), until(block)));
             self.remember(address, ANY_COST, denial, now);
         }
         for (charge, answer) in verdict.enforced(check) {
@@ -263,7 +263,7 @@ impl DenialMap {
                 QuotaOutcome::Impossible => Some(now + ENDLESS),
                 QuotaOutcome::Allowed | QuotaOutcome::Denied { .. } => answer.retry_at(),
             };
-            let denial = ends.map(|ends| (RememberedBy::Quota(*answer), ends));
+            let denial = ends.map(|ends| (DeniedBy::Quota(*answer), ends));
             self.remember(&charge.key, check.cost, denial, now);
         }
     }
@@ -280,7 +280,7 @@ impl DenialMap {
         &mut self,
         key: &str,
         cost: u32,
-        denial: Option<(RememberedBy, Timestamp)>,
+        denial: Option<(DeniedBy, Timestamp)>,
         now: Timestamp,
     ) {
         let mut per_cost = self.forget(key);
