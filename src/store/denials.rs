@@ -146,7 +146,7 @@ enum Revalidation {
 
 /// A denial of one cost. It says nothing about requests of other costs.
 #[derive(Clone, Copy)]
-struct Remembered {
+struct RememberedDenial {
     cost: u32,
     denial: DeniedBy,
     ends: Timestamp,
@@ -156,7 +156,7 @@ struct Remembered {
 
 /// The denials of one key.
 struct DenialEntry {
-    per_cost: Vec<Remembered>,
+    per_cost: Vec<RememberedDenial>,
     ends: Timestamp,
 }
 
@@ -201,7 +201,7 @@ impl DenialMap {
             ..Verdict::default()
         };
         let mut revalidation = None;
-        let mut applies = |remembered: &Remembered| {
+        let mut applies = |remembered: &RememberedDenial| {
             let fresh = remembered.fresh_until.is_pending(now);
             let not_due = fresh || revalidation == Some(Revalidation::NotDue);
             revalidation = Some(if not_due {
@@ -231,7 +231,7 @@ impl DenialMap {
         Some((verdict, revalidation?))
     }
 
-    fn get(&self, key: &str, cost: u32, now: Timestamp) -> Option<&Remembered> {
+    fn get(&self, key: &str, cost: u32, now: Timestamp) -> Option<&RememberedDenial> {
         let entry = self.denials.get(key)?;
         let mut per_cost = entry.per_cost.iter();
         per_cost.find(|known| known.cost == cost && known.ends > now)
@@ -288,7 +288,7 @@ impl DenialMap {
         if per_cost.len() >= MAX_COSTS_PER_KEY {
             per_cost.remove(0);
         }
-        per_cost.extend(denial.map(|(denial, ends)| Remembered {
+        per_cost.extend(denial.map(|(denial, ends)| RememberedDenial {
             cost,
             denial,
             ends,
@@ -312,7 +312,7 @@ impl DenialMap {
     }
 
     /// Forgets the denials of a key, and returns them.
-    fn forget(&mut self, key: &str) -> Vec<Remembered> {
+    fn forget(&mut self, key: &str) -> Vec<RememberedDenial> {
         match self.denials.remove_entry(key) {
             Some((key, entry)) => {
                 self.by_end.remove(&(entry.ends, key));
