@@ -245,7 +245,7 @@ pub struct Setup {
     pub client_ip_header: String,
     /// Headers of which no [other spelling](crate::headers::is_forwarded) is forwarded: those with the caller's address, and
     /// those that are keys of policies.
-    pub one_spelling: Vec<String>,
+    pub other_spellings_not_forwarded: Vec<String>,
     /// How to reach Redis. `None`: no Redis is configured.
     pub redis: Option<Server>,
 }
@@ -255,10 +255,12 @@ impl Setup {
         Self {
             number,
             client_ip_header: config.client_ip_header.clone(),
-            one_spelling: headers::other_spellings_not_forwarded(&config.client_ip_header)
-                .chain(config.key_headers().filter(|name| headers::is_plain(name)))
-                .map(str::to_owned)
-                .collect(),
+            other_spellings_not_forwarded: headers::other_spellings_not_forwarded(
+                &config.client_ip_header,
+            )
+            .chain(config.key_headers().filter(|name| headers::is_plain(name)))
+            .map(str::to_owned)
+            .collect(),
             redis: config.store.server().cloned(),
         }
     }

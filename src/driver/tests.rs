@@ -125,7 +125,7 @@ fn a_setup_tells_the_host_which_headers_to_read_and_how_to_reach_redis() {
         .configure(&keyed, config::HostCapabilities::default())
         .unwrap();
     assert_eq!(
-        keyed.one_spelling,
+        keyed.other_spellings_not_forwarded,
         ["cf-connecting-ip", "x-forwarded-for", "x-api-key"]
     );
     let setup = driver
