@@ -122,7 +122,7 @@ enum Actor {
 
 /// A call of the control plane that the application makes itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Operation {
+pub struct ControlPlaneCall {
     /// The method.
     pub method: String,
     /// The path after [`ROOT`], and the query: `/events?limit=5`. Both are percent-encoded, as in a URL.
@@ -131,7 +131,7 @@ pub struct Operation {
     pub body: String,
 }
 
-impl Operation {
+impl ControlPlaneCall {
     fn into_request(self) -> AdminRequest {
         let (path, query) = match self.path_and_query.split_once('?') {
             Some((path, query)) => (path.to_owned(), query.to_owned()),
@@ -324,7 +324,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// Answers a call of the application, without a token. No request over HTTP may reach this function.
-    pub(crate) async fn operate(&self, operation: Operation, now: Timestamp) -> Response {
+    pub(crate) async fn operate(&self, operation: ControlPlaneCall, now: Timestamp) -> Response {
         let request = operation.into_request();
         if Input::read(&request).segments == ["health"] {
             return self.health(&request.method, Access::Granted, now);

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::admin::{Operation, RequestBody};
+use crate::admin::{ControlPlaneCall, RequestBody};
 use crate::config::{Config, HostCapabilities, Server, Vars};
 use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
@@ -385,7 +385,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     }
 
     /// Begins [`Limiter::operate`].
-    pub fn operate(&mut self, operation: Operation) -> TaskStep<TaskOutcome> {
+    pub fn operate(&mut self, operation: ControlPlaneCall) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             TaskResult::Answer(limiter.operate(operation).await)
         })

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::admin::access::TokenGuard;
 use crate::admin::{
-    self, Application, Authorization, ControlPlane, MAX_BODY_BYTES, Operation, RequestBody,
+    self, Application, Authorization, ControlPlane, ControlPlaneCall, MAX_BODY_BYTES, RequestBody,
 };
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
@@ -210,7 +210,7 @@ impl<E: Effects + Clone> Limiter<E> {
 
     /// Makes a call of the control plane that the application asks for itself. It needs no token, and no request can
     /// reach it by its path.
-    pub async fn operate(&self, operation: Operation) -> Response {
+    pub async fn operate(&self, operation: ControlPlaneCall) -> Response {
         self.effects.outlive_client();
         self.admin_api()
             .operate(operation, self.effects.now())

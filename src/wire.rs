@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::admin::{Operation, RequestBody};
+use crate::admin::{ControlPlaneCall, RequestBody};
 use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
@@ -300,10 +300,10 @@ pub fn fields(text: &str) -> RequestFields {
 /// Reads the application's own call of the control plane: the method, then the path with the query, each ended by a line
 /// feed, then the body.
 #[must_use]
-pub fn operation(text: &str) -> Operation {
+pub fn operation(text: &str) -> ControlPlaneCall {
     let mut parts = text.splitn(3, '\n').map(str::to_owned);
     let mut next = || parts.next().unwrap_or_default();
-    Operation {
+    ControlPlaneCall {
         method: next(),
         path_and_query: next(),
         body: next(),

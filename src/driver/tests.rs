@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{Driver, Platform, RequestFields, TaskOutcome};
-use crate::admin::{Operation, RequestBody};
+use crate::admin::{ControlPlaneCall, RequestBody};
 use crate::config::{self, Server, Vars};
 use crate::effects::{LogLevel, RedisResponse};
 use crate::limiter::{ForwardTarget, LimitVerdict, Location};
@@ -389,7 +389,7 @@ fn the_control_plane_needs_a_token_over_http_and_none_from_the_application() {
     assert_eq!(answered(driver.resume(id, body)).status, 200);
 
     host.headers.borrow_mut().clear();
-    let operation = Operation {
+    let operation = ControlPlaneCall {
         method: "GET".to_owned(),
         path_and_query: "/blocked/192.0.2.9".to_owned(),
         body: String::new(),

@@ -8,7 +8,7 @@ use super::{
     EncodedStep, FAILED, NOT_TEXT, StepKind, TIMED_OUT, TOO_LONG, answer, fields, operation,
     redirected,
 };
-use crate::admin::{Operation, RequestBody};
+use crate::admin::{ControlPlaneCall, RequestBody};
 use crate::driver::{RequestFields, TaskOutcome};
 use crate::effects::RedisResponse;
 use crate::error::{KeySetError, StoreError};
@@ -175,13 +175,13 @@ fn an_operation_is_read_from_two_parts_and_the_rest() {
     let read = operation("PUT\n/blocked/192.0.2.1?x\n{\n}");
     assert_eq!(
         read,
-        Operation {
+        ControlPlaneCall {
             method: "PUT".to_owned(),
             path_and_query: "/blocked/192.0.2.1?x".to_owned(),
             body: "{\n}".to_owned(),
         }
     );
-    assert_eq!(operation(""), Operation::default());
+    assert_eq!(operation(""), ControlPlaneCall::default());
 }
 
 #[test]

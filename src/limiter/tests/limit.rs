@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::{Handled, Isolate, TOKEN, TestRequest, by, header, json_of, policies, upstash};
-use crate::admin::Operation;
+use crate::admin::ControlPlaneCall;
 use crate::gate::Exempt;
 use crate::headers::LOOP_GUARD;
 use crate::response::Response;
@@ -190,7 +190,7 @@ fn limit_ignores_the_origin_and_the_loop_guard() {
 }
 
 fn operate(isolate: &Isolate, method: &str, path_and_query: &str, body: &str) -> Response {
-    let operation = Operation {
+    let operation = ControlPlaneCall {
         method: method.to_owned(),
         path_and_query: path_and_query.to_owned(),
         body: body.to_owned(),
