@@ -43,7 +43,7 @@ mod page;
 mod usage;
 
 use access::{Access, AccessToken, TokenGuard, too_many};
-pub(crate) use application::Application;
+pub(crate) use application::ApplicationKeys;
 use bad_input::BadInput;
 use health::Dependencies;
 use input::Input;

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use crate::admin::access::TokenGuard;
 use crate::admin::{
-    self, Application, Authorization, ControlPlane, ControlPlaneCall, MAX_BODY_BYTES, RequestBody,
+    self, ApplicationKeys, Authorization, ControlPlane, ControlPlaneCall, MAX_BODY_BYTES,
+    RequestBody,
 };
 use crate::budget::Budget;
 use crate::client::CF_WORKER;
@@ -66,7 +67,7 @@ pub struct Limiter<E> {
     effects: E,
     stack: Stack<RedisStore<RestClient<E>>, Connection<E>, E>,
     journal: Journal<Connection<E>>,
-    application: Application<Connection<E>>,
+    application: ApplicationKeys<Connection<E>>,
     metrics: Metrics,
     token_guard: TokenGuard,
     preflights: Preflights,
@@ -511,7 +512,7 @@ fn body_format(incoming: &Incoming<'_, impl Request>) -> BodyFormat {
 type Composed<E> = (
     Stack<RedisStore<RestClient<E>>, Connection<E>, E>,
     Rc<Records<Connection<E>>>,
-    Application<Connection<E>>,
+    ApplicationKeys<Connection<E>>,
 );
 
 /// Composes the stack of stores that the configuration asks for, the records, and the application's keys.
@@ -524,7 +525,7 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
             let stack = Stack::in_memory(Rc::clone(&records), sizes, seed, effects.clone());
             let keys = Connection::Emulator(Emulator::for_application());
             let keys = Rc::new(Records::new(keys, Keys::new("")));
-            (stack, records, Application::new(keys, Retries::NONE))
+            (stack, records, ApplicationKeys::new(keys, Retries::NONE))
         }
         StoreConfig::Redis {
             server,
@@ -540,7 +541,7 @@ fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Com
             let records = Rc::new(Records::new(Connection::Rest(rest), keys));
             let effects = effects.clone();
             let stack = Stack::new(store, Rc::clone(&records), *rules, sizes, seed, effects);
-            let application = Application::new(Rc::clone(&records), rules.retries);
+            let application = ApplicationKeys::new(Rc::clone(&records), rules.retries);
             (stack, records, application)
         }
     }

@@ -43,12 +43,12 @@ const CALLS: &str =
     "The call must be one of get, set, incr, expire, del and log, with its arguments.";
 
 /// Runs commands on the application's keys.
-pub(crate) struct Application<D> {
+pub(crate) struct ApplicationKeys<D> {
     records: Rc<Records<D>>,
     retries: Retries,
 }
 
-impl<D: Database> Application<D> {
+impl<D: Database> ApplicationKeys<D> {
     /// Keeps the keys in `records`. Repeats failed calls that are safe to repeat, as `retries` allows.
     pub(crate) const fn new(records: Rc<Records<D>>, retries: Retries) -> Self {
         Self { records, retries }
@@ -77,12 +77,12 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     /// - `["expire", key, seconds]`: whether the key exists;
     /// - `["del", key, ...]`: how many of the keys existed;
     /// - `["log", identifier, policy, method, path]`: `null`.
-    pub(crate) async fn apply(&self, application: &Application<D>, call: &str) -> Response {
+    pub(crate) async fn apply(&self, application: &ApplicationKeys<D>, call: &str) -> Response {
         let result = self.try_apply(application, call).await;
         result.unwrap_or_else(AdminError::response)
     }
 
-    async fn try_apply(&self, application: &Application<D>, call: &str) -> AdminResult {
+    async fn try_apply(&self, application: &ApplicationKeys<D>, call: &str) -> AdminResult {
         let Some(Value::Array(words)) = json::value(call) else {
             return Err(BadInput::from(CALLS).into());
         };
@@ -158,7 +158,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     /// Runs a command. Fails at once while the store is known not to answer.
     async fn send(
         &self,
-        application: &Application<D>,
+        application: &ApplicationKeys<D>,
         command: Command,
         is_repeatable: bool,
     ) -> Result<Value, StoreError> {
