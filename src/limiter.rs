@@ -235,7 +235,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// All calls but `incr` are repeated after a transient failure, as `REDIS_RETRY_COUNT` says. While the breaker is
     /// open, no call is made.
     pub async fn application(&self, call: &str) -> Response {
-        self.admin_api().apply(&self.application, call).await
+        self.admin_api().run_command(&self.application, call).await
     }
 
     /// Answers a request to the control plane. `None`: the request is traffic.

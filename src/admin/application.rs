@@ -77,7 +77,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     /// - `["expire", key, seconds]`: whether the key exists;
     /// - `["del", key, ...]`: how many of the keys existed;
     /// - `["log", identifier, policy, method, path]`: `null`.
-    pub(crate) async fn apply(&self, application: &ApplicationKeys<D>, call: &str) -> Response {
+    pub(crate) async fn run_command(
+        &self,
+        application: &ApplicationKeys<D>,
+        call: &str,
+    ) -> Response {
         let result = self.try_apply(application, call).await;
         result.unwrap_or_else(AdminError::response)
     }
