@@ -82,11 +82,11 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         application: &ApplicationKeys<D>,
         call: &str,
     ) -> Response {
-        let result = self.try_apply(application, call).await;
+        let result = self.try_run_command(application, call).await;
         result.unwrap_or_else(AdminError::response)
     }
 
-    async fn try_apply(&self, application: &ApplicationKeys<D>, call: &str) -> AdminResult {
+    async fn try_run_command(&self, application: &ApplicationKeys<D>, call: &str) -> AdminResult {
         let Some(Value::Array(words)) = json::value(call) else {
             return Err(BadInput::from(CALLS).into());
         };
