@@ -394,7 +394,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     /// Begins [`Limiter::application`].
     pub fn application(&mut self, call: String) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
-            TaskResult::Answer(limiter.application(&call).await)
+            TaskResult::Answer(limiter.run_application_command(&call).await)
         })
     }
 

@@ -234,7 +234,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// 10,000 keys and 8 MiB. When that is full, the keys that expire soonest go first, then those written longest ago.
     /// All calls but `incr` are repeated after a transient failure, as `REDIS_RETRY_COUNT` says. While the breaker is
     /// open, no call is made.
-    pub async fn application(&self, call: &str) -> Response {
+    pub async fn run_application_command(&self, call: &str) -> Response {
         self.admin_api().run_command(&self.application, call).await
     }
 

@@ -13,7 +13,7 @@ use crate::store::stand_in::{RealEffects, StandIn};
 
 /// The result of a call and the code of its error, of which one is `null`.
 async fn called<E: Effects + Clone>(limiter: &Limiter<E>, call: &Value) -> (Value, Value) {
-    let answer = limiter.application(&call.to_string()).await;
+    let answer = limiter.run_application_command(&call.to_string()).await;
     let body = json_of(&answer);
     assert_eq!(answer.status == 200, body["code"].is_null(), "{answer:?}");
     (body["result"].clone(), body["code"].clone())
@@ -210,7 +210,10 @@ fn an_invalid_call_is_refused_before_the_store_is_asked() {
             "{call}"
         );
     }
-    let garbage = isolate.limiter.application("[\"get\"").now_or_never();
+    let garbage = isolate
+        .limiter
+        .run_application_command("[\"get\"")
+        .now_or_never();
     assert_eq!(garbage.unwrap().status, 400);
     assert!(isolate.effects.calls().is_empty());
 }
@@ -302,7 +305,11 @@ fn every_call_but_incr_is_repeated_after_a_timeout() {
 fn no_call_is_made_while_the_breaker_is_open() {
     let isolate = Isolate::new(&upstash(&json!({})));
     let message = |call: &str| {
-        let answer = isolate.limiter.application(call).now_or_never().unwrap();
+        let answer = isolate
+            .limiter
+            .run_application_command(call)
+            .now_or_never()
+            .unwrap();
         assert_eq!(answer.status, 503);
         json_of(&answer)["message"].as_str().unwrap().to_owned()
     };
