@@ -387,7 +387,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
     /// Begins [`Limiter::operate`].
     pub fn operate(&mut self, operation: ControlPlaneCall) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
-            TaskResult::Answer(limiter.operate(operation).await)
+            TaskResult::Answer(limiter.call_control_plane(operation).await)
         })
     }
 

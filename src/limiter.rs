@@ -211,7 +211,7 @@ impl<E: Effects + Clone> Limiter<E> {
 
     /// Makes a call of the control plane that the application asks for itself. It needs no token, and no request can
     /// reach it by its path.
-    pub async fn operate(&self, operation: ControlPlaneCall) -> Response {
+    pub async fn call_control_plane(&self, operation: ControlPlaneCall) -> Response {
         self.effects.outlive_client();
         self.admin_api()
             .operate(operation, self.effects.now())

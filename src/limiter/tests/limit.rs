@@ -195,7 +195,7 @@ fn operate(isolate: &Isolate, method: &str, path_and_query: &str, body: &str) ->
         path_and_query: path_and_query.to_owned(),
         body: body.to_owned(),
     };
-    let answer = isolate.limiter.operate(operation).now_or_never();
+    let answer = isolate.limiter.call_control_plane(operation).now_or_never();
     answer.expect("every effect of the test host ends at once")
 }
 
