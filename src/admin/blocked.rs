@@ -283,7 +283,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         keys: &[String],
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.records().lift_policies(keys, now).await?;
+        self.records().lift_policy_blocks(keys, now).await?;
         let quotas: Vec<RedisKey> = keys.iter().map(|key| RedisKey::Quota(key)).collect();
         self.records().delete(&quotas, now).await?;
         for key in keys {

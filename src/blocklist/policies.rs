@@ -59,7 +59,11 @@ impl<D: Database> Records<D> {
     /// # Errors
     ///
     /// [`StoreError`] if the database fails.
-    pub async fn lift_policies(&self, keys: &[String], now: Timestamp) -> Result<u64, StoreError> {
+    pub async fn lift_policy_blocks(
+        &self,
+        keys: &[String],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
         if keys.is_empty() {
             return Ok(0);
         }

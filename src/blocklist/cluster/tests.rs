@@ -476,7 +476,7 @@ async fn records_are_right_on_a_redis_that_refuses_calls_over_several_slots() {
     let policies = records.policy_blocks(100, START).await.unwrap();
     assert_eq!(policies.len(), 18);
     let keys: Vec<String> = policies.into_iter().map(|block| block.key).collect();
-    assert_eq!(records.lift_policies(&keys, START).await, Ok(18));
+    assert_eq!(records.lift_policy_blocks(&keys, START).await, Ok(18));
     assert_eq!(records.policy_blocks(100, START).await, Ok(vec![]));
     let quotas = ["general:192.0.2.1", "auth:192.0.2.2"].map(RedisKey::Quota);
     for quota in quotas {
