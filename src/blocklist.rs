@@ -9,7 +9,7 @@ mod change;
 mod cluster;
 pub mod copy;
 pub mod pages;
-pub mod policies;
+pub mod policy_blocks;
 pub mod records;
 mod target;
 pub mod version;
