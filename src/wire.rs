@@ -22,7 +22,7 @@ use crate::time::{Millis, Timestamp};
 
 mod redis;
 
-pub use redis::{host, server};
+pub use redis::{capabilities, server};
 
 /// What a host has to do next. Each kind says what the three [numbers](EncodedStep::numbers) and the text contain. Unless it
 /// says otherwise, the first number is the task's.

@@ -12,7 +12,7 @@ use crate::config::{
 /// - `client`: 0 if the application has passed no client. Otherwise twice the client's number, which begins at 1, plus 1 if
 ///   the client is connected to a cluster.
 #[must_use]
-pub const fn host(has_origin_binding: bool, reach: u32, client: u32) -> HostCapabilities {
+pub const fn capabilities(has_origin_binding: bool, reach: u32, client: u32) -> HostCapabilities {
     HostCapabilities {
         has_origin_binding,
         reach: match reach {
