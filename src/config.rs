@@ -116,7 +116,7 @@ pub enum Dialect {
     /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11).
     Ietf,
     /// No such headers.
-    Silent,
+    None,
 }
 
 /// Where an admitted request goes.
@@ -282,7 +282,7 @@ fn dialect(vars: &Vars, problems: &mut Problems) -> Dialect {
     match vars.text("RATE_LIMIT_HEADERS").as_deref() {
         None | Some("x-ratelimit") => Dialect::XRateLimit,
         Some("ietf") => Dialect::Ietf,
-        Some("none") => Dialect::Silent,
+        Some("none") => Dialect::None,
         Some(_) => {
             problems.error(
                 "RATE_LIMIT_HEADERS",

@@ -382,7 +382,7 @@ fn flags_numbers_and_names_have_a_range_or_a_form() {
     );
     assert_eq!(
         good(&json!({"RATE_LIMIT_HEADERS": "none"})).dialect,
-        Dialect::Silent
+        Dialect::None
     );
     bad(&json!({"RATE_LIMIT_HEADERS": "off"}), "RATE_LIMIT_HEADERS");
     assert_eq!(

@@ -119,7 +119,7 @@ pub(super) fn removed_from_response(
     limits: &[Header],
 ) -> Vec<&'static str> {
     // In the dialect `none`, no numbers are shown: neither the limiter's nor the origin's.
-    let is_silent = config.dialect == Dialect::Silent && !report.enforced.is_empty();
+    let is_silent = config.dialect == Dialect::None && !report.enforced.is_empty();
     if limits.is_empty() && !is_silent {
         Vec::new()
     } else {

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 #[must_use]
 pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
     let mut headers = match dialect {
-        Dialect::Silent => return Vec::new(),
+        Dialect::None => return Vec::new(),
         Dialect::XRateLimit => report.binding().map(x_ratelimit).unwrap_or_default(),
         Dialect::Ietf => ietf(report, now),
     };
@@ -35,7 +35,7 @@ pub const fn exposed(dialect: Dialect) -> &'static str {
         Dialect::Ietf => {
             "RateLimit-Policy, RateLimit, X-RateLimit-Store, X-RateLimit-Shadow, Retry-After"
         }
-        Dialect::Silent => "Retry-After",
+        Dialect::None => "Retry-After",
     }
 }
 

@@ -144,7 +144,7 @@ fn a_page_may_read_every_header_that_is_sent() {
     for (dialect, number) in [
         (Dialect::XRateLimit, 6),
         (Dialect::Ietf, 4),
-        (Dialect::Silent, 0),
+        (Dialect::None, 0),
     ] {
         let statuses = || vec![quota_status("api", 10, 9, QuotaOutcome::Allowed)];
         let sent = Report {
@@ -169,7 +169,7 @@ fn a_page_may_read_every_header_that_is_sent() {
 #[test]
 fn the_silent_dialect_and_a_request_without_policies_have_no_headers() {
     let statuses = vec![quota_status("api", 10, 9, QuotaOutcome::Allowed)];
-    assert_eq!(of(&report(true, statuses), Dialect::Silent, NOW), []);
+    assert_eq!(of(&report(true, statuses), Dialect::None, NOW), []);
     assert_eq!(of(&report(true, Vec::new()), Dialect::XRateLimit, NOW), []);
     assert_eq!(of(&report(true, Vec::new()), Dialect::Ietf, NOW), []);
 }
