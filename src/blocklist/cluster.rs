@@ -19,7 +19,7 @@
 use super::block::Block;
 use super::change::{Condition, GuardedCommands, VersionChange};
 use super::records::{
-    ATTEMPTS, BlockError, ENDLESS, LIFTING, ListedAddresses, bound, restored, score_of, tidy,
+    ATTEMPTS, BlockError, ENDLESS_SCORE, LIFTING, ListedAddresses, bound, restored, score_of, tidy,
 };
 use crate::error::StoreError;
 use crate::json;
@@ -103,7 +103,7 @@ impl<D: Database> Records<D> {
     fn listing_commands(&self, address: &str, score: u64) -> Vec<Command> {
         let list = self.key(RedisKey::BlockedAddresses);
         let mut commands = vec![command(["ZADD", &list, &score.to_string(), address])];
-        if score >= ENDLESS {
+        if score >= ENDLESS_SCORE {
             commands.push(command(["PERSIST", &list]));
         }
         commands
@@ -278,7 +278,7 @@ impl<D: Database> Records<D> {
         }
         let list = self.key(RedisKey::BlockedAddresses);
         let [score] = self.run([command(["ZSCORE", &list, address])], now).await?;
-        let is_listed = number_of(&score) >= ENDLESS;
+        let is_listed = number_of(&score) >= ENDLESS_SCORE;
         let keep = match is_listed {
             true => command(["SET", &key, &restored(None, now).to_record()]),
             false => command(["DEL", &key]),

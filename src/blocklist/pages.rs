@@ -1,7 +1,7 @@
 //! The list of blocks, in pages.
 
 use super::block::{Block, BlockedBy};
-use super::records::ENDLESS;
+use super::records::ENDLESS_SCORE;
 use crate::client::AddressPrefix;
 use crate::client::range::Range;
 use crate::error::StoreError;
@@ -49,7 +49,10 @@ impl BlockCursor {
             return Range::parse(after).map(|_| Self::Ranges(after.to_owned()));
         }
         let (score, address) = text.strip_prefix('a')?.split_once('-')?;
-        let score = score.parse().ok().filter(|score| *score <= 2 * ENDLESS)?;
+        let score = score
+            .parse()
+            .ok()
+            .filter(|score| *score <= 2 * ENDLESS_SCORE)?;
         (address.is_empty() || AddressPrefix::parse(address).is_some())
             .then(|| Self::Addresses(score, address.to_owned()))
     }
@@ -172,7 +175,7 @@ impl<D: Database> Records<D> {
 fn without_record(score: u64) -> Option<Block> {
     Some(Block {
         until: None,
-        since: score.checked_sub(ENDLESS)?,
+        since: score.checked_sub(ENDLESS_SCORE)?,
         by: BlockedBy::Operator,
         reason: Some("not in force until an isolate restores its record, which is lost".to_owned()),
     })

@@ -28,11 +28,11 @@ pub(crate) const BOUNDS_COMMANDS: usize = 5;
 
 /// The lowest score of blocks without an end, later than every time. The time at which the block was set is added
 /// to it.
-pub(super) const ENDLESS: u64 = 5_000_000_000_000_000;
+pub(super) const ENDLESS_SCORE: u64 = 5_000_000_000_000_000;
 
 /// The score of an address whose block without an end is being lifted in a cluster. It is later than every time, and
 /// its record is not restored.
-pub(super) const LIFTING: u64 = ENDLESS - 1;
+pub(super) const LIFTING: u64 = ENDLESS_SCORE - 1;
 
 /// How long after its end an entry stays in a list, so that an isolate whose clock is ahead removes no block that is
 /// in force.
@@ -212,7 +212,7 @@ impl<D: Database> Records<D> {
     /// The step after a change of the list of addresses. It sets the list's TTL if all blocks in it have an end.
     pub(super) fn end_of_list(&self) -> GuardedCommands {
         let list = self.key(RedisKey::BlockedAddresses);
-        let endless = command(["ZCOUNT", &list, &ENDLESS.to_string(), "+inf"]);
+        let endless = command(["ZCOUNT", &list, &ENDLESS_SCORE.to_string(), "+inf"]);
         let end = command(["PEXPIRE", &list, &LIST_TTL.get().to_string()]);
         GuardedCommands::new([end], VersionChange::Nothing)
             .only_if(endless, Condition::Is("0".to_owned()))
@@ -499,7 +499,7 @@ impl<D: Database> Records<D> {
                 // It was neither lifted meanwhile nor blocked for a time.
                 .only_if(
                     command(["ZSCORE", &list, address]),
-                    Condition::Above(ENDLESS - 1),
+                    Condition::Above(ENDLESS_SCORE - 1),
                 )
         });
         let outcomes = self.change(steps.collect(), now).await?;
@@ -554,7 +554,7 @@ impl<D: Database> Records<D> {
 
 /// The score of a block in the list of addresses.
 pub(super) fn score_of(block: &Block) -> u64 {
-    block.until.unwrap_or(ENDLESS + block.since)
+    block.until.unwrap_or(ENDLESS_SCORE + block.since)
 }
 
 /// The block that replaces one whose record is lost. The original reason is lost as well.
@@ -649,7 +649,7 @@ fn listed_addresses(
             listed.next = Some((score, (*address).to_owned()));
             continue;
         }
-        let until = Some(score).filter(|score| *score < ENDLESS);
+        let until = Some(score).filter(|score| *score < ENDLESS_SCORE);
         if until.is_some_and(|until| until <= now.as_millis()) {
             // All further blocks have ended as well.
             return listed;
