@@ -7,7 +7,7 @@
 //!   set. Then the list gets the address for exactly as long. If the change fails early, the entry lasts longer
 //!   than its record, or has none. An entry with an end is then not shown. For an entry without an end, isolates
 //!   restore the record, as if the call had succeeded and its answer was lost.
-//! - To lift a block: first an entry without an end is marked as [being lifted](LIFTING), so that no isolate
+//! - To lift a block: first an entry without an end is marked as [being lifted](LIFTING_SCORE), so that no isolate
 //!   restores its record. Then the record is deleted, then the entry. If the change fails early, a marked entry
 //!   blocks nobody: isolates leave it out of their copies, and an isolate that reads the list removes it once it
 //!   has no record.
@@ -19,7 +19,8 @@
 use super::block::Block;
 use super::change::{Condition, GuardedCommands, VersionChange};
 use super::records::{
-    ATTEMPTS, BlockError, ENDLESS_SCORE, LIFTING, ListedAddresses, bound, restored, score_of, tidy,
+    ATTEMPTS, BlockError, ENDLESS_SCORE, LIFTING_SCORE, ListedAddresses, bound, restored, score_of,
+    tidy,
 };
 use crate::error::StoreError;
 use crate::json;
@@ -163,14 +164,14 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let list = self.key(RedisKey::BlockedAddresses);
-        let lifting = LIFTING.to_string();
+        let lifting = LIFTING_SCORE.to_string();
         let mark = GuardedCommands::new(
             [command(["ZADD", &list, &lifting, address])],
             VersionChange::Nothing,
         )
         .only_if(
             command(["ZSCORE", &list, address]),
-            Condition::Above(LIFTING - 1),
+            Condition::Above(LIFTING_SCORE - 1),
         );
         let outcomes = self.change(vec![mark], now).await?;
         let was_endless = outcomes.iter().any(Option::is_some);
@@ -251,7 +252,7 @@ impl<D: Database> Records<D> {
             GuardedCommands::new([command(["ZREM", &list, address])], VersionChange::Nothing)
                 .only_if(
                     command(["ZSCORE", &list, address]),
-                    Condition::Is(LIFTING.to_string()),
+                    Condition::Is(LIFTING_SCORE.to_string()),
                 );
         self.change(vec![step], now).await?;
         match self.record_of(address, now).await? {

@@ -32,7 +32,7 @@ pub(super) const ENDLESS_SCORE: u64 = 5_000_000_000_000_000;
 
 /// The score of an address whose block without an end is being lifted in a cluster. It is later than every time, and
 /// its record is not restored.
-pub(super) const LIFTING: u64 = ENDLESS_SCORE - 1;
+pub(super) const LIFTING_SCORE: u64 = ENDLESS_SCORE - 1;
 
 /// How long after its end an entry stays in a list, so that an isolate whose clock is ahead removes no block that is
 /// in force.
@@ -644,7 +644,7 @@ fn listed_addresses(
         if after.is_some_and(|(last, member)| score == *last && *address >= member.as_str()) {
             continue;
         }
-        if score == LIFTING {
+        if score == LIFTING_SCORE {
             listed.lifting.push((*address).to_owned());
             listed.next = Some((score, (*address).to_owned()));
             continue;

@@ -281,7 +281,7 @@ async fn a_change_that_fails_early_leaves_every_block_listed_and_liftable() {
                     if let Some(denies) = denies.as_ref().filter(|_| !is_restoring) {
                         assert_eq!(listed.as_ref(), Some(denies), "{case}");
                         // An address that is being lifted stays listed without an end.
-                        let ends = super::score_of(denies).min(super::LIFTING);
+                        let ends = super::score_of(denies).min(super::LIFTING_SCORE);
                         assert!(score(&stand_in).await >= ends, "{case}");
                     }
                     match (made, result) {
@@ -438,7 +438,7 @@ async fn after_changes_at_the_same_time_the_list_agrees_with_the_records() {
                         assert_eq!(score(&stand_in).await, expected, "{case}: {denies:?}");
                     }
                     // The list may have an entry with an end. It is not shown and not restored.
-                    None => assert!(score(&stand_in).await < super::LIFTING, "{case}"),
+                    None => assert!(score(&stand_in).await < super::LIFTING_SCORE, "{case}"),
                 }
                 let ttl = stand_in.run(&["PTTL", "t:blocked:{192.0.2.1}"]).await;
                 let is_endless = denies.is_some_and(|block| block.until.is_none());
