@@ -29,7 +29,7 @@ pub const MAX_AGE: Millis = Millis::new(10_000);
 const REVALIDATING_FOR: Millis = Millis::new(2000);
 
 /// How long to remember a denial that has no end: a block without an end, or a cost above the quota's capacity.
-const ENDLESS: Millis = Millis::from_secs(24 * 60 * 60);
+const REMEMBER_ENDLESS_FOR: Millis = Millis::from_secs(24 * 60 * 60);
 
 /// The default for the most denials that an isolate remembers. One takes about 200 bytes.
 pub const DEFAULT_ENTRIES: usize = 20_000;
@@ -251,7 +251,7 @@ impl DenialMap {
     /// Remembers the denials of a verdict, and forgets those that the verdict contradicts.
     fn learn(&mut self, check: &Check, verdict: &Verdict, now: Timestamp) {
         if let Some(address) = &check.address {
-            let until = |block: AddressBlock| block.until.unwrap_or(now + ENDLESS);
+            let until = |block: AddressBlock| block.until.unwrap_or(now + REMEMBER_ENDLESS_FOR);
             let denial = verdict
                 .address_block
                 .map(|block| (DeniedBy::Address(block), until(block)));
@@ -260,7 +260,7 @@ impl DenialMap {
         for (charge, answer) in verdict.enforced(check) {
             let Some(answer) = answer else { continue };
             let ends = match answer.decision.outcome {
-                QuotaOutcome::Impossible => Some(now + ENDLESS),
+                QuotaOutcome::Impossible => Some(now + REMEMBER_ENDLESS_FOR),
                 QuotaOutcome::Allowed | QuotaOutcome::Denied { .. } => answer.retry_at(),
             };
             let denial = ends.map(|ends| (DeniedBy::Quota(*answer), ends));
