@@ -412,7 +412,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
 
     fn note_refusal(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
         let event = EventKey {
-            kind: EventKind::Refused,
+            kind: EventKind::WrongToken,
             caller: caller.key(),
             policy: "admin",
             status: 401,

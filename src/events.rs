@@ -56,7 +56,7 @@ pub enum EventKind {
     /// A request passed the limits with the bypass token.
     Bypassed,
     /// The control plane refused a wrong token.
-    Refused,
+    WrongToken,
     /// The escalation blocked a caller for its denials.
     Escalated,
     /// The application reported the event.
@@ -608,7 +608,7 @@ pub(crate) mod tests {
                         ..decoy
                     },
                     _ => EventKey {
-                        kind: EventKind::Refused,
+                        kind: EventKind::WrongToken,
                         policy: &name,
                         ..decoy
                     },
