@@ -299,14 +299,14 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             .token_guard
             .access(&tokens, sent.as_deref(), &caller, now))
         .await;
-        if matches!(access, Access::Refused | Access::TooMany { .. }) {
+        if matches!(access, Access::WrongToken | Access::TooMany { .. }) {
             self.note_refusal(&caller, request, now);
         }
         Authorization::Answered(match access {
             _ if is_health => self.health(&request.method, access, now),
             Access::Granted => return Authorization::Granted(Authorized(Actor::Admin)),
             Access::Public => unauthorized("", is_metrics),
-            Access::Refused => unauthorized(", error=\"invalid_token\"", is_metrics),
+            Access::WrongToken => unauthorized(", error=\"invalid_token\"", is_metrics),
             Access::TooMany { retry_at } => too_many(retry_at, now),
         })
     }

@@ -28,7 +28,7 @@ pub enum Access {
     /// Only what is public: it carries no token. Credentials of other schemes are not meant for the limiter.
     Public,
     /// Only what is public: it carries a wrong token.
-    Refused,
+    WrongToken,
     /// Nothing until `retry_at`: its address has sent too many wrong tokens.
     TooMany {
         /// When the next guess is compared with every token again.
@@ -114,7 +114,7 @@ impl TokenGuard {
         for token in tokens {
             retry_at = retry_at.max(self.count(&self.guess(token, caller), now).await);
         }
-        retry_at.map_or(Access::Refused, |retry_at| Access::TooMany { retry_at })
+        retry_at.map_or(Access::WrongToken, |retry_at| Access::TooMany { retry_at })
     }
 
     /// The check that counts a caller's guess at a token.
@@ -215,7 +215,7 @@ mod tests {
         let guard = guard();
         assert_eq!(guard.access(RIGHT, "192.0.2.1", 0), Access::Granted);
         assert_eq!(guard.access(None, "192.0.2.1", 0), Access::Public);
-        assert_eq!(guard.access(WRONG, "192.0.2.1", 0), Access::Refused);
+        assert_eq!(guard.access(WRONG, "192.0.2.1", 0), Access::WrongToken);
         for no_guess in ["correct-horse-battery", "Bearer ", "Basic YTpi", ""] {
             assert_eq!(guard.access(Some(no_guess), "192.0.2.1", 0), Access::Public);
         }
@@ -229,7 +229,7 @@ mod tests {
     fn wrong_tokens_are_limited_per_address() {
         let guard = guard();
         for _ in 0..10 {
-            assert_eq!(guard.access(WRONG, "192.0.2.1", 0), Access::Refused);
+            assert_eq!(guard.access(WRONG, "192.0.2.1", 0), Access::WrongToken);
         }
         let Access::TooMany { retry_at } = guard.access(WRONG, "192.0.2.1", 0) else {
             panic!("the eleventh wrong token is not limited");
@@ -266,7 +266,7 @@ mod tests {
         for (limit, attempts, block_seconds) in [("3,60,900", 3, 900), ("off", 300, 300)] {
             let guard = TestGuard::new(&vars(limit));
             for _ in 0..attempts {
-                assert_eq!(guard.access(WRONG, "192.0.2.1", 0), Access::Refused);
+                assert_eq!(guard.access(WRONG, "192.0.2.1", 0), Access::WrongToken);
             }
             let retry_at = START + Millis::from_secs(block_seconds);
             assert_eq!(

@@ -320,7 +320,7 @@ mod tests {
             ("records", "it is broken"),
             ("key_set", "it is broken"),
         ] {
-            for access in [Access::Public, Access::Refused] {
+            for access in [Access::Public, Access::WrongToken] {
                 let public = ask(name, access, false);
                 assert_eq!(public["status"], "degraded", "{name}");
                 assert_eq!(public["store"], "upstash", "{name}");
