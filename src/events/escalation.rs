@@ -65,7 +65,7 @@ pub struct Escalation {
 
 /// The result of [`Records::escalate`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Escalated {
+pub struct EscalationResult {
     /// The addresses that were blocked.
     pub blocks: Vec<(AddressPrefix, Block)>,
     /// The addresses that are still to be blocked.
@@ -140,14 +140,14 @@ impl<D: Database> Records<D> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the database, if nothing was counted. A later failure is in [`Escalated::error`].
+    /// [`StoreError`] of the database, if nothing was counted. A later failure is in [`EscalationResult::error`].
     pub async fn escalate(
         &self,
         batch: &EventBatch,
         rule: &Escalation,
         now: Timestamp,
-    ) -> Result<Escalated, StoreError> {
-        let mut escalated = Escalated::default();
+    ) -> Result<EscalationResult, StoreError> {
+        let mut escalated = EscalationResult::default();
         let (counted, error) = self.count_denials(batch, rule, now).await;
         let most_failures = match (self.is_clustered(), error) {
             (false, Some(error)) => return Err(error),
@@ -313,7 +313,7 @@ mod tests {
     use futures_util::FutureExt;
     use serde_json::Value;
 
-    use super::{Escalated, Escalation, MAX_BLOCK};
+    use super::{Escalation, EscalationResult, MAX_BLOCK};
     use crate::blocklist::{Block, BlockTarget, BlockedBy};
     use crate::client::AddressPrefix;
     use crate::error::StoreError;
@@ -431,7 +431,10 @@ mod tests {
         }
     }
 
-    fn escalated(records: &Records<Failing>, batch: &EventBatch) -> (Vec<String>, Escalated) {
+    fn escalated(
+        records: &Records<Failing>,
+        batch: &EventBatch,
+    ) -> (Vec<String>, EscalationResult) {
         let escalated = records.escalate(batch, &RULE, at(0)).now_or_never();
         let escalated = escalated.unwrap().unwrap();
         let blocked = escalated.blocks.iter().map(|(it, _)| it.to_string());

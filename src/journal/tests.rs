@@ -17,7 +17,7 @@ use crate::client::CallerKey;
 use crate::config::{Config, Vars};
 use crate::effects::{Effects, LogLevel, RedisResponse, VerificationKey};
 use crate::error::{KeySetError, StoreError};
-use crate::events::escalation::{Costs, Escalated};
+use crate::events::escalation::{Costs, EscalationResult};
 use crate::events::tests::ALL;
 use crate::events::{BatchLimits, Details};
 use crate::gate;
@@ -358,7 +358,7 @@ fn a_batch_costs_as_many_commands_as_it_states() {
             recorded.unwrap().unwrap();
             if escalation.is_some() {
                 let counted = isolate.records.escalate(&batch, &rule, now).now_or_never();
-                assert_eq!(counted.unwrap().unwrap(), Escalated::default());
+                assert_eq!(counted.unwrap().unwrap(), EscalationResult::default());
             }
             spent(batch.commands(escalation));
             isolate.journal.recorder().put_back(batch);
