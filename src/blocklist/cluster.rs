@@ -180,7 +180,7 @@ impl<D: Database> Records<D> {
             .run(
                 [
                     self.deletion(&[RedisKey::BlockedAddress(address)]),
-                    self.deletion(&[RedisKey::Escalated(address)]),
+                    self.deletion(&[RedisKey::EscalationCount(address)]),
                 ],
                 now,
             )

@@ -234,7 +234,7 @@ impl<D: Database> Records<D> {
                     command(["DEL", &self.key(RedisKey::BlockedAddress(&address))]),
                     command(["ZREM", &self.key(RedisKey::BlockedAddresses), &address]),
                     // After a lift, the escalation starts again with its shortest block.
-                    command(["DEL", &self.key(RedisKey::Escalated(&address))]),
+                    command(["DEL", &self.key(RedisKey::EscalationCount(&address))]),
                 ];
                 vec![
                     GuardedCommands::new(commands, VersionChange::Addresses),

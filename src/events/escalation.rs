@@ -235,7 +235,7 @@ impl<D: Database> Records<D> {
         now: Timestamp,
     ) -> Result<Option<Block>, StoreError> {
         let address = network.to_string();
-        let repetitions = self.key(RedisKey::Escalated(&address));
+        let repetitions = self.key(RedisKey::EscalationCount(&address));
         let [earlier] = self.run([command(["GET", &repetitions])], now).await?;
         let repetition = number_of(&earlier).saturating_add(1);
         let until = (now + rule.block_of(repetition)).as_millis();

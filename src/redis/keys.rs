@@ -72,7 +72,7 @@ pub enum RedisKey<'a> {
     Application(&'a str),
     /// `escalated:{address}`. Text: how often the escalation has blocked the address. TTL: two
     /// days.
-    Escalated(&'a str),
+    EscalationCount(&'a str),
 }
 
 /// Writes keys under one prefix.
@@ -167,7 +167,7 @@ impl Keys {
             RedisKey::EventsLeftOut => ["events:left_out", "", "", ""],
             RedisKey::Suspicious(_) => ["suspicious:", "", "", ""],
             RedisKey::Escalation(address, _) => ["escalation:", address, ":", ""],
-            RedisKey::Escalated(address) => ["escalated:", address, "", ""],
+            RedisKey::EscalationCount(address) => ["escalated:", address, "", ""],
             RedisKey::PendingCounts => ["metrics:pending", "", "", ""],
             RedisKey::TotalCounts => ["metrics:totals", "", "", ""],
             RedisKey::MinuteCounts(_) => ["metrics:minutes:", "", "", ""],
@@ -234,7 +234,10 @@ mod tests {
                 RedisKey::Escalation("192.0.2.1", 7),
                 "t:escalation:192.0.2.1:7",
             ),
-            (RedisKey::Escalated("192.0.2.1"), "t:escalated:192.0.2.1"),
+            (
+                RedisKey::EscalationCount("192.0.2.1"),
+                "t:escalated:192.0.2.1",
+            ),
             (RedisKey::PendingCounts, "t:metrics:pending"),
             (RedisKey::TotalCounts, "t:metrics:totals"),
             (RedisKey::MinuteCounts(490_000), "t:metrics:minutes:490000"),
@@ -269,7 +272,10 @@ mod tests {
                 RedisKey::Escalation("192.0.2.1", 7),
                 "t:escalation:{192.0.2.1}:7",
             ),
-            (RedisKey::Escalated("192.0.2.1"), "t:escalated:{192.0.2.1}"),
+            (
+                RedisKey::EscalationCount("192.0.2.1"),
+                "t:escalated:{192.0.2.1}",
+            ),
             (RedisKey::BlockedAddresses, "t:{records}:blocked_ips"),
             (
                 RedisKey::BlockedRangesVersion,
@@ -303,7 +309,7 @@ mod tests {
             RedisKey::BlockedAddress(&caller),
             RedisKey::Escalation(&caller, 7),
             RedisKey::Escalation(&caller, 8),
-            RedisKey::Escalated(&caller),
+            RedisKey::EscalationCount(&caller),
         ]
         .map(|key| redis_keyslot(keys.text(key).as_bytes()))
         .to_vec()
