@@ -82,14 +82,14 @@ impl Escalation {
 
     /// The counter for denials at `at`.
     fn counter<'a>(&self, address: &'a str, at: Timestamp) -> RedisKey<'a> {
-        RedisKey::Escalation(address, at.as_millis() / self.part())
+        RedisKey::EscalationDenials(address, at.as_millis() / self.part())
     }
 
     fn counters<'a>(&self, address: &'a str, now: Timestamp) -> Vec<RedisKey<'a>> {
         let latest = now.as_millis() / self.part();
         let parts = 0..=PARTS;
         parts
-            .map(|back| RedisKey::Escalation(address, latest.saturating_sub(back)))
+            .map(|back| RedisKey::EscalationDenials(address, latest.saturating_sub(back)))
             .collect()
     }
 

@@ -51,7 +51,7 @@ pub enum RedisKey<'a> {
     Suspicious(u64),
     /// `escalation:{address}:{part}`. Text: the number of denials of the address in one part of the
     /// escalation's window. TTL: the window and two parts.
-    Escalation(&'a str, u64),
+    EscalationDenials(&'a str, u64),
     /// `metrics:pending`. List: batches of counts that isolates have written, JSON. Folding removes them.
     PendingCounts,
     /// `metrics:totals`. JSON: the sum of all folded counts. TTL: 450 days after the last folding.
@@ -166,7 +166,7 @@ impl Keys {
             RedisKey::Events => ["events", "", "", ""],
             RedisKey::EventsLeftOut => ["events:left_out", "", "", ""],
             RedisKey::Suspicious(_) => ["suspicious:", "", "", ""],
-            RedisKey::Escalation(address, _) => ["escalation:", address, ":", ""],
+            RedisKey::EscalationDenials(address, _) => ["escalation:", address, ":", ""],
             RedisKey::EscalationCount(address) => ["escalated:", address, "", ""],
             RedisKey::PendingCounts => ["metrics:pending", "", "", ""],
             RedisKey::TotalCounts => ["metrics:totals", "", "", ""],
@@ -188,7 +188,7 @@ impl Keys {
             text.push_str(part);
         }
         if let RedisKey::Suspicious(number)
-        | RedisKey::Escalation(_, number)
+        | RedisKey::EscalationDenials(_, number)
         | RedisKey::MinuteCounts(number)
         | RedisKey::HourCounts(number)
         | RedisKey::DayCounts(number) = key
@@ -231,7 +231,7 @@ mod tests {
             (RedisKey::EventsLeftOut, "t:events:left_out"),
             (RedisKey::Suspicious(490_000), "t:suspicious:490000"),
             (
-                RedisKey::Escalation("192.0.2.1", 7),
+                RedisKey::EscalationDenials("192.0.2.1", 7),
                 "t:escalation:192.0.2.1:7",
             ),
             (
@@ -269,7 +269,7 @@ mod tests {
                 "t:blocked:{2001:db8::/64}",
             ),
             (
-                RedisKey::Escalation("192.0.2.1", 7),
+                RedisKey::EscalationDenials("192.0.2.1", 7),
                 "t:escalation:{192.0.2.1}:7",
             ),
             (
@@ -307,8 +307,8 @@ mod tests {
             RedisKey::Quota(&ip),
             RedisKey::Absorbed(&ip, "1f"),
             RedisKey::BlockedAddress(&caller),
-            RedisKey::Escalation(&caller, 7),
-            RedisKey::Escalation(&caller, 8),
+            RedisKey::EscalationDenials(&caller, 7),
+            RedisKey::EscalationDenials(&caller, 8),
             RedisKey::EscalationCount(&caller),
         ]
         .map(|key| redis_keyslot(keys.text(key).as_bytes()))
