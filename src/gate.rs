@@ -45,7 +45,7 @@ pub trait GateRequest {
 
 /// What the gate decided about a request, and why.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct RequestVerdict {
     /// The caller, by its address.
     pub caller: Caller,
     /// The key of the proven user. `None`: no policy asks for a user, or none was proven.
@@ -83,7 +83,7 @@ pub struct QuotaStatus {
     pub answer: QuotaAnswer,
 }
 
-impl Report {
+impl RequestVerdict {
     /// Returns the key under which the request is recorded for one of its quotas: the user's if the quota is the user's
     /// own, otherwise the address's.
     #[must_use]
@@ -124,7 +124,7 @@ pub fn longest_denial(enforced: &[QuotaStatus]) -> Option<&QuotaStatus> {
 #[derive(Debug)]
 pub enum Arrival {
     /// The request is exempt, or its denial is known. The report says which.
-    Decided(Box<Report>),
+    Decided(Box<RequestVerdict>),
     /// The request is a CORS preflight, which [`Preflights`] decide.
     Preflight(Terms),
     /// The store has to [decide](decide_for).
@@ -168,7 +168,7 @@ pub fn arrive(
         exempt => exempt,
     };
     if let Some(Exempt::AllowListed | Exempt::Bypassed) = exempt {
-        return Arrival::Decided(Box::new(Report {
+        return Arrival::Decided(Box::new(RequestVerdict {
             exempt,
             ..report(caller, None, &Check::default(), &[], &Verdict::default())
         }));
@@ -203,12 +203,12 @@ fn known_denial(
     request: &impl GateRequest,
     cost: u32,
     now: Timestamp,
-) -> Option<Report> {
+) -> Option<RequestVerdict> {
     let mut by_address = policies.to_vec();
     by_address.retain(|policy| policy.is_by_address_alone());
     let (check, charged) = check(terms, None, &by_address, request, cost).ok()?;
     let verdict = store.known_denial(&check, now)?;
-    Some(Report {
+    Some(RequestVerdict {
         exempt: terms.exempt(),
         ..report(terms.caller(), None, &check, &charged, &verdict)
     })
@@ -227,7 +227,7 @@ pub async fn decide<S: Store>(
     prove: &impl Authenticate,
     request: &impl GateRequest,
     now: Timestamp,
-) -> Result<Report, GateError> {
+) -> Result<RequestVerdict, GateError> {
     match arrive(config, store, request, now) {
         Arrival::Decided(report) => Ok(*report),
         Arrival::Preflight(terms) | Arrival::Undecided(terms) => {
@@ -248,7 +248,7 @@ pub async fn decide_for<S: Store>(
     request: &impl GateRequest,
     terms: &Terms,
     now: Timestamp,
-) -> Result<Report, GateError> {
+) -> Result<RequestVerdict, GateError> {
     let class = match terms.exempt() {
         None => classify(config, request),
         Some(_) => RouteMatch::default(),
@@ -263,7 +263,7 @@ pub async fn decide_for<S: Store>(
     let asks_for_user = policies.iter().any(|policy| policy.user.is_some());
     if asks_for_user && let Some(report) = known_denial(store, terms, &policies, request, cost, now)
     {
-        return Ok(Report { route, ..report });
+        return Ok(RequestVerdict { route, ..report });
     }
     // This comes before the proof: a request that is refused for too many values costs no verification.
     let (mut checked, mut charged) = check(terms, None, &policies, request, cost)?;
@@ -277,7 +277,7 @@ pub async fn decide_for<S: Store>(
         (checked, charged) = check(terms, user.as_ref(), &policies, request, cost)?;
     }
     let verdict = store.decide(&checked, now).await?;
-    Ok(Report {
+    Ok(RequestVerdict {
         exempt: terms.exempt(),
         route,
         ..report(terms.caller(), user, &checked, &charged, &verdict)
@@ -349,8 +349,8 @@ fn report(
     check: &Check,
     charged: &[(&Policy, CallerKey)],
     verdict: &Verdict,
-) -> Report {
-    let mut report = Report {
+) -> RequestVerdict {
+    let mut report = RequestVerdict {
         caller,
         user,
         cost: check.cost,

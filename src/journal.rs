@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::events::records::BLOCKED;
 use crate::events::{BatchLimits, Details, EventBatch, EventKey, EventKind, FLUSH_AFTER, Recorder};
 use crate::failure_monitor::FailureMonitor;
-use crate::gate::{Exempt, QuotaStatus, Report, longest_denial};
+use crate::gate::{Exempt, QuotaStatus, RequestVerdict, longest_denial};
 use crate::policy::{PREFLIGHT, quota_key};
 use crate::redis::Database;
 use crate::redis::records::Records;
@@ -134,7 +134,7 @@ impl<D: Database> Journal<D> {
     /// Returns the kind of event that a request becomes. `None`: it is not recorded. Call it once for each request: each
     /// call advances the sample.
     #[must_use]
-    pub fn kind(&self, report: &Report) -> Option<EventKind> {
+    pub fn kind(&self, report: &RequestVerdict) -> Option<EventKind> {
         match report.exempt {
             Some(Exempt::Bypassed) => Some(EventKind::Bypassed),
             _ if !self.rules.events => None,
@@ -149,7 +149,7 @@ impl<D: Database> Journal<D> {
         &self,
         kind: EventKind,
         status: u16,
-        report: &Report,
+        report: &RequestVerdict,
         now: Timestamp,
         details: &mut dyn FnMut() -> Details,
     ) {
@@ -230,7 +230,7 @@ impl<D: Database> Journal<D> {
     }
 
     /// Records what policies in shadow mode would have denied.
-    pub fn record_shadow(&self, report: &Report, now: Timestamp) {
+    pub fn record_shadow(&self, report: &RequestVerdict, now: Timestamp) {
         let statuses = report.shadow.iter();
         for status in statuses.filter(|status| !status.answer.decision.allowed()) {
             let caller = report.user_or_address(status);

@@ -17,7 +17,7 @@ use crate::client::CF_WORKER;
 use crate::config::{Compiled, Config, HostCapabilities, Origin, StoreConfig, Vars};
 use crate::effects::{Effects, LogLevel};
 use crate::events::EventKind;
-use crate::gate::{self, Arrival, GateError, GateRequest as _, Preflights, Report};
+use crate::gate::{self, Arrival, GateError, GateRequest as _, Preflights, RequestVerdict};
 use crate::headers::LOOP_GUARD;
 use crate::journal::Journal;
 use crate::loop_guard;
@@ -91,9 +91,9 @@ pub enum Handled {
 /// The decision about a request, whether the origin or the application serves it.
 enum RequestDecision {
     /// The limiter answers it. The report is that of a denial, `None` for any other answer.
-    Answered(Response, Option<Report>),
+    Answered(Response, Option<RequestVerdict>),
     /// The request may go ahead.
-    Admitted(Report),
+    Admitted(RequestVerdict),
 }
 
 impl From<Response> for RequestDecision {
@@ -344,7 +344,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// Counts and records a denied request, and returns its answer.
     fn deny(
         &self,
-        report: Report,
+        report: RequestVerdict,
         incoming: &Incoming<'_, impl Request>,
         now: Timestamp,
     ) -> RequestDecision {
@@ -363,7 +363,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// request is in the sample of admitted requests: the caller then records its status.
     fn record_admitted(
         &self,
-        report: &Report,
+        report: &RequestVerdict,
         incoming: &Incoming<'_, impl Request>,
         now: Timestamp,
     ) -> bool {
@@ -382,7 +382,7 @@ impl<E: Effects + Clone> Limiter<E> {
     /// to forward it, or if the loop guard stops it.
     fn admit(
         &self,
-        report: Report,
+        report: RequestVerdict,
         incoming: &Incoming<'_, impl Request>,
         loop_guard: Option<String>,
         now: Timestamp,

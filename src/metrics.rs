@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 
 use crate::config::Config;
 use crate::effects::Effects;
-use crate::gate::{QuotaStatus, Report};
+use crate::gate::{QuotaStatus, RequestVerdict};
 use crate::redis::Database;
 use crate::redis::records::Records;
 use crate::redis::rest::CallStats;
@@ -75,7 +75,7 @@ impl RequestOutcome {
     }
 
     /// The outcome of a request that was decided.
-    fn of(report: &Report) -> Self {
+    fn of(report: &RequestVerdict) -> Self {
         if report.admitted {
             return match report.exempt {
                 None => Self::Admitted,
@@ -209,7 +209,7 @@ impl Metrics {
     }
 
     /// Counts a request that was decided, and the decision of each of its quotas.
-    pub fn count(&self, report: &Report, now: Timestamp) {
+    pub fn count(&self, report: &RequestVerdict, now: Timestamp) {
         if !self.is_on() {
             return;
         }

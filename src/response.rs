@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::client::CallerKey;
 use crate::config::Dialect;
-use crate::gate::Report;
+use crate::gate::RequestVerdict;
 use crate::headers::Header;
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
@@ -202,7 +202,7 @@ impl Response {
 
     /// The 200 to an admitted request if no origin is configured yet.
     #[must_use]
-    pub fn admitted(report: &Report) -> Self {
+    pub fn admitted(report: &RequestVerdict) -> Self {
         #[derive(Serialize)]
         struct Body<'a> {
             admitted: bool,
@@ -224,7 +224,12 @@ impl Response {
 
     /// The 429 to a denied request.
     #[must_use]
-    pub fn denied(format: BodyFormat, report: &Report, dialect: Dialect, now: Timestamp) -> Self {
+    pub fn denied(
+        format: BodyFormat,
+        report: &RequestVerdict,
+        dialect: Dialect,
+        now: Timestamp,
+    ) -> Self {
         let denial = DenialText::of(report, now);
         let mut response = match format {
             BodyFormat::Json => Self::json(429, &denial.plain()),
@@ -240,13 +245,13 @@ impl Response {
 }
 
 /// Whether a denied request costs more than the capacity of the quota that denies it.
-fn is_impossible(report: &Report) -> bool {
+fn is_impossible(report: &RequestVerdict) -> bool {
     let binding = report.binding();
     binding.is_some_and(|status| status.answer.decision.outcome == QuotaOutcome::Impossible)
 }
 
 /// When a denied request will be admitted. `None` if waiting does not help, or if the time is unknown.
-pub(crate) fn retry_at(report: &Report) -> Option<Timestamp> {
+pub(crate) fn retry_at(report: &RequestVerdict) -> Option<Timestamp> {
     let block_ends = report.address_block.and_then(|block| block.until);
     match report.binding() {
         _ if is_impossible(report) => None,
@@ -258,7 +263,7 @@ pub(crate) fn retry_at(report: &Report) -> Option<Timestamp> {
 }
 
 /// Whether a block denies the request: a block by the policy or a block of the address.
-pub(crate) fn is_blocked(report: &Report) -> bool {
+pub(crate) fn is_blocked(report: &RequestVerdict) -> bool {
     let binding = report.binding();
     report.address_block.is_some()
         || binding.is_some_and(|status| status.answer.blocked_until.is_some())
@@ -272,7 +277,7 @@ struct DenialText<'a> {
 }
 
 impl<'a> DenialText<'a> {
-    fn of(report: &'a Report, now: Timestamp) -> Self {
+    fn of(report: &'a RequestVerdict, now: Timestamp) -> Self {
         let binding = report.binding();
         let impossible = is_impossible(report);
         let retry_at = retry_at(report);

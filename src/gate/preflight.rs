@@ -4,7 +4,7 @@
 //! credentials, body or any header of the page's. A page can neither see nor repeat a preflight. So a preflight must not
 //! consume the quota that the request itself needs.
 
-use super::{GateError, GateRequest, Report, Terms, check, report};
+use super::{GateError, GateRequest, RequestVerdict, Terms, check, report};
 use crate::config::Config;
 use crate::policy::Policy;
 use crate::seed::Seed;
@@ -112,7 +112,7 @@ impl Preflights {
         request: &impl GateRequest,
         terms: &Terms,
         now: Timestamp,
-    ) -> Result<Report, GateError> {
+    ) -> Result<RequestVerdict, GateError> {
         let address = Check {
             address: terms.address(),
             charges: Vec::new(),
@@ -121,7 +121,7 @@ impl Preflights {
         if store.knows_denial(&address, now) {
             let verdict = store.decide(&address, now).await?;
             if verdict.address_block.is_some() {
-                return Ok(Report {
+                return Ok(RequestVerdict {
                     exempt: terms.exempt(),
                     ..report(terms.caller(), None, &address, &[], &verdict)
                 });
@@ -130,7 +130,7 @@ impl Preflights {
         let policies: Vec<&Policy> = config.preflight.iter().collect();
         let (check, charged) = check(terms, None, &policies, request, 1)?;
         let verdict = self.0.decide_here(&check, now);
-        Ok(Report {
+        Ok(RequestVerdict {
             exempt: terms.exempt(),
             ..report(terms.caller(), None, &check, &charged, &verdict)
         })

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Exempt, GateError, GateRequest, Preflights, Report, Terms, caller, decide};
+use super::{Exempt, GateError, GateRequest, Preflights, RequestVerdict, Terms, caller, decide};
 use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
@@ -83,7 +83,7 @@ impl Gate {
         }
     }
 
-    fn ask(&self, request: &HeaderRequest, now: Timestamp) -> Report {
+    fn ask(&self, request: &HeaderRequest, now: Timestamp) -> RequestVerdict {
         let report = decide(&self.config, &self.store, &FromHeader, request, now).now_or_never();
         report.expect("the memory store answers at once").unwrap()
     }
@@ -96,7 +96,7 @@ impl Gate {
     }
 }
 
-fn policies(report: &Report) -> Vec<&str> {
+fn policies(report: &RequestVerdict) -> Vec<&str> {
     report
         .enforced
         .iter()

@@ -5,7 +5,7 @@ use std::fmt;
 use super::request::{Incoming, Request};
 use crate::config::{Config, Dialect, Origin};
 use crate::events::Details;
-use crate::gate::Report;
+use crate::gate::RequestVerdict;
 use crate::headers::{CALLER_ADDRESS, Header, LOOP_GUARD, ORIGIN_SECRET, REMOVED_FROM_RESPONSES};
 use crate::response::headers::exposed;
 
@@ -76,7 +76,7 @@ impl Forward {
         target: ForwardTarget,
         incoming: &Incoming<'_, impl Request>,
         config: &Config,
-        report: &Report,
+        report: &RequestVerdict,
         loop_guard: String,
         limits: Vec<Header>,
     ) -> Self {
@@ -115,7 +115,7 @@ impl Forward {
 /// Returns the headers to remove from the response to an admitted request, on which the headers `limits` are set.
 pub(super) fn removed_from_response(
     config: &Config,
-    report: &Report,
+    report: &RequestVerdict,
     limits: &[Header],
 ) -> Vec<&'static str> {
     // In the dialect `none`, no numbers are shown: neither the limiter's nor the origin's.
@@ -137,12 +137,12 @@ fn without(names: &[&'static str], set: &[Header]) -> Vec<&'static str> {
 /// A forwarded request that is recorded once its origin has answered.
 #[derive(Debug)]
 pub struct Sample {
-    pub(super) report: Report,
+    pub(super) report: RequestVerdict,
     pub(super) details: Details,
 }
 
 impl Sample {
-    pub(super) fn new(report: Report, incoming: &Incoming<'_, impl Request>) -> Self {
+    pub(super) fn new(report: RequestVerdict, incoming: &Incoming<'_, impl Request>) -> Self {
         Self {
             report,
             details: incoming.details(),

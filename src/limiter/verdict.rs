@@ -2,7 +2,7 @@
 
 use super::forward::removed_from_response;
 use crate::config::Config;
-use crate::gate::{Exempt, Report};
+use crate::gate::{Exempt, RequestVerdict};
 use crate::headers::Header;
 use crate::response::{self, Response, headers};
 use crate::time::Timestamp;
@@ -39,7 +39,7 @@ pub struct LimitVerdict {
 
 impl LimitVerdict {
     /// The verdict on an admitted request.
-    pub(super) fn admitted(report: &Report, config: &Config, now: Timestamp) -> Self {
+    pub(super) fn admitted(report: &RequestVerdict, config: &Config, now: Timestamp) -> Self {
         let limits = headers::of(report, config.dialect, now);
         Self {
             removed_from_response: removed_from_response(config, report, &limits),
@@ -49,7 +49,11 @@ impl LimitVerdict {
     }
 
     /// The verdict on a request that the limiter answers. `report` is that of a denial.
-    pub(super) fn answered(answer: Response, report: Option<&Report>, config: &Config) -> Self {
+    pub(super) fn answered(
+        answer: Response,
+        report: Option<&RequestVerdict>,
+        config: &Config,
+    ) -> Self {
         let verdict = match report {
             Some(report) => Self::of(report, config),
             None => Self {
@@ -65,7 +69,7 @@ impl LimitVerdict {
         }
     }
 
-    fn of(report: &Report, config: &Config) -> Self {
+    fn of(report: &RequestVerdict, config: &Config) -> Self {
         let binding = report.binding();
         let denied = !report.admitted;
         let retry_at = denied.then(|| response::retry_at(report)).flatten();

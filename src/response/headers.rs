@@ -1,14 +1,14 @@
 //! The headers by which a client sees its limits and how much of them remains.
 
 use crate::config::Dialect;
-use crate::gate::{QuotaStatus, Report};
+use crate::gate::{QuotaStatus, RequestVerdict};
 use crate::headers::{Header, SHADOW, STORE};
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
 
 /// The headers for `report` in `dialect`, for admitted and denied requests.
 #[must_use]
-pub fn of(report: &Report, dialect: Dialect, now: Timestamp) -> Vec<Header> {
+pub fn of(report: &RequestVerdict, dialect: Dialect, now: Timestamp) -> Vec<Header> {
     let mut headers = match dialect {
         Dialect::None => return Vec::new(),
         Dialect::XRateLimit => report.binding().map(x_ratelimit).unwrap_or_default(),
@@ -73,7 +73,7 @@ fn x_ratelimit(status: &QuotaStatus) -> Vec<Header> {
 
 /// The headers of draft-ietf-httpapi-ratelimit-headers-11, which are lists of structured-field strings
 /// (RFC 9651). A policy's name has only letters, digits and underscores, so it needs no escaping.
-fn ietf(report: &Report, now: Timestamp) -> Vec<Header> {
+fn ietf(report: &RequestVerdict, now: Timestamp) -> Vec<Header> {
     let mut policies = Vec::new();
     let mut limits = Vec::new();
     for status in one_per_policy(&report.enforced) {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{BodyFormat, Response, in_words};
 use crate::blocklist::AddressBlock;
 use crate::config::Dialect;
-use crate::gate::Report;
+use crate::gate::RequestVerdict;
 use crate::quota::QuotaOutcome;
 use crate::response::headers::tests::{quota_status, report};
 use crate::time::{Millis, Timestamp};
@@ -18,7 +18,7 @@ fn denied(milliseconds: u64) -> QuotaOutcome {
     }
 }
 
-fn answer(report: &Report, format: BodyFormat) -> (Response, Value) {
+fn answer(report: &RequestVerdict, format: BodyFormat) -> (Response, Value) {
     let response = Response::denied(format, report, Dialect::XRateLimit, NOW);
     assert_eq!(response.status, 429);
     assert_eq!(header(&response, "Cache-Control"), Some("no-store"));

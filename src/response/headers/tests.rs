@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::{Header, exposed, of};
 use crate::client::{Caller, CallerKey, Ipv6Prefix};
 use crate::config::Dialect;
-use crate::gate::{QuotaStatus, Report};
+use crate::gate::{QuotaStatus, RequestVerdict};
 use crate::quota::{Algorithm, Decision, Quota, QuotaOutcome};
 use crate::store::{QuotaAnswer, Source};
 use crate::time::{Millis, Timestamp};
@@ -35,8 +35,8 @@ pub(crate) fn quota_status(
     }
 }
 
-pub(crate) fn report(admitted: bool, enforced: Vec<QuotaStatus>) -> Report {
-    Report {
+pub(crate) fn report(admitted: bool, enforced: Vec<QuotaStatus>) -> RequestVerdict {
+    RequestVerdict {
         user: None,
         exempt: None,
         degraded: false,
@@ -147,7 +147,7 @@ fn a_page_may_read_every_header_that_is_sent() {
         (Dialect::None, 0),
     ] {
         let statuses = || vec![quota_status("api", 10, 9, QuotaOutcome::Allowed)];
-        let sent = Report {
+        let sent = RequestVerdict {
             degraded: true,
             shadow: statuses(),
             ..report(true, statuses())
