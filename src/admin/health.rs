@@ -7,7 +7,7 @@ use crate::config::{Compiled, Server, Severity};
 use crate::redis::script::ScriptForm;
 use crate::response::Response;
 use crate::store::blocked::RANGES_LOST;
-use crate::store::breaker::Status;
+use crate::store::breaker::BreakerStatus;
 use crate::store::breaker::circuit::CircuitState;
 use crate::store::stack::StoreHealth;
 use crate::time::Timestamp;
@@ -50,7 +50,7 @@ pub(super) fn answer(
         StoreHealth::Memory => None,
         StoreHealth::Shared(status) => Some(status),
     };
-    let is_closed = |status: &&Status| status.state == CircuitState::Closed;
+    let is_closed = |status: &&BreakerStatus| status.state == CircuitState::Closed;
     let failing = breaker.filter(|status| !is_closed(status));
     let lost = (dependencies.lost).map(|since| (since, RANGES_LOST.to_owned()));
     let failures = [
@@ -139,7 +139,7 @@ impl FailureBody {
 }
 
 impl StoreFailureBody {
-    fn of(status: &Status) -> Self {
+    fn of(status: &BreakerStatus) -> Self {
         let failure = status.failure.as_ref();
         Self {
             since: failure.map(|(since, _)| since.as_millis()),
@@ -181,7 +181,7 @@ mod tests {
     use crate::redis::script::ScriptForm;
     use crate::store::StoreError;
     use crate::store::blocked::RANGES_LOST;
-    use crate::store::breaker::Status;
+    use crate::store::breaker::BreakerStatus;
     use crate::store::breaker::circuit::CircuitState;
     use crate::store::stack::StoreHealth;
     use crate::time::Timestamp;
@@ -219,7 +219,7 @@ mod tests {
     fn upstash(state: CircuitState) -> StoreHealth {
         let since = Timestamp::from_millis(7);
         let failing = state != CircuitState::Closed;
-        StoreHealth::Shared(Status {
+        StoreHealth::Shared(BreakerStatus {
             state,
             failure: failing.then_some((since, StoreError::OverQuota)),
         })

@@ -56,7 +56,7 @@ impl Transitions {
 
 /// The state of a breaker, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct BreakerStatus {
     /// The state of the circuit.
     pub state: CircuitState,
     /// Since when the circuit is not closed, on this isolate's clock, and the latest failure; `None` while it is closed.
@@ -83,8 +83,8 @@ impl<S, E: Effects> Breaker<S, E> {
 
     /// The state of the breaker, and why.
     #[must_use]
-    pub fn status(&self) -> Status {
-        Status {
+    pub fn status(&self) -> BreakerStatus {
+        BreakerStatus {
             state: self.circuit.borrow().state(),
             failure: self.failure.borrow().clone(),
         }

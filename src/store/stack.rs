@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use super::blocked::Blocked;
 use super::breaker::circuit::{Permit, Waits};
-use super::breaker::{Breaker, Status, Transitions};
+use super::breaker::{Breaker, BreakerStatus, Transitions};
 use super::capped::Capped;
 use super::cluster::Cluster;
 use super::denials::{self, Denials};
@@ -94,7 +94,7 @@ pub enum StoreHealth {
     /// Memory decides, because no shared store is configured.
     Memory,
     /// The shared store decides while its breaker is closed, else memory does.
-    Shared(Status),
+    Shared(BreakerStatus),
 }
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
