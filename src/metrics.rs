@@ -15,7 +15,7 @@ use crate::redis::records::Records;
 use crate::redis::rest::CallStats;
 use crate::seed::Seed;
 use crate::store::Source;
-use crate::store::breaker::Transitions;
+use crate::store::breaker::BreakerTransitions;
 use crate::time::{Deadline, Millis, Timestamp};
 
 pub mod exposition;
@@ -160,7 +160,7 @@ pub struct StoreCounts {
     /// An upper bound of the commands that the plan bills.
     pub commands: u64,
     /// The breaker's changes of state.
-    pub transitions: Transitions,
+    pub transitions: BreakerTransitions,
     /// Events that no record counts.
     pub left_out: u64,
 }

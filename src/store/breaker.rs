@@ -23,12 +23,12 @@ pub struct Breaker<S, E> {
     failure: RefCell<Option<(Timestamp, StoreError)>>,
     /// The kind of state that was logged last.
     logged: Cell<Discriminant<CircuitState>>,
-    transitions: Cell<Transitions>,
+    transitions: Cell<BreakerTransitions>,
 }
 
 /// How often a breaker has entered each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Transitions {
+pub struct BreakerTransitions {
     closed: u64,
     open: u64,
     half_open: u64,
@@ -37,7 +37,7 @@ pub struct Transitions {
 /// The names of a breaker's states in metric labels.
 pub const STATES: [&str; 3] = ["closed", "open", "half_open"];
 
-impl Transitions {
+impl BreakerTransitions {
     const fn count(mut self, to: CircuitState) -> Self {
         match to {
             CircuitState::Closed => self.closed += 1,
@@ -92,7 +92,7 @@ impl<S, E: Effects> Breaker<S, E> {
 
     /// How often the breaker has entered each state.
     #[must_use]
-    pub const fn transitions(&self) -> Transitions {
+    pub const fn transitions(&self) -> BreakerTransitions {
         self.transitions.get()
     }
 

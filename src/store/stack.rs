@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use super::blocked::Blocked;
 use super::breaker::circuit::{Permit, Waits};
-use super::breaker::{Breaker, BreakerStatus, Transitions};
+use super::breaker::{Breaker, BreakerStatus, BreakerTransitions};
 use super::capped::Capped;
 use super::cluster::Cluster;
 use super::denials::{self, Denials};
@@ -155,7 +155,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
 
     /// How often the breaker has entered each state.
     #[must_use]
-    pub fn transitions(&self) -> Transitions {
+    pub fn transitions(&self) -> BreakerTransitions {
         self.breaker().map(Breaker::transitions).unwrap_or_default()
     }
 
