@@ -7,7 +7,7 @@ use super::host::HostCapabilities;
 use super::server::{self, Server};
 use super::vars::Vars;
 use crate::store::retries::Retries;
-use crate::store::stack::Rules;
+use crate::store::stack::StoreSettings;
 use crate::time::Millis;
 
 /// Where counters are kept.
@@ -22,7 +22,7 @@ pub enum StoreConfig {
         /// The prefix of every key.
         prefix: String,
         /// The timeout, the retries, the breaker, the cap on commands and the fallback.
-        rules: Rules,
+        rules: StoreSettings,
     },
 }
 
@@ -69,7 +69,7 @@ pub(super) fn read(vars: &Vars, host: &HostCapabilities, problems: &mut Problems
     StoreConfig::Redis {
         server,
         prefix,
-        rules: Rules {
+        rules: StoreSettings {
             timeout: Millis::new(u64::from(timeout)),
             retries,
             doublings,

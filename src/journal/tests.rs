@@ -30,13 +30,13 @@ use crate::store::conformance::START;
 use crate::store::reference::Reference;
 use crate::store::retries::Retries;
 use crate::store::shared::{self, Partitioned, Question, SharedStore};
-use crate::store::stack::{Rules, Sizes, Stack};
+use crate::store::stack::{Sizes, Stack, StoreSettings};
 use crate::time::{Millis, Timestamp};
 use crate::user::Authenticate;
 
 const CAP: u32 = 50;
 
-const RULES: Rules = Rules {
+const RULES: StoreSettings = StoreSettings {
     timeout: Millis::new(1000),
     retries: Retries {
         count: 2,

@@ -47,7 +47,7 @@ type GuardedStore<S, E> = Breaker<Capped<Cluster<S, E>, E>, E>;
 
 /// The configuration of an isolate's use of a shared store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct StoreSettings {
     /// The longest that one decision may wait.
     pub timeout: Millis,
     /// How calls that may safely be repeated are retried.
@@ -102,7 +102,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     pub fn new(
         shared: S,
         records: Rc<Records<D>>,
-        rules: Rules,
+        rules: StoreSettings,
         sizes: Sizes,
         seed: &Seed,
         effects: E,

@@ -14,12 +14,12 @@ use crate::seed::Seed;
 use crate::store::conformance::{START, charge, check};
 use crate::store::redis::RedisStore;
 use crate::store::retries::Retries;
-use crate::store::stack::{Rules, Sizes, Stack};
+use crate::store::stack::{Sizes, Stack, StoreSettings};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::store::{Check, Store};
 use crate::time::Millis;
 
-const RULES: Rules = Rules {
+const RULES: StoreSettings = StoreSettings {
     timeout: Millis::new(20_000),
     retries: Retries {
         count: 0,

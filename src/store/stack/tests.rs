@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use serde_json::Value;
 
-use super::{Rules, Sizes, Stack, StoreHealth};
+use super::{Sizes, Stack, StoreHealth, StoreSettings};
 use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::effects::Effects;
@@ -28,7 +28,7 @@ use crate::store::stand_in::StandIn;
 use crate::store::{Charge, Check, OnFailure, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
-const RULES: Rules = Rules {
+const RULES: StoreSettings = StoreSettings {
     timeout: Millis::new(1000),
     retries: Retries {
         count: 2,
@@ -112,7 +112,7 @@ impl Isolate {
         Self::with(RULES)
     }
 
-    fn with(rules: Rules) -> Self {
+    fn with(rules: StoreSettings) -> Self {
         let faults: Rc<Faults> = Rc::default();
         let redis: Rc<Reference> = Rc::default();
         let database = FaultyDatabase {
@@ -604,7 +604,7 @@ fn a_blocked_range_still_denies_while_the_store_is_out() {
 #[test]
 fn memory_decides_beyond_the_cap() {
     for rule in [OnFailure::Memory, OnFailure::Allow, OnFailure::Deny] {
-        let isolate = Isolate::with(Rules {
+        let isolate = Isolate::with(StoreSettings {
             // Each decision costs three commands.
             max_commands: NonZeroU32::new(6),
             ..RULES

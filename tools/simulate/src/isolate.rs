@@ -8,7 +8,7 @@ use edge_limiter::redis::keys::Keys;
 use edge_limiter::redis::records::Records;
 use edge_limiter::store::leases::Prefetch;
 use edge_limiter::store::retries::Retries;
-use edge_limiter::store::stack::{Rules, Sizes, Stack};
+use edge_limiter::store::stack::{Sizes, Stack, StoreSettings};
 use edge_limiter::store::{Check, Store, StoreError, Verdict};
 use edge_limiter::time::Millis;
 
@@ -19,7 +19,7 @@ use crate::network::Micros;
 use crate::remote::{DatabaseChannel, RemoteStore};
 
 /// The defaults of the deployed Worker. They have no effect, because no simulated database fails.
-const RULES: Rules = Rules {
+const RULES: StoreSettings = StoreSettings {
     timeout: Millis::new(1000),
     retries: Retries {
         count: 2,

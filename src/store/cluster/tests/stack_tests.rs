@@ -14,11 +14,11 @@ use crate::redis::records::Records;
 use crate::seed::Seed;
 use crate::store::conformance::{self, START};
 use crate::store::retries::Retries;
-use crate::store::stack::{Rules, Sizes, Stack};
+use crate::store::stack::{Sizes, Stack, StoreSettings};
 use crate::store::{Charge, Check, Source, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
-const RULES: Rules = Rules {
+const RULES: StoreSettings = StoreSettings {
     timeout: Millis::new(1000),
     retries: Retries::NONE,
     doublings: 10,
@@ -32,7 +32,7 @@ struct Isolate {
 }
 
 impl Isolate {
-    fn new(nodes: &Nodes, rules: Rules) -> Self {
+    fn new(nodes: &Nodes, rules: StoreSettings) -> Self {
         let effects = Manual::default();
         let records = Records::new(Emulator::default(), Keys::clustered("t:"));
         let stack = Stack::new(
@@ -329,7 +329,7 @@ fn a_decision_takes_nothing_if_the_cap_does_not_pay_for_all_of_its_calls() {
         let max_commands = NonZeroU32::new(most);
         let isolate = Isolate::new(
             &nodes,
-            Rules {
+            StoreSettings {
                 max_commands,
                 ..RULES
             },
