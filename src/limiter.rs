@@ -34,7 +34,7 @@ use crate::seed::Seed;
 use crate::store::StoreError;
 use crate::store::redis::RedisStore;
 use crate::store::retries::Retries;
-use crate::store::stack::{Sizes, Stack};
+use crate::store::stack::{MaxEntries, Stack};
 use crate::time::Timestamp;
 use crate::user::Users;
 use crate::user::proofs;
@@ -517,7 +517,7 @@ type Composed<E> = (
 
 /// Composes the stack of stores that the configuration asks for, the records, and the application's keys.
 fn compose<E: Effects + Clone>(config: &Config, seed: &Seed, effects: &E) -> Composed<E> {
-    let sizes = Sizes::default();
+    let sizes = MaxEntries::default();
     match &config.store {
         StoreConfig::Memory => {
             let emulator = Connection::Emulator(Emulator::default());

@@ -30,7 +30,7 @@ use crate::store::conformance::START;
 use crate::store::reference::Reference;
 use crate::store::retries::Retries;
 use crate::store::shared::{self, Partitioned, Question, SharedStore};
-use crate::store::stack::{Sizes, Stack, StoreSettings};
+use crate::store::stack::{MaxEntries, Stack, StoreSettings};
 use crate::time::{Millis, Timestamp};
 use crate::user::Authenticate;
 
@@ -190,7 +190,7 @@ impl Isolate {
             world.clone(),
             Rc::clone(&records),
             RULES,
-            Sizes::default(),
+            MaxEntries::default(),
             &seed,
             world.clone(),
         );

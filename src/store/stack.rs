@@ -62,7 +62,7 @@ pub struct StoreSettings {
 
 /// The most entries that an isolate keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
+pub struct MaxEntries {
     /// Quotas in memory.
     pub memory: usize,
     /// Remembered denials.
@@ -71,7 +71,7 @@ pub struct Sizes {
     pub leases: usize,
 }
 
-impl Default for Sizes {
+impl Default for MaxEntries {
     fn default() -> Self {
         Self {
             memory: memory::DEFAULT_ENTRIES,
@@ -103,7 +103,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         shared: S,
         records: Rc<Records<D>>,
         rules: StoreSettings,
-        sizes: Sizes,
+        sizes: MaxEntries,
         seed: &Seed,
         effects: E,
     ) -> Self {
@@ -129,7 +129,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     }
 
     /// Composes a stack without a shared store.
-    pub fn in_memory(records: Rc<Records<D>>, sizes: Sizes, seed: &Seed, effects: E) -> Self {
+    pub fn in_memory(records: Rc<Records<D>>, sizes: MaxEntries, seed: &Seed, effects: E) -> Self {
         let memory = Memory::new(sizes.memory, seed.clone());
         Self {
             store: Blocked::new(Fallback::in_memory(memory), records, effects.clone()),

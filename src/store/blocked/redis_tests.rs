@@ -14,7 +14,7 @@ use crate::seed::Seed;
 use crate::store::conformance::{START, charge, check};
 use crate::store::redis::RedisStore;
 use crate::store::retries::Retries;
-use crate::store::stack::{Sizes, Stack, StoreSettings};
+use crate::store::stack::{MaxEntries, Stack, StoreSettings};
 use crate::store::stand_in::{RealEffects, StandIn};
 use crate::store::{Check, Store};
 use crate::time::Millis;
@@ -42,7 +42,7 @@ impl Isolate {
             stand_in.store("b:"),
             Rc::new(records(stand_in)),
             RULES,
-            Sizes::default(),
+            MaxEntries::default(),
             &Seed::fixed(),
             effects.clone(),
         );

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use futures_util::FutureExt;
 use serde_json::Value;
 
-use super::{Sizes, Stack, StoreHealth, StoreSettings};
+use super::{MaxEntries, Stack, StoreHealth, StoreSettings};
 use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::effects::Effects;
@@ -129,7 +129,7 @@ impl Isolate {
             shared,
             Rc::clone(&records),
             rules,
-            Sizes::default(),
+            MaxEntries::default(),
             &Seed::fixed(),
             effects.clone(),
         );
@@ -259,7 +259,7 @@ async fn the_stack_conforms_in_memory() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let effects = Manual::default();
     let stack: Stack<Reference, _, _> =
-        Stack::in_memory(records, Sizes::default(), &Seed::fixed(), effects);
+        Stack::in_memory(records, MaxEntries::default(), &Seed::fixed(), effects);
     assert_eq!(stack.health(), StoreHealth::Memory);
     conformance::all(&stack).await;
 }
@@ -272,7 +272,7 @@ async fn the_stack_conforms_over_redis() {
         stand_in.store("stack:"),
         Rc::new(records),
         RULES,
-        Sizes::default(),
+        MaxEntries::default(),
         &Seed::fixed(),
         stand_in.effects(),
     );

@@ -8,7 +8,7 @@ use edge_limiter::redis::keys::Keys;
 use edge_limiter::redis::records::Records;
 use edge_limiter::store::leases::Prefetch;
 use edge_limiter::store::retries::Retries;
-use edge_limiter::store::stack::{Sizes, Stack, StoreSettings};
+use edge_limiter::store::stack::{MaxEntries, Stack, StoreSettings};
 use edge_limiter::store::{Check, Store, StoreError, Verdict};
 use edge_limiter::time::Millis;
 
@@ -49,7 +49,7 @@ impl SimulatedIsolate {
     pub(crate) fn deployed(region: usize, ahead: Millis) -> Result<Self, Failure> {
         Self::new(region, ahead, |remote, host| {
             let seed = seed()?;
-            let stack = Stack::new(remote, records(), RULES, Sizes::default(), &seed, host);
+            let stack = Stack::new(remote, records(), RULES, MaxEntries::default(), &seed, host);
             Ok(IsolateStores::Deployed(Box::new(stack)))
         })
     }
@@ -60,7 +60,7 @@ impl SimulatedIsolate {
 
     pub(crate) fn alone(region: usize, ahead: Millis) -> Result<Self, Failure> {
         Self::new(region, ahead, |_, host| {
-            let stack = Stack::in_memory(records(), Sizes::default(), &seed()?, host);
+            let stack = Stack::in_memory(records(), MaxEntries::default(), &seed()?, host);
             Ok(IsolateStores::Deployed(Box::new(stack)))
         })
     }

@@ -14,7 +14,7 @@ use crate::redis::records::Records;
 use crate::seed::Seed;
 use crate::store::conformance::{self, START};
 use crate::store::retries::Retries;
-use crate::store::stack::{Sizes, Stack, StoreSettings};
+use crate::store::stack::{MaxEntries, Stack, StoreSettings};
 use crate::store::{Charge, Check, Source, Store, StoreError, Verdict};
 use crate::time::{Millis, Timestamp};
 
@@ -39,7 +39,7 @@ impl Isolate {
             nodes.clone(),
             Rc::new(records),
             rules,
-            Sizes::default(),
+            MaxEntries::default(),
             &Seed::fixed(),
             effects.clone(),
         );
