@@ -24,7 +24,7 @@ mod tests;
 mod users;
 mod vars;
 
-pub use abuse::Abuse;
+pub use abuse::ProtectionSettings;
 pub use cors::CorsOrigins;
 pub use host::{ApplicationClient, HostCapabilities, Reach};
 pub use server::{Node, Server, Tcp, Topology};
@@ -170,7 +170,7 @@ pub struct Config {
     /// How long counts wait before they are sent. `None`: nothing is counted.
     pub metrics: Option<Millis>,
     /// Exemptions, blocks and records.
-    pub abuse: Abuse,
+    pub abuse: ProtectionSettings,
     /// How users are proven.
     pub users: user::UserSettings,
 }

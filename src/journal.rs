@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::blocklist::{AddressBlock, BlockTarget};
 use crate::client::CallerKey;
-use crate::config::Abuse;
+use crate::config::ProtectionSettings;
 use crate::effects::{Effects, LogLevel};
 use crate::error::StoreError;
 use crate::events::records::BLOCKED;
@@ -78,7 +78,7 @@ impl DeniedRequest<'_> {
 pub struct Journal<D> {
     recorder: Recorder,
     records: Rc<Records<D>>,
-    rules: Abuse,
+    rules: ProtectionSettings,
     /// Thousandths of a request by which the sample lags behind its rate.
     behind: Cell<u32>,
     writes: FailureMonitor,
@@ -88,7 +88,7 @@ pub struct Journal<D> {
 
 impl<D: Database> Journal<D> {
     /// Creates an empty journal.
-    pub fn new(records: Rc<Records<D>>, rules: &Abuse, seed: Seed) -> Self {
+    pub fn new(records: Rc<Records<D>>, rules: &ProtectionSettings, seed: Seed) -> Self {
         Self {
             recorder: Recorder::new(seed),
             records,

@@ -11,7 +11,7 @@ use crate::time::Millis;
 
 /// Exemptions, blocks and records, as configured.
 #[derive(Clone, Debug)]
-pub struct Abuse {
+pub struct ProtectionSettings {
     /// Addresses that are never limited nor blocked.
     pub allowlist: RangeMap<()>,
     /// The token with which a request passes every limit and block, sent as `X-RateLimit-Bypass`.
@@ -24,8 +24,8 @@ pub struct Abuse {
     pub sample: u32,
 }
 
-pub(super) fn read(vars: &Vars, problems: &mut Problems) -> Abuse {
-    let abuse = Abuse {
+pub(super) fn read(vars: &Vars, problems: &mut Problems) -> ProtectionSettings {
+    let abuse = ProtectionSettings {
         allowlist: allowlist(vars, problems),
         bypass_token: unlimited_token(vars, "RATE_LIMIT_BYPASS_TOKEN", problems),
         escalation: escalation(vars, problems),
