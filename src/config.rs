@@ -170,7 +170,7 @@ pub struct Config {
     /// How long counts wait before they are sent. `None`: nothing is counted.
     pub metrics: Option<Millis>,
     /// Exemptions, blocks and records.
-    pub abuse: ProtectionSettings,
+    pub protection: ProtectionSettings,
     /// How users are proven.
     pub users: user::UserSettings,
 }
@@ -232,7 +232,7 @@ impl Config {
             check_token: token(vars, "CHECK_TOKEN", &mut problems),
             metrics_token: token(vars, "METRICS_TOKEN", &mut problems),
             metrics: metrics(vars, &mut problems),
-            abuse: abuse::read(vars, &mut problems),
+            protection: abuse::read(vars, &mut problems),
             users,
         };
         Compiled {

@@ -325,7 +325,7 @@ pub fn caller(config: &Config, header: &dyn Fn(&str) -> Option<String>) -> Calle
 
 /// Whether the request has the bypass token.
 fn bypasses(config: &Config, request: &impl GateRequest) -> bool {
-    let token = config.abuse.bypass_token.as_ref();
+    let token = config.protection.bypass_token.as_ref();
     token.is_some_and(|token| {
         let given = request.header(BYPASS);
         given.is_some_and(|given| token.matches(credentials::trim(&given)))

@@ -142,7 +142,7 @@ impl<E: Effects + Clone> Limiter<E> {
         Ok(Self {
             stack,
             application,
-            journal: Journal::new(records, &config.abuse, seed.clone()),
+            journal: Journal::new(records, &config.protection, seed.clone()),
             metrics: Metrics::new(config, &seed),
             token_guard: TokenGuard::new(config, seed.clone()).map_err(LimiterError::Quota)?,
             preflights: Preflights::new(seed.clone()),

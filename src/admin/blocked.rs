@@ -167,7 +167,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let seconds = fields.number("seconds", [1, MAX_BLOCK_SECONDS])?;
         let until = seconds.map(|seconds| now + Millis::from_secs(seconds));
         let reason = reason(fields.text("reason")?)?;
-        if let Some(refusal) = target.refusal(&self.config().abuse.allowlist) {
+        if let Some(refusal) = target.refusal(&self.config().protection.allowlist) {
             return Err(AdminError::Refused(refusal.message().to_owned()));
         }
         let block = Block {

@@ -142,7 +142,7 @@ mod tests {
 
     fn allowed(list: &Value) -> (Vec<String>, Vec<String>) {
         let compiled = compile(&json!({"RATE_LIMIT_ALLOWLIST": list}));
-        let ranges = compiled.config.abuse.allowlist.iter();
+        let ranges = compiled.config.protection.allowlist.iter();
         let problems = compiled.problems.iter();
         (
             ranges.map(|(range, ())| range.to_string()).collect(),
@@ -199,7 +199,7 @@ mod tests {
                 ("RATE_LIMIT_ALLOWLIST[1]", Severity::Warning)
             );
             assert!(problem.rule.contains(meant), "{problem}");
-            let mut ranges = compiled.config.abuse.allowlist.iter();
+            let mut ranges = compiled.config.protection.allowlist.iter();
             assert!(
                 ranges.any(|(range, ())| range.to_string() == meant),
                 "{text}"
@@ -233,14 +233,14 @@ mod tests {
     fn escalation_is_off_unless_set() {
         let read = |value: Value| {
             let compiled = compile(&json!({"RATE_LIMIT_ESCALATION": value}));
-            (compiled.config.abuse.escalation, compiled.has_errors())
+            (compiled.config.protection.escalation, compiled.has_errors())
         };
         let rule = |denials, seconds, block| Escalation {
             denials,
             window: Millis::from_secs(seconds),
             block: Millis::from_secs(block),
         };
-        assert_eq!(compile(&json!({})).config.abuse.escalation, None);
+        assert_eq!(compile(&json!({})).config.protection.escalation, None);
         assert_eq!(read(json!("off")), (None, false));
         assert_eq!(read(json!("5, 60, 30")), (Some(rule(5, 60, 30)), false));
         for bad in [
@@ -268,7 +268,7 @@ mod tests {
     fn the_sample_of_events_is_a_share_from_0_to_1() {
         let read = |value: Value| {
             let compiled = compile(&json!({"RATE_LIMIT_EVENT_SAMPLE": value}));
-            (compiled.config.abuse.sample, compiled.has_errors())
+            (compiled.config.protection.sample, compiled.has_errors())
         };
         assert_eq!(read(json!(0)), (0, false));
         assert_eq!(read(json!(1)), (1000, false));

@@ -587,7 +587,7 @@ fn a_secret_that_is_not_text_is_ignored() {
         let config = bad_with(&json!({}), "CHECK_TOKEN", &value);
         assert_eq!(config.check_token, None, "{value}");
         let config = bad_with(&json!({}), "RATE_LIMIT_BYPASS_TOKEN", &value);
-        assert_eq!(config.abuse.bypass_token, None, "{value}");
+        assert_eq!(config.protection.bypass_token, None, "{value}");
         let config = bad_with(&json!({}), "ORIGIN_SECRET", &value);
         assert_eq!(config.origin_secret, None, "{value}");
         let config = bad_with(&json!({}), "RATE_LIMIT_JWT_SECRET", &value);
@@ -619,7 +619,7 @@ fn a_text_variable_of_another_type_is_an_error() {
         let config = bad_with(&json!({}), "RATE_LIMIT_IP", &value);
         assert_eq!(limits(&config, "ip"), Some((5, 60, 900)));
         let config = bad_with(&json!({}), "RATE_LIMIT_ESCALATION", &value);
-        assert!(config.abuse.escalation.is_some());
+        assert!(config.protection.escalation.is_some());
     }
 }
 

@@ -41,7 +41,7 @@ impl Terms {
     /// checks it.
     #[must_use]
     pub fn of(config: &Config, caller: Caller) -> Self {
-        let exempt = if caller.is_in(&config.abuse.allowlist) {
+        let exempt = if caller.is_in(&config.protection.allowlist) {
             Some(Exempt::AllowListed)
         } else {
             (!config.enabled).then_some(Exempt::Disabled)

@@ -195,7 +195,7 @@ impl Isolate {
             world.clone(),
         );
         Self {
-            journal: Rc::new(Journal::new(Rc::clone(&records), &config.abuse, seed)),
+            journal: Rc::new(Journal::new(Rc::clone(&records), &config.protection, seed)),
             stack: Rc::new(stack),
             duties: RefCell::default(),
             denied: RefCell::default(),
@@ -341,7 +341,7 @@ fn a_batch_costs_as_many_commands_as_it_states() {
         let sum: usize = records.iter().map(|(_, commands)| commands).sum();
         assert_eq!(sum, commands);
     };
-    let rule = isolate.config.abuse.escalation.unwrap();
+    let rule = isolate.config.protection.escalation.unwrap();
     let now = isolate.world.now();
     for callers in [1, 20, 150] {
         for caller in 0..callers {

@@ -23,7 +23,7 @@ pub(super) struct OwnTokens {
 
 impl OwnTokens {
     pub(super) fn new(config: &Config) -> Self {
-        let bypass = &config.abuse.bypass_token;
+        let bypass = &config.protection.bypass_token;
         let tokens = [
             &config.admin_token,
             &config.check_token,
