@@ -12,10 +12,10 @@ use crate::steps;
 use crate::time::Millis;
 use crate::user;
 
-mod abuse;
 mod cors;
 mod host;
 mod policies;
+mod protection;
 mod routes;
 mod server;
 mod store;
@@ -24,9 +24,9 @@ mod tests;
 mod users;
 mod vars;
 
-pub use abuse::ProtectionSettings;
 pub use cors::CorsOrigins;
 pub use host::{ApplicationClient, HostCapabilities, Reach};
+pub use protection::ProtectionSettings;
 pub use server::{Node, Server, Tcp, Topology};
 #[cfg(test)]
 pub(crate) use store::MIN_COMMANDS_IN_CLUSTER;
@@ -232,7 +232,7 @@ impl Config {
             check_token: token(vars, "CHECK_TOKEN", &mut problems),
             metrics_token: token(vars, "METRICS_TOKEN", &mut problems),
             metrics: metrics(vars, &mut problems),
-            protection: abuse::read(vars, &mut problems),
+            protection: protection::read(vars, &mut problems),
             users,
         };
         Compiled {
