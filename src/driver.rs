@@ -54,7 +54,7 @@ pub trait Platform {
 pub struct TaskEffects<P> {
     platform: P,
     mailbox: Rc<Mailbox>,
-    /// The [number](Setup::number) of the configuration.
+    /// The [number](HostSetup::number) of the configuration.
     setup: u32,
 }
 
@@ -232,12 +232,12 @@ struct Environment<P> {
     vars: Vars,
     host: HostCapabilities,
     limiter: DrivenLimiter<P>,
-    setup: Setup,
+    setup: HostSetup,
 }
 
 /// What a host needs to know about a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
+pub struct HostSetup {
     /// The number of the configuration. Each call of Redis has it ([`Effect::Redis`]), since duties of an earlier
     /// configuration continue after a change.
     pub number: u32,
@@ -250,7 +250,7 @@ pub struct Setup {
     pub redis: Option<Server>,
 }
 
-impl Setup {
+impl HostSetup {
     fn of(config: &Config, number: u32) -> Self {
         Self {
             number,
@@ -296,7 +296,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         &mut self,
         vars: &Vars,
         host: HostCapabilities,
-    ) -> Result<Setup, LimiterError> {
+    ) -> Result<HostSetup, LimiterError> {
         let known = self
             .environments
             .iter()
@@ -322,7 +322,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         self.environments.push(environment);
     }
 
-    /// Puts an environment in force that was configured before, by its [number](Setup::number). Returns `false` and changes
+    /// Puts an environment in force that was configured before, by its [number](HostSetup::number). Returns `false` and changes
     /// nothing if that environment is no longer kept.
     pub fn select(&mut self, number: u32) -> bool {
         let mut known = self.environments.iter();
@@ -347,7 +347,7 @@ impl<P: Platform + Clone + 'static> Driver<P> {
             ..self.effects.clone()
         };
         let limiter = Limiter::new(vars, &host, effects)?;
-        let setup = Setup::of(limiter.config(), self.configured);
+        let setup = HostSetup::of(limiter.config(), self.configured);
         self.configured += 1;
         Ok(Environment {
             vars: vars.clone(),
