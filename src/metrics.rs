@@ -27,7 +27,7 @@ mod series;
 mod tests;
 
 pub use peaks::TENTHS;
-pub use series::Series;
+pub use series::CounterSet;
 
 use peaks::Peaks;
 use records::{CountBatch, MAX_PENDING};
@@ -121,7 +121,7 @@ struct Counts {
 /// Which of the counts have been sent.
 #[derive(Default)]
 struct Outbox {
-    sent: Series,
+    sent: CounterSet,
     /// A batch that got no answer. It is sent again unchanged.
     unanswered: Option<CountBatch>,
     batches: u64,
@@ -387,9 +387,9 @@ impl Metrics {
     }
 
     /// Everything that this isolate has counted.
-    fn snapshot(&self, store: &StoreCounts, now: Timestamp) -> Series {
+    fn snapshot(&self, store: &StoreCounts, now: Timestamp) -> CounterSet {
         let counts = &mut *self.counts.borrow_mut();
-        let mut series = Series::default();
+        let mut series = CounterSet::default();
         for (route, outcomes) in self.routes.iter().zip(&counts.requests) {
             for (outcome, count) in RequestOutcome::ALL.iter().zip(outcomes) {
                 series.add(&["requests", outcome.name(), route], *count);

@@ -9,7 +9,7 @@ use crate::effects::Effects;
 use crate::metrics::exposition::{self, Exposition, Format};
 use crate::metrics::gauges::{FIELDS, GaugeReading};
 use crate::metrics::records::window;
-use crate::metrics::{Series, StoreCounts, TENTHS};
+use crate::metrics::{CounterSet, StoreCounts, TENTHS};
 use crate::redis::{Database, number_of};
 use crate::response::Response;
 use crate::response::body_format;
@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 
 /// A bucket of a chart as JSON. Its `usage` has a list for each policy: how many windows of callers used any of the limit,
 /// more than a tenth of it, more than two tenths, and so on.
-fn bucket(at: u64, counts: &Series) -> Value {
+fn bucket(at: u64, counts: &CounterSet) -> Value {
     let mut bucket = counts.nested();
     bucket["at"] = at.into();
     let by_policy = bucket["usage"].as_object_mut();

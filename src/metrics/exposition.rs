@@ -2,7 +2,7 @@
 
 use super::gauges::FIELDS;
 use super::records::Overview;
-use super::{RequestOutcome, Series, routes};
+use super::{CounterSet, RequestOutcome, routes};
 use crate::config::Config;
 use crate::redis::rest::{BOUNDS_MS, RESULTS};
 use crate::store::breaker::STATES;
@@ -40,7 +40,7 @@ pub struct Exposition<'a> {
 
 /// A metric with several counters.
 struct Counters {
-    /// The first word of the counters' names in [`Series`].
+    /// The first word of the counters' names in [`CounterSet`].
     word: &'static str,
     /// The metric's name.
     name: &'static str,
@@ -90,7 +90,7 @@ const COUNTERS: [Counters; 6] = [
 
 /// Adds counters that alerts watch with the value 0, even if nothing was counted. If a series is first seen above 0, a rate
 /// misses its first increase.
-fn add_watched(counts: &mut Series, config: &Config) {
+fn add_watched(counts: &mut CounterSet, config: &Config) {
     for result in RESULTS {
         counts.show(&["calls", result]);
     }
@@ -214,7 +214,7 @@ impl TextWriter<'_> {
         self.text.push('\n');
     }
 
-    fn counts(&mut self, counts: &Series) {
+    fn counts(&mut self, counts: &CounterSet) {
         for family in &COUNTERS {
             self.counter(family.name, family.help);
             let labelled = !family.labels.is_empty();
@@ -283,7 +283,7 @@ impl TextWriter<'_> {
         }
     }
 
-    fn durations(&mut self, counts: &Series) {
+    fn durations(&mut self, counts: &CounterSet) {
         const NAME: &str = "edge_limiter_store_duration_seconds";
         self.family(NAME, "histogram", "How long calls of Redis took.");
         let mut within = 0;

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::Series;
+use super::CounterSet;
 use crate::error::StoreError;
 use crate::json;
 use crate::redis::keys::RedisKey;
@@ -84,7 +84,7 @@ pub struct Gauges {
     /// the current clock hour, and a share of those of the hour before.
     pub limited: u64,
     /// [`FIELDS`] by their name in `INFO`. Empty: Redis does not report them.
-    pub redis: Series,
+    pub redis: CounterSet,
     /// The cursor at which the next `SCAN` continues, and the number of keys found so far.
     pub(super) scan: (String, u64),
 }
@@ -104,7 +104,9 @@ impl Gauges {
                 stored["scan"][0].as_str().unwrap_or_default().to_owned(),
                 number_of(&stored["scan"][1]),
             ),
-            redis: Series::of_value(stored.get_mut("redis").map(Value::take).unwrap_or_default()),
+            redis: CounterSet::of_value(
+                stored.get_mut("redis").map(Value::take).unwrap_or_default(),
+            ),
         })
     }
 
@@ -163,7 +165,7 @@ impl<D: Database> Records<D> {
             at: now.as_millis(),
             keys,
             limited,
-            redis: Series::default(),
+            redis: CounterSet::default(),
             scan,
         };
         if self.is_shared() {
@@ -225,8 +227,8 @@ impl<D: Database> Records<D> {
     }
 
     /// Reads [`FIELDS`] from `INFO`. The result is empty if Redis refuses the command.
-    async fn info(&self, now: Timestamp) -> Series {
-        let mut fields = Series::default();
+    async fn info(&self, now: Timestamp) -> CounterSet {
+        let mut fields = CounterSet::default();
         let reply = self.run([command(["INFO"])], now).await;
         let Ok([Value::String(text)]) = reply else {
             return fields;

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash};
 
-use super::Series;
+use super::CounterSet;
 use crate::quota::Quota;
 use crate::seed::Seed;
 use crate::time::{Millis, Timestamp};
@@ -75,7 +75,7 @@ impl Peaks {
     }
 
     /// Adds the counts of ended windows to `series`, named `usage {policy} {tenth}`.
-    pub(super) fn add_to(&self, series: &mut Series, policy: &str) {
+    pub(super) fn add_to(&self, series: &mut CounterSet, policy: &str) {
         for (tenth, count) in self.ended.iter().enumerate() {
             series.add(&[USAGE, policy, &tenth.to_string()], *count);
         }
@@ -85,7 +85,7 @@ impl Peaks {
 #[cfg(test)]
 mod tests {
     use super::{MAX_CALLERS, Peaks, USAGE};
-    use crate::metrics::Series;
+    use crate::metrics::CounterSet;
     use crate::quota::{Algorithm, Quota};
     use crate::seed::Seed;
     use crate::store::conformance::START;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     fn ended(peaks: &Peaks) -> Vec<(String, u64)> {
-        let mut series = Series::default();
+        let mut series = CounterSet::default();
         peaks.add_to(&mut series, "auth");
         let all = series
             .of(USAGE)

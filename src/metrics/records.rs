@@ -8,7 +8,7 @@ use std::pin::Pin;
 
 use serde_json::{Map, Value, json};
 
-use super::Series;
+use super::CounterSet;
 use super::gauges::Gauges;
 use super::peaks::USAGE;
 use crate::blocklist::{GuardedCommands, VersionChange};
@@ -52,13 +52,13 @@ pub struct CountBatch {
     attempt: u64,
     /// When the batch was made, in ms since the epoch, on the isolate's clock.
     at: u64,
-    counts: Series,
+    counts: CounterSet,
 }
 
 impl CountBatch {
     /// Creates the batch with that `number` of an isolate.
     #[must_use]
-    pub fn new(isolate: &str, number: u64, now: Timestamp, counts: Series) -> Self {
+    pub fn new(isolate: &str, number: u64, now: Timestamp, counts: CounterSet) -> Self {
         Self {
             id: format!("{isolate}-{number}"),
             attempt: 1,
@@ -80,7 +80,7 @@ impl CountBatch {
             id: value["id"].as_str()?.to_owned(),
             attempt: value["attempt"].as_u64()?,
             at: value["at"].as_u64()?,
-            counts: Series::of_value(counts),
+            counts: CounterSet::of_value(counts),
         })
     }
 
@@ -190,7 +190,7 @@ pub struct BlockedNow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
     /// The totals of all counters.
-    pub counts: Series,
+    pub counts: CounterSet,
     /// The number of blocks in force.
     pub blocked: BlockedNow,
     /// The gauges. `None`: the schedule gathered none in the last hour.
@@ -198,7 +198,7 @@ pub struct Overview {
 }
 
 /// The buckets of a chart: each bucket's number, counted from the epoch, and its counts.
-pub type Buckets = Vec<(u64, Series)>;
+pub type Buckets = Vec<(u64, CounterSet)>;
 
 /// A future of the number of batches that a fold adds.
 pub type Folding<'a> = Pin<Box<dyn Future<Output = Result<usize, StoreError>> + 'a>>;
@@ -258,7 +258,7 @@ impl<D: Database> Records<D> {
             listed(RedisKey::BlockedPolicies),
         ];
         let [pending, stored, addresses, fields, policies] = self.run(commands, now).await?;
-        let mut counts = Series::read(&stored[0]);
+        let mut counts = CounterSet::read(&stored[0]);
         for batch in batches(&texts(&pending)) {
             counts.add_all(&batch.counts);
         }
@@ -300,8 +300,8 @@ impl<D: Database> Records<D> {
         let Some(first) = pending.first() else {
             return Ok(0);
         };
-        let mut totals = Series::read(&totals[0]);
-        let mut new: Vec<(Width, u64, Series)> = Vec::new();
+        let mut totals = CounterSet::read(&totals[0]);
+        let mut new: Vec<(Width, u64, CounterSet)> = Vec::new();
         for batch in batches(&pending) {
             totals.add_all(&batch.counts);
             let charted = charted(&batch.counts);
@@ -333,7 +333,7 @@ impl<D: Database> Records<D> {
             if let Some(buckets) = place.and_then(|place| stored.get_mut(place)) {
                 let name = bucket.to_string();
                 let known = buckets.remove(&name).unwrap_or_default();
-                let mut sum = Series::of_value(known);
+                let mut sum = CounterSet::of_value(known);
                 sum.add_all(counts);
                 buckets.insert(name, sum.into_value());
             }
@@ -378,7 +378,7 @@ impl<D: Database> Records<D> {
             for (bucket, counts) in buckets {
                 let bucket: u64 = bucket.parse().unwrap_or_default();
                 if (first..=current).contains(&bucket) {
-                    all.push((bucket, Series::of_value(counts)));
+                    all.push((bucket, CounterSet::of_value(counts)));
                 }
             }
         }
@@ -435,8 +435,8 @@ fn batches(texts: &[&str]) -> Vec<CountBatch> {
 }
 
 /// The counts that charts show: requests by outcome without routes, and decisions by policy and by source apart.
-fn charted(counts: &Series) -> Series {
-    let mut charted = Series::default();
+fn charted(counts: &CounterSet) -> CounterSet {
+    let mut charted = CounterSet::default();
     for (rest, count) in counts.of("requests") {
         let outcome = rest.split(' ').next().unwrap_or_default();
         charted.add(&["requests", outcome], count);

@@ -11,9 +11,9 @@ const MAX_NAMES: usize = 4000;
 /// Counters, each under a name. A name is several words, the last of which may be any text. Redis stores a set as a JSON
 /// object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Series(Map<String, Value>);
+pub struct CounterSet(Map<String, Value>);
 
-impl Series {
+impl CounterSet {
     /// Takes the numbers of a JSON object. A value that is no number counts as 0. Any other JSON is an empty set.
     #[must_use]
     pub fn of_value(value: Value) -> Self {
@@ -135,11 +135,11 @@ fn rest_of<'a>(name: &'a str, first: &str) -> Option<&'a str> {
 mod tests {
     use serde_json::json;
 
-    use super::Series;
+    use super::CounterSet;
 
     #[test]
     fn each_counter_is_nested_under_its_words() {
-        let mut series = Series::default();
+        let mut series = CounterSet::default();
         series.add(&["policies", "auth", "denied"], 2);
         series.add(&["policies", "auth", "admitted"], 1);
         series.add(&["commands"], 3);
@@ -153,9 +153,9 @@ mod tests {
             json!({"": 1, " ": 2}),
             json!({"a b": {}, "a b c": 1}),
         ] {
-            let _ = Series::of_value(odd).nested();
+            let _ = CounterSet::of_value(odd).nested();
         }
-        assert!(Series::of_value(json!([1])).is_empty());
-        assert_eq!(Series::of_value(json!({"a": "x", "b": -1})).get("b"), 0);
+        assert!(CounterSet::of_value(json!([1])).is_empty());
+        assert_eq!(CounterSet::of_value(json!({"a": "x", "b": -1})).get("b"), 0);
     }
 }

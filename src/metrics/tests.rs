@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::exposition::{Exposition, Format, write};
 use super::gauges::{GaugeReading, Gauges};
 use super::records::{BlockedNow, Overview, Width};
-use super::{Metrics, RequestOutcome, Series, StoreCounts};
+use super::{CounterSet, Metrics, RequestOutcome, StoreCounts};
 use crate::config::{Config, Vars};
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
@@ -80,12 +80,12 @@ fn send(isolate: &Metrics, records: &Records<Redis>, now: Timestamp) {
     sent.now_or_never().unwrap();
 }
 
-fn totals(records: &Records<Redis>, now: Timestamp) -> Series {
+fn totals(records: &Records<Redis>, now: Timestamp) -> CounterSet {
     let overview = records.overview(now).now_or_never().unwrap();
     overview.unwrap().counts
 }
 
-fn admitted(series: &Series) -> u64 {
+fn admitted(series: &CounterSet) -> u64 {
     series.get("requests admitted other")
 }
 
@@ -347,8 +347,8 @@ fn an_entry_that_is_no_batch_counts_nothing_and_stops_no_fold() {
     assert_eq!(admitted(&totals(&records, at(0))), 1);
 }
 
-fn page(counts: &Series, isolate: Option<&str>, format: Format) -> String {
-    let mut redis = Series::default();
+fn page(counts: &CounterSet, isolate: Option<&str>, format: Format) -> String {
+    let mut redis = CounterSet::default();
     redis.set("used_memory", 4096);
     redis.set("evicted_keys", 9);
     let overview = Overview {
@@ -375,7 +375,7 @@ fn page(counts: &Series, isolate: Option<&str>, format: Format) -> String {
 
 #[test]
 fn an_exposition_contains_every_series_with_its_labels() {
-    let mut counts = Series::default();
+    let mut counts = CounterSet::default();
     counts.add(&["requests", "denied", "/a \"b\"\\c"], 4);
     counts.add(&["decisions", "denied", "lease", "auth"], 5);
     counts.add(&["took", "0"], 2);

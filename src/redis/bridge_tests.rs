@@ -15,7 +15,7 @@ use crate::client::Ipv6Prefix;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{BatchLimits, Details, EventBatch, Recorder};
-use crate::metrics::Series;
+use crate::metrics::CounterSet;
 use crate::metrics::records::{self as counts, Width};
 use crate::quota::Algorithm;
 use crate::seed::Seed;
@@ -73,7 +73,7 @@ async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
     let (ranges, listed) = records.stored_blocks(START).await.unwrap();
     assert!(ranges.is_whole());
     assert!(listed.addresses.iter().any(|(name, _)| *name == address));
-    let mut counted = Series::default();
+    let mut counted = CounterSet::default();
     counted.add(&["requests", "other", "admitted"], 5);
     let batch = counts::CountBatch::new("isolate", u64::from(round), START, counted);
     records.append_counts(&batch, START).await.unwrap();

@@ -22,7 +22,7 @@ use crate::error::StoreError;
 use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{BatchLimits, Details, EventBatch, Recorder};
-use crate::metrics::Series;
+use crate::metrics::CounterSet;
 use crate::metrics::records::{CountBatch as Counts, Width};
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
@@ -505,7 +505,7 @@ async fn records_are_right_on_a_redis_that_refuses_calls_over_several_slots() {
     assert_eq!(records.lift(&range, START).await, Ok(true));
 
     // Metrics and the schedule.
-    let mut counted = Series::default();
+    let mut counted = CounterSet::default();
     counted.add(&["requests", "other", "admitted"], 5);
     let counts = Counts::new("isolate", 1, START, counted);
     records.append_counts(&counts, START).await.unwrap();
