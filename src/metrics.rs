@@ -18,16 +18,16 @@ use crate::store::Source;
 use crate::store::breaker::BreakerTransitions;
 use crate::time::{Deadline, Millis, Timestamp};
 
+mod counter_set;
 pub mod exposition;
 pub mod gauges;
 mod peaks;
 pub mod records;
-mod series;
 #[cfg(test)]
 mod tests;
 
+pub use counter_set::CounterSet;
 pub use peaks::TENTHS;
-pub use series::CounterSet;
 
 use peaks::Peaks;
 use records::{CountBatch, MAX_PENDING};
