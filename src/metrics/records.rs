@@ -104,7 +104,7 @@ impl CountBatch {
 
 /// The width of a chart's buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
+pub enum BucketWidth {
     /// One minute. Buckets are kept for a day.
     Minute,
     /// One hour. Buckets are kept for 32 days.
@@ -113,7 +113,7 @@ pub enum Width {
     Day,
 }
 
-impl Width {
+impl BucketWidth {
     const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
 
     /// Returns the width of a bucket, in ms.
@@ -166,11 +166,11 @@ impl Width {
 /// Returns the width and the number of a chart's buckets, by the chart's name (`hour`, `day` or `month`). `None`: there is
 /// no such chart.
 #[must_use]
-pub fn window(name: &str) -> Option<(Width, u64)> {
+pub fn window(name: &str) -> Option<(BucketWidth, u64)> {
     Some(match name {
-        "hour" => (Width::Minute, 60),
-        "day" => (Width::Hour, 24),
-        "month" => (Width::Day, 30),
+        "hour" => (BucketWidth::Minute, 60),
+        "day" => (BucketWidth::Hour, 24),
+        "month" => (BucketWidth::Day, 30),
         _ => return None,
     })
 }
@@ -301,12 +301,12 @@ impl<D: Database> Records<D> {
             return Ok(0);
         };
         let mut totals = CounterSet::read(&totals[0]);
-        let mut new: Vec<(Width, u64, CounterSet)> = Vec::new();
+        let mut new: Vec<(BucketWidth, u64, CounterSet)> = Vec::new();
         for batch in batches(&pending) {
             totals.add_all(&batch.counts);
             let charted = charted(&batch.counts);
             let at = batch.charted_at(now);
-            for width in Width::ALL {
+            for width in BucketWidth::ALL {
                 let bucket = at / width.ms();
                 let mut known = new.iter_mut();
                 match known.find(|(of, number, _)| (*of, *number) == (width, bucket)) {
@@ -317,7 +317,7 @@ impl<D: Database> Records<D> {
         }
         // Only charts show how much of their limits callers use.
         totals.remove_of(USAGE);
-        let mut keys: Vec<(Width, String)> = Vec::new();
+        let mut keys: Vec<(BucketWidth, String)> = Vec::new();
         for (width, bucket, _) in &new {
             let key = self.key(width.key_of(*bucket));
             if !keys.iter().any(|(_, known)| *known == key) {
@@ -364,7 +364,7 @@ impl<D: Database> Records<D> {
     /// [`StoreError`] of the database.
     pub async fn chart(
         &self,
-        width: Width,
+        width: BucketWidth,
         most: u64,
         now: Timestamp,
     ) -> Result<Buckets, StoreError> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::exposition::{Exposition, Format, write};
 use super::gauges::{GaugeReading, Gauges};
-use super::records::{BlockedNow, Overview, Width};
+use super::records::{BlockedNow, BucketWidth, Overview};
 use super::{CounterSet, Metrics, RequestOutcome, StoreCounts};
 use crate::config::{Config, Vars};
 use crate::redis::emulator::Emulator;
@@ -279,7 +279,7 @@ proptest! {
         // A fold changes no total, and charts contain as much as the totals.
         while records.fold_counts(at(seconds)).now_or_never().unwrap().unwrap() > 0 {}
         prop_assert_eq!(admitted(&totals(&records, at(seconds))), latest);
-        let days = records.chart(Width::Day, 456, at(seconds)).now_or_never().unwrap().unwrap();
+        let days = records.chart(BucketWidth::Day, 456, at(seconds)).now_or_never().unwrap().unwrap();
         let charted: u64 = days.iter().map(|(_, day)| day.get("requests admitted")).sum();
         prop_assert_eq!(charted, latest);
     }
@@ -303,7 +303,10 @@ async fn folds_at_the_same_time_add_nothing_twice() {
     assert_eq!(folded, 50);
     let overview = records.overview(at(60)).await.unwrap();
     assert_eq!(admitted(&overview.counts), 50);
-    let minutes = records.chart(Width::Minute, 60, at(60)).await.unwrap();
+    let minutes = records
+        .chart(BucketWidth::Minute, 60, at(60))
+        .await
+        .unwrap();
     let charted: u64 = minutes
         .iter()
         .map(|(_, minute)| minute.get("requests admitted"))

@@ -16,7 +16,7 @@ use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{BatchLimits, Details, EventBatch, Recorder};
 use crate::metrics::CounterSet;
-use crate::metrics::records::{self as counts, Width};
+use crate::metrics::records::{self as counts, BucketWidth};
 use crate::quota::Algorithm;
 use crate::seed::Seed;
 use crate::store::Store;
@@ -85,7 +85,7 @@ async fn round(records: &Records<RestClient<RealEffects>>, round: u32) {
         5 * u64::from(round + 1),
         "the total is the sum of all rounds"
     );
-    records.chart(Width::Minute, 60, START).await.unwrap();
+    records.chart(BucketWidth::Minute, 60, START).await.unwrap();
     let events = records.events(None, 200, START).await.unwrap();
     assert_eq!(events.events.len(), 8 * (round as usize + 1));
     let suspicious = records.suspicious(24, 10, START).await.unwrap();

@@ -23,7 +23,7 @@ use crate::events::escalation::{Costs, Escalation};
 use crate::events::tests::denied;
 use crate::events::{BatchLimits, Details, EventBatch, Recorder};
 use crate::metrics::CounterSet;
-use crate::metrics::records::{CountBatch as Counts, Width};
+use crate::metrics::records::{BucketWidth, CountBatch as Counts};
 use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::records::Records;
 use crate::redis::rest::RestClient;
@@ -513,7 +513,7 @@ async fn records_are_right_on_a_redis_that_refuses_calls_over_several_slots() {
     let overview = records.overview(START).await.unwrap();
     assert_eq!(overview.counts.get("requests other admitted"), 5);
     assert_eq!(overview.blocked.addresses, 19);
-    records.chart(Width::Hour, 100, START).await.unwrap();
+    records.chart(BucketWidth::Hour, 100, START).await.unwrap();
     records.gather_gauges(START).await.unwrap();
     records.tidy(START).await.unwrap();
 
