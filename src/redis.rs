@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::error::StoreError;
 use crate::time::{Millis, Timestamp};
 
-use script::{Script, ScriptAnswer, ScriptCall, ScriptForm};
+use script::{FromScriptReply, Script, ScriptCall, ScriptForm};
 
 pub mod connection;
 pub mod emulator;
@@ -47,7 +47,7 @@ pub trait Scripts {
     /// # Errors
     ///
     /// [`StoreError`] if the script cannot be run, or its answer cannot be read.
-    async fn run_script<A: ScriptAnswer>(
+    async fn run_script<A: FromScriptReply>(
         &self,
         script: &Script,
         call: &ScriptCall,
@@ -59,7 +59,7 @@ pub trait Scripts {
     /// # Errors
     ///
     /// The errors of [`run_script`](Self::run_script).
-    async fn run_script_within<A: ScriptAnswer>(
+    async fn run_script_within<A: FromScriptReply>(
         &self,
         script: &Script,
         call: &ScriptCall,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde_json::Value;
 
-use super::script::{Script, ScriptAnswer, ScriptCall, ScriptForm};
+use super::script::{FromScriptReply, Script, ScriptCall, ScriptForm};
 use super::{Command, Database, Scripts, run};
 use crate::effects::{Effects, LogLevel, RedisResponse};
 use crate::error::StoreError;
@@ -141,7 +141,7 @@ impl<E: Effects> RestClient<E> {
         result
     }
 
-    async fn evaluate<A: ScriptAnswer>(
+    async fn evaluate<A: FromScriptReply>(
         &self,
         command: String,
         timeout: Millis,
@@ -151,7 +151,7 @@ impl<E: Effects> RestClient<E> {
 }
 
 impl<E: Effects> Scripts for RestClient<E> {
-    async fn run_script<A: ScriptAnswer>(
+    async fn run_script<A: FromScriptReply>(
         &self,
         script: &Script,
         call: &ScriptCall,
@@ -159,7 +159,7 @@ impl<E: Effects> Scripts for RestClient<E> {
         self.run_script_within(script, call, self.timeout).await
     }
 
-    async fn run_script_within<A: ScriptAnswer>(
+    async fn run_script_within<A: FromScriptReply>(
         &self,
         script: &Script,
         call: &ScriptCall,
@@ -251,7 +251,7 @@ fn one_reply(response: &RedisResponse) -> Result<Vec<Value>, StoreError> {
 }
 
 /// Reads a script's answer: without serde if it has the usual form, else with serde.
-fn script_answer<A: ScriptAnswer>(response: &RedisResponse) -> Result<A, StoreError> {
+fn script_answer<A: FromScriptReply>(response: &RedisResponse) -> Result<A, StoreError> {
     let inside = response.body.strip_prefix("{\"result\":");
     let inside = inside.and_then(|rest| rest.strip_suffix('}'));
     if response.status == 200

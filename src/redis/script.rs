@@ -148,7 +148,7 @@ impl ScriptCall {
 }
 
 /// The answer of a script.
-pub trait ScriptAnswer: Sized {
+pub trait FromScriptReply: Sized {
     /// Reads the answer's JSON text without serde. `None` if it does not have the usual form.
     #[must_use]
     fn from_json(text: &str) -> Option<Self> {
@@ -161,7 +161,7 @@ pub trait ScriptAnswer: Sized {
 }
 
 /// Takes any answer unread.
-impl ScriptAnswer for Value {
+impl FromScriptReply for Value {
     fn from_value(value: &Value) -> Option<Self> {
         Some(value.clone())
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::blocklist::AddressBlock;
 use crate::quota::{CLOCK_TOLERANCE, Decision, QuotaOutcome, QuotaState};
 use crate::redis::json::TextReader;
-use crate::redis::script::ScriptAnswer;
+use crate::redis::script::FromScriptReply;
 use crate::store::shared::{Question, RangesVersion, StoreReply, StoredCharge};
 use crate::store::{Charge, QuotaAnswer, Source, Verdict};
 use crate::time::Timestamp;
@@ -28,7 +28,7 @@ struct QuotaReply {
     state: Option<QuotaState>,
 }
 
-impl ScriptAnswer for ScriptReply {
+impl FromScriptReply for ScriptReply {
     fn from_json(text: &str) -> Option<Self> {
         let mut json = TextReader::new(text);
         json.literal("[")?;
@@ -188,7 +188,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::ScriptReply;
-    use crate::redis::script::ScriptAnswer;
+    use crate::redis::script::FromScriptReply;
 
     fn texts() -> impl Strategy<Value = Value> {
         prop_oneof![

@@ -9,7 +9,7 @@ use crate::error::StoreError;
 use crate::redis::Scripts;
 use crate::redis::keys::Keys;
 use crate::redis::rest::RestClient;
-use crate::redis::script::{Script, ScriptAnswer, ScriptCall};
+use crate::redis::script::{FromScriptReply, Script, ScriptCall};
 use crate::store::Store as _;
 use crate::store::cluster::Cluster;
 use crate::store::conformance::{self, ALGORITHMS, START, charge};
@@ -22,7 +22,7 @@ use crate::time::Millis;
 struct Slots(RestClient<RealEffects>);
 
 impl Scripts for Slots {
-    async fn run_script<A: ScriptAnswer>(
+    async fn run_script<A: FromScriptReply>(
         &self,
         script: &Script,
         call: &ScriptCall,
@@ -35,7 +35,7 @@ impl Scripts for Slots {
         self.0.run_script(script, call).await
     }
 
-    async fn run_script_within<A: ScriptAnswer>(
+    async fn run_script_within<A: FromScriptReply>(
         &self,
         script: &Script,
         call: &ScriptCall,
