@@ -13,9 +13,9 @@ use crate::redis::keys::{Keys, RedisKey};
 use crate::redis::script::{PackedWords, Script, ScriptCall};
 use crate::time::{Millis, Timestamp};
 
-mod answer;
+mod reply;
 
-use answer::ScriptReply;
+use reply::ScriptReply;
 
 /// The decision as a Redis script. A test checks the hashes against the text.
 pub const SCRIPT: Script = Script {
