@@ -252,7 +252,7 @@ impl<E: Effects + Clone> Limiter<E> {
             return Some(Response::too_long(BodyFormat::Json));
         }
         // Boxed, so that the future of a decision, which never needs it, stays small.
-        Some(Box::pin(self.call_control_plane(rest, incoming)).await)
+        Some(Box::pin(self.control_plane_response(rest, incoming)).await)
     }
 
     /// Decides a request, in the order that the crate's documentation gives. Counts and records a request that is denied.
@@ -472,7 +472,7 @@ impl<E: Effects + Clone> Limiter<E> {
     }
 
     /// Authorizes and answers a request to the control plane. `path` is the path beneath `/_limiter`.
-    async fn call_control_plane(
+    async fn control_plane_response(
         &self,
         path: &str,
         incoming: &Incoming<'_, impl Request>,
