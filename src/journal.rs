@@ -278,7 +278,7 @@ impl<D: Database> Journal<D> {
         stack: &Stack<S, D, E>,
         now: Timestamp,
     ) -> WriteProgress {
-        if self.recorder.is_empty() || !stack.answers() {
+        if self.recorder.is_empty() || !stack.is_database_available() {
             self.recorder.stop_writing();
             return WriteProgress::AsFarAsPossible;
         }

@@ -169,7 +169,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let effects = self.stack.effects();
         let run_once = async || {
             let now = effects.now();
-            if !self.stack.answers() {
+            if !self.stack.is_database_available() {
                 return Err(StoreError::Open { until: now });
             }
             application.run(command.clone(), now).await

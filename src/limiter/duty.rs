@@ -62,7 +62,7 @@ impl<E: Effects + Clone> Limiter<E> {
             return Some(Duty::Reconcile);
         }
         let has_counts = || self.metrics.should_send(self.commands(), now);
-        (self.stack.answers() && has_counts()).then_some(Duty::SendCounts)
+        (self.stack.is_database_available() && has_counts()).then_some(Duty::SendCounts)
     }
 
     /// Runs the schedule once. Its work is bounded: the next run does the rest. Two runs at once do no harm.
@@ -101,7 +101,11 @@ impl<E: Effects + Clone> Limiter<E> {
             Duty::FetchKeySet => self.users.fetch(self.effects.now()).await,
             Duty::WriteEvents => self.journal.write_later(&self.stack, &self.effects).await,
             Duty::SendCounts => {
-                let counts = || self.stack.answers().then(|| self.store_counts());
+                let counts = || {
+                    self.stack
+                        .is_database_available()
+                        .then(|| self.store_counts())
+                };
                 let records = self.journal.records();
                 (self.metrics.send_later(records, &self.effects, counts)).await;
             }

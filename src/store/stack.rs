@@ -149,7 +149,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
 
     /// Whether the database can be asked: there is no shared store, or its breaker is closed.
     #[must_use]
-    pub fn answers(&self) -> bool {
+    pub fn is_database_available(&self) -> bool {
         self.breaker().is_none_or(Breaker::is_closed)
     }
 
@@ -191,7 +191,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     /// Whether a backlog has to be reconciled. If so, the one who asked is expected to [do it](Self::reconcile).
     #[must_use]
     pub fn should_reconcile(&self) -> bool {
-        self.answers() && self.fallback().should_reconcile(self.effects.now())
+        self.is_database_available() && self.fallback().should_reconcile(self.effects.now())
     }
 
     /// Sends to the shared store what this isolate admitted alone.
@@ -257,7 +257,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     /// [do it](Self::read_blocks_version).
     #[must_use]
     pub fn should_read_blocks_version(&self) -> bool {
-        self.answers() && self.store.should_read_version(self.effects.now())
+        self.is_database_available() && self.store.should_read_version(self.effects.now())
     }
 
     /// Reads the version of the blocks, and loads the blocks that have changed.

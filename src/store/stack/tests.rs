@@ -277,7 +277,10 @@ async fn the_stack_conforms_over_redis() {
         stand_in.effects(),
     );
     conformance::all(&stack).await;
-    assert!(stack.answers(), "the breaker opened, so memory decided");
+    assert!(
+        stack.is_database_available(),
+        "the breaker opened, so memory decided"
+    );
 }
 
 /// Two of five units are taken when the store goes out. Then ten more requests arrive.
@@ -332,13 +335,13 @@ fn a_request_that_is_refused_by_its_rule_is_not_counted() {
 fn the_breaker_opens_and_closes() {
     let isolate = Isolate::new();
     let charges = [charge("p:a", Algorithm::SlidingWindow, 1000)];
-    assert!(isolate.admits(&charges) && isolate.stack.answers());
+    assert!(isolate.admits(&charges) && isolate.stack.is_database_available());
     isolate.fail(true);
     let asked = isolate.asked(|| assert_eq!(isolate.admitted(&charges, 100), 100));
     assert_eq!(asked, OPENS_AFTER);
     let until = isolate.now() + FIRST_WAIT;
     assert_eq!(isolate.state(), CircuitState::Open { until });
-    assert!(!isolate.stack.answers());
+    assert!(!isolate.stack.is_database_available());
     assert_eq!(isolate.effects.lines().len(), 1);
 
     // One probe finds that the store is still out, and the wait doubles.
@@ -354,7 +357,7 @@ fn the_breaker_opens_and_closes() {
     assert_eq!((asked, isolate.state()), (1, CircuitState::Closed));
     let asked = isolate.asked(|| assert!(!isolate.ask(&charges).1.degraded));
     assert_eq!(asked, 1);
-    assert!(isolate.stack.answers());
+    assert!(isolate.stack.is_database_available());
 }
 
 /// The quota admits one request an hour, so the denial applies long after the isolate would have asked again.
