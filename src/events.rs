@@ -258,12 +258,12 @@ impl EventBatch {
 
 /// Gathers an isolate's events.
 pub struct Recorder {
-    open: RefCell<Open>,
+    open: RefCell<OpenBatch>,
     shadow: RefCell<ShadowDenials>,
     seed: Seed,
 }
 
-struct Open {
+struct OpenBatch {
     events: HeavyHitters<Event>,
     left_out: u64,
     denials: HeavyHitters<DenialCounts>,
@@ -279,7 +279,7 @@ impl Recorder {
     /// Creates an empty recorder.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
-        let open = Open {
+        let open = OpenBatch {
             events: HeavyHitters::new(MAX_EVENTS_PER_BATCH),
             left_out: 0,
             denials: HeavyHitters::new(MAX_CALLERS),
@@ -441,7 +441,7 @@ impl Recorder {
     }
 }
 
-impl Open {
+impl OpenBatch {
     fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.left_out == 0
