@@ -8,9 +8,9 @@ const MAX_CALLERS: usize = 250;
 
 /// Gathers an isolate's shadow denials, by policy. It needs no bound, since the configuration bounds the policies.
 #[derive(Default)]
-pub(super) struct ShadowDenials(Vec<Denied>);
+pub(super) struct ShadowDenials(Vec<PolicyShadowDenials>);
 
-struct Denied {
+struct PolicyShadowDenials {
     policy: String,
     since: Timestamp,
     requests: u64,
@@ -27,7 +27,7 @@ impl ShadowDenials {
     pub(super) fn record(&mut self, policy: &str, caller: u64, now: Timestamp) {
         let known = self.0.iter().position(|known| known.policy == policy);
         let place = known.unwrap_or_else(|| {
-            self.0.push(Denied {
+            self.0.push(PolicyShadowDenials {
                 policy: policy.to_owned(),
                 since: now,
                 requests: 0,
@@ -49,7 +49,7 @@ impl ShadowDenials {
     }
 }
 
-impl Denied {
+impl PolicyShadowDenials {
     fn line(&self, now: Timestamp) -> String {
         let policy = &self.policy;
         let seconds = now.since(self.since).secs_ceil().max(1);
