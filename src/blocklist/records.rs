@@ -458,7 +458,7 @@ impl<D: Database> Records<D> {
         let step = self.unchanged(
             GuardedCommands::new(writes, change),
             stored.version.as_deref(),
-            stored.carried.as_deref(),
+            stored.hash_version.as_deref(),
         );
         let outcomes = self.change(vec![step], now).await?;
         let done = outcomes.iter().any(Option::is_some);
@@ -626,7 +626,7 @@ fn stored_ranges(version: &Value, hash: &Value, now: Timestamp) -> StoredRanges 
     let carried = pairs(hash).into_iter().find(|(field, _)| *field == FIELD);
     StoredRanges {
         version: version[0].as_str().map(str::to_owned),
-        carried: carried.map(|(_, version)| version.to_owned()),
+        hash_version: carried.map(|(_, version)| version.to_owned()),
         ranges,
     }
 }

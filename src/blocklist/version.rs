@@ -51,7 +51,7 @@ pub struct StoredRanges {
     /// The text of the blocks' version. `None` if there is none.
     pub version: Option<String>,
     /// The version in the ranges' hash. `None` if there is none.
-    pub carried: Option<String>,
+    pub hash_version: Option<String>,
     /// The ranges whose block is in force.
     pub ranges: Vec<(Range, AddressBlock)>,
 }
@@ -83,7 +83,7 @@ impl StoredRanges {
     #[must_use]
     pub fn agreement(&self) -> Agreement<'_> {
         let version = self.version.as_deref().and_then(ranges_of);
-        let carried = self.carried.as_deref();
+        let carried = self.hash_version.as_deref();
         let carried = carried.filter(|carried| epoch_of(carried).is_some());
         match (version, carried) {
             (Some(version), Some(carried)) if version == carried => Agreement::Whole(carried),
@@ -160,7 +160,7 @@ mod tests {
         ] {
             let stored = StoredRanges {
                 version: version.map(str::to_owned),
-                carried: carried.map(str::to_owned),
+                hash_version: carried.map(str::to_owned),
                 ranges,
             };
             assert_eq!(stored.agreement(), agreement, "{stored:?}");

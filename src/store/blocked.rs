@@ -165,7 +165,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         let (listed, [version, carried]) = self.records.listed(after.as_ref(), now).await?;
         let stored = StoredRanges {
             version,
-            carried,
+            hash_version: carried,
             ranges: Vec::new(),
         };
         let is_known = {
