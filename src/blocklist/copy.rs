@@ -40,7 +40,7 @@ const CHECK_AFTER: Millis = Millis::from_secs(10 * 60);
 pub struct BlocklistCopy {
     version: Option<String>,
     /// Whether the ranges were exactly those of the version.
-    whole: bool,
+    was_complete: bool,
     ranges: RangeMap<AddressBlock>,
     addresses: HashMap<String, AddressBlock>,
     /// The IPv6 networks among the addresses. Some may have another length than callers have now.
@@ -174,7 +174,7 @@ impl BlocklistCopy {
     /// What to do about the ranges in a database.
     #[must_use]
     pub fn action_for(&self, stored: &StoredRanges, now: Timestamp) -> RangesAction {
-        let reliable = self.whole && self.reliable.is_pending(now);
+        let reliable = self.was_complete && self.reliable.is_pending(now);
         let own = self.version.as_deref();
         let own_epoch = own.and_then(ranges_of).and_then(epoch_of);
         let otherwise = match stored.agreement() {
@@ -215,15 +215,15 @@ impl BlocklistCopy {
     #[must_use]
     pub fn agrees(&self, stored: &StoredRanges) -> bool {
         match stored.agreement() {
-            Agreement::Whole(_) | Agreement::Empty => self.whole,
-            Agreement::RangesLost => !self.whole,
+            Agreement::Whole(_) | Agreement::Empty => self.was_complete,
+            Agreement::RangesLost => !self.was_complete,
             Agreement::VersionLost(_) | Agreement::Unknown => false,
         }
     }
 
     /// Replaces the copied ranges with those of the database.
     pub fn take_ranges(&mut self, stored: StoredRanges, now: Timestamp) {
-        self.whole = stored.is_whole();
+        self.was_complete = stored.is_whole();
         self.version = stored.version;
         self.ranges = to_map(stored.ranges);
         self.behind = false;
