@@ -9,7 +9,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::bad_input::BadInput;
-use super::caller_key::identified;
+use super::caller_key::operator_caller;
 use super::{AdminError, AdminResult, ControlPlane, ok};
 use crate::budget::Purpose;
 use crate::effects::Effects;
@@ -194,7 +194,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let (policy, method, path) = (policy?, method?, path?);
         let policy = self.policy_named(&policy);
         let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
-        let caller = identified(&identifier?, self.config().ipv6_prefix);
+        let caller = operator_caller(&identifier?, self.config().ipv6_prefix);
         let caller = caller.map_err(AdminError::BadIdentifier)?;
         if method.len() > MAX_METHOD_BYTES {
             let rule = format!("The method must have at most {MAX_METHOD_BYTES} bytes.");

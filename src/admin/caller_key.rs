@@ -21,7 +21,7 @@ pub(super) fn caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput>
 
 /// The caller that a server names: an address, `user:NAME`, `id:NAME` or `zone:NAME`. Any other text `NAME` means
 /// `id:NAME`.
-pub(super) fn identified(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
+pub(super) fn operator_caller(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput> {
     match named(text, prefix)? {
         Some(caller) => Ok(caller),
         None => Ok(Caller::of_key(CallerKey::id(not_empty(text)?))),
@@ -33,7 +33,7 @@ pub(super) fn checked(text: &str, prefix: Ipv6Prefix) -> Result<Caller, BadInput
     match CallerKey::parse(text) {
         // Keys with a hash or a range contain a hyphen. Other texts are names.
         Some(key) if text.contains('-') => Ok(Caller::of_key(key)),
-        _ => identified(text, prefix),
+        _ => operator_caller(text, prefix),
     }
 }
 
@@ -70,7 +70,7 @@ fn address(text: &str, prefix: Ipv6Prefix) -> Option<Caller> {
 
 #[cfg(test)]
 mod tests {
-    use super::{caller, checked, identified};
+    use super::{caller, checked, operator_caller};
     use crate::client::{Caller, CallerKey, Ipv6Prefix};
 
     #[test]
@@ -118,11 +118,11 @@ mod tests {
         );
         let id = CallerKey::id("a:*\r\n b");
         assert_eq!(key(caller("id:a:*\r\n b", prefix)), Ok(id));
-        assert_eq!(key(identified("a:*\r\n b", prefix)), Ok(id));
+        assert_eq!(key(operator_caller("a:*\r\n b", prefix)), Ok(id));
         let unknown = CallerKey::id("unknown");
-        assert_eq!(key(identified("unknown", prefix)), Ok(unknown));
+        assert_eq!(key(operator_caller("unknown", prefix)), Ok(unknown));
         for empty in ["", "id:", "user:"] {
-            assert!(identified(empty, prefix).is_err(), "{empty}");
+            assert!(operator_caller(empty, prefix).is_err(), "{empty}");
         }
     }
 
@@ -139,7 +139,11 @@ mod tests {
             "2001:db8::1",
             "a-b",
         ] {
-            assert_eq!(checked(text, prefix), identified(text, prefix), "{text}");
+            assert_eq!(
+                checked(text, prefix),
+                operator_caller(text, prefix),
+                "{text}"
+            );
         }
         let listed = CallerKey::user("ada").to_string();
         assert_eq!(checked(&listed, prefix), caller(&listed, prefix));
@@ -160,7 +164,7 @@ mod tests {
         ] {
             let of_request = Caller::identify(Some(text), prefix);
             assert_eq!(caller(text, prefix), Ok(of_request), "{text}");
-            assert_eq!(identified(text, prefix), Ok(of_request), "{text}");
+            assert_eq!(operator_caller(text, prefix), Ok(of_request), "{text}");
         }
         for text in [
             "2001:db8::/64",
@@ -169,11 +173,15 @@ mod tests {
             "zone:example.com",
             "id:192.0.2.1",
         ] {
-            assert_eq!(caller(text, prefix), identified(text, prefix), "{text}");
+            assert_eq!(
+                caller(text, prefix),
+                operator_caller(text, prefix),
+                "{text}"
+            );
         }
         assert_eq!(
-            identified("card:4242", prefix),
-            identified("id:card:4242", prefix)
+            operator_caller("card:4242", prefix),
+            operator_caller("id:card:4242", prefix)
         );
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::bad_input::BadInput;
-use super::caller_key::identified;
+use super::caller_key::operator_caller;
 use super::fields::JsonFields;
 use super::input::Input;
 use super::{AdminError, AdminRequest, AdminResult, ControlPlane, ROOT, ok};
@@ -172,7 +172,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         for input in inputs {
             let policy = self.policy_named(&input.policy);
             let policy = policy.ok_or(AdminError::UnknownPolicy(400))?;
-            let caller = identified(&input.identifier, config.ipv6_prefix);
+            let caller = operator_caller(&input.identifier, config.ipv6_prefix);
             let caller = caller.map_err(AdminError::BadIdentifier)?;
             if let own @ CallerKey::Address(_) = caller.key()
                 && address.replace(own).is_some_and(|other| other != own)
