@@ -300,7 +300,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             .access(&tokens, sent.as_deref(), &caller, now))
         .await;
         if matches!(access, Access::WrongToken | Access::TooMany { .. }) {
-            self.note_refusal(&caller, request, now);
+            self.record_wrong_token(&caller, request, now);
         }
         Authorization::Answered(match access {
             _ if is_health => self.health(&request.method, access, now),
@@ -410,7 +410,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         })
     }
 
-    fn note_refusal(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
+    fn record_wrong_token(&self, caller: &Caller, request: &AdminRequest, now: Timestamp) {
         let event = EventKey {
             kind: EventKind::WrongToken,
             caller: caller.key(),
