@@ -148,7 +148,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             return Err(BadInput::from("`checks` is empty.").into());
         };
         if !allowed && self.journal.records_denials() {
-            self.note_denial(&items, &verdict, statuses, now);
+            self.record_denial(&items, &verdict, statuses, now);
         }
         binding.identifier = None;
         binding.allowed = allowed;
@@ -230,7 +230,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
     }
 
     /// Records a denial. Each identifier counts as a caller of its own.
-    fn note_denial(
+    fn record_denial(
         &self,
         items: &[CheckItem<'_>],
         verdict: &Verdict,
