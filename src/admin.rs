@@ -350,7 +350,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let outcome = operations::outcome(&result);
         if let Some(outcome) = outcome {
             let operation = (actor, outcome);
-            (self.note_operation(&segments, request, &input, operation, now)).await;
+            (self.record_operation(&segments, request, &input, operation, now)).await;
         }
         result.unwrap_or_else(AdminError::response)
     }

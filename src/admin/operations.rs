@@ -67,7 +67,7 @@ pub(super) fn outcome(result: &AdminResult) -> Option<&'static str> {
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> {
     /// Adds a call that has been answered to the log, if its kind changes something.
-    pub(super) async fn note_operation(
+    pub(super) async fn record_operation(
         &self,
         segments: &[&str],
         request: &AdminRequest,
