@@ -102,7 +102,7 @@ impl TokenGuard {
                 // Wrong guesses at a shorter token stay counted. Else somebody who shares the bearer's address could guess
                 // anew each time the bearer sends the token.
                 if token.secret.is_beyond_guessing() {
-                    self.forgive(&guess);
+                    self.reset_guesses(&guess);
                 }
                 is_granted = true;
             }
@@ -139,7 +139,7 @@ impl TokenGuard {
     }
 
     /// Forgets the caller's wrong guesses at this token. Guesses at other tokens stay counted.
-    fn forgive(&self, guess: &Check) {
+    fn reset_guesses(&self, guess: &Check) {
         for charge in &guess.charges {
             self.wrong_guesses.forget(&charge.key);
         }
