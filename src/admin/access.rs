@@ -112,7 +112,7 @@ impl TokenGuard {
         }
         let mut retry_at = None;
         for token in tokens {
-            retry_at = retry_at.max(self.count(&self.guess(token, caller), now).await);
+            retry_at = retry_at.max(self.count_guess(&self.guess(token, caller), now).await);
         }
         retry_at.map_or(Access::WrongToken, |retry_at| Access::TooMany { retry_at })
     }
@@ -132,7 +132,7 @@ impl TokenGuard {
     }
 
     /// Counts a wrong guess. Returns when the caller may guess again, if there were too many.
-    async fn count(&self, guess: &Check, now: Timestamp) -> Option<Timestamp> {
+    async fn count_guess(&self, guess: &Check, now: Timestamp) -> Option<Timestamp> {
         let verdict = self.wrong_guesses.decide(guess, now).await;
         let answers = verdict.unwrap_or_default().answers;
         answers.first().copied().flatten()?.retry_at()
