@@ -152,7 +152,7 @@ impl<E: Effects + Clone> Limiter<E> {
                 proofs::DEFAULT_ENTRIES,
                 seed.clone(),
             ),
-            name: loop_guard::name(config),
+            name: loop_guard::deployment_name(config),
             own_tokens: OwnTokens::new(config),
             has_origin_binding: host.has_origin_binding,
             effects,

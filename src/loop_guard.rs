@@ -26,7 +26,7 @@ const MAX_BYTES: usize = 1024;
 
 /// Returns the name of a deployment. All its isolates have the same name, and another configuration has another.
 #[must_use]
-pub fn name(config: &Config) -> String {
+pub fn deployment_name(config: &Config) -> String {
     let mut hash = Sha256::new();
     // The debug format leaves out secrets, so they are hashed separately.
     hash.update(format!("{config:?}"));
@@ -57,9 +57,9 @@ pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
         .split(',')
         .skip(usize::from(from > 0))
         .map(str::trim)
-        .filter(|name| !name.is_empty())
+        .filter(|name| !deployment_name.is_empty())
         .collect();
-    let passes = list.iter().filter(|name| **name == own).count();
+    let passes = list.iter().filter(|name| **deployment_name == own).count();
     if list.len() >= MAX_NAMES || passes + 1 >= LAST_PASS {
         return None;
     }
