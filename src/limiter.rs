@@ -173,7 +173,7 @@ impl<E: Effects + Clone> Limiter<E> {
             RequestDecision::Answered(response, _) => Handled::Answer(response),
             RequestDecision::Admitted(report) => {
                 let loop_guard = request.header(LOOP_GUARD);
-                let loop_guard = loop_guard::pass(loop_guard.as_deref(), &self.name);
+                let loop_guard = loop_guard::append_name(loop_guard.as_deref(), &self.name);
                 self.admit(report, &incoming, loop_guard, now)
             }
         }

@@ -46,7 +46,7 @@ pub fn deployment_name(config: &Config) -> String {
 /// Returns the header to forward, with `own` appended. `None`: this is the deployment's fifth pass or a later one. Of a
 /// header longer than 1,024 bytes, only the end is read and forwarded, since names are appended there.
 #[must_use]
-pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
+pub fn append_name(header: Option<&str>, own: &str) -> Option<String> {
     let Some(header) = header else {
         return Some(own.to_owned());
     };
@@ -69,7 +69,7 @@ pub fn pass(header: Option<&str>, own: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::pass;
+    use super::append_name;
 
     const OWN: &str = "0123456789abcdef";
 
@@ -77,7 +77,7 @@ mod tests {
     fn passes_from(header: Option<String>) -> (usize, Option<String>) {
         let mut last = header;
         for passes in 0..10 {
-            match pass(last.as_deref(), OWN) {
+            match append_name(last.as_deref(), OWN) {
                 Some(next) => last = Some(next),
                 None => return (passes, last),
             }
@@ -96,12 +96,12 @@ mod tests {
         let mut header = None;
         for round in 1..=4 {
             for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-                header = pass(header.as_deref(), name);
+                header = append_name(header.as_deref(), name);
                 assert!(header.is_some(), "{name} in round {round}");
             }
         }
-        assert_eq!(pass(header.as_deref(), "a"), None);
-        assert!(pass(header.as_deref(), "i").is_some());
+        assert_eq!(append_name(header.as_deref(), "a"), None);
+        assert!(append_name(header.as_deref(), "i").is_some());
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
             assert!(last.len() < 1200, "{junk:.40}");
             // The client's text arrives as a second header line, joined by a comma, before or after the passes.
             let cut = [format!("{junk},{last}"), format!("{last},{junk:.500}")];
-            assert_eq!(cut.map(|both| pass(Some(&both), OWN)), [None, None]);
+            assert_eq!(cut.map(|both| append_name(Some(&both), OWN)), [None, None]);
         }
     }
 
@@ -132,7 +132,7 @@ mod tests {
             assert_eq!(passes_from(Some(forged)).0, passes, "{made_up}");
         }
         for names in ["é,".repeat(50_000), ["x"; 40].join(",")] {
-            assert_eq!(pass(Some(&names), OWN), None);
+            assert_eq!(append_name(Some(&names), OWN), None);
         }
     }
 }
