@@ -74,13 +74,13 @@ impl FailureMonitor {
 #[cfg(test)]
 mod tests {
     use super::FailureMonitor;
-    use crate::effects::testing::Manual;
+    use crate::effects::testing::TestEffects;
     use crate::store::conformance::START;
     use crate::time::Millis;
 
     #[test]
     fn each_change_is_logged_once_and_since_is_the_first_failure() {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         for silent in [0, 1] {
             let monitor = FailureMonitor::new("keys", "the old ones are used", silent);
             let learn = |ms, why: Option<&str>| {

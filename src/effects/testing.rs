@@ -11,7 +11,7 @@ use crate::time::{Millis, Timestamp};
 
 /// A host that a test controls. Clones are the same host.
 #[derive(Clone, Default)]
-pub(crate) struct Manual(Rc<ManualState>);
+pub(crate) struct TestEffects(Rc<ManualState>);
 
 #[derive(Default)]
 struct ManualState {
@@ -28,7 +28,7 @@ struct ManualState {
     outlives: Cell<bool>,
 }
 
-impl Manual {
+impl TestEffects {
     /// Sets the clock to `ms` milliseconds after [`START`].
     pub(crate) fn set(&self, ms: u64) {
         self.0.elapsed.set(ms);
@@ -80,7 +80,7 @@ impl Manual {
     }
 }
 
-impl Effects for Manual {
+impl Effects for TestEffects {
     fn now(&self) -> Timestamp {
         START + Millis::new(self.0.elapsed.get())
     }

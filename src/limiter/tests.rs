@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Duty, Forward, Handled, LimitVerdict, Limiter, Location, Request};
 use crate::admin::RequestBody;
 use crate::config::{HostCapabilities, Vars};
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::response::Response;
 
 mod answers;
@@ -137,8 +137,8 @@ impl TestRequest {
 }
 
 struct Isolate {
-    limiter: Limiter<Manual>,
-    effects: Manual,
+    limiter: Limiter<TestEffects>,
+    effects: TestEffects,
 }
 
 impl Isolate {
@@ -147,7 +147,7 @@ impl Isolate {
     }
 
     fn bound(vars: &Value, has_origin_binding: bool) -> Self {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let mut vars = vars.clone();
         if vars.get("RATE_LIMIT_METRICS").is_none() {
             // Without metrics, no duty that sends counts comes between the duties that a test expects.

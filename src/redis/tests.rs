@@ -10,7 +10,7 @@ use super::rest::RestClient;
 use super::script::{Script, ScriptCall, ScriptForm};
 use super::{Command, Database, command, run};
 use crate::effects::RedisResponse;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::error::StoreError;
 use crate::store::conformance::{START, check};
 use crate::store::redis::RedisStore;
@@ -259,7 +259,7 @@ async fn commands_of_one_step_are_answered_like_single_ones() {
 
 #[tokio::test]
 async fn each_call_sends_one_command_with_its_timeout() {
-    let effects = Manual::default();
+    let effects = TestEffects::default();
     let timeout = Millis::new(800);
     let rest = || RestClient::new(effects.clone(), timeout);
     let reply = |body: &str| {
@@ -347,7 +347,7 @@ fn a_refused_command_is_reported_with_a_link_to_the_docs() {
             StoreError::UnknownCommand,
         ),
     ] {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let body = json!({"error": error}).to_string();
         effects.reply(Ok(RedisResponse { status: 400, body }));
         let rest = RestClient::new(effects, Millis::new(800));
@@ -368,7 +368,7 @@ fn a_missing_or_unexpected_password_is_unauthorized() {
         "ERR AUTH <password> called without any password configured for the default user. Are you sure?",
         "ERR Client sent AUTH, but no password is set",
     ] {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let body = json!({"error": error}).to_string();
         effects.reply(Ok(RedisResponse { status: 400, body }));
         let store = RedisStore::new(RestClient::new(effects, Millis::new(800)), Keys::new("k:"));
@@ -385,8 +385,8 @@ const NOSCRIPT: &str = "NOSCRIPT No matching script. Please use EVAL.";
 
 /// A REST client whose server's answers the test chooses.
 struct Transport {
-    effects: Manual,
-    rest: RestClient<Manual>,
+    effects: TestEffects,
+    rest: RestClient<TestEffects>,
 }
 
 const SCRIPT: Script = Script {
@@ -402,7 +402,7 @@ const PLAIN: [&str; 2] = ["EVALSHA plain", "EVAL return 1"];
 
 impl Transport {
     fn new() -> Self {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let rest = RestClient::new(effects.clone(), Millis::new(1000));
         Self { effects, rest }
     }

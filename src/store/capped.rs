@@ -86,7 +86,7 @@ mod tests {
 
     use super::Capped;
     use crate::budget::Budget;
-    use crate::effects::testing::Manual;
+    use crate::effects::testing::TestEffects;
     use crate::quota::Algorithm;
     use crate::seed::Seed;
     use crate::store::conformance::{self, START, charge, check};
@@ -109,14 +109,19 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let memory = || Memory::new(1000, Seed::fixed());
-        conformance::shared(&Capped::new(memory(), Budget::default(), Manual::default())).await;
+        conformance::shared(&Capped::new(
+            memory(),
+            Budget::default(),
+            TestEffects::default(),
+        ))
+        .await;
         let plenty = Budget::new(NonZeroU32::new(1_000_000));
-        conformance::shared(&Capped::new(memory(), plenty, Manual::default())).await;
+        conformance::shared(&Capped::new(memory(), plenty, TestEffects::default())).await;
     }
 
     #[test]
     fn no_more_commands_than_the_cap_are_spent_in_any_second() {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let counted = QuestionCounter(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(30)), effects.clone());
         // Each costs three commands: the script, the read, and the write of the state.
@@ -151,7 +156,11 @@ mod tests {
     #[test]
     fn reconciliation_spends_the_share_of_the_records() {
         let counted = QuestionCounter(Cell::new(0));
-        let store = Capped::new(counted, Budget::new(NonZeroU32::new(50)), Manual::default());
+        let store = Capped::new(
+            counted,
+            Budget::new(NonZeroU32::new(50)),
+            TestEffects::default(),
+        );
         let quotas: Vec<_> = (0..QUOTAS_PER_CALL)
             .map(|number| charge(&format!("p:{number}"), Algorithm::SlidingWindow, 100))
             .collect();
@@ -182,7 +191,7 @@ mod tests {
     /// The log is not silent for the hour by which a clock was set back.
     #[test]
     fn reaching_the_cap_is_logged_once_a_minute_even_by_a_clock_set_back() {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let counted = QuestionCounter(Cell::new(0));
         let store = Capped::new(counted, Budget::new(NonZeroU32::new(2)), effects.clone());
         // It costs three commands, which the cap of two never allows.

@@ -61,7 +61,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::Retries;
-    use crate::effects::testing::Manual;
+    use crate::effects::testing::TestEffects;
     use crate::store::StoreError;
     use crate::time::{Millis, Timestamp};
 
@@ -72,7 +72,7 @@ mod tests {
 
     /// Runs a call that fails `failures` times. Returns how often it was made, the waits and the result.
     fn run(failures: u32, error: &StoreError) -> (u32, Vec<u64>, Result<(), StoreError>) {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         effects.set_random(u32::MAX);
         let calls = Cell::new(0);
         let call = async || {

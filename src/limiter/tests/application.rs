@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Isolate, Limiter, TOKEN, by, json_of, upstash};
 use crate::config::{HostCapabilities, Vars};
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::effects::{Effects, RedisResponse};
 use crate::store::stand_in::{RealEffects, StandIn};
 
@@ -19,7 +19,7 @@ async fn called<E: Effects + Clone>(limiter: &Limiter<E>, call: &Value) -> (Valu
     (body["result"].clone(), body["code"].clone())
 }
 
-fn at_once(limiter: &Limiter<Manual>, call: &Value) -> (Value, Value) {
+fn at_once(limiter: &Limiter<TestEffects>, call: &Value) -> (Value, Value) {
     let called = called(limiter, call).now_or_never();
     called.expect("every effect of the test host ends at once")
 }

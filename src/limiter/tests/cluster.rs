@@ -7,7 +7,7 @@ use super::super::Duty;
 use super::{Isolate, get, header};
 use crate::config::{HostCapabilities, Vars};
 use crate::effects::RedisResponse;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::limiter::Limiter;
 
 fn isolate() -> Isolate {
@@ -18,7 +18,7 @@ fn isolate() -> Isolate {
         "RATE_LIMIT_POLICIES": {"all": {"key": "global"}},
         "RATE_LIMIT_ROUTES": [{"path": "/all", "policies": ["general", "all"]}],
     });
-    let effects = Manual::default();
+    let effects = TestEffects::default();
     let vars = Vars::from_json(&vars.to_string()).unwrap();
     let host = HostCapabilities::from_name("node").unwrap();
     let limiter = Limiter::new(&vars, &host, effects.clone()).unwrap();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::Algorithm;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
@@ -31,13 +31,13 @@ const RULES: StoreSettings = StoreSettings {
 };
 
 struct Isolate {
-    stack: Stack<RedisStore<RestClient<RealEffects>>, RestClient<RealEffects>, Manual>,
-    effects: Manual,
+    stack: Stack<RedisStore<RestClient<RealEffects>>, RestClient<RealEffects>, TestEffects>,
+    effects: TestEffects,
 }
 
 impl Isolate {
     fn new(stand_in: &StandIn) -> Self {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let stack = Stack::new(
             stand_in.store("b:"),
             Rc::new(records(stand_in)),

@@ -10,7 +10,7 @@ use crate::blocklist::records::BlockError;
 use crate::blocklist::{AddressBlock, Block, BlockTarget, BlockedBy};
 use crate::budget::{Budget, Purpose};
 use crate::client::{AddressPrefix, Ipv6Prefix};
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::events::Recorder;
 use crate::events::escalation::Escalation;
 use crate::events::tests::{ALL, denied};
@@ -111,11 +111,14 @@ impl SharedStore for Decisions {
     }
 }
 
-fn isolate(database: &SharedDatabase) -> Blocked<Decisions, SharedDatabase, Manual> {
+fn isolate(database: &SharedDatabase) -> Blocked<Decisions, SharedDatabase, TestEffects> {
     isolate_of(database, Keys::new("t:"))
 }
 
-fn isolate_of(database: &SharedDatabase, keys: Keys) -> Blocked<Decisions, SharedDatabase, Manual> {
+fn isolate_of(
+    database: &SharedDatabase,
+    keys: Keys,
+) -> Blocked<Decisions, SharedDatabase, TestEffects> {
     let decisions = Decisions {
         database: database.clone(),
         memory: Memory::new(1000, Seed::fixed()),
@@ -124,7 +127,7 @@ fn isolate_of(database: &SharedDatabase, keys: Keys) -> Blocked<Decisions, Share
         memory_answers: Cell::new(keys.is_clustered()),
     };
     let records = Records::new(database.clone(), keys);
-    Blocked::new(decisions, Rc::new(records), Manual::default())
+    Blocked::new(decisions, Rc::new(records), TestEffects::default())
 }
 
 fn target(text: &str) -> BlockTarget {
@@ -189,7 +192,7 @@ fn blocked<S: Store>(store: &S, address: &str, seconds: u32) -> bool {
 async fn the_wrapper_conforms() {
     let records = || Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = || Memory::new(1000, Seed::fixed());
-    conformance::shared(&Blocked::new(memory(), records(), Manual::default())).await;
+    conformance::shared(&Blocked::new(memory(), records(), TestEffects::default())).await;
     conformance::shared(&isolate(&SharedDatabase::default())).await;
 }
 
@@ -291,7 +294,7 @@ fn an_answer_of_memory_does_not_reload_the_copy() {
 fn without_a_shared_database_the_copy_decides_about_every_block() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
     let memory = Memory::new(1000, Seed::fixed());
-    let store = Blocked::new(memory, records, Manual::default());
+    let store = Blocked::new(memory, records, TestEffects::default());
     let ends = AddressBlock {
         until: Some(START + Millis::from_secs(60)),
     };
@@ -417,7 +420,7 @@ fn flush(database: &SharedDatabase) {
 }
 
 /// The lines logged since the last call of this function.
-fn lines(isolate: &Blocked<Decisions, SharedDatabase, Manual>) -> Vec<String> {
+fn lines(isolate: &Blocked<Decisions, SharedDatabase, TestEffects>) -> Vec<String> {
     isolate.effects.lines()
 }
 
@@ -767,7 +770,11 @@ fn blocks_still_deny_after_the_ipv6_prefix_of_callers_changes() {
 }
 
 /// Whether the isolate knows a denial without asking the store.
-fn is_known(isolate: &Blocked<Decisions, SharedDatabase, Manual>, address: &str, ms: u64) -> bool {
+fn is_known(
+    isolate: &Blocked<Decisions, SharedDatabase, TestEffects>,
+    address: &str,
+    ms: u64,
+) -> bool {
     let known = isolate.known_denial(&of(address), START + Millis::new(ms));
     known.is_some()
 }
@@ -892,7 +899,7 @@ fn lift_apart(database: &SharedDatabase, text: &str) -> Result<bool, StoreError>
 }
 
 /// An isolate in a cluster that has read the list of addresses.
-fn isolate_with_list(database: &SharedDatabase) -> Blocked<Decisions, SharedDatabase, Manual> {
+fn isolate_with_list(database: &SharedDatabase) -> Blocked<Decisions, SharedDatabase, TestEffects> {
     let isolate = isolate_of(database, Keys::clustered("t:"));
     isolate.read_version(START).now_or_never().unwrap();
     isolate
@@ -960,7 +967,7 @@ fn in_a_cluster_each_read_of_the_list_checks_a_few_records_and_repeated_reads_ch
     for number in 0..1000 {
         assert_eq!(set_apart(&database, &name(number), None), Ok(()));
     }
-    let calls = |isolate: &Blocked<Decisions, SharedDatabase, Manual>, seconds| {
+    let calls = |isolate: &Blocked<Decisions, SharedDatabase, TestEffects>, seconds| {
         let before = database.calls.get();
         let now = START + Millis::from_secs(seconds);
         isolate.read_version(now).now_or_never().unwrap();

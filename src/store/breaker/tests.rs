@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::Breaker;
 use super::circuit::{CircuitState, Waits};
 use crate::effects::Effects;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::Algorithm;
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, charge, check};
@@ -34,7 +34,7 @@ impl SharedStore for FaultyMemory {
     }
 }
 
-type FaultyBreaker = Breaker<FaultyMemory, Manual>;
+type FaultyBreaker = Breaker<FaultyMemory, TestEffects>;
 
 fn store() -> FaultyBreaker {
     let faulty = FaultyMemory {
@@ -46,7 +46,7 @@ fn store() -> FaultyBreaker {
         doublings: 10,
         probe: Millis::new(2000),
     };
-    Breaker::new(faulty, waits, Manual::default())
+    Breaker::new(faulty, waits, TestEffects::default())
 }
 
 /// A breaker that has opened at [`START`].

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::{Cluster, MAX_REFUNDS};
 use crate::config::MIN_COMMANDS_IN_CLUSTER;
 use crate::effects::Effects;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::store::conformance::{self, ALGORITHMS, MINUTE, START, backlog, charge};
 use crate::store::reference::Reference;
@@ -55,7 +55,7 @@ struct Inner {
     /// Whether a call takes two turns of the scheduler.
     waits: Cell<bool>,
     /// A clock, and the ms by which each call moves it.
-    clock: RefCell<Option<(Manual, u64)>>,
+    clock: RefCell<Option<(TestEffects, u64)>>,
 }
 
 impl Nodes {
@@ -155,10 +155,10 @@ impl Partitioned for Nodes {
     }
 }
 
-type Isolate = Cluster<Nodes, Manual>;
+type Isolate = Cluster<Nodes, TestEffects>;
 
 fn isolate(nodes: &Nodes) -> Isolate {
-    Cluster::new(nodes.clone(), TIMEOUT, Manual::default())
+    Cluster::new(nodes.clone(), TIMEOUT, TestEffects::default())
 }
 
 fn check_of(address: Option<&str>, charges: &[Charge], cost: u32) -> Check {
@@ -186,7 +186,7 @@ fn decide(isolate: &Isolate, check: &Check, now: Timestamp) -> Verdict {
 
 /// A cluster with a host that makes the refunds after each request.
 struct Hosted<S> {
-    cluster: Cluster<S, Manual>,
+    cluster: Cluster<S, TestEffects>,
     /// Whether each quota gets its own caller.
     spreads: bool,
 }

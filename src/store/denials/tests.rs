@@ -9,7 +9,7 @@ use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 use super::{Denials, MAX_AGE, REVALIDATING_FOR};
 use crate::blocklist::AddressBlock;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::{Algorithm, Quota};
 use crate::seed::Seed;
 use crate::store::conformance::{self, START, at_once, charge, check};
@@ -50,14 +50,14 @@ impl<S: SharedStore> SharedStore for ScriptedStore<S> {
     }
 }
 
-fn store(entries: usize) -> Denials<ScriptedStore<Memory>, Manual> {
+fn store(entries: usize) -> Denials<ScriptedStore<Memory>, TestEffects> {
     let counted = ScriptedStore {
         inner: Memory::new(1000, Seed::fixed()),
         asked: Cell::new(0),
         address_block: Cell::new(None),
         behaves: RefCell::new(Behaves::Answers),
     };
-    Denials::new(counted, entries, Seed::fixed(), Manual::default())
+    Denials::new(counted, entries, Seed::fixed(), TestEffects::default())
 }
 
 fn ask(store: &impl Store, check: &Check, now: Timestamp) -> (bool, Verdict) {
@@ -109,7 +109,7 @@ fn a_remembered_denial_is_repeated_for_ten_seconds_without_asking() {
 }
 
 /// Makes the store deny the check. Returns how often the store was asked so far.
-fn deny(store: &Denials<ScriptedStore<Memory>, Manual>, check: &Check) -> usize {
+fn deny(store: &Denials<ScriptedStore<Memory>, TestEffects>, check: &Check) -> usize {
     assert!(ask(store, check, START).0);
     assert!(!ask(store, check, START).0);
     store.inner.asked.get()

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
 use super::{Fallback, MAX_CALLS, QUOTAS_PER_CALL};
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::{Algorithm, Quota, QuotaOutcome};
 use crate::seed::Seed;
 use crate::store::conformance::{self, MINUTE, START, at_once, charge, check};
@@ -122,8 +122,8 @@ impl Isolate {
 }
 
 /// The effects of a host at that time. Its random numbers make every wait 0.
-fn at(now: Timestamp) -> Manual {
-    let effects = Manual::default();
+fn at(now: Timestamp) -> TestEffects {
+    let effects = TestEffects::default();
     effects.set(now.since(START).get());
     effects
 }

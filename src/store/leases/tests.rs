@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_oneof, proptest};
 
 use super::{DEFAULT_ENTRIES, Leases, Prefetch};
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::laws::bounds;
 use crate::quota::{Algorithm, Quota};
 use crate::seed::Seed;
@@ -229,7 +229,7 @@ fn a_policy_that_blocks_is_not_leased() {
 #[test]
 fn a_block_of_the_address_ends_a_lease() {
     let store = CountedReference::default();
-    let denials = Denials::new(leases(&store), 100, Seed::fixed(), Manual::default());
+    let denials = Denials::new(leases(&store), 100, Seed::fixed(), TestEffects::default());
     let isolate = denials.inner();
     let leased = check(&[leased("p:b", 1000, 50)], 1);
     for _ in 0..40 {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::RedisStore;
 use crate::blocklist::AddressBlock;
 use crate::effects;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::{Algorithm, CLOCK_TOLERANCE, QuotaState};
 use crate::redis::Database;
 use crate::redis::keys::Keys;
@@ -471,7 +471,7 @@ fn read(
     body: impl ToString,
     question: &Question<'_>,
 ) -> Result<StoreReply, StoreError> {
-    let effects = Manual::default();
+    let effects = TestEffects::default();
     effects.reply(Ok(effects::RedisResponse {
         status,
         body: body.to_string(),

@@ -11,7 +11,7 @@ use super::{MaxEntries, Stack, StoreHealth, StoreSettings};
 use crate::blocklist::{Block, BlockTarget, BlockedBy};
 use crate::client::Ipv6Prefix;
 use crate::effects::Effects;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::quota::{Algorithm, Quota};
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
@@ -100,11 +100,11 @@ impl SharedStore for FaultyStore {
 const OUTAGES: [bool; 2] = [false, true];
 
 struct Isolate {
-    stack: Stack<FaultyStore, FaultyDatabase, Manual>,
+    stack: Stack<FaultyStore, FaultyDatabase, TestEffects>,
     redis: Rc<Reference>,
     records: Rc<Records<FaultyDatabase>>,
     faults: Rc<Faults>,
-    effects: Manual,
+    effects: TestEffects,
 }
 
 impl Isolate {
@@ -124,7 +124,7 @@ impl Isolate {
             inner: Rc::clone(&redis),
             faults: Rc::clone(&faults),
         };
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let stack = Stack::new(
             shared,
             Rc::clone(&records),
@@ -257,7 +257,7 @@ async fn the_stack_conforms_over_a_shared_store_that_is_out() {
 #[tokio::test]
 async fn the_stack_conforms_in_memory() {
     let records = Rc::new(Records::new(Emulator::default(), Keys::new("t:")));
-    let effects = Manual::default();
+    let effects = TestEffects::default();
     let stack: Stack<Reference, _, _> =
         Stack::in_memory(records, MaxEntries::default(), &Seed::fixed(), effects);
     assert_eq!(stack.health(), StoreHealth::Memory);

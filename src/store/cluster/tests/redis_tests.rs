@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use redis_protocol::redis_keyslot;
 
 use super::{Hosted, check_of, sliding};
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::error::StoreError;
 use crate::redis::Scripts;
 use crate::redis::keys::Keys;
@@ -45,11 +45,11 @@ impl Scripts for Slots {
     }
 }
 
-type ClusterStore = Cluster<RedisStore<Slots>, Manual>;
+type ClusterStore = Cluster<RedisStore<Slots>, TestEffects>;
 
 fn cluster(stand_in: &StandIn, prefix: &str) -> ClusterStore {
     let store = RedisStore::new(Slots(stand_in.redis()), Keys::clustered(prefix));
-    Cluster::new(store, Millis::new(20_000), Manual::default())
+    Cluster::new(store, Millis::new(20_000), TestEffects::default())
 }
 
 #[tokio::test]

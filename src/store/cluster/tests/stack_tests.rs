@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 
 use super::{NodeFault, Nodes, check_of, sliding};
 use crate::effects::Effects;
-use crate::effects::testing::Manual;
+use crate::effects::testing::TestEffects;
 use crate::redis::emulator::Emulator;
 use crate::redis::keys::Keys;
 use crate::redis::records::Records;
@@ -27,13 +27,13 @@ const RULES: StoreSettings = StoreSettings {
 };
 
 struct Isolate {
-    stack: Stack<Nodes, Emulator, Manual>,
-    effects: Manual,
+    stack: Stack<Nodes, Emulator, TestEffects>,
+    effects: TestEffects,
 }
 
 impl Isolate {
     fn new(nodes: &Nodes, rules: StoreSettings) -> Self {
-        let effects = Manual::default();
+        let effects = TestEffects::default();
         let records = Records::new(Emulator::default(), Keys::clustered("t:"));
         let stack = Stack::new(
             nodes.clone(),
