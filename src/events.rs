@@ -31,7 +31,7 @@ mod shadow;
 pub const FLUSH_AFTER: Millis = Millis::new(3000);
 
 /// How long one duty keeps others from writing a batch. A duty that is cancelled never reports its end.
-const WRITING: Millis = Millis::new(15_000);
+const WRITE_IN_FLIGHT_FOR: Millis = Millis::new(15_000);
 
 /// The most records in a batch.
 const MAX_EVENTS_PER_BATCH: usize = 100;
@@ -337,7 +337,7 @@ impl Recorder {
         let is_due = !open.is_empty() || !self.shadow.borrow().is_empty();
         let free = is_due && !open.writing.is_pending(now);
         if free {
-            open.writing = Deadline::after(WRITING, now);
+            open.writing = Deadline::after(WRITE_IN_FLIGHT_FOR, now);
         }
         free
     }
@@ -350,7 +350,7 @@ impl Recorder {
 
     /// Keeps other duties from writing, because the current one continues.
     pub(crate) fn keep_writing(&self, now: Timestamp) {
-        self.open.borrow_mut().writing = Deadline::after(WRITING, now);
+        self.open.borrow_mut().writing = Deadline::after(WRITE_IN_FLIGHT_FOR, now);
     }
 
     /// Lets another duty write, because the current one has ended.
