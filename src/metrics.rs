@@ -36,7 +36,7 @@ use records::{CountBatch, MAX_PENDING};
 const MAX_SLEEP: Millis = Millis::from_secs(20);
 
 /// How long one duty keeps others from sending. A duty that is cancelled never reports its end.
-const SENDING: Millis = Millis::from_secs(60);
+const SEND_IN_FLIGHT_FOR: Millis = Millis::from_secs(60);
 
 /// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,7 +283,7 @@ impl Metrics {
             return false;
         }
         self.since.set(self.since.get().or(Some(now)));
-        self.sending.set(Deadline::after(SENDING, now));
+        self.sending.set(Deadline::after(SEND_IN_FLIGHT_FOR, now));
         true
     }
 
@@ -359,7 +359,7 @@ impl Metrics {
 
     /// Keeps the next requests from trying again at once.
     fn pause(&self, now: Timestamp) {
-        let pause = self.every.unwrap_or(SENDING);
+        let pause = self.every.unwrap_or(SEND_IN_FLIGHT_FOR);
         self.sending.set(Deadline::after(pause, now));
     }
 
