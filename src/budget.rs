@@ -16,7 +16,7 @@ use crate::time::{Deadline, Millis, Timestamp};
 const RECORDS_SHARE_THOUSANDTHS: u32 = 400;
 
 /// How long decisions leave records their share after records last asked for it.
-const WAITING: Millis = Millis::from_secs(2);
+const RECORDS_WAIT_FOR: Millis = Millis::from_secs(2);
 
 /// What commands are spent on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Budget {
     #[must_use]
     pub fn left_for_records(&self, now: Timestamp) -> Option<u32> {
         let capped = self.capped.as_ref()?;
-        capped.waiting.set(Deadline::after(WAITING, now));
+        capped.waiting.set(Deadline::after(RECORDS_WAIT_FOR, now));
         let spent = capped.spent.borrow();
         let share = left(&capped.records, spent.records.as_ref(), now);
         Some(share.min(left(&capped.all, spent.all.as_ref(), now)))
