@@ -12,7 +12,7 @@ use crate::client::range::{Range, RangeMap};
 use crate::time::{Deadline, Millis, Timestamp};
 
 /// How long the copy counts as the latest after the store confirmed its version.
-const FRESH: Millis = Millis::new(5000);
+const FRESH_FOR: Millis = Millis::new(5000);
 
 /// For how long one request keeps others from comparing or loading the copy as well.
 const IN_FLIGHT: Millis = Millis::new(2000);
@@ -227,7 +227,7 @@ impl BlocklistCopy {
         self.version = stored.version;
         self.ranges = to_map(stored.ranges);
         self.behind = false;
-        self.fresh = Deadline::after(FRESH, now);
+        self.fresh = Deadline::after(FRESH_FOR, now);
         self.reliable = Deadline::after(RELIABLE_FOR, now);
         self.next_check = Some(Deadline::after(CHECK_AFTER, now));
     }
@@ -278,7 +278,7 @@ impl BlocklistCopy {
     /// the ranges or the list ([`is_behind`](Self::is_behind)). Only one request at a time has to.
     pub fn compare(&mut self, version: Option<&str>, now: Timestamp) -> bool {
         let due = if same_ranges(self.version.as_deref(), version) {
-            self.fresh = Deadline::after(FRESH, now);
+            self.fresh = Deadline::after(FRESH_FOR, now);
             self.reliable = Deadline::after(RELIABLE_FOR, now);
             let first_check = Deadline::after(FIRST_CHECK_AFTER, now);
             let next_check = *self.next_check.get_or_insert(first_check);
