@@ -15,7 +15,7 @@ use crate::time::{Deadline, Millis, Timestamp};
 const FRESH_FOR: Millis = Millis::new(5000);
 
 /// For how long one request keeps others from comparing or loading the copy as well.
-const IN_FLIGHT: Millis = Millis::new(2000);
+const IN_FLIGHT_FOR: Millis = Millis::new(2000);
 
 /// How long after the store confirmed its version a copy counts as reliable. Ranges that it has and the store
 /// has lost are then restored.
@@ -329,7 +329,7 @@ fn to_map(ranges: Vec<(Range, AddressBlock)>) -> RangeMap<AddressBlock> {
 fn begin(in_flight: &mut Deadline, now: Timestamp) -> bool {
     let free = !in_flight.is_pending(now);
     if free {
-        *in_flight = Deadline::after(IN_FLIGHT, now);
+        *in_flight = Deadline::after(IN_FLIGHT_FOR, now);
     }
     free
 }
