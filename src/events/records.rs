@@ -19,7 +19,7 @@ pub const BLOCKED: &str = "blocked";
 /// The most records that are kept.
 const MAX_EVENTS: usize = 5000;
 /// How long records are kept: a week.
-const KEPT: Millis = Millis::from_secs(7 * 24 * 60 * 60);
+const EVENTS_TTL: Millis = Millis::from_secs(7 * 24 * 60 * 60);
 
 /// The most pairs of a caller and a policy whose denials are counted in an hour.
 const MAX_SUSPICIOUS_PER_HOUR: usize = 10_000;
@@ -98,7 +98,7 @@ impl<D: Database> Records<D> {
         if batch.left_out > 0 {
             let key = self.key(RedisKey::EventsLeftOut);
             commands.push(command(["INCRBY", &key, &batch.left_out.to_string()]));
-            commands.push(command(["PEXPIRE", &key, &KEPT.get().to_string()]));
+            commands.push(command(["PEXPIRE", &key, &EVENTS_TTL.get().to_string()]));
         }
         if !batch.denials.is_empty() {
             let key = self.key(RedisKey::Suspicious(now.as_millis() / HOUR_MS));
@@ -133,13 +133,13 @@ impl<D: Database> Records<D> {
             add,
             self.tidying_of_events(now),
             bound(&key, MAX_EVENTS),
-            command(["PEXPIRE", &key, &KEPT.get().to_string()]),
+            command(["PEXPIRE", &key, &EVENTS_TTL.get().to_string()]),
         ]
     }
 
     /// The command that removes events from the log that are too old.
     pub(crate) fn tidying_of_events(&self, now: Timestamp) -> Command {
-        let oldest = (now - KEPT).as_millis().to_string();
+        let oldest = (now - EVENTS_TTL).as_millis().to_string();
         command([
             "ZREMRANGEBYSCORE",
             &self.key(RedisKey::Events),
@@ -154,7 +154,7 @@ impl<D: Database> Records<D> {
         let record = serde_json::to_string(event).unwrap_or_default();
         [
             command(["ZADD", &key, &event.last.to_string(), &record]),
-            command(["PEXPIRE", &key, &KEPT.get().to_string()]),
+            command(["PEXPIRE", &key, &EVENTS_TTL.get().to_string()]),
         ]
     }
 
