@@ -19,7 +19,7 @@ const SCANS: usize = 10;
 const KEYS_PER_SCAN: &str = "5000";
 
 /// How long gauges are kept, in ms: an hour, which is twelve runs.
-const KEPT_MS: u64 = 60 * 60 * 1000;
+const GAUGES_TTL_MS: u64 = 60 * 60 * 1000;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
 
@@ -174,7 +174,7 @@ impl<D: Database> Records<D> {
             let _ = self.count_keys(&mut gathered, now).await;
         }
         let text = gathered.text();
-        let expiry = KEPT_MS.to_string();
+        let expiry = GAUGES_TTL_MS.to_string();
         let set = command(["SET", &self.key(RedisKey::Gauges), &text, "PX", &expiry]);
         self.run([set], now).await.map(drop)
     }
