@@ -50,7 +50,7 @@ impl Costs {
 pub const MAX_BLOCK: Millis = Millis::from_secs(24 * 60 * 60);
 
 /// How long the number of an address's earlier blocks is remembered.
-const REMEMBERED: Millis = Millis::from_secs(2 * 24 * 60 * 60);
+const COUNT_TTL: Millis = Millis::from_secs(2 * 24 * 60 * 60);
 
 /// The rule that says when to block an address, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,7 +251,7 @@ impl<D: Database> Records<D> {
         };
         let [mut set, list] = self.set_address(&address, &block, now);
         set.push("NX".to_owned());
-        let remembered = REMEMBERED.get().to_string();
+        let remembered = COUNT_TTL.get().to_string();
         let repeated = repetition.to_string();
         let remember = command(["SET", &repetitions, &repeated, "PX", &remembered]);
         let mut listing = vec![list];
