@@ -72,7 +72,7 @@ pub enum EffectResult {
 
 /// How much longer than its own limit an effect may take before its task is dropped. The request of such a task has been
 /// cancelled, so the host will not resume it.
-const GRACE: Millis = Millis::from_secs(10);
+const RESUME_GRACE: Millis = Millis::from_secs(10);
 
 /// How long a body, a signature or a key set may take.
 const LONG: Millis = Millis::from_secs(60);
@@ -93,7 +93,7 @@ impl fmt::Debug for Effect {
 impl Effect {
     /// How long the host may take for the effect. After that, it will not resume the task.
     fn max_duration(&self) -> Millis {
-        GRACE
+        RESUME_GRACE
             + match self {
                 Self::Redis { timeout, .. } => *timeout,
                 Self::Sleep(length) => *length,
@@ -182,7 +182,7 @@ struct Slot<T> {
     since: Timestamp,
     /// How long it may wait.
     max_wait: Millis,
-    /// Whether the task was found to have waited too long. It is dropped if it is found again [`GRACE`] later: the first
+    /// Whether the task was found to have waited too long. It is dropped if it is found again [`RESUME_GRACE`] later: the first
     /// time, the clock may have been set ahead.
     overdue: bool,
 }
@@ -310,7 +310,7 @@ impl<T> Tasks<T> {
             if !slot.overdue {
                 slot.overdue = true;
                 slot.since = now;
-                slot.max_wait = GRACE;
+                slot.max_wait = RESUME_GRACE;
             } else {
                 let place = u32::try_from(self.swept).unwrap_or_default();
                 let abandoned = TaskId::new(place, slot.generation);
