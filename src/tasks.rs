@@ -75,7 +75,7 @@ pub enum EffectResult {
 const RESUME_GRACE: Millis = Millis::from_secs(10);
 
 /// How long a body, a signature or a key set may take.
-const LONG: Millis = Millis::from_secs(60);
+const MAX_HOST_CALL: Millis = Millis::from_secs(60);
 
 /// Leaves out what may contain a secret or a caller's name.
 impl fmt::Debug for Effect {
@@ -97,7 +97,7 @@ impl Effect {
             + match self {
                 Self::Redis { timeout, .. } => *timeout,
                 Self::Sleep(length) => *length,
-                Self::Verify { .. } | Self::KeySet { .. } | Self::Body { .. } => LONG,
+                Self::Verify { .. } | Self::KeySet { .. } | Self::Body { .. } => MAX_HOST_CALL,
             }
     }
 }
