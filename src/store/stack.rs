@@ -109,7 +109,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
     ) -> Self {
         let waits = Waits {
             doublings: rules.doublings,
-            probe: rules.timeout + GRACE,
+            probe: rules.timeout + PROBE_GRACE,
         };
         let budget = Budget::new(rules.max_commands);
         records.share_budget(budget.clone());
@@ -321,7 +321,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
 }
 
 /// How much longer than its timeout a probe may take on a busy machine, before another may be sent.
-const GRACE: Millis = Millis::from_secs(1);
+const PROBE_GRACE: Millis = Millis::from_secs(1);
 
 impl<S: Partitioned, D: Database, E: Effects + Clone> Store for Stack<S, D, E> {
     async fn decide(&self, check: &Check, now: Timestamp) -> Result<Verdict, StoreError> {
