@@ -8,7 +8,7 @@ use crate::store::leases::Prefetch;
 use crate::store::shared::Refund;
 
 /// The most folds in one run of the schedule.
-const FOLDS: usize = 5;
+const MAX_FOLDS_PER_RUN: usize = 5;
 
 /// Work that the host runs in the background.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl<E: Effects + Clone> Limiter<E> {
         if !self.metrics.is_on() {
             return records.tidy(now).await;
         }
-        for _ in 0..FOLDS {
+        for _ in 0..MAX_FOLDS_PER_RUN {
             if records.fold_counts(now).await? == 0 {
                 break;
             }
