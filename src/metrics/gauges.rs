@@ -14,7 +14,7 @@ use crate::redis::{Command, Database, command, number_of, texts};
 use crate::time::Timestamp;
 
 /// The most `SCAN` commands in a run. If there are more keys, they are counted over several runs.
-const SCANS: usize = 10;
+const MAX_SCANS_PER_RUN: usize = 10;
 /// The approximate number of keys that Redis examines in one `SCAN`.
 const KEYS_PER_SCAN: &str = "5000";
 
@@ -198,7 +198,7 @@ impl<D: Database> Records<D> {
     /// Continues counting the keys.
     async fn count_keys(&self, gauges: &mut Gauges, now: Timestamp) -> Result<(), StoreError> {
         let pattern = self.pattern();
-        for _ in 0..SCANS {
+        for _ in 0..MAX_SCANS_PER_RUN {
             let (cursor, counted) = &mut gauges.scan;
             let from = if cursor.is_empty() {
                 "0"
