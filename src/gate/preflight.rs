@@ -14,7 +14,7 @@ use crate::store::{Check, Store};
 use crate::time::Timestamp;
 
 /// The most addresses whose preflights an isolate counts.
-const ENTRIES: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 /// The headers that a preflight may have: those that browsers send and no page can set, and those that proxies add. An
 /// application may read any other header as a password or as another method, so a request with one is not a preflight.
@@ -96,7 +96,7 @@ impl Preflights {
     /// Creates the counts, empty.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
-        Self(Memory::new(ENTRIES, seed))
+        Self(Memory::new(MAX_ADDRESSES, seed))
     }
 
     /// Decides a preflight that its [arrival](super::arrive) left undecided. If this isolate remembers a block of the
