@@ -18,7 +18,7 @@ const MAX_ADDRESSES: usize = 10_000;
 
 /// The headers that a preflight may have: those that browsers send and no page can set, and those that proxies add. An
 /// application may read any other header as a password or as another method, so a request with one is not a preflight.
-const KNOWN: [&str; 36] = [
+const PREFLIGHT_HEADERS: [&str; 36] = [
     "accept",
     "accept-charset",
     "accept-encoding",
@@ -72,7 +72,7 @@ pub(super) fn is_preflight(config: &Config, request: &impl GateRequest) -> bool 
         !value.is_empty() && value.len() <= MAX_BYTES && value.bytes().all(plain)
     };
     let is_known = |name: &str| {
-        KNOWN.contains(&name)
+        PREFLIGHT_HEADERS.contains(&name)
             || KNOWN_FAMILIES.iter().any(|family| name.starts_with(family))
             || name == config.client_ip_header
     };
