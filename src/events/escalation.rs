@@ -14,10 +14,10 @@ use crate::redis::{Database, command, number_of};
 use crate::time::{Millis, Timestamp};
 
 /// The parts into which the window is divided. Each part has a counter, so a denial counts for up to one part too long.
-const PARTS: u64 = 10;
+const WINDOW_PARTS: u64 = 10;
 
 /// The counters of an address that are read.
-const COUNTERS: usize = PARTS as usize + 1;
+const COUNTERS: usize = WINDOW_PARTS as usize + 1;
 
 /// The cost of the escalation, in commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub struct EscalationResult {
 impl Escalation {
     /// The length of a part of the window, in ms.
     fn part(&self) -> u64 {
-        self.window.get().div_ceil(PARTS).max(1)
+        self.window.get().div_ceil(WINDOW_PARTS).max(1)
     }
 
     /// The counter for denials at `at`.
@@ -87,7 +87,7 @@ impl Escalation {
 
     fn counters<'a>(&self, address: &'a str, now: Timestamp) -> Vec<RedisKey<'a>> {
         let latest = now.as_millis() / self.part();
-        let parts = 0..=PARTS;
+        let parts = 0..=WINDOW_PARTS;
         parts
             .map(|back| RedisKey::EscalationDenials(address, latest.saturating_sub(back)))
             .collect()
