@@ -18,7 +18,7 @@ const WINDOW: Millis = Millis::from_secs(60);
 const BLOCK: Millis = Millis::from_secs(300);
 
 /// How many counts of wrong guesses an isolate remembers: one for each address and token.
-const MAX_ENTRIES: usize = 10_000;
+const MAX_GUESS_COUNTS: usize = 10_000;
 
 /// What a request to the control plane may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl TokenGuard {
             ),
         };
         Ok(Self {
-            wrong_guesses: Memory::new(MAX_ENTRIES, seed),
+            wrong_guesses: Memory::new(MAX_GUESS_COUNTS, seed),
             quota,
             block,
         })
