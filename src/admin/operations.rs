@@ -13,7 +13,7 @@ use crate::store::shared::Partitioned;
 use crate::time::Timestamp;
 
 /// How many entries are kept, and for how long after the last one.
-const MAX_ENTRIES: usize = 1000;
+const MAX_LOGGED_OPERATIONS: usize = 1000;
 const EXPIRY_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 
 /// The least and the most entries in one answer.
@@ -99,7 +99,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         let text = operation.to_string();
         let commands = [
             command(["RPUSH", &key, &text]),
-            command(["LTRIM", &key, &format!("-{MAX_ENTRIES}"), "-1"]),
+            command(["LTRIM", &key, &format!("-{MAX_LOGGED_OPERATIONS}"), "-1"]),
             command(["PEXPIRE", &key, &EXPIRY_MS.to_string()]),
         ];
         self.records().run(commands, now).await.map(drop)
