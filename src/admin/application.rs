@@ -34,7 +34,7 @@ const MAX_VALUE_BYTES: usize = 64 * 1024;
 const MAX_DELETED: usize = 1000;
 
 /// The longest time until a key expires, in seconds: ten years.
-const MAX_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
+const MAX_EXPIRY_SECONDS: u64 = 10 * 365 * 24 * 60 * 60;
 
 /// The longest method that an event reports, in bytes.
 const MAX_METHOD_BYTES: usize = 64;
@@ -243,10 +243,10 @@ fn text_value(argument: &Value) -> Result<&str, BadInput> {
 /// Reads a number of seconds and converts it to milliseconds, as Redis takes it.
 fn milliseconds(argument: &Value) -> Result<String, BadInput> {
     let seconds = argument.as_u64();
-    let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
+    let seconds = seconds.filter(|seconds| (1..=MAX_EXPIRY_SECONDS).contains(seconds));
     let rule = || {
         BadInput(format!(
-            "The number of seconds must be a whole number from 1 to {MAX_SECONDS}."
+            "The number of seconds must be a whole number from 1 to {MAX_EXPIRY_SECONDS}."
         ))
     };
     Ok((1000 * seconds.ok_or_else(rule)?).to_string())
