@@ -8,7 +8,7 @@ use crate::config::{Problems, Vars};
 use crate::policy::PREFLIGHT;
 
 /// The longest window and the longest block: 366 days.
-const MAX_SECONDS: u32 = 366 * 24 * 60 * 60;
+const MAX_WINDOW_SECONDS: u32 = 366 * 24 * 60 * 60;
 
 /// How many requests a caller may send in how many seconds, and for how long it is blocked when it exceeds that.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ fn general(vars: &Vars, problems: &mut Problems) -> Limits {
     );
     let seconds = vars.number(
         "DEFAULT_RATE_LIMIT_WINDOW",
-        1..=MAX_SECONDS,
+        1..=MAX_WINDOW_SECONDS,
         [60, 86_400],
         "seconds",
         problems,
@@ -95,11 +95,11 @@ pub(super) fn read(
         let number = fields.get(index).and_then(|field| whole(field))?;
         (min..=max).contains(&number).then_some(number)
     };
-    let limit = number(0, 1, u32::MAX).zip(number(1, 1, MAX_SECONDS));
+    let limit = number(0, 1, u32::MAX).zip(number(1, 1, MAX_WINDOW_SECONDS));
     let block = if fields.len() == 2 {
         Some(0)
     } else {
-        number(2, 0, MAX_SECONDS)
+        number(2, 0, MAX_WINDOW_SECONDS)
     };
     let may_block = policy != PREFLIGHT;
     if let (Some((requests, seconds)), Some(block), 2..=3) = (limit, block, fields.len())
