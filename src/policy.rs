@@ -58,7 +58,7 @@ pub enum KeyBy {
 
 /// The part of a header's value that distinguishes callers, in bytes from its start. It is as long as
 /// the longest token that can prove a user.
-const MAX_KEY_BYTES: usize = 8 * 1024;
+const MAX_KEYED_VALUE_BYTES: usize = 8 * 1024;
 
 /// The most values of a header that are charged.
 const MAX_KEY_VALUES: usize = 4;
@@ -140,7 +140,7 @@ impl Policy {
             }
             let mut charged: Vec<CallerKey> = Vec::with_capacity(1);
             for value in &values {
-                let read = value.get(..value.floor_char_boundary(MAX_KEY_BYTES));
+                let read = value.get(..value.floor_char_boundary(MAX_KEYED_VALUE_BYTES));
                 let key = CallerKey::header(name, read.unwrap_or_default());
                 if !charged.contains(&key) {
                     charged.push(key);
