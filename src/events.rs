@@ -43,7 +43,7 @@ const MAX_CALLERS: usize = 250;
 const MAX_DENIALS_PER_BATCH: usize = 100;
 
 /// The most bytes of a path that are kept.
-const MAX_PATH_BYTES: usize = 256;
+const MAX_RECORDED_PATH_BYTES: usize = 256;
 
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -483,8 +483,8 @@ impl OpenBatch {
 /// A record for the first event of its kind, with a count of 0.
 fn first(id: String, key: &EventKey, now: Timestamp, details: Details) -> Event {
     let mut path = details.path;
-    if path.len() > MAX_PATH_BYTES {
-        path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
+    if path.len() > MAX_RECORDED_PATH_BYTES {
+        path.truncate(path.floor_char_boundary(MAX_RECORDED_PATH_BYTES));
     }
     Event {
         id,
