@@ -80,7 +80,7 @@ pub struct Journal<D> {
     records: Rc<Records<D>>,
     rules: ProtectionSettings,
     /// Thousandths of a request by which the sample lags behind its rate.
-    behind: Cell<u32>,
+    sample_lag_thousandths: Cell<u32>,
     writes: FailureMonitor,
     /// Events that no record counts.
     left_out: Cell<u64>,
@@ -93,7 +93,7 @@ impl<D: Database> Journal<D> {
             recorder: Recorder::new(seed),
             records,
             rules: rules.clone(),
-            behind: Cell::new(0),
+            sample_lag_thousandths: Cell::new(0),
             writes: FailureMonitor::new(
                 "events: writing to Redis",
                 "this isolate keeps them in memory while there is room",
@@ -241,12 +241,12 @@ impl<D: Database> Journal<D> {
     /// Advances the sample by one admitted request, and returns whether this one is in it. The sampled requests are spread
     /// evenly.
     fn is_sampled(&self) -> bool {
-        let mut behind = self.behind.get() + self.rules.sample;
+        let mut behind = self.sample_lag_thousandths.get() + self.rules.sample;
         let is_sampled = behind >= ALL_THOUSANDTHS;
         if is_sampled {
             behind -= ALL_THOUSANDTHS;
         }
-        self.behind.set(behind);
+        self.sample_lag_thousandths.set(behind);
         is_sampled
     }
 
