@@ -133,7 +133,7 @@ struct Outbox {
 /// The counters of an isolate.
 pub struct Metrics {
     /// How long counts wait before they are sent. `None`: nothing is counted.
-    every: Option<Millis>,
+    send_after: Option<Millis>,
     isolate: String,
     routes: Vec<String>,
     policies: Vec<String>,
@@ -175,7 +175,7 @@ impl Metrics {
         // Without randomness, isolates would share a name, and batches of two isolates would look like one sent twice.
         let bits = Seed::random_bits();
         Self {
-            every: config.metrics.filter(|_| bits.is_ok()),
+            send_after: config.metrics.filter(|_| bits.is_ok()),
             isolate: format!("{:016x}", bits.unwrap_or_default()),
             counts: RefCell::new(Counts {
                 requests: vec![Default::default(); routes.len()],
@@ -205,7 +205,7 @@ impl Metrics {
     /// Whether anything is counted.
     #[must_use]
     pub const fn is_on(&self) -> bool {
-        self.every.is_some()
+        self.send_after.is_some()
     }
 
     /// Counts a request that was decided, and the decision of each of its quotas.
@@ -298,7 +298,7 @@ impl Metrics {
     ) {
         let begun = effects.now();
         let waited = begun.since(self.since.get().unwrap_or(begun));
-        let left = self.every.unwrap_or_default().get();
+        let left = self.send_after.unwrap_or_default().get();
         let left = Millis::new(left.saturating_sub(waited.get()));
         let before = self.requests.get();
         effects.sleep(left.min(MAX_SLEEP)).await;
@@ -359,7 +359,7 @@ impl Metrics {
 
     /// Keeps the next requests from trying again at once.
     fn pause(&self, now: Timestamp) {
-        let pause = self.every.unwrap_or(SEND_IN_FLIGHT_FOR);
+        let pause = self.send_after.unwrap_or(SEND_IN_FLIGHT_FOR);
         self.sending.set(Deadline::after(pause, now));
     }
 
