@@ -36,7 +36,7 @@ const SILENT_FAILURES: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteProgress {
     /// Everything that can be written now: all of it, or nothing more because the write failed.
-    AsFarAsPossible,
+    NothingMoreToWrite,
     /// As much as the budget could pay for. The next part can be written a second later.
     InPart,
 }
@@ -280,7 +280,7 @@ impl<D: Database> Journal<D> {
     ) -> WriteProgress {
         if self.recorder.is_empty() || !stack.is_database_available() {
             self.recorder.stop_writing();
-            return WriteProgress::AsFarAsPossible;
+            return WriteProgress::NothingMoreToWrite;
         }
         let escalation = self.rules.escalation.is_some();
         let escalation = escalation.then(|| self.records.escalation_costs());
@@ -303,7 +303,7 @@ impl<D: Database> Journal<D> {
             }
         };
         let Some(budget) = budget.filter(|budget| budget.is_bounded()) else {
-            return WriteProgress::AsFarAsPossible;
+            return WriteProgress::NothingMoreToWrite;
         };
         budget.forget_prepaid();
         if self.recorder.is_empty() {
@@ -311,7 +311,7 @@ impl<D: Database> Journal<D> {
         }
         match is_written && !self.recorder.is_empty() {
             true => WriteProgress::InPart,
-            false => WriteProgress::AsFarAsPossible,
+            false => WriteProgress::NothingMoreToWrite,
         }
     }
 
