@@ -38,7 +38,7 @@ pub enum WriteProgress {
     /// Everything that can be written now: all of it, or nothing more because the write failed.
     NothingMoreToWrite,
     /// As much as the budget could pay for. The next part can be written a second later.
-    InPart,
+    MoreToWrite,
 }
 
 /// A denied request, or a denied check.
@@ -262,7 +262,7 @@ impl<D: Database> Journal<D> {
             effects.log(LogLevel::Info, &line);
         }
         for _ in 0..MAX_PARTS {
-            if self.write(stack, effects.now()).await != WriteProgress::InPart {
+            if self.write(stack, effects.now()).await != WriteProgress::MoreToWrite {
                 return;
             }
             self.recorder.keep_writing(effects.now());
@@ -310,7 +310,7 @@ impl<D: Database> Journal<D> {
             budget.stop_waiting();
         }
         match is_written && !self.recorder.is_empty() {
-            true => WriteProgress::InPart,
+            true => WriteProgress::MoreToWrite,
             false => WriteProgress::NothingMoreToWrite,
         }
     }
