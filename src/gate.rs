@@ -19,7 +19,7 @@ mod preflight;
 mod terms;
 
 pub use preflight::Preflights;
-pub use terms::{Exempt, Terms};
+pub use terms::{CallerTerms, Exempt};
 
 /// What the gate reads of a request.
 pub trait GateRequest {
@@ -126,9 +126,9 @@ pub enum Arrival {
     /// The request is exempt, or its denial is known. The report says which.
     Decided(Box<RequestVerdict>),
     /// The request is a CORS preflight, which [`Preflights`] decide.
-    Preflight(Terms),
+    Preflight(CallerTerms),
     /// The store has to [decide](decide_for).
-    Undecided(Terms),
+    Undecided(CallerTerms),
 }
 
 /// Why a request can neither be admitted nor denied.
@@ -161,7 +161,7 @@ pub fn arrive(
     now: Timestamp,
 ) -> Arrival {
     let caller = caller(config, &|name| request.header(name));
-    let terms = Terms::of(config, caller);
+    let terms = CallerTerms::of(config, caller);
     let exempt = match terms.exempt() {
         Some(Exempt::AllowListed) => terms.exempt(),
         _ if bypasses(config, request) => Some(Exempt::Bypassed),
@@ -198,7 +198,7 @@ pub fn arrive(
 /// Returns the denial that is known without asking the store, by those of `policies` that limit by address alone.
 fn known_denial(
     store: &impl Store,
-    terms: &Terms,
+    terms: &CallerTerms,
     policies: &[&Policy],
     request: &impl GateRequest,
     cost: u32,
@@ -246,7 +246,7 @@ pub async fn decide_for<S: Store>(
     store: &S,
     prove: &impl Authenticate,
     request: &impl GateRequest,
-    terms: &Terms,
+    terms: &CallerTerms,
     now: Timestamp,
 ) -> Result<RequestVerdict, GateError> {
     let class = match terms.exempt() {
@@ -288,7 +288,7 @@ type Charged<'a> = (Check, Vec<(&'a Policy, CallerKey)>);
 
 /// Returns what a request is charged under `policies`, and the policy and key of each charge.
 fn check<'a>(
-    terms: &Terms,
+    terms: &CallerTerms,
     user: Option<&CallerKey>,
     policies: &[&'a Policy],
     request: &impl GateRequest,

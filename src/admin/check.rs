@@ -11,7 +11,7 @@ use crate::blocklist::AddressBlock;
 use crate::client::{Caller, CallerKey};
 use crate::effects::Effects;
 use crate::events::Details;
-use crate::gate::{self, Exempt, Terms};
+use crate::gate::{self, CallerTerms, Exempt};
 use crate::journal::DeniedRequest;
 use crate::metrics::RequestOutcome;
 use crate::policy::Policy;
@@ -180,7 +180,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
                 let rule = "A check is about one caller: name at most one address.";
                 return Err(BadInput::from(rule).into());
             }
-            let terms = Terms::of(config, caller);
+            let terms = CallerTerms::of(config, caller);
             let (key, charge) = policy.own_charge(&caller);
             let is_same = |other: &CheckItem| other.key == key && other.policy.name == policy.name;
             if items.iter().any(is_same) {

@@ -4,7 +4,7 @@
 //! credentials, body or any header of the page's. A page can neither see nor repeat a preflight. So a preflight must not
 //! consume the quota that the request itself needs.
 
-use super::{GateError, GateRequest, RequestVerdict, Terms, check, report};
+use super::{CallerTerms, GateError, GateRequest, RequestVerdict, check, report};
 use crate::config::Config;
 use crate::policy::Policy;
 use crate::seed::Seed;
@@ -110,7 +110,7 @@ impl Preflights {
         config: &Config,
         store: &impl Store,
         request: &impl GateRequest,
-        terms: &Terms,
+        terms: &CallerTerms,
         now: Timestamp,
     ) -> Result<RequestVerdict, GateError> {
         let address = Check {

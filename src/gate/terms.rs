@@ -31,12 +31,12 @@ impl Exempt {
 
 /// The terms on which a configuration limits a caller.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct CallerTerms {
     caller: Caller,
     exempt: Option<Exempt>,
 }
 
-impl Terms {
+impl CallerTerms {
     /// Returns the terms of `caller` under `config`. They leave out the bypass token, which belongs to a request: the gate
     /// checks it.
     #[must_use]

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::{Exempt, GateError, GateRequest, Preflights, RequestVerdict, Terms, caller, decide};
+use super::{
+    CallerTerms, Exempt, GateError, GateRequest, Preflights, RequestVerdict, caller, decide,
+};
 use crate::blocklist::AddressBlock;
 use crate::client::CallerKey;
 use crate::config::{Config, Vars};
@@ -758,7 +760,7 @@ fn a_preflight_asks_the_store_about_a_remembered_block() {
             asked: std::cell::Cell::new(0),
         };
         let request = from("192.0.2.1", "/");
-        let terms = Terms::of(&config, caller(&config, &|name| request.header(name)));
+        let terms = CallerTerms::of(&config, caller(&config, &|name| request.header(name)));
         let decided = preflights.decide(&config, &store, &request, &terms, START);
         let report = decided.now_or_never().unwrap().unwrap();
         assert_eq!((report.admitted, store.asked.get()), (is_lifted, 1));
