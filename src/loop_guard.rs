@@ -57,9 +57,9 @@ pub fn append_name(header: Option<&str>, own: &str) -> Option<String> {
         .split(',')
         .skip(usize::from(from > 0))
         .map(str::trim)
-        .filter(|name| !deployment_name.is_empty())
+        .filter(|name| !name.is_empty())
         .collect();
-    let passes = list.iter().filter(|name| **deployment_name == own).count();
+    let passes = list.iter().filter(|name| **name == own).count();
     if list.len() >= MAX_NAMES || passes + 1 >= LAST_PASS {
         return None;
     }

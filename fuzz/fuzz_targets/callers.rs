@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use edge_limiter::client::{Caller, CallerKey, Ipv6Prefix, Network};
+use edge_limiter::client::{AddressPrefix, Caller, CallerKey, Ipv6Prefix};
 use libfuzzer_sys::fuzz_target;
 
 const MAX_HEADER_BYTES: usize = 128;
@@ -63,7 +63,7 @@ fn is_one_network(header: &str, caller: &Caller, address: IpAddr, prefix: Ipv6Pr
         address.to_canonical(),
         "a mapped address counts as IPv4"
     );
-    assert_eq!(Network::of(address, prefix).to_string(), key);
+    assert_eq!(AddressPrefix::of(address, prefix).to_string(), key);
     let exact = Caller::identify(Some(&address.to_string()), prefix);
     assert_eq!(
         &exact, caller,

@@ -12,7 +12,7 @@ use edge_limiter::config::{Compiled, Config, Node, Origin, Server, StoreConfig, 
 use edge_limiter::policy::PolicyId;
 use edge_limiter::quota::{MAX_WINDOW, Quota};
 use edge_limiter::redis::http::Http;
-use edge_limiter::store::stack::Rules;
+use edge_limiter::store::stack::StoreSettings;
 use libfuzzer_sys::arbitrary::{self, Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Map, Value, json};
@@ -119,7 +119,7 @@ fn is_within_bounds(config: &Config) {
         rules,
     } = &config.store
     {
-        let Rules {
+        let StoreSettings {
             timeout,
             retries,
             doublings,

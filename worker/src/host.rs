@@ -33,12 +33,12 @@ thread_local! {
 
 pub(crate) fn configure(env: &Env, reach: u32, client: u32) -> Result<String, String> {
     let (vars, has_origin_binding) = vars::read(env);
-    let capabilities = wire::host(has_origin_binding, reach, client);
+    let capabilities = wire::capabilities(has_origin_binding, reach, client);
     let setup = HOST.with_borrow_mut(|host| host.driver.configure(&vars, capabilities));
     let setup = setup.map_err(|error| error.to_string())?;
     Ok(json!({
         "number": setup.number, "header": setup.client_ip_header, "redis": setup.redis.as_ref().map(wire::server),
-        "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": setup.one_spelling.join(","),
+        "notForwarded": headers::NOT_FORWARDED.join(","), "otherSpellingsNotForwarded": setup.other_spellings_not_forwarded.join(","),
     })
     .to_string())
 }
@@ -112,14 +112,14 @@ pub(crate) fn replies(length: usize) -> u32 {
 pub(crate) fn duty() -> u32 {
     HOST.with_borrow_mut(|host| {
         let step = host.driver.next_duty();
-        host.begin_apart(step)
+        host.begin_background(step)
     })
 }
 
 pub(crate) fn tend() -> u32 {
     HOST.with_borrow_mut(|host| {
         let step = host.driver.run_schedule();
-        host.begin_apart(step)
+        host.begin_background(step)
     })
 }
 
@@ -151,7 +151,7 @@ impl Host {
 
     /// Writes the first step of a task that belongs to no request, and returns its kind. Without a step, the kind is
     /// [`StepKind::Done`].
-    fn begin_apart(&mut self, step: Option<TaskStep<TaskOutcome>>) -> u32 {
+    fn begin_background(&mut self, step: Option<TaskStep<TaskOutcome>>) -> u32 {
         match step {
             Some(step) => {
                 let kind = self.step.write(step);
