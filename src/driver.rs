@@ -384,14 +384,14 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         })
     }
 
-    /// Begins [`Limiter::operate`].
+    /// Begins [`Limiter::call_control_plane`].
     pub fn operate(&mut self, operation: ControlPlaneCall) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             TaskResult::Answer(limiter.call_control_plane(operation).await)
         })
     }
 
-    /// Begins [`Limiter::application`].
+    /// Begins [`Limiter::run_application_command`].
     pub fn application(&mut self, call: String) -> TaskStep<TaskOutcome> {
         self.start(async move |limiter: DrivenLimiter<P>| {
             TaskResult::Answer(limiter.run_application_command(&call).await)

@@ -22,7 +22,7 @@
 //!    round trip ([`store::redis`]), or in this isolate's memory ([`store::memory`]). Wrappers around the store answer
 //!    without a round trip from remembered denials, leased units and blocked ranges. They fall back to memory while Redis
 //!    fails. In a Redis Cluster, a request of several callers takes one call for each of them ([`store::cluster`]).
-//! 5. **Answer or forward.** [`response`] and [`headers`] turn the gate's [`Report`](gate::Report) into an answer or, for an
+//! 5. **Answer or forward.** [`response`] and [`headers`] turn the gate's [`RequestVerdict`](gate::RequestVerdict) into an answer or, for an
 //!    admitted request, into a [`limiter::Forward`]: the target, and the headers that change. The [`loop_guard`] stops a
 //!    request that has passed this deployment too often. [`redirect`] rewrites the origin's redirects, so that a browser
 //!    stays behind the limiter.
@@ -31,8 +31,8 @@
 //!    units, fetches a key set, and reconciles with Redis what the isolate admitted alone.
 //!
 //! An application that serves its requests itself calls [`Limiter::limit`](limiter::Limiter::limit) in place of `handle`. It gets
-//! the same decision, and nothing is forwarded. [`Limiter::operate`](limiter::Limiter::operate) calls the control plane for it,
-//! and [`Limiter::application`](limiter::Limiter::application) stores keys of the application in Redis.
+//! the same decision, and nothing is forwarded. [`Limiter::call_control_plane`](limiter::Limiter::call_control_plane) calls the control plane for it,
+//! and [`Limiter::run_application_command`](limiter::Limiter::run_application_command) stores keys of the application in Redis.
 //!
 //! # Modules by task
 //!

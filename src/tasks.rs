@@ -23,7 +23,7 @@ use crate::time::{Millis, Timestamp};
 pub enum Effect {
     /// Call Redis, as [`Effects::call_redis`](crate::effects::Effects::call_redis).
     Redis {
-        /// The [number](crate::driver::Setup::number) of the configuration whose Redis is called.
+        /// The [number](crate::driver::HostSetup::number) of the configuration whose Redis is called.
         setup: u32,
         /// The body to post.
         body: String,

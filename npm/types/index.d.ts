@@ -22,8 +22,8 @@ export interface LimiterOptions {
   waitUntil?: WaitUntil;
   /**
    * How many proxies in front of this server add an entry to `X-Forwarded-For`, 0 to 32. The caller's address is the nth entry from the
-   * right. Default: 0, which means the address of the connection. Used only if no header is configured for the address: with
-   * `edge-limiter/node`, and with the option `address` of a call.
+   * right. Default: 0, which means the address of the connection. Ignored where the platform sets a header with the address,
+   * as Cloudflare and Vercel do. Setting both this and `CLIENT_IP_HEADER` is an error.
    */
   trustProxy?: number;
 }
@@ -219,8 +219,8 @@ export interface RedisClient {
 /** A limiter within this process. A call that it refuses rejects with a `LimiterError`. */
 export interface Limiter {
   /**
-   * Decides a request and charges it to its quotas, as the Worker does. If Redis fails, memory decides, unless a policy has
-   * `on_store_failure = "deny"`.
+   * Decides a request and charges it to its quotas, as the Worker does. If Redis fails, `on_store_failure` of the policies decides: by
+   * default, this process's memory.
    */
   limit(request: Request, options?: CallOptions): Promise<Verdict>;
   /** Charges a use of one policy to the caller that the application names: an address, `user:NAME`, `id:NAME` or another name. */

@@ -184,8 +184,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
             let (key, charge) = policy.own_charge(&caller);
             let is_same = |other: &CheckItem| other.key == key && other.policy.name == policy.name;
             if items.iter().any(is_same) {
-                let rule =
-                    "One check must not name a quota twice; use `cost` to charge more units.";
+                let rule = "One check must not name a quota twice. To charge more units, send a check with a higher `cost`.";
                 return Err(BadInput::from(rule).into());
             }
             check.address = check.address.take().or_else(|| terms.address());

@@ -39,7 +39,7 @@ impl JsonFields {
         match value {
             Value::Object(fields) => Ok(Self(fields)),
             _ => Err(BadInput::from(
-                "The body, and each of `checks`, must be a JSON object.",
+                "The body must be a JSON object, and so must each item of a list in it.",
             )),
         }
     }

@@ -88,7 +88,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         });
         if let Err(error) = self.write_operation(&operation, now).await {
             let line = format!(
-                "operator log: an entry is lost, as writing it failed: {error}; the entry is {action}: {outcome}"
+                "operator log: writing an entry failed, which may be lost: {error}; the entry is {action}: {outcome}"
             );
             self.stack.effects().log(LogLevel::Error, &line);
         }

@@ -35,7 +35,7 @@ pub(super) fn read(vars: &Vars, problems: &mut Problems) -> ProtectionSettings {
     if !abuse.events && abuse.escalation.is_some() {
         problems.warn(
             "RATE_LIMIT_ESCALATION",
-            "has no effect: it counts recorded events, and RATE_LIMIT_EVENTS is off. Set RATE_LIMIT_EVENTS to `true`, or this \
+            "has no effect: it needs events, and RATE_LIMIT_EVENTS is off. Set RATE_LIMIT_EVENTS to `true`, or this \
              to `off`",
         );
     }

@@ -153,7 +153,7 @@ pub(super) fn read(
     match topology {
         Some(Some(tcp)) => {
             if rest() {
-                let rule = "has no effect: REDIS_SENTINEL or REDIS_CLUSTER is in use. Remove one of the two";
+                let rule = "has no effect, since REDIS_SENTINEL or REDIS_CLUSTER is in use. Remove the REST variables, or that one";
                 problems.warn(REST_URL[0], rule);
             }
             Some(of_tcp(tcp))
@@ -274,7 +274,7 @@ fn warn_of_another_server(vars: &Vars, rest: Option<&Server>, problems: &mut Pro
     {
         problems.warn(
             URL,
-            "has no effect: it names another server than the REST URL, which is in use. Remove one of the two",
+            "has no effect: it names another server than the REST URL, which is in use. Remove REDIS_URL, or the REST URL and token",
         );
     }
 }
@@ -486,7 +486,7 @@ fn tls(vars: &Vars, of_url: Option<bool>, problems: &mut Problems) -> bool {
     match (of_variable, of_url) {
         (true, Some(false)) => problems.error(
             NAME,
-            "is `true`, but REDIS_URL begins with redis://; write rediss:// in REDIS_URL. TLS is in force",
+            "asks for TLS, but an address begins with redis://; write rediss:// there. Until then, TLS is in force",
         ),
         (false, Some(true)) => problems.error(
             NAME,
@@ -614,7 +614,7 @@ fn sentinel(vars: &Vars, host: &HostCapabilities, problems: &mut Problems) -> Op
     if parts.node.is_some() {
         problems.warn(
             URL,
-            "names a server, which has no effect, since the Sentinels name the master; its other parts are in force",
+            "names a server, which has no effect, since the Sentinels name the master",
         );
     }
     let topology = Topology::Sentinel {

@@ -38,7 +38,7 @@ pub(super) fn read(vars: &Vars, has_user_quotas: bool, problems: &mut Problems) 
         (true, false) => problems.error(
             "RATE_LIMIT_POLICIES",
             "`authenticated` and `key = \"user\"` need RATE_LIMIT_JWT_SECRET, RATE_LIMIT_JWT_KEYS or \
-             RATE_LIMIT_JWT_JWKS_URL; until you set one, every caller is limited by address",
+             RATE_LIMIT_JWT_JWKS_URL; until one of them is valid, proven users have no separate limit",
         ),
         (false, true) => problems.warn(
             "RATE_LIMIT_JWT_*",

@@ -71,7 +71,7 @@ pub fn operate(length: usize) -> u32 {
 }
 
 /// Begins a call of the application for its own keys, or records an event that it reports. The call is JSON in the buffer,
-/// as the library's `Limiter::application` reads it. Returns the kind of its first step.
+/// as the library's `Limiter::run_application_command` reads it. Returns the kind of its first step.
 #[wasm_bindgen]
 pub fn application(length: usize) -> u32 {
     host::application(length)

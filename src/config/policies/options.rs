@@ -68,8 +68,8 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
     let Value::Object(table) = value else {
         problems.error(
             place,
-            "must be one table of options (names that differ only in case name the same policy); until then, the policy admits \
-             at most 5 requests a minute",
+            "must be one table of options (names that differ only in case name the same policy); until then, the policy's \
+             limit is at most 5 requests in at least 60 seconds, with a block of at least 900 seconds",
         );
         options.is_unclear = true;
         return options;
@@ -125,7 +125,8 @@ pub(super) fn read(place: &str, value: &Value, problems: &mut Problems) -> Polic
                 problems.error(
                     place,
                     "has an unknown option; the options are algorithm, authenticated, burst, ipv4_prefix, ipv6_prefix, key, lease, \
-                     mode and on_store_failure. Until you correct it, the policy admits at most 5 requests a minute",
+                     mode and on_store_failure. Until you correct it, the policy's limit is at most 5 requests in at least \
+                     60 seconds, with a block of at least 900 seconds, and its other options apply",
                 );
                 Some(())
             }
@@ -176,8 +177,8 @@ pub(super) fn rule_of(option: &str) -> &'static str {
             "must be `sliding-window`, `token-bucket` or `fixed-window`; until then, `sliding-window` is in force"
         }
         "authenticated" => {
-            "must be a whole number from 1, for a policy whose key is `ip` or `user`; until then, proven users have no \
-             separate limit"
+            "must be a whole number from 1, for a policy whose key is `ip` or `user`; until then, proven users have \
+             the policy's own limit"
         }
         "burst" => "must be a whole number from 1; until then, 1 is in force",
         "ipv4_prefix" => "must be a whole number of bits from 1 to 32; until then, 16 is in force",

@@ -99,7 +99,7 @@ impl PolicyTable {
             problems.warn(
                 format!("RATE_LIMIT_POLICIES.{}.lease", policy.name),
                 format!(
-                    "is not in use: every request meets the policy `{}` too, which has no lease; give that policy a lease, \
+                    "is not in use: every request meets the policy `{}` too, which has no lease of 2 or more; give that policy one, \
                      or set {}=off",
                     without.name,
                     variable(&without.name),
