@@ -247,18 +247,18 @@ impl AdminError {
                     true => "The call may have taken effect.",
                     false => "The call has not taken effect.",
                 };
-                let message = format!("The shared store does not answer: {error}. {outcome}");
+                let message = format!("The shared store failed: {error}. {outcome}");
                 coded(503, UNAVAILABLE, &message, UNAVAILABLE)
             }
             Self::Refused(message) => coded(409, "refused", &message, "refused"),
             Self::StoreFailed(error) => {
-                let message = format!("The shared store does not answer: {error}. Try again.");
+                let message = format!("The shared store failed: {error}. Try again.");
                 coded(503, UNAVAILABLE, &message, UNAVAILABLE)
             }
             Self::InForceHereOnly => coded(
                 503,
                 UNAVAILABLE,
-                "The shared store does not answer: the block is in force in one isolate alone. Send it again.",
+                "The shared store failed, so only one isolate enforces the block. Send the request again.",
                 UNAVAILABLE,
             ),
         }

@@ -158,13 +158,13 @@ describe("the page's files and login", () => {
     await playFixture(tab, () => failure);
     await logIn(tab, limiter, "#/blocks");
     await loaded(tab);
-    failure = { status: 503, json: { error: "store_unavailable", message: "The shared store does not answer: it is slow. Try again." } };
+    failure = { status: 503, json: { error: "store_unavailable", message: "The shared store failed: it is slow. Try again." } };
     await tab.getByRole("button", { name: "Refresh" }).click();
-    await tab.getByRole("alert").getByText("The shared store does not answer: it is slow. Try again.").waitFor();
+    await tab.getByRole("alert").getByText("The shared store failed: it is slow. Try again.").waitFor();
     assert.equal(await tab.getByText("198.51.100.0/24").first().isVisible(), true);
     failure = undefined;
     await tab.getByRole("button", { name: "Refresh" }).click();
-    await tab.getByRole("alert").getByText("does not answer").waitFor({ state: "detached" });
+    await tab.getByRole("alert").getByText("The shared store failed").waitFor({ state: "detached" });
     await tab.unroute("**/_limiter/**");
     await tab.route("**/_limiter/**", (route) => route.abort());
     await tab.getByRole("button", { name: "Refresh" }).click();
