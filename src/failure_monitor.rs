@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// Follows the attempts to use one dependency.
 pub struct FailureMonitor {
-    /// The name of the dependency in log lines.
+    /// What the dependency is used for, as the subject of log lines: `Loading the blocks`.
     subject: &'static str,
     /// What the limiter does while the dependency fails, for log lines.
     meanwhile: &'static str,
@@ -26,8 +26,8 @@ struct Failures {
 }
 
 impl FailureMonitor {
-    /// Creates a monitor. Log lines read `{subject}: {why}; {meanwhile}`. The first `silent` failures in a row are not
-    /// reported.
+    /// Creates a monitor. Log lines read `{subject} failed: {why}; {meanwhile}` and `{subject} works again`. The first
+    /// `silent` failures in a row are not reported.
     #[must_use]
     pub const fn new(subject: &'static str, meanwhile: &'static str, silent: u32) -> Self {
         Self {
@@ -52,7 +52,7 @@ impl FailureMonitor {
         let latest = self.latest.take();
         let Some(why) = error else {
             if latest.is_some_and(|latest| !latest.why.is_empty()) {
-                effects.log(LogLevel::Info, &format!("{}: works again", self.subject));
+                effects.log(LogLevel::Info, &format!("{} works again", self.subject));
             }
             return;
         };
@@ -63,7 +63,7 @@ impl FailureMonitor {
         });
         latest.count = latest.count.saturating_add(1);
         if latest.count > self.silent && latest.why != why {
-            let line = format!("{}: {why}; {}", self.subject, self.meanwhile);
+            let line = format!("{} failed: {why}; {}", self.subject, self.meanwhile);
             effects.log(LogLevel::Warn, &line);
             latest.why = why;
         }
@@ -82,7 +82,7 @@ mod tests {
     fn each_change_is_logged_once_and_since_is_the_first_failure() {
         let effects = TestEffects::default();
         for silent in [0, 1] {
-            let monitor = FailureMonitor::new("keys", "the old ones are used", silent);
+            let monitor = FailureMonitor::new("Fetching keys", "the old ones are used", silent);
             let learn = |ms, why: Option<&str>| {
                 let now = START + Millis::new(ms);
                 monitor.learn(why.map(str::to_owned), &effects, now);
@@ -96,13 +96,13 @@ mod tests {
                 assert_eq!(learn(2, None), (vec![], None));
                 assert_eq!(learn(3, Some("late")), (vec![], None));
             }
-            let late = "keys: late; the old ones are used".to_owned();
+            let late = "Fetching keys failed: late; the old ones are used".to_owned();
             let first = if silent == 1 { 3 } else { 4 };
             assert_eq!(learn(4, Some("late")), (vec![late], since(first, "late")));
             assert_eq!(learn(5, Some("late")), (vec![], since(first, "late")));
-            let gone = "keys: gone; the old ones are used".to_owned();
+            let gone = "Fetching keys failed: gone; the old ones are used".to_owned();
             assert_eq!(learn(6, Some("gone")), (vec![gone], since(first, "gone")));
-            let again = "keys: works again".to_owned();
+            let again = "Fetching keys works again".to_owned();
             assert_eq!(learn(7, None), (vec![again], None));
             assert_eq!(learn(8, None), (vec![], None));
         }

@@ -95,7 +95,7 @@ impl<D: Database> Journal<D> {
             rules: rules.clone(),
             sample_lag_thousandths: Cell::new(0),
             writes: FailureMonitor::new(
-                "events: writing to Redis",
+                "Writing events to Redis",
                 "this isolate keeps them in memory while there is room",
                 SILENT_FAILURES,
             ),

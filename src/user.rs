@@ -114,7 +114,7 @@ impl<E: Effects> Users<E> {
             fetched: RefCell::new(Rc::new([])),
             schedule: Cell::default(),
             monitor: FailureMonitor::new(
-                "RATE_LIMIT_JWT_JWKS_URL: the key set",
+                "Fetching the key set of RATE_LIMIT_JWT_JWKS_URL",
                 "tokens are verified with the keys that are known, and the other callers limited by address",
                 0,
             ),

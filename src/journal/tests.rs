@@ -316,11 +316,11 @@ fn events_that_cannot_be_written_are_logged_once_and_reported() {
         let why = "Redis refused the command: WRONGTYPE";
         assert_eq!(failure.map(|(_, why)| why).as_deref(), Some(why));
         let line = format!(
-            "events: writing to Redis: {why}; this isolate keeps them in memory while there is room"
+            "Writing events to Redis failed: {why}; this isolate keeps them in memory while there is room"
         );
         assert_eq!(lines, [line]);
         isolate.world.0.refuses.set(false);
-        let again = vec!["events: writing to Redis: works again".to_owned()];
+        let again = vec!["Writing events to Redis works again".to_owned()];
         assert_eq!(write(1), (None, again));
         assert_eq!(
             isolate.suspicious(),

@@ -118,7 +118,7 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
             out_until: Cell::new(Deadline::OVER),
             next_version_read: Cell::new(Deadline::OVER),
             load_monitor: FailureMonitor::new(
-                "blocks: loading them",
+                "Loading the blocks",
                 "this isolate enforces its last copy",
                 SILENT_FAILURES,
             ),

@@ -644,7 +644,7 @@ fn every_failure_of_the_key_set_is_logged_once_and_reported_until_it_ends() {
         assert_eq!(users.key_set_failure(), expected);
         let lines = fake.lines.take();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        let line = format!("RATE_LIMIT_JWT_JWKS_URL: the key set: {why}; ");
+        let line = format!("Fetching the key set of RATE_LIMIT_JWT_JWKS_URL failed: {why}; ");
         assert!(lines[0].starts_with(&line), "{lines:?}");
         assert!(!lines[0].contains("planted") && !lines[0].contains("id.example"));
         // A key set without usable keys withdraws the earlier keys. No other failure does.
@@ -664,7 +664,7 @@ fn every_failure_of_the_key_set_is_logged_once_and_reported_until_it_ends() {
         fake.publishes(&[jwk("a")]);
         fetch(start + 70);
         assert_eq!(users.key_set_failure(), None);
-        let again = "RATE_LIMIT_JWT_JWKS_URL: the key set: works again";
+        let again = "Fetching the key set of RATE_LIMIT_JWT_JWKS_URL works again";
         assert_eq!(fake.lines.take(), [again]);
         assert!(
             !users.should_fetch(at(start + 71)),

@@ -148,6 +148,6 @@ fn health_is_degraded_and_logs_once_while_the_key_set_cannot_be_fetched() {
     assert!(isolate.run_duties().contains(&Duty::FetchKeySet));
     assert_eq!(public(&isolate), "ok");
     assert_eq!(health(&isolate, &bearer).get("key_set"), None);
-    let again = "RATE_LIMIT_JWT_JWKS_URL: the key set: works again";
+    let again = "Fetching the key set of RATE_LIMIT_JWT_JWKS_URL works again";
     assert_eq!(isolate.effects.lines(), [again]);
 }

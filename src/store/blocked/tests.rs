@@ -342,13 +342,13 @@ fn a_copy_that_cannot_be_loaded_is_logged_once_and_reported() {
     let since = START + Millis::from_secs(10);
     let why = "Redis refused the command: WRONGTYPE";
     assert_eq!(isolate.load_failure(), Some((since, why.to_owned())));
-    let line = format!("blocks: loading them: {why}; this isolate enforces its last copy");
+    let line = format!("Loading the blocks failed: {why}; this isolate enforces its last copy");
     assert_eq!(lines(), [line]);
     assert!(blocked(&isolate, "10.1.1.1", 16), "the last copy");
     database.refuses_ranges.set(false);
     assert!(blocked(&isolate, "192.0.2.1", 18));
     assert_eq!(isolate.load_failure(), None);
-    assert_eq!(lines(), ["blocks: loading them: works again"]);
+    assert_eq!(lines(), ["Loading the blocks works again"]);
 }
 
 /// When a flood spends the whole budget, the block that would end the flood must not wait for commands.
