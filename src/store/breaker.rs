@@ -113,16 +113,17 @@ impl<S, E: Effects> Breaker<S, E> {
         match state {
             CircuitState::Closed => self.effects.log(
                 LogLevel::Info,
-                "Redis answers again; limits are shared again",
+                "Redis answers again, and limits are shared again",
             ),
-            CircuitState::HalfOpen { .. } => self
-                .effects
-                .log(LogLevel::Info, "Redis: asking whether it answers again"),
+            CircuitState::HalfOpen { .. } => self.effects.log(
+                LogLevel::Info,
+                "Redis: a probe checks whether it answers again",
+            ),
             CircuitState::Open { until } => {
                 let failure = self.failure.borrow();
                 let why = failure.as_ref().map(|(_, error)| error.to_string());
                 let line = format!(
-                    "Redis: {}; not asked for {} ms, on_store_failure applies meanwhile",
+                    "Redis failed: {}; it is not called for {} ms, and each policy's on_store_failure decides until then",
                     why.unwrap_or_default(),
                     until.since(now).get()
                 );

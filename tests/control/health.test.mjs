@@ -72,7 +72,7 @@ describe("GET /_limiter/health", () => {
     assert.ok(Math.abs(failing.since - Date.now()) < 60_000);
     assert.ok(failing.next_try > failing.since);
     assert.equal((await ask(HEALTH)).json().failing, undefined);
-    await limiter.logged(/Redis: cannot be reached/);
+    await limiter.logged(/Redis failed: cannot be reached/);
     for (const text of [request.text(), answer.text(), limiter.logs()]) assert.doesNotMatch(text, /planted/);
   });
 });

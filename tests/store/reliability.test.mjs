@@ -32,9 +32,9 @@ const ALLOWANCE_MS = 5000;
 
 /** The breaker's state changes, by the log lines that report them. */
 const CHANGES = [
-  ["open", /Redis: (.*); not asked for (\d+) ms, on_store_failure applies meanwhile$/],
-  ["half-open", /Redis: asking whether it answers again$/],
-  ["closed", /Redis answers again; limits are shared again$/],
+  ["open", /Redis failed: (.*); it is not called for (\d+) ms, and each policy's on_store_failure decides until then$/],
+  ["half-open", /Redis: a probe checks whether it answers again$/],
+  ["closed", /Redis answers again, and limits are shared again$/],
 ];
 
 /** Returns how many waits of an open breaker can pass within `ms` at most. A wait lasts at least half of its nominal length. */

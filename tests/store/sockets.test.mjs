@@ -280,7 +280,7 @@ describe("a Redis server that fails", () => {
         const took = performance.now() - began;
         assert.ok(took < timeout + 300, `the request took ${took} ms`);
       }
-      await limiter.logged(new RegExp(`: ${reason}.*not asked for`));
+      await limiter.logged(new RegExp(`: ${reason}.*it is not called for`));
       assert.equal(await healthSummary(limiter), BREAKER_OPEN);
       await within((async () => {
         while (proxy.open > 0) await new Promise(setImmediate);
@@ -300,7 +300,7 @@ describe("a Redis server that fails", () => {
     assert.deepEqual(await statuses(limiter, 6), [200, 200, 200, 429, 429, 429]);
     assert.ok(performance.now() - began < 2000);
     for (let i = 10; i < 16; i++) await ask(limiter, `192.0.2.${i}`);
-    await limiter.logged(/: cannot be reached.*not asked for/);
+    await limiter.logged(/: cannot be reached.*it is not called for/);
     assert.equal(await healthSummary(limiter), BREAKER_OPEN);
   });
 
@@ -321,7 +321,7 @@ describe("a Redis server that fails", () => {
     assert.deepEqual(await statuses(limiter, 2), [200, 200]);
     assert.ok(performance.now() - began < 2 * (TIMEOUT_MS + 300));
     for (let i = 10; i < 14; i++) await ask(limiter, `192.0.2.${i}`);
-    await limiter.logged(new RegExp(`: ${LATE}.*not asked for`));
+    await limiter.logged(new RegExp(`: ${LATE}.*it is not called for`));
   });
 
   const REFUSED = "the token or password was refused";

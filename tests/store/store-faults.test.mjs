@@ -141,9 +141,9 @@ const literal = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
  */
 function breakerLines(reason) {
   const kinds = [
-    new RegExp(`Redis: ${literal(reason).source}.*; not asked for \\d+ ms, on_store_failure applies meanwhile$`),
-    /Redis: asking whether it answers again$/,
-    /Redis answers again; limits are shared again$/,
+    new RegExp(`Redis failed: ${literal(reason).source}.*; it is not called for \\d+ ms, and each policy's on_store_failure decides until then$`),
+    /Redis: a probe checks whether it answers again$/,
+    /Redis answers again, and limits are shared again$/,
   ];
   const lines = limiter.logs().split("\n").filter(Boolean);
   for (const line of lines) assert.ok(kinds.some((kind) => kind.test(line)), `unexpected log line: ${line}`);
@@ -208,7 +208,7 @@ describe("an Upstash that fails", () => {
       standIn.faults.set(fault);
       const { count } = standIn.requests();
       assert.deepEqual(await statuses(), LIMITED);
-      await limiter.logged(literal(`Redis: ${reason}`));
+      await limiter.logged(literal(`Redis failed: ${reason}`));
       assert.match(await healthSummary(), /^degraded, memory, (open|half-open)$/);
       for (let request = 0; request < 3; request++) assert.equal((await ask()).headers["x-ratelimit-store"], "memory");
       const caller = await admittedByMemoryAlone();
@@ -265,7 +265,7 @@ describe("an Upstash that fails", () => {
       await ask();
       if (failures < 10) await ask();
     }
-    await limiter.logged(/Redis: HTTP status 500; not asked/);
+    await limiter.logged(/Redis failed: HTTP status 500; it is not called/);
     assert.equal(await healthSummary(), BREAKER_OPEN);
   });
 
@@ -313,7 +313,7 @@ describe("an Upstash that fails", () => {
     const seen = await Promise.all(callers.flatMap((caller) => [1, 2, 3, 4, 5].map(() => ask(caller))));
     assert.equal(seen.filter(({ status }) => status === 200).length, 100 * LIMIT);
     assert.equal(seen.filter(({ status }) => status === 429).length, 100 * 2);
-    await limiter.logged(/Redis: HTTP status 500/);
+    await limiter.logged(/Redis failed: HTTP status 500/);
   });
 
   it("EVAL decides while Upstash never keeps the script: two requests a decision, and health stays ok", async () => {
@@ -333,7 +333,7 @@ describe("an Upstash that fails", () => {
     assert.deepEqual(await statuses(), LIMITED);
     assert.equal(standIn.requests().count, 2 * LIMITED.length);
     assert.equal(await healthSummary(), BREAKER_OPEN);
-    await limiter.logged(/Redis: Redis refused the command: NOSCRIPT/);
+    await limiter.logged(/Redis failed: Redis refused the command: NOSCRIPT/);
   });
 
   it("one decision loads the script again after Redis has lost it, and nothing counts as a failure", async () => {
@@ -429,7 +429,7 @@ describe("an Upstash that does not answer in time", () => {
       assert.ok(took >= LIMITED.length * TIMEOUT_MS * 0.9, `the requests took only ${took} ms`);
       await aborted(LIMITED.length);
       assert.equal(await healthSummary(), BREAKER_OPEN);
-      await limiter.logged(/Redis: no answer within REDIS_TIMEOUT/);
+      await limiter.logged(/Redis failed: no answer within REDIS_TIMEOUT/);
       assert.deepEqual(breakerLines("no answer within REDIS_TIMEOUT"), [1, 0, 0]);
       assertNothingSecret(limiter.logs());
     });
@@ -444,7 +444,7 @@ describe("an Upstash that does not answer in time", () => {
     assert.equal(seen.filter(({ status }) => status === 200).length, LIMIT);
     assert.equal(seen.filter(({ status }) => status === 429).length, 50 - LIMIT);
     await aborted(50);
-    await limiter.logged(/Redis: no answer within REDIS_TIMEOUT/);
+    await limiter.logged(/Redis failed: no answer within REDIS_TIMEOUT/);
     // The last of the requests may have begun a probe, so probes are not compared.
     const [opened, , closed] = breakerLines("no answer within REDIS_TIMEOUT");
     assert.deepEqual([opened, closed], [1, 0], "the breaker should open once and stay open");
@@ -474,7 +474,7 @@ describe("an Upstash that does not exist", () => {
     limiter = await limiterOn({ url: "http://no-such-host.invalid" });
     assert.deepEqual(await statuses(), LIMITED);
     assert.match(await healthSummary(), /^degraded, memory/);
-    await limiter.logged(/Redis: cannot be reached/);
+    await limiter.logged(/Redis failed: cannot be reached/);
     assertNothingSecret(limiter.logs());
   });
 });

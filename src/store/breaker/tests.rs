@@ -84,7 +84,7 @@ fn fail(store: &FaultyBreaker, error: Option<StoreError>) {
 fn logged(store: &FaultyBreaker) -> Vec<String> {
     let lines = store.effects.lines().into_iter();
     let without_wait = |line: String| {
-        line.split("; not asked")
+        line.split("; it is not called")
             .next()
             .unwrap_or_default()
             .to_owned()
@@ -92,8 +92,8 @@ fn logged(store: &FaultyBreaker) -> Vec<String> {
     lines.map(without_wait).collect()
 }
 
-const HALF_OPEN: &str = "Redis: asking whether it answers again";
-const CLOSED: &str = "Redis answers again; limits are shared again";
+const HALF_OPEN: &str = "Redis: a probe checks whether it answers again";
+const CLOSED: &str = "Redis answers again, and limits are shared again";
 
 #[tokio::test]
 async fn the_wrapper_conforms() {
@@ -144,9 +144,9 @@ fn a_store_that_fails_is_not_asked_until_a_probe_succeeds_after_the_wait() {
     assert_eq!(
         logged(&store),
         [
-            "Redis: no answer within REDIS_TIMEOUT",
+            "Redis failed: no answer within REDIS_TIMEOUT",
             HALF_OPEN,
-            "Redis: HTTP status 502",
+            "Redis failed: HTTP status 502",
             HALF_OPEN,
             CLOSED,
         ]
@@ -199,7 +199,11 @@ fn a_probe_that_was_not_sent_is_not_logged_again() {
     set_clock(&store, START + Millis::new(250));
     fail(&store, None);
     assert!(probe(&store) && ask(&store).is_ok());
-    let lines = ["Redis: no answer within REDIS_TIMEOUT", HALF_OPEN, CLOSED];
+    let lines = [
+        "Redis failed: no answer within REDIS_TIMEOUT",
+        HALF_OPEN,
+        CLOSED,
+    ];
     assert_eq!(logged(&store), lines);
 }
 
