@@ -41,7 +41,7 @@ impl<S, E: Effects> Capped<S, E> {
             self.silent_until.set(Deadline::after(SILENT_FOR, now));
             self.effects.log(
                 LogLevel::Warn,
-                "REDIS_MAX_COMMANDS_PER_SECOND is reached; memory decides what is beyond it (logged once a minute)",
+                "Redis: this isolate reached REDIS_MAX_COMMANDS_PER_SECOND, so its memory decides further requests of this second; raise the cap if this recurs (logged once a minute)",
             );
         }
     }
