@@ -45,7 +45,8 @@ pub fn trim(value: &str) -> &str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
     scheme: &'a str,
-    /// A token or parameters, without surrounding blanks, and never empty. It is neither decoded nor checked, beca    /// an operator's token may have characters that are not allowed in `token68`.
+    /// A token or parameters, without surrounding blanks, and never empty. It is neither decoded nor checked, because
+    /// an operator's token may have characters that are not allowed in `token68`.
     pub value: &'a str,
 }
 
