@@ -1,4 +1,25 @@
-//! The laws of a decision, as property tests.
+//! The laws of a decision, as property tests. Comments and documents cite them by these numbers:
+//!
+//! 1. A quota never admits more than its algorithm's bound, for any interleaving of isolates. Sliding window: no
+//!    interval of the window's length, less the greatest difference between the isolates' clocks, holds more than
+//!    the limit.
+//! 2. A denied request consumes nothing in any enforced quota. A quota in shadow mode denies nothing and blocks
+//!    nobody.
+//! 3. The retry time is exact: the same request is denied before it, and admitted at it if nobody else consumed.
+//! 4. Time does not run backwards in a state. An isolate whose clock is a little behind reopens no window. A
+//!    state's clock that is more than [`CLOCK_TOLERANCE`] ahead is ignored, so that one faulty clock does not lock
+//!    callers out.
+//! 5. A request whose cost is above the capacity is denied, consumes nothing, and sets no block. The answer says
+//!    that waiting does not help.
+//! 6. A state expires once it no longer matters, and not before.
+//! 7. A cost of 0 reads without consuming. A refund gives back what one admission took and no more, and nothing
+//!    once that has left the window. Law 1 holds for what remains consumed.
+//! 8. States of policy versions with other algorithms or windows share a key. Each version limits as if it were
+//!    alone, so together they admit at most the sum of their limits. A malformed state counts as absent.
+//! 9. Only a denial by a caller's own quota counts against that caller (blocks, escalation, suspicion).
+//!
+//! Laws 1 to 8 hold for a single quota here. Tests of the stores (`store::conformance`) show law 2 across the
+//! quotas of a request, and tests of the limiter (`limiter::tests::events`) show law 9.
 
 use std::num::NonZeroU32;
 
