@@ -54,37 +54,37 @@ const COUNTERS: [Counters; 6] = [
         word: "requests",
         name: "edge_limiter_requests_total",
         labels: &["outcome", "route"],
-        help: "Requests by what became of them, and by the route they met.",
+        help: "Requests by outcome and route.",
     },
     Counters {
         word: "decisions",
         name: "edge_limiter_decisions_total",
         labels: &["outcome", "source", "policy"],
-        help: "What quotas said of requests, by policy and by who decided.",
+        help: "Decisions of quotas, by outcome, source and policy.",
     },
     Counters {
         word: "left_out",
         name: "edge_limiter_events_left_out_total",
         labels: &[],
-        help: "Events that no record holds.",
+        help: "Events that no record counts.",
     },
     Counters {
         word: "calls",
         name: "edge_limiter_store_requests_total",
         labels: &["result"],
-        help: "Calls of Redis by what came of them.",
+        help: "Calls of Redis by result.",
     },
     Counters {
         word: "commands",
         name: "edge_limiter_store_commands_total",
         labels: &[],
-        help: "Redis commands that were sent, at most, those of scripts included.",
+        help: "Redis commands sent, including those of scripts (an upper bound).",
     },
     Counters {
         word: "breaker",
         name: "edge_limiter_breaker_transitions_total",
         labels: &["to"],
-        help: "How often a circuit breaker came to a state.",
+        help: "Changes of a circuit breaker to each state.",
     },
 ];
 

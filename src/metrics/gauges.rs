@@ -53,13 +53,13 @@ const fn field(
 #[rustfmt::skip]
 pub const FIELDS: [Field; 10] = [
     field("used_memory", "redis_memory_used_bytes", "memory_used_bytes", "Memory that Redis uses."),
-    field("maxmemory", "redis_memory_max_bytes", "memory_max_bytes", "Memory that Redis may use; 0: as much as there is."),
+    field("maxmemory", "redis_memory_max_bytes", "memory_max_bytes", "Memory that Redis may use; 0: no limit."),
     field("connected_clients", "redis_connected_clients", "connected_clients", "Connections to Redis."),
     field("total_commands_processed", "redis_commands_processed_total", "commands_processed", "Commands that Redis has run."),
     field("keyspace_hits", "redis_keyspace_hits_total", "keyspace_hits", "Keys that were looked up and found."),
     field("keyspace_misses", "redis_keyspace_misses_total", "keyspace_misses", "Keys that were looked up and not found."),
-    field("evicted_keys", "redis_evicted_keys_total", "evicted_keys", "Keys that were evicted for want of memory."),
-    field("expired_keys", "redis_expired_keys_total", "expired_keys", "Keys whose time was over."),
+    field("evicted_keys", "redis_evicted_keys_total", "evicted_keys", "Keys evicted for lack of memory."),
+    field("expired_keys", "redis_expired_keys_total", "expired_keys", "Keys that expired."),
     field("uptime_in_seconds", "redis_uptime_in_seconds", "uptime_seconds", "How long Redis has been running."),
     field("connected_slaves", "redis_connected_slaves", "connected_replicas", "Replicas that are connected."),
 ];
