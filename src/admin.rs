@@ -221,7 +221,11 @@ impl AdminError {
                 };
                 coded(status, error, UNKNOWN_POLICY, "unknown_policy")
             }
-            Self::NotFound => Response::error(404, "not_found", "There is nothing here."),
+            Self::NotFound => Response::error(
+                404,
+                "not_found",
+                "The control plane has no such path, or the token or feature that it needs is not configured.",
+            ),
             Self::MethodNotAllowed(allowed) => {
                 let message = format!("Use {allowed}.");
                 let mut response = Response::error(405, "method_not_allowed", &message);

@@ -49,6 +49,7 @@ pub use crate::headers::MAX_HEADER_BYTES;
 pub use duty::Duty;
 pub use forward::{Forward, ForwardTarget, Sample};
 pub use request::{Location, Request};
+pub(crate) use request::{MAX_OVERRIDE_BYTES, MAX_OVERRIDES};
 pub use verdict::LimitVerdict;
 
 use request::Incoming;
@@ -56,7 +57,7 @@ use tokens::OwnTokens;
 
 /// The longest path that is decided, in bytes, without the query. A path that servers read in several ways is matched
 /// in each of them: without this limit, the longest URL would cost milliseconds of CPU.
-const MAX_PATH_BYTES: usize = 4096;
+pub(crate) const MAX_PATH_BYTES: usize = 4096;
 
 /// The most separators in a path that some servers read as `/` and others do not.
 const MAX_AMBIGUOUS_SEPARATORS: usize = 64;

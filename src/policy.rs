@@ -61,7 +61,10 @@ pub enum KeyBy {
 const MAX_KEYED_VALUE_BYTES: usize = 8 * 1024;
 
 /// The most values of a header that are charged.
-const MAX_KEY_VALUES: usize = 4;
+pub(crate) const MAX_KEY_VALUES: usize = 4;
+
+/// The most bytes of a header that is a list of values. A longer one may have been cut, and so have more values.
+pub(crate) const MAX_LIST_BYTES: usize = MAX_HEADER_BYTES - char::MAX.len_utf8();
 
 /// The error of a request that is limited by a header and has too many values in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,9 +114,7 @@ impl Policy {
             steps::count(2 * joined.len());
             let is_single = is_free_text(name);
             let are_credentials = matches!(&**name, "authorization" | "proxy-authorization");
-            // The part that was cut off may have more values.
-            let is_cut = joined.len() + char::MAX.len_utf8() > MAX_HEADER_BYTES;
-            let mut too_many = is_cut && !is_single;
+            let mut too_many = joined.len() > MAX_LIST_BYTES && !is_single;
             let mut values: Vec<String> = Vec::with_capacity(1);
             for (place, part) in joined.split(if is_single { '\n' } else { ',' }).enumerate() {
                 let part = credentials::trim(part);

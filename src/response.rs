@@ -6,6 +6,8 @@ use crate::client::CallerKey;
 use crate::config::Dialect;
 use crate::gate::RequestVerdict;
 use crate::headers::Header;
+use crate::limiter::{MAX_OVERRIDE_BYTES, MAX_OVERRIDES, MAX_PATH_BYTES};
+use crate::policy::{MAX_KEY_VALUES, MAX_LIST_BYTES};
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;
 
@@ -119,7 +121,8 @@ impl Response {
     /// The 414 to a path that is longer than the limiter reads.
     #[must_use]
     pub fn too_long(format: BodyFormat) -> Self {
-        Self::failure(format, 414, "uri_too_long", "The path is too long.")
+        let message = format!("The path has more than {MAX_PATH_BYTES} bytes.");
+        Self::failure(format, 414, "uri_too_long", &message)
     }
 
     /// The 414 to a path that can be read in too many ways.
@@ -132,16 +135,21 @@ impl Response {
     /// The 400 to a request that is limited by a header and has more values in it than are charged.
     #[must_use]
     pub fn too_many_values(format: BodyFormat) -> Self {
-        let message =
-            "A header by which requests are limited has more than 4 values, or is too long.";
-        Self::failure(format, 400, "bad_request", message)
+        let message = format!(
+            "A header by which requests are limited has more than {MAX_KEY_VALUES} values or more than \
+             {MAX_LIST_BYTES} bytes."
+        );
+        Self::failure(format, 400, "bad_request", &message)
     }
 
     /// The 400 to a request that asks for too many other methods in its headers.
     #[must_use]
     pub fn too_many_methods(format: BodyFormat) -> Self {
-        let message = "The request names too many methods in X-HTTP-Method-Override and its like.";
-        Self::failure(format, 400, "bad_request", message)
+        let message = format!(
+            "X-HTTP-Method-Override and similar headers name more than {MAX_OVERRIDES} other methods, or have \
+             more than {MAX_OVERRIDE_BYTES} bytes."
+        );
+        Self::failure(format, 400, "bad_request", &message)
     }
 
     /// The 508 to a request that has passed this limiter too often.
@@ -163,7 +171,7 @@ impl Response {
             format,
             502,
             "bad_gateway",
-            "ORIGIN_URL is not usable; see npm run check-config.",
+            "ORIGIN_URL is not valid. Run npm run check-config: it prints the rule.",
         )
     }
 
@@ -175,7 +183,7 @@ impl Response {
             format,
             502,
             "bad_gateway",
-            "There is no origin: set ORIGIN_URL. Only on Cloudflare a route has one of its own.",
+            "No origin is configured: set ORIGIN_URL. Only a Cloudflare route has its own origin.",
         )
     }
 
@@ -194,8 +202,8 @@ impl Response {
     #[must_use]
     pub fn origin_interim(format: BodyFormat, status: u16) -> Self {
         let message = format!(
-            "The origin sent an interim response, {status}, which cannot be handed on. Turn off early hints \
-             (103) and the like at the origin. The request has been counted."
+            "The origin sent an interim response ({status}), which the limiter cannot pass to the client. Turn off \
+             early hints (103) and similar responses at the origin. The request has been counted."
         );
         Self::failure(format, 502, "bad_gateway", &message)
     }

@@ -66,9 +66,9 @@ pub trait Request {
 }
 
 /// The most methods that a request may name in place of its own. Clients send one.
-const MAX_OVERRIDES: usize = 4;
+pub(crate) const MAX_OVERRIDES: usize = 4;
 /// The most bytes of these methods together.
-const MAX_OVERRIDE_BYTES: usize = 256;
+pub(crate) const MAX_OVERRIDE_BYTES: usize = 256;
 
 /// The characters between a URL's scheme and its host.
 const SCHEME_END: &[u8] = b"://";
@@ -176,7 +176,7 @@ impl<'a, R: Request> Incoming<'a, R> {
     }
 
     /// The methods that an origin may run in place of the request's own. `None`: the request names more than
-    /// [`MAX_OVERRIDES`].
+    /// [`MAX_OVERRIDES`], or in more than [`MAX_OVERRIDE_BYTES`].
     pub(super) fn overrides(&self) -> Option<&[String]> {
         let read = || {
             let values = self.request.method_overrides().unwrap_or_default();

@@ -7,7 +7,7 @@ import { startWorkerd } from "../harness/workerd.mjs";
 import { loaded, logIn, openTab, playFixture, startBrowser } from "./browser.mjs";
 import { series } from "./fixture.mjs";
 
-const NOTHING = { status: 404, json: { error: "not_found", message: "There is nothing here." } };
+const NOTHING = { status: 404, json: { error: "not_found", message: "The control plane has no such path, or the token or feature that it needs is not configured." } };
 
 describe("the page's views", () => {
   let browser, limiter;
