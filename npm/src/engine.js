@@ -51,7 +51,7 @@ let inputBuffer = { address: 0, size: 0 };
 /** Starts another instance of the module if the last one panicked. */
 function ensureInstance() {
   if (!trapped) return;
-  console.log("Starting a new instance of the WebAssembly module, after a panic");
+  console.log("The WebAssembly module panicked and is started again. What it counted in memory is lost. Please report the panic logged above.");
   module.__wbg_reset_state();
   trapped = false;
   memory = environment = undefined;
@@ -163,7 +163,7 @@ export async function drive(kind, incoming, finish, waitUntil, isBackground = fa
       const [task, first, second] = stepNumbers();
       const text = stepText();
       const [status, body] = await perform(kind, first, second, text, incoming, isBackground);
-      if (startedIn !== instance) throw new Error("Another request made the limiter panic, and this one was lost with its memory. Send it again.");
+      if (startedIn !== instance) throw new Error("The limiter panicked on another request, which also ended this one. Send it again.");
       const length = writeInput(body);
       setCurrent(incoming);
       const performed = kind;
