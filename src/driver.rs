@@ -196,8 +196,8 @@ const MAX_SAMPLES: usize = 1000;
 /// The most environments whose limiters are kept. An isolate has one. An application may have several limiters.
 const MAX_ENVIRONMENTS: usize = 100;
 
-const TOO_MANY: &str = "more than 100 configurations take turns in this process: the least recently used one is dropped, and what it \
-    counted in memory is lost; create each limiter once and reuse it (logged once)";
+const TOO_MANY: &str = "This process uses more than 100 configurations. The least recently used one is dropped, with what it counted \
+    in memory. Create each limiter once and reuse it (logged once)";
 
 /// The limiter, and the tasks that run in it.
 pub struct Driver<P> {
