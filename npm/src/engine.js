@@ -338,7 +338,7 @@ export function forwarded(sample, status) {
 }
 
 /**
- * Reads replies in Redis's own protocol. `Written::replies` (src/wire.rs) explains the arguments and results.
+ * Reads replies in Redis's own protocol. `EncodedStep::replies` (src/wire.rs) explains the arguments and results.
  *
  * @param {string} state
  * @param {Uint8Array} arrived

@@ -22,7 +22,7 @@ export function waitOnce(client, wait, timeout) {
 /** Resolves when the emitter emits `wanted`. Rejects when it emits one of `others` first, or after `timeout` ms. */
 export function waitForEvent(emitter, wanted, others, timeout) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(reject, timeout, new Error(`The event ${wanted} did not come within ${timeout} ms.`));
+    const timer = setTimeout(reject, timeout, new Error(`The Redis client did not emit "${wanted}" within ${timeout} ms.`));
     const ending = (end) => () => {
       clearTimeout(timer);
       emitter.off(wanted, onWanted);
@@ -30,7 +30,7 @@ export function waitForEvent(emitter, wanted, others, timeout) {
       end();
     };
     const onWanted = ending(resolve);
-    const onOther = ending(() => reject(new Error(`Another event than ${wanted} came first: ${others.join(" or ")}.`)));
+    const onOther = ending(() => reject(new Error(`The Redis client failed or was closed before it emitted "${wanted}".`)));
     emitter.once(wanted, onWanted);
     for (const other of others) emitter.once(other, onOther);
   });
