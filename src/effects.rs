@@ -9,7 +9,8 @@ use std::rc::Rc;
 use crate::error::{KeySetError, StoreError};
 use crate::time::{Millis, Timestamp};
 
-/// The HTTP response of Redis's REST API.
+/// A response of Redis in the form of Upstash's REST API. A host may use another transport, and then gives its answers
+/// this form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisResponse {
     /// The HTTP status.
@@ -53,8 +54,9 @@ pub trait Effects {
     /// Writes a line to the host's log. The line never contains a secret.
     fn log(&self, level: LogLevel, line: &str);
 
-    /// Posts `body`, one command as JSON, once to the configured REST URL with its token. It follows no redirect. If the
-    /// answer with its whole body takes longer than `timeout`, the host abandons it and aborts the connection.
+    /// Sends `body`, one command as a JSON array, once to the configured Redis. The host may use any transport: REST, TCP or
+    /// the application's own client. If the whole answer takes longer than `timeout`, the host abandons it. Over REST it
+    /// follows no redirect, and aborts the connection of an abandoned call.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 pub enum Connection<E> {
     /// In the isolate's memory.
     Emulator(Emulator),
-    /// Redis, over REST.
+    /// The configured Redis, over any transport of the host.
     Rest(RestClient<E>),
 }
 

@@ -1,5 +1,5 @@
-//! Redis over Upstash's REST API, or over a bridge that implements that. The client posts a command as a
-//! JSON array of strings. The answer has a `result` or an `error`.
+//! Redis in the form of Upstash's REST API. The client sends a command as a JSON array of strings. The answer has a
+//! `result` or an `error`. A host may use another transport, and then gives commands and answers this form.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::json;
 use crate::time::{Deadline, Millis, Timestamp};
 
-/// A client of Redis over REST.
+/// A client of Redis that calls it through [`Effects::call_redis`].
 #[derive(Clone, Debug)]
 pub struct RestClient<E> {
     effects: E,
