@@ -69,7 +69,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => f.write_str("no answer within REDIS_TIMEOUT"),
-            Self::Unreachable => f.write_str("cannot be reached"),
+            Self::Unreachable => f.write_str("Redis cannot be reached"),
             Self::Unauthorized => f.write_str(
                 "the token or password was refused; check UPSTASH_REDIS_REST_TOKEN or REDIS_PASSWORD",
             ),
@@ -84,12 +84,12 @@ impl fmt::Display for StoreError {
                 f.write_str("the plan's command quota is used up; raise it or wait for the reset")
             }
             Self::Throttled => f.write_str("HTTP 429: too many requests a second"),
-            Self::Status(status) => write!(f, "HTTP status {status}"),
+            Self::Status(status) => write!(f, "Redis answered with HTTP status {status}"),
             Self::Refused(word) => write!(f, "Redis refused the command: {word}"),
             Self::NotANumber => {
                 f.write_str("the value is not a whole number, or is the highest possible one")
             }
-            Self::Malformed => f.write_str("the answer does not fit the command"),
+            Self::Malformed => f.write_str("the answer has an unexpected form"),
             Self::Open { .. } => f.write_str("not asked: the breaker is open after failed calls"),
             Self::OverCap => f.write_str("not asked: REDIS_MAX_COMMANDS_PER_SECOND is reached"),
         }

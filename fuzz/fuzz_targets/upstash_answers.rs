@@ -213,7 +213,7 @@ impl Exchange {
                 assert!(word == "ERR" || replies().any(first_word));
             }
             StoreError::Status(status) => {
-                assert_eq!(shown, format!("HTTP status {status}"));
+                assert_eq!(shown, format!("Redis answered with HTTP status {status}"));
                 assert!(replies().any(|reply| reply.status == *status));
             }
             _ => assert!(shown.len() < 80),

@@ -68,11 +68,11 @@ describe("GET /_limiter/health", () => {
     const answer = await ask({ ...HEALTH, headers: admin });
     const { status, store, breaker, failing } = answer.json();
     assert.deepEqual([request.status, status, store, breaker], [200, "degraded", "memory", "open"]);
-    assert.equal(failing.why, "cannot be reached");
+    assert.equal(failing.why, "Redis cannot be reached");
     assert.ok(Math.abs(failing.since - Date.now()) < 60_000);
     assert.ok(failing.next_try > failing.since);
     assert.equal((await ask(HEALTH)).json().failing, undefined);
-    await limiter.logged(/Redis failed: cannot be reached/);
+    await limiter.logged(/Redis failed: Redis cannot be reached/);
     for (const text of [request.text(), answer.text(), limiter.logs()]) assert.doesNotMatch(text, /planted/);
   });
 });

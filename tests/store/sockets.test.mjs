@@ -237,9 +237,9 @@ describe("clients that disconnect", () => {
 
 describe("a Redis server that fails", () => {
   const garbage = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
-  const UNREACHABLE = "cannot be reached";
+  const UNREACHABLE = "Redis cannot be reached";
   const LATE = "no answer within REDIS_TIMEOUT";
-  const MALFORMED = "the answer does not fit the command";
+  const MALFORMED = "the answer has an unexpected form";
   const FAULTS = [
     ["accepts the connection and never answers", () => {}, LATE],
     ["answers half a reply", (client) => client.write("*3\r\n$-1\r\n$5\r\nhal"), LATE],
@@ -300,7 +300,7 @@ describe("a Redis server that fails", () => {
     assert.deepEqual(await statuses(limiter, 6), [200, 200, 200, 429, 429, 429]);
     assert.ok(performance.now() - began < 2000);
     for (let i = 10; i < 16; i++) await ask(limiter, `192.0.2.${i}`);
-    await limiter.logged(/: cannot be reached.*it is not called for/);
+    await limiter.logged(/: Redis cannot be reached.*it is not called for/);
     assert.equal(await healthSummary(limiter), BREAKER_OPEN);
   });
 

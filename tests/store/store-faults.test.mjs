@@ -27,8 +27,8 @@ const quotaAnswer = (...numbers) => ({ kind: "result", value: [null, null, [...n
 /** Upstash answers with this body. */
 const bodyAnswer = (body, status = 200) => ({ kind: "status", status, body });
 
-const UNREACHABLE = "cannot be reached";
-const MALFORMED = "the answer does not fit the command";
+const UNREACHABLE = "Redis cannot be reached";
+const MALFORMED = "the answer has an unexpected form";
 const UNAUTHORIZED = "the token or password was refused";
 const NOT_PERMITTED = "the Redis user lacks a permission";
 const OVER_QUOTA = "the plan's command quota is used up";
@@ -39,15 +39,15 @@ const FAULTS = [
   ["connections are reset after Redis has decided", { kind: "reset", after: true }, UNREACHABLE],
   ["connections break in the middle of the body", { kind: "truncated" }, UNREACHABLE],
   ["answers contain half of the JSON", { kind: "cut" }, MALFORMED],
-  ["Upstash answers 500 with JSON", { kind: "status" }, "HTTP status 500"],
-  ["Upstash answers 500 with HTML", { kind: "html", status: 500 }, "HTTP status 500"],
-  ["Upstash answers 502 without a body", { kind: "empty", status: 502 }, "HTTP status 502"],
-  ["Upstash answers 503 with Retry-After", { kind: "status", status: 503, retryAfter: 3600 }, "HTTP status 503"],
-  ["Upstash answers 204", { kind: "empty", status: 204 }, "HTTP status 204"],
-  ["Upstash answers 404", { kind: "html", status: 404 }, "HTTP status 404"],
+  ["Upstash answers 500 with JSON", { kind: "status" }, "Redis answered with HTTP status 500"],
+  ["Upstash answers 500 with HTML", { kind: "html", status: 500 }, "Redis answered with HTTP status 500"],
+  ["Upstash answers 502 without a body", { kind: "empty", status: 502 }, "Redis answered with HTTP status 502"],
+  ["Upstash answers 503 with Retry-After", { kind: "status", status: 503, retryAfter: 3600 }, "Redis answered with HTTP status 503"],
+  ["Upstash answers 204", { kind: "empty", status: 204 }, "Redis answered with HTTP status 204"],
+  ["Upstash answers 404", { kind: "html", status: 404 }, "Redis answered with HTTP status 404"],
   ["Upstash answers 429", { kind: "status", status: 429, retryAfter: 3600 }, "HTTP 429: too many requests a second"],
   ["Upstash answers 400 with HTML", { kind: "html", status: 400 }, MALFORMED],
-  ["Upstash answers 400 without an error", bodyAnswer("{}", 400), "HTTP status 400"],
+  ["Upstash answers 400 without an error", bodyAnswer("{}", 400), "Redis answered with HTTP status 400"],
   ["Upstash answers 200 with HTML", { kind: "html" }, MALFORMED],
   ["Upstash answers 200 without a body", { kind: "empty" }, MALFORMED],
   ["the token is refused", { kind: "unauthorized" }, UNAUTHORIZED, { permanent: true }],
@@ -265,7 +265,7 @@ describe("an Upstash that fails", () => {
       await ask();
       if (failures < 10) await ask();
     }
-    await limiter.logged(/Redis failed: HTTP status 500; it is not called/);
+    await limiter.logged(/Redis failed: Redis answered with HTTP status 500; it is not called/);
     assert.equal(await healthSummary(), BREAKER_OPEN);
   });
 
@@ -313,7 +313,7 @@ describe("an Upstash that fails", () => {
     const seen = await Promise.all(callers.flatMap((caller) => [1, 2, 3, 4, 5].map(() => ask(caller))));
     assert.equal(seen.filter(({ status }) => status === 200).length, 100 * LIMIT);
     assert.equal(seen.filter(({ status }) => status === 429).length, 100 * 2);
-    await limiter.logged(/Redis failed: HTTP status 500/);
+    await limiter.logged(/Redis failed: Redis answered with HTTP status 500/);
   });
 
   it("EVAL decides while Upstash never keeps the script: two requests a decision, and health stays ok", async () => {
@@ -474,7 +474,7 @@ describe("an Upstash that does not exist", () => {
     limiter = await limiterOn({ url: "http://no-such-host.invalid" });
     assert.deepEqual(await statuses(), LIMITED);
     assert.match(await healthSummary(), /^degraded, memory/);
-    await limiter.logged(/Redis failed: cannot be reached/);
+    await limiter.logged(/Redis failed: Redis cannot be reached/);
     assertNothingSecret(limiter.logs());
   });
 });

@@ -146,7 +146,7 @@ fn a_store_that_fails_is_not_asked_until_a_probe_succeeds_after_the_wait() {
         [
             "Redis failed: no answer within REDIS_TIMEOUT",
             HALF_OPEN,
-            "Redis failed: HTTP status 502",
+            "Redis failed: Redis answered with HTTP status 502",
             HALF_OPEN,
             CLOSED,
         ]

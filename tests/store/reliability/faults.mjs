@@ -53,8 +53,8 @@ const SHORT_MS = 1500;
 /** REDIS_TIMEOUT for all other faults: long enough that a busy machine does not cause a time-out. */
 const LONG_MS = 10_000;
 
-const MALFORMED = "the answer does not fit the command";
-const UNREACHABLE = "cannot be reached";
+const MALFORMED = "the answer has an unexpected form";
+const UNREACHABLE = "Redis cannot be reached";
 const LATE = "no answer within REDIS_TIMEOUT";
 
 /** Redis writes every change to disk, so that a restart loses nothing. */
@@ -87,8 +87,8 @@ export const FAULTS = [
   { what: "connection refused", why: UNREACHABLE, mayRun: true, fail: (store) => store.close(), recover: (store) => store.open() },
   { what: "connection reset in the middle of the answer", why: UNREACHABLE, mayRun: true, ...injected({ kind: "truncated" }) },
   { what: "HTTP 429", provesNotRun: true, why: "HTTP 429: too many requests a second", ...injected({ kind: "status", status: 429, retryAfter: 60 }) },
-  { what: "HTTP 500", why: "HTTP status 500", ...injected({ kind: "status", status: 500 }) },
-  { what: "HTTP 502 with HTML", why: "HTTP status 502", ...injected({ kind: "html", status: 502 }) },
+  { what: "HTTP 500", why: "Redis answered with HTTP status 500", ...injected({ kind: "status", status: 500 }) },
+  { what: "HTTP 502 with HTML", why: "Redis answered with HTTP status 502", ...injected({ kind: "html", status: 502 }) },
   { what: "HTTP 200, empty", why: MALFORMED, ...injected({ kind: "empty" }) },
   { what: "half of the JSON", why: MALFORMED, mayRun: true, ...injected({ kind: "cut" }) },
   { what: "a result of another type", why: MALFORMED, ...injected({ kind: "result", value: { a: 1 } }) },
@@ -101,12 +101,12 @@ export const FAULTS = [
   { what: "the plan is used up", provesNotRun: true, why: "the plan's command quota is used up; raise it or wait for the reset", permanent: true, probes: 1, ...injected({ kind: "quota" }) },
   { what: "the token is refused", provesNotRun: true, why: "the token or password was refused; check UPSTASH_REDIS_REST_TOKEN or REDIS_PASSWORD", permanent: true, probes: 1, ...injected({ kind: "unauthorized" }) },
   {
-    what: "Redis killed and started again", why: "HTTP status 500", mayRun: true, redisArgs: PERSISTENT,
+    what: "Redis killed and started again", why: "Redis answered with HTTP status 500", mayRun: true, redisArgs: PERSISTENT,
     fail: ({ redis }) => redis.kill(),
     recover: ({ redis }) => redis.start(),
   },
   {
-    what: "Redis killed and started again, empty", why: "HTTP status 500", mayRun: true, forgets: true,
+    what: "Redis killed and started again, empty", why: "Redis answered with HTTP status 500", mayRun: true, forgets: true,
     fail: ({ redis }) => redis.kill(),
     recover: ({ redis }) => redis.start(),
   },
