@@ -103,7 +103,7 @@ impl std::error::Error for StoreError {}
 pub enum KeySetError {
     /// There is no connection, or it broke.
     Unreachable,
-    /// The key set did not come in time.
+    /// The key set did not arrive within two seconds.
     Timeout,
     /// The provider answered with an HTTP status other than 200.
     Status(u16),
@@ -122,17 +122,17 @@ pub enum KeySetError {
 impl fmt::Display for KeySetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unreachable => "cannot be reached",
-            Self::Timeout => "does not come in time",
+            Self::Unreachable => "the provider cannot be reached",
+            Self::Timeout => "the key set did not arrive within 2 s",
             Self::Status(status @ 300..=399) => {
-                return write!(f, "HTTP status {status}, and redirects are not followed");
+                return write!(f, "the provider answered with HTTP status {status}, and redirects are not followed");
             }
-            Self::Status(status) => return write!(f, "HTTP status {status}"),
-            Self::TooLong => "is longer than 64 KiB",
-            Self::NotText => "is not UTF-8",
-            Self::NotJson => "is not JSON",
-            Self::NotASet => "is not a JWK Set, which has an array `keys`",
-            Self::NoUsableKey => "has no public key for signatures by RS256 or ES256",
+            Self::Status(status) => return write!(f, "the provider answered with HTTP status {status}"),
+            Self::TooLong => "the key set is longer than 64 KiB",
+            Self::NotText => "the key set is not UTF-8",
+            Self::NotJson => "the key set is not JSON",
+            Self::NotASet => "the key set is not a JWK Set, which has an array `keys`",
+            Self::NoUsableKey => "the key set has no public key for signatures by RS256 or ES256",
         })
     }
 }

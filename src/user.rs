@@ -115,7 +115,7 @@ impl<E: Effects> Users<E> {
             schedule: Cell::default(),
             monitor: FailureMonitor::new(
                 "Fetching the key set of RATE_LIMIT_JWT_JWKS_URL",
-                "tokens are verified with the keys that are known, and the other callers limited by address",
+                "tokens that the known keys verify still prove users, and all other callers are limited by address",
                 0,
             ),
             proofs: RefCell::new(ProofCache::new(entries, &seed)),

@@ -592,33 +592,48 @@ fn every_failure_of_the_key_set_is_logged_once_and_reported_until_it_ends() {
     let private =
         json!({"kty": "EC", "crv": "P-256", "x": encode([7; 32]), "y": encode([8; 32]), "d": "AQ"});
     let cases = [
-        (fails(KeySetError::Unreachable), "cannot be reached"),
-        (fails(KeySetError::Timeout), "does not come in time"),
-        (fails(KeySetError::Status(500)), "HTTP status 500"),
-        (fails(KeySetError::Status(204)), "HTTP status 204"),
+        (
+            fails(KeySetError::Unreachable),
+            "the provider cannot be reached",
+        ),
+        (
+            fails(KeySetError::Timeout),
+            "the key set did not arrive within 2 s",
+        ),
+        (
+            fails(KeySetError::Status(500)),
+            "the provider answered with HTTP status 500",
+        ),
+        (
+            fails(KeySetError::Status(204)),
+            "the provider answered with HTTP status 204",
+        ),
         (
             fails(KeySetError::Status(302)),
-            "HTTP status 302, and redirects are not followed",
+            "the provider answered with HTTP status 302, and redirects are not followed",
         ),
-        (fails(KeySetError::TooLong), "is longer than 64 KiB"),
-        (fails(KeySetError::NotText), "is not UTF-8"),
-        (document("<html>planted"), "is not JSON"),
-        (document(""), "is not JSON"),
+        (
+            fails(KeySetError::TooLong),
+            "the key set is longer than 64 KiB",
+        ),
+        (fails(KeySetError::NotText), "the key set is not UTF-8"),
+        (document("<html>planted"), "the key set is not JSON"),
+        (document(""), "the key set is not JSON"),
         (
             document(&jwk("planted").to_string()),
-            "is not a JWK Set, which has an array `keys`",
+            "the key set is not a JWK Set, which has an array `keys`",
         ),
         (
             document(&json!({"keys": {"planted": 1}}).to_string()),
-            "is not a JWK Set, which has an array `keys`",
+            "the key set is not a JWK Set, which has an array `keys`",
         ),
         (
             document(&json!({"keys": []}).to_string()),
-            "has no public key for signatures by RS256 or ES256",
+            "the key set has no public key for signatures by RS256 or ES256",
         ),
         (
             document(&json!({"keys": [private, {"kty": "OKP", "kid": "planted"}]}).to_string()),
-            "has no public key for signatures by RS256 or ES256",
+            "the key set has no public key for signatures by RS256 or ES256",
         ),
     ];
     let fake = Fake::default();
@@ -648,7 +663,7 @@ fn every_failure_of_the_key_set_is_logged_once_and_reported_until_it_ends() {
         assert!(lines[0].starts_with(&line), "{lines:?}");
         assert!(!lines[0].contains("planted") && !lines[0].contains("id.example"));
         // A key set without usable keys withdraws the earlier keys. No other failure does.
-        let keys_stay = !why.starts_with("has no public key");
+        let keys_stay = !why.starts_with("the key set has no public key");
         let is_proven = ask(&users, &token, at(start + 1)).is_some();
         assert_eq!(is_proven, keys_stay, "{why}");
         fetch(start + 10);

@@ -268,24 +268,24 @@ describe("proven users", () => {
     });
 
     const FAILURES = {
-      "that is down": [(response) => response.socket.destroy(), "cannot be reached"],
-      "that breaks off": [(response) => response.writeHead(200, { "Content-Length": 100 }).write("{", () => response.socket.destroy()), "cannot be reached"],
-      "that answers 500": [(response) => response.writeHead(500).end("planted"), "HTTP status 500"],
-      "that answers 204": [(response) => response.writeHead(204).end(), "HTTP status 204"],
+      "that is down": [(response) => response.socket.destroy(), "the provider cannot be reached"],
+      "that breaks off": [(response) => response.writeHead(200, { "Content-Length": 100 }).write("{", () => response.socket.destroy()), "the provider cannot be reached"],
+      "that answers 500": [(response) => response.writeHead(500).end("planted"), "the provider answered with HTTP status 500"],
+      "that answers 204": [(response) => response.writeHead(204).end(), "the provider answered with HTTP status 204"],
       "that redirects": [
         (response, request) => (request.url === "/keys" ? response.writeHead(302, { Location: "/planted" }).end() : response.writeHead(200).end(JSON.stringify({ keys: [jwk(RSA, "rsa")] }))),
-        "HTTP status 302, and redirects are not followed",
+        "the provider answered with HTTP status 302, and redirects are not followed",
       ],
       "that sends a document without end": [(response) => {
         response.writeHead(200);
         const more = () => response.writable && response.write(" ".repeat(16_384), more);
         more();
-      }, "is longer than 64 KiB"],
-      "that sends half a document and waits": [(response) => response.writeHead(200).write("{"), "does not come in time"],
-      "that sends no UTF-8": [(response) => response.writeHead(200).end(Buffer.from([0x22, 0xff, 0x22])), "is not UTF-8"],
-      "that sends nonsense": [(response) => response.writeHead(200).end("<html>planted"), "is not JSON"],
-      "that sends a single JWK": [(response) => response.writeHead(200).end(JSON.stringify(jwk(RSA, "rsa"))), "is not a JWK Set, which has an array `keys`"],
-      "that publishes no key": [(response) => response.writeHead(200).end('{"keys":[]}'), "has no public key for signatures by RS256 or ES256"],
+      }, "the key set is longer than 64 KiB"],
+      "that sends half a document and waits": [(response) => response.writeHead(200).write("{"), "the key set did not arrive within 2 s"],
+      "that sends no UTF-8": [(response) => response.writeHead(200).end(Buffer.from([0x22, 0xff, 0x22])), "the key set is not UTF-8"],
+      "that sends nonsense": [(response) => response.writeHead(200).end("<html>planted"), "the key set is not JSON"],
+      "that sends a single JWK": [(response) => response.writeHead(200).end(JSON.stringify(jwk(RSA, "rsa"))), "the key set is not a JWK Set, which has an array `keys`"],
+      "that publishes no key": [(response) => response.writeHead(200).end('{"keys":[]}'), "the key set has no public key for signatures by RS256 or ES256"],
     };
     for (const [what, [answer, why]] of Object.entries(FAILURES)) {
       it(`a provider ${what} proves nobody, fails no request, and is not asked again at once`, async () => {

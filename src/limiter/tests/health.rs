@@ -127,7 +127,7 @@ fn health_is_degraded_and_logs_once_while_the_key_set_cannot_be_fetched() {
     let body = health(&isolate, "");
     assert_eq!(body["status"], "degraded");
     assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
-    let why = "HTTP status 302, and redirects are not followed";
+    let why = "the provider answered with HTTP status 302, and redirects are not followed";
     let known = json!({"since": START.as_millis(), "why": why});
     assert_eq!(health(&isolate, &bearer)["key_set"], known);
     let lines = isolate.effects.lines();
