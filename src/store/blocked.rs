@@ -77,7 +77,7 @@ impl fmt::Display for Notice {
 
 /// The log line and health's reason when ranges are lost.
 pub const RANGES_LOST: &str = "blocks: Redis has lost blocked ranges, and no isolate has restored them \
-    yet; to accept those that are listed, set or lift a range";
+    yet. To accept the listed ranges as complete, set or lift any range";
 
 /// A store that denies callers in blocked ranges without asking the store that it wraps.
 pub struct Blocked<S, D, E> {
