@@ -20,7 +20,7 @@ export async function checkConfig({ env, config, deployed = false, host = "worke
   child.stdin.on("error", () => {}); // The program may end before it reads. Its exit code says why.
   child.stdin.end(JSON.stringify(vars));
   const code = await ended(child);
-  if (code !== 0) throw new Failure(`the limiter does not accept this configuration (exit code ${code}): mend what is listed above`, code);
+  if (code !== 0) throw new Failure(`the limiter does not accept this configuration (exit code ${code}): correct what is listed above`, code);
 }
 
 /** The variables that the package would read in this process. */

@@ -35,7 +35,7 @@ pub enum LogLevel {
     Info,
     /// Some of the limiter's guarantees do not hold for a time.
     Warn,
-    /// Something that an operator has to mend.
+    /// Something that an operator has to correct.
     Error,
 }
 
