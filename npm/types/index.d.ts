@@ -52,7 +52,7 @@ export interface Verdict {
   readonly limit?: number;
   /** How many units of the limit are left. */
   readonly remaining?: number;
-  /** When the quota is whole again or, after a denial, when a request can be admitted again. In ms since the epoch. */
+  /** When all units are available again or, after a denial, when a request can be admitted again. In ms since the epoch. */
   readonly reset?: number;
   /** Whole seconds until a request can be admitted again. Absent if the request is admitted, or if waiting does not help. */
   readonly retryAfter?: number;
@@ -115,7 +115,7 @@ export interface Usage {
   readonly used: number;
   /** In units. */
   readonly remaining: number;
-  /** When the quota is whole again. */
+  /** When all units are available again. */
   readonly reset: number;
   /** When the policy's block of the caller ends. Absent if it does not block the caller. */
   readonly blockedUntil?: number;
@@ -227,7 +227,7 @@ export interface Limiter {
   check(policy: string, identifier: string, options?: CheckOptions): Promise<CheckResult>;
   /** Reports what a caller has used of a policy, and charges nothing. `caller` is named as for `check`, or by a key that lists show. */
   usage(policy: string, caller: string, options?: CallOptions): Promise<Usage>;
-  /** Gives a caller its whole quota back, and lifts the policy's block of the caller. `caller` is named as for `usage`. */
+  /** Resets a caller's quota, and lifts the policy's block of the caller. `caller` is named as for `usage`. */
   reset(policy: string, caller: string, options?: CallOptions): Promise<void>;
   /** Reports the state of the limiter. */
   health(options?: CallOptions): Promise<Health>;

@@ -304,7 +304,7 @@ fn a_caller_cannot_block_another_by_sending_its_header_value() {
     let report = gate.ask(&victim, START + Millis::from_secs(62));
     assert!(
         report.admitted,
-        "the value's quota is whole again, and no block was set on it"
+        "all units of the value's quota are available again, and no block was set on it"
     );
     assert!(
         !gate.ask(&attacker, START + Millis::from_secs(62)).admitted,

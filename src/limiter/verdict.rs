@@ -19,7 +19,7 @@ pub struct LimitVerdict {
     pub limit: Option<u32>,
     /// The units that are left in that policy's quota.
     pub remaining: Option<u32>,
-    /// When the quota is whole again. For a denial: when a request of this cost is admitted again.
+    /// When all units are available again. For a denial: when a request of this cost is admitted again.
     pub reset: Option<Timestamp>,
     /// Whole seconds until the request is admitted, at least 1. `None`: it is admitted, or waiting does not help.
     pub retry_after: Option<u64>,

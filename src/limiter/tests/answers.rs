@@ -163,7 +163,7 @@ fn a_block_outlasts_the_quota_and_the_answer_says_so() {
     let isolate = Isolate::new(&policies());
     let request = by(CALLER, "/blocking");
     assert_eq!(isolate.statuses(&request, 2), [200, 200]);
-    // The quota is whole again after 3660 s.
+    // All units are available again after 3660 s.
     for ms in [0, 1, 4_000_000, 2 * HOUR_MS - 1] {
         isolate.effects.set(ms);
         let answer = isolate.answer(&request);
