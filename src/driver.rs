@@ -2,7 +2,7 @@
 //!
 //! A host [configures](Driver::configure) the driver with its environment and [begins](Driver::begin) each request. It
 //! performs the effect that each [`TaskStep`] asks for, until there is a [`TaskOutcome`]. It runs [duties](Driver::next_duty)
-//! the same way, apart from any request. [`wire`](crate::wire) encodes steps for hosts on the other side of WebAssembly.
+//! the same way. A duty belongs to no request. [`wire`](crate::wire) encodes steps for hosts on the other side of WebAssembly.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -460,8 +460,8 @@ impl<P: Platform + Clone + 'static> Driver<P> {
         }
     }
 
-    /// Begins the next duty that is due and needs an effect, for the host to drive like a request, but apart from any. Runs
-    /// duties that need no effect to their end. `None`: no further duty is due.
+    /// Begins the next duty that is due and needs an effect. The host drives it like a request's task, but it belongs to no
+    /// request. Runs duties that need no effect to their end. `None`: no further duty is due.
     pub fn next_duty(&mut self) -> Option<TaskStep<TaskOutcome>> {
         for place in (0..self.environments.len()).rev() {
             while let Some((limiter, duty)) = self.due_duty(place) {

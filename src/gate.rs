@@ -120,7 +120,7 @@ pub fn longest_denial(enforced: &[QuotaStatus]) -> Option<&QuotaStatus> {
     })
 }
 
-/// What follows for a request from the caller's address and the bypass token alone.
+/// The decision that the caller's address and the bypass token allow, before routing.
 #[derive(Debug)]
 pub enum Arrival {
     /// The request is exempt, or its denial is known. The report says which.
@@ -152,8 +152,8 @@ impl From<TooManyValues> for GateError {
     }
 }
 
-/// Decides what the sender alone allows to decide: a request is exempt, or this isolate knows that its address is blocked
-/// or denied. Such a request costs neither classification nor the verification of a token.
+/// Decides a request by its sender alone, if possible: it is exempt, or this isolate knows that its address is blocked or
+/// denied. Such a request costs neither classification nor the verification of a token.
 pub fn arrive(
     config: &Config,
     store: &impl Store,

@@ -81,7 +81,7 @@ impl TokenGuard {
         })
     }
 
-    /// What a request may see that `caller` sends with the token `sent`. Any of `tokens` opens the requested path.
+    /// Decides what a request from `caller` with the token `sent` may see. Any of `tokens` opens the requested path.
     pub async fn access(
         &self,
         tokens: &[AccessToken<'_>],

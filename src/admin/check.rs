@@ -283,8 +283,8 @@ fn quota_statuses(
     statuses.collect()
 }
 
-/// The result for one item. `charged` is `None` if no quota counts the caller. Its answer is `None` if a block, or
-/// another quota that is known to deny, decided without asking this one.
+/// The result for one item. `charged` is `None` for an exempt caller. The charge's answer is `None` if a block or a
+/// remembered denial of another quota decided first.
 fn result<'a>(
     item: &CheckItem<'a>,
     charged: Option<(&Charge, &Option<QuotaAnswer>)>,

@@ -5,8 +5,8 @@
 //! repeats, whatever the database loses.
 //!
 //! The hash of ranges also contains `{epoch}-{ranges}`. If the two differ, the database has lost one of
-//! them. A change keeps the epoch if both agreed before it. A new epoch means that the ranges do not follow
-//! from those of the epoch before: some may be lost.
+//! them. A change keeps the epoch if both agreed before it. A new epoch means that ranges of the
+//! previous epoch may be lost.
 
 use crate::blocklist::AddressBlock;
 use crate::client::range::Range;

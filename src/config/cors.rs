@@ -7,12 +7,12 @@ const NAME: &str = "RATE_LIMIT_CORS_ORIGINS";
 /// Which web origins' pages may read the limiter's own answers to traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum CorsOrigins {
-    /// Those of no origin.
+    /// No page.
     #[default]
     Nobody,
-    /// Those of every origin, for requests without credentials.
+    /// Pages of every origin, for requests without credentials.
     Anybody,
-    /// Those of the listed origins, written as browsers send them, for requests with credentials too.
+    /// Pages of the listed origins, written as browsers send them, for requests with credentials too.
     Listed(Vec<String>),
 }
 

@@ -434,7 +434,7 @@ fn batches(texts: &[&str]) -> Vec<CountBatch> {
     all
 }
 
-/// The counts that charts show: requests by outcome without routes, and decisions by policy and by source apart.
+/// The counts that charts show: requests by outcome without routes, and decisions by policy, and separately by source.
 fn charted(counts: &CounterSet) -> CounterSet {
     let mut charted = CounterSet::default();
     for (rest, count) in counts.of("requests") {

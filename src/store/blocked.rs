@@ -87,7 +87,7 @@ pub struct Blocked<S, D, E> {
     copy: RefCell<BlocklistCopy>,
     /// Since when ranges are missing from the database without being restored.
     lost: Cell<Option<Timestamp>>,
-    /// Whether this isolate has made the others look at the blocks again.
+    /// Whether this isolate has changed the version, so that other isolates reload the blocks.
     alerted: Cell<bool>,
     /// Until when the copy decides, because the store did not answer.
     out_until: Cell<Deadline>,
@@ -310,8 +310,8 @@ impl<S, D: Database, E: Effects> Blocked<S, D, E> {
         }
     }
 
-    /// Whether the version of the blocks has to be read separately from decisions. If so, the one who asked is expected to
-    /// [read it](Self::read_version).
+    /// Whether the version of the blocks has to be read separately from decisions. If it returns `true`, the caller must call
+    /// [`read_version`](Self::read_version).
     #[must_use]
     pub fn should_read_version(&self, now: Timestamp) -> bool {
         let is_due = self.records.is_clustered() && !self.next_version_read.get().is_pending(now);

@@ -156,8 +156,8 @@ impl<S: SharedStore> Fallback<S> {
         self.ask_shared(shared, question, now).await.map(drop)
     }
 
-    /// Whether there is a backlog, the store answers, and no reconciliation is under way. If so, one counts as under way
-    /// from now on, and the one who asked is expected to call [`reconcile`](Self::reconcile).
+    /// Whether there is a backlog, the store answers, and no reconciliation is under way. If it returns `true`,
+    /// one counts as under way from now on, and the caller must call [`reconcile`](Self::reconcile).
     #[must_use]
     pub fn should_reconcile(&self, now: Timestamp) -> bool {
         let is_free = !self.reconciling_until.get().is_pending(now);

@@ -82,7 +82,7 @@ impl<R: Scripts> SharedStore for RedisStore<R> {
     }
 }
 
-/// No timeout but the connection's own.
+/// Leaves the timeout to the client.
 const NO_TIMEOUT: Millis = Millis::new(u64::MAX);
 
 impl<R: Scripts> Partitioned for RedisStore<R> {

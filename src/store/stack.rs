@@ -188,7 +188,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         let _ = self.fallback().prefetch(prefetch, self.effects.now()).await;
     }
 
-    /// Whether a backlog has to be reconciled. If so, the one who asked is expected to [do it](Self::reconcile).
+    /// Whether a backlog has to be reconciled. If it returns `true`, the caller must call [`reconcile`](Self::reconcile).
     #[must_use]
     pub fn should_reconcile(&self) -> bool {
         self.is_database_available() && self.fallback().should_reconcile(self.effects.now())
@@ -253,8 +253,8 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> Stack<S, D, E> {
         self.store.reload(now).await
     }
 
-    /// Whether the version of the blocks has to be read separately from decisions. If so, the one who asked is expected to
-    /// [do it](Self::read_blocks_version).
+    /// Whether the version of the blocks has to be read separately from decisions. If it returns `true`, the caller must call
+    /// [`read_blocks_version`](Self::read_blocks_version).
     #[must_use]
     pub fn should_read_blocks_version(&self) -> bool {
         self.is_database_available() && self.store.should_read_version(self.effects.now())
