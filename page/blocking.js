@@ -59,7 +59,7 @@ export function askToLift(target, done) {
 /** Asks for confirmation, then gives a caller its whole quota back in a policy. */
 export function askToReset(policy, caller, isShared, done) {
   return dialog(`Reset ${caller} in ${policy}?`, {
-    body: h("p", {}, isShared ? "Several callers share this quota: all of them start afresh." : "The caller gets its whole quota back, and the policy's own block of it ends."),
+    body: h("p", {}, isShared ? "Several callers share this quota: all of them start afresh." : "The caller gets a full quota again, and the policy's own block of it ends."),
     action: "Reset",
     async submit() {
       await call(`usage/${part(policy)}/${part(caller)}`, { method: "DELETE" });

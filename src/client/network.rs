@@ -79,10 +79,10 @@ impl AddressPrefix {
     /// # Example
     ///
     /// ```
-    /// # use edge_limiter::client::Network;
-    /// assert!(Network::parse("2001:db8::/64").is_some());
-    /// assert_eq!(Network::parse("2001:DB8::/64"), None, "not canonical");
-    /// assert_eq!(Network::parse("192.0.2.0/24"), None, "many callers");
+    /// # use edge_limiter::client::AddressPrefix;
+    /// assert!(AddressPrefix::parse("2001:db8::/64").is_some());
+    /// assert_eq!(AddressPrefix::parse("2001:DB8::/64"), None, "not canonical");
+    /// assert_eq!(AddressPrefix::parse("192.0.2.0/24"), None, "many callers");
     /// ```
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -94,7 +94,7 @@ impl AddressPrefix {
         (is_caller && range.to_string() == text).then_some(Self(range))
     }
 
-    /// Whether the network contains [`Caller::SHARED`], the address that Workers of other zones share
+    /// Whether the prefix contains [`Caller::SHARED`], the address that Workers of other zones share
     /// and that is never blocked.
     #[must_use]
     pub fn is_shared(self) -> bool {
