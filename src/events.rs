@@ -202,7 +202,7 @@ impl BatchLimits {
     /// The commands that denials cost in addition, once for all callers.
     const fn of_all_denials(self) -> usize {
         let of_escalation = match self.escalation {
-            Some(costs) => costs.together,
+            Some(costs) => costs.once,
             None => 0,
         };
         records::COMMANDS_OF_DENIALS + of_escalation
@@ -528,7 +528,7 @@ pub(crate) mod tests {
     /// Limits that leave room for everything.
     pub(crate) const ALL: BatchLimits = BatchLimits {
         commands: None,
-        escalation: Some(Costs::TOGETHER),
+        escalation: Some(Costs::SINGLE_SERVER),
     };
 
     fn recorder() -> Recorder {
@@ -679,7 +679,7 @@ pub(crate) mod tests {
         // One for the script, four for all denials, two for the address, and one for each of eight policies.
         let limits = BatchLimits {
             commands: Some(15),
-            escalation: Some(Costs::TOGETHER),
+            escalation: Some(Costs::SINGLE_SERVER),
         };
         let mut all = Vec::new();
         for policies in [8, 8, 4] {

@@ -25,23 +25,23 @@ pub struct Costs {
     /// The cost of counting, for each address.
     pub(crate) per_address: usize,
     /// The cost of counting, once for all addresses, with the script.
-    pub(crate) together: usize,
+    pub(crate) once: usize,
     /// The most that a block costs. It costs more if others change the block at the same time.
     pub(crate) per_block: usize,
 }
 
 impl Costs {
     /// The costs on a single server: one script counts the denials of all addresses.
-    pub(crate) const TOGETHER: Self = Self {
+    pub(crate) const SINGLE_SERVER: Self = Self {
         per_address: 2,
-        together: 2,
+        once: 2,
         per_block: 10,
     };
 
     /// The costs in a cluster: counting takes a script for each address, and a block takes several scripts and their reads.
-    pub(crate) const APART: Self = Self {
+    pub(crate) const CLUSTER: Self = Self {
         per_address: 4,
-        together: 0,
+        once: 0,
         per_block: 37,
     };
 }
@@ -126,8 +126,8 @@ impl<D: Database> Records<D> {
     /// cost could never be paid beforehand, and no block would be set. The rest is counted as it is spent.
     pub(crate) fn escalation_costs(&self) -> Costs {
         let mut costs = match self.is_clustered() {
-            true => Costs::APART,
-            false => Costs::TOGETHER,
+            true => Costs::CLUSTER,
+            false => Costs::SINGLE_SERVER,
         };
         if let Some(most) = self.budget().and_then(Budget::most_for_records) {
             costs.per_block = costs.per_block.min(most as usize);

@@ -349,7 +349,7 @@ fn a_batch_costs_as_many_commands_as_it_states() {
                 isolate.ask(&format!("192.0.{callers}.{caller}"));
             }
         }
-        for escalation in [None, Some(Costs::TOGETHER)] {
+        for escalation in [None, Some(Costs::SINGLE_SERVER)] {
             let batch = isolate.journal.recorder().take(BatchLimits {
                 commands: None,
                 escalation,
@@ -378,7 +378,7 @@ fn a_batch_costs_as_many_commands_as_it_states() {
     assert_eq!(blocked.unwrap().unwrap().blocks.len(), 1);
     // Two for the address, two for all addresses, the block, and the bounds of the list. The block's step is one script in
     // Redis. Here it is several calls, two of which have several commands.
-    spent(4 + Costs::TOGETHER.per_block + BOUNDS_COMMANDS + 2);
+    spent(4 + Costs::SINGLE_SERVER.per_block + BOUNDS_COMMANDS + 2);
 }
 
 /// Decisions spend all they may while records wait, and both get their share.

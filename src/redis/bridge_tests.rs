@@ -169,7 +169,7 @@ async fn the_largest_batch_is_recorded() {
     }
     let limits = BatchLimits {
         commands: None,
-        escalation: Some(Costs::TOGETHER),
+        escalation: Some(Costs::SINGLE_SERVER),
     };
     let batch = recorder.take(limits);
     assert_eq!((batch.denials.len(), batch.events.len()), (100, 100));

@@ -167,7 +167,7 @@ fn batch(addresses: &[&str]) -> EventBatch {
     }
     recorder.take(BatchLimits {
         commands: None,
-        escalation: Some(Costs::APART),
+        escalation: Some(Costs::CLUSTER),
     })
 }
 
@@ -332,7 +332,7 @@ async fn the_escalation_sends_as_many_commands_as_were_counted() {
     let budget = Budget::new(None);
     records.share_budget(budget.clone());
     let costs = records.escalation_costs();
-    assert_eq!(costs, Costs::APART);
+    assert_eq!(costs, Costs::CLUSTER);
     let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     let batch = batch(&addresses);
     let unwritten = EventBatch {
