@@ -2,19 +2,20 @@
 //!
 //! `X-Edge-Limiter-Passed` lists the deployments that a request has passed, joined by commas, one name for each pass. Each
 //! deployment appends its name, and counts how often its name is listed already. If the origin leads back to the
-//! limiter, the request goes in a loop, which is cut at the fifth pass. A few passes are no loop: an application may call
+//! limiter, the request goes in a loop, which is ended at the fifth pass. A few passes are no loop: an application may call
 //! its own public URL with the headers of the request that it serves. In a chain of deployments, each counts its own name
-//! alone. Names are only ever appended. So a client that makes up names is cut earlier, and hides no pass.
+//! alone. Names are only ever appended. So a client that makes up names ends its request earlier, and hides no pass.
 //!
 //! A Worker cannot know its own name, so the name is derived from its variables. Deployments in one chain must differ in
-//! one of them, such as `REDIS_KEY_PREFIX`.
+//! one of them, such as `REDIS_KEY_PREFIX`. Another version may derive another name from the same variables. While two
+//! versions of a deployment run, a loop through both ends at the fifth pass of one of them.
 
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, Server};
 use crate::steps;
 
-/// The pass of one deployment at which a loop is cut.
+/// The pass of one deployment at which a loop is ended.
 const LAST_PASS: usize = 5;
 
 /// The most names in the header, enough for eight deployments in one loop. A longer list is a loop in which something
