@@ -56,6 +56,7 @@ pub enum EventKind {
     /// A request passed the limits with the bypass token.
     Bypassed,
     /// The control plane refused a wrong token.
+    #[serde(rename = "refused")]
     WrongToken,
     /// The escalation blocked a caller for its denials.
     Escalated,
@@ -537,6 +538,20 @@ pub(crate) mod tests {
 
     fn counts(batch: &EventBatch) -> u64 {
         batch.events.iter().map(|event| event.count).sum()
+    }
+
+    #[test]
+    fn the_text_of_a_kind_does_not_follow_its_name_in_the_code() {
+        for (kind, text) in [
+            (EventKind::Denied, "denied"),
+            (EventKind::Admitted, "admitted"),
+            (EventKind::Bypassed, "bypassed"),
+            (EventKind::WrongToken, "refused"),
+            (EventKind::Escalated, "escalated"),
+            (EventKind::Reported, "reported"),
+        ] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), text);
+        }
     }
 
     #[test]

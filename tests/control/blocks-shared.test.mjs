@@ -97,7 +97,7 @@ describe("blocks that processes share", () => {
     }
     // A block that is set now is in force in this process alone, and the answer says so. The list cannot be read.
     const { message } = (await refused(503, here, "PUT", blocked("192.0.2.9"))).json();
-    assert.match(message, /one isolate alone\. Send it again/);
+    assert.match(message, /only one isolate enforces the block\. Send the request again/);
     await isBlocked(here, "192.0.2.9", null);
     await isAdmitted(there, "192.0.2.9");
     await refused(503, here, "GET", "blocked");
