@@ -115,6 +115,16 @@ mod tests {
     use crate::time::Timestamp;
 
     #[test]
+    fn the_text_of_who_blocked_does_not_follow_its_name_in_the_code() {
+        for (by, text) in [
+            (BlockedBy::Operator, "operator"),
+            (BlockedBy::Escalation, "escalation"),
+        ] {
+            assert_eq!(serde_json::to_value(by).unwrap(), text);
+        }
+    }
+
+    #[test]
     fn the_end_of_a_block_is_read_from_its_record() {
         let mut block = Block {
             until: Some(1_764_000_000_000),
