@@ -1,5 +1,14 @@
 //! The names of the limiter's own headers, and the rules for headers that are forwarded.
 
+/// The longest path that is decided, in bytes, without the query. A path that servers read in several ways is matched
+/// in each of them: without this limit, the longest URL would cost milliseconds of CPU.
+pub(crate) const MAX_PATH_BYTES: usize = 4096;
+
+/// The most methods that a request may name in override headers. Clients send one.
+pub(crate) const MAX_OVERRIDES: usize = 4;
+/// The most bytes of these methods together.
+pub(crate) const MAX_OVERRIDE_BYTES: usize = 256;
+
 /// The part of a header's value that is read, in bytes from its start. It is enough for all cookies that
 /// a browser sends, and twice the length of the longest token.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;

@@ -19,6 +19,7 @@ use crate::effects::{Effects, LogLevel};
 use crate::events::EventKind;
 use crate::gate::{self, Arrival, GateError, GateRequest as _, Preflights, RequestVerdict};
 use crate::headers::LOOP_GUARD;
+use crate::headers::MAX_PATH_BYTES;
 use crate::journal::Journal;
 use crate::loop_guard;
 use crate::metrics::{Metrics, RequestOutcome, StoreCounts};
@@ -49,15 +50,10 @@ pub use crate::headers::MAX_HEADER_BYTES;
 pub use duty::Duty;
 pub use forward::{Forward, ForwardTarget, Sample};
 pub use request::{Location, Request};
-pub(crate) use request::{MAX_OVERRIDE_BYTES, MAX_OVERRIDES};
 pub use verdict::LimitVerdict;
 
 use request::Incoming;
 use tokens::OwnTokens;
-
-/// The longest path that is decided, in bytes, without the query. A path that servers read in several ways is matched
-/// in each of them: without this limit, the longest URL would cost milliseconds of CPU.
-pub(crate) const MAX_PATH_BYTES: usize = 4096;
 
 /// The most separators in a path that some servers read as `/` and others do not.
 const MAX_AMBIGUOUS_SEPARATORS: usize = 64;

@@ -6,7 +6,7 @@ use crate::client::CallerKey;
 use crate::config::Dialect;
 use crate::gate::RequestVerdict;
 use crate::headers::Header;
-use crate::limiter::{MAX_OVERRIDE_BYTES, MAX_OVERRIDES, MAX_PATH_BYTES};
+use crate::headers::{MAX_OVERRIDE_BYTES, MAX_OVERRIDES, MAX_PATH_BYTES};
 use crate::policy::{MAX_KEY_VALUES, MAX_LIST_BYTES};
 use crate::quota::QuotaOutcome;
 use crate::time::Timestamp;

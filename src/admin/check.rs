@@ -228,7 +228,7 @@ impl<S: Partitioned, D: Database, E: Effects + Clone> ControlPlane<'_, S, D, E> 
         }
     }
 
-    /// Records a denial. Each identifier counts as a caller of its own.
+    /// Records a denial. Each identifier counts as a separate caller.
     fn record_denial(
         &self,
         items: &[CheckItem<'_>],

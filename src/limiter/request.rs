@@ -8,6 +8,7 @@ use crate::admin::RequestBody;
 use crate::events::Details;
 use crate::gate;
 use crate::headers::{self, MAX_HEADER_BYTES};
+use crate::headers::{MAX_OVERRIDE_BYTES, MAX_OVERRIDES};
 use crate::route::{PathReadings, RouteMatch, Routes};
 use crate::steps;
 
@@ -64,11 +65,6 @@ pub trait Request {
     /// The body, read no further than `most` bytes. The limiter calls it at most once.
     async fn body(&self, most: usize) -> RequestBody;
 }
-
-/// The most methods that a request may name in place of its own. Clients send one.
-pub(crate) const MAX_OVERRIDES: usize = 4;
-/// The most bytes of these methods together.
-pub(crate) const MAX_OVERRIDE_BYTES: usize = 256;
 
 /// The characters between a URL's scheme and its host.
 const SCHEME_END: &[u8] = b"://";
@@ -277,7 +273,7 @@ impl<'a, R: Request> Incoming<'a, R> {
         matches!(name, "localhost" | "127.0.0.1" | "[::1]")
     }
 
-    /// Whether the request came through Cloudflare's network. Only there does a route have an origin of its own. The data
+    /// Whether the request came through Cloudflare's network. Only there does a route have its own origin. The data
     /// centre comes from the platform, so no client of a self-hosted runtime can forge it. The ray distinguishes a
     /// deployed Worker from `wrangler dev`, which makes up a data centre.
     pub(super) fn is_at_edge(&self) -> bool {
